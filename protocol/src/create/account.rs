@@ -1,0 +1,85 @@
+//! A user or a group, by name or by number.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A user or a group: by name, or by number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub enum Account {
+    /// By name, or by a number that was written as a text.
+    Name(String),
+    /// By number.
+    Id(u32),
+}
+
+impl Account {
+    /// The account that a text means: all digits are a number, anything else is a name.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        match text.parse() {
+            // The last number means "no change" to setresuid(2): it is nobody's id.
+            Ok(id) if id != u32::MAX && text.bytes().all(|byte| byte.is_ascii_digit()) => Self::Id(id),
+            Ok(_) | Err(_) => Self::Name(text.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => formatter.write_str(name),
+            Self::Id(id) => id.fmt(formatter),
+        }
+    }
+}
+
+impl Serialize for Account {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return Self::serialize(self, serializer);
+        }
+        match self {
+            Self::Name(name) => name.serialize(serializer),
+            Self::Id(id) => id.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Account {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Readable;
+        impl de::Visitor<'_> for Readable {
+            type Value = Account;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a name or a numeric id")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Account, E> {
+                Ok(Account::from_text(text))
+            }
+
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Account, E> {
+                u32::try_from(id).map_err(|_| E::custom(no_account(id))).and_then(checked_account)
+            }
+        }
+        if deserializer.is_human_readable() {
+            return deserializer.deserialize_any(Readable);
+        }
+        match Self::deserialize(deserializer)? {
+            Self::Id(id) => checked_account(id),
+            Self::Name(name) => Ok(Self::Name(name)),
+        }
+    }
+}
+
+/// The last number means "no change" to setresuid(2): it is nobody's id.
+fn checked_account<E: de::Error>(id: u32) -> Result<Account, E> {
+    if id == u32::MAX { Err(E::custom(no_account(id.into()))) } else { Ok(Account::Id(id)) }
+}
+
+fn no_account(id: u64) -> String {
+    format!("{id} is no user or group id")
+}

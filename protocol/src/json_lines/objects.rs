@@ -1,0 +1,184 @@
+//! The JSON objects of the wire, exactly: the parameters of requests, the results and errors of answers,
+//! and what notifications carry.
+//!
+//! Each wraps a reference and serializes it; `serde_json::to_string(&ResultObject(&response))` is what stands
+//! under `result` in the broker's line.
+
+use serde::ser::{SerializeMap, SerializeStruct};
+use serde::{Serialize, Serializer};
+
+use crate::child::Exit;
+use crate::error::{Error, ErrorKind, SpawnFailure};
+use crate::event::Notification;
+use crate::request::Request;
+use crate::response::{Created, Logs, Outcome, Response, ShutdownReport, Subscribed};
+
+/// What stands under `params` of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct ParamsObject<'a>(pub &'a Request);
+
+/// What stands under `result` of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ResultObject<'a>(pub &'a Response);
+
+/// What stands under `error` of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorObject<'a>(pub &'a Error);
+
+/// What stands under `params` of a notification.
+#[derive(Clone, Copy, Debug)]
+pub struct NotificationObject<'a>(pub &'a Notification);
+
+impl Serialize for ParamsObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Request::Create(params) => params.serialize(serializer),
+            Request::Destroy(params) => params.serialize(serializer),
+            Request::List(params) => params.serialize(serializer),
+            Request::Get(params) => params.serialize(serializer),
+            Request::Wait(params) => params.serialize(serializer),
+            Request::Signal(params) => params.serialize(serializer),
+            Request::Restart(params) | Request::Renew(params) => params.serialize(serializer),
+            Request::Logs(params) => params.serialize(serializer),
+            Request::Events(params) => params.serialize(serializer),
+            Request::Status(params) | Request::Upgrade(params) => params.serialize(serializer),
+            Request::Shutdown(params) => params.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for ResultObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Response::Created(created) => serialize_created(created, serializer),
+            Response::Children(children) => one_member(serializer, "children", children),
+            Response::Child(child) => one_member(serializer, "child", child),
+            Response::Logs(logs) => serialize_logs(logs, serializer),
+            Response::Subscribed(Subscribed { subscription, next }) => {
+                let mut object = serializer.serialize_struct("Subscribed", 2)?;
+                object.serialize_field("subscription", subscription)?;
+                object.serialize_field("next", next)?;
+                object.end()
+            }
+            Response::Status(status) => status.serialize(serializer),
+            Response::ShutDown(ShutdownReport { children, forced, took }) => {
+                let mut object = serializer.serialize_struct("ShutdownReport", 3)?;
+                object.serialize_field("children", children)?;
+                object.serialize_field("forced", forced)?;
+                object.serialize_field("took", took)?;
+                object.end()
+            }
+            Response::Upgraded => serializer.serialize_map(Some(0))?.end(),
+        }
+    }
+}
+
+fn one_member<S: Serializer>(
+    serializer: S,
+    name: &'static str,
+    value: &impl Serialize,
+) -> Result<S::Ok, S::Error> {
+    let mut object = serializer.serialize_struct("Result", 1)?;
+    object.serialize_field(name, value)?;
+    object.end()
+}
+
+fn serialize_created<S: Serializer>(created: &Created, serializer: S) -> Result<S::Ok, S::Error> {
+    let (outcome, same_spec) = match created.outcome {
+        Outcome::Created => ("created", None),
+        Outcome::Existing { same_spec } => ("existing", Some(same_spec)),
+        Outcome::Replaced => ("replaced", None),
+    };
+    let mut object = serializer.serialize_map(None)?;
+    object.serialize_entry("outcome", outcome)?;
+    if let Some(same_spec) = same_spec {
+        object.serialize_entry("same_spec", &same_spec)?;
+    }
+    object.serialize_entry("child", &created.child)?;
+    object.end()
+}
+
+fn serialize_logs<S: Serializer>(logs: &Logs, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut object = serializer.serialize_map(None)?;
+    object.serialize_entry("text", &logs.text)?;
+    object.serialize_entry("truncated", &logs.truncated)?;
+    if let Some(subscription) = logs.subscription {
+        object.serialize_entry("subscription", &subscription)?;
+    }
+    object.end()
+}
+
+impl Serialize for ErrorObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Error", 3)?;
+        object.serialize_field("code", &self.0.kind.code())?;
+        object.serialize_field("message", &self.0.message)?;
+        object.serialize_field("data", &ErrorData(&self.0.kind))?;
+        object.end()
+    }
+}
+
+/// What stands under `data` of an error.
+struct ErrorData<'a>(&'a ErrorKind);
+
+impl Serialize for ErrorData<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("kind", self.0.as_str())?;
+        match self.0 {
+            ErrorKind::SpawnFailed(SpawnFailure { errno, errno_name, step }) => {
+                object.serialize_entry("errno", errno)?;
+                object.serialize_entry("errno_name", errno_name)?;
+                object.serialize_entry("step", step)?;
+            }
+            ErrorKind::StartFailed { exit, log_tail } => {
+                let exit: &Exit = exit;
+                object.serialize_entry("exit", exit)?;
+                object.serialize_entry("log_tail", log_tail)?;
+            }
+            ErrorKind::ParseError
+            | ErrorKind::InvalidRequest
+            | ErrorKind::MethodNotFound
+            | ErrorKind::InvalidParams
+            | ErrorKind::NameTaken
+            | ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::LimitExceeded
+            | ErrorKind::ShuttingDown
+            | ErrorKind::Timeout
+            | ErrorKind::Overloaded
+            | ErrorKind::Unsupported
+            | ErrorKind::Internal => {}
+        }
+        object.end()
+    }
+}
+
+impl Serialize for NotificationObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        match self.0 {
+            Notification::Event { subscription, event } => {
+                object.serialize_entry("subscription", subscription)?;
+                object.serialize_entry("seq", &event.seq)?;
+                object.serialize_entry("at", &event.at)?;
+                object.serialize_entry("kind", &event.kind)?;
+                object.serialize_entry("child", &event.child)?;
+            }
+            Notification::Lagged { subscription, missed } => {
+                object.serialize_entry("subscription", subscription)?;
+                object.serialize_entry("kind", "lagged")?;
+                object.serialize_entry("missed", missed)?;
+            }
+            Notification::Log { subscription, stream, text, ended } => {
+                object.serialize_entry("subscription", subscription)?;
+                object.serialize_entry("stream", stream)?;
+                object.serialize_entry("text", text)?;
+                if *ended {
+                    object.serialize_entry("ended", ended)?;
+                }
+            }
+        }
+        object.end()
+    }
+}

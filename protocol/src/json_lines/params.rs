@@ -1,0 +1,272 @@
+//! From a line to a request: which method, and its parameters.
+
+use serde::de::DeserializeOwned;
+
+use super::envelope::{self, Envelope};
+use super::{JsonRequest, Refusal, ReplyTo};
+use crate::error::{Error, ErrorKind};
+use crate::request::{Method, Request};
+
+/// Reads a request from one line, without its end.
+///
+/// # Errors
+/// A [`Refusal`], which also says whether it is to be answered.
+pub fn decode_request(line: &[u8]) -> Result<JsonRequest, Refusal> {
+    let Envelope { id, method, params } = envelope::read(line)?;
+    match find(&method).and_then(|method| read(method, params)) {
+        Ok(request) => Ok(JsonRequest { id, request }),
+        Err(error) => Err(Refusal { reply: id.map_or(ReplyTo::Nobody, ReplyTo::Id), error }),
+    }
+}
+
+fn find(name: &str) -> Result<Method, Error> {
+    Method::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = Method::ALL.into_iter().map(Method::as_str).collect();
+        let message = format!("there is no method {name:?}; there are {}", known.join(", "));
+        Error::new(ErrorKind::MethodNotFound, message)
+    })
+}
+
+fn read(method: Method, params: Option<&str>) -> Result<Request, Error> {
+    let json = match params {
+        None | Some("null") => "{}",
+        Some(json) if json.starts_with('{') => json,
+        Some(_) => {
+            let message =
+                format!("{method}: params are named: give an object such as {{\"target\": \"web\"}}");
+            return Err(Error::new(ErrorKind::InvalidParams, message));
+        }
+    };
+    Ok(match method {
+        Method::Create => Request::Create(Box::new(parse(method, json)?)),
+        Method::Destroy => Request::Destroy(parse(method, json)?),
+        Method::List => Request::List(parse(method, json)?),
+        Method::Get => Request::Get(parse(method, json)?),
+        Method::Wait => Request::Wait(parse(method, json)?),
+        Method::Signal => Request::Signal(parse(method, json)?),
+        Method::Restart => Request::Restart(parse(method, json)?),
+        Method::Renew => Request::Renew(parse(method, json)?),
+        Method::Logs => Request::Logs(parse(method, json)?),
+        Method::Events => Request::Events(parse(method, json)?),
+        Method::Status => Request::Status(parse(method, json)?),
+        Method::Shutdown => Request::Shutdown(parse(method, json)?),
+        Method::Upgrade => Request::Upgrade(parse(method, json)?),
+    })
+}
+
+fn parse<T: DeserializeOwned>(method: Method, json: &str) -> Result<T, Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let reason = without_place(error.inner());
+        let message = if error.path().iter().len() == 0 {
+            format!("{method}: {reason}")
+        } else {
+            format!("{method}: {}: {reason}", error.path())
+        };
+        Error::new(ErrorKind::InvalidParams, message)
+    })
+}
+
+/// The text of an error without the line and column: they would count from the start of a part of the
+/// message, and a message is one line anyway.
+pub(super) fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).map_or(text.clone(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::JsonId;
+    use super::*;
+    use crate::request::ListParams;
+
+    fn refused(line: &str) -> (ReplyTo, i32, String) {
+        let refusal = decode_request(line.as_bytes()).unwrap_err();
+        (refusal.reply, refusal.error.kind.code(), refusal.error.message)
+    }
+
+    fn id(json: &str) -> ReplyTo {
+        ReplyTo::Id(JsonId::from_json(json).unwrap())
+    }
+
+    fn request(members: &str) -> String {
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":1,{members}}}")
+    }
+
+    #[test]
+    fn absent_null_and_empty_params_are_the_same() {
+        for params in ["", ",\"params\":null", ",\"params\":{}", ", \"params\" : { } "] {
+            let line = request(&format!("\"method\":\"list\"{params}"));
+            assert_eq!(
+                decode_request(line.as_bytes()).unwrap().request,
+                Request::List(ListParams::default())
+            );
+        }
+    }
+
+    #[test]
+    fn an_id_is_kept_as_it_came() {
+        for json in ["1", "-0", "1.50", "1e400", "\"a\\u0062\"", "\"\"", "12345678901234567890123"] {
+            let line = format!("{{\"id\": {json} , \"jsonrpc\":\"2.0\",\"method\":\"list\"}}");
+            assert_eq!(decode_request(line.as_bytes()).unwrap().id.unwrap().as_json(), json);
+        }
+        let line = b"{\"jsonrpc\":\"2.0\",\"method\":\"list\"}";
+        assert_eq!(decode_request(line).unwrap().id, None);
+    }
+
+    #[test]
+    fn an_id_of_another_form_is_an_invalid_request_answered_to_null() {
+        let long = format!("\"{}\"", "x".repeat(1024));
+        for json in ["null", "true", "{}", "[1]", &long] {
+            let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{json},\"method\":\"list\"}}");
+            let (reply, code, message) = refused(&line);
+            assert_eq!((reply, code), (ReplyTo::Null, -32600), "{json}");
+            assert!(message.contains("the id is not"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_parse_error_with_its_position() {
+        for (line, place) in [
+            ("{\"a\"", "column 4"),
+            ("{} x", "column 4"),
+            ("nul", "column 3"),
+            ("[1,", "column 3"),
+            ("{\"id\":01}", "column 8"),
+        ] {
+            let (reply, code, message) = refused(line);
+            assert_eq!((reply, code), (ReplyTo::Null, -32700), "{line}: {message}");
+            assert!(message.contains(place), "{line}: {message}");
+        }
+        let refusal = decode_request(b"{\"id\":\"\xff\"}").unwrap_err();
+        assert_eq!(refusal.error.message, "the line is not JSON: not UTF-8 after 7 bytes");
+    }
+
+    #[test]
+    fn a_batch_is_an_invalid_request_that_says_so() {
+        let (reply, code, message) = refused("[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}]");
+        assert_eq!((reply, code), (ReplyTo::Null, -32600));
+        assert!(message.contains("batches are not taken"), "{message}");
+        for line in ["1", "-1", "1.5", "true", "null", "\"x\""] {
+            assert_eq!(refused(line).1, -32600, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_the_envelope_is_named_and_answered_to_the_id_that_follows_it() {
+        let cases = [
+            (
+                "{\"surprise\":[{}],\"jsonrpc\":\"2.0\",\"method\":\"list\",\"id\":7}",
+                id("7"),
+                "unknown field \"surprise\"",
+            ),
+            (
+                "{\"jsonrpc\":\"2.0\",\"method\":\"list\",\"method\":\"get\",\"id\":7}",
+                id("7"),
+                "\"method\" is given twice",
+            ),
+            (
+                "{\"jsonrpc\":\"2.0\",\"method\":\"list\",\"id\":7,\"id\":8}",
+                ReplyTo::Null,
+                "\"id\" is given twice",
+            ),
+            ("{\"jsonrpc\":2.0,\"method\":\"list\",\"id\":7}", id("7"), "\"jsonrpc\" is not \"2.0\""),
+            ("{\"method\":\"list\",\"id\":\"x\"}", id("\"x\""), "\"jsonrpc\" is not \"2.0\""),
+            ("{\"jsonrpc\":\"2.0\",\"method\":1,\"id\":7}", id("7"), "\"method\" is not a string"),
+            ("{\"jsonrpc\":\"2.0\"}", ReplyTo::Null, "\"method\" is not a string"),
+        ];
+        for (line, reply, message) in cases {
+            let refusal = refused(line);
+            assert_eq!((refusal.0, refusal.1), (reply, -32600), "{line}");
+            assert!(refusal.2.contains(message), "{}", refusal.2);
+        }
+    }
+
+    #[test]
+    fn an_unknown_method_is_told_the_known_ones() {
+        let (reply, code, message) = refused(&request("\"method\":\"spawn\""));
+        assert_eq!((reply, code), (id("1"), -32601));
+        assert_eq!(
+            message,
+            "there is no method \"spawn\"; there are create, destroy, list, get, wait, signal, restart, renew, logs, events, status, shutdown, upgrade"
+        );
+    }
+
+    #[test]
+    fn wrong_params_name_the_method_the_field_and_what_was_expected() {
+        let cases = [
+            (r#""method":"create""#, "create: missing field `command`"),
+            (
+                r#""method":"create","params":{"command":["a"],"stop":[{"signal":"SIGFOO"}]}"#,
+                "create: stop[0].signal: \"SIGFOO\" is not a signal; give a name such as \"SIGHUP\" or \"HUP\", or a number from 1 to 64",
+            ),
+            (
+                r#""method":"create","params":{"command":"a"}"#,
+                "create: command: invalid type: string \"a\", expected a sequence",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"env":{"A":1}}"#,
+                "create: env.A: invalid type: integer `1`, expected a string",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"env":{"A":"1","A":"2"}}"#,
+                "create: env: the key \"A\" is given twice",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"limit":{"key":"k","max":1,"more":2}}"#,
+                "create: limit.more: unknown field `more`, expected `key` or `max`",
+            ),
+            (
+                r#""method":"list","params":{"labels":{"a":"1","\u0061":"2"}}"#,
+                "list: labels: the key \"a\" is given twice",
+            ),
+            (r#""method":"list","params":{"all":true,"all":true}"#, "list: duplicate field `all`"),
+            (
+                r#""method":"get","params":{"target":{"labels":{"a":"1","a":"2"}}}"#,
+                "get: target.labels: the key \"a\" is given twice",
+            ),
+            (
+                r#""method":"get","params":{"target":7}"#,
+                "get: target: invalid type: integer `7`, expected an id, a name, {\"labels\": {..}} or {\"all\": true}",
+            ),
+            (
+                r#""method":"wait","params":{"target":"a","timeout":-1}"#,
+                "wait: timeout: a duration of -1 seconds is negative",
+            ),
+            (r#""method":"status","params":{"x":1}"#, "status: x: unknown field `x`, there are no fields"),
+            (
+                r#""method":"get","params":["a"]"#,
+                "get: params are named: give an object such as {\"target\": \"web\"}",
+            ),
+            (
+                r#""method":"get","params":"a""#,
+                "get: params are named: give an object such as {\"target\": \"web\"}",
+            ),
+        ];
+        for (members, expected) in cases {
+            let (reply, code, message) = refused(&request(members));
+            assert_eq!((reply, code, message.as_str()), (id("1"), -32602, expected));
+        }
+    }
+
+    #[test]
+    fn a_well_formed_notification_is_never_answered() {
+        for members in ["\"method\":\"spawn\"", "\"method\":\"create\"", "\"method\":\"get\",\"params\":[]"] {
+            let (reply, ..) = refused(&format!("{{\"jsonrpc\":\"2.0\",{members}}}"));
+            assert_eq!(reply, ReplyTo::Nobody, "{members}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_overflow() {
+        let deep = "[".repeat(500_000);
+        let (_, code, _) = refused(&deep);
+        assert_eq!(code, -32700);
+        let closed = format!("{}{}", "[".repeat(500_000), "]".repeat(500_000));
+        assert_eq!(refused(&closed).1, -32600);
+        let (_, code, message) =
+            refused(&request(&format!("\"method\":\"get\",\"params\":{{\"target\":{closed}}}")));
+        assert_eq!(code, -32602, "{message}");
+    }
+}

@@ -1,0 +1,87 @@
+//! What the broker answers when all went well.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::child::Child;
+use crate::span::Span;
+use crate::status::Status;
+
+/// One answer; which variant it is follows from the request's method.
+///
+/// Children are shared, not copied: the broker answers a list of thousands without cloning them. The
+/// order of the variants is part of the binary encoding: new ones go to the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// To `create`.
+    Created(Created),
+    /// To `destroy`, `list`, `signal`, `restart` and `renew`.
+    Children(Vec<Arc<Child>>),
+    /// To `get` and `wait`.
+    Child(Arc<Child>),
+    /// To `logs`.
+    Logs(Logs),
+    /// To `events`.
+    Subscribed(Subscribed),
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `shutdown`.
+    ShutDown(ShutdownReport),
+    /// To `upgrade`.
+    Upgraded,
+}
+
+/// The answer to `create`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Whether a child was started, or found.
+    pub outcome: Outcome,
+    /// The child.
+    pub child: Arc<Child>,
+}
+
+/// What `create` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It started a child.
+    Created,
+    /// It found the live child of that name.
+    Existing {
+        /// Whether that child was created from an equal specification.
+        same_spec: bool,
+    },
+    /// It destroyed the child of that name, and started another.
+    Replaced,
+}
+
+/// The answer to `logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logs {
+    /// What the child wrote; bytes that are not UTF-8 are replaced.
+    pub text: String,
+    /// Whether older output was released.
+    pub truncated: bool,
+    /// With `follow`: the number under which more is sent.
+    pub subscription: Option<u64>,
+}
+
+/// The answer to `events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// The number under which events are sent.
+    pub subscription: u64,
+    /// The sequence number of the next event.
+    pub next: u64,
+}
+
+/// What a shutdown did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownReport {
+    /// Every child that it ended, in the order of their ends.
+    pub children: Vec<Arc<Child>>,
+    /// How many of them needed SIGKILL.
+    pub forced: u32,
+    /// How long it took.
+    pub took: Span,
+}

@@ -1,0 +1,379 @@
+//! One message of every kind, with every field in use somewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
+use procbroker_protocol::create::{
+    Account, Cleanup, IfExists, Lifetime, Limit, Ready, ReadyTimeout, Resources, Restart, RestartPolicy,
+    Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
+};
+use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::request::{
+    DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
+    ShutdownParams, SignalParams, Until, WaitParams,
+};
+use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
+use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
+use procbroker_protocol::{
+    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Name, Notification,
+    Outcome, Request, Response, Signal, Span, Status, Target, Timestamp,
+};
+use uuid::Uuid;
+
+pub(super) fn id() -> ChildId {
+    ChildId::from_uuid(Uuid::from_u128(0x0193_5b2c_7d00_7abc_8def_0123_4567_89ab))
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(1_795_445_537_123_456 + seconds * 1_000_000)
+}
+
+fn full_create() -> CreateParams {
+    CreateParams {
+        command: strings(&["python3", "render.py", "ä \"\n"]),
+        name: Some(name("render-42")),
+        if_exists: IfExists::Reuse,
+        request_id: Some(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8)),
+        labels: map(&[("pool", "render"), ("tier", "")]),
+        cwd: Some("/srv/app".into()),
+        env: map(&[("LANG", "C.UTF-8")]),
+        env_clear: true,
+        umask: Umask::from_bits(0o077),
+        user: Some(Account::Name("www-data".into())),
+        groups: Some(vec![Account::Name("video".into()), Account::Id(1000)]),
+        stdin: StandardInput::Null,
+        stdout: StandardOutput::Inherit,
+        stderr: StandardError::Log,
+        stop: vec![
+            StopStep { signal: Signal::HUP, grace: Span::from_millis(250) },
+            StopStep { signal: "RTMIN+3".parse().unwrap(), grace: Span::from_secs(300) },
+        ],
+        stop_order: -7,
+        ready: Ready::Notify,
+        ready_timeout: ReadyTimeout(Span::from_secs(90)),
+        no_wait: true,
+        restart: Restart {
+            policy: RestartPolicy::OnFailure,
+            max: 3,
+            window: Span::from_secs(3600),
+            backoff: Span::from_millis(500),
+            backoff_max: Span::from_secs(60),
+        },
+        lifetime: Lifetime::Ttl(Span::from_secs(86_400)),
+        linger: Span::from_millis(1500),
+        cleanup: Some(Cleanup {
+            command: strings(&["rm", "-rf", "/srv/scratch"]),
+            timeout: Span::from_secs(9),
+        }),
+        limit: Some(Limit { key: "render".into(), max: 4 }),
+        rlimits: [("core".to_owned(), Rlimit::Unlimited), ("nofile".to_owned(), Rlimit::Value(1024))].into(),
+        resources: Some(Resources {
+            memory_max: Some(1 << 30),
+            cpu_weight: Some(100),
+            cpu_max: Some("50000 100000".into()),
+            pids_max: None,
+        }),
+    }
+}
+
+fn creates() -> Vec<(&'static str, Request)> {
+    let plain = CreateParams::new(strings(&["sleep", "60"]));
+    let connection = CreateParams {
+        if_exists: IfExists::Replace,
+        stdout: StandardOutput::Null,
+        stderr: StandardError::Inherit,
+        lifetime: Lifetime::Connection,
+        stop: vec![],
+        restart: Restart { policy: RestartPolicy::Always, ..Restart::default() },
+        ..plain.clone()
+    };
+    let pid = CreateParams {
+        user: Some(Account::Id(33)),
+        stderr: StandardError::Null,
+        lifetime: Lifetime::Pid(4711),
+        ..plain.clone()
+    };
+    vec![
+        ("create, only a command", Request::Create(Box::new(plain))),
+        ("create, every parameter", Request::Create(Box::new(full_create()))),
+        ("create, for a connection", Request::Create(Box::new(connection))),
+        ("create, for a process", Request::Create(Box::new(pid))),
+    ]
+}
+
+pub(super) fn requests() -> Vec<(&'static str, Request)> {
+    let named = || Target::Name(name("render-42"));
+    let labels = || Target::Labels(map(&[("pool", "render")]));
+    let stop = Some(vec![StopStep { signal: Signal::INT, grace: Span::ZERO }]);
+    let mut requests = creates();
+    requests.extend([
+        (
+            "destroy, by id",
+            Request::Destroy(DestroyParams { target: Target::Id(id()), stop: None, no_wait: false }),
+        ),
+        (
+            "destroy, all with other steps",
+            Request::Destroy(DestroyParams { target: Target::All, stop, no_wait: true }),
+        ),
+        ("list", Request::List(ListParams::default())),
+        (
+            "list, ended ones of a label",
+            Request::List(ListParams { labels: map(&[("pool", "render")]), all: true }),
+        ),
+        ("get", Request::Get(OneParams { target: named() })),
+        ("wait", Request::Wait(WaitParams { target: named(), until: Until::Ended, timeout: None })),
+        (
+            "wait, until ready",
+            Request::Wait(WaitParams {
+                target: named(),
+                until: Until::Ready,
+                timeout: Some(Span::from_millis(2500)),
+            }),
+        ),
+        (
+            "signal",
+            Request::Signal(SignalParams { target: named(), signal: Signal::HUP, scope: Scope::Main }),
+        ),
+        (
+            "signal, group",
+            Request::Signal(SignalParams { target: labels(), signal: Signal::KILL, scope: Scope::Group }),
+        ),
+        (
+            "signal, all",
+            Request::Signal(SignalParams { target: labels(), signal: Signal::TERM, scope: Scope::All }),
+        ),
+        ("restart", Request::Restart(ManyParams { target: labels() })),
+        ("renew", Request::Renew(ManyParams { target: Target::All })),
+        (
+            "logs",
+            Request::Logs(LogsParams {
+                target: named(),
+                stream: LogStream::Stdout,
+                tail: None,
+                follow: false,
+            }),
+        ),
+        (
+            "logs, follow",
+            Request::Logs(LogsParams {
+                target: named(),
+                stream: LogStream::Stderr,
+                tail: Some(100),
+                follow: true,
+            }),
+        ),
+        ("events", Request::Events(EventsParams::default())),
+        (
+            "events, since",
+            Request::Events(EventsParams { since: Some(1 << 40), labels: map(&[("pool", "render")]) }),
+        ),
+        ("status", Request::Status(NoParams {})),
+        ("shutdown", Request::Shutdown(ShutdownParams::default())),
+        ("shutdown, in time", Request::Shutdown(ShutdownParams { timeout: Some(Span::from_secs(5)) })),
+        ("upgrade", Request::Upgrade(NoParams {})),
+    ]);
+    requests
+}
+
+fn new_child() -> Child {
+    Child {
+        id: id(),
+        name: None,
+        labels: BTreeMap::new(),
+        command: strings(&["sleep", "60"]),
+        pid: None,
+        owner: Owner { uid: 0, gid: 0 },
+        state: ChildState::Starting,
+        created_at: at(0),
+        started_at: None,
+        restarts: 0,
+        lifetime: Lifetime::Broker,
+        stop_order: 0,
+        exit: None,
+        cleanup: None,
+        containment: Containment::Subreaper,
+    }
+}
+
+fn running_child() -> Child {
+    Child {
+        name: Some(name("render-42")),
+        labels: map(&[("pool", "render")]),
+        pid: Some(4711),
+        owner: Owner { uid: 33, gid: 33 },
+        state: ChildState::Running,
+        started_at: Some(at(1)),
+        restarts: 2,
+        lifetime: Lifetime::Ttl(Span::from_millis(1500)),
+        stop_order: -1,
+        containment: Containment::Cgroup,
+        ..new_child()
+    }
+}
+
+fn exit(status: ExitStatus, reason: ExitReason) -> Exit {
+    Exit { status, reason, forced: false, steps: vec![], at: at(60) }
+}
+
+fn ended(exit: Exit, cleanup: Option<Cleaned>) -> Arc<Child> {
+    Arc::new(Child { state: ChildState::Ended, exit: Some(exit), cleanup, ..new_child() })
+}
+
+/// A child in every state, and with every reason and form of an end.
+fn children() -> Vec<Arc<Child>> {
+    let steps =
+        vec![StepTaken { signal: Signal::TERM, at: at(50) }, StepTaken { signal: Signal::KILL, at: at(60) }];
+    let killed =
+        Exit { forced: true, steps, ..exit(ExitStatus::Signal(Signal::KILL), ExitReason::Destroyed) };
+    let cleaned = |ok, exit| Some(Cleaned { ok, exit, attempts: 1 });
+    let mut children: Vec<Arc<Child>> = [ChildState::Stopping, ChildState::Cleaning, ChildState::Backoff]
+        .into_iter()
+        .map(|state| Arc::new(Child { state, ..running_child() }))
+        .collect();
+    children.extend([
+        ended(exit(ExitStatus::Code(0), ExitReason::Exited), cleaned(true, Some(ExitStatus::Code(0)))),
+        ended(killed, cleaned(false, Some(ExitStatus::Signal(Signal::KILL)))),
+        ended(exit(ExitStatus::Unknown, ExitReason::BrokerLost), cleaned(false, Some(ExitStatus::Unknown))),
+        ended(exit(ExitStatus::Code(-1), ExitReason::Shutdown), cleaned(false, None)),
+        ended(exit(ExitStatus::Code(255), ExitReason::Replaced), None),
+        ended(exit(ExitStatus::Code(1), ExitReason::Expired), None),
+        ended(exit(ExitStatus::Code(2), ExitReason::OwnerGone), None),
+        ended(exit(ExitStatus::Code(3), ExitReason::StartFailed), None),
+    ]);
+    children
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        protocol: ProtocolRange { lowest: 1, highest: 1 },
+        pid: 1,
+        instance: Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8),
+        started_at: at(0),
+        shutting_down: false,
+        children: ChildCounts { starting: 1, running: 2, stopping: 3, cleaning: 4, ended: 5, backoff: 6 },
+        connections: 7,
+        facilities: Facilities {
+            spawn: "clone3".into(),
+            containment: "cgroup".into(),
+            cgroup: "/system.slice/procbroker.service".into(),
+            subreaper: true,
+            pidfd: true,
+            pidfd_group_signal: true,
+            pidfd_exit_info: false,
+            proc_children: true,
+            activation: "systemd".into(),
+            state_dir: "/var/lib/procbroker".into(),
+        },
+        limits: Limits {
+            max_children: 10_000,
+            max_children_per_user: 1000,
+            max_connections: 4096,
+            max_connections_per_user: 512,
+            max_pipelined: 128,
+            max_command_bytes: 131_072,
+            max_subscriptions: 16,
+            max_message_bytes: 1_048_576,
+            partial_message_timeout: Span::from_secs(10),
+            ended_kept: 1024,
+            ended_kept_for: Span::from_secs(3600),
+            shutdown_timeout: Span::from_millis(29_500),
+        },
+    }
+}
+
+pub(super) fn responses() -> Vec<(&'static str, Response)> {
+    let child = Arc::new(running_child());
+    let created = |outcome| Response::Created(Created { outcome, child: Arc::clone(&child) });
+    let text = "one\ntwo ä\n".to_owned();
+    vec![
+        ("created", created(Outcome::Created)),
+        ("existing, of the same specification", created(Outcome::Existing { same_spec: true })),
+        ("existing, of another specification", created(Outcome::Existing { same_spec: false })),
+        ("replaced", created(Outcome::Replaced)),
+        ("children", Response::Children(children())),
+        ("no children", Response::Children(vec![])),
+        ("child", Response::Child(Arc::new(new_child()))),
+        ("logs", Response::Logs(Logs { text: text.clone(), truncated: true, subscription: None })),
+        ("logs, followed", Response::Logs(Logs { text, truncated: false, subscription: Some(3) })),
+        ("subscribed", Response::Subscribed(Subscribed { subscription: 3, next: 1 << 40 })),
+        ("status", Response::Status(Box::new(status()))),
+        (
+            "shut down",
+            Response::ShutDown(ShutdownReport {
+                children: children().split_off(4),
+                forced: 1,
+                took: Span::from_millis(1250),
+            }),
+        ),
+        ("upgraded", Response::Upgraded),
+    ]
+}
+
+/// One error of every kind.
+pub(super) fn errors() -> Vec<Error> {
+    let spawn = SpawnFailure { errno: 2, errno_name: "ENOENT".into(), step: "exec".into() };
+    let failed = exit(ExitStatus::Code(3), ExitReason::StartFailed);
+    let kinds = vec![
+        ErrorKind::ParseError,
+        ErrorKind::InvalidRequest,
+        ErrorKind::MethodNotFound,
+        ErrorKind::InvalidParams,
+        ErrorKind::NameTaken,
+        ErrorKind::NotFound,
+        ErrorKind::PermissionDenied,
+        ErrorKind::LimitExceeded,
+        ErrorKind::SpawnFailed(spawn),
+        ErrorKind::StartFailed { exit: Box::new(failed), log_tail: "no such \"file\"\n".into() },
+        ErrorKind::ShuttingDown,
+        ErrorKind::Timeout,
+        ErrorKind::Overloaded,
+        ErrorKind::Unsupported,
+        ErrorKind::Internal,
+    ];
+    kinds.into_iter().map(|kind| Error::new(kind, "what was attempted, and what to do")).collect()
+}
+
+pub(super) fn notifications() -> Vec<(String, Notification)> {
+    let kinds = [
+        EventKind::Created,
+        EventKind::Started,
+        EventKind::Ready,
+        EventKind::Stopping,
+        EventKind::Exited,
+        EventKind::Restarting,
+        EventKind::Cleaning,
+        EventKind::Ended,
+        EventKind::ShuttingDown,
+    ];
+    let child = Arc::new(new_child());
+    let mut notifications: Vec<(String, Notification)> = (1..)
+        .zip(kinds)
+        .map(|(seq, kind)| {
+            let child = (kind != EventKind::ShuttingDown).then(|| Arc::clone(&child));
+            let event = Arc::new(Event { seq, at: at(seq), kind, child });
+            (format!("event {}", kind.as_str()), Notification::Event { subscription: 3, event })
+        })
+        .collect();
+    let log =
+        |stream, text: &str, ended| Notification::Log { subscription: 4, stream, text: text.into(), ended };
+    notifications.extend([
+        ("lagged".into(), Notification::Lagged { subscription: 3, missed: 300 }),
+        ("log".into(), log(LogStream::Stdout, "one\ntwo", false)),
+        ("log, its end".into(), log(LogStream::Stderr, "", true)),
+    ]);
+    notifications
+}
