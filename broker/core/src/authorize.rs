@@ -1,0 +1,217 @@
+//! Who may do what: one table of methods, and the rights that a child gets.
+
+use procbroker_protocol::create::Account;
+use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::{CreateParams, Error, ErrorKind, Method, Owner};
+
+use crate::config::Config;
+
+/// The client at the other end of a connection, as the kernel reported it when it connected
+/// (`SO_PEERCRED` and `SO_PEERGROUPS`, unix(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// Its process, where that is known and can still be named.
+    pub pid: Option<u32>,
+}
+
+/// The accounts that a `create` names, looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// The account of its `user`.
+    pub user: Option<UserAccount>,
+    /// The ids of its `groups`.
+    pub groups: Option<Vec<u32>>,
+}
+
+/// A user as the system knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserAccount {
+    /// Its id.
+    pub uid: u32,
+    /// Its first group.
+    pub gid: u32,
+    /// All of its groups.
+    pub groups: Vec<u32>,
+}
+
+/// An account that the system does not know, or could not look up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountsFailure {
+    /// Which one.
+    pub account: Account,
+    /// What failed: the step `user` or `groups`, with the system's error.
+    pub failure: SpawnFailure,
+}
+
+/// Whose rights a child gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunAs {
+    /// The broker's own: it is not root, or the caller is.
+    Broker,
+    /// These.
+    User {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// The supplementary groups.
+        groups: Vec<u32>,
+    },
+}
+
+/// What a method asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Any client that may connect; it acts on its own children only.
+    Own,
+    /// Root and the broker's user.
+    Administrator,
+}
+
+/// The whole table of who may call what.
+const fn access(method: Method) -> Access {
+    match method {
+        Method::Create
+        | Method::Destroy
+        | Method::List
+        | Method::Get
+        | Method::Wait
+        | Method::Signal
+        | Method::Restart
+        | Method::Renew
+        | Method::Logs
+        | Method::Events
+        | Method::Status => Access::Own,
+        Method::Shutdown | Method::Upgrade => Access::Administrator,
+    }
+}
+
+/// Whether this user may act on everybody's children and on the broker itself.
+pub(crate) fn is_administrator(config: &Config, uid: u32) -> bool {
+    uid == 0 || uid == config.broker_uid
+}
+
+/// Whether the caller may see a child and act on it.
+pub(crate) fn may_act_on(config: &Config, peer: &Peer, owner: Owner) -> bool {
+    owner.uid == peer.uid || is_administrator(config, peer.uid)
+}
+
+/// Whether the client may talk to the broker at all.
+pub(crate) fn may_connect(config: &Config, peer: &Peer) -> Result<(), Error> {
+    let in_group = |group: &u32| config.allow_groups.contains(group);
+    if is_administrator(config, peer.uid)
+        || config.allow_users.contains(&peer.uid)
+        || in_group(&peer.gid)
+        || peer.groups.iter().any(in_group)
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "user {} may not use this broker; its administrator can allow it with --allow-user or --allow-group",
+            peer.uid
+        ),
+    ))
+}
+
+/// Whether the caller may use a method.
+pub(crate) fn may_call(config: &Config, peer: &Peer, method: Method) -> Result<(), Error> {
+    match access(method) {
+        Access::Own => Ok(()),
+        Access::Administrator if is_administrator(config, peer.uid) => Ok(()),
+        Access::Administrator => Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("{method} is for root and the broker's own user; user {} is neither", peer.uid),
+        )),
+    }
+}
+
+/// Whose rights the child gets that `peer` asks for: never more than the peer has itself.
+pub(crate) fn run_as(
+    config: &Config,
+    peer: &Peer,
+    params: &CreateParams,
+    accounts: &Result<Accounts, AccountsFailure>,
+) -> Result<RunAs, Error> {
+    let accounts = accounts.as_ref().map_err(|unknown| {
+        let AccountsFailure { account, failure } = unknown;
+        Error::new(
+            ErrorKind::SpawnFailed(failure.clone()),
+            format!(
+                "cannot create a child: the {} {account} was not found ({})",
+                failure.step, failure.errno_name
+            ),
+        )
+    })?;
+    let named = accounts.user.as_ref().map(|user| user.uid);
+    if config.broker_uid != 0 {
+        return run_as_broker(config, params, accounts);
+    }
+    if peer.uid != 0 {
+        return run_as_caller(peer, named, accounts);
+    }
+    Ok(match (&accounts.user, &accounts.groups) {
+        (None, None) => RunAs::Broker,
+        (None, Some(groups)) => RunAs::User { uid: peer.uid, gid: peer.gid, groups: groups.clone() },
+        (Some(user), groups) => RunAs::User {
+            uid: user.uid,
+            gid: user.gid,
+            groups: groups.as_ref().unwrap_or(&user.groups).clone(),
+        },
+    })
+}
+
+/// A broker without root's rights can give none but its own.
+fn run_as_broker(config: &Config, params: &CreateParams, accounts: &Accounts) -> Result<RunAs, Error> {
+    if let Some(user) = &accounts.user
+        && user.uid != config.broker_uid
+    {
+        return Err(denied(format!(
+            "cannot run a child as user {}: the broker runs as user {} and not as root, so its children run as that",
+            user.uid, config.broker_uid
+        )));
+    }
+    if params.groups.is_some() {
+        return Err(denied(
+            "cannot set the groups of a child: only a broker that runs as root can".to_owned(),
+        ));
+    }
+    Ok(RunAs::Broker)
+}
+
+/// A caller that is not root can name itself, and groups that it has.
+fn run_as_caller(peer: &Peer, named: Option<u32>, accounts: &Accounts) -> Result<RunAs, Error> {
+    if let Some(uid) = named
+        && uid != peer.uid
+    {
+        return Err(denied(format!(
+            "user {} cannot run a child as user {uid}; only root may name another user",
+            peer.uid
+        )));
+    }
+    let groups = match &accounts.groups {
+        None => peer.groups.clone(),
+        Some(groups) => {
+            let has = |group: &u32| *group == peer.gid || peer.groups.contains(group);
+            if let Some(group) = groups.iter().find(|group| !has(group)) {
+                return Err(denied(format!(
+                    "user {} cannot give a child group {group}: it is not in that group itself",
+                    peer.uid
+                )));
+            }
+            groups.clone()
+        }
+    };
+    Ok(RunAs::User { uid: peer.uid, gid: peer.gid, groups })
+}
+
+fn denied(message: String) -> Error {
+    Error::new(ErrorKind::PermissionDenied, message)
+}

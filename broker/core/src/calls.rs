@@ -1,0 +1,144 @@
+//! Requests that are not answered yet, in the order of their arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use procbroker_protocol::request::{Scope, Until};
+use procbroker_protocol::response::Outcome;
+use procbroker_protocol::{Child, ChildId, CreateParams, Signal};
+
+use crate::authorize::RunAs;
+use crate::ids::Call;
+use crate::moment::Moment;
+
+/// The place of a waiting request in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Where the answer goes.
+    pub(crate) call: Call,
+    /// When its patience ends.
+    pub(crate) due: Option<Moment>,
+    /// What it waits for.
+    pub(crate) cause: Cause,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// A `create` for a name that is held: decided again when its holder changes.
+    Name {
+        /// The holder.
+        holder: ChildId,
+        /// The create itself.
+        attempt: Box<Attempt>,
+    },
+    /// A `create`, for its child to be ready.
+    Start {
+        /// The child.
+        child: ChildId,
+        /// What to answer then.
+        outcome: Outcome,
+    },
+    /// A `destroy`, for all of its children to have ended.
+    Destroy {
+        /// Those that have, as they were then: some may not be visible any more when the last one ends.
+        ended: BTreeMap<ChildId, Arc<Child>>,
+        /// Those that have not.
+        left: BTreeSet<ChildId>,
+    },
+    /// A `wait`.
+    Wait {
+        /// The child.
+        child: ChildId,
+        /// What of it.
+        until: Until,
+    },
+    /// A `signal`, for its children to be spawned and for the kernel's word.
+    Signal {
+        /// What to send.
+        signal: Signal,
+        /// To which processes of each.
+        scope: Scope,
+        /// All of the children.
+        children: Vec<ChildId>,
+        /// Those that are not spawned.
+        unspawned: BTreeSet<ChildId>,
+        /// Those for which the kernel has not spoken.
+        sent: BTreeSet<ChildId>,
+        /// What the kernel said of the others, worst last.
+        result: SignalResult,
+    },
+    /// A `shutdown`, for its end.
+    Shutdown,
+}
+
+/// What became of the signals of one request so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SignalResult {
+    /// How many children got it.
+    pub(crate) delivered: u32,
+    /// The last child that was gone.
+    pub(crate) gone: Option<ChildId>,
+    /// The last child that the kernel protects from the broker.
+    pub(crate) refused: Option<ChildId>,
+}
+
+/// A `create` that has been checked and is about to be decided.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    /// What is asked for.
+    pub(crate) params: Arc<CreateParams>,
+    /// The rights that the child gets.
+    pub(crate) run_as: RunAs,
+    /// The id that it gets.
+    pub(crate) id: ChildId,
+    /// What the answer says if a child is created now.
+    pub(crate) outcome: Outcome,
+}
+
+/// All requests that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    waiting: BTreeMap<Ticket, Waiting>,
+    next: u64,
+}
+
+impl Calls {
+    /// Lets a request wait.
+    pub(crate) fn add(&mut self, waiting: Waiting) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
+        self.waiting.get_mut(&ticket)
+    }
+
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
+        self.waiting.remove(&ticket)
+    }
+
+    /// The tickets for which `wanted` holds, in the order of arrival.
+    pub(crate) fn tickets(&self, wanted: impl Fn(&Waiting) -> bool) -> Vec<Ticket> {
+        self.waiting.iter().filter(|(_, waiting)| wanted(waiting)).map(|(ticket, _)| *ticket).collect()
+    }
+}
+
+impl Cause {
+    /// The children whose changes matter to the request.
+    pub(crate) fn watched(&self) -> Vec<ChildId> {
+        match self {
+            Self::Name { holder, .. } => vec![*holder],
+            Self::Start { child, .. } | Self::Wait { child, .. } => vec![*child],
+            Self::Destroy { left, .. } => left.iter().copied().collect(),
+            Self::Signal { unspawned, .. } => unspawned.iter().copied().collect(),
+            Self::Shutdown => Vec::new(),
+        }
+    }
+}

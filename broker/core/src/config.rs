@@ -1,0 +1,36 @@
+//! What the broker is told once, at its start.
+
+use procbroker_protocol::status::Facilities;
+use procbroker_protocol::{Containment, Span, Timestamp};
+use uuid::Uuid;
+
+use crate::limits::Bounds;
+
+/// The settings and facts of one start of the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The version of the program.
+    pub version: String,
+    /// The broker's own process.
+    pub pid: u32,
+    /// A new UUID for each start.
+    pub instance: Uuid,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The user that the broker runs as. As root (0) it starts children as their callers.
+    pub broker_uid: u32,
+    /// Users that may connect beside root and the broker's own.
+    pub allow_users: Vec<u32>,
+    /// Groups whose members may connect.
+    pub allow_groups: Vec<u32>,
+    /// The bounds in force.
+    pub bounds: Bounds,
+    /// How long a shutdown may take.
+    pub shutdown_timeout: Span,
+    /// After how long without a child and a connection the broker exits by itself, if ever.
+    pub exit_when_idle: Option<Span>,
+    /// What holds the descendants of children on this machine.
+    pub containment: Containment,
+    /// What was found at start, for `status`.
+    pub facilities: Facilities,
+}

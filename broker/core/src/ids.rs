@@ -1,0 +1,61 @@
+//! The identities that inputs and effects are addressed with.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use procbroker_protocol::ChildId;
+
+/// One connection of a client; the edge counts them and never uses a number again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// One request on one connection; the edge counts them, whatever id the client gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Call {
+    /// The connection that it came on.
+    pub connection: ConnectionId,
+    /// Its number on that connection.
+    pub number: u64,
+}
+
+/// Which of a child's processes: a report about an earlier one is told apart by it, and ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u32);
+
+impl Incarnation {
+    /// A child's first process.
+    pub const FIRST: Self = Self(1);
+}
+
+/// One process of one child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    /// Which child.
+    pub child: ChildId,
+    /// Which of its processes.
+    pub incarnation: Incarnation,
+}
+
+/// The number of a process; also that of its session and process group, for a child's main process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(NonZeroU32);
+
+impl Pid {
+    /// The pid with this number; there is no process 0 to speak of, and none beyond 2^22.
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}

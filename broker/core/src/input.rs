@@ -1,0 +1,145 @@
+//! The facts that come in from the edge.
+
+use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::{ChildId, ExitStatus, Request, Span};
+
+use crate::authorize::{Accounts, AccountsFailure, Peer};
+use crate::ids::{Call, ConnectionId, Pid, Run};
+
+/// One fact. Those that answer an [`crate::Effect`] name it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A client connected, and the kernel says who it is. Answered by `Admit` or `Refuse`.
+    Connected {
+        /// The new connection.
+        connection: ConnectionId,
+        /// Who is at its other end.
+        peer: Peer,
+    },
+    /// A connection is gone; nobody reads its answers any more.
+    Disconnected {
+        /// Which one.
+        connection: ConnectionId,
+    },
+    /// A client asks for something. Answered by exactly one `Answer`, unless it disconnects before.
+    Called {
+        /// Where the answer goes.
+        call: Call,
+        /// What it asks for.
+        request: Request,
+        /// What the decision needs from outside.
+        fresh: Fresh,
+    },
+    /// Answers `Record`: the record is as safe as it was asked to be, or could not be written.
+    Recorded {
+        /// Whose record.
+        run: Run,
+        /// Whether it is written.
+        result: Result<(), RecordFailure>,
+    },
+    /// Answers `Spawn`: the program was executed.
+    Spawned {
+        /// Whose process.
+        run: Run,
+        /// Its number.
+        pid: Pid,
+    },
+    /// Answers `Spawn`: there is no process.
+    SpawnFailed {
+        /// Whose process it would have been.
+        run: Run,
+        /// What failed.
+        failure: SpawnFailure,
+    },
+    /// The main process of a child has ended and has been reaped; its pid may mean another from now on.
+    Exited {
+        /// Whose process.
+        run: Run,
+        /// How it ended.
+        status: ExitStatus,
+        /// What was left of its descendants right after.
+        members: Members,
+    },
+    /// What is left of a child's descendants, after its main process has ended: sent when something of
+    /// it may have changed, and after each `Kill`.
+    MembersLeft {
+        /// Whose descendants.
+        run: Run,
+        /// What is left.
+        members: Members,
+    },
+    /// Answers `Signal`.
+    Signalled {
+        /// Whose process.
+        run: Run,
+        /// The request that it was sent for, if for one.
+        call: Option<Call>,
+        /// Whether it was delivered.
+        outcome: SignalOutcome,
+    },
+    /// The broker itself is told to stop.
+    ShutdownAsked {
+        /// By what.
+        cause: ShutdownCause,
+    },
+    /// Answers `Sweep`: how many processes that descend from the broker could not be ended.
+    Swept {
+        /// Their number.
+        left: u32,
+    },
+    /// The clock has reached `next_deadline`.
+    Due,
+}
+
+/// What a decision about a request needs from outside: names that were looked up, an id that is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// The id of the child that the request may create: never used before, and later than all others.
+    pub child: ChildId,
+    /// The accounts that a `create` names, as the system knows them.
+    pub accounts: Result<Accounts, AccountsFailure>,
+}
+
+/// What is left of a child's descendants when its main process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Members {
+    /// Nothing.
+    Nothing,
+    /// Some, and none of its process group.
+    Outside,
+    /// Some of its process group, whatever else there is.
+    Group,
+}
+
+/// Why a record could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordFailure {
+    /// What the storage said, with what was attempted.
+    pub message: String,
+}
+
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignalOutcome {
+    /// At least one process got it.
+    Delivered,
+    /// There is no such process any more.
+    Gone,
+    /// The kernel does not let the broker signal it.
+    Refused,
+}
+
+/// What told the broker to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownCause {
+    /// SIGTERM, SIGINT or SIGHUP; a second one of the former two ends all that is left at once.
+    Signal {
+        /// Its name is for the log only: SIGHUP does not hurry a shutdown that is under way.
+        hurries: bool,
+    },
+    /// Something inside, with its own bound on time.
+    Limited {
+        /// How long it may take.
+        timeout: Span,
+    },
+}

@@ -1,0 +1,36 @@
+//! The process broker's decisions, as a pure state machine.
+//!
+//! [`Broker::handle`] takes one fact at a time (a request, an exit, a clock that has moved on) and
+//! appends the orders that follow from it. There is no clock, no randomness, no file, no process and
+//! no lock in here: times and ids come in with the facts, and what has to be done goes out as
+//! [`Effect`]s, each of which the edge answers with an [`Input`]. Everything that the broker promises
+//! is decided here, can be read here, and is proved on this very code by the simulator.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod admission;
+mod authorize;
+mod broker;
+mod calls;
+mod child;
+mod config;
+mod create;
+mod effect;
+mod ids;
+mod input;
+mod limits;
+mod moment;
+mod query;
+mod shutdown;
+mod stop;
+mod table;
+mod timers;
+mod validate;
+
+pub use authorize::{Accounts, AccountsFailure, Peer, RunAs, UserAccount};
+pub use broker::Broker;
+pub use config::Config;
+pub use effect::{Effect, ExitCause, Record, Report, ServiceState, SpawnOrder};
+pub use ids::{Call, ConnectionId, Incarnation, Pid, Run};
+pub use input::{Fresh, Input, Members, RecordFailure, ShutdownCause, SignalOutcome};
+pub use limits::{Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT};
+pub use moment::{Moment, Now};

@@ -1,0 +1,103 @@
+//! Every bound of the core, by name.
+
+use procbroker_protocol::Span;
+use procbroker_protocol::limits::REQUEST_BYTES_MAX;
+use procbroker_protocol::status::Limits;
+
+/// How many ended children stay visible unless set otherwise.
+pub const ENDED_KEPT: u32 = 1_024;
+
+/// How long ended children stay visible unless set otherwise.
+pub const ENDED_KEPT_FOR: Span = Span::from_secs(60 * 60);
+
+/// How long a shutdown may take unless set otherwise.
+pub const SHUTDOWN_TIMEOUT: Span = Span::from_secs(30);
+
+/// After how long, at most, SIGKILL is sent once more to what has not ended of it: a process can be forked
+/// at the very moment, and one in uninterruptible sleep takes its time.
+pub const KILL_AGAIN_AFTER: Span = Span::from_secs(1);
+
+/// The first of these pauses, which double: what was forked at the very moment is gone soon, and what
+/// cannot be ended keeps nobody busy.
+pub(crate) const KILL_AGAIN_FIRST: Span = Span::from_millis(10);
+
+/// The part of a shutdown's time that is kept for the last kill, as a divisor, and at most so much.
+pub(crate) const KILL_RESERVE_DIVISOR: u64 = 10;
+/// See [`KILL_RESERVE_DIVISOR`]: ten thousand processes are killed and reaped in half a second.
+pub(crate) const KILL_RESERVE_MAX: Span = Span::from_secs(1);
+
+/// The steps of a stop, at most: each is a signal and a wait, and nobody needs more.
+pub(crate) const STOP_STEPS_MAX: usize = 32;
+
+/// Labels of a child, at most, and bytes of all of them together.
+pub(crate) const LABELS_MAX: usize = 64;
+/// See [`LABELS_MAX`].
+pub(crate) const LABEL_BYTES_MAX: usize = 16 << 10;
+
+/// How many requests are remembered that were answered with one and the same existing child.
+pub(crate) const REUSES_REMEMBERED: usize = 64;
+
+/// Bytes of a limit's key.
+pub(crate) const LIMIT_KEY_BYTES_MAX: usize = 256;
+
+/// The bounds that are flags of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Live children in all.
+    pub max_children: u32,
+    /// Live children of one user.
+    pub max_children_per_user: u32,
+    /// Connections in all.
+    pub max_connections: u32,
+    /// Connections of one user.
+    pub max_connections_per_user: u32,
+    /// Requests of one connection that are not answered yet.
+    pub max_pipelined: u32,
+    /// Bytes of a command line and environment.
+    pub max_command_bytes: u32,
+    /// Subscriptions of one connection.
+    pub max_subscriptions: u32,
+    /// How long a message may stay unfinished; enforced where messages are read.
+    pub partial_message_timeout: Span,
+    /// Ended children that stay visible.
+    pub ended_kept: u32,
+    /// How long they stay visible.
+    pub ended_kept_for: Span,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_children: 10_000,
+            max_children_per_user: 10_000,
+            max_connections: 4_096,
+            max_connections_per_user: 2_048,
+            max_pipelined: 1_024,
+            max_command_bytes: 256 << 10,
+            max_subscriptions: 16,
+            partial_message_timeout: Span::from_secs(10),
+            ended_kept: ENDED_KEPT,
+            ended_kept_for: ENDED_KEPT_FOR,
+        }
+    }
+}
+
+impl Bounds {
+    /// The bounds as `status` shows them.
+    pub(crate) fn shown(&self, shutdown_timeout: Span) -> Limits {
+        Limits {
+            max_children: self.max_children,
+            max_children_per_user: self.max_children_per_user,
+            max_connections: self.max_connections,
+            max_connections_per_user: self.max_connections_per_user,
+            max_pipelined: self.max_pipelined,
+            max_command_bytes: self.max_command_bytes,
+            max_subscriptions: self.max_subscriptions,
+            max_message_bytes: u32::try_from(REQUEST_BYTES_MAX).unwrap_or(u32::MAX),
+            partial_message_timeout: self.partial_message_timeout,
+            ended_kept: self.ended_kept,
+            ended_kept_for: self.ended_kept_for,
+            shutdown_timeout,
+        }
+    }
+}

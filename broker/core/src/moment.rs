@@ -1,0 +1,48 @@
+//! Time as the core sees it: told from outside with every input, never asked for.
+
+use procbroker_protocol::{Span, Timestamp};
+
+/// A moment of monotonic time: nanoseconds since some start that never changes within a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The moment that many nanoseconds after the start.
+    #[must_use]
+    pub const fn from_nanos(nanoseconds: u64) -> Self {
+        Self(nanoseconds)
+    }
+
+    /// Nanoseconds since the start.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The moment that is `span` later, or the last one of all.
+    #[must_use]
+    pub fn plus(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.as_nanos()))
+    }
+
+    /// The moment that is `span` earlier, or the first one of all.
+    #[must_use]
+    pub fn minus(self, span: Span) -> Self {
+        Self(self.0.saturating_sub(span.as_nanos()))
+    }
+
+    /// How long it is from `earlier` to here; nothing when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Span {
+        Span::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The two clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For deadlines: never goes back.
+    pub moment: Moment,
+    /// For people: what the wall clock shows.
+    pub wall: Timestamp,
+}

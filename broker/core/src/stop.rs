@@ -1,0 +1,253 @@
+//! The stop of one child: signals in turn, then SIGKILL to all that is left, then its end.
+
+use std::sync::Arc;
+
+use procbroker_protocol::create::StopStep;
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ChildId, Exit, ExitReason, ExitStatus, Signal, Span, StepTaken};
+
+use crate::broker::{Broker, Turn};
+use crate::child::{Entry, Leader, Phase, Stage, Stop, Stopping};
+use crate::effect::{Effect, Record, Report};
+use crate::ids::{Pid, Run};
+use crate::input::Members;
+use crate::limits::{KILL_AGAIN_AFTER, KILL_AGAIN_FIRST};
+
+/// What a look at a child that is being stopped has shown.
+enum Finding {
+    /// Nothing of it is left.
+    Over,
+    /// Only processes that its signals do not reach are left.
+    Unreachable,
+    /// Something is there, and what was sent to it last has its time.
+    Alive,
+}
+
+impl Broker {
+    /// Stops a child by its own steps or by others, unless that is under way already.
+    pub(crate) fn stop_child(
+        &mut self,
+        id: ChildId,
+        reason: ExitReason,
+        steps: Option<Vec<StopStep>>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(entry) = self.table.get(id) else { return };
+        let steps = steps.unwrap_or_else(|| entry.params().stop.clone());
+        self.begin_stop(id, Stop { reason, steps, kill_by: None }, turn);
+    }
+
+    /// Begins a stop, or joins the one that is under way: that one keeps its reason and its steps, and
+    /// the earlier of both bounds on its time.
+    pub(crate) fn begin_stop(&mut self, id: ChildId, stop: Stop, turn: &mut Turn<'_>) {
+        let running = self.table.update(id, |entry| match &mut entry.phase {
+            Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => {
+                match pending {
+                    Some(earlier) => earlier.kill_by = earliest(earlier.kill_by, stop.kill_by),
+                    None => *pending = Some(stop),
+                }
+                None
+            }
+            Phase::Running { pid } => Some((*pid, stop)),
+            Phase::Stopping(stopping) => {
+                stopping.kill_by = earliest(stopping.kill_by, stop.kill_by);
+                None
+            }
+            Phase::Ended => None,
+        });
+        match running.flatten() {
+            Some((pid, stop)) => self.enter_stop(id, pid, stop, Leader::Alive, turn),
+            None => self.follow_stop(id),
+        }
+    }
+
+    fn enter_stop(&mut self, id: ChildId, pid: Pid, stop: Stop, leader: Leader, turn: &mut Turn<'_>) {
+        let Stop { reason, steps, kill_by } = stop;
+        let stopping = Stopping {
+            pid,
+            reason,
+            leader,
+            steps: steps.into(),
+            stage: Stage::Asking { until: turn.now.moment },
+            taken: Vec::new(),
+            forced: false,
+            kill_by,
+        };
+        self.table.update(id, |entry| entry.phase = Phase::Stopping(Box::new(stopping)));
+        if let Some(entry) = self.table.get(id) {
+            let (run, child) = (entry.run(), Arc::clone(&entry.shown));
+            turn.order(Effect::Record { run, record: Record::Progress { child } });
+        }
+        self.next_step(id, turn);
+    }
+
+    /// Sets the timer of a stop that is under way.
+    fn follow_stop(&mut self, id: ChildId) {
+        if let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get(id) {
+            let due = stopping.due();
+            self.set_child_due(id, Some(due));
+        }
+    }
+
+    /// A child's timer has run out.
+    pub(crate) fn child_due(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        entry.due = None;
+        match &entry.phase {
+            Phase::Recording { .. } | Phase::Spawning { .. } => self.not_ready_in_time(id, turn),
+            Phase::Stopping(stopping) => match stopping.stage {
+                Stage::Killing { .. } => self.kill(id, turn),
+                Stage::Asking { .. } if stopping.kill_by.is_some_and(|by| by <= turn.now.moment) => {
+                    self.kill(id, turn);
+                }
+                Stage::Asking { .. } => self.next_step(id, turn),
+            },
+            Phase::Running { .. } | Phase::Ended => {}
+        }
+    }
+
+    /// Sends the next signal of a stop, or SIGKILL after the last.
+    fn next_step(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get_mut(id) else { return };
+        let Some(step) = stopping.steps.pop_front() else { return self.kill(id, turn) };
+        stopping.stage = Stage::Asking { until: now.moment.plus(step.grace) };
+        stopping.taken.push(StepTaken { signal: step.signal, at: now.wall });
+        // A stop that somebody asked for goes to the process group. Descendants of a child that ended by
+        // itself may have no group of its left, and get the steps themselves.
+        let scope = if stopping.reason == ExitReason::Exited { Scope::All } else { Scope::Group };
+        self.table.update(id, |_| ());
+        self.follow_stop(id);
+        if let Some(entry) = self.table.get(id) {
+            turn.order(Effect::Signal { run: entry.run(), signal: step.signal, scope, call: None });
+        }
+    }
+
+    /// Sends SIGKILL to everything of a child, and again after a while.
+    pub(crate) fn kill(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get_mut(id) else { return };
+        if !stopping.forced {
+            stopping.forced = true;
+            stopping.taken.push(StepTaken { signal: Signal::KILL, at: now.wall });
+        }
+        let pause = match stopping.stage {
+            Stage::Asking { .. } => KILL_AGAIN_FIRST,
+            Stage::Killing { pause, .. } => {
+                Span::from_nanos(pause.as_nanos().saturating_mul(2)).min(KILL_AGAIN_AFTER)
+            }
+        };
+        stopping.stage = Stage::Killing { again: now.moment.plus(pause), pause };
+        self.table.update(id, |_| ());
+        self.follow_stop(id);
+        if let Some(entry) = self.table.get(id) {
+            turn.order(Effect::Kill { run: entry.run() });
+        }
+    }
+
+    /// The main process of a child has ended.
+    pub(crate) fn exited(&mut self, run: Run, status: ExitStatus, members: Members, turn: &mut Turn<'_>) {
+        let id = run.child;
+        let Some(entry) = self.table.get_mut(id).filter(|entry| entry.incarnation == run.incarnation) else {
+            return;
+        };
+        let gone = Leader::Gone { status, at: turn.now.wall, members };
+        match &mut entry.phase {
+            Phase::Running { pid } => {
+                let pid = *pid;
+                let steps = entry.params().stop.clone();
+                if members == Members::Nothing {
+                    let exit = Exit {
+                        status,
+                        reason: ExitReason::Exited,
+                        forced: false,
+                        steps: Vec::new(),
+                        at: turn.now.wall,
+                    };
+                    self.end(id, exit, turn);
+                } else {
+                    let stop = Stop { reason: ExitReason::Exited, steps, kill_by: None };
+                    self.enter_stop(id, pid, stop, gone, turn);
+                }
+            }
+            Phase::Stopping(stopping) => {
+                stopping.leader = gone;
+                self.table.update(id, |_| ());
+                self.look_at(id, turn);
+            }
+            Phase::Recording { .. } | Phase::Spawning { .. } | Phase::Ended => {}
+        }
+    }
+
+    /// What a child left behind has, or may have, become less.
+    pub(crate) fn members_left(&mut self, run: Run, left: Members, turn: &mut Turn<'_>) {
+        let id = run.child;
+        let Some(entry) = self.table.get_mut(id).filter(|entry| entry.incarnation == run.incarnation) else {
+            return;
+        };
+        let Phase::Stopping(stopping) = &mut entry.phase else { return };
+        match &mut stopping.leader {
+            Leader::Alive => {}
+            Leader::Gone { members, .. } => {
+                *members = left;
+                self.look_at(id, turn);
+            }
+        }
+    }
+
+    /// Goes on with a stop as far as what is left of the child allows.
+    fn look_at(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get(id) else { return };
+        let finding = match (&stopping.leader, stopping.stage) {
+            (Leader::Gone { members: Members::Nothing, .. }, _) => Finding::Over,
+            (Leader::Gone { members: Members::Outside, .. }, Stage::Asking { .. })
+                if stopping.reason != ExitReason::Exited =>
+            {
+                Finding::Unreachable
+            }
+            // Every kill is followed by such a report, so that to kill again at once would go round and
+            // round: the timer does it.
+            (Leader::Alive, _) | (Leader::Gone { .. }, Stage::Asking { .. } | Stage::Killing { .. }) => {
+                Finding::Alive
+            }
+        };
+        match finding {
+            Finding::Over => {
+                if let Some(exit) = stopping.exit() {
+                    self.end(id, exit, turn);
+                }
+            }
+            Finding::Unreachable => self.kill(id, turn),
+            Finding::Alive => {}
+        }
+    }
+
+    /// Nothing of a child is left: gives free what it held, and tells everybody who waits for it.
+    fn end(&mut self, id: ChildId, exit: Exit, turn: &mut Turn<'_>) {
+        self.set_child_due(id, None);
+        self.table.update(id, |entry| {
+            entry.phase = Phase::Ended;
+            Arc::make_mut(&mut entry.shown).exit = Some(exit);
+        });
+        self.table.retire(id, turn.now.moment);
+        let Some(entry) = self.table.get(id) else { return };
+        let (run, child) = (entry.run(), Arc::clone(&entry.shown));
+        turn.order(Effect::Record { run, record: Record::Progress { child: Arc::clone(&child) } });
+        turn.order(Effect::Release { run });
+        turn.order(Effect::Report(Report::Ended { child }));
+        self.left_wave(id, turn);
+        self.child_changed(id, turn);
+        self.forget_expired(turn);
+    }
+}
+
+/// The earlier of two bounds, either of which may be absent.
+fn earliest(
+    one: Option<crate::moment::Moment>,
+    other: Option<crate::moment::Moment>,
+) -> Option<crate::moment::Moment> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (bound, None) | (None, bound) => bound,
+    }
+}

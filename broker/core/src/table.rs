@@ -1,0 +1,231 @@
+//! All children that the broker knows, with the indices that keep each promise about them cheap.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use procbroker_protocol::status::ChildCounts;
+use procbroker_protocol::{ChildId, ChildState, Name, Outcome, Target};
+use uuid::Uuid;
+
+use crate::child::Entry;
+use crate::limits::REUSES_REMEMBERED;
+use crate::moment::Moment;
+
+/// The children, live and ended.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    children: BTreeMap<ChildId, Entry>,
+    /// The live ones, in the order of their creation.
+    live: BTreeSet<ChildId>,
+    /// Who holds a name now.
+    holders: BTreeMap<Name, ChildId>,
+    /// Who held a name last, while it is visible.
+    former: BTreeMap<Name, ChildId>,
+    /// How many live children there are under the key of a limit.
+    limited: BTreeMap<String, u32>,
+    /// How many live children each user has.
+    owned: BTreeMap<u32, u32>,
+    /// Which child the request of a user was answered with, and how.
+    requests: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
+    /// The ended ones, with when they ended.
+    ended: VecDeque<(Moment, ChildId)>,
+    counts: ChildCounts,
+}
+
+impl Table {
+    pub(crate) fn get(&self, id: ChildId) -> Option<&Entry> {
+        self.children.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ChildId) -> Option<&mut Entry> {
+        self.children.get_mut(&id)
+    }
+
+    /// Takes in a new child, which is live from now on.
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        let id = entry.shown.id;
+        let uid = entry.shown.owner.uid;
+        if let Some(name) = &entry.params().name {
+            self.holders.insert(name.clone(), id);
+        }
+        if let Some(limit) = &entry.params().limit {
+            *self.limited.entry(limit.key.clone()).or_default() += 1;
+        }
+        if let Some(request) = entry.params().request_id {
+            self.requests.insert((uid, request), (id, entry.outcome));
+        }
+        *self.owned.entry(uid).or_default() += 1;
+        self.live.insert(id);
+        *count(&mut self.counts, entry.shown.state) += 1;
+        self.children.insert(id, entry);
+    }
+
+    /// Changes a child, and keeps what is shown of it and the counts in step.
+    pub(crate) fn update<R>(&mut self, id: ChildId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let entry = self.children.get_mut(&id)?;
+        let before = entry.shown.state;
+        let result = change(entry);
+        entry.show();
+        let after = entry.shown.state;
+        if before != after {
+            let counted = count(&mut self.counts, before);
+            *counted = counted.saturating_sub(1);
+            *count(&mut self.counts, after) += 1;
+        }
+        Some(result)
+    }
+
+    /// Gives free what a live child holds, and keeps it visible until its time or its place is over.
+    pub(crate) fn retire(&mut self, id: ChildId, now: Moment) {
+        if !self.give_free(id) {
+            return;
+        }
+        if let Some(name) = self.children.get(&id).and_then(|entry| entry.params().name.clone()) {
+            self.former.insert(name, id);
+        }
+        self.ended.push_back((now, id));
+    }
+
+    /// Gives free what a live child holds. Answers whether it was live.
+    pub(crate) fn give_free(&mut self, id: ChildId) -> bool {
+        let Some(entry) = self.children.get(&id) else { return false };
+        if !self.live.remove(&id) {
+            return false;
+        }
+        if let Some(name) = &entry.params().name
+            && self.holders.get(name) == Some(&id)
+        {
+            self.holders.remove(name);
+        }
+        if let Some(limit) = &entry.params().limit {
+            decrease(&mut self.limited, &limit.key);
+        }
+        decrease(&mut self.owned, &entry.shown.owner.uid);
+        true
+    }
+
+    /// Forgets a child wholly.
+    pub(crate) fn remove(&mut self, id: ChildId) -> Option<Entry> {
+        let entry = self.children.remove(&id)?;
+        let counted = count(&mut self.counts, entry.shown.state);
+        *counted = counted.saturating_sub(1);
+        if let Some(name) = &entry.params().name
+            && self.former.get(name) == Some(&id)
+        {
+            self.former.remove(name);
+        }
+        let created = entry.params().request_id.map(|request| (entry.shown.owner.uid, request));
+        for key in created.into_iter().chain(entry.reuses.iter().copied()) {
+            self.forget_answer(key, id);
+        }
+        Some(entry)
+    }
+
+    /// Lets the request that started a child start another one.
+    pub(crate) fn forget_request(&mut self, id: ChildId) {
+        let Some(entry) = self.children.get(&id) else { return };
+        if let Some(request) = entry.params().request_id {
+            self.forget_answer((entry.shown.owner.uid, request), id);
+        }
+    }
+
+    fn forget_answer(&mut self, key: (u32, Uuid), id: ChildId) {
+        if self.requests.get(&key).is_some_and(|(child, _)| *child == id) {
+            self.requests.remove(&key);
+        }
+    }
+
+    /// Keeps in mind that a request of this user was answered with a child that was there: the last ones
+    /// of each child, because a client that asks for it all day would fill the memory else.
+    pub(crate) fn remember_reuse(&mut self, uid: u32, request: Uuid, id: ChildId, outcome: Outcome) {
+        let Some(entry) = self.children.get_mut(&id) else { return };
+        entry.reuses.push_back((uid, request));
+        let oldest = if entry.reuses.len() > REUSES_REMEMBERED { entry.reuses.pop_front() } else { None };
+        self.requests.insert((uid, request), (id, outcome));
+        if let Some(key) = oldest {
+            self.forget_answer(key, id);
+        }
+    }
+
+    /// Takes the child that ended first, if there are more than `kept` or it ended before `since`.
+    pub(crate) fn pop_expired(&mut self, kept: u32, since: Option<Moment>) -> Option<Entry> {
+        let (at, id) = *self.ended.front()?;
+        let over = self.ended.len() > usize::try_from(kept).unwrap_or(usize::MAX);
+        if !over && since.is_none_or(|since| at > since) {
+            return None;
+        }
+        self.ended.pop_front();
+        self.remove(id)
+    }
+
+    /// When the child that ended first did so.
+    pub(crate) fn first_ended(&self) -> Option<Moment> {
+        self.ended.front().map(|(at, _)| *at)
+    }
+
+    /// The live child of this name.
+    pub(crate) fn holder(&self, name: &Name) -> Option<&Entry> {
+        self.holders.get(name).and_then(|id| self.children.get(id))
+    }
+
+    /// The child that a request of this user was answered with, and how.
+    pub(crate) fn answered_with(&self, uid: u32, request: Uuid) -> Option<(ChildId, Outcome)> {
+        self.requests.get(&(uid, request)).copied()
+    }
+
+    /// The one child that a target means: the live one of a name, else the one that held it last.
+    pub(crate) fn find(&self, target: &Target) -> Option<&Entry> {
+        let id = match target {
+            Target::Id(id) => id,
+            Target::Name(name) => self.holders.get(name).or_else(|| self.former.get(name))?,
+            Target::Labels(_) | Target::All => return None,
+        };
+        self.children.get(id)
+    }
+
+    /// The live children, oldest first.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.live.iter().filter_map(|id| self.children.get(id))
+    }
+
+    /// All visible children, oldest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.children.values()
+    }
+
+    pub(crate) fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(crate) fn owned_count(&self, uid: u32) -> u32 {
+        self.owned.get(&uid).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn limited_count(&self, key: &str) -> u32 {
+        self.limited.get(key).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn counts(&self) -> ChildCounts {
+        self.counts
+    }
+}
+
+/// Takes one off a count that is dropped when it reaches nothing.
+fn decrease<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+fn count(counts: &mut ChildCounts, state: ChildState) -> &mut u32 {
+    match state {
+        ChildState::Starting => &mut counts.starting,
+        ChildState::Running => &mut counts.running,
+        ChildState::Stopping => &mut counts.stopping,
+        ChildState::Cleaning => &mut counts.cleaning,
+        ChildState::Ended => &mut counts.ended,
+        ChildState::Backoff => &mut counts.backoff,
+    }
+}

@@ -1,0 +1,274 @@
+//! list, get, wait, signal and status: what clients see of children, and when they hear of a change.
+
+use procbroker_core::{Bounds, Input, Members, SignalOutcome};
+use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
+use procbroker_protocol::status::ChildCounts;
+use procbroker_protocol::{
+    ChildState, ErrorKind, ExitStatus, Method, Request, Response, Signal, Span, Target, version::PROTOCOL,
+};
+
+use crate::world::*;
+
+fn ids(world: &mut World, client: procbroker_core::ConnectionId, request: Request) -> Vec<u128> {
+    let call = world.call(client, request);
+    world.children(call).iter().map(|child| child.id.as_uuid().as_u128()).collect()
+}
+
+fn numbers(runs: &[procbroker_core::Run]) -> Vec<u128> {
+    runs.iter().map(|run| run.child.as_uuid().as_u128()).collect()
+}
+
+#[test]
+fn list_shows_live_children_oldest_first_and_ended_ones_on_demand() {
+    let (mut world, client) = World::with_client();
+    let runs = [(); 4].map(|()| world.start(client, unnamed()));
+    let starting = world.create(client, unnamed());
+    let starting = world.run(starting);
+    world.ends(runs[1]);
+    world.exited(runs[3], ExitStatus::Code(0), Members::Group);
+    let live = [runs[0], runs[2], runs[3], starting];
+    assert_eq!(ids(&mut world, client, list(false)), numbers(&live));
+    let all = [runs[0], runs[1], runs[2], runs[3], starting];
+    assert_eq!(ids(&mut world, client, list(true)), numbers(&all));
+}
+
+#[test]
+fn list_selects_by_all_of_the_labels() {
+    let (mut world, client) = World::with_client();
+    let mut both = labelled("pool", "a");
+    both.labels.insert("tier".to_owned(), "1".to_owned());
+    let both = world.start(client, both);
+    let one = world.start(client, labelled("pool", "a"));
+    world.start(client, labelled("pool", "b"));
+    let list = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Request::List(ListParams { labels, all: true })
+    };
+    assert_eq!(ids(&mut world, client, list(&[("pool", "a")])), numbers(&[both, one]));
+    assert_eq!(ids(&mut world, client, list(&[("pool", "a"), ("tier", "1")])), numbers(&[both]));
+    assert_eq!(ids(&mut world, client, list(&[("tier", "2")])), numbers(&[]));
+}
+
+#[test]
+fn get_finds_by_id_and_name_and_prefers_the_live_holder() {
+    let (mut world, client) = World::with_client();
+    let first = world.start(client, named("a"));
+    world.ends(first);
+    let call = world.call(client, get(name("a")));
+    assert_eq!(world.child(call).id, first.child);
+    let second = world.start(client, named("a"));
+    let call = world.call(client, get(name("a")));
+    assert_eq!(world.child(call).id, second.child);
+    world.ends(second);
+    let call = world.call(client, get(name("a")));
+    assert_eq!(world.child(call).id, second.child);
+    assert_eq!(world.shown(client, first).state, ChildState::Ended);
+    let error = world.ask(client, get(name("b"))).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(error.message.contains(" b "), "{}", error.message);
+}
+
+#[test]
+fn ended_children_are_kept_by_their_number() {
+    let bounds = Bounds { ended_kept: 2, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let client = world.connect(BROKER_UID);
+    let runs = [(); 3].map(|()| world.start(client, unnamed()));
+    for run in [runs[2], runs[0]] {
+        world.ends(run);
+    }
+    world.take();
+    world.ends(runs[1]);
+    assert!(world.take().contains(&procbroker_core::Effect::Forget { child: runs[2].child }));
+    assert_eq!(ids(&mut world, client, list(true)), numbers(&[runs[0], runs[1]]));
+}
+
+#[test]
+fn ended_children_are_kept_for_their_time() {
+    let bounds = Bounds { ended_kept_for: secs(60), ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let client = world.connect(BROKER_UID);
+    let runs = [world.start(client, named("a")), world.start(client, unnamed())];
+    world.ends(runs[0]);
+    world.advance(secs(20));
+    world.ends(runs[1]);
+    world.advance(Span::from_millis(39_999));
+    assert_eq!(ids(&mut world, client, list(true)), numbers(&runs));
+    world.advance(Span::from_millis(1));
+    assert_eq!(ids(&mut world, client, list(true)), numbers(&runs[1..]));
+    assert_eq!(world.ask(client, get(name("a"))).unwrap_err().kind, ErrorKind::NotFound);
+    world.advance(secs(20));
+    assert_eq!(ids(&mut world, client, list(true)), numbers(&[]));
+    assert_eq!(world.due_in(), None);
+}
+
+#[test]
+fn who_waits_hears_of_the_end_even_when_nothing_is_kept() {
+    let bounds = Bounds { ended_kept: 0, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let client = world.connect(BROKER_UID);
+    let runs = [world.start(client, labelled("a", "b")), world.start(client, labelled("a", "b"))];
+    let waiting = world.call(client, wait(id(runs[0]), Until::Ended, None));
+    let destroying = world.call(client, destroy(labels("a", "b")));
+    world.ends(runs[0]);
+    world.ends(runs[1]);
+    assert_eq!(world.child(waiting).state, ChildState::Ended);
+    assert_eq!(world.children(destroying).len(), 2);
+    assert_eq!(ids(&mut world, client, list(true)), numbers(&[]));
+}
+
+#[test]
+fn wait_answers_when_its_state_has_come_or_at_once() {
+    let (mut world, client) = World::with_client();
+    let create = world.create(client, named("a"));
+    let run = world.run(create);
+    let ready = world.call(client, wait(name("a"), Until::Ready, None));
+    let ended = world.call(client, wait(name("a"), Until::Ended, None));
+    world.recorded(run);
+    assert!(!world.is_answered(ready));
+    world.spawned(run);
+    assert_eq!(world.child(ready).state, ChildState::Running);
+    let ready = world.call(client, wait(id(run), Until::Ready, None));
+    assert_eq!(world.child(ready).state, ChildState::Running);
+    world.exited(run, ExitStatus::Code(0), Members::Group);
+    assert!(!world.is_answered(ended));
+    world.left(run, Members::Nothing);
+    assert_eq!(world.child(ended).state, ChildState::Ended);
+    for until in [Until::Ready, Until::Ended] {
+        let call = world.call(client, wait(name("a"), until, None));
+        assert_eq!(world.child(call).state, ChildState::Ended);
+    }
+}
+
+#[test]
+fn wait_gives_up_after_its_timeout_and_leaves_the_child_as_it_is() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    let call = world.call(client, wait(id(run), Until::Ended, Some(secs(5))));
+    let at_once = world.call(client, wait(id(run), Until::Ended, Some(Span::ZERO)));
+    assert_eq!(world.refused(at_once), ErrorKind::Timeout);
+    world.advance(Span::from_millis(4_999));
+    assert!(!world.is_answered(call));
+    world.advance(Span::from_millis(1));
+    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.shown(client, run).state, ChildState::Running);
+    world.ends(run);
+}
+
+#[test]
+fn a_wait_that_is_answered_or_dropped_leaves_no_timer() {
+    let (mut world, client) = World::with_client();
+    let other = world.connect(BROKER_UID);
+    let run = world.start(client, unnamed());
+    world.call(other, wait(id(run), Until::Ended, Some(secs(5))));
+    world.give(Input::Disconnected { connection: other });
+    assert_eq!(world.due_in(), None);
+    world.call(client, wait(id(run), Until::Ended, Some(secs(5))));
+    world.ends(run);
+    assert_eq!(world.due_in(), Some(procbroker_core::ENDED_KEPT_FOR));
+}
+
+#[test]
+fn signal_is_answered_with_the_word_of_the_kernel() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    for scope in [Scope::Main, Scope::Group, Scope::All] {
+        let params = SignalParams { target: id(run), signal: Signal::HUP, scope };
+        let call = world.call(client, Request::Signal(params));
+        assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, scope)]);
+        assert!(!world.is_answered(call));
+        world.signalled(run, call, SignalOutcome::Delivered);
+        assert_eq!(world.children(call)[0].state, ChildState::Running);
+    }
+    for (outcome, kind) in
+        [(SignalOutcome::Gone, ErrorKind::NotFound), (SignalOutcome::Refused, ErrorKind::PermissionDenied)]
+    {
+        let call = world.call(client, signal(id(run), Signal::HUP));
+        world.signalled(run, call, outcome);
+        assert_eq!(world.refused(call), kind);
+    }
+}
+
+#[test]
+fn signal_to_many_waits_for_each_and_succeeds_if_one_got_it() {
+    let (mut world, client) = World::with_client();
+    let runs = [world.start(client, unnamed()), world.start(client, unnamed())];
+    let starting = world.create(client, unnamed());
+    let starting = world.run(starting);
+    world.recorded(starting);
+    world.take();
+    let call = world.call(client, signal(Target::All, Signal::HUP));
+    assert_eq!(world.sent().len(), 2);
+    world.signalled(runs[1], call, SignalOutcome::Gone);
+    world.signalled(runs[1], call, SignalOutcome::Delivered);
+    world.signalled(runs[0], call, SignalOutcome::Gone);
+    assert!(!world.is_answered(call));
+    world.spawned(starting);
+    assert_eq!(world.sent(), [Sent::Signal(starting, Signal::HUP, Scope::Main)]);
+    world.signalled(starting, call, SignalOutcome::Delivered);
+    assert_eq!(world.children(call).len(), 3);
+}
+
+#[test]
+fn the_kernel_speaks_once_about_each_signal() {
+    let (mut world, client) = World::with_client();
+    let runs = [world.start(client, unnamed()), world.start(client, unnamed())];
+    let call = world.call(client, signal(Target::All, Signal::HUP));
+    world.signalled(runs[0], call, SignalOutcome::Gone);
+    world.signalled(runs[0], call, SignalOutcome::Delivered);
+    world.signalled(runs[1], call, SignalOutcome::Gone);
+    assert_eq!(world.refused(call), ErrorKind::NotFound);
+}
+
+#[test]
+fn signal_to_an_ended_child_is_not_found_and_to_none_of_many_is_no_error() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    world.ends(run);
+    world.take();
+    for target in [id(run), name("a")] {
+        let error = world.ask(client, signal(target, Signal::HUP)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound);
+    }
+    for target in [Target::All, labels("a", "b")] {
+        assert_eq!(world.ask(client, signal(target, Signal::HUP)), Ok(Response::Children(Vec::new())));
+    }
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn status_counts_children_by_state_and_connections() {
+    let mut world = World::new();
+    let (client, other) = (world.connect(BROKER_UID), world.connect(ALICE));
+    world.connect(BOB);
+    let runs = [(); 5].map(|()| world.start(client, unnamed()));
+    world.ends(runs[0]);
+    world.exited(runs[1], ExitStatus::Code(0), Members::Group);
+    world.create(client, unnamed());
+    let Ok(Response::Status(status)) = world.ask(other, status()) else { panic!("no status") };
+    let counts = ChildCounts { starting: 1, running: 3, stopping: 1, ended: 1, ..ChildCounts::default() };
+    assert_eq!((status.children, status.connections), (counts, 3));
+    assert_eq!((status.version.as_str(), status.pid, status.protocol), ("1.2.3", 77, PROTOCOL));
+    assert_eq!((status.shutting_down, status.limits.shutdown_timeout), (false, secs(30)));
+    assert_eq!(status.limits.max_children, Bounds::default().max_children);
+}
+
+#[test]
+fn methods_that_are_not_built_yet_say_so() {
+    use procbroker_protocol::request::{EventsParams, LogStream, LogsParams, ManyParams, NoParams};
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    let logs = LogsParams { target: id(run), stream: LogStream::default(), tail: None, follow: false };
+    for request in [
+        Request::Restart(ManyParams { target: id(run) }),
+        Request::Renew(ManyParams { target: id(run) }),
+        Request::Logs(logs),
+        Request::Events(EventsParams::default()),
+        Request::Upgrade(NoParams {}),
+    ] {
+        let method: Method = request.method();
+        let error = world.ask(client, request).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert!(error.message.contains(method.as_str()), "{}", error.message);
+    }
+}

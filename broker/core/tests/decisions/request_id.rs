@@ -1,0 +1,203 @@
+//! `request_id`: the same request from the same user gets its first answer again.
+
+use procbroker_core::{AccountsFailure, Input};
+use procbroker_protocol::create::{Account, IfExists};
+use procbroker_protocol::{CreateParams, ErrorKind, Outcome, Request};
+
+use crate::world::*;
+
+#[test]
+fn a_retry_gets_the_first_answer_and_starts_nothing() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, requested(unnamed(), 1));
+    let call = world.create(client, requested(unnamed(), 1));
+    assert_eq!(world.created(call).outcome, Outcome::Created);
+    assert_eq!(world.created(call).child.id, run.child);
+    assert_eq!(world.take(), []);
+}
+
+#[test]
+fn a_retry_gets_the_first_answer_whatever_the_other_parameters() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, requested(named("a"), 1));
+    world.start(client, named("b"));
+    for params in [named("a"), named("b"), replace("a"), reuse("b"), unnamed(), under_limit("k", 0)] {
+        let call = world.create(client, requested(params, 1));
+        assert_eq!(world.created(call).outcome, Outcome::Created);
+        assert_eq!(world.created(call).child.id, run.child);
+    }
+    assert_eq!(world.take(), []);
+}
+
+#[test]
+fn a_retry_whose_account_cannot_be_looked_up_any_more_gets_the_first_answer() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, requested(unnamed(), 1));
+    let unknown = AccountsFailure { account: Account::Name("gone".to_owned()), failure: no_such_file() };
+    let request = Request::Create(Box::new(requested(unnamed(), 1)));
+    let call = world.call_as(client, request, Err(unknown));
+    assert_eq!(world.created(call).child.id, run.child);
+}
+
+#[test]
+fn a_retry_while_the_first_is_in_flight_waits_for_the_same_child() {
+    let (mut world, client) = World::with_client();
+    let other = world.connect(BROKER_UID);
+    let first = world.create(client, requested(named("a"), 1));
+    let run = world.run(first);
+    world.give(Input::Disconnected { connection: client });
+    let retries =
+        [world.create(other, requested(named("a"), 1)), world.create(other, requested(named("a"), 1))];
+    world.recorded(run);
+    let late = world.create(other, requested(named("a"), 1));
+    assert_eq!(world.spawns(), [run]);
+    world.spawned(run);
+    for retry in [retries[0], retries[1], late] {
+        assert_eq!(world.created(retry).outcome, Outcome::Created);
+        assert_eq!(world.created(retry).child.id, run.child);
+    }
+}
+
+#[test]
+fn a_retry_of_a_replace_that_still_waits_replaces_once() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    let calls =
+        [world.create(client, requested(replace("a"), 1)), world.create(client, requested(replace("a"), 1))];
+    world.take();
+    world.ends(run);
+    let next = world.run(calls[0]);
+    assert_eq!(world.intents(), [next]);
+    world.recorded(next);
+    world.spawned(next);
+    for call in calls {
+        assert_eq!(world.created(call).outcome, Outcome::Replaced);
+        assert_eq!(world.created(call).child.id, next.child);
+    }
+    let retry = world.create(client, requested(replace("a"), 1));
+    assert_eq!(world.created(retry).outcome, Outcome::Replaced);
+    assert_eq!(world.created(retry).child.id, next.child);
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn a_retry_of_a_reuse_gets_the_first_answer_even_when_that_child_has_ended() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    let call = world.create(client, requested(reuse("a"), 1));
+    assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec: true });
+    let retry = CreateParams { if_exists: IfExists::Fail, ..requested(reuse("a"), 1) };
+    let call = world.create(client, retry);
+    assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec: true });
+    world.ends(run);
+    let call = world.create(client, requested(reuse("a"), 1));
+    assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec: true });
+    assert_eq!(world.created(call).child.id, run.child);
+    let fresh = world.create(client, requested(reuse("a"), 2));
+    assert!(!world.is_answered(fresh));
+}
+
+#[test]
+fn only_the_last_reuses_of_a_child_are_remembered() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    for request in 1..=1_000 {
+        world.create(client, requested(reuse("a"), request));
+    }
+    world.ends(run);
+    let call = world.create(client, requested(reuse("a"), 1_000));
+    assert_eq!(world.created(call).child.id, run.child);
+    let call = world.create(client, requested(reuse("a"), 1));
+    assert!(!world.is_answered(call));
+}
+
+#[test]
+fn a_retry_after_the_child_has_ended_gets_it_until_it_is_forgotten() {
+    let mut world = World::with(|config| config.bounds.ended_kept_for = secs(60));
+    let client = world.connect(BROKER_UID);
+    let run = world.start(client, requested(named("a"), 1));
+    world.ends(run);
+    world.advance(secs(59));
+    let call = world.create(client, requested(named("a"), 1));
+    assert_eq!(world.created(call).child.id, run.child);
+    world.advance(secs(1));
+    let next = world.start(client, requested(named("a"), 1));
+    assert_ne!(next.child, run.child);
+}
+
+#[test]
+fn request_ids_of_different_users_have_nothing_to_do_with_each_other() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let one = world.start(alice, requested(unnamed(), 1));
+    let other = world.start(bob, requested(unnamed(), 1));
+    assert_ne!(one.child, other.child);
+}
+
+#[test]
+fn a_create_that_failed_is_not_remembered() {
+    let (mut world, client) = World::with_client();
+    let fails: [fn(&mut World, procbroker_core::Run); 2] = [
+        |world, run| world.give(Input::Recorded { run, result: Err(disk_full()) }),
+        |world, run| {
+            world.recorded(run);
+            world.give(Input::SpawnFailed { run, failure: no_such_file() });
+        },
+    ];
+    for fail in fails {
+        let call = world.create(client, requested(unnamed(), 1));
+        let run = world.run(call);
+        fail(&mut world, run);
+        assert!(world.answer(call).is_err());
+    }
+    let call = world.create(client, requested(under_limit("k", 0), 1));
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    let run = world.start(client, requested(unnamed(), 1));
+    let call = world.create(client, requested(unnamed(), 1));
+    assert_eq!(world.created(call).child.id, run.child);
+}
+
+#[test]
+fn a_create_that_failed_for_its_time_is_not_remembered() {
+    let mut world = World::with(|config| config.bounds.ended_kept = 0);
+    let client = world.connect(BROKER_UID);
+    let first = world.create(client, requested(unnamed(), 1));
+    let run = world.run(first);
+    world.recorded(run);
+    world.advance(secs(30));
+    assert_eq!(world.refused(first), ErrorKind::Timeout);
+    let retry = world.create(client, requested(unnamed(), 1));
+    let next = world.run(retry);
+    world.spawned(run);
+    world.recorded(next);
+    world.spawned(next);
+    assert_eq!(world.created(retry).child.id, next.child);
+    world.ends(run);
+    let again = world.create(client, requested(unnamed(), 1));
+    assert_eq!(world.created(again).child.id, next.child);
+}
+
+#[test]
+fn a_retry_in_flight_shares_the_failure_of_the_first() {
+    let (mut world, client) = World::with_client();
+    let calls =
+        [world.create(client, requested(reuse("a"), 1)), world.create(client, requested(reuse("a"), 1))];
+    let run = world.run(calls[0]);
+    world.recorded(run);
+    world.give(Input::SpawnFailed { run, failure: no_such_file() });
+    for call in calls {
+        assert_eq!(world.refused(call), ErrorKind::SpawnFailed(no_such_file()));
+    }
+    assert_eq!(world.intents(), [run]);
+}
+
+#[test]
+fn a_retry_during_the_shutdown_gets_the_first_answer() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, requested(unnamed(), 1));
+    world.term();
+    let call = world.create(client, requested(unnamed(), 1));
+    assert_eq!(world.created(call).child.id, run.child);
+    let call = world.create(client, requested(unnamed(), 2));
+    assert_eq!(world.refused(call), ErrorKind::ShuttingDown);
+}

@@ -1,0 +1,159 @@
+//! Parameters that make no sense are refused by kind, with the field named, and nothing is started.
+
+use procbroker_core::Bounds;
+use procbroker_protocol::create::{
+    Cleanup, IfExists, Lifetime, Limit, Ready, Resources, Restart, RestartPolicy, Rlimit, StopStep,
+};
+use procbroker_protocol::request::{LogStream, LogsParams, Until};
+use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
+
+use crate::world::*;
+
+type Change = fn(&mut CreateParams);
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn steps(count: usize) -> Vec<StopStep> {
+    vec![step(Signal::TERM, 1); count]
+}
+
+/// What the create that is changed in this way is refused with.
+fn refusal(change: Change) -> Option<(ErrorKind, String)> {
+    let (mut world, client) = World::with_client();
+    let mut params = unnamed();
+    change(&mut params);
+    let call = world.create(client, params);
+    if !world.is_answered(call) {
+        return None;
+    }
+    assert_eq!(world.take(), []);
+    world.answer(call).err().map(|error| (error.kind, error.message))
+}
+
+#[test]
+fn parameters_that_make_no_sense_are_refused_with_their_field() {
+    let cases: [(&str, Change); 24] = [
+        ("command", |params| params.command = vec![]),
+        ("command", |params| params.command = vec![text("")]),
+        ("command", |params| params.command = vec![text("a\0b")]),
+        ("command", |params| params.command.push(text("\0"))),
+        ("env", |params| params.env = [(text(""), text("v"))].into()),
+        ("env", |params| params.env = [(text("A=B"), text("v"))].into()),
+        ("env", |params| params.env = [(text("A\0"), text("v"))].into()),
+        ("env", |params| params.env = [(text("A"), text("v\0"))].into()),
+        ("labels", |params| params.labels = [(text(""), text("v"))].into()),
+        ("labels", |params| params.labels = (0..65).map(|n| (n.to_string(), text(""))).collect()),
+        ("labels", |params| params.labels = [(text("a"), "v".repeat(16 << 10))].into()),
+        ("stop", |params| params.stop = steps(33)),
+        ("if_exists", |params| params.if_exists = IfExists::Reuse),
+        ("if_exists", |params| params.if_exists = IfExists::Replace),
+        ("cwd", |params| params.cwd = Some(text(""))),
+        ("cwd", |params| params.cwd = Some(text("tmp"))),
+        ("cwd", |params| params.cwd = Some(text("./tmp"))),
+        ("cwd", |params| params.cwd = Some(text("/tmp\0"))),
+        ("limit.key", |params| params.limit = Some(Limit { key: text(""), max: 1 })),
+        ("limit.key", |params| params.limit = Some(Limit { key: "k".repeat(257), max: 1 })),
+        ("rlimits", |params| params.rlimits = [(text("files"), Rlimit::Unlimited)].into()),
+        ("rlimits", |params| params.rlimits = [(text("NOFILE"), Rlimit::Value(1))].into()),
+        ("rlimits", |params| params.rlimits = [(text(""), Rlimit::Value(1))].into()),
+        ("rlimits", |params| {
+            params.rlimits = [(text("nofile"), Rlimit::Value(1)), (text("x"), Rlimit::Value(1))].into();
+        }),
+    ];
+    for (index, (field, change)) in cases.into_iter().enumerate() {
+        let (kind, message) = refusal(change).unwrap_or_else(|| panic!("case {index} ({field}) was taken"));
+        assert_eq!(kind, ErrorKind::InvalidParams, "case {index}");
+        assert!(message.contains(&format!("parameter {field}: ")), "case {index}: {message}");
+    }
+}
+
+#[test]
+fn parameters_at_their_bounds_are_taken() {
+    let cases: [Change; 9] = [
+        |params| params.labels = (0..64).map(|n| (n.to_string(), text(""))).collect(),
+        |params| params.labels = [(text("a"), "v".repeat((16 << 10) - 1))].into(),
+        |params| params.stop = steps(32),
+        |params| params.stop = steps(0),
+        |params| params.cwd = Some(text("/")),
+        |params| params.limit = Some(Limit { key: "k".repeat(256), max: 1 }),
+        |params| params.env = [(text("A"), text("a=b"))].into(),
+        |params| params.rlimits = [(text("nofile"), Rlimit::Value(0))].into(),
+        |params| params.command = vec![text("a"), text("")],
+    ];
+    for (index, change) in cases.into_iter().enumerate() {
+        assert_eq!(refusal(change), None, "case {index}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_is_unsupported_and_named() {
+    let cases: [(&str, Change); 9] = [
+        ("restart", |params| {
+            params.restart = Restart { policy: RestartPolicy::Always, ..Restart::default() };
+        }),
+        ("restart", |params| {
+            params.restart = Restart { policy: RestartPolicy::OnFailure, ..Restart::default() };
+        }),
+        ("ready", |params| params.ready = Ready::Notify),
+        ("lifetime", |params| params.lifetime = Lifetime::Connection),
+        ("lifetime", |params| params.lifetime = Lifetime::Pid(1)),
+        ("lifetime", |params| params.lifetime = Lifetime::Ttl(secs(1))),
+        ("linger", |params| params.linger = secs(1)),
+        ("cleanup", |params| {
+            params.cleanup = Some(Cleanup { command: vec![text("true")], timeout: secs(1) });
+        }),
+        ("resources", |params| params.resources = Some(Resources::default())),
+    ];
+    for (index, (field, change)) in cases.into_iter().enumerate() {
+        let (kind, message) = refusal(change).unwrap_or_else(|| panic!("case {index} ({field}) was taken"));
+        assert_eq!(kind, ErrorKind::Unsupported, "case {index}");
+        assert!(message.contains(field), "case {index}: {message}");
+    }
+}
+
+#[test]
+fn a_command_line_and_environment_that_are_too_large_exceed_a_limit() {
+    let bounds = Bounds { max_command_bytes: 20, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let client = world.connect(BROKER_UID);
+    // Each argument and each variable costs its NUL, and a variable its equals sign.
+    let params = |argument: &str, value: &str| CreateParams {
+        command: vec![text("0123"), text(argument)],
+        env: [(text("KEY"), text(value))].into(),
+        ..unnamed()
+    };
+    let call = world.create(client, params("01234", "0123"));
+    assert!(!world.is_answered(call));
+    for params in [params("012345", "0123"), params("01234", "01234")] {
+        let call = world.create(client, params);
+        assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+        assert!(world.answer(call).unwrap_err().message.contains("--max-command-bytes"));
+    }
+}
+
+#[test]
+fn methods_on_one_child_refuse_a_target_of_many() {
+    let (mut world, client) = World::with_client();
+    let logs = |target| {
+        Request::Logs(LogsParams { target, stream: LogStream::default(), tail: None, follow: false })
+    };
+    for target in [Target::All, labels("a", "b")] {
+        for request in [get(target.clone()), wait(target.clone(), Until::Ready, None), logs(target.clone())] {
+            let error = world.ask(client, request).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidParams);
+            assert!(error.message.contains("parameter target: "), "{}", error.message);
+        }
+    }
+}
+
+#[test]
+fn a_destroy_with_too_many_steps_is_refused_and_stops_nothing() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    let error = world.ask(client, destroy_by(id(run), steps(33))).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidParams);
+    assert!(error.message.contains("parameter stop: "), "{}", error.message);
+    assert_eq!(world.sent(), []);
+}

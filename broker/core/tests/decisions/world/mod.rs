@@ -1,0 +1,351 @@
+//! A small driver of the state machine: it hands in facts, keeps the answers and the orders, and checks
+//! with every order what must hold always.
+
+mod ending;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use procbroker_core::{
+    Accounts, AccountsFailure, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh, Incarnation,
+    Input, Members, Moment, Now, Peer, Pid, Record, Run, ShutdownCause, SignalOutcome,
+};
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::response::Created;
+use procbroker_protocol::{
+    Child, ChildId, Containment, CreateParams, Error, ErrorKind, ExitStatus, Name, Request, Response, Signal,
+    Span, Timestamp, status::Facilities,
+};
+use uuid::Uuid;
+
+pub(crate) use ending::*;
+pub(crate) use requests::*;
+
+/// The user that the broker of most tests runs as.
+pub(crate) const BROKER_UID: u32 = 900;
+/// Another user, who may connect.
+pub(crate) const ALICE: u32 = 1001;
+/// One more.
+pub(crate) const BOB: u32 = 1002;
+
+/// What the wall clock shows at the first moment.
+const WALL_AT_START: u64 = 1_700_000_000_000_000;
+
+pub(crate) struct World {
+    broker: Broker,
+    now: Moment,
+    connections: u64,
+    calls: u64,
+    fresh: BTreeMap<Call, ChildId>,
+    answers: BTreeMap<Call, Result<Response, Error>>,
+    orders: Vec<Effect>,
+    exit: Option<ExitCause>,
+    safe: BTreeSet<Run>,
+    spawned: BTreeMap<Run, Option<Name>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// A world with a broker of other settings.
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
+            version: "1.2.3".to_owned(),
+            pid: 77,
+            instance: Uuid::from_u128(7),
+            started_at: Timestamp::from_micros(WALL_AT_START),
+            broker_uid: BROKER_UID,
+            allow_users: vec![ALICE, BOB],
+            allow_groups: Vec::new(),
+            bounds: procbroker_core::Bounds::default(),
+            shutdown_timeout: Span::from_secs(30),
+            exit_when_idle: None,
+            containment: Containment::Subreaper,
+            facilities: Facilities::default(),
+        };
+        change(&mut config);
+        Self {
+            broker: Broker::new(config),
+            now: Moment::from_nanos(0),
+            connections: 0,
+            calls: 0,
+            fresh: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            orders: Vec::new(),
+            exit: None,
+            safe: BTreeSet::new(),
+            spawned: BTreeMap::new(),
+        }
+    }
+
+    /// A world with one client, who is the broker's own user.
+    pub(crate) fn with_client() -> (Self, ConnectionId) {
+        let mut world = Self::new();
+        let client = world.connect(BROKER_UID);
+        (world, client)
+    }
+
+    /// Hands in one fact.
+    pub(crate) fn give(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.broker.handle(Now { moment: self.now, wall: self.wall() }, input, &mut effects);
+        for effect in effects {
+            assert_eq!(self.exit, None, "ordered after the exit: {effect:?}");
+            self.check(&effect);
+            match effect {
+                Effect::Answer { call, result } => {
+                    let earlier = self.answers.insert(call, result);
+                    assert_eq!(earlier, None, "{call:?} was answered twice");
+                }
+                Effect::Exit(cause) => self.exit = Some(cause),
+                other => self.orders.push(other),
+            }
+        }
+    }
+
+    /// What holds for every order, whatever a test is about.
+    fn check(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Spawn { run, order } => {
+                assert!(self.safe.contains(run), "{run:?} is started before it is on record");
+                let name = order.params.name.clone();
+                if name.is_some() {
+                    let held = self.spawned.values().any(|held| *held == name);
+                    assert!(!held, "{name:?} is started while it is held");
+                }
+                let earlier = self.spawned.insert(*run, name);
+                assert_eq!(earlier, None, "{run:?} is started twice");
+            }
+            Effect::Signal { run, .. } | Effect::Kill { run } => {
+                assert!(self.spawned.contains_key(run), "{run:?} is signalled and there is no such process");
+            }
+            Effect::Release { run } => {
+                self.spawned.remove(run);
+            }
+            Effect::Admit { .. }
+            | Effect::Refuse { .. }
+            | Effect::Answer { .. }
+            | Effect::Record { .. }
+            | Effect::Forget { .. }
+            | Effect::Report(_)
+            | Effect::Notify(_)
+            | Effect::Sweep
+            | Effect::Exit(_) => {}
+        }
+    }
+
+    pub(crate) fn wall(&self) -> Timestamp {
+        Timestamp::from_micros(WALL_AT_START + self.now.as_nanos() / 1000)
+    }
+
+    /// Lets time pass, with every deadline on the way.
+    pub(crate) fn advance(&mut self, span: Span) {
+        let end = self.now.plus(span);
+        while let Some(due) = self.broker.next_deadline().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.give(Input::Due);
+            assert_ne!(self.broker.next_deadline(), Some(due), "what is due stays due");
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass without a word about the deadlines on the way.
+    pub(crate) fn jump(&mut self, span: Span) {
+        self.now = self.now.plus(span);
+    }
+
+    /// How long it is to the next deadline.
+    pub(crate) fn due_in(&self) -> Option<Span> {
+        self.broker.next_deadline().map(|due| due.since(self.now))
+    }
+
+    pub(crate) fn try_connect(&mut self, peer: Peer) -> Result<ConnectionId, Error> {
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        self.give(Input::Connected { connection, peer });
+        match self.orders.pop() {
+            Some(Effect::Admit { connection: admitted }) if admitted == connection => Ok(connection),
+            Some(Effect::Refuse { connection: refused, error }) if refused == connection => Err(error),
+            other => panic!("a connection was answered with {other:?}"),
+        }
+    }
+
+    pub(crate) fn connect(&mut self, uid: u32) -> ConnectionId {
+        self.try_connect(peer(uid)).unwrap()
+    }
+
+    pub(crate) fn call(&mut self, connection: ConnectionId, request: Request) -> Call {
+        self.call_as(connection, request, Ok(Accounts::default()))
+    }
+
+    /// A call whose accounts were looked up with this result.
+    pub(crate) fn call_as(
+        &mut self,
+        connection: ConnectionId,
+        request: Request,
+        accounts: Result<Accounts, AccountsFailure>,
+    ) -> Call {
+        self.calls += 1;
+        let call = Call { connection, number: self.calls };
+        let child = ChildId::from_uuid(Uuid::from_u128(u128::from(self.calls)));
+        self.fresh.insert(call, child);
+        self.give(Input::Called { call, request, fresh: Fresh { child, accounts } });
+        call
+    }
+
+    pub(crate) fn create(&mut self, connection: ConnectionId, params: CreateParams) -> Call {
+        self.call(connection, Request::Create(Box::new(params)))
+    }
+
+    /// A call that is answered at once.
+    pub(crate) fn ask(&mut self, connection: ConnectionId, request: Request) -> Result<Response, Error> {
+        let call = self.call(connection, request);
+        self.answer(call)
+    }
+
+    /// The process that the create of this call starts.
+    pub(crate) fn run(&self, call: Call) -> Run {
+        Run { child: self.fresh[&call], incarnation: Incarnation::FIRST }
+    }
+
+    pub(crate) fn recorded(&mut self, run: Run) {
+        self.safe.insert(run);
+        self.give(Input::Recorded { run, result: Ok(()) });
+    }
+
+    pub(crate) fn spawned(&mut self, run: Run) {
+        let pid = Pid::new(u32::try_from(run.child.as_uuid().as_u128()).unwrap() + 1000).unwrap();
+        self.give(Input::Spawned { run, pid });
+    }
+
+    /// A child that runs; the orders on the way are taken.
+    pub(crate) fn start(&mut self, connection: ConnectionId, params: CreateParams) -> Run {
+        let call = self.create(connection, params);
+        let run = self.run(call);
+        self.recorded(run);
+        self.spawned(run);
+        assert_eq!(self.created(call).child.id, run.child);
+        self.take();
+        run
+    }
+
+    pub(crate) fn exited(&mut self, run: Run, status: ExitStatus, members: Members) {
+        self.give(Input::Exited { run, status, members });
+    }
+
+    /// The main process ends and leaves nothing behind.
+    pub(crate) fn ends(&mut self, run: Run) {
+        self.exited(run, ExitStatus::Signal(Signal::TERM), Members::Nothing);
+    }
+
+    pub(crate) fn left(&mut self, run: Run, members: Members) {
+        self.give(Input::MembersLeft { run, members });
+    }
+
+    pub(crate) fn signalled(&mut self, run: Run, call: Call, outcome: SignalOutcome) {
+        self.give(Input::Signalled { run, call: Some(call), outcome });
+    }
+
+    pub(crate) fn term(&mut self) {
+        self.give(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries: true } });
+    }
+
+    pub(crate) fn hangup(&mut self) {
+        self.give(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries: false } });
+    }
+
+    pub(crate) fn is_answered(&self, call: Call) -> bool {
+        self.answers.contains_key(&call)
+    }
+
+    pub(crate) fn answer(&self, call: Call) -> Result<Response, Error> {
+        self.answers.get(&call).unwrap_or_else(|| panic!("{call:?} is not answered")).clone()
+    }
+
+    pub(crate) fn created(&self, call: Call) -> Created {
+        match self.answer(call) {
+            Ok(Response::Created(created)) => created,
+            other => panic!("a create was answered with {other:?}"),
+        }
+    }
+
+    pub(crate) fn refused(&self, call: Call) -> ErrorKind {
+        self.answer(call).unwrap_err().kind
+    }
+
+    pub(crate) fn child(&self, call: Call) -> Arc<Child> {
+        match self.answer(call) {
+            Ok(Response::Child(child)) => child,
+            other => panic!("answered with {other:?}"),
+        }
+    }
+
+    pub(crate) fn children(&self, call: Call) -> Vec<Arc<Child>> {
+        match self.answer(call) {
+            Ok(Response::Children(children)) => children,
+            other => panic!("answered with {other:?}"),
+        }
+    }
+
+    /// How a client sees a child now.
+    pub(crate) fn shown(&mut self, connection: ConnectionId, run: Run) -> Arc<Child> {
+        let call = self.call(connection, get(id(run)));
+        self.child(call)
+    }
+
+    /// Takes the orders so far.
+    pub(crate) fn take(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Takes the orders so far, and keeps the signals and kills among them.
+    pub(crate) fn sent(&mut self) -> Vec<Sent> {
+        self.take()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Signal { run, signal, scope, .. } => Some(Sent::Signal(run, signal, scope)),
+                Effect::Kill { run } => Some(Sent::Kill(run)),
+                Effect::Admit { .. }
+                | Effect::Refuse { .. }
+                | Effect::Answer { .. }
+                | Effect::Record { .. }
+                | Effect::Spawn { .. }
+                | Effect::Release { .. }
+                | Effect::Forget { .. }
+                | Effect::Report(_)
+                | Effect::Notify(_)
+                | Effect::Sweep
+                | Effect::Exit(_) => None,
+            })
+            .collect()
+    }
+
+    /// Takes the orders so far, and tells which processes are to be started.
+    pub(crate) fn spawns(&mut self) -> Vec<Run> {
+        let spawn = |effect| if let Effect::Spawn { run, .. } = effect { Some(run) } else { None };
+        self.take().into_iter().filter_map(spawn).collect()
+    }
+
+    /// Takes the orders so far, and tells which intents are to be recorded.
+    pub(crate) fn intents(&mut self) -> Vec<Run> {
+        let intent = |effect| match effect {
+            Effect::Record { run, record: Record::Intent { .. } } => Some(run),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(intent).collect()
+    }
+
+    pub(crate) fn exit(&self) -> Option<ExitCause> {
+        self.exit
+    }
+}
+
+/// A signal, or SIGKILL to everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Signal(Run, Signal, Scope),
+    Kill(Run),
+}
