@@ -12,6 +12,7 @@ use crate::ids::{Call, ConnectionId};
 use crate::input::{Fresh, Input, ShutdownCause};
 use crate::moment::{Moment, Now};
 use crate::shutdown::Stage;
+use crate::spawns::Spawns;
 use crate::table::Table;
 use crate::timers::{Timer, Timers};
 use crate::validate;
@@ -24,6 +25,7 @@ pub struct Broker {
     pub(crate) calls: Calls,
     pub(crate) connections: Connections,
     pub(crate) timers: Timers,
+    pub(crate) spawns: Spawns,
     pub(crate) stage: Stage,
     pub(crate) retention_due: Option<Moment>,
     pub(crate) idle_due: Option<Moment>,
@@ -51,6 +53,7 @@ impl Broker {
             calls: Calls::default(),
             connections: Connections { open: BTreeMap::new(), per_user: BTreeMap::new() },
             timers: Timers::default(),
+            spawns: Spawns::default(),
             stage: Stage::Serving,
             retention_due: None,
             idle_due: None,
@@ -74,6 +77,7 @@ impl Broker {
         self.go_on_shutting_down(&mut turn);
         // A wave may begin with a step that has no grace: what follows it is due now.
         self.expire(&mut turn);
+        self.start_next(&mut turn);
         self.watch_idleness(&mut turn);
     }
 
@@ -231,14 +235,18 @@ impl Broker {
     }
 
     fn call_due(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        if let Some(waiting) = self.calls.get_mut(ticket) {
-            waiting.due = None;
-            let error = Error::new(
-                ErrorKind::Timeout,
-                "the child is not there yet, and the time to wait for it is over; it is left as it is",
-            );
-            self.conclude(ticket, Err(error), turn);
-        }
+        let Some(waiting) = self.calls.get_mut(ticket) else { return };
+        waiting.due = None;
+        let child = waiting.cause.watched().first().and_then(|id| self.table.get(*id));
+        let message = child.map_or_else(String::new, |entry| {
+            let shown = &entry.shown;
+            let label = shown.name.as_ref().map_or_else(|| shown.id.to_string(), ToString::to_string);
+            let state = shown.state.as_str();
+            format!(
+                "the child {label} is still {state}, and the time to wait for it is over; it is left as it is"
+            )
+        });
+        self.conclude(ticket, Err(Error::new(ErrorKind::Timeout, message)), turn);
     }
 
     /// Sets the timer of a child.

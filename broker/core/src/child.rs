@@ -46,6 +46,8 @@ pub(crate) enum Phase {
         /// It is to end before it begins.
         cancelled: Option<Stop>,
     },
+    /// It is on record, and waits for its turn to be started.
+    Queued,
     /// Its process is being started.
     Spawning {
         /// It is to be stopped as soon as there is something to stop.
@@ -180,9 +182,11 @@ impl Entry {
     /// Whether anything of it may be there: it then holds its name and its place under a limit.
     pub(crate) fn is_live(&self) -> bool {
         match self.phase {
-            Phase::Recording { .. } | Phase::Spawning { .. } | Phase::Running { .. } | Phase::Stopping(_) => {
-                true
-            }
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_) => true,
             Phase::Ended => false,
         }
     }
@@ -191,7 +195,7 @@ impl Entry {
     pub(crate) fn is_ending(&self) -> bool {
         match &self.phase {
             Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
-            Phase::Running { .. } => false,
+            Phase::Queued | Phase::Running { .. } => false,
             Phase::Stopping(_) | Phase::Ended => true,
         }
     }
@@ -199,7 +203,7 @@ impl Entry {
     /// Whether there is no process yet.
     pub(crate) fn is_unspawned(&self) -> bool {
         match self.phase {
-            Phase::Recording { .. } | Phase::Spawning { .. } => true,
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => true,
             Phase::Running { .. } | Phase::Stopping(_) | Phase::Ended => false,
         }
     }
@@ -207,7 +211,7 @@ impl Entry {
     /// Whether a `wait` for it to be ready is over: it has been ready, or will never be.
     pub(crate) fn is_settled(&self) -> bool {
         match self.phase {
-            Phase::Recording { .. } | Phase::Spawning { .. } => false,
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => false,
             Phase::Running { .. } | Phase::Stopping(_) | Phase::Ended => true,
         }
     }
@@ -215,14 +219,14 @@ impl Entry {
     /// Brings what clients see in step with the phase.
     pub(crate) fn show(&mut self) {
         let (state, pid) = match &self.phase {
-            Phase::Recording { .. } | Phase::Spawning { .. } => (ChildState::Starting, None),
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => (ChildState::Starting, None),
             Phase::Running { pid } => (ChildState::Running, Some(pid.get())),
             Phase::Stopping(stopping) => (ChildState::Stopping, stopping.shown_pid()),
             Phase::Ended => (ChildState::Ended, None),
         };
         let exit = match &self.phase {
             Phase::Stopping(stopping) => stopping.exit(),
-            Phase::Recording { .. } | Phase::Spawning { .. } | Phase::Running { .. } => None,
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Running { .. } => None,
             Phase::Ended => self.shown.exit.clone(),
         };
         let shown = Arc::make_mut(&mut self.shown);

@@ -202,9 +202,26 @@ impl Broker {
             let error = self.ended_before_start(reason, turn);
             return self.abandon(run.child, reason, &error, turn);
         }
-        let order = Arc::clone(&entry.order);
-        self.table.update(run.child, |entry| entry.phase = Phase::Spawning { stop: None });
-        turn.order(Effect::Spawn { run, order });
+        let uid = entry.shown.owner.uid;
+        self.table.update(run.child, |entry| entry.phase = Phase::Queued);
+        self.spawns.enqueue(uid, run.child);
+    }
+
+    /// Has those started whose turn it is.
+    pub(crate) fn start_next(&mut self, turn: &mut Turn<'_>) {
+        while let Some(child) = self.spawns.next() {
+            self.table.update(child, |entry| entry.phase = Phase::Spawning { stop: None });
+            let Some(entry) = self.table.get(child) else { continue };
+            turn.order(Effect::Spawn { run: entry.run(), order: Arc::clone(&entry.order) });
+        }
+    }
+
+    /// Takes back a child that waits for its turn.
+    pub(crate) fn call_off(&mut self, id: ChildId, reason: ExitReason, turn: &mut Turn<'_>) {
+        let Some(entry) = self.table.get(id) else { return };
+        self.spawns.withdraw(entry.shown.owner.uid, id);
+        let error = self.ended_before_start(reason, turn);
+        self.abandon(id, reason, &error, turn);
     }
 
     fn ended_before_start(&self, reason: ExitReason, turn: &Turn<'_>) -> Error {
@@ -227,6 +244,7 @@ impl Broker {
         };
         let Phase::Spawning { stop } = &mut entry.phase else { return };
         let stop = stop.take();
+        self.spawns.landed(entry.shown.owner.uid);
         self.set_child_due(run.child, None);
         self.table.update(run.child, |entry| {
             entry.phase = Phase::Running { pid };
@@ -250,6 +268,7 @@ impl Broker {
             return;
         };
         let Phase::Spawning { .. } = &entry.phase else { return };
+        self.spawns.landed(entry.shown.owner.uid);
         let program = entry.shown.command.first().cloned().unwrap_or_default();
         let message = format!(
             "cannot start {program:?}: {} failed with {} ({})",

@@ -21,6 +21,7 @@ mod limits;
 mod moment;
 mod query;
 mod shutdown;
+mod spawns;
 mod stop;
 mod table;
 mod timers;
@@ -32,5 +33,7 @@ pub use config::Config;
 pub use effect::{Effect, ExitCause, Record, Report, ServiceState, SpawnOrder};
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run};
 pub use input::{Fresh, Input, Members, RecordFailure, ShutdownCause, SignalOutcome};
-pub use limits::{Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT};
+pub use limits::{
+    Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
+};
 pub use moment::{Moment, Now};

@@ -21,8 +21,20 @@ pub const KILL_AGAIN_AFTER: Span = Span::from_secs(1);
 /// cannot be ended keeps nobody busy.
 pub(crate) const KILL_AGAIN_FIRST: Span = Span::from_millis(10);
 
+/// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
+pub(crate) const SHUTDOWN_TIMEOUT_MIN: Span = Span::from_millis(100);
+
+/// Processes that are being started at a time, in all and for one user. The edge has a thread for each, so
+/// that nobody waits behind a spawn that hangs.
+pub const SPAWNS_IN_FLIGHT_MAX: u32 = 64;
+/// See [`SPAWNS_IN_FLIGHT_MAX`]: more than there are processors keep them busy.
+pub(crate) const SPAWNS_IN_FLIGHT_PER_USER_MAX: u32 = 16;
+
 /// The part of a shutdown's time that is kept for the last kill, as a divisor, and at most so much.
 pub(crate) const KILL_RESERVE_DIVISOR: u64 = 10;
+/// See [`KILL_RESERVE_DIVISOR`]: at least so much of a short time, or half of it, because even one process
+/// takes its time to die on a busy machine.
+pub(crate) const KILL_RESERVE_MIN: Span = Span::from_millis(250);
 /// See [`KILL_RESERVE_DIVISOR`]: ten thousand processes are killed and reaped in half a second.
 pub(crate) const KILL_RESERVE_MAX: Span = Span::from_secs(1);
 

@@ -27,10 +27,16 @@ impl Broker {
         let left: BTreeSet<ChildId> =
             children.iter().copied().filter(|id| self.table.get(*id).is_some_and(Entry::is_live)).collect();
         if params.no_wait || left.is_empty() {
-            for id in &left {
-                self.stop_child(*id, ExitReason::Destroyed, params.stop.clone(), turn);
+            let mut shown = self.shown(&children);
+            for id in left {
+                self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
             }
-            let shown = self.shown(&children);
+            // One that waited for its turn to be started is gone at once, and shown as it was.
+            for child in &mut shown {
+                if let Some(entry) = self.table.get(child.id) {
+                    *child = Arc::clone(&entry.shown);
+                }
+            }
             return self.answer(call, Ok(Response::Children(shown)), turn);
         }
         let ended = self

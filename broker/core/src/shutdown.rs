@@ -12,7 +12,9 @@ use crate::calls::{Cause, Ticket};
 use crate::child::{self, Entry, Phase, Stop};
 use crate::create::shutting_down;
 use crate::effect::{Effect, ExitCause, Report, ServiceState};
-use crate::limits::{KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX};
+use crate::limits::{
+    KILL_AGAIN_FIRST, KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX, KILL_RESERVE_MIN, SHUTDOWN_TIMEOUT_MIN,
+};
 use crate::moment::Moment;
 use crate::timers::Timer;
 
@@ -38,6 +40,8 @@ pub(crate) struct Shutdown {
     /// When everything that is left is killed.
     kill_at: Moment,
     killed: bool,
+    /// Whether SIGTERM or SIGINT is among what asked for it: the next one of them hurries.
+    told: bool,
     due: Option<Moment>,
     /// The waves that are not over, by their stop order.
     waves: BTreeMap<i32, Wave>,
@@ -71,13 +75,18 @@ impl Broker {
         }
     }
 
-    /// Begins the shutdown. If it is under way, a shorter time tightens it, and `hurries` ends it.
+    /// Begins the shutdown. If it is under way, a shorter time tightens it, and the second signal that
+    /// `hurries` ends it.
     pub(crate) fn shut_down(&mut self, timeout: Option<Span>, hurries: bool, turn: &mut Turn<'_>) {
         match &mut self.stage {
-            Stage::Serving => self.begin_shutdown(timeout.unwrap_or(self.config.shutdown_timeout), turn),
+            Stage::Serving => {
+                let timeout = timeout.unwrap_or(self.config.shutdown_timeout);
+                self.begin_shutdown(timeout.max(SHUTDOWN_TIMEOUT_MIN), hurries, turn);
+            }
             Stage::Stopping(shutdown) => {
+                let again = hurries && std::mem::replace(&mut shutdown.told, true);
                 let shorter = timeout
-                    .map(|timeout| bounds(turn.now.moment, timeout))
+                    .map(|timeout| bounds(turn.now.moment, timeout.max(SHUTDOWN_TIMEOUT_MIN)))
                     .filter(|(deadline, _)| *deadline < shutdown.deadline);
                 if let Some((deadline, kill_at)) = shorter {
                     shutdown.deadline = deadline;
@@ -88,7 +97,7 @@ impl Broker {
                         self.begin_wave(order, turn);
                     }
                 }
-                if hurries {
+                if again {
                     let children = u32::try_from(self.table.live_count()).unwrap_or(u32::MAX);
                     turn.order(Effect::Report(Report::Hurried { children }));
                     self.kill_all(turn);
@@ -98,7 +107,7 @@ impl Broker {
         }
     }
 
-    fn begin_shutdown(&mut self, timeout: Span, turn: &mut Turn<'_>) {
+    fn begin_shutdown(&mut self, timeout: Span, told: bool, turn: &mut Turn<'_>) {
         let began = turn.now.moment;
         let (deadline, kill_at) = bounds(began, timeout);
         let mut waves: BTreeMap<i32, Wave> = BTreeMap::new();
@@ -112,6 +121,7 @@ impl Broker {
             deadline,
             kill_at,
             killed: false,
+            told,
             due: None,
             waves,
             current: None,
@@ -202,8 +212,17 @@ impl Broker {
         self.follow_shutdown();
         let children: Vec<ChildId> = self.table.live().map(|entry| entry.shown.id).collect();
         for id in children {
-            let kill_by = Some(turn.now.moment);
-            let stop = Stop { reason: ExitReason::Shutdown, steps: Vec::new(), kill_by };
+            let now = turn.now.moment;
+            // One that is being killed may have been left alone for a while: its next kill comes now too.
+            self.table.update(id, |entry| {
+                if let Phase::Stopping(stopping) = &mut entry.phase
+                    && let child::Stage::Killing { pause, .. } = stopping.stage
+                    && pause > KILL_AGAIN_FIRST
+                {
+                    stopping.stage = child::Stage::Killing { again: now, pause: KILL_AGAIN_FIRST };
+                }
+            });
+            let stop = Stop { reason: ExitReason::Shutdown, steps: Vec::new(), kill_by: Some(now) };
             self.begin_stop(id, stop, turn);
         }
     }
@@ -292,16 +311,18 @@ impl Broker {
     pub(crate) fn idle(&mut self, turn: &mut Turn<'_>) {
         if self.is_serving() {
             turn.order(Effect::Report(Report::Idle));
-            self.begin_shutdown(self.config.shutdown_timeout, turn);
+            self.begin_shutdown(self.config.shutdown_timeout, false, turn);
         }
     }
 }
 
-/// When a shutdown that may take so long is over, and when it kills: a tenth of the time, and at most a
-/// second, is kept for the kill itself to do its work.
+/// When a shutdown that may take so long is over, and when it kills: the rest of the time is kept for the kill
+/// itself to do its work.
 fn bounds(now: Moment, timeout: Span) -> (Moment, Moment) {
+    let part = |divisor: u64| Span::from_nanos(timeout.as_nanos() / divisor);
+    let least = part(2).min(KILL_RESERVE_MIN);
+    let reserve = part(KILL_RESERVE_DIVISOR).max(least).min(KILL_RESERVE_MAX);
     let deadline = now.plus(timeout);
-    let reserve = Span::from_nanos(timeout.as_nanos() / KILL_RESERVE_DIVISOR).min(KILL_RESERVE_MAX);
     (deadline, deadline.minus(reserve))
 }
 
@@ -322,6 +343,7 @@ fn need(entry: &Entry, now: Moment) -> Span {
             sum(&mut stop.steps.iter())
         }
         Phase::Recording { cancelled: None }
+        | Phase::Queued
         | Phase::Spawning { stop: None }
         | Phase::Running { .. }
         | Phase::Ended => sum(&mut entry.params().stop.iter()),

@@ -40,6 +40,9 @@ impl Broker {
     /// Begins a stop, or joins the one that is under way: that one keeps its reason and its steps, and
     /// the earlier of both bounds on its time.
     pub(crate) fn begin_stop(&mut self, id: ChildId, stop: Stop, turn: &mut Turn<'_>) {
+        if let Some(Entry { phase: Phase::Queued, .. }) = self.table.get(id) {
+            return self.call_off(id, stop.reason, turn);
+        }
         let running = self.table.update(id, |entry| match &mut entry.phase {
             Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => {
                 match pending {
@@ -53,7 +56,7 @@ impl Broker {
                 stopping.kill_by = earliest(stopping.kill_by, stop.kill_by);
                 None
             }
-            Phase::Ended => None,
+            Phase::Queued | Phase::Ended => None,
         });
         match running.flatten() {
             Some((pid, stop)) => self.enter_stop(id, pid, stop, Leader::Alive, turn),
@@ -94,7 +97,9 @@ impl Broker {
         let Some(entry) = self.table.get_mut(id) else { return };
         entry.due = None;
         match &entry.phase {
-            Phase::Recording { .. } | Phase::Spawning { .. } => self.not_ready_in_time(id, turn),
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => {
+                self.not_ready_in_time(id, turn);
+            }
             Phase::Stopping(stopping) => match stopping.stage {
                 Stage::Killing { .. } => self.kill(id, turn),
                 Stage::Asking { .. } if stopping.kill_by.is_some_and(|by| by <= turn.now.moment) => {
@@ -175,7 +180,7 @@ impl Broker {
                 self.table.update(id, |_| ());
                 self.look_at(id, turn);
             }
-            Phase::Recording { .. } | Phase::Spawning { .. } | Phase::Ended => {}
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Ended => {}
         }
     }
 
