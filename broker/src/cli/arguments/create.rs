@@ -1,0 +1,289 @@
+//! The arguments of `create`: a flag for every parameter.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use procbroker_protocol::create::{
+    Account, Cleanup, CreateParams, IfExists, Lifetime, Limit, Ready, ReadyTimeout, Resources, Restart,
+    RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask, default_stop,
+};
+use procbroker_protocol::{Name, Request, Span};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::PrintArguments;
+use super::values::{
+    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, resource, rlimit, stop_step,
+};
+
+/// The words of `--if-exists`.
+const IF_EXISTS: &[Choice<IfExists>] = &[
+    Choice { word: "fail", value: IfExists::Fail, help: "Fail, with exit status 4" },
+    Choice {
+        word: "reuse",
+        value: IfExists::Reuse,
+        help: "Answer with the live child; one that is stopping is waited for, then created anew",
+    },
+    Choice { word: "replace", value: IfExists::Replace, help: "Destroy it, then create" },
+];
+
+/// The words of `--stdout`.
+const STDOUT: &[Choice<StandardOutput>] = &[
+    Choice { word: "log", value: StandardOutput::Log, help: "To the child's log" },
+    Choice { word: "null", value: StandardOutput::Null, help: "Nowhere" },
+    Choice { word: "inherit", value: StandardOutput::Inherit, help: "To the broker's own" },
+];
+
+/// The words of `--stderr`.
+const STDERR: &[Choice<StandardError>] = &[
+    Choice { word: "stdout", value: StandardError::Stdout, help: "To where standard output goes" },
+    Choice { word: "log", value: StandardError::Log, help: "To a log of its own" },
+    Choice { word: "null", value: StandardError::Null, help: "Nowhere" },
+    Choice { word: "inherit", value: StandardError::Inherit, help: "To the broker's own" },
+];
+
+/// The words of `--ready`.
+const READY: &[Choice<Ready>] = &[
+    Choice { word: "spawn", value: Ready::Spawn, help: "As soon as its program runs" },
+    Choice {
+        word: "notify",
+        value: Ready::Notify,
+        help: "When it sends READY=1 to $NOTIFY_SOCKET (sd_notify)",
+    },
+];
+
+/// The words of `--restart`.
+const RESTART: &[Choice<RestartPolicy>] = &[
+    Choice { word: "never", value: RestartPolicy::Never, help: "After no end" },
+    Choice { word: "on-failure", value: RestartPolicy::OnFailure, help: "After any end but exit code 0" },
+    Choice { word: "always", value: RestartPolicy::Always, help: "After any end" },
+];
+
+/// Why the arguments of `create` do not make a request.
+#[derive(Debug, Error)]
+pub(in crate::cli) enum CreateError {
+    /// A key came twice.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The folder that the command was started in cannot be told.
+    #[error("cannot tell the working directory, which the child would get; give one with --cwd")]
+    WorkingDirectory(#[source] std::io::Error),
+    /// The wire takes text only.
+    #[error("the working directory {0:?} is not UTF-8; give another with --cwd")]
+    NotUtf8(PathBuf),
+}
+
+/// The arguments of `create`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CreateArguments {
+    /// The program and its arguments, after `--`; the program is looked up in the child's PATH, with no shell
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// The name that the child holds while it lives; one live child at most holds a name
+    #[arg(long)]
+    name: Option<Name>,
+    /// What to do when a live child holds the name already
+    #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = one_of(IF_EXISTS))]
+    if_exists: IfExists,
+    /// Makes it safe to run this again: the same id gets the first answer, and nothing is started twice
+    ///
+    /// [default: a new one for each run]
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<Uuid>,
+    /// A label to select children by; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// Answer as soon as it is spawned, without waiting for it to be ready
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    pub(in crate::cli) print: PrintArguments,
+    #[command(flatten)]
+    surroundings: SurroundingsArguments,
+    #[command(flatten)]
+    life: LifeArguments,
+    #[command(flatten)]
+    bounds: BoundsArguments,
+}
+
+/// What the child's process finds when it starts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Surroundings of the child")]
+struct SurroundingsArguments {
+    /// Its working directory [default: the one that this command is run in]
+    #[arg(long, value_name = "FOLDER")]
+    cwd: Option<PathBuf>,
+    /// A variable of its environment, which is otherwise the broker's; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// Start from an empty environment instead of the broker's
+    #[arg(long)]
+    env_clear: bool,
+    /// The mask of file permissions, in octal
+    #[arg(long, value_name = "MASK", default_value = "022")]
+    umask: Umask,
+    /// The user that it runs as, by name or number; only root may name another [default: you]
+    #[arg(long, value_parser = account)]
+    user: Option<Account>,
+    /// A supplementary group, by name or number; may be repeated [default: those of the user]
+    #[arg(long, value_parser = account)]
+    group: Vec<Account>,
+    /// Where its standard output goes
+    #[arg(long, value_name = "WHERE", default_value = "log", value_parser = one_of(STDOUT))]
+    stdout: StandardOutput,
+    /// Where its standard error goes
+    #[arg(long, value_name = "WHERE", default_value = "stdout", value_parser = one_of(STDERR))]
+    stderr: StandardError,
+}
+
+/// When the child is ready, restarted, stopped and cleaned up after.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Life of the child")]
+struct LifeArguments {
+    /// The signals that ask it to end, tried in turn, each with how long to wait for it (10s unless given)
+    ///
+    /// May be repeated, or given as a list with commas: SIGHUP:10s,SIGTERM:5s. SIGKILL to all that is left always
+    /// ends it. [default: SIGTERM:10s]
+    #[arg(long, value_name = "SIGNAL[:GRACE]", value_delimiter = ',', value_parser = stop_step)]
+    stop: Vec<StopStep>,
+    /// When the broker stops, lower orders are stopped first, and entirely, before the next begins
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    stop_order: i32,
+    /// When it counts as running
+    #[arg(long, value_name = "WHEN", default_value = "spawn", value_parser = one_of(READY))]
+    ready: Ready,
+    /// How long it may take to become ready; then it is stopped, and the exit status is 7
+    #[arg(long, value_name = "DURATION", default_value_t = ReadyTimeout::default().0)]
+    ready_timeout: Span,
+    /// After which ends it is started again
+    #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
+    restart: RestartPolicy,
+    /// Restarts within --restart-window after which it is given up
+    #[arg(long, value_name = "N", default_value_t = Restart::default().max)]
+    restart_max: u32,
+    /// The time over which restarts are counted
+    #[arg(long, value_name = "DURATION", default_value_t = Restart::default().window)]
+    restart_window: Span,
+    /// The pause before the first restart; it doubles with each
+    #[arg(long, value_name = "DURATION", default_value_t = Restart::default().backoff)]
+    restart_backoff: Span,
+    /// The longest pause before a restart
+    #[arg(long, value_name = "DURATION", default_value_t = Restart::default().backoff_max)]
+    restart_backoff_max: Span,
+    /// What its life is bound to: broker, connection, pid:N or ttl:DURATION
+    ///
+    /// `pid:N` ends it with that process, such as pid:$$ in a shell script. `ttl:DURATION` ends it after that
+    /// time. `connection` ends it with the connection that created it, which is that of this very command: it
+    /// lives on for --linger.
+    #[arg(long, default_value = "broker", value_parser = lifetime)]
+    lifetime: Lifetime,
+    /// With the lifetime `connection`: how long it lives on after the last one closes
+    #[arg(long, value_name = "DURATION", default_value_t = Span::ZERO)]
+    linger: Span,
+    /// A command that runs once the child and its descendants are gone: one element, repeated for each
+    ///
+    /// No shell and no quoting takes part, so that any value is safe:
+    /// --cleanup rm --cleanup -rf --cleanup "$folder"
+    #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true)]
+    cleanup: Vec<String>,
+    /// How long the cleanup command may run before it is killed [default: 30s]
+    #[arg(long, value_name = "DURATION", requires = "cleanup")]
+    cleanup_timeout: Option<Span>,
+}
+
+/// What bounds the child.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bounds of the child")]
+struct BoundsArguments {
+    /// Fail, with exit status 4, when MAX live children have this key already
+    #[arg(long, value_name = "KEY=MAX", value_parser = limit)]
+    limit: Option<Limit>,
+    /// A resource limit, soft and hard, such as nofile=1024 or core=unlimited; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = rlimit)]
+    rlimit: Vec<(String, Rlimit)>,
+    /// A bound of its control group, such as `memory_max=512M`; may be repeated
+    ///
+    /// There are `memory_max` (bytes, or with K, M, G or T), `cpu_weight` (1 to 10000), `cpu_max` (a quota and a
+    /// period in microseconds, such as "50000 100000") and `pids_max`. It needs a broker that has a control group (version 2) delegated to it.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = resource)]
+    resource: Vec<Resource>,
+}
+
+impl CreateArguments {
+    /// The request that these arguments ask for. It always has a request id, so that it can be sent again.
+    pub(in crate::cli) fn request(&self) -> Result<Request, CreateError> {
+        let Self { surroundings, life, bounds, .. } = self;
+        let params = CreateParams {
+            command: self.command.clone(),
+            name: self.name.clone(),
+            if_exists: self.if_exists,
+            request_id: Some(self.request_id.unwrap_or_else(Uuid::new_v4)),
+            labels: map("--label", &self.label)?,
+            cwd: Some(working_directory(surroundings.cwd.as_deref())?),
+            env: map("--env", &surroundings.env)?,
+            env_clear: surroundings.env_clear,
+            umask: surroundings.umask,
+            user: surroundings.user.clone(),
+            groups: if surroundings.group.is_empty() { None } else { Some(surroundings.group.clone()) },
+            stdin: StandardInput::Null,
+            stdout: surroundings.stdout,
+            stderr: surroundings.stderr,
+            stop: if life.stop.is_empty() { default_stop() } else { life.stop.clone() },
+            stop_order: life.stop_order,
+            ready: life.ready,
+            ready_timeout: ReadyTimeout(life.ready_timeout),
+            no_wait: self.no_wait,
+            restart: life.restart(),
+            lifetime: life.lifetime,
+            linger: life.linger,
+            cleanup: life.cleanup(),
+            limit: bounds.limit.clone(),
+            rlimits: map("--rlimit", &bounds.rlimit)?,
+            resources: resources(&bounds.resource)?,
+        };
+        Ok(Request::Create(Box::new(params)))
+    }
+}
+
+impl LifeArguments {
+    fn restart(&self) -> Restart {
+        Restart {
+            policy: self.restart,
+            max: self.restart_max,
+            window: self.restart_window,
+            backoff: self.restart_backoff,
+            backoff_max: self.restart_backoff_max,
+        }
+    }
+
+    fn cleanup(&self) -> Option<Cleanup> {
+        let timeout = self.cleanup_timeout.unwrap_or(Span::from_secs(30));
+        (!self.cleanup.is_empty()).then(|| Cleanup { command: self.cleanup.clone(), timeout })
+    }
+}
+
+/// The folder that the child starts in: absolute, because the broker has another one of its own.
+fn working_directory(given: Option<&Path>) -> Result<String, CreateError> {
+    let absolute = match given {
+        Some(folder) => std::path::absolute(folder),
+        None => std::env::current_dir(),
+    };
+    let path = absolute.map_err(CreateError::WorkingDirectory)?;
+    path.into_os_string().into_string().map_err(|path| CreateError::NotUtf8(path.into()))
+}
+
+fn resources(given: &[Resource]) -> Result<Option<Resources>, ValueError> {
+    let mut resources = Resources::default();
+    for resource in given {
+        let taken = match resource {
+            Resource::MemoryMax(bytes) => resources.memory_max.replace(*bytes).is_some(),
+            Resource::CpuWeight(weight) => resources.cpu_weight.replace(*weight).is_some(),
+            Resource::CpuMax(quota) => resources.cpu_max.replace(quota.clone()).is_some(),
+            Resource::PidsMax(pids) => resources.pids_max.replace(*pids).is_some(),
+        };
+        if taken {
+            return Err(ValueError::Twice { key: resource.name().to_owned(), flag: "--resource" });
+        }
+    }
+    Ok((!given.is_empty()).then_some(resources))
+}

@@ -1,0 +1,175 @@
+//! The flags of `serve`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, value_parser};
+use procbroker_core::{Bounds, SHUTDOWN_TIMEOUT};
+use procbroker_protocol::Span;
+use procbroker_protocol::create::Account;
+
+use super::values::{account, file_mode};
+
+/// The heading of the flags that bound what clients can ask for.
+const BOUNDS: &str = "Bounds";
+
+/// The flags of `procbroker serve`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ServeArguments {
+    /// Where to listen, as `--socket` says; none when it was not given. It is defined for all verbs at once.
+    #[arg(skip)]
+    pub socket: Option<PathBuf>,
+    /// The permissions of the socket, in octal
+    ///
+    /// Who may connect is decided by --allow-user and --allow-group as well.
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = file_mode)]
+    pub socket_mode: u32,
+    /// The group that the socket belongs to, by name or number [default: the broker's own]
+    #[arg(long, value_name = "GROUP", value_parser = account)]
+    pub socket_group: Option<Account>,
+    /// The folder for state and for the children's output
+    ///
+    /// [default: `/var/lib/procbroker` as root, otherwise `$XDG_STATE_HOME/procbroker` or
+    /// `~/.local/state/procbroker`] Two brokers never share one.
+    #[arg(long, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+    /// How long an orderly stop may take before every child that is left is killed
+    #[arg(long, value_name = "DURATION", default_value_t = SHUTDOWN_TIMEOUT)]
+    pub shutdown_timeout: Span,
+    /// A user, by name or number, who may connect, beside root and the broker's own; may be repeated
+    ///
+    /// A broker that runs as root starts children as the user who asks. A broker that does not run as root starts
+    /// them as its own user: whoever is allowed here can then do all that the broker's user can.
+    #[arg(long, value_name = "USER", value_parser = account)]
+    pub allow_user: Vec<Account>,
+    /// A group, by name or number, whose members may connect; may be repeated
+    ///
+    /// What --allow-user says about the user that children run as holds here too.
+    #[arg(long, value_name = "GROUP", value_parser = account)]
+    pub allow_group: Vec<Account>,
+    /// Exit after so long without a child and without a connection [default: never]
+    ///
+    /// For a socket that systemd holds and starts the broker for.
+    #[arg(long, value_name = "DURATION")]
+    pub exit_when_idle: Option<Span>,
+    /// What holds the descendants of a child together
+    #[arg(long, value_name = "WAY", value_enum, default_value_t)]
+    pub containment: ContainmentChoice,
+    /// How much to log, on standard error
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub log: LogLevel,
+    /// What clients can ask for.
+    #[command(flatten)]
+    pub bounds: BoundArguments,
+}
+
+impl ServeArguments {
+    /// The bounds that the flags set.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let BoundArguments {
+            max_children,
+            max_children_per_user,
+            max_connections,
+            max_connections_per_user,
+            max_pipelined,
+            max_command_bytes,
+            max_subscriptions,
+            partial_message_timeout,
+            ended_max,
+            ended_for,
+        } = self.bounds;
+        Bounds {
+            max_children,
+            max_children_per_user,
+            max_connections,
+            max_connections_per_user,
+            max_pipelined,
+            max_command_bytes,
+            max_subscriptions,
+            partial_message_timeout,
+            ended_kept: ended_max,
+            ended_kept_for: ended_for,
+        }
+    }
+}
+
+/// The flags that bound what clients can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+#[command(next_help_heading = BOUNDS)]
+pub struct BoundArguments {
+    /// Live children, in all
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_children, value_parser = value_parser!(u32).range(1..))]
+    pub max_children: u32,
+    /// Live children of one user
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_children_per_user, value_parser = value_parser!(u32).range(1..))]
+    pub max_children_per_user: u32,
+    /// Connections, in all
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_connections, value_parser = value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// Connections of one user
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_connections_per_user, value_parser = value_parser!(u32).range(1..))]
+    pub max_connections_per_user: u32,
+    /// Requests of one connection that are not answered yet
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_pipelined, value_parser = value_parser!(u32).range(1..))]
+    pub max_pipelined: u32,
+    /// Bytes of the command line and the environment of one `create`
+    #[arg(long, value_name = "BYTES", default_value_t = Bounds::default().max_command_bytes, value_parser = value_parser!(u32).range(1..))]
+    pub max_command_bytes: u32,
+    /// Subscriptions of one connection
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_subscriptions)]
+    pub max_subscriptions: u32,
+    /// How long a message may stay unfinished before its connection is closed
+    #[arg(long, value_name = "DURATION", default_value_t = Bounds::default().partial_message_timeout)]
+    pub partial_message_timeout: Span,
+    /// Ended children that stay visible to get, wait and list --all
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().ended_kept)]
+    pub ended_max: u32,
+    /// How long ended children stay visible
+    #[arg(long, value_name = "DURATION", default_value_t = Bounds::default().ended_kept_for)]
+    pub ended_for: Span,
+}
+
+/// What is to hold the descendants of a child together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ContainmentChoice {
+    /// Control groups where the broker can make them, otherwise subreaper
+    #[default]
+    Auto,
+    /// A control group (version 2) for each child; the broker does not start where it cannot make them
+    Cgroup,
+    /// The process group, the session, and the orphans that the broker inherits
+    Subreaper,
+}
+
+/// How much the broker logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing
+    Off,
+    /// What failed
+    Error,
+    /// And what needed force or looks wrong
+    Warn,
+    /// And starting, stopping and what a shutdown did
+    #[default]
+    Info,
+    /// And every request and every end of a child
+    Debug,
+    /// And everything else
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as it is written in a filter of log records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}

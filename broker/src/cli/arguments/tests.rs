@@ -1,0 +1,353 @@
+//! What command lines mean, and which are refused.
+
+use clap::{CommandFactory, Parser};
+use procbroker_core::Bounds;
+use procbroker_protocol::create::{
+    Account, CreateParams, IfExists, Lifetime, RestartPolicy, Rlimit, StopStep,
+};
+use procbroker_protocol::json_lines::objects::ParamsObject;
+use procbroker_protocol::{Request, Signal, Span};
+
+use super::*;
+
+fn parse(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
+    CommandLine::try_parse_from(std::iter::once(&"procbroker").chain(arguments))
+}
+
+fn request(arguments: &[&str]) -> Request {
+    match parse(arguments).unwrap().verb {
+        Verb::Ask(ask) => ask.request().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn create(arguments: &[&str]) -> CreateParams {
+    match request(arguments) {
+        Request::Create(params) => *params,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn params(arguments: &[&str]) -> String {
+    serde_json::to_string(&ParamsObject(&request(arguments))).unwrap()
+}
+
+fn serve(arguments: &[&str]) -> ServeArguments {
+    match parse(arguments).unwrap().verb {
+        Verb::Serve(arguments) => *arguments,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn every_flag_has_one_clear_line_of_help() {
+    let mut program = CommandLine::command();
+    program.build();
+    for verb in program.get_subcommands() {
+        assert!(verb.get_about().is_some(), "{verb}");
+        for argument in verb.get_arguments() {
+            let help = argument.get_help().unwrap_or_else(|| panic!("{verb} {argument}")).to_string();
+            assert!(
+                !help.is_empty() && !help.contains('\n') && !help.ends_with('.'),
+                "{verb} {argument}: {help}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_plain_create_is_the_default_request_in_ones_own_folder() {
+    let params = create(&["create", "--", "sleep", "-1"]);
+    assert!(params.request_id.is_some());
+    let cwd = std::env::current_dir().unwrap().into_os_string().into_string().unwrap();
+    let mut expected = CreateParams::new(vec!["sleep".to_owned(), "-1".to_owned()]);
+    expected.cwd = Some(cwd);
+    expected.request_id = params.request_id;
+    assert_eq!(params, expected);
+}
+
+#[test]
+fn two_runs_are_two_requests() {
+    let first = create(&["create", "--", "true"]).request_id;
+    assert_ne!(first, create(&["create", "--", "true"]).request_id);
+}
+
+#[test]
+fn every_parameter_of_create_has_its_flag() {
+    let arguments = [
+        "create",
+        "--name=render-42",
+        "--if-exists=reuse",
+        "--request-id=67e55044-10b1-426f-9247-bb680e5fe0c8",
+        "--label=pool=render",
+        "--label=empty=",
+        "--no-wait",
+        "--cwd=/srv",
+        "--env=A=1=2",
+        "--env-clear",
+        "--umask=077",
+        "--user=www-data",
+        "--group=33",
+        "--group=video",
+        "--stdout=null",
+        "--stderr=log",
+        "--stop=SIGHUP:10s,TERM",
+        "--stop=2:250ms",
+        "--stop-order=-5",
+        "--ready=notify",
+        "--ready-timeout=5",
+        "--restart=on-failure",
+        "--restart-max=3",
+        "--restart-window=10s",
+        "--restart-backoff=1s",
+        "--restart-backoff-max=1m",
+        "--lifetime=ttl:1h",
+        "--linger=2s",
+        "--cleanup",
+        "rm",
+        "--cleanup",
+        "-rf",
+        "--cleanup",
+        "/a b",
+        "--cleanup-timeout=7s",
+        "--limit=render=4",
+        "--rlimit=nofile=1024",
+        "--rlimit=core=unlimited",
+        "--resource=memory_max=1M",
+        "--resource=cpu_weight=100",
+        "--resource=cpu_max=50000 100000",
+        "--resource=pids_max=64",
+        "--",
+        "python3",
+        "--flag",
+    ];
+    let expected = concat!(
+        r#"{"command":["python3","--flag"],"name":"render-42","if_exists":"reuse","#,
+        r#""request_id":"67e55044-10b1-426f-9247-bb680e5fe0c8","labels":{"empty":"","pool":"render"},"#,
+        r#""cwd":"/srv","env":{"A":"1=2"},"env_clear":true,"umask":"077","user":"www-data","groups":[33,"video"],"#,
+        r#""stdin":"null","stdout":"null","stderr":"log","stop":[{"signal":"SIGHUP","grace":10},"#,
+        r#"{"signal":"SIGTERM","grace":10},{"signal":"SIGINT","grace":0.25}],"stop_order":-5,"ready":"notify","#,
+        r#""ready_timeout":5,"no_wait":true,"restart":{"policy":"on-failure","max":3,"window":10,"backoff":1,"#,
+        r#""backoff_max":60},"lifetime":{"ttl":3600},"linger":2,"cleanup":{"command":["rm","-rf","/a b"],"#,
+        r#""timeout":7},"limit":{"key":"render","max":4},"rlimits":{"core":"unlimited","nofile":1024},"#,
+        r#""resources":{"memory_max":1048576,"cpu_weight":100,"cpu_max":"50000 100000","pids_max":64}}"#,
+    );
+    assert_eq!(params(&arguments), expected);
+}
+
+#[test]
+fn a_relative_folder_is_taken_from_where_the_command_runs() {
+    let here = std::env::current_dir().unwrap();
+    let cwd = create(&["create", "--cwd", "sub", "--", "true"]).cwd.unwrap();
+    assert_eq!(std::path::Path::new(&cwd), here.join("sub"));
+}
+
+#[test]
+fn each_word_means_its_value() {
+    assert_eq!(create(&["create", "--if-exists=replace", "--", "true"]).if_exists, IfExists::Replace);
+    assert_eq!(create(&["create", "--restart=always", "--", "true"]).restart.policy, RestartPolicy::Always);
+    assert_eq!(create(&["create", "--lifetime=pid:7", "--", "true"]).lifetime, Lifetime::Pid(7));
+    let rlimits = create(&["create", "--rlimit=core=0", "--", "true"]).rlimits;
+    assert_eq!(rlimits.get("core"), Some(&Rlimit::Value(0)));
+}
+
+#[test]
+fn the_other_verbs_make_their_requests() {
+    let cases: [(&[&str], &str); 14] = [
+        (&["destroy", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
+        (
+            &["destroy", "--label=a=b", "--label", "c=d", "--no-wait"],
+            r#"{"target":{"labels":{"a":"b","c":"d"}},"stop":null,"no_wait":true}"#,
+        ),
+        (
+            &["destroy", "--all", "--stop", "INT:1s,KILL:0"],
+            r#"{"target":{"all":true},"stop":[{"signal":"SIGINT","grace":1},{"signal":"SIGKILL","grace":0}],"no_wait":false}"#,
+        ),
+        (&["list"], r#"{"labels":{},"all":false}"#),
+        (&["list", "--all", "--label=a=b"], r#"{"labels":{"a":"b"},"all":true}"#),
+        (
+            &["get", "67e55044-10b1-426f-9247-bb680e5fe0c8"],
+            r#"{"target":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#,
+        ),
+        (&["wait", "a"], r#"{"target":"a","until":"ended","timeout":null}"#),
+        (
+            &["wait", "a", "--until", "ready", "--timeout=1m"],
+            r#"{"target":"a","until":"ready","timeout":60}"#,
+        ),
+        (&["signal", "a", "hup"], r#"{"target":"a","signal":"SIGHUP","scope":"main"}"#),
+        (&["signal", "a", "9", "--scope=all"], r#"{"target":"a","signal":"SIGKILL","scope":"all"}"#),
+        (&["signal", "--scope=group", "a", "USR1"], r#"{"target":"a","signal":"SIGUSR1","scope":"group"}"#),
+        (&["status"], "{}"),
+        (&["shutdown"], r#"{"timeout":null}"#),
+        (&["shutdown", "--timeout", "250ms"], r#"{"timeout":0.25}"#),
+    ];
+    for (arguments, expected) in cases {
+        assert_eq!(params(arguments), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_refused() {
+    let cases: [&[&str]; 24] = [
+        &[],
+        &["run"],
+        &["create"],
+        &["create", "--"],
+        &["create", "sleep", "1"],
+        &["create", "--name", "a b", "--", "true"],
+        &["create", "--name", "67e55044-10b1-426f-9247-bb680e5fe0c8", "--", "true"],
+        &["create", "--stop", "SIGFOO", "--", "true"],
+        &["create", "--umask", "888", "--", "true"],
+        &["create", "--cleanup-timeout", "1s", "--", "true"],
+        &["create", "--lifetime", "for ever", "--", "true"],
+        &["create", "--user", "", "--", "true"],
+        &["destroy"],
+        &["destroy", "a", "b"],
+        &["destroy", "a", "--all"],
+        &["destroy", "--all", "--label=a=b"],
+        &["get"],
+        &["get", "a/b"],
+        &["wait", "a", "--until", "later"],
+        &["wait", "a", "--timeout", "-1"],
+        &["signal", "a"],
+        &["signal", "a", "SIGFOO"],
+        &["serve", "--max-children", "0"],
+        &["serve", "--json"],
+    ];
+    for arguments in cases {
+        let error = parse(arguments).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_key_that_comes_twice_is_a_usage_error() {
+    for flag in ["--label=a=1", "--env=a=1", "--rlimit=nofile=1", "--resource=pids_max=1"] {
+        let Verb::Ask(ask) = parse(&["create", flag, flag, "--", "true"]).unwrap().verb else {
+            panic!("{flag}")
+        };
+        let failure = ask.request().unwrap_err();
+        assert_eq!(failure.status(), crate::cli::status::CommandStatus::Usage, "{flag}");
+        assert!(failure.to_string().contains("given twice"), "{failure}");
+    }
+}
+
+#[test]
+fn json_can_be_asked_of_every_verb_that_asks_the_broker() {
+    let cases: [&[&str]; 8] = [
+        &["create", "--json", "--", "true"],
+        &["destroy", "--json", "a"],
+        &["list", "--json"],
+        &["get", "--json", "a"],
+        &["wait", "--json", "a"],
+        &["signal", "--json", "a", "HUP"],
+        &["status", "--json"],
+        &["shutdown", "--json"],
+    ];
+    for arguments in cases {
+        let Verb::Ask(ask) = parse(arguments).unwrap().verb else { panic!("{arguments:?}") };
+        assert!(ask.print().json, "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_socket_can_be_named_before_and_after_the_verb() {
+    for arguments in [["--socket", "/a.sock", "list"], ["list", "--socket", "/a.sock"]] {
+        assert_eq!(parse(&arguments).unwrap().socket, Some("/a.sock".into()));
+    }
+    assert_eq!(parse(&["serve", "--socket=/a.sock"]).unwrap().socket, Some("/a.sock".into()));
+}
+
+#[test]
+fn serve_has_the_defaults_of_the_core() {
+    let arguments = serve(&["serve"]);
+    assert_eq!(arguments.bounds(), Bounds::default());
+    assert_eq!(arguments.socket_mode, 0o600);
+    assert_eq!(arguments.shutdown_timeout, procbroker_core::SHUTDOWN_TIMEOUT);
+    assert_eq!(arguments.exit_when_idle, None);
+    assert_eq!(arguments.containment, ContainmentChoice::Auto);
+    assert_eq!(arguments.log, LogLevel::Info);
+    assert_eq!((arguments.allow_user, arguments.allow_group), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn every_flag_of_serve_arrives() {
+    let arguments = serve(&[
+        "serve",
+        "--socket-mode=660",
+        "--socket-group=www-data",
+        "--state-dir=/state",
+        "--shutdown-timeout=1m",
+        "--allow-user=www-data",
+        "--allow-user=1000",
+        "--allow-group=adm",
+        "--exit-when-idle=5m",
+        "--containment=subreaper",
+        "--log=debug",
+        "--max-children=1",
+        "--max-children-per-user=2",
+        "--max-connections=3",
+        "--max-connections-per-user=4",
+        "--max-pipelined=5",
+        "--max-command-bytes=6",
+        "--max-subscriptions=0",
+        "--partial-message-timeout=8s",
+        "--ended-max=0",
+        "--ended-for=10s",
+    ]);
+    let www_data = || Account::Name("www-data".to_owned());
+    assert_eq!(arguments.socket_mode, 0o660);
+    assert_eq!(arguments.socket_group, Some(www_data()));
+    assert_eq!(arguments.state_dir, Some("/state".into()));
+    assert_eq!(arguments.shutdown_timeout, Span::from_secs(60));
+    assert_eq!(arguments.allow_user, [www_data(), Account::Id(1000)]);
+    assert_eq!(arguments.allow_group, [Account::Name("adm".to_owned())]);
+    assert_eq!(arguments.exit_when_idle, Some(Span::from_secs(300)));
+    assert_eq!(arguments.containment, ContainmentChoice::Subreaper);
+    assert_eq!(arguments.log, LogLevel::Debug);
+    let bounds = Bounds {
+        max_children: 1,
+        max_children_per_user: 2,
+        max_connections: 3,
+        max_connections_per_user: 4,
+        max_pipelined: 5,
+        max_command_bytes: 6,
+        max_subscriptions: 0,
+        partial_message_timeout: Span::from_secs(8),
+        ended_kept: 0,
+        ended_kept_for: Span::from_secs(10),
+    };
+    assert_eq!(arguments.bounds(), bounds);
+}
+
+#[test]
+fn a_stop_keeps_its_order() {
+    let expected = [(Signal::HUP, 10), (Signal::TERM, 5), (Signal::INT, 10)]
+        .map(|(signal, seconds)| StopStep { signal, grace: Span::from_secs(seconds) });
+    let list = create(&["create", "--stop", "SIGHUP:10s,SIGTERM:5s,SIGINT", "--", "true"]).stop;
+    let repeated =
+        create(&["create", "--stop=SIGHUP:10s", "--stop=SIGTERM:5s", "--stop=SIGINT", "--", "true"]).stop;
+    assert_eq!((list.as_slice(), repeated.as_slice()), (&expected[..], &expected[..]));
+}
+
+#[test]
+fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
+    let mut program = CommandLine::command();
+    let help = program.find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for text in [
+        "[default: 10000]",
+        "[default: 4096]",
+        "[default: 30s]",
+        "[default: 1h]",
+        "A broker that does not run as root starts them as its own user",
+        "Examples:",
+    ] {
+        assert!(words.contains(text), "{text} is not in {help}");
+    }
+}

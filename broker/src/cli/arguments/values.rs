@@ -1,0 +1,321 @@
+//! How single values are read from the command line: pairs, signals with a grace, sizes, lifetimes.
+
+use std::collections::BTreeMap;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use procbroker_protocol::create::{Account, Lifetime, Limit, Rlimit, StopStep, default_stop};
+use procbroker_protocol::{Span, Target};
+use thiserror::Error;
+
+/// Why a value of the command line cannot be read.
+#[derive(Debug, Error)]
+pub(in crate::cli) enum ValueError {
+    /// No `=` with something in front of it.
+    #[error("it is not of the form {form}")]
+    Pair {
+        /// What it is to look like.
+        form: &'static str,
+    },
+    /// What should be a number is not one, or too large.
+    #[error("{text:?} is not a number from 0 to {max}")]
+    Number {
+        /// The text.
+        text: String,
+        /// The largest number that is taken.
+        max: u64,
+    },
+    /// A lifetime of another form.
+    #[error("a lifetime is broker, connection, pid:N or ttl:DURATION")]
+    Lifetime,
+    /// A size of another form.
+    #[error("{text:?} is not a size; give bytes, or a number with K, M, G or T (powers of 1024)")]
+    Size {
+        /// The text.
+        text: String,
+    },
+    /// A resource that is not one of ours.
+    #[error("{name:?} is no resource; there are memory_max, cpu_weight, cpu_max and pids_max")]
+    Resource {
+        /// The text.
+        name: String,
+    },
+    /// A file mode of another form.
+    #[error("a mode is three octal digits, such as 660")]
+    Mode,
+    /// The same key was given twice.
+    #[error("{key:?} is given twice with {flag}; give each key once")]
+    Twice {
+        /// The key.
+        key: String,
+        /// The flag that it was given with.
+        flag: &'static str,
+    },
+    /// See [`SignalError`](procbroker_protocol::signal::SignalError).
+    #[error(transparent)]
+    Signal(#[from] procbroker_protocol::signal::SignalError),
+    /// See [`SpanError`](procbroker_protocol::span::SpanError).
+    #[error(transparent)]
+    Span(#[from] procbroker_protocol::span::SpanError),
+}
+
+/// One of a few words, each with the value that it means and a line of help.
+pub(super) struct Choice<T: 'static> {
+    /// The word.
+    pub(super) word: &'static str,
+    /// What it means.
+    pub(super) value: T,
+    /// What `--help` says about it.
+    pub(super) help: &'static str,
+}
+
+/// Takes one of these words.
+pub(super) fn one_of<T: Copy + Send + Sync>(
+    choices: &'static [Choice<T>],
+) -> impl TypedValueParser<Value = T> {
+    let possible = choices.iter().map(|choice| PossibleValue::new(choice.word).help(choice.help));
+    PossibleValuesParser::new(possible).try_map(move |word| {
+        let found = choices.iter().find(|choice| choice.word == word);
+        found.map(|choice| choice.value).ok_or("it is none of the possible values")
+    })
+}
+
+/// Takes `KEY=VALUE`; the value may be empty and may contain further `=`.
+pub(super) fn pair(text: &str) -> Result<(String, String), ValueError> {
+    split(text, "KEY=VALUE").map(|(key, value)| (key.to_owned(), value.to_owned()))
+}
+
+fn split<'a>(text: &'a str, form: &'static str) -> Result<(&'a str, &'a str), ValueError> {
+    text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or(ValueError::Pair { form })
+}
+
+/// Collects pairs into a map, in which no key may come twice: one of the two would be lost in silence.
+pub(super) fn map<T: Clone>(
+    flag: &'static str,
+    pairs: &[(String, T)],
+) -> Result<BTreeMap<String, T>, ValueError> {
+    let mut map = BTreeMap::new();
+    for (key, value) in pairs {
+        if map.insert(key.clone(), value.clone()).is_some() {
+            return Err(ValueError::Twice { key: key.clone(), flag });
+        }
+    }
+    Ok(map)
+}
+
+/// Takes an id or a name.
+pub(super) fn target(text: &str) -> Result<Target, procbroker_protocol::name::NameError> {
+    Target::from_text(text)
+}
+
+/// Takes the name or the number of a user or a group.
+pub(super) fn account(text: &str) -> Result<Account, ValueError> {
+    if text.is_empty() {
+        return Err(ValueError::Pair { form: "a name or a number" });
+    }
+    Ok(Account::from_text(text))
+}
+
+/// Takes `SIGNAL` or `SIGNAL:GRACE`.
+pub(super) fn stop_step(text: &str) -> Result<StopStep, ValueError> {
+    let (signal, grace) = match text.split_once(':') {
+        Some((signal, grace)) => (signal, grace.parse()?),
+        None => (text, default_grace()),
+    };
+    Ok(StopStep { signal: signal.trim().parse()?, grace })
+}
+
+/// The grace of a step that names none: that of the stop which every child has by default.
+fn default_grace() -> Span {
+    default_stop().first().map_or(Span::ZERO, |step| step.grace)
+}
+
+/// Takes `broker`, `connection`, `pid:N` or `ttl:DURATION`.
+pub(super) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
+    match text.split_once(':') {
+        None if text == "broker" => Ok(Lifetime::Broker),
+        None if text == "connection" => Ok(Lifetime::Connection),
+        Some(("pid", pid)) => Ok(Lifetime::Pid(number(pid)?)),
+        Some(("ttl", span)) => Ok(Lifetime::Ttl(span.parse()?)),
+        None | Some(_) => Err(ValueError::Lifetime),
+    }
+}
+
+fn number(text: &str) -> Result<u32, ValueError> {
+    text.parse().map_err(|_| ValueError::Number { text: text.to_owned(), max: u32::MAX.into() })
+}
+
+/// Takes `KEY=MAX`; the key may contain `=`.
+pub(super) fn limit(text: &str) -> Result<Limit, ValueError> {
+    let (key, max) = text
+        .rsplit_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or(ValueError::Pair { form: "KEY=MAX" })?;
+    Ok(Limit { key: key.to_owned(), max: number(max)? })
+}
+
+/// Takes `NAME=VALUE`, where the value is a number or `unlimited`.
+pub(super) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError> {
+    let (name, value) = split(text, "NAME=VALUE")?;
+    let rlimit = match value {
+        "unlimited" | "infinity" => Rlimit::Unlimited,
+        number => Rlimit::Value(
+            number.parse().map_err(|_| ValueError::Number { text: number.to_owned(), max: u64::MAX })?,
+        ),
+    };
+    Ok((name.to_ascii_lowercase(), rlimit))
+}
+
+/// One bound of a child's control group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// `memory.max`, in bytes.
+    MemoryMax(u64),
+    /// `cpu.weight`.
+    CpuWeight(u32),
+    /// `cpu.max`, as the kernel takes it.
+    CpuMax(String),
+    /// `pids.max`.
+    PidsMax(u32),
+}
+
+impl Resource {
+    /// The key that it was given under.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::MemoryMax(_) => "memory_max",
+            Self::CpuWeight(_) => "cpu_weight",
+            Self::CpuMax(_) => "cpu_max",
+            Self::PidsMax(_) => "pids_max",
+        }
+    }
+}
+
+/// Takes `KEY=VALUE`, where the key is one of the resources.
+pub(super) fn resource(text: &str) -> Result<Resource, ValueError> {
+    let (name, value) = split(text, "KEY=VALUE")?;
+    match name {
+        "memory_max" => size(value).map(Resource::MemoryMax),
+        "cpu_weight" => number(value).map(Resource::CpuWeight),
+        "cpu_max" => Ok(Resource::CpuMax(value.to_owned())),
+        "pids_max" => number(value).map(Resource::PidsMax),
+        other => Err(ValueError::Resource { name: other.to_owned() }),
+    }
+}
+
+/// Takes bytes, or a number with a suffix for a power of 1024, as systemd does (systemd.resource-control(5)).
+fn size(text: &str) -> Result<u64, ValueError> {
+    let shift = match text.chars().next_back() {
+        Some('K') => 10,
+        Some('M') => 20,
+        Some('G') => 30,
+        Some('T') => 40,
+        Some(_) | None => 0,
+    };
+    let digits = if shift == 0 { text } else { text.get(..text.len() - 1).unwrap_or_default() };
+    let number = digits.parse::<u64>().ok();
+    number.and_then(|number| number.checked_mul(1 << shift)).ok_or(ValueError::Size { text: text.to_owned() })
+}
+
+/// Takes the permissions of a file in octal digits.
+pub(super) fn file_mode(text: &str) -> Result<u32, ValueError> {
+    let octal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
+    mode.ok_or(ValueError::Mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_protocol::Signal;
+
+    use super::*;
+
+    fn step(signal: Signal, seconds: u64) -> StopStep {
+        StopStep { signal, grace: Span::from_secs(seconds) }
+    }
+
+    #[test]
+    fn a_step_has_a_signal_and_may_have_a_grace() {
+        assert_eq!(stop_step("SIGHUP:10s").unwrap(), step(Signal::HUP, 10));
+        assert_eq!(stop_step("hup:1m 30s").unwrap(), step(Signal::HUP, 90));
+        assert_eq!(stop_step("15:0").unwrap(), step(Signal::TERM, 0));
+        assert_eq!(stop_step("SIGINT").unwrap(), step(Signal::INT, 10));
+        for text in ["", ":5s", "SIGHUP:", "SIGHUP:soon", "SIGFOO:1s", "SIGHUP:-1"] {
+            assert!(stop_step(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pair_is_split_at_its_first_equals_sign() {
+        assert_eq!(pair("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
+        assert_eq!(pair("a=").unwrap(), ("a".to_owned(), String::new()));
+        for text in ["", "a", "=b"] {
+            assert_eq!(pair(text).unwrap_err().to_string(), "it is not of the form KEY=VALUE", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_is_refused() {
+        let pairs = ["a=1", "b=2", "a=3"].map(|text| pair(text).unwrap());
+        let error = map("--label", &pairs).unwrap_err().to_string();
+        assert_eq!(error, "\"a\" is given twice with --label; give each key once");
+        assert_eq!(map("--label", &pairs[..2]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn each_lifetime_has_its_form() {
+        assert_eq!(lifetime("broker").unwrap(), Lifetime::Broker);
+        assert_eq!(lifetime("connection").unwrap(), Lifetime::Connection);
+        assert_eq!(lifetime("pid:12").unwrap(), Lifetime::Pid(12));
+        assert_eq!(lifetime("ttl:1h").unwrap(), Lifetime::Ttl(Span::from_secs(3600)));
+        for text in ["", "pid", "pid:", "pid:-1", "ttl", "ttl:soon", "broker:1", "12"] {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_split_at_its_last_equals_sign() {
+        assert_eq!(limit("a=b=4").unwrap(), Limit { key: "a=b".to_owned(), max: 4 });
+        for text in ["", "a", "=4", "a=", "a=-1", "a=4294967296"] {
+            assert!(limit(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn resource_limits_are_numbers_or_unlimited() {
+        assert_eq!(rlimit("nofile=1024").unwrap(), ("nofile".to_owned(), Rlimit::Value(1024)));
+        assert_eq!(rlimit("NPROC=unlimited").unwrap(), ("nproc".to_owned(), Rlimit::Unlimited));
+        for text in ["nofile", "nofile=", "nofile=-1", "nofile=1K", "=1"] {
+            assert!(rlimit(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_binary_suffixes() {
+        assert_eq!(resource("memory_max=512M").unwrap(), Resource::MemoryMax(512 << 20));
+        assert_eq!(resource("memory_max=1000").unwrap(), Resource::MemoryMax(1000));
+        assert_eq!(resource("cpu_max=50000 100000").unwrap(), Resource::CpuMax("50000 100000".to_owned()));
+        assert_eq!(resource("cpu_weight=100").unwrap(), Resource::CpuWeight(100));
+        assert_eq!(resource("pids_max=64").unwrap(), Resource::PidsMax(64));
+        for text in ["memory_max=", "memory_max=K", "memory_max=1m", "memory_max=99999999T", "memory_max=é"]
+        {
+            assert!(resource(text).is_err(), "{text}");
+        }
+        assert!(resource("memory=1").unwrap_err().to_string().contains("memory_max"));
+    }
+
+    #[test]
+    fn a_mode_is_octal() {
+        assert_eq!(file_mode("660").unwrap(), 0o660);
+        assert_eq!(file_mode("0600").unwrap(), 0o600);
+        for text in ["", "8", "1000", "+60", "rw", "0o60"] {
+            assert!(file_mode(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_a_name_or_a_number() {
+        assert_eq!(account("33").unwrap(), Account::Id(33));
+        assert_eq!(account("www-data").unwrap(), Account::Name("www-data".to_owned()));
+        assert!(account("").is_err());
+    }
+}

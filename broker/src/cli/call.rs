@@ -1,0 +1,108 @@
+//! One request to the broker and its answer.
+
+use std::path::PathBuf;
+
+use procbroker_client::Broker;
+use procbroker_protocol::{Request, Response};
+
+use super::failure::Failure;
+
+/// Asks the broker, and waits for its answer on this thread: a command has nothing else to do meanwhile.
+pub(super) fn call(socket: Option<PathBuf>, request: Request) -> Result<Response, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(
+        |source| Failure::Machine { attempted: "cannot set up the event loop that the socket needs", source },
+    )?;
+    let mut builder = Broker::builder();
+    if let Some(socket) = socket {
+        builder = builder.socket(socket);
+    }
+    runtime.block_on(async {
+        let broker = builder.connect().await?;
+        Ok(broker.call(request).await?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::Path;
+    use std::thread;
+
+    use procbroker_protocol::binary::{decode_request, encode_answer};
+    use procbroker_protocol::frame::{Framed, Frames};
+    use procbroker_protocol::limits::REQUEST_BYTES_MAX;
+    use procbroker_protocol::request::{ListParams, NoParams};
+    use procbroker_protocol::version::{OFFER_BYTES, PROTOCOL, answer_offer, decode_offer};
+    use procbroker_protocol::{Error, ErrorKind};
+
+    use super::*;
+    use crate::cli::status::CommandStatus;
+
+    /// Answers one request on one connection, and gives back what was asked.
+    fn serve_one(stream: &mut UnixStream, answer: &Result<Response, Error>) -> Request {
+        let mut offer = [0; OFFER_BYTES];
+        stream.read_exact(&mut offer).unwrap();
+        let (theirs, _) = decode_offer(&offer).unwrap().unwrap();
+        stream.write_all(&answer_offer(PROTOCOL, theirs).0).unwrap();
+        let mut frames = Frames::new(REQUEST_BYTES_MAX);
+        let mut chunk = [0; 1024];
+        loop {
+            let length = stream.read(&mut chunk).unwrap();
+            assert_ne!(length, 0, "the client left before it asked");
+            frames.push(&chunk[..length]);
+            if let Some(Framed::Message(frame)) = frames.next_message() {
+                let (id, request) = decode_request(frame).unwrap();
+                let mut out = Vec::new();
+                encode_answer(Some(id), answer, &mut out);
+                stream.write_all(&out).unwrap();
+                return request;
+            }
+        }
+    }
+
+    /// Calls a broker that gives this answer, and checks that it is asked exactly this.
+    fn call_to(socket: &Path, answer: Result<Response, Error>) -> Result<Response, Failure> {
+        let asked = Request::List(ListParams::default());
+        let listener = UnixListener::bind(socket).unwrap();
+        let broker = thread::spawn(move || serve_one(&mut listener.accept().unwrap().0, &answer));
+        let result = call(Some(socket.to_owned()), asked.clone());
+        assert_eq!(broker.join().unwrap(), asked);
+        result
+    }
+
+    #[test]
+    fn a_request_is_sent_and_its_answer_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let response = call_to(&folder.path().join("sock"), Ok(Response::Children(Vec::new()))).unwrap();
+        assert_eq!(response, Response::Children(Vec::new()));
+    }
+
+    #[test]
+    fn a_refusal_of_the_broker_is_a_failure_with_its_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let refusal = Error::new(ErrorKind::LimitExceeded, "too many children");
+        let failure = call_to(&folder.path().join("sock"), Err(refusal)).unwrap_err();
+        assert_eq!(failure.status(), CommandStatus::Taken);
+        assert_eq!(failure.report(false), "procbroker: too many children\n");
+    }
+
+    #[test]
+    fn no_broker_there_says_which_socket_was_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("sock");
+        let failure = call(Some(socket.clone()), Request::Status(NoParams {})).unwrap_err();
+        assert_eq!(failure.status(), CommandStatus::NoBroker);
+        let line = failure.report(false);
+        assert!(line.contains(socket.to_str().unwrap()) && line.lines().count() == 1, "{line}");
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_at_any_more_is_no_broker() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("sock");
+        drop(UnixListener::bind(&socket).unwrap());
+        let failure = call(Some(socket), Request::Status(NoParams {})).unwrap_err();
+        assert_eq!(failure.status(), CommandStatus::NoBroker);
+    }
+}

@@ -1,0 +1,117 @@
+//! What is made from the definition of the command line: shell completions and manual pages.
+
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::Roff;
+
+use super::arguments::CommandLine;
+use super::failure::Failure;
+
+/// The name of the program, in completions and pages.
+const PROGRAM: &str = "procbroker";
+
+/// The script that completes verbs and flags in a shell.
+pub(super) fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), PROGRAM, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The manual page of the program, or of one verb.
+pub(super) fn manual(verb: Option<&str>) -> Result<String, Failure> {
+    let mut program = CommandLine::command();
+    program.build();
+    let command = match verb {
+        None => program,
+        Some(verb) => program.find_subcommand(verb).cloned().ok_or_else(|| no_such_verb(&program, verb))?,
+    };
+    page(command).map_err(Failure::Output)
+}
+
+fn no_such_verb(program: &Command, verb: &str) -> Failure {
+    let verbs: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
+    Failure::Usage { message: format!("there is no verb {verb:?}; there are {}", verbs.join(", ")) }
+}
+
+/// The sections that follow from the definition, and then the text that stands below the flags in the help:
+/// with its own line breaks, and with each of its headings as a section.
+fn page(command: Command) -> std::io::Result<String> {
+    let extra = command.get_after_long_help().map(ToString::to_string);
+    let has_verbs = command.has_subcommands();
+    let source = format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
+    // An empty date would be left out, and what follows it would move into its place.
+    let man = Man::new(command).date(" ").source(source).manual("procbroker manual");
+    let mut out = Vec::new();
+    man.render_title(&mut out)?;
+    man.render_name_section(&mut out)?;
+    man.render_synopsis_section(&mut out)?;
+    man.render_description_section(&mut out)?;
+    man.render_options_section(&mut out)?;
+    if has_verbs {
+        man.render_subcommands_section(&mut out)?;
+    }
+    let mut roff = Roff::new();
+    for line in extra.unwrap_or_default().lines() {
+        push_line(&mut roff, line);
+    }
+    roff.control("fi", []);
+    roff.to_writer(&mut out)?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+fn push_line(roff: &mut Roff, line: &str) {
+    match line.strip_suffix(':') {
+        Some(heading) if !heading.starts_with(' ') => {
+            roff.control("fi", []);
+            roff.control("SH", [heading.to_uppercase().as_str()]);
+            roff.control("nf", []);
+        }
+        Some(_) | None => {
+            roff.text([clap_mangen::roff::roman(line.strip_prefix("  ").unwrap_or(line))]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn every_shell_completes_every_verb() {
+        for shell in Shell::value_variants() {
+            let script = completions(*shell);
+            for verb in CommandLine::command().get_subcommands() {
+                assert!(script.contains(verb.get_name()), "{shell} lacks {verb}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_has_a_page() {
+        for verb in CommandLine::command().get_subcommands() {
+            let page = manual(Some(verb.get_name())).unwrap();
+            assert!(page.contains(&format!(".TH procbroker-{}", verb.get_name())), "{page}");
+            assert!(page.contains(".SH SYNOPSIS"), "{page}");
+            assert!(page.contains(concat!(" 1 \" \" \"procbroker ", env!("CARGO_PKG_VERSION"))), "{page}");
+        }
+    }
+
+    #[test]
+    fn the_page_of_the_program_names_the_exit_statuses() {
+        let page = manual(None).unwrap();
+        assert!(page.contains(".SH \"EXIT STATUS\""), "{page}");
+        assert!(page.contains("no broker there"), "{page}");
+    }
+
+    #[test]
+    fn a_page_of_no_verb_is_refused() {
+        let message = manual(Some("stop")).unwrap_err().to_string();
+        assert!(
+            message.starts_with("there is no verb \"stop\"; there are serve, create, destroy"),
+            "{message}"
+        );
+    }
+}

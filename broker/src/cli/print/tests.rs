@@ -1,0 +1,384 @@
+//! Tables, lines and sheets, with their golden text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use procbroker_protocol::create::Lifetime;
+use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
+use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
+use procbroker_protocol::{
+    Child, ChildId, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, Signal, Span, Status,
+    StepTaken,
+};
+use uuid::Uuid;
+
+use super::*;
+
+const LIST: View = View::Children { exits: false, none: "none" };
+const LIST_ALL: View = View::Children { exits: true, none: "none" };
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros((1_795_445_000 + seconds) * 1_000_000)
+}
+
+fn now() -> Timestamp {
+    at(10_000)
+}
+
+fn terminal(width: u16) -> Style {
+    Style::Terminal { width, colours: false }
+}
+
+fn running(number: u128, name: Option<&str>, command: &[&str]) -> Child {
+    Child {
+        id: ChildId::from_uuid(Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0000 + number)),
+        name: name.map(|name| name.parse().unwrap()),
+        labels: BTreeMap::new(),
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        pid: Some(4_000 + u32::try_from(number).unwrap()),
+        owner: Owner { uid: 33, gid: 34 },
+        state: ChildState::Running,
+        created_at: at(0),
+        started_at: Some(at(9_275)),
+        restarts: 0,
+        lifetime: Lifetime::Broker,
+        stop_order: 0,
+        exit: None,
+        cleanup: None,
+        containment: Containment::Subreaper,
+    }
+}
+
+fn ended(child: Child, status: ExitStatus, reason: ExitReason, forced: bool) -> Child {
+    let steps = vec![StepTaken { signal: Signal::TERM, at: at(9_950) }];
+    let exit = Exit { status, reason, forced, steps, at: at(9_960) };
+    Child { pid: None, state: ChildState::Ended, exit: Some(exit), ..child }
+}
+
+fn three() -> Response {
+    let render =
+        running(1, Some("render-42"), &["python3", "render.py", "--scene", "a long one.blend", "42"]);
+    let starting = Child { state: ChildState::Starting, restarts: 2, ..running(2, None, &["sleep", "60"]) };
+    let killed = ended(
+        running(3, Some("job"), &["./job"]),
+        ExitStatus::Signal(Signal::KILL),
+        ExitReason::Destroyed,
+        true,
+    );
+    Response::Children([render, starting, killed].map(Arc::new).to_vec())
+}
+
+fn shown(view: View, response: &Response, style: Style) -> String {
+    let report = report(view, response, style, now()).unwrap();
+    assert_eq!((report.note, report.status), (None, CommandStatus::Done));
+    report.result
+}
+
+#[test]
+fn a_list_is_a_table_as_wide_as_the_terminal() {
+    let expected = concat!(
+        "NAME                                  STATE     PID   UPTIME  RESTARTS  COMMAND\n",
+        "render-42                             running   4001  12m 5s  0         python3 render.py --scene '…\n",
+        "01930000-0000-7000-8000-000000000002  starting  4002  12m 5s  2         sleep 60\n",
+        "job                                   ended     -     -       0         ./job\n",
+    );
+    assert_eq!(shown(LIST, &three(), terminal(100)), expected);
+}
+
+#[test]
+fn a_list_of_all_shows_how_children_ended() {
+    let expected = concat!(
+        "NAME                                  STATE     PID   UPTIME  RESTARTS  EXIT                                 COMMAND\n",
+        "render-42                             running   4001  12m 5s  0         -                                    python3 render.py --scene 'a long one.blend' 42\n",
+        "01930000-0000-7000-8000-000000000002  starting  4002  12m 5s  2         -                                    sleep 60\n",
+        "job                                   ended     -     -       0         SIGKILL (destroyed, forced) 40s ago  ./job\n",
+    );
+    assert_eq!(shown(LIST_ALL, &three(), terminal(160)), expected);
+}
+
+#[test]
+fn no_line_of_a_table_is_wider_than_the_terminal_and_each_child_has_one() {
+    for width in [90, 100, 120] {
+        let text = shown(LIST, &three(), terminal(width));
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{width}:\n{text}");
+    }
+}
+
+#[test]
+fn a_very_narrow_terminal_still_shows_every_child() {
+    let text = shown(LIST, &three(), terminal(1));
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert!(text.contains("render-42"), "{text}");
+}
+
+#[test]
+fn a_pipe_gets_fields_between_tabs() {
+    let expected = concat!(
+        "01930000-0000-7000-8000-000000000001\trender-42\trunning\t4001\t2026-11-23T17:17:55.000000Z\t0\t-\tpython3 render.py --scene 'a long one.blend' 42\n",
+        "01930000-0000-7000-8000-000000000002\t-\tstarting\t4002\t2026-11-23T17:17:55.000000Z\t2\t-\tsleep 60\n",
+        "01930000-0000-7000-8000-000000000003\tjob\tended\t-\t2026-11-23T17:17:55.000000Z\t0\tSIGKILL\t./job\n",
+    );
+    assert_eq!(shown(LIST, &three(), Style::Plain), expected);
+    assert_eq!(shown(LIST_ALL, &three(), Style::Plain), expected);
+}
+
+#[test]
+fn json_is_the_wire_object_in_one_line() {
+    let response = three();
+    let text = shown(LIST, &response, Style::Json);
+    assert_eq!(text, serde_json::to_string(&ResultObject(&response)).unwrap() + "\n");
+    assert!(text.starts_with("{\"children\":[{\"id\":\"01930000-"), "{text}");
+}
+
+#[test]
+fn a_childs_command_line_does_not_reach_the_terminal_raw() {
+    let mut evil = running(1, None, &["sh", "-c", "\x1b]0;owned\x07\r\n\tx\u{202e}"]);
+    evil.labels.insert("a\x1b[2J".to_owned(), "b\nc".to_owned());
+    let children = Response::Children(vec![Arc::new(evil.clone())]);
+    let child = Response::Child(Arc::new(evil));
+    for style in [terminal(200), Style::Plain] {
+        for text in [shown(LIST, &children, style), shown(View::Child, &child, style)] {
+            let harmless = |c: char| !c.is_control() && c != '\u{202e}' || matches!(c, '\n' | '\t');
+            assert!(text.chars().all(harmless), "{text:?}");
+            assert!(text.contains("$'\\x1b]0;owned\\x07\\r\\n\\tx\\u202e'"), "{text:?}");
+        }
+    }
+    assert_eq!(shown(LIST, &children, Style::Plain).lines().count(), 1);
+}
+
+#[test]
+fn colours_are_there_only_when_wanted() {
+    let coloured = shown(LIST, &three(), Style::Terminal { width: 100, colours: true });
+    assert!(!shown(LIST, &three(), terminal(100)).contains('\x1b'));
+    // The terminal library leaves them out by itself where NO_COLOR is set.
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    assert_eq!(coloured.contains('\x1b'), !refused, "{coloured:?}");
+}
+
+#[test]
+fn an_empty_list_says_so_to_people_only() {
+    let none = Response::Children(Vec::new());
+    let human = report(LIST, &none, terminal(80), now()).unwrap();
+    assert_eq!((human.result.as_str(), human.note.as_deref()), ("", Some("none")));
+    assert_eq!(human.status, CommandStatus::Done);
+    assert_eq!(shown(LIST, &none, Style::Plain), "");
+    assert_eq!(shown(LIST, &none, Style::Json), "{\"children\":[]}\n");
+}
+
+fn created(outcome: Outcome, child: Child) -> Response {
+    Response::Created(Created { outcome, child: Arc::new(child) })
+}
+
+#[test]
+fn create_says_what_it_did_and_pipes_get_the_id_alone() {
+    let named = || running(1, Some("render-42"), &["true"]);
+    let id = "01930000-0000-7000-8000-000000000001";
+    let cases = [
+        (created(Outcome::Created, named()), format!("created render-42 ({id}): running, pid 4001\n")),
+        (
+            created(Outcome::Created, running(1, None, &["true"])),
+            format!("created {id}: running, pid 4001\n"),
+        ),
+        (created(Outcome::Replaced, named()), format!("replaced render-42 ({id}): running, pid 4001\n")),
+        (
+            created(Outcome::Existing { same_spec: true }, named()),
+            format!("found render-42 ({id}): running, pid 4001\n"),
+        ),
+        (
+            created(Outcome::Existing { same_spec: false }, named()),
+            format!("found render-42 ({id}): running, pid 4001; it was created from another specification\n"),
+        ),
+    ];
+    for (response, expected) in cases {
+        assert_eq!(shown(View::Created, &response, terminal(80)), expected);
+        assert_eq!(shown(View::Created, &response, Style::Plain), format!("{id}\n"));
+    }
+}
+
+#[test]
+fn wait_says_how_the_child_ended() {
+    let job = || running(1, Some("job"), &["./job"]);
+    let cases = [
+        (ended(job(), ExitStatus::Code(3), ExitReason::Exited, false), "job: ended, exit code 3 (exited)\n"),
+        (
+            ended(job(), ExitStatus::Signal(Signal::KILL), ExitReason::Shutdown, true),
+            "job: ended, SIGKILL (shutdown, by force)\n",
+        ),
+        (
+            ended(job(), ExitStatus::Unknown, ExitReason::BrokerLost, false),
+            "job: ended, unknown (broker_lost)\n",
+        ),
+    ];
+    for (child, expected) in cases {
+        let response = Response::Child(Arc::new(child));
+        assert_eq!(shown(View::Waited(Until::Ended), &response, terminal(80)), expected);
+    }
+}
+
+#[test]
+fn waiting_until_a_child_is_ready_fails_when_it_has_ended() {
+    let alive = Response::Child(Arc::new(running(1, Some("job"), &["./job"])));
+    let view = View::Waited(Until::Ready);
+    assert_eq!(shown(view, &alive, terminal(80)), "job: running, pid 4001\n");
+    let job = ended(running(1, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Exited, false);
+    let gone = Response::Child(Arc::new(job));
+    for (style, note) in [
+        (terminal(80), Some("job has ended, so it is not ready")),
+        (Style::Plain, Some("job has ended, so it is not ready")),
+        (Style::Json, None),
+    ] {
+        let report = report(view, &gone, style, now()).unwrap();
+        assert_eq!((report.status, report.note.as_deref()), (CommandStatus::Failed, note), "{style:?}");
+        assert!(!report.result.is_empty(), "{style:?}");
+    }
+}
+
+fn sheet_child() -> Response {
+    let mut child = ended(
+        running(1, Some("render-42"), &["python3", "render.py"]),
+        ExitStatus::Code(3),
+        ExitReason::Destroyed,
+        false,
+    );
+    child.labels.insert("pool".to_owned(), "render".to_owned());
+    child.lifetime = Lifetime::Ttl(Span::from_secs(3600));
+    child.cleanup = Some(Cleaned { ok: true, exit: Some(ExitStatus::Code(0)), attempts: 1 });
+    Response::Child(Arc::new(child))
+}
+
+#[test]
+fn get_shows_a_fact_a_line() {
+    let expected = concat!(
+        "id                01930000-0000-7000-8000-000000000001\n",
+        "name              render-42\n",
+        "state             ended\n",
+        "command           python3 render.py\n",
+        "labels            pool=render\n",
+        "owner.uid         33\n",
+        "owner.gid         34\n",
+        "created_at        2026-11-23T14:43:20.000000Z (2h 46m ago)\n",
+        "started_at        2026-11-23T17:17:55.000000Z (12m 5s ago)\n",
+        "restarts          0\n",
+        "lifetime          ttl:1h\n",
+        "stop_order        0\n",
+        "containment       subreaper\n",
+        "exit              3\n",
+        "exit.reason       destroyed\n",
+        "exit.forced       false\n",
+        "exit.steps        SIGTERM at 2026-11-23T17:29:10.000000Z\n",
+        "exit.at           2026-11-23T17:29:20.000000Z (40s ago)\n",
+        "cleanup.ok        true\n",
+        "cleanup.exit      0\n",
+        "cleanup.attempts  1\n",
+    );
+    assert_eq!(shown(View::Child, &sheet_child(), terminal(80)), expected);
+}
+
+#[test]
+fn get_in_a_pipe_has_every_key_with_absent_ones_marked() {
+    let alive = Response::Child(Arc::new(running(1, None, &["sleep", "60"])));
+    let expected = concat!(
+        "id\t01930000-0000-7000-8000-000000000001\n",
+        "name\t-\n",
+        "state\trunning\n",
+        "pid\t4001\n",
+        "command\tsleep 60\n",
+        "labels\t-\n",
+        "owner.uid\t33\n",
+        "owner.gid\t34\n",
+        "created_at\t2026-11-23T14:43:20.000000Z\n",
+        "started_at\t2026-11-23T17:17:55.000000Z\n",
+        "restarts\t0\n",
+        "lifetime\tbroker\n",
+        "stop_order\t0\n",
+        "containment\tsubreaper\n",
+        "exit\t-\n",
+        "exit.reason\t-\n",
+        "exit.forced\t-\n",
+        "exit.steps\t-\n",
+        "exit.at\t-\n",
+        "cleanup.ok\t-\n",
+        "cleanup.exit\t-\n",
+        "cleanup.attempts\t-\n",
+    );
+    assert_eq!(shown(View::Child, &alive, Style::Plain), expected);
+    let keys = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&shown(View::Child, &sheet_child(), Style::Plain)), keys(expected));
+}
+
+fn status() -> Response {
+    Response::Status(Box::new(Status {
+        version: "0.1.0".to_owned(),
+        protocol: ProtocolRange { lowest: 1, highest: 1 },
+        pid: 7,
+        instance: Uuid::from_u128(5),
+        started_at: at(0),
+        shutting_down: false,
+        children: ChildCounts { running: 2, ended: 1, ..ChildCounts::default() },
+        connections: 3,
+        facilities: Facilities { spawn: "clone3".to_owned(), pidfd: true, ..Facilities::default() },
+        limits: Limits { shutdown_timeout: Span::from_secs(30), ..Limits::default() },
+    }))
+}
+
+/// Every member of an object that is not an object itself, by its path.
+fn members(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (key, value) in object {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                members(value, &path, found);
+            }
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn status_shows_every_member_of_the_wire_object() {
+    let text = shown(View::Status, &status(), Style::Plain);
+    let mut shown_keys: Vec<_> =
+        text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect();
+    let object: serde_json::Value =
+        serde_json::from_str(&shown(View::Status, &status(), Style::Json)).unwrap();
+    let mut expected = Vec::new();
+    members(&object, "", &mut expected);
+    shown_keys.sort();
+    expected.sort();
+    assert_eq!(shown_keys, expected);
+    let human = shown(View::Status, &status(), terminal(80));
+    for line in ["children.running                 2\n", "limits.shutdown_timeout          30s\n"] {
+        assert!(human.contains(line), "{line} is not in\n{human}");
+    }
+    assert!(human.contains("(2h 46m ago)"), "{human}");
+}
+
+#[test]
+fn a_shutdown_is_a_table_and_a_summary() {
+    let job = ended(running(1, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Shutdown, false);
+    let report =
+        ShutdownReport { children: vec![Arc::new(job)], forced: 0, took: Span::from_nanos(1_200_345_678) };
+    let text = shown(View::Shutdown, &Response::ShutDown(report), terminal(120));
+    let expected = concat!(
+        "NAME  STATE  PID  UPTIME  RESTARTS  EXIT                  COMMAND\n",
+        "job   ended  -    -       0         0 (shutdown) 40s ago  ./job\n",
+        "the broker stopped 1 child in 1s 200ms, 0 by force\n",
+    );
+    assert_eq!(text, expected);
+    let none = ShutdownReport { children: Vec::new(), forced: 0, took: Span::ZERO };
+    let none = Response::ShutDown(none);
+    let expected = "the broker stopped 0 children in 0s, 0 by force\n";
+    assert_eq!(shown(View::Shutdown, &none, terminal(120)), expected);
+    assert_eq!(shown(View::Shutdown, &none, Style::Plain), "");
+}
+
+#[test]
+fn an_answer_to_another_request_is_refused() {
+    for style in [terminal(80), Style::Plain] {
+        let failure = report(View::Status, &three(), style, now()).unwrap_err();
+        assert!(matches!(failure, Failure::Answer), "{failure:?}");
+    }
+}

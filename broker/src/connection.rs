@@ -1,0 +1,375 @@
+//! One client's connection: bytes in, facts for the driver out, and its answers back.
+//!
+//! A connection waits for nobody but its own client, and nobody waits for it: what its client does not
+//! read stays here, within bounds, and requests are not read while answers are not.
+
+mod codec;
+mod outgoing;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use interprocess::local_socket::tokio::Stream;
+use procbroker_core::{Accounts, Call, ConnectionId, Fresh, Input};
+use procbroker_protocol::{ChildId, Error, ErrorKind, Request};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub use outgoing::{Outbox, Outgoing};
+
+use crate::driver::Fact;
+use crate::limits::{ANSWERS_BEFORE_READING, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING};
+use crate::os::accounts;
+use codec::{Codec, Incoming, RequestId};
+
+/// What a connection needs from its surroundings.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Its own number.
+    pub id: ConnectionId,
+    /// Where its facts go.
+    pub facts: mpsc::Sender<Fact>,
+    /// Where its answers come from.
+    pub outbox: mpsc::Receiver<Outgoing>,
+    /// How long a message may stay unfinished.
+    pub partial_message_timeout: Duration,
+}
+
+/// A connection at work.
+struct Connection<'a> {
+    socket: &'a UnixStream,
+    surroundings: Surroundings,
+    codec: Codec,
+    /// The ids that the client gave to its unanswered requests, by our own number of them.
+    unanswered: BTreeMap<u64, RequestId>,
+    next_number: u64,
+    /// Encoded, and not yet written.
+    unwritten: Vec<u8>,
+    /// When the unfinished message has to be complete.
+    partial_until: Option<Instant>,
+    reading: Reading,
+}
+
+/// Whether more requests can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// Yes.
+    Open,
+    /// The client has closed its side, or may not say more; it still gets its answers.
+    Over,
+}
+
+/// Why a connection is closed.
+#[derive(Debug, PartialEq, Eq)]
+enum Closing {
+    /// All is said.
+    Done,
+    /// The client is gone.
+    Gone,
+}
+
+/// Serves one connection to its end, and tells the driver of it.
+pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
+    let Stream::UdSocket(stream) = stream;
+    let (id, facts) = (surroundings.id, surroundings.facts.clone());
+    let verdict = surroundings.outbox.recv().await;
+    match verdict {
+        Some(Outgoing::Admitted) => {
+            let mut connection = Connection::new(stream.inner(), surroundings);
+            let closing = connection.run().await;
+            tracing::debug!(connection = id.0, ?closing, "connection closed");
+            // The driver outlives its connections, except at its own exit, when nobody needs to know.
+            let _ = facts.send(Fact::Input(Input::Disconnected { connection: id })).await;
+        }
+        Some(Outgoing::Refused(error)) => {
+            tracing::debug!(connection = id.0, %error, "connection refused");
+            Connection::new(stream.inner(), surroundings).refuse(error).await;
+        }
+        Some(Outgoing::Answer { .. }) | None => {}
+    }
+}
+
+impl<'a> Connection<'a> {
+    fn new(socket: &'a UnixStream, surroundings: Surroundings) -> Self {
+        Self {
+            socket,
+            surroundings,
+            codec: Codec::default(),
+            unanswered: BTreeMap::new(),
+            next_number: 1,
+            unwritten: Vec::new(),
+            partial_until: None,
+            reading: Reading::Open,
+        }
+    }
+
+    async fn run(&mut self) -> Closing {
+        loop {
+            while let Some(incoming) = self.next_incoming() {
+                if self.take(incoming).await == Some(Closing::Gone) {
+                    return Closing::Gone;
+                }
+            }
+            self.collect_answers().await;
+            match self.write() {
+                Ok(()) => {}
+                Err(_) => return Closing::Gone,
+            }
+            if self.reading == Reading::Over && self.unanswered.is_empty() && self.unwritten.is_empty() {
+                return Closing::Done;
+            }
+            if let Some(closing) = self.wait().await {
+                return closing;
+            }
+        }
+    }
+
+    /// The next message that the client has sent entirely, unless it has to read first.
+    fn next_incoming(&mut self) -> Option<Incoming> {
+        if !self.may_read() {
+            return None;
+        }
+        let incoming = self.codec.next();
+        if incoming.is_some() {
+            self.partial_until = None;
+        }
+        incoming
+    }
+
+    fn may_read(&self) -> bool {
+        self.unwritten.len() < WRITE_BYTES_BEFORE_READING
+            && self.surroundings.outbox.len() < ANSWERS_BEFORE_READING
+    }
+
+    /// Waits until there is something to do, and reads what there is to read.
+    async fn wait(&mut self) -> Option<Closing> {
+        let mut interest = None;
+        if self.reading == Reading::Open && self.may_read() {
+            interest = Some(Interest::READABLE);
+        }
+        if !self.unwritten.is_empty() {
+            interest = Some(interest.map_or(Interest::WRITABLE, |interest| interest | Interest::WRITABLE));
+        }
+        if self.codec.is_partial() && self.partial_until.is_none() {
+            self.partial_until = Some(Instant::now() + self.surroundings.partial_message_timeout);
+        }
+        let partial_until = self.partial_until;
+        let writing = self.unwritten.len() < WRITE_BYTES_BEFORE_READING;
+        let socket = self.socket;
+        tokio::select! {
+            outgoing = self.surroundings.outbox.recv(), if writing => {
+                let Some(outgoing) = outgoing else { return self.let_go().await };
+                self.encode(outgoing).await;
+            }
+            ready = ready(socket, interest) => match ready {
+                Ok(Readiness::Ready) if interest.is_some_and(Interest::is_readable) => return self.read(),
+                Ok(Readiness::Ready) => {}
+                Ok(Readiness::Gone) | Err(_) => return Some(Closing::Gone),
+            },
+            () = sleep_until(partial_until), if partial_until.is_some() => {
+                self.reading = Reading::Over;
+                self.codec.abandon(&mut self.unwritten);
+                self.partial_until = None;
+            }
+        }
+        None
+    }
+
+    /// The driver has let go of this client: it is shutting down, or the client has read nothing.
+    async fn let_go(&mut self) -> Option<Closing> {
+        self.reading = Reading::Over;
+        self.unanswered.clear();
+        self.flush().await
+    }
+
+    /// Takes what the client has sent.
+    fn read(&mut self) -> Option<Closing> {
+        match self.codec.read_from(self.socket) {
+            Ok(0) => {
+                self.reading = Reading::Over;
+                self.codec.finish();
+                None
+            }
+            Ok(_) => None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(_) => Some(Closing::Gone),
+        }
+    }
+
+    /// Hands a request to the driver, or answers what is none.
+    async fn take(&mut self, incoming: Incoming) -> Option<Closing> {
+        match incoming {
+            Incoming::Request { id, request } => {
+                let number = self.next_number;
+                self.next_number += 1;
+                self.unanswered.insert(number, id);
+                let call = Call { connection: self.surroundings.id, number };
+                let fresh = fresh(&request).await;
+                let input = Input::Called { call, request, fresh };
+                self.surroundings.facts.send(Fact::Input(input)).await.err().map(|_| Closing::Gone)
+            }
+            Incoming::Refused { id, error } => {
+                codec::encode(&id, &Err(error), &mut self.unwritten);
+                None
+            }
+            Incoming::Bytes(bytes) => {
+                self.unwritten.extend_from_slice(&bytes);
+                None
+            }
+            Incoming::Fatal(bytes) => {
+                self.unwritten.extend_from_slice(&bytes);
+                self.reading = Reading::Over;
+                None
+            }
+        }
+    }
+
+    /// Encodes the answers that are there, as long as the client keeps up.
+    async fn collect_answers(&mut self) {
+        while self.unwritten.len() < WRITE_BYTES_BEFORE_READING {
+            let Ok(outgoing) = self.surroundings.outbox.try_recv() else { return };
+            self.encode(outgoing).await;
+        }
+    }
+
+    async fn encode(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Admitted | Outgoing::Refused(_) => {}
+            Outgoing::Answer { number, result } => {
+                let Some(id) = self.unanswered.remove(&number) else { return };
+                if outgoing::is_large(&result) {
+                    let bytes = codec::encode_elsewhere(id, result).await;
+                    self.unwritten.extend_from_slice(&bytes);
+                } else {
+                    codec::encode(&id, &result, &mut self.unwritten);
+                }
+            }
+        }
+    }
+
+    /// Writes as much as the client takes now.
+    fn write(&mut self) -> io::Result<()> {
+        let mut written = 0;
+        while let Some(rest) = self.unwritten.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.socket.try_write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.unwritten.drain(..written);
+        if self.unwritten.is_empty() && self.unwritten.capacity() > WRITE_BYTES_BEFORE_READING {
+            self.unwritten = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is left, for as long as the client reads.
+    async fn flush(&mut self) -> Option<Closing> {
+        while !self.unwritten.is_empty() {
+            if self.write().is_err() {
+                return Some(Closing::Gone);
+            }
+            if !self.unwritten.is_empty() && self.socket.writable().await.is_err() {
+                return Some(Closing::Gone);
+            }
+        }
+        Some(Closing::Done)
+    }
+
+    /// Answers the first request with a refusal, in the client's encoding, and closes.
+    async fn refuse(&mut self, error: Error) {
+        // A client that sends nothing is told all the same.
+        let id = tokio::time::timeout(REFUSAL_PATIENCE, self.first_id()).await.ok().flatten();
+        self.unwritten.clear();
+        codec::refusal(id, error, &mut self.unwritten);
+        // One that does not even take its refusal gets none.
+        let _ = tokio::time::timeout(REFUSAL_PATIENCE, self.flush()).await;
+    }
+
+    /// The id of the first request that comes, if it has one that can be answered in JSON.
+    async fn first_id(&mut self) -> Option<RequestId> {
+        let mut seen = 0;
+        while seen < REFUSAL_BYTES {
+            match self.codec.next() {
+                Some(Incoming::Request { id, .. } | Incoming::Refused { id, .. }) => return Some(id),
+                // A binary client is refused in the place of the answer to its offer: it is prepared for a
+                // line of JSON there.
+                Some(Incoming::Bytes(_) | Incoming::Fatal(_)) => return None,
+                None => {}
+            }
+            self.socket.readable().await.ok()?;
+            match self.codec.read_from(self.socket) {
+                Ok(0) => return None,
+                Ok(length) => seen += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// What waiting for a socket has shown.
+enum Readiness {
+    /// It can be read or written, as was asked.
+    Ready,
+    /// The client has closed it wholly, so that nobody reads any answer.
+    Gone,
+}
+
+/// Waits for a socket to be ready, or, when there is nothing to read or write, for its client to vanish.
+async fn ready(socket: &UnixStream, interest: Option<Interest>) -> io::Result<Readiness> {
+    if let Some(interest) = interest {
+        socket.ready(interest).await?;
+        return Ok(Readiness::Ready);
+    }
+    // A client that has closed its sending side reads on; only a hangup (EPOLLHUP) says that it does not.
+    // It comes as an event of readiness to write, which is there anyway and has to be forgotten each time. A
+    // descriptor of its own keeps that apart from what the socket itself is known to be ready for.
+    let Ok(copy) = socket.as_fd().try_clone_to_owned() else { return std::future::pending().await };
+    let watched = UnixStream::from_std(copy.into())?;
+    while !watched.ready(Interest::WRITABLE).await?.is_write_closed() {
+        let _ = watched.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+    Ok(Readiness::Gone)
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the decision about a request needs from outside: a new id, and accounts that are looked up.
+async fn fresh(request: &Request) -> Fresh {
+    let Request::Create(params) = request else {
+        return Fresh { child: ChildId::from_uuid(Uuid::nil()), accounts: Ok(Accounts::default()) };
+    };
+    let child = ChildId::from_uuid(Uuid::now_v7());
+    if params.user.is_none() && params.groups.is_none() {
+        return Fresh { child, accounts: Ok(Accounts::default()) };
+    }
+    // A look-up may ask a server (nsswitch.conf(5)), which nobody else has to wait for.
+    let wanted = params.clone();
+    let accounts = match tokio::task::spawn_blocking(move || accounts::look_up(&wanted)).await {
+        Ok(accounts) => accounts,
+        Err(_) => accounts::look_up(params),
+    };
+    Fresh { child, accounts }
+}
+
+/// The error for a message that did not end in time.
+fn too_slow() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "a message was begun and not finished in time; send messages whole, each ended by its line's end",
+    )
+}

@@ -1,0 +1,54 @@
+//! Every bound of the edge, by name. Those of the core are flags, and stand in `procbroker_core::Bounds`.
+
+use std::time::Duration;
+
+/// Facts that wait for the driver. Clients beyond it wait in the order of their arrival, so that each
+/// gets its turn whatever the others send.
+pub const FACTS_WAITING: usize = 64;
+
+/// Reports of spawned processes and finished walks that wait for the driver.
+pub const REPORTS_WAITING: usize = 1_024;
+
+/// Facts that the driver takes in before it lets the connections send what came of them.
+pub const FACTS_A_TURN: usize = 32;
+
+/// Answers that wait for a client to read, beside one for each of its unanswered requests.
+pub const ANSWERS_WAITING: usize = 64;
+
+/// Above so many waiting answers a client's requests are not read until it reads.
+pub const ANSWERS_BEFORE_READING: usize = 16;
+
+/// Above so many bytes that wait to be written a client's requests are not read until it reads.
+pub const WRITE_BYTES_BEFORE_READING: usize = 64 << 10;
+
+/// Bytes that are read from a client at a time.
+pub const READ_CHUNK_BYTES: usize = 64 << 10;
+
+/// An answer with more children than this is encoded off the driver's thread: it takes milliseconds, and
+/// everybody else would wait for them.
+pub const CHILDREN_ENCODED_INLINE: usize = 256;
+
+/// How long a client that is refused may take to send the request that the refusal answers.
+pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much of that request is read, in bytes.
+pub const REFUSAL_BYTES: usize = 64 << 10;
+
+/// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
+pub const REFUSED_AT_A_TIME: usize = 64;
+
+/// How long the listener rests when the system has no descriptor left for one more connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the last answers may take to be written when the broker exits.
+pub const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Threads that start processes, at most: one for each spawn that the core has in flight.
+pub const SPAWNERS_MAX: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
+
+/// How long a child may take from its birth to executing its program before it is killed.
+pub const SPAWN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long processes that belong to no child are killed and waited for at a shutdown; the core exits at its
+/// own deadline whether that is over or not.
+pub const SWEEP_PATIENCE: Duration = Duration::from_secs(10);

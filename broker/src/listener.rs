@@ -1,0 +1,102 @@
+//! Takes clients in: one task for each listening socket, one for each client.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::tokio::Listener as _;
+use procbroker_core::ConnectionId;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::connection::{self, Surroundings};
+use crate::driver::Fact;
+use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME};
+use crate::os::peer;
+
+/// What tells when a reception and all of its clients are gone.
+#[derive(Debug)]
+pub struct Emptiness(mpsc::Receiver<()>);
+
+impl Emptiness {
+    /// Waits for it.
+    pub async fn come(mut self) {
+        // Nothing is ever sent: the channel closes with the last sender.
+        while self.0.recv().await.is_some() {}
+    }
+}
+
+/// What all listeners of a broker share.
+#[derive(Clone, Debug)]
+pub struct Reception {
+    facts: mpsc::Sender<Fact>,
+    next_id: Arc<AtomicU64>,
+    /// Clients at a time: those that the core admits, and a few that it refuses. Further ones wait in the
+    /// kernel's queue.
+    places: Arc<Semaphore>,
+    max_pipelined: usize,
+    partial_message_timeout: Duration,
+    /// Held by every client's task, so that the last one's end can be waited for.
+    _presence: mpsc::Sender<()>,
+}
+
+impl Reception {
+    /// A reception for a broker with these bounds, and what ends when the last client of it is gone.
+    #[must_use]
+    pub fn new(facts: mpsc::Sender<Fact>, bounds: &procbroker_core::Bounds) -> (Self, Emptiness) {
+        let (presence, emptiness) = mpsc::channel(1);
+        let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
+        let places = number(bounds.max_connections).saturating_add(REFUSED_AT_A_TIME);
+        let reception = Self {
+            facts,
+            next_id: Arc::new(AtomicU64::new(1)),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            max_pipelined: number(bounds.max_pipelined),
+            partial_message_timeout: bounds.partial_message_timeout.as_duration(),
+            _presence: presence,
+        };
+        (reception, Emptiness(emptiness))
+    }
+
+    /// Takes clients from one socket, until the task is dropped.
+    pub async fn receive(self, listener: Listener) {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok(stream) => {
+                    let reception = self.clone();
+                    tokio::spawn(async move {
+                        reception.welcome(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors or memory: those who are connected go on, and may free some.
+                    tracing::warn!(%error, "cannot take a client in; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn welcome(&self, stream: Stream) {
+        let Stream::UdSocket(socket) = &stream;
+        let peer = match peer::peer(socket.as_fd()) {
+            Ok(peer) => peer,
+            Err(error) => return tracing::warn!(%error, "cannot tell who a client is; closing"),
+        };
+        let id = ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let (sender, outbox) = mpsc::channel(self.max_pipelined.saturating_add(ANSWERS_WAITING));
+        let connect = Fact::Connected { connection: id, peer, outbox: sender };
+        if self.facts.send(connect).await.is_ok() {
+            let surroundings = Surroundings {
+                id,
+                facts: self.facts.clone(),
+                outbox,
+                partial_message_timeout: self.partial_message_timeout,
+            };
+            connection::serve(stream, surroundings).await;
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The `procbroker` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    procbroker::cli::main(procbroker::serve::serve)
+}

@@ -1,0 +1,405 @@
+//! A cgroup (version 2) for each child, where one can be had: nothing that descends from the child leaves it, short
+//! of being allowed to write to another one.
+//!
+//! All of them are in one folder `procbroker.PID` below the broker's own group. No controller is enabled there, so
+//! that the broker may stay where it is. A group costs up to 100 µs to make and remove; a few are made ahead, and
+//! one that became empty by itself is used again. One that was killed never is: the kernel goes on killing
+//! whatever is born into it.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use procbroker_core::Pid;
+use thiserror::Error;
+
+/// Groups that are kept ready.
+const SPARES: usize = 32;
+
+/// What the folder of a broker is called, before its pid.
+const FOLDER_PREFIX: &str = "procbroker.";
+
+/// How deep groups that a child made below its own are looked at; the kernel's default bound is the same depth
+/// for practical purposes (`cgroup.max.depth`).
+const DEPTH_MAX: usize = 32;
+
+/// One group, by its number in the broker's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(u64);
+
+/// Whether a group may be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wear {
+    /// Nothing was killed through it.
+    Clean,
+    /// `cgroup.kill` was written to.
+    Killed,
+}
+
+/// The broker's folder of groups.
+#[derive(Debug)]
+pub struct Cgroups {
+    path: PathBuf,
+    /// Locked, so that no other broker takes it for one that was left behind.
+    folder: Flock<File>,
+    /// What the path of a child's group begins with in `/proc/PID/cgroup`.
+    shown_prefix: String,
+    has_kill: bool,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    next: u64,
+    spares: Vec<(Group, OwnedFd)>,
+    returned: HashMap<Group, Wear>,
+}
+
+/// Why children get no groups of their own.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// A file of `/proc` cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Proc {
+        /// Which file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no cgroup version 2 here.
+    #[error("no cgroup2 file system is mounted that shows the broker's own group")]
+    NotMounted,
+    /// The broker may not make groups below its own.
+    #[error(
+        "cannot {attempt} {path}: {errno}; a broker has cgroups for its children when it runs as root with a \
+         writable cgroup2 mount, or in a service with Delegate=yes"
+    )]
+    Refused {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        errno: Errno,
+    },
+}
+
+impl Cgroups {
+    /// Makes the folder and a first group, and removes what brokers that are gone left empty.
+    ///
+    /// # Errors
+    /// Why there are no groups to be had.
+    pub fn begin() -> Result<Self, CgroupError> {
+        let own = read("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotMounted)?;
+        let base = locate(own, &read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
+        let name = format!("{FOLDER_PREFIX}{}", std::process::id());
+        let shown_prefix = format!("{}/{name}/", own.trim_end_matches('/'));
+        let path = base.join(name);
+        remove_stale(&base);
+        Self::at(path, shown_prefix)
+    }
+
+    fn at(path: PathBuf, shown_prefix: String) -> Result<Self, CgroupError> {
+        let refused =
+            |attempt, path: &Path, errno| CgroupError::Refused { attempt, path: path.to_owned(), errno };
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(refused("create", &path, errno(&error)));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let folder = File::open(&path).map_err(|error| refused("open", &path, errno(&error)))?;
+        let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| refused("lock", &path, errno))?;
+        let mut cgroups =
+            Self { path, folder, shown_prefix, has_kill: false, pool: Mutex::new(Pool::default()) };
+        cgroups.clear_own_folder();
+        cgroups.first_group().map_err(|errno| {
+            let error = refused("use groups in", &cgroups.path, errno);
+            let _ignored = fs::remove_dir(&cgroups.path);
+            error
+        })?;
+        Ok(cgroups)
+    }
+
+    /// A broker with the same pid may have left something.
+    fn clear_own_folder(&self) {
+        for name in subgroups(self.folder.as_fd()) {
+            remove_tree(self.folder.as_fd(), &name, DEPTH_MAX);
+        }
+        let taken = subgroups(self.folder.as_fd()).into_iter().filter_map(|name| name.parse().ok());
+        self.pool().next = taken.max().map_or(0, |number: u64| number.saturating_add(1));
+    }
+
+    /// Tries what will be needed of every group.
+    fn first_group(&mut self) -> Result<(), Errno> {
+        let (group, directory) = self.make()?;
+        drop(open_in(directory.as_fd(), "cgroup.procs", OFlag::O_RDWR)?);
+        self.has_kill = open_in(directory.as_fd(), "cgroup.kill", OFlag::O_WRONLY).is_ok();
+        self.pool().spares.push((group, directory));
+        Ok(())
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder's descriptor: a group itself, in which a spawn can be tried.
+    #[must_use]
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// Whether a whole group can be killed at once (`cgroup.kill`, Linux 5.14).
+    #[must_use]
+    pub fn has_kill(&self) -> bool {
+        self.has_kill
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A group that nothing was ever killed in, and its directory.
+    ///
+    /// # Errors
+    /// When there is no spare one, and none can be made.
+    pub fn take(&self) -> Result<(Group, OwnedFd), Errno> {
+        let spare = self.pool().spares.pop();
+        spare.map_or_else(|| self.make(), Ok)
+    }
+
+    /// Takes a group back that is not needed any more; what becomes of it is decided by [`tidy`](Self::tidy).
+    pub fn give_back(&self, group: Group, wear: Wear) {
+        self.pool().returned.insert(group, wear);
+    }
+
+    /// Whether spare groups run low while there is something to do about it.
+    #[must_use]
+    pub fn wants_tidying(&self) -> bool {
+        let pool = self.pool();
+        pool.spares.len() < SPARES / 2 || pool.returned.len() >= SPARES
+    }
+
+    /// Uses again or removes what was given back, and makes spare groups: up to some milliseconds of work, for
+    /// when nobody waits.
+    pub fn tidy(&self) {
+        let returned = std::mem::take(&mut self.pool().returned);
+        for (group, wear) in returned {
+            if !self.reuse(group, wear) && !remove_tree(self.folder.as_fd(), &group.name(), DEPTH_MAX) {
+                // Something still lives there.
+                self.pool().returned.insert(group, Wear::Killed);
+            }
+        }
+        while self.pool().spares.len() < SPARES {
+            let Ok(made) = self.make() else { return };
+            self.pool().spares.push(made);
+        }
+    }
+
+    /// Whether the group went to the spare ones.
+    fn reuse(&self, group: Group, wear: Wear) -> bool {
+        if wear == Wear::Killed || self.pool().spares.len() >= SPARES || self.is_populated(group) {
+            return false;
+        }
+        let Ok(directory) = self.directory(group) else { return false };
+        // A directory with one below it has a third link.
+        let is_leaf = fstat(&directory).is_ok_and(|status| status.st_nlink == 2);
+        if is_leaf {
+            self.pool().spares.push((group, directory));
+        }
+        is_leaf
+    }
+
+    fn make(&self) -> Result<(Group, OwnedFd), Errno> {
+        let group = {
+            let mut pool = self.pool();
+            let group = Group(pool.next);
+            pool.next += 1;
+            group
+        };
+        mkdirat(self.folder(), group.name().as_str(), Mode::from_bits_truncate(0o755))?;
+        Ok((group, self.directory(group)?))
+    }
+
+    fn directory(&self, group: Group) -> Result<OwnedFd, Errno> {
+        open_group(self.folder.as_fd(), &group.name())
+    }
+
+    /// Whether anything lives in the group or below it; zombies do not count.
+    #[must_use]
+    pub fn is_populated(&self, group: Group) -> bool {
+        let Ok(file) = open_in(self.folder.as_fd(), &format!("{}/cgroup.events", group.0), OFlag::O_RDONLY)
+        else {
+            return false;
+        };
+        let mut text = [0; 128];
+        let count = File::from(file).read(&mut text).unwrap_or(0);
+        let text = text.get(..count).unwrap_or_default();
+        text.split(|&byte| byte == b'\n').any(|line| line == b"populated 1")
+    }
+
+    /// Whether a process that has not ended is in the group or below it. A group stays populated until its last
+    /// process has left the processor for good, which can be after it was reaped.
+    #[must_use]
+    pub fn has_members(&self, group: Group) -> bool {
+        self.is_populated(group) && !self.members(group).is_empty()
+    }
+
+    /// Kills everything in the group and below it.
+    ///
+    /// # Errors
+    /// ENOENT before Linux 5.14: then each of [`members`](Self::members) is to be killed instead.
+    pub fn kill(&self, group: Group) -> Result<(), Errno> {
+        let file = open_in(self.folder.as_fd(), &format!("{}/cgroup.kill", group.0), OFlag::O_WRONLY)?;
+        File::from(file).write_all(b"1").map_err(|error| errno(&error))
+    }
+
+    /// Everything that lives in the group or below it.
+    #[must_use]
+    pub fn members(&self, group: Group) -> Vec<Pid> {
+        let mut members = Vec::new();
+        if let Ok(directory) = self.directory(group) {
+            add_members(directory.as_fd(), DEPTH_MAX, &mut members);
+        }
+        members
+    }
+
+    /// The group that a process is in or below, if it is one of these.
+    #[must_use]
+    pub fn group_of(&self, pid: Pid) -> Option<Group> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let below = path.strip_prefix(&self.shown_prefix)?;
+        below.split(['/', ' ']).next()?.parse().ok().map(Group)
+    }
+
+    /// Removes the folder, as far as nothing lives in it. It happens too when this is dropped.
+    pub fn remove(&self) {
+        self.pool().spares.clear();
+        for name in subgroups(self.folder.as_fd()) {
+            remove_tree(self.folder.as_fd(), &name, DEPTH_MAX);
+        }
+        let _ignored = fs::remove_dir(&self.path);
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Group {
+    fn name(self) -> String {
+        self.0.to_string()
+    }
+}
+
+fn read(path: &'static str) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::Proc { path, source })
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
+/// Where a group is mounted (`proc_pid_mountinfo(5)`): `own` is its path in the whole hierarchy, of which a mount
+/// may show a part only.
+fn locate(own: &str, mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then_some(())?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let path = Path::new(&unescape(point)).join(Path::new(own).strip_prefix(root).ok()?);
+        path.join("cgroup.procs").exists().then_some(path)
+    })
+}
+
+/// White space and backslashes are octal numbers there.
+fn unescape(field: &str) -> std::ffi::OsString {
+    let mut bytes = Vec::new();
+    let mut rest = field.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let number = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let number = number.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\');
+        bytes.push(number.unwrap_or(first));
+        rest = if number.is_some() { after.get(3..).unwrap_or_default() } else { after };
+    }
+    std::ffi::OsStr::from_bytes(&bytes).to_owned()
+}
+
+/// Removes the folders of brokers that are gone: those that nobody has locked, as far as they are empty.
+fn remove_stale(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        if !entry.file_name().as_bytes().starts_with(FOLDER_PREFIX.as_bytes()) {
+            continue;
+        }
+        let Ok(folder) = File::open(entry.path()) else { continue };
+        let Ok(folder) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) else { continue };
+        for name in subgroups(folder.as_fd()) {
+            remove_tree(folder.as_fd(), &name, DEPTH_MAX);
+        }
+        let _ignored = fs::remove_dir(entry.path());
+    }
+}
+
+fn open_in(directory: BorrowedFd<'_>, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    openat(directory, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// The names of the groups right below one.
+fn subgroups(directory: BorrowedFd<'_>) -> Vec<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return Vec::new() };
+    let groups = entries.iter().flatten().filter(|entry| entry.file_type() == Some(Type::Directory));
+    let names = groups.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+fn open_group(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    open_in(parent, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// Removes a group and those below it, and says whether it is gone.
+fn remove_tree(parent: BorrowedFd<'_>, name: &str, depth: usize) -> bool {
+    if matches!(unlinkat(parent, name, UnlinkatFlags::RemoveDir), Ok(()) | Err(Errno::ENOENT)) {
+        return true;
+    }
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    let Ok(directory) = open_group(parent, name) else { return false };
+    for below in subgroups(directory.as_fd()) {
+        remove_tree(directory.as_fd(), &below, depth);
+    }
+    unlinkat(parent, name, UnlinkatFlags::RemoveDir).is_ok()
+}
+
+fn add_members(directory: BorrowedFd<'_>, depth: usize, members: &mut Vec<Pid>) {
+    let mut text = String::new();
+    let procs = open_in(directory, "cgroup.procs", OFlag::O_RDONLY).map(File::from);
+    if procs.is_ok_and(|mut file| file.read_to_string(&mut text).is_ok()) {
+        members.extend(text.lines().filter_map(|line| Pid::new(line.parse().ok()?)));
+    }
+    let Some(depth) = depth.checked_sub(1) else { return };
+    for name in subgroups(directory) {
+        if let Ok(below) = open_group(directory, &name) {
+            add_members(below.as_fd(), depth, members);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+use crate::os::alone;
+
+/// A folder of its own for each test; none where this user can have no groups.
+fn cgroups(test: &str) -> Option<Cgroups> {
+    let own = read("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let base = locate(own, &read("/proc/self/mountinfo").unwrap())?;
+    let name = format!("procbroker-test.{}.{test}", std::process::id());
+    let shown = format!("{}/{name}/", own.trim_end_matches('/'));
+    Cgroups::at(base.join(name), shown).ok()
+}
+
+/// A process that waits in a group.
+fn member(cgroups: &Cgroups, group: Group) -> (Child, Pid) {
+    let procs = cgroups.path().join(group.name()).join("cgroup.procs");
+    let script = "echo $$ > \"$0\" && echo && exec cat";
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(procs)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    let pid = Pid::new(child.id()).unwrap();
+    (child, pid)
+}
+
+fn groups(cgroups: &Cgroups) -> Vec<u64> {
+    let mut numbers: Vec<u64> =
+        subgroups(cgroups.folder()).into_iter().map(|name| name.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn a_group_knows_its_members_and_is_theirs_alone() {
+    let Some(cgroups) = cgroups("members") else { return };
+    let (group, _directory) = cgroups.take().unwrap();
+    assert!(!cgroups.is_populated(group));
+    let (mut child, pid) = member(&cgroups, group);
+    assert!(cgroups.is_populated(group));
+    assert_eq!(cgroups.members(group), [pid]);
+    assert_eq!(cgroups.group_of(pid), Some(group));
+    assert_eq!(cgroups.group_of(Pid::new(std::process::id()).unwrap()), None);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(!cgroups.is_populated(group));
+}
+
+#[test]
+fn a_group_that_became_empty_by_itself_is_used_again() {
+    let Some(cgroups) = cgroups("reuse") else { return };
+    let (group, directory) = cgroups.take().unwrap();
+    let inode = fstat(&directory).unwrap().st_ino;
+    cgroups.give_back(group, Wear::Clean);
+    cgroups.tidy();
+    let taken: Vec<_> = (0..SPARES).map(|_| cgroups.take().unwrap()).collect();
+    let again = taken.iter().find(|(number, _)| *number == group).unwrap();
+    assert_eq!(fstat(&again.1).unwrap().st_ino, inode);
+}
+
+#[test]
+fn a_killed_group_is_never_used_again() {
+    let Some(cgroups) = cgroups("killed") else { return };
+    if !cgroups.has_kill() {
+        return;
+    }
+    let (group, _directory) = cgroups.take().unwrap();
+    let (mut child, _) = member(&cgroups, group);
+    cgroups.kill(group).unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(libc::SIGKILL));
+    cgroups.give_back(group, Wear::Killed);
+    cgroups.tidy();
+    assert!(!groups(&cgroups).contains(&group.0));
+    for _ in 0..2 * SPARES {
+        assert_ne!(cgroups.take().unwrap().0, group);
+    }
+}
+
+#[test]
+fn a_group_in_which_something_lives_is_kept_until_it_is_empty() {
+    let Some(cgroups) = cgroups("busy") else { return };
+    let (group, _directory) = cgroups.take().unwrap();
+    let (mut child, _) = member(&cgroups, group);
+    cgroups.give_back(group, Wear::Clean);
+    cgroups.tidy();
+    assert!(groups(&cgroups).contains(&group.0));
+    assert!(cgroups.pool().spares.iter().all(|(spare, _)| *spare != group));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    cgroups.tidy();
+    assert!(!groups(&cgroups).contains(&group.0));
+}
+
+#[test]
+fn groups_that_a_child_made_below_its_own_are_looked_into_and_removed() {
+    let Some(cgroups) = cgroups("below") else { return };
+    let (group, directory) = cgroups.take().unwrap();
+    mkdirat(&directory, "own", Mode::S_IRWXU).unwrap();
+    let inner = Group(group.0);
+    let procs = cgroups.path().join(inner.name()).join("own/cgroup.procs");
+    let (mut child, pid) = member(&cgroups, group);
+    fs::write(procs, pid.to_string()).unwrap();
+    assert_eq!(cgroups.members(group), [pid]);
+    assert_eq!(cgroups.group_of(pid), Some(group));
+    assert!(cgroups.is_populated(group));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cgroups.give_back(group, Wear::Clean);
+    cgroups.tidy();
+    assert!(!groups(&cgroups).contains(&group.0));
+}
+
+#[test]
+fn the_folder_of_a_broker_that_is_gone_is_removed_and_a_living_ones_is_kept() {
+    let Some(cgroups) = cgroups("stale") else { return };
+    let base = cgroups.path();
+    let [stale, living] = ["procbroker.1", "procbroker.2"].map(|name| base.join(name));
+    for folder in [&stale, &living] {
+        fs::create_dir(folder).unwrap();
+        fs::create_dir(folder.join("0")).unwrap();
+    }
+    let lock = File::open(&living).unwrap();
+    lock.lock().unwrap();
+    remove_stale(base);
+    assert!(!stale.exists() && living.join("0").exists());
+    drop(lock);
+    remove_stale(base);
+    assert!(!living.exists());
+}
+
+#[test]
+fn nothing_of_the_folder_is_left_when_it_is_dropped() {
+    let Some(cgroups) = cgroups("dropped") else { return };
+    let path = cgroups.path().to_owned();
+    cgroups.tidy();
+    assert_eq!(groups(&cgroups).len(), SPARES);
+    drop(cgroups);
+    assert!(!path.exists());
+}
+
+#[test]
+fn whoever_may_make_no_groups_is_told_what_to_do() {
+    let result = Cgroups::at("/proc/self/procbroker.0".into(), String::new());
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("/proc/self/procbroker.0") && message.contains("Delegate=yes"), "{message}");
+}
+
+#[test]
+fn a_broker_has_one_folder_named_by_its_pid() {
+    if !alone::here(module_path!(), "a_broker_has_one_folder_named_by_its_pid") {
+        return;
+    }
+    let Ok(cgroups) = Cgroups::begin() else { return };
+    assert!(cgroups.path().ends_with(format!("procbroker.{}", std::process::id())));
+    let (group, _directory) = cgroups.take().unwrap();
+    let (mut child, pid) = member(&cgroups, group);
+    assert_eq!(cgroups.group_of(pid), Some(group));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_group_is_found_below_a_mount_that_shows_a_part_of_the_hierarchy() {
+    let folder = tempfile::tempdir().unwrap();
+    let point = folder.path().join("with space");
+    fs::create_dir_all(point.join("b")).unwrap();
+    fs::write(point.join("b/cgroup.procs"), "").unwrap();
+    let escaped = point.to_str().unwrap().replace(' ', "\\040");
+    let mountinfo = format!(
+        "30 20 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+         31 20 0:2 /other /nowhere rw shared:1 - cgroup2 cgroup2 rw\n\
+         32 20 0:2 /a {escaped} rw shared:1 master:2 - cgroup2 cgroup2 rw\n"
+    );
+    assert_eq!(locate("/a/b", &mountinfo), Some(point.join("b")));
+    assert_eq!(locate("/c/b", &mountinfo), None);
+    assert_eq!(locate("/a/b", ""), None);
+}

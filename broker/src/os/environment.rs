@@ -1,0 +1,257 @@
+//! What a child is surrounded by: the order of the core, turned into what the spawner takes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+use procbroker_core::{RunAs, SpawnOrder};
+use procbroker_protocol::create::{self, StandardError, StandardOutput};
+use procbroker_protocol::socket_path::SOCKET_VARIABLE;
+use procbroker_protocol::{ChildId, CreateParams};
+
+use super::descendants::CHILD_ID_VARIABLE;
+use super::limits::Nofile;
+use super::logs::Logs;
+use super::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
+
+/// The variable for the child's name.
+const CHILD_NAME_VARIABLE: &str = "PROCBROKER_CHILD_NAME";
+
+/// What a child starts from that says where to go on nothing.
+const DEFAULT_CWD: &str = "/";
+
+/// What is the same for all children of a broker.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The broker's own environment, less what was meant for the broker alone.
+    base: BTreeMap<OsString, OsString>,
+    socket: PathBuf,
+    logs: Logs,
+    nofile: Nofile,
+}
+
+impl Surroundings {
+    /// Takes note of the broker's own environment. `nofile` is the limit on open files that children get.
+    #[must_use]
+    pub fn new(socket: PathBuf, logs: Logs, nofile: Nofile) -> Self {
+        Self::with_environment(std::env::vars_os(), socket, logs, nofile)
+    }
+
+    fn with_environment(
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        socket: PathBuf,
+        logs: Logs,
+        nofile: Nofile,
+    ) -> Self {
+        let base = environment.filter(|(name, _)| !is_the_brokers_own(name.as_bytes())).collect();
+        Self { base, socket, logs, nofile }
+    }
+
+    /// Says how a child is to be spawned. `cgroup` is the directory of its group.
+    ///
+    /// # Errors
+    /// The step `rlimits`, with EINVAL for a limit that nobody knows.
+    pub fn spec(
+        &self,
+        child: ChildId,
+        order: &SpawnOrder,
+        cgroup: Option<OwnedFd>,
+    ) -> Result<SpawnSpec, SpawnFailure> {
+        let params = &*order.params;
+        Ok(SpawnSpec {
+            command: params.command.iter().map(OsString::from).collect(),
+            env: self.environment(child, params),
+            cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),
+            umask: Mode::from_bits_truncate(params.umask.bits().into()),
+            identity: identity(&order.run_as),
+            rlimits: self.rlimits(params)?,
+            stdout: match params.stdout {
+                StandardOutput::Log => Output::Append(self.logs.stdout(child)),
+                StandardOutput::Null => Output::Null,
+                StandardOutput::Inherit => Output::Inherit,
+            },
+            stderr: match params.stderr {
+                StandardError::Stdout => ErrorOutput::Stdout,
+                StandardError::Log => ErrorOutput::Own(Output::Append(self.logs.stderr(child))),
+                StandardError::Null => ErrorOutput::Own(Output::Null),
+                StandardError::Inherit => ErrorOutput::Own(Output::Inherit),
+            },
+            cgroup,
+        })
+    }
+
+    /// What the child is known by comes last: neither its creator nor an outer broker can say otherwise.
+    fn environment(&self, child: ChildId, params: &CreateParams) -> Vec<(OsString, OsString)> {
+        let mut environment = if params.env_clear { BTreeMap::new() } else { self.base.clone() };
+        environment.extend(params.env.iter().map(|(name, value)| (name.into(), value.into())));
+        environment.insert(SOCKET_VARIABLE.into(), self.socket.clone().into());
+        environment.insert(CHILD_ID_VARIABLE.into(), child.to_string().into());
+        let name = CHILD_NAME_VARIABLE.into();
+        match &params.name {
+            Some(value) => environment.insert(name, value.to_string().into()),
+            None => environment.remove(&name),
+        };
+        environment.into_iter().collect()
+    }
+
+    fn rlimits(&self, params: &CreateParams) -> Result<Vec<Rlimit>, SpawnFailure> {
+        let unknown = SpawnFailure::Refused { step: Step::Rlimits, errno: Errno::EINVAL };
+        let given = params.rlimits.iter().map(|(name, value)| {
+            let resource = Resource::from_name(name).ok_or(unknown)?;
+            Ok(Rlimit::both(resource, limit(*value)))
+        });
+        let mut rlimits: Vec<Rlimit> = given.collect::<Result<_, _>>()?;
+        if !rlimits.iter().any(|limit| limit.resource == Resource::NOFILE) {
+            let Nofile { soft, hard } = self.nofile;
+            rlimits.push(Rlimit { resource: Resource::NOFILE, soft, hard });
+        }
+        Ok(rlimits)
+    }
+}
+
+/// Variables that tell the broker about its own sockets, its own owner and its own watchdog.
+fn is_the_brokers_own(name: &[u8]) -> bool {
+    name.starts_with(b"LISTEN_") || name.starts_with(b"WATCHDOG_") || name == b"NOTIFY_SOCKET"
+}
+
+fn limit(value: create::Rlimit) -> u64 {
+    match value {
+        create::Rlimit::Value(value) => value,
+        create::Rlimit::Unlimited => libc::RLIM_INFINITY,
+    }
+}
+
+fn identity(run_as: &RunAs) -> Identity {
+    match run_as {
+        RunAs::Broker => Identity::Unchanged,
+        RunAs::User { uid, gid, groups } => Identity::Become {
+            uid: Uid::from_raw(*uid),
+            gid: Gid::from_raw(*gid),
+            groups: groups.iter().copied().map(Gid::from_raw).collect(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use procbroker_protocol::create::Umask;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const OWN: &[(&str, &str)] = &[
+        ("PATH", "/bin"),
+        ("LANG", "C"),
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_PID", "7"),
+        ("LISTEN_FDNAMES", "a"),
+        ("NOTIFY_SOCKET", "/n"),
+        ("WATCHDOG_USEC", "1"),
+        ("WATCHDOG_PID", "7"),
+        ("PROCBROKER_SOCKET", "/outer"),
+        ("PROCBROKER_CHILD_ID", "outer"),
+        ("PROCBROKER_CHILD_NAME", "outer"),
+    ];
+
+    fn surroundings(folder: &tempfile::TempDir) -> Surroundings {
+        let environment = OWN.iter().map(|&(name, value)| (name.into(), value.into()));
+        let logs = Logs::open(folder.path().join("logs")).unwrap();
+        Surroundings::with_environment(environment, "/s".into(), logs, Nofile { soft: 10, hard: 20 })
+    }
+
+    fn child() -> ChildId {
+        ChildId::from_uuid(Uuid::from_u128(1))
+    }
+
+    fn spec(change: impl FnOnce(&mut CreateParams), run_as: RunAs) -> Result<SpawnSpec, SpawnFailure> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CreateParams::new(vec!["a".to_owned(), "b".to_owned()]);
+        change(&mut params);
+        surroundings(&folder).spec(child(), &SpawnOrder { params: Arc::new(params), run_as }, None)
+    }
+
+    fn environment(change: impl FnOnce(&mut CreateParams)) -> Vec<String> {
+        let env = spec(change, RunAs::Broker).unwrap().env;
+        env.iter().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
+    }
+
+    const ID: &str = "PROCBROKER_CHILD_ID=00000000-0000-0000-0000-000000000001";
+
+    #[test]
+    fn a_child_gets_the_brokers_environment_less_what_was_meant_for_the_broker() {
+        assert_eq!(environment(|_| ()), ["LANG=C", "PATH=/bin", ID, "PROCBROKER_SOCKET=/s"]);
+        let added = |params: &mut CreateParams| {
+            params.name = Some("n".parse().unwrap());
+            params.env.insert("LANG".to_owned(), "D".to_owned());
+        };
+        let expected = ["LANG=D", "PATH=/bin", ID, "PROCBROKER_CHILD_NAME=n", "PROCBROKER_SOCKET=/s"];
+        assert_eq!(environment(added), expected);
+    }
+
+    #[test]
+    fn what_a_child_is_known_by_cannot_be_forged() {
+        let forged = |params: &mut CreateParams| {
+            params.env_clear = true;
+            for name in [SOCKET_VARIABLE, CHILD_ID_VARIABLE, CHILD_NAME_VARIABLE, "NOTIFY_SOCKET"] {
+                params.env.insert(name.to_owned(), "forged".to_owned());
+            }
+        };
+        assert_eq!(environment(forged), ["NOTIFY_SOCKET=forged", ID, "PROCBROKER_SOCKET=/s"]);
+    }
+
+    #[test]
+    fn output_goes_to_the_log_unless_it_is_said_otherwise() {
+        let plain = spec(|_| (), RunAs::Broker).unwrap();
+        let Output::Append(path) = plain.stdout else { panic!("{:?}", plain.stdout) };
+        assert!(path.ends_with("logs/00000000-0000-0000-0000-000000000001.out"));
+        assert_eq!(plain.stderr, ErrorOutput::Stdout);
+        assert_eq!((plain.cwd, plain.umask), (PathBuf::from("/"), Mode::from_bits_truncate(0o022)));
+        let change = |params: &mut CreateParams| {
+            params.stdout = StandardOutput::Null;
+            params.stderr = StandardError::Log;
+            params.cwd = Some("/tmp".to_owned());
+            params.umask = Umask::from_bits(0o077);
+        };
+        let other = spec(change, RunAs::Broker).unwrap();
+        assert_eq!(other.stdout, Output::Null);
+        let ErrorOutput::Own(Output::Append(path)) = other.stderr else { panic!("{:?}", other.stderr) };
+        assert!(path.ends_with("logs/00000000-0000-0000-0000-000000000001.err"));
+        assert_eq!((other.cwd, other.umask), (PathBuf::from("/tmp"), Mode::from_bits_truncate(0o077)));
+    }
+
+    #[test]
+    fn a_child_gets_the_limit_on_files_that_the_broker_was_started_with() {
+        let nofile = Rlimit { resource: Resource::NOFILE, soft: 10, hard: 20 };
+        assert_eq!(spec(|_| (), RunAs::Broker).unwrap().rlimits, [nofile]);
+        let own = |params: &mut CreateParams| {
+            params.rlimits.insert("nofile".to_owned(), create::Rlimit::Value(5));
+            params.rlimits.insert("core".to_owned(), create::Rlimit::Unlimited);
+        };
+        let core = Rlimit::both(Resource::from_name("core").unwrap(), u64::MAX);
+        assert_eq!(spec(own, RunAs::Broker).unwrap().rlimits, [core, Rlimit::both(Resource::NOFILE, 5)]);
+        let unknown = |params: &mut CreateParams| {
+            params.rlimits.insert("files".to_owned(), create::Rlimit::Value(5));
+        };
+        let failure = spec(unknown, RunAs::Broker).unwrap_err();
+        assert_eq!((failure.step_name(), failure.errno()), ("rlimits", Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_child_gets_the_rights_that_the_core_has_decided() {
+        assert_eq!(spec(|_| (), RunAs::Broker).unwrap().identity, Identity::Unchanged);
+        let user = RunAs::User { uid: 1, gid: 2, groups: vec![3, 4] };
+        let expected = Identity::Become {
+            uid: Uid::from_raw(1),
+            gid: Gid::from_raw(2),
+            groups: vec![Gid::from_raw(3), Gid::from_raw(4)],
+        };
+        assert_eq!(spec(|_| (), user).unwrap().identity, expected);
+    }
+}

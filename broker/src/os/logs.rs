@@ -1,0 +1,163 @@
+//! The files that children write their output to.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use procbroker_protocol::ChildId;
+use thiserror::Error;
+
+/// What ends the name of the file of a child's standard output.
+const STDOUT: &str = "out";
+
+/// What ends the name of the file of a child's standard error.
+const STDERR: &str = "err";
+
+/// The folder of the files: `ID.out`, and `ID.err` where errors do not go to the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    folder: PathBuf,
+}
+
+/// Output cannot be kept, or not be removed.
+#[derive(Debug, Error)]
+#[error("cannot {attempt} {path}: {source}; the broker needs to write to its state folder")]
+pub struct LogsError {
+    attempt: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Logs {
+    /// Makes the folder where it is missing; the one above it has to be there.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn open(folder: PathBuf) -> Result<Self, LogsError> {
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => {
+                Err(LogsError { attempt: "make the folder", path: folder, source })
+            }
+            Ok(()) | Err(_) => Ok(Self { folder }),
+        }
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The file of a child's standard output.
+    #[must_use]
+    pub fn stdout(&self, child: ChildId) -> PathBuf {
+        self.file(child, STDOUT)
+    }
+
+    /// The file of a child's standard error, where that has one of its own.
+    #[must_use]
+    pub fn stderr(&self, child: ChildId) -> PathBuf {
+        self.file(child, STDERR)
+    }
+
+    fn file(&self, child: ChildId, stream: &str) -> PathBuf {
+        self.folder.join(format!("{child}.{stream}"))
+    }
+
+    /// Removes a child's output, as far as there is any.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove(&self, child: ChildId) -> Result<(), LogsError> {
+        remove(self.stdout(child)).and(remove(self.stderr(child)))
+    }
+
+    /// Removes the output of all children but those that are known, and returns how many files that were.
+    /// Files that are no child's output stay.
+    ///
+    /// # Errors
+    /// When the system refuses; the rest is still removed.
+    pub fn remove_unknown(&self, is_known: impl Fn(ChildId) -> bool) -> Result<usize, LogsError> {
+        let entries = fs::read_dir(&self.folder).map_err(|source| LogsError {
+            attempt: "list",
+            path: self.folder.clone(),
+            source,
+        })?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let unknown = paths.filter(|path| writer(path).is_some_and(|child| !is_known(child)));
+        let (mut removed, mut result) = (0, Ok(()));
+        for path in unknown {
+            match remove(path) {
+                Ok(()) => removed += 1,
+                Err(error) => result = Err(error),
+            }
+        }
+        result.map(|()| removed)
+    }
+}
+
+fn remove(path: PathBuf) -> Result<(), LogsError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(LogsError { attempt: "remove", path, source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The child whose output a file is.
+fn writer(path: &Path) -> Option<ChildId> {
+    path.extension().filter(|extension| *extension == STDOUT || *extension == STDERR)?;
+    uuid::Uuid::try_parse(path.file_stem()?.to_str()?).ok().map(ChildId::from_uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn child(number: u128) -> ChildId {
+        ChildId::from_uuid(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn the_output_of_a_forgotten_child_goes_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path().join("logs")).unwrap();
+        for number in [1, 2] {
+            fs::write(logs.stdout(child(number)), "out").unwrap();
+            fs::write(logs.stderr(child(number)), "err").unwrap();
+        }
+        logs.remove(child(1)).unwrap();
+        logs.remove(child(3)).unwrap();
+        assert!(!logs.stdout(child(1)).exists() && !logs.stderr(child(1)).exists());
+        assert!(logs.stdout(child(2)).exists() && logs.stderr(child(2)).exists());
+    }
+
+    #[test]
+    fn at_start_the_output_of_children_that_nobody_knows_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path().to_owned()).unwrap();
+        let kept = [logs.stdout(child(1)), logs.folder().join("notes.txt"), logs.folder().join("notes.out")];
+        for path in kept.iter().chain([&logs.stdout(child(2)), &logs.stderr(child(2))]) {
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(logs.remove_unknown(|known| known == child(1)).unwrap(), 2);
+        assert!(kept.iter().all(|path| path.exists()));
+        assert_eq!(logs.remove_unknown(|_| true).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("logs")] {
+            let error = Logs::open(path.clone()).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The operating system's interfaces, one file each; the only place with `unsafe` code.
+
+pub mod accounts;
+pub mod activation;
+#[cfg(test)]
+mod alone;
+pub mod cgroup;
+pub mod containment;
+pub mod descendants;
+pub mod environment;
+pub mod facilities;
+pub mod limits;
+pub mod lock;
+pub mod logs;
+pub mod notify;
+pub mod peer;
+pub mod pidfd;
+pub mod reaper;
+pub mod socket;
+pub mod spawn;
+pub mod state_dir;

@@ -1,0 +1,241 @@
+//! The birth of a child: the two ways to ask the kernel for it, and how it is told from a stillborn one.
+//!
+//! Both ways suspend the calling thread until the child executes its program or ends (`CLONE_VFORK`), open a
+//! pidfd, and give the child **no exit signal**. Until it executes its program it is thus a "clone child", which
+//! `waitid` without `__WALL` or `__WCLONE` does not see: the broker's one reaper can neither reap it nor be woken by
+//! it, and the spawner alone sees to a failed one. A successful `execve` makes it an ordinary child, with
+//! SIGCHLD as its exit signal (`de_thread` in the kernel's `fs/exec.c`; `wait(2)`, "clone children").
+#![expect(unsafe_code, reason = "clone, clone3, and a child on a stack of its own")]
+
+use std::ffi::{c_long, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::AtomicI32;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::child::{ChildPlan, Departure, child_main};
+use super::memory::Stack;
+use super::signals::SignalsBlocked;
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("spawning uses the system calls of 64-bit Linux: elsewhere setresuid takes 16-bit ids");
+#[cfg(target_arch = "s390x")]
+compile_error!("clone(2) takes its arguments in another order on s390x");
+
+/// Not in libc as 64-bit constants (`clone(2)`; Linux 5.5 and 5.7).
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// Which system call makes a child.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Method {
+    /// `clone3(2)`, Linux 5.5: the child runs in the broker's memory, which costs the same however large that is.
+    Clone3,
+    /// `clone(2)`: the child runs in a copy of the broker's memory, as after `fork(2)`. For where a seccomp
+    /// filter does not let `clone3` through, and for other processors than `x86_64` and `aarch64`.
+    Clone,
+}
+
+/// What is left of a child when the suspended thread goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Birth {
+    /// It executes its program: an ordinary child, perhaps even one that has ended and was reaped.
+    Executed,
+    /// It exited before; reaped here.
+    Exited,
+    /// A signal killed it before; reaped here.
+    Killed {
+        /// The number of the signal.
+        signal: i32,
+    },
+}
+
+/// Makes a child that runs [`child_main`] with this plan, and suspends the thread until it has its program or ends.
+///
+/// The pidfd is in the slot before the child runs, with close-on-exec. A child in the same memory uses the
+/// stack. `into` is the directory of a cgroup to be born into, and needs [`Method::Clone3`].
+pub(super) fn start(
+    method: Method,
+    plan: &ChildPlan<'_>,
+    stack: &mut Stack,
+    pidfd: &AtomicI32,
+    into: Option<BorrowedFd<'_>>,
+) -> Result<Pid, Errno> {
+    let common = libc::CLONE_VFORK | libc::CLONE_PIDFD | shared_table(plan.departure);
+    let plan = ptr::from_ref(plan).cast::<c_void>();
+    // A signal to the broker's process group would else end the child before it has a session of its own.
+    let _blocked = SignalsBlocked::all();
+    let result = match method {
+        Method::Clone3 => {
+            let (lowest, bytes) = stack.range();
+            let mut arguments = Clone3Arguments {
+                flags: u64::from((common | libc::CLONE_VM).cast_unsigned()) | CLONE_CLEAR_SIGHAND,
+                pidfd: pidfd.as_ptr().expose_provenance() as u64,
+                stack: lowest,
+                stack_size: bytes,
+                ..Clone3Arguments::default()
+            };
+            if let Some(directory) = into {
+                arguments.flags |= CLONE_INTO_CGROUP;
+                arguments.cgroup = u64::from(directory.as_raw_fd().cast_unsigned());
+            }
+            // SAFETY: the child gets a stack that nobody else uses while `stack` is borrowed and this thread is
+            // suspended, and a plan that outlives its use of it.
+            unsafe { clone3(&arguments, plan) }
+        }
+        // SAFETY: the child gets a copy of this thread's stack and of all that the plan borrows.
+        Method::Clone => unsafe { clone(common, pidfd, plan) },
+    };
+    let pid = Errno::result(result)?;
+    // The kernel's pids are 32 bits wide.
+    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// A table that the child can leave in one call is shared with it instead of being copied.
+const fn shared_table(departure: Departure) -> libc::c_int {
+    match departure {
+        Departure::CloseRange => libc::CLONE_FILES,
+        Departure::OneByOne { .. } => 0,
+    }
+}
+
+/// Finds out what came of a child, and reaps one that has no program.
+///
+/// It does not block for long: a child with a program is not seen (ECHILD), and one without is about to end.
+pub(super) fn outcome(pidfd: BorrowedFd<'_>) -> Birth {
+    let which = pidfd.as_raw_fd().cast_unsigned();
+    loop {
+        // SAFETY: all integers, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: it writes to `info` only.
+        let result =
+            unsafe { libc::waitid(libc::P_PIDFD, which, &raw mut info, libc::WEXITED | libc::__WCLONE) };
+        match Errno::result(result) {
+            Ok(_) if info.si_code == libc::CLD_EXITED => return Birth::Exited,
+            // SAFETY: `waitid` has filled in the fields of a child's end.
+            Ok(_) => return Birth::Killed { signal: unsafe { info.si_status() } },
+            Err(Errno::EINTR) => {}
+            Err(_) => return Birth::Executed,
+        }
+    }
+}
+
+/// The kernel's `struct clone_args`, in its second version (Linux 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct Clone3Arguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    /// Left 0: no signal tells of the end of a child without a program.
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Asks for a child with a stack of its own. The wrapper of the C library would return in the child as well, to
+/// frames that are not on that stack; here it never leaves the assembly.
+///
+/// The result is the system call's: a pid, or a negated error number turned into -1 and `errno`.
+///
+/// # Safety
+/// The stack of `arguments` must be free, and `plan` what [`child_main`] asks for.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
+    let result: c_long;
+    // SAFETY: in the parent nothing changes but the result and what every system call clobbers. The child begins
+    // with an empty, 16-byte aligned stack, ends the chain of frames, and calls a function that does not return.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r9",
+            "call r8",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") ptr::from_ref(arguments),
+            in("rsi") size_of::<Clone3Arguments>(),
+            in("r8") child_main as unsafe extern "C" fn(*const c_void) -> !,
+            in("r9") plan,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    with_errno(result)
+}
+
+/// As for `x86_64`.
+///
+/// # Safety
+/// The stack of `arguments` must be free, and `plan` what [`child_main`] asks for.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
+    let result: c_long;
+    // SAFETY: in the parent nothing changes but the result. The child begins with an empty, 16-byte aligned stack,
+    // ends the chain of frames, and calls a function that does not return.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x10",
+            "blr x9",
+            "brk #1",
+            "2:",
+            inlateout("x0") ptr::from_ref(arguments) => result,
+            in("x1") size_of::<Clone3Arguments>(),
+            in("x8") libc::SYS_clone3,
+            in("x9") child_main as unsafe extern "C" fn(*const c_void) -> !,
+            in("x10") plan,
+            options(nostack),
+        );
+    }
+    with_errno(result)
+}
+
+/// There is no code for this processor: as on a kernel without the system call.
+///
+/// # Safety
+/// None needed.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn clone3(_arguments: &Clone3Arguments, _plan: *const c_void) -> c_long {
+    with_errno(-c_long::from(libc::ENOSYS))
+}
+
+/// The C library's convention.
+fn with_errno(result: c_long) -> c_long {
+    match i32::try_from(result) {
+        Ok(negated @ -4095..=-1) => {
+            Errno::from_raw(-negated).set();
+            -1
+        }
+        _ => result,
+    }
+}
+
+/// Asks for a child in a copy of the broker's memory. It returns here, too, in the copy, and goes on to its plan.
+///
+/// # Safety
+/// `plan` must be what [`child_main`] asks for.
+unsafe fn clone(flags: libc::c_int, pidfd: &AtomicI32, plan: *const c_void) -> c_long {
+    let flags = c_long::from(flags);
+    let none = ptr::null::<c_void>();
+    // SAFETY: the kernel writes the pidfd only. Without a new stack the child goes on with a copy of this one.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd.as_ptr(), none, none) };
+    if result == 0 {
+        // SAFETY: this is the child, with one thread.
+        unsafe { child_main(plan) }
+    }
+    result
+}

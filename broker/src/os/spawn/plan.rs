@@ -1,0 +1,252 @@
+//! What to spawn: checked, and converted to what the kernel takes, before there is a process.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+
+use super::failure::{SpawnFailure, Step};
+use super::resource::Rlimit;
+
+/// Where a program is looked up when its environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Everything about a new process, in plain types.
+#[derive(Debug)]
+pub struct SpawnSpec {
+    /// The program and its arguments. A program without a slash is looked up in the PATH of `env`; one with a
+    /// slash that is relative starts at `cwd`.
+    pub command: Vec<OsString>,
+    /// The whole environment, in order.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory, entered with the permissions of the child's user.
+    pub cwd: PathBuf,
+    /// The file mode creation mask.
+    pub umask: Mode,
+    /// Who the process runs as.
+    pub identity: Identity,
+    /// The limits that differ from the broker's own. A broker that has raised its own soft `nofile` gives the
+    /// original one here, for each child that asks for none.
+    pub rlimits: Vec<Rlimit>,
+    /// Standard output.
+    pub stdout: Output,
+    /// Standard error.
+    pub stderr: ErrorOutput,
+    /// The directory of the cgroup v2 group that the process is born into.
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// Who a process runs as.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Identity {
+    /// As the broker itself.
+    Unchanged,
+    /// With these ids, real, effective and saved, and exactly these supplementary groups.
+    Become {
+        /// The user.
+        uid: Uid,
+        /// The primary group.
+        gid: Gid,
+        /// The supplementary groups.
+        groups: Vec<Gid>,
+    },
+}
+
+/// Where a stream of output goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Output {
+    /// Nowhere: `/dev/null`.
+    Null,
+    /// Where the broker's own goes; nowhere if the broker has it closed.
+    Inherit,
+    /// Appended to this file, which the broker's user opens, creates with mode 0600 where it is missing, and
+    /// never follows when its last part is a symbolic link.
+    Append(PathBuf),
+}
+
+/// Where standard error goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ErrorOutput {
+    /// Where standard output goes, through the same open file.
+    Stdout,
+    /// Its own way.
+    Own(Output),
+}
+
+/// A [`SpawnSpec`] that has been checked, ready for any number of spawns.
+#[derive(Debug)]
+pub struct SpawnPlan {
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    /// The paths to execute, tried in turn.
+    pub(super) candidates: Vec<CString>,
+    pub(super) cwd: CString,
+    pub(super) umask: Mode,
+    pub(super) identity: Identity,
+    pub(super) rlimits: Vec<Rlimit>,
+    pub(super) stdout: PlannedOutput,
+    /// `None`: the same as `stdout`.
+    pub(super) stderr: Option<PlannedOutput>,
+    pub(super) cgroup: Option<OwnedFd>,
+}
+
+/// An [`Output`] whose path the kernel can take.
+#[derive(Debug)]
+pub(super) enum PlannedOutput {
+    Null,
+    Inherit,
+    Append(CString),
+}
+
+impl SpawnPlan {
+    /// Checks a specification.
+    ///
+    /// # Errors
+    /// `exec` with EINVAL for an empty command, and for a NUL byte in it or in the environment, or an equals
+    /// sign in the name of a variable; `cwd`, `stdout` or `stderr` with EINVAL for a NUL byte there; `rlimits`
+    /// with EPERM for a limit above the broker's own hard one, even where the broker could raise it, and
+    /// with EINVAL for a soft limit above its hard one.
+    pub fn prepare(spec: SpawnSpec) -> Result<Self, SpawnFailure> {
+        let candidates = candidates(&spec)?;
+        let argv = spec
+            .command
+            .into_iter()
+            .map(|argument| c_string(argument, Step::Exec))
+            .collect::<Result<_, _>>()?;
+        let env = spec.env.into_iter().map(variable).collect::<Result<_, _>>()?;
+        for &limit in &spec.rlimits {
+            check_rlimit(limit)?;
+        }
+        Ok(Self {
+            argv,
+            env,
+            candidates,
+            cwd: c_string(spec.cwd.into_os_string(), Step::Cwd)?,
+            umask: spec.umask,
+            identity: spec.identity,
+            rlimits: spec.rlimits,
+            stdout: planned_output(spec.stdout, Step::Stdout)?,
+            stderr: match spec.stderr {
+                ErrorOutput::Stdout => None,
+                ErrorOutput::Own(output) => Some(planned_output(output, Step::Stderr)?),
+            },
+            cgroup: spec.cgroup,
+        })
+    }
+}
+
+/// Without its NUL byte, a string would silently be a shorter one to the kernel.
+fn c_string(text: OsString, step: Step) -> Result<CString, SpawnFailure> {
+    CString::new(text.into_vec()).map_err(|_| SpawnFailure::refused(step, Errno::EINVAL))
+}
+
+fn planned_output(output: Output, step: Step) -> Result<PlannedOutput, SpawnFailure> {
+    Ok(match output {
+        Output::Null => PlannedOutput::Null,
+        Output::Inherit => PlannedOutput::Inherit,
+        Output::Append(path) => PlannedOutput::Append(c_string(path.into_os_string(), step)?),
+    })
+}
+
+fn variable((name, value): (OsString, OsString)) -> Result<CString, SpawnFailure> {
+    if name.as_bytes().contains(&b'=') {
+        return Err(SpawnFailure::refused(Step::Exec, Errno::EINVAL));
+    }
+    let mut assignment = name;
+    assignment.push("=");
+    assignment.push(value);
+    c_string(assignment, Step::Exec)
+}
+
+fn check_rlimit(limit: Rlimit) -> Result<(), SpawnFailure> {
+    let refused = |errno| SpawnFailure::refused(Step::Rlimits, errno);
+    if limit.soft > limit.hard {
+        return Err(refused(Errno::EINVAL));
+    }
+    // The kernel would let a privileged broker raise it, and so hand its child more than it has itself.
+    if limit.hard > limit.resource.own_hard_limit().map_err(refused)? {
+        return Err(refused(Errno::EPERM));
+    }
+    Ok(())
+}
+
+/// The paths that `execvp(3)` would try: the name itself if it has a slash, else below each element of PATH,
+/// where an empty element stands for the working directory.
+fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
+    let program = spec.command.first().ok_or(SpawnFailure::refused(Step::Exec, Errno::EINVAL))?;
+    if program.is_empty() {
+        return Err(SpawnFailure::refused(Step::Exec, Errno::ENOENT));
+    }
+    if program.as_bytes().contains(&b'/') {
+        return Ok(vec![c_string(program.clone(), Step::Exec)?]);
+    }
+    let path = spec.env.iter().find(|(name, _)| name == "PATH");
+    let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value.as_os_str());
+    let below = |element: &[u8]| {
+        let mut candidate = OsStr::from_bytes(element).to_os_string();
+        if !element.is_empty() {
+            candidate.push("/");
+        }
+        candidate.push(program);
+        c_string(candidate, Step::Exec)
+    };
+    path.as_bytes().split(|&byte| byte == b':').map(below).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(command: &[&str], env: &[(&str, &str)]) -> SpawnSpec {
+        SpawnSpec {
+            command: command.iter().map(OsString::from).collect(),
+            env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            cwd: "/".into(),
+            umask: Mode::from_bits_truncate(0o022),
+            identity: Identity::Unchanged,
+            rlimits: Vec::new(),
+            stdout: Output::Null,
+            stderr: ErrorOutput::Stdout,
+            cgroup: None,
+        }
+    }
+
+    fn paths(program: &str, env: &[(&str, &str)]) -> Vec<String> {
+        let plan = SpawnPlan::prepare(spec(&[program], env)).unwrap();
+        plan.candidates.into_iter().map(|candidate| candidate.into_string().unwrap()).collect()
+    }
+
+    fn refusal(spec: SpawnSpec) -> (&'static str, Errno) {
+        let failure = SpawnPlan::prepare(spec).unwrap_err();
+        (failure.step_name(), failure.errno())
+    }
+
+    #[test]
+    fn a_program_is_looked_up_in_the_path_of_its_own_environment() {
+        assert_eq!(paths("ls", &[("PATH", "/a:/b")]), ["/a/ls", "/b/ls"]);
+        assert_eq!(paths("ls", &[("PATH", ":/a:")]), ["ls", "/a/ls", "ls"]);
+        assert_eq!(paths("ls", &[("PATH", "")]), ["ls"]);
+        assert_eq!(paths("ls", &[]), ["/usr/local/bin/ls", "/usr/bin/ls", "/bin/ls"]);
+        assert_eq!(paths("./ls", &[("PATH", "/a:/b")]), ["./ls"]);
+        assert_eq!(paths("/bin/ls", &[("PATH", "/a")]), ["/bin/ls"]);
+    }
+
+    #[test]
+    fn what_the_kernel_would_cut_short_is_refused() {
+        assert_eq!(refusal(spec(&[], &[])), ("exec", Errno::EINVAL));
+        assert_eq!(refusal(spec(&[""], &[])), ("exec", Errno::ENOENT));
+        assert_eq!(refusal(spec(&["a\0b"], &[])), ("exec", Errno::EINVAL));
+        assert_eq!(refusal(spec(&["a", "b\0c"], &[])), ("exec", Errno::EINVAL));
+        assert_eq!(refusal(spec(&["a"], &[("B", "c\0d")])), ("exec", Errno::EINVAL));
+        assert_eq!(refusal(spec(&["a"], &[("B=C", "d")])), ("exec", Errno::EINVAL));
+        assert_eq!(refusal(SpawnSpec { cwd: "/\0".into(), ..spec(&["a"], &[]) }), ("cwd", Errno::EINVAL));
+        let nul = || Output::Append("/\0".into());
+        assert_eq!(refusal(SpawnSpec { stdout: nul(), ..spec(&["a"], &[]) }), ("stdout", Errno::EINVAL));
+        let stderr = ErrorOutput::Own(nul());
+        assert_eq!(refusal(SpawnSpec { stderr, ..spec(&["a"], &[]) }), ("stderr", Errno::EINVAL));
+    }
+}

@@ -1,0 +1,135 @@
+//! The module against real processes.
+
+mod cgroup;
+mod failures;
+mod filtered;
+mod surroundings;
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::geteuid;
+use tempfile::TempDir;
+
+use super::{
+    CgroupEntry, DescriptorClosing, ErrorOutput, Facilities, Identity, Method, Output, SpawnFailure,
+    SpawnPlan, SpawnSpec, Spawned, Spawner,
+};
+
+/// Every way, whether or not the probe would choose it here.
+fn every_way() -> impl Iterator<Item = Facilities> {
+    let methods = [Method::Clone3, Method::Clone];
+    let closings = [DescriptorClosing::CloseRange, DescriptorClosing::OneByOne];
+    methods.into_iter().flat_map(move |method| {
+        closings.map(|descriptors| Facilities { method, descriptors, cgroup_entry: CgroupEntry::ByItself })
+    })
+}
+
+/// A folder that the child's user may enter, and the specification of a child that writes there.
+struct Scene {
+    folder: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Makes a file, by a process of its own: a copy of the descriptor that it is written through could be alive
+    /// in a child of another test, and the kernel executes no file that is open for writing (ETXTBSY).
+    fn write(&self, name: &str, text: &str, mode: &str) {
+        let script = "printf %s \"$1\" > \"$2\" && chmod \"$3\" \"$2\"";
+        let status = std::process::Command::new("/bin/sh")
+            .args(["-c", script, "sh", text])
+            .args([self.path(name).as_os_str(), mode.as_ref()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Its output goes to the file `out`.
+    fn spec<S: AsRef<Path>>(&self, command: &[S]) -> SpawnSpec {
+        SpawnSpec {
+            command: command.iter().map(|argument| argument.as_ref().into()).collect(),
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            cwd: "/".into(),
+            umask: Mode::from_bits_truncate(0o022),
+            identity: Identity::Unchanged,
+            rlimits: Vec::new(),
+            stdout: Output::Append(self.path("out")),
+            stderr: ErrorOutput::Stdout,
+            cgroup: None,
+        }
+    }
+
+    fn shell(&self, script: &str) -> SpawnSpec {
+        self.spec(&["/bin/sh", "-c", script])
+    }
+
+    /// What a child wrote, taken away.
+    fn take_output(&self) -> String {
+        let text = fs::read_to_string(self.path("out")).unwrap();
+        fs::remove_file(self.path("out")).unwrap();
+        text
+    }
+}
+
+fn spawn(way: Facilities, spec: SpawnSpec) -> Result<Spawned, SpawnFailure> {
+    Spawner::new(way).unwrap().spawn(&SpawnPlan::prepare(spec)?)
+}
+
+/// Waits for the end of a child as a reaper does that does not ask for clone children.
+fn reap(spawned: &Spawned) -> i32 {
+    match waitid(Id::PIDFd(spawned.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap() {
+        WaitStatus::Exited(pid, code) if pid == spawned.pid => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn run(way: Facilities, spec: SpawnSpec) -> i32 {
+    reap(&spawn(way, spec).unwrap_or_else(|failure| panic!("{way:?}: {failure}")))
+}
+
+/// The step and the error number of a spawn that fails, and leaves no child of this thread, dead or alive.
+fn refusal(way: Facilities, spec: SpawnSpec) -> (&'static str, Errno) {
+    let failure = spawn(way, spec).unwrap_err();
+    assert_eq!(children_of_this_thread(), "", "{way:?}: {failure}");
+    (failure.step_name(), failure.errno())
+}
+
+/// Zombies and clone children too; other tests run in other threads.
+fn children_of_this_thread() -> String {
+    fs::read_to_string("/proc/thread-self/children").unwrap()
+}
+
+fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Runs one test of this binary alone in a process of its own, for a test that changes what threads share.
+///
+/// Returns true in that process, and false in the other, when it has ended well.
+fn alone(test: &str) -> bool {
+    const MARK: &str = "PROCBROKER_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let name: OsString = format!("os::spawn::tests::{test}").into();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact".into(), name, "--nocapture".into(), "--test-threads=1".into()] as [OsString; 4])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.contains("1 passed"), "{report}");
+    false
+}

@@ -1,0 +1,60 @@
+//! The broker's log: one line for people for each thing that happened.
+
+use procbroker_core::Report;
+use procbroker_protocol::{Child, Span};
+use tracing::{debug, info, warn};
+
+/// Writes the line of a report.
+pub fn write(report: &Report) {
+    match report {
+        Report::Started { child } => {
+            info!(child = %label(child), pid = child.pid, command = %command(child), "started");
+        }
+        Report::StartFailed { child, message } => {
+            warn!(child = %label(child), command = %command(child), "not started: {message}");
+        }
+        Report::Ended { child } => {
+            let exit = child.exit.as_ref();
+            let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
+            let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
+            info!(child = %label(child), %status, %reason, "ended");
+        }
+        Report::Forced { child } => {
+            let steps = child.exit.as_ref().map_or_else(String::new, |exit| {
+                exit.steps.iter().map(|step| step.signal.to_string()).collect::<Vec<_>>().join(",")
+            });
+            warn!(child = %label(child), command = %command(child), %steps, "did not end by itself and was killed");
+        }
+        Report::ShuttingDown { children, timeout } => {
+            info!(children, timeout = %timeout, "shutting down");
+        }
+        Report::Hurried { children } => warn!(children, "told again to stop; killing what is left"),
+        Report::ShutDown { children, forced, left: 0, took } => {
+            let took = whole(*took);
+            info!("shut down: {children} children ended, {forced} of them killed, in {took}");
+        }
+        Report::ShutDown { children, forced, left, took } => {
+            let took = whole(*took);
+            warn!(
+                "shut down at the deadline: {children} children ended, {forced} of them killed, {left} processes \
+                 could not be ended, in {took}"
+            );
+        }
+        Report::Idle => debug!("nothing to do; exiting as --exit-when-idle says"),
+    }
+}
+
+/// The name of a child if it has one, else its id.
+fn label(child: &Child) -> String {
+    child.name.as_ref().map_or_else(|| child.id.to_string(), ToString::to_string)
+}
+
+/// The command line on one line, with what could disturb a terminal escaped.
+fn command(child: &Child) -> String {
+    child.command.iter().map(|argument| argument.escape_debug().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// A span to the millisecond, which is what people read.
+fn whole(span: Span) -> Span {
+    Span::from_millis(span.as_nanos() / 1_000_000)
+}

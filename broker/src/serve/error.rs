@@ -1,0 +1,70 @@
+//! Why a broker could not start.
+
+use std::io;
+
+use procbroker_core::AccountsFailure;
+use procbroker_protocol::create::Account;
+use thiserror::Error;
+
+use crate::os::activation::ActivationError;
+use crate::os::containment::ContainmentError;
+use crate::os::facilities::FacilitiesError;
+use crate::os::limits::NofileError;
+use crate::os::reaper::ReaperError;
+use crate::os::socket::SocketError;
+use crate::os::state_dir::StateDirError;
+
+/// Why a broker could not start. What it had taken by then is given back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A flag names an account that the system does not know.
+    #[error("cannot start: {flag} names {account}, which was not found ({}); check the name", failure.failure.errno_name)]
+    Account {
+        /// The flag.
+        flag: &'static str,
+        /// The account.
+        account: Account,
+        /// What the look-up said.
+        failure: Box<AccountsFailure>,
+    },
+    /// The flag asks for control groups, and there are none to be had.
+    #[error("cannot start: --containment cgroup was asked for, and there is none to be had: {reason}")]
+    NoCgroup {
+        /// Why not.
+        reason: String,
+    },
+    /// The sockets that were passed are of no use.
+    #[error("cannot start with the sockets that were passed")]
+    Activation(#[from] ActivationError),
+    /// The socket could not be made.
+    #[error("cannot start")]
+    Socket(#[from] SocketError),
+    /// The state folder could not be taken.
+    #[error("cannot start")]
+    StateDir(#[from] StateDirError),
+    /// The machine does not offer what the broker cannot do without.
+    #[error("cannot start on this machine")]
+    Facilities(#[from] FacilitiesError),
+    /// The limit on descriptors could not be read or raised.
+    #[error("cannot start")]
+    Nofile(#[from] NofileError),
+    /// Ended processes could not be watched for.
+    #[error("cannot start")]
+    Reaper(#[from] ReaperError),
+    /// What holds descendants could not be set up.
+    #[error("cannot start")]
+    Containment(#[from] ContainmentError),
+    /// The spawning threads could not be started.
+    #[error("cannot start the threads that spawn")]
+    Spawners(#[source] io::Error),
+    /// The event loop could not be started.
+    #[error("cannot start the event loop")]
+    Runtime(#[source] io::Error),
+    /// The signals could not be taken over.
+    #[error("cannot take over the signals")]
+    Signals(#[source] io::Error),
+    /// A listening socket could not be given to the event loop.
+    #[error("cannot listen on a socket")]
+    Listen(#[source] io::Error),
+}

@@ -1,0 +1,192 @@
+//! The handle of a child.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use procbroker_protocol::child::Child as ChildInfo;
+use procbroker_protocol::request::{
+    DestroyParams, ManyParams, Method, OneParams, Scope, SignalParams, Until, WaitParams,
+};
+use procbroker_protocol::{ChildId, ChildState, ErrorKind, Name, Outcome, Request, Response, Span, Target};
+
+use crate::broker::Broker;
+use crate::convert::{ToSignal, ToTarget};
+use crate::error::{Error, Invalid};
+use crate::retry::unexpected;
+
+/// A child of the broker: a snapshot of it, and what can be done to it.
+///
+/// Dropping it changes nothing: the child belongs to the broker.
+#[derive(Clone, Debug)]
+pub struct Child {
+    broker: Broker,
+    info: Arc<ChildInfo>,
+}
+
+/// What a create came to; it derefs to the [`Child`].
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// Whether a child was started, found, or put in another's place.
+    pub outcome: Outcome,
+    /// The child.
+    pub child: Child,
+}
+
+impl Created {
+    pub(crate) fn from_response(broker: &Broker, response: Response) -> Result<Self, Error> {
+        match response {
+            Response::Created(created) => {
+                Ok(Self { outcome: created.outcome, child: Child::new(broker.clone(), created.child) })
+            }
+            other => Err(unexpected(Method::Create, &other)),
+        }
+    }
+}
+
+impl Deref for Created {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl ToTarget for Child {
+    fn to_target(&self) -> Result<Target, Invalid> {
+        Ok(self.target())
+    }
+}
+
+impl Child {
+    pub(crate) fn new(broker: Broker, info: Arc<ChildInfo>) -> Self {
+        Self { broker, info }
+    }
+
+    /// Its id, the same through restarts of it and of the broker.
+    #[must_use]
+    pub fn id(&self) -> ChildId {
+        self.info.id
+    }
+
+    /// Its name, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&Name> {
+        self.info.name.as_ref()
+    }
+
+    /// Its process as of the snapshot; none when it had ended.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.info.pid
+    }
+
+    /// All that was known of it when the snapshot was taken: by the create, the list or the last
+    /// [`refresh`](Self::refresh).
+    #[must_use]
+    pub fn info(&self) -> &Arc<ChildInfo> {
+        &self.info
+    }
+
+    fn target(&self) -> Target {
+        Target::Id(self.info.id)
+    }
+
+    /// Takes a new snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] of the kind `not_found` when it ended long ago.
+    pub async fn refresh(&mut self) -> Result<&Arc<ChildInfo>, Error> {
+        self.info = self.broker.one(Request::Get(OneParams { target: self.target() })).await?;
+        Ok(&self.info)
+    }
+
+    /// Waits until it has ended and is cleaned up; `exit` of the answer tells how it ended.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wait(&self) -> Result<Arc<ChildInfo>, Error> {
+        self.wait_until(Until::Ended, None).await
+    }
+
+    /// Waits until it is ready, or has ended before it was.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wait_ready(&self) -> Result<Arc<ChildInfo>, Error> {
+        self.wait_until(Until::Ready, None).await
+    }
+
+    /// Waits until it has ended and is cleaned up, but not longer than this; none when it has not by then.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wait_timeout(&self, timeout: Duration) -> Result<Option<Arc<ChildInfo>>, Error> {
+        let timeout = Span::try_from(timeout).map_err(Invalid::from)?;
+        match self.wait_until(Until::Ended, Some(timeout)).await {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::Broker(error)) if error.kind == ErrorKind::Timeout => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn wait_until(&self, until: Until, timeout: Option<Span>) -> Result<Arc<ChildInfo>, Error> {
+        self.broker.one(Request::Wait(WaitParams { target: self.target(), until, timeout })).await
+    }
+
+    /// Stops it by its own steps, and answers when it and all its descendants are gone and it is cleaned
+    /// up. That it has ended already is no error.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] of the kind `not_found` when it ended long ago.
+    pub async fn destroy(&self) -> Result<Arc<ChildInfo>, Error> {
+        let params = DestroyParams { target: self.target(), stop: None, no_wait: false };
+        let ended = self.broker.many(Request::Destroy(params)).await?;
+        // None is left when the broker was lost meanwhile and has forgotten the child: that it is gone is all
+        // that is known then.
+        Ok(ended.into_iter().next().unwrap_or_else(|| {
+            Arc::new(ChildInfo { state: ChildState::Ended, pid: None, ..ChildInfo::clone(&self.info) })
+        }))
+    }
+
+    /// Sends a signal to its main process. It is sent once at most: when the connection is lost
+    /// meanwhile, the call fails.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] of the kind `not_found` when it has ended; [`Error::ConnectionLost`]
+    /// when it is not known whether the signal was sent.
+    pub async fn signal(&self, signal: impl ToSignal) -> Result<(), Error> {
+        self.signal_to(signal, Scope::Main).await
+    }
+
+    /// Sends a signal to its main process, its process group or everything that descends from it.
+    ///
+    /// # Errors
+    /// See [`signal`](Self::signal).
+    pub async fn signal_to(&self, signal: impl ToSignal, scope: Scope) -> Result<(), Error> {
+        let signal = signal.to_signal()?;
+        let request = Request::Signal(SignalParams { target: self.target(), signal, scope });
+        self.broker.many(request).await.map(drop)
+    }
+
+    /// Stops it and starts it again, with the same id and name. When the connection is lost meanwhile, the
+    /// call fails.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] of the kind `not_found` when it has ended.
+    pub async fn restart(&mut self) -> Result<&Arc<ChildInfo>, Error> {
+        let restarted = self.broker.many(Request::Restart(ManyParams { target: self.target() })).await?;
+        self.info = restarted.into_iter().next().ok_or_else(|| Error::Protocol {
+            detail: "it answered the restart of a child with no child".to_owned(),
+        })?;
+        Ok(&self.info)
+    }
+
+    /// Gives it its whole time to live again.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] of the kind `unsupported` when its life is not bound to a time.
+    pub async fn renew(&self) -> Result<(), Error> {
+        self.broker.many(Request::Renew(ManyParams { target: self.target() })).await.map(drop)
+    }
+}

@@ -1,0 +1,65 @@
+//! The client of procbroker: a program asks the broker to start, stop and show long-lived processes.
+//!
+//! It reads like [`std::process`], except that a child belongs to the broker: it lives on when this
+//! program ends, and is stopped with the broker, in order.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use procbroker_client::{Broker, IfExists, Outcome, Select};
+//!
+//! # async fn example() -> Result<(), procbroker_client::Error> {
+//! let broker = Broker::connect().await?;
+//! let child = broker
+//!     .command("python3")
+//!     .args(["render.py", "42"])
+//!     .name("render-42")
+//!     .label("pool", "render")
+//!     .if_exists(IfExists::Reuse)
+//!     .stop([("SIGHUP", Duration::from_secs(10))])
+//!     .spawn()
+//!     .await?;
+//! match child.outcome {
+//!     Outcome::Created => println!("started {}", child.id()),
+//!     Outcome::Existing { same_spec } => println!("it runs already; equally specified: {same_spec}"),
+//!     Outcome::Replaced => println!("another one had to go"),
+//! }
+//! for child in broker.list(&Select::live().label("pool", "render")).await? {
+//!     println!("{} {:?} {:?}", child.id(), child.name(), child.info().state);
+//! }
+//! let ended = child.destroy().await?;
+//! println!("{:?}", ended.exit);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! All clones of a [`Broker`] share one connection. It is made again when the broker is restarted or
+//! upgraded, and calls in progress go on where that is safe; a create always is, since each carries an
+//! id. It needs a tokio runtime with its I/O and time drivers enabled; programs without one use
+//! [`blocking`].
+
+pub mod blocking;
+mod broker;
+mod child;
+mod command;
+mod convert;
+mod dial;
+mod error;
+mod link;
+mod retry;
+mod route;
+mod subscription;
+
+pub use procbroker_protocol as protocol;
+pub use procbroker_protocol::create::{IfExists, Lifetime};
+pub use procbroker_protocol::{
+    Child as ChildInfo, ChildId, ChildState, Cleaned, ErrorKind, Event, EventKind, Exit, ExitReason,
+    ExitStatus, Name, Outcome, Request, Response, Signal, Span, Status, Target,
+};
+
+pub use broker::{Broker, Builder};
+pub use child::{Child, Created};
+pub use command::Command;
+pub use convert::{Select, ToSignal, ToStopStep, ToTarget};
+pub use error::{Error, Invalid};
+pub use route::default_socket;
+pub use subscription::{Events, Happening, LogChunk, LogFollow};

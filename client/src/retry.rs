@@ -1,0 +1,203 @@
+//! What may be done when a connection is lost before the answer came.
+//!
+//! A request that may be carried out twice is sent again; one that may not is given up, and the caller
+//! told so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use procbroker_protocol::child::Child;
+use procbroker_protocol::request::{ListParams, Method};
+use procbroker_protocol::{
+    Error as BrokerError, ErrorKind, Name, Request, Response, Span, Target, Timestamp,
+};
+
+use crate::error::Error;
+use crate::link::Answer;
+
+/// How many connections in a row one call may see lost within [`STABLE_AFTER`] of sending. A request that
+/// brings a broker down must not be sent to it forever.
+const LOSSES_MAX: u32 = 5;
+/// A connection that has lasted so long after the request was sent was not ended by it.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// What a loss means for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// It may be carried out twice: it changes nothing, or it is known by its id.
+    Safe,
+    /// It may be carried out twice on the same child. A name can have passed on to another one meanwhile,
+    /// which is not meant, so that the child has to be found first.
+    SafeOnSameChild,
+    /// It must not be carried out twice.
+    Never,
+}
+
+impl Repeat {
+    fn of(request: &Request) -> Self {
+        match request {
+            Request::Create(params) => {
+                if params.request_id.is_some() {
+                    Self::Safe
+                } else {
+                    Self::Never
+                }
+            }
+            Request::Destroy(params) => Self::on(&params.target),
+            Request::Wait(params) => Self::on(&params.target),
+            Request::List(_)
+            | Request::Get(_)
+            | Request::Renew(_)
+            | Request::Logs(_)
+            | Request::Events(_)
+            | Request::Status(_) => Self::Safe,
+            Request::Signal(_) | Request::Restart(_) | Request::Shutdown(_) | Request::Upgrade(_) => {
+                Self::Never
+            }
+        }
+    }
+
+    fn on(target: &Target) -> Self {
+        match target {
+            Target::Name(_) => Self::SafeOnSameChild,
+            Target::Id(_) | Target::Labels(_) | Target::All => Self::Safe,
+        }
+    }
+}
+
+/// One call, over as many connections as it takes.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: Request,
+    began: Instant,
+    began_at: Timestamp,
+    /// The time that a wait was given, from its beginning.
+    wait_timeout: Option<Span>,
+    sent: Instant,
+    losses: u32,
+    /// Whether a connection was lost that may have carried the request to the broker.
+    repeated: bool,
+}
+
+impl Call {
+    pub(crate) fn new(request: Request) -> Self {
+        let wait_timeout = if let Request::Wait(params) = &request { params.timeout } else { None };
+        let now = Instant::now();
+        let began_at = SystemTime::now().into();
+        Self { request, began: now, began_at, wait_timeout, sent: now, losses: 0, repeated: false }
+    }
+
+    pub(crate) fn method(&self) -> Method {
+        self.request.method()
+    }
+
+    /// Takes note that the request is about to be sent, and cuts a wait's time by what has passed.
+    pub(crate) fn sending(&mut self) {
+        self.sent = Instant::now();
+        if let (Request::Wait(params), Some(timeout)) = (&mut self.request, self.wait_timeout) {
+            let left = timeout.as_duration().saturating_sub(self.sent - self.began);
+            params.timeout = Some(Span::try_from(left).unwrap_or(timeout));
+        }
+    }
+
+    /// Takes note that the connection had ended before a byte was written: nothing can have happened.
+    ///
+    /// # Errors
+    /// When that goes on and on.
+    pub(crate) fn not_sent(&mut self) -> Result<(), Error> {
+        if self.sent.elapsed() >= STABLE_AFTER {
+            self.losses = 0;
+        }
+        self.losses += 1;
+        if self.losses > LOSSES_MAX { Err(self.lost_for_good()) } else { Ok(()) }
+    }
+
+    /// Takes note that the connection was lost with the request underway.
+    ///
+    /// # Errors
+    /// When the request may not be sent again.
+    pub(crate) fn lost(&mut self) -> Result<(), Error> {
+        if Repeat::of(&self.request) == Repeat::Never {
+            return Err(self.lost_for_good());
+        }
+        self.repeated = true;
+        self.not_sent()
+    }
+
+    fn lost_for_good(&self) -> Error {
+        Error::ConnectionLost { method: self.method() }
+    }
+
+    /// The question to ask first when the request is to be sent again and goes by a name: all who held it.
+    pub(crate) fn question(&self) -> Option<Request> {
+        let ask = self.repeated && Repeat::of(&self.request) == Repeat::SafeOnSameChild;
+        ask.then(|| Request::List(ListParams { all: true, ..ListParams::default() }))
+    }
+
+    /// Binds the request to the child that held the name when the call began. When there was none, the
+    /// name stays: the broker will find none either, or one that was created after the call.
+    pub(crate) fn bind(&mut self, children: &[Arc<Child>]) {
+        self.repeated = false;
+        let (Request::Destroy(procbroker_protocol::request::DestroyParams { target, .. })
+        | Request::Wait(procbroker_protocol::request::WaitParams { target, .. })) = &mut self.request
+        else {
+            return;
+        };
+        if let Target::Name(name) = target
+            && let Some(holder) = holder_at(name, self.began_at, children)
+        {
+            *target = Target::Id(holder.id);
+            self.repeated = true;
+        }
+    }
+
+    /// What an answer means, given how often the request was sent.
+    pub(crate) fn conclude(&self, answer: Answer) -> Result<Response, Error> {
+        match answer {
+            Ok(response) => Ok(response),
+            // The child was there when it was first asked for. A broker that does not know it any more
+            // has ended it, and forgotten it since.
+            Err(error) if error.kind == ErrorKind::NotFound && self.repeated && self.destroys_by_id() => {
+                Ok(Response::Children(Vec::new()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn destroys_by_id(&self) -> bool {
+        matches!(&self.request, Request::Destroy(params) if matches!(params.target, Target::Id(_)))
+    }
+}
+
+/// The last child of that name that was created by then. Both clocks are this machine's.
+fn holder_at<'a>(name: &Name, moment: Timestamp, children: &'a [Arc<Child>]) -> Option<&'a Child> {
+    let held =
+        children.iter().filter(|child| child.name.as_ref() == Some(name) && child.created_at <= moment);
+    held.max_by_key(|child| (child.created_at, child.id)).map(AsRef::as_ref)
+}
+
+/// The children that answered [`Call::question`].
+///
+/// # Errors
+/// The broker's own, or that it answered something else.
+pub(crate) fn children(answer: Result<Response, BrokerError>) -> Result<Vec<Arc<Child>>, Error> {
+    match answer? {
+        Response::Children(children) => Ok(children),
+        other => Err(unexpected(Method::List, &other)),
+    }
+}
+
+/// The error for an answer of another kind than the request's.
+pub(crate) fn unexpected(method: Method, response: &Response) -> Error {
+    let kind = match response {
+        Response::Created(_) => "a created child",
+        Response::Children(_) => "children",
+        Response::Child(_) => "a child",
+        Response::Logs(_) => "a log",
+        Response::Subscribed(_) => "a subscription",
+        Response::Status(_) => "a status",
+        Response::ShutDown(_) => "a report of a shutdown",
+        Response::Upgraded => "an upgrade",
+    };
+    Error::Protocol { detail: format!("it answered {method} with {kind}") }
+}

@@ -1,0 +1,143 @@
+//! The blocking client.
+
+use std::sync::Arc;
+use std::thread;
+
+use procbroker_client::blocking::Broker;
+use procbroker_client::protocol::request::EventsParams;
+use procbroker_client::{Error, Happening, Outcome, Response};
+use tokio::runtime::Runtime;
+
+use crate::fake::{Fake, child, created, none, nowhere};
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Runs a blocking program beside a broker that the test plays.
+fn beside<T: Send>(server: impl AsyncFnOnce(Fake), program: impl FnOnce(&Broker) -> T + Send) -> T {
+    let runtime = runtime();
+    let fake = runtime.block_on(async { Fake::new() });
+    let socket = fake.socket();
+    thread::scope(|scope| {
+        let program = scope.spawn(move || program(&Broker::at(socket).unwrap()));
+        runtime.block_on(server(fake));
+        program.join().unwrap()
+    })
+}
+
+#[test]
+fn a_child_is_created_looked_at_and_destroyed() {
+    let server = async |fake: Fake| {
+        let mut peer = fake.accept().await;
+        peer.answer_next(created("a")).await;
+        peer.answer_next(Ok(Response::Child(Arc::new(child("b"))))).await;
+        peer.answer_next(Ok(Response::Children(vec![Arc::new(child("c"))]))).await;
+        assert_eq!(peer.try_next().await, None, "the last handle closes the connection");
+    };
+    beside(server, |broker| {
+        let mut created = broker.command("true").name("a").spawn().unwrap();
+        assert_eq!(created.outcome, Outcome::Created);
+        assert_eq!(created.name().unwrap().as_str(), "a");
+        assert_eq!(created.child.refresh().unwrap().name.as_ref().unwrap().as_str(), "b");
+        assert_eq!(created.destroy().unwrap().name.as_ref().unwrap().as_str(), "c");
+    });
+}
+
+#[test]
+fn threads_share_the_connection_and_get_their_own_answers() {
+    let server = async |fake: Fake| fake.accept().await.answer_gets().await;
+    beside(server, |broker| {
+        thread::scope(|scope| {
+            for number in 0..8 {
+                let broker = broker.clone();
+                scope.spawn(move || {
+                    for call in 0..100 {
+                        let name = format!("{number}-{call}");
+                        assert_eq!(broker.get(&name).unwrap().name().unwrap().as_str(), name);
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn a_thread_that_waits_holds_up_no_other() {
+    let (tell_waiting, waiting) = tokio::sync::oneshot::channel();
+    let server = async |fake: Fake| {
+        let mut peer = fake.accept().await;
+        peer.answer_next(created("a")).await;
+        let (wait, _) = peer.next().await;
+        tell_waiting.send(()).unwrap();
+        peer.answer_next(none()).await;
+        peer.answer(wait, Ok(Response::Child(Arc::new(child("a"))))).await;
+    };
+    beside(server, |broker| {
+        let created = broker.command("true").spawn().unwrap();
+        thread::scope(|scope| {
+            let wait = scope.spawn(|| created.wait());
+            waiting.blocking_recv().unwrap();
+            assert!(broker.destroy("x").unwrap().is_empty());
+            assert_eq!(wait.join().unwrap().unwrap().name.as_ref().unwrap().as_str(), "a");
+        });
+    });
+}
+
+#[test]
+fn it_works_and_ends_within_a_tokio_runtime() {
+    let server = async |fake: Fake| {
+        let mut peer = fake.accept().await;
+        peer.answer_next(created("a")).await;
+        let mut second = fake.accept().await;
+        second.answer_next(none()).await;
+        assert_eq!(second.try_next().await, None);
+    };
+    beside(server, |broker| {
+        runtime().block_on(async {
+            assert_eq!(broker.command("true").spawn().unwrap().outcome, Outcome::Created);
+            let own = Broker::at(broker.socket()).unwrap();
+            assert!(own.destroy("x").unwrap().is_empty());
+        });
+    });
+}
+
+#[test]
+fn a_broker_that_was_restarted_between_two_calls_is_found_again() {
+    let (tell_gone, gone) = tokio::sync::oneshot::channel();
+    let server = async |fake: Fake| {
+        let mut peer = fake.accept().await;
+        peer.answer_next(none()).await;
+        drop(peer);
+        tell_gone.send(()).unwrap();
+        fake.accept().await.answer_next(none()).await;
+    };
+    beside(server, |broker| {
+        broker.destroy("x").unwrap();
+        gone.blocking_recv().unwrap();
+        broker.destroy("x").unwrap();
+    });
+}
+
+#[test]
+fn events_are_told() {
+    let server = async |fake: Fake| {
+        let _first = fake.accept().await;
+        let mut peer = fake.accept().await;
+        let subscribed = procbroker_client::protocol::response::Subscribed { subscription: 1, next: 1 };
+        peer.answer_next(Ok(Response::Subscribed(subscribed))).await;
+        peer.tell(procbroker_client::protocol::Notification::Lagged { subscription: 1, missed: 3 }).await;
+        assert_eq!(peer.try_next().await, None);
+    };
+    beside(server, |broker| {
+        let mut events = broker.events(EventsParams::default()).unwrap();
+        assert_eq!(events.next().unwrap(), Happening::Lagged { missed: 3 });
+    });
+}
+
+#[test]
+fn a_missing_broker_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Broker::at(nowhere(folder.path())).unwrap_err();
+    assert!(matches!(error, Error::NotThere { .. }), "{error:?}");
+}

@@ -1,0 +1,270 @@
+//! What happens to a call whose connection is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use procbroker_client::protocol::ErrorKind;
+use procbroker_client::protocol::Method;
+use procbroker_client::{Broker, Child, ChildState, Error, Outcome, Request, Response, Select, Target};
+use tokio::join;
+use uuid::Uuid;
+
+use crate::fake::{Fake, Peer, child, child_of, created, failure, none};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+/// A child's handle, and the connection that it was got over.
+async fn child_at(fake: &Fake) -> (Child, Peer) {
+    let broker = fake.broker();
+    let (child, peer) = join!(broker.get("a"), async {
+        let mut peer = fake.accept().await;
+        peer.answer_next(Ok(Response::Child(Arc::new(child("a"))))).await;
+        peer
+    });
+    (child.unwrap(), peer)
+}
+
+/// Accepts a connection, reads its first request and closes it.
+async fn lose_one(fake: &Fake) -> Request {
+    fake.accept().await.next().await.1
+}
+
+fn request_id(request: Request) -> Option<Uuid> {
+    match request {
+        Request::Create(params) => params.request_id,
+        other => panic!("{other:?} instead of a create"),
+    }
+}
+
+#[tokio::test]
+async fn a_create_is_sent_again_under_the_same_id() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let (spawned, (first, second)) = join!(broker.command("true").name("a").spawn(), async {
+        let first = lose_one(&fake).await;
+        (first, fake.accept().await.answer_next(created("a")).await)
+    });
+    let spawned = spawned.unwrap();
+    assert_eq!((spawned.outcome, spawned.name().unwrap().as_str()), (Outcome::Created, "a"));
+    assert_eq!(first, second);
+    assert!(request_id(first).is_some());
+}
+
+#[tokio::test]
+async fn each_create_has_an_id_of_its_own_unless_one_is_given() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let given = Uuid::new_v4();
+    let client = async {
+        let mut command = broker.command("true");
+        command.spawn().await.unwrap();
+        command.spawn().await.unwrap();
+        command.request_id(given).spawn().await.unwrap();
+    };
+    let ((), ids) = join!(client, async {
+        let mut peer = fake.accept().await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(request_id(peer.answer_next(created("a")).await).unwrap());
+        }
+        ids
+    });
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(ids[2], given);
+}
+
+#[tokio::test]
+async fn a_signal_is_never_sent_twice() {
+    let fake = Fake::new();
+    let (child, mut peer) = child_at(&fake).await;
+    let (signalled, ()) = join!(child.signal("HUP"), async {
+        assert_eq!(peer.next().await.1.method(), Method::Signal);
+        drop(peer);
+    });
+    let error = signalled.unwrap_err();
+    assert!(matches!(error, Error::ConnectionLost { method: Method::Signal }), "{error:?}");
+    assert!(error.to_string().contains("during signal; whether it was carried out is not known"), "{error}");
+    let (_, request) = join!(child.wait(), async {
+        let mut peer = fake.accept().await;
+        peer.answer_next(Ok(Response::Child(Arc::clone(child.info())))).await
+    });
+    assert_eq!(request.method(), Method::Wait, "the signal was sent again");
+}
+
+#[tokio::test]
+async fn a_signal_that_was_not_sent_is_sent_on_the_next_connection() {
+    let fake = Fake::new();
+    let (child, peer) = child_at(&fake).await;
+    drop(peer);
+    let (signalled, request) =
+        join!(child.signal("HUP"), async { fake.accept().await.answer_next(none()).await });
+    signalled.unwrap();
+    assert_eq!(request.method(), Method::Signal);
+}
+
+#[tokio::test]
+async fn a_restart_and_a_shutdown_are_never_sent_twice() {
+    let fake = Fake::new();
+    let (mut child, mut peer) = child_at(&fake).await;
+    let (restarted, ()) = join!(child.restart(), async {
+        peer.next().await;
+        drop(peer);
+    });
+    assert!(matches!(restarted, Err(Error::ConnectionLost { method: Method::Restart })));
+    let broker = fake.broker();
+    let (shut_down, _) = join!(broker.shutdown(None), lose_one(&fake));
+    assert!(matches!(shut_down, Err(Error::ConnectionLost { method: Method::Shutdown })));
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_with_the_time_that_is_left() {
+    let fake = Fake::new();
+    let (child, mut peer) = child_at(&fake).await;
+    let hour = Duration::from_secs(3600);
+    let timeout_of = |request: Request| match request {
+        Request::Wait(params) => params.timeout.unwrap().as_duration(),
+        other => panic!("{other:?} instead of a wait"),
+    };
+    let (waited, (first, second)) = join!(child.wait_timeout(hour), async {
+        let (_, first) = peer.next().await;
+        drop(peer);
+        let second = fake.accept().await.answer_next(failure(ErrorKind::Timeout)).await;
+        (timeout_of(first), timeout_of(second))
+    });
+    assert_eq!(waited.unwrap(), None);
+    assert!(second < first && first <= hour, "{first:?}, then {second:?}");
+}
+
+#[tokio::test]
+async fn a_destroyed_child_that_is_forgotten_meanwhile_is_gone() {
+    let fake = Fake::new();
+    let (child, mut peer) = child_at(&fake).await;
+    let (destroyed, ()) = join!(child.destroy(), async {
+        peer.next().await;
+        drop(peer);
+        fake.accept().await.answer_next(failure(ErrorKind::NotFound)).await;
+    });
+    let destroyed = destroyed.unwrap();
+    assert_eq!((destroyed.id, destroyed.state, destroyed.pid), (child.id(), ChildState::Ended, None));
+}
+
+#[tokio::test]
+async fn to_destroy_what_was_never_there_is_an_error() {
+    let fake = Fake::new();
+    let (child, mut peer) = child_at(&fake).await;
+    let (destroyed, _) = join!(child.destroy(), peer.answer_next(failure(ErrorKind::NotFound)));
+    assert!(destroyed.unwrap_err().is_not_found());
+}
+
+/// Destroys by name over a connection that is lost, with these children there afterwards; returns what is
+/// destroyed then.
+async fn destroyed_after_loss(children: impl FnOnce() -> Vec<Arc<procbroker_client::ChildInfo>>) -> Target {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let (destroyed, request) = join!(broker.destroy("job"), async {
+        lose_one(&fake).await;
+        let mut peer = fake.accept().await;
+        let question = peer.answer_next(Ok(Response::Children(children()))).await;
+        assert!(matches!(&question, Request::List(params) if params.all), "{question:?}");
+        peer.answer_next(none()).await
+    });
+    assert!(destroyed.unwrap().is_empty());
+    match request {
+        Request::Destroy(params) => params.target,
+        other => panic!("{other:?} instead of a destroy"),
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_by_name_never_hits_a_child_that_took_the_name_since() {
+    let before = SystemTime::now();
+    let older = child_of("job", (before - Duration::from_secs(60)).into());
+    let meant = child_of("job", (before - Duration::from_secs(1)).into());
+    let other = child_of("other", before.into());
+    let id = meant.id;
+    let target = destroyed_after_loss(move || {
+        vec![older, meant, other, child_of("job", (SystemTime::now() + Duration::from_secs(1)).into())]
+    })
+    .await;
+    assert_eq!(target, Target::Id(id));
+}
+
+#[tokio::test]
+async fn a_destroy_of_a_name_that_nobody_held_goes_by_the_name_still() {
+    let target = destroyed_after_loss(Vec::new).await;
+    assert_eq!(target, Target::Name("job".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_request_that_ends_every_connection_is_given_up() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let live = Select::live();
+    let client = async {
+        let outcome = broker.list(&live).await;
+        drop(broker);
+        outcome
+    };
+    let server = async {
+        for _ in 0..6 {
+            lose_one(&fake).await;
+        }
+        tokio::select! {
+            biased;
+            _ = lose_one(&fake) => panic!("it was sent once more"),
+            () = std::future::ready(()) => {}
+        }
+    };
+    let (list, ()) = join!(client, server);
+    assert!(matches!(list, Err(Error::ConnectionLost { method: Method::List })));
+}
+
+#[tokio::test]
+async fn a_broker_that_is_restarted_is_found_again() {
+    let fake = Fake::new();
+    let (child, peer) = child_at(&fake).await;
+    let folder = fake.stop();
+    drop(peer);
+    let (waited, ()) = join!(child.wait(), async {
+        let fake = Fake::again(folder);
+        fake.accept().await.answer_next(Ok(Response::Child(Arc::clone(child.info())))).await;
+    });
+    assert_eq!(waited.unwrap().id, child.id());
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_come_back_is_given_up() {
+    let fake = Fake::new();
+    let builder = Broker::builder().socket(fake.socket()).connect_timeout(SHORT);
+    let (broker, peer) = join!(builder.connect(), fake.accept());
+    let broker = broker.unwrap();
+    let folder = fake.stop();
+    drop(peer);
+    let error = broker.status().await.unwrap_err();
+    assert!(matches!(error, Error::NotThere { .. }), "{error:?}");
+    drop(folder);
+}
+
+#[test]
+fn a_connection_does_not_outlive_its_runtime() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = runtime();
+    let fake = server.block_on(async { Fake::new() });
+    let broker = fake.broker();
+    let call = |answer| {
+        let playing = server.spawn(answer);
+        let list = std::thread::scope(|scope| {
+            let list = scope.spawn(|| runtime().block_on(broker.list(&Select::live())));
+            server.block_on(playing).unwrap();
+            list.join().unwrap()
+        });
+        assert!(list.unwrap().is_empty());
+    };
+    let fake = Arc::new(fake);
+    for _ in 0..2 {
+        let fake = Arc::clone(&fake);
+        call(async move {
+            fake.accept().await.answer_next(none()).await;
+        });
+    }
+}

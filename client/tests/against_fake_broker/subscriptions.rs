@@ -1,0 +1,192 @@
+//! Events and logs.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use procbroker_client::protocol::request::{EventsParams, LogStream, LogsParams, OneParams};
+use procbroker_client::protocol::response::{Logs, Subscribed};
+use procbroker_client::protocol::{ErrorKind, Method, Notification};
+use procbroker_client::{Error, Event, EventKind, Happening, LogChunk, Request, Response, Target};
+use tokio::join;
+
+use crate::fake::{Fake, Peer, failure};
+
+fn subscribed(next: u64) -> Result<Response, procbroker_client::protocol::Error> {
+    Ok(Response::Subscribed(Subscribed { subscription: 3, next }))
+}
+
+fn event(seq: u64) -> Notification {
+    let event = Event { seq, at: SystemTime::now().into(), kind: EventKind::Created, child: None };
+    Notification::Event { subscription: 3, event: Arc::new(event) }
+}
+
+fn since(request: &Request) -> Option<u64> {
+    match request {
+        Request::Events(params) => params.since,
+        other => panic!("{other:?} instead of events"),
+    }
+}
+
+fn seq(happening: Result<Happening, Error>) -> u64 {
+    match happening {
+        Ok(Happening::Event(event)) => event.seq,
+        other => panic!("{other:?} instead of an event"),
+    }
+}
+
+fn log(text: &str, ended: bool) -> Notification {
+    Notification::Log { subscription: 1, stream: LogStream::Stdout, text: text.to_owned(), ended }
+}
+
+#[tokio::test]
+async fn events_go_on_where_they_were_after_a_loss() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let mut events = broker.events(EventsParams::default()).await.unwrap();
+        assert_eq!(events.next_seq(), 41);
+        let seen = [seq(events.next().await), seq(events.next().await), seq(events.next().await)];
+        (seen, events)
+    };
+    let server = async {
+        let mut peer = fake.accept().await;
+        assert_eq!(since(&peer.answer_next(subscribed(41)).await), None);
+        peer.tell(event(41)).await;
+        peer.tell(event(42)).await;
+        drop(peer);
+        // One that is lost before its answer is made again as well.
+        fake.accept().await.next().await;
+        let mut peer = fake.accept().await;
+        assert_eq!(since(&peer.answer_next(subscribed(43)).await), Some(43));
+        peer.tell(event(43)).await;
+        peer
+    };
+    let ((seen, _events), _peer) = join!(client, server);
+    assert_eq!(seen, [41, 42, 43]);
+}
+
+#[tokio::test]
+async fn kept_events_that_were_not_seen_yet_are_asked_for_again() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let mut events =
+            broker.events(EventsParams { since: Some(5), ..EventsParams::default() }).await.unwrap();
+        seq(events.next().await)
+    };
+    let server = async {
+        fake.accept().await.answer_next(subscribed(100)).await;
+        let mut peer = fake.accept().await;
+        assert_eq!(since(&peer.answer_next(subscribed(100)).await), Some(5));
+        peer.tell(event(5)).await;
+        peer
+    };
+    assert_eq!(join!(client, server).0, 5);
+}
+
+#[tokio::test]
+async fn what_was_missed_is_counted() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let mut events = broker.events(EventsParams::default()).await.unwrap();
+        (events.next().await.unwrap(), events.next_seq())
+    };
+    let server = async {
+        let mut peer = fake.accept().await;
+        peer.answer_next(subscribed(10)).await;
+        peer.tell(Notification::Lagged { subscription: 3, missed: 7 }).await;
+        peer
+    };
+    assert_eq!(join!(client, server).0, (Happening::Lagged { missed: 7 }, 17));
+}
+
+#[tokio::test]
+async fn a_broker_that_counts_anew_is_told() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let mut events = broker.events(EventsParams::default()).await.unwrap();
+        (events.next().await.unwrap(), seq(events.next().await))
+    };
+    let server = async {
+        fake.accept().await.answer_next(subscribed(500)).await;
+        let mut short_lived = fake.accept().await;
+        assert_eq!(since(&short_lived.answer_next(subscribed(2)).await), Some(500));
+        let mut peer = fake.accept().await;
+        assert_eq!(since(&peer.answer_next(subscribed(2)).await), Some(0));
+        peer.tell(event(1)).await;
+        peer
+    };
+    assert_eq!(join!(client, server).0, (Happening::Restarted, 1));
+}
+
+#[tokio::test]
+async fn dropping_a_subscription_closes_its_connection_alone() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let (events, mut peer) = join!(broker.events(EventsParams::default()), async {
+        let mut peer = fake.accept().await;
+        peer.answer_next(subscribed(1)).await;
+        peer
+    });
+    drop(events.unwrap());
+    assert_eq!(peer.try_next().await, None);
+    let target = Target::Name("a".parse().unwrap());
+    let request = Request::Get(OneParams { target });
+    let (got, ()) = join!(broker.call(request), async {
+        fake.accept().await.answer_next(failure(ErrorKind::NotFound)).await;
+    });
+    assert!(got.unwrap_err().is_not_found());
+}
+
+/// Follows a log with what the test tells.
+async fn followed(tell: impl AsyncFnOnce(&mut Peer)) -> (Vec<LogChunk>, Option<Error>) {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let target = Target::Name("a".parse().unwrap());
+        let params = LogsParams { target, stream: LogStream::Stdout, tail: None, follow: false };
+        let mut log = broker.follow(params).await.unwrap();
+        assert_eq!(log.first().text, "old\n");
+        let mut chunks = Vec::new();
+        loop {
+            match log.next().await {
+                Ok(Some(chunk)) => chunks.push(chunk),
+                Ok(None) => return (chunks, None),
+                Err(error) => return (chunks, Some(error)),
+            }
+        }
+    };
+    let server = async {
+        let mut peer = fake.accept().await;
+        let first = Logs { text: "old\n".to_owned(), truncated: false, subscription: Some(1) };
+        let request = peer.answer_next(Ok(Response::Logs(first))).await;
+        assert!(matches!(&request, Request::Logs(params) if params.follow), "{request:?}");
+        tell(&mut peer).await;
+    };
+    join!(client, server).0
+}
+
+fn text(text: &str) -> LogChunk {
+    LogChunk::Text { stream: LogStream::Stdout, text: text.to_owned() }
+}
+
+#[tokio::test]
+async fn a_log_is_followed_to_its_end() {
+    let (chunks, error) = followed(async |peer| {
+        peer.tell(log("one\n", false)).await;
+        peer.tell(Notification::Lagged { subscription: 1, missed: 2 }).await;
+        peer.tell(log("two\n", true)).await;
+    })
+    .await;
+    assert_eq!(chunks, [text("one\n"), LogChunk::Lagged { missed: 2 }, text("two\n")]);
+    assert!(error.is_none());
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_off_is_not_taken_for_ended() {
+    let (chunks, error) = followed(async |peer| peer.tell(log("one\n", false)).await).await;
+    assert_eq!(chunks, [text("one\n")]);
+    assert!(matches!(error, Some(Error::ConnectionLost { method: Method::Logs })), "{error:?}");
+}
