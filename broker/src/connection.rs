@@ -23,7 +23,9 @@ use uuid::Uuid;
 pub use outgoing::{Outbox, Outgoing};
 
 use crate::driver::Fact;
-use crate::limits::{ANSWERS_BEFORE_READING, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING};
+use crate::limits::{
+    ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING,
+};
 use crate::os::accounts;
 use codec::{Codec, Incoming, RequestId};
 
@@ -115,10 +117,14 @@ impl<'a> Connection<'a> {
                     return Closing::Gone;
                 }
             }
+            let held_back = !self.may_read();
             self.collect_answers().await;
-            match self.write() {
-                Ok(()) => {}
-                Err(_) => return Closing::Gone,
+            if self.write().is_err() {
+                return Closing::Gone;
+            }
+            if held_back && self.may_read() {
+                // There is room again, and what the client has sent may be here entirely: no event tells.
+                continue;
             }
             if self.reading == Reading::Over && self.unanswered.is_empty() && self.unwritten.is_empty() {
                 return Closing::Done;
@@ -155,7 +161,10 @@ impl<'a> Connection<'a> {
         if !self.unwritten.is_empty() {
             interest = Some(interest.map_or(Interest::WRITABLE, |interest| interest | Interest::WRITABLE));
         }
-        if self.codec.is_partial() && self.partial_until.is_none() {
+        if !self.codec.is_partial() || !self.may_read() {
+            // What is not read for lack of room for answers is not late.
+            self.partial_until = None;
+        } else if self.partial_until.is_none() {
             self.partial_until = Some(Instant::now() + self.surroundings.partial_message_timeout);
         }
         let partial_until = self.partial_until;
@@ -195,7 +204,15 @@ impl<'a> Connection<'a> {
                 self.codec.finish();
                 None
             }
-            Ok(_) => None,
+            Ok(length) => {
+                if length < READ_CHUNK_BYTES {
+                    // The socket is empty, and what comes now is a new event: there is no need to ask again.
+                    let _ = self
+                        .socket
+                        .try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
+                None
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(_) => Some(Closing::Gone),
         }

@@ -46,6 +46,18 @@ pub const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
 /// Threads that start processes, at most: one for each spawn that the core has in flight.
 pub const SPAWNERS_MAX: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
 
+/// Of these, so many are there from the start on a large machine.
+pub const SPAWNERS_IDLE_MAX: usize = 16;
+
+/// Files of output that are kept to be used again.
+pub const FORMER_LOGS_MAX: usize = 1_024;
+
+/// How long the removal of control groups may take at the very end; those that are left, the next broker removes.
+pub const TIDYING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lines of the log that wait to be written; beyond that they are lost, and counted.
+pub const LOG_LINES_WAITING: usize = 8_192;
+
 /// How long a child may take from its birth to executing its program before it is killed.
 pub const SPAWN_PATIENCE: Duration = Duration::from_secs(30);
 

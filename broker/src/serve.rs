@@ -9,12 +9,13 @@ use std::time::Duration;
 use procbroker_core::{Broker, ExitCause};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 pub use error::ServeError;
 
 use crate::cli::{LogLevel, ServeArguments};
 use crate::driver::{Driver, FromThread, Signals, Sources};
-use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
+use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
 use crate::listener::Reception;
 use crate::os::notify::ServiceOwner;
 use startup::Prepared;
@@ -22,7 +23,7 @@ use startup::Prepared;
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
 #[must_use]
 pub fn serve(arguments: &ServeArguments) -> ExitCode {
-    write_log_to_standard_error(arguments.log);
+    let _log = write_log_to_standard_error(arguments.log);
     match run(arguments) {
         Ok(ExitCause::Done) => ExitCode::SUCCESS,
         Ok(ExitCause::Left(_)) => ExitCode::FAILURE,
@@ -87,19 +88,24 @@ fn end(runtime: Runtime) {
     runtime.shutdown_background();
 }
 
-fn write_log_to_standard_error(level: LogLevel) {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_env_var("PROCBROKER_LOG")
-        .try_from_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level.as_str()));
+/// Sends the log to standard error, from a thread of its own. It is written out when the guard is dropped.
+fn write_log_to_standard_error(level: LogLevel) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_LINES_WAITING)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(terminal);
-    // Under systemd the journal has the time already.
-    let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().with_writer(std::io::stderr).try_init()
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level.filter())
+        .with_target(false)
+        .with_ansi(terminal)
+        .with_writer(writer);
+    // Under systemd the journal has the time already. It fails only when a log is there already.
+    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().try_init()
     } else {
-        log.with_writer(std::io::stderr).try_init()
+        log.try_init()
     };
-    // It fails only when a log is there already.
-    drop(result);
+    guard
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use procbroker_core::Run;
+use procbroker_protocol::ChildId;
 
-use crate::limits::{SPAWN_PATIENCE, SPAWNERS_MAX};
+use crate::limits::{SPAWN_PATIENCE, SPAWNERS_IDLE_MAX, SPAWNERS_MAX};
+use crate::os::logs::Logs;
 use crate::os::spawn::{Facilities, KillSwitch, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, Spawner};
 
 /// One process to start.
@@ -20,6 +22,8 @@ pub struct Job {
     pub run: Run,
     /// How.
     pub spec: SpawnSpec,
+    /// The child whose file of output it takes over, if it does.
+    pub heir_of: Option<ChildId>,
 }
 
 /// What came of it.
@@ -36,7 +40,7 @@ pub type Deliver = Arc<dyn Fn(Outcome) + Send + Sync>;
 
 /// The spawning threads.
 ///
-/// There are as many as there are processors, and one more whenever all of them have been busy for long: a
+/// There are twice as many as there are processors, and one more whenever all of them have been busy for long: a
 /// program on a file system that does not answer then holds up nobody else.
 pub struct Spawners {
     facilities: Facilities,
@@ -44,6 +48,7 @@ pub struct Spawners {
     source: Receiver<Job>,
     busy: Arc<AtomicUsize>,
     deliver: Deliver,
+    logs: Logs,
     switches: Vec<KillSwitch>,
 }
 
@@ -52,12 +57,13 @@ impl Spawners {
     ///
     /// # Errors
     /// When not even one can be started.
-    pub fn start(facilities: Facilities, deliver: Deliver) -> io::Result<Self> {
+    pub fn start(facilities: Facilities, logs: Logs, deliver: Deliver) -> io::Result<Self> {
         let (jobs, source) = crossbeam_channel::bounded(SPAWNERS_MAX);
         let mut spawners =
-            Self { facilities, jobs, source, busy: Arc::default(), deliver, switches: Vec::new() };
+            Self { facilities, jobs, source, busy: Arc::default(), deliver, logs, switches: Vec::new() };
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..processors.clamp(2, SPAWNERS_MAX) {
+        // Each sleeps while its child gets to its exec, so that it takes two to keep a processor busy.
+        for _ in 0..processors.saturating_mul(2).clamp(2, SPAWNERS_IDLE_MAX) {
             spawners.add()?;
         }
         Ok(spawners)
@@ -93,11 +99,16 @@ impl Spawners {
     fn add(&mut self) -> io::Result<()> {
         let mut spawner = Spawner::new(self.facilities)?;
         let switch = spawner.kill_switch();
-        let (source, busy, deliver) =
-            (self.source.clone(), Arc::clone(&self.busy), Arc::clone(&self.deliver));
+        let (source, busy, deliver, logs) =
+            (self.source.clone(), Arc::clone(&self.busy), Arc::clone(&self.deliver), self.logs.clone());
         let work = move || {
-            while let Ok(Job { run, spec }) = source.recv() {
+            while let Ok(Job { run, spec, heir_of }) = source.recv() {
                 busy.fetch_add(1, Ordering::Relaxed);
+                if let Some(former) = heir_of
+                    && let Err(error) = logs.pass_on(former, run.child)
+                {
+                    tracing::debug!(%error, "a child gets a new file for its output");
+                }
                 let result = SpawnPlan::prepare(spec).and_then(|plan| spawner.spawn(&plan));
                 busy.fetch_sub(1, Ordering::Relaxed);
                 deliver(Outcome { run, result });

@@ -7,18 +7,18 @@ use std::time::Instant;
 use nix::errno::Errno;
 use procbroker_core::{Call, Effect, ExitCause, Input, Pid, Record, Run, ServiceState, SpawnOrder};
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{Error, Response};
+use procbroker_protocol::{ChildId, Error, Response};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Outboxes;
 use crate::connection::Outgoing;
-use crate::limits::SWEEP_PATIENCE;
+use crate::limits::{FORMER_LOGS_MAX, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::os::containment::Containment;
 use crate::os::environment::Surroundings;
 use crate::os::logs::Logs;
 use crate::os::notify::ServiceOwner;
 use crate::os::reaper::{Backlog, Reaped, Reaper};
-use crate::os::spawn::{self, Step};
+use crate::os::spawn::{self, Output, Step};
 use crate::os::state_dir::StateDir;
 use crate::report;
 use crate::spawners::{Job, Outcome, Spawners};
@@ -38,6 +38,8 @@ pub struct Hands {
     pub surroundings: Surroundings,
     /// What children write to.
     pub logs: Logs,
+    /// Children that are not visible any more, whose files of output can be used again.
+    pub former: VecDeque<ChildId>,
     /// The folder that the broker has for itself as long as it lives.
     pub state: StateDir,
     /// Who owns the broker's service, if anybody does.
@@ -95,11 +97,7 @@ impl Hands {
             }
             Effect::Kill { run } => self.containment.kill(run),
             Effect::Release { run } => self.containment.release(run),
-            Effect::Forget { child } => {
-                if let Err(error) = self.logs.remove(child) {
-                    tracing::warn!(%child, %error, "cannot remove the output of a child that is not visible any more");
-                }
-            }
+            Effect::Forget { child } => self.forget(child),
             Effect::Report(line) => report::write(&line),
             Effect::Notify(ServiceState::Stopping { timeout, children }) => {
                 self.owner.stopping(timeout.as_duration(), &format!("Stopping {children} children"));
@@ -129,11 +127,24 @@ impl Hands {
         let cgroup = self.containment.prepare(run);
         let submitted = self.surroundings.spec(run.child, order, cgroup).and_then(|spec| {
             let refused = |_| spawn::SpawnFailure::Refused { step: Step::Clone, errno: Errno::EAGAIN };
-            self.spawners.submit(Job { run, spec }).map_err(refused)
+            let heir_of = match &spec.stdout {
+                Output::Append(_) => self.former.pop_front(),
+                Output::Null | Output::Inherit => None,
+            };
+            self.spawners.submit(Job { run, spec, heir_of }).map_err(refused)
         });
         match submitted {
             Ok(()) => self.in_flight += 1,
             Err(failure) => inputs.push_back(Input::SpawnFailed { run, failure: told(failure) }),
+        }
+    }
+
+    /// Keeps the file of a child's output for another child, or removes it where there are enough of them.
+    fn forget(&mut self, child: ChildId) {
+        if self.former.len() < FORMER_LOGS_MAX && self.logs.stdout_is_empty(child) {
+            self.former.push_back(child);
+        } else if let Err(error) = self.logs.remove(child) {
+            tracing::warn!(%child, %error, "cannot remove the output of a child that is not visible any more");
         }
     }
 
@@ -172,7 +183,7 @@ impl Hands {
     /// Lets go of everything, in the order in which it depends on each other.
     pub(super) fn finish(self) {
         drop(self.outboxes);
-        self.containment.shut_down();
+        self.containment.shut_down(TIDYING_PATIENCE);
     }
 }
 

@@ -22,6 +22,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use procbroker_core::Pid;
 use thiserror::Error;
 
+/// So many groups are tidied even when somebody waits, so that they do not pile up under load.
+const TIDIED_AT_LEAST: usize = 4;
+
 /// Groups that are kept ready.
 const SPARES: usize = 32;
 
@@ -193,20 +196,26 @@ impl Cgroups {
         pool.spares.len() < SPARES / 2 || pool.returned.len() >= SPARES
     }
 
-    /// Uses again or removes what was given back, and makes spare groups: up to some milliseconds of work, for
-    /// when nobody waits.
-    pub fn tidy(&self) {
-        let returned = std::mem::take(&mut self.pool().returned);
-        for (group, wear) in returned {
+    /// Uses again or removes what was given back, and makes spare groups: a tenth of a millisecond for each, for
+    /// when nobody waits. Returns whether all of that is done, and not interrupted by more urgent work.
+    pub fn tidy(&self, is_wanted_elsewhere: impl Fn() -> bool) -> bool {
+        let mut returned = std::mem::take(&mut self.pool().returned).into_iter();
+        for (done, (group, wear)) in returned.by_ref().enumerate() {
+            if done >= TIDIED_AT_LEAST && is_wanted_elsewhere() {
+                self.pool().returned.insert(group, wear);
+                self.pool().returned.extend(returned);
+                return false;
+            }
             if !self.reuse(group, wear) && !remove_tree(self.folder.as_fd(), &group.name(), DEPTH_MAX) {
                 // Something still lives there.
                 self.pool().returned.insert(group, Wear::Killed);
             }
         }
         while self.pool().spares.len() < SPARES {
-            let Ok(made) = self.make() else { return };
+            let Ok(made) = self.make() else { return true };
             self.pool().spares.push(made);
         }
+        true
     }
 
     /// Whether the group went to the spare ones.

@@ -14,9 +14,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::killpg;
@@ -43,7 +42,8 @@ pub struct Containment {
     ledger: SharedLedger,
     pending: Pending,
     jobs: Sender<Job>,
-    worker: JoinHandle<()>,
+    /// Closed when the worker has ended.
+    worker: Receiver<()>,
 }
 
 /// The worker cannot be started.
@@ -72,12 +72,17 @@ impl Containment {
             report,
             known: Known::default(),
             is_unsure: false,
+            is_untidy: false,
         };
-        let worker = std::thread::Builder::new()
+        let (alive, ended) = channel();
+        std::thread::Builder::new()
             .name("descendants".to_owned())
-            .spawn(move || worker.work(&received))
+            .spawn(move || {
+                worker.work(&received);
+                drop(alive);
+            })
             .map_err(ContainmentError)?;
-        Ok(Self { inheritance, cgroups, ledger, pending, jobs, worker })
+        Ok(Self { inheritance, cgroups, ledger, pending, jobs, worker: ended })
     }
 
     /// Before a child is spawned: the directory of the cgroup that it is to be born into, if it gets one.
@@ -173,12 +178,14 @@ impl Containment {
         }
     }
 
-    /// Waits for the worker to end, and removes all cgroups: the last thing that the broker does. Nobody may wait
-    /// in the report callback any more: a channel that it fills has to be closed first.
-    pub fn shut_down(self) {
+    /// Waits for the worker to end, for so long at most, and removes all cgroups: the last thing that the broker
+    /// does. Nobody may wait in the report callback any more: a channel that it fills has to be closed first.
+    pub fn shut_down(self, patience: Duration) {
         drop(self.jobs);
-        let _panicked = self.worker.join();
-        // The worker had the only other reference, and whoever drops the last removes the groups.
+        // Nothing is ever sent: it closes when the worker has dropped all that it had.
+        let _ended = self.worker.recv_timeout(patience);
+        // Whoever has the last reference removes the groups: a worker that is still busy ends with the process,
+        // and leaves them to the next broker.
         drop(self.cgroups);
     }
 
@@ -193,6 +200,7 @@ impl Containment {
     }
 
     fn order(&self, job: Job) {
+        self.pending.queued.fetch_add(1, Ordering::SeqCst);
         // The worker takes jobs as long as this sender lives.
         let _taken = self.jobs.send(job);
     }

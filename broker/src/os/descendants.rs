@@ -151,7 +151,10 @@ impl Inheritance {
     pub(super) fn all(&self) -> Listing {
         let before = self.clock.now();
         let is_own = |pid: &Pid| ProcessStat::read(*pid).is_some_and(|stat| stat.parent == Some(self.broker));
-        let pids = processes().filter(is_own).collect();
+        let pids = match &self.children {
+            Some(_) => children(self.broker),
+            None => processes().filter(is_own).collect(),
+        };
         Listing { pids, is_exact: before.is_some() && self.clock.now() == before }
     }
 }
@@ -246,13 +249,38 @@ impl ProcessStat {
     }
 }
 
-/// The child whose environment a process started with, if its own still says so.
-pub(super) fn marked_child(pid: Pid) -> Option<ChildId> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mark = environment
+/// What the environment that a process started with says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It is that of a child.
+    Child(ChildId),
+    /// It is no child's, or cannot be read.
+    Nobody,
+    /// The process is about to execute another program, and has no environment for a moment.
+    Changing,
+}
+
+/// Reads the mark of a process.
+pub(super) fn mark(pid: Pid) -> Mark {
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return Mark::Nobody };
+    if environment.is_empty() {
+        return if has_no_environment(pid) { Mark::Nobody } else { Mark::Changing };
+    }
+    let value = environment
         .split(|&byte| byte == 0)
-        .find_map(|variable| variable.strip_prefix(CHILD_ID_VARIABLE.as_bytes())?.strip_prefix(b"="))?;
-    uuid::Uuid::try_parse_ascii(mark).ok().map(ChildId::from_uuid)
+        .find_map(|variable| variable.strip_prefix(CHILD_ID_VARIABLE.as_bytes())?.strip_prefix(b"="));
+    let child = value.and_then(|value| uuid::Uuid::try_parse_ascii(value).ok());
+    child.map_or(Mark::Nobody, |child| Mark::Child(ChildId::from_uuid(child)))
+}
+
+/// Whether a process was started without any variable. The kernel tells where in its memory the environment
+/// begins and ends (fields 50 and 51), which it does not know yet while it executes a program.
+fn has_no_environment(pid: Pid) -> bool {
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let Some((_, rest)) = text.rsplit_once(')') else { return true };
+    let mut fields = rest.split_ascii_whitespace().skip(47);
+    let (begin, end) = (fields.next(), fields.next());
+    begin.is_some_and(|begin| begin != "0") && begin == end
 }
 
 #[cfg(test)]
@@ -306,5 +334,31 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!children(own).contains(&pid));
+    }
+
+    #[test]
+    fn a_mark_is_read_from_the_environment_and_its_absence_too() {
+        let child = ChildId::from_uuid(uuid::Uuid::from_u128(7));
+        let start = |variables: &[(&str, String)]| {
+            let mut command = std::process::Command::new("/bin/cat");
+            command.env_clear().envs(variables.iter().cloned()).stdin(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let marked = [("A", "b".to_owned()), (CHILD_ID_VARIABLE, child.to_string())];
+        let forged = [(CHILD_ID_VARIABLE, "7".to_owned())];
+        for (variables, expected) in [
+            (&marked[..], Mark::Child(child)),
+            (&marked[..1], Mark::Nobody),
+            (&forged, Mark::Nobody),
+            (&[], Mark::Nobody),
+        ] {
+            let mut process = start(variables);
+            let pid = Pid::new(process.id()).unwrap();
+            // It may be on its way to its program.
+            let found = std::iter::repeat_with(|| mark(pid)).find(|mark| *mark != Mark::Changing);
+            assert_eq!(found, Some(expected));
+            drop(process.stdin.take());
+            process.wait().unwrap();
+        }
     }
 }

@@ -74,6 +74,26 @@ impl Logs {
         remove(self.stdout(child)).and(remove(self.stderr(child)))
     }
 
+    /// Whether there is a file of a child's standard output with nothing in it.
+    #[must_use]
+    pub fn stdout_is_empty(&self, child: ChildId) -> bool {
+        fs::metadata(self.stdout(child)).is_ok_and(|file| file.len() == 0)
+    }
+
+    /// Empties the file of one child's standard output for another child to write to, and removes whatever else
+    /// there is of the former. A file that is used again spares the file system the making of a new one, which
+    /// takes ext4 up to a third of a millisecond after many have been removed.
+    ///
+    /// # Errors
+    /// When the system refuses. The new child's file is then made when it is opened.
+    pub fn pass_on(&self, from: ChildId, to: ChildId) -> Result<(), LogsError> {
+        let (old, new) = (self.stdout(from), self.stdout(to));
+        let refused = |attempt, source| LogsError { attempt, path: old.clone(), source };
+        nix::unistd::truncate(&old, 0).map_err(|errno| refused("empty", errno.into()))?;
+        fs::rename(&old, &new).map_err(|source| refused("rename", source))?;
+        remove(self.stderr(from))
+    }
+
     /// Removes the output of all children but those that are known, and returns how many files that were.
     /// Files that are no child's output stay.
     ///
@@ -121,6 +141,20 @@ mod tests {
 
     fn child(number: u128) -> ChildId {
         ChildId::from_uuid(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn output_that_is_passed_on_is_empty_and_nothing_of_the_former_child_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path().join("logs")).unwrap();
+        let [from, to] = [1, 2].map(|number| ChildId::from_uuid(Uuid::from_u128(number)));
+        fs::write(logs.stdout(from), "secret").unwrap();
+        fs::write(logs.stderr(from), "secret").unwrap();
+        logs.pass_on(from, to).unwrap();
+        assert_eq!(fs::read(logs.stdout(to)).unwrap(), b"");
+        assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 1);
+        assert!(logs.pass_on(from, to).is_err());
+        assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 1);
     }
 
     #[test]

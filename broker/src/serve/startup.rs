@@ -1,5 +1,6 @@
 //! Everything that has to be in place before the first client: settings, locks, sockets, facilities.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -171,8 +172,8 @@ impl Machine {
         let report = Box::new(move |input| drop(walked.blocking_send(FromThread::Input(input))));
         let containment = Containment::new(inheritance, cgroups, report)?;
         let deliver = Arc::new(move |outcome| drop(threads.blocking_send(FromThread::Spawned(outcome))));
-        let spawners = Spawners::start(spawn, deliver).map_err(ServeError::Spawners)?;
         let logs = state.logs().clone();
+        let spawners = Spawners::start(spawn, logs.clone(), deliver).map_err(ServeError::Spawners)?;
         Ok(Hands {
             outboxes: Outboxes::new(),
             spawners,
@@ -180,6 +181,7 @@ impl Machine {
             containment,
             surroundings: Surroundings::new(socket, logs.clone(), nofile),
             logs,
+            former: VecDeque::new(),
             state,
             owner: ServiceOwner,
             in_flight: 0,

@@ -7,6 +7,8 @@ use procbroker_core::{Bounds, SHUTDOWN_TIMEOUT};
 use procbroker_protocol::Span;
 use procbroker_protocol::create::Account;
 
+use tracing::level_filters::LevelFilter;
+
 use super::values::{account, file_mode};
 
 /// The heading of the flags that bound what clients can ask for.
@@ -160,16 +162,16 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The level as it is written in a filter of log records.
+    /// What it lets through.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn filter(self) -> LevelFilter {
         match self {
-            Self::Off => "off",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
+            Self::Off => LevelFilter::OFF,
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
         }
     }
 }

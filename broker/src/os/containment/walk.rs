@@ -10,9 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::ledger::SharedLedger;
+use super::ledger::{Leader, Life, SharedLedger};
 use crate::os::cgroup::Cgroups;
-use crate::os::descendants::{self, Inheritance, ProcessStat};
+use crate::os::descendants::{self, Inheritance, Mark, ProcessStat};
 use crate::os::pidfd;
 
 /// How deep a tree of processes is followed: each level costs a descriptor while the walk is below it.
@@ -99,7 +99,8 @@ impl<'a> Walker<'a> {
 
     /// Visits all orphans and what descends from them. Living children are left out.
     ///
-    /// Returns whether nothing can have been missed: nobody died meanwhile, so that nobody moved. What was a
+    /// Returns whether nothing can have been missed: nobody died meanwhile, so that nobody moved, and nobody was
+    /// between two programs, so that all could be asked whose they are. What was a
     /// zombie in an earlier walk of this walker has nothing below it any more.
     pub(super) fn orphans(&mut self, breadth: Breadth, visitor: &mut dyn Visitor) -> bool {
         self.begin();
@@ -117,11 +118,16 @@ impl<'a> Walker<'a> {
         self.settled
     }
 
-    /// Visits the main process of a child, which lives, and what descends from it.
-    pub(super) fn leader(&mut self, leader: Pid, child: ChildId, visitor: &mut dyn Visitor) {
+    /// Visits the main process of a child, if it lives, and what descends from it.
+    ///
+    /// Returns what [`orphans`](Self::orphans) does.
+    pub(super) fn leader(&mut self, leader: &Leader, child: ChildId, visitor: &mut dyn Visitor) -> bool {
+        if leader.life != Life::Alive || pidfd::has_ended(leader.pidfd.as_fd()) {
+            return true;
+        }
         self.begin();
-        let broker = self.inheritance.broker();
-        self.visit(leader, broker, Some(child), DEPTH_MAX, visitor);
+        self.visit(leader.pid, self.inheritance.broker(), Some(child), DEPTH_MAX, visitor);
+        self.settled
     }
 
     fn begin(&mut self) {
@@ -183,7 +189,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Whose process it is, by what it cannot change first.
-    fn owner(&self, identity: Identity, stat: &ProcessStat) -> Option<ChildId> {
+    fn owner(&mut self, identity: Identity, stat: &ProcessStat) -> Option<ChildId> {
         if let Some(&owner) = self.known.owners.get(&identity) {
             return Some(owner);
         }
@@ -193,10 +199,16 @@ impl<'a> Walker<'a> {
             let by_group = group.and_then(|group| ledger.owner_of_group(group));
             by_group.or_else(|| ledger.owner_of_pid(stat.session)).or_else(|| ledger.owner_of_pid(stat.group))
         };
-        let marked = || {
-            let child = descendants::marked_child(stat.pid)?;
-            self.ledger.lock().knows(child).then_some(child)
-        };
-        owner.or_else(marked)
+        if owner.is_some() {
+            return owner;
+        }
+        match descendants::mark(stat.pid) {
+            Mark::Child(child) => self.ledger.lock().knows(child).then_some(child),
+            Mark::Nobody => None,
+            Mark::Changing => {
+                self.settled = false;
+                None
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! The worker thread: everything about descendants that may take longer than an event loop can stand still.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
 use super::Report;
-use super::ledger::{Leader, Life, SharedLedger};
+use super::ledger::{Leader, SharedLedger};
 use super::walk::{Breadth, Found, Identity, Known, Visitor, Walker};
 use crate::os::cgroup::{Cgroups, Group};
 use crate::os::descendants::{Inheritance, ProcessStat};
@@ -23,7 +23,7 @@ const SETTLING_WALKS: usize = 16;
 
 /// How often a kill looks for new processes: each round ends all that it finds, so that only a program that
 /// forks faster than it is walked through survives it, until the core orders the next kill.
-const KILL_ROUNDS: usize = 16;
+const KILL_ROUNDS: usize = 64;
 
 /// What the worker is asked to do.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(super) enum Job {
 pub(super) struct Pending {
     pub(super) examine: Arc<AtomicBool>,
     pub(super) tidy: Arc<AtomicBool>,
+    /// All jobs that are waiting.
+    pub(super) queued: Arc<AtomicUsize>,
 }
 
 /// The thread's own.
@@ -57,36 +59,61 @@ pub(super) struct Worker {
     pub(super) known: Known,
     /// Whether so many processes died under the last look at what is left that it has to be repeated.
     pub(super) is_unsure: bool,
+    /// Whether tidying was put off for something more urgent.
+    pub(super) is_untidy: bool,
 }
 
 impl Worker {
     /// Works until nobody can give it a job any more.
+    ///
+    /// All jobs that wait are done together: a walk over the orphans serves a thousand kills as it serves one, and
+    /// a thousand walks in turn would take longer than a shutdown may.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
         while let Some(job) = self.next_job(jobs) {
-            match job {
-                Job::Examine => self.examine(),
-                Job::Kill { run } => self.kill(run),
-                Job::Signal { run, signal, scope, call } => self.signal(run, signal, scope, call),
-                Job::Sweep { deadline } => self.sweep(deadline),
-                Job::Tidy => {
-                    self.pending.tidy.store(false, Ordering::SeqCst);
-                    if let Some(cgroups) = &self.cgroups {
-                        cgroups.tidy();
-                    }
+            let (mut signals, mut kills, mut deadline, mut tidy) = (Vec::new(), Vec::new(), None, false);
+            for job in std::iter::once(job).chain(jobs.try_iter()) {
+                self.pending.queued.fetch_sub(1, Ordering::SeqCst);
+                match job {
+                    Job::Examine => {}
+                    Job::Kill { run } => kills.push(run),
+                    Job::Signal { run, signal, scope, call } => signals.push((run, signal, scope, call)),
+                    Job::Sweep { deadline: until } => deadline = Some(until),
+                    Job::Tidy => tidy = true,
                 }
+            }
+            self.signal(signals);
+            self.kill(&kills);
+            self.examine();
+            if let Some(deadline) = deadline {
+                self.sweep(deadline);
+            }
+            if tidy {
+                self.tidy();
             }
         }
     }
 
     fn next_job(&self, jobs: &Receiver<Job>) -> Option<Job> {
-        if !self.is_unsure {
+        if !self.is_unsure && !self.is_untidy {
             return jobs.recv().ok();
         }
         match jobs.try_recv() {
             Ok(job) => Some(job),
-            Err(TryRecvError::Empty) => Some(Job::Examine),
+            Err(TryRecvError::Empty) => {
+                self.pending.queued.fetch_add(1, Ordering::SeqCst);
+                Some(if self.is_unsure { Job::Examine } else { Job::Tidy })
+            }
             Err(TryRecvError::Disconnected) => None,
         }
+    }
+
+    /// Makes and removes cgroups, until there is something more urgent to do.
+    fn tidy(&mut self) {
+        self.pending.tidy.store(false, Ordering::SeqCst);
+        let queued = &self.pending.queued;
+        let is_done =
+            self.cgroups.as_ref().is_none_or(|cgroups| cgroups.tidy(|| queued.load(Ordering::SeqCst) > 0));
+        self.is_untidy = !is_done;
     }
 
     fn walker(&mut self) -> Walker<'_> {
@@ -159,54 +186,74 @@ impl Worker {
         self.ledger.lock().get(run)?.leader.clone()
     }
 
-    /// Sends SIGKILL to everything of a child, and again to what is new, until nothing is.
-    fn kill(&mut self, run: Run) {
-        let Some(leader) = self.leader(run) else { return };
-        let group = self.ledger.lock().wear_out(run);
-        let mut killer = Killer { victims: Victims::Of(run.child), killed: HashSet::new(), fresh: false };
+    /// Sends SIGKILL to everything of these children, and again to what is new, until nothing is.
+    fn kill(&mut self, runs: &[Run]) {
+        let targets: Vec<(Run, Leader, Option<Group>)> = runs
+            .iter()
+            .filter_map(|&run| Some((run, self.leader(run)?, self.ledger.lock().wear_out(run))))
+            .collect();
+        if targets.is_empty() {
+            return;
+        }
+        let victims = Victims::Of(targets.iter().map(|(run, ..)| run.child).collect());
+        let mut killer = Killer { victims, killed: HashSet::new(), fresh: false };
+        let cgroups = self.cgroups.clone();
+        let mut walker = self.walker();
         for round in 0..KILL_ROUNDS {
             killer.fresh = false;
-            if let Some((cgroups, group)) = self.cgroups.clone().zip(group)
-                && (round > 0 || cgroups.kill(group).is_err())
-            {
-                each_member(&cgroups, group, &mut |found| killer.kill(found));
+            let mut is_settled = true;
+            for (run, leader, group) in &targets {
+                if let Some((cgroups, group)) = cgroups.as_ref().zip(*group)
+                    && (round > 0 || cgroups.kill(group).is_err())
+                {
+                    each_member(cgroups, group, &mut |found| killer.kill(found));
+                }
+                is_settled &= walker.leader(leader, run.child, &mut killer);
+                let _nobody = pidfd::send_to_group(leader.pidfd.as_fd(), Signal::KILL);
             }
-            let mut walker = self.walker();
-            if leader.life == Life::Alive {
-                walker.leader(leader.pid, run.child, &mut killer);
-            }
-            walker.orphans(Breadth::Orphans, &mut killer);
-            let _nobody = pidfd::send_to_group(leader.pidfd.as_fd(), Signal::KILL);
-            if !killer.fresh {
+            is_settled &= walker.orphans(Breadth::Orphans, &mut killer);
+            if !killer.fresh && is_settled {
                 break;
             }
         }
-        self.examine();
     }
 
-    /// Sends a signal to each process of a child once.
-    fn signal(&mut self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) {
-        let outcome = self.leader(run).map_or(SignalOutcome::Gone, |leader| {
+    /// Sends each of these signals once to each process of its child, and reports what became of it.
+    fn signal(&mut self, orders: Vec<(Run, Signal, Scope, Option<Call>)>) {
+        let mut senders = Senders { all: Vec::new(), of: BTreeMap::new() };
+        let mut targets = Vec::new();
+        for (run, signal, scope, call) in orders {
+            let Some(leader) = self.leader(run) else {
+                (self.report)(Input::Signalled { run, call, outcome: SignalOutcome::Gone });
+                continue;
+            };
             let group = match scope {
                 Scope::Main | Scope::All => None,
                 Scope::Group => Some(leader.pid),
             };
-            let mut sender =
-                Sender { child: run.child, group, signal, sent: HashSet::new(), results: [0; 2] };
-            let mut walker = self.walker();
-            if leader.life == Life::Alive {
-                walker.leader(leader.pid, run.child, &mut sender);
+            senders.of.entry(run.child).or_default().push(senders.all.len());
+            senders.all.push(Sender { group, signal, sent: HashSet::new(), results: [0; 2] });
+            targets.push((run, call, leader, self.group(run)));
+        }
+        if targets.is_empty() {
+            return;
+        }
+        let cgroups = self.cgroups.clone();
+        let mut walker = self.walker();
+        for _ in 0..SETTLING_WALKS {
+            let mut is_settled = true;
+            for (run, _, leader, _) in &targets {
+                is_settled &= walker.leader(leader, run.child, &mut senders);
             }
-            walker.orphans(Breadth::Orphans, &mut sender);
-            if let Some((cgroups, group)) = self.cgroups.clone().zip(self.group(run)) {
-                each_member(&cgroups, group, &mut |found| sender.send(found));
+            if walker.orphans(Breadth::Orphans, &mut senders) && is_settled {
+                break;
             }
-            sender.outcome()
-        });
-        (self.report)(Input::Signalled { run, call, outcome });
-        // What was not there is news where the main process has ended.
-        if outcome == SignalOutcome::Gone {
-            self.examine();
+        }
+        for ((run, call, _, group), mut sender) in targets.into_iter().zip(senders.all) {
+            if let Some((cgroups, group)) = cgroups.as_ref().zip(group) {
+                each_member(cgroups, group, &mut |found| sender.send(found));
+            }
+            (self.report)(Input::Signalled { run, call, outcome: sender.outcome() });
         }
     }
 
@@ -279,9 +326,8 @@ impl Visitor for Census {
 }
 
 /// Whom a kill is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Victims {
-    Of(ChildId),
+    Of(BTreeSet<ChildId>),
     All,
 }
 
@@ -295,9 +341,9 @@ struct Killer {
 
 impl Killer {
     fn is_victim(&self, found: &Found) -> bool {
-        let is_meant = match self.victims {
+        let is_meant = match &self.victims {
             Victims::All => true,
-            Victims::Of(child) => found.owner == Some(child),
+            Victims::Of(children) => found.owner.is_some_and(|owner| children.contains(&owner)),
         };
         is_meant && !self.killed.contains(&found.identity)
     }
@@ -324,9 +370,27 @@ impl Visitor for Killer {
     }
 }
 
+/// Those who send signals at the same time, and whose each one's child is.
+struct Senders {
+    all: Vec<Sender>,
+    of: BTreeMap<ChildId, Vec<usize>>,
+}
+
+impl Visitor for Senders {
+    fn enter(&mut self, found: &Found) {
+        let own = found.owner.and_then(|owner| self.of.get(&owner));
+        for &index in own.into_iter().flatten() {
+            if let Some(sender) = self.all.get_mut(index) {
+                sender.send(found);
+            }
+        }
+    }
+
+    fn leave(&mut self, _found: &Found) {}
+}
+
 /// Sends a signal to each process of a child, or to those of its process group.
 struct Sender {
-    child: ChildId,
     group: Option<Pid>,
     signal: Signal,
     sent: HashSet<Identity>,
@@ -355,14 +419,4 @@ impl Sender {
             [_, _] => SignalOutcome::Delivered,
         }
     }
-}
-
-impl Visitor for Sender {
-    fn enter(&mut self, found: &Found) {
-        if found.owner == Some(self.child) {
-            self.send(found);
-        }
-    }
-
-    fn leave(&mut self, _found: &Found) {}
 }

@@ -223,7 +223,7 @@ impl Scene {
         assert_eq!(self.sweep(), 0);
         // All of them are zombies by now.
         self.reap_until(|scene| scene.own().is_empty());
-        self.containment.take().unwrap().shut_down();
+        self.containment.take().unwrap().shut_down(std::time::Duration::from_secs(10));
     }
 }
 

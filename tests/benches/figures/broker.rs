@@ -1,0 +1,138 @@
+//! The real broker: started, looked at from outside, and stopped.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::connection::Connection;
+use crate::failure::{Attempt, Failure};
+use crate::interrupt;
+use crate::orphans;
+use crate::scene::Scene;
+
+/// How long a broker may take to start, or to stop when a row has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at a broker that starts; the figure of its start is as coarse as this.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+/// More than a row ever has: the broker's own default is the size of the largest crowd.
+const CHILDREN_MAX: &str = "20000";
+
+/// A broker with a socket and a state folder of its own. It is stopped with this, and its children with it.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    process: Child,
+    folder: PathBuf,
+    socket: PathBuf,
+    /// From its spawn to its answer to `status`.
+    pub(crate) start: Duration,
+    over: bool,
+}
+
+impl Broker {
+    pub(crate) fn start(scene: &Scene) -> Result<Self, Failure> {
+        let attempt = || format!("start the broker {}", scene.binary().display());
+        let folder = scene.subfolder()?;
+        let socket = folder.join("socket");
+        let log = File::create(folder.join("log")).attempting(attempt())?;
+        let mut command = Command::new(scene.binary());
+        command.arg("serve").arg("--socket").arg(&socket).arg("--state-dir").arg(folder.join("state"));
+        command.args(["--max-children", CHILDREN_MAX, "--max-children-per-user", CHILDREN_MAX]);
+        command.args(["--shutdown-timeout", "60s"]);
+        command.args(&scene.serve);
+        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("PROCBROKER_SOCKET");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let begin = Instant::now();
+        let process = command.spawn().attempting(attempt())?;
+        let mut broker = Self { process, folder, socket, start: Duration::ZERO, over: false };
+        broker.until_ready(begin)?;
+        broker.start = begin.elapsed();
+        Ok(broker)
+    }
+
+    fn until_ready(&mut self, begin: Instant) -> Result<(), Failure> {
+        loop {
+            interrupt::check()?;
+            let refused = match self.connect().and_then(|mut connection| connection.status()) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let ended = self.process.try_wait().attempting("look at the broker")?;
+            if let Some(status) = ended {
+                self.over = true;
+                return Err(Failure::unexpected("start the broker", format!("{status}: {}", self.log())));
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(refused);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    pub(crate) fn connect(&self) -> Result<Connection, Failure> {
+        Connection::open(&self.socket)
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The end of what it wrote to standard error.
+    fn log(&self) -> String {
+        let text = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
+    }
+
+    /// Sends SIGTERM and waits until it has exited. That it left a child behind is a failure.
+    pub(crate) fn stop(mut self) -> Result<Duration, Failure> {
+        let attempt = "stop the broker";
+        let begin = Instant::now();
+        self.signal(Signal::SIGTERM).attempting(attempt)?;
+        let status = self.process.wait().attempting(attempt)?;
+        let took = begin.elapsed();
+        self.over = true;
+        match orphans::end_all() {
+            0 if status.success() => Ok(took),
+            0 => Err(Failure::unexpected(attempt, format!("it ended with {status}: {}", self.log()))),
+            left => Err(Failure::unexpected(attempt, format!("it left {left} children behind"))),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> nix::Result<()> {
+        kill(Pid::from_raw(self.process.id().cast_signed()), signal)
+    }
+
+    fn wait_in_patience(&mut self) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if !self.over {
+            let _ = self.signal(Signal::SIGTERM);
+            if !self.wait_in_patience() {
+                let _ = self.process.kill();
+                let _ = self.process.wait();
+            }
+            orphans::end_all();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,3 @@
+//! What proves the process broker: the simulator of its state machine, and what its tests share.
+
+pub mod sim;

@@ -1,0 +1,77 @@
+//! The virtual clock and what is still to happen, in its order.
+
+use std::collections::BTreeMap;
+
+use procbroker_core::{Moment, Now};
+use procbroker_protocol::Timestamp;
+
+/// Nanoseconds of a millisecond.
+pub const MILLISECOND: u64 = 1_000_000;
+/// Nanoseconds of a second.
+pub const SECOND: u64 = 1_000 * MILLISECOND;
+
+/// What the wall clock shows at the start of the monotonic one, in microseconds since 1970.
+const WALL_START_MICROS: u64 = 1_795_000_000_000_000;
+
+/// What is still to happen: by its time, and in the order of its planning where times are equal.
+#[derive(Debug)]
+pub struct Agenda<E> {
+    now: u64,
+    planned: BTreeMap<(u64, u64), E>,
+    count: u64,
+}
+
+impl<E> Default for Agenda<E> {
+    fn default() -> Self {
+        Self { now: SECOND, planned: BTreeMap::new(), count: 0 }
+    }
+}
+
+impl<E> Agenda<E> {
+    /// The present, in nanoseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Plans something for so many nanoseconds from now.
+    pub fn after(&mut self, delay: u64, event: E) {
+        self.at(self.now.saturating_add(delay), event);
+    }
+
+    /// Plans something for a time, or for now if that is over.
+    pub fn at(&mut self, time: u64, event: E) {
+        self.count += 1;
+        self.planned.insert((time.max(self.now), self.count), event);
+    }
+
+    /// When the next thing happens.
+    #[must_use]
+    pub fn next_time(&self) -> Option<u64> {
+        self.planned.first_key_value().map(|((time, _), _)| *time)
+    }
+
+    /// Moves the clock to the next thing, and takes it.
+    pub fn pop(&mut self) -> Option<E> {
+        let ((time, _), event) = self.planned.pop_first()?;
+        self.now = time;
+        Some(event)
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&mut self, time: u64) {
+        self.now = self.now.max(time);
+    }
+}
+
+/// Both clocks at a virtual time.
+#[must_use]
+pub fn clocks(now: u64) -> Now {
+    Now { moment: Moment::from_nanos(now), wall: wall(now) }
+}
+
+/// What the wall clock shows at a virtual time.
+#[must_use]
+pub fn wall(now: u64) -> Timestamp {
+    Timestamp::from_micros(WALL_START_MICROS + now / 1_000)
+}

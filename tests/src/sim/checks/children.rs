@@ -1,0 +1,110 @@
+//! A child is shown as it is, and only to those who may see it.
+
+use procbroker_protocol::{Child, ChildState, Exit, ExitReason, ExitStatus, Signal, StepTaken};
+
+use crate::sim::agenda::wall;
+use crate::sim::finding::{Check, Checked, Finding};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::track::{Start, Track};
+
+/// A child is shown to a user, as it is now.
+///
+/// # Errors
+/// When it is not his to see, or is not so.
+pub fn child(ledger: &Ledger, uid: u32, child: &Child) -> Checked {
+    let track = seen(ledger, uid, child)?;
+    let state = state(track);
+    Check::Children.demand(child.state == state, || {
+        format!("{} is shown as {:?} and is {state:?}: {track:?}", child.id, child.state)
+    })?;
+    details(track, child)
+}
+
+/// A child is shown to a user, as it was a while ago.
+///
+/// # Errors
+/// When it is not his to see, or was never so.
+pub fn as_then(ledger: &Ledger, uid: u32, child: &Child) -> Checked {
+    let track = seen(ledger, uid, child)?;
+    details(track, child)
+}
+
+fn seen<'a>(ledger: &'a Ledger, uid: u32, child: &Child) -> Result<&'a Track, Finding> {
+    let track = ledger
+        .tracks
+        .get(&child.id)
+        .ok_or_else(|| Check::Children.broken(format!("{} is shown and is no child", child.id)))?;
+    Check::Privilege.demand(ledger.may_touch(uid, track.owner), || {
+        format!("user {uid} is shown {} of {:?}", child.id, track.owner)
+    })?;
+    let params = &track.params;
+    let same = child.owner == track.owner
+        && child.name == params.name
+        && child.labels == params.labels
+        && child.command == params.command
+        && child.stop_order == params.stop_order
+        && child.created_at == wall(track.born)
+        && child.restarts == 0;
+    Check::Children.demand(same, || format!("{child:?} is shown and is {track:?}"))?;
+    Ok(track)
+}
+
+/// In which state a child is.
+fn state(track: &Track) -> ChildState {
+    if !track.is_live() {
+        ChildState::Ended
+    } else if !track.is_spawned() {
+        ChildState::Starting
+    } else if track.is_stopping() || track.exit.is_some() {
+        ChildState::Stopping
+    } else {
+        ChildState::Running
+    }
+}
+
+fn details(track: &Track, child: &Child) -> Checked {
+    let id = child.id;
+    let (pid, started_at) = match track.start {
+        Start::Done { at, pid } => {
+            let alive = track.exit.is_none() && child.state != ChildState::Ended;
+            (alive.then_some(pid), Some(wall(at)))
+        }
+        Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed => (None, None),
+    };
+    Check::Children.demand(child.pid == pid && child.started_at == started_at, || {
+        format!(
+            "{id} is shown with the process {:?} of {:?} and has {pid:?} of {started_at:?}",
+            child.pid, child.started_at
+        )
+    })?;
+    let exit = expected_exit(track, child);
+    Check::Children.demand(child.exit.is_some() == exit.is_some(), || {
+        format!("{id} is shown with the exit {:?} and has {exit:?}", child.exit)
+    })?;
+    let (Some(shown), Some(exit)) = (&child.exit, exit) else { return Ok(()) };
+    Check::Children.demand(*shown == exit, || format!("{id} is shown with {shown:?} and has {exit:?}"))
+}
+
+/// How a child has ended, as far as it has.
+fn expected_exit(track: &Track, child: &Child) -> Option<Exit> {
+    let Some((at, status)) = track.exit else {
+        let never_was = child.state == ChildState::Ended && !track.is_spawned();
+        return never_was.then(|| Exit {
+            status: ExitStatus::Unknown,
+            reason: match (track.start, track.demands.first()) {
+                (Start::Recorded { written: true }, Some(demand)) => demand.reason,
+                _ => ExitReason::StartFailed,
+            },
+            forced: false,
+            steps: Vec::new(),
+            at: child.exit.as_ref().map_or_else(|| wall(0), |exit| exit.at),
+        });
+    };
+    let mut steps: Vec<StepTaken> =
+        track.sent.iter().map(|(at, signal)| StepTaken { signal: *signal, at: wall(*at) }).collect();
+    if let Some((first, _)) = track.killed {
+        steps.push(StepTaken { signal: Signal::KILL, at: wall(first) });
+    }
+    let reason = track.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
+    Some(Exit { status, reason, forced: track.killed.is_some(), steps, at: wall(at) })
+}

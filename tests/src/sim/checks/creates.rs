@@ -1,0 +1,221 @@
+//! Creates are answered with what happened to them.
+
+use procbroker_core::{RunAs, SpawnOrder};
+use procbroker_protocol::create::IfExists;
+use procbroker_protocol::response::Created;
+use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Outcome, Response};
+use std::sync::Arc;
+
+use crate::sim::checks::{children, orders};
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::asked::Asked;
+use crate::sim::ledger::expected::rights;
+use crate::sim::ledger::track::{Start, Track};
+
+/// A create is answered.
+///
+/// # Errors
+/// When the answer is not what happened.
+pub fn answered(
+    ledger: &mut Ledger,
+    asked: &Asked,
+    params: &CreateParams,
+    result: &Result<Response, Error>,
+) -> Checked {
+    match result {
+        Ok(Response::Created(created)) => {
+            well(ledger, asked, params, created)?;
+            remember(ledger, asked, params, created);
+            Ok(())
+        }
+        Ok(response) => Err(Check::Creates.broken(format!("a create is answered with {response:?}"))),
+        Err(error) => {
+            badly(ledger, asked, params, error)?;
+            let of_its_start = matches!(
+                error.kind,
+                ErrorKind::Timeout
+                    | ErrorKind::SpawnFailed(_)
+                    | ErrorKind::Internal
+                    | ErrorKind::StartFailed { .. }
+            );
+            let started = started(ledger, asked, params).map(|track| track.run.child);
+            let failed = started.filter(|id| of_its_start || *id == asked.fresh.child);
+            if let Some(track) = failed.and_then(|id| ledger.tracks.get_mut(&id)) {
+                track.refused = true;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Takes down an answer, for the same request to get it again.
+fn remember(ledger: &mut Ledger, asked: &Asked, params: &CreateParams, created: &Created) {
+    match (created.outcome, params.request_id) {
+        (Outcome::Existing { .. }, Some(request)) => {
+            let answer = (created.child.id, created.outcome);
+            ledger.found.insert((asked.peer.uid, request), answer);
+        }
+        (Outcome::Existing { .. }, None) => {}
+        (Outcome::Created | Outcome::Replaced, _) => {
+            if let Some(track) = ledger.tracks.get_mut(&created.child.id) {
+                track.outcome = Some(created.outcome);
+            }
+        }
+    }
+}
+
+/// The child that was started for a create, or for the same request before it.
+fn started<'a>(ledger: &'a Ledger, asked: &Asked, params: &CreateParams) -> Option<&'a Track> {
+    ledger.tracks.get(&asked.fresh.child).or_else(|| same_request(ledger, asked, params).next())
+}
+
+/// The children that this request has started as far as they are visible, the last one first: a request
+/// that has failed starts another.
+fn same_request<'a>(
+    ledger: &'a Ledger,
+    asked: &Asked,
+    params: &CreateParams,
+) -> impl Iterator<Item = &'a Track> {
+    let (uid, request) = (asked.peer.uid, params.request_id);
+    ledger.tracks.values().rev().filter(move |track| {
+        !track.forgotten && track.owner.uid == uid && request.is_some() && track.params.request_id == request
+    })
+}
+
+fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created) -> Checked {
+    let child = &created.child;
+    let uid = asked.peer.uid;
+    children::child(ledger, uid, child)?;
+    let Some(track) = ledger.tracks.get(&child.id) else { return Ok(()) };
+    let first = params.request_id.and_then(|id| ledger.first_answer(uid, id));
+    if let Some((first, then)) = first {
+        let same = first.run.child == child.id;
+        Check::OneOwner.demand(same && then.is_none_or(|then| then == created.outcome), || {
+            format!("a request that was answered {then:?} with {first:?} is now answered with {created:?}")
+        })?;
+    }
+    match created.outcome {
+        Outcome::Existing { .. } if first.is_some() => Ok(()),
+        Outcome::Existing { same_spec } => {
+            let fair = params.if_exists == IfExists::Reuse
+                && params.name.is_some()
+                && track.params.name == params.name
+                && track.is_live()
+                && track.is_spawned()
+                && !track.is_stopping()
+                && track.exit.is_none();
+            Check::Creates.demand(fair, || format!("{params:?} finds {track:?}"))?;
+            let same = is_same(ledger, asked, params, track);
+            Check::Creates.demand(same == same_spec, || {
+                format!("{params:?} is said to be the same ({same_spec}) as {:?}", track.params)
+            })
+        }
+        outcome @ (Outcome::Created | Outcome::Replaced) => {
+            let own = track.run.child == asked.fresh.child || first.is_some();
+            Check::Creates.demand(own && track.is_spawned() && !track.refused, || {
+                format!("{params:?} is answered with {track:?}, which it did not start")
+            })?;
+            let replaces = track.params.if_exists == IfExists::Replace;
+            Check::Creates.demand(outcome == Outcome::Created || replaces, || {
+                format!("{params:?} is said to have replaced")
+            })
+        }
+    }
+}
+
+/// Whether a child runs and stops as it would if this create had started it.
+fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track) -> bool {
+    let other = &track.params;
+    let user = rights(ledger.config.broker_uid, asked).as_ref() == Some(&track.run_as);
+    user && params.command == other.command
+        && params.labels == other.labels
+        && params.stop == other.stop
+        && params.stop_order == other.stop_order
+        && params.limit == other.limit
+        && params.ready_timeout == other.ready_timeout
+}
+
+fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -> Checked {
+    let any = |failed: &dyn Fn(&Track) -> bool| match ledger.tracks.get(&asked.fresh.child) {
+        Some(own) => failed(own),
+        None => same_request(ledger, asked, params).any(failed),
+    };
+    let fair = match &error.kind {
+        ErrorKind::NameTaken => return name_taken(ledger, asked, params, error),
+        ErrorKind::ShuttingDown => ledger.closing.is_some(),
+        ErrorKind::Timeout => any(&|track| {
+            let due = track.born.saturating_add(track.params.ready_timeout.0.as_nanos());
+            !track.is_spawned() && due == ledger.now
+        }),
+        ErrorKind::SpawnFailed(_) => any(&|track| track.start == Start::Failed),
+        ErrorKind::Internal => any(&|track| track.start == Start::Recorded { written: false }),
+        ErrorKind::StartFailed { exit, .. } => any(&|track| {
+            track.start == Start::Recorded { written: true }
+                && track.demands.first().is_some_and(|demand| demand.reason == exit.reason)
+                && exit.reason != ExitReason::StartFailed
+        }),
+        ErrorKind::LimitExceeded => {
+            let params = Arc::new(params.clone());
+            let order = SpawnOrder { params, run_as: RunAs::Broker };
+            !any(&|track| !track.refused) && orders::fullness(ledger, asked.peer.uid, &order).is_some()
+        }
+        ErrorKind::ParseError
+        | ErrorKind::InvalidRequest
+        | ErrorKind::MethodNotFound
+        | ErrorKind::InvalidParams
+        | ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
+        | ErrorKind::Overloaded
+        | ErrorKind::Unsupported => false,
+    };
+    Check::Creates.demand(fair, || {
+        let track = started(ledger, asked, params);
+        format!("{params:?} fails with {error:?}, and its child is {track:?}")
+    })
+}
+
+fn name_taken(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -> Checked {
+    let holder = params.name.as_ref().and_then(|name| ledger.holder(name));
+    let Some(holder) = holder else {
+        return Err(Check::Creates.broken(format!("{params:?} fails, and nobody has the name")));
+    };
+    let own = ledger.may_touch(asked.peer.uid, holder.owner);
+    Check::Creates.demand(!own || params.if_exists == IfExists::Fail, || {
+        format!("{params:?} fails because of {holder:?}")
+    })?;
+    let told = error.message.contains(&holder.run.child.to_string());
+    Check::Privilege
+        .demand(own || !told, || format!("user {} is told of {}", asked.peer.uid, holder.run.child))
+}
+
+/// After a turn: a create that waits has something to wait for.
+///
+/// # Errors
+/// When it has not.
+pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked {
+    let own = |track: &Track| track.run.child == asked.fresh.child;
+    if let Some(track) = started(ledger, asked, params).filter(|track| !track.refused || own(track)) {
+        let due = track.born.saturating_add(track.params.ready_timeout.0.as_nanos());
+        let starts = track.is_live() && !track.is_spawned() && ledger.now < due;
+        // One that passes for another, with parameters of its own, may wait for something else still.
+        let is_other = !own(track) && *track.params != *params;
+        if starts || !is_other {
+            return Check::Progress.demand(starts, || format!("{params:?} is not answered: {track:?}"));
+        }
+    }
+    Check::Shutdown
+        .demand(ledger.closing.is_none(), || format!("{params:?} is not refused during a shutdown"))?;
+    let holder = params.name.as_ref().and_then(|name| ledger.holder(name));
+    let Some(holder) = holder else {
+        return Err(Check::Progress.broken(format!("{params:?} waits for nothing")));
+    };
+    let fair = match params.if_exists {
+        IfExists::Fail => false,
+        IfExists::Reuse => !holder.is_spawned() || holder.is_stopping() || holder.exit.is_some(),
+        IfExists::Replace => !holder.demands.is_empty(),
+    };
+    Check::Progress.demand(fair && ledger.may_touch(asked.peer.uid, holder.owner), || {
+        format!("{params:?} waits for {holder:?}")
+    })
+}

@@ -1,0 +1,127 @@
+//! The waves of a shutdown, its deadline and its end.
+
+use procbroker_core::{ExitCause, Report};
+use procbroker_protocol::response::ShutdownReport;
+use procbroker_protocol::{ChildState, Span};
+
+use crate::sim::checks::children;
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::machine::{Machine, SWEEP_TIME};
+
+/// Below this the kernel may need longer to kill than there is time.
+const TIMEOUT_CHECKED: Span = Span::from_secs(1);
+
+/// A line for people is written.
+///
+/// # Errors
+/// When it is not true.
+pub fn report(ledger: &Ledger, report: &Report) -> Checked {
+    match report {
+        Report::Idle => {
+            let patience = ledger.config.exit_when_idle.map(Span::as_nanos);
+            let due = patience.zip(ledger.idle_since).map(|(patience, since)| since + patience);
+            Check::Shutdown.demand(due == Some(ledger.now) && ledger.closing.is_none(), || {
+                format!("the broker is idle at {} and not at {due:?}", ledger.now)
+            })
+        }
+        Report::ShuttingDown { children, .. } => {
+            let live = ledger.live.len();
+            let told = usize::try_from(*children).unwrap_or(usize::MAX);
+            Check::Shutdown.demand(ledger.closing.is_some() && told == live, || {
+                format!("a shutdown of {told} children begins, and there are {live}")
+            })
+        }
+        Report::ShutDown { left, .. } => Check::Shutdown.demand(*left > 0 || ledger.live.is_empty(), || {
+            "the shutdown is said to leave nothing, and children are left".to_owned()
+        }),
+        Report::Hurried { .. } => Check::Shutdown
+            .demand(ledger.closing.as_ref().is_some_and(|closing| closing.hurried.is_some()), || {
+                "the shutdown is hurried by nobody".to_owned()
+            }),
+        Report::Started { child } | Report::Forced { child } | Report::Ended { child } => {
+            children::child(ledger, child.owner.uid, child)
+        }
+        Report::StartFailed { .. } => Ok(()),
+    }
+}
+
+/// What descends from no child is ended.
+///
+/// # Errors
+/// When children are left.
+pub fn sweep(ledger: &Ledger) -> Checked {
+    let once = ledger.closing.as_ref().is_some_and(|closing| closing.swept.is_none());
+    Check::Shutdown.demand(once && ledger.live.is_empty(), || {
+        format!("the sweep comes while {:?} are left, or twice, or without a shutdown", ledger.live)
+    })
+}
+
+/// The broker exits.
+///
+/// # Errors
+/// When it is too late, or something is left that need not be.
+pub fn exit(ledger: &Ledger, machine: &Machine, cause: ExitCause) -> Checked {
+    let Some(closing) = &ledger.closing else {
+        return Err(Check::Shutdown.broken("the broker exits without a shutdown"));
+    };
+    Check::Shutdown.demand(ledger.now <= closing.deadline, || {
+        format!("the broker exits at {} and not by {}", ledger.now, closing.deadline)
+    })?;
+    Check::Answers
+        .demand(ledger.waiting.is_empty(), || format!("the broker exits and leaves {:?}", ledger.waiting))?;
+    match cause {
+        ExitCause::Done => Check::Shutdown
+            .demand(ledger.live.is_empty() && !machine.is_alive() && machine.strays == 0, || {
+                format!("the broker says that all is gone, and {:?} are left", machine.families)
+            }),
+        ExitCause::Left(left) => {
+            let sweeping = closing.swept.is_some_and(|at| ledger.now - at <= SWEEP_TIME);
+            let fair = machine.has_excuse() || sweeping || closing.timeout < TIMEOUT_CHECKED;
+            Check::Shutdown.demand(left > 0 && fair, || {
+                format!("the broker leaves {left} behind without need: {:?}", ledger.live)
+            })
+        }
+    }
+}
+
+/// A `shutdown` is answered.
+///
+/// # Errors
+/// When the report is not true.
+pub fn answered(report: &ShutdownReport) -> Checked {
+    let forced = report.children.iter().filter(|child| child.exit.as_ref().is_some_and(|exit| exit.forced));
+    let forced = u32::try_from(forced.count()).unwrap_or(u32::MAX);
+    Check::Shutdown.demand(forced == report.forced, || {
+        format!("the report counts {} forced of {forced}", report.forced)
+    })?;
+    report.children.iter().try_for_each(|child| {
+        Check::Shutdown.demand(child.state == ChildState::Ended, || {
+            format!("the report has {} that is {:?}", child.id, child.state)
+        })
+    })
+}
+
+/// After a turn: the shutdown has not come to a standstill.
+///
+/// # Errors
+/// When something that is due was not ordered.
+pub fn goes_on(ledger: &Ledger) -> Checked {
+    if ledger.exited {
+        return Ok(());
+    }
+    Check::Shutdown.demand(!ledger.farewell, || {
+        "requests are answered as if the broker exited, and it does not".to_owned()
+    })?;
+    let Some(closing) = &ledger.closing else {
+        let patience = ledger.config.exit_when_idle.map(Span::as_nanos);
+        let due = patience.zip(ledger.idle_since).map(|(patience, since)| since + patience);
+        return Check::Shutdown.demand(due.is_none_or(|due| ledger.now < due), || {
+            format!("the broker does not exit although it is idle since {:?}", ledger.idle_since)
+        });
+    };
+    Check::Shutdown.demand(ledger.now < closing.deadline, || "the deadline is over".to_owned())?;
+    Check::Shutdown.demand(closing.swept.is_some() || !ledger.live.is_empty(), || {
+        "no child is left, and the shutdown does not go on".to_owned()
+    })
+}

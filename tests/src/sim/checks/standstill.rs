@@ -1,0 +1,119 @@
+//! After each turn: nothing that could go on stands still, and nothing spins.
+
+use procbroker_core::{Members, Moment, SPAWNS_IN_FLIGHT_MAX};
+use procbroker_protocol::Request;
+
+use crate::sim::checks::{creates, queries, shutdown, stops};
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::asked::Asked;
+use crate::sim::ledger::track::{Start, Track};
+
+/// How many processes are started at a time for one user.
+const SPAWNS_OF_ONE_USER: u32 = 16;
+
+/// Searches the book for what should have been ordered in this turn.
+///
+/// # Errors
+/// When something is missing.
+pub fn after(ledger: &mut Ledger, next_deadline: Option<Moment>) -> Checked {
+    ledger.notice_unready();
+    let waiting: Vec<_> = ledger.waiting.iter().copied().collect();
+    for call in &waiting {
+        ledger.note_replacement(*call);
+    }
+    if ledger.exited {
+        return Ok(());
+    }
+    ledger.follow_waves();
+    ledger.follow_idleness();
+    let late = next_deadline.is_some_and(|due| due.as_nanos() <= ledger.now);
+    Check::Progress.demand(!late, || format!("the next deadline {next_deadline:?} is over"))?;
+    for track in ledger.live_tracks() {
+        started(ledger, track)?;
+        stops::goes_on(ledger, track)?;
+    }
+    for call in waiting {
+        if let Some(asked) = ledger.calls.get(&call) {
+            answered(ledger, asked)?;
+        }
+    }
+    for link in ledger.links.values().filter(|link| link.open) {
+        Check::Bounds.demand(link.admitted, || format!("{:?} is neither let in nor refused", link.peer))?;
+    }
+    visibility(ledger)?;
+    shutdown::goes_on(ledger)
+}
+
+/// A start that can go on does, and an end is seen.
+fn started(ledger: &Ledger, track: &Track) -> Checked {
+    let run = track.run;
+    match track.start {
+        Start::Recording | Start::Ordered => Ok(()),
+        Start::Recorded { written: true } if track.demands.is_empty() && is_jammed(ledger, track) => Ok(()),
+        Start::Recorded { .. } | Start::Failed => {
+            Err(Check::Progress.broken(format!("the start of {run:?} stands still: {:?}", track.start)))
+        }
+        Start::Done { .. } => {
+            let over = track.exit.is_some() && track.members == Members::Nothing;
+            Check::Progress.demand(!over, || format!("{run:?} is over, and holds what it held"))
+        }
+    }
+}
+
+/// Whether as many processes are being started as may be at a time, for this user or in all.
+fn is_jammed(ledger: &Ledger, track: &Track) -> bool {
+    let count = |wanted: &dyn Fn(&&Track) -> bool| {
+        let ordered = ledger.live_tracks().filter(|track| track.start == Start::Ordered);
+        u32::try_from(ordered.filter(wanted).count()).unwrap_or(u32::MAX)
+    };
+    count(&|_| true) >= SPAWNS_IN_FLIGHT_MAX
+        || count(&|other| other.owner.uid == track.owner.uid) >= SPAWNS_OF_ONE_USER
+}
+
+fn answered(ledger: &Ledger, asked: &Asked) -> Checked {
+    let late = || Check::Progress.broken(format!("{:?} is not answered at once", asked.request));
+    if asked.refusal.is_some() {
+        return Err(late());
+    }
+    match &asked.request {
+        Request::Create(params) => creates::goes_on(ledger, asked, params),
+        Request::Wait(params) => queries::wait_goes_on(ledger, asked, params),
+        Request::Destroy(params) => {
+            let live = asked.meant.iter().flatten().any(|id| ledger.live.contains(id));
+            if live && !params.no_wait { Ok(()) } else { Err(late()) }
+        }
+        Request::Signal(_) => {
+            let unspawned =
+                asked.meant.iter().flatten().any(|id| {
+                    ledger.tracks.get(id).is_some_and(|track| track.is_live() && !track.is_spawned())
+                });
+            if unspawned || !asked.outstanding.is_empty() { Ok(()) } else { Err(late()) }
+        }
+        Request::Shutdown(_) => {
+            Check::Shutdown.demand(ledger.closing.is_some(), || "a shutdown does not begin".to_owned())
+        }
+        Request::List(_)
+        | Request::Get(_)
+        | Request::Restart(_)
+        | Request::Renew(_)
+        | Request::Logs(_)
+        | Request::Events(_)
+        | Request::Status(_)
+        | Request::Upgrade(_) => Err(late()),
+    }
+}
+
+fn visibility(ledger: &Ledger) -> Checked {
+    let bounds = &ledger.config.bounds;
+    let many = ledger.visible.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
+    let old = ledger
+        .visible
+        .front()
+        .is_some_and(|(at, _)| ledger.now >= at.saturating_add(bounds.ended_kept_for.as_nanos()));
+    Check::Visibility.demand(!many && !old, || {
+        format!("{} ended children are visible, since {:?}", ledger.visible.len(), ledger.visible.front())
+    })?;
+    let unseen = ledger.tracks.values().find(|track| track.void && !track.is_live() && !track.forgotten);
+    Check::Visibility.demand(unseen.is_none(), || format!("{unseen:?} never was, and is visible"))
+}

@@ -1,0 +1,96 @@
+//! The steps of a stop: their order, their graces, and SIGKILL after them.
+
+use procbroker_core::{Members, Run};
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ExitReason, Signal};
+
+use crate::sim::checks::orders::known;
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::track::Track;
+
+/// The shortest pause between two kills of the same child, in nanoseconds.
+const KILL_AGAIN_FIRST: u64 = 10_000_000;
+
+/// A signal of a stop is sent.
+///
+/// # Errors
+/// When it is not the next one, or not the time for it.
+pub fn step(ledger: &Ledger, run: Run, signal: Signal, scope: Scope) -> Checked {
+    let track = known(ledger, run.child)?;
+    let reason = wanted(ledger, track)?;
+    let next = track.steps().get(track.sent.len()).map(|step| step.signal);
+    Check::Stops.demand(track.killed.is_none() && next == Some(signal), || {
+        format!("{signal} to {run:?} instead of {next:?} after {:?}", track.sent)
+    })?;
+    let reach = if reason == ExitReason::Exited { Scope::All } else { Scope::Group };
+    Check::Stops.demand(scope == reach, || format!("{signal} goes to the {scope:?} of {run:?}"))?;
+    let due = track.next_step_at();
+    Check::Stops.demand(due.is_none_or(|due| due == ledger.now), || {
+        format!("{signal} to {run:?} comes at {} and not at {due:?}", ledger.now)
+    })
+}
+
+/// SIGKILL is sent.
+///
+/// # Errors
+/// When something less was to be tried before.
+pub fn kill(ledger: &Ledger, run: Run) -> Checked {
+    let track = known(ledger, run.child)?;
+    if track.killed.is_some() {
+        return Ok(());
+    }
+    let reason = wanted(ledger, track)?;
+    let now = ledger.now;
+    let tried = track.sent.len() == track.steps().len();
+    let steps_over = tried && track.next_step_at().is_none_or(|due| due == now);
+    let out_of_reach =
+        track.exit.is_some() && track.members == Members::Outside && reason != ExitReason::Exited;
+    let time_is_up = track.kill_by.is_some_and(|by| by <= now)
+        || ledger.closing.as_ref().is_some_and(|closing| closing.kills(now));
+    Check::Stops.demand(steps_over || out_of_reach || time_is_up, || {
+        format!("{run:?} is killed at {now} after {:?} of {:?}", track.sent, track.steps())
+    })
+}
+
+/// Why a child is stopped.
+fn wanted(ledger: &Ledger, track: &Track) -> Result<ExitReason, crate::sim::finding::Finding> {
+    let reason = track.demands.first().map(|demand| demand.reason);
+    let check = if ledger.closing.is_some() { Check::Shutdown } else { Check::Privilege };
+    reason.ok_or_else(|| check.broken(format!("{:?} is stopped, and nobody wants that yet", track.run)))
+}
+
+/// After a turn: a stop that is wanted has begun, and no step of it is overdue.
+///
+/// # Errors
+/// When a stop stands still.
+pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
+    let (now, run) = (ledger.now, track.run);
+    if !track.is_spawned() {
+        return Ok(());
+    }
+    Check::Stops.demand(track.demands.is_empty() || track.is_stopping(), || {
+        format!("nobody stops {run:?}: {:?}", track.demands)
+    })?;
+    if let Some((_, last)) = track.killed {
+        let again = last + procbroker_core::KILL_AGAIN_AFTER.as_nanos();
+        let last_call = ledger.closing.as_ref().and_then(|closing| {
+            closing.hurried.or_else(|| (now >= closing.kill_at).then_some(closing.kill_at))
+        });
+        let heard = last_call.is_none_or(|at| last + KILL_AGAIN_FIRST >= at);
+        return Check::Stops
+            .demand(now < again && heard, || format!("SIGKILL to {run:?} is not sent again, since {last}"));
+    }
+    let up = ledger.closing.as_ref().is_some_and(|closing| closing.kills(now));
+    Check::Shutdown.demand(!up, || format!("{run:?} is not killed, and the time for it is over"))?;
+    let in_time = track.kill_by.is_none_or(|by| now < by) || !track.is_stopping();
+    Check::Shutdown.demand(in_time, || format!("{run:?} takes more than its share of the time"))?;
+    let due = track.next_step_at();
+    Check::Stops.demand(due.is_none_or(|due| now < due), || {
+        format!("the stop of {run:?} stands still since {due:?}")
+    })?;
+    let forsworn = track.exit.is_some()
+        && track.members == Members::Outside
+        && track.demands.first().is_some_and(|demand| demand.reason != ExitReason::Exited);
+    Check::Stops.demand(!forsworn, || format!("{run:?} is out of reach of its steps, and is not killed"))
+}

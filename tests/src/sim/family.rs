@@ -1,0 +1,220 @@
+//! The model processes of one run of a child: its main process, and what descends from it.
+
+use procbroker_core::{Members, Pid, SignalOutcome};
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ExitStatus, Signal};
+
+use crate::sim::agenda::{MILLISECOND, SECOND};
+use crate::sim::dice::Dice;
+use crate::sim::setting::Setting;
+
+/// How long a process takes to die of SIGKILL, at most, unless something keeps it.
+const KILL_LATENCY_MILLIS: u64 = 10;
+
+/// How a process takes signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temper {
+    /// It exits a while after any of the usual ones.
+    Willing {
+        /// How long after, in nanoseconds.
+        delay: u64,
+    },
+    /// It ignores SIGTERM, and takes the others.
+    Picky {
+        /// How long after, in nanoseconds.
+        delay: u64,
+    },
+    /// It ignores everything but SIGKILL.
+    Stubborn,
+    /// It is in uninterruptible sleep, and dies so long after SIGKILL.
+    Late {
+        /// How long after, in nanoseconds.
+        delay: u64,
+    },
+    /// It never wakes from its uninterruptible sleep.
+    Undying,
+    /// It belongs to another user, and the broker is not root.
+    Protected,
+}
+
+/// One model process.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Whether it is there.
+    pub alive: bool,
+    /// Whether it is in the process group of the child: else a daemon in a session of its own.
+    pub in_group: bool,
+    /// How it takes signals.
+    pub temper: Temper,
+    /// For a member: whether it ends with the main process.
+    pub tied: bool,
+}
+
+/// The processes of one run; the first is the main one.
+#[derive(Debug)]
+pub struct Family {
+    /// Its number.
+    pub pid: Pid,
+    /// The processes.
+    pub processes: Vec<Process>,
+    /// When the broker hears that it was started.
+    pub told_at: u64,
+    /// How the main process ended, or will.
+    pub status: ExitStatus,
+    /// Whether the broker has heard that the main process ended.
+    pub reported: bool,
+    /// How many processes it still forks at bad moments.
+    pub forks_left: u32,
+}
+
+impl Temper {
+    /// Rolls how a process takes signals.
+    pub fn roll(dice: &mut Dice, setting: &Setting) -> Self {
+        let delay = match dice.below(4) {
+            0 => 0,
+            1 | 2 => dice.within_millis(300),
+            _ => dice.within_millis(12_000),
+        };
+        if setting.undying && dice.chance(30) {
+            return match dice.below(3) {
+                0 => Self::Late { delay: SECOND / 4 + dice.within_millis(6_000) },
+                1 if setting.config.broker_uid != 0 => Self::Protected,
+                _ => Self::Undying,
+            };
+        }
+        match dice.below(if setting.unwilling { 4 } else { 8 }) {
+            0 => Self::Stubborn,
+            1 => Self::Picky { delay },
+            _ => Self::Willing { delay },
+        }
+    }
+
+    /// After how long a process dies of a signal, if it does.
+    fn reaction(self, signal: Signal, dice: &mut Dice) -> Option<u64> {
+        if signal == Signal::KILL {
+            return match self {
+                Self::Willing { .. } | Self::Picky { .. } | Self::Stubborn => {
+                    Some(dice.within_millis(KILL_LATENCY_MILLIS))
+                }
+                Self::Late { delay } => Some(delay),
+                Self::Undying | Self::Protected => None,
+            };
+        }
+        let asks = [Signal::TERM, Signal::HUP, Signal::INT].contains(&signal);
+        match self {
+            Self::Willing { delay } if asks => Some(delay),
+            Self::Picky { delay } if asks && signal != Signal::TERM => Some(delay),
+            Self::Willing { .. }
+            | Self::Picky { .. }
+            | Self::Stubborn
+            | Self::Late { .. }
+            | Self::Undying
+            | Self::Protected => None,
+        }
+    }
+
+    /// Whether SIGKILL ends it at once.
+    #[must_use]
+    pub fn is_mortal(self) -> bool {
+        match self {
+            Self::Willing { .. } | Self::Picky { .. } | Self::Stubborn => true,
+            Self::Late { .. } | Self::Undying | Self::Protected => false,
+        }
+    }
+}
+
+impl Family {
+    /// Rolls the processes of a run that has just been started.
+    pub fn roll(pid: Pid, told_at: u64, dice: &mut Dice, setting: &Setting) -> Self {
+        let leader =
+            Process { alive: true, in_group: true, temper: Temper::roll(dice, setting), tied: false };
+        let mut processes = vec![leader];
+        for _ in 0..dice.choose([0, 0, 0, 1, 2, 3]) {
+            processes.push(member(dice, setting));
+        }
+        let status = if dice.chance(80) {
+            ExitStatus::Code(dice.choose([0, 0, 1, 77]))
+        } else {
+            ExitStatus::Signal(Signal::INT)
+        };
+        let forks_left = dice.choose([0, 0, 0, 1, 2]);
+        Self { pid, processes, told_at, status, reported: false, forks_left }
+    }
+
+    /// Whether any of its processes is there.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.processes.iter().any(|process| process.alive)
+    }
+
+    /// What is left besides the main process.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        let mut left = Members::Nothing;
+        for process in self.processes.iter().skip(1).filter(|process| process.alive) {
+            left = left.max(if process.in_group { Members::Group } else { Members::Outside });
+        }
+        left
+    }
+
+    /// Sends a signal: what the sender is told, and which processes die of it after how long.
+    pub fn signal(
+        &mut self,
+        signal: Signal,
+        scope: Scope,
+        dice: &mut Dice,
+    ) -> (SignalOutcome, Vec<(usize, u64)>) {
+        let mut outcome = SignalOutcome::Gone;
+        let mut deaths = Vec::new();
+        for (index, process) in self.processes.iter().enumerate() {
+            let reached = match scope {
+                Scope::Main => index == 0,
+                Scope::Group => process.in_group,
+                Scope::All => true,
+            };
+            if !reached || !process.alive {
+                continue;
+            }
+            if process.temper == Temper::Protected {
+                if outcome == SignalOutcome::Gone {
+                    outcome = SignalOutcome::Refused;
+                }
+                continue;
+            }
+            outcome = SignalOutcome::Delivered;
+            if let Some(delay) = process.temper.reaction(signal, dice) {
+                deaths.push((index, delay));
+            }
+        }
+        (outcome, deaths)
+    }
+
+    /// A process forks, if any can: the new one has not got what was sent before.
+    pub fn fork(&mut self, dice: &mut Dice, setting: &Setting) {
+        let parent = self.processes.iter().any(|process| process.alive && process.temper.is_mortal());
+        if self.forks_left > 0 && parent {
+            self.forks_left -= 1;
+            self.processes.push(Process { tied: false, ..member(dice, setting) });
+        }
+    }
+}
+
+fn member(dice: &mut Dice, setting: &Setting) -> Process {
+    Process {
+        alive: true,
+        in_group: dice.chance(65),
+        temper: Temper::roll(dice, setting),
+        tied: dice.chance(40),
+    }
+}
+
+/// After how long a process ends by itself, if it does.
+pub fn own_end(dice: &mut Dice) -> Option<u64> {
+    match dice.below(10) {
+        0 => Some(dice.within_millis(1)),
+        1 => Some(dice.within_millis(100)),
+        2 | 3 => Some(dice.within_millis(20_000)),
+        4 => Some(60 * SECOND + dice.below(MILLISECOND)),
+        _ => None,
+    }
+}

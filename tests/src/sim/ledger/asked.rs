@@ -1,0 +1,46 @@
+//! What is known of one request and of one connection.
+
+use std::collections::BTreeSet;
+
+use procbroker_core::{Fresh, Peer, SignalOutcome};
+use procbroker_protocol::{ChildId, Request};
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// Whether it was admitted.
+    pub admitted: bool,
+    /// Whether it was refused.
+    pub refused: bool,
+    /// Whether it is there.
+    pub open: bool,
+    /// How many of its requests are not answered.
+    pub unanswered: u32,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Who asked.
+    pub peer: Peer,
+    /// For what.
+    pub request: Request,
+    /// When.
+    pub at: u64,
+    /// What the broker was told beside.
+    pub fresh: Fresh,
+    /// The kind of the error that it has to be answered with at once, by what it is alone.
+    pub refusal: Option<&'static str>,
+    /// The children that it meant when it came; none where there was no such child.
+    pub meant: Option<Vec<ChildId>>,
+    /// Whether it was answered.
+    pub answered: bool,
+    /// For a signal: the children that it was sent to.
+    pub sent: BTreeSet<ChildId>,
+    /// For a signal: those of which the kernel has not spoken.
+    pub outstanding: BTreeSet<ChildId>,
+    /// For a signal: what the kernel said.
+    pub outcomes: Vec<SignalOutcome>,
+}

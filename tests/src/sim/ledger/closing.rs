@@ -1,0 +1,85 @@
+//! What is known of a shutdown that is under way.
+
+use std::collections::BTreeMap;
+
+use procbroker_protocol::Span;
+
+/// The part of the time that is kept for the last kill, as a divisor, and at most so much of it.
+const RESERVE_DIVISOR: u64 = 10;
+/// See [`RESERVE_DIVISOR`]: at least so much, in nanoseconds, or half of the time.
+const RESERVE_MIN: u64 = 250 * 1_000_000;
+/// See [`RESERVE_DIVISOR`], in nanoseconds.
+const RESERVE_MAX: u64 = 1_000_000_000;
+
+/// The shortest time that a shutdown takes if it has to, in nanoseconds.
+const TIMEOUT_MIN: u64 = 100_000_000;
+
+/// A shutdown.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    /// When it began.
+    pub began: u64,
+    /// When it is over at the latest.
+    pub deadline: u64,
+    /// When everything left is killed at the latest.
+    pub kill_at: u64,
+    /// Whether a signal that hurries is among what asked for it.
+    pub told: bool,
+    /// When it was hurried.
+    pub hurried: Option<u64>,
+    /// The shortest time that was asked for.
+    pub timeout: Span,
+    /// How long the most patient child of each wave takes, as it was at the beginning.
+    pub needs: BTreeMap<i32, u64>,
+    /// The wave that is being stopped.
+    pub wave: Option<i32>,
+    /// Whether the time has become shorter since that wave began.
+    pub tightened: bool,
+    /// When the sweep was ordered.
+    pub swept: Option<u64>,
+}
+
+impl Closing {
+    /// A shutdown that begins now.
+    #[must_use]
+    pub fn new(now: u64, timeout: Span, told: bool, needs: BTreeMap<i32, u64>) -> Self {
+        let (deadline, kill_at) = bounds(now, timeout);
+        Self {
+            began: now,
+            deadline,
+            kill_at,
+            told,
+            hurried: None,
+            timeout,
+            needs,
+            wave: None,
+            tightened: false,
+            swept: None,
+        }
+    }
+
+    /// It may take no longer than this from now on.
+    pub fn tighten(&mut self, now: u64, timeout: Span) {
+        let (deadline, kill_at) = bounds(now, timeout);
+        if deadline < self.deadline {
+            self.deadline = deadline;
+            self.kill_at = self.kill_at.min(kill_at);
+            self.timeout = self.timeout.min(timeout);
+            self.tightened = true;
+        }
+    }
+
+    /// Whether everything that is left is to be killed at once.
+    #[must_use]
+    pub fn kills(&self, now: u64) -> bool {
+        self.hurried.is_some() || now >= self.kill_at
+    }
+}
+
+fn bounds(now: u64, timeout: Span) -> (u64, u64) {
+    let timeout = timeout.as_nanos().max(TIMEOUT_MIN);
+    let deadline = now.saturating_add(timeout);
+    let least = (timeout / 2).min(RESERVE_MIN);
+    let reserve = (timeout / RESERVE_DIVISOR).max(least).min(RESERVE_MAX);
+    (deadline, deadline.saturating_sub(reserve))
+}

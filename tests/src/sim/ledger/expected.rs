@@ -1,0 +1,101 @@
+//! Which refusals follow from a request alone, by the contract.
+
+use procbroker_core::{Accounts, Peer, RunAs};
+use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy};
+use procbroker_protocol::{CreateParams, Request, Span};
+
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::asked::{Asked, Link};
+
+impl Ledger {
+    /// The kind of the error that a request has to be refused with, whatever children there are.
+    #[must_use]
+    pub fn refusal(&self, link: &Link, asked: &Asked) -> Option<&'static str> {
+        let uid = link.peer.uid;
+        if link.unanswered >= self.config.bounds.max_pipelined {
+            return Some("overloaded");
+        }
+        let for_administrators = matches!(asked.request, Request::Shutdown(_) | Request::Upgrade(_));
+        if for_administrators && !self.is_administrator(uid) {
+            return Some("permission_denied");
+        }
+        match &asked.request {
+            Request::Create(params) => {
+                let known = params.request_id.is_some_and(|id| self.first_answer(uid, id).is_some());
+                let denied = || if known { None } else { self.denied(asked) };
+                malformed(params, self.config.bounds.max_command_bytes).or_else(denied)
+            }
+            Request::Get(params) if !params.target.is_single() => Some("invalid_params"),
+            Request::Wait(params) if !params.target.is_single() => Some("invalid_params"),
+            Request::Restart(_)
+            | Request::Renew(_)
+            | Request::Logs(_)
+            | Request::Events(_)
+            | Request::Upgrade(_) => Some("unsupported"),
+            Request::Destroy(_)
+            | Request::List(_)
+            | Request::Get(_)
+            | Request::Wait(_)
+            | Request::Signal(_)
+            | Request::Status(_)
+            | Request::Shutdown(_) => None,
+        }
+    }
+
+    /// Whether the accounts that a create names are unknown, or more than the caller has.
+    fn denied(&self, asked: &Asked) -> Option<&'static str> {
+        let Ok(accounts) = &asked.fresh.accounts else { return Some("spawn_failed") };
+        let user = accounts.user.as_ref().map(|user| user.uid);
+        let denied = if self.config.broker_uid != 0 {
+            user.is_some_and(|uid| uid != self.config.broker_uid) || accounts.groups.is_some()
+        } else {
+            asked.peer.uid != 0
+                && (user.is_some_and(|uid| uid != asked.peer.uid) || !has_groups(&asked.peer, accounts))
+        };
+        denied.then_some("permission_denied")
+    }
+}
+
+/// The rights that a create's child gets, by the contract.
+#[must_use]
+pub fn rights(broker_uid: u32, asked: &Asked) -> Option<RunAs> {
+    let Accounts { user, groups } = asked.fresh.accounts.as_ref().ok()?;
+    let peer = &asked.peer;
+    let own = |groups: &[u32]| RunAs::User { uid: peer.uid, gid: peer.gid, groups: groups.to_vec() };
+    Some(match (user, groups) {
+        _ if broker_uid != 0 => RunAs::Broker,
+        (_, groups) if peer.uid != 0 => own(groups.as_ref().unwrap_or(&peer.groups)),
+        (None, None) => RunAs::Broker,
+        (None, Some(groups)) => own(groups),
+        (Some(user), groups) => RunAs::User {
+            uid: user.uid,
+            gid: user.gid,
+            groups: groups.as_ref().unwrap_or(&user.groups).clone(),
+        },
+    })
+}
+
+fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
+    accounts.groups.iter().flatten().all(|group| *group == peer.gid || peer.groups.contains(group))
+}
+
+fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
+    let unbuilt = params.restart.policy != RestartPolicy::Never
+        || params.ready != Ready::Spawn
+        || params.lifetime != Lifetime::Broker
+        || params.linger != Span::ZERO
+        || params.cleanup.is_some()
+        || params.resources.is_some();
+    let bytes: usize = params.command.iter().map(|argument| argument.len() + 1).sum();
+    if unbuilt {
+        Some("unsupported")
+    } else if params.command.is_empty() {
+        Some("invalid_params")
+    } else if bytes > usize::try_from(command_bytes).unwrap_or(usize::MAX) {
+        Some("limit_exceeded")
+    } else if params.name.is_none() && params.if_exists != IfExists::Fail {
+        Some("invalid_params")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,165 @@
+//! What happened, written down by an observer that sees only inputs and orders.
+//!
+//! The checkers read it. It takes nothing from the broker's own state: what it knows of a child, a
+//! request or the shutdown follows from what the broker was told, what it ordered, and the contract.
+
+pub mod asked;
+pub mod closing;
+pub mod expected;
+pub mod facts;
+pub mod orders;
+pub mod track;
+pub mod waves;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use procbroker_core::{Call, Config, ConnectionId};
+use procbroker_protocol::{ChildId, Outcome, Owner, Target};
+use uuid::Uuid;
+
+use crate::sim::ledger::asked::{Asked, Link};
+use crate::sim::ledger::closing::Closing;
+use crate::sim::ledger::track::Track;
+
+/// The observer's book.
+#[derive(Debug)]
+pub struct Ledger {
+    /// What the broker was told at its start.
+    pub config: Config,
+    /// The present, in nanoseconds.
+    pub now: u64,
+    /// Every connection.
+    pub links: BTreeMap<ConnectionId, Link>,
+    /// How many are admitted and there.
+    pub open_links: u32,
+    /// Every request.
+    pub calls: BTreeMap<Call, Asked>,
+    /// The requests that wait, on connections that are there.
+    pub waiting: BTreeSet<Call>,
+    /// Every child.
+    pub tracks: BTreeMap<ChildId, Track>,
+    /// Those that are live.
+    pub live: BTreeSet<ChildId>,
+    /// Those that have ended and are visible, in the order of their ends.
+    pub visible: VecDeque<(u64, ChildId)>,
+    /// Which request an id was handed out to.
+    pub handed_out: BTreeMap<ChildId, Call>,
+    /// The requests that were answered with a child that was there already, and how.
+    pub found: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
+    /// The shutdown, if it is under way.
+    pub closing: Option<Closing>,
+    /// Since when there is neither a connection nor a live child, while the broker serves.
+    pub idle_since: Option<u64>,
+    /// Whether a request was answered in this turn with what only an exiting broker says.
+    pub farewell: bool,
+    /// Whether the broker has ordered its exit.
+    pub exited: bool,
+}
+
+impl Ledger {
+    /// An empty book.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: 0,
+            links: BTreeMap::new(),
+            open_links: 0,
+            calls: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            tracks: BTreeMap::new(),
+            live: BTreeSet::new(),
+            visible: VecDeque::new(),
+            handed_out: BTreeMap::new(),
+            found: BTreeMap::new(),
+            closing: None,
+            idle_since: None,
+            farewell: false,
+            exited: false,
+        }
+    }
+
+    /// Whether a user may act on everything.
+    #[must_use]
+    pub fn is_administrator(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.config.broker_uid
+    }
+
+    /// Whether a user may see and touch what belongs to this owner.
+    #[must_use]
+    pub fn may_touch(&self, uid: u32, owner: Owner) -> bool {
+        owner.uid == uid || self.is_administrator(uid)
+    }
+
+    /// The live children, oldest first.
+    pub fn live_tracks(&self) -> impl Iterator<Item = &Track> {
+        self.live.iter().filter_map(|id| self.tracks.get(id))
+    }
+
+    /// The live child of a name.
+    #[must_use]
+    pub fn holder(&self, name: &procbroker_protocol::Name) -> Option<&Track> {
+        self.live_tracks().find(|track| track.params.name.as_ref() == Some(name))
+    }
+
+    /// The child that a single target means for a user.
+    #[must_use]
+    pub fn find(&self, uid: u32, target: &Target) -> Option<&Track> {
+        let track = match target {
+            Target::Id(id) => self.tracks.get(id).filter(|track| !track.forgotten)?,
+            Target::Name(name) => match self.holder(name) {
+                Some(holder) => holder,
+                None => self
+                    .visible
+                    .iter()
+                    .rev()
+                    .filter_map(|(_, id)| self.tracks.get(id))
+                    .find(|track| track.params.name.as_ref() == Some(name))?,
+            },
+            Target::Labels(_) | Target::All => return None,
+        };
+        self.may_touch(uid, track.owner).then_some(track)
+    }
+
+    /// The live children that a target means for a user; none if there is not the one that it means.
+    #[must_use]
+    pub fn resolve(&self, uid: u32, target: &Target) -> Option<Vec<ChildId>> {
+        let none = BTreeMap::new();
+        let labels = match target {
+            Target::Id(_) | Target::Name(_) => {
+                return self.find(uid, target).map(|track| vec![track.run.child]);
+            }
+            Target::Labels(labels) => labels,
+            Target::All => &none,
+        };
+        Some(
+            self.live_tracks()
+                .filter(|track| self.may_touch(uid, track.owner) && carries(track, labels))
+                .map(|track| track.run.child)
+                .collect(),
+        )
+    }
+
+    /// The visible child that this user's request with this id was answered with, or waits for, and the
+    /// answer, if there was one.
+    #[must_use]
+    pub fn first_answer(&self, uid: u32, request: Uuid) -> Option<(&Track, Option<Outcome>)> {
+        let started = self.tracks.values().rev().find(|track| {
+            !track.forgotten
+                && !track.refused
+                && track.owner.uid == uid
+                && track.params.request_id == Some(request)
+        });
+        started.map(|track| (track, track.outcome)).or_else(|| {
+            let (id, outcome) = self.found.get(&(uid, request))?;
+            let track = self.tracks.get(id).filter(|track| !track.forgotten)?;
+            Some((track, Some(*outcome)))
+        })
+    }
+}
+
+/// Whether a child has all of these labels.
+#[must_use]
+pub fn carries(track: &Track, labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().all(|(key, value)| track.params.labels.get(key) == Some(value))
+}

@@ -1,0 +1,113 @@
+//! The waves of a shutdown, as they follow from which children are left.
+
+use std::collections::BTreeMap;
+
+use procbroker_protocol::create::StopStep;
+use procbroker_protocol::{ChildId, ExitReason, Span};
+
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::closing::Closing;
+use crate::sim::ledger::track::Demand;
+
+impl Ledger {
+    /// The shutdown begins, or is told once more to happen; the second signal that hurries ends it.
+    pub fn close(&mut self, timeout: Option<Span>, hurries: bool) {
+        let now = self.now;
+        let Some(closing) = &mut self.closing else {
+            let mut needs: BTreeMap<i32, u64> = BTreeMap::new();
+            for track in self.live_tracks() {
+                let need = needs.entry(track.params.stop_order).or_default();
+                *need = (*need).max(track.need(now));
+            }
+            let timeout = timeout.unwrap_or(self.config.shutdown_timeout);
+            self.closing = Some(Closing::new(now, timeout, hurries, needs));
+            return;
+        };
+        if closing.swept.is_some() {
+            return;
+        }
+        if let Some(timeout) = timeout {
+            closing.tighten(now, timeout);
+        }
+        if hurries && std::mem::replace(&mut closing.told, true) && closing.hurried.is_none() {
+            closing.hurried = Some(now);
+        }
+    }
+
+    /// Begins the wave of the lowest order that has children left, if it is not the one under way.
+    pub fn follow_waves(&mut self) {
+        let now = self.now;
+        let Some(closing) = &self.closing else { return };
+        if closing.kills(now) {
+            self.kill_the_rest();
+            return;
+        }
+        let mut left: BTreeMap<i32, Vec<ChildId>> = BTreeMap::new();
+        for track in self.live_tracks() {
+            left.entry(track.params.stop_order).or_default().push(track.run.child);
+        }
+        let Some((&order, children)) = left.first_key_value() else { return };
+        let need = children.iter().filter_map(|id| self.tracks.get(id)).map(|track| track.need(now)).max();
+        let Some(closing) = &mut self.closing else { return };
+        if closing.wave == Some(order) && !closing.tightened {
+            return;
+        }
+        closing.tightened = false;
+        closing.needs.insert(order, need.unwrap_or_default());
+        let time = closing.kill_at.saturating_sub(self.now);
+        let need = |order: &i32| closing.needs.get(order).copied().unwrap_or_default();
+        // Nobody gets more for asking for more than there is.
+        let wanted = |order: &i32| need(order).min(time);
+        let sum: u64 = left.keys().map(wanted).sum();
+        let is_short = sum > time || need(&order) > time;
+        let share = is_short.then(|| scale(wanted(&order), time, sum));
+        closing.wave = Some(order);
+        for id in children {
+            let Some(track) = self.tracks.get_mut(id) else { continue };
+            if let Some(share) = share {
+                let by = self.now.saturating_add(share);
+                track.kill_by = Some(track.kill_by.map_or(by, |earlier| earlier.min(by)));
+            }
+            if track.demands.is_empty() {
+                let steps = shortened(&track.params.stop, share);
+                track.demands.push(Demand { reason: ExitReason::Shutdown, steps });
+            }
+        }
+    }
+}
+
+impl Ledger {
+    /// Children whose wave has not come are killed without any step.
+    fn kill_the_rest(&mut self) {
+        for id in &self.live {
+            let Some(track) = self.tracks.get_mut(id) else { continue };
+            if track.demands.is_empty() {
+                track.demands.push(Demand { reason: ExitReason::Shutdown, steps: Vec::new() });
+            }
+        }
+    }
+
+    /// Notes since when there is nothing to do.
+    pub fn follow_idleness(&mut self) {
+        let idle = self.open_links == 0 && self.live.is_empty() && self.closing.is_none();
+        self.idle_since = match (idle, self.idle_since) {
+            (false, _) => None,
+            (true, None) => Some(self.now),
+            (true, since) => since,
+        };
+    }
+}
+
+/// `length` in the proportion of `part` to `whole`.
+fn scale(length: u64, part: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(length) * u128::from(part) / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+}
+
+/// The steps of a stop, each shortened alike where all of them would take longer than their share.
+fn shortened(steps: &[StopStep], share: Option<u64>) -> Vec<StopStep> {
+    // A span ends at a hundred years.
+    let total = Span::from_nanos(steps.iter().map(|step| step.grace.as_nanos()).sum()).as_nanos();
+    let Some(share) = share.filter(|share| total > *share) else { return steps.to_vec() };
+    let grace = |step: &StopStep| Span::from_nanos(scale(step.grace.as_nanos(), share, total));
+    steps.iter().map(|step| StopStep { grace: grace(step), ..*step }).collect()
+}

@@ -1,0 +1,36 @@
+//! The simulator: the broker's own state machine in a model world, with every fault that a real one has.
+//!
+//! It takes the place of the driver and of the operating system, and needs neither trait nor mock for
+//! it: the state machine has no clock, no file and no process in it. A **run** follows from its seed:
+//!
+//! 1. [`setting`] rolls the circumstances (bounds, users, how willing processes are, how it ends).
+//! 2. [`clients`] send what [`requests`] rolls: few names and many creates, retries, destroys, waits,
+//!    signals, shutdowns; they disconnect at any point.
+//! 3. [`run`] takes the earliest of what is planned in the [`agenda`] and of the broker's next deadline,
+//!    sets the virtual clock and tells the broker.
+//! 4. [`machine`] carries out the orders: records and spawns take their time, fail or hang; the
+//!    processes of a [`family`] end at once, late, only of SIGKILL or never, by themselves at any moment,
+//!    leave members and daemons behind, and fork just as they are killed.
+//! 5. The [`ledger`] takes down every input and order, and the [`checks`] hold them against the
+//!    contract. Neither reads the broker's state. A broken promise is a [`finding`].
+//!
+//! Each run ends with a shutdown, unless the broker was told to exit when idle. What is told twice from
+//! the same seed is told the same way, so that a finding is looked at by running its seed again, with
+//! a trace: `PROCBROKER_SEED=n cargo nextest run -p procbroker-tests every_seed --no-capture`.
+//! `PROCBROKER_SEEDS=n` sets how many seeds are run.
+//!
+//! That the checkers find anything is proved by the planted bugs: see `tests/planted`.
+
+pub mod agenda;
+pub mod checks;
+pub mod clients;
+pub mod dice;
+pub mod event;
+pub mod family;
+pub mod finding;
+pub mod ledger;
+pub mod machine;
+pub mod requests;
+pub mod run;
+pub mod setting;
+pub mod sweep;

@@ -1,0 +1,191 @@
+//! What clients ask for: few names, labels and keys, so that they get in each other's way.
+
+use std::collections::BTreeMap;
+
+use procbroker_core::{Accounts, AccountsFailure, UserAccount};
+use procbroker_protocol::create::{Account, IfExists, Limit, ReadyTimeout, RestartPolicy, StopStep};
+use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::request::{
+    DestroyParams, ListParams, ManyParams, NoParams, OneParams, Scope, ShutdownParams, SignalParams, Until,
+    WaitParams,
+};
+use procbroker_protocol::{ChildId, CreateParams, Name, Request, Signal, Span, Target};
+use uuid::Uuid;
+
+use crate::sim::dice::Dice;
+use crate::sim::setting::{ALLOWED_GROUP, BROKER_USER, Setting, USERS};
+
+/// What a request is rolled from.
+#[derive(Debug)]
+pub struct Circumstances<'a> {
+    /// Chance.
+    pub dice: &'a mut Dice,
+    /// The circumstances of the run.
+    pub setting: &'a Setting,
+    /// All children that anybody has heard of.
+    pub children: &'a [ChildId],
+    /// The creates that this client has sent before.
+    pub sent: &'a [CreateParams],
+}
+
+/// Rolls a request.
+pub fn roll(from: &mut Circumstances<'_>) -> Request {
+    match from.dice.below(100) {
+        0..46 => Request::Create(Box::new(create(from))),
+        46..62 => destroy(from),
+        62..74 => Request::Wait(WaitParams {
+            target: target(from),
+            until: from.dice.choose([Until::Ready, Until::Ended]),
+            timeout: from.dice.chance(50).then(|| length(from.dice)),
+        }),
+        74..84 => Request::Signal(SignalParams {
+            target: target(from),
+            signal: from.dice.choose([Signal::HUP, Signal::TERM, Signal::INT, Signal::KILL]),
+            scope: from.dice.choose([Scope::Main, Scope::Group, Scope::All]),
+        }),
+        84..89 => Request::List(ListParams { labels: labels(from.dice), all: from.dice.chance(60) }),
+        89..94 => Request::Get(OneParams { target: target(from) }),
+        94..97 => Request::Status(NoParams {}),
+        97 => Request::Shutdown(ShutdownParams {
+            timeout: from.dice.chance(50).then(|| Span::from_secs(from.dice.choose([1, 5, 40]))),
+        }),
+        98 => Request::Upgrade(NoParams {}),
+        _ => Request::Restart(ManyParams { target: target(from) }),
+    }
+}
+
+/// Rolls a create, which may be one that this client has sent before, or pass for one.
+fn create(from: &mut Circumstances<'_>) -> CreateParams {
+    let before = from.dice.element(from.sent).cloned();
+    match (from.dice.below(100), before) {
+        (0..15, Some(params)) => params,
+        (15..19, Some(params)) => CreateParams { request_id: params.request_id, ..new(from) },
+        _ => new(from),
+    }
+}
+
+fn new(from: &mut Circumstances<'_>) -> CreateParams {
+    let dice = &mut *from.dice;
+    let mut params = CreateParams::new(vec![dice.choose(["serve", "render"]).to_owned()]);
+    if dice.chance(75) {
+        params.name = name(dice.below(from.setting.names));
+    }
+    if params.name.is_some() {
+        params.if_exists = dice.choose([IfExists::Fail, IfExists::Reuse, IfExists::Reuse, IfExists::Replace]);
+    }
+    if dice.chance(50) {
+        params.request_id = Some(Uuid::from_u128(dice.bits()));
+    }
+    params.labels = labels(dice);
+    params.stop = stop(dice);
+    params.stop_order = dice.choose([0, 0, 0, -1, 1, 2]);
+    params.ready_timeout = ReadyTimeout(dice.choose([
+        Span::from_nanos(1),
+        Span::from_millis(3),
+        Span::from_secs(1),
+        Span::from_secs(30),
+        Span::from_secs(30),
+        Span::from_secs(30),
+    ]));
+    params.no_wait = dice.chance(20);
+    if dice.chance(20) {
+        params.limit =
+            Some(Limit { key: dice.choose(["a", "b"]).to_owned(), max: dice.choose([0, 1, 2, 3]) });
+    }
+    spoil(&mut params, dice);
+    params
+}
+
+/// Names accounts, or asks for what cannot be had, now and then.
+fn spoil(params: &mut CreateParams, dice: &mut Dice) {
+    match dice.below(40) {
+        0 => params.command.clear(),
+        1 => params.command.push("x".repeat(80)),
+        2 => params.restart.policy = RestartPolicy::Always,
+        3 => params.if_exists = IfExists::Replace,
+        4..8 => {
+            params.user = Some(Account::Id(dice.choose([0, BROKER_USER, USERS[0], USERS[1], 4_242])));
+        }
+        8 | 9 => params.groups = Some(vec![Account::Id(dice.choose([ALLOWED_GROUP, 0, USERS[0]]))]),
+        _ => {}
+    }
+}
+
+/// What the system knows of the accounts that a request names.
+///
+/// # Errors
+/// When it does not know one of them.
+pub fn accounts(request: &Request) -> Result<Accounts, AccountsFailure> {
+    let Request::Create(params) = request else { return Ok(Accounts::default()) };
+    let user = match &params.user {
+        Some(Account::Id(4_242)) => {
+            let failure = SpawnFailure { errno: 2, errno_name: "ENOENT".to_owned(), step: "user".to_owned() };
+            return Err(AccountsFailure { account: Account::Id(4_242), failure });
+        }
+        Some(Account::Id(uid)) => Some(UserAccount { uid: *uid, gid: *uid, groups: vec![*uid] }),
+        Some(Account::Name(_)) | None => None,
+    };
+    let group = |account: &Account| match account {
+        Account::Id(gid) => Some(*gid),
+        Account::Name(_) => None,
+    };
+    let groups = params.groups.as_ref().map(|groups| groups.iter().filter_map(group).collect());
+    Ok(Accounts { user, groups })
+}
+
+/// The name with this number.
+#[must_use]
+pub fn name(number: u64) -> Option<Name> {
+    format!("n{number}").parse().ok()
+}
+
+fn destroy(from: &mut Circumstances<'_>) -> Request {
+    Request::Destroy(DestroyParams {
+        target: target(from),
+        stop: if from.dice.chance(35) { Some(stop(from.dice)) } else { None },
+        no_wait: from.dice.chance(30),
+    })
+}
+
+fn target(from: &mut Circumstances<'_>) -> Target {
+    let dice = &mut *from.dice;
+    let child = dice.element(from.children).copied();
+    match (dice.below(10), child) {
+        (0..5, _) | (5..8, None) => match name(dice.below(from.setting.names)) {
+            Some(name) => Target::Name(name),
+            None => Target::All,
+        },
+        (5..8, Some(id)) => Target::Id(id),
+        (8, _) => Target::Labels(BTreeMap::from([("pool".to_owned(), "a".to_owned())])),
+        _ => Target::All,
+    }
+}
+
+fn labels(dice: &mut Dice) -> BTreeMap<String, String> {
+    match dice.below(4) {
+        0 => BTreeMap::from([("pool".to_owned(), "a".to_owned())]),
+        1 => BTreeMap::from([("pool".to_owned(), "b".to_owned())]),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// A length of time, from none to longer than anybody waits.
+fn length(dice: &mut Dice) -> Span {
+    Span::from_millis(match dice.below(12) {
+        0 => 0,
+        1..4 => dice.below(50),
+        4..8 => dice.below(2_000),
+        8..11 => dice.below(20_000),
+        _ => dice.choose([3_600_000, u64::MAX]),
+    })
+}
+
+fn stop(dice: &mut Dice) -> Vec<StopStep> {
+    let count = dice.choose([0, 1, 1, 2, 3]);
+    (0..count)
+        .map(|_| StopStep {
+            signal: dice.choose([Signal::TERM, Signal::TERM, Signal::HUP, Signal::INT]),
+            grace: length(dice),
+        })
+        .collect()
+}

@@ -1,0 +1,128 @@
+//! The circumstances of one run: the broker's settings, and what its world is like.
+
+use procbroker_core::{Bounds, Config};
+use procbroker_protocol::status::Facilities;
+use procbroker_protocol::{Containment, Span};
+use uuid::Uuid;
+
+use crate::sim::agenda::{SECOND, wall};
+use crate::sim::dice::Dice;
+
+/// The broker's own user, where it is not root.
+pub const BROKER_USER: u32 = 500;
+/// Two users that may connect.
+pub const USERS: [u32; 2] = [1001, 1002];
+/// A group whose members may connect.
+pub const ALLOWED_GROUP: u32 = 77;
+/// A user that may connect by his group only.
+pub const GROUP_USER: u32 = 1003;
+/// A user that may not connect.
+pub const STRANGER: u32 = 1666;
+
+/// How a run comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By a signal to the broker.
+    Signal,
+    /// By something inside, with its own bound on time.
+    Limited(Span),
+    /// By a client's request.
+    Request(Option<Span>),
+    /// After everything was ended and forgotten: nothing must be left in the broker then.
+    Quiet,
+}
+
+/// The circumstances of one run.
+#[expect(clippy::struct_excessive_bools, reason = "traits of a world, any of which goes with any other")]
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// What the broker is told.
+    pub config: Config,
+    /// How many clients there are.
+    pub clients: u64,
+    /// How often each of them does something, at most.
+    pub acts: u64,
+    /// How many names they fight for.
+    pub names: u64,
+    /// Whether processes are mostly such as do not want to end.
+    pub unwilling: bool,
+    /// Whether some cannot be ended, or signalled, at all.
+    pub undying: bool,
+    /// Whether spawns and records fail or hang more often than not.
+    pub failing: bool,
+    /// Whether clients hurry, so that much happens at once.
+    pub crowded: bool,
+    /// How it ends.
+    pub ending: Ending,
+    /// When that begins, at the latest.
+    pub end_at: u64,
+    /// After how long the broker is told to stop once more, if ever.
+    pub again_after: Option<u64>,
+}
+
+impl Setting {
+    /// Rolls the circumstances of a run.
+    pub fn roll(dice: &mut Dice) -> Self {
+        let config = config(dice);
+        let ending = match dice.below(10) {
+            0 => Ending::Limited(span(dice)),
+            1 | 2 => Ending::Request(if dice.chance(50) { Some(span(dice)) } else { None }),
+            3 | 4 => Ending::Quiet,
+            _ => Ending::Signal,
+        };
+        let crowded = dice.chance(60);
+        let most = if crowded { 4 * SECOND } else { 90 * SECOND };
+        Self {
+            config,
+            clients: 1 + dice.below(5),
+            acts: 4 + dice.below(12),
+            names: 1 + dice.below(3),
+            unwilling: dice.chance(40),
+            undying: dice.chance(15),
+            failing: dice.chance(12),
+            crowded,
+            ending,
+            end_at: SECOND + dice.below(most),
+            again_after: if dice.chance(30) { Some(dice.below(40 * SECOND)) } else { None },
+        }
+    }
+}
+
+fn span(dice: &mut Dice) -> Span {
+    Span::from_millis(dice.choose([0, 20, 1_000, 2_000, 5_000, 30_000, 30_000, 120_000]))
+}
+
+fn config(dice: &mut Dice) -> Config {
+    Config {
+        version: "0".to_owned(),
+        pid: 4_000_000,
+        instance: Uuid::from_u128(7),
+        started_at: wall(0),
+        broker_uid: if dice.chance(60) { 0 } else { BROKER_USER },
+        allow_users: USERS.to_vec(),
+        allow_groups: vec![ALLOWED_GROUP],
+        bounds: bounds(dice),
+        shutdown_timeout: Span::from_secs(dice.choose([1, 5, 30, 30, 30, 120])),
+        exit_when_idle: if dice.chance(12) {
+            Some(Span::from_millis(dice.choose([1, 100, 5_000])))
+        } else {
+            None
+        },
+        containment: Containment::Subreaper,
+        facilities: Facilities::default(),
+    }
+}
+
+fn bounds(dice: &mut Dice) -> Bounds {
+    Bounds {
+        max_children: dice.choose([2, 6, 100, 100]),
+        max_children_per_user: dice.choose([1, 4, 100, 100]),
+        max_connections: dice.choose([2, 100, 100]),
+        max_connections_per_user: dice.choose([1, 2, 100, 100]),
+        max_pipelined: dice.choose([1, 3, 100, 100]),
+        max_command_bytes: 64,
+        ended_kept: dice.choose([0, 1, 3, 1_000, 1_000]),
+        ended_kept_for: Span::from_millis(dice.choose([0, 500, 60_000, 3_600_000])),
+        ..Bounds::default()
+    }
+}

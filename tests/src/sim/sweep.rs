@@ -1,0 +1,66 @@
+//! Many seeds, on several threads, to the lowest one that finds something.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use crate::sim::finding::{Check, Finding};
+use crate::sim::run::{Trace, run};
+
+/// What many seeds have shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many turns of the broker there were.
+    pub turns: u64,
+    /// The lowest seed that found something, and what.
+    pub finding: Option<(u64, Finding)>,
+}
+
+/// Runs one seed; a panic of the broker is a finding too.
+///
+/// # Errors
+/// What was found.
+pub fn run_seed(seed: u64, trace: &mut Trace) -> Result<u32, Finding> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, trace))).unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Check::Panic.broken(text.unwrap_or_default()))
+    })
+}
+
+/// Runs the seeds from 0 to below `seeds` on so many threads.
+#[must_use]
+pub fn sweep(seeds: u64, threads: u64) -> Verdict {
+    let lowest = AtomicU64::new(u64::MAX);
+    let found: Mutex<Option<(u64, Finding)>> = Mutex::new(None);
+    let turns = AtomicU64::new(0);
+    let (lowest, found_by, turned) = (&lowest, &found, &turns);
+    thread::scope(|scope| {
+        for first in 0..threads {
+            scope.spawn(move || {
+                let mut seed = first;
+                while seed < seeds.min(lowest.load(Ordering::Relaxed)) {
+                    match run_seed(seed, &mut Trace::default()) {
+                        Ok(turns) => {
+                            turned.fetch_add(turns.into(), Ordering::Relaxed);
+                        }
+                        Err(finding) => {
+                            lowest.fetch_min(seed, Ordering::Relaxed);
+                            if let Ok(mut found) = found_by.lock()
+                                && found.as_ref().is_none_or(|(other, _)| seed < *other)
+                            {
+                                *found = Some((seed, finding));
+                            }
+                        }
+                    }
+                    seed += threads;
+                }
+            });
+        }
+    });
+    let finding = found.into_inner().unwrap_or_default();
+    Verdict { turns: turns.into_inner(), finding }
+}

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Socket activation, an orderly stop, and an exit when idle, under a real systemd. Run by ../boot, with the
+# program procbroker and the units procbroker.socket and procbroker.service beside it.
+set -Eeuo pipefail
+
+SOCKET=/run/procbroker/procbroker.sock
+GROUP=/sys/fs/cgroup/system.slice/procbroker.service
+reply=
+
+explain() {
+    printf 'FAILED in line %s: %s\n' "$1" "$2"
+    printf 'last reply: %s\n' "$reply"
+    systemctl status --no-pager --full procbroker.socket procbroker.service || true
+}
+trap 'explain "$LINENO" "$BASH_COMMAND"' ERR
+
+passed() { printf 'ok: %s\n' "$*"; }
+
+# equal WHAT EXPECTED ACTUAL
+equal() {
+    [ "$2" = "$3" ] || { printf '%s: expected "%s", found "%s"\n' "$1" "$2" "$3"; return 1; }
+}
+
+# Sends one request of the method $1 with the parameters $2; its answer is in $reply.
+request() {
+    reply=$(printf '{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}\n' "$1" "$2" |
+        timeout 60 socat -t 60 - "UNIX-CONNECT:$SOCKET")
+}
+
+# A field of the last result, its name given as a path: child.pid
+field() {
+    python3 -c '
+import json, sys
+value = json.loads(sys.argv[1])["result"]
+for key in sys.argv[2].split("."):
+    value = value[key]
+print(json.dumps(value) if isinstance(value, (bool, dict, list)) else value)' "$reply" "$1"
+}
+
+property() { systemctl show --property="$1" --value procbroker.service; }
+
+units_are_accepted() {
+    local said
+    install -m 0755 /scenario/procbroker /usr/local/bin/procbroker
+    said=$(systemd-analyze verify procbroker.socket procbroker.service 2>&1) || { echo "$said"; return 1; }
+    equal "what systemd-analyze has to say" "" "$said"
+    passed "systemd accepts the units"
+}
+
+first_request_starts_the_broker() {
+    systemctl start procbroker.socket
+    equal "access to the socket" "600 root root" "$(stat --format='%a %U %G' "$SOCKET")"
+    equal "access to its folder" "755" "$(stat --format='%a' "${SOCKET%/*}")"
+    equal "the service before a request" inactive "$(systemctl is-active procbroker.service || true)"
+
+    request status '{}'
+    equal "the service after a request" active "$(systemctl is-active procbroker.service)"
+    equal "the pid in the status" "$(property MainPID)" "$(field pid)"
+    equal "shutting_down in the status" false "$(field shutting_down)"
+    equal "access to the state folder" "700 root root" "$(stat --format='%a %U %G' /var/lib/procbroker)"
+    passed "the first request starts the broker and is answered"
+}
+
+# The child leaves its process group a descendant that ignores SIGTERM, says that both are there, and notes its end.
+readonly CHILD='
+import signal, subprocess, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+daemon = "trap \"\" TERM; echo $$ >/run/descendant.pid; echo >/run/guest-is-there; exec sleep infinity"
+subprocess.Popen(["bash", "-c", daemon], start_new_session=True)
+signal.sigwait([signal.SIGTERM])
+with open("/run/child.log", "a") as log:
+    log.write("stopped")
+'
+
+child_lives_inside_the_service() {
+    local params pid there
+    params=$(python3 -c '
+import json, sys
+print(json.dumps({"name": "guest", "command": ["python3", "-c", sys.argv[1]]}))' "$CHILD")
+    mkfifo /run/guest-is-there
+    request create "$params"
+    equal "the outcome of create" created "$(field outcome)"
+    equal "the state of the child" running "$(field child.state)"
+    equal "what holds the descendants of the child" cgroup "$(field child.containment)"
+    # Read and write, so that opening it does not wait for the other side.
+    read -r -t 60 there <>/run/guest-is-there
+    for pid in "$(field child.pid)" "$(cat /run/descendant.pid)"; do
+        grep -q '^0::/system\.slice/procbroker\.service/' "/proc/$pid/cgroup"
+    done
+    [ -n "$(property StatusText)" ]
+    passed "a child lives in a group of its own below the service: $(property StatusText)"
+}
+
+stop_leaves_nothing() {
+    local child descendant
+    request get '{"target":"guest"}'
+    child=$(field child.pid)
+    descendant=$(cat /run/descendant.pid)
+    systemctl stop procbroker.service
+    equal "the result of the service" success "$(property Result)"
+    equal "the exit status of the broker" "1 0" "$(property ExecMainCode) $(property ExecMainStatus)"
+    equal "what the child wrote" stopped "$(cat /run/child.log)"
+    [ ! -e "/proc/$child" ]
+    [ ! -e "/proc/$descendant" ]
+    [ ! -e "$GROUP" ]
+    # Nobody but the broker had to use force.
+    journalctl --sync
+    equal "what systemd had to kill" "" "$(journalctl --boot --unit=procbroker.service --output=cat |
+        grep -E 'Killing process|remains running' || true)"
+    passed "a stop ends the child and its descendant in order"
+}
+
+idle_broker_exits_and_comes_back() {
+    local first result
+    mkfifo /run/went-idle
+    mkdir -p /run/systemd/system/procbroker.service.d
+    cat >/run/systemd/system/procbroker.service.d/idle.conf <<'UNIT'
+[Unit]
+OnSuccess=went-idle.service
+[Service]
+ExecStart=
+ExecStart=/usr/local/bin/procbroker serve --exit-when-idle 1
+UNIT
+    cat >/run/systemd/system/went-idle.service <<'UNIT'
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo "$MONITOR_SERVICE_RESULT" >/run/went-idle'
+UNIT
+    systemctl daemon-reload
+
+    request status '{}'
+    first=$(field instance)
+    # Read and write, so that opening it does not wait for the other side.
+    read -r -t 60 result <>/run/went-idle
+    equal "the result of an exit when idle" success "$result"
+    equal "the service after an exit when idle" inactive "$(systemctl is-active procbroker.service || true)"
+
+    request status '{}'
+    equal "the service after another request" active "$(systemctl is-active procbroker.service)"
+    [ "$(field instance)" != "$first" ]
+    passed "an idle broker exits, and another request starts a new one"
+}
+
+units_are_accepted
+first_request_starts_the_broker
+child_lives_inside_the_service
+stop_leaves_nothing
+idle_broker_exits_and_comes_back

@@ -1,0 +1,177 @@
+//! A running broker, which is stopped and looked after when the test is over.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    Ended, Fifo, FrameClient, JsonClient, PATIENCE, Process, ServiceOwner, await_end, kill_tagged,
+    tagged_processes,
+};
+
+/// A broker of one test.
+///
+/// When it is dropped it is stopped by SIGTERM, and the test fails unless it exits with 0 and leaves no process
+/// and no socket behind. After a failure everything is killed, and the log shown.
+#[derive(Debug)]
+pub(crate) struct TestBroker {
+    folder: TempDir,
+    socket: PathBuf,
+    process: Child,
+    owner: ServiceOwner,
+    stdout: ChildStdout,
+    reaped: bool,
+}
+
+impl TestBroker {
+    pub(super) fn new(
+        folder: TempDir,
+        socket: PathBuf,
+        process: Child,
+        owner: ServiceOwner,
+        stdout: ChildStdout,
+    ) -> Self {
+        Self { folder, socket, process, owner, stdout, reaped: false }
+    }
+
+    /// One with no flags but its places.
+    pub(crate) fn start() -> Self {
+        super::Setup::new().start()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        Process(self.pid().into())
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The folder of this test.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A path in the folder of this test.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// A named pipe in the folder of this test.
+    pub(crate) fn fifo(&self, name: &str) -> Fifo {
+        Fifo::make(self.path(name))
+    }
+
+    /// A new connection that speaks JSON.
+    pub(crate) fn json(&self) -> JsonClient {
+        JsonClient::over(self.raw())
+    }
+
+    /// A new connection that speaks frames.
+    pub(crate) fn frames(&self) -> FrameClient {
+        FrameClient::over(self.raw())
+    }
+
+    /// A new connection that has said nothing.
+    pub(crate) fn raw(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).expect("a connection to the broker");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The status, which shows too that the broker is well.
+    pub(crate) fn status(&self) -> Value {
+        self.json().ok("status", json!({}))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).expect("a running broker");
+    }
+
+    /// Waits until the broker says this to its service's owner, such as `STOPPING=1`.
+    pub(crate) fn says(&self, word: &str) {
+        assert!(self.owner.hears(word, self.stdout.as_fd()), "the broker ended without {word}");
+    }
+
+    /// Its standard output: what children with `inherit` write to.
+    pub(crate) fn stdout(&mut self) -> &mut ChildStdout {
+        &mut self.stdout
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Waits until it has ended, by itself or because of what was done to it.
+    pub(crate) fn ended(&mut self) -> Ended {
+        let status = await_end(&mut self.process).expect("the broker ends");
+        self.reaped = true;
+        Ended { status, log: self.log() }
+    }
+
+    /// SIGTERM, the end, and the proof that nothing is left.
+    pub(crate) fn stop(&mut self) -> Ended {
+        self.signal(Signal::SIGTERM);
+        self.ended_in_order()
+    }
+
+    /// The end of a broker that was told to stop, and the proof that nothing is left.
+    pub(crate) fn ended_in_order(&mut self) -> Ended {
+        let ended = self.ended();
+        assert_eq!(tagged_processes(self.folder.path()), [], "processes left behind");
+        assert_eq!(ended.code(), Some(0), "the exit status of the broker: {:?}", ended.status);
+        assert!(!self.socket.exists(), "the socket is left behind");
+        ended
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return self.abandon();
+        }
+        // Whatever this finds is a failure of the test.
+        let looked_after = catch_unwind(AssertUnwindSafe(|| {
+            if self.reaped {
+                assert_eq!(tagged_processes(self.folder.path()), [], "processes left behind");
+            } else {
+                self.stop();
+            }
+        }));
+        if let Err(failure) = looked_after {
+            self.abandon();
+            resume_unwind(failure);
+        }
+    }
+}
+
+impl TestBroker {
+    /// Ends everything by force, and shows what the broker had to say.
+    fn abandon(&mut self) {
+        if !self.reaped {
+            let _ = self.process.kill();
+        }
+        kill_tagged(self.folder.path());
+        let _ = self.process.wait();
+        eprintln!("the broker's log:\n{}", self.log());
+    }
+}

@@ -1,0 +1,39 @@
+//! Integration tests: the real program, real processes, real signals. One file for each promise or topic.
+//!
+//! Nothing here waits for time. Every wait is for an event, with a bound that only a hanging broker
+//! reaches. A test that ends without a failure has, whatever else it does, stopped its broker in order
+//! and found no process left (see `harness::TestBroker`).
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod child_surroundings;
+#[cfg(test)]
+mod command_line;
+#[cfg(test)]
+mod destroy;
+#[cfg(test)]
+mod ended_children;
+#[cfg(test)]
+mod hostile_clients;
+#[cfg(test)]
+mod one_owner;
+#[cfg(test)]
+mod orderly_stop;
+#[cfg(test)]
+mod refused_creates;
+#[cfg(test)]
+mod rust_client;
+#[cfg(test)]
+mod shortage;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+mod storm;
+#[cfg(test)]
+mod systemd;
+#[cfg(test)]
+mod who_may;
+#[cfg(test)]
+mod wire;

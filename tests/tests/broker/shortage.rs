@@ -1,0 +1,77 @@
+//! No more descriptors, no more processes: creates fail with clear errors, and the broker lives on and recovers.
+
+use std::os::unix::net::UnixStream;
+
+use serde_json::json;
+
+use crate::harness::children::{willing, with};
+use crate::harness::{JsonClient, Refused, Setup, TestBroker, is_root};
+
+/// Creates as many as it takes to fail, and says how many there are and what the last was answered.
+fn create_until_refused(client: &mut JsonClient) -> (usize, Refused) {
+    for number in 0..200 {
+        match client.call("create", willing()) {
+            Ok(_) => {}
+            Err(refused) => return (number, refused),
+        }
+    }
+    panic!("200 children, and no shortage");
+}
+
+/// The error is one that a person can act on, and all that was started can be ended and started again.
+fn recovers(broker: &TestBroker, client: &mut JsonClient, (created, refused): (usize, Refused)) {
+    assert!(created > 0, "{refused:?}");
+    assert!(
+        ["spawn_failed", "overloaded", "limit_exceeded"].contains(&refused.kind.as_str()),
+        "{created} created: {refused:?}"
+    );
+    assert!(!refused.message.is_empty());
+    if refused.kind == "spawn_failed" {
+        assert!(refused.data["errno"].as_i64().is_some_and(|errno| errno > 0), "{refused:?}");
+    }
+    assert_eq!(client.ok("list", json!({}))["children"].as_array().unwrap().len(), created, "{refused:?}");
+    // A failed create holds no name, wherever the next one finds a place.
+    let _ = client.call("create", with(willing(), &json!({"name": "one"})));
+    client.ok("destroy", json!({"target": {"all": true}}));
+    assert_eq!(client.ok("list", json!({}))["children"], json!([]));
+    let again = client.create(with(willing(), &json!({"name": "one"})));
+    assert_eq!(again["state"], "running");
+    assert!(broker.log().lines().count() < 2000, "the log is flooded");
+}
+
+#[test]
+fn a_broker_without_descriptors_says_so_and_recovers() {
+    let broker = Setup::new().through(["prlimit", "--nofile=64:64"]).start();
+    let mut client = broker.json();
+    let outcome = create_until_refused(&mut client);
+    recovers(&broker, &mut client, outcome);
+}
+
+#[test]
+fn a_broker_whose_descriptors_are_taken_by_connections_serves_those_and_recovers() {
+    let broker = Setup::new().through(["prlimit", "--nofile=64:64"]).start();
+    let mut client = broker.json();
+    client.ok("status", json!({}));
+    // Those that cannot be accepted wait in the listener's queue.
+    let crowd: Vec<UnixStream> = (0..100).map(|_| broker.raw()).collect();
+    for _ in 0..10 {
+        client.ok("status", json!({}));
+    }
+    drop(crowd);
+    broker.status();
+    let child = client.create(willing());
+    assert_eq!(client.ok("destroy", json!({"target": child["id"]}))["children"][0]["state"], "ended");
+}
+
+#[test]
+fn a_broker_without_processes_says_so_and_recovers() {
+    if !is_root() {
+        return;
+    }
+    // The limit counts all processes and threads of a user: one whom no other test acts as.
+    let broker = Setup::new().user(64_200).through(["prlimit", "--nproc=40:40"]).start();
+    let mut client = broker.json();
+    let outcome = create_until_refused(&mut client);
+    assert_eq!(outcome.1.data["errno_name"], "EAGAIN", "{:?}", outcome.1);
+    recovers(&broker, &mut client, outcome);
+}

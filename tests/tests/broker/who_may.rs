@@ -1,0 +1,234 @@
+//! Promise 5: who may do what, by what the kernel says about the caller. All of it needs root, to be several users.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use crate::harness::children::{willing, with};
+use crate::harness::{JsonClient, OTHER_STRANGER, Process, STRANGER, Setup, TestBroker, is_root};
+
+/// A broker as root, which both strangers may talk to.
+fn open_broker() -> TestBroker {
+    let (one, other) = (STRANGER.to_string(), OTHER_STRANGER.to_string());
+    Setup::new().flags(["--socket-mode", "666", "--allow-user", &one, "--allow-user", &other]).start()
+}
+
+fn stranger(broker: &TestBroker, user: u32) -> JsonClient {
+    JsonClient::as_user(broker.socket(), user, &[user])
+}
+
+/// The client is told that it may not, and that is all it gets.
+fn is_turned_away(mut client: JsonClient) {
+    client.send("status", json!({}));
+    let answer = client.message().expect("a word before the end");
+    assert_eq!(
+        (&answer["error"]["code"], &answer["error"]["data"]["kind"]),
+        (&json!(3), &json!("permission_denied"))
+    );
+    assert!(client.message().is_none());
+}
+
+#[test]
+fn only_those_who_are_allowed_are_served() {
+    if !is_root() {
+        return;
+    }
+    let broker = Setup::new().flags(["--socket-mode", "666"]).start();
+    is_turned_away(stranger(&broker, STRANGER));
+    broker.status();
+    let broker = Setup::new().flags(["--socket-mode", "666", "--allow-user", &STRANGER.to_string()]).start();
+    stranger(&broker, STRANGER).ok("status", json!({}));
+    is_turned_away(stranger(&broker, OTHER_STRANGER));
+    // A user who is allowed is not a group that is.
+    is_turned_away(JsonClient::as_user(broker.socket(), OTHER_STRANGER, &[STRANGER]));
+}
+
+#[test]
+fn members_of_an_allowed_group_are_served() {
+    if !is_root() {
+        return;
+    }
+    let broker = Setup::new().flags(["--socket-mode", "666", "--allow-group", &STRANGER.to_string()]).start();
+    JsonClient::as_user(broker.socket(), OTHER_STRANGER, &[STRANGER]).ok("status", json!({}));
+    JsonClient::as_user(broker.socket(), OTHER_STRANGER, &[OTHER_STRANGER, STRANGER]).ok("status", json!({}));
+    is_turned_away(JsonClient::as_user(broker.socket(), STRANGER, &[OTHER_STRANGER]));
+}
+
+#[test]
+fn the_socket_is_closed_to_others_unless_it_is_opened() {
+    if !is_root() {
+        return;
+    }
+    let broker = TestBroker::start();
+    assert_eq!(fs::metadata(broker.socket()).unwrap().permissions().mode() & 0o7777, 0o600);
+    let mut client = stranger(&broker, STRANGER);
+    assert!(client.message().is_none(), "the file's mode keeps it out");
+}
+
+#[test]
+fn a_child_runs_as_its_caller_with_its_groups() {
+    if !is_root() {
+        return;
+    }
+    let broker = Setup::new().flags(["--socket-mode", "666", "--allow-user", &STRANGER.to_string()]).start();
+    let mut client = JsonClient::as_user(broker.socket(), STRANGER, &[STRANGER, OTHER_STRANGER]);
+    let child = client.create(willing());
+    assert_eq!(child["owner"], json!({"uid": STRANGER, "gid": STRANGER}));
+    let process = Process::of(&child);
+    assert_eq!(process.status("Uid"), vec![STRANGER.to_string(); 4]);
+    assert_eq!(process.status("Gid"), vec![STRANGER.to_string(); 4]);
+    assert_eq!(process.status("Groups"), [OTHER_STRANGER.to_string()]);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(process.status(set), ["0000000000000000"], "{set}");
+    }
+}
+
+#[test]
+fn the_children_of_others_cannot_be_seen_or_touched() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let (mut one, mut other, mut root) =
+        (stranger(&broker, STRANGER), stranger(&broker, OTHER_STRANGER), broker.json());
+    let labels = json!({"name": "mine", "labels": {"pool": "p"}});
+    let child = one.create(with(willing(), &labels));
+    assert_eq!(other.ok("list", json!({"all": true}))["children"], json!([]));
+    for target in [json!("mine"), child["id"].clone()] {
+        let absent = other.refused("get", json!({"target": "no-such-child"}));
+        for (method, params) in [
+            ("get", json!({"target": target})),
+            ("wait", json!({"target": target})),
+            ("destroy", json!({"target": target})),
+            ("signal", json!({"target": target, "signal": "KILL"})),
+        ] {
+            let refused = other.refused(method, params);
+            assert_eq!(
+                (refused.kind.as_str(), refused.code),
+                ("not_found", absent.code),
+                "{method}: {refused:?}"
+            );
+        }
+    }
+    for target in [json!({"all": true}), json!({"labels": {"pool": "p"}})] {
+        assert_eq!(other.ok("destroy", json!({"target": target}))["children"], json!([]));
+    }
+    // Root sees and may do all.
+    assert_eq!(root.ok("list", json!({}))["children"], json!([child]));
+    assert_eq!(root.ok("destroy", json!({"target": "mine"}))["children"][0]["exit"]["reason"], "destroyed");
+    assert_eq!(one.ok("get", json!({"target": child["id"]}))["child"]["state"], "ended");
+}
+
+#[test]
+fn a_name_that_somebody_else_has_is_taken_and_tells_nothing() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let (mut one, mut other) = (stranger(&broker, STRANGER), stranger(&broker, OTHER_STRANGER));
+    let child = one.create(json!({"command": ["sleep", "987654"], "name": "shared"}));
+    for if_exists in ["fail", "reuse", "replace"] {
+        let create = with(willing(), &json!({"name": "shared", "if_exists": if_exists}));
+        let refused = other.refused("create", create);
+        assert_eq!((refused.kind.as_str(), refused.code), ("name_taken", 1), "{if_exists}: {refused:?}");
+        for secret in
+            [child["id"].as_str().unwrap(), &child["pid"].to_string(), "987654", &STRANGER.to_string()]
+        {
+            assert!(!format!("{refused:?}").contains(secret), "{if_exists} tells {secret}: {refused:?}");
+        }
+    }
+    assert_eq!(one.ok("get", json!({"target": "shared"}))["child"]["state"], "running");
+}
+
+#[test]
+fn only_root_may_name_another_user() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let mut client = stranger(&broker, STRANGER);
+    for params in [
+        json!({"user": OTHER_STRANGER}),
+        json!({"user": 0}),
+        json!({"user": "root"}),
+        json!({"groups": [OTHER_STRANGER]}),
+        json!({"groups": [0]}),
+    ] {
+        let refused = client.refused("create", with(willing(), &params));
+        assert_eq!(refused.kind, "permission_denied", "{params}: {refused:?}");
+    }
+    assert_eq!(client.create(with(willing(), &json!({"user": STRANGER})))["owner"]["uid"], STRANGER);
+
+    let mut root = broker.json();
+    let child = root.create(with(willing(), &json!({"user": STRANGER, "groups": [OTHER_STRANGER]})));
+    let process = Process::of(&child);
+    assert_eq!(process.status("Uid"), vec![STRANGER.to_string(); 4]);
+    assert_eq!(process.status("Groups"), [OTHER_STRANGER.to_string()]);
+    let child = root.create(with(willing(), &json!({"user": "nobody"})));
+    assert_eq!(Process::of(&child).status("Uid"), ["65534"; 4]);
+}
+
+#[test]
+fn only_root_and_the_brokers_user_may_end_the_broker() {
+    if !is_root() {
+        return;
+    }
+    let mut broker = open_broker();
+    let mut client = stranger(&broker, STRANGER);
+    let refused = client.refused("shutdown", json!({}));
+    assert_eq!(refused.kind, "permission_denied", "{refused:?}");
+    assert_eq!(client.ok("status", json!({}))["shutting_down"], false);
+    assert_ne!(client.refused("upgrade", json!({})).kind, "internal");
+    drop(client);
+    broker.json().ok("shutdown", json!({}));
+    broker.ended_in_order();
+}
+
+#[test]
+fn a_broker_that_is_not_root_runs_children_as_itself_and_obeys_its_user_and_root() {
+    if !is_root() {
+        return;
+    }
+    let other = OTHER_STRANGER.to_string();
+    let mut broker =
+        Setup::new().user(STRANGER).flags(["--socket-mode", "666", "--allow-user", &other]).start();
+    let (mut own, mut guest, mut root) =
+        (stranger(&broker, STRANGER), stranger(&broker, OTHER_STRANGER), broker.json());
+    for client in [&mut own, &mut guest, &mut root] {
+        let child = client.create(willing());
+        assert_eq!(Process::of(&child).status("Uid"), vec![STRANGER.to_string(); 4]);
+    }
+    // A child is its creator's all the same.
+    assert_eq!(guest.ok("list", json!({}))["children"].as_array().unwrap().len(), 1);
+    assert_eq!(own.ok("list", json!({}))["children"].as_array().unwrap().len(), 3);
+    assert_eq!(root.ok("list", json!({}))["children"].as_array().unwrap().len(), 3);
+    assert_eq!(guest.refused("shutdown", json!({})).kind, "permission_denied");
+    for user in [0, OTHER_STRANGER] {
+        let refused = root.refused("create", with(willing(), &json!({"user": user})));
+        assert!(["permission_denied", "spawn_failed"].contains(&refused.kind.as_str()), "{refused:?}");
+    }
+    is_turned_away(stranger(&broker, 64_003));
+    own.ok("shutdown", json!({}));
+    drop((own, guest));
+    broker.ended_in_order();
+}
+
+#[test]
+fn one_users_bounds_are_not_anothers() {
+    if !is_root() {
+        return;
+    }
+    let (one, other) = (STRANGER.to_string(), OTHER_STRANGER.to_string());
+    let broker = Setup::new()
+        .flags(["--socket-mode", "666", "--allow-user", &one, "--allow-user", &other])
+        .flags(["--max-children-per-user", "1", "--max-connections-per-user", "1"])
+        .start();
+    let (mut greedy, mut modest) = (stranger(&broker, STRANGER), stranger(&broker, OTHER_STRANGER));
+    greedy.create(willing());
+    assert_eq!(greedy.refused("create", willing()).kind, "limit_exceeded");
+    let mut second = stranger(&broker, STRANGER);
+    second.send("status", json!({}));
+    assert_eq!(second.message().unwrap()["error"]["data"]["kind"], "overloaded");
+    modest.create(willing());
+}
