@@ -91,6 +91,8 @@ pub struct Driver {
     /// Inputs that are there at once, before any other fact.
     inputs: VecDeque<Input>,
     effects: Vec<Effect>,
+    /// When the spawning threads are looked after, while they have something to do.
+    tend_at: Option<Instant>,
     exit: Option<ExitCause>,
 }
 
@@ -107,6 +109,7 @@ impl Driver {
             start: Instant::now(),
             inputs: VecDeque::new(),
             effects: Vec::new(),
+            tend_at: None,
             exit: None,
         }
     }
@@ -129,8 +132,7 @@ impl Driver {
             self.reap();
         }
         let backlog = self.hands.has_backlog();
-        let deadline = self.broker.next_deadline();
-        let tending = self.hands.spawns_in_flight();
+        let wake_at = self.wake_at();
         let Sources { facts, threads, signals } = sources;
         tokio::select! {
             biased;
@@ -146,7 +148,7 @@ impl Driver {
             Some(()) = signals.terminate.recv() => self.take(shutdown(true)),
             Some(()) = signals.interrupt.recv() => self.take(shutdown(true)),
             Some(()) = signals.hangup.recv() => self.take(shutdown(false)),
-            () = self.until(deadline), if deadline.is_some() => self.take(Input::Due),
+            () = until(wake_at), if wake_at.is_some() => self.wake(),
             Some(fact) = facts.recv() => {
                 self.fact(fact);
                 for _ in 1..FACTS_A_TURN {
@@ -155,20 +157,30 @@ impl Driver {
                 }
             }
             () = std::future::ready(()), if backlog => {}
-            () = tokio::time::sleep(TEND_EVERY), if tending => self.hands.tend(),
         }
     }
 
-    /// Until a moment of the core's clock has come.
-    async fn until(&self, deadline: Option<Moment>) {
-        match deadline {
-            Some(deadline) => {
-                let instant = self.start + Duration::from_nanos(deadline.as_nanos());
-                // The timer counts in milliseconds and may fire early by less than one.
-                sleep_until(instant.into()).await;
-            }
-            None => std::future::pending().await,
+    /// When something is due that nothing else tells of. It is one timer, because each one that is set earlier
+    /// than the last wakes the event loop.
+    fn wake_at(&self) -> Option<Instant> {
+        let due = self
+            .broker
+            .next_deadline()
+            .map(|deadline| self.start + Duration::from_nanos(deadline.as_nanos()));
+        let tend = self.tend_at.filter(|_| self.hands.spawns_in_flight());
+        match (due, tend) {
+            (Some(due), Some(tend)) => Some(due.min(tend)),
+            (due, tend) => due.or(tend),
         }
+    }
+
+    /// Does what is due.
+    fn wake(&mut self) {
+        if self.tend_at.is_some_and(|tend_at| tend_at <= Instant::now()) {
+            self.hands.tend();
+            self.tend_at = Some(Instant::now() + TEND_EVERY);
+        }
+        self.take(Input::Due);
     }
 
     fn fact(&mut self, fact: Fact) {
@@ -207,6 +219,9 @@ impl Driver {
 
     /// Takes in what is there, and carries out what follows, until nothing follows any more.
     fn settle(&mut self) {
+        if !self.hands.spawns_in_flight() {
+            self.tend_at = None;
+        }
         while let Some(input) = self.inputs.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
             self.broker.handle(self.now(), input, &mut effects);
@@ -218,6 +233,9 @@ impl Driver {
                 }
             }
             self.effects = effects;
+        }
+        if self.tend_at.is_none() && self.hands.spawns_in_flight() {
+            self.tend_at = Some(Instant::now() + TEND_EVERY);
         }
     }
 
@@ -235,4 +253,12 @@ impl Driver {
 
 fn shutdown(hurries: bool) -> Input {
     Input::ShutdownAsked { cause: procbroker_core::ShutdownCause::Signal { hurries } }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        // The timer counts in milliseconds, and never fires early.
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -53,10 +53,10 @@ pub const SPAWNERS_IDLE_MAX: usize = 16;
 pub const FORMER_LOGS_MAX: usize = 1_024;
 
 /// How long the removal of control groups may take at the very end; those that are left, the next broker removes.
-pub const TIDYING_PATIENCE: Duration = Duration::from_secs(1);
+pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Lines of the log that wait to be written; beyond that they are lost, and counted.
-pub const LOG_LINES_WAITING: usize = 8_192;
+pub const LOG_LINES_WAITING: usize = 1_024;
 
 /// How long a child may take from its birth to executing its program before it is killed.
 pub const SPAWN_PATIENCE: Duration = Duration::from_secs(30);

@@ -122,5 +122,6 @@ fn a_thousand_short_lives_leave_the_broker_as_it_was() {
     }
     while broker.status()["children"]["ended"] != 10 {}
     let after = broker.process().descriptors().len();
-    assert!(after <= before + 8, "{before} descriptors before, {after} after");
+    // It keeps up to 32 spare control groups open, which it makes ahead when it has the time.
+    assert!(after <= before + 40, "{before} descriptors before, {after} after");
 }

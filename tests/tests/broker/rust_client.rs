@@ -23,7 +23,7 @@ fn a_child_lives_from_spawn_to_destroy() {
     let child = client.command("sleep").arg("infinity").name("one").label("pool", "p").spawn().unwrap();
     assert_eq!(child.outcome, Outcome::Created);
     assert_eq!(child.info().state, ChildState::Running);
-    assert_eq!(Process(child.pid().unwrap().into()).arguments(), ["sleep", "infinity"]);
+    assert_eq!(Process::executing(child.pid().unwrap().into()).arguments(), ["sleep", "infinity"]);
     assert_eq!(child.wait_ready().unwrap().id, child.id());
     assert!(child.wait_timeout(Duration::from_millis(1)).unwrap().is_none());
     assert_eq!(client.get("one").unwrap().id(), child.id());

@@ -19,10 +19,15 @@ impl Process {
     /// What spawns a process goes on as soon as that has let go of its memory, in the midst of execve(2). The arguments are among
     /// the last things that the kernel sets up there, so that all else is settled when they can be read.
     pub(crate) fn of(child: &Value) -> Self {
-        let process = Self(child["pid"].as_i64().expect("the pid of a live child"));
+        Self::executing(child["pid"].as_i64().expect("the pid of a live child"))
+    }
+
+    /// The process with this pid, once its program has been executed wholly.
+    pub(crate) fn executing(pid: i64) -> Self {
+        let process = Self(pid);
         let began = Instant::now();
         while process.arguments().is_empty() {
-            assert!(began.elapsed() < PATIENCE, "the child does not run: {child}");
+            assert!(began.elapsed() < PATIENCE, "the process {pid} does not run");
             std::thread::yield_now();
         }
         process
@@ -49,9 +54,10 @@ impl Process {
         let entries = fs::read_dir(self.path("fd")).expect("the descriptors of a process");
         entries
             .flatten()
-            .map(|entry| {
+            .filter_map(|entry| {
                 let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).expect("a number");
-                (number, fs::read_link(entry.path()).expect("an open descriptor"))
+                // It may be closed since it was listed.
+                Some((number, fs::read_link(entry.path()).ok()?))
             })
             .collect()
     }
