@@ -130,7 +130,9 @@ fn sockets(
             first.listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from))
         });
         let listeners = passed.into_iter().map(|socket| socket.listener).collect();
-        return Ok((Sockets::Passed { listeners }, path.unwrap_or_default()));
+        // Children start in folders of their own, where a relative path would mean another file.
+        let path = path.and_then(|path| std::path::absolute(path).ok()).unwrap_or_default();
+        return Ok((Sockets::Passed { listeners }, path));
     }
     let place = match &arguments.socket {
         Some(path) => Place::given(path.clone()),
