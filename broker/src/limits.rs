@@ -55,8 +55,9 @@ pub const FORMER_LOGS_MAX: usize = 1_024;
 /// How long the removal of control groups may take at the very end; those that are left, the next broker removes.
 pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Lines of the log that wait to be written; beyond that they are lost, and counted.
-pub const LOG_LINES_WAITING: usize = 1_024;
+/// Lines of the log that wait to be written; beyond that they are lost, and counted. A shutdown promises a line for
+/// each child that needed force: the lines of ten thousand of them fit, however slowly they are read.
+pub const LOG_LINES_WAITING: usize = 32_768;
 
 /// How long a child may take from its birth to executing its program before it is killed.
 pub const SPAWN_PATIENCE: Duration = Duration::from_secs(30);

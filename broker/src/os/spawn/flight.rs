@@ -118,9 +118,10 @@ impl KillSwitch {
         let since = self.0.since();
         let overdue = since.is_some_and(|since| since.elapsed() >= limit);
         let pidfd = self.0.report().pidfd.load(Ordering::Relaxed);
+        if !overdue || pidfd < 0 {
+            return false;
+        }
         // SAFETY: the call reads no memory, and the lock keeps the pidfd from being closed.
-        overdue
-            && pidfd >= 0
-            && unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, 0, 0) == 0 }
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, 0, 0) == 0 }
     }
 }
