@@ -1,0 +1,40 @@
+"""Where the broker's socket is."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+#: The variable that names the socket.
+SOCKET_VARIABLE = "PROCBROKER_SOCKET"
+#: The socket of the machine's broker, which runs as root.
+SYSTEM_SOCKET = "/run/procbroker/procbroker.sock"
+
+
+def default_socket() -> str:
+    """Return the path that a client connects to when it is not told another one.
+
+    That is ``$PROCBROKER_SOCKET``, else the one of the user's own broker if it exists, else the system's.
+    """
+    named = os.environ.get(SOCKET_VARIABLE)
+    if named:
+        return named
+    uid = os.geteuid()
+    if uid == 0:
+        return SYSTEM_SOCKET
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # The XDG base directory specification asks for a relative path to be ignored.
+    if os.path.isabs(runtime):
+        own = os.path.join(runtime, "procbroker", "procbroker.sock")
+        return own if os.path.exists(own) else SYSTEM_SOCKET
+    folder = f"/tmp/procbroker-{uid}"  # noqa: S108 - checked below, as anybody could have made it first
+    own = os.path.join(folder, "procbroker.sock")
+    return own if _is_ours_alone(folder, uid) and os.path.exists(own) else SYSTEM_SOCKET
+
+
+def _is_ours_alone(folder: str, uid: int) -> bool:
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077

@@ -1,0 +1,311 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Callable, List, Literal, Optional, Tuple, Type, TypeVar, Union
+
+from .arguments import Argument, Cleanup, Duration, Lifetime, Restart, Scope, Signal, Stop, Stream
+from .child import Child
+from .requests import Default, Requests, Target, Timeout, which
+from .shutdown_watch import ShutdownWatch
+from .streams import Events, LogFollow
+from .values import Logs, ShutdownReport, Status
+from .waiting import Steps, run
+
+__all__ = ["Broker"]
+
+T = TypeVar("T")
+
+
+class Broker:
+    """The broker, for code that may block.
+
+    Nothing is connected before the first call. One Broker serves all threads of a process, none of which waits for
+    another one's call, and may be made before a fork: each process uses connections of its own.
+
+    Every method raises, beside what it says of itself, :class:`BrokerUnavailable` when nobody listens,
+    :class:`ClientTimeout` when no answer comes within ``timeout`` (in seconds or a timedelta; None for as long as it
+    takes), and the :class:`BrokerError` that the broker answers. A connection that is lost is made again, and the
+    request sent again where it may be carried out twice, as a create may: it is known by its request id.
+    """
+
+    def __init__(
+        self,
+        socket: Optional[Argument] = None,
+        *,
+        timeout: Optional[Duration] = 30.0,
+        connect_timeout: Duration = 5.0,
+        wait_for_broker: bool = False,
+    ) -> None:
+        """Take where the broker is, and how long calls may take.
+
+        Without ``socket`` it is ``$PROCBROKER_SOCKET``, else the one of the user's own broker if that exists,
+        else ``/run/procbroker/procbroker.sock``. A broker that was there once is expected back, after a restart, within
+        ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
+        """
+        self._make_another = functools.partial(
+            Broker, socket, timeout=timeout, connect_timeout=connect_timeout, wait_for_broker=wait_for_broker
+        )
+        self._requests: Requests[Child] = Requests(socket, timeout, connect_timeout, wait_for_broker, self._child)
+        self._watches: List[ShutdownWatch] = []
+        self._pid = os.getpid()
+
+    @property
+    def socket(self) -> str:
+        """The path of the broker's socket."""
+        return self._requests.socket
+
+    def create(
+        self,
+        command: Sequence[Argument],
+        *,
+        name: Optional[str] = None,
+        if_exists: Literal["fail", "reuse", "replace"] = "fail",
+        request_id: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        cwd: Optional[Argument] = None,
+        env: Optional[Mapping[str, str]] = None,
+        env_clear: bool = False,
+        umask: Union[str, int, None] = None,
+        user: Union[str, int, None] = None,
+        groups: Optional[Sequence[Union[str, int]]] = None,
+        stdout: Union[str, int] = "log",
+        stderr: Union[str, int] = "stdout",
+        stop: Optional[Stop] = None,
+        stop_order: int = 0,
+        ready: Literal["spawn", "notify"] = "spawn",
+        ready_timeout: Optional[Duration] = None,
+        no_wait: bool = False,
+        restart: Union[Literal["never", "on-failure", "always"], Restart, None] = None,
+        lifetime: Lifetime = "broker",
+        linger: Optional[Duration] = None,
+        cleanup: Union[Sequence[Argument], Cleanup, None] = None,
+        limit: Union[Tuple[str, int], Mapping[str, Any], None] = None,
+        rlimits: Optional[Mapping[str, Union[int, str]]] = None,
+        resources: Optional[Mapping[str, Any]] = None,
+        timeout: Timeout = Default.TIMEOUT,
+    ) -> Child:
+        """Start a child, or get the one of that name; ``outcome`` and ``same_spec`` of what it returns tell which.
+
+        Parameters
+        ----------
+        command
+            The program, looked up in the child's PATH, and its arguments. No shell reads it.
+        name
+            What it is called while it lives: at most one live child has a name.
+        if_exists
+            What to do when a live child has it: ``"fail"`` with NameTaken, ``"reuse"`` that child (one that is
+            stopping is waited for, and created anew), or ``"replace"`` it: destroy it, then create.
+        request_id
+            A UUID: the same one gets the first answer again. Without one, each call has a fresh one.
+        labels
+            For selecting children together.
+        cwd, env, env_clear, umask
+            As usual. The environment is the broker's own with ``env`` on top, or ``env`` alone with ``env_clear``;
+            the directory is ``/`` unless given.
+        user, groups
+            Who it runs as: the caller unless given. Only root may name another.
+        stdout, stderr
+            ``"log"``, ``"null"`` or ``"inherit"``; ``stderr`` may be ``"stdout"``. DEVNULL and STDOUT of
+            :mod:`subprocess` do as well.
+        stop
+            The signals to end it with, tried in turn, each with the time it is given: ``[("SIGHUP", 10), "SIGTERM"]``.
+            SIGKILL to all that is left always ends it. Default: SIGTERM, 10 seconds.
+        stop_order
+            At the broker's shutdown, lower ones are stopped first, and entirely, before the next begin.
+        ready, ready_timeout, no_wait
+            Whether it counts as running from ``"spawn"`` on, or when it says so (``"notify"``, sd_notify), within
+            30 seconds unless given; ``no_wait`` returns before that.
+        restart
+            When it is started again after it ended by itself.
+        lifetime, linger
+            What its life is bound to: ``"broker"``; ``"connection"``, here to this Broker in this process, until it is
+            closed or the process ends, and ``linger`` longer; ``{"ttl": seconds}`` unless renewed; ``{"pid": N}``.
+        cleanup
+            The command that runs after it and all its descendants are gone, however it ended.
+        limit
+            ``("render", 4)``: at most four live children under that key.
+        rlimits, resources
+            ``{"nofile": 1024}``; ``{"memory_max": 1 << 30}`` where the broker has control groups.
+        timeout
+            How long this call may take. That of the Broker has ``ready_timeout`` added to it where that counts.
+
+        Raises
+        ------
+        NameTaken, LimitExceeded, SpawnFailed, StartFailed, TimedOut (it was not ready in time), ShuttingDown,
+        PermissionDenied, InvalidParams, Unsupported, Overloaded.
+
+        """
+        # Each of the other parameters has the name that it has on the wire.
+        options = {key: value for key, value in locals().items() if key not in ("self", "command", "timeout")}
+        return self._run(self._requests.create(command, options, timeout))
+
+    def destroy(
+        self,
+        target: Optional[Target] = None,
+        *,
+        labels: Optional[Mapping[str, str]] = None,
+        all: bool = False,
+        stop: Optional[Stop] = None,
+        no_wait: bool = False,
+        timeout: Timeout = Default.TIMEOUT,
+    ) -> List[Child]:
+        """Stop one child, those with all these labels, or all; return them when they have ended and are cleaned up.
+
+        ``stop`` replaces the children's own steps; the timeout of the Broker has their times added to it.
+        Destroying one that has ended is no error. Raises NotFound.
+        """
+        return self._run(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
+
+    def list(
+        self, *, labels: Optional[Mapping[str, str]] = None, all: bool = False, timeout: Timeout = Default.TIMEOUT
+    ) -> List[Child]:
+        """Return the live children, oldest first; those with all these labels; with ``all`` ended ones too."""
+        return self._run(self._requests.list(labels, all, timeout))
+
+    def get(self, target: Target, *, timeout: Timeout = Default.TIMEOUT) -> Child:
+        """Return the child of that id, or the one that has that name, or had it last. Raises NotFound."""
+        return self._run(self._requests.get(target, timeout))
+
+    def wait(
+        self, target: Target, until: Literal["ready", "ended"] = "ended", *, timeout: Optional[Duration] = None
+    ) -> Child:
+        """Return a child when it has ended and is cleaned up, or when it is ready or has ended before it was.
+
+        Without a timeout that takes as long as it takes. Raises NotFound, and with a timeout TimedOut.
+        """
+        return self._run(self._requests.wait(target, until, timeout))
+
+    def signal(
+        self,
+        target: Optional[Target],
+        signal: Signal,
+        scope: Scope = "main",
+        *,
+        labels: Optional[Mapping[str, str]] = None,
+        all: bool = False,
+        timeout: Timeout = Default.TIMEOUT,
+    ) -> List[Child]:
+        """Send a signal to the process of each child, to its process group, or to all that descends from it.
+
+        Raises NotFound, and ConnectionLost when it is unknown whether it was sent.
+        """
+        return self._run(self._requests.signal(which(target, labels, all), signal, scope, timeout))
+
+    def restart(
+        self,
+        target: Optional[Target] = None,
+        *,
+        labels: Optional[Mapping[str, str]] = None,
+        all: bool = False,
+        timeout: Timeout = Default.TIMEOUT,
+    ) -> List[Child]:
+        """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does."""
+        return self._run(self._requests.restart(which(target, labels, all), timeout))
+
+    def renew(
+        self,
+        target: Optional[Target] = None,
+        *,
+        labels: Optional[Mapping[str, str]] = None,
+        all: bool = False,
+        timeout: Timeout = Default.TIMEOUT,
+    ) -> List[Child]:
+        """Give children with a time to live their whole time again. Raises NotFound, Unsupported."""
+        return self._run(self._requests.renew(which(target, labels, all), timeout))
+
+    def logs(
+        self,
+        target: Target,
+        stream: Stream = "stdout",
+        *,
+        tail: Optional[int] = None,
+        timeout: Timeout = Default.TIMEOUT,
+    ) -> Logs:
+        """Return what a child wrote: all that is kept, or the last ``tail`` lines. Raises NotFound."""
+        return self._run(self._requests.logs(target, stream, tail, timeout))
+
+    def follow(self, target: Target, stream: Stream = "stdout", *, tail: Optional[int] = None) -> LogFollow:
+        """Iterate over what a child wrote, or the last ``tail`` lines of it, and goes on to write. Raises NotFound."""
+        return LogFollow(self._requests.follow(target, stream, tail))
+
+    def events(self, since: Optional[int] = None, *, labels: Optional[Mapping[str, str]] = None) -> Events[Child]:
+        """Iterate over what happens, from now on or from that sequence number on, to children with all these labels.
+
+        It yields ChildEvent and BrokerEvent, and Lagged and BrokerRestarted where some were missed; all have ``kind``.
+        """
+        return Events(self._requests.events(since, labels))
+
+    def on_shutdown(self, callback: Callable[[], Any]) -> ShutdownWatch:
+        """Call back once, in a thread of its own, when the broker begins to shut down.
+
+        It is called at once if that has begun already. That the connection is lost is not taken for a shutdown: a
+        broker that crashed or is upgraded comes back, and one that shuts down says so before anything
+        else. A lost connection is made again for as long as it takes, and what was told meanwhile is caught up
+        with. In a process that is forked later, it holds from the first call of this Broker on. Raises what the
+        first subscription raises, BrokerUnavailable for instance.
+        """
+        watch = ShutdownWatch(self._make_another, callback)
+        self._watches.append(watch)
+        return watch
+
+    def status(self, *, timeout: Timeout = Default.TIMEOUT) -> Status:
+        """Return the broker itself: its version, process, counts, bounds, and what the machine offers."""
+        return self._run(self._requests.status(timeout))
+
+    def shutdown(self, *, timeout: Optional[Duration] = None) -> ShutdownReport[Child]:
+        """Stop every child and then the broker, within a timeout (the broker's own unless given).
+
+        Children that are left at the end of it are killed. Raises PermissionDenied, ConnectionLost.
+        """
+        return self._run(self._requests.shutdown(timeout))
+
+    def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> None:
+        """Put the binary that is now in the broker's place into its process. Children live on.
+
+        Raises PermissionDenied, ConnectionLost.
+        """
+        self._run(self._requests.upgrade(timeout))
+
+    def close(self) -> None:
+        """Close the connections of this process, and end subscriptions and callbacks. Children live on.
+
+        Those with the lifetime ``connection`` that this Broker created or reused end, if nobody else holds them.
+        """
+        for watch in self._watches:
+            watch.cancel()
+        self._requests.pool.close()
+
+    def __enter__(self) -> Broker:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return where the broker is."""
+        return f"<{type(self).__name__} {self.socket}>"
+
+    def _run(self, steps: Steps[T]) -> T:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            for watch in self._watches:
+                watch.after_fork()
+        return run(steps)
+
+    def _shutdown_event(self) -> Events[Child]:
+        return Events(self._requests.shutdown_event())
+
+    def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> Child:
+        return Child(self, raw, answer)

@@ -1,0 +1,183 @@
+"""One call: its request, how long it may take, and what may be done when its connection is lost.
+
+A request that may be carried out twice is sent again; one that may not is given up, and the caller
+told so. Nothing here touches a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Dict, List, Optional
+
+from .errors import BrokerError, ClientTimeout, ConnectionLost, NotFound, ProtocolViolation, error_from_wire
+from .values import time_from_wire
+from .waiting import Deadline
+
+#: How many connections in a row a call may see lost, each within STABLE_AFTER of sending. A request that brings a
+#: broker down must not be sent to it forever.
+_LOSSES_MAX = 5
+#: A connection that has lasted so long after the request was sent was not ended by it, in seconds.
+_STABLE_AFTER = 1.0
+#: What must not be carried out twice.
+_NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
+#: What may be carried out twice on the same child. A name can have passed on to another one meanwhile.
+_TWICE_ON_THE_SAME = frozenset({"destroy", "wait"})
+
+
+class Call:
+    """One call, over as many connections as it takes."""
+
+    def __init__(self, method: str, params: Dict[str, Any], seconds: Optional[float], socket: str) -> None:
+        """Begin now, and end within these seconds; None is never."""
+        self.method = method
+        self.params = params
+        self.deadline = Deadline(seconds)
+        self._socket = socket
+        self._began = time.monotonic()
+        self._began_at = datetime.datetime.now(datetime.timezone.utc)
+        self._wait_for: Optional[float] = params.get("timeout") if method == "wait" else None
+        self._sent = self._began
+        self._losses = 0
+        self._repeated = False
+        if method == "create" and params.get("request_id") is None:
+            params["request_id"] = str(uuid.uuid4())
+
+    @property
+    def holds(self) -> bool:
+        """Whether the connection that carries it is to stay open, for a child whose life is bound to it."""
+        return self.method == "create" and self.params.get("lifetime") == "connection"
+
+    def request(self, number: int) -> bytes:
+        """Return the line to send now; a wait's time is cut by what has passed."""
+        self._sent = time.monotonic()
+        if self._wait_for is not None:
+            self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self._began))
+        return encode(number, self.method, self.params)
+
+    def not_sent(self) -> None:
+        """Take note that nothing was sent. Raises ConnectionLost when that goes on and on."""
+        if time.monotonic() - self._sent >= _STABLE_AFTER:
+            self._losses = 0
+        self._losses += 1
+        if self._losses > _LOSSES_MAX:
+            raise self._lost_for_good()
+
+    def lost(self) -> None:
+        """Take note that the connection was lost with the request underway.
+
+        Raises ConnectionLost when the request must not be sent again.
+        """
+        if self.method in _NEVER_TWICE:
+            raise self._lost_for_good()
+        self._repeated = True
+        self.not_sent()
+
+    def timed_out(self) -> ClientTimeout:
+        """Return the error for an answer that did not come in time."""
+        about = self.params.get("name") or self.params.get("target") or self.params.get("command")
+        attempt = self.method if about is None else f"{self.method} {_shown(about)}"
+        return ClientTimeout(attempt, self.deadline.seconds or 0.0, self._socket)
+
+    def question(self) -> Optional[bytes]:
+        """Return what to ask before a request by name is sent again: all children, for who held the name."""
+        target = self.params.get("target")
+        if self._repeated and self.method in _TWICE_ON_THE_SAME and isinstance(target, str) and not _is_id(target):
+            return encode(0, "list", {"all": True})
+        return None
+
+    def bind(self, children: List[Mapping[str, Any]]) -> None:
+        """Bind the request to the child that held the name when the call began.
+
+        When there was none, the name stays: the broker will find none either, or one that was created after the call.
+        """
+        self._repeated = False
+        held = [
+            child
+            for child in children
+            if child["name"] == self.params["target"] and time_from_wire(child["created_at"]) <= self._began_at
+        ]
+        if held:
+            self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
+            self._repeated = True
+
+    def conclude(self, answer: Mapping[str, Any]) -> Dict[str, Any]:
+        """Return the result that an answer has, or raise the error."""
+        try:
+            return result_of(answer, self._socket)
+        except NotFound:
+            # The child was there when it was first asked for. A broker that does not know it any more has ended
+            # it, and forgotten it since.
+            if self.method == "destroy" and self._repeated and _is_id(self.params["target"]):
+                return {"children": []}
+            raise
+
+    def _lost_for_good(self) -> ConnectionLost:
+        return ConnectionLost(self.method, self._socket)
+
+
+@contextlib.contextmanager
+def well_formed(socket: str) -> Iterator[None]:
+    """Read an answer; one that lacks what it must have is a ProtocolViolation."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ProtocolViolation(
+            socket, f"its answer is not as it should be ({type(error).__name__}: {error})"
+        ) from error
+
+
+def encode(number: int, method: str, params: Mapping[str, Any]) -> bytes:
+    """Return a request as a line of JSON-RPC 2.0."""
+    message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    try:
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    except UnicodeEncodeError:
+        raise ValueError(f"a parameter of {method} has text that is not UTF-8, which is all the wire carries") from None
+
+
+def decode(line: bytes, socket: str) -> Dict[str, Any]:
+    """Return the message that a line holds. Raises ProtocolViolation."""
+    try:
+        message = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        raise ProtocolViolation(socket, f"it sent a line that is no JSON object: {line[:80]!r}")
+    return message
+
+
+def result_of(answer: Mapping[str, Any], socket: str) -> Dict[str, Any]:
+    """Return the result of an answer. Raises its error, or ProtocolViolation."""
+    error, result = answer.get("error"), answer.get("result")
+    if isinstance(error, dict):
+        raise error_from_wire(error)
+    if not isinstance(result, dict):
+        raise ProtocolViolation(socket, "it sent an answer with neither a result nor an error")
+    return result
+
+
+def refusal_of(line: bytes, socket: str) -> Optional[BrokerError]:
+    """Return the error of a line that answers no request: the broker's refusal of a connection."""
+    try:
+        message = decode(line, socket)
+    except ProtocolViolation:
+        return None
+    error = message.get("error")
+    return error_from_wire(error) if isinstance(error, dict) and message.get("id") is None else None
+
+
+def _is_id(target: Any) -> bool:
+    try:
+        uuid.UUID(target)
+    except (ValueError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _shown(about: Any) -> str:
+    return " ".join(about) if isinstance(about, list) else str(about)

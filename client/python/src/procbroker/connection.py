@@ -1,0 +1,178 @@
+"""One connection to the broker: lines out, lines in.
+
+It carries one request at a time, or one subscription, so that no caller ever waits behind another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import socket
+from collections.abc import Iterator
+from typing import Optional
+
+from .errors import BrokerUnavailable, PermissionDenied
+from .waiting import Deadline, DeadlinePassed, Pause, Readable, Steps, Writable
+
+#: The longest answer of a broker, in bytes: 64 MiB and the rest of its line.
+ANSWER_BYTES_MAX = (64 << 20) + 4096
+#: How much is read at a time, in bytes.
+_READ_BYTES = 256 << 10
+#: The first and the longest pause before a full queue of connections is tried again, in seconds.
+_PAUSE_FIRST, _PAUSE_LONGEST = 0.001, 0.1
+#: What a file system or a listener says when nobody is there.
+_NOBODY = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK, errno.ENOTDIR)
+
+
+class NotSent(Exception):
+    """The connection had ended before a byte of the request was taken: nothing can have happened."""
+
+
+class Lost(Exception):
+    """The connection ended with the request underway."""
+
+
+class AnswerTooLong(Exception):
+    """A line has more bytes than a broker sends."""
+
+
+class Connection:
+    """A connected socket that never blocks, and what has been read from it."""
+
+    def __init__(self, sock: socket.socket, path: str) -> None:
+        """Take a connected, non-blocking socket, and the path that it was connected to."""
+        self.sock = sock
+        self.path = path
+        #: The process that made it, and the only one that may use it.
+        self.pid = os.getpid()
+        #: The numbers of its requests.
+        self.ids: Iterator[int] = itertools.count(1)
+        self._received = bytearray()
+        self._searched = 0
+
+    def send(self, line: bytes, deadline: Deadline) -> Steps[None]:
+        """Send a line. Raises NotSent, Lost or DeadlinePassed."""
+        rest = memoryview(line)
+        while rest:
+            try:
+                rest = rest[self.sock.send(rest) :]
+            except BlockingIOError:
+                if deadline.passed():
+                    raise DeadlinePassed from None
+                yield Writable(self.sock, deadline)
+            except OSError as error:
+                raise (NotSent if len(rest) == len(line) else Lost) from error
+
+    def receive(self, deadline: Deadline) -> Steps[bytes]:
+        """Return the next line. Raises Lost, DeadlinePassed or AnswerTooLong."""
+        while True:
+            line = self.take_line()
+            if line is not None:
+                return line
+            try:
+                chunk = self.sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                if deadline.passed():
+                    raise DeadlinePassed from None
+                yield Readable(self.sock, deadline)
+                continue
+            except OSError as error:
+                raise Lost from error
+            if not chunk:
+                raise Lost
+            self._received += chunk
+
+    def take_line(self) -> Optional[bytes]:
+        """Return the first whole line of what has been read."""
+        end = self._received.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(self._received)
+            if self._searched > ANSWER_BYTES_MAX:
+                raise AnswerTooLong
+            return None
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        self._searched = 0
+        return line
+
+    def is_quiet(self) -> bool:
+        """Return whether it is open, with nothing to read: fit for the next request."""
+        if self.pid != os.getpid() or self._received:
+            return False
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def last_line(self) -> Optional[bytes]:
+        """Return the line that the other side left before it ended the connection, if it left one."""
+        try:
+            while True:
+                line = self.take_line()
+                if line is not None:
+                    return line
+                chunk = self.sock.recv(_READ_BYTES)
+                if not chunk:
+                    return None
+                self._received += chunk
+        except (OSError, AnswerTooLong):
+            return None
+
+    def wake(self) -> None:
+        """End it for whoever waits for it in this process, which is then to close it."""
+        # In a forked process this would end the connection of the process that made it.
+        if self.pid == os.getpid():
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close this process's descriptor of it."""
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+    def __del__(self) -> None:
+        """Close it: a loop over events is commonly left without closing them."""
+        self.close()
+
+
+def connect(path: str, deadline: Deadline) -> Steps[Connection]:
+    """Connect once. Raises BrokerUnavailable, PermissionDenied or DeadlinePassed."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(0)
+        pause = _PAUSE_FIRST
+        while True:
+            try:
+                sock.connect(path)
+                return Connection(sock, path)
+            except BlockingIOError:
+                # connect(2): EAGAIN says that the listener's queue is full; nothing tells when it no longer is.
+                if deadline.passed():
+                    raise DeadlinePassed from None
+                yield Pause(min(pause, deadline.left()))
+                pause = min(pause * 2, _PAUSE_LONGEST)
+    except OSError as error:
+        sock.close()
+        raise _why_not(path, error) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _why_not(path: str, error: OSError) -> Exception:
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        message = (
+            f"cannot connect to {path}: {reason}; run this as the broker's user, or let the broker "
+            "offer its socket to others (--socket-mode, --socket-group, --allow-user)"
+        )
+        return PermissionDenied(PermissionDenied.KIND, message, {"kind": PermissionDenied.KIND})
+    # A path that is too long for a socket is reported without an errno.
+    if error.errno in _NOBODY or error.errno is None:
+        return BrokerUnavailable(path, reason)
+    return BrokerUnavailable(path, f"[{errno.errorcode.get(error.errno, error.errno)}] {reason}")

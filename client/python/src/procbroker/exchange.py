@@ -1,0 +1,118 @@
+"""A request and its answer: over the connections of a pool, again where one is lost and that is safe."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from .call import Call, decode, encode, refusal_of, result_of, well_formed
+from .connection import AnswerTooLong, Connection, Lost, NotSent
+from .errors import BrokerError, ProtocolViolation, error_from_wire
+from .pool import Pool
+from .waiting import DeadlinePassed, Steps
+
+
+def exchange(pool: Pool, call: Call) -> Steps[Dict[str, Any]]:
+    """Return the result of a call. Raises the broker's error, or one of this side."""
+    connection, answer = yield from _converse(pool, call, fresh=False)
+    pool.put(connection, call.holds)
+    return call.conclude(answer)
+
+
+def subscribe(
+    pool: Pool, call: Call, meet: Optional[Callable[[str], None]] = None
+) -> Steps[Tuple[Connection, Dict[str, Any]]]:
+    """Return the result of a call, and the connection of its own that what follows comes over.
+
+    ``meet`` is told beforehand which instance of the broker it is, and may change the call.
+    """
+    connection, answer = yield from _converse(pool, call, fresh=True, meet=meet)
+    try:
+        return connection, call.conclude(answer)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _converse(
+    pool: Pool, call: Call, *, fresh: bool, meet: Optional[Callable[[str], None]] = None
+) -> Steps[Tuple[Connection, Dict[str, Any]]]:
+    """Return the answer to a call, whatever it is, and the connection that it came over."""
+    while True:
+        connection: Optional[Connection] = None
+        try:
+            if fresh:
+                connection = yield from pool.dial(call.deadline)
+            else:
+                connection = yield from pool.take(call.holds, call.deadline)
+            if meet is not None:
+                status = yield from _ask_aside(connection, call, encode(0, "status", {}))
+                with well_formed(connection.path):
+                    meet(status["instance"])
+            return connection, (yield from _ask(connection, call))
+        except NotSent:
+            _close_after_last_words(connection)
+            call.not_sent()
+        except Lost:
+            _close_after_last_words(connection)
+            call.lost()
+        except DeadlinePassed:
+            _abandon(pool, connection, call)
+            raise call.timed_out() from None
+        except AnswerTooLong:
+            _abandon(pool, connection, call)
+            raise ProtocolViolation(pool.path(), "it sent a line longer than any answer of a broker") from None
+        except BaseException:  # KeyboardInterrupt, CancelledError, GreenletExit and so on, too
+            _abandon(pool, connection, call)
+            raise
+
+
+def _ask(connection: Connection, call: Call) -> Steps[Dict[str, Any]]:
+    question = call.question()
+    if question is not None:
+        found = yield from _ask_aside(connection, call, question)
+        with well_formed(connection.path):
+            call.bind(found["children"])
+    number = next(connection.ids)
+    yield from connection.send(call.request(number), call.deadline)
+    return (yield from _answer(connection, number, call))
+
+
+def _ask_aside(connection: Connection, call: Call, line: bytes) -> Steps[Dict[str, Any]]:
+    """Ask something else first, under the number 0."""
+    yield from connection.send(line, call.deadline)
+    return result_of((yield from _answer(connection, 0, call)), connection.path)
+
+
+def _answer(connection: Connection, number: int, call: Call) -> Steps[Dict[str, Any]]:
+    message = decode((yield from connection.receive(call.deadline)), connection.path)
+    if message.get("id") == number:
+        return message
+    error = message.get("error")
+    if message.get("id") is None and isinstance(error, dict):
+        # It answers no request: the broker refuses the connection as such.
+        raise error_from_wire(error)
+    raise ProtocolViolation(connection.path, f"it answered another request than number {number}: {message!r:.200}")
+
+
+def _close_after_last_words(connection: Optional[Connection]) -> None:
+    """Close a connection that the broker has ended. Raises the refusal, if that is the last that it said."""
+    if connection is None:
+        return
+    refusal: Optional[BrokerError] = None
+    try:
+        line = connection.last_line()
+        refusal = None if line is None else refusal_of(line, connection.path)
+    finally:
+        connection.close()
+    if refusal is not None:
+        raise refusal
+
+
+def _abandon(pool: Pool, connection: Optional[Connection], call: Call) -> None:
+    """Give up a connection with a request underway: what holds a child has to stay open."""
+    if connection is None:
+        return
+    if call.holds:
+        pool.retire(connection)
+    else:
+        connection.close()

@@ -1,0 +1,176 @@
+"""The connections of one client: which are idle, which hold children, and what becomes of them at a fork.
+
+A process uses its own connections only. The state of a pool belongs to a process; a forked one begins with a
+new one, and closes its copies of the descriptors: else a connection that the parent closes would stay
+open, and hold children, for as long as the forked process lives.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Callable, List, Optional, Protocol
+
+from .connection import Connection, connect
+from .errors import BrokerUnavailable, ClientClosed
+from .waiting import Deadline, Pause, Steps
+
+#: How many connections are kept for later calls.
+_IDLE_MAX = 8
+#: The first and the longest pause before a broker that is not there is tried again, in seconds.
+_PAUSE_FIRST, _PAUSE_LONGEST = 0.01, 0.25
+
+
+class Subscription(Protocol):
+    """What ends with the pool."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class _State:
+    """What one process has."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.idle: List[Connection] = []
+        #: Idle ones that hold children. They carry creates of that kind only, and close with the pool.
+        self.holding: List[Connection] = []
+        #: Those that hold children, and have an answer still to come that nobody waits for.
+        self.retired: List[Connection] = []
+        self.every: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self.subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self.closed = False
+
+
+class Pool:
+    """The connections of one client."""
+
+    def __init__(self, path: Callable[[], str], connect_timeout: float, wait_for_broker: bool) -> None:
+        """Take where the socket is, asked at each attempt, and how long an absent broker is waited for."""
+        self.path = path
+        self._connect_timeout = connect_timeout
+        #: Whether a broker that is not there is waited for: from the first connection on it is expected back.
+        self._expected = wait_for_broker
+        self._own = _State()
+        _pools.add(self)
+
+    @property
+    def _state(self) -> _State:
+        if self._own.pid != os.getpid():
+            self.after_fork()
+        return self._own
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._state.closed
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked process. No lock is taken: one may have been held at the fork."""
+        before, self._own = self._own, _State()
+        self._own.closed = before.closed
+        for connection in list(before.every):
+            connection.close()
+
+    def take(self, holds: bool, deadline: Deadline) -> Steps[Connection]:
+        """Return a connection for one request: an idle one or a new one.
+
+        Raises BrokerUnavailable, PermissionDenied or DeadlinePassed.
+        """
+        state = self._state
+        while True:
+            with state.lock:
+                idle = state.holding if holds else state.idle
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return (yield from self.dial(deadline))
+            if connection.is_quiet():
+                return connection
+            connection.close()
+
+    def dial(self, deadline: Deadline) -> Steps[Connection]:
+        """Return a new connection. A broker that was there is expected back, and waited for.
+
+        Raises BrokerUnavailable, PermissionDenied or DeadlinePassed.
+        """
+        patience = Deadline(self._connect_timeout)
+        pause = _PAUSE_FIRST
+        while True:
+            if self.closed:
+                raise ClientClosed(self.path())
+            try:
+                connection = yield from connect(self.path(), deadline)
+            except BrokerUnavailable:
+                if not self._expected or min(patience.left(), deadline.left()) < pause:
+                    raise
+                yield Pause(pause)
+                pause = min(pause * 2, _PAUSE_LONGEST)
+                continue
+            self._expected = True
+            state = self._state
+            with state.lock:
+                state.every.add(connection)
+                closed = state.closed
+            if closed:
+                # While it was being made: whoever closed the pool knows nothing of it.
+                connection.close()
+                raise ClientClosed(self.path())
+            return connection
+
+    def put(self, connection: Connection, holds: bool) -> None:
+        """Take back a connection whose request has been answered."""
+        state = self._state
+        with state.lock:
+            keep = connection.pid == state.pid and not state.closed
+            idle = state.holding if holds else state.idle
+            if keep and (holds or len(idle) < _IDLE_MAX):
+                idle.append(connection)
+                return
+        connection.close()
+
+    def retire(self, connection: Connection) -> None:
+        """Keep a connection open that may hold a child, and is of no other use."""
+        state = self._state
+        with state.lock:
+            if connection.pid == state.pid and not state.closed:
+                state.retired.append(connection)
+                return
+        connection.close()
+
+    def add(self, subscription: Subscription) -> None:
+        """Take note of a subscription that is to be closed with the pool."""
+        state = self._state
+        with state.lock:
+            state.subscriptions.add(subscription)
+
+    def close(self) -> None:
+        """Close all connections; those in use are closed by their users."""
+        state = self._state
+        with state.lock:
+            state.closed = True
+            unused = state.idle + state.holding + state.retired
+            state.idle, state.holding, state.retired = [], [], []
+            in_use = [connection for connection in state.every if connection not in unused]
+            subscriptions = list(state.subscriptions)
+        for subscription in subscriptions:
+            subscription.close()
+        for connection in unused:
+            connection.close()
+        for connection in in_use:
+            connection.wake()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+_hook: Optional[Callable[..., None]] = getattr(os, "register_at_fork", None)
+if _hook is not None:
+    _hook(after_in_child=_after_fork_in_child)

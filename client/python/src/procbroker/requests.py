@@ -1,0 +1,206 @@
+"""The requests of a client, the same whether their answers block or are awaited: parameters, times and results."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Dict, Generic, List, Optional, TypeVar, Union
+
+from . import address, arguments
+from .arguments import Argument, Duration, Signal, Stop
+from .call import Call, well_formed
+from .exchange import exchange
+from .feed import EventFeed, LogFeed
+from .pool import Pool
+from .values import Logs, ShutdownReport, Status
+from .view import ChildView
+from .waiting import Deadline, Steps
+
+ChildT = TypeVar("ChildT", bound=ChildView)
+
+#: How much longer than the broker this side waits where the broker keeps the time, in seconds.
+_SLACK = 2.0
+#: How long the broker waits for readiness when it is not told, in seconds.
+_READY_TIMEOUT = 30.0
+
+
+class Default(enum.Enum):
+    """The value of a timeout that was not given."""
+
+    #: As long as the client's ``timeout`` says.
+    TIMEOUT = "the client's timeout"
+
+    def __repr__(self) -> str:
+        """Return what a signature is to show."""
+        return f"<{self.value}>"
+
+
+#: How long a call may take: seconds, a timedelta, None for as long as it takes.
+Timeout = Union[Duration, None, Default]
+#: One child: itself, its id or its name.
+Target = Union[str, ChildView]
+
+
+class Requests(Generic[ChildT]):
+    """What one client asks for."""
+
+    def __init__(
+        self,
+        socket: Optional[Argument],
+        timeout: Optional[Duration],
+        connect_timeout: Duration,
+        wait_for_broker: bool,
+        make_child: Callable[..., ChildT],
+    ) -> None:
+        """Take the settings of the client, and what makes its children."""
+        path = None if socket is None else os.fspath(socket)
+        self._seconds = None if timeout is None else arguments.seconds(timeout, "timeout")
+        patience = arguments.seconds(connect_timeout, "connect_timeout")
+        self._make_child = make_child
+        self.pool = Pool(lambda: address.default_socket() if path is None else path, patience, wait_for_broker)
+
+    @property
+    def socket(self) -> str:
+        """The path of the socket that the next connection is made to."""
+        return self.pool.path()
+
+    def create(self, command: Sequence[Argument], options: Mapping[str, Any], timeout: Timeout) -> Steps[ChildT]:
+        """Start a child."""
+        params = arguments.create_params(command, options)
+        waits = params.get("ready") == "notify" and not params.get("no_wait")
+        longer = params.get("ready_timeout", _READY_TIMEOUT) if waits else 0.0
+        answer = yield from self._call("create", params, timeout, longer)
+        with well_formed(self.socket):
+            return self._make_child(answer["child"], answer)
+
+    def destroy(self, which: Any, stop: Optional[Stop], no_wait: bool, timeout: Timeout) -> Steps[List[ChildT]]:
+        """Stop children, and return them when they have ended and are cleaned up."""
+        params: Dict[str, Any] = {"target": which, "no_wait": no_wait}
+        if stop is not None:
+            params["stop"] = arguments.stop_to_wire(stop)
+        return self._children("destroy", params, timeout, arguments.total_grace(stop))
+
+    def list(self, labels: Optional[Mapping[str, str]], everything: bool, timeout: Timeout) -> Steps[List[ChildT]]:
+        """Return the caller's children."""
+        params = {"labels": arguments.labels_to_wire(labels or {}), "all": everything}
+        return self._children("list", params, timeout)
+
+    def get(self, target: Target, timeout: Timeout) -> Steps[ChildT]:
+        """Return one child."""
+        return self._child("get", {"target": name_of(target)}, timeout)
+
+    def wait(self, target: Target, until: str, timeout: Optional[Duration]) -> Steps[ChildT]:
+        """Return one child when it is ready or has ended."""
+        params: Dict[str, Any] = {"target": name_of(target), "until": until}
+        longest = None
+        if timeout is not None:
+            params["timeout"] = arguments.seconds(timeout, "timeout")
+            longest = params["timeout"] + _SLACK
+        return self._child("wait", params, longest)
+
+    def signal(self, which: Any, signal: Signal, scope: str, timeout: Timeout) -> Steps[List[ChildT]]:
+        """Send a signal to children."""
+        params = {"target": which, "signal": arguments.signal_to_wire(signal), "scope": scope}
+        return self._children("signal", params, timeout)
+
+    def restart(self, which: Any, timeout: Timeout) -> Steps[List[ChildT]]:
+        """Stop children and start them again."""
+        return self._children("restart", {"target": which}, timeout)
+
+    def renew(self, which: Any, timeout: Timeout) -> Steps[List[ChildT]]:
+        """Give children with a time to live their whole time again."""
+        return self._children("renew", {"target": which}, timeout)
+
+    def logs(self, target: Target, stream: str, tail: Optional[int], timeout: Timeout) -> Steps[Logs]:
+        """Return what one child wrote."""
+        result = yield from self._call("logs", _log_params(target, stream, tail), timeout)
+        with well_formed(self.socket):
+            return Logs(result["text"], result["truncated"])
+
+    def follow(self, target: Target, stream: str, tail: Optional[int]) -> LogFeed:
+        """Return what one child wrote and goes on to write, not yet subscribed to."""
+        return LogFeed(self.pool, self._seconds, _log_params(target, stream, tail))
+
+    def events(self, since: Optional[int], labels: Optional[Mapping[str, str]]) -> EventFeed[ChildT]:
+        """Return what happens, not yet subscribed to."""
+        wanted = arguments.labels_to_wire(labels or {})
+        return EventFeed(self.pool, self._seconds, since, wanted, self._make_child)
+
+    def shutdown_event(self) -> EventFeed[ChildT]:
+        """Return what happens, not yet subscribed to, and that a shutdown has begun already."""
+        return EventFeed(self.pool, self._seconds, None, {}, self._make_child, late_shutdown=True)
+
+    def status(self, timeout: Timeout) -> Steps[Status]:
+        """Return the broker itself."""
+        result = yield from self._call("status", {}, timeout)
+        with well_formed(self.socket):
+            return Status.from_wire(result)
+
+    def shutdown(self, timeout: Optional[Duration]) -> Steps[ShutdownReport[ChildT]]:
+        """Stop every child and the broker."""
+        params: Dict[str, Any] = {}
+        longest = None
+        if timeout is not None:
+            params["timeout"] = arguments.seconds(timeout, "timeout")
+            longest = params["timeout"] + _SLACK
+        result = yield from self._call("shutdown", params, longest)
+        with well_formed(self.socket):
+            children = [self._make_child(child) for child in result["children"]]
+            return ShutdownReport(children, result["forced"], result["took"])
+
+    def upgrade(self, timeout: Timeout) -> Steps[None]:
+        """Put a new binary in the broker's place."""
+        yield from self._call("upgrade", {}, timeout)
+
+    def deadline(self, timeout: Timeout) -> Deadline:
+        """Return when a call that begins now is given up."""
+        return Deadline(self._limit(timeout))
+
+    def _limit(self, timeout: Timeout, longer: float = 0.0) -> Optional[float]:
+        if timeout is Default.TIMEOUT:
+            return None if self._seconds is None else self._seconds + longer
+        return None if timeout is None else arguments.seconds(timeout, "timeout")
+
+    def _call(
+        self, method: str, params: Dict[str, Any], timeout: Timeout, longer: float = 0.0
+    ) -> Steps[Dict[str, Any]]:
+        return exchange(self.pool, Call(method, params, self._limit(timeout, longer), self.socket))
+
+    def _child(self, method: str, params: Dict[str, Any], timeout: Timeout) -> Steps[ChildT]:
+        result = yield from self._call(method, params, timeout)
+        with well_formed(self.socket):
+            return self._make_child(result["child"])
+
+    def _children(
+        self, method: str, params: Dict[str, Any], timeout: Timeout, longer: float = 0.0
+    ) -> Steps[List[ChildT]]:
+        result = yield from self._call(method, params, timeout, longer)
+        with well_formed(self.socket):
+            return [self._make_child(child) for child in result["children"]]
+
+
+def name_of(target: Target) -> str:
+    """Return the text that means one child."""
+    if isinstance(target, ChildView):
+        return target.id
+    if not isinstance(target, str):
+        raise TypeError(f"a target is a Child, an id or a name, not {target!r}")
+    return target
+
+
+def which(target: Optional[Target], labels: Optional[Mapping[str, str]], everything: bool) -> Any:
+    """Return which children are meant; just one of the three says it."""
+    given = (target is not None) + (labels is not None) + bool(everything)
+    if given != 1:
+        raise TypeError("say which children: one of a target (a Child, an id or a name), labels=... and all=True")
+    if target is not None:
+        return name_of(target)
+    return {"all": True} if labels is None else {"labels": arguments.labels_to_wire(labels)}
+
+
+def _log_params(target: Target, stream: str, tail: Optional[int]) -> Dict[str, Any]:
+    params: Dict[str, Any] = {"target": name_of(target), "stream": stream}
+    if tail is not None:
+        params["tail"] = tail
+    return params

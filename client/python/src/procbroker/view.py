@@ -1,0 +1,160 @@
+"""A child as it was at one moment: what the blocking and the asynchronous Child have alike."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Dict, List, Optional, Union
+
+from .values import Cleaned, Exit, Owner, optional_time, time_from_wire
+
+__all__ = ["ChildView"]
+
+
+class ChildView:
+    """A child as it was when the broker last told about it. Two are equal when they are the same child."""
+
+    def __init__(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:
+        """Take what the wire has of the child and, after a create, of its outcome."""
+        # Looked at here, so that an answer which is none is found out where it came from.
+        self._id: str = raw["id"]
+        self._raw = raw
+        self._outcome: Optional[str] = None if answer is None else answer["outcome"]
+        self._same_spec: Optional[bool] = None if answer is None else answer.get("same_spec")
+
+    @property
+    def raw(self) -> Dict[str, Any]:
+        """All of it as the wire has it."""
+        return dict(self._raw)
+
+    @property
+    def id(self) -> str:
+        """Its id, a UUID: the same through restarts of it and of the broker."""
+        return self._id
+
+    @property
+    def name(self) -> Optional[str]:
+        """Its name, if it has one."""
+        name: Optional[str] = self._raw["name"]
+        return name
+
+    @property
+    def labels(self) -> Dict[str, str]:
+        """Its labels."""
+        return dict(self._raw["labels"])
+
+    @property
+    def command(self) -> List[str]:
+        """Its command line."""
+        return list(self._raw["command"])
+
+    @property
+    def args(self) -> List[str]:
+        """Its command line, under the name that :class:`subprocess.Popen` has for it."""
+        return self.command
+
+    @property
+    def pid(self) -> Optional[int]:
+        """Its process; None before it is started and once it has ended."""
+        pid: Optional[int] = self._raw["pid"]
+        return pid
+
+    @property
+    def owner(self) -> Owner:
+        """Who created it."""
+        return Owner(self._raw["owner"]["uid"], self._raw["owner"]["gid"])
+
+    @property
+    def state(self) -> str:
+        """Where it is in its life: ``starting running stopping cleaning ended``, or ``backoff`` between restarts."""
+        return str(self._raw["state"])
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone, and cleaned up."""
+        return self.state == "ended"
+
+    @property
+    def created_at(self) -> datetime.datetime:
+        """When it was asked for."""
+        return time_from_wire(self._raw["created_at"])
+
+    @property
+    def started_at(self) -> Optional[datetime.datetime]:
+        """When its present process was started."""
+        return optional_time(self._raw["started_at"])
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again, by its policy or by hand."""
+        return int(self._raw["restarts"])
+
+    @property
+    def lifetime(self) -> Union[str, Dict[str, Any]]:
+        """What its life is bound to: ``"broker"``, ``"connection"``, ``{"pid": N}`` or ``{"ttl": seconds}``."""
+        lifetime = self._raw["lifetime"]
+        return lifetime if isinstance(lifetime, str) else dict(lifetime)
+
+    @property
+    def stop_order(self) -> int:
+        """Its place in the order of a shutdown."""
+        return int(self._raw["stop_order"])
+
+    @property
+    def exit(self) -> Optional[Exit]:
+        """How it ended, once its process has."""
+        exit_ = self._raw["exit"]
+        return None if exit_ is None else Exit.from_wire(exit_)
+
+    @property
+    def returncode(self) -> Optional[int]:
+        """Its exit status as :mod:`subprocess` has it: negative for a signal.
+
+        None while it lives, and when the kernel kept no status of it: ``exit.unknown`` tells the two apart.
+        """
+        exit_ = self.exit
+        return None if exit_ is None else exit_.returncode
+
+    @property
+    def cleanup(self) -> Optional[Cleaned]:
+        """What its cleanup command did, once that has run."""
+        cleanup = self._raw["cleanup"]
+        return None if cleanup is None else Cleaned.from_wire(cleanup)
+
+    @property
+    def containment(self) -> str:
+        """What holds its descendants together: ``cgroup`` or ``subreaper``."""
+        return str(self._raw["containment"])
+
+    @property
+    def outcome(self) -> Optional[str]:
+        """What the create that returned this did: ``created``, ``existing`` or ``replaced``; else None."""
+        return self._outcome
+
+    @property
+    def same_spec(self) -> Optional[bool]:
+        """With the outcome ``existing``: whether that child was created from an equal specification; else None."""
+        return self._same_spec
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether it is the same child, at whatever moment."""
+        return self._id == other._id if isinstance(other, ChildView) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Return what equal children have in common."""
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        """Return what tells it apart, and its state."""
+        name = "" if self.name is None else f" {self.name}"
+        process = "" if self.pid is None else f" pid={self.pid}"
+        status = "" if self.exit is None else f" returncode={self.returncode}"
+        return f"<{type(self).__name__}{name} id={self._id} {self.state}{process}{status}>"
+
+    def _become(self, raw: Mapping[str, Any]) -> None:
+        """Take over what the broker tells now. One assignment: other threads see the old or the new."""
+        self._raw = raw
+
+    def _forgotten(self) -> None:
+        """Take note that the broker has ended it, and does not remember how."""
+        self._become({**self._raw, "state": "ended", "pid": None})

@@ -1,0 +1,184 @@
+"""Every failure is a class of its own, that a person and a program can act on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+from typing import Type
+
+import pytest
+from brokers import FakeBroker, RealBroker
+
+import procbroker
+from procbroker import Broker, BrokerError, BrokerUnavailable, ProcbrokerError
+
+KINDS = {
+    "name_taken": procbroker.NameTaken,
+    "not_found": procbroker.NotFound,
+    "permission_denied": procbroker.PermissionDenied,
+    "limit_exceeded": procbroker.LimitExceeded,
+    "spawn_failed": procbroker.SpawnFailed,
+    "start_failed": procbroker.StartFailed,
+    "shutting_down": procbroker.ShuttingDown,
+    "timeout": procbroker.TimedOut,
+    "overloaded": procbroker.Overloaded,
+    "unsupported": procbroker.Unsupported,
+    "invalid_params": procbroker.InvalidParams,
+    "internal": procbroker.InternalError,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_the_wire_is_its_own_class(fake: FakeBroker, kind: str) -> None:
+    fake.play(lambda connection: connection.refuse(kind, more=1))
+    with Broker(fake.socket) as broker, pytest.raises(BrokerError) as caught:
+        broker.status()
+    error = caught.value
+    assert type(error) is KINDS[kind]
+    assert isinstance(error, ProcbrokerError)
+    assert (error.kind, error.message, str(error)) == (kind, f"that is {kind}", f"that is {kind}")
+    assert error.data == {"kind": kind, "more": 1}
+
+
+def test_a_kind_of_a_newer_broker_is_still_a_broker_error(fake: FakeBroker) -> None:
+    fake.play(lambda connection: connection.refuse("out_of_ink"))
+    with Broker(fake.socket) as broker, pytest.raises(BrokerError) as caught:
+        broker.status()
+    assert (type(caught.value), caught.value.kind) == (BrokerError, "out_of_ink")
+
+
+def test_start_failed_tells_the_exit_and_what_was_written(fake: FakeBroker) -> None:
+    ended = {"code": 3, "reason": "start_failed", "forced": False, "steps": [], "at": "2026-11-23T14:53:17.123456Z"}
+    fake.play(lambda connection: connection.refuse("start_failed", exit=ended, log_tail="no such file\n"))
+    with Broker(fake.socket) as broker, pytest.raises(procbroker.StartFailed) as caught:
+        broker.create(["x"])
+    assert caught.value.exit is not None
+    assert (caught.value.exit.code, caught.value.exit.returncode) == (3, 3)
+    assert caught.value.log_tail == "no such file\n"
+
+
+def test_spawn_failed_tells_the_step_and_the_errno(broker: Broker) -> None:
+    with pytest.raises(procbroker.SpawnFailed, match="no-such-program") as caught:
+        broker.create(["no-such-program"])
+    assert (caught.value.errno, caught.value.errno_name, caught.value.step) == (errno.ENOENT, "ENOENT", "exec")
+    with pytest.raises(procbroker.SpawnFailed) as caught:
+        broker.create(["true"], cwd="/no/such/folder")
+    assert caught.value.step == "cwd"
+
+
+def test_the_brokers_own_refusals(broker: Broker) -> None:
+    broker.create(["sleep", "1000"], name="one", limit=("key", 1))
+    with pytest.raises(procbroker.NameTaken):
+        broker.create(["sleep", "1000"], name="one")
+    with pytest.raises(procbroker.LimitExceeded):
+        broker.create(["sleep", "1000"], limit={"key": "key", "max": 1})
+    with pytest.raises(procbroker.InvalidParams, match="a name"):
+        broker.create(["true"], name="a name")
+    with pytest.raises(ValueError, match="SIGNOPE"):
+        broker.signal("one", "SIGNOPE")
+    with pytest.raises(LookupError):
+        broker.get("nobody")
+    with pytest.raises(procbroker.TimedOut):
+        broker.wait("one", timeout=0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user to be refused as")
+def test_who_may_not_connect_is_told_so(own: RealBroker) -> None:
+    # The folder and the socket let everybody in here; the broker does not.
+    own.folder.chmod(0o755)
+    os.chmod(own.socket, 0o666)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(65534, 65534, 65534)
+            Broker(own.socket).status()
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__} {isinstance(error, PermissionError)}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader, "rb") as words:
+        assert words.read() == b"PermissionDenied True"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user to be refused as")
+def test_a_socket_that_may_not_be_opened_is_permission_denied(real: RealBroker) -> None:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(65534, 65534, 65534)
+            Broker(real.socket).status()
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader, "rb") as words:
+        said = words.read().decode()
+    assert said.startswith(f"PermissionDenied: cannot connect to {real.socket}: Permission denied")
+    assert "--socket-mode" in said
+
+
+def test_nobody_there_says_where_and_what_to_do(folder: Path) -> None:
+    path = folder / "nobody"
+    with pytest.raises(BrokerUnavailable) as caught:
+        Broker(path).status()
+    assert isinstance(caught.value, ConnectionError)
+    assert caught.value.socket == str(path)
+    assert f"cannot reach a broker at {path}: No such file or directory" in str(caught.value)
+    assert f"procbroker serve --socket {path}" in str(caught.value)
+    path.touch()
+    with pytest.raises(BrokerUnavailable, match="Connection refused"):
+        Broker(path).status()
+    with pytest.raises(BrokerUnavailable, match="too long"):
+        Broker(folder / ("x" * 200)).status()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        procbroker.TimedOut("timeout", "later", {"kind": "timeout"}),
+        procbroker.PermissionDenied("permission_denied", "no", {"kind": "permission_denied"}),
+        procbroker.SpawnFailed("spawn_failed", "no", {"errno": 2}),
+        BrokerUnavailable("/sock", "Connection refused"),
+        procbroker.ConnectionLost("signal", "/sock"),
+        procbroker.ClientTimeout("create x", 1.5, "/sock"),
+        procbroker.ClientClosed("/sock"),
+        procbroker.ProtocolViolation("/sock", "garbage"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_travel_between_processes(error: ProcbrokerError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+    if isinstance(error, OSError):
+        assert error.errno is None
+
+
+def test_every_kind_has_a_class_that_is_exported() -> None:
+    exported = [getattr(procbroker, name) for name in procbroker.__all__]
+    classes = [thing for thing in exported if isinstance(thing, type) and issubclass(thing, BrokerError)]
+    by_kind = {kind.KIND: kind for kind in classes if kind is not BrokerError}
+    assert by_kind == KINDS
+
+
+def test_use_after_close_is_an_error(broker: Broker) -> None:
+    other = Broker(broker.socket)
+    other.status()
+    other.close()
+    with pytest.raises(procbroker.ClientClosed, match="is closed; make another") as caught:
+        other.status()
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(("kind", "base"), [("timeout", TimeoutError), ("not_found", LookupError)])
+def test_some_are_the_standard_librarys_too(kind: str, base: Type[BaseException]) -> None:
+    assert issubclass(KINDS[kind], base)

@@ -1,0 +1,339 @@
+"""What becomes of a call whose connection is lost, and of one that is not answered."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Dict, List
+
+import pytest
+from brokers import KEEP, PATIENCE, FakeBroker, FakeConnection, RealBroker, child
+
+from procbroker import (
+    Broker,
+    BrokerUnavailable,
+    ClientClosed,
+    ClientTimeout,
+    ConnectionLost,
+    LimitExceeded,
+    NotFound,
+    ProtocolViolation,
+)
+from procbroker.connection import Connection, connect
+from procbroker.waiting import Deadline, Steps
+
+NEVER_TWICE: List[Callable[[Broker], Any]] = [
+    lambda broker: broker.signal("one", "HUP"),
+    lambda broker: broker.restart("one"),
+    lambda broker: broker.shutdown(),
+    lambda broker: broker.upgrade(),
+]
+
+
+def say(connection: FakeConnection, words: bytes) -> None:
+    """Take a request, say this, and stay until the client goes."""
+    connection.request()
+    connection.sock.sendall(words)
+    assert connection.gone()
+
+
+def hear(connection: FakeConnection) -> Dict[str, Any]:
+    """Take a request, and end the connection without an answer."""
+    return connection.request()
+
+
+def test_a_broker_that_was_restarted_is_found_again(own: RealBroker) -> None:
+    with Broker(own.socket, connect_timeout=PATIENCE) as broker:
+        before = broker.status()
+        own.kill()
+        own.start()
+        assert broker.status().instance != before.instance
+        with ThreadPoolExecutor(10) as threads:
+            list(threads.map(lambda _: broker.status(), range(20)))
+        own.kill()
+        own.start()
+        # No connection is left of those that the pool has kept.
+        assert broker.signal(None, "HUP", all=True) == []
+
+
+def test_a_broker_that_is_away_is_waited_for(own: RealBroker) -> None:
+    with Broker(own.socket, connect_timeout=PATIENCE) as broker, ThreadPoolExecutor(1) as threads:
+        before = broker.status().instance
+        own.kill()
+        status = threads.submit(broker.status)
+        own.start()
+        assert status.result(PATIENCE).instance != before
+
+
+def test_a_broker_that_does_not_come_back_is_given_up(own: RealBroker) -> None:
+    with Broker(own.socket, connect_timeout=0.05) as broker:
+        broker.status()
+        own.kill()
+        with pytest.raises(BrokerUnavailable, match="Connection refused"):
+            broker.status()
+        own.start()
+        broker.status()
+
+
+def test_the_first_connection_is_waited_for_if_asked(own: RealBroker) -> None:
+    own.kill()
+    with pytest.raises(BrokerUnavailable):
+        Broker(own.socket, connect_timeout=PATIENCE).status()
+    patient = Broker(own.socket, connect_timeout=PATIENCE, wait_for_broker=True)
+    with ThreadPoolExecutor(1) as threads:
+        status = threads.submit(patient.status)
+        own.start()
+        assert status.result(PATIENCE).pid == own.pid
+    patient.close()
+
+
+def test_a_create_is_sent_again_with_the_same_request_id(fake: FakeBroker) -> None:
+    fake.play(hear, hear, lambda connection: connection.answer({"outcome": "created", "child": child()}))
+    with Broker(fake.socket) as broker:
+        assert broker.create(["sleep", "60"], name="one").outcome == "created"
+    requests = [fake.result() for _ in range(3)]
+    ids = {request["params"]["request_id"] for request in requests}
+    assert len(ids) == 1
+    assert None not in ids
+    assert [request["params"] for request in requests] == [requests[0]["params"]] * 3
+
+
+def test_each_create_has_a_request_id_of_its_own(fake: FakeBroker) -> None:
+    def twice(connection: FakeConnection) -> List[Any]:
+        return [connection.answer({"outcome": "created", "child": child()})["params"]["request_id"] for _ in range(2)]
+
+    fake.play(twice)
+    with Broker(fake.socket) as broker:
+        broker.create(["a"])
+        broker.create(["a"])
+        assert len(set(fake.result())) == 2
+
+
+@pytest.mark.parametrize("call", NEVER_TWICE)
+def test_what_must_not_happen_twice_is_not_sent_again(fake: FakeBroker, call: Callable[[Broker], Any]) -> None:
+    fake.play(hear)
+    with Broker(fake.socket) as broker, pytest.raises(ConnectionLost) as caught:
+        call(broker)
+    assert fake.result()["method"] == caught.value.method
+    assert "whether that was carried out is not known" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", NEVER_TWICE[:2])
+def test_a_connection_that_ended_while_idle_costs_nothing(fake: FakeBroker, call: Callable[[Broker], Any]) -> None:
+    fake.play(
+        lambda connection: connection.answer({"children": []}),
+        lambda connection: connection.answer({"children": [child()]}),
+    )
+    with Broker(fake.socket) as broker:
+        broker.list()
+        fake.result()
+        assert [one.name for one in call(broker)] == ["one"]
+
+
+def test_a_connection_with_words_that_nobody_asked_for_is_not_used_again(fake: FakeBroker) -> None:
+    def chatty(connection: FakeConnection) -> bool:
+        connection.answer({"children": []})
+        connection.send({"jsonrpc": "2.0", "id": 2, "result": {"children": [child("stale")]}})
+        said.set()
+        return connection.gone()
+
+    said = threading.Event()
+    fake.play(chatty, lambda connection: connection.answer({"children": [child("fresh")]}))
+    with Broker(fake.socket) as broker:
+        assert broker.list() == []
+        assert said.wait(PATIENCE)
+        assert [one.name for one in broker.list()] == ["fresh"]
+        assert fake.result() is True
+
+
+def test_a_request_that_ends_every_connection_is_given_up(fake: FakeBroker) -> None:
+    fake.play(*[hear] * 6)
+    with Broker(fake.socket) as broker, pytest.raises(ConnectionLost):
+        broker.list()
+    assert [fake.result()["method"] for _ in range(6)] == ["list"] * 6
+
+
+def test_a_destroy_by_name_is_bound_to_the_child_before_it_is_sent_again(fake: FakeBroker) -> None:
+    successor = "01935b2c-7d00-7abc-8def-ffffffffffff"
+
+    def again(connection: FakeConnection) -> Dict[str, Any]:
+        listed = [child(created_at="2999-01-01T00:00:00Z", id=successor), child(), child("other")]
+        assert connection.answer({"children": listed})["params"] == {"all": True}
+        return connection.answer({"children": [child(state="ended", pid=None)]})
+
+    fake.play(hear, again)
+    with Broker(fake.socket) as broker:
+        assert [one.ended for one in broker.destroy("one")] == [True]
+    assert fake.result()["params"]["target"] == "one"
+    assert fake.result()["params"]["target"] == child()["id"]
+
+
+def test_a_destroyed_child_that_the_broker_has_forgotten_since_is_no_error(fake: FakeBroker) -> None:
+    fake.play(
+        lambda connection: [connection.answer({"child": child()}), connection.request()],
+        lambda connection: [connection.refuse("not_found"), connection.refuse("not_found")],
+    )
+    with Broker(fake.socket) as broker:
+        one = broker.get("one")
+        assert one.destroy().ended
+        assert (one.pid, one.exit, one.returncode) == (None, None, None)
+        with pytest.raises(NotFound):
+            broker.destroy(one)
+
+
+def test_a_wait_goes_on_over_another_connection_with_the_time_that_is_left(fake: FakeBroker) -> None:
+    ended = child(state="ended", pid=None)
+    fake.play(hear, lambda connection: connection.answer({"child": ended}))
+    with Broker(fake.socket) as broker:
+        assert broker.wait(child()["id"], timeout=50).ended
+    first, second = fake.result()["params"]["timeout"], fake.result()["params"]["timeout"]
+    assert 49 < second < first <= 50
+
+
+def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> None:
+    fake.play(lambda connection: [connection.request(), connection.gone()][1])
+    with Broker(fake.socket, timeout=0.05) as broker, pytest.raises(ClientTimeout) as caught:
+        broker.create(["sleep", "60"], name="one")
+    assert isinstance(caught.value, TimeoutError)
+    assert str(caught.value).startswith(f"gave up on create one after 0.05 s without an answer from {fake.socket}")
+    # The connection with the answer that nobody waits for is not used again.
+    assert fake.result() is True
+
+
+def test_the_time_of_a_call_is_its_own(fake: FakeBroker) -> None:
+    fake.play(*[lambda connection: [connection.request(), connection.gone()]] * 3)
+    with Broker(fake.socket, timeout=None) as broker:
+        with pytest.raises(ClientTimeout):
+            broker.list(timeout=0.01)
+        with pytest.raises(ClientTimeout):
+            broker.get("one", timeout=0.01)
+        with pytest.raises(ClientTimeout, match="destroy one"):
+            broker.destroy("one", timeout=0.01)
+
+
+def test_a_broker_that_accepts_nobody_is_given_up_in_time(fake: FakeBroker) -> None:
+    # Nobody takes these connections: the queue of the listener, and then the socket's buffer, are all there is.
+    with Broker(fake.socket, timeout=0.05) as broker:
+        for _ in range(200):
+            with pytest.raises(ClientTimeout):
+                broker.list(timeout=0.001)
+        with pytest.raises(ClientTimeout):
+            broker.create(["true"], labels={"a": "b" * 5_000_000}, timeout=0.01)
+
+
+def test_a_connection_that_holds_a_child_is_kept_when_its_answer_is_late(fake: FakeBroker) -> None:
+    gone = threading.Event()
+
+    def late(connection: FakeConnection) -> None:
+        connection.request()
+        assert connection.gone()
+        gone.set()
+
+    fake.play(late, lambda connection: connection.answer({"children": []}))
+    with Broker(fake.socket) as broker:
+        with pytest.raises(ClientTimeout):
+            broker.create(["true"], lifetime="connection", timeout=0.01)
+        broker.list()
+        assert not gone.is_set()
+    assert gone.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("garbage", "complaint"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n", "no JSON object"),
+        (b"[]\n", "no JSON object"),
+        (b"{\n", "no JSON object"),
+        (b'{"jsonrpc":"2.0","id":1}\n', "neither a result nor an error"),
+        (b'{"jsonrpc":"2.0","id":77,"result":{}}\n', "another request"),
+        (b'{"jsonrpc":"2.0","id":1,"result":{}}\n', "KeyError"),
+        (b'{"jsonrpc":"2.0","id":1,"result":{"children":7}}\n', "TypeError"),
+        (b"\xff\xfe\n", "no JSON object"),
+        (b"[" * 100_000 + b"\n", "no JSON object"),
+    ],
+)
+def test_what_is_no_broker_is_found_out(fake: FakeBroker, garbage: bytes, complaint: str) -> None:
+    fake.play(lambda connection: say(connection, garbage))
+    with Broker(fake.socket) as broker, pytest.raises(ProtocolViolation, match=complaint):
+        broker.list()
+
+
+def test_a_line_without_end_is_not_kept(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("procbroker.connection.ANSWER_BYTES_MAX", 1000)
+    fake.play(lambda connection: say(connection, b"x" * 2000))
+    with Broker(fake.socket) as broker, pytest.raises(ProtocolViolation, match="longer than any answer"):
+        broker.list()
+
+
+def test_a_line_that_ends_in_its_middle_is_a_lost_connection(fake: FakeBroker) -> None:
+    def cut(connection: FakeConnection) -> None:
+        connection.request()
+        connection.sock.sendall(b'{"jsonrpc":"2.0","id":1,"res')
+
+    fake.play(
+        cut,
+        lambda connection: connection.answer({"children": [child()]}),
+    )
+    with Broker(fake.socket) as broker:
+        assert len(broker.list()) == 1
+
+
+def test_an_answer_in_pieces_is_put_together(fake: FakeBroker) -> None:
+    go = threading.Event()
+
+    def pieces(connection: FakeConnection) -> object:
+        connection.request()
+        connection.sock.sendall(b'{"jsonrpc":"2.0","id":1,"result":{"chil')
+        assert go.wait(PATIENCE)
+        connection.sock.sendall(b'dren":[]}}\n')
+        return KEEP
+
+    fake.play(pieces)
+    with Broker(fake.socket) as broker, ThreadPoolExecutor(1) as threads:
+        listed = threads.submit(broker.list)
+        go.set()
+        assert listed.result(PATIENCE) == []
+
+
+@pytest.mark.parametrize("after_the_request", [True, False])
+def test_a_refused_connection_raises_the_refusal(fake: FakeBroker, after_the_request: bool) -> None:
+    def refuse(connection: FakeConnection) -> None:
+        if after_the_request:
+            connection.request()
+        error = {"code": 4, "message": "too many connections", "data": {"kind": "limit_exceeded"}}
+        connection.send({"jsonrpc": "2.0", "id": None, "error": error})
+
+    fake.play(refuse)
+    with Broker(fake.socket) as broker, pytest.raises(LimitExceeded, match="too many connections"):
+        broker.list()
+
+
+def test_closing_the_client_while_it_connects_leaves_no_call_behind(
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.play(lambda connection: connection.gone())
+    broker = Broker(fake.socket)
+
+    def connect_and_close(path: str, deadline: Deadline) -> Steps[Connection]:
+        connection = yield from connect(path, deadline)
+        broker.close()
+        return connection
+
+    monkeypatch.setattr("procbroker.pool.connect", connect_and_close)
+    with pytest.raises(ClientClosed):
+        broker.wait("one")
+    assert fake.result() is True
+
+
+def test_closing_the_client_ends_a_wait_of_another_thread(broker: Broker) -> None:
+    other = Broker(broker.socket)
+    one = broker.create(["sleep", "1000"])
+    idle = broker.status().connections
+    with ThreadPoolExecutor(1) as threads:
+        wait = threads.submit(other.wait, one)
+        while broker.status().connections <= idle:
+            pass
+        other.close()
+        with pytest.raises(ClientClosed):
+            wait.result(PATIENCE)
+    assert not broker.get(one).ended
