@@ -4,25 +4,29 @@
 //! read stays here, within bounds, and requests are not read while answers are not.
 
 mod codec;
+mod feed;
 mod outgoing;
+mod subscribed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
 use procbroker_core::{Accounts, Call, ConnectionId, Fresh, Input};
-use procbroker_protocol::{ChildId, Error, ErrorKind, Request};
+use procbroker_protocol::{ChildId, Error, ErrorKind, Request, Response};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use feed::{Feed, FeedReader, feed};
 pub use outgoing::{Outbox, Outgoing};
 
 use crate::driver::Fact;
+use crate::follower::Paced;
 use crate::limits::{
     ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
@@ -50,6 +54,12 @@ struct Connection<'a> {
     /// The ids that the client gave to its unanswered requests, by our own number of them.
     unanswered: BTreeMap<u64, RequestId>,
     next_number: u64,
+    /// The subscriptions of which more may come.
+    subscriptions: BTreeSet<u64>,
+    /// Events, once the client has subscribed to any.
+    feed: Option<FeedReader>,
+    /// What children wrote, once the client has asked for any of it.
+    paced: Option<mpsc::Receiver<Paced>>,
     /// Encoded, and not yet written.
     unwritten: Vec<u8>,
     /// When the unfinished message has to be complete.
@@ -92,7 +102,7 @@ pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
             tracing::debug!(connection = id.0, %error, "connection refused");
             Connection::new(stream.inner(), surroundings).refuse(error).await;
         }
-        Some(Outgoing::Answer { .. }) | None => {}
+        Some(Outgoing::Answer { .. } | Outgoing::Feed(_) | Outgoing::Paced(_)) | None => {}
     }
 }
 
@@ -104,6 +114,9 @@ impl<'a> Connection<'a> {
             codec: Codec::default(),
             unanswered: BTreeMap::new(),
             next_number: 1,
+            subscriptions: BTreeSet::new(),
+            feed: None,
+            paced: None,
             unwritten: Vec::new(),
             partial_until: None,
             reading: Reading::Open,
@@ -126,13 +139,18 @@ impl<'a> Connection<'a> {
                 // There is room again, and what the client has sent may be here entirely: no event tells.
                 continue;
             }
-            if self.reading == Reading::Over && self.unanswered.is_empty() && self.unwritten.is_empty() {
+            if self.reading == Reading::Over && !self.owes_anything() {
                 return Closing::Done;
             }
             if let Some(closing) = self.wait().await {
                 return closing;
             }
         }
+    }
+
+    /// Whether there is, or may come, something for the client to read.
+    fn owes_anything(&self) -> bool {
+        !self.unanswered.is_empty() || !self.unwritten.is_empty() || !self.subscriptions.is_empty()
     }
 
     /// The next message that the client has sent entirely, unless it has to read first.
@@ -175,6 +193,12 @@ impl<'a> Connection<'a> {
                 let Some(outgoing) = outgoing else { return self.let_go().await };
                 self.encode(outgoing).await;
             }
+            notification = subscribed::next_event(&mut self.feed), if writing && self.feed.is_some() => {
+                self.notify(&notification);
+            }
+            paced = subscribed::next_paced(&mut self.paced), if writing && self.paced.is_some() => {
+                self.encode_paced(paced).await;
+            }
             ready = ready(socket, interest) => match ready {
                 Ok(Readiness::Ready) if interest.is_some_and(Interest::is_readable) => return self.read(),
                 Ok(Readiness::Ready) => {}
@@ -192,6 +216,9 @@ impl<'a> Connection<'a> {
     /// The driver has let go of this client: it is shutting down, or the client has read nothing.
     async fn let_go(&mut self) -> Option<Closing> {
         self.reading = Reading::Over;
+        if self.finish_subscriptions().await.is_none() {
+            return Some(Closing::Gone);
+        }
         self.unanswered.clear();
         self.flush().await
     }
@@ -249,7 +276,7 @@ impl<'a> Connection<'a> {
     /// Encodes the answers that are there, as long as the client keeps up.
     async fn collect_answers(&mut self) {
         while self.unwritten.len() < WRITE_BYTES_BEFORE_READING {
-            let Ok(outgoing) = self.surroundings.outbox.try_recv() else { return };
+            let Ok(outgoing) = self.surroundings.outbox.try_recv() else { return self.collect_events() };
             self.encode(outgoing).await;
         }
     }
@@ -257,15 +284,20 @@ impl<'a> Connection<'a> {
     async fn encode(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Admitted | Outgoing::Refused(_) => {}
-            Outgoing::Answer { number, result } => {
-                let Some(id) = self.unanswered.remove(&number) else { return };
-                if outgoing::is_large(&result) {
-                    let bytes = codec::encode_elsewhere(id, result).await;
-                    self.unwritten.extend_from_slice(&bytes);
-                } else {
-                    codec::encode(&id, &result, &mut self.unwritten);
-                }
-            }
+            Outgoing::Answer { number, result } => self.encode_answer(number, result).await,
+            Outgoing::Feed(feed) => self.feed = Some(feed),
+            Outgoing::Paced(paced) => self.paced = Some(paced),
+        }
+    }
+
+    async fn encode_answer(&mut self, number: u64, result: Result<Response, Error>) {
+        let Some(id) = self.unanswered.remove(&number) else { return };
+        self.subscriptions.extend(subscribed::subscription(&result));
+        if outgoing::is_large(&result) {
+            let bytes = codec::encode_elsewhere(id, result).await;
+            self.unwritten.extend_from_slice(&bytes);
+        } else {
+            codec::encode(&id, &result, &mut self.unwritten);
         }
     }
 

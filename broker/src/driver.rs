@@ -3,22 +3,32 @@
 //! There is one task and one queue for facts. What the machine reports (exits, spawned processes) goes
 //! first, because clients wait for it; what clients ask for comes in the order of its arrival.
 
+mod clients;
 mod perform;
+mod records;
+mod signals;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::signal::SigSet;
-use procbroker_core::{Broker, ConnectionId, Effect, ExitCause, Input, Moment, Now, Peer};
-use procbroker_protocol::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use procbroker_core::{
+    Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Moment, Now, Peer, Recovered,
+    UpgradeFailure,
+};
+use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::connection::Outbox;
 use crate::limits::FACTS_A_TURN;
 use crate::spawners::{Outcome, TEND_EVERY};
+pub use clients::Clients;
 pub use perform::Hands;
+pub use records::Records;
+use signals::Told;
+pub use signals::{Audience, Signals};
 
 /// Something for the core to know, and what the edge needs to act on the answer.
 #[derive(Debug)]
@@ -54,32 +64,27 @@ pub struct Sources {
     pub threads: mpsc::Receiver<FromThread>,
     /// From the kernel.
     pub signals: Signals,
+    /// Readable when a watched process has ended: there only where some are not the broker's own children, of whose end
+    /// no signal tells.
+    pub announcer: Option<AsyncFd<OwnedFd>>,
 }
 
-/// The signals that mean something to the broker.
-#[derive(Debug)]
-pub struct Signals {
-    child: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
+/// Why the driver stops working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// The broker exits.
+    Exit(ExitCause),
+    /// Another program is to take over.
+    HandOver,
 }
 
-impl Signals {
-    /// Takes the signals over from their default actions.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn install() -> std::io::Result<Self> {
-        // Whoever started the broker may have blocked them, which its program inherits.
-        SigSet::empty().thread_set_mask()?;
-        Ok(Self {
-            child: signal(SignalKind::child())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
+/// Why no other program has taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// The core does not want it any more: the broker is to stop.
+    CalledOff,
+    /// It cannot be done.
+    Failed(UpgradeFailure),
 }
 
 /// The driver.
@@ -93,36 +98,103 @@ pub struct Driver {
     effects: Vec<Effect>,
     /// When the spawning threads are looked after, while they have something to do.
     tend_at: Option<Instant>,
-    exit: Option<ExitCause>,
+    leave: Option<Leave>,
+    /// Who asked for an upgrade, and is told of it when it cannot fail any more but by the other program.
+    farewells: Vec<Call>,
 }
 
-/// The clients that were admitted or are to be told that they are not.
-pub type Outboxes = BTreeMap<ConnectionId, Outbox>;
-
 impl Driver {
-    /// A driver of this core.
+    /// A driver of a core that takes over these children.
     #[must_use]
-    pub fn new(broker: Broker, hands: Hands) -> Self {
-        Self {
+    pub fn new(config: Config, hands: Hands, recovered: Vec<Recovered>) -> Self {
+        let start = Instant::now();
+        let mut effects = Vec::new();
+        let broker = Broker::recover(config, now_since(start), recovered, &mut effects);
+        let mut driver = Self {
             broker,
             hands,
-            start: Instant::now(),
+            start,
             inputs: VecDeque::new(),
             effects: Vec::new(),
             tend_at: None,
-            exit: None,
+            leave: None,
+            farewells: Vec::new(),
+        };
+        for effect in effects {
+            driver.perform(effect);
+        }
+        driver
+    }
+
+    /// What it acts with.
+    #[must_use]
+    pub fn hands(&self) -> &Hands {
+        &self.hands
+    }
+
+    /// Whether the connections have taken all of their answers.
+    #[must_use]
+    pub fn all_answers_are_out(&self) -> bool {
+        self.hands.clients.all_answers_are_out()
+    }
+
+    /// Whether another program is to take over, still.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.broker.is_handing_over()
+    }
+
+    /// Takes in what is there by now, without waiting for more. Nothing is reaped: what ends from now on is for the
+    /// program that takes over.
+    pub fn catch_up(&mut self, sources: &mut Sources) {
+        while let Ok(report) = sources.threads.try_recv() {
+            self.take_report(report);
+        }
+        for _ in 0..FACTS_A_TURN {
+            let Ok(fact) = sources.facts.try_recv() else { break };
+            self.fact(fact);
+        }
+        while let Some(stop) = sources.signals.stop() {
+            self.take(stop);
         }
     }
 
-    /// Works until the core orders the exit.
-    pub async fn run(&mut self, mut sources: Sources) -> ExitCause {
-        // The clocks of the core begin with its first input.
+    /// Tells those who asked that the other program takes over.
+    pub fn say_farewell(&mut self) {
+        for call in std::mem::take(&mut self.farewells) {
+            self.hands.clients.answer(call, Ok(Response::Upgraded));
+        }
+    }
+
+    /// No other program has taken over.
+    pub fn stay(&mut self, stay: Stay) {
+        let error = match &stay {
+            Stay::CalledOff => {
+                Error::new(ErrorKind::ShuttingDown, "not upgraded: the broker is shutting down")
+            }
+            Stay::Failed(UpgradeFailure { message }) => {
+                let message = format!("not upgraded, and nothing has changed: {message}");
+                Error::new(ErrorKind::Internal, message)
+            }
+        };
+        for call in std::mem::take(&mut self.farewells) {
+            self.hands.clients.answer(call, Err(error.clone()));
+        }
+        match stay {
+            Stay::CalledOff => {}
+            Stay::Failed(failure) => self.take(Input::HandOverFailed { failure }),
+        }
+    }
+
+    /// Works until the core orders something that ends the work.
+    pub async fn run(&mut self, sources: &mut Sources) -> Leave {
+        // What there is to do at the start, and the first of the core's deadlines.
         self.take(Input::Due);
         loop {
-            if let Some(cause) = self.exit {
-                return cause;
+            if let Some(leave) = self.leave.take() {
+                return leave;
             }
-            self.wait(&mut sources).await;
+            self.wait(sources).await;
         }
     }
 
@@ -133,10 +205,13 @@ impl Driver {
         }
         let backlog = self.hands.has_backlog();
         let wake_at = self.wake_at();
-        let Sources { facts, threads, signals } = sources;
+        let Sources { facts, threads, signals, announcer } = sources;
         tokio::select! {
             biased;
-            Some(()) = signals.child.recv() => self.reap(),
+            told = signals.next() => match told {
+                Told::ChildEnded => self.reap(),
+                Told::Input(input) => self.take(input),
+            },
             Some(report) = threads.recv() => {
                 self.take_report(report);
                 while let Ok(report) = threads.try_recv() {
@@ -145,9 +220,7 @@ impl Driver {
                 // A child may have ended before it was watched, with a signal that came too early.
                 self.reap();
             }
-            Some(()) = signals.terminate.recv() => self.take(shutdown(true)),
-            Some(()) = signals.interrupt.recv() => self.take(shutdown(true)),
-            Some(()) = signals.hangup.recv() => self.take(shutdown(false)),
+            () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
             () = until(wake_at), if wake_at.is_some() => self.wake(),
             Some(fact) = facts.recv() => {
                 self.fact(fact);
@@ -187,12 +260,12 @@ impl Driver {
         match fact {
             Fact::Input(input) => {
                 if let Input::Disconnected { connection } = &input {
-                    self.hands.outboxes.remove(connection);
+                    self.hands.clients.remove(*connection);
                 }
                 self.take(input);
             }
             Fact::Connected { connection, peer, outbox } => {
-                self.hands.outboxes.insert(connection, outbox);
+                self.hands.clients.insert(connection, outbox);
                 self.take(Input::Connected { connection, peer });
             }
         }
@@ -226,11 +299,7 @@ impl Driver {
             let mut effects = std::mem::take(&mut self.effects);
             self.broker.handle(self.now(), input, &mut effects);
             for effect in effects.drain(..) {
-                if let Effect::Exit(cause) = effect {
-                    self.exit = Some(cause);
-                } else {
-                    self.hands.perform(effect, &mut self.inputs);
-                }
+                self.perform(effect);
             }
             self.effects = effects;
         }
@@ -239,9 +308,17 @@ impl Driver {
         }
     }
 
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Exit(cause) => self.leave = Some(Leave::Exit(cause)),
+            Effect::HandOver => self.leave = Some(Leave::HandOver),
+            Effect::Answer { call, result: Ok(Response::Upgraded) } => self.farewells.push(call),
+            other => self.hands.perform(other, &mut self.inputs),
+        }
+    }
+
     fn now(&self) -> Now {
-        let nanoseconds = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Now { moment: Moment::from_nanos(nanoseconds), wall: Timestamp::from(SystemTime::now()) }
+        now_since(self.start)
     }
 
     /// Lets go of all clients, so that their last answers are written and their connections closed, and of
@@ -251,8 +328,21 @@ impl Driver {
     }
 }
 
-fn shutdown(hurries: bool) -> Input {
-    Input::ShutdownAsked { cause: procbroker_core::ShutdownCause::Signal { hurries } }
+fn now_since(start: Instant) -> Now {
+    let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    Now { moment: Moment::from_nanos(nanoseconds), wall: Timestamp::from(SystemTime::now()) }
+}
+
+/// Waits until a watched process has ended.
+async fn announced(announcer: Option<&AsyncFd<OwnedFd>>) {
+    match announcer {
+        Some(announcer) => match announcer.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            // The event loop itself has ended.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(moment: Option<Instant>) {

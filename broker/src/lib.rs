@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod connection;
 pub mod driver;
+pub mod follower;
 pub mod limits;
 pub mod listener;
 pub mod os;

@@ -28,6 +28,13 @@ pub const READ_CHUNK_BYTES: usize = 64 << 10;
 /// everybody else would wait for them.
 pub const CHILDREN_ENCODED_INLINE: usize = 256;
 
+/// An answer with a longer text than this is encoded off the driver's thread, for the same reason.
+pub const TEXT_BYTES_ENCODED_INLINE: usize = 256 << 10;
+
+/// Events that wait for a client to read, beyond which it misses some. What a broker of ten thousand children says at
+/// once fits.
+pub const EVENTS_WAITING: usize = 16_384;
+
 /// How long a client that is refused may take to send the request that the refusal answers.
 pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -59,9 +66,37 @@ pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
 /// each child that needed force: the lines of ten thousand of them fit, however slowly they are read.
 pub const LOG_LINES_WAITING: usize = 32_768;
 
+/// How long clients may take to read the answers that are on their way when another program takes over.
+pub const ANSWERING_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long the record may take to be complete when another program takes over, or when the broker exits.
+pub const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the next broker waits for a lock that a dead one has left to processes which have yet to execute their
+/// programs: what hangs longer than that has to be ended by hand.
+pub const LEFT_LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long a child may take from its birth to executing its program before it is killed.
 pub const SPAWN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long processes that belong to no child are killed and waited for at a shutdown; the core exits at its
 /// own deadline whether that is over or not.
 pub const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers with output, and pieces of it, that wait for a client to read; the next is not even read from the disk before
+/// there is room.
+pub const PACED_WAITING: usize = 2;
+
+/// How much output is sent to a follower at a time, in bytes.
+pub const LOG_PIECE_BYTES: usize = 64 << 10;
+
+/// How long a follower rests after a piece that was all there was: a child that writes a lot of short lines is
+/// sent in fewer pieces.
+pub const LOG_PIECE_REST: Duration = Duration::from_millis(10);
+
+/// How much text an answer to `logs` holds at most, as a JSON string, in bytes: what a message may have, less its other
+/// members.
+pub const LOG_TEXT_BYTES_MAX: usize = procbroker_protocol::limits::ANSWER_BYTES_MAX - (4 << 10);
+
+/// How often a file is looked at for more output where the system has no watch left for it.
+pub const UNWATCHED_LOG_REST: Duration = Duration::from_secs(1);

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    procbroker::cli::main(procbroker::serve::serve)
+    procbroker::cli::main(procbroker::serve::serve, procbroker::serve::read_record)
 }

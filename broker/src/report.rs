@@ -19,6 +19,24 @@ pub fn write(report: &Report) {
             let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
             info!(child = %label(child), %status, %reason, "ended");
         }
+        Report::CleanupFailed { child, message } => {
+            warn!(child = %label(child), "the cleanup failed: {message}");
+        }
+        Report::CleanupLeft { child } => {
+            warn!(child = %label(child), "the cleanup is not over; it is run again at the next start");
+        }
+        Report::Recovered { alive, ended, void } => {
+            if (*alive, *ended) != (0, 0) {
+                info!(
+                    "taken over from an earlier broker: {alive} children that live, {ended} that have ended meanwhile"
+                );
+            }
+            if *void > 0 {
+                info!("{void} children were about to be started and were not");
+            }
+        }
+        Report::UpgradeRefused { message } => warn!("not upgraded: {message}"),
+        Report::HandingOver => info!("handing over to the new program"),
         Report::Forced { child } => {
             let steps = child.exit.as_ref().map_or_else(String::new, |exit| {
                 exit.steps.iter().map(|step| step.signal.to_string()).collect::<Vec<_>>().join(",")

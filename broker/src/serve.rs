@@ -1,45 +1,86 @@
 //! `procbroker serve`: puts a broker together from its flags and its machine, runs it, and takes it down.
 
 mod error;
+mod hand_over;
+mod recover;
 mod startup;
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Broker, ExitCause};
+use interprocess::local_socket::tokio::Listener;
+use nix::sys::signal::SigSet;
+use procbroker_core::{ExitCause, MainExit, UpgradeFailure};
+use procbroker_protocol::ExitStatus;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 pub use error::ServeError;
 
 use crate::cli::{LogLevel, ServeArguments};
-use crate::driver::{Driver, FromThread, Signals, Sources};
+use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
 use crate::listener::Reception;
+use crate::os::journal;
 use crate::os::notify::ServiceOwner;
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
 #[must_use]
 pub fn serve(arguments: &ServeArguments) -> ExitCode {
+    // Signals are for the main thread, once it is ready for them: every other thread inherits that it takes none. So
+    // none is lost while the program is replaced.
+    let _held = SigSet::all().thread_block();
     let _log = write_log_to_standard_error(arguments.log);
     match run(arguments) {
         Ok(ExitCause::Done) => ExitCode::SUCCESS,
         Ok(ExitCause::Left(_)) => ExitCode::FAILURE,
+        Ok(ExitCause::Main(exit)) => ExitCode::from(as_a_shell_says(exit)),
         Err(error) => {
-            let mut line = format!("procbroker: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                line.push_str(": ");
-                line.push_str(&cause.to_string());
-                source = cause.source();
-            }
+            let line = format!("procbroker: {}\n", with_causes(&error));
             // Whoever has closed standard error has seen enough.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             ExitCode::FAILURE
         }
     }
+}
+
+/// The exit status of the main command, in the way of a shell (POSIX, "Exit Status for Commands").
+fn as_a_shell_says(exit: MainExit) -> u8 {
+    match exit {
+        MainExit::Status(ExitStatus::Code(code)) => u8::try_from(code & 0xFF).unwrap_or(u8::MAX),
+        MainExit::Status(ExitStatus::Signal(signal)) => {
+            u8::try_from(signal.number()).map_or(u8::MAX, |number| number.saturating_add(128))
+        }
+        MainExit::Status(ExitStatus::Unknown) => 1,
+        MainExit::NotStarted { errno: Some(libc::ENOENT) } => 127,
+        MainExit::NotStarted { errno: _ } => 126,
+    }
+}
+
+/// Whether a broker of this program could go on with what is on record in this file, which another one has open.
+///
+/// # Errors
+/// Why not, in one line.
+pub fn read_record(path: &Path) -> Result<(), String> {
+    let rows = journal::check(path).map_err(|error| with_causes(&error))?;
+    recover::read(rows, path).map(drop).map_err(|error| with_causes(&error))
+}
+
+/// An error on one line, with what caused it, and what caused that.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
 }
 
 fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
@@ -49,6 +90,10 @@ fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
         .enable_time()
         .max_blocking_threads(4)
         .thread_keep_alive(Duration::from_secs(1))
+        .on_thread_start(|| {
+            // None of these threads is to take a signal that is meant for the main one.
+            let _ = SigSet::all().thread_block();
+        })
         .build()
         .map_err(ServeError::Runtime)?;
     let cause = runtime.block_on(work(prepared))?;
@@ -60,21 +105,45 @@ fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
 async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (facts_in, facts) = mpsc::channel(FACTS_WAITING);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
-    let signals = Signals::install().map_err(ServeError::Signals)?;
     let Prepared { config, machine, sockets, places } = prepared;
     let listeners = sockets.listeners()?;
+    let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
+    let (hands, recovered) = machine.hands(threads_in, facts_in.clone())?;
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds);
-    let hands = machine.hands(threads_in)?;
+    let signals = Signals::install(audience).map_err(ServeError::Signals)?;
+    let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
     tokio::spawn(crate::watchdog::report(ServiceOwner));
-    let mut driver = Driver::new(Broker::new(config), hands);
-    let receiving: Vec<_> =
-        listeners.into_iter().map(|listener| tokio::spawn(reception.clone().receive(listener))).collect();
+    let program = Arc::clone(&hands.program);
+    let mut driver = Driver::new(config, hands, recovered);
+    let receive = |listeners: Vec<Listener>| -> Vec<JoinHandle<()>> {
+        listeners.into_iter().map(|listener| tokio::spawn(reception.clone().receive(listener))).collect()
+    };
+    let mut receiving = receive(listeners);
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
-    let cause = driver.run(Sources { facts, threads, signals }).await;
-    for task in receiving {
-        task.abort();
-    }
+    let mut sources = Sources { facts, threads, signals, announcer };
+    let cause = loop {
+        match driver.run(&mut sources).await {
+            Leave::Exit(cause) => break cause,
+            Leave::HandOver => {
+                // Made before they are needed: without them nobody could connect to a broker that stays.
+                let listeners = match sockets.listeners() {
+                    Ok(listeners) => listeners,
+                    Err(error) => {
+                        let message = with_causes(&error);
+                        driver.stay(Stay::Failed(UpgradeFailure { message }));
+                        continue;
+                    }
+                };
+                // Who connects from now on waits for whichever program comes next, and loses nothing.
+                receiving.drain(..).for_each(|task| task.abort());
+                let stay = hand_over::hand_over(&mut driver, &mut sources, &sockets, &program).await;
+                driver.stay(stay);
+                receiving = receive(listeners);
+            }
+        }
+    };
+    receiving.drain(..).for_each(|task| task.abort());
     drop(reception);
     driver.finish();
     // Clients that read have their answers by then; those that do not cannot hold up the exit.

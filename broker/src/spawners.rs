@@ -14,6 +14,7 @@ use procbroker_protocol::ChildId;
 use crate::limits::{SPAWN_PATIENCE, SPAWNERS_IDLE_MAX, SPAWNERS_MAX};
 use crate::os::logs::Logs;
 use crate::os::spawn::{Facilities, KillSwitch, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, Spawner};
+use crate::os::upgrade::HeldBack;
 
 /// One process to start.
 #[derive(Debug)]
@@ -24,6 +25,17 @@ pub struct Job {
     pub spec: SpawnSpec,
     /// The child whose file of output it takes over, if it does.
     pub heir_of: Option<ChildId>,
+    /// What becomes of it when its output cannot be kept.
+    pub output: KeptOutput,
+}
+
+/// How much the output of a process matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptOutput {
+    /// It is not started without.
+    Needed,
+    /// It is started all the same.
+    Wanted,
 }
 
 /// What came of it.
@@ -102,22 +114,47 @@ impl Spawners {
         let (source, busy, deliver, logs) =
             (self.source.clone(), Arc::clone(&self.busy), Arc::clone(&self.deliver), self.logs.clone());
         let work = move || {
-            while let Ok(Job { run, spec, heir_of }) = source.recv() {
+            while let Ok(Job { run, spec, heir_of, output }) = source.recv() {
                 busy.fetch_add(1, Ordering::Relaxed);
                 if let Some(former) = heir_of
                     && let Err(error) = logs.pass_on(former, run.child)
                 {
                     tracing::debug!(%error, "a child gets a new file for its output");
                 }
-                let result = SpawnPlan::prepare(spec).and_then(|plan| spawner.spawn(&plan));
+                let result = spawn(&mut spawner, spec, output, run);
+                if result.is_err() && output == KeptOutput::Needed {
+                    // Its file would say, after a crash of the broker, that it may have run.
+                    if let Err(error) = logs.remove(run.child) {
+                        tracing::debug!(%error, "the output of a child that was not started stays");
+                    }
+                }
                 busy.fetch_sub(1, Ordering::Relaxed);
                 deliver(Outcome { run, result });
             }
         };
+        // One that is added later would take signals, as the main thread does by then.
+        let _held_back = HeldBack::begin()?;
         // A spawn needs little stack of its own: the child has one that is mapped for it.
         thread::Builder::new().name("spawner".to_owned()).stack_size(SPAWNER_STACK_BYTES).spawn(work)?;
         self.switches.push(switch);
         Ok(())
+    }
+}
+
+fn spawn(
+    spawner: &mut Spawner,
+    spec: SpawnSpec,
+    output: KeptOutput,
+    run: Run,
+) -> Result<Spawned, SpawnFailure> {
+    let mut plan = SpawnPlan::prepare(spec)?;
+    match (spawner.spawn(&plan), output) {
+        (Err(failure), KeptOutput::Wanted) if failure.is_of_output() => {
+            tracing::warn!(child = %run.child, "the output of a cleanup cannot be kept: {failure}");
+            plan.keep_no_output();
+            spawner.spawn(&plan)
+        }
+        (result, KeptOutput::Wanted | KeptOutput::Needed) => result,
     }
 }
 

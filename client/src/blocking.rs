@@ -31,6 +31,7 @@ use procbroker_protocol::response::{Logs, ShutdownReport};
 use procbroker_protocol::{ChildId, Name, Outcome, Request, Response, Status, Target};
 use tokio::runtime::{Handle, Runtime};
 
+use crate::broker::Upgrade;
 use crate::convert::{Select, ToSignal, ToTarget};
 use crate::error::{Error, Invalid};
 use crate::subscription::{Happening, LogChunk};
@@ -176,6 +177,14 @@ impl Broker {
     /// See [`crate::Broker::shutdown`].
     pub fn shutdown(&self, timeout: Option<Duration>) -> Result<ShutdownReport, Error> {
         self.event_loop.run(self.inner.shutdown(timeout))
+    }
+
+    /// Puts another program into the place of the broker's; see [`crate::Broker::upgrade`].
+    ///
+    /// # Errors
+    /// See [`crate::Broker::upgrade`].
+    pub fn upgrade(&self) -> Result<Upgrade, Error> {
+        self.event_loop.run(self.inner.upgrade())
     }
 
     /// Subscribes to what happens; see [`crate::Broker::events`].

@@ -49,6 +49,18 @@ struct Shared {
     last_id: AtomicU64,
 }
 
+/// How long a broker that has agreed to be replaced may take to be gone.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What an upgrade has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The broker before it.
+    pub before: Status,
+    /// The broker after it, as soon as it served.
+    pub after: Status,
+}
+
 /// How to reach a broker.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it connects"]
@@ -326,6 +338,44 @@ impl Broker {
             Response::ShutDown(report) => Ok(report),
             other => Err(unexpected(method, &other)),
         }
+    }
+
+    /// Puts another program into the place of the broker's: the one that is found where the broker's was by now. Children
+    /// do not notice, and this broker stays usable. Answers when the other program serves.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] with the reason when the broker stays as it is; [`Error::Timeout`] when it was about to give up
+    /// its place and still has not, 15 seconds later: its log tells why.
+    pub async fn upgrade(&self) -> Result<Upgrade, Error> {
+        let before = self.status().await?;
+        let link = self.link().await?;
+        match link.ask(self.next_id(), &Request::Upgrade(NoParams {})).await {
+            Ok(answer) => {
+                let _upgraded = answer?;
+            }
+            // It has ended with the program that had it.
+            Err(Unanswered::Lost) => {}
+            Err(unanswered) => excuse(unanswered, &mut Call::new(Request::Upgrade(NoParams {})))?,
+        }
+        let taking_over = async {
+            link.ended().await;
+            loop {
+                let now = self.status().await?;
+                if now.instance != before.instance {
+                    return Ok(now);
+                }
+                // The connection was lost for another reason.
+                self.link().await?.ended().await;
+            }
+        };
+        let in_time =
+            timeout(UPGRADE_TIMEOUT.saturating_add(self.shared.route.connect_timeout), taking_over).await;
+        let after = in_time.unwrap_or_else(|_| {
+            let waiting_for =
+                "the other program, which was to take over (the broker's log tells why it did not),";
+            Err(Error::Timeout { waiting_for: waiting_for.to_owned(), after: UPGRADE_TIMEOUT })
+        })?;
+        Ok(Upgrade { before, after })
     }
 
     /// Subscribes to what happens, over a connection of its own.

@@ -56,7 +56,7 @@ pub use procbroker_protocol::{
     ExitStatus, Name, Outcome, Request, Response, Signal, Span, Status, Target,
 };
 
-pub use broker::{Broker, Builder};
+pub use broker::{Broker, Builder, Upgrade};
 pub use child::{Child, Created};
 pub use command::Command;
 pub use convert::{Select, ToSignal, ToStopStep, ToTarget};

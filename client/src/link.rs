@@ -93,6 +93,20 @@ impl Link {
         self.ends.closed.load(Ordering::Acquire)
     }
 
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let news = self.ends.room.notified();
+            tokio::pin!(news);
+            // Enlisted before the look, so that no end is missed in between.
+            news.as_mut().enable();
+            if self.is_closed() {
+                return;
+            }
+            news.await;
+        }
+    }
+
     /// Sends a request and waits for its answer. Dropping the future gives up the wait, and nothing else.
     pub(crate) async fn ask(&self, id: u64, request: &Request) -> Result<Answer, Unanswered> {
         let mut frame = Vec::new();

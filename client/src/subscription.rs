@@ -105,11 +105,12 @@ pub struct Events {
     params: EventsParams,
     feed: Option<Feed>,
     next: u64,
+    subscription: u64,
 }
 
 impl Events {
     pub(crate) async fn open(broker: Broker, params: EventsParams) -> Result<Self, Error> {
-        let mut events = Self { broker, params, feed: None, next: 0 };
+        let mut events = Self { broker, params, feed: None, next: 0, subscription: 0 };
         let next = events.subscribe(events.params.since).await?;
         // Of the kept events that were asked for, none has been seen yet.
         events.next = events.params.since.map_or(next, |since| since.min(next));
@@ -124,6 +125,7 @@ impl Events {
             return Err(unexpected(Method::Events, &response));
         };
         self.feed = Some(feed);
+        self.subscription = subscribed.subscription;
         Ok(subscribed.next)
     }
 
@@ -132,6 +134,12 @@ impl Events {
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.next
+    }
+
+    /// The broker's number of the subscription, which changes when the connection is made again.
+    #[must_use]
+    pub fn subscription(&self) -> u64 {
+        self.subscription
     }
 
     /// The next thing that happens. When the connection is lost, it is made again, and events go on where

@@ -33,6 +33,14 @@ impl Signal {
     pub const STOP: Self = Self(nix::libc::SIGSTOP);
     /// Termination.
     pub const TERM: Self = Self(nix::libc::SIGTERM);
+    /// SIGQUIT.
+    pub const QUIT: Self = Self(nix::libc::SIGQUIT);
+    /// SIGUSR1.
+    pub const USR1: Self = Self(nix::libc::SIGUSR1);
+    /// SIGUSR2.
+    pub const USR2: Self = Self(nix::libc::SIGUSR2);
+    /// SIGWINCH.
+    pub const WINCH: Self = Self(nix::libc::SIGWINCH);
 
     /// The signal with this number.
     ///

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use procbroker_protocol::{Error, ErrorKind};
+use procbroker_protocol::{ChildId, Error, ErrorKind};
 
 use crate::authorize::{self, Peer};
 use crate::broker::{Broker, Turn};
 use crate::calls::Ticket;
 use crate::effect::Effect;
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, SubscriptionId};
 
 /// The connections that were admitted.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
     /// Its requests that are not answered yet.
     pub(crate) waiting: BTreeSet<Ticket>,
+    /// What it has subscribed to: events, or the output of a child.
+    pub(crate) subscriptions: BTreeMap<SubscriptionId, Option<ChildId>>,
 }
 
 impl Broker {
@@ -36,7 +38,8 @@ impl Broker {
         match verdict {
             Ok(()) => {
                 *self.connections.per_user.entry(peer.uid).or_default() += 1;
-                self.connections.open.insert(connection, Connection { peer, waiting: BTreeSet::new() });
+                let new = Connection { peer, waiting: BTreeSet::new(), subscriptions: BTreeMap::new() };
+                self.connections.open.insert(connection, new);
                 turn.order(Effect::Admit { connection });
             }
             Err(error) => turn.order(Effect::Refuse { connection, error }),
@@ -58,6 +61,19 @@ impl Broker {
         Err(Error::new(ErrorKind::Overloaded, format!("{reached}; close some, or send requests over one")))
     }
 
+    /// Ends one subscription to a child's output.
+    pub(crate) fn unfollow(&mut self, id: ConnectionId, subscription: SubscriptionId) {
+        let Some(connection) = self.connections.open.get_mut(&id) else { return };
+        if let Some(entry) = connection
+            .subscriptions
+            .remove(&subscription)
+            .flatten()
+            .and_then(|child| self.table.get_mut(child))
+        {
+            entry.followers.remove(&(id, subscription));
+        }
+    }
+
     /// Drops what only the client of this connection waited for. Children that it created stay.
     pub(crate) fn disconnect(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.open.remove(&id) else { return };
@@ -66,6 +82,12 @@ impl Broker {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 self.connections.per_user.remove(&uid);
+            }
+        }
+        for (subscription, followed) in connection.subscriptions {
+            self.events.unsubscribe(subscription);
+            if let Some(entry) = followed.and_then(|child| self.table.get_mut(child)) {
+                entry.followers.remove(&(id, subscription));
             }
         }
         for ticket in connection.waiting {

@@ -3,6 +3,7 @@
 use procbroker_protocol::create::Account;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Method, Owner};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
@@ -50,7 +51,7 @@ pub struct AccountsFailure {
 }
 
 /// Whose rights a child gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunAs {
     /// The broker's own: it is not root, or the caller is.
     Broker,

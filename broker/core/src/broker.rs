@@ -8,13 +8,16 @@ use crate::admission::{Connection, Connections};
 use crate::calls::{Calls, Cause, Ticket, Waiting};
 use crate::config::Config;
 use crate::effect::Effect;
+use crate::events::Events;
 use crate::ids::{Call, ConnectionId};
 use crate::input::{Fresh, Input, ShutdownCause};
+use crate::main_command::MainState;
 use crate::moment::{Moment, Now};
 use crate::shutdown::Stage;
 use crate::spawns::Spawns;
 use crate::table::Table;
 use crate::timers::{Timer, Timers};
+use crate::upgrade::Upgrade;
 use crate::validate;
 
 /// The one owner of every child.
@@ -27,6 +30,9 @@ pub struct Broker {
     pub(crate) timers: Timers,
     pub(crate) spawns: Spawns,
     pub(crate) stage: Stage,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) main: MainState,
+    pub(crate) events: Events,
     pub(crate) retention_due: Option<Moment>,
     pub(crate) idle_due: Option<Moment>,
 }
@@ -37,7 +43,11 @@ pub(crate) struct Turn<'a> {
     effects: &'a mut Vec<Effect>,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    pub(crate) fn new(now: Now, effects: &'a mut Vec<Effect>) -> Self {
+        Self { now, effects }
+    }
+
     pub(crate) fn order(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -55,6 +65,9 @@ impl Broker {
             timers: Timers::default(),
             spawns: Spawns::default(),
             stage: Stage::Serving,
+            upgrade: Upgrade::None,
+            main: MainState::Absent,
+            events: Events::default(),
             retention_due: None,
             idle_due: None,
         }
@@ -64,7 +77,7 @@ impl Broker {
     ///
     /// `now` never goes back from one call to the next. The orders are to be carried out in their order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let mut turn = Turn { now, effects };
+        let mut turn = Turn::new(now, effects);
         if self.has_exited() {
             return;
         }
@@ -75,8 +88,12 @@ impl Broker {
         self.take(input, &mut turn);
         self.expire(&mut turn);
         self.go_on_shutting_down(&mut turn);
-        // A wave may begin with a step that has no grace: what follows it is due now.
-        self.expire(&mut turn);
+        // A wave may begin with a step that has no grace, and end with a cleanup that has no time: what follows is
+        // due now.
+        while self.expire(&mut turn) {
+            self.go_on_shutting_down(&mut turn);
+        }
+        self.go_on_upgrading(&mut turn);
         self.start_next(&mut turn);
         self.watch_idleness(&mut turn);
     }
@@ -94,7 +111,7 @@ impl Broker {
             Input::Called { call, request, fresh } => self.call(call, request, &fresh, turn),
             Input::Recorded { run, result } => self.recorded(run, result, turn),
             Input::Spawned { run, pid } => self.spawned(run, pid, turn),
-            Input::SpawnFailed { run, failure } => self.spawn_failed(run, failure, turn),
+            Input::SpawnFailed { run, failure } => self.spawn_failed(run, &failure, turn),
             Input::Exited { run, status, members } => self.exited(run, status, members, turn),
             Input::MembersLeft { run, members } => self.members_left(run, members, turn),
             Input::Signalled { run, call, outcome } => {
@@ -108,14 +125,23 @@ impl Broker {
             Input::ShutdownAsked { cause: ShutdownCause::Limited { timeout } } => {
                 self.shut_down(Some(timeout), false, turn);
             }
+            Input::LogRead { call, outcome } => self.log_read(call, outcome),
+            Input::PassOn { signal } => self.pass_on(signal, turn),
+            Input::UpgradeAsked => self.upgrade(None, turn),
+            Input::UpgradeChecked { result } => self.upgrade_checked(result, turn),
+            Input::HandOverFailed { failure } => self.hand_over_failed(&failure, turn),
             Input::Swept { left } => self.swept(left, turn),
             Input::Due => {}
         }
     }
 
-    /// Carries out everything that is due.
-    fn expire(&mut self, turn: &mut Turn<'_>) {
-        while let Some(timer) = self.timers.pop(turn.now.moment) {
+    /// Carries out everything that is due, up to the exit. Answers whether anything was.
+    fn expire(&mut self, turn: &mut Turn<'_>) -> bool {
+        let mut was_due = false;
+        while !self.has_exited()
+            && let Some(timer) = self.timers.pop(turn.now.moment)
+        {
+            was_due = true;
             match timer {
                 Timer::Child(id) => self.child_due(id, turn),
                 Timer::Call(ticket) => self.call_due(ticket, turn),
@@ -124,12 +150,14 @@ impl Broker {
                     self.forget_expired(turn);
                 }
                 Timer::Shutdown => self.shutdown_due(turn),
+                Timer::Upgrade => self.upgrade_due(turn),
                 Timer::Idle => {
                     self.idle_due = None;
                     self.idle(turn);
                 }
             }
         }
+        was_due
     }
 
     /// Checks a request and hands it to what decides about it.
@@ -154,11 +182,10 @@ impl Broker {
                 self.park(call, Cause::Shutdown, None);
                 self.shut_down(params.timeout, false, turn);
             }
-            Request::Restart(_)
-            | Request::Renew(_)
-            | Request::Logs(_)
-            | Request::Events(_)
-            | Request::Upgrade(_) => {
+            Request::Logs(params) => self.logs(call, &params, turn),
+            Request::Events(params) => self.subscribe(call, params, turn),
+            Request::Upgrade(_) => self.upgrade(Some(call), turn),
+            Request::Restart(_) | Request::Renew(_) => {
                 let method = request.method();
                 let error = Error::new(
                     ErrorKind::Unsupported,
@@ -271,9 +298,10 @@ impl Broker {
     }
 
     /// Starts and stops the timer of the exit for lack of work.
-    fn watch_idleness(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn watch_idleness(&mut self, turn: &mut Turn<'_>) {
         let Some(patience) = self.config.exit_when_idle else { return };
-        let idle = self.connections.open.is_empty() && self.table.live_count() == 0 && self.is_serving();
+        let is_empty = self.connections.open.is_empty() && self.table.live_count() == 0;
+        let idle = is_empty && self.main == MainState::Absent && self.is_serving();
         let due = match (idle, self.idle_due) {
             (false, _) => None,
             (true, Some(due)) => Some(due),

@@ -8,7 +8,7 @@ use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child, ChildId, CreateParams, Signal};
 
 use crate::authorize::RunAs;
-use crate::ids::Call;
+use crate::ids::{Call, SubscriptionId};
 use crate::moment::Moment;
 
 /// The place of a waiting request in the order of arrival.
@@ -72,6 +72,13 @@ pub(crate) enum Cause {
         /// What the kernel said of the others, worst last.
         result: SignalResult,
     },
+    /// A `logs`, for the text.
+    Logs {
+        /// The subscription to what follows.
+        subscription: Option<SubscriptionId>,
+    },
+    /// An `upgrade`, for the other program's word.
+    Upgrade,
     /// A `shutdown`, for its end.
     Shutdown,
 }
@@ -116,6 +123,10 @@ impl Calls {
         ticket
     }
 
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
+        self.waiting.get(&ticket)
+    }
+
     pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
         self.waiting.get_mut(&ticket)
     }
@@ -138,7 +149,7 @@ impl Cause {
             Self::Start { child, .. } | Self::Wait { child, .. } => vec![*child],
             Self::Destroy { left, .. } => left.iter().copied().collect(),
             Self::Signal { unspawned, .. } => unspawned.iter().copied().collect(),
-            Self::Shutdown => Vec::new(),
+            Self::Logs { .. } | Self::Upgrade | Self::Shutdown => Vec::new(),
         }
     }
 }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{
-    Child, ChildId, ChildState, Containment, CreateParams, Exit, ExitReason, ExitStatus, Owner, Span,
-    StepTaken, Timestamp,
+    Child, ChildState, Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Span, StepTaken, Timestamp,
 };
 use uuid::Uuid;
 
 use crate::calls::Ticket;
 use crate::effect::SpawnOrder;
-use crate::ids::{Incarnation, Pid, Run};
+use crate::ids::{ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 use crate::input::Members;
-use crate::moment::Moment;
+use crate::main_command;
+use crate::moment::{Moment, Now};
+use crate::record::{Intent, Progress, Role, StoppingProgress};
 
 /// A child that the broker knows.
 #[derive(Debug)]
@@ -32,8 +33,14 @@ pub(crate) struct Entry {
     pub(crate) watchers: BTreeSet<Ticket>,
     /// Its timer.
     pub(crate) due: Option<Moment>,
+    /// When its cleanup has to be over for the sake of others, in a shutdown.
+    pub(crate) cleanup_by: Option<Moment>,
     /// What its create answers, when the same request comes again.
     pub(crate) outcome: Outcome,
+    /// What it is to the broker.
+    pub(crate) role: Role,
+    /// Who follows its output.
+    pub(crate) followers: BTreeSet<(ConnectionId, SubscriptionId)>,
     /// The requests of users that were answered with it when it was there already.
     pub(crate) reuses: VecDeque<(u32, Uuid)>,
 }
@@ -60,7 +67,9 @@ pub(crate) enum Phase {
     },
     /// It is being brought to an end, or what it left behind is.
     Stopping(Box<Stopping>),
-    /// Nothing of it is left.
+    /// Nothing of it is left, and its cleanup is under way.
+    Cleaning(Box<Cleaning>),
+    /// It is over.
     Ended,
 }
 
@@ -78,8 +87,6 @@ pub(crate) struct Stop {
 /// A stop that is under way.
 #[derive(Debug)]
 pub(crate) struct Stopping {
-    /// The main process, by the number that it has or had.
-    pub(crate) pid: Pid,
     /// Why.
     pub(crate) reason: ExitReason,
     /// Whether the main process is alive.
@@ -100,7 +107,10 @@ pub(crate) struct Stopping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leader {
     /// Not reaped.
-    Alive,
+    Alive {
+        /// Its number.
+        pid: Pid,
+    },
     /// Reaped.
     Gone {
         /// How it ended.
@@ -129,20 +139,78 @@ pub(crate) enum Stage {
     },
 }
 
+/// A cleanup that is under way.
+#[derive(Debug)]
+pub(crate) struct Cleaning {
+    /// How the child ended.
+    pub(crate) exit: Exit,
+    /// How many times the cleanup has been begun.
+    pub(crate) attempts: u32,
+    /// How far this attempt is.
+    pub(crate) stage: CleaningStage,
+    /// Who sees it through.
+    pub(crate) fate: Fate,
+}
+
+/// Who sees a cleanup through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// This broker.
+    Finish,
+    /// The next one: it stays on record, and is begun anew.
+    Leave,
+}
+
+/// How far an attempt at a cleanup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CleaningStage {
+    /// It is being recorded that it begins.
+    Recording,
+    /// It waits for its turn to be started.
+    Queued,
+    /// Its process is being started.
+    Spawning,
+    /// Its process runs, until then at most.
+    Running {
+        /// When its time is over.
+        until: Moment,
+    },
+    /// What is left of it is being killed.
+    Killing {
+        /// What is left: of this attempt, or of one that an earlier broker began.
+        remains: Remains,
+        /// When it is killed again.
+        again: Moment,
+        /// How long that is after the last time.
+        pause: Span,
+    },
+    /// Its outcome is being recorded.
+    Closing {
+        /// The outcome.
+        cleaned: Cleaned,
+    },
+    /// It is on record for the next broker.
+    Left,
+}
+
+/// What is left of a cleanup that is being killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remains {
+    /// Its process, too.
+    Process,
+    /// What its process has left behind, which has ended in this way.
+    Descendants(ExitStatus),
+    /// Whatever there is of an attempt that was interrupted with an earlier broker.
+    Interrupted,
+}
+
 impl Entry {
     /// A child that is about to be recorded.
-    pub(crate) fn new(
-        id: ChildId,
-        order: Arc<SpawnOrder>,
-        owner: Owner,
-        created_at: Timestamp,
-        containment: Containment,
-        outcome: Outcome,
-    ) -> Self {
-        let params = &order.params;
+    pub(crate) fn new(intent: &Intent) -> Self {
+        let Intent { id, params, run_as, owner, created_at, containment, outcome, role } = intent.clone();
         let shown = Child {
             id,
-            name: params.name.clone(),
+            name: main_command::label(role, &params),
             labels: params.labels.clone(),
             command: params.command.clone(),
             pid: None,
@@ -163,9 +231,12 @@ impl Entry {
             shown: Arc::new(shown),
             watchers: BTreeSet::new(),
             due: None,
+            cleanup_by: None,
+            role,
             outcome,
+            followers: BTreeSet::new(),
             reuses: VecDeque::new(),
-            order,
+            order: Arc::new(SpawnOrder { params, run_as }),
         }
     }
 
@@ -186,8 +257,51 @@ impl Entry {
             | Phase::Queued
             | Phase::Spawning { .. }
             | Phase::Running { .. }
-            | Phase::Stopping(_) => true,
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_) => true,
             Phase::Ended => false,
+        }
+    }
+
+    /// Whether it is not on record yet, so that nobody was told of it.
+    pub(crate) fn is_being_recorded(&self) -> bool {
+        match self.phase {
+            Phase::Recording { .. } => true,
+            Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        }
+    }
+
+    /// Whether a signal may find something of it: there is a process, or will be.
+    pub(crate) fn takes_signals(&self) -> bool {
+        match self.phase {
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_) => true,
+            Phase::Cleaning(_) | Phase::Ended => false,
+        }
+    }
+
+    /// Whether a process of it may be there, of its cleanup too.
+    pub(crate) fn may_have_processes(&self) -> bool {
+        match &self.phase {
+            Phase::Spawning { .. } | Phase::Running { .. } | Phase::Stopping(_) => true,
+            Phase::Cleaning(cleaning) => match cleaning.stage {
+                CleaningStage::Spawning | CleaningStage::Running { .. } | CleaningStage::Killing { .. } => {
+                    true
+                }
+                CleaningStage::Recording
+                | CleaningStage::Queued
+                | CleaningStage::Closing { .. }
+                | CleaningStage::Left => false,
+            },
+            Phase::Recording { .. } | Phase::Queued | Phase::Ended => false,
         }
     }
 
@@ -196,7 +310,7 @@ impl Entry {
         match &self.phase {
             Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
             Phase::Queued | Phase::Running { .. } => false,
-            Phase::Stopping(_) | Phase::Ended => true,
+            Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
         }
     }
 
@@ -204,7 +318,7 @@ impl Entry {
     pub(crate) fn is_unspawned(&self) -> bool {
         match self.phase {
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => true,
-            Phase::Running { .. } | Phase::Stopping(_) | Phase::Ended => false,
+            Phase::Running { .. } | Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => false,
         }
     }
 
@@ -212,7 +326,7 @@ impl Entry {
     pub(crate) fn is_settled(&self) -> bool {
         match self.phase {
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => false,
-            Phase::Running { .. } | Phase::Stopping(_) | Phase::Ended => true,
+            Phase::Running { .. } | Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
         }
     }
 
@@ -222,11 +336,13 @@ impl Entry {
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => (ChildState::Starting, None),
             Phase::Running { pid } => (ChildState::Running, Some(pid.get())),
             Phase::Stopping(stopping) => (ChildState::Stopping, stopping.shown_pid()),
+            Phase::Cleaning(_) => (ChildState::Cleaning, None),
             Phase::Ended => (ChildState::Ended, None),
         };
         let exit = match &self.phase {
             Phase::Stopping(stopping) => stopping.exit(),
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Running { .. } => None,
+            Phase::Cleaning(cleaning) => Some(cleaning.exit.clone()),
             Phase::Ended => self.shown.exit.clone(),
         };
         let shown = Arc::make_mut(&mut self.shown);
@@ -234,13 +350,51 @@ impl Entry {
         shown.pid = pid;
         shown.exit = exit;
     }
+
+    /// What a later broker has to know to go on from here; none before there is a process.
+    pub(crate) fn progress(&self, now: Now) -> Option<Progress> {
+        let started_at = self.shown.started_at;
+        Some(match &self.phase {
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => return None,
+            Phase::Running { .. } => Progress::Running { started_at: started_at? },
+            Phase::Stopping(stopping) => Progress::Stopping(stopping.progress(started_at, now)),
+            Phase::Cleaning(cleaning) => cleaning.progress(started_at, now),
+            Phase::Ended => Progress::Ended {
+                started_at,
+                exit: self.shown.exit.clone()?,
+                cleanup: self.shown.cleanup.clone(),
+                at: now.wall,
+            },
+        })
+    }
+}
+
+impl Cleaning {
+    fn progress(&self, started_at: Option<Timestamp>, now: Now) -> Progress {
+        match &self.stage {
+            CleaningStage::Closing { cleaned } => Progress::Ended {
+                started_at,
+                exit: self.exit.clone(),
+                cleanup: Some(cleaned.clone()),
+                at: now.wall,
+            },
+            CleaningStage::Recording
+            | CleaningStage::Queued
+            | CleaningStage::Spawning
+            | CleaningStage::Running { .. }
+            | CleaningStage::Killing { .. }
+            | CleaningStage::Left => {
+                Progress::Cleaning { started_at, exit: self.exit.clone(), attempts: self.attempts }
+            }
+        }
+    }
 }
 
 impl Stopping {
     /// The main process while it lives.
     fn shown_pid(&self) -> Option<u32> {
         match self.leader {
-            Leader::Alive => Some(self.pid.get()),
+            Leader::Alive { pid } => Some(pid.get()),
             Leader::Gone { .. } => None,
         }
     }
@@ -248,10 +402,29 @@ impl Stopping {
     /// How the child ended, as far as is known once its main process has.
     pub(crate) fn exit(&self) -> Option<Exit> {
         match self.leader {
-            Leader::Alive => None,
+            Leader::Alive { .. } => None,
             Leader::Gone { status, at, .. } => {
                 Some(Exit { status, reason: self.reason, forced: self.forced, steps: self.taken.clone(), at })
             }
+        }
+    }
+
+    fn progress(&self, started_at: Option<Timestamp>, now: Now) -> StoppingProgress {
+        let until = match self.stage {
+            Stage::Asking { until } => until,
+            Stage::Killing { .. } => now.moment,
+        };
+        StoppingProgress {
+            started_at,
+            reason: self.reason,
+            ended: match self.leader {
+                Leader::Alive { .. } => None,
+                Leader::Gone { status, at, .. } => Some((status, at)),
+            },
+            steps: self.steps.iter().copied().collect(),
+            until: now.wall_at(until),
+            taken: self.taken.clone(),
+            forced: self.forced,
         }
     }
 

@@ -5,6 +5,7 @@ use procbroker_protocol::{Containment, Span, Timestamp};
 use uuid::Uuid;
 
 use crate::limits::Bounds;
+use crate::main_command::MainCommand;
 
 /// The settings and facts of one start of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub shutdown_timeout: Span,
     /// After how long without a child and a connection the broker exits by itself, if ever.
     pub exit_when_idle: Option<Span>,
+    /// The main command, of `procbroker run`.
+    pub main: Option<MainCommand>,
     /// What holds the descendants of children on this machine.
     pub containment: Containment,
     /// What was found at start, for `status`.

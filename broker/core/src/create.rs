@@ -6,16 +6,18 @@ use procbroker_protocol::create::IfExists;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
-    Child, ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, ExitStatus, Name, Owner, Response,
+    Child, ChildId, CreateParams, Error, ErrorKind, EventKind, Exit, ExitReason, ExitStatus, Name, Owner,
+    Response,
 };
 
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::{Broker, Turn};
 use crate::calls::{Attempt, Cause, Ticket};
-use crate::child::{Entry, Phase, Stop};
-use crate::effect::{Effect, Record, Report, SpawnOrder};
+use crate::child::{CleaningStage, Entry, Phase, Stop};
+use crate::effect::{Effect, Purpose, Receipt, Record, Report, Safety};
 use crate::ids::{Call, Pid, Run};
 use crate::input::{Fresh, RecordFailure};
+use crate::record::{Intent, Role};
 
 /// What is to be done about a create, as far as the name decides.
 enum Holding {
@@ -133,16 +135,27 @@ impl Broker {
         }
         let Attempt { params, run_as, id, outcome } = attempt;
         let due = turn.now.moment.plus(params.ready_timeout.0);
-        let order = Arc::new(SpawnOrder { params, run_as });
         let owner = Owner { uid: peer.uid, gid: peer.gid };
-        let entry =
-            Entry::new(id, Arc::clone(&order), owner, turn.now.wall, self.config.containment, outcome);
-        let record = Record::Intent { order, child: Arc::clone(&entry.shown) };
+        let created_at = turn.now.wall;
+        let containment = self.config.containment;
+        // A resource that a cleanup releases outlives the machine's own end.
+        let safety = if params.cleanup.is_some() { Safety::Power } else { Safety::Process };
+        let intent = Arc::new(Intent {
+            id,
+            params,
+            run_as,
+            owner,
+            created_at,
+            containment,
+            outcome,
+            role: Role::Child,
+        });
+        let entry = Entry::new(&intent);
         let run = entry.run();
         self.table.insert(entry);
         self.set_child_due(id, Some(due));
         self.answer_when_started(call, id, outcome, turn);
-        turn.order(Effect::Record { run, record });
+        turn.order(Effect::Record { run, record: Record::Intent(intent), safety, receipt: Receipt::Wanted });
     }
 
     fn check_bounds(&self, peer: &Peer, params: &CreateParams) -> Result<(), Error> {
@@ -189,30 +202,40 @@ impl Broker {
         else {
             return;
         };
-        let Phase::Recording { cancelled } = &entry.phase else { return };
+        let Phase::Recording { cancelled } = &entry.phase else {
+            return self.cleanup_recorded(run.child, turn);
+        };
         if let Err(failure) = result {
             let error = Error::new(
                 ErrorKind::Internal,
                 format!("cannot create a child: it could not be recorded: {}", failure.message),
             );
+            self.main_not_recorded(run.child, &failure, turn);
             return self.abandon(run.child, ExitReason::StartFailed, &error, turn);
         }
-        if let Some(stop) = cancelled {
-            let reason = stop.reason;
+        let (uid, cancelled) = (entry.shown.owner.uid, cancelled.as_ref().map(|stop| stop.reason));
+        self.table.update(run.child, |entry| entry.phase = Phase::Queued);
+        self.publish(EventKind::Created, run.child, turn);
+        if let Some(reason) = cancelled {
             let error = self.ended_before_start(reason, turn);
             return self.abandon(run.child, reason, &error, turn);
         }
-        let uid = entry.shown.owner.uid;
-        self.table.update(run.child, |entry| entry.phase = Phase::Queued);
         self.spawns.enqueue(uid, run.child);
     }
 
     /// Has those started whose turn it is.
     pub(crate) fn start_next(&mut self, turn: &mut Turn<'_>) {
-        while let Some(child) = self.spawns.next() {
-            self.table.update(child, |entry| entry.phase = Phase::Spawning { stop: None });
-            let Some(entry) = self.table.get(child) else { continue };
-            turn.order(Effect::Spawn { run: entry.run(), order: Arc::clone(&entry.order) });
+        while !self.is_handing_over()
+            && let Some(child) = self.spawns.next()
+        {
+            if self.table.get(child).is_some_and(Entry::is_unspawned) {
+                self.table.update(child, |entry| entry.phase = Phase::Spawning { stop: None });
+                let Some(entry) = self.table.get(child) else { continue };
+                let (run, order) = (entry.run(), Arc::clone(&entry.order));
+                turn.order(Effect::Spawn { run, order, purpose: Purpose::Main });
+            } else {
+                self.start_cleanup(child, turn);
+            }
         }
     }
 
@@ -242,19 +265,32 @@ impl Broker {
         else {
             return;
         };
-        let Phase::Spawning { stop } = &mut entry.phase else { return };
-        let stop = stop.take();
-        self.spawns.landed(entry.shown.owner.uid);
+        let uid = entry.shown.owner.uid;
+        let stop = match &mut entry.phase {
+            Phase::Spawning { stop } => stop.take(),
+            Phase::Cleaning(cleaning) if cleaning.stage == CleaningStage::Spawning => {
+                self.spawns.landed(uid);
+                return self.cleanup_spawned(run.child, turn);
+            }
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => return,
+        };
+        self.spawns.landed(uid);
         self.set_child_due(run.child, None);
         self.table.update(run.child, |entry| {
             entry.phase = Phase::Running { pid };
             Arc::make_mut(&mut entry.shown).started_at = Some(turn.now.wall);
         });
+        self.record_progress(run.child, Safety::Process, Receipt::NotWanted, turn);
         if let Some(entry) = self.table.get(run.child) {
-            let child = Arc::clone(&entry.shown);
-            turn.order(Effect::Record { run, record: Record::Progress { child: Arc::clone(&child) } });
-            turn.order(Effect::Report(Report::Started { child }));
+            turn.order(Effect::Report(Report::Started { child: Arc::clone(&entry.shown) }));
         }
+        self.publish(EventKind::Started, run.child, turn);
+        self.publish(EventKind::Ready, run.child, turn);
         if let Some(stop) = stop {
             self.begin_stop(run.child, stop, turn);
         }
@@ -262,13 +298,25 @@ impl Broker {
     }
 
     /// There is no process, and there will be none.
-    pub(crate) fn spawn_failed(&mut self, run: Run, failure: SpawnFailure, turn: &mut Turn<'_>) {
+    pub(crate) fn spawn_failed(&mut self, run: Run, failure: &SpawnFailure, turn: &mut Turn<'_>) {
         let Some(entry) = self.table.get(run.child).filter(|entry| entry.incarnation == run.incarnation)
         else {
             return;
         };
-        let Phase::Spawning { .. } = &entry.phase else { return };
-        self.spawns.landed(entry.shown.owner.uid);
+        let uid = entry.shown.owner.uid;
+        match &entry.phase {
+            Phase::Spawning { .. } => self.spawns.landed(uid),
+            Phase::Cleaning(cleaning) if cleaning.stage == CleaningStage::Spawning => {
+                self.spawns.landed(uid);
+                return self.cleanup_not_spawned(run.child, failure, turn);
+            }
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => return,
+        }
         let program = entry.shown.command.first().cloned().unwrap_or_default();
         let message = format!(
             "cannot start {program:?}: {} failed with {} ({})",
@@ -280,8 +328,9 @@ impl Broker {
             child: Arc::clone(&entry.shown),
             message: message.clone(),
         }));
-        let error = Error::new(ErrorKind::SpawnFailed(failure), message);
+        let error = Error::new(ErrorKind::SpawnFailed(failure.clone()), message);
         self.abandon(run.child, ExitReason::StartFailed, &error, turn);
+        self.main_not_started(run.child, failure, turn);
     }
 
     /// Takes back a child that never was: its creator gets the error, others see it end.
@@ -289,6 +338,7 @@ impl Broker {
         self.set_child_due(id, None);
         self.fail_start(id, error, turn);
         let at = turn.now.wall;
+        let was_told_of = self.table.get(id).is_some_and(|entry| !entry.is_being_recorded());
         self.table.update(id, |entry| {
             entry.phase = Phase::Ended;
             Arc::make_mut(&mut entry.shown).exit =
@@ -298,8 +348,11 @@ impl Broker {
         let Some(entry) = self.table.get(id) else { return };
         let (run, watchers) = (entry.run(), entry.watchers.clone());
         self.left_wave(id, turn);
-        turn.order(Effect::Record { run, record: Record::Void });
         turn.order(Effect::Release { run });
+        if was_told_of {
+            self.publish(EventKind::Ended, id, turn);
+        }
+        self.end_logs(id, turn);
         // A create that waits for the name comes after the requests that wait for this child itself,
         // because it may be the same request once more: it must not find a child that never was.
         let (names, others): (Vec<Ticket>, Vec<Ticket>) = watchers.into_iter().partition(|ticket| {
@@ -309,6 +362,8 @@ impl Broker {
                 | Cause::Destroy { .. }
                 | Cause::Wait { .. }
                 | Cause::Signal { .. }
+                | Cause::Logs { .. }
+                | Cause::Upgrade
                 | Cause::Shutdown => false,
             })
         });
@@ -336,6 +391,8 @@ impl Broker {
                 | Cause::Destroy { .. }
                 | Cause::Wait { .. }
                 | Cause::Signal { .. }
+                | Cause::Logs { .. }
+                | Cause::Upgrade
                 | Cause::Shutdown => false,
             });
             if starts {

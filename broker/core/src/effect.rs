@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::request::Scope;
-use procbroker_protocol::{Child, ChildId, CreateParams, Error, Response, Signal, Span};
+use procbroker_protocol::event::Notification;
+use procbroker_protocol::request::{LogStream, Scope};
+use procbroker_protocol::{Child, ChildId, CreateParams, Error, Exit, ExitStatus, Response, Signal, Span};
 
 use crate::authorize::RunAs;
-use crate::ids::{Call, ConnectionId, Run};
+use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
+use crate::record::{Intent, Progress};
 
 /// One order. The edge carries it out and decides nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,19 +32,32 @@ pub enum Effect {
         /// The answer.
         result: Result<Response, Error>,
     },
-    /// Write to the record. An `Intent` is answered with `Recorded`; the others are only kept in order.
+    /// Send this to a subscriber, unless it reads too slowly: then it is told how many it has missed.
+    Publish {
+        /// Whose subscription it is.
+        connection: ConnectionId,
+        /// What to send.
+        notification: Notification,
+    },
+    /// Write to the record. What is written later is never safe before what was written earlier.
     Record {
         /// Whose record.
         run: Run,
         /// What to write.
         record: Record,
+        /// What it has to survive.
+        safety: Safety,
+        /// Whether `Recorded` is to follow.
+        receipt: Receipt,
     },
-    /// Start the child's process. Answered with `Spawned` or `SpawnFailed`.
+    /// Start a process for the child. Answered with `Spawned` or `SpawnFailed`.
     Spawn {
         /// Whose process.
         run: Run,
         /// How.
         order: Arc<SpawnOrder>,
+        /// What the process is for.
+        purpose: Purpose,
     },
     /// Send a signal. Answered with `Signalled`.
     Signal {
@@ -66,11 +81,31 @@ pub enum Effect {
         /// Whose.
         run: Run,
     },
-    /// The child is not visible any more: its output can go.
+    /// The child is not visible any more: its output and its record can go.
     Forget {
         /// Which one.
         child: ChildId,
     },
+    /// Read a child's output and answer the request with it, no faster than its client takes it. Answered with
+    /// `LogRead`.
+    ReadLog {
+        /// The request for it.
+        call: Call,
+        /// Whose output.
+        child: ChildId,
+        /// Which part of it is read.
+        excerpt: LogExcerpt,
+    },
+    /// A child has ended, whose output somebody follows: what it wrote last is the end.
+    EndLog {
+        /// Which child.
+        child: ChildId,
+    },
+    /// Find out whether another program could take over from this one. Answered with `UpgradeChecked`.
+    CheckUpgrade,
+    /// Become the other program: everything that is on record, and every process, is handed over. When that
+    /// fails, nothing has changed, and `HandOverFailed` follows.
+    HandOver,
     /// Write a line for people.
     Report(Report),
     /// Tell the service's owner (systemd).
@@ -85,19 +120,64 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// That it is about to be started; nothing is started before this is safe.
-    Intent {
-        /// How it will be started.
-        order: Arc<SpawnOrder>,
-        /// How clients see it.
-        child: Arc<Child>,
+    Intent(Arc<Intent>),
+    /// How far it is, in the place of what was written of that before. The edge adds what identifies the present
+    /// process for good.
+    Progress(Progress),
+}
+
+/// What a record has to survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// The sudden death of the broker.
+    Process,
+    /// The sudden death of the machine.
+    Power,
+}
+
+/// Whether the core waits for a record to be safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// It does.
+    Wanted,
+    /// It does not.
+    NotWanted,
+}
+
+/// What a process of a child is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Purpose {
+    /// It is the child's main process.
+    Main,
+    /// It releases what the child held.
+    Cleanup {
+        /// How the child ended.
+        exit: Exit,
     },
-    /// That it has been started, is being stopped, or has ended.
-    Progress {
-        /// How clients see it now.
-        child: Arc<Child>,
-    },
-    /// That there is nothing to remember: it was never started.
-    Void,
+}
+
+/// Which part of a child's output is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogExcerpt {
+    /// The stream that is asked for.
+    pub stream: LogStream,
+    /// The stream whose file it is in.
+    pub kept_in: LogStream,
+    /// The last lines only.
+    pub tail: Option<u32>,
+    /// What is to follow.
+    pub follow: Follow,
+}
+
+/// What follows an excerpt of a child's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// Nothing.
+    No,
+    /// What the child writes from then on, until `EndLog`.
+    UntilItEnds(SubscriptionId),
+    /// What there is beyond the excerpt: the child has ended.
+    Rest(SubscriptionId),
 }
 
 /// How a child is started.
@@ -129,6 +209,34 @@ pub enum Report {
         /// Which one.
         child: Arc<Child>,
     },
+    /// A cleanup has failed, or could not be started.
+    CleanupFailed {
+        /// Whose.
+        child: Arc<Child>,
+        /// What became of it.
+        message: String,
+    },
+    /// A cleanup is not over at the end of the shutdown, and is left to the next broker.
+    CleanupLeft {
+        /// Whose.
+        child: Arc<Child>,
+    },
+    /// An earlier broker's children were taken over.
+    Recovered {
+        /// How many live.
+        alive: u32,
+        /// How many have ended meanwhile.
+        ended: u32,
+        /// How many had not been started.
+        void: u32,
+    },
+    /// Another program will not take over from this one.
+    UpgradeRefused {
+        /// Why.
+        message: String,
+    },
+    /// Another program takes over from this one.
+    HandingOver,
     /// A child would not end by itself during the shutdown.
     Forced {
         /// Which one.
@@ -173,9 +281,23 @@ pub enum ServiceState {
     },
 }
 
+/// How the main command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MainExit {
+    /// It ran, and ended so.
+    Status(ExitStatus),
+    /// It was never there.
+    NotStarted {
+        /// Why its program could not be executed, if that is what failed.
+        errno: Option<i32>,
+    },
+}
+
 /// Why and how the broker exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitCause {
+    /// The main command is over, and everything with it.
+    Main(MainExit),
     /// Everything is gone.
     Done,
     /// The time was up, and so many processes could not be ended.

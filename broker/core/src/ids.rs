@@ -27,6 +27,18 @@ impl Incarnation {
     pub const FIRST: Self = Self(1);
 }
 
+impl Incarnation {
+    /// The child's next process.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// One subscription of one connection; the core counts them and never uses a number again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
 /// One process of one child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {

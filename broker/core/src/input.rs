@@ -1,7 +1,7 @@
 //! The facts that come in from the edge.
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildId, ExitStatus, Request, Span};
+use procbroker_protocol::{ChildId, ExitStatus, Request, Signal, Span};
 
 use crate::authorize::{Accounts, AccountsFailure, Peer};
 use crate::ids::{Call, ConnectionId, Pid, Run};
@@ -30,7 +30,7 @@ pub enum Input {
         /// What the decision needs from outside.
         fresh: Fresh,
     },
-    /// Answers `Record`: the record is as safe as it was asked to be, or could not be written.
+    /// Answers a `Record` whose receipt is wanted: it is as safe as it was asked to be, or could not be written.
     Recorded {
         /// Whose record.
         run: Run,
@@ -82,6 +82,30 @@ pub enum Input {
         /// By what.
         cause: ShutdownCause,
     },
+    /// Answers `ReadLog`: the request was answered.
+    LogRead {
+        /// Which one.
+        call: Call,
+        /// With what.
+        outcome: LogOutcome,
+    },
+    /// A signal has come that is meant for the main command.
+    PassOn {
+        /// Which one.
+        signal: Signal,
+    },
+    /// The broker is told to let another program take over.
+    UpgradeAsked,
+    /// Answers `CheckUpgrade`.
+    UpgradeChecked {
+        /// Why it cannot be, if it cannot.
+        result: Result<(), UpgradeFailure>,
+    },
+    /// Answers `HandOver`, when this program is still the broker.
+    HandOverFailed {
+        /// Why.
+        failure: UpgradeFailure,
+    },
     /// Answers `Sweep`: how many processes that descend from the broker could not be ended.
     Swept {
         /// Their number.
@@ -115,6 +139,22 @@ pub enum Members {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordFailure {
     /// What the storage said, with what was attempted.
+    pub message: String,
+}
+
+/// How a request for a child's output was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogOutcome {
+    /// With the text; what is followed comes from now on.
+    Text,
+    /// With an error; nothing is followed.
+    Error,
+}
+
+/// Why no other program can take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpgradeFailure {
+    /// What was attempted, on what, and what to do.
     pub message: String,
 }
 

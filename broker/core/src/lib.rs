@@ -12,28 +12,42 @@ mod authorize;
 mod broker;
 mod calls;
 mod child;
+mod cleanup;
 mod config;
 mod create;
 mod effect;
+mod events;
 mod ids;
 mod input;
 mod limits;
+mod logs;
+mod main_command;
 mod moment;
 mod query;
+mod record;
+mod recovery;
 mod shutdown;
 mod spawns;
 mod stop;
 mod table;
 mod timers;
+mod upgrade;
 mod validate;
 
 pub use authorize::{Accounts, AccountsFailure, Peer, RunAs, UserAccount};
 pub use broker::Broker;
 pub use config::Config;
-pub use effect::{Effect, ExitCause, Record, Report, ServiceState, SpawnOrder};
-pub use ids::{Call, ConnectionId, Incarnation, Pid, Run};
-pub use input::{Fresh, Input, Members, RecordFailure, ShutdownCause, SignalOutcome};
+pub use effect::{
+    Effect, ExitCause, Follow, LogExcerpt, MainExit, Purpose, Receipt, Record, Report, Safety, ServiceState,
+    SpawnOrder,
+};
+pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
+pub use input::{
+    Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
+};
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
 };
+pub use main_command::MainCommand;
 pub use moment::{Moment, Now};
+pub use record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress};

@@ -38,6 +38,18 @@ pub(crate) const KILL_RESERVE_MIN: Span = Span::from_millis(250);
 /// See [`KILL_RESERVE_DIVISOR`]: ten thousand processes are killed and reaped in half a second.
 pub(crate) const KILL_RESERVE_MAX: Span = Span::from_secs(1);
 
+/// How long the cleanups of a shutdown may take together once it is hurried.
+pub(crate) const HURRIED_CLEANUPS_MAX: Span = Span::from_secs(5);
+
+/// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor, if that takes so long.
+pub(crate) const CLEANUP_SHARE_DIVISOR: u64 = 4;
+
+/// How long processes that are being started have before an upgrade is given up.
+pub(crate) const HAND_OVER_PATIENCE: Span = Span::from_secs(10);
+
+/// Events that are kept for those who ask for them later.
+pub(crate) const EVENTS_KEPT: usize = 10_000;
+
 /// The steps of a stop, at most: each is a signal and a wait, and nobody needs more.
 pub(crate) const STOP_STEPS_MAX: usize = 32;
 

@@ -46,3 +46,26 @@ pub struct Now {
     /// For people: what the wall clock shows.
     pub wall: Timestamp,
 }
+
+impl Now {
+    /// What the wall clock will show at a moment that is not over, as far as nobody sets it.
+    pub(crate) fn wall_at(self, moment: Moment) -> Timestamp {
+        let microseconds = moment.since(self.moment).as_nanos() / NANOS_PER_MICRO;
+        Timestamp::from_micros(self.wall.as_micros().saturating_add(microseconds))
+    }
+
+    /// The moment at which the wall clock shows, or showed, this. One that was before the first of all is that one.
+    pub(crate) fn moment_at(self, wall: Timestamp) -> Moment {
+        let span = |later: Timestamp, earlier: Timestamp| {
+            let microseconds = later.as_micros().saturating_sub(earlier.as_micros());
+            Span::from_nanos(microseconds.saturating_mul(NANOS_PER_MICRO))
+        };
+        if wall >= self.wall {
+            self.moment.plus(span(wall, self.wall))
+        } else {
+            self.moment.minus(span(self.wall, wall))
+        }
+    }
+}
+
+const NANOS_PER_MICRO: u64 = 1_000;

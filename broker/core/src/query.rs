@@ -62,7 +62,7 @@ impl Broker {
         let children = if params.all {
             self.table.all().filter(wanted).map(shown).collect()
         } else {
-            self.table.live().filter(wanted).map(shown).collect()
+            self.table.live_children().filter(wanted).map(shown).collect()
         };
         self.answer(call, Ok(Response::Children(children)), turn);
     }
@@ -91,12 +91,12 @@ impl Broker {
 
     /// `signal`: sends a signal, and answers when the kernel has said whether it was delivered.
     pub(crate) fn signal(&mut self, call: Call, params: &SignalParams, turn: &mut Turn<'_>) {
-        let children = match self.resolve(call.connection, &params.target, Entry::is_live) {
+        let children = match self.resolve(call.connection, &params.target, Entry::takes_signals) {
             Ok(children) => children,
             Err(error) => return self.answer(call, Err(error), turn),
         };
-        let live: Vec<&Entry> =
-            children.iter().filter_map(|id| self.table.get(*id)).filter(|entry| entry.is_live()).collect();
+        let entries = children.iter().filter_map(|id| self.table.get(*id));
+        let live: Vec<&Entry> = entries.filter(|entry| entry.takes_signals()).collect();
         if live.is_empty() {
             let result = match params.target {
                 Target::Id(_) | Target::Name(_) => Err(has_ended(&params.target)),
@@ -124,12 +124,7 @@ impl Broker {
 
     /// The kernel has spoken about one signal of a request.
     pub(crate) fn signalled(&mut self, run: Run, call: Call, outcome: SignalOutcome, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connection(call.connection) else { return };
-        let tickets: Vec<Ticket> = connection.waiting.iter().copied().collect();
-        let ticket = tickets
-            .into_iter()
-            .find(|ticket| self.calls.get_mut(*ticket).is_some_and(|waiting| waiting.call == call));
-        let Some(ticket) = ticket else { return };
+        let Some(ticket) = self.ticket(call) else { return };
         let Some(waiting) = self.calls.get_mut(ticket) else { return };
         if let Cause::Signal { sent, result, .. } = &mut waiting.cause {
             if !sent.remove(&run.child) {
@@ -142,6 +137,14 @@ impl Broker {
             }
             self.conclude_signal(ticket, turn);
         }
+    }
+
+    /// The place of a request that waits.
+    pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
+        let connection = self.connection(call.connection)?;
+        let is_meant =
+            |ticket: &&Ticket| self.calls.get(**ticket).is_some_and(|waiting| waiting.call == call);
+        connection.waiting.iter().find(is_meant).copied()
     }
 
     /// Answers a `signal` when nothing of it is outstanding.
@@ -187,6 +190,7 @@ impl Broker {
     pub(crate) fn reconsider(&mut self, ticket: Ticket, id: ChildId, turn: &mut Turn<'_>) {
         let Some(entry) = self.table.get(id) else { return };
         let (live, settled, ending) = (entry.is_live(), entry.is_settled(), entry.is_ending());
+        let takes_signals = entry.takes_signals();
         let (shown, run) = (Arc::clone(&entry.shown), entry.run());
         let Some(waiting) = self.calls.get_mut(ticket) else { return };
         let call = waiting.call;
@@ -222,7 +226,7 @@ impl Broker {
             Cause::Signal { signal, scope, unspawned, sent, result, .. } if settled => {
                 let (signal, scope) = (*signal, *scope);
                 unspawned.remove(&id);
-                if live {
+                if takes_signals {
                     sent.insert(id);
                     turn.order(Effect::Signal { run, signal, scope, call: Some(call) });
                 } else {
@@ -231,7 +235,12 @@ impl Broker {
                 self.unwatch(ticket, id);
                 self.conclude_signal(ticket, turn);
             }
-            Cause::Start { .. } | Cause::Destroy { .. } | Cause::Signal { .. } | Cause::Shutdown => {}
+            Cause::Start { .. }
+            | Cause::Destroy { .. }
+            | Cause::Signal { .. }
+            | Cause::Logs { .. }
+            | Cause::Upgrade
+            | Cause::Shutdown => {}
         }
     }
 
@@ -242,7 +251,7 @@ impl Broker {
     }
 
     /// The one child that a target means, if the caller may see it.
-    fn find(&self, connection: ConnectionId, target: &Target) -> Result<&Entry, Error> {
+    pub(crate) fn find(&self, connection: ConnectionId, target: &Target) -> Result<&Entry, Error> {
         let visible = self.connection(connection).and_then(|connection| {
             self.table
                 .find(target)
@@ -274,7 +283,7 @@ impl Broker {
         let Some(caller) = self.connection(connection) else { return Ok(Vec::new()) };
         Ok(self
             .table
-            .live()
+            .live_children()
             .filter(|entry| {
                 wanted(entry)
                     && authorize::may_act_on(&self.config, &caller.peer, entry.shown.owner)
@@ -303,7 +312,7 @@ fn is_reached<'a>(entry: impl Into<Option<&'a Entry>>, until: Until) -> bool {
     }
 }
 
-fn has_labels(child: &Child, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn has_labels(child: &Child, labels: &BTreeMap<String, String>) -> bool {
     labels.iter().all(|(key, value)| child.labels.get(key) == Some(value))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{Child, ChildId, Error, ErrorKind, ExitReason, Response, Span};
+use procbroker_protocol::{Child, ChildId, Error, ErrorKind, EventKind, ExitReason, Response, Span};
 
 use crate::broker::{Broker, Turn};
 use crate::calls::{Cause, Ticket};
@@ -13,9 +13,12 @@ use crate::child::{self, Entry, Phase, Stop};
 use crate::create::shutting_down;
 use crate::effect::{Effect, ExitCause, Report, ServiceState};
 use crate::limits::{
-    KILL_AGAIN_FIRST, KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX, KILL_RESERVE_MIN, SHUTDOWN_TIMEOUT_MIN,
+    CLEANUP_SHARE_DIVISOR, HURRIED_CLEANUPS_MAX, KILL_AGAIN_FIRST, KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX,
+    KILL_RESERVE_MIN, SHUTDOWN_TIMEOUT_MIN,
 };
+use crate::main_command::MainState;
 use crate::moment::Moment;
+use crate::record::Role;
 use crate::timers::Timer;
 
 /// How far the broker is in its own life.
@@ -37,25 +40,52 @@ pub(crate) struct Shutdown {
     began: Moment,
     /// When it is over, whatever is left.
     deadline: Moment,
-    /// When everything that is left is killed.
+    /// When everything that is left is killed, cleanups too.
     kill_at: Moment,
-    killed: bool,
+    force: Force,
     /// Whether SIGTERM or SIGINT is among what asked for it: the next one of them hurries.
     told: bool,
     due: Option<Moment>,
-    /// The waves that are not over, by their stop order.
-    waves: BTreeMap<i32, Wave>,
+    /// The waves that are not over, in the order in which they are stopped.
+    waves: BTreeMap<Rank, Wave>,
     /// The wave that is being stopped.
-    current: Option<i32>,
+    current: Option<Rank>,
     ended: Vec<Arc<Child>>,
     forced: u32,
+}
+
+/// When something is stopped in a shutdown: the main command first, then children by their stop order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Main,
+    Child(i32),
+}
+
+impl Rank {
+    fn of(entry: &Entry) -> Self {
+        match entry.role {
+            Role::Main => Self::Main,
+            Role::Child => Self::Child(entry.shown.stop_order),
+        }
+    }
+}
+
+/// How much force a shutdown uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Force {
+    /// Children have their steps.
+    None,
+    /// Children are killed; their cleanups run.
+    Hurried,
+    /// Everything is killed.
+    Full,
 }
 
 /// The children of one stop order.
 #[derive(Debug, Default)]
 struct Wave {
     left: BTreeSet<ChildId>,
-    /// What the steps of the most patient of them add up to.
+    /// What the steps and the cleanup of the most patient of them add up to.
     need: Span,
 }
 
@@ -100,27 +130,37 @@ impl Broker {
                 if again {
                     let children = u32::try_from(self.table.live_count()).unwrap_or(u32::MAX);
                     turn.order(Effect::Report(Report::Hurried { children }));
-                    self.kill_all(turn);
+                    self.hurry(turn);
                 }
             }
             Stage::Sweeping(_) | Stage::Exited => {}
         }
     }
 
+    /// Whether a cleanup may still be begun.
+    pub(crate) fn may_clean_up(&self) -> bool {
+        match &self.stage {
+            Stage::Serving => true,
+            Stage::Stopping(shutdown) => shutdown.force != Force::Full,
+            Stage::Sweeping(_) | Stage::Exited => false,
+        }
+    }
+
     fn begin_shutdown(&mut self, timeout: Span, told: bool, turn: &mut Turn<'_>) {
         let began = turn.now.moment;
         let (deadline, kill_at) = bounds(began, timeout);
-        let mut waves: BTreeMap<i32, Wave> = BTreeMap::new();
+        let mut waves: BTreeMap<Rank, Wave> = BTreeMap::new();
         for entry in self.table.live() {
-            let wave = waves.entry(entry.shown.stop_order).or_default();
+            let wave = waves.entry(Rank::of(entry)).or_default();
             wave.left.insert(entry.shown.id);
-            wave.need = wave.need.max(need(entry, began));
+            wave.need = wave.need.max(need(entry, began, kill_at.since(began)));
         }
+        self.call_off_upgrade(turn);
         self.stage = Stage::Stopping(Box::new(Shutdown {
             began,
             deadline,
             kill_at,
-            killed: false,
+            force: Force::None,
             told,
             due: None,
             waves,
@@ -132,6 +172,7 @@ impl Broker {
         let children = u32::try_from(self.table.live_count()).unwrap_or(u32::MAX);
         turn.order(Effect::Report(Report::ShuttingDown { children, timeout }));
         turn.order(Effect::Notify(ServiceState::Stopping { timeout, children }));
+        self.publish_with(EventKind::ShuttingDown, None, turn);
         self.refuse_waiting_creates(turn);
     }
 
@@ -143,6 +184,8 @@ impl Broker {
             | Cause::Destroy { .. }
             | Cause::Wait { .. }
             | Cause::Signal { .. }
+            | Cause::Logs { .. }
+            | Cause::Upgrade
             | Cause::Shutdown => false,
         });
         for ticket in tickets {
@@ -152,7 +195,10 @@ impl Broker {
 
     fn follow_shutdown(&mut self) {
         let Stage::Stopping(shutdown) = &mut self.stage else { return };
-        let due = Some(if shutdown.killed { shutdown.deadline } else { shutdown.kill_at });
+        let due = Some(match shutdown.force {
+            Force::None | Force::Hurried => shutdown.kill_at,
+            Force::Full => shutdown.deadline,
+        });
         self.timers.set(Timer::Shutdown, shutdown.due, due);
         shutdown.due = due;
     }
@@ -178,15 +224,15 @@ impl Broker {
     /// Stops the children of one order, or shares the time out anew when it has become shorter. When the
     /// time left is shorter than all waves to come would like, each gets its share of it, and its
     /// children's steps are shortened alike.
-    fn begin_wave(&mut self, order: i32, turn: &mut Turn<'_>) {
+    fn begin_wave(&mut self, order: Rank, turn: &mut Turn<'_>) {
         let now = turn.now.moment;
         let Stage::Stopping(shutdown) = &mut self.stage else { return };
+        let left = shutdown.kill_at.since(now);
         if let Some(wave) = shutdown.waves.get_mut(&order) {
             // A destroy may have begun with other steps since, and some of the time may be over.
-            let needs = wave.left.iter().filter_map(|id| self.table.get(*id)).map(|entry| need(entry, now));
-            wave.need = needs.max().unwrap_or_default();
+            let children = wave.left.iter().filter_map(|id| self.table.get(*id));
+            wave.need = children.map(|entry| need(entry, now, left)).max().unwrap_or_default();
         }
-        let left = shutdown.kill_at.since(now);
         // Nobody gets more for asking for more than there is, and nobody anything who has gone.
         let wish = |wave: &Wave| if wave.left.is_empty() { Span::ZERO } else { wave.need.min(left) };
         let wanted = shutdown
@@ -197,19 +243,46 @@ impl Broker {
         let is_short = wanted > left || wave.need > left;
         let share = if is_short { scale(wish(wave), left, wanted) } else { wave.need };
         let children: Vec<ChildId> = wave.left.iter().copied().collect();
-        let kill_by = is_short.then(|| now.plus(share));
+        let over = is_short.then(|| now.plus(share));
+        // A cleanup may take longer than its share as long as nobody else wants the time.
+        let others = wanted.as_nanos().saturating_sub(wish(wave).as_nanos());
+        let cleanups_over = over.unwrap_or(shutdown.kill_at.minus(Span::from_nanos(others)));
         for id in children {
             let Some(entry) = self.table.get(id) else { continue };
-            let steps = shortened(&entry.params().stop, share);
+            let kept = cleanup_share(entry, share);
+            let for_steps = Span::from_nanos(share.as_nanos().saturating_sub(kept.as_nanos()));
+            let steps = shortened(&entry.params().stop, for_steps);
+            let kill_by = over.map(|over| over.minus(kept));
+            self.bound_cleanup(id, cleanups_over);
             self.begin_stop(id, Stop { reason: ExitReason::Shutdown, steps, kill_by }, turn);
         }
     }
 
-    /// Kills everything that is left, in every wave.
+    /// Kills every child at once, and gives the cleanups a little time.
+    fn hurry(&mut self, turn: &mut Turn<'_>) {
+        let Stage::Stopping(shutdown) = &mut self.stage else { return };
+        if shutdown.force == Force::None {
+            shutdown.force = Force::Hurried;
+            shutdown.kill_at = shutdown.kill_at.min(turn.now.moment.plus(HURRIED_CLEANUPS_MAX));
+            self.follow_shutdown();
+            self.kill_children(turn);
+        }
+    }
+
+    /// Kills everything that is left, in every wave. A cleanup that is cut short, or does not come to begin, is
+    /// the next broker's.
     fn kill_all(&mut self, turn: &mut Turn<'_>) {
         let Stage::Stopping(shutdown) = &mut self.stage else { return };
-        shutdown.killed = true;
+        shutdown.force = Force::Full;
         self.follow_shutdown();
+        let children: Vec<ChildId> = self.table.live().map(|entry| entry.shown.id).collect();
+        for id in children {
+            self.leave_cleanup(id, turn);
+        }
+        self.kill_children(turn);
+    }
+
+    fn kill_children(&mut self, turn: &mut Turn<'_>) {
         let children: Vec<ChildId> = self.table.live().map(|entry| entry.shown.id).collect();
         for id in children {
             let now = turn.now.moment;
@@ -231,14 +304,15 @@ impl Broker {
     pub(crate) fn left_wave(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let Some(entry) = self.table.get(id) else { return };
         let Stage::Stopping(shutdown) = &mut self.stage else { return };
-        if let Some(wave) = shutdown.waves.get_mut(&entry.shown.stop_order) {
+        if let Some(wave) = shutdown.waves.get_mut(&Rank::of(entry)) {
             wave.left.remove(&id);
         }
-        if entry.shown.started_at.is_some() {
+        if entry.shown.started_at.is_some() && entry.role == Role::Child {
             shutdown.ended.push(Arc::clone(&entry.shown));
         }
         if entry.shown.exit.as_ref().is_some_and(|exit| exit.forced) {
-            shutdown.forced += 1;
+            // What is counted is children, as those are that have ended.
+            shutdown.forced += u32::from(entry.role == Role::Child);
             turn.order(Effect::Report(Report::Forced { child: Arc::clone(&entry.shown) }));
         }
     }
@@ -265,11 +339,12 @@ impl Broker {
         match &mut self.stage {
             Stage::Stopping(shutdown) => {
                 shutdown.due = None;
-                if shutdown.killed {
-                    let left = u32::try_from(self.table.live_count()).unwrap_or(u32::MAX);
-                    self.exit(left, turn);
-                } else {
-                    self.kill_all(turn);
+                match shutdown.force {
+                    Force::None | Force::Hurried => self.kill_all(turn),
+                    Force::Full => {
+                        let left = self.table.live().filter(|entry| entry.may_have_processes()).count();
+                        self.exit(u32::try_from(left).unwrap_or(u32::MAX), turn);
+                    }
                 }
             }
             // The sweep has not come back in time, so that something must be left.
@@ -293,18 +368,24 @@ impl Broker {
             let Some(waiting) = self.unpark(ticket) else { continue };
             let result = match waiting.cause {
                 Cause::Shutdown => Ok(Response::ShutDown(report.clone())),
-                Cause::Name { .. } => Err(shutting_down()),
-                Cause::Start { .. } | Cause::Destroy { .. } | Cause::Wait { .. } | Cause::Signal { .. } => {
-                    Err(Error::new(
-                        ErrorKind::ShuttingDown,
-                        "the broker exits at its shutdown deadline, and the child has not ended",
-                    ))
-                }
+                Cause::Name { .. } | Cause::Upgrade => Err(shutting_down()),
+                Cause::Start { .. }
+                | Cause::Destroy { .. }
+                | Cause::Wait { .. }
+                | Cause::Signal { .. }
+                | Cause::Logs { .. } => Err(Error::new(
+                    ErrorKind::ShuttingDown,
+                    "the broker exits at its shutdown deadline, and the child has not ended",
+                )),
             };
             self.answer(waiting.call, result, turn);
         }
         turn.order(Effect::Report(Report::ShutDown { children, forced, left, took }));
-        turn.order(Effect::Exit(if left == 0 { ExitCause::Done } else { ExitCause::Left(left) }));
+        turn.order(Effect::Exit(match self.main {
+            MainState::Over(exit) => ExitCause::Main(exit),
+            MainState::Absent | MainState::Waiting | MainState::Present(_) if left == 0 => ExitCause::Done,
+            MainState::Absent | MainState::Waiting | MainState::Present(_) => ExitCause::Left(left),
+        }));
     }
 
     /// There was nothing to do for the time that was set.
@@ -326,8 +407,20 @@ fn bounds(now: Moment, timeout: Span) -> (Moment, Moment) {
     (deadline, deadline.minus(reserve))
 }
 
-/// How long a child's stop takes if nothing answers its signals.
-fn need(entry: &Entry, now: Moment) -> Span {
+/// How much of the time for a child is kept for its cleanup.
+fn cleanup_share(entry: &Entry, time: Span) -> Span {
+    let share = Span::from_nanos(time.as_nanos() / CLEANUP_SHARE_DIVISOR);
+    entry.params().cleanup.as_ref().map_or(Span::ZERO, |cleanup| cleanup.timeout.min(share))
+}
+
+/// How long a child's stop takes if nothing answers its signals, and its cleanup after that, when there is so much
+/// time for all.
+fn need(entry: &Entry, now: Moment, time: Span) -> Span {
+    let stop = stop_need(entry, now).as_nanos();
+    Span::from_nanos(stop.saturating_add(cleanup_share(entry, time).as_nanos()))
+}
+
+fn stop_need(entry: &Entry, now: Moment) -> Span {
     let sum = |steps: &mut dyn Iterator<Item = &StopStep>| {
         steps.fold(0_u64, |sum, step| sum.saturating_add(step.grace.as_nanos()))
     };
@@ -342,6 +435,7 @@ fn need(entry: &Entry, now: Moment) -> Span {
         Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
             sum(&mut stop.steps.iter())
         }
+        Phase::Cleaning(_) => 0,
         Phase::Recording { cancelled: None }
         | Phase::Queued
         | Phase::Spawning { stop: None }

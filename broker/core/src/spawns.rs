@@ -57,6 +57,11 @@ impl Spawns {
         Some(child)
     }
 
+    /// Whether no process is being started.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
     /// A spawn has come to its end, whichever.
     pub(crate) fn landed(&mut self, uid: u32) {
         self.in_flight = self.in_flight.saturating_sub(1);

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{ChildId, Exit, ExitReason, ExitStatus, Signal, Span, StepTaken};
+use procbroker_protocol::{
+    ChildId, Cleaned, EventKind, Exit, ExitReason, ExitStatus, Signal, Span, StepTaken,
+};
 
 use crate::broker::{Broker, Turn};
 use crate::child::{Entry, Leader, Phase, Stage, Stop, Stopping};
-use crate::effect::{Effect, Record, Report};
-use crate::ids::{Pid, Run};
+use crate::effect::{Effect, Receipt, Record, Report, Safety};
+use crate::ids::Run;
 use crate::input::Members;
 use crate::limits::{KILL_AGAIN_AFTER, KILL_AGAIN_FIRST};
+use crate::record::Role;
 
 /// What a look at a child that is being stopped has shown.
 enum Finding {
@@ -56,18 +59,17 @@ impl Broker {
                 stopping.kill_by = earliest(stopping.kill_by, stop.kill_by);
                 None
             }
-            Phase::Queued | Phase::Ended => None,
+            Phase::Queued | Phase::Cleaning(_) | Phase::Ended => None,
         });
         match running.flatten() {
-            Some((pid, stop)) => self.enter_stop(id, pid, stop, Leader::Alive, turn),
+            Some((pid, stop)) => self.enter_stop(id, stop, Leader::Alive { pid }, turn),
             None => self.follow_stop(id),
         }
     }
 
-    fn enter_stop(&mut self, id: ChildId, pid: Pid, stop: Stop, leader: Leader, turn: &mut Turn<'_>) {
+    pub(crate) fn enter_stop(&mut self, id: ChildId, stop: Stop, leader: Leader, turn: &mut Turn<'_>) {
         let Stop { reason, steps, kill_by } = stop;
         let stopping = Stopping {
-            pid,
             reason,
             leader,
             steps: steps.into(),
@@ -77,15 +79,16 @@ impl Broker {
             kill_by,
         };
         self.table.update(id, |entry| entry.phase = Phase::Stopping(Box::new(stopping)));
-        if let Some(entry) = self.table.get(id) {
-            let (run, child) = (entry.run(), Arc::clone(&entry.shown));
-            turn.order(Effect::Record { run, record: Record::Progress { child } });
-        }
+        let event = match leader {
+            Leader::Alive { .. } => EventKind::Stopping,
+            Leader::Gone { .. } => EventKind::Exited,
+        };
+        self.publish(event, id, turn);
         self.next_step(id, turn);
     }
 
     /// Sets the timer of a stop that is under way.
-    fn follow_stop(&mut self, id: ChildId) {
+    pub(crate) fn follow_stop(&mut self, id: ChildId) {
         if let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get(id) {
             let due = stopping.due();
             self.set_child_due(id, Some(due));
@@ -107,6 +110,7 @@ impl Broker {
                 }
                 Stage::Asking { .. } => self.next_step(id, turn),
             },
+            Phase::Cleaning(_) => self.cleanup_due(id, turn),
             Phase::Running { .. } | Phase::Ended => {}
         }
     }
@@ -114,15 +118,23 @@ impl Broker {
     /// Sends the next signal of a stop, or SIGKILL after the last.
     fn next_step(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let now = turn.now;
-        let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get_mut(id) else { return };
+        let main_scope = self.config.main.as_ref().map_or(Scope::Group, |main| main.stop_scope);
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let role = entry.role;
+        let Phase::Stopping(stopping) = &mut entry.phase else { return };
         let Some(step) = stopping.steps.pop_front() else { return self.kill(id, turn) };
         stopping.stage = Stage::Asking { until: now.moment.plus(step.grace) };
         stopping.taken.push(StepTaken { signal: step.signal, at: now.wall });
         // A stop that somebody asked for goes to the process group. Descendants of a child that ended by
         // itself may have no group of its left, and get the steps themselves.
-        let scope = if stopping.reason == ExitReason::Exited { Scope::All } else { Scope::Group };
+        let scope = match (stopping.reason, role) {
+            (ExitReason::Exited, _) => Scope::All,
+            (_, Role::Child) => Scope::Group,
+            (_, Role::Main) => main_scope,
+        };
         self.table.update(id, |_| ());
         self.follow_stop(id);
+        self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
         if let Some(entry) = self.table.get(id) {
             turn.order(Effect::Signal { run: entry.run(), signal: step.signal, scope, call: None });
         }
@@ -132,7 +144,8 @@ impl Broker {
     pub(crate) fn kill(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let now = turn.now;
         let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get_mut(id) else { return };
-        if !stopping.forced {
+        let first = !stopping.forced;
+        if first {
             stopping.forced = true;
             stopping.taken.push(StepTaken { signal: Signal::KILL, at: now.wall });
         }
@@ -145,6 +158,9 @@ impl Broker {
         stopping.stage = Stage::Killing { again: now.moment.plus(pause), pause };
         self.table.update(id, |_| ());
         self.follow_stop(id);
+        if first {
+            self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
+        }
         if let Some(entry) = self.table.get(id) {
             turn.order(Effect::Kill { run: entry.run() });
         }
@@ -158,8 +174,7 @@ impl Broker {
         };
         let gone = Leader::Gone { status, at: turn.now.wall, members };
         match &mut entry.phase {
-            Phase::Running { pid } => {
-                let pid = *pid;
+            Phase::Running { .. } => {
                 let steps = entry.params().stop.clone();
                 if members == Members::Nothing {
                     let exit = Exit {
@@ -169,19 +184,26 @@ impl Broker {
                         steps: Vec::new(),
                         at: turn.now.wall,
                     };
+                    self.publish_exit(id, &exit, turn);
                     self.end(id, exit, turn);
                 } else {
                     let stop = Stop { reason: ExitReason::Exited, steps, kill_by: None };
-                    self.enter_stop(id, pid, stop, gone, turn);
+                    self.enter_stop(id, stop, gone, turn);
                 }
             }
             Phase::Stopping(stopping) => {
                 stopping.leader = gone;
                 self.table.update(id, |_| ());
+                self.publish(EventKind::Exited, id, turn);
+                if members != Members::Nothing {
+                    self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
+                }
                 self.look_at(id, turn);
             }
+            Phase::Cleaning(_) => self.cleanup_exited(id, status, members, turn),
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Ended => {}
         }
+        self.main_exited(id, status, turn);
     }
 
     /// What a child left behind has, or may have, become less.
@@ -190,18 +212,25 @@ impl Broker {
         let Some(entry) = self.table.get_mut(id).filter(|entry| entry.incarnation == run.incarnation) else {
             return;
         };
-        let Phase::Stopping(stopping) = &mut entry.phase else { return };
-        match &mut stopping.leader {
-            Leader::Alive => {}
-            Leader::Gone { members, .. } => {
-                *members = left;
-                self.look_at(id, turn);
-            }
+        match &mut entry.phase {
+            Phase::Stopping(stopping) => match &mut stopping.leader {
+                Leader::Alive { .. } => {}
+                Leader::Gone { members, .. } => {
+                    *members = left;
+                    self.look_at(id, turn);
+                }
+            },
+            Phase::Cleaning(_) => self.cleanup_members_left(id, left, turn),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Ended => {}
         }
     }
 
     /// Goes on with a stop as far as what is left of the child allows.
-    fn look_at(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+    pub(crate) fn look_at(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let Some(Entry { phase: Phase::Stopping(stopping), .. }) = self.table.get(id) else { return };
         let finding = match (&stopping.leader, stopping.stage) {
             (Leader::Gone { members: Members::Nothing, .. }, _) => Finding::Over,
@@ -212,9 +241,8 @@ impl Broker {
             }
             // Every kill is followed by such a report, so that to kill again at once would go round and
             // round: the timer does it.
-            (Leader::Alive, _) | (Leader::Gone { .. }, Stage::Asking { .. } | Stage::Killing { .. }) => {
-                Finding::Alive
-            }
+            (Leader::Alive { .. }, _)
+            | (Leader::Gone { .. }, Stage::Asking { .. } | Stage::Killing { .. }) => Finding::Alive,
         };
         match finding {
             Finding::Over => {
@@ -227,22 +255,54 @@ impl Broker {
         }
     }
 
-    /// Nothing of a child is left: gives free what it held, and tells everybody who waits for it.
-    fn end(&mut self, id: ChildId, exit: Exit, turn: &mut Turn<'_>) {
+    /// Nothing of a child is left. Its cleanup is still to come.
+    pub(crate) fn end(&mut self, id: ChildId, exit: Exit, turn: &mut Turn<'_>) {
         self.set_child_due(id, None);
+        let Some(entry) = self.table.get(id) else { return };
+        turn.order(Effect::Release { run: entry.run() });
+        self.clean_up(id, exit, turn);
+    }
+
+    /// A child is over: gives free what it held, and tells everybody who waits for it.
+    pub(crate) fn close(&mut self, id: ChildId, exit: Exit, cleaned: Option<Cleaned>, turn: &mut Turn<'_>) {
+        self.set_child_due(id, None);
+        // The end of a cleanup is on record already.
+        let is_news = cleaned.is_none();
         self.table.update(id, |entry| {
             entry.phase = Phase::Ended;
-            Arc::make_mut(&mut entry.shown).exit = Some(exit);
+            let shown = Arc::make_mut(&mut entry.shown);
+            shown.exit = Some(exit);
+            shown.cleanup = cleaned;
         });
-        self.table.retire(id, turn.now.moment);
+        match self.table.get(id).map(|entry| entry.role) {
+            Some(Role::Main) => drop(self.table.give_free(id)),
+            Some(Role::Child) | None => self.table.retire(id, turn.now.moment),
+        }
+        if is_news {
+            self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
+        }
         let Some(entry) = self.table.get(id) else { return };
-        let (run, child) = (entry.run(), Arc::clone(&entry.shown));
-        turn.order(Effect::Record { run, record: Record::Progress { child: Arc::clone(&child) } });
-        turn.order(Effect::Release { run });
-        turn.order(Effect::Report(Report::Ended { child }));
+        let is_main = entry.role == Role::Main;
+        turn.order(Effect::Report(Report::Ended { child: Arc::clone(&entry.shown) }));
+        self.publish(EventKind::Ended, id, turn);
+        self.end_logs(id, turn);
         self.left_wave(id, turn);
         self.child_changed(id, turn);
+        if is_main {
+            self.table.remove(id);
+            turn.order(Effect::Forget { child: id });
+            self.main_is_gone(turn);
+        }
         self.forget_expired(turn);
+    }
+
+    /// Has a child's progress recorded in the place of what was recorded of it before.
+    pub(crate) fn record_progress(&self, id: ChildId, safety: Safety, receipt: Receipt, turn: &mut Turn<'_>) {
+        let Some(entry) = self.table.get(id) else { return };
+        if let Some(progress) = entry.progress(turn.now) {
+            let record = Record::Progress(progress);
+            turn.order(Effect::Record { run: entry.run(), record, safety, receipt });
+        }
     }
 }
 

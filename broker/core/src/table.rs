@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::child::Entry;
 use crate::limits::REUSES_REMEMBERED;
 use crate::moment::Moment;
+use crate::record::Role;
 
 /// The children, live and ended.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub(crate) struct Table {
     /// The ended ones, with when they ended.
     ended: VecDeque<(Moment, ChildId)>,
     counts: ChildCounts,
+    /// How many of the live ones are main commands.
+    mains: usize,
 }
 
 impl Table {
@@ -44,6 +47,12 @@ impl Table {
     pub(crate) fn insert(&mut self, entry: Entry) {
         let id = entry.shown.id;
         let uid = entry.shown.owner.uid;
+        if entry.role == Role::Main {
+            self.mains += 1;
+            self.live.insert(id);
+            self.children.insert(id, entry);
+            return;
+        }
         if let Some(name) = &entry.params().name {
             self.holders.insert(name.clone(), id);
         }
@@ -66,7 +75,7 @@ impl Table {
         let result = change(entry);
         entry.show();
         let after = entry.shown.state;
-        if before != after {
+        if before != after && entry.role == Role::Child {
             let counted = count(&mut self.counts, before);
             *counted = counted.saturating_sub(1);
             *count(&mut self.counts, after) += 1;
@@ -91,6 +100,10 @@ impl Table {
         if !self.live.remove(&id) {
             return false;
         }
+        if entry.role == Role::Main {
+            self.mains -= 1;
+            return true;
+        }
         if let Some(name) = &entry.params().name
             && self.holders.get(name) == Some(&id)
         {
@@ -106,6 +119,9 @@ impl Table {
     /// Forgets a child wholly.
     pub(crate) fn remove(&mut self, id: ChildId) -> Option<Entry> {
         let entry = self.children.remove(&id)?;
+        if entry.role == Role::Main {
+            return Some(entry);
+        }
         let counted = count(&mut self.counts, entry.shown.state);
         *counted = counted.saturating_sub(1);
         if let Some(name) = &entry.params().name
@@ -179,21 +195,27 @@ impl Table {
             Target::Name(name) => self.holders.get(name).or_else(|| self.former.get(name))?,
             Target::Labels(_) | Target::All => return None,
         };
-        self.children.get(id)
+        self.children.get(id).filter(|entry| entry.role == Role::Child)
     }
 
-    /// The live children, oldest first.
+    /// Everything live, the main command too, oldest first.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Entry> {
         self.live.iter().filter_map(|id| self.children.get(id))
     }
 
-    /// All visible children, oldest first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.children.values()
+    /// The live children, oldest first.
+    pub(crate) fn live_children(&self) -> impl Iterator<Item = &Entry> {
+        self.live().filter(|entry| entry.role == Role::Child)
     }
 
+    /// All visible children, oldest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.children.values().filter(|entry| entry.role == Role::Child)
+    }
+
+    /// How many live children there are.
     pub(crate) fn live_count(&self) -> usize {
-        self.live.len()
+        self.live.len() - self.mains
     }
 
     pub(crate) fn owned_count(&self, uid: u32) -> u32 {

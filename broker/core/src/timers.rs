@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Retention,
     /// The kill of all that is left, and then the end of the shutdown.
     Shutdown,
+    /// The end of the patience of an upgrade.
+    Upgrade,
     /// The exit for lack of work.
     Idle,
 }

@@ -51,6 +51,9 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
     command_size(params, bounds)?;
     labels(params)?;
     stop(&params.stop)?;
+    if let Some(cleanup) = &params.cleanup {
+        command("cleanup.command", &cleanup.command)?;
+    }
     if params.name.is_none() && params.if_exists != IfExists::Fail {
         return Err(invalid("if_exists", "reuse and replace need a name to look for; give one"));
     }
@@ -84,8 +87,6 @@ fn built(params: &CreateParams) -> Result<(), Error> {
         "lifetime: one other than broker"
     } else if params.linger != Span::ZERO {
         "linger"
-    } else if params.cleanup.is_some() {
-        "cleanup"
     } else if params.resources.is_some() {
         "resources"
     } else {
@@ -120,7 +121,8 @@ fn environment(params: &CreateParams) -> Result<(), Error> {
 
 /// Bounds what one child's command line and environment cost the broker.
 fn command_size(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
-    let arguments: usize = params.command.iter().map(|argument| argument.len() + 1).sum();
+    let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
+    let arguments: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();
     let variables: usize = params.env.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
     let bytes = arguments + variables;
     if bytes <= usize::try_from(bounds.max_command_bytes).unwrap_or(usize::MAX) {
@@ -129,7 +131,7 @@ fn command_size(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
     Err(Error::new(
         ErrorKind::LimitExceeded,
         format!(
-            "command and env have {bytes} bytes together; at most {} are taken (--max-command-bytes)",
+            "the commands and env have {bytes} bytes together; at most {} are taken (--max-command-bytes)",
             bounds.max_command_bytes
         ),
     ))

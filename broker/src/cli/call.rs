@@ -4,22 +4,29 @@ use std::path::PathBuf;
 
 use procbroker_client::Broker;
 use procbroker_protocol::{Request, Response};
+use tokio::runtime::Runtime;
 
 use super::failure::Failure;
 
 /// Asks the broker, and waits for its answer on this thread: a command has nothing else to do meanwhile.
 pub(super) fn call(socket: Option<PathBuf>, request: Request) -> Result<Response, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(
-        |source| Failure::Machine { attempted: "cannot set up the event loop that the socket needs", source },
-    )?;
+    runtime()?.block_on(async { Ok(connect(socket).await?.call(request).await?) })
+}
+
+/// The event loop that the socket needs.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(|source| {
+        Failure::Machine { attempted: "cannot set up the event loop that the socket needs", source }
+    })
+}
+
+/// Connects to the broker at this socket, or where it is to be found otherwise.
+pub(super) async fn connect(socket: Option<PathBuf>) -> Result<Broker, Failure> {
     let mut builder = Broker::builder();
     if let Some(socket) = socket {
         builder = builder.socket(socket);
     }
-    runtime.block_on(async {
-        let broker = builder.connect().await?;
-        Ok(broker.call(request).await?)
-    })
+    Ok(builder.connect().await?)
 }
 
 #[cfg(test)]

@@ -49,6 +49,21 @@ Signals:
   SIGTERM or SIGINT kills at once."
 }
 
+/// Below the help of `run`.
+pub(super) fn run() -> &'static str {
+    "\
+Examples:
+  Apache in a container, with a graceful stop and its failsafe:
+    procbroker run --main-stop SIGWINCH:20s,SIGTERM:5s -- \\
+        apachectl -D FOREGROUND
+  gunicorn, whose workers run as another user:
+    procbroker run --allow-user www-data --socket-group www-data \\
+        --socket-mode 660 -- gunicorn --user www-data app:app
+
+Docker and Kubernetes kill what does not stop in time: give them more than
+--shutdown-timeout (docker run --stop-timeout, terminationGracePeriodSeconds)."
+}
+
 /// Below the help of `create`.
 pub(super) fn create() -> &'static str {
     "\
@@ -74,6 +89,43 @@ Examples:
   procbroker destroy render-42
   procbroker destroy --label pool=render --stop SIGINT:2s
   procbroker destroy --all --no-wait"
+}
+
+/// Below the help of `logs`.
+pub(super) fn logs() -> &'static str {
+    "\
+Examples:
+  procbroker logs render-42
+  procbroker logs --tail 20 --follow render-42
+  procbroker logs --follow --json render-42 | jq -r .text
+
+With --json and --follow, one object a line: the answer, then the
+notifications, the last of them with `ended`."
+}
+
+/// Below the help of `events`.
+pub(super) fn events() -> &'static str {
+    "\
+Output:
+  On a terminal, lines for people. Elsewhere fields between tabs, `-` for one
+  that is absent:
+    AT KIND ID NAME PID EXIT
+  With --json the notifications as they are on the wire, one a line.
+
+Examples:
+  procbroker events --label pool=render
+  procbroker events --since 0 --json | jq -r 'select(.kind == \"exited\")'"
+}
+
+/// Below the help of `upgrade`.
+pub(super) fn upgrade() -> &'static str {
+    "\
+Output:
+  The version before and the one after it. With --json, the `status` of the
+  broker that has taken over.
+
+Examples:
+  install -m 755 procbroker /usr/local/bin/procbroker && procbroker upgrade"
 }
 
 /// Below the help of `completions`.

@@ -21,6 +21,12 @@ pub(super) enum Failure {
         /// What is wrong with it.
         message: String,
     },
+    /// This program cannot take over from a running broker.
+    #[error("{message}")]
+    TakeOver {
+        /// Why.
+        message: String,
+    },
     /// Something that the command needs of its own machine is missing.
     #[error("{attempted}")]
     Machine {
@@ -50,7 +56,9 @@ impl Failure {
     pub(super) fn status(&self) -> CommandStatus {
         match self {
             Self::Usage { .. } => CommandStatus::Usage,
-            Self::Machine { .. } | Self::Output(_) | Self::Answer => CommandStatus::Failed,
+            Self::TakeOver { .. } | Self::Machine { .. } | Self::Output(_) | Self::Answer => {
+                CommandStatus::Failed
+            }
             Self::Client(error) => client_status(error),
         }
     }
@@ -83,9 +91,12 @@ impl Failure {
     fn answer(&self) -> Option<&BrokerError> {
         match self {
             Self::Client(ClientError::Broker(error) | ClientError::Refused { error, .. }) => Some(error),
-            Self::Client(_) | Self::Usage { .. } | Self::Machine { .. } | Self::Output(_) | Self::Answer => {
-                None
-            }
+            Self::Client(_)
+            | Self::Usage { .. }
+            | Self::TakeOver { .. }
+            | Self::Machine { .. }
+            | Self::Output(_)
+            | Self::Answer => None,
         }
     }
 }

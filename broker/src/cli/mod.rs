@@ -5,35 +5,52 @@
 mod arguments;
 mod ask;
 mod call;
+mod events;
 mod examples;
 mod failure;
+mod logs;
 mod pages;
 mod print;
+mod reader;
 mod status;
+mod take_over;
+mod upgrade;
 mod usage;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Parser;
 use procbroker_protocol::Timestamp;
 
-pub use arguments::{BoundArguments, ContainmentChoice, LogLevel, ServeArguments};
+pub use arguments::{BoundArguments, ByteSize, ContainmentChoice, LogLevel, MainArguments, ServeArguments};
 
 use arguments::{Ask, CommandLine, Verb};
 use failure::Failure;
 use print::{Report, Style};
 use status::CommandStatus;
 
+/// Whether a broker of this program can make sense of a record, and if not, why.
+pub type ReadRecord = fn(&Path) -> Result<(), String>;
+
 /// Reads the command line and does what it says; `serve` runs the broker.
 #[must_use]
-pub fn main(serve: fn(&ServeArguments) -> ExitCode) -> ExitCode {
+pub fn main(serve: fn(&ServeArguments) -> ExitCode, read_record: ReadRecord) -> ExitCode {
     match CommandLine::try_parse() {
         Ok(CommandLine { socket, verb }) => match verb {
             Verb::Serve(arguments) => serve(&ServeArguments { socket, ..*arguments }),
+            Verb::Run(arguments) => serve(&ServeArguments { socket, ..arguments.into_serve() }),
             Verb::Ask(ask) => conclude(ask.print().json, self::ask(socket, &ask)).into(),
+            Verb::Logs(arguments) => logs::show(socket, &arguments).into(),
+            Verb::Events(arguments) => events::show(socket, &arguments).into(),
+            Verb::Upgrade(arguments) => {
+                conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
+            }
+            Verb::CanTakeOver(arguments) => {
+                conclude(false, take_over::can_take_over(&arguments, read_record)).into()
+            }
             Verb::Completions(arguments) => {
                 conclude(false, Ok(Report::done(pages::completions(arguments.shell)))).into()
             }

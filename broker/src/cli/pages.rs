@@ -30,7 +30,8 @@ pub(super) fn manual(verb: Option<&str>) -> Result<String, Failure> {
 }
 
 fn no_such_verb(program: &Command, verb: &str) -> Failure {
-    let verbs: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
+    let shown = program.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let verbs: Vec<&str> = shown.map(Command::get_name).collect();
     Failure::Usage { message: format!("there is no verb {verb:?}; there are {}", verbs.join(", ")) }
 }
 
@@ -109,9 +110,7 @@ mod tests {
     #[test]
     fn a_page_of_no_verb_is_refused() {
         let message = manual(Some("stop")).unwrap_err().to_string();
-        assert!(
-            message.starts_with("there is no verb \"stop\"; there are serve, create, destroy"),
-            "{message}"
-        );
+        assert!(message.starts_with("there is no verb \"stop\"; there are serve, run, create"), "{message}");
+        assert!(!message.contains("can-take-over"), "{message}");
     }
 }

@@ -24,6 +24,12 @@ pub(super) fn answer(error: &clap::Error) -> CommandStatus {
     }
 }
 
+/// What is wrong with a command line, in one line.
+pub(super) fn message(error: &clap::Error) -> String {
+    let line = line(&error.render().to_string());
+    line.trim_end().strip_prefix("procbroker: ").unwrap_or(&line).to_owned()
+}
+
 /// The message of a rendered error as one line: without its prefix, and with where to read more instead of the
 /// usage. An error about one value has no usage, and says all there is to say.
 fn line(rendered: &str) -> String {

@@ -8,7 +8,7 @@ use procbroker_protocol::frame::{Framed, Frames, Lines};
 use procbroker_protocol::json_lines::{self, JsonId, ReplyTo};
 use procbroker_protocol::limits::REQUEST_BYTES_MAX;
 use procbroker_protocol::version::{self, Encoding, HandshakeError, PROTOCOL};
-use procbroker_protocol::{Error, ErrorKind, Request, Response};
+use procbroker_protocol::{Error, ErrorKind, Notification, Request, Response};
 use tokio::net::UnixStream;
 
 use super::too_slow;
@@ -202,6 +202,16 @@ pub(super) fn encode(id: &RequestId, result: &Result<Response, Error>, out: &mut
         RequestId::Json(id) => json_lines::encode_answer(id.as_ref(), result, out),
         RequestId::JsonUnanswered => {}
         RequestId::Binary(id) => binary::encode_answer(*id, result, out),
+    }
+}
+
+/// Appends a notification. Nobody subscribes before the encoding is decided.
+pub(super) fn encode_notification(codec: &Codec, notification: &Notification, out: &mut Vec<u8>) {
+    match codec {
+        Codec::Binary(..) => binary::encode_notification(notification, out),
+        Codec::Undecided(_) | Codec::Json(..) | Codec::Closed => {
+            json_lines::encode_notification(notification, out);
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use procbroker_protocol::{Error, Response};
 use tokio::sync::mpsc;
 
-use crate::limits::CHILDREN_ENCODED_INLINE;
+use super::feed::FeedReader;
+use crate::follower::Paced;
+use crate::limits::{CHILDREN_ENCODED_INLINE, TEXT_BYTES_ENCODED_INLINE};
 
 /// One message from the driver to a connection.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub enum Outgoing {
         /// What came of it.
         result: Result<Response, Error>,
     },
+    /// Where the events come from that the client has subscribed to.
+    Feed(FeedReader),
+    /// Where what children wrote comes from, at the client's own pace.
+    Paced(mpsc::Receiver<Paced>),
 }
 
 /// The driver's end of a connection.
@@ -29,10 +35,10 @@ pub(super) fn is_large(result: &Result<Response, Error>) -> bool {
     match result {
         Ok(Response::Children(children)) => children.len() > CHILDREN_ENCODED_INLINE,
         Ok(Response::ShutDown(report)) => report.children.len() > CHILDREN_ENCODED_INLINE,
+        Ok(Response::Logs(logs)) => logs.text.len() > TEXT_BYTES_ENCODED_INLINE,
         Ok(
             Response::Created(_)
             | Response::Child(_)
-            | Response::Logs(_)
             | Response::Subscribed(_)
             | Response::Status(_)
             | Response::Upgraded,

@@ -2,32 +2,41 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use procbroker_core::{Call, Effect, ExitCause, Input, Pid, Record, Run, ServiceState, SpawnOrder};
+use procbroker_core::{
+    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Run, ServiceState, SpawnOrder, UpgradeFailure,
+};
+use procbroker_protocol::ChildId;
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildId, Error, Response};
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc;
 
-use super::Outboxes;
-use crate::connection::Outgoing;
-use crate::limits::{FORMER_LOGS_MAX, SWEEP_PATIENCE, TIDYING_PATIENCE};
+use super::FromThread;
+use super::clients::Clients;
+use super::records::Records;
+use crate::follower::{Followers, LogQuery};
+use crate::limits::{FORMER_LOGS_MAX, RECORD_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::os::containment::Containment;
 use crate::os::environment::Surroundings;
+use crate::os::fd_store::FdStore;
+use crate::os::limits::Nofile;
 use crate::os::logs::Logs;
+use crate::os::logs::trimmer::LogTrimmer;
 use crate::os::notify::ServiceOwner;
 use crate::os::reaper::{Backlog, Reaped, Reaper};
 use crate::os::spawn::{self, Output, Step};
 use crate::os::state_dir::StateDir;
+use crate::os::upgrade::{self, Program};
 use crate::report;
-use crate::spawners::{Job, Outcome, Spawners};
+use crate::spawners::{Job, KeptOutput, Outcome, Spawners};
 
 /// What the driver acts with.
 #[derive(Debug)]
 pub struct Hands {
     /// The clients, by connection.
-    pub outboxes: Outboxes,
+    pub clients: Clients,
     /// Starts processes.
     pub spawners: Spawners,
     /// Reaps them.
@@ -38,10 +47,24 @@ pub struct Hands {
     pub surroundings: Surroundings,
     /// What children write to.
     pub logs: Logs,
+    /// Those who read that.
+    pub followers: Followers,
+    /// Keeps it within its bound.
+    pub trimmer: LogTrimmer,
     /// Children that are not visible any more, whose files of output can be used again.
     pub former: VecDeque<ChildId>,
+    /// What outlives the broker.
+    pub records: Records,
+    /// Processes that systemd keeps hold of, should the broker be killed.
+    pub fd_store: FdStore,
     /// The folder that the broker has for itself as long as it lives.
     pub state: StateDir,
+    /// The limit on open files that children get.
+    pub nofile: Nofile,
+    /// The program that takes over in an upgrade.
+    pub program: Arc<Program>,
+    /// Where other threads report to.
+    pub threads: mpsc::Sender<FromThread>,
     /// Who owns the broker's service, if anybody does.
     pub owner: ServiceOwner,
     /// How many processes are being started.
@@ -74,64 +97,80 @@ impl Hands {
     /// Carries out one order. What is known of its outcome at once goes to `inputs`.
     pub(super) fn perform(&mut self, effect: Effect, inputs: &mut VecDeque<Input>) {
         match effect {
-            Effect::Admit { connection } => {
-                if let Some(outbox) = self.outboxes.get(&connection) {
-                    // The first message of a new connection always finds room.
-                    let _ = outbox.try_send(Outgoing::Admitted);
+            Effect::Admit { connection } => self.clients.admit(connection),
+            Effect::Refuse { connection, error } => self.clients.refuse(connection, error),
+            Effect::Answer { call, result } => self.clients.answer(call, result),
+            Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
+            Effect::Record { run, record, safety, receipt } => {
+                let process = self.containment.identity(run);
+                if let Err(failure) = self.records.submit(run, &record, safety, receipt, process) {
+                    tracing::error!("{}", failure.message);
+                    inputs.push_back(Input::Recorded { run, result: Err(failure) });
                 }
             }
-            Effect::Refuse { connection, error } => {
-                if let Some(outbox) = self.outboxes.remove(&connection) {
-                    let _ = outbox.try_send(Outgoing::Refused(error));
-                }
-            }
-            Effect::Answer { call, result } => self.answer(call, result),
-            Effect::Record { run, record } => match record {
-                // Nothing is kept across a crash yet: a record is as safe as it gets at once.
-                Record::Intent { .. } => inputs.push_back(Input::Recorded { run, result: Ok(()) }),
-                Record::Progress { .. } | Record::Void => {}
-            },
-            Effect::Spawn { run, order } => self.spawn(run, &order, inputs),
+            Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),
+            Effect::ReadLog { call, child, excerpt } => self.read_log(call, child, excerpt),
+            Effect::EndLog { child } => self.followers.child_ended(child),
+            Effect::CheckUpgrade => self.check_upgrade(),
             Effect::Signal { run, signal, scope, call } => {
                 inputs.extend(self.containment.signal(run, signal, scope, call));
             }
             Effect::Kill { run } => self.containment.kill(run),
-            Effect::Release { run } => self.containment.release(run),
+            Effect::Release { run } => {
+                self.fd_store.remove(run);
+                self.containment.release(run);
+            }
             Effect::Forget { child } => self.forget(child),
             Effect::Report(line) => report::write(&line),
             Effect::Notify(ServiceState::Stopping { timeout, children }) => {
                 self.owner.stopping(timeout.as_duration(), &format!("Stopping {children} children"));
             }
             Effect::Sweep => self.containment.sweep(Instant::now() + SWEEP_PATIENCE),
-            // The driver itself takes this one.
-            Effect::Exit(ExitCause::Done | ExitCause::Left(_)) => {}
+            // The driver itself takes these.
+            Effect::HandOver | Effect::Exit(ExitCause::Done | ExitCause::Left(_) | ExitCause::Main(_)) => {}
         }
     }
 
-    /// Hands an answer to its connection, or gives the connection up: its client asks and does not read.
-    fn answer(&mut self, call: Call, result: Result<Response, Error>) {
-        let Some(outbox) = self.outboxes.get(&call.connection) else { return };
-        match outbox.try_send(Outgoing::Answer { number: call.number, result }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                tracing::warn!(connection = call.connection.0, "a client does not read its answers; closing");
-                self.outboxes.remove(&call.connection);
-            }
-            Err(TrySendError::Closed(_)) => {
-                self.outboxes.remove(&call.connection);
-            }
+    /// Has a child's output read and sent to its client, by a task that goes at the client's pace.
+    fn read_log(&mut self, call: Call, child: ChildId, excerpt: LogExcerpt) {
+        if let Some(to) = self.clients.paced(call.connection) {
+            self.followers.serve(LogQuery { call, child, excerpt, to });
         }
     }
 
-    fn spawn(&mut self, run: Run, order: &SpawnOrder, inputs: &mut VecDeque<Input>) {
+    /// Asks the other program, on a thread that can wait for it.
+    fn check_upgrade(&self) {
+        let (program, record, threads) =
+            (Arc::clone(&self.program), self.state.record(), self.threads.clone());
+        tokio::task::spawn_blocking(move || {
+            let result = upgrade::check(&program, &record).map_err(|error| {
+                let mut message = error.to_string();
+                if let Some(source) = std::error::Error::source(&error) {
+                    message = format!("{message}: {source}");
+                }
+                UpgradeFailure { message }
+            });
+            // A driver that has gone needs no report any more.
+            let _ = threads.blocking_send(FromThread::Input(Input::UpgradeChecked { result }));
+        });
+    }
+
+    fn spawn(&mut self, run: Run, order: &SpawnOrder, purpose: &Purpose, inputs: &mut VecDeque<Input>) {
+        self.fd_store.expect(run);
         let cgroup = self.containment.prepare(run);
-        let submitted = self.surroundings.spec(run.child, order, cgroup).and_then(|spec| {
+        let submitted = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|spec| {
             let refused = |_| spawn::SpawnFailure::Refused { step: Step::Clone, errno: Errno::EAGAIN };
-            let heir_of = match &spec.stdout {
-                Output::Append(_) => self.former.pop_front(),
-                Output::Null | Output::Inherit => None,
+            let heir_of = match (&spec.stdout, purpose) {
+                (Output::Append(_), Purpose::Main) => self.former.pop_front(),
+                // It goes on where its child has left off.
+                (Output::Append(_), Purpose::Cleanup { .. }) | (Output::Null | Output::Inherit, _) => None,
             };
-            self.spawners.submit(Job { run, spec, heir_of }).map_err(refused)
+            let output = match purpose {
+                Purpose::Main => KeptOutput::Needed,
+                // What its child held is released even on a disk that takes nothing any more.
+                Purpose::Cleanup { .. } => KeptOutput::Wanted,
+            };
+            self.spawners.submit(Job { run, spec, heir_of, output }).map_err(refused)
         });
         match submitted {
             Ok(()) => self.in_flight += 1,
@@ -139,8 +178,10 @@ impl Hands {
         }
     }
 
-    /// Keeps the file of a child's output for another child, or removes it where there are enough of them.
+    /// Keeps the file of a child's output for another child, or removes it where there are enough of them. Its record
+    /// goes.
     fn forget(&mut self, child: ChildId) {
+        self.records.forget(child);
         if self.former.len() < FORMER_LOGS_MAX && self.logs.stdout_is_empty(child) {
             self.former.push_back(child);
         } else if let Err(error) = self.logs.remove(child) {
@@ -156,6 +197,7 @@ impl Hands {
             Ok(spawned) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
                 self.reaper.watch(run, pid, spawned.pidfd.as_fd());
+                self.fd_store.store(run, spawned.pidfd.as_fd());
                 self.containment.adopt(run, pid, spawned.pidfd);
                 inputs.push_back(Input::Spawned { run, pid });
             }
@@ -182,7 +224,12 @@ impl Hands {
 
     /// Lets go of everything, in the order in which it depends on each other.
     pub(super) fn finish(self) {
-        drop(self.outboxes);
+        drop(self.clients);
+        drop(self.followers);
+        if let Err(error) = self.records.flush(RECORD_PATIENCE) {
+            tracing::error!("what was last recorded may be lost: {error}");
+        }
+        drop(self.records);
         self.containment.shut_down(TIDYING_PATIENCE);
     }
 }

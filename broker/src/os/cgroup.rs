@@ -6,21 +6,26 @@
 //! one that became empty by itself is used again. One that was killed never is: the kernel goes on killing
 //! whatever is born into it.
 
-use std::collections::HashMap;
+mod mount;
+mod tree;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 use procbroker_core::Pid;
 use thiserror::Error;
+
+use mount::{locate, name_of};
+use tree::{add_members, is_populated, open_group, open_in, remove_tree, subgroups};
 
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
@@ -34,6 +39,9 @@ const FOLDER_PREFIX: &str = "procbroker.";
 /// How deep groups that a child made below its own are looked at; the kernel's default bound is the same depth
 /// for practical purposes (`cgroup.max.depth`).
 const DEPTH_MAX: usize = 32;
+
+/// How often the lock of an earlier broker's folder is asked for.
+const LOCK_ROUNDS: usize = 1000;
 
 /// One group, by its number in the broker's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,11 +68,22 @@ pub struct Cgroups {
     pool: Mutex<Pool>,
 }
 
+/// The folder of an earlier broker, in which children may live.
+#[derive(Debug)]
+pub struct Former {
+    /// Where it was.
+    pub path: PathBuf,
+    /// The same, locked, if this process had it before it executed its program anew.
+    pub folder: Option<OwnedFd>,
+}
+
 #[derive(Debug, Default)]
 struct Pool {
     next: u64,
     spares: Vec<(Group, OwnedFd)>,
     returned: HashMap<Group, Wear>,
+    /// Those of an earlier broker in which something lives, and that no child has claimed so far.
+    inherited: BTreeSet<Group>,
 }
 
 /// Why children get no groups of their own.
@@ -102,19 +121,37 @@ impl Cgroups {
     /// # Errors
     /// Why there are no groups to be had.
     pub fn begin() -> Result<Self, CgroupError> {
-        let own = read("/proc/self/cgroup")?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotMounted)?;
-        let base = locate(own, &read("/proc/self/mountinfo")?).ok_or(CgroupError::NotMounted)?;
-        let name = format!("{FOLDER_PREFIX}{}", std::process::id());
-        let shown_prefix = format!("{}/{name}/", own.trim_end_matches('/'));
-        let path = base.join(name);
-        remove_stale(&base);
-        Self::at(path, shown_prefix)
+        Self::begin_after(None)
     }
 
-    fn at(path: PathBuf, shown_prefix: String) -> Result<Self, CgroupError> {
-        let refused =
-            |attempt, path: &Path, errno| CgroupError::Refused { attempt, path: path.to_owned(), errno };
+    /// The same, with the folder of an earlier broker, if it is still there and nobody else has it: then its
+    /// groups go on as this broker's.
+    ///
+    /// # Errors
+    /// Why there are no groups to be had.
+    pub fn begin_after(former: Option<Former>) -> Result<Self, CgroupError> {
+        let mountinfo = read("/proc/self/mountinfo")?;
+        // Before anything is tidied, which would take it for one that was left behind.
+        if let Some(former) = former
+            && let Some(shown) = name_of(&former.path, &mountinfo)
+            && let Some(folder) = former.lock()
+            && let Ok(cgroups) = Self::in_folder(former.path, folder, &shown)
+        {
+            return Ok(cgroups);
+        }
+        let own = read("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotMounted)?;
+        let base = locate(own, &mountinfo).ok_or(CgroupError::NotMounted)?;
+        let name = format!("{FOLDER_PREFIX}{}", std::process::id());
+        let shown = format!("{}/{name}", own.trim_end_matches('/'));
+        remove_stale(&base);
+        let cgroups = Self::at(base.join(name), &shown)?;
+        // What an unknown broker with the same pid has left in it is no child's of this one.
+        cgroups.pool().inherited.clear();
+        Ok(cgroups)
+    }
+
+    fn at(path: PathBuf, shown: &str) -> Result<Self, CgroupError> {
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(refused("create", &path, errno(&error)));
@@ -124,9 +161,13 @@ impl Cgroups {
         let folder = File::open(&path).map_err(|error| refused("open", &path, errno(&error)))?;
         let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| refused("lock", &path, errno))?;
-        let mut cgroups =
-            Self { path, folder, shown_prefix, has_kill: false, pool: Mutex::new(Pool::default()) };
-        cgroups.clear_own_folder();
+        Self::in_folder(path, folder, shown)
+    }
+
+    fn in_folder(path: PathBuf, folder: Flock<File>, shown: &str) -> Result<Self, CgroupError> {
+        let (shown_prefix, pool) = (format!("{shown}/"), Mutex::new(Pool::default()));
+        let mut cgroups = Self { path, folder, shown_prefix, has_kill: false, pool };
+        cgroups.take_stock();
         cgroups.first_group().map_err(|errno| {
             let error = refused("use groups in", &cgroups.path, errno);
             let _ignored = fs::remove_dir(&cgroups.path);
@@ -135,13 +176,29 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// A broker with the same pid may have left something.
-    fn clear_own_folder(&self) {
+    /// Sees what an earlier broker has left. No number is given again that one of its children may have had, though
+    /// its group was empty and is removed.
+    fn take_stock(&self) {
+        let highest = subgroups(self.folder.as_fd()).into_iter().filter_map(|name| name.parse().ok()).max();
+        self.pool().next = highest.map_or(0, |number: u64| number.saturating_add(1));
         for name in subgroups(self.folder.as_fd()) {
-            remove_tree(self.folder.as_fd(), &name, DEPTH_MAX);
+            if !remove_tree(self.folder.as_fd(), &name, DEPTH_MAX) {
+                self.pool().inherited.extend(name.parse().ok().map(Group));
+            }
         }
-        let taken = subgroups(self.folder.as_fd()).into_iter().filter_map(|name| name.parse().ok());
-        self.pool().next = taken.max().map_or(0, |number: u64| number.saturating_add(1));
+    }
+
+    /// The group of this number, for a child of the earlier broker whose folder this is: none when it was empty,
+    /// or has been claimed before.
+    #[must_use]
+    pub fn adopt(&self, number: u64) -> Option<Group> {
+        self.pool().inherited.take(&Group(number))
+    }
+
+    /// Groups of the earlier broker that no child has claimed.
+    #[must_use]
+    pub fn unclaimed(&self) -> Vec<Group> {
+        self.pool().inherited.iter().copied().collect()
     }
 
     /// Tries what will be needed of every group.
@@ -157,6 +214,14 @@ impl Cgroups {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A duplicate of the folder's descriptor, which keeps its lock: for the next program of this process.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn pass_folder(&self) -> io::Result<OwnedFd> {
+        self.folder.as_fd().try_clone_to_owned()
     }
 
     /// The folder's descriptor: a group itself, in which a spawn can be tried.
@@ -250,14 +315,7 @@ impl Cgroups {
     /// Whether anything lives in the group or below it; zombies do not count.
     #[must_use]
     pub fn is_populated(&self, group: Group) -> bool {
-        let Ok(file) = open_in(self.folder.as_fd(), &format!("{}/cgroup.events", group.0), OFlag::O_RDONLY)
-        else {
-            return false;
-        };
-        let mut text = [0; 128];
-        let count = File::from(file).read(&mut text).unwrap_or(0);
-        let text = text.get(..count).unwrap_or_default();
-        text.split(|&byte| byte == b'\n').any(|line| line == b"populated 1")
+        is_populated(self.folder.as_fd(), &format!("{}/cgroup.events", group.0))
     }
 
     /// Whether a process that has not ended is in the group or below it. A group stays populated until its last
@@ -311,10 +369,46 @@ impl Drop for Cgroups {
     }
 }
 
+impl Former {
+    /// None when it is gone, or when somebody else has it.
+    fn lock(&self) -> Option<Flock<File>> {
+        let is_folder = |name: &OsStr| name.as_bytes().starts_with(FOLDER_PREFIX.as_bytes());
+        self.path.file_name().is_some_and(is_folder).then_some(())?;
+        let at_path = File::open(&self.path).ok()?;
+        let file = match self.folder.as_ref().map(OwnedFd::try_clone) {
+            None => at_path,
+            Some(passed) => {
+                let passed = File::from(passed.ok()?);
+                let is_same = fstat(&passed).ok()?.st_ino == fstat(&at_path).ok()?.st_ino;
+                is_same.then_some(passed)?
+            }
+        };
+        // Another broker that looks for folders to remove has the lock for a moment, and finds this one in use.
+        for _ in 0..LOCK_ROUNDS {
+            match Flock::lock(file.try_clone().ok()?, FlockArg::LockExclusiveNonblock) {
+                Ok(locked) => return Some(locked),
+                Err((_, Errno::EWOULDBLOCK)) => std::thread::yield_now(),
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
 impl Group {
+    /// Its number in the broker's folder.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     fn name(self) -> String {
         self.0.to_string()
     }
+}
+
+fn refused(attempt: &'static str, path: &Path, errno: Errno) -> CgroupError {
+    CgroupError::Refused { attempt, path: path.to_owned(), errno }
 }
 
 fn read(path: &'static str) -> Result<String, CgroupError> {
@@ -325,33 +419,7 @@ fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
-/// Where a group is mounted (`proc_pid_mountinfo(5)`): `own` is its path in the whole hierarchy, of which a mount
-/// may show a part only.
-fn locate(own: &str, mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then_some(())?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let path = Path::new(&unescape(point)).join(Path::new(own).strip_prefix(root).ok()?);
-        path.join("cgroup.procs").exists().then_some(path)
-    })
-}
-
-/// White space and backslashes are octal numbers there.
-fn unescape(field: &str) -> std::ffi::OsString {
-    let mut bytes = Vec::new();
-    let mut rest = field.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let number = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let number = number.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\');
-        bytes.push(number.unwrap_or(first));
-        rest = if number.is_some() { after.get(3..).unwrap_or_default() } else { after };
-    }
-    std::ffi::OsStr::from_bytes(&bytes).to_owned()
-}
-
-/// Removes the folders of brokers that are gone: those that nobody has locked, as far as they are empty.
+/// Removes the folders of brokers that are gone: those that nobody has locked, and that are empty.
 fn remove_stale(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         if !entry.file_name().as_bytes().starts_with(FOLDER_PREFIX.as_bytes()) {
@@ -359,54 +427,14 @@ fn remove_stale(base: &Path) {
         }
         let Ok(folder) = File::open(entry.path()) else { continue };
         let Ok(folder) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) else { continue };
+        // A next broker may go on with it, which tells by the numbers of groups which are in use.
+        if is_populated(folder.as_fd(), "cgroup.events") {
+            continue;
+        }
         for name in subgroups(folder.as_fd()) {
             remove_tree(folder.as_fd(), &name, DEPTH_MAX);
         }
         let _ignored = fs::remove_dir(entry.path());
-    }
-}
-
-fn open_in(directory: BorrowedFd<'_>, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-    openat(directory, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
-}
-
-/// The names of the groups right below one.
-fn subgroups(directory: BorrowedFd<'_>) -> Vec<String> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return Vec::new() };
-    let groups = entries.iter().flatten().filter(|entry| entry.file_type() == Some(Type::Directory));
-    let names = groups.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
-    names.filter(|name| name != "." && name != "..").collect()
-}
-
-fn open_group(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
-    open_in(parent, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-}
-
-/// Removes a group and those below it, and says whether it is gone.
-fn remove_tree(parent: BorrowedFd<'_>, name: &str, depth: usize) -> bool {
-    if matches!(unlinkat(parent, name, UnlinkatFlags::RemoveDir), Ok(()) | Err(Errno::ENOENT)) {
-        return true;
-    }
-    let Some(depth) = depth.checked_sub(1) else { return false };
-    let Ok(directory) = open_group(parent, name) else { return false };
-    for below in subgroups(directory.as_fd()) {
-        remove_tree(directory.as_fd(), &below, depth);
-    }
-    unlinkat(parent, name, UnlinkatFlags::RemoveDir).is_ok()
-}
-
-fn add_members(directory: BorrowedFd<'_>, depth: usize, members: &mut Vec<Pid>) {
-    let mut text = String::new();
-    let procs = open_in(directory, "cgroup.procs", OFlag::O_RDONLY).map(File::from);
-    if procs.is_ok_and(|mut file| file.read_to_string(&mut text).is_ok()) {
-        members.extend(text.lines().filter_map(|line| Pid::new(line.parse().ok()?)));
-    }
-    let Some(depth) = depth.checked_sub(1) else { return };
-    for name in subgroups(directory) {
-        if let Ok(below) = open_group(directory, &name) {
-            add_members(below.as_fd(), depth, members);
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,9 @@ pub const CHILD_ID_VARIABLE: &str = "PROCBROKER_CHILD_ID";
 
 /// How often a list is read again because something was reaped meanwhile.
 const LIST_ROUNDS: usize = 64;
+
+/// The kernel's flag of threads of its own (`PF_KTHREAD` in `linux/sched.h`).
+const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// Bytes of one read of a list: some 600 pids.
 const LIST_BYTES: usize = 4096;
@@ -174,11 +178,16 @@ fn open_list(broker: Pid) -> Option<File> {
 
 /// Every process that this `/proc` shows.
 fn processes() -> impl Iterator<Item = Pid> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| parse(entry.file_name().to_str()?))
+    all_processes().into_iter().flatten()
+}
+
+/// The same.
+///
+/// # Errors
+/// Such as EMFILE.
+pub(super) fn all_processes() -> io::Result<impl Iterator<Item = Pid>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.flatten().filter_map(|entry| parse(entry.file_name().to_str()?)))
 }
 
 fn parse(text: &str) -> Option<Pid> {
@@ -205,6 +214,11 @@ pub(super) fn children(pid: Pid) -> Vec<Pid> {
     lists.filter_map(|file| read_list(&file).ok()).flatten().collect()
 }
 
+/// Whether the kernel has such lists.
+pub(super) fn lists_children() -> bool {
+    Path::new("/proc/thread-self/children").exists()
+}
+
 /// Every process with its parent, for kernels that list no children.
 pub(super) fn parents() -> Vec<ProcessStat> {
     processes().filter_map(ProcessStat::read).collect()
@@ -217,6 +231,8 @@ pub struct ProcessStat {
     pub pid: Pid,
     /// Whether it has ended, and only waits to be reaped.
     pub is_zombie: bool,
+    /// Whether it is a thread of the kernel, which belongs to nobody and has no environment.
+    pub is_of_kernel: bool,
     /// Its parent; none where that is outside of the pid namespace.
     pub parent: Option<Pid>,
     /// Its process group.
@@ -242,10 +258,12 @@ impl ProcessStat {
         let state = fields.next()?;
         let mut id = || fields.next().map(parse);
         let (parent, group, session) = (id()?, id()?, id()?);
-        // Field 22; the three before were 4 to 6.
-        let start_ticks = fields.nth(15).and_then(|ticks| u64::from_str(ticks).ok())?;
+        // Fields 9 and 22; the three before were 4 to 6.
+        let flags = fields.nth(2).and_then(|flags| u64::from_str(flags).ok())?;
+        let start_ticks = fields.nth(12).and_then(|ticks| u64::from_str(ticks).ok())?;
         let is_zombie = matches!(state, "Z" | "X" | "x");
-        Some(Self { pid: parse(pid)?, is_zombie, parent, group, session, start_ticks })
+        let is_of_kernel = flags & KERNEL_THREAD != 0;
+        Some(Self { pid: parse(pid)?, is_zombie, is_of_kernel, parent, group, session, start_ticks })
     }
 }
 
@@ -256,13 +274,19 @@ pub(super) enum Mark {
     Child(ChildId),
     /// It is no child's, or cannot be read.
     Nobody,
-    /// The process is about to execute another program, and has no environment for a moment.
+    /// It cannot be told at this moment: the process is about to execute another program, and has no environment
+    /// so far.
     Changing,
 }
 
 /// Reads the mark of a process.
 pub(super) fn mark(pid: Pid) -> Mark {
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return Mark::Nobody };
+    let environment = match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(environment) => environment,
+        // There is no descriptor or memory to read it with at the moment.
+        Err(error) if is_shortage(&error) => return Mark::Changing,
+        Err(_) => return Mark::Nobody,
+    };
     if environment.is_empty() {
         return if has_no_environment(pid) { Mark::Nobody } else { Mark::Changing };
     }
@@ -271,6 +295,10 @@ pub(super) fn mark(pid: Pid) -> Mark {
         .find_map(|variable| variable.strip_prefix(CHILD_ID_VARIABLE.as_bytes())?.strip_prefix(b"="));
     let child = value.and_then(|value| uuid::Uuid::try_parse_ascii(value).ok());
     child.map_or(Mark::Nobody, |child| Mark::Child(ChildId::from_uuid(child)))
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
 /// Whether a process was started without any variable. The kernel tells where in its memory the environment
@@ -294,6 +322,7 @@ mod tests {
         let stat = ProcessStat {
             pid: pid(42),
             is_zombie: false,
+            is_of_kernel: false,
             parent: Some(pid(7)),
             group: Some(pid(8)),
             session: Some(pid(9)),

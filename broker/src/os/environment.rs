@@ -1,7 +1,7 @@
 //! What a child is surrounded by: the order of the core, turned into what the spawner takes.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -9,18 +9,28 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
-use procbroker_core::{RunAs, SpawnOrder};
+use procbroker_core::{Purpose, RunAs, SpawnOrder};
 use procbroker_protocol::create::{self, StandardError, StandardOutput};
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
-use procbroker_protocol::{ChildId, CreateParams};
+use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
 
 use super::descendants::CHILD_ID_VARIABLE;
 use super::limits::Nofile;
 use super::logs::Logs;
 use super::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
+use super::upgrade::PARCEL_VARIABLE;
 
 /// The variable for the child's name.
 const CHILD_NAME_VARIABLE: &str = "PROCBROKER_CHILD_NAME";
+
+/// The variable for the exit code of a child, for its cleanup.
+const EXIT_CODE_VARIABLE: &str = "PROCBROKER_EXIT_CODE";
+
+/// The variable for the name of the signal that ended a child, for its cleanup.
+const EXIT_SIGNAL_VARIABLE: &str = "PROCBROKER_EXIT_SIGNAL";
+
+/// The variable for why a child ended, for its cleanup.
+const EXIT_REASON_VARIABLE: &str = "PROCBROKER_EXIT_REASON";
 
 /// What a child starts from that says where to go on nothing.
 const DEFAULT_CWD: &str = "/";
@@ -52,7 +62,7 @@ impl Surroundings {
         Self { base, socket, logs, nofile }
     }
 
-    /// Says how a child is to be spawned. `cgroup` is the directory of its group.
+    /// Says how a process of a child is to be spawned. `cgroup` is the directory of its group.
     ///
     /// # Errors
     /// The step `rlimits`, with EINVAL for a limit that nobody knows.
@@ -60,33 +70,47 @@ impl Surroundings {
         &self,
         child: ChildId,
         order: &SpawnOrder,
+        purpose: &Purpose,
         cgroup: Option<OwnedFd>,
     ) -> Result<SpawnSpec, SpawnFailure> {
         let params = &*order.params;
+        let command = match purpose {
+            Purpose::Main => params.command.as_slice(),
+            Purpose::Cleanup { .. } => params.cleanup.as_ref().map_or(&[][..], |cleanup| &cleanup.command),
+        };
+        let log = Output::Append(self.logs.stdout(child));
         Ok(SpawnSpec {
-            command: params.command.iter().map(OsString::from).collect(),
-            env: self.environment(child, params),
+            command: command.iter().map(OsString::from).collect(),
+            env: self.environment(child, params, purpose),
             cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),
             umask: Mode::from_bits_truncate(params.umask.bits().into()),
             identity: identity(&order.run_as),
             rlimits: self.rlimits(params)?,
-            stdout: match params.stdout {
-                StandardOutput::Log => Output::Append(self.logs.stdout(child)),
-                StandardOutput::Null => Output::Null,
-                StandardOutput::Inherit => Output::Inherit,
+            stdout: match (params.stdout, purpose) {
+                // What a cleanup says is wanted most when it fails.
+                (StandardOutput::Log, _) | (StandardOutput::Null, Purpose::Cleanup { .. }) => log,
+                (StandardOutput::Inherit, _) => Output::Inherit,
+                (StandardOutput::Null, Purpose::Main) => Output::Null,
             },
-            stderr: match params.stderr {
-                StandardError::Stdout => ErrorOutput::Stdout,
-                StandardError::Log => ErrorOutput::Own(Output::Append(self.logs.stderr(child))),
-                StandardError::Null => ErrorOutput::Own(Output::Null),
-                StandardError::Inherit => ErrorOutput::Own(Output::Inherit),
+            stderr: match (params.stderr, purpose) {
+                (StandardError::Stdout, _) | (StandardError::Null, Purpose::Cleanup { .. }) => {
+                    ErrorOutput::Stdout
+                }
+                (StandardError::Log, _) => ErrorOutput::Own(Output::Append(self.logs.stderr(child))),
+                (StandardError::Inherit, _) => ErrorOutput::Own(Output::Inherit),
+                (StandardError::Null, Purpose::Main) => ErrorOutput::Own(Output::Null),
             },
             cgroup,
         })
     }
 
     /// What the child is known by comes last: neither its creator nor an outer broker can say otherwise.
-    fn environment(&self, child: ChildId, params: &CreateParams) -> Vec<(OsString, OsString)> {
+    fn environment(
+        &self,
+        child: ChildId,
+        params: &CreateParams,
+        purpose: &Purpose,
+    ) -> Vec<(OsString, OsString)> {
         let mut environment = if params.env_clear { BTreeMap::new() } else { self.base.clone() };
         environment.extend(params.env.iter().map(|(name, value)| (name.into(), value.into())));
         environment.insert(SOCKET_VARIABLE.into(), self.socket.clone().into());
@@ -96,6 +120,9 @@ impl Surroundings {
             Some(value) => environment.insert(name, value.to_string().into()),
             None => environment.remove(&name),
         };
+        if let Purpose::Cleanup { exit } = purpose {
+            tell_exit(exit, &mut environment);
+        }
         environment.into_iter().collect()
     }
 
@@ -114,9 +141,28 @@ impl Surroundings {
     }
 }
 
-/// Variables that tell the broker about its own sockets, its own owner and its own watchdog.
+/// Tells a cleanup how the child ended. What is unknown is absent.
+fn tell_exit(exit: &Exit, environment: &mut BTreeMap<OsString, OsString>) {
+    environment.remove(OsStr::new(EXIT_CODE_VARIABLE));
+    environment.remove(OsStr::new(EXIT_SIGNAL_VARIABLE));
+    match exit.status {
+        ExitStatus::Code(code) => {
+            environment.insert(EXIT_CODE_VARIABLE.into(), code.to_string().into());
+        }
+        ExitStatus::Signal(signal) => {
+            environment.insert(EXIT_SIGNAL_VARIABLE.into(), signal.to_string().into());
+        }
+        ExitStatus::Unknown => {}
+    }
+    environment.insert(EXIT_REASON_VARIABLE.into(), exit.reason.as_str().into());
+}
+
+/// Variables that tell the broker about its own sockets, its own owner, its own watchdog and what was handed over to it.
 fn is_the_brokers_own(name: &[u8]) -> bool {
-    name.starts_with(b"LISTEN_") || name.starts_with(b"WATCHDOG_") || name == b"NOTIFY_SOCKET"
+    name.starts_with(b"LISTEN_")
+        || name.starts_with(b"WATCHDOG_")
+        || name == b"NOTIFY_SOCKET"
+        || name == PARCEL_VARIABLE.as_bytes()
 }
 
 fn limit(value: create::Rlimit) -> u64 {
@@ -142,6 +188,7 @@ mod tests {
     use std::sync::Arc;
 
     use procbroker_protocol::create::Umask;
+    use procbroker_protocol::{ExitReason, Signal, Span, Timestamp};
     use uuid::Uuid;
 
     use super::*;
@@ -153,6 +200,7 @@ mod tests {
         ("LISTEN_PID", "7"),
         ("LISTEN_FDNAMES", "a"),
         ("NOTIFY_SOCKET", "/n"),
+        ("PROCBROKER_PARCEL", "7:9"),
         ("WATCHDOG_USEC", "1"),
         ("WATCHDOG_PID", "7"),
         ("PROCBROKER_SOCKET", "/outer"),
@@ -174,7 +222,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CreateParams::new(vec!["a".to_owned(), "b".to_owned()]);
         change(&mut params);
-        surroundings(&folder).spec(child(), &SpawnOrder { params: Arc::new(params), run_as }, None)
+        let order = SpawnOrder { params: Arc::new(params), run_as };
+        surroundings(&folder).spec(child(), &order, &Purpose::Main, None)
     }
 
     fn environment(change: impl FnOnce(&mut CreateParams)) -> Vec<String> {
@@ -253,5 +302,52 @@ mod tests {
             groups: vec![Gid::from_raw(3), Gid::from_raw(4)],
         };
         assert_eq!(spec(|_| (), user).unwrap().identity, expected);
+    }
+
+    fn cleanup(change: impl FnOnce(&mut CreateParams), status: ExitStatus) -> SpawnSpec {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CreateParams::new(vec!["a".to_owned()]);
+        let command = vec!["release".to_owned(), "it".to_owned()];
+        params.cleanup = Some(create::Cleanup { command, timeout: Span::from_secs(1) });
+        params.env_clear = true;
+        change(&mut params);
+        let order = SpawnOrder { params: Arc::new(params), run_as: RunAs::Broker };
+        let at = Timestamp::from_micros(0);
+        let exit = Exit { status, reason: ExitReason::Destroyed, forced: false, steps: Vec::new(), at };
+        surroundings(&folder).spec(child(), &order, &Purpose::Cleanup { exit }, None).unwrap()
+    }
+
+    fn exit_variables(spec: &SpawnSpec) -> Vec<String> {
+        let told = spec.env.iter().filter(|(name, _)| name.as_bytes().starts_with(b"PROCBROKER_EXIT"));
+        told.map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
+    }
+
+    const REASON: &str = "PROCBROKER_EXIT_REASON=destroyed";
+
+    #[test]
+    fn a_cleanup_is_told_how_the_child_ended_and_nothing_that_is_unknown() {
+        let forged = |params: &mut CreateParams| {
+            params.env.insert(EXIT_CODE_VARIABLE.to_owned(), "0".to_owned());
+            params.env.insert(EXIT_SIGNAL_VARIABLE.to_owned(), "forged".to_owned());
+        };
+        let by_code = cleanup(forged, ExitStatus::Code(3));
+        assert_eq!(by_code.command, ["release", "it"]);
+        assert_eq!(exit_variables(&by_code), ["PROCBROKER_EXIT_CODE=3", REASON]);
+        let by_signal = cleanup(forged, ExitStatus::Signal(Signal::KILL));
+        assert_eq!(exit_variables(&by_signal), [REASON, "PROCBROKER_EXIT_SIGNAL=SIGKILL"]);
+        assert_eq!(exit_variables(&cleanup(forged, ExitStatus::Unknown)), [REASON]);
+        assert!(by_code.env.iter().any(|(name, _)| name == CHILD_ID_VARIABLE));
+    }
+
+    #[test]
+    fn a_cleanup_writes_to_the_log_of_its_child_even_if_that_kept_none() {
+        let silent = |params: &mut CreateParams| {
+            params.stdout = StandardOutput::Null;
+            params.stderr = StandardError::Null;
+        };
+        let spec = cleanup(silent, ExitStatus::Code(0));
+        let Output::Append(path) = spec.stdout else { panic!("{:?}", spec.stdout) };
+        assert!(path.ends_with("logs/00000000-0000-0000-0000-000000000001.out"));
+        assert_eq!(spec.stderr, ErrorOutput::Stdout);
     }
 }

@@ -4,7 +4,7 @@ use procbroker_protocol::Containment;
 use procbroker_protocol::status;
 use thiserror::Error;
 
-use super::cgroup::Cgroups;
+use super::cgroup::{Cgroups, Former};
 use super::descendants::{Inheritance, InheritanceError};
 use super::pidfd::Abilities;
 use super::spawn::{self, Method, ProbeError};
@@ -40,17 +40,18 @@ pub enum FacilitiesError {
     NoPidfd,
 }
 
-/// Tries everything. To be called on the main thread, before there is a child.
+/// Tries everything. To be called on the main thread, before there is a child. `former` is the folder of the groups
+/// that an earlier broker has left, if children may live there.
 ///
 /// # Errors
 /// When something is missing that a broker cannot do without.
-pub fn probe() -> Result<Found, FacilitiesError> {
+pub fn probe(former: Option<Former>) -> Result<Found, FacilitiesError> {
     let inheritance = Inheritance::begin()?;
     let pidfd = Abilities::probe();
     if !pidfd.open {
         return Err(FacilitiesError::NoPidfd);
     }
-    let (cgroups, cgroup) = match Cgroups::begin() {
+    let (cgroups, cgroup) = match Cgroups::begin_after(former) {
         Ok(cgroups) => {
             let path = cgroups.path().display().to_string();
             (Some(cgroups), path)
@@ -88,7 +89,7 @@ mod tests {
     #[test]
     fn what_is_in_use_is_what_is_told() {
         alone::on_main_thread(module_path!(), "what_is_in_use_is_what_is_told", || {
-            let found = probe().unwrap();
+            let found = probe(None).unwrap();
             let told = &found.facilities;
             assert!(told.pidfd && told.subreaper);
             assert_eq!(told.proc_children, std::path::Path::new("/proc/thread-self/children").exists());

@@ -2,13 +2,23 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use procbroker_core::Pid;
 use thiserror::Error;
+
+use super::descendants::ProcessStat;
+use crate::limits::LEFT_LOCK_PATIENCE;
 
 /// How often a lock file is opened anew because its holder removed it in that moment.
 const ROUNDS: usize = 16;
+
+/// How often it is looked whether a lock that a dead broker has left is free.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A lock that is held, by this process and for as long as this lives. The file is removed at the end.
 #[derive(Debug)]
@@ -46,11 +56,26 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes a lock, or fails at once when another process holds it. `guarded` says for what, in a message.
+    /// Takes a lock, or fails at once when another broker holds it. `guarded` says for what, in a message.
+    ///
+    /// A broker that was killed leaves it to the processes that it was just about to start: each has a copy of it until
+    /// it executes its program. These are waited for.
     ///
     /// # Errors
     /// When it is held, or its file cannot be made.
     pub fn take(path: &Path, guarded: &str) -> Result<Self, LockError> {
+        let patient_until = Instant::now() + LEFT_LOCK_PATIENCE;
+        loop {
+            match Self::try_take(path, guarded) {
+                Err(LockError::Held { holder, .. }) if !lives(holder) && Instant::now() < patient_until => {
+                    thread::sleep(LOOK_EVERY);
+                }
+                taken_or_not => return taken_or_not,
+            }
+        }
+    }
+
+    fn try_take(path: &Path, guarded: &str) -> Result<Self, LockError> {
         let failed = |attempt| {
             let path = path.to_owned();
             move |source| LockError::File { attempt, path, source }
@@ -77,6 +102,12 @@ impl Lock {
         Err(failed("open")(io::ErrorKind::ResourceBusy.into()))
     }
 
+    /// A lock that an earlier program of this process has taken and handed over.
+    #[must_use]
+    pub fn inherited(path: &Path, file: OwnedFd) -> Self {
+        Self { path: path.to_owned(), file: file.into() }
+    }
+
     fn is_in_place(&self) -> bool {
         let (Ok(held), Ok(there)) = (self.file.metadata(), fs::symlink_metadata(&self.path)) else {
             return false;
@@ -87,6 +118,13 @@ impl Lock {
     fn sign(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         writeln!(self.file, "{}", std::process::id())
+    }
+}
+
+impl AsFd for Lock {
+    /// What is locked: the lock is held as long as any copy of it is open, in whichever process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -103,6 +141,11 @@ fn holder(mut file: File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Whether the broker that has signed a lock is there; one that has just taken it comes to sign it.
+fn lives(holder: Option<u32>) -> bool {
+    holder.and_then(Pid::new).and_then(ProcessStat::read).is_some_and(|process| !process.is_zombie)
 }
 
 #[cfg(test)]
@@ -134,6 +177,38 @@ mod tests {
         let lock = Lock::take(&path, "it").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);
+    }
+
+    #[test]
+    fn a_lock_that_a_dead_broker_has_left_to_its_newest_child_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        // A zombie is as dead as one that was reaped.
+        for reaps in [false, true] {
+            let lock = Lock::take(&path, "it").unwrap();
+            fs::write(&path, format!("{}\n", dead.id())).unwrap();
+            while !reaps && lives(Some(dead.id())) {
+                thread::yield_now();
+            }
+            if reaps {
+                dead.wait().unwrap();
+            }
+            let (asked, waits) = std::sync::mpsc::channel();
+            let waiting = thread::spawn({
+                let path = path.clone();
+                move || {
+                    assert!(matches!(Lock::try_take(&path, "it"), Err(LockError::Held { .. })));
+                    asked.send(()).unwrap();
+                    Lock::take(&path, "it")
+                }
+            });
+            waits.recv().unwrap();
+            // As the child lets go of it: without removing the file.
+            lock.file.unlock().unwrap();
+            drop(waiting.join().unwrap().unwrap());
+        }
+        dead.wait().unwrap();
     }
 
     #[test]

@@ -1,12 +1,23 @@
-//! The files that children write their output to.
+//! The files that children write their output to: making and removing them here; reading and bounding them below.
 
-use std::fs::{self, DirBuilder};
+mod excerpt;
+pub mod output;
+pub mod text;
+pub mod trimmer;
+pub mod wakeups;
+
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use procbroker_protocol::ChildId;
+use procbroker_protocol::request::LogStream;
 use thiserror::Error;
+
+use super::spawn::BEGUN_MODE;
+
+pub use excerpt::{Continuation, Excerpt, read};
 
 /// What ends the name of the file of a child's standard output.
 const STDOUT: &str = "out";
@@ -20,9 +31,9 @@ pub struct Logs {
     folder: PathBuf,
 }
 
-/// Output cannot be kept, or not be removed.
+/// Output cannot be kept, read or removed.
 #[derive(Debug, Error)]
-#[error("cannot {attempt} {path}: {source}; the broker needs to write to its state folder")]
+#[error("cannot {attempt} {path}: {source}; the broker needs to read and write its state folder")]
 pub struct LogsError {
     attempt: &'static str,
     path: PathBuf,
@@ -62,8 +73,25 @@ impl Logs {
         self.file(child, STDERR)
     }
 
+    /// The file of one of a child's streams, where that has one of its own.
+    #[must_use]
+    pub fn of_stream(&self, child: ChildId, stream: LogStream) -> PathBuf {
+        match stream {
+            LogStream::Stdout => self.stdout(child),
+            LogStream::Stderr => self.stderr(child),
+        }
+    }
+
     fn file(&self, child: ChildId, stream: &str) -> PathBuf {
         self.folder.join(format!("{child}.{stream}"))
+    }
+
+    /// Whether a child's program was executed, or was about to be: its process has left a trace at the file of its
+    /// standard output just before.
+    #[must_use]
+    pub fn was_begun(&self, child: ChildId) -> bool {
+        let begun = |file: fs::Metadata| file.mode() & BEGUN_MODE == BEGUN_MODE;
+        fs::metadata(self.stdout(child)).is_ok_and(begun)
     }
 
     /// Removes a child's output, as far as there is any.
@@ -90,6 +118,9 @@ impl Logs {
         let (old, new) = (self.stdout(from), self.stdout(to));
         let refused = |attempt, source| LogsError { attempt, path: old.clone(), source };
         nix::unistd::truncate(&old, 0).map_err(|errno| refused("empty", errno.into()))?;
+        // The next child has not begun.
+        fs::set_permissions(&old, Permissions::from_mode(0o600))
+            .map_err(|source| refused("reset", source))?;
         fs::rename(&old, &new).map_err(|source| refused("rename", source))?;
         remove(self.stderr(from))
     }

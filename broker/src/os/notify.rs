@@ -1,9 +1,22 @@
 //! Tells the service's owner (systemd, `sd_notify(3)`) how the broker is. Nothing here fails the broker: what
 //! cannot be told is logged.
 
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sd_notify::NotifyState;
+
+/// How long the owner may take to make room for a word; the event loop waits for it.
+const TELLING_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long the owner may take to make room for a descriptor that it is handed.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The owner of the service that the broker is, if it is one: `NOTIFY_SOCKET` names it. The variable stays in the
 /// broker's environment, and is kept from that of its children.
@@ -31,6 +44,30 @@ impl ServiceOwner {
         ]);
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        address().is_some()
+    }
+
+    /// Has the owner keep a descriptor under a name of its own, instead of what it had under that name, and pass it
+    /// to the next process of this service (`FDSTORE=1`, `sd_notify(3)`). It does not say whether it does.
+    ///
+    /// # Errors
+    /// When there is no owner, or it cannot be told.
+    pub fn keep(self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let address = address().ok_or_else(|| io::Error::other("NOTIFY_SOCKET is not set"))?;
+        let socket = connect(&address, HAND_OVER_PATIENCE)?;
+        socket.send(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes())?;
+        // What hangs up would be dropped from the store without FDPOLL=0.
+        let message = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
+        let parts = [IoSlice::new(message.as_bytes())];
+        let descriptors = [descriptor.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(())
+    }
+
     /// How often [`alive`](Self::alive) is to be called, where the owner watches: twice as often as it asks for.
     #[must_use]
     pub fn watchdog_interval(self) -> Option<Duration> {
@@ -43,8 +80,28 @@ impl ServiceOwner {
     }
 }
 
+fn address() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET")
+}
+
+/// A socket to the owner, which waits no longer than that for room in the owner's queue: an owner that reads nothing
+/// holds up nobody (`net.unix.max_dgram_qlen`, unix(7)).
+fn connect(address: &OsStr, patience: Duration) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+        None => socket.connect(address)?,
+    }
+    socket.set_write_timeout(Some(patience))?;
+    Ok(socket)
+}
+
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let Some(address) = address() else { return };
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    let message = lines.join("\n") + "\n";
+    let told = connect(&address, TELLING_PATIENCE).and_then(|socket| socket.send(message.as_bytes()));
+    if let Err(error) = told {
         tracing::warn!("cannot tell the service manager ({states:?}) through NOTIFY_SOCKET: {error}");
     }
 }
@@ -56,7 +113,11 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixDatagram;
+    use std::io::IoSliceMut;
+    use std::os::fd::AsFd;
+
+    use nix::cmsg_space;
+    use nix::sys::socket::recvmsg;
 
     use super::*;
     use crate::os::alone;
@@ -97,6 +158,40 @@ mod tests {
                 "WATCHDOG=1\n",
             ]
         );
+    }
+
+    #[test]
+    fn a_descriptor_is_kept_instead_of_what_had_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+        let name = "a_descriptor_is_kept_instead_of_what_had_its_name";
+        if alone::here_with(module_path!(), name, &variables) {
+            assert!(ServiceOwner.is_there());
+            ServiceOwner.keep("it", io::stdin().as_fd()).unwrap();
+            return;
+        }
+        socket.set_nonblocking(true).unwrap();
+        for (expected, descriptors) in
+            [("FDSTOREREMOVE=1\nFDNAME=it\n", 0), ("FDSTORE=1\nFDNAME=it\nFDPOLL=0\n", 1)]
+        {
+            let (mut text, mut room) = ([0; 512], cmsg_space!([i32; 4]));
+            let mut parts = [IoSliceMut::new(&mut text)];
+            let message =
+                recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)
+                    .unwrap();
+            assert_eq!(message.cmsgs().unwrap().count(), descriptors);
+            let length = message.bytes;
+            assert_eq!(String::from_utf8_lossy(&text[..length]), expected);
+        }
+    }
+
+    #[test]
+    fn without_an_owner_nothing_is_kept() {
+        if alone::here(module_path!(), "without_an_owner_nothing_is_kept") && !ServiceOwner.is_there() {
+            assert!(ServiceOwner.keep("it", io::stdin().as_fd()).is_err());
+        }
     }
 
     #[test]

@@ -41,6 +41,12 @@ pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Whether this error of [`open`] says that there is no such process; the number can be that of another's thread.
+#[must_use]
+pub fn means_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ESRCH | Errno::EINVAL | Errno::ENOENT)
+}
+
 /// Sends a signal to the process itself, never to one that got its number later.
 ///
 /// # Errors
@@ -100,7 +106,29 @@ pub fn outcome(result: Result<(), Errno>) -> SignalOutcome {
 #[must_use]
 pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(pidfd, PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO) != Ok(0)
+    loop {
+        // A signal to this thread says nothing about the process.
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            result => return result != Ok(0),
+        }
+    }
+}
+
+/// Whether the process has been reaped, so that another one may have its number.
+#[must_use]
+pub fn is_reaped(pidfd: BorrowedFd<'_>) -> bool {
+    send_with(pidfd, 0, 0) == Err(Errno::ESRCH)
+}
+
+/// The number of a process that has not been reaped, of which there is no more than a descriptor
+/// (`proc_pid_fdinfo(5)`).
+#[must_use]
+pub fn number(pidfd: BorrowedFd<'_>) -> Option<Pid> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    // -1 when it has been reaped, 0 when it is of another pid namespace.
+    number.trim().parse().ok().and_then(Pid::new)
 }
 
 /// Waits until the process has ended, reaped or not; false when it has not by then.
@@ -149,7 +177,7 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> Result<ExitStatus, Errno> {
 }
 
 /// Reads a status as `waitpid(2)` gives it.
-fn from_wait_status(status: i32) -> ExitStatus {
+pub(super) fn from_wait_status(status: i32) -> ExitStatus {
     if libc::WIFEXITED(status) {
         ExitStatus::Code(libc::WEXITSTATUS(status))
     } else {

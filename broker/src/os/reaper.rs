@@ -4,19 +4,34 @@
 //! make it look at all that live: 3 ms for each question with 10,000 of them. Only the children of the main
 //! thread, which are the orphans that the broker inherits (see [`descendants`](super::descendants)), are asked for
 //! in that way. So a child is not reaped before it is watched, however early it ends.
-#![expect(unsafe_code, reason = "nix's waitid fails for a process that a real-time signal ended")]
+//!
+//! Children of an earlier broker are not this one's to reap: see `foreign`.
+#![expect(
+    unsafe_code,
+    reason = "nix's waitid fails for a process that a real-time signal ended; tokio takes an owned descriptor on trust"
+)]
+
+mod foreign;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use procbroker_core::{Pid, Run};
 use procbroker_protocol::ExitStatus;
 use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::descendants::{Inheritance, ReapClock};
-use super::pidfd;
+use super::pidfd::{self, Abilities};
+use super::recovery::{Parentage, Recovered};
+use foreign::{Ending, Foreign};
 
 /// So many processes are reaped at a time, before the driver looks at its other sources of input.
 const BATCH: usize = 256;
@@ -36,6 +51,10 @@ pub struct Reaper {
     next_token: u64,
     watched: HashMap<u64, Watched>,
     tokens: HashMap<Pid, u64>,
+    /// Their numbers are in nobody's table: whoever reaps them does not say so before the number is free.
+    foreign: HashMap<u64, Foreign>,
+    /// Whether the kernel keeps the status of what others reap.
+    tells_reaped: bool,
     /// Those that epoll cannot announce: it would not take them, or a debugger keeps their status for now.
     asked_each_time: Vec<u64>,
     fruitless_calls: usize,
@@ -50,7 +69,8 @@ struct Watched {
 /// A process that has ended and has been reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaped {
-    /// The main process of a child. No signal goes to this pid any more.
+    /// The main process of a child. No signal goes to this pid any more. That of a child of an earlier broker has
+    /// ended; somebody else reaps it.
     Child {
         /// Whose.
         run: Run,
@@ -104,6 +124,8 @@ impl Reaper {
             next_token: 0,
             watched: HashMap::new(),
             tokens: HashMap::new(),
+            foreign: HashMap::new(),
+            tells_reaped: Abilities::probe().exit_status,
             asked_each_time: Vec::new(),
             fruitless_calls: 0,
         })
@@ -111,20 +133,59 @@ impl Reaper {
 
     /// Watches the main process of a child, which may have ended already.
     pub fn watch(&mut self, run: Run, pid: Pid, pidfd: BorrowedFd<'_>) {
-        let token = self.next_token;
-        self.next_token += 1;
+        let token = self.next_token();
         self.watched.insert(token, Watched { run, pid });
         self.tokens.insert(pid, token);
+        self.announce(token, pidfd);
+    }
+
+    /// Watches the main process of a child of an earlier broker, if it was found.
+    pub fn take_over(&mut self, run: Run, recovered: &Recovered) {
+        match recovered {
+            Recovered::Process { pid, pidfd, parentage: Parentage::Own, .. } => {
+                self.watch(run, *pid, pidfd.as_fd());
+            }
+            Recovered::Process { pid, pidfd, parentage: Parentage::Foreign, .. } => {
+                let token = self.next_token();
+                let foreign = Foreign { run, pid: *pid, pidfd: Arc::clone(pidfd) };
+                self.foreign.insert(token, foreign);
+                self.announce(token, pidfd.as_fd());
+            }
+            Recovered::Gone { .. } | Recovered::NeverStarted | Recovered::Rebooted => {}
+        }
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    fn announce(&mut self, token: u64, pidfd: BorrowedFd<'_>) {
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token);
         if self.epoll.add(pidfd, event).is_err() {
             self.asked_each_time.push(token);
         }
     }
 
+    /// What becomes readable when a watched process has ended: none where a signal tells of each, because all are the
+    /// broker's own children. To be called in the event loop, once everything is taken over.
+    ///
+    /// # Errors
+    /// When the event loop cannot watch it.
+    pub fn announcer(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+        if self.foreign.is_empty() {
+            return Ok(None);
+        }
+        let descriptor = self.as_fd().try_clone_to_owned()?;
+        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
+        let announcer = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+        announcer.map(Some).map_err(io::Error::from)
+    }
+
     /// How many children are watched.
     #[must_use]
     pub fn watched(&self) -> usize {
-        self.watched.len()
+        self.watched.len() + self.foreign.len()
     }
 
     /// Reaps what has ended: to be called when the reaper's descriptor is readable, and upon SIGCHLD.
@@ -153,11 +214,30 @@ impl Reaper {
         let mut events = [EpollEvent::empty(); BATCH];
         let Ok(count) = self.epoll.wait(&mut events, EpollTimeout::ZERO) else { return };
         for event in events.iter().take(count) {
-            let token = event.data();
-            let Some(&watched) = self.watched.get(&token) else { continue };
+            self.reap_ended(event.data(), reaped);
+        }
+    }
+
+    fn reap_ended(&mut self, token: u64, reaped: &mut Vec<Reaped>) {
+        if let Some(&watched) = self.watched.get(&token) {
             match self.reap_child(token, watched) {
                 Some(child) => reaped.push(child),
                 None => self.asked_each_time.push(token),
+            }
+        } else if let Some(foreign) = self.foreign.get(&token) {
+            match foreign.ending(self.tells_reaped) {
+                Ending::Told(status) => {
+                    let (run, pid) = (foreign.run, foreign.pid);
+                    self.foreign.remove(&token);
+                    reaped.push(Reaped::Child { run, pid, status });
+                }
+                Ending::NotReaped => {
+                    // That it hangs up is announced without being asked for.
+                    let mut event = EpollEvent::new(EpollFlags::EPOLLONESHOT, token);
+                    if self.epoll.modify(foreign.pidfd.as_fd(), &mut event).is_err() {
+                        self.asked_each_time.push(token);
+                    }
+                }
             }
         }
     }
@@ -165,10 +245,9 @@ impl Reaper {
     /// Children that nothing announces.
     fn reap_silent(&mut self, reaped: &mut Vec<Reaped>) {
         for token in std::mem::take(&mut self.asked_each_time) {
-            let Some(&watched) = self.watched.get(&token) else { continue };
-            match self.reap_child(token, watched) {
-                Some(child) => reaped.push(child),
-                None => self.asked_each_time.push(token),
+            match self.foreign.get(&token) {
+                Some(foreign) if !pidfd::has_ended(foreign.pidfd.as_fd()) => self.asked_each_time.push(token),
+                Some(_) | None => self.reap_ended(token, reaped),
             }
         }
     }

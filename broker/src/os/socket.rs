@@ -2,13 +2,14 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
@@ -36,7 +37,7 @@ pub struct SocketFile {
     device: u64,
     inode: u64,
     /// Declared last, so that it is given up last.
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// The broker cannot listen.
@@ -124,7 +125,11 @@ pub fn listen_at(options: &SocketOptions) -> Result<(UnixListener, SocketFile), 
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(refused("create"))?;
-    bind(listener.as_raw_fd(), &address).map_err(refused("bind"))?;
+    // The file has its mode from its first moment: who comes back after a crash of the broker is refused by nobody.
+    let before = umask(Mode::from_bits_truncate(!options.mode & 0o777));
+    let bound = bind(listener.as_raw_fd(), &address);
+    umask(before);
+    bound.map_err(refused("bind"))?;
     let file = SocketFile::note(path, lock)?;
     // Nobody can connect before it listens.
     open_to(path, options)?;
@@ -165,13 +170,27 @@ impl SocketFile {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), _lock: lock })
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), lock })
+    }
+
+    /// The file of a socket that an earlier program of this process has made and handed over.
+    ///
+    /// # Errors
+    /// When the file is gone: then nobody can connect any more.
+    pub fn inherited(path: &Path, lock: OwnedFd) -> Result<Self, SocketError> {
+        Self::note(path, Lock::inherited(&lock_path(path), lock))
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is locked beside it.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The folder in which a broker keeps its state and its children's output.
 
 use std::fs::{self, Permissions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use super::socket::{FolderError, make_folder};
 pub struct StateDir {
     path: PathBuf,
     logs: Logs,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// The folder cannot be used.
@@ -40,20 +41,49 @@ impl StateDir {
     /// # Errors
     /// When it belongs to somebody else, when another broker uses it, or when the system refuses.
     pub fn open(place: &Place) -> Result<Self, StateDirError> {
+        Self::open_with(place, |path| {
+            Lock::take(&path.join("lock"), &format!("the state folder {}", path.display()))
+        })
+    }
+
+    /// Takes the folder over with the lock that an earlier program of this process has handed over.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn inherited(place: &Place, lock: OwnedFd) -> Result<Self, StateDirError> {
+        Self::open_with(place, |path| Ok(Lock::inherited(&path.join("lock"), lock)))
+    }
+
+    fn open_with(
+        place: &Place,
+        lock: impl FnOnce(&Path) -> Result<Lock, LockError>,
+    ) -> Result<Self, StateDirError> {
         let path = place.path.as_path();
         // The state of the machine's broker is nobody's to read either.
         let origin = if place.origin == Origin::System { Origin::User } else { place.origin };
         make_folder(path, origin)?;
         close_to_others(path)?;
-        let lock = Lock::take(&path.join("lock"), &format!("the state folder {}", path.display()))?;
+        let lock = lock(path)?;
         let logs = Logs::open(path.join("logs"))?;
-        Ok(Self { path: path.to_owned(), logs, _lock: lock })
+        Ok(Self { path: path.to_owned(), logs, lock })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file in which the children are on record.
+    #[must_use]
+    pub fn record(&self) -> PathBuf {
+        self.path.join("state.db")
+    }
+
+    /// What is locked.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// The children's output.

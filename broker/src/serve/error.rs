@@ -1,18 +1,25 @@
 //! Why a broker could not start.
 
 use std::io;
+use std::path::PathBuf;
 
 use procbroker_core::AccountsFailure;
+use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Account;
 use thiserror::Error;
 
 use crate::os::activation::ActivationError;
 use crate::os::containment::ContainmentError;
 use crate::os::facilities::FacilitiesError;
+use crate::os::identity::BootIdError;
+use crate::os::journal::JournalError;
 use crate::os::limits::NofileError;
+use crate::os::logs::LogsError;
 use crate::os::reaper::ReaperError;
+use crate::os::recovery::RecoveryError;
 use crate::os::socket::SocketError;
 use crate::os::state_dir::StateDirError;
+use crate::os::upgrade::UpgradeError;
 
 /// Why a broker could not start. What it had taken by then is given back.
 #[derive(Debug, Error)]
@@ -43,6 +50,43 @@ pub enum ServeError {
     /// The state folder could not be taken.
     #[error("cannot start")]
     StateDir(#[from] StateDirError),
+    /// The record of the children could not be opened.
+    #[error("cannot start")]
+    Journal(#[from] JournalError),
+    /// The record of one child makes no sense.
+    #[error(
+        "cannot start: the record of the child {child} in {path} makes no sense to this version; use the version that wrote \
+         it, or move the file away: children in it are then unknown, and their cleanups do not run"
+    )]
+    Record {
+        /// Which child.
+        child: ChildId,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It cannot be told what became of the children on record.
+    #[error("cannot start: it cannot be told what became of the children on record")]
+    Recovery(#[from] RecoveryError),
+    /// One run of the kernel cannot be told from another.
+    #[error("cannot start")]
+    Boot(#[from] BootIdError),
+    /// The main command has to start in the folder of this program.
+    #[error("cannot tell the working folder, in which the main command is to start")]
+    WorkingFolder(#[source] io::Error),
+    /// An earlier program has handed over no socket.
+    #[error("cannot take over: no listening socket was handed over")]
+    NoSocket,
+    /// What another program handed over is of no use.
+    #[error("cannot take over")]
+    Upgrade(#[from] UpgradeError),
+    /// It cannot be told how this program was started.
+    #[error("cannot tell how this program was started")]
+    Program(#[source] io::Error),
+    /// The output of children cannot be bounded.
+    #[error("cannot start")]
+    Logs(#[from] LogsError),
     /// The machine does not offer what the broker cannot do without.
     #[error("cannot start on this machine")]
     Facilities(#[from] FacilitiesError),
@@ -64,6 +108,9 @@ pub enum ServeError {
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    /// The ends of an earlier broker's children could not be watched for.
+    #[error("cannot watch the children of an earlier broker")]
+    Announcer(#[source] io::Error),
     /// A listening socket could not be given to the event loop.
     #[error("cannot listen on a socket")]
     Listen(#[source] io::Error),

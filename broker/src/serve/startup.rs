@@ -1,34 +1,45 @@
 //! Everything that has to be in place before the first client: settings, locks, sockets, facilities.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
-use procbroker_core::{AccountsFailure, Config};
-use procbroker_protocol::create::Account;
+use nix::sys::stat::{Mode, umask};
+use procbroker_core::{AccountsFailure, Config, Input, MainCommand, Recovered};
+use procbroker_protocol::create::{Account, CreateParams, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
-use procbroker_protocol::{Containment as ContainmentKind, Timestamp};
+use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::ServeError;
-use crate::cli::{ContainmentChoice, ServeArguments};
-use crate::driver::{FromThread, Hands, Outboxes};
+use super::recover::{self, Former, Predecessor};
+use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
+use crate::driver::{Clients, Fact, FromThread, Hands, Records};
+use crate::follower::Followers;
+use crate::os::activation::Passed;
+use crate::os::cgroup;
 use crate::os::containment::Containment;
 use crate::os::environment::Surroundings;
 use crate::os::facilities::{self, Found};
+use crate::os::fd_store::{FdStore, Kept};
+use crate::os::identity::BootId;
+use crate::os::journal::{self, Host, Store};
 use crate::os::limits::{Nofile, raise_nofile};
+use crate::os::logs::Logs;
+use crate::os::logs::trimmer::LogTrimmer;
 use crate::os::notify::ServiceOwner;
 use crate::os::reaper::{Backlog, Reaper};
 use crate::os::socket::{self, SocketFile, SocketOptions};
 use crate::os::state_dir::StateDir;
-use crate::os::{accounts, activation};
+use crate::os::upgrade::{self, Inherited, Program};
+use crate::os::{accounts, activation, recovery};
 use crate::spawners::Spawners;
 
 /// A broker that is ready to be put together.
@@ -51,6 +62,15 @@ pub(super) struct Machine {
     nofile: Nofile,
     state: StateDir,
     socket: PathBuf,
+    program: Program,
+    store: Store,
+    former: Former,
+    /// Processes that an earlier program of this process has handed over.
+    processes: BTreeMap<ChildId, OwnedFd>,
+    /// What systemd has kept for this broker.
+    kept: Kept,
+    predecessor: Predecessor,
+    log_bytes: u64,
 }
 
 /// The listening sockets.
@@ -59,7 +79,7 @@ pub(super) enum Sockets {
     Own {
         listener: UnixListener,
         /// Removes the file when the broker ends.
-        _file: SocketFile,
+        file: SocketFile,
     },
     /// Passed by systemd, which keeps them when the broker ends.
     Passed { listeners: Vec<UnixListener> },
@@ -68,19 +88,23 @@ pub(super) enum Sockets {
 /// Takes everything that a broker needs, or says what is missing.
 pub(super) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError> {
     // First of all: it changes the environment, which no other thread may read meanwhile.
-    let passed = activation::passed_sockets()?;
+    let passed = activation::passed()?;
+    let program = Program::own().map_err(ServeError::Program)?;
+    let inherited = upgrade::inherited()?;
+    let predecessor = if inherited.is_some() { Predecessor::HandedOver } else { Predecessor::Ended };
     let uid = nix::unistd::geteuid().as_raw();
     let allow_users = resolve("--allow-user", &arguments.allow_user, accounts::user_id)?;
     let allow_groups = resolve("--allow-group", &arguments.allow_group, accounts::group_id)?;
-    let variable = |name: &str| std::env::var_os(name);
     let state_place = match &arguments.state_dir {
         Some(path) => Place::given(path.clone()),
-        None => socket_path::state_dir(uid, variable),
+        None => socket_path::state_dir(uid, |name: &str| std::env::var_os(name)),
     };
-    let state = StateDir::open(&state_place)?;
-    let (sockets, socket) = sockets(arguments, passed, uid)?;
-    let nofile = raise_nofile()?;
-    let mut found = facilities::probe()?;
+    let Taken { state, sockets, socket, nofile, folder, processes, kept } =
+        take(arguments, &state_place, passed, inherited, uid)?;
+    let (store, stored) = journal::open(&state.record())?;
+    let former = Former::read(stored, &state.record())?;
+    let groups = former.cgroup_folder.clone().map(|path| cgroup::Former { path, folder });
+    let mut found = facilities::probe(groups)?;
     choose_containment(arguments.containment, &mut found)?;
     sockets.activation().clone_into(&mut found.facilities.activation);
     found.facilities.state_dir = state.path().display().to_string();
@@ -95,12 +119,96 @@ pub(super) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         bounds: arguments.bounds(),
         shutdown_timeout: arguments.shutdown_timeout,
         exit_when_idle: arguments.exit_when_idle,
+        main: arguments.main.as_ref().map(main_command).transpose()?,
         containment: found.containment,
         facilities: found.facilities.clone(),
     };
     let places =
         Places { sockets: socket.display().to_string(), state_dir: state.path().display().to_string() };
-    Ok(Prepared { config, machine: Machine { found, nofile, state, socket }, sockets, places })
+    let log_bytes = arguments.log_bytes.bytes();
+    let machine = Machine {
+        found,
+        nofile,
+        state,
+        socket,
+        program,
+        store,
+        former,
+        processes,
+        kept,
+        predecessor,
+        log_bytes,
+    };
+    Ok(Prepared { config, machine, sockets, places })
+}
+
+/// The main command, with the surroundings of this program itself.
+fn main_command(main: &MainArguments) -> Result<MainCommand, ServeError> {
+    let cwd = std::env::current_dir().map_err(ServeError::WorkingFolder)?;
+    let cwd = cwd.into_os_string().into_string().map_err(|cwd| {
+        let source =
+            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{} is not UTF-8", cwd.display()));
+        ServeError::WorkingFolder(source)
+    })?;
+    let mut params = CreateParams::new(main.command.clone());
+    params.cwd = Some(cwd);
+    params.umask = own_umask();
+    params.stdout = StandardOutput::Inherit;
+    params.stderr = StandardError::Inherit;
+    params.stop.clone_from(&main.stop);
+    let id = ChildId::from_uuid(Uuid::now_v7());
+    Ok(MainCommand { id, params: Arc::new(params), stop_scope: main.stop_scope })
+}
+
+/// The mask of this process. It can only be read by setting it (umask(2)): no file is made meanwhile.
+fn own_umask() -> Umask {
+    let own = umask(Mode::from_bits_truncate(0o077));
+    umask(own);
+    Umask::from_bits(u16::try_from(own.bits()).unwrap_or_default())
+}
+
+/// What only one broker can have, and what comes with it.
+struct Taken {
+    state: StateDir,
+    sockets: Sockets,
+    /// The path that children are told.
+    socket: PathBuf,
+    nofile: Nofile,
+    /// The folder of control groups, where an earlier program has handed it over.
+    folder: Option<OwnedFd>,
+    processes: BTreeMap<ChildId, OwnedFd>,
+    kept: Kept,
+}
+
+/// Takes the state folder, the sockets and the descriptors, from the machine or from an earlier program of this process.
+fn take(
+    arguments: &ServeArguments,
+    state: &Place,
+    passed: Passed,
+    inherited: Option<Inherited>,
+    uid: u32,
+) -> Result<Taken, ServeError> {
+    let Some(inherited) = inherited else {
+        let state = StateDir::open(state)?;
+        let Passed { sockets: passed, kept } = passed;
+        let listeners = passed.into_iter().map(|socket| socket.listener).collect();
+        let (sockets, socket) = sockets(arguments, listeners, uid)?;
+        let (nofile, processes) = (raise_nofile()?, BTreeMap::new());
+        return Ok(Taken { state, sockets, socket, nofile, folder: None, processes, kept });
+    };
+    let Inherited { listeners, socket, state_lock, cgroup_folder, processes, nofile, kept } = inherited;
+    let state = StateDir::inherited(state, state_lock)?;
+    let mut listeners = listeners.into_iter().map(UnixListener::from);
+    let (sockets, socket) = match socket {
+        Some((path, lock)) => {
+            let file = SocketFile::inherited(&path, lock)?;
+            let listener = listeners.next().ok_or(ServeError::NoSocket)?;
+            (Sockets::Own { listener, file }, path)
+        }
+        None => passed_sockets(arguments, listeners.collect()),
+    };
+    let kept = kept.map_or_else(Kept::default, |[read, write]| Kept::from_ends(read, write));
+    Ok(Taken { state, sockets, socket, nofile, folder: cgroup_folder, processes, kept })
 }
 
 /// The ids of accounts that a flag names.
@@ -119,20 +227,25 @@ fn resolve(
     accounts.iter().map(id).collect()
 }
 
+/// Sockets that were passed, and the path that children are told.
+fn passed_sockets(arguments: &ServeArguments, listeners: Vec<UnixListener>) -> (Sockets, PathBuf) {
+    let own_path = |listener: &UnixListener| {
+        listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from))
+    };
+    let path = arguments.socket.clone().or_else(|| listeners.first().and_then(own_path));
+    // Children start in folders of their own, where a relative path would mean another file.
+    let path = path.and_then(|path| std::path::absolute(path).ok()).unwrap_or_default();
+    (Sockets::Passed { listeners }, path)
+}
+
 /// The sockets to listen on, and the path that children are told.
 fn sockets(
     arguments: &ServeArguments,
-    passed: Vec<activation::PassedSocket>,
+    passed: Vec<UnixListener>,
     uid: u32,
 ) -> Result<(Sockets, PathBuf), ServeError> {
-    if let Some(first) = passed.first() {
-        let path = arguments.socket.clone().or_else(|| {
-            first.listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from))
-        });
-        let listeners = passed.into_iter().map(|socket| socket.listener).collect();
-        // Children start in folders of their own, where a relative path would mean another file.
-        let path = path.and_then(|path| std::path::absolute(path).ok()).unwrap_or_default();
-        return Ok((Sockets::Passed { listeners }, path));
+    if !passed.is_empty() {
+        return Ok(passed_sockets(arguments, passed));
     }
     let place = match &arguments.socket {
         Some(path) => Place::given(path.clone()),
@@ -144,7 +257,7 @@ fn sockets(
     };
     let (listener, file) = socket::listen_at(&SocketOptions { place, mode: arguments.socket_mode, group })?;
     let path = file.path().to_path_buf();
-    Ok((Sockets::Own { listener, _file: file }, path))
+    Ok((Sockets::Own { listener, file }, path))
 }
 
 /// Goes without control groups, or does not start without them, as the flag says.
@@ -164,32 +277,94 @@ fn choose_containment(choice: ContainmentChoice, found: &mut Found) -> Result<()
 }
 
 impl Machine {
-    /// What the driver acts with. Threads are started only here, when nothing can fail any more but they.
-    pub(super) fn hands(self, threads: mpsc::Sender<FromThread>) -> Result<Hands, ServeError> {
-        let Self { found, nofile, state, socket } = self;
+    /// What the driver acts with, and what is on record of children that it has to take over. Threads are started only
+    /// here, when nothing can fail any more but they.
+    pub(super) fn hands(
+        self,
+        threads: mpsc::Sender<FromThread>,
+        facts: mpsc::Sender<Fact>,
+    ) -> Result<(Hands, Vec<Recovered>), ServeError> {
+        let Self {
+            found,
+            nofile,
+            state,
+            socket,
+            program,
+            store,
+            former,
+            mut processes,
+            kept,
+            predecessor,
+            log_bytes,
+        } = self;
         let Found { spawn, inheritance, cgroups, .. } = found;
-        let reaper = Reaper::new(&inheritance)?;
-        let walked = threads.clone();
-        // A thread of the edge may wait for its turn. The driver that has gone needs no report any more.
-        let report = Box::new(move |input| drop(walked.blocking_send(FromThread::Input(input))));
-        let containment = Containment::new(inheritance, cgroups, report)?;
-        let deliver = Arc::new(move |outcome| drop(threads.blocking_send(FromThread::Spawned(outcome))));
         let logs = state.logs().clone();
+        let (mut fd_store, kept) = FdStore::open(kept);
+        for (run, pidfd) in kept {
+            // Its next one is stored as this broker counts it.
+            fd_store.remove(run);
+            processes.insert(run.child, pidfd);
+        }
+        let processes = recover::find(&former.children, former.boot, processes, &logs, predecessor)?;
+        let mut reaper = Reaper::new(&inheritance)?;
+        let report = sender(&threads);
+        let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
+        for (run, process) in &processes {
+            reaper.take_over(*run, process);
+            if let recovery::Recovered::Process { pidfd, .. } = process {
+                fd_store.store(*run, pidfd.as_fd());
+            }
+        }
+        let left = containment.take_over(&processes);
+        let recovered = recover::findings(former.children, &processes, &left);
+        remove_unknown_logs(&logs, &recovered);
+        let host =
+            Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
+        let report = sender(&threads);
+        let recorded = Arc::new(move |run, result| report(Input::Recorded { run, result }));
+        let records = Records::new(store.start(&host, recorded)?);
+        let spawned = threads.clone();
+        let deliver = Arc::new(move |outcome| drop(spawned.blocking_send(FromThread::Spawned(outcome))));
         let spawners = Spawners::start(spawn, logs.clone(), deliver).map_err(ServeError::Spawners)?;
-        Ok(Hands {
-            outboxes: Outboxes::new(),
+        let hands = Hands {
+            clients: Clients::default(),
             spawners,
             reaper,
             containment,
             surroundings: Surroundings::new(socket, logs.clone(), nofile),
+            followers: Followers::new(&logs, facts),
+            trimmer: LogTrimmer::start(&logs, log_bytes)?,
             logs,
             former: VecDeque::new(),
+            records,
+            fd_store,
             state,
+            nofile,
+            program: Arc::new(program),
+            threads,
             owner: ServiceOwner,
             in_flight: 0,
-            backlog: Backlog::Nothing,
+            backlog: Backlog::More,
             reaped: Vec::new(),
-        })
+        };
+        Ok((hands, recovered))
+    }
+}
+
+/// Takes the reports of a thread to the driver. The thread may wait for its turn; a driver that has gone needs no report
+/// any more.
+fn sender(threads: &mpsc::Sender<FromThread>) -> impl Fn(Input) + Send + Sync + 'static {
+    let threads = threads.clone();
+    move |input| drop(threads.blocking_send(FromThread::Input(input)))
+}
+
+/// Output of children that are not on record is nobody's any more.
+fn remove_unknown_logs(logs: &Logs, recovered: &[Recovered]) {
+    let known: BTreeSet<ChildId> = recovered.iter().map(|child| child.intent.id).collect();
+    match logs.remove_unknown(|child| known.contains(&child)) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "removed the output of children that nobody knows any more"),
+        Err(error) => tracing::warn!("{error}"),
     }
 }
 
@@ -199,6 +374,22 @@ impl Sockets {
         match self {
             Self::Own { .. } => "broker",
             Self::Passed { .. } => "systemd",
+        }
+    }
+
+    /// The sockets themselves, to be handed over.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Own { listener, .. } => vec![listener.as_fd()],
+            Self::Passed { listeners } => listeners.iter().map(AsFd::as_fd).collect(),
+        }
+    }
+
+    /// The path and the lock of a socket that the broker made itself.
+    pub(super) fn own(&self) -> Option<(&Path, BorrowedFd<'_>)> {
+        match self {
+            Self::Own { file, .. } => Some((file.path(), file.lock())),
+            Self::Passed { .. } => None,
         }
     }
 

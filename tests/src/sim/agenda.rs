@@ -58,6 +58,19 @@ impl<E> Agenda<E> {
         Some(event)
     }
 
+    /// Takes out everything that is planned and not `kept`, in its order.
+    pub fn drop_unless(&mut self, kept: impl Fn(&E) -> bool) -> Vec<E> {
+        let (stays, goes): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.planned).into_iter().partition(|(_, event)| kept(event));
+        self.planned = stays;
+        goes.into_values().collect()
+    }
+
+    /// Whether something of this kind is planned.
+    pub fn plans(&self, wanted: impl FnMut(&E) -> bool) -> bool {
+        self.planned.values().any(wanted)
+    }
+
     /// Moves the clock on.
     pub fn advance(&mut self, time: u64) {
         self.now = self.now.max(time);

@@ -90,6 +90,14 @@ impl Clients {
         (inputs, true)
     }
 
+    /// The broker is gone, and all connections with it.
+    pub fn cut_off(&mut self) {
+        self.caretaker = None;
+        for client in &mut self.all {
+            client.connection = None;
+        }
+    }
+
     /// The broker has refused a connection.
     pub fn refused(&mut self, connection: ConnectionId) {
         for client in &mut self.all {

@@ -1,7 +1,9 @@
 //! What can happen in the model world.
 
-use procbroker_core::{Input, Run};
+use procbroker_core::{Input, Run, Safety};
 use procbroker_protocol::Signal;
+
+use crate::sim::family::FamilyId;
 
 /// Something that happens at one virtual time.
 #[derive(Clone, Debug)]
@@ -13,10 +15,19 @@ pub enum Event {
         /// Which run.
         run: Run,
     },
+    /// A record is as safe as it was asked to be.
+    Written {
+        /// Whose.
+        run: Run,
+        /// Up to where in the log.
+        place: usize,
+        /// How safe.
+        safety: Safety,
+    },
     /// A process dies.
     Dies {
-        /// Of which run.
-        run: Run,
+        /// Of which.
+        family: FamilyId,
         /// Which of its processes.
         process: usize,
         /// Of which signal, if of one.
@@ -24,19 +35,23 @@ pub enum Event {
     },
     /// A process forks.
     Forks {
-        /// Of which run.
-        run: Run,
+        /// Of which.
+        family: FamilyId,
     },
     /// A main process is reaped.
     Reaped {
-        /// Of which run.
-        run: Run,
+        /// Of which.
+        family: FamilyId,
     },
     /// It is seen what is left of a run.
     Remaining {
-        /// Of which run.
-        run: Run,
+        /// Of which.
+        family: FamilyId,
     },
+    /// Another program takes the place of the broker's.
+    Replaced,
+    /// The broker is started again.
+    Start,
     /// A client does something.
     Act {
         /// Which one.
@@ -50,4 +65,44 @@ pub enum Event {
     Quieten,
     /// Everything is ended and forgotten: nothing must be left.
     Inspect,
+}
+
+impl Event {
+    /// Whether it happens whether or not there is a broker; else it is over with it.
+    #[must_use]
+    pub fn outlives_the_broker(&self) -> bool {
+        match self {
+            Self::Input(_)
+            | Self::Executed { .. }
+            | Self::Written { .. }
+            | Self::Reaped { .. }
+            | Self::Replaced
+            | Self::Remaining { .. } => false,
+            Self::Dies { .. }
+            | Self::Forks { .. }
+            | Self::Start
+            | Self::Act { .. }
+            | Self::End
+            | Self::EndAgain
+            | Self::Quieten
+            | Self::Inspect => true,
+        }
+    }
+
+    /// Whether it is something that is done to a broker: it is put off while none is there.
+    #[must_use]
+    pub fn needs_a_broker(&self) -> bool {
+        match self {
+            Self::Act { .. } | Self::End | Self::EndAgain | Self::Quieten | Self::Inspect => true,
+            Self::Input(_)
+            | Self::Executed { .. }
+            | Self::Written { .. }
+            | Self::Reaped { .. }
+            | Self::Remaining { .. }
+            | Self::Dies { .. }
+            | Self::Forks { .. }
+            | Self::Replaced
+            | Self::Start => false,
+        }
+    }
 }

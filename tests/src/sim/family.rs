@@ -1,8 +1,8 @@
-//! The model processes of one run of a child: its main process, and what descends from it.
+//! The model processes of one run of a child: its main process, or that of its cleanup, and what descends from it.
 
-use procbroker_core::{Members, Pid, SignalOutcome};
+use procbroker_core::{Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{ExitStatus, Signal};
+use procbroker_protocol::{ChildId, ExitStatus, Signal};
 
 use crate::sim::agenda::{MILLISECOND, SECOND};
 use crate::sim::dice::Dice;
@@ -50,9 +50,30 @@ pub struct Process {
     pub tied: bool,
 }
 
+/// Which processes: never used again, as pids are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FamilyId(pub u32);
+
+/// What processes are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// They are the child itself.
+    Main,
+    /// They release what it held.
+    Cleanup,
+}
+
 /// The processes of one run; the first is the main one.
 #[derive(Debug)]
 pub struct Family {
+    /// Whose.
+    pub child: ChildId,
+    /// What for.
+    pub part: Part,
+    /// As which run the present broker knows them, if it does.
+    pub run: Option<Run>,
+    /// Whether the main process is the present broker's own child.
+    pub own: bool,
     /// Its number.
     pub pid: Pid,
     /// The processes.
@@ -125,26 +146,44 @@ impl Temper {
 
 impl Family {
     /// Rolls the processes of a run that has just been started.
-    pub fn roll(pid: Pid, told_at: u64, dice: &mut Dice, setting: &Setting) -> Self {
+    pub fn roll(of: (Run, Part), pid: Pid, told_at: u64, dice: &mut Dice, setting: &Setting) -> Self {
         let leader =
             Process { alive: true, in_group: true, temper: Temper::roll(dice, setting), tied: false };
         let mut processes = vec![leader];
         for _ in 0..dice.choose([0, 0, 0, 1, 2, 3]) {
             processes.push(member(dice, setting));
         }
+        let (run, part) = of;
         let status = if dice.chance(80) {
             ExitStatus::Code(dice.choose([0, 0, 1, 77]))
         } else {
             ExitStatus::Signal(Signal::INT)
         };
         let forks_left = dice.choose([0, 0, 0, 1, 2]);
-        Self { pid, processes, told_at, status, reported: false, forks_left }
+        Self {
+            child: run.child,
+            part,
+            run: Some(run),
+            own: true,
+            pid,
+            processes,
+            told_at,
+            status,
+            reported: false,
+            forks_left,
+        }
     }
 
     /// Whether any of its processes is there.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.processes.iter().any(|process| process.alive)
+    }
+
+    /// Whether its main process is there.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.processes.first().is_some_and(|leader| leader.alive)
     }
 
     /// What is left besides the main process.
@@ -208,8 +247,12 @@ fn member(dice: &mut Dice, setting: &Setting) -> Process {
     }
 }
 
-/// After how long a process ends by itself, if it does.
-pub fn own_end(dice: &mut Dice) -> Option<u64> {
+/// After how long a process ends by itself, if it does. A cleanup mostly has an end.
+pub fn own_end(part: Part, dice: &mut Dice) -> Option<u64> {
+    if part == Part::Cleanup && dice.chance(70) {
+        let longer = dice.within_millis(4_000);
+        return Some(dice.choose([0, 3 * MILLISECOND, longer]));
+    }
     match dice.below(10) {
         0 => Some(dice.within_millis(1)),
         1 => Some(dice.within_millis(100)),

@@ -17,6 +17,12 @@ pub enum Check {
     Privilege,
     /// A child is shown as it is.
     Children,
+    /// What was promised before a crash holds after it.
+    Recovery,
+    /// A cleanup runs after all of its child is gone, at least once, and no more often than it must.
+    Cleanup,
+    /// An upgrade begins when it is asked for, and hands over when nothing is in the air.
+    Upgrade,
     /// Signals come in their order and with their graces, and SIGKILL after them.
     Stops,
     /// The waves of a shutdown, its deadline and its end.

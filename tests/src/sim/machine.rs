@@ -2,19 +2,22 @@
 //!
 //! It fails, delays and reorders what a real one can, and nothing else: an exit is never reported
 //! before its spawn, a process that is reported gone is gone, and what was left behind is reported
-//! whenever it has become less.
+//! whenever it has become less. It outlives the broker: see [`crate::sim::afterlife`].
 
 use std::collections::BTreeMap;
 
-use procbroker_core::{Effect, Input, Pid, RecordFailure, Run, SignalOutcome};
-use procbroker_protocol::Signal;
+use procbroker_core::{
+    Call, Effect, Input, LogOutcome, Pid, Purpose, Receipt, Record, RecordFailure, Run, Safety, SignalOutcome,
+};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ChildId, ExitStatus, Signal};
 
 use crate::sim::agenda::{Agenda, MILLISECOND, SECOND};
 use crate::sim::dice::Dice;
+use crate::sim::disk::{Disk, Identity};
 use crate::sim::event::Event;
-use crate::sim::family::{Family, own_end};
+use crate::sim::family::{Family, FamilyId, Part, own_end};
 use crate::sim::setting::Setting;
 
 /// How long a report about an end takes to the broker, at most.
@@ -23,18 +26,39 @@ const REPORT_MILLIS: u64 = 2;
 /// How long a sweep takes at most, in nanoseconds, where nothing keeps it.
 pub const SWEEP_TIME: u64 = 20 * MILLISECOND;
 
+/// What has truly happened to a child, whoever was there to see it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past {
+    /// Whether its main process was started.
+    pub has_run: bool,
+    /// How its main process ended.
+    pub status: Option<ExitStatus>,
+    /// How many attempts at its cleanup came to their end.
+    pub cleanups: u32,
+    /// Which broker has begun its cleanup last.
+    pub cleaned_by: Option<u32>,
+}
+
 /// The model operating system.
 #[derive(Debug, Default)]
 pub struct Machine {
-    /// The processes of each run, until it is released.
-    pub families: BTreeMap<Run, Family>,
-    /// How many spawns were ordered and have not succeeded or failed.
-    pub spawning: u32,
-    /// How many records were ordered and are not answered.
-    pub recording: u32,
+    /// All processes, and those of which a broker may still ask.
+    pub families: BTreeMap<FamilyId, Family>,
+    /// Which of them the present broker means.
+    pub bound: BTreeMap<Run, FamilyId>,
+    /// The spawns that were ordered and have not succeeded or failed.
+    pub flights: BTreeMap<Run, Part>,
+    /// What is on record.
+    pub disk: Disk,
+    /// What has truly happened.
+    pub past: BTreeMap<ChildId, Past>,
     /// How many processes descend from the broker, belong to no child and cannot be ended.
     pub strays: u32,
-    pids: u32,
+    /// How often the machine was started.
+    pub boot: u32,
+    /// How many brokers there were before the present one.
+    pub brokers: u32,
+    count: u32,
 }
 
 /// What the machine needs to act.
@@ -48,40 +72,79 @@ pub struct Means<'a> {
     pub setting: &'a Setting,
 }
 
+impl Means<'_> {
+    /// How often what can fail or hang does, out of a hundred.
+    fn trouble(&self) -> u64 {
+        if self.setting.failing { 30 } else { 2 }
+    }
+
+    /// Tells the broker something, up to so many milliseconds from now.
+    fn tell(&mut self, within_millis: u64, input: Input) {
+        let delay = self.dice.within_millis(within_millis);
+        self.agenda.after(delay, Event::Input(input));
+    }
+}
+
 impl Machine {
     /// Carries out one order.
     pub fn perform(&mut self, effect: &Effect, means: &mut Means<'_>) {
         match effect {
-            Effect::Record { run, record: procbroker_core::Record::Intent { .. } } => {
-                self.record(*run, means);
+            Effect::Record { run, record, safety, receipt } => {
+                self.record(*run, record, *safety, *receipt, means);
             }
-            Effect::Spawn { run, .. } => self.spawn(*run, means),
+            Effect::Spawn { run, purpose, .. } => self.spawn(*run, purpose, means),
             Effect::Signal { run, signal, scope, call } => {
                 let outcome = self.signal(*run, *signal, *scope, means);
                 let delay = if means.dice.chance(4) { 1_500 } else { 1 };
-                let input = Input::Signalled { run: *run, call: *call, outcome };
-                means.agenda.after(means.dice.within_millis(delay), Event::Input(input));
+                means.tell(delay, Input::Signalled { run: *run, call: *call, outcome });
             }
             Effect::Kill { run } => self.kill(*run, means),
-            Effect::Release { run } => {
-                self.families.remove(run);
-            }
+            Effect::Release { run } => self.release(*run),
+            Effect::Forget { child } => self.disk.forget(*child),
             Effect::Sweep => self.sweep(means),
-            Effect::Record { .. }
-            | Effect::Admit { .. }
+            Effect::ReadLog { call, .. } => Self::read_log(*call, means),
+            Effect::CheckUpgrade => {
+                let result = if means.dice.chance(75) { Ok(()) } else { Err(refusal()) };
+                let delay = means.dice.choose([0, 5, 5, 20_000]);
+                means.tell(delay, Input::UpgradeChecked { result });
+            }
+            // What is on its way to the broker comes to it until the last moment.
+            Effect::HandOver if means.dice.chance(75) => {
+                let delay = means.dice.within_millis(50);
+                means.agenda.after(delay, Event::Replaced);
+            }
+            Effect::HandOver => means.tell(50, Input::HandOverFailed { failure: refusal() }),
+            Effect::Admit { .. }
             | Effect::Refuse { .. }
             | Effect::Answer { .. }
-            | Effect::Forget { .. }
+            | Effect::Publish { .. }
+            | Effect::EndLog { .. }
             | Effect::Report(_)
             | Effect::Notify(_)
             | Effect::Exit(_) => {}
         }
     }
 
-    /// Whether any process of any child is there.
+    /// Whether any process of any child is there, of whichever broker it was.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.families.values().any(Family::is_alive)
+    }
+
+    /// The processes that a run means.
+    #[must_use]
+    pub fn family(&self, run: Run) -> Option<&Family> {
+        self.families.get(self.bound.get(&run)?)
+    }
+
+    fn family_mut(&mut self, run: Run) -> Option<&mut Family> {
+        self.families.get_mut(self.bound.get(&run)?)
+    }
+
+    /// What has truly happened to a child.
+    #[must_use]
+    pub fn past(&self, child: ChildId) -> Past {
+        self.past.get(&child).copied().unwrap_or_default()
     }
 
     /// Whether something is there, or on its way, that no broker could end in time.
@@ -92,30 +155,54 @@ impl Machine {
             .values()
             .flat_map(|family| &family.processes)
             .any(|process| !process.temper.is_mortal());
-        undying || self.spawning > 0 || self.recording > 0 || self.strays > 0
+        undying || !self.flights.is_empty() || self.strays > 0
     }
 
-    fn record(&mut self, run: Run, means: &mut Means<'_>) {
-        let often = if means.setting.failing { 30 } else { 2 };
-        let delay = if means.dice.chance(often) { 40_000 } else { 4 };
-        let result = if means.dice.chance(often) {
-            Err(RecordFailure { message: "no space left on device".to_owned() })
-        } else {
-            Ok(())
+    fn record(&mut self, run: Run, record: &Record, safety: Safety, receipt: Receipt, means: &mut Means<'_>) {
+        let fails = receipt == Receipt::Wanted && means.dice.chance(means.trouble());
+        let place = match record {
+            // What is refused is not on the disk, and does not come there.
+            Record::Intent(_) if fails => 0,
+            Record::Intent(intent) => self.disk.intend(intent),
+            Record::Progress(progress) => {
+                let family = self.bound.get(&run);
+                let process = family.map(|family| Identity { family: *family, boot: self.boot });
+                self.disk.progress(run.child, progress, process)
+            }
         };
-        self.recording += 1;
-        means.agenda.after(means.dice.within_millis(delay), Event::Input(Input::Recorded { run, result }));
+        if receipt == Receipt::NotWanted {
+            return;
+        }
+        let delay = if means.dice.chance(means.trouble()) { 40_000 } else { 4 };
+        if fails {
+            let failure = RecordFailure { message: "no space left on device".to_owned() };
+            return means.tell(delay, Input::Recorded { run, result: Err(failure) });
+        }
+        let delay = means.dice.within_millis(delay);
+        means.agenda.after(delay, Event::Written { run, place, safety });
     }
 
-    fn spawn(&mut self, run: Run, means: &mut Means<'_>) {
-        let often = if means.setting.failing { 30 } else { 2 };
-        self.spawning += 1;
-        let delay = if means.dice.chance(often) {
+    /// A record has become safe.
+    pub fn written(&mut self, run: Run, place: usize, safety: Safety) -> Input {
+        self.disk.acknowledge(place, safety);
+        Input::Recorded { run, result: Ok(()) }
+    }
+
+    fn spawn(&mut self, run: Run, purpose: &Purpose, means: &mut Means<'_>) {
+        let part = match purpose {
+            Purpose::Main => Part::Main,
+            Purpose::Cleanup { .. } => {
+                self.past.entry(run.child).or_default().cleaned_by = Some(self.brokers);
+                Part::Cleanup
+            }
+        };
+        self.flights.insert(run, part);
+        let delay = if means.dice.chance(means.trouble()) {
             20 * SECOND + means.dice.within_millis(180_000)
         } else {
             means.dice.within_millis(8)
         };
-        let event = if means.dice.chance(often) {
+        let event = if means.dice.chance(means.trouble()) {
             let failure = SpawnFailure { errno: 2, errno_name: "ENOENT".to_owned(), step: "exec".to_owned() };
             Event::Input(Input::SpawnFailed { run, failure })
         } else {
@@ -124,79 +211,116 @@ impl Machine {
         means.agenda.after(delay, event);
     }
 
-    /// The program of a run begins.
+    /// The program of a run begins, and the broker will hear of it.
     pub fn executed(&mut self, run: Run, means: &mut Means<'_>) {
-        self.pids += 1;
-        let Some(pid) = Pid::new(self.pids) else { return };
         let told_at = means.agenda.now() + means.dice.within_millis(3);
+        let Some((id, pid)) = self.execute(run, told_at, means) else { return };
+        self.bound.insert(run, id);
         means.agenda.at(told_at, Event::Input(Input::Spawned { run, pid }));
-        let family = Family::roll(pid, told_at, means.dice, means.setting);
+    }
+
+    /// The program of a run begins.
+    pub(super) fn execute(
+        &mut self,
+        run: Run,
+        told_at: u64,
+        means: &mut Means<'_>,
+    ) -> Option<(FamilyId, Pid)> {
+        let part = *self.flights.get(&run)?;
+        let pid = self.free_pid()?;
+        self.count += 1;
+        let id = FamilyId(self.count);
+        let family = Family::roll((run, part), pid, told_at, means.dice, means.setting);
         for process in 0..family.processes.len() {
-            if let Some(delay) = own_end(means.dice) {
-                means.agenda.after(delay, Event::Dies { run, process, of: None });
+            if let Some(delay) = own_end(part, means.dice) {
+                means.agenda.after(delay, Event::Dies { family: id, process, of: None });
             }
         }
         for _ in 0..family.forks_left {
             if means.dice.chance(50) {
-                means.agenda.after(means.dice.within_millis(15_000), Event::Forks { run });
+                means.agenda.after(means.dice.within_millis(15_000), Event::Forks { family: id });
             }
         }
-        self.families.insert(run, family);
+        self.families.insert(id, family);
+        if part == Part::Main {
+            self.past.entry(run.child).or_default().has_run = true;
+        }
+        Some((id, pid))
+    }
+
+    /// The lowest number that no main process has: those of the dead are given anew at once.
+    fn free_pid(&self) -> Option<Pid> {
+        let is_taken = |pid: &Pid| {
+            let has = |family: &Family| family.leads() || family.run.is_some() && !family.reported;
+            self.families.values().any(|family| family.pid == *pid && has(family))
+        };
+        (1..).find_map(|number| Pid::new(number).filter(|pid| !is_taken(pid)))
     }
 
     /// A process forks, if one is there that can.
-    pub fn forks(&mut self, run: Run, means: &mut Means<'_>) {
-        if let Some(family) = self.families.get_mut(&run) {
+    pub fn forks(&mut self, family: FamilyId, means: &mut Means<'_>) {
+        if let Some(family) = self.families.get_mut(&family) {
             family.fork(means.dice, means.setting);
         }
     }
 
     /// A process dies, unless it has already.
-    pub fn dies(&mut self, run: Run, index: usize, of: Option<Signal>, means: &mut Means<'_>) {
-        let Some(family) = self.families.get_mut(&run) else { return };
+    pub fn dies(&mut self, id: FamilyId, index: usize, of: Option<Signal>, means: &mut Means<'_>) {
+        let Some(family) = self.families.get_mut(&id) else { return };
         let Some(process) = family.processes.get_mut(index).filter(|process| process.alive) else { return };
         process.alive = false;
         let delay = means.dice.within_millis(REPORT_MILLIS);
         if index > 0 {
-            if family.reported {
-                means.agenda.after(delay, Event::Remaining { run });
+            if family.reported && family.run.is_some() {
+                means.agenda.after(delay, Event::Remaining { family: id });
             }
             return;
         }
         if let Some(signal) = of
             && (signal == Signal::KILL || means.dice.chance(50))
         {
-            family.status = procbroker_protocol::ExitStatus::Signal(signal);
+            family.status = ExitStatus::Signal(signal);
         }
         for (member, process) in family.processes.iter().enumerate().skip(1) {
             if process.alive && process.tied && process.temper.is_mortal() {
                 let delay = means.dice.within_millis(30);
-                means.agenda.after(delay, Event::Dies { run, process: member, of: None });
+                means.agenda.after(delay, Event::Dies { family: id, process: member, of: None });
             }
         }
-        let at = (means.agenda.now() + delay).max(family.told_at);
-        means.agenda.at(at, Event::Reaped { run });
+        let past = self.past.entry(family.child).or_default();
+        match family.part {
+            Part::Main => past.status = Some(family.status),
+            Part::Cleanup => past.cleanups += u32::from(family.own || of.is_none()),
+        }
+        if family.run.is_some() {
+            let at = (means.agenda.now() + delay).max(family.told_at);
+            means.agenda.at(at, Event::Reaped { family: id });
+        }
     }
 
-    /// The end of a main process comes to the broker's ears.
-    pub fn reaped(&mut self, run: Run) -> Option<Input> {
-        let family = self.families.get_mut(&run)?;
+    /// The end of a main process comes to the broker's ears: of one that is not its own, mostly without how.
+    pub fn reaped(&mut self, family: FamilyId, means: &mut Means<'_>) -> Option<Input> {
+        let family = self.families.get_mut(&family)?;
+        let run = family.run?;
         family.reported = true;
-        Some(Input::Exited { run, status: family.status, members: family.members() })
+        let is_told = family.own || means.dice.chance(40);
+        let status = if is_told { family.status } else { ExitStatus::Unknown };
+        Some(Input::Exited { run, status, members: family.members() })
     }
 
     /// What is left of a run comes to the broker's ears.
     #[must_use]
-    pub fn remaining(&self, run: Run) -> Option<Input> {
-        let family = self.families.get(&run).filter(|family| family.reported)?;
-        Some(Input::MembersLeft { run, members: family.members() })
+    pub fn remaining(&self, family: FamilyId) -> Option<Input> {
+        let family = self.families.get(&family).filter(|family| family.reported)?;
+        Some(Input::MembersLeft { run: family.run?, members: family.members() })
     }
 
     fn signal(&mut self, run: Run, signal: Signal, scope: Scope, means: &mut Means<'_>) -> SignalOutcome {
-        let Some(family) = self.families.get_mut(&run) else { return SignalOutcome::Gone };
+        let Some(&id) = self.bound.get(&run) else { return SignalOutcome::Gone };
+        let Some(family) = self.families.get_mut(&id) else { return SignalOutcome::Gone };
         let (outcome, deaths) = family.signal(signal, scope, means.dice);
         for (process, delay) in deaths {
-            means.agenda.after(delay, Event::Dies { run, process, of: Some(signal) });
+            means.agenda.after(delay, Event::Dies { family: id, process, of: Some(signal) });
         }
         outcome
     }
@@ -204,13 +328,27 @@ impl Machine {
     /// SIGKILL to all that is there now; what is forked at this very moment gets away.
     fn kill(&mut self, run: Run, means: &mut Means<'_>) {
         self.signal(run, Signal::KILL, Scope::All, means);
-        let Some(family) = self.families.get_mut(&run) else { return };
-        if means.dice.chance(30) {
+        let forks = means.dice.chance(30);
+        let id = self.bound.get(&run).copied();
+        let Some(family) = self.family_mut(run) else { return };
+        if forks {
             family.fork(means.dice, means.setting);
         }
-        if family.reported {
-            means.agenda.after(means.dice.within_millis(REPORT_MILLIS), Event::Remaining { run });
+        if let Some(family) = id.filter(|_| family.reported) {
+            means.agenda.after(means.dice.within_millis(REPORT_MILLIS), Event::Remaining { family });
         }
+    }
+
+    /// Nothing of a run is left.
+    fn release(&mut self, run: Run) {
+        if let Some(id) = self.bound.remove(&run) {
+            self.families.remove(&id);
+        }
+    }
+
+    fn read_log(call: Call, means: &mut Means<'_>) {
+        let outcome = if means.dice.chance(90) { LogOutcome::Text } else { LogOutcome::Error };
+        means.tell(10, Input::LogRead { call, outcome });
     }
 
     fn sweep(&mut self, means: &mut Means<'_>) {
@@ -220,4 +358,8 @@ impl Machine {
             means.agenda.after(delay, Event::Input(Input::Swept { left: self.strays }));
         }
     }
+}
+
+fn refusal() -> procbroker_core::UpgradeFailure {
+    procbroker_core::UpgradeFailure { message: "the other program says no".to_owned() }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use procbroker_core::{Accounts, AccountsFailure, UserAccount};
-use procbroker_protocol::create::{Account, IfExists, Limit, ReadyTimeout, RestartPolicy, StopStep};
+use procbroker_protocol::create::{Account, Cleanup, IfExists, Limit, ReadyTimeout, RestartPolicy, StopStep};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
-    DestroyParams, ListParams, ManyParams, NoParams, OneParams, Scope, ShutdownParams, SignalParams, Until,
-    WaitParams,
+    DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
+    ShutdownParams, SignalParams, Until, WaitParams,
 };
 use procbroker_protocol::{ChildId, CreateParams, Name, Request, Signal, Span, Target};
 use uuid::Uuid;
@@ -44,8 +44,18 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
             scope: from.dice.choose([Scope::Main, Scope::Group, Scope::All]),
         }),
         84..89 => Request::List(ListParams { labels: labels(from.dice), all: from.dice.chance(60) }),
-        89..94 => Request::Get(OneParams { target: target(from) }),
-        94..97 => Request::Status(NoParams {}),
+        89..93 => Request::Get(OneParams { target: target(from) }),
+        93 => Request::Logs(LogsParams {
+            target: target(from),
+            stream: LogStream::Stdout,
+            tail: None,
+            follow: from.dice.chance(50),
+        }),
+        94..96 => Request::Status(NoParams {}),
+        96 => Request::Events(EventsParams {
+            since: from.dice.chance(50).then_some(0),
+            labels: labels(from.dice),
+        }),
         97 => Request::Shutdown(ShutdownParams {
             timeout: from.dice.chance(50).then(|| Span::from_secs(from.dice.choose([1, 5, 40]))),
         }),
@@ -91,6 +101,11 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     if dice.chance(20) {
         params.limit =
             Some(Limit { key: dice.choose(["a", "b"]).to_owned(), max: dice.choose([0, 1, 2, 3]) });
+    }
+    if dice.chance(from.setting.cleanups) {
+        let timeout = dice.choose([0, 1, 40, 1_000, 30_000, 30_000]);
+        params.cleanup =
+            Some(Cleanup { command: vec!["tidy".to_owned()], timeout: Span::from_millis(timeout) });
     }
     spoil(&mut params, dice);
     params

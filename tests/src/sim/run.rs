@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use procbroker_core::{Broker, Effect, Incarnation, Input, Run, ShutdownCause};
+use procbroker_core::{Broker, Effect, Incarnation, Input, Purpose, Run, ShutdownCause};
 
 use crate::sim::agenda::{Agenda, SECOND, clocks};
 use crate::sim::checks;
@@ -11,11 +11,14 @@ use crate::sim::dice::Dice;
 use crate::sim::event::Event;
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::upgrade::Upgrade;
+use crate::sim::lives::Fates;
 use crate::sim::machine::{Machine, Means};
 use crate::sim::setting::{Ending, Setting};
+use crate::sim::tally::Tally;
 
 /// More turns than any run needs: one that takes more is spinning.
-const TURNS_MAX: u32 = 20_000;
+const TURNS_MAX: u64 = 60_000;
 
 /// What happened in a run, in lines.
 #[derive(Debug, Default)]
@@ -30,7 +33,8 @@ impl Trace {
         Self { lines: Some(Vec::new()) }
     }
 
-    fn line(&mut self, line: impl FnOnce() -> String) {
+    /// Adds a line.
+    pub fn line(&mut self, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
             lines.push(line());
         }
@@ -53,32 +57,35 @@ impl Trace {
 
 /// A run under way.
 #[derive(Debug)]
-struct Simulation<'a> {
-    setting: Setting,
-    dice: Dice,
-    agenda: Agenda<Event>,
-    machine: Machine,
-    clients: Clients,
-    ledger: Ledger,
-    broker: Broker,
-    turns: u32,
-    trace: &'a mut Trace,
+pub struct Simulation<'a> {
+    pub(super) setting: Setting,
+    pub(super) dice: Dice,
+    pub(super) agenda: Agenda<Event>,
+    pub(super) machine: Machine,
+    pub(super) clients: Clients,
+    pub(super) ledger: Ledger,
+    /// The broker, if one is there.
+    pub(super) broker: Option<Broker>,
+    pub(super) fates: Fates,
+    pub(super) tally: Tally,
+    pub(super) trace: &'a mut Trace,
 }
 
 /// Runs the broker through what follows from a seed.
 ///
 /// # Errors
 /// What a checker has found.
-pub fn run(seed: u64, trace: &mut Trace) -> Result<u32, Finding> {
+pub fn run(seed: u64, trace: &mut Trace) -> Result<Tally, Finding> {
     let mut dice = Dice::new(seed);
     let setting = Setting::roll(&mut dice);
     let clients = Clients::roll(&mut dice, &setting);
     let mut simulation = Simulation {
         ledger: Ledger::new(setting.config.clone()),
-        broker: Broker::new(setting.config.clone()),
+        broker: Some(Broker::new(setting.config.clone())),
         agenda: Agenda::default(),
         machine: Machine::default(),
-        turns: 0,
+        tally: Tally::default(),
+        fates: Fates::roll(&mut dice, &setting),
         setting,
         dice,
         clients,
@@ -87,7 +94,7 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<u32, Finding> {
     simulation.trace.line(|| format!("{:?}", simulation.setting));
     simulation.plan();
     simulation.go_on()?;
-    Ok(simulation.turns)
+    Ok(simulation.tally)
 }
 
 impl Simulation<'_> {
@@ -104,13 +111,21 @@ impl Simulation<'_> {
         if let Some(again) = self.setting.again_after {
             self.agenda.after(end_at + again, Event::EndAgain);
         }
+        for _ in 0..self.setting.upgrades {
+            let at = self.dice.below(end_at);
+            self.agenda.after(at, Event::Input(Input::UpgradeAsked));
+        }
     }
 
-    /// Lets the earliest of what is planned and what the broker waits for happen, until it exits.
+    /// Lets the earliest of what is planned and what the broker waits for happen, until the last one exits.
     fn go_on(&mut self) -> Checked {
-        while !self.ledger.exited {
+        loop {
+            if self.broker.is_some() && self.ledger.exited && !self.leave()? {
+                return Ok(());
+            }
             let planned = self.agenda.next_time();
-            let due = self.broker.next_deadline().map(procbroker_core::Moment::as_nanos);
+            let due = self.broker.as_ref().and_then(Broker::next_deadline);
+            let due = due.map(procbroker_core::Moment::as_nanos);
             match (planned, due) {
                 (Some(planned), Some(due)) if due <= planned => self.due(due)?,
                 (None, Some(due)) => self.due(due)?,
@@ -122,7 +137,6 @@ impl Simulation<'_> {
                 (None, None) => return Err(Check::Progress.broken("the broker waits for nothing, forever")),
             }
         }
-        Ok(())
     }
 
     fn due(&mut self, due: u64) -> Checked {
@@ -131,6 +145,10 @@ impl Simulation<'_> {
     }
 
     fn happen(&mut self, event: Event) -> Checked {
+        if self.broker.is_none() && event.needs_a_broker() {
+            self.agenda.after(SECOND, event);
+            return Ok(());
+        }
         let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
         let input = match event {
             Event::Input(input) => Some(input),
@@ -138,16 +156,24 @@ impl Simulation<'_> {
                 self.machine.executed(run, &mut means);
                 None
             }
-            Event::Dies { run, process, of } => {
-                self.machine.dies(run, process, of, &mut means);
+            Event::Written { run, place, safety } => Some(self.machine.written(run, place, safety)),
+            Event::Dies { family, process, of } => {
+                self.machine.dies(family, process, of, &mut means);
                 None
             }
-            Event::Forks { run } => {
-                self.machine.forks(run, &mut means);
+            Event::Forks { family } => {
+                self.machine.forks(family, &mut means);
                 None
             }
-            Event::Reaped { run } => self.machine.reaped(run),
-            Event::Remaining { run } => self.machine.remaining(run),
+            Event::Reaped { family } => self.machine.reaped(family, &mut means),
+            Event::Remaining { family } => self.machine.remaining(family),
+            Event::Start => return self.start(),
+            Event::Replaced => {
+                if self.ledger.upgrade == Upgrade::HandingOver {
+                    self.hand_over();
+                }
+                None
+            }
             Event::Act { client } => return self.act(client),
             Event::End => return self.end(),
             Event::EndAgain => {
@@ -179,6 +205,11 @@ impl Simulation<'_> {
             | Input::Called { .. }
             | Input::Signalled { .. }
             | Input::ShutdownAsked { .. }
+            | Input::LogRead { .. }
+            | Input::PassOn { .. }
+            | Input::UpgradeAsked
+            | Input::UpgradeChecked { .. }
+            | Input::HandOverFailed { .. }
             | Input::Swept { .. }
             | Input::Due => return Ok(()),
         }
@@ -234,8 +265,9 @@ impl Simulation<'_> {
         if self.ledger.live.is_empty() && !self.ledger.exited && self.ledger.closing.is_none() {
             let mut fresh = Broker::new(self.setting.config.clone());
             fresh.handle(clocks(self.agenda.now()), Input::Due, &mut Vec::new());
-            let (now, then) = (footprint(&self.broker), footprint(&fresh));
-            Check::Growth.demand(now == then, || format!("the broker keeps {:?}", self.broker))?;
+            let Some(broker) = &self.broker else { return Ok(()) };
+            let (now, then) = (footprint(broker), footprint(&fresh));
+            Check::Growth.demand(now == then, || format!("the broker keeps {broker:?}"))?;
         }
         self.end()
     }
@@ -249,42 +281,55 @@ impl Simulation<'_> {
     }
 
     /// Tells the broker one thing, holds its orders against the book, and has them carried out.
-    fn tell(&mut self, input: Input) -> Checked {
+    pub(super) fn tell(&mut self, input: Input) -> Checked {
         if self.ledger.exited || self.is_unheard(&input) {
             return Ok(());
         }
-        self.turns += 1;
-        Check::Progress.demand(self.turns <= TURNS_MAX, || "the broker is spinning".to_owned())?;
+        let Some(broker) = &mut self.broker else { return Ok(()) };
+        self.tally.turns += 1;
+        Check::Progress.demand(self.tally.turns <= TURNS_MAX, || "the broker is spinning".to_owned())?;
         let now = self.agenda.now();
         self.trace.line(|| format!("{now:>15} {input:?}"));
-        match &input {
-            Input::Recorded { run, .. } if run.incarnation == Incarnation::FIRST => {
-                self.machine.recording -= 1;
-            }
-            Input::Spawned { run, .. } | Input::SpawnFailed { run, .. }
-                if run.incarnation == Incarnation::FIRST =>
-            {
-                self.machine.spawning -= 1;
-            }
-            _ => {}
+        if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input {
+            self.machine.flights.remove(run);
         }
         self.ledger.take(now, &input);
         let mut effects = Vec::new();
-        self.broker.handle(clocks(now), input, &mut effects);
-        for effect in &effects {
+        broker.handle(clocks(now), input, &mut effects);
+        self.perform(&effects)
+    }
+
+    /// Carries out orders, as far as the broker lives to give them.
+    pub(super) fn perform(&mut self, effects: &[Effect]) -> Checked {
+        for effect in effects {
+            if self.fates.strikes() {
+                self.crash();
+                return Ok(());
+            }
             self.trace.line(|| format!("{:>15}     {effect:?}", ""));
             checks::order(&mut self.ledger, &self.machine, effect)?;
-            if let Effect::Refuse { connection, .. } = effect {
-                self.clients.refused(*connection);
+            match effect {
+                Effect::Refuse { connection, .. } => self.clients.refused(*connection),
+                Effect::Spawn { purpose: Purpose::Cleanup { .. }, .. } => self.tally.cleanups += 1,
+                _ => {}
             }
             let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
             self.machine.perform(effect, &mut means);
         }
-        checks::standstill::after(&mut self.ledger, self.broker.next_deadline())
+        let due = self.broker.as_ref().and_then(Broker::next_deadline);
+        let is_due = due.is_some_and(|due| due.as_nanos() <= self.agenda.now());
+        if is_due && self.fates.begins() {
+            // A step whose time was over before it started: the driver tells it so at once.
+            return self.tell(Input::Due);
+        }
+        checks::standstill::after(&mut self.ledger, due)
     }
 }
 
-/// What a broker holds, without the numbers in it.
+/// What a broker holds, without the numbers in it, and without the events that it keeps for those who come later.
 fn footprint(broker: &Broker) -> String {
-    format!("{broker:?}").chars().filter(|character| !character.is_ascii_digit()).collect()
+    let held = format!("{broker:?}");
+    let (before, rest) = held.split_once("kept: [").unwrap_or((&held, ""));
+    let (_, after) = rest.rsplit_once("], subscribers").unwrap_or(("", rest));
+    before.chars().chain(after.chars()).filter(|character| !character.is_ascii_digit()).collect()
 }

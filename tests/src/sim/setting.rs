@@ -58,6 +58,16 @@ pub struct Setting {
     pub end_at: u64,
     /// After how long the broker is told to stop once more, if ever.
     pub again_after: Option<u64>,
+    /// How many children of a hundred have a cleanup.
+    pub cleanups: u64,
+    /// How often the broker dies at most.
+    pub crashes: u64,
+    /// How many deaths of a hundred are those of the machine.
+    pub power_cuts: u64,
+    /// How often the broker is told to let another program take over.
+    pub upgrades: u64,
+    /// How often it is started again after it has left in order.
+    pub restarts: u64,
 }
 
 impl Setting {
@@ -71,6 +81,7 @@ impl Setting {
             _ => Ending::Signal,
         };
         let crowded = dice.chance(60);
+        let crashes = if dice.chance(45) { 1 + dice.below(4) } else { 0 };
         let most = if crowded { 4 * SECOND } else { 90 * SECOND };
         Self {
             config,
@@ -84,6 +95,11 @@ impl Setting {
             ending,
             end_at: SECOND + dice.below(most),
             again_after: if dice.chance(30) { Some(dice.below(40 * SECOND)) } else { None },
+            cleanups: dice.choose([0, 30, 30, 90]),
+            crashes,
+            power_cuts: dice.choose([0, 0, 30, 100]),
+            upgrades: dice.choose([0, 0, 0, 1, 3]),
+            restarts: dice.choose([0, 0, 0, 1, 2]),
         }
     }
 }
@@ -103,6 +119,7 @@ fn config(dice: &mut Dice) -> Config {
         allow_groups: vec![ALLOWED_GROUP],
         bounds: bounds(dice),
         shutdown_timeout: Span::from_secs(dice.choose([1, 5, 30, 30, 30, 120])),
+        main: None,
         exit_when_idle: if dice.chance(12) {
             Some(Span::from_millis(dice.choose([1, 100, 5_000])))
         } else {

@@ -7,12 +7,13 @@ use std::thread;
 
 use crate::sim::finding::{Check, Finding};
 use crate::sim::run::{Trace, run};
+use crate::sim::tally::Tally;
 
 /// What many seeds have shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// How many turns of the broker there were.
-    pub turns: u64,
+    /// What the runs have seen together.
+    pub tally: Tally,
     /// The lowest seed that found something, and what.
     pub finding: Option<(u64, Finding)>,
 }
@@ -21,7 +22,7 @@ pub struct Verdict {
 ///
 /// # Errors
 /// What was found.
-pub fn run_seed(seed: u64, trace: &mut Trace) -> Result<u32, Finding> {
+pub fn run_seed(seed: u64, trace: &mut Trace) -> Result<Tally, Finding> {
     catch_unwind(AssertUnwindSafe(|| run(seed, trace))).unwrap_or_else(|payload| {
         let text = payload
             .downcast_ref::<String>()
@@ -36,17 +37,15 @@ pub fn run_seed(seed: u64, trace: &mut Trace) -> Result<u32, Finding> {
 pub fn sweep(seeds: u64, threads: u64) -> Verdict {
     let lowest = AtomicU64::new(u64::MAX);
     let found: Mutex<Option<(u64, Finding)>> = Mutex::new(None);
-    let turns = AtomicU64::new(0);
-    let (lowest, found_by, turned) = (&lowest, &found, &turns);
+    let tally = Mutex::new(Tally::default());
+    let (lowest, found_by, tallied) = (&lowest, &found, &tally);
     thread::scope(|scope| {
         for first in 0..threads {
             scope.spawn(move || {
-                let mut seed = first;
+                let (mut seed, mut own) = (first, Tally::default());
                 while seed < seeds.min(lowest.load(Ordering::Relaxed)) {
                     match run_seed(seed, &mut Trace::default()) {
-                        Ok(turns) => {
-                            turned.fetch_add(turns.into(), Ordering::Relaxed);
-                        }
+                        Ok(tally) => own.add(&tally),
                         Err(finding) => {
                             lowest.fetch_min(seed, Ordering::Relaxed);
                             if let Ok(mut found) = found_by.lock()
@@ -58,9 +57,12 @@ pub fn sweep(seeds: u64, threads: u64) -> Verdict {
                     }
                     seed += threads;
                 }
+                if let Ok(mut tally) = tallied.lock() {
+                    tally.add(&own);
+                }
             });
         }
     });
     let finding = found.into_inner().unwrap_or_default();
-    Verdict { turns: turns.into_inner(), finding }
+    Verdict { tally: tally.into_inner().unwrap_or_default(), finding }
 }

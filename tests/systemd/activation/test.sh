@@ -1,43 +1,9 @@
 #!/usr/bin/env bash
 # Socket activation, an orderly stop, and an exit when idle, under a real systemd. Run by ../boot, with the
 # program procbroker and the units procbroker.socket and procbroker.service beside it.
-set -Eeuo pipefail
 
-SOCKET=/run/procbroker/procbroker.sock
-GROUP=/sys/fs/cgroup/system.slice/procbroker.service
-reply=
-
-explain() {
-    printf 'FAILED in line %s: %s\n' "$1" "$2"
-    printf 'last reply: %s\n' "$reply"
-    systemctl status --no-pager --full procbroker.socket procbroker.service || true
-}
-trap 'explain "$LINENO" "$BASH_COMMAND"' ERR
-
-passed() { printf 'ok: %s\n' "$*"; }
-
-# equal WHAT EXPECTED ACTUAL
-equal() {
-    [ "$2" = "$3" ] || { printf '%s: expected "%s", found "%s"\n' "$1" "$2" "$3"; return 1; }
-}
-
-# Sends one request of the method $1 with the parameters $2; its answer is in $reply.
-request() {
-    reply=$(printf '{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}\n' "$1" "$2" |
-        timeout 60 socat -t 60 - "UNIX-CONNECT:$SOCKET")
-}
-
-# A field of the last result, its name given as a path: child.pid
-field() {
-    python3 -c '
-import json, sys
-value = json.loads(sys.argv[1])["result"]
-for key in sys.argv[2].split("."):
-    value = value[key]
-print(json.dumps(value) if isinstance(value, (bool, dict, list)) else value)' "$reply" "$1"
-}
-
-property() { systemctl show --property="$1" --value procbroker.service; }
+# shellcheck source-path=SCRIPTDIR source=../requests.bash
+source /scenario/requests.bash
 
 units_are_accepted() {
     local said
@@ -65,25 +31,25 @@ first_request_starts_the_broker() {
 readonly CHILD='
 import signal, subprocess, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-daemon = "trap \"\" TERM; echo $$ >/run/descendant.pid; echo >/run/guest-is-there; exec sleep infinity"
+daemon = "trap \"\" TERM; echo $$ >/run/guest-is-there; exec sleep infinity"
 subprocess.Popen(["bash", "-c", daemon], start_new_session=True)
 signal.sigwait([signal.SIGTERM])
 with open("/run/child.log", "a") as log:
-    log.write("stopped")
+    log.write("stopped\n")
 '
 
 child_lives_inside_the_service() {
-    local params pid there
+    local params pid
     params=$(python3 -c '
 import json, sys
-print(json.dumps({"name": "guest", "command": ["python3", "-c", sys.argv[1]]}))' "$CHILD")
+print(json.dumps({"name": "guest", "command": ["python3", "-c", sys.argv[1]], "cleanup": {
+    "command": ["/bin/sh", "-c", "echo cleaned up after $PROCBROKER_EXIT_CODE >>/run/child.log"]}}))' "$CHILD")
     mkfifo /run/guest-is-there
     request create "$params"
     equal "the outcome of create" created "$(field outcome)"
     equal "the state of the child" running "$(field child.state)"
     equal "what holds the descendants of the child" cgroup "$(field child.containment)"
-    # Read and write, so that opening it does not wait for the other side.
-    read -r -t 60 there <>/run/guest-is-there
+    hear /run/guest-is-there >/run/descendant.pid
     for pid in "$(field child.pid)" "$(cat /run/descendant.pid)"; do
         grep -q '^0::/system\.slice/procbroker\.service/' "/proc/$pid/cgroup"
     done
@@ -99,7 +65,7 @@ stop_leaves_nothing() {
     systemctl stop procbroker.service
     equal "the result of the service" success "$(property Result)"
     equal "the exit status of the broker" "1 0" "$(property ExecMainCode) $(property ExecMainStatus)"
-    equal "what the child wrote" stopped "$(cat /run/child.log)"
+    equal "what the child and its cleanup wrote" $'stopped\ncleaned up after 0' "$(cat /run/child.log)"
     [ ! -e "/proc/$child" ]
     [ ! -e "/proc/$descendant" ]
     [ ! -e "$GROUP" ]
@@ -111,7 +77,7 @@ stop_leaves_nothing() {
 }
 
 idle_broker_exits_and_comes_back() {
-    local first result
+    local first
     mkfifo /run/went-idle
     mkdir -p /run/systemd/system/procbroker.service.d
     cat >/run/systemd/system/procbroker.service.d/idle.conf <<'UNIT'
@@ -130,9 +96,7 @@ UNIT
 
     request status '{}'
     first=$(field instance)
-    # Read and write, so that opening it does not wait for the other side.
-    read -r -t 60 result <>/run/went-idle
-    equal "the result of an exit when idle" success "$result"
+    equal "the result of an exit when idle" success "$(hear /run/went-idle)"
     equal "the service after an exit when idle" inactive "$(systemctl is-active procbroker.service || true)"
 
     request status '{}'

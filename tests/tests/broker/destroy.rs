@@ -5,13 +5,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::children::{
-    attentive, stubborn, willing, with, with_anonymous_daemon, with_daemon, with_stubborn_member,
+    attentive, pid_in, stubborn, willing, with, with_anonymous_daemon, with_daemon, with_stubborn_member,
 };
 use crate::harness::{Fifo, JsonClient, Process, Setup, TestBroker};
-
-fn pid_in(line: &str) -> Process {
-    Process(line.rsplit(' ').next().and_then(|pid| pid.parse().ok()).expect("a line that ends with a pid"))
-}
 
 fn destroy(client: &mut JsonClient, child: &Value) -> Value {
     client.ok("destroy", json!({"target": child["id"]}))["children"][0].take()

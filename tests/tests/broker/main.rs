@@ -8,7 +8,13 @@
 mod harness;
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod child_surroundings;
+#[cfg(test)]
+mod cleanup;
+#[cfg(test)]
+mod cleanup_surroundings;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
@@ -16,13 +22,25 @@ mod destroy;
 #[cfg(test)]
 mod ended_children;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod hostile_clients;
+#[cfg(test)]
+mod logs;
 #[cfg(test)]
 mod one_owner;
 #[cfg(test)]
 mod orderly_stop;
 #[cfg(test)]
+mod output;
+#[cfg(test)]
+mod record;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod refused_creates;
+#[cfg(test)]
+mod run;
 #[cfg(test)]
 mod rust_client;
 #[cfg(test)]
@@ -33,6 +51,8 @@ mod start;
 mod storm;
 #[cfg(test)]
 mod systemd;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod who_may;
 #[cfg(test)]

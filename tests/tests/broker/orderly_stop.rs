@@ -5,19 +5,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::children::{attentive, stubborn, willing, with};
-use crate::harness::{Ended, Fifo, JsonClient, Process, Setup, TestBroker};
+use crate::harness::children::{attentive, pid_in, stubborn, willing, with};
+use crate::harness::{Ended, Fifo, JsonClient, Setup, TestBroker};
 
 /// A stop that only the deadline, or somebody in a hurry, cuts short.
 const PATIENT: &str = "1h";
 
 fn patient() -> Value {
     json!({"stop": [{"signal": "SIGTERM", "grace": PATIENT}]})
-}
-
-/// The process of a line that ends with its pid.
-fn pid_in(line: &str) -> Process {
-    Process(line.rsplit(' ').next().and_then(|pid| pid.parse().ok()).expect("a line that ends with a pid"))
 }
 
 /// The summary, and a line for each child that needed force.

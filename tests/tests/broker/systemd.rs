@@ -1,4 +1,5 @@
-//! Under a real systemd: socket activation, an orderly stop, an exit when idle, with the project's own units.
+//! Under a real systemd, with the project's own units: socket activation, an orderly stop, an exit when idle; crashes,
+//! and stops in which the broker is killed.
 
 mod heavy {
     use std::path::Path;
@@ -11,14 +12,23 @@ mod heavy {
 
     #[test]
     fn the_units_activate_stop_and_come_back_under_a_real_systemd() {
+        play("activation");
+    }
+
+    #[test]
+    fn no_child_is_lost_in_a_crash_nor_left_by_a_stop_under_a_real_systemd() {
+        play("recovery");
+    }
+
+    fn play(scenario: &str) {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
         let tests = project.join("tests/systemd");
         let units = project.join("broker/systemd");
         // The scenario knows the program by its own name.
         let folder = tempfile::tempdir().expect("a scratch folder");
         let output = Command::new(tests.join("boot"))
-            .arg(tests.join("activation"))
-            .arg(procbroker_in(folder.path()))
+            .arg(tests.join(scenario))
+            .args([tests.join("requests.bash"), procbroker_in(folder.path())])
             .args([units.join("procbroker.socket"), units.join("procbroker.service")])
             .stdin(Stdio::null())
             .output()

@@ -73,14 +73,10 @@ fn what_is_not_built_says_so_and_starts_nothing() {
     for (method, params) in [
         ("restart", json!({"target": "one"})),
         ("renew", json!({"target": "one"})),
-        ("logs", json!({"target": "one"})),
-        ("events", json!({})),
-        ("upgrade", json!({})),
         ("create", with(willing(), &json!({"ready": "notify"}))),
         ("create", with(willing(), &json!({"restart": {"policy": "always"}}))),
         ("create", with(willing(), &json!({"lifetime": "connection"}))),
         ("create", with(willing(), &json!({"lifetime": {"ttl": 3600}}))),
-        ("create", with(willing(), &json!({"cleanup": {"command": ["true"]}}))),
         ("create", with(willing(), &json!({"resources": {"pids_max": 10}}))),
     ] {
         let refused = client.refused(method, params.clone());

@@ -5,11 +5,31 @@ mod admission;
 #[cfg(test)]
 mod authorize;
 #[cfg(test)]
+mod cleanup;
+#[cfg(test)]
+mod cleanup_at_shutdown;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod create;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod main_command;
+#[cfg(test)]
 mod query;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod recovery_of_cleanups;
+#[cfg(test)]
+mod recovery_of_main;
+#[cfg(test)]
+mod recovery_of_stops;
 #[cfg(test)]
 mod request_id;
 #[cfg(test)]
@@ -18,6 +38,8 @@ mod shutdown;
 mod start;
 #[cfg(test)]
 mod stop;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod validate;
 #[cfg(test)]

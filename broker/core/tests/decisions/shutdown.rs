@@ -67,6 +67,21 @@ fn a_fact_that_comes_with_the_deadline_orders_nothing_after_the_exit() {
 }
 
 #[test]
+fn a_clock_that_has_run_far_past_the_deadline_orders_nothing_after_the_exit() {
+    let mut world = World::with(|config| config.bounds.ended_kept_for = secs(33));
+    let client = world.connect(BROKER_UID);
+    let over = world.start(client, unnamed());
+    world.ends(over);
+    world.start(client, stopped_by(by_term(5)));
+    world.call(client, status());
+    world.term();
+    world.jump(secs(35));
+    world.give(Input::Due);
+    assert_eq!(world.exit(), Some(ExitCause::Left(1)));
+    assert_eq!(world.due_in(), None);
+}
+
+#[test]
 fn creates_are_refused_and_the_rest_is_answered() {
     let (mut world, client, runs) = world_of(&[(0, 5)]);
     world.term();

@@ -1,6 +1,6 @@
 //! Starts that fail, or take too long.
 
-use procbroker_core::{Effect, Input, Record, Report, Run};
+use procbroker_core::{Effect, Input, Report, Run};
 use procbroker_protocol::create::ReadyTimeout;
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::{
@@ -28,7 +28,6 @@ fn a_failed_spawn_is_answered_with_its_step_and_errno_and_what_to_do() {
     }
     let orders = world.take();
     assert!(orders.iter().any(|order| matches!(order, Effect::Report(Report::StartFailed { .. }))));
-    assert!(orders.contains(&Effect::Record { run, record: Record::Void }));
     assert!(orders.contains(&Effect::Release { run }));
     assert!(orders.contains(&Effect::Forget { child: run.child }));
 }

@@ -1,8 +1,13 @@
 //! The definition of the command line: every verb, flag and help text.
 
 mod create;
+mod events;
+mod logs;
+mod run;
 mod serve;
+mod size;
 mod target;
+mod upgrade;
 mod values;
 
 use std::path::PathBuf;
@@ -14,8 +19,14 @@ use procbroker_protocol::request::{NoParams, ShutdownParams};
 use procbroker_protocol::{Request, Span};
 
 pub(super) use create::CreateArguments;
+pub(super) use events::EventsArguments;
+pub(super) use logs::LogsArguments;
+pub use run::MainArguments;
+pub(super) use run::RunArguments;
 pub use serve::{BoundArguments, ContainmentChoice, LogLevel, ServeArguments};
+pub use size::ByteSize;
 pub(super) use target::{DestroyArguments, GetArguments, ListArguments, SignalArguments, WaitArguments};
+pub(super) use upgrade::{CanTakeOverArguments, UpgradeArguments};
 
 use super::examples;
 
@@ -53,9 +64,43 @@ pub(super) enum Verb {
     /// Run the broker in the foreground, until SIGTERM, SIGINT or SIGHUP stops it and every child
     #[command(after_long_help = examples::serve())]
     Serve(Box<ServeArguments>),
+    /// Run the broker and one main command, as the entry point of a container
+    ///
+    /// The main command, a web server, finds the broker in `$PROCBROKER_SOCKET`, and writes to this program's own standard
+    /// output and error. When this program is told to stop (SIGTERM, SIGINT, SIGHUP), the main command is stopped first
+    /// and the children after it, all within --shutdown-timeout. When the main command ends by itself, everything else
+    /// is stopped too. The exit status is that of the main command; 128 and the number of the signal where one ended it,
+    /// 127 where it was not found, and 126 where it could not be executed. SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT are
+    /// passed on to it.
+    #[command(override_usage = "procbroker run [OPTIONS] -- <COMMAND>...", after_long_help = examples::run())]
+    Run(Box<RunArguments>),
     /// What one request to the broker does.
     #[command(flatten)]
     Ask(Ask),
+    /// Show what a child has written
+    ///
+    /// The text is printed as it is. With `--follow` it ends when the child has ended. Of a child that writes a lot the
+    /// oldest output is not kept; see `--log-bytes` of `serve`.
+    #[command(after_long_help = examples::logs())]
+    Logs(LogsArguments),
+    /// Show what happens to children, a line for each event, until the broker ends
+    ///
+    /// It goes on after a restart or an upgrade of the broker. A reader that is too slow is told how many events it has
+    /// missed.
+    #[command(after_long_help = examples::events())]
+    Events(EventsArguments),
+    /// Put a new version of the program into the running broker's place
+    ///
+    /// The broker asks the program that is in its own place by now whether it can take over, and becomes it: the same
+    /// process, with the same children, none of which notices. No client is turned away. Where it cannot, it says why and
+    /// nothing has changed. For root and the broker's own user. SIGUSR2 to the broker does the same.
+    #[command(after_long_help = examples::upgrade())]
+    Upgrade(UpgradeArguments),
+    /// Say whether this program could take over from a running broker
+    ///
+    /// A broker that is to be upgraded asks this of the program that would take its place.
+    #[command(hide = true)]
+    CanTakeOver(CanTakeOverArguments),
     /// Print the completions for a shell
     #[command(after_long_help = examples::completions())]
     Completions(CompletionsArguments),

@@ -9,10 +9,23 @@ use procbroker_protocol::create::Account;
 
 use tracing::level_filters::LevelFilter;
 
+use super::MainArguments;
+use super::size::{ByteSize, ByteSizeError};
 use super::values::{account, file_mode};
 
 /// The heading of the flags that bound what clients can ask for.
 const BOUNDS: &str = "Bounds";
+
+/// How much output is kept where nothing else is said.
+const LOG_BYTES: ByteSize = ByteSize::new(16 << 20);
+
+/// The least output that can be kept: file systems release whole blocks.
+const LOG_BYTES_MIN: ByteSize = ByteSize::new(4 << 10);
+
+/// Takes an amount of output.
+fn log_bytes(text: &str) -> Result<ByteSize, ByteSizeError> {
+    text.parse::<ByteSize>()?.at_least(LOG_BYTES_MIN)
+}
 
 /// The flags of `procbroker serve`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -20,6 +33,9 @@ pub struct ServeArguments {
     /// Where to listen, as `--socket` says; none when it was not given. It is defined for all verbs at once.
     #[arg(skip)]
     pub socket: Option<PathBuf>,
+    /// The main command, of `run`.
+    #[arg(skip)]
+    pub main: Option<MainArguments>,
     /// The permissions of the socket, in octal
     ///
     /// Who may connect is decided by --allow-user and --allow-group as well.
@@ -34,6 +50,11 @@ pub struct ServeArguments {
     /// `~/.local/state/procbroker`] Two brokers never share one.
     #[arg(long, value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
+    /// How much output is kept of each child and stream; beyond it the oldest is released
+    ///
+    /// In bytes, or with k, M, G or T (powers of 1024). A child that writes fast can exceed it for a moment.
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES, value_parser = log_bytes)]
+    pub log_bytes: ByteSize,
     /// How long an orderly stop may take before every child that is left is killed
     #[arg(long, value_name = "DURATION", default_value_t = SHUTDOWN_TIMEOUT)]
     pub shutdown_timeout: Span,

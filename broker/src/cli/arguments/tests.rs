@@ -193,7 +193,7 @@ fn the_other_verbs_make_their_requests() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_refused() {
-    let cases: [&[&str]; 24] = [
+    let cases: [&[&str]; 29] = [
         &[],
         &["run"],
         &["create"],
@@ -218,6 +218,11 @@ fn a_command_line_that_makes_no_sense_is_refused() {
         &["signal", "a", "SIGFOO"],
         &["serve", "--max-children", "0"],
         &["serve", "--json"],
+        &["serve", "--log-bytes", "4095"],
+        &["serve", "--log-bytes", "16MB"],
+        &["logs"],
+        &["logs", "a", "--stream", "both"],
+        &["logs", "a", "--tail", "-1"],
     ];
     for arguments in cases {
         let error = parse(arguments).unwrap_err();
@@ -256,6 +261,19 @@ fn json_can_be_asked_of_every_verb_that_asks_the_broker() {
 }
 
 #[test]
+fn logs_asks_for_what_its_flags_say() {
+    let logs = |arguments: &[&str]| match parse(arguments).unwrap().verb {
+        Verb::Logs(arguments) => (arguments.print.json, Request::Logs(arguments.params())),
+        other => panic!("{other:?}"),
+    };
+    let params = |arguments: &[&str]| serde_json::to_string(&ParamsObject(&logs(arguments).1)).unwrap();
+    assert_eq!(params(&["logs", "a"]), r#"{"target":"a","stream":"stdout","tail":null,"follow":false}"#);
+    let arguments = ["logs", "--json", "--tail", "20", "--follow", "--stream=stderr", "a"];
+    assert_eq!(params(&arguments), r#"{"target":"a","stream":"stderr","tail":20,"follow":true}"#);
+    assert!(logs(&arguments).0);
+}
+
+#[test]
 fn the_socket_can_be_named_before_and_after_the_verb() {
     for arguments in [["--socket", "/a.sock", "list"], ["list", "--socket", "/a.sock"]] {
         assert_eq!(parse(&arguments).unwrap().socket, Some("/a.sock".into()));
@@ -270,6 +288,7 @@ fn serve_has_the_defaults_of_the_core() {
     assert_eq!(arguments.socket_mode, 0o600);
     assert_eq!(arguments.shutdown_timeout, procbroker_core::SHUTDOWN_TIMEOUT);
     assert_eq!(arguments.exit_when_idle, None);
+    assert_eq!(arguments.log_bytes.bytes(), 16 << 20);
     assert_eq!(arguments.containment, ContainmentChoice::Auto);
     assert_eq!(arguments.log, LogLevel::Info);
     assert_eq!((arguments.allow_user, arguments.allow_group), (Vec::new(), Vec::new()));
@@ -282,6 +301,7 @@ fn every_flag_of_serve_arrives() {
         "--socket-mode=660",
         "--socket-group=www-data",
         "--state-dir=/state",
+        "--log-bytes=500k",
         "--shutdown-timeout=1m",
         "--allow-user=www-data",
         "--allow-user=1000",
@@ -304,6 +324,7 @@ fn every_flag_of_serve_arrives() {
     assert_eq!(arguments.socket_mode, 0o660);
     assert_eq!(arguments.socket_group, Some(www_data()));
     assert_eq!(arguments.state_dir, Some("/state".into()));
+    assert_eq!(arguments.log_bytes.bytes(), 500 << 10);
     assert_eq!(arguments.shutdown_timeout, Span::from_secs(60));
     assert_eq!(arguments.allow_user, [www_data(), Account::Id(1000)]);
     assert_eq!(arguments.allow_group, [Account::Name("adm".to_owned())]);
@@ -345,6 +366,7 @@ fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
         "[default: 4096]",
         "[default: 30s]",
         "[default: 1h]",
+        "[default: 16MiB]",
         "A broker that does not run as root starts them as its own user",
         "Examples:",
     ] {

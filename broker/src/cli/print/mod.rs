@@ -3,6 +3,7 @@
 mod children;
 mod elapsed;
 pub(super) mod escape;
+pub(super) mod event;
 mod sheet;
 mod style;
 

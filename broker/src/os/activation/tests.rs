@@ -30,7 +30,7 @@ fn all_sockets_that_were_passed_are_served_under_their_names() {
     if !passed("all_sockets_that_were_passed_are_served_under_their_names", SCRIPT, listener) {
         return;
     }
-    let sockets = passed_sockets().unwrap();
+    let sockets = super::passed().unwrap().sockets;
     let names: Vec<_> = sockets.iter().map(|socket| socket.name.as_deref()).collect();
     assert_eq!(names, [Some("web"), None]);
     for (socket, descriptor) in sockets.iter().zip(FIRST..) {
@@ -39,7 +39,21 @@ fn all_sockets_that_were_passed_are_served_under_their_names() {
         assert_eq!(flags, FdFlag::FD_CLOEXEC.bits());
         assert_eq!(socket.listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
-    assert!(passed_sockets().unwrap().is_empty(), "they are taken once");
+    assert!(super::passed().unwrap().sockets.is_empty(), "they are taken once");
+}
+
+#[test]
+fn what_an_earlier_broker_stored_is_no_socket_to_serve() {
+    let (_folder, listener) = unix_listener();
+    let script = "LISTEN_PID=$$ LISTEN_FDS=3 \
+                  LISTEN_FDNAMES=procbroker-children-read:web:procbroker-children-write exec \"$@\" 3<&0 4<&0 5</dev/null";
+    if passed("what_an_earlier_broker_stored_is_no_socket_to_serve", script, listener) {
+        let passed = super::passed().unwrap();
+        let names: Vec<_> = passed.sockets.iter().map(|socket| socket.name.as_deref()).collect();
+        assert_eq!(names, [Some("web")]);
+        let kept = format!("{:?}", passed.kept);
+        assert!(kept.contains("fd: 3") && kept.contains("fd: 5"), "{kept}");
+    }
 }
 
 #[test]
@@ -47,7 +61,7 @@ fn sockets_for_another_process_are_left_alone() {
     let (_folder, listener) = unix_listener();
     let script = "LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\" 3<&0";
     if passed("sockets_for_another_process_are_left_alone", script, listener) {
-        assert!(passed_sockets().unwrap().is_empty());
+        assert!(super::passed().unwrap().sockets.is_empty());
     }
 }
 
@@ -56,7 +70,7 @@ fn without_listen_pid_nothing_is_taken_for_a_socket() {
     let (_folder, listener) = unix_listener();
     let script = "LISTEN_FDS=1 exec \"$@\" 3<&0";
     if passed("without_listen_pid_nothing_is_taken_for_a_socket", script, listener) {
-        assert!(passed_sockets().unwrap().is_empty());
+        assert!(super::passed().unwrap().sockets.is_empty());
     }
 }
 
@@ -64,7 +78,7 @@ fn without_listen_pid_nothing_is_taken_for_a_socket() {
 fn a_socket_of_another_family_is_refused_by_its_number() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     if passed("a_socket_of_another_family_is_refused_by_its_number", SCRIPT, listener) {
-        let message = passed_sockets().unwrap_err().to_string();
+        let message = super::passed().unwrap_err().to_string();
         assert!(message.contains("descriptor 3 (web)") && message.contains("ListenStream="), "{message}");
     }
 }
@@ -73,7 +87,7 @@ fn a_socket_of_another_family_is_refused_by_its_number() {
 fn a_socket_that_does_not_listen_is_refused() {
     let (stream, _other) = UnixStream::pair().unwrap();
     if passed("a_socket_that_does_not_listen_is_refused", SCRIPT, stream) {
-        let message = passed_sockets().unwrap_err().to_string();
+        let message = super::passed().unwrap_err().to_string();
         assert!(message.contains("it does not listen"), "{message}");
     }
 }
@@ -83,6 +97,6 @@ fn what_is_no_number_of_sockets_is_refused() {
     let (_folder, listener) = unix_listener();
     let script = "LISTEN_PID=$$ LISTEN_FDS=many exec \"$@\" 3<&0";
     if passed("what_is_no_number_of_sockets_is_refused", script, listener) {
-        assert!(matches!(passed_sockets(), Err(ActivationError::Number(number)) if number == "many"));
+        assert!(matches!(super::passed(), Err(ActivationError::Number(number)) if number == "many"));
     }
 }

@@ -1,3 +1,4 @@
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use super::*;
@@ -9,8 +10,8 @@ fn cgroups(test: &str) -> Option<Cgroups> {
     let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     let base = locate(own, &read("/proc/self/mountinfo").unwrap())?;
     let name = format!("procbroker-test.{}.{test}", std::process::id());
-    let shown = format!("{}/{name}/", own.trim_end_matches('/'));
-    Cgroups::at(base.join(name), shown).ok()
+    let shown = format!("{}/{name}", own.trim_end_matches('/'));
+    Cgroups::at(base.join(name), &shown).ok()
 }
 
 /// A process that waits in a group.
@@ -146,7 +147,7 @@ fn nothing_of_the_folder_is_left_when_it_is_dropped() {
 
 #[test]
 fn whoever_may_make_no_groups_is_told_what_to_do() {
-    let result = Cgroups::at("/proc/self/procbroker.0".into(), String::new());
+    let result = Cgroups::at("/proc/self/procbroker.0".into(), "");
     let message = result.unwrap_err().to_string();
     assert!(message.contains("/proc/self/procbroker.0") && message.contains("Delegate=yes"), "{message}");
 }
@@ -180,4 +181,71 @@ fn the_group_is_found_below_a_mount_that_shows_a_part_of_the_hierarchy() {
     assert_eq!(locate("/a/b", &mountinfo), Some(point.join("b")));
     assert_eq!(locate("/c/b", &mountinfo), None);
     assert_eq!(locate("/a/b", ""), None);
+}
+
+#[test]
+fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is_given_again() {
+    let Some(scratch) = cgroups("former") else { return };
+    let path = scratch.path().join(format!("{FOLDER_PREFIX}former"));
+    let shown = name_of(&path, &read("/proc/self/mountinfo").unwrap()).unwrap();
+    let earlier = Cgroups::at(path.clone(), &shown).unwrap();
+    let [empty, populated, last] = [(), (), ()].map(|()| earlier.take().unwrap().0);
+    let (mut child, pid) = member(&earlier, populated);
+    let passed = earlier.pass_folder().unwrap();
+    // As an exec does: nothing is removed, and the passed descriptor keeps the lock.
+    std::mem::forget(earlier);
+    assert!(Former { path: path.clone(), folder: None }.lock().is_none());
+    let former = Former { path: path.clone(), folder: Some(passed) };
+    let cgroups = Cgroups::begin_after(Some(former)).unwrap();
+    assert_eq!(cgroups.path(), path);
+    assert_eq!(cgroups.group_of(pid), Some(populated));
+    assert_eq!(cgroups.unclaimed(), [populated]);
+    let adopted = [empty, populated, populated, last].map(|group| cgroups.adopt(group.number()));
+    assert_eq!(adopted, [None, Some(populated), None, None]);
+    assert!(cgroups.take().unwrap().0 > last);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cgroups.give_back(populated, Wear::Killed);
+    drop(cgroups);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_folder_that_is_gone_or_no_brokers_is_not_taken() {
+    let Some(scratch) = cgroups("no-former") else { return };
+    let gone = Former { path: scratch.path().join(format!("{FOLDER_PREFIX}gone")), folder: None };
+    assert!(gone.lock().is_none());
+    let (group, _directory) = scratch.take().unwrap();
+    assert!(Former { path: scratch.path().join(group.name()), folder: None }.lock().is_none());
+}
+
+#[test]
+fn the_kernels_name_of_a_folder_is_found_by_its_mount() {
+    let mountinfo = "30 20 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                     32 20 0:2 /a /with\\040space rw shared:1 master:2 - cgroup2 cgroup2 rw\n";
+    let name = |path: &str| name_of(Path::new(path), mountinfo);
+    assert_eq!(name("/with space/b/procbroker.1").as_deref(), Some("/a/b/procbroker.1"));
+    assert_eq!(name("/sys/fs/cgroup/pids/procbroker.1"), None);
+}
+
+#[test]
+fn a_folder_in_which_something_lives_is_left_as_it_is() {
+    let Some(scratch) = cgroups("inhabited") else { return };
+    let path = scratch.path().join(format!("{FOLDER_PREFIX}1"));
+    let shown = name_of(&path, &read("/proc/self/mountinfo").unwrap()).unwrap();
+    let earlier = Cgroups::at(path.clone(), &shown).unwrap();
+    let (group, _directory) = earlier.take().unwrap();
+    assert!(earlier.tidy(|| false));
+    let before = groups(&earlier);
+    let (mut child, _) = member(&earlier, group);
+    let folder = earlier.folder().try_clone_to_owned().unwrap();
+    // As after a crash: the lock is gone, and nothing was removed.
+    nix::fcntl::Flock::unlock(Flock::lock(File::from(folder), FlockArg::LockExclusiveNonblock).unwrap())
+        .unwrap();
+    remove_stale(scratch.path());
+    assert_eq!(groups(&earlier), before);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(earlier);
+    assert!(!path.exists());
 }

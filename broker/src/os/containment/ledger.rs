@@ -1,13 +1,15 @@
 //! What is known of each child that has a process, for the main thread and the worker.
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 
+use super::scan::Wanted;
 use crate::os::cgroup::{Group, Wear};
+use crate::os::pidfd;
 
 /// The ledger, locked for moments only.
 #[derive(Clone, Debug, Default)]
@@ -25,17 +27,36 @@ impl SharedLedger {
 pub(super) struct Ledger {
     entries: HashMap<Run, Entry>,
     by_child: HashMap<ChildId, Run>,
+    /// The broker's own only: the numbers of others can be given away without its knowing.
     by_pid: HashMap<Pid, ChildId>,
     by_group: HashMap<Group, ChildId>,
-    /// Those whose main process has ended, while something may be left.
+    /// The own ones whose main process has ended, while something may be left.
     draining: BTreeSet<Run>,
+    /// The same of the foreign ones.
+    draining_foreign: BTreeSet<Run>,
+    /// Everything that an earlier broker has started and this one has taken over, gone or not.
+    foreigners: BTreeSet<ChildId>,
 }
 
 /// One run of a child.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Entry {
+    pub(super) origin: Origin,
     pub(super) leader: Option<Leader>,
+    pub(super) life: Life,
     pub(super) group: Option<(Group, Wear)>,
+}
+
+/// Who started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This process: what descends from it comes to the broker.
+    Own,
+    /// An earlier broker: nothing of it does.
+    Foreign {
+        /// The number that its main process had, which may be another's by now.
+        number: Option<Pid>,
+    },
 }
 
 /// The main process of a child.
@@ -43,15 +64,22 @@ pub(super) struct Entry {
 pub(super) struct Leader {
     pub(super) pid: Pid,
     pub(super) pidfd: Arc<OwnedFd>,
-    pub(super) life: Life,
+}
+
+impl Leader {
+    /// Whether its number is still taken, by itself or by its process group, so that it cannot mean another.
+    pub(super) fn has_number(&self) -> bool {
+        let pidfd = self.pidfd.as_fd();
+        !pidfd::is_reaped(pidfd) || pidfd::has_group(pidfd) == Ok(true)
+    }
 }
 
 /// How far the main process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
-    /// It has not been reaped, as far as the driver has said.
+    /// It has not ended, as far as the driver has said.
     Alive,
-    /// It has been reaped, and the core does not know yet.
+    /// It has ended, and the core does not know yet.
     Unreported(ExitStatus),
     /// The core knows, and that this was left.
     Reported(Members),
@@ -59,60 +87,126 @@ pub(super) enum Life {
 
 impl Ledger {
     pub(super) fn prepare(&mut self, run: Run, group: Option<Group>) {
-        if let Some(group) = group {
-            self.by_group.insert(group, run.child);
-        }
-        let group = group.map(|group| (group, Wear::Clean));
-        self.entries.insert(run, Entry { leader: None, group });
-        self.by_child.insert(run.child, run);
+        self.enter(run, Entry::new(Origin::Own, group.map(|group| (group, Wear::Clean))));
     }
 
-    pub(super) fn adopt(&mut self, run: Run, pid: Pid, pidfd: OwnedFd) {
+    pub(super) fn adopt(&mut self, run: Run, pid: Pid, pidfd: Arc<OwnedFd>) {
         self.by_child.insert(run.child, run);
         self.by_pid.insert(pid, run.child);
-        let leader = Leader { pid, pidfd: Arc::new(pidfd), life: Life::Alive };
-        self.entries.entry(run).or_default().leader = Some(leader);
+        let entry = self.entries.entry(run).or_insert_with(|| Entry::new(Origin::Own, None));
+        entry.leader = Some(Leader { pid, pidfd });
+    }
+
+    /// A child of this process, from before it executed its program anew.
+    pub(super) fn adopt_again(&mut self, run: Run, leader: Leader, group: Option<Group>) {
+        self.enter(run, Entry::new(Origin::Own, worn(group)));
+        self.adopt(run, leader.pid, leader.pidfd);
+    }
+
+    /// A child of an earlier broker, whose main process was found.
+    pub(super) fn adopt_foreign(&mut self, run: Run, leader: Leader, group: Option<Group>) {
+        let entry = Entry::new(Origin::Foreign { number: Some(leader.pid) }, worn(group));
+        self.foreigners.insert(run.child);
+        self.enter(run, Entry { leader: Some(leader), ..entry });
+    }
+
+    /// A child of an earlier broker, whose main process is gone; this was its number.
+    pub(super) fn adopt_rest(
+        &mut self,
+        run: Run,
+        number: Option<Pid>,
+        pidfd: Option<Arc<OwnedFd>>,
+        group: Option<Group>,
+    ) {
+        let leader = number.zip(pidfd).map(|(pid, pidfd)| Leader { pid, pidfd });
+        let entry = Entry::new(Origin::Foreign { number }, worn(group));
+        self.foreigners.insert(run.child);
+        self.draining_foreign.insert(run);
+        self.enter(run, Entry { leader, life: Life::Reported(Members::Nothing), ..entry });
+    }
+
+    fn enter(&mut self, run: Run, entry: Entry) {
+        if let Some((group, _)) = entry.group {
+            self.by_group.insert(group, run.child);
+        }
+        self.entries.insert(run, entry);
+        self.by_child.insert(run.child, run);
     }
 
     pub(super) fn get(&self, run: Run) -> Option<&Entry> {
         self.entries.get(&run)
     }
 
-    /// Its main process has been reaped, and what it left has to be looked for.
+    /// The living main processes of foreign children.
+    pub(super) fn foreign_leaders(&self) -> Vec<(ChildId, Arc<OwnedFd>)> {
+        let foreign = self.entries.iter().filter(|(_, entry)| entry.is_foreign());
+        let living = foreign.filter_map(|(run, entry)| {
+            let leader = entry.leader.as_ref().filter(|_| entry.life == Life::Alive)?;
+            Some((run.child, Arc::clone(&leader.pidfd)))
+        });
+        living.collect()
+    }
+
+    pub(super) fn is_foreign(&self, run: Run) -> bool {
+        self.get(run).is_some_and(Entry::is_foreign)
+    }
+
+    /// Its main process has ended, and what it left has to be looked for.
     pub(super) fn drain(&mut self, run: Run, status: ExitStatus) {
-        if let Some(leader) = self.entries.get_mut(&run).and_then(|entry| entry.leader.as_mut()) {
-            leader.life = Life::Unreported(status);
-            self.draining.insert(run);
+        if let Some(entry) = self.entries.get_mut(&run) {
+            entry.life = Life::Unreported(status);
+            let draining = match entry.origin {
+                Origin::Own => &mut self.draining,
+                Origin::Foreign { .. } => &mut self.draining_foreign,
+            };
+            draining.insert(run);
         }
     }
 
-    /// Its main process has been reaped, and left nothing.
+    /// Its main process has ended, and left nothing.
     pub(super) fn ended(&mut self, run: Run) {
-        self.draining.remove(&run);
-        if let Some(leader) = self.entries.get_mut(&run).and_then(|entry| entry.leader.as_mut()) {
-            leader.life = Life::Reported(Members::Nothing);
+        self.drained(run);
+        if let Some(entry) = self.entries.get_mut(&run) {
+            entry.life = Life::Reported(Members::Nothing);
         }
+    }
+
+    /// Whether the core does not know yet of some main process that it has ended.
+    pub(super) fn owes_ends(&self) -> bool {
+        let owes = |run: &Run| match self.get(*run).map(|entry| entry.life) {
+            Some(Life::Unreported(_)) => true,
+            Some(Life::Alive | Life::Reported(_)) | None => false,
+        };
+        self.draining.iter().chain(&self.draining_foreign).any(owes)
+    }
+
+    fn drained(&mut self, run: Run) {
+        self.draining.remove(&run);
+        self.draining_foreign.remove(&run);
     }
 
     pub(super) fn draining(&self) -> &BTreeSet<Run> {
         &self.draining
     }
 
+    pub(super) fn draining_foreign(&self) -> &BTreeSet<Run> {
+        &self.draining_foreign
+    }
+
     /// Notes what is left of a child, and returns what the core has to be told, if anything.
     pub(super) fn found(&mut self, run: Run, members: Members) -> Option<Input> {
-        let leader = self.entries.get_mut(&run)?.leader.as_mut()?;
-        let before = leader.life;
         if members == Members::Nothing {
-            self.draining.remove(&run);
+            self.drained(run);
         }
-        let input = match before {
+        let entry = self.entries.get_mut(&run)?;
+        let input = match entry.life {
             // A report about it would come before that of its end.
             Life::Alive => return None,
             Life::Unreported(status) => Some(Input::Exited { run, status, members }),
             Life::Reported(known) if known == members => None,
             Life::Reported(_) => Some(Input::MembersLeft { run, members }),
         };
-        leader.life = Life::Reported(members);
+        entry.life = Life::Reported(members);
         input
     }
 
@@ -125,7 +219,7 @@ impl Ledger {
 
     pub(super) fn release(&mut self, run: Run) -> Option<Entry> {
         let entry = self.entries.remove(&run)?;
-        self.draining.remove(&run);
+        self.drained(run);
         if self.by_child.get(&run.child) == Some(&run) {
             self.by_child.remove(&run.child);
         }
@@ -155,16 +249,68 @@ impl Ledger {
         self.by_child.contains_key(&child)
     }
 
-    /// Whether this is the main process of a child, and has not been reaped as far as the driver has said.
+    /// Whether this is the main process of an own child, and has not been reaped as far as the driver has said.
     pub(super) fn is_living_leader(&self, pid: Pid) -> bool {
         let run = self.owner_of_pid(Some(pid)).and_then(|child| self.by_child.get(&child));
-        let leader = run.and_then(|run| self.entries.get(run)).and_then(|entry| entry.leader.as_ref());
-        leader.is_some_and(|leader| leader.pid == pid && leader.life == Life::Alive)
+        let entry = run.and_then(|run| self.entries.get(run)).filter(|entry| entry.life == Life::Alive);
+        entry.and_then(|entry| entry.leader.as_ref()).is_some_and(|leader| leader.pid == pid)
     }
 
     /// The process group of a child.
     pub(super) fn leader_pid(&self, child: ChildId) -> Option<Pid> {
-        let run = self.by_child.get(&child)?;
-        self.entries.get(run)?.leader.as_ref().map(|leader| leader.pid)
+        let entry = self.entries.get(self.by_child.get(&child)?)?;
+        match entry.origin {
+            Origin::Own => entry.leader.as_ref().map(|leader| leader.pid),
+            Origin::Foreign { number } => number,
+        }
     }
+
+    /// All that an earlier broker has started and this one has taken over, gone or not.
+    pub(super) fn foreigners(&self) -> &BTreeSet<ChildId> {
+        &self.foreigners
+    }
+
+    /// What tells the processes of these children of an earlier broker.
+    pub(super) fn wanted(&self, children: BTreeSet<ChildId>) -> Wanted {
+        let mut wanted = Wanted { children, ..Wanted::default() };
+        for (run, entry) in &self.entries {
+            let is_wanted = entry.is_foreign() && wanted.children.contains(&run.child);
+            match &entry.leader {
+                Some(leader) if is_wanted => {
+                    wanted.leaders.insert(leader.pid, (run.child, leader.clone()));
+                }
+                Some(leader) if entry.life == Life::Alive => {
+                    wanted.others.insert(leader.pid, Arc::clone(&leader.pidfd));
+                }
+                Some(_) | None => {}
+            }
+            if let Some((group, _)) = entry.group.filter(|_| is_wanted) {
+                wanted.groups.insert(group, run.child);
+            }
+        }
+        wanted
+    }
+}
+
+impl Entry {
+    fn new(origin: Origin, group: Option<(Group, Wear)>) -> Self {
+        Self { origin, leader: None, life: Life::Alive, group }
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        match self.origin {
+            Origin::Own => false,
+            Origin::Foreign { .. } => true,
+        }
+    }
+
+    /// Its main process, if the driver has not said that it has ended.
+    pub(super) fn living(&self) -> Option<&Leader> {
+        self.leader.as_ref().filter(|_| self.life == Life::Alive)
+    }
+}
+
+/// The group of a child that was not born under this broker: who knows what was killed in it.
+fn worn(group: Option<Group>) -> Option<(Group, Wear)> {
+    group.map(|group| (group, Wear::Killed))
 }

@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::ledger::{Leader, Life, SharedLedger};
+use super::ledger::{Leader, SharedLedger};
 use crate::os::cgroup::Cgroups;
 use crate::os::descendants::{self, Inheritance, Mark, ProcessStat};
 use crate::os::pidfd;
 
 /// How deep a tree of processes is followed: each level costs a descriptor while the walk is below it.
-const DEPTH_MAX: usize = 512;
+pub(super) const DEPTH_MAX: usize = 512;
 
 /// A process for good: pid, inode of its pidfd (the same for all before Linux 6.9) and start time.
 pub(super) type Identity = (Pid, u64, u64);
@@ -27,7 +27,7 @@ const KNOWN_MIN: usize = 1024;
 /// Whose each process is that was seen once: later it can leave its parent, group, session and environment.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    owners: HashMap<Identity, ChildId>,
+    pub(super) owners: HashMap<Identity, ChildId>,
     /// How many were left when the dead ones were last taken out.
     living: usize,
 }
@@ -78,13 +78,17 @@ pub(super) trait Visitor {
 /// What a walk needs to know.
 pub(super) struct Walker<'a> {
     inheritance: &'a Inheritance,
-    cgroups: Option<&'a Cgroups>,
+    pub(super) cgroups: Option<&'a Cgroups>,
     ledger: &'a SharedLedger,
-    known: &'a mut Known,
+    pub(super) known: &'a mut Known,
     /// The whole tree, where the kernel lists no children.
     tree: Option<HashMap<Pid, Vec<Pid>>>,
     zombies: HashSet<Pid>,
     settled: bool,
+    /// What a scan has come across, be it from above or by itself.
+    pub(super) seen: Option<HashSet<Identity>>,
+    /// Whether something could not be looked at, for want of descriptors or since it was changing.
+    pub(super) is_unclear: bool,
 }
 
 impl<'a> Walker<'a> {
@@ -94,7 +98,9 @@ impl<'a> Walker<'a> {
         ledger: &'a SharedLedger,
         known: &'a mut Known,
     ) -> Self {
-        Self { inheritance, cgroups, ledger, known, tree: None, zombies: HashSet::new(), settled: true }
+        let zombies = HashSet::new();
+        let (tree, seen) = (None, None);
+        Self { inheritance, cgroups, ledger, known, tree, zombies, settled: true, seen, is_unclear: false }
     }
 
     /// Visits all orphans and what descends from them. Living children are left out.
@@ -118,11 +124,11 @@ impl<'a> Walker<'a> {
         self.settled
     }
 
-    /// Visits the main process of a child, if it lives, and what descends from it.
+    /// Visits the main process of an own child, as long as it lives, and what descends from it.
     ///
     /// Returns what [`orphans`](Self::orphans) does.
     pub(super) fn leader(&mut self, leader: &Leader, child: ChildId, visitor: &mut dyn Visitor) -> bool {
-        if leader.life != Life::Alive || pidfd::has_ended(leader.pidfd.as_fd()) {
+        if pidfd::has_ended(leader.pidfd.as_fd()) {
             return true;
         }
         self.begin();
@@ -130,7 +136,7 @@ impl<'a> Walker<'a> {
         self.settled
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.settled = true;
         self.tree = (!self.inheritance.has_list()).then(|| {
             let mut tree: HashMap<Pid, Vec<Pid>> = HashMap::new();
@@ -155,27 +161,37 @@ impl<'a> Walker<'a> {
         let Some((pidfd, stat)) = self.hold(pid, parent) else { return };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
         let owner = inherited.or_else(|| self.owner(identity, &stat));
-        if let Some(owner) = owner {
-            self.known.owners.insert(identity, owner);
+        self.descend(&Found { stat, identity, pidfd, owner }, depth, visitor);
+    }
+
+    /// Visits one that was found, and what descends from it.
+    pub(super) fn descend(&mut self, found: &Found, depth: usize, visitor: &mut dyn Visitor) {
+        let Found { stat, identity, owner, .. } = found;
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(*identity)) {
+            return;
         }
-        let found = Found { stat, identity, pidfd, owner };
-        visitor.enter(&found);
+        if let Some(owner) = owner {
+            self.known.owners.insert(*identity, *owner);
+        }
+        visitor.enter(found);
         let below = match &self.tree {
-            None => descendants::children(pid),
-            Some(tree) => tree.get(&pid).cloned().unwrap_or_default(),
+            None => descendants::children(stat.pid),
+            Some(tree) => tree.get(&stat.pid).cloned().unwrap_or_default(),
         };
         for child in below {
-            self.visit(child, pid, owner, depth, visitor);
+            self.visit(child, stat.pid, *owner, depth, visitor);
         }
         if pidfd::has_ended(found.pidfd.as_fd()) {
             self.settled = false;
         }
-        visitor.leave(&found);
+        visitor.leave(found);
     }
 
     /// Makes sure that a number means a living process with this parent.
     fn hold(&mut self, pid: Pid, parent: Pid) -> Option<(OwnedFd, ProcessStat)> {
-        let held = pidfd::open(pid).ok().and_then(|pidfd| Some((pidfd, ProcessStat::read(pid)?)));
+        let opened = pidfd::open(pid);
+        self.is_unclear |= opened.as_ref().is_err_and(|errno| !pidfd::means_gone(*errno));
+        let held = opened.ok().and_then(|pidfd| Some((pidfd, ProcessStat::read(pid)?)));
         let Some((pidfd, stat)) = held.filter(|(_, stat)| stat.parent == Some(parent)) else {
             self.settled = false;
             return None;

@@ -1,10 +1,10 @@
 //! The worker thread: everything about descendants that may take longer than an event loop can stand still.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
 use procbroker_core::{Call, Input, Members, Pid, Run, SignalOutcome};
@@ -12,41 +12,80 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
 use super::Report;
+use super::foreign::sweep_foreign;
 use super::ledger::{Leader, SharedLedger};
-use super::walk::{Breadth, Found, Identity, Known, Visitor, Walker};
+use super::vigil::Vigil;
+use super::visitors::{Census, Held, Killer, Senders, Victims};
+use super::walk::{Breadth, Found, Known, Walker};
 use crate::os::cgroup::{Cgroups, Group};
 use crate::os::descendants::{Inheritance, ProcessStat};
 use crate::os::pidfd;
 
 /// How often a walk is repeated while processes die under it, before others get their turn.
-const SETTLING_WALKS: usize = 16;
+pub(super) const SETTLING_WALKS: usize = 16;
 
 /// How often a kill looks for new processes: each round ends all that it finds, so that only a program that
 /// forks faster than it is walked through survives it, until the core orders the next kill.
-const KILL_ROUNDS: usize = 64;
+pub(super) const KILL_ROUNDS: usize = 64;
 
 /// What the worker is asked to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Find out what is left of the children whose main process has ended.
+    /// Find out what is left of the own children whose main process has ended.
     Examine,
+    /// The same of those of an earlier broker.
+    ExamineForeign,
+    /// The same, for those whose main process was gone before.
+    Survey { answer: Sender<HashMap<Run, Members>> },
     /// Kill all of a child.
     Kill { run: Run },
-    /// Send a signal to more processes than the main one.
-    Signal { run: Run, signal: Signal, scope: Scope, call: Option<Call> },
+    /// Send a signal.
+    Signal(SignalOrder),
     /// Kill all that descends from the broker.
     Sweep { deadline: Instant },
     /// Make and remove cgroups ahead.
     Tidy,
+    /// Say when everything that was asked for before is done and reported.
+    Settle { answer: Sender<()> },
+}
+
+/// A signal to more processes than the main one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SignalOrder {
+    pub(super) run: Run,
+    pub(super) signal: Signal,
+    pub(super) scope: Scope,
+    pub(super) call: Option<Call>,
 }
 
 /// The jobs of one kind that are waiting, of which more than one would do nothing more.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     pub(super) examine: Arc<AtomicBool>,
+    pub(super) examine_foreign: Arc<AtomicBool>,
     pub(super) tidy: Arc<AtomicBool>,
     /// All jobs that are waiting.
     pub(super) queued: Arc<AtomicUsize>,
+}
+
+/// What is done together.
+#[derive(Debug, Default)]
+struct Batch {
+    signals: Vec<SignalOrder>,
+    kills: Vec<Run>,
+    foreign: Foreign,
+    survey: Option<Sender<HashMap<Run, Members>>>,
+    sweep: Option<Instant>,
+    tidy: bool,
+    settled: Vec<Sender<()>>,
+}
+
+/// The part of it that is about children of an earlier broker.
+#[derive(Debug, Default)]
+struct Foreign {
+    signals: Vec<SignalOrder>,
+    kills: Vec<Run>,
+    examine: bool,
 }
 
 /// The thread's own.
@@ -59,6 +98,10 @@ pub(super) struct Worker {
     pub(super) known: Known,
     /// Whether so many processes died under the last look at what is left that it has to be repeated.
     pub(super) is_unsure: bool,
+    /// The same of children of an earlier broker.
+    pub(super) is_unsure_of_foreign: bool,
+    /// What is waited for beside jobs.
+    pub(super) vigil: Vigil,
     /// Whether tidying was put off for something more urgent.
     pub(super) is_untidy: bool,
 }
@@ -70,40 +113,95 @@ impl Worker {
     /// a thousand walks in turn would take longer than a shutdown may.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
         while let Some(job) = self.next_job(jobs) {
-            let (mut signals, mut kills, mut deadline, mut tidy) = (Vec::new(), Vec::new(), None, false);
+            let mut batch = Batch::default();
             for job in std::iter::once(job).chain(jobs.try_iter()) {
                 self.pending.queued.fetch_sub(1, Ordering::SeqCst);
-                match job {
-                    Job::Examine => {}
-                    Job::Kill { run } => kills.push(run),
-                    Job::Signal { run, signal, scope, call } => signals.push((run, signal, scope, call)),
-                    Job::Sweep { deadline: until } => deadline = Some(until),
-                    Job::Tidy => tidy = true,
-                }
+                self.sort(job, &mut batch);
             }
-            self.signal(signals);
-            self.kill(&kills);
-            self.examine();
-            if let Some(deadline) = deadline {
-                self.sweep(deadline);
+            self.carry_out(&batch);
+        }
+    }
+
+    fn sort(&self, job: Job, batch: &mut Batch) {
+        match job {
+            Job::Examine => {}
+            Job::ExamineForeign => batch.foreign.examine = true,
+            Job::Survey { answer } => batch.survey = Some(answer),
+            Job::Kill { run } if self.ledger.lock().is_foreign(run) => batch.foreign.kills.push(run),
+            Job::Kill { run } => batch.kills.push(run),
+            Job::Signal(order) if self.ledger.lock().is_foreign(order.run) => {
+                batch.foreign.signals.push(order);
             }
-            if tidy {
-                self.tidy();
-            }
+            Job::Signal(order) => batch.signals.push(order),
+            Job::Sweep { deadline } => batch.sweep = Some(deadline),
+            Job::Tidy => batch.tidy = true,
+            Job::Settle { answer } => batch.settled.push(answer),
+        }
+    }
+
+    fn carry_out(&mut self, batch: &Batch) {
+        self.signal(&batch.signals);
+        self.kill(&batch.kills);
+        self.examine();
+        let Foreign { signals, kills, examine } = &batch.foreign;
+        if !signals.is_empty() {
+            self.signal_foreign(signals);
+        }
+        if !kills.is_empty() {
+            self.kill_foreign(kills);
+        }
+        if let Some(answer) = &batch.survey {
+            // Whoever asked is waiting for it.
+            let _told = answer.send(self.survey());
+        } else if *examine || !kills.is_empty() || !signals.is_empty() || self.is_unsure_of_foreign {
+            self.examine_foreign();
+        }
+        if let Some(deadline) = batch.sweep {
+            self.sweep(deadline);
+        }
+        for answer in &batch.settled {
+            // Whoever asked may have lost patience.
+            let _told = answer.send(());
+        }
+        if batch.tidy {
+            self.tidy();
         }
     }
 
     fn next_job(&self, jobs: &Receiver<Job>) -> Option<Job> {
-        if !self.is_unsure && !self.is_untidy {
-            return jobs.recv().ok();
-        }
+        let again = match (self.is_unsure_of_foreign, self.is_unsure, self.is_untidy) {
+            (true, _, _) => Job::ExamineForeign,
+            (false, true, _) => Job::Examine,
+            (false, false, true) => Job::Tidy,
+            (false, false, false) if self.vigil.is_empty() => return jobs.recv().ok(),
+            (false, false, false) => return self.next_job_or_end(jobs),
+        };
         match jobs.try_recv() {
             Ok(job) => Some(job),
             Err(TryRecvError::Empty) => {
                 self.pending.queued.fetch_add(1, Ordering::SeqCst);
-                Some(if self.is_unsure { Job::Examine } else { Job::Tidy })
+                Some(again)
             }
             Err(TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Waits for the end of something that is left of a child, too.
+    fn next_job_or_end(&self, jobs: &Receiver<Job>) -> Option<Job> {
+        loop {
+            self.vigil.listen();
+            let taken = jobs.try_recv();
+            let has_ended = matches!(taken, Err(TryRecvError::Empty)) && self.vigil.wait();
+            self.vigil.stop_listening();
+            match taken {
+                Ok(job) => return Some(job),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if has_ended => {
+                    self.pending.queued.fetch_add(1, Ordering::SeqCst);
+                    return Some(Job::ExamineForeign);
+                }
+                Err(TryRecvError::Empty) => {}
+            }
         }
     }
 
@@ -116,7 +214,7 @@ impl Worker {
         self.is_untidy = !is_done;
     }
 
-    fn walker(&mut self) -> Walker<'_> {
+    pub(super) fn walker(&mut self) -> Walker<'_> {
         Walker::new(&self.inheritance, self.cgroups.as_deref(), &self.ledger, &mut self.known)
     }
 
@@ -153,7 +251,7 @@ impl Worker {
     fn census(&mut self, breadth: Breadth) -> Census {
         let ledger = self.ledger.clone();
         let mut walker = self.walker();
-        let mut census = Census { ledger, left: BTreeMap::new(), is_settled: false };
+        let mut census = Census::new(ledger);
         for _ in 0..SETTLING_WALKS {
             census.left.clear();
             census.is_settled = walker.orphans(breadth, &mut census);
@@ -173,16 +271,16 @@ impl Worker {
         members != Members::Group && has_group() || members == Members::Nothing && self.has_members(run)
     }
 
-    fn has_members(&self, run: Run) -> bool {
+    pub(super) fn has_members(&self, run: Run) -> bool {
         let group = self.group(run);
         self.cgroups.as_ref().zip(group).is_some_and(|(cgroups, group)| cgroups.has_members(group))
     }
 
-    fn group(&self, run: Run) -> Option<Group> {
+    pub(super) fn group(&self, run: Run) -> Option<Group> {
         self.ledger.lock().get(run)?.group.map(|(group, _)| group)
     }
 
-    fn leader(&self, run: Run) -> Option<Leader> {
+    pub(super) fn leader(&self, run: Run) -> Option<Leader> {
         self.ledger.lock().get(run)?.leader.clone()
     }
 
@@ -195,8 +293,8 @@ impl Worker {
         if targets.is_empty() {
             return;
         }
-        let victims = Victims::Of(targets.iter().map(|(run, ..)| run.child).collect());
-        let mut killer = Killer { victims, killed: HashSet::new(), fresh: false };
+        let held = Held::new(self.ledger.clone(), targets.iter().map(|(run, ..)| *run));
+        let mut killer = Killer::of(Victims::Of(held));
         let cgroups = self.cgroups.clone();
         let mut walker = self.walker();
         for round in 0..KILL_ROUNDS {
@@ -206,7 +304,7 @@ impl Worker {
                 if let Some((cgroups, group)) = cgroups.as_ref().zip(*group)
                     && (round > 0 || cgroups.kill(group).is_err())
                 {
-                    each_member(cgroups, group, &mut |found| killer.kill(found));
+                    each_member(cgroups, group, None, &mut |found| killer.kill(found));
                 }
                 is_settled &= walker.leader(leader, run.child, &mut killer);
                 let _nobody = pidfd::send_to_group(leader.pidfd.as_fd(), Signal::KILL);
@@ -219,20 +317,16 @@ impl Worker {
     }
 
     /// Sends each of these signals once to each process of its child, and reports what became of it.
-    fn signal(&mut self, orders: Vec<(Run, Signal, Scope, Option<Call>)>) {
-        let mut senders = Senders { all: Vec::new(), of: BTreeMap::new() };
+    fn signal(&mut self, orders: &[SignalOrder]) {
+        let mut senders = Senders::new(self.ledger.clone());
         let mut targets = Vec::new();
-        for (run, signal, scope, call) in orders {
+        for order in orders {
+            let SignalOrder { run, call, .. } = *order;
             let Some(leader) = self.leader(run) else {
                 (self.report)(Input::Signalled { run, call, outcome: SignalOutcome::Gone });
                 continue;
             };
-            let group = match scope {
-                Scope::Main | Scope::All => None,
-                Scope::Group => Some(leader.pid),
-            };
-            senders.of.entry(run.child).or_default().push(senders.all.len());
-            senders.all.push(Sender { group, signal, sent: HashSet::new(), results: [0; 2] });
+            senders.add(run.child, Some(leader.pid), order);
             targets.push((run, call, leader, self.group(run)));
         }
         if targets.is_empty() {
@@ -251,7 +345,7 @@ impl Worker {
         }
         for ((run, call, _, group), mut sender) in targets.into_iter().zip(senders.all) {
             if let Some((cgroups, group)) = cgroups.as_ref().zip(group) {
-                each_member(cgroups, group, &mut |found| sender.send(found));
+                each_member(cgroups, group, None, &mut |found| sender.send(found));
             }
             (self.report)(Input::Signalled { run, call, outcome: sender.outcome() });
         }
@@ -260,14 +354,17 @@ impl Worker {
     /// Kills everything that descends from the broker until nothing does, or until the time is up. The main
     /// thread has to reap meanwhile.
     fn sweep(&mut self, deadline: Instant) {
-        let mut killer = Killer { victims: Victims::All, killed: HashSet::new(), fresh: false };
-        let inheritance = self.inheritance.share();
+        let mut killer = Killer::of(Victims::All);
+        let (inheritance, ledger, cgroups) =
+            (self.inheritance.share(), self.ledger.clone(), self.cgroups.clone());
         let mut walker = self.walker();
         let left = loop {
             // Before the walk, so that it kills each of them.
-            let living: Vec<OwnedFd> = inheritance.all().pids.into_iter().filter_map(hold_living).collect();
+            let mut living: Vec<OwnedFd> =
+                inheritance.all().pids.into_iter().filter_map(hold_living).collect();
             killer.fresh = false;
             let is_settled = walker.orphans(Breadth::AllThreads, &mut killer);
+            living.extend(sweep_foreign(&mut walker, &ledger, cgroups.as_deref()));
             let is_over = living.is_empty() && is_settled && !killer.fresh;
             if is_over || Instant::now() >= deadline {
                 break living.len();
@@ -287,136 +384,18 @@ fn hold_living(pid: Pid) -> Option<OwnedFd> {
     is_living.then_some(pidfd)
 }
 
-/// Everything in a child's cgroup, wherever it descends from.
-fn each_member(cgroups: &Cgroups, group: Group, visit: &mut dyn FnMut(&Found)) {
+/// Everything in a cgroup, wherever it descends from, as this child's.
+pub(super) fn each_member(
+    cgroups: &Cgroups,
+    group: Group,
+    owner: Option<ChildId>,
+    visit: &mut dyn FnMut(&Found),
+) {
     for pid in cgroups.members(group) {
         let Ok(pidfd) = pidfd::open(pid) else { continue };
-        let Some(stat) = ProcessStat::read(pid).filter(|_| cgroups.group_of(pid) == Some(group)) else {
-            continue;
-        };
+        let is_member = |stat: &ProcessStat| !stat.is_zombie && cgroups.group_of(pid) == Some(group);
+        let Some(stat) = ProcessStat::read(pid).filter(is_member) else { continue };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
-        visit(&Found { stat, identity, pidfd, owner: None });
-    }
-}
-
-/// Counts what is left of each child.
-struct Census {
-    ledger: SharedLedger,
-    left: BTreeMap<ChildId, Members>,
-    /// Whether nothing can have been missed.
-    is_settled: bool,
-}
-
-impl Census {
-    fn members(&self, child: ChildId) -> Members {
-        self.left.get(&child).copied().unwrap_or(Members::Nothing)
-    }
-}
-
-impl Visitor for Census {
-    fn enter(&mut self, found: &Found) {
-        let Some(owner) = found.owner else { return };
-        let in_group = found.stat.group.is_some() && found.stat.group == self.ledger.lock().leader_pid(owner);
-        let members = if in_group { Members::Group } else { Members::Outside };
-        let known = self.left.entry(owner).or_insert(members);
-        *known = members.max(*known);
-    }
-
-    fn leave(&mut self, _found: &Found) {}
-}
-
-/// Whom a kill is for.
-enum Victims {
-    Of(BTreeSet<ChildId>),
-    All,
-}
-
-/// Stops each process, so that it starts no other while it is walked through, and kills it afterwards.
-struct Killer {
-    victims: Victims,
-    killed: HashSet<Identity>,
-    /// Whether this round has found a process that was not killed before.
-    fresh: bool,
-}
-
-impl Killer {
-    fn is_victim(&self, found: &Found) -> bool {
-        let is_meant = match &self.victims {
-            Victims::All => true,
-            Victims::Of(children) => found.owner.is_some_and(|owner| children.contains(&owner)),
-        };
-        is_meant && !self.killed.contains(&found.identity)
-    }
-
-    fn kill(&mut self, found: &Found) {
-        if self.killed.insert(found.identity) {
-            self.fresh = true;
-            let _gone = pidfd::send(found.pidfd.as_fd(), Signal::KILL);
-        }
-    }
-}
-
-impl Visitor for Killer {
-    fn enter(&mut self, found: &Found) {
-        if self.is_victim(found) {
-            let _gone = pidfd::pause(found.pidfd.as_fd());
-        }
-    }
-
-    fn leave(&mut self, found: &Found) {
-        if self.is_victim(found) {
-            self.kill(found);
-        }
-    }
-}
-
-/// Those who send signals at the same time, and whose each one's child is.
-struct Senders {
-    all: Vec<Sender>,
-    of: BTreeMap<ChildId, Vec<usize>>,
-}
-
-impl Visitor for Senders {
-    fn enter(&mut self, found: &Found) {
-        let own = found.owner.and_then(|owner| self.of.get(&owner));
-        for &index in own.into_iter().flatten() {
-            if let Some(sender) = self.all.get_mut(index) {
-                sender.send(found);
-            }
-        }
-    }
-
-    fn leave(&mut self, _found: &Found) {}
-}
-
-/// Sends a signal to each process of a child, or to those of its process group.
-struct Sender {
-    group: Option<Pid>,
-    signal: Signal,
-    sent: HashSet<Identity>,
-    /// How many got it, and how many the broker may not signal.
-    results: [usize; 2],
-}
-
-impl Sender {
-    fn send(&mut self, found: &Found) {
-        let is_meant = self.group.is_none() || found.stat.group == self.group;
-        if !is_meant || !self.sent.insert(found.identity) {
-            return;
-        }
-        let [delivered, refused] = &mut self.results;
-        match pidfd::outcome(pidfd::send(found.pidfd.as_fd(), self.signal)) {
-            SignalOutcome::Delivered => *delivered += 1,
-            SignalOutcome::Refused => *refused += 1,
-            SignalOutcome::Gone => {}
-        }
-    }
-
-    fn outcome(&self) -> SignalOutcome {
-        match self.results {
-            [0, 0] => SignalOutcome::Gone,
-            [0, _] => SignalOutcome::Refused,
-            [_, _] => SignalOutcome::Delivered,
-        }
+        visit(&Found { stat, identity, pidfd, owner });
     }
 }

@@ -49,6 +49,8 @@ pub(super) enum Errand<'a> {
 
 /// A program and its surroundings.
 pub(super) struct Program<'a> {
+    /// The broker's pid, as the child sees its parent.
+    pub(super) broker: usize,
     /// The open `cgroup.procs` of the group to enter, where the kernel has not put it there at birth.
     pub(super) cgroup_procs: Option<usize>,
     pub(super) stdout: ChildOutput<'a>,
@@ -81,6 +83,10 @@ pub(super) struct Ids<'a> {
     pub(super) gid: libc::gid_t,
     pub(super) groups: &'a [libc::gid_t],
 }
+
+/// The mode of a file of output whose child was, or is about to be, executed: the sticky bit means nothing for a file
+/// (chmod(2)), and so can say that. See [`Logs::was_begun`](crate::os::logs::Logs::was_begun).
+pub(in crate::os) const BEGUN_MODE: libc::mode_t = libc::S_ISVTX | 0o600;
 
 /// A step that was refused.
 struct Refusal {
@@ -132,6 +138,8 @@ fn become_program(departure: Departure, program: &Program<'_>) -> Result<Infalli
         set_rlimit(*limit).map_err(at(Step::Rlimits))?;
     }
     if let Some(ids) = &program.ids {
+        // Another user may not change the file of its output.
+        mark_output(program)?;
         take_on(ids)?;
     }
     // SAFETY: it takes no memory.
@@ -140,7 +148,21 @@ fn become_program(departure: Departure, program: &Program<'_>) -> Result<Infalli
     unsafe { call(libc::SYS_chdir, [program.cwd.as_ptr().expose_provenance(), 0, 0, 0]) }
         .map_err(at(Step::Cwd))?;
     reset_signals(program.signals).map_err(at(Step::Signals))?;
+    if program.ids.is_none() {
+        mark_output(program)?;
+    }
     Err(Refusal { step: Step::Exec, errno: execute(program) })
+}
+
+/// Leaves a trace, as late as can be, that the program is about to be executed: a broker that is killed in the middle of
+/// the spawn knows nothing of it, and the next one has to tell a child that may have run from one that has not.
+fn mark_output(program: &Program<'_>) -> Result<(), Refusal> {
+    let ChildOutput::Append(_) = program.stdout else { return Ok(()) };
+    if !has_parent(program.broker) {
+        return Err(Refusal { step: Step::Exec, errno: Errno::ESRCH });
+    }
+    // SAFETY: it takes no memory.
+    unsafe { call(libc::SYS_fchmod, [1, BEGUN_MODE as usize, 0, 0]) }.map_err(at(Step::Stdout)).map(drop)
 }
 
 /// "0" stands for the process that writes it.
@@ -271,6 +293,9 @@ fn execute(program: &Program<'_>) -> Errno {
     let mut forbidden = false;
     let mut missing = Errno::ENOENT;
     for candidate in program.candidates {
+        if !has_parent(program.broker) {
+            return Errno::ESRCH;
+        }
         // SAFETY: the path ends with a NUL, and both lists with a null pointer.
         let Err(errno) = (unsafe { call(libc::SYS_execve, [candidate.expose_provenance(), argv, env, 0]) })
         else {
@@ -285,6 +310,17 @@ fn execute(program: &Program<'_>) -> Errno {
         }
     }
     if forbidden { Errno::EACCES } else { missing }
+}
+
+/// Whether the broker still lives: when it is killed, its children get another parent.
+///
+/// A broker that is killed in the middle of a spawn leaves a child that is not known by anything yet: it has neither
+/// its environment nor is it on record. The next broker would not find it, and would take it for one that
+/// was never started; so it must not become a program any more.
+fn has_parent(broker: usize) -> bool {
+    // SAFETY: it takes no memory.
+    let parent = unsafe { call(libc::SYS_getppid, [0; 4]) };
+    parent == Ok(broker)
 }
 
 fn at(step: Step) -> impl FnOnce(Errno) -> Refusal {

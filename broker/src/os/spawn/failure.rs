@@ -146,6 +146,12 @@ impl SpawnFailure {
         }
     }
 
+    /// Whether it failed for want of a place for its output.
+    #[must_use]
+    pub const fn is_of_output(&self) -> bool {
+        matches!(self, Self::Refused { step: Step::Stdout | Step::Stderr, .. })
+    }
+
     /// The error number; ECANCELED for a child that was killed, where the kernel gives none.
     #[must_use]
     pub const fn errno(&self) -> Errno {

@@ -32,6 +32,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use child::{ChildOutput, ChildPlan, Departure, Errand, Ids, Program};
+
+pub(in crate::os) use child::BEGUN_MODE;
 use clone::Birth;
 use flight::Flight;
 use memory::Stack;
@@ -107,6 +109,7 @@ impl Spawner {
         let candidates: Vec<_> = plan.candidates.iter().map(|candidate| candidate.as_ptr()).collect();
         let groups = plan.groups();
         let program = Program {
+            broker: std::process::id() as usize,
             cgroup_procs: procs.as_ref().map(|procs| procs.as_raw_fd().cast_unsigned() as usize),
             stdout: plan.stdout.for_child(),
             stderr: plan.stderr.as_ref().map(PlannedOutput::for_child),

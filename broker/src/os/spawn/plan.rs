@@ -137,6 +137,16 @@ impl SpawnPlan {
             cgroup: spec.cgroup,
         })
     }
+
+    /// Lets output go nowhere that would have been kept in a file.
+    pub fn keep_no_output(&mut self) {
+        if let PlannedOutput::Append(_) = self.stdout {
+            self.stdout = PlannedOutput::Null;
+        }
+        if let Some(PlannedOutput::Append(_)) = self.stderr {
+            self.stderr = Some(PlannedOutput::Null);
+        }
+    }
 }
 
 /// Without its NUL byte, a string would silently be a shorter one to the kernel.

@@ -3,10 +3,11 @@
 use procbroker_core::Call;
 use procbroker_protocol::{ChildState, Error, ErrorKind, Request, Response};
 
-use crate::sim::checks::{children, creates, queries, shutdown, targets};
+use crate::sim::checks::{children, creates, queries, shutdown, targets, upgrades};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
+use crate::sim::ledger::upgrade::Upgrade;
 
 /// A request is answered.
 ///
@@ -33,8 +34,8 @@ pub fn answer(ledger: &mut Ledger, call: Call, result: &Result<Response, Error>)
     }
     match (&asked.request, result) {
         (Request::Create(params), result) => creates::answered(ledger, &asked, params, result),
-        (_, Err(Error { kind: ErrorKind::ShuttingDown, .. })) => {
-            ledger.farewell = true;
+        (request, Err(Error { kind: ErrorKind::ShuttingDown, .. })) => {
+            ledger.farewell |= !matches!(request, Request::Upgrade(_));
             Check::Answers.demand(ledger.closing.is_some(), || format!("{call:?}: there is no shutdown"))
         }
         (Request::Shutdown(_), Ok(Response::ShutDown(report))) => {
@@ -85,6 +86,8 @@ fn method(ledger: &Ledger, asked: &Asked, response: &Response) -> Checked {
             queries::awaited(ledger, asked, params, child)?;
             children::child(ledger, uid, child)
         }
+        (Request::Events(_), Response::Subscribed(_)) => Ok(()),
+        (Request::Upgrade(_), Response::Upgraded) => upgrades::answered(ledger),
         (Request::Status(_), Response::Status(status)) => queries::status(ledger, status),
         (request, response) => {
             Err(Check::Answers.broken(format!("{:?} is answered with {response:?}", request.method())))
@@ -102,7 +105,13 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
             let due = params.timeout.map(|timeout| asked.at.saturating_add(timeout.as_nanos()));
             if due == Some(ledger.now) { Ok(()) } else { Err(unfair()) }
         }
-        Request::Wait(_) | Request::Get(_) | Request::Destroy(_) => {
+        Request::Upgrade(_) => {
+            let refused = ledger.upgrade == Upgrade::Refused && error.kind == ErrorKind::Internal;
+            if refused { Ok(()) } else { Err(unfair()) }
+        }
+        // The bound on subscriptions is far off, and may be reached.
+        Request::Logs(_) | Request::Events(_) if error.kind == ErrorKind::LimitExceeded => Ok(()),
+        Request::Wait(_) | Request::Get(_) | Request::Destroy(_) | Request::Logs(_) => {
             let missing = error.kind == ErrorKind::NotFound && asked.meant.is_none();
             if missing { Ok(()) } else { Err(unfair()) }
         }
@@ -110,10 +119,8 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
         | Request::List(_)
         | Request::Restart(_)
         | Request::Renew(_)
-        | Request::Logs(_)
         | Request::Events(_)
         | Request::Status(_)
-        | Request::Shutdown(_)
-        | Request::Upgrade(_) => Err(unfair()),
+        | Request::Shutdown(_) => Err(unfair()),
     }
 }

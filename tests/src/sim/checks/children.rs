@@ -1,6 +1,6 @@
 //! A child is shown as it is, and only to those who may see it.
 
-use procbroker_protocol::{Child, ChildState, Exit, ExitReason, ExitStatus, Signal, StepTaken};
+use procbroker_protocol::{Child, ChildState, Exit, ExitReason, ExitStatus};
 
 use crate::sim::agenda::wall;
 use crate::sim::finding::{Check, Checked, Finding};
@@ -55,6 +55,8 @@ fn state(track: &Track) -> ChildState {
         ChildState::Ended
     } else if !track.is_spawned() {
         ChildState::Starting
+    } else if track.cleaning.is_some() {
+        ChildState::Cleaning
     } else if track.is_stopping() || track.exit.is_some() {
         ChildState::Stopping
     } else {
@@ -66,7 +68,8 @@ fn details(track: &Track, child: &Child) -> Checked {
     let id = child.id;
     let (pid, started_at) = match track.start {
         Start::Done { at, pid } => {
-            let alive = track.exit.is_none() && child.state != ChildState::Ended;
+            let over = matches!(child.state, ChildState::Cleaning | ChildState::Ended);
+            let alive = track.exit.is_none() && !over;
             (alive.then_some(pid), Some(wall(at)))
         }
         Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed => (None, None),
@@ -76,6 +79,10 @@ fn details(track: &Track, child: &Child) -> Checked {
             "{id} is shown with the process {:?} of {:?} and has {pid:?} of {started_at:?}",
             child.pid, child.started_at
         )
+    })?;
+    let cleaned = track.cleaned.as_ref().filter(|_| child.state == ChildState::Ended);
+    Check::Cleanup.demand(child.cleanup.as_ref() == cleaned, || {
+        format!("{id} is shown with the cleanup {:?} and had {cleaned:?}", child.cleanup)
     })?;
     let exit = expected_exit(track, child);
     Check::Children.demand(child.exit.is_some() == exit.is_some(), || {
@@ -87,9 +94,9 @@ fn details(track: &Track, child: &Child) -> Checked {
 
 /// How a child has ended, as far as it has.
 fn expected_exit(track: &Track, child: &Child) -> Option<Exit> {
-    let Some((at, status)) = track.exit else {
+    track.exit_now().or_else(|| {
         let never_was = child.state == ChildState::Ended && !track.is_spawned();
-        return never_was.then(|| Exit {
+        never_was.then(|| Exit {
             status: ExitStatus::Unknown,
             reason: match (track.start, track.demands.first()) {
                 (Start::Recorded { written: true }, Some(demand)) => demand.reason,
@@ -98,13 +105,6 @@ fn expected_exit(track: &Track, child: &Child) -> Option<Exit> {
             forced: false,
             steps: Vec::new(),
             at: child.exit.as_ref().map_or_else(|| wall(0), |exit| exit.at),
-        });
-    };
-    let mut steps: Vec<StepTaken> =
-        track.sent.iter().map(|(at, signal)| StepTaken { signal: *signal, at: wall(*at) }).collect();
-    if let Some((first, _)) = track.killed {
-        steps.push(StepTaken { signal: Signal::KILL, at: wall(first) });
-    }
-    let reason = track.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
-    Some(Exit { status, reason, forced: track.killed.is_some(), steps, at: wall(at) })
+        })
+    })
 }

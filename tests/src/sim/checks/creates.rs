@@ -1,10 +1,8 @@
 //! Creates are answered with what happened to them.
 
-use procbroker_core::{RunAs, SpawnOrder};
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Outcome, Response};
-use std::sync::Arc;
 
 use crate::sim::checks::{children, orders};
 use crate::sim::finding::{Check, Checked};
@@ -51,6 +49,9 @@ pub fn answered(
 
 /// Takes down an answer, for the same request to get it again.
 fn remember(ledger: &mut Ledger, asked: &Asked, params: &CreateParams, created: &Created) {
+    if let Some(track) = ledger.tracks.get_mut(&created.child.id) {
+        track.answered = true;
+    }
     match (created.outcome, params.request_id) {
         (Outcome::Existing { .. }, Some(request)) => {
             let answer = (created.child.id, created.outcome);
@@ -103,8 +104,7 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
                 && track.params.name == params.name
                 && track.is_live()
                 && track.is_spawned()
-                && !track.is_stopping()
-                && track.exit.is_none();
+                && !track.is_ending();
             Check::Creates.demand(fair, || format!("{params:?} finds {track:?}"))?;
             let same = is_same(ledger, asked, params, track);
             Check::Creates.demand(same == same_spec, || {
@@ -133,6 +133,7 @@ fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track)
         && params.stop == other.stop
         && params.stop_order == other.stop_order
         && params.limit == other.limit
+        && params.cleanup == other.cleanup
         && params.ready_timeout == other.ready_timeout
 }
 
@@ -156,9 +157,7 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
                 && exit.reason != ExitReason::StartFailed
         }),
         ErrorKind::LimitExceeded => {
-            let params = Arc::new(params.clone());
-            let order = SpawnOrder { params, run_as: RunAs::Broker };
-            !any(&|track| !track.refused) && orders::fullness(ledger, asked.peer.uid, &order).is_some()
+            !any(&|track| !track.refused) && orders::fullness(ledger, asked.peer.uid, params).is_some()
         }
         ErrorKind::ParseError
         | ErrorKind::InvalidRequest
@@ -212,7 +211,7 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     };
     let fair = match params.if_exists {
         IfExists::Fail => false,
-        IfExists::Reuse => !holder.is_spawned() || holder.is_stopping() || holder.exit.is_some(),
+        IfExists::Reuse => !holder.is_spawned() || holder.is_ending(),
         IfExists::Replace => !holder.demands.is_empty(),
     };
     Check::Progress.demand(fair && ledger.may_touch(asked.peer.uid, holder.owner), || {

@@ -3,15 +3,19 @@
 
 pub mod answers;
 pub mod children;
+pub mod cleanups;
 pub mod creates;
+pub mod events;
+pub mod lives;
 pub mod orders;
 pub mod queries;
 pub mod shutdown;
 pub mod standstill;
 pub mod stops;
 pub mod targets;
+pub mod upgrades;
 
-use procbroker_core::Effect;
+use procbroker_core::{Effect, Progress, Purpose, Record, Report};
 
 use crate::sim::finding::Checked;
 use crate::sim::ledger::Ledger;
@@ -22,33 +26,54 @@ use crate::sim::machine::Machine;
 /// # Errors
 /// When it breaks a promise.
 pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked {
-    if let Effect::Signal { call: None, .. } | Effect::Kill { .. } = effect {
+    if let Effect::Signal { call: None, .. }
+    | Effect::Kill { .. }
+    | Effect::Release { .. }
+    | Effect::Record { record: Record::Progress(Progress::Stopping(_)), .. } = effect
+    {
         ledger.follow_waves();
     }
     match effect {
         Effect::Admit { connection } => orders::admitted(ledger, *connection)?,
         Effect::Refuse { connection, error } => orders::refused(ledger, *connection, error)?,
         Effect::Answer { call, result } => answers::answer(ledger, *call, result)?,
-        Effect::Record { run, record } => orders::record(ledger, *run, record)?,
-        Effect::Spawn { run, order } => orders::spawn(ledger, machine, *run, order)?,
+        Effect::Record { run, record: Record::Intent(intent), .. } => orders::intent(ledger, *run, intent)?,
+        Effect::Record { run, record: Record::Progress(progress), safety, receipt } => {
+            orders::progress(ledger, *run, progress, (*safety, *receipt))?;
+        }
+        Effect::Spawn { run, order, purpose: Purpose::Main } => orders::spawn(ledger, machine, *run, order)?,
+        Effect::Spawn { run, order, purpose: Purpose::Cleanup { exit } } => {
+            cleanups::spawn(ledger, machine, *run, order, exit)?;
+        }
         Effect::Signal { run, signal, scope, call } => {
-            orders::reaches_a_process(ledger, *run, "a signal")?;
+            orders::reaches_a_process(ledger, machine, *run, "a signal")?;
             match call {
                 Some(call) => targets::requested_signal(ledger, *run, *signal, *scope, *call)?,
                 None => stops::step(ledger, *run, *signal, *scope)?,
             }
         }
         Effect::Kill { run } => {
-            orders::reaches_a_process(ledger, *run, "SIGKILL")?;
+            orders::reaches_a_process(ledger, machine, *run, "SIGKILL")?;
             stops::kill(ledger, *run)?;
         }
         Effect::Release { run } => orders::release(ledger, machine, *run)?,
         Effect::Forget { child } => orders::forget(ledger, *child)?,
+        Effect::Publish { connection, notification } => events::published(ledger, *connection, notification)?,
+        Effect::ReadLog { call, child, .. } => events::log(ledger, *call, *child)?,
+        Effect::CheckUpgrade => upgrades::check(ledger)?,
+        Effect::HandOver => upgrades::hand_over(ledger)?,
+        Effect::Report(Report::Ended { child }) => {
+            orders::ended(ledger, machine, child)?;
+        }
         Effect::Report(report) => shutdown::report(ledger, report)?,
         Effect::Sweep => shutdown::sweep(ledger)?,
         Effect::Exit(cause) => shutdown::exit(ledger, machine, *cause)?,
-        Effect::Notify(_) => {}
+        Effect::EndLog { .. } | Effect::Notify(_) => {}
     }
     ledger.record(effect);
-    Ok(())
+    match effect {
+        // What is shown of it has to be as it is from now on.
+        Effect::Report(Report::Ended { child }) => children::child(ledger, child.owner.uid, child),
+        _ => Ok(()),
+    }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use procbroker_core::{ConnectionId, Record, Run, RunAs, SpawnOrder};
-use procbroker_protocol::{Child, ChildId, Error, Request};
+use procbroker_core::{ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder};
+use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitStatus, Request, Timestamp};
 
+use crate::sim::agenda::wall;
+use crate::sim::checks::cleanups;
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Link};
@@ -68,28 +70,52 @@ fn expected_verdict(ledger: &Ledger, link: &Link) -> Option<&'static str> {
     }
 }
 
-/// Something is written to a child's record.
+/// How far a child is is written to its record.
 ///
 /// # Errors
-/// When it is not the time for it.
-pub fn record(ledger: &Ledger, run: Run, record: &Record) -> Checked {
-    match record {
-        Record::Intent { order, child } => intent(ledger, run, order, child),
-        Record::Progress { child } => {
-            let track = known(ledger, run.child)?;
-            Check::Orders.demand(track.run == run && track.is_live() && child.id == run.child, || {
-                format!("progress of {run:?} is recorded at the wrong time")
-            })
+/// When it is not, or is not to be that safe.
+pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Receipt)) -> Checked {
+    let track = known(ledger, run.child)?;
+    let wrong = || format!("{run:?} is recorded as {progress:?} ({how:?}), and is {track:?}");
+    Check::Orders.demand(track.is_live() && track.is_spawned(), wrong)?;
+    let at = matches!(track.start, Start::Done { at, .. } if started_at(progress) == Some(wall(at)));
+    Check::Orders.demand(at, wrong)?;
+    match (progress, &track.cleaning) {
+        (Progress::Running { .. }, None) => {
+            Check::Orders.demand(track.run == run && !track.is_ending(), wrong)
         }
-        Record::Void => {
-            let track = known(ledger, run.child)?;
-            let never_was = !track.is_spawned() && track.start != Start::Ordered && track.is_live();
-            Check::Orders.demand(never_was, || format!("the record of {run:?} is taken back"))
+        (Progress::Stopping(stopping), None) => {
+            let reason = track.demands.first().map(|demand| demand.reason);
+            let exit = track.exit.map(|(at, status)| (status, wall(at)));
+            let same = Some(stopping.reason) == reason && stopping.ended == exit;
+            Check::Orders.demand(track.run == run && same, wrong)
+        }
+        (Progress::Ended { exit, cleanup, at, .. }, None) => {
+            let over = track.params.cleanup.is_none() && track.known_exit.as_ref() == Some(exit);
+            Check::Orders.demand(over && cleanup.is_none() && *at == wall(ledger.now), wrong)
+        }
+        (Progress::Cleaning { .. } | Progress::Ended { .. }, Some(cleaning)) => {
+            cleanups::record(ledger, (track, cleaning), run, progress, how)
+        }
+        (Progress::Cleaning { .. }, None) | (Progress::Running { .. } | Progress::Stopping(_), Some(_)) => {
+            Err(Check::Orders.broken(wrong()))
         }
     }
 }
 
-fn intent(ledger: &Ledger, run: Run, order: &SpawnOrder, child: &Child) -> Checked {
+fn started_at(progress: &Progress) -> Option<Timestamp> {
+    match progress {
+        Progress::Running { started_at } => Some(*started_at),
+        Progress::Stopping(stopping) => stopping.started_at,
+        Progress::Cleaning { started_at, .. } | Progress::Ended { started_at, .. } => *started_at,
+    }
+}
+
+/// A child is about to be started.
+///
+/// # Errors
+/// When nobody has asked for it, or not for that, or it is one too many.
+pub fn intent(ledger: &Ledger, run: Run, intent: &Intent) -> Checked {
     let call = ledger.handed_out.get(&run.child);
     let asked = call.and_then(|call| ledger.calls.get(call));
     let (Some(call), Some(asked)) = (call, asked) else {
@@ -103,16 +129,17 @@ fn intent(ledger: &Ledger, run: Run, order: &SpawnOrder, child: &Child) -> Check
         format!("{run:?} is started for nobody: its creator has its answer, or has gone")
     })?;
     Check::Shutdown.demand(ledger.closing.is_none(), || format!("{run:?} is started during a shutdown"))?;
-    let same = *order.params == **params && child.id == run.child && child.owner.uid == asked.peer.uid;
+    let same = *intent.params == **params && intent.id == run.child && intent.owner.uid == asked.peer.uid;
+    let same = same && intent.created_at == wall(ledger.now);
     Check::Privilege.demand(same, || format!("{run:?} is not what was asked for, or not its creator's"))?;
-    Check::Privilege.demand(is_entitled(ledger, asked, &order.run_as), || {
-        format!("{run:?} gets {:?} from {:?}", order.run_as, asked.peer)
+    Check::Privilege.demand(is_entitled(ledger, asked, &intent.run_as), || {
+        format!("{run:?} gets {:?} from {:?}", intent.run_as, asked.peer)
     })?;
     let rights = rights(ledger.config.broker_uid, asked);
-    Check::Privilege.demand(rights.as_ref() == Some(&order.run_as), || {
-        format!("{run:?} gets {:?} and not {rights:?}", order.run_as)
+    Check::Privilege.demand(rights.as_ref() == Some(&intent.run_as), || {
+        format!("{run:?} gets {:?} and not {rights:?}", intent.run_as)
     })?;
-    one_owner(ledger, run, asked, order)
+    one_owner(ledger, run, asked, &intent.params)
 }
 
 /// Whether a child's rights are no more than its creator's.
@@ -129,25 +156,25 @@ fn is_entitled(ledger: &Ledger, asked: &Asked, run_as: &RunAs) -> bool {
     }
 }
 
-fn one_owner(ledger: &Ledger, run: Run, asked: &Asked, order: &SpawnOrder) -> Checked {
+fn one_owner(ledger: &Ledger, run: Run, asked: &Asked, params: &CreateParams) -> Checked {
     let uid = asked.peer.uid;
-    if let Some(name) = &order.params.name
+    if let Some(name) = &params.name
         && let Some(holder) = ledger.holder(name)
     {
         let holder = holder.run.child;
         return Err(Check::OneOwner.broken(format!("{run:?} gets the name {name} that {holder} holds")));
     }
-    if let Some((track, _)) = order.params.request_id.and_then(|id| ledger.first_answer(uid, id)) {
+    if let Some((track, _)) = params.request_id.and_then(|id| ledger.first_answer(uid, id)) {
         let first = track.run.child;
         return Err(Check::OneOwner.broken(format!("the request of {run:?} has {first} as its answer")));
     }
-    let full = fullness(ledger, uid, order);
+    let full = fullness(ledger, uid, params);
     Check::Bounds.demand(full.is_none(), || format!("{run:?} is one too many: {full:?}"))
 }
 
 /// Which bound leaves no place for one more child.
 #[must_use]
-pub fn fullness(ledger: &Ledger, uid: u32, order: &SpawnOrder) -> Option<&'static str> {
+pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'static str> {
     let bounds = &ledger.config.bounds;
     let count = |wanted: &dyn Fn(&&Track) -> bool| {
         u32::try_from(ledger.live_tracks().filter(wanted).count()).unwrap_or(u32::MAX)
@@ -159,7 +186,7 @@ pub fn fullness(ledger: &Ledger, uid: u32, order: &SpawnOrder) -> Option<&'stati
     if count(&|track| track.owner.uid == uid) >= bounds.max_children_per_user {
         return Some("children of the user");
     }
-    let limit = order.params.limit.as_ref()?;
+    let limit = params.limit.as_ref()?;
     (count(&|track| key(track).as_ref() == Some(&limit.key)) >= limit.max).then_some("children of the key")
 }
 
@@ -174,43 +201,87 @@ pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrde
     Check::Orders.demand(order.params == track.params && order.run_as == track.run_as, || {
         format!("{run:?} is spawned otherwise than recorded")
     })?;
+    Check::Upgrade
+        .demand(!ledger.upgrade.holds_spawns(), || format!("{run:?} is spawned during an upgrade"))?;
     let shutdown = ledger.closing.is_some();
     Check::Stops.demand(shutdown || track.demands.is_empty(), || {
         format!("{run:?} is spawned after it was to be stopped: {:?}", track.demands)
     })?;
-    let Some(name) = &track.params.name else { return Ok(()) };
-    let double = machine.families.iter().find(|(other, family)| {
+    Check::Recovery
+        .demand(!machine.past(run.child).has_run, || format!("{run:?} is started a second time"))?;
+    alone(ledger, machine, run, track)
+}
+
+/// No process of a child, or of another one with its name, is there, whichever broker has started it.
+///
+/// # Errors
+/// When there is one.
+pub fn alone(ledger: &Ledger, machine: &Machine, run: Run, track: &Track) -> Checked {
+    let name = track.params.name.as_ref();
+    let double = machine.families.values().filter(|family| family.is_alive()).find(|other| {
         let named = ledger.tracks.get(&other.child).and_then(|track| track.params.name.as_ref());
-        named == Some(name) && family.is_alive()
+        other.child == run.child || name.is_some() && named == name
     });
-    Check::OneOwner.demand(double.is_none(), || format!("{run:?} joins {:?}", double.map(|(run, _)| run)))
+    Check::OneOwner.demand(double.is_none(), || format!("{run:?} joins {double:?}"))
 }
 
 /// A signal of any kind needs a process that was started and is not given free.
 ///
 /// # Errors
 /// When there is none.
-pub fn reaches_a_process(ledger: &Ledger, run: Run, what: &str) -> Checked {
+pub fn reaches_a_process(ledger: &Ledger, machine: &Machine, run: Run, what: &str) -> Checked {
     let track = known(ledger, run.child)?;
-    Check::Orders.demand(track.run == run && track.is_spawned() && track.is_live(), || {
+    let is_there = match &track.cleaning {
+        None => track.run == run && track.is_spawned() && track.known_exit.is_none(),
+        Some(cleaning) => cleaning.incarnation == run.incarnation && cleaning.has_processes(),
+    };
+    let is_its_own = machine.family(run).is_some_and(|family| family.child == run.child);
+    Check::Orders.demand(is_there && is_its_own && track.is_live(), || {
         format!("{what} for {run:?}, which is {:?} and released at {:?}", track.start, track.released)
     })
 }
 
-/// A child is given free.
+/// A run is given free.
 ///
 /// # Errors
-/// When something of it is there, or its record does not say that it has ended.
+/// When something of it is there.
 pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
     let track = known(ledger, run.child)?;
-    Check::Orders.demand(track.run == run && track.is_live(), || format!("{run:?} is released twice"))?;
-    let left = machine.families.get(&run).filter(|family| family.is_alive());
+    let is_its_turn = match &track.cleaning {
+        None => track.run == run && !track.recorded_end,
+        Some(cleaning) => cleaning.incarnation == run.incarnation && cleaning.is_over(),
+    };
+    Check::Orders.demand(is_its_turn && track.is_live(), || {
+        format!("{run:?} is released at a wrong time: {track:?}")
+    })?;
+    let left = machine.family(run).filter(|family| family.is_alive());
     Check::Orders.demand(left.is_none(), || {
         format!("{run:?} is released while of its processes are left: {:?}", left.map(|left| &left.processes))
     })?;
-    Check::Orders.demand(track.start != Start::Ordered, || format!("{run:?} is released while it spawns"))?;
-    let recorded = if track.is_spawned() { track.recorded_start && track.recorded_end } else { track.void };
-    Check::Orders.demand(recorded, || format!("{run:?} is released, and its record does not know"))
+    let spawns = machine.flights.contains_key(&run);
+    Check::Orders.demand(!spawns, || format!("{run:?} is released while it spawns"))
+}
+
+/// A child is over.
+///
+/// # Errors
+/// When something of it is there, or its record does not say so.
+pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
+    let track = known(ledger, child.id)?;
+    Check::Orders.demand(track.is_live() && track.known_exit.is_some(), || {
+        format!("{} is said to be over, and is {track:?}", child.id)
+    })?;
+    Check::Orders.demand(track.recorded_start && track.recorded_end, || {
+        format!("{} is over, and its record does not know", child.id)
+    })?;
+    let held = machine.bound.keys().find(|run| run.child == child.id);
+    Check::Growth.demand(held.is_none(), || format!("{held:?} is over, and was never given free"))?;
+    let truth = machine.past(child.id);
+    let status = child.exit.as_ref().map(|exit| exit.status);
+    let is_true = status == Some(ExitStatus::Unknown) || status == truth.status;
+    Check::Children
+        .demand(is_true, || format!("{} ended with {:?}, not {status:?}", child.id, truth.status))?;
+    cleanups::done(track, truth)
 }
 
 /// A child becomes invisible.

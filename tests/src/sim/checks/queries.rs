@@ -48,7 +48,10 @@ pub fn awaited(ledger: &Ledger, asked: &Asked, params: &WaitParams, child: &Chil
 /// # Errors
 /// When it does not count right.
 pub fn status(ledger: &Ledger, status: &Status) -> Checked {
-    let live = |spawned: bool| ledger.live_tracks().filter(|track| track.is_spawned() == spawned).count();
+    let cleaning = ledger.live_tracks().filter(|track| track.cleaning.is_some()).count();
+    let live = |spawned: bool| {
+        ledger.live_tracks().filter(|track| track.is_spawned() == spawned && track.cleaning.is_none()).count()
+    };
     let counts = &status.children;
     let told = [
         counts.starting,
@@ -58,7 +61,7 @@ pub fn status(ledger: &Ledger, status: &Status) -> Checked {
         status.connections,
     ];
     let links = usize::try_from(ledger.open_links).unwrap_or(usize::MAX);
-    let expected = [live(false), live(true), ledger.visible.len(), 0, links];
+    let expected = [live(false), live(true), ledger.visible.len(), cleaning, links];
     let same = told.iter().zip(expected).all(|(told, expected)| usize::try_from(*told) == Ok(expected));
     Check::Answers.demand(same && status.shutting_down == ledger.closing.is_some(), || {
         format!("status counts {told:?} and not {expected:?}, or is wrong about the shutdown")

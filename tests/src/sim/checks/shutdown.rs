@@ -4,9 +4,11 @@ use procbroker_core::{ExitCause, Report};
 use procbroker_protocol::response::ShutdownReport;
 use procbroker_protocol::{ChildState, Span};
 
-use crate::sim::checks::children;
+use crate::sim::checks::{children, cleanups, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::lives::Census;
+use crate::sim::ledger::track::Track;
 use crate::sim::machine::{Machine, SWEEP_TIME};
 
 /// Below this the kernel may need longer to kill than there is time.
@@ -32,9 +34,12 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
                 format!("a shutdown of {told} children begins, and there are {live}")
             })
         }
-        Report::ShutDown { left, .. } => Check::Shutdown.demand(*left > 0 || ledger.live.is_empty(), || {
-            "the shutdown is said to leave nothing, and children are left".to_owned()
-        }),
+        Report::ShutDown { left, .. } => {
+            let without = ledger.live_tracks().all(|track| track.cleaning.is_some() || !track.is_spawned());
+            Check::Shutdown.demand(*left > 0 || without, || {
+                "the shutdown is said to leave nothing, and children are left".to_owned()
+            })
+        }
         Report::Hurried { .. } => Check::Shutdown
             .demand(ledger.closing.as_ref().is_some_and(|closing| closing.hurried.is_some()), || {
                 "the shutdown is hurried by nobody".to_owned()
@@ -42,7 +47,17 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
         Report::Started { child } | Report::Forced { child } | Report::Ended { child } => {
             children::child(ledger, child.owner.uid, child)
         }
-        Report::StartFailed { .. } => Ok(()),
+        Report::CleanupLeft { child } => Check::Cleanup
+            .demand(ledger.closing.is_some() && cleanups::may_be_left(ledger, child.id), || {
+                format!("the cleanup of {} is left to the next broker without need", child.id)
+            }),
+        Report::Recovered { alive, ended, void } => {
+            let told = Census { alive: *alive, ended: *ended, void: *void };
+            let expected = ledger.found_at_start;
+            Check::Recovery.demand(told == expected, || format!("{told:?} are found, and not {expected:?}"))
+        }
+        Report::UpgradeRefused { .. } => upgrades::refused(ledger),
+        Report::StartFailed { .. } | Report::CleanupFailed { .. } | Report::HandingOver => Ok(()),
     }
 }
 
@@ -52,7 +67,7 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
 /// When children are left.
 pub fn sweep(ledger: &Ledger) -> Checked {
     let once = ledger.closing.as_ref().is_some_and(|closing| closing.swept.is_none());
-    Check::Shutdown.demand(once && ledger.live.is_empty(), || {
+    Check::Shutdown.demand(once && ledger.live_tracks().all(Track::is_left), || {
         format!("the sweep comes while {:?} are left, or twice, or without a shutdown", ledger.live)
     })
 }
@@ -72,9 +87,12 @@ pub fn exit(ledger: &Ledger, machine: &Machine, cause: ExitCause) -> Checked {
         .demand(ledger.waiting.is_empty(), || format!("the broker exits and leaves {:?}", ledger.waiting))?;
     match cause {
         ExitCause::Done => Check::Shutdown
-            .demand(ledger.live.is_empty() && !machine.is_alive() && machine.strays == 0, || {
+            .demand(!machine.is_alive() && machine.flights.is_empty() && machine.strays == 0, || {
                 format!("the broker says that all is gone, and {:?} are left", machine.families)
             }),
+        ExitCause::Main(_) => {
+            Err(Check::Shutdown.broken("the broker exits with a main command, and there is none"))
+        }
         ExitCause::Left(left) => {
             let sweeping = closing.swept.is_some_and(|at| ledger.now - at <= SWEEP_TIME);
             let fair = machine.has_excuse() || sweeping || closing.timeout < TIMEOUT_CHECKED;
@@ -96,7 +114,7 @@ pub fn answered(report: &ShutdownReport) -> Checked {
         format!("the report counts {} forced of {forced}", report.forced)
     })?;
     report.children.iter().try_for_each(|child| {
-        Check::Shutdown.demand(child.state == ChildState::Ended, || {
+        Check::Shutdown.demand(matches!(child.state, ChildState::Cleaning | ChildState::Ended), || {
             format!("the report has {} that is {:?}", child.id, child.state)
         })
     })
@@ -121,7 +139,8 @@ pub fn goes_on(ledger: &Ledger) -> Checked {
         });
     };
     Check::Shutdown.demand(ledger.now < closing.deadline, || "the deadline is over".to_owned())?;
-    Check::Shutdown.demand(closing.swept.is_some() || !ledger.live.is_empty(), || {
+    let left = ledger.live_tracks().any(|track| !track.is_left());
+    Check::Shutdown.demand(closing.swept.is_some() || left, || {
         "no child is left, and the shutdown does not go on".to_owned()
     })
 }

@@ -3,7 +3,7 @@
 use procbroker_core::{Members, Moment, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
 
-use crate::sim::checks::{creates, queries, shutdown, stops};
+use crate::sim::checks::{creates, queries, shutdown, stops, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -42,6 +42,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Moment>) -> Checked {
         Check::Bounds.demand(link.admitted, || format!("{:?} is neither let in nor refused", link.peer))?;
     }
     visibility(ledger)?;
+    upgrades::goes_on(ledger)?;
     shutdown::goes_on(ledger)
 }
 
@@ -50,21 +51,25 @@ fn started(ledger: &Ledger, track: &Track) -> Checked {
     let run = track.run;
     match track.start {
         Start::Recording | Start::Ordered => Ok(()),
-        Start::Recorded { written: true } if track.demands.is_empty() && is_jammed(ledger, track) => Ok(()),
+        Start::Recorded { written: true } if track.demands.is_empty() && is_held(ledger, track) => Ok(()),
         Start::Recorded { .. } | Start::Failed => {
             Err(Check::Progress.broken(format!("the start of {run:?} stands still: {:?}", track.start)))
         }
         Start::Done { .. } => {
-            let over = track.exit.is_some() && track.members == Members::Nothing;
+            let over = track.exit.is_some() && track.members == Members::Nothing && track.cleaning.is_none();
             Check::Progress.demand(!over, || format!("{run:?} is over, and holds what it held"))
         }
     }
 }
 
-/// Whether as many processes are being started as may be at a time, for this user or in all.
-fn is_jammed(ledger: &Ledger, track: &Track) -> bool {
+/// Whether no more may be started now for this user: too much is being started, or an upgrade is under way.
+#[must_use]
+pub fn is_held(ledger: &Ledger, track: &Track) -> bool {
+    if ledger.upgrade.holds_spawns() {
+        return true;
+    }
     let count = |wanted: &dyn Fn(&&Track) -> bool| {
-        let ordered = ledger.live_tracks().filter(|track| track.start == Start::Ordered);
+        let ordered = ledger.live_tracks().filter(|track| track.is_in_flight());
         u32::try_from(ordered.filter(wanted).count()).unwrap_or(u32::MAX)
     };
     count(&|_| true) >= SPAWNS_IN_FLIGHT_MAX
@@ -93,14 +98,26 @@ fn answered(ledger: &Ledger, asked: &Asked) -> Checked {
         Request::Shutdown(_) => {
             Check::Shutdown.demand(ledger.closing.is_some(), || "a shutdown does not begin".to_owned())
         }
+        Request::Logs(_) => {
+            if asked.reading {
+                Ok(())
+            } else {
+                Err(late())
+            }
+        }
+        Request::Upgrade(_) => {
+            if ledger.upgrade.is_under_way() {
+                Ok(())
+            } else {
+                Err(late())
+            }
+        }
         Request::List(_)
         | Request::Get(_)
         | Request::Restart(_)
         | Request::Renew(_)
-        | Request::Logs(_)
         | Request::Events(_)
-        | Request::Status(_)
-        | Request::Upgrade(_) => Err(late()),
+        | Request::Status(_) => Err(late()),
     }
 }
 

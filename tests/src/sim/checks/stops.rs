@@ -4,6 +4,7 @@ use procbroker_core::{Members, Run};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ExitReason, Signal};
 
+use crate::sim::checks::cleanups;
 use crate::sim::checks::orders::known;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
@@ -37,6 +38,9 @@ pub fn step(ledger: &Ledger, run: Run, signal: Signal, scope: Scope) -> Checked 
 /// When something less was to be tried before.
 pub fn kill(ledger: &Ledger, run: Run) -> Checked {
     let track = known(ledger, run.child)?;
+    if let Some(cleaning) = &track.cleaning {
+        return cleanups::kill(ledger, track, cleaning, run);
+    }
     if track.killed.is_some() {
         return Ok(());
     }
@@ -66,6 +70,9 @@ fn wanted(ledger: &Ledger, track: &Track) -> Result<ExitReason, crate::sim::find
 /// When a stop stands still.
 pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     let (now, run) = (ledger.now, track.run);
+    if let Some(cleaning) = &track.cleaning {
+        return cleanups::goes_on(ledger, track, cleaning);
+    }
     if !track.is_spawned() {
         return Ok(());
     }
@@ -74,9 +81,7 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     })?;
     if let Some((_, last)) = track.killed {
         let again = last + procbroker_core::KILL_AGAIN_AFTER.as_nanos();
-        let last_call = ledger.closing.as_ref().and_then(|closing| {
-            closing.hurried.or_else(|| (now >= closing.kill_at).then_some(closing.kill_at))
-        });
+        let last_call = ledger.closing.as_ref().and_then(|closing| closing.last_call(now));
         let heard = last_call.is_none_or(|at| last + KILL_AGAIN_FIRST >= at);
         return Check::Stops
             .demand(now < again && heard, || format!("SIGKILL to {run:?} is not sent again, since {last}"));

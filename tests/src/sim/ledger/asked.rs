@@ -43,4 +43,6 @@ pub struct Asked {
     pub outstanding: BTreeSet<ChildId>,
     /// For a signal: what the kernel said.
     pub outcomes: Vec<SignalOutcome>,
+    /// For `logs`: whether the output is being read.
+    pub reading: bool,
 }

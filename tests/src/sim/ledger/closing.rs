@@ -11,6 +11,9 @@ const RESERVE_MIN: u64 = 250 * 1_000_000;
 /// See [`RESERVE_DIVISOR`], in nanoseconds.
 const RESERVE_MAX: u64 = 1_000_000_000;
 
+/// How long the cleanups of a hurried shutdown may take together, in nanoseconds.
+const HURRIED_CLEANUPS_MAX: u64 = 5_000_000_000;
+
 /// The shortest time that a shutdown takes if it has to, in nanoseconds.
 const TIMEOUT_MIN: u64 = 100_000_000;
 
@@ -42,7 +45,7 @@ pub struct Closing {
 impl Closing {
     /// A shutdown that begins now.
     #[must_use]
-    pub fn new(now: u64, timeout: Span, told: bool, needs: BTreeMap<i32, u64>) -> Self {
+    pub fn new(now: u64, timeout: Span, told: bool) -> Self {
         let (deadline, kill_at) = bounds(now, timeout);
         Self {
             began: now,
@@ -51,7 +54,7 @@ impl Closing {
             told,
             hurried: None,
             timeout,
-            needs,
+            needs: BTreeMap::new(),
             wave: None,
             tightened: false,
             swept: None,
@@ -69,10 +72,32 @@ impl Closing {
         }
     }
 
-    /// Whether everything that is left is to be killed at once.
+    /// All children are to be killed now.
+    pub fn hurry(&mut self, now: u64) {
+        if self.hurried.is_none() {
+            self.hurried = Some(now);
+            if now < self.kill_at {
+                self.kill_at = self.kill_at.min(now.saturating_add(HURRIED_CLEANUPS_MAX));
+            }
+        }
+    }
+
+    /// When everything was to be killed last.
+    #[must_use]
+    pub fn last_call(&self, now: u64) -> Option<u64> {
+        if self.kills_cleanups(now) { Some(self.kill_at) } else { self.hurried }
+    }
+
+    /// Whether every child that is left is to be killed at once.
     #[must_use]
     pub fn kills(&self, now: u64) -> bool {
-        self.hurried.is_some() || now >= self.kill_at
+        self.hurried.is_some() || self.kills_cleanups(now)
+    }
+
+    /// Whether every cleanup is, too.
+    #[must_use]
+    pub fn kills_cleanups(&self, now: u64) -> bool {
+        now >= self.kill_at
     }
 }
 

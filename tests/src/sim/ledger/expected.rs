@@ -27,12 +27,12 @@ impl Ledger {
             }
             Request::Get(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Wait(params) if !params.target.is_single() => Some("invalid_params"),
-            Request::Restart(_)
-            | Request::Renew(_)
-            | Request::Logs(_)
+            Request::Logs(params) if !params.target.is_single() => Some("invalid_params"),
+            Request::Restart(_) | Request::Renew(_) => Some("unsupported"),
+            Request::Logs(_)
             | Request::Events(_)
-            | Request::Upgrade(_) => Some("unsupported"),
-            Request::Destroy(_)
+            | Request::Upgrade(_)
+            | Request::Destroy(_)
             | Request::List(_)
             | Request::Get(_)
             | Request::Wait(_)
@@ -84,9 +84,9 @@ fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> 
         || params.ready != Ready::Spawn
         || params.lifetime != Lifetime::Broker
         || params.linger != Span::ZERO
-        || params.cleanup.is_some()
         || params.resources.is_some();
-    let bytes: usize = params.command.iter().map(|argument| argument.len() + 1).sum();
+    let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
+    let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();
     if unbuilt {
         Some("unsupported")
     } else if params.command.is_empty() {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use procbroker_core::{Call, Fresh, Incarnation, Input, Members, Run, ShutdownCause};
 use procbroker_protocol::create::IfExists;
-use procbroker_protocol::{ExitReason, Request};
+use procbroker_protocol::{ExitReason, ExitStatus, Request};
 
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Link};
+use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::track::{Demand, Start, Track};
+use crate::sim::ledger::upgrade::Upgrade;
 
 impl Ledger {
     /// Takes down what the broker is about to be told.
@@ -35,35 +37,108 @@ impl Ledger {
                     asked.outcomes.push(*outcome);
                 }
             }
+            Input::Recorded { .. }
+            | Input::Spawned { .. }
+            | Input::SpawnFailed { .. }
+            | Input::Exited { .. }
+            | Input::MembersLeft { .. } => self.reported(input),
+            Input::LogRead { call, .. } => self.answered(*call),
+            Input::UpgradeAsked => self.wish_for_an_upgrade(),
+            Input::UpgradeChecked { result } => {
+                if self.upgrade == Upgrade::Checking {
+                    self.upgrade = match result {
+                        Ok(()) => Upgrade::Landing { since: now },
+                        Err(_) => Upgrade::Refused,
+                    };
+                }
+            }
+            Input::HandOverFailed { .. } => {
+                if self.upgrade == Upgrade::HandingOver {
+                    self.upgrade = Upgrade::Refused;
+                }
+            }
+            Input::Signalled { call: None, .. } | Input::PassOn { .. } | Input::Swept { .. } | Input::Due => {
+            }
+        }
+    }
+
+    /// Something is told of a process, or of a record.
+    fn reported(&mut self, input: &Input) {
+        let now = self.now;
+        match input {
             Input::Recorded { run, result } => {
                 let written = result.is_ok();
                 self.change(*run, |track| track.start = Start::Recorded { written });
+                self.change_cleaning(*run, |cleaning| {
+                    cleaning.stage = match &cleaning.stage {
+                        Stage::Recording => Stage::Recorded,
+                        Stage::Closing { cleaned } => Stage::Closed { cleaned: cleaned.clone() },
+                        other => other.clone(),
+                    }
+                });
             }
             Input::Spawned { run, pid } => {
                 let pid = pid.get();
                 self.change(*run, |track| track.start = Start::Done { at: now, pid });
+                self.change_cleaning(*run, |cleaning| cleaning.stage = Stage::Running { since: now });
             }
-            Input::SpawnFailed { run, .. } => self.change(*run, |track| track.start = Start::Failed),
-            Input::Exited { run, status, members } => self.change(*run, |track| {
-                track.exit = Some((now, *status));
-                track.members = *members;
-                if track.demands.is_empty() && *members != Members::Nothing {
-                    let steps = track.params.stop.clone();
-                    track.demands.push(Demand { reason: ExitReason::Exited, steps });
-                }
-            }),
-            Input::MembersLeft { run, members } => self.change(*run, |track| track.members = *members),
-            Input::Signalled { call: None, .. } | Input::Swept { .. } | Input::Due => {}
+            Input::SpawnFailed { run, .. } => {
+                self.change(*run, |track| track.start = Start::Failed);
+                let stage = Stage::Over { status: None, released: false };
+                self.change_cleaning(*run, |cleaning| cleaning.stage = stage);
+            }
+            Input::Exited { run, status, members } => self.exited(*run, *status, *members),
+            Input::MembersLeft { run, members } => {
+                self.change(*run, |track| track.members = *members);
+                self.change_cleaning(*run, |cleaning| cleaning.members = *members);
+            }
+            _ => {}
         }
     }
 
-    /// Reports about an earlier process of a child are none about this one.
+    fn exited(&mut self, run: Run, status: ExitStatus, members: Members) {
+        let now = self.now;
+        self.change(run, |track| {
+            track.exit = Some((now, status));
+            track.members = members;
+            if track.demands.is_empty() && members != Members::Nothing {
+                let steps = track.params.stop.clone();
+                track.demands.push(Demand { reason: ExitReason::Exited, steps });
+            }
+        });
+        self.change_cleaning(run, |cleaning| {
+            cleaning.members = members;
+            cleaning.stage = match cleaning.stage {
+                Stage::Interrupted { .. } => Stage::Interrupted { gone: true },
+                _ => Stage::Over { status: Some(status), released: false },
+            };
+        });
+    }
+
+    /// Changes what is known of a child itself. Reports about another process of it are none about this one.
     pub(super) fn change(&mut self, run: Run, change: impl FnOnce(&mut Track)) {
-        if run.incarnation != Incarnation::FIRST {
-            return;
-        }
-        if let Some(track) = self.tracks.get_mut(&run.child) {
+        if run.incarnation == Incarnation::FIRST
+            && let Some(track) = self.tracks.get_mut(&run.child)
+            && track.cleaning.is_none()
+        {
             change(track);
+        }
+    }
+
+    /// Changes what is known of a child's cleanup.
+    pub(super) fn change_cleaning(&mut self, run: Run, change: impl FnOnce(&mut Cleaning)) {
+        if let Some(track) = self.tracks.get_mut(&run.child)
+            && let Some(cleaning) = &mut track.cleaning
+            && cleaning.incarnation == run.incarnation
+        {
+            change(cleaning);
+        }
+    }
+
+    /// An upgrade begins, or one that is under way is joined.
+    fn wish_for_an_upgrade(&mut self) {
+        if self.closing.is_none() && !self.upgrade.is_under_way() {
+            self.upgrade = Upgrade::Wanted;
         }
     }
 
@@ -106,20 +181,25 @@ impl Ledger {
             sent: BTreeSet::new(),
             outstanding: BTreeSet::new(),
             outcomes: Vec::new(),
+            reading: false,
         };
         let Some(link) = self.links.get(&call.connection) else { return };
         let uid = link.peer.uid;
         asked.refusal = self.refusal(link, &asked);
         asked.meant = match request {
             Request::Destroy(params) => self.resolve(uid, &params.target),
-            Request::Signal(params) => self.resolve(uid, &params.target),
+            Request::Signal(params) => self.resolve(uid, &params.target).map(|mut meant| {
+                let reaches = |id: &_| self.tracks.get(id).is_some_and(Track::takes_signals);
+                meant.retain(|id| params.target.is_single() || reaches(id));
+                meant
+            }),
             Request::Get(params) => self.resolve(uid, &params.target),
             Request::Wait(params) => self.resolve(uid, &params.target),
+            Request::Logs(params) => self.resolve(uid, &params.target),
             Request::Create(_)
             | Request::List(_)
             | Request::Restart(_)
             | Request::Renew(_)
-            | Request::Logs(_)
             | Request::Events(_)
             | Request::Status(_)
             | Request::Shutdown(_)
@@ -156,6 +236,7 @@ impl Ledger {
                 let timeout = params.timeout;
                 self.close(timeout, false);
             }
+            Request::Upgrade(_) => self.wish_for_an_upgrade(),
             Request::List(_)
             | Request::Get(_)
             | Request::Wait(_)
@@ -164,8 +245,7 @@ impl Ledger {
             | Request::Renew(_)
             | Request::Logs(_)
             | Request::Events(_)
-            | Request::Status(_)
-            | Request::Upgrade(_) => {}
+            | Request::Status(_) => {}
         }
     }
 

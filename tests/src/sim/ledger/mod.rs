@@ -4,11 +4,14 @@
 //! request or the shutdown follows from what the broker was told, what it ordered, and the contract.
 
 pub mod asked;
+pub mod cleaning;
 pub mod closing;
 pub mod expected;
 pub mod facts;
+pub mod lives;
 pub mod orders;
 pub mod track;
+pub mod upgrade;
 pub mod waves;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,7 +22,9 @@ use uuid::Uuid;
 
 use crate::sim::ledger::asked::{Asked, Link};
 use crate::sim::ledger::closing::Closing;
+use crate::sim::ledger::lives::Census;
 use crate::sim::ledger::track::Track;
+use crate::sim::ledger::upgrade::Upgrade;
 
 /// The observer's book.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ pub struct Ledger {
     pub waiting: BTreeSet<Call>,
     /// Every child.
     pub tracks: BTreeMap<ChildId, Track>,
+    /// Those that are not on record any more: the machine's death can bring them back.
+    pub former: BTreeMap<ChildId, Track>,
     /// Those that are live.
     pub live: BTreeSet<ChildId>,
     /// Those that have ended and are visible, in the order of their ends.
@@ -48,6 +55,10 @@ pub struct Ledger {
     pub found: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
     /// The shutdown, if it is under way.
     pub closing: Option<Closing>,
+    /// The live upgrade, if one is under way.
+    pub upgrade: Upgrade,
+    /// What the broker has found at its start.
+    pub found_at_start: Census,
     /// Since when there is neither a connection nor a live child, while the broker serves.
     pub idle_since: Option<u64>,
     /// Whether a request was answered in this turn with what only an exiting broker says.
@@ -68,11 +79,14 @@ impl Ledger {
             calls: BTreeMap::new(),
             waiting: BTreeSet::new(),
             tracks: BTreeMap::new(),
+            former: BTreeMap::new(),
             live: BTreeSet::new(),
             visible: VecDeque::new(),
             handed_out: BTreeMap::new(),
             found: BTreeMap::new(),
             closing: None,
+            upgrade: Upgrade::None,
+            found_at_start: Census::default(),
             idle_since: None,
             farewell: false,
             exited: false,

@@ -1,10 +1,12 @@
 //! What the broker orders, taken down after it was checked.
 
-use procbroker_core::{Effect, Record, Report};
-use procbroker_protocol::ChildState;
+use procbroker_core::{Effect, Progress, Purpose, Receipt, Record, Report, Run};
+use procbroker_protocol::ChildId;
 
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::track::{Start, Track};
+use crate::sim::ledger::upgrade::Upgrade;
 
 impl Ledger {
     /// Takes down one order.
@@ -24,8 +26,13 @@ impl Ledger {
                 }
             }
             Effect::Answer { call, .. } => self.answered(*call),
-            Effect::Record { run, record } => self.recorded(*run, record),
-            Effect::Spawn { run, .. } => self.change(*run, |track| track.start = Start::Ordered),
+            Effect::Record { run, record, receipt, .. } => self.recorded(*run, record, *receipt),
+            Effect::Spawn { run, purpose: Purpose::Main, .. } => {
+                self.change(*run, |track| track.start = Start::Ordered);
+            }
+            Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
+                self.change_cleaning(*run, |cleaning| cleaning.stage = Stage::Ordered);
+            }
             Effect::Signal { run, signal, call: None, .. } => {
                 self.change(*run, |track| track.sent.push((now, *signal)));
             }
@@ -35,9 +42,17 @@ impl Ledger {
                     asked.outstanding.insert(run.child);
                 }
             }
-            Effect::Kill { run } => self.change(*run, |track| {
-                track.killed = Some((track.killed.map_or(now, |(first, _)| first), now));
-            }),
+            Effect::Kill { run } => {
+                let again = |killed: Option<(u64, u64)>| Some((killed.map_or(now, |(first, _)| first), now));
+                self.change(*run, |track| track.killed = again(track.killed));
+                self.change_cleaning(*run, |cleaning| cleaning.killed = again(cleaning.killed));
+                if let Some(track) = self.tracks.get_mut(&run.child)
+                    && let Some(Stage::Running { since }) = track.cleaning.as_ref().map(|it| it.stage.clone())
+                {
+                    let cut_short = now < track.cleanup_over_at(since);
+                    self.change_cleaning(*run, |cleaning| cleaning.cut_short |= cut_short);
+                }
+            }
             Effect::Release { run } => self.released(*run),
             Effect::Forget { child } => {
                 self.visible.retain(|(_, id)| id != child);
@@ -46,17 +61,32 @@ impl Ledger {
                 }
             }
             Effect::Report(Report::Idle) => self.close(None, false),
+            Effect::Report(Report::Ended { child }) => self.ended(child.id),
+            Effect::Report(Report::CleanupLeft { child }) => {
+                if let Some(Track { cleaning: Some(cleaning), .. }) = self.tracks.get_mut(&child.id) {
+                    cleaning.stage = Stage::Left;
+                }
+            }
+            Effect::Report(Report::UpgradeRefused { .. }) => self.upgrade = Upgrade::Refused,
+            Effect::CheckUpgrade => self.upgrade = Upgrade::Checking,
+            Effect::HandOver => self.upgrade = Upgrade::HandingOver,
             Effect::Sweep => {
                 if let Some(closing) = &mut self.closing {
                     closing.swept = Some(now);
                 }
             }
             Effect::Exit(_) => self.exited = true,
-            Effect::Report(_) | Effect::Notify(_) => {}
+            Effect::ReadLog { call, .. } => {
+                if let Some(asked) = self.calls.get_mut(call) {
+                    asked.reading = true;
+                }
+            }
+            Effect::Publish { .. } | Effect::EndLog { .. } | Effect::Report(_) | Effect::Notify(_) => {}
         }
     }
 
-    fn answered(&mut self, call: procbroker_core::Call) {
+    /// A request has got its answer.
+    pub(super) fn answered(&mut self, call: procbroker_core::Call) {
         self.waiting.remove(&call);
         if let Some(asked) = self.calls.get_mut(&call) {
             asked.answered = true;
@@ -66,30 +96,77 @@ impl Ledger {
         }
     }
 
-    fn recorded(&mut self, run: procbroker_core::Run, record: &Record) {
+    fn recorded(&mut self, run: Run, record: &Record, receipt: Receipt) {
         match record {
-            Record::Intent { order, child } => {
+            Record::Intent(intent) => {
                 let Some(call) = self.handed_out.get(&run.child) else { return };
-                let params = std::sync::Arc::clone(&order.params);
-                let track = Track::new(run, *call, child, params, order.run_as.clone(), self.now);
+                let params = std::sync::Arc::clone(&intent.params);
+                let track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
                 self.tracks.insert(run.child, track);
                 self.live.insert(run.child);
             }
-            Record::Progress { child } => self.change(run, |track| {
-                track.recorded_start |= child.pid.is_some();
-                track.recorded_end |= child.state == ChildState::Ended;
-            }),
-            Record::Void => self.change(run, |track| track.void = true),
+            Record::Progress(progress) => {
+                let Some(track) = self.tracks.get_mut(&run.child) else { return };
+                track.recorded_start = true;
+                track.recorded_end |= matches!(progress, Progress::Ended { .. });
+                match (progress, &mut track.cleaning) {
+                    (Progress::Cleaning { attempts, .. }, Some(cleaning)) if receipt == Receipt::Wanted => {
+                        *cleaning = Cleaning {
+                            incarnation: run.incarnation,
+                            stage: Stage::Recording,
+                            ..Cleaning::due(*attempts)
+                        };
+                    }
+                    (Progress::Ended { cleanup: Some(cleaned), .. }, Some(cleaning)) => {
+                        cleaning.stage = Stage::Closing { cleaned: cleaned.clone() };
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 
-    fn released(&mut self, run: procbroker_core::Run) {
+    /// Nothing is left of a child, or of an attempt at its cleanup.
+    fn released(&mut self, run: Run) {
         let now = self.now;
-        self.live.remove(&run.child);
         let Some(track) = self.tracks.get_mut(&run.child) else { return };
-        track.released = Some(now);
-        if !track.void {
-            self.visible.push_back((now, run.child));
+        let is_spawned = track.is_spawned();
+        match &mut track.cleaning {
+            Some(cleaning) => match &mut cleaning.stage {
+                Stage::Over { released, .. } => *released = true,
+                Stage::Interrupted { .. } => cleaning.stage = Stage::Due,
+                Stage::Due
+                | Stage::Recording
+                | Stage::Recorded
+                | Stage::Ordered
+                | Stage::Running { .. }
+                | Stage::Closing { .. }
+                | Stage::Closed { .. }
+                | Stage::Left => {}
+            },
+            None if is_spawned => {
+                track.known_exit = track.exit_now();
+                if track.params.cleanup.is_some() {
+                    track.cleaning = Some(Cleaning::due(0));
+                }
+            }
+            None => {
+                track.void = true;
+                track.released = Some(now);
+                self.live.remove(&run.child);
+            }
         }
+    }
+
+    /// A child is over.
+    fn ended(&mut self, child: ChildId) {
+        let now = self.now;
+        self.live.remove(&child);
+        let Some(track) = self.tracks.get_mut(&child) else { return };
+        track.released = Some(now);
+        if let Some(Cleaning { stage: Stage::Closed { cleaned }, .. }) = &track.cleaning {
+            track.cleaned = Some(cleaned.clone());
+        }
+        self.visible.push_back((now, child));
     }
 }

@@ -4,7 +4,15 @@ use std::sync::Arc;
 
 use procbroker_core::{Call, Members, Run, RunAs};
 use procbroker_protocol::create::StopStep;
-use procbroker_protocol::{Child, CreateParams, ExitReason, ExitStatus, Outcome, Owner, Signal, Span};
+use procbroker_protocol::{
+    Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, Signal, Span, StepTaken,
+};
+
+use crate::sim::agenda::wall;
+use crate::sim::ledger::cleaning::{Cleaning, Stage};
+
+/// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor.
+const CLEANUP_SHARE_DIVISOR: u64 = 4;
 
 /// How far the start of a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +76,22 @@ pub struct Track {
     pub demands: Vec<Demand>,
     /// When the shutdown wants it killed, where time is short.
     pub kill_by: Option<u64>,
-    /// When it was given free.
+    /// When the step that an earlier broker took last has had its time: after so many signals.
+    pub resumed: Option<(usize, u64)>,
+    /// How it ended, once nothing of it is left.
+    pub known_exit: Option<Exit>,
+    /// Its cleanup, once nothing of it is left.
+    pub cleaning: Option<Cleaning>,
+    /// What became of its cleanup.
+    pub cleaned: Option<Cleaned>,
+    /// When it was over.
     pub released: Option<u64>,
     /// Whether it is not visible any more.
     pub forgotten: bool,
-    /// Whether its record was taken back.
+    /// Whether it never was.
     pub void: bool,
+    /// Whether anybody was told that it is there.
+    pub answered: bool,
     /// Whether the record says that it has ended.
     pub recorded_end: bool,
     /// Whether the record says that it was started.
@@ -90,7 +108,7 @@ impl Track {
     pub fn new(
         run: Run,
         call: Call,
-        child: &Child,
+        owner: Owner,
         params: Arc<CreateParams>,
         run_as: RunAs,
         born: u64,
@@ -98,7 +116,7 @@ impl Track {
         Self {
             run,
             call,
-            owner: child.owner,
+            owner,
             params,
             run_as,
             born,
@@ -109,9 +127,14 @@ impl Track {
             killed: None,
             demands: Vec::new(),
             kill_by: None,
+            resumed: None,
+            known_exit: None,
+            cleaning: None,
+            cleaned: None,
             released: None,
             forgotten: false,
             void: false,
+            answered: false,
             recorded_end: false,
             recorded_start: false,
             refused: false,
@@ -134,7 +157,62 @@ impl Track {
     /// Whether its stop has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.killed.is_some() || !self.sent.is_empty()
+        self.killed.is_some() || !self.sent.is_empty() || self.resumed.is_some()
+    }
+
+    /// Whether it is on its way to its end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_stopping() || self.exit.is_some() || self.cleaning.is_some()
+    }
+
+    /// Whether a signal may find something of it, now or later.
+    #[must_use]
+    pub fn takes_signals(&self) -> bool {
+        self.is_live() && self.cleaning.is_none()
+    }
+
+    /// Whether a spawn for it is under way.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        self.start == Start::Ordered
+            || self.cleaning.as_ref().is_some_and(|cleaning| cleaning.stage == Stage::Ordered)
+    }
+
+    /// Whether its cleanup is left to the next broker.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.cleaning.as_ref().is_some_and(|cleaning| cleaning.stage == Stage::Left)
+    }
+
+    /// How it has ended, as far as it has.
+    #[must_use]
+    pub fn exit_now(&self) -> Option<Exit> {
+        if let Some(exit) = &self.known_exit {
+            return Some(exit.clone());
+        }
+        let (at, status) = self.exit?;
+        let mut steps: Vec<StepTaken> =
+            self.sent.iter().map(|(at, signal)| StepTaken { signal: *signal, at: wall(*at) }).collect();
+        if let Some((first, _)) = self.killed {
+            steps.push(StepTaken { signal: Signal::KILL, at: wall(first) });
+        }
+        let reason = self.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
+        Some(Exit { status, reason, forced: self.killed.is_some(), steps, at: wall(at) })
+    }
+
+    /// When the time of an attempt at its cleanup is over.
+    #[must_use]
+    pub fn cleanup_over_at(&self, since: u64) -> u64 {
+        let timeout = self.params.cleanup.as_ref().map_or(0, |cleanup| cleanup.timeout.as_nanos());
+        since.saturating_add(timeout)
+    }
+
+    /// The part of so much time that a shutdown keeps for its cleanup.
+    #[must_use]
+    pub fn cleanup_share(&self, time: u64) -> u64 {
+        let share = time / CLEANUP_SHARE_DIVISOR;
+        self.params.cleanup.as_ref().map_or(0, |cleanup| cleanup.timeout.as_nanos().min(share))
     }
 
     /// The steps that its stop takes, when it takes its own time.
@@ -149,6 +227,11 @@ impl Track {
         if self.killed.is_some() {
             return None;
         }
+        if let Some((sent, until)) = self.resumed
+            && sent == self.sent.len()
+        {
+            return Some(until);
+        }
         let (at, _) = self.sent.last()?;
         let grace = self.steps().get(self.sent.len() - 1).map_or(Span::ZERO, |step| step.grace);
         Some(at.saturating_add(grace.as_nanos()))
@@ -157,7 +240,7 @@ impl Track {
     /// How long its stop still takes if nothing answers its signals.
     #[must_use]
     pub fn need(&self, now: u64) -> u64 {
-        if self.killed.is_some() {
+        if self.killed.is_some() || self.cleaning.is_some() {
             return 0;
         }
         let to_come: u64 = self.steps().iter().skip(self.sent.len()).map(|step| step.grace.as_nanos()).sum();

@@ -8,19 +8,22 @@ use procbroker_protocol::{ChildId, ExitReason, Span};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::closing::Closing;
 use crate::sim::ledger::track::Demand;
+use crate::sim::ledger::upgrade::Upgrade;
 
 impl Ledger {
     /// The shutdown begins, or is told once more to happen; the second signal that hurries ends it.
     pub fn close(&mut self, timeout: Option<Span>, hurries: bool) {
         let now = self.now;
         let Some(closing) = &mut self.closing else {
-            let mut needs: BTreeMap<i32, u64> = BTreeMap::new();
-            for track in self.live_tracks() {
-                let need = needs.entry(track.params.stop_order).or_default();
-                *need = (*need).max(track.need(now));
-            }
             let timeout = timeout.unwrap_or(self.config.shutdown_timeout);
-            self.closing = Some(Closing::new(now, timeout, hurries, needs));
+            let mut closing = Closing::new(now, timeout, hurries);
+            let time = closing.kill_at.saturating_sub(now);
+            for track in self.live_tracks() {
+                let need = closing.needs.entry(track.params.stop_order).or_default();
+                *need = (*need).max(track.need(now).saturating_add(track.cleanup_share(time)));
+            }
+            self.closing = Some(closing);
+            self.upgrade = Upgrade::None;
             return;
         };
         if closing.swept.is_some() {
@@ -29,8 +32,8 @@ impl Ledger {
         if let Some(timeout) = timeout {
             closing.tighten(now, timeout);
         }
-        if hurries && std::mem::replace(&mut closing.told, true) && closing.hurried.is_none() {
-            closing.hurried = Some(now);
+        if hurries && std::mem::replace(&mut closing.told, true) {
+            closing.hurry(now);
         }
     }
 
@@ -43,28 +46,30 @@ impl Ledger {
             return;
         }
         let mut left: BTreeMap<i32, Vec<ChildId>> = BTreeMap::new();
-        for track in self.live_tracks() {
+        for track in self.live_tracks().filter(|track| !track.is_left()) {
             left.entry(track.params.stop_order).or_default().push(track.run.child);
         }
         let Some((&order, children)) = left.first_key_value() else { return };
-        let need = children.iter().filter_map(|id| self.tracks.get(id)).map(|track| track.need(now)).max();
+        let time = closing.kill_at.saturating_sub(now);
+        let need = children.iter().filter_map(|id| self.tracks.get(id));
+        let need = need.map(|track| track.need(now).saturating_add(track.cleanup_share(time))).max();
         let Some(closing) = &mut self.closing else { return };
         if closing.wave == Some(order) && !closing.tightened {
             return;
         }
         closing.tightened = false;
         closing.needs.insert(order, need.unwrap_or_default());
-        let time = closing.kill_at.saturating_sub(self.now);
         let need = |order: &i32| closing.needs.get(order).copied().unwrap_or_default();
         // Nobody gets more for asking for more than there is.
         let wanted = |order: &i32| need(order).min(time);
         let sum: u64 = left.keys().map(wanted).sum();
         let is_short = sum > time || need(&order) > time;
-        let share = is_short.then(|| scale(wanted(&order), time, sum));
+        let share = if is_short { scale(wanted(&order), time, sum) } else { need(&order) };
         closing.wave = Some(order);
         for id in children {
             let Some(track) = self.tracks.get_mut(id) else { continue };
-            if let Some(share) = share {
+            let share = share.saturating_sub(track.cleanup_share(share));
+            if is_short {
                 let by = self.now.saturating_add(share);
                 track.kill_by = Some(track.kill_by.map_or(by, |earlier| earlier.min(by)));
             }
@@ -104,10 +109,12 @@ fn scale(length: u64, part: u64, whole: u64) -> u64 {
 }
 
 /// The steps of a stop, each shortened alike where all of them would take longer than their share.
-fn shortened(steps: &[StopStep], share: Option<u64>) -> Vec<StopStep> {
+fn shortened(steps: &[StopStep], share: u64) -> Vec<StopStep> {
     // A span ends at a hundred years.
     let total = Span::from_nanos(steps.iter().map(|step| step.grace.as_nanos()).sum()).as_nanos();
-    let Some(share) = share.filter(|share| total > *share) else { return steps.to_vec() };
+    if total <= share {
+        return steps.to_vec();
+    }
     let grace = |step: &StopStep| Span::from_nanos(scale(step.grace.as_nanos(), share, total));
     steps.iter().map(|step| StopStep { grace: grace(step), ..*step }).collect()
 }

@@ -11,11 +11,11 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
+use super::setup::Launched;
 use super::{
-    Ended, Fifo, FrameClient, JsonClient, PATIENCE, Process, ServiceOwner, await_end, kill_tagged,
-    tagged_processes,
+    Ended, Fifo, FrameClient, JsonClient, PATIENCE, Process, Record, ServiceOwner, Setup, await_end,
+    kill_tagged, tagged_processes,
 };
 
 /// A broker of one test.
@@ -24,8 +24,7 @@ use super::{
 /// and no socket behind. After a failure everything is killed, and the log shown.
 #[derive(Debug)]
 pub(crate) struct TestBroker {
-    folder: TempDir,
-    socket: PathBuf,
+    setup: Setup,
     process: Child,
     owner: ServiceOwner,
     stdout: ChildStdout,
@@ -33,19 +32,14 @@ pub(crate) struct TestBroker {
 }
 
 impl TestBroker {
-    pub(super) fn new(
-        folder: TempDir,
-        socket: PathBuf,
-        process: Child,
-        owner: ServiceOwner,
-        stdout: ChildStdout,
-    ) -> Self {
-        Self { folder, socket, process, owner, stdout, reaped: false }
+    pub(super) fn new(setup: Setup, owner: ServiceOwner, launched: Launched) -> Self {
+        let Launched { process, stdout, is_ready: _ } = launched;
+        Self { setup, process, owner, stdout, reaped: false }
     }
 
     /// One with no flags but its places.
     pub(crate) fn start() -> Self {
-        super::Setup::new().start()
+        Setup::new().start()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -57,17 +51,17 @@ impl TestBroker {
     }
 
     pub(crate) fn socket(&self) -> &Path {
-        &self.socket
+        self.setup.socket()
     }
 
     /// The folder of this test.
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.setup.folder()
     }
 
     /// A path in the folder of this test.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder().join(name)
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -91,7 +85,7 @@ impl TestBroker {
 
     /// A new connection that has said nothing.
     pub(crate) fn raw(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).expect("a connection to the broker");
+        let stream = UnixStream::connect(self.socket()).expect("a connection to the broker");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -128,6 +122,46 @@ impl TestBroker {
         Ended { status, log: self.log() }
     }
 
+    /// Waits until all that clients were told so far is on record. What is recorded later is never safe before: so it is
+    /// when a child is forgotten again that could not be started.
+    pub(crate) fn recorded(&self) {
+        let refused = self.json().refused("create", json!({"command": ["/no/such/program"]}));
+        assert_eq!(refused.kind, "spawn_failed", "{}", refused.message);
+        Record::of(self)
+            .await_none("SELECT 1 FROM child LEFT JOIN progress USING (seq) WHERE progress.seq IS NULL");
+    }
+
+    /// SIGKILL, which the broker cannot see coming. Its children go on, and it has to be started again.
+    pub(crate) fn crash(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let ended = self.ended();
+        assert_eq!(ended.signal(), Some(9), "the broker was gone before: {}", ended.log);
+    }
+
+    /// Starts the next broker, on the same socket and the same state.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.reaped, "the broker is still there");
+        let Launched { process, stdout, is_ready } = self.setup.launch(&self.owner);
+        (self.process, self.stdout, self.reaped) = (process, stdout, false);
+        assert!(is_ready, "the broker did not start again");
+    }
+
+    /// SIGKILL, and the next broker.
+    pub(crate) fn crash_and_start_again(&mut self) {
+        self.crash();
+        self.start_again();
+    }
+
+    /// The next broker gets these flags too.
+    pub(crate) fn add_flags(&mut self, flags: &[&str]) {
+        self.setup.add_flags(flags);
+    }
+
+    /// How the next broker is started.
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
     /// SIGTERM, the end, and the proof that nothing is left.
     pub(crate) fn stop(&mut self) -> Ended {
         self.signal(Signal::SIGTERM);
@@ -137,9 +171,9 @@ impl TestBroker {
     /// The end of a broker that was told to stop, and the proof that nothing is left.
     pub(crate) fn ended_in_order(&mut self) -> Ended {
         let ended = self.ended();
-        assert_eq!(tagged_processes(self.folder.path()), [], "processes left behind");
+        assert_eq!(tagged_processes(self.folder()), [], "processes left behind");
         assert_eq!(ended.code(), Some(0), "the exit status of the broker: {:?}", ended.status);
-        assert!(!self.socket.exists(), "the socket is left behind");
+        assert!(!self.socket().exists(), "the socket is left behind");
         ended
     }
 }
@@ -152,7 +186,7 @@ impl Drop for TestBroker {
         // Whatever this finds is a failure of the test.
         let looked_after = catch_unwind(AssertUnwindSafe(|| {
             if self.reaped {
-                assert_eq!(tagged_processes(self.folder.path()), [], "processes left behind");
+                assert_eq!(tagged_processes(self.folder()), [], "processes left behind");
             } else {
                 self.stop();
             }
@@ -170,7 +204,7 @@ impl TestBroker {
         if !self.reaped {
             let _ = self.process.kill();
         }
-        kill_tagged(self.folder.path());
+        kill_tagged(self.folder());
         let _ = self.process.wait();
         eprintln!("the broker's log:\n{}", self.log());
     }

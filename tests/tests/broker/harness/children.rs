@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Fifo;
+use super::{Fifo, Process};
 
 /// One that ends at SIGTERM.
 pub(crate) fn willing() -> Value {
@@ -52,4 +52,22 @@ pub(crate) fn attentive(pipe: &Fifo, word: &str, go: Option<&Fifo>) -> Value {
         ["python3", "-c", include_str!("attentive.py"), &path(pipe), word].map(str::to_owned).to_vec();
     command.extend(go.map(path));
     json!({"command": command})
+}
+
+/// The cleanup that a shell script is, with the path of a pipe as its first argument.
+pub(crate) fn cleanup(pipe: &Fifo, text: &str) -> Value {
+    json!({"cleanup": script(pipe, text)})
+}
+
+/// A cleanup that says how its child ended: `cleaned REASON CODE SIGNAL`, with `-` for what there is not.
+pub(crate) fn telling_cleanup(pipe: &Fifo) -> Value {
+    cleanup(
+        pipe,
+        "echo cleaned $PROCBROKER_EXIT_REASON ${PROCBROKER_EXIT_CODE--} ${PROCBROKER_EXIT_SIGNAL--} >\"$1\"",
+    )
+}
+
+/// The process of a line that ends with its pid.
+pub(crate) fn pid_in(line: &str) -> Process {
+    Process(line.rsplit(' ').next().and_then(|pid| pid.parse().ok()).expect("a line that ends with a pid"))
 }

@@ -1,6 +1,6 @@
 //! A client that speaks JSON, a line for each message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -20,6 +20,8 @@ pub(crate) struct JsonClient {
     next_id: u64,
     /// Answers that came before they were asked for.
     early: HashMap<u64, Value>,
+    /// Notifications that came while answers were waited for.
+    notified: VecDeque<Value>,
 }
 
 /// An error that the broker answered.
@@ -43,6 +45,7 @@ impl JsonClient {
             between: None,
             next_id: 1,
             early: HashMap::new(),
+            notified: VecDeque::new(),
         }
     }
 
@@ -68,7 +71,15 @@ impl JsonClient {
         let reader = Box::new(BufReader::new(between.stdout.take().unwrap()));
         let writer: Box<dyn Write + Send> = Box::new(between.stdin.take().unwrap());
         let between = Some(between);
-        Self { reader, writer: Some(writer), socket: None, between, next_id: 1, early: HashMap::new() }
+        Self {
+            reader,
+            writer: Some(writer),
+            socket: None,
+            between,
+            next_id: 1,
+            early: HashMap::new(),
+            notified: VecDeque::new(),
+        }
     }
 
     /// Sends a request, and does not wait for its answer.
@@ -113,9 +124,23 @@ impl JsonClient {
                 Some(other) => {
                     assert_eq!(self.early.insert(other, message), None, "a second answer to request {other}");
                 }
-                None => panic!("an answer to no request: {message}"),
+                None => self.notified.push_back(parts_of(message)),
             }
         }
+    }
+
+    /// The next notification: its `params`, with its `method` among them.
+    pub(crate) fn notification(&mut self) -> Value {
+        self.notified.pop_front().unwrap_or_else(|| {
+            let message = self.message().expect("a notification");
+            assert!(message["id"].is_null(), "an answer that nobody waits for: {message}");
+            parts_of(message)
+        })
+    }
+
+    /// Which of these were answered before what was asked for last.
+    pub(crate) fn has_early(&self, ids: &[u64]) -> Vec<bool> {
+        ids.iter().map(|id| self.early.contains_key(id)).collect()
     }
 
     /// Asks, and waits for the answer.
@@ -146,6 +171,15 @@ impl JsonClient {
             socket.shutdown(Shutdown::Write).unwrap();
         }
     }
+}
+
+/// What a notification says.
+fn parts_of(mut message: Value) -> Value {
+    let method = message["method"].take();
+    assert!(method.is_string(), "neither an answer nor a notification: {message}");
+    let mut params = message["params"].take();
+    params["method"] = method;
+    params
 }
 
 /// What an answer says.

@@ -1,6 +1,6 @@
 //! Processes that a broker should have ended: found in `/proc`, not in what the broker says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,11 @@ pub(crate) struct Tagged {
 /// folder. The environment of a child does, by `PROCBROKER_SOCKET`; one that wipes its environment has to
 /// have the path in its command line.
 pub(crate) fn tagged_processes(folder: &Path) -> Vec<Tagged> {
+    tagged_environments(folder).into_iter().map(|(process, _)| process).collect()
+}
+
+/// The same, with their environments as far as they are text.
+pub(crate) fn tagged_environments(folder: &Path) -> Vec<(Tagged, BTreeMap<String, String>)> {
     let tag = folder.as_os_str().as_encoded_bytes();
     let own = i32::try_from(std::process::id()).expect("a pid");
     let mut found = Vec::new();
@@ -33,7 +38,11 @@ pub(crate) fn tagged_processes(folder: &Path) -> Vec<Tagged> {
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
         if contains(&command, tag) || contains(&environment, tag) {
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            found.push(Tagged { pid, command });
+            let environment = String::from_utf8_lossy(&environment);
+            let variables =
+                environment.split_terminator('\0').filter_map(|variable| variable.split_once('='));
+            let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            found.push((Tagged { pid, command }, variables));
         }
     }
     found.sort();

@@ -8,8 +8,10 @@ mod fifo;
 mod frames;
 mod json;
 mod leftovers;
+mod orphans;
 mod process;
 mod program;
+mod record;
 mod service_owner;
 mod setup;
 
@@ -22,10 +24,12 @@ pub(crate) use command_line::Said;
 pub(crate) use ending::{Ended, await_end};
 pub(crate) use fifo::Fifo;
 pub(crate) use frames::FrameClient;
-pub(crate) use json::{JsonClient, Refused};
-pub(crate) use leftovers::{kill_tagged, tagged_processes};
+pub(crate) use json::{JsonClient, Refused, result_of};
+pub(crate) use leftovers::{kill_tagged, tagged_environments, tagged_processes};
+pub(crate) use orphans::{adopt_orphans, await_death, await_zombie, reap};
 pub(crate) use process::Process;
 pub(crate) use program::{procbroker, procbroker_in};
+pub(crate) use record::Record;
 pub(crate) use service_owner::ServiceOwner;
 pub(crate) use setup::Setup;
 

@@ -5,7 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -22,6 +22,15 @@ pub(crate) struct Setup {
     user: Option<u32>,
     socket: PathBuf,
     places: Places,
+}
+
+/// A broker that was started just now.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: Child,
+    pub(super) stdout: ChildStdout,
+    /// Whether it says that it is ready; it has ended else.
+    pub(super) is_ready: bool,
 }
 
 /// Who says where the socket and the state are.
@@ -70,6 +79,14 @@ impl Setup {
         self
     }
 
+    /// Starts it with mounts of its own, by a shell script that executes its arguments but the first, which is the state
+    /// folder. Only root can.
+    pub(crate) fn in_own_mounts(self, script: &str) -> Self {
+        let state_dir = self.state_dir();
+        let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+        self.through(words).through([state_dir])
+    }
+
     /// Starts it as this user, in the group of the same number and no other.
     pub(crate) fn user(mut self, user: u32) -> Self {
         self.user = Some(user);
@@ -87,15 +104,30 @@ impl Setup {
     /// Starts the broker, and waits until it says that it is ready.
     pub(crate) fn start(self) -> TestBroker {
         let owner = ServiceOwner::listen(self.folder.path().join("notify"));
-        let mut command = self.command();
-        command.env("NOTIFY_SOCKET", owner.path());
-        let mut process = command.spawn().expect("the program");
+        let launched = self.launch(&owner);
+        let is_ready = launched.is_ready;
+        let broker = TestBroker::new(self, owner, launched);
+        assert!(is_ready, "the broker did not start");
+        broker
+    }
+
+    /// Starts it, and waits until it says that it is ready, or ends.
+    pub(super) fn launch(&self, owner: &ServiceOwner) -> Launched {
+        let mut process = self.command().env("NOTIFY_SOCKET", owner.path()).spawn().expect("the program");
         // Nobody else has the other end, so that it closes when the broker is gone.
         let stdout = process.stdout.take().expect("a pipe");
-        let ready = owner.hears("READY=1", stdout.as_fd());
-        let broker = TestBroker::new(self.folder, self.socket, process, owner, stdout);
-        assert!(ready, "the broker did not start");
-        broker
+        let is_ready = owner.hears("READY=1", stdout.as_fd());
+        Launched { process, stdout, is_ready }
+    }
+
+    /// More flags, for the next start.
+    pub(super) fn add_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(OsString::from));
+    }
+
+    /// Where the socket is expected.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Runs a broker that is to refuse to start.
@@ -128,7 +160,8 @@ impl Setup {
             command.env_remove(key);
         }
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
-        let log = File::create(self.folder.path().join("log")).unwrap();
+        // Several brokers may follow each other, and write to the same one.
+        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command
     }

@@ -1,15 +1,19 @@
 //! A small driver of the state machine: it hands in facts, keeps the answers and the orders, and checks
 //! with every order what must hold always.
 
+mod cleaning;
+mod disk;
 mod ending;
+mod main_command;
 mod requests;
+mod subscribing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use procbroker_core::{
     Accounts, AccountsFailure, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh, Incarnation,
-    Input, Members, Moment, Now, Peer, Pid, Record, Run, ShutdownCause, SignalOutcome,
+    Input, Members, Moment, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause, SignalOutcome,
 };
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::response::Created;
@@ -19,8 +23,12 @@ use procbroker_protocol::{
 };
 use uuid::Uuid;
 
+pub(crate) use cleaning::*;
+pub(crate) use disk::*;
 pub(crate) use ending::*;
+pub(crate) use main_command::*;
 pub(crate) use requests::*;
+pub(crate) use subscribing::*;
 
 /// The user that the broker of most tests runs as.
 pub(crate) const BROKER_UID: u32 = 900;
@@ -33,16 +41,27 @@ pub(crate) const BOB: u32 = 1002;
 const WALL_AT_START: u64 = 1_700_000_000_000_000;
 
 pub(crate) struct World {
+    config: Config,
     broker: Broker,
     now: Moment,
+    /// What the wall clock shows, in microseconds, at the first moment.
+    wall_at_start: u64,
     connections: u64,
     calls: u64,
     fresh: BTreeMap<Call, ChildId>,
     answers: BTreeMap<Call, Result<Response, Error>>,
     orders: Vec<Effect>,
     exit: Option<ExitCause>,
+    /// What is on record, as far as the present broker was told that it is safe.
     safe: BTreeSet<Run>,
+    /// Whose records the present broker waits for, with what is safe when they are.
+    awaited: BTreeMap<Run, Awaited>,
     spawned: BTreeMap<Run, Option<Name>>,
+    /// Every child whose program any of the brokers has ordered to be started.
+    started: BTreeSet<ChildId>,
+    /// How often the cleanup of each child was ordered to be started, by any of the brokers.
+    cleanups: BTreeMap<ChildId, u32>,
+    disk: Disk,
 }
 
 impl World {
@@ -63,13 +82,16 @@ impl World {
             bounds: procbroker_core::Bounds::default(),
             shutdown_timeout: Span::from_secs(30),
             exit_when_idle: None,
+            main: None,
             containment: Containment::Subreaper,
             facilities: Facilities::default(),
         };
         change(&mut config);
         Self {
-            broker: Broker::new(config),
+            broker: Broker::new(config.clone()),
+            config,
             now: Moment::from_nanos(0),
+            wall_at_start: WALL_AT_START,
             connections: 0,
             calls: 0,
             fresh: BTreeMap::new(),
@@ -77,7 +99,11 @@ impl World {
             orders: Vec::new(),
             exit: None,
             safe: BTreeSet::new(),
+            awaited: BTreeMap::new(),
             spawned: BTreeMap::new(),
+            started: BTreeSet::new(),
+            cleanups: BTreeMap::new(),
+            disk: Disk::default(),
         }
     }
 
@@ -90,8 +116,17 @@ impl World {
 
     /// Hands in one fact.
     pub(crate) fn give(&mut self, input: Input) {
+        if let Input::Recorded { run, .. } = &input
+            && let Some(awaited) = self.awaited.remove(run)
+        {
+            self.disk.is_safe(awaited);
+        }
         let mut effects = Vec::new();
         self.broker.handle(Now { moment: self.now, wall: self.wall() }, input, &mut effects);
+        self.obey(effects);
+    }
+
+    fn obey(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             assert_eq!(self.exit, None, "ordered after the exit: {effect:?}");
             self.check(&effect);
@@ -109,8 +144,17 @@ impl World {
     /// What holds for every order, whatever a test is about.
     fn check(&mut self, effect: &Effect) {
         match effect {
-            Effect::Spawn { run, order } => {
+            Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 assert!(self.safe.contains(run), "{run:?} is started before it is on record");
+                *self.cleanups.entry(run.child).or_default() += 1;
+                let mut others = self.spawned.keys().filter(|other| other.child == run.child);
+                assert_eq!(others.next(), None, "{run:?} is started before all else of its child is gone");
+                let earlier = self.spawned.insert(*run, None);
+                assert_eq!(earlier, None, "{run:?} is started twice");
+            }
+            Effect::Spawn { run, order, purpose: Purpose::Main } => {
+                assert!(self.safe.contains(run), "{run:?} is started before it is on record");
+                assert!(self.started.insert(run.child), "{run:?} is started twice");
                 let name = order.params.name.clone();
                 if name.is_some() {
                     let held = self.spawned.values().any(|held| *held == name);
@@ -125,11 +169,26 @@ impl World {
             Effect::Release { run } => {
                 self.spawned.remove(run);
             }
+            Effect::Record { run, record, safety, receipt } => {
+                let awaited = self.disk.write(*run, record, *safety);
+                if *receipt == Receipt::Wanted {
+                    let earlier = self.awaited.insert(*run, awaited);
+                    assert_eq!(earlier, None, "two records of {run:?} are awaited at a time");
+                }
+            }
+            Effect::Forget { child } => self.disk.forget(*child),
+            Effect::Report(Report::Ended { child }) if child.cleanup.is_some() => {
+                let mut awaited = self.awaited.keys().filter(|run| run.child == child.id);
+                assert_eq!(awaited.next(), None, "it is told before it is on record how the cleanup went");
+            }
             Effect::Admit { .. }
             | Effect::Refuse { .. }
             | Effect::Answer { .. }
-            | Effect::Record { .. }
-            | Effect::Forget { .. }
+            | Effect::Publish { .. }
+            | Effect::ReadLog { .. }
+            | Effect::EndLog { .. }
+            | Effect::CheckUpgrade
+            | Effect::HandOver
             | Effect::Report(_)
             | Effect::Notify(_)
             | Effect::Sweep
@@ -138,7 +197,7 @@ impl World {
     }
 
     pub(crate) fn wall(&self) -> Timestamp {
-        Timestamp::from_micros(WALL_AT_START + self.now.as_nanos() / 1000)
+        Timestamp::from_micros(self.wall_at_start + self.now.as_nanos() / 1000)
     }
 
     /// Lets time pass, with every deadline on the way.
@@ -206,6 +265,12 @@ impl World {
         self.answer(call)
     }
 
+    /// The process that the next call starts, if it is a create.
+    pub(crate) fn next_run(&self) -> Run {
+        let child = ChildId::from_uuid(Uuid::from_u128(u128::from(self.calls + 1)));
+        Run { child, incarnation: Incarnation::FIRST }
+    }
+
     /// The process that the create of this call starts.
     pub(crate) fn run(&self, call: Call) -> Run {
         Run { child: self.fresh[&call], incarnation: Incarnation::FIRST }
@@ -217,8 +282,7 @@ impl World {
     }
 
     pub(crate) fn spawned(&mut self, run: Run) {
-        let pid = Pid::new(u32::try_from(run.child.as_uuid().as_u128()).unwrap() + 1000).unwrap();
-        self.give(Input::Spawned { run, pid });
+        self.give(Input::Spawned { run, pid: pid_of(run) });
     }
 
     /// A child that runs; the orders on the way are taken.
@@ -296,6 +360,11 @@ impl World {
         self.child(call)
     }
 
+    /// The orders so far.
+    pub(crate) fn orders(&self) -> &[Effect] {
+        &self.orders
+    }
+
     /// Takes the orders so far.
     pub(crate) fn take(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.orders)
@@ -312,6 +381,11 @@ impl World {
                 | Effect::Refuse { .. }
                 | Effect::Answer { .. }
                 | Effect::Record { .. }
+                | Effect::Publish { .. }
+                | Effect::ReadLog { .. }
+                | Effect::EndLog { .. }
+                | Effect::CheckUpgrade
+                | Effect::HandOver
                 | Effect::Spawn { .. }
                 | Effect::Release { .. }
                 | Effect::Forget { .. }
@@ -332,7 +406,7 @@ impl World {
     /// Takes the orders so far, and tells which intents are to be recorded.
     pub(crate) fn intents(&mut self) -> Vec<Run> {
         let intent = |effect| match effect {
-            Effect::Record { run, record: Record::Intent { .. } } => Some(run),
+            Effect::Record { run, record: Record::Intent(_), .. } => Some(run),
             _ => None,
         };
         self.take().into_iter().filter_map(intent).collect()

@@ -1,6 +1,8 @@
 //! The reaper and the containment together, against real processes, in a process of their own for each test.
 
 mod children;
+mod foreign;
+mod predecessor;
 mod scene;
 mod strays;
 

@@ -1,9 +1,11 @@
 //! A small broker: a thread that spawns, a reaper, a containment, and a loop that goes on until something was reported.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -14,20 +16,21 @@ use nix::sys::signal::{SigSet, Signal as KernelSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use procbroker_core::{Incarnation, Input, Pid, Run};
+use procbroker_core::{Incarnation, Input, Members, Pid, Run};
 use procbroker_protocol::{ChildId, Signal};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::super::Containment;
-use crate::os::cgroup::Cgroups;
+use crate::os::cgroup::{Cgroups, Former};
 use crate::os::descendants::{CHILD_ID_VARIABLE, Inheritance, ProcessStat};
 use crate::os::pidfd;
 use crate::os::reaper::{Backlog, Reaped, Reaper};
+use crate::os::recovery::{Expected, recover};
 use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawned, Spawner};
 
 /// How long a test waits for an event before it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What holds descendants in a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +60,13 @@ pub(super) struct Scene {
 impl Scene {
     /// None where children can have no cgroups.
     pub(super) fn new(way: Way) -> Option<Self> {
+        Self::after(way, None)
+    }
+
+    /// The same, with the cgroups of an earlier broker.
+    pub(super) fn after(way: Way, former: Option<Former>) -> Option<Self> {
         let inheritance = Inheritance::begin().unwrap();
-        let cgroups = if way == Way::Cgroup { Some(Cgroups::begin().ok()?) } else { None };
+        let cgroups = if way == Way::Cgroup { Some(Cgroups::begin_after(former).ok()?) } else { None };
         let facilities = Facilities::probe(cgroups.as_ref().map(Cgroups::folder)).unwrap();
         let mut mask = SigSet::empty();
         mask.add(KernelSignal::SIGCHLD);
@@ -132,18 +140,22 @@ impl Scene {
         run
     }
 
-    fn fifo(&self) -> String {
-        let path = self.folder.path().join("fifo");
-        if !path.exists() {
-            mkfifo(&path, Mode::S_IRWXU).unwrap();
-        }
-        path.to_str().unwrap().to_owned()
+    pub(super) fn fifo(&self) -> String {
+        fifo_in(self.folder.path()).to_str().unwrap().to_owned()
     }
 
     /// What processes write to the fifo, a line each.
     pub(super) fn ear(&self) -> Ear {
-        let fifo = OpenOptions::new().read(true).write(true).open(self.fifo()).unwrap();
-        Ear(BufReader::new(fifo))
+        Ear::at(&fifo_in(self.folder.path()))
+    }
+
+    /// Takes over what an earlier broker has left, and returns what is left of those that are gone.
+    pub(super) fn take_over(&mut self, expected: Vec<Expected>) -> HashMap<Run, Members> {
+        let recovered = recover(expected).unwrap();
+        for (run, recovered) in &recovered {
+            self.reaper.take_over(*run, recovered);
+        }
+        self.containment().take_over(&recovered)
     }
 
     /// Goes on until the inputs say what the test wants to hear.
@@ -250,7 +262,20 @@ impl Drop for Scene {
 
 pub(super) struct Ear(BufReader<File>);
 
+/// The fifo in a folder, made if there is none.
+pub(super) fn fifo_in(folder: &Path) -> PathBuf {
+    let path = folder.join("fifo");
+    if !path.exists() {
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+    }
+    path
+}
+
 impl Ear {
+    pub(super) fn at(fifo: &Path) -> Self {
+        Self(BufReader::new(OpenOptions::new().read(true).write(true).open(fifo).unwrap()))
+    }
+
     pub(super) fn line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();

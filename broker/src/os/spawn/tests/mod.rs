@@ -3,6 +3,7 @@
 mod cgroup;
 mod failures;
 mod filtered;
+mod orphaned;
 mod surroundings;
 
 use std::ffi::OsString;

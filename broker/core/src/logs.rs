@@ -1,0 +1,79 @@
+//! `logs`: whose output is read, and until when it is followed.
+
+use procbroker_protocol::create::StandardError;
+use procbroker_protocol::request::{LogStream, LogsParams};
+use procbroker_protocol::{ChildId, CreateParams};
+
+use crate::broker::{Broker, Turn};
+use crate::calls::Cause;
+use crate::child::Entry;
+use crate::effect::{Effect, Follow, LogExcerpt};
+use crate::ids::Call;
+use crate::input::LogOutcome;
+
+impl Broker {
+    /// `logs`: has a child's output read, and followed to its end where that is wanted.
+    pub(crate) fn logs(&mut self, call: Call, params: &LogsParams, turn: &mut Turn<'_>) {
+        let (child, live, kept_in) = match self.find(call.connection, &params.target) {
+            Ok(entry) => (entry.shown.id, entry.is_live(), kept_in(entry.params(), params.stream)),
+            Err(error) => return self.answer(call, Err(error), turn),
+        };
+        let mut subscription = None;
+        if params.follow {
+            match self.add_subscription(call.connection, Some(child)) {
+                Ok(added) => subscription = Some(added),
+                Err(error) => return self.answer(call, Err(error), turn),
+            }
+        }
+        let follow = match subscription {
+            None => Follow::No,
+            Some(subscription) if live => Follow::UntilItEnds(subscription),
+            Some(subscription) => Follow::Rest(subscription),
+        };
+        if let (Follow::UntilItEnds(subscription), Some(entry)) = (follow, self.table.get_mut(child)) {
+            entry.followers.insert((call.connection, subscription));
+        }
+        self.park(call, Cause::Logs { subscription }, None);
+        let excerpt = LogExcerpt { stream: params.stream, kept_in, tail: params.tail, follow };
+        turn.order(Effect::ReadLog { call, child, excerpt });
+    }
+
+    /// A request for a child's output has been answered.
+    pub(crate) fn log_read(&mut self, call: Call, outcome: LogOutcome) {
+        let Some(waiting) = self.ticket(call).and_then(|ticket| self.unpark(ticket)) else { return };
+        let Cause::Logs { subscription: Some(subscription) } = waiting.cause else { return };
+        let connection = self.connection(call.connection);
+        let child = connection.and_then(|connection| *connection.subscriptions.get(&subscription)?);
+        let is_live = child.and_then(|child| self.table.get(child)).is_some_and(Entry::is_live);
+        match outcome {
+            LogOutcome::Text if is_live => {}
+            // Of a child that has ended, nothing follows but the rest of what is there.
+            LogOutcome::Text | LogOutcome::Error => self.unfollow(call.connection, subscription),
+        }
+    }
+
+    /// A child has ended: those who follow its output are told that no more comes.
+    pub(crate) fn end_logs(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let followers = std::mem::take(&mut entry.followers);
+        if followers.is_empty() {
+            return;
+        }
+        for (connection, subscription) in followers {
+            if let Some(connection) = self.connections.open.get_mut(&connection) {
+                connection.subscriptions.remove(&subscription);
+            }
+        }
+        turn.order(Effect::EndLog { child: id });
+    }
+}
+
+/// Where what a child writes to a stream is kept.
+fn kept_in(params: &CreateParams, stream: LogStream) -> LogStream {
+    match (stream, params.stderr) {
+        (LogStream::Stdout, _) | (LogStream::Stderr, StandardError::Stdout) => LogStream::Stdout,
+        (LogStream::Stderr, StandardError::Log | StandardError::Null | StandardError::Inherit) => {
+            LogStream::Stderr
+        }
+    }
+}

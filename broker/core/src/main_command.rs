@@ -1,0 +1,153 @@
+//! The main command of `procbroker run`: a process that is started first, stopped first, and whose end is the broker's.
+//!
+//! It is kept among the children, because it is started, signalled, contained and recorded as they are. But it is
+//! nobody's: no request sees it, and it counts towards no bound.
+
+use std::sync::Arc;
+
+use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ChildId, CreateParams, ExitReason, ExitStatus, Name, Outcome, Owner, Signal};
+
+use crate::authorize::RunAs;
+use crate::broker::{Broker, Turn};
+use crate::child::{Entry, Leader, Phase};
+use crate::effect::{Effect, MainExit, Receipt, Record, Report, Safety};
+use crate::input::RecordFailure;
+use crate::record::{Intent, Role};
+
+/// What people call it, in the log. No client ever sees it.
+const LABEL: &str = "main";
+
+/// What a process is called: a child as its creator says.
+pub(crate) fn label(role: Role, params: &CreateParams) -> Option<Name> {
+    match role {
+        Role::Child => params.name.clone(),
+        Role::Main => LABEL.parse().ok(),
+    }
+}
+
+/// What is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MainCommand {
+    /// The id that its process is known by.
+    pub id: ChildId,
+    /// The command, and how it is stopped.
+    pub params: Arc<CreateParams>,
+    /// Which of its processes the signals of its stop go to.
+    pub stop_scope: Scope,
+}
+
+/// How far the main command is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MainState {
+    /// There is none.
+    #[default]
+    Absent,
+    /// That of an earlier broker is being stopped first.
+    Waiting,
+    /// It is there.
+    Present(ChildId),
+    /// It has ended.
+    Over(MainExit),
+}
+
+impl Broker {
+    /// Starts the main command, if there is to be one and that of an earlier broker is gone.
+    pub(crate) fn start_main(&mut self, turn: &mut Turn<'_>) {
+        let Some(MainCommand { id, params, .. }) = self.config.main.clone() else { return };
+        match self.main {
+            MainState::Absent | MainState::Waiting => {}
+            MainState::Present(_) | MainState::Over(_) => return,
+        }
+        if self.table.live().any(|entry| entry.role == Role::Main) {
+            self.main = MainState::Waiting;
+            return;
+        }
+        if !self.is_serving() {
+            return;
+        }
+        let (created_at, containment) = (turn.now.wall, self.config.containment);
+        // SO_PEERCRED has no say here: it is the broker's own.
+        let owner = Owner { uid: self.config.broker_uid, gid: 0 };
+        let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
+        let intent = Intent { id, params, run_as, owner, created_at, containment, outcome, role };
+        let entry = Entry::new(&intent);
+        let run = entry.run();
+        self.main = MainState::Present(id);
+        self.table.insert(entry);
+        let record = Record::Intent(Arc::new(intent));
+        turn.order(Effect::Record { run, record, safety: Safety::Process, receipt: Receipt::Wanted });
+    }
+
+    /// A main command was found: it is this broker's if it was handed over, and is to go else.
+    pub(crate) fn main_recovered(&mut self, id: ChildId, is_own: bool, turn: &mut Turn<'_>) {
+        if is_own && self.config.main.is_some() && self.main == MainState::Absent {
+            self.main = MainState::Present(id);
+        } else {
+            self.stop_child(id, ExitReason::BrokerLost, None, turn);
+        }
+    }
+
+    /// Whether this is the main command, and not that of an earlier broker.
+    fn is_main(&self, id: ChildId) -> bool {
+        self.main == MainState::Present(id)
+    }
+
+    /// A main process has ended: if it is that of the main command, everything ends.
+    pub(crate) fn main_exited(&mut self, id: ChildId, status: ExitStatus, turn: &mut Turn<'_>) {
+        if self.is_main(id) {
+            self.main_is_over(MainExit::Status(status), turn);
+        }
+    }
+
+    /// The main command could not be started.
+    pub(crate) fn main_not_started(&mut self, id: ChildId, failure: &SpawnFailure, turn: &mut Turn<'_>) {
+        if self.is_main(id) {
+            let errno = (failure.step == "exec").then_some(failure.errno);
+            self.main_is_over(MainExit::NotStarted { errno }, turn);
+        }
+    }
+
+    /// The main command could not be recorded, and is not started. There is no client whom the error would tell.
+    pub(crate) fn main_not_recorded(&mut self, id: ChildId, failure: &RecordFailure, turn: &mut Turn<'_>) {
+        if self.is_main(id)
+            && let Some(entry) = self.table.get(id)
+        {
+            let message = format!("it could not be recorded: {}", failure.message);
+            let child = Arc::clone(&entry.shown);
+            turn.order(Effect::Report(Report::StartFailed { child, message }));
+            self.main_is_over(MainExit::NotStarted { errno: None }, turn);
+        }
+    }
+
+    fn main_is_over(&mut self, exit: MainExit, turn: &mut Turn<'_>) {
+        self.main = MainState::Over(exit);
+        self.shut_down(None, false, turn);
+    }
+
+    /// Nothing of a main command is left: the next one may begin.
+    pub(crate) fn main_is_gone(&mut self, turn: &mut Turn<'_>) {
+        if self.main == MainState::Waiting {
+            self.start_main(turn);
+        }
+    }
+
+    /// Passes a signal on to the main command, if that is there.
+    pub(crate) fn pass_on(&self, signal: Signal, turn: &mut Turn<'_>) {
+        let MainState::Present(id) = self.main else { return };
+        let Some(entry) = self.table.get(id) else { return };
+        let is_alive = match &entry.phase {
+            Phase::Running { .. } => true,
+            Phase::Stopping(stopping) => matches!(stopping.leader, Leader::Alive { .. }),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        };
+        if is_alive {
+            turn.order(Effect::Signal { run: entry.run(), signal, scope: Scope::Main, call: None });
+        }
+    }
+}

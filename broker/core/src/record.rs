@@ -1,0 +1,146 @@
+//! What is kept of a child beyond the broker's own life, and what a later broker finds of it.
+//!
+//! The intent is written once, before there is a process. The progress is written anew at each turn of the child's
+//! life, and is all that a later broker has to know to go on where this one was. What identifies the process is
+//! added by the edge, which alone knows it.
+
+use std::sync::Arc;
+
+use procbroker_protocol::create::StopStep;
+use procbroker_protocol::{
+    ChildId, Cleaned, Containment, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, StepTaken,
+    Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::authorize::RunAs;
+use crate::ids::Pid;
+use crate::input::Members;
+
+/// That a child is about to be started, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Which child.
+    pub id: ChildId,
+    /// What its creator asked for.
+    pub params: Arc<CreateParams>,
+    /// Whose rights it gets.
+    pub run_as: RunAs,
+    /// Who created it.
+    pub owner: Owner,
+    /// When.
+    pub created_at: Timestamp,
+    /// What holds its descendants.
+    pub containment: Containment,
+    /// What its create is answered with, also when the same request comes again.
+    pub outcome: Outcome,
+    /// What it is to the broker.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// What a process is to the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// A child that somebody has created.
+    #[default]
+    Child,
+    /// The main command.
+    Main,
+}
+
+/// How far a child is in its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Progress {
+    /// Its process was started.
+    Running {
+        /// When.
+        started_at: Timestamp,
+    },
+    /// It is being brought to an end, or what it left behind is.
+    Stopping(StoppingProgress),
+    /// Nothing of it is left, and its cleanup has not succeeded or failed so far.
+    Cleaning {
+        /// When the child was started.
+        started_at: Option<Timestamp>,
+        /// How it ended.
+        exit: Exit,
+        /// How many times the cleanup has been begun.
+        attempts: u32,
+    },
+    /// It is over.
+    Ended {
+        /// When the child was started.
+        started_at: Option<Timestamp>,
+        /// How it ended.
+        exit: Exit,
+        /// What became of its cleanup, where there was one.
+        cleanup: Option<Cleaned>,
+        /// When it was over.
+        at: Timestamp,
+    },
+}
+
+/// A stop that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppingProgress {
+    /// When the child was started.
+    pub started_at: Option<Timestamp>,
+    /// Why it is stopped.
+    pub reason: ExitReason,
+    /// How and when its main process ended, if it has.
+    pub ended: Option<(ExitStatus, Timestamp)>,
+    /// The steps that are still to come.
+    pub steps: Vec<StopStep>,
+    /// When the step that was taken last has had its time.
+    pub until: Timestamp,
+    /// The signals that were sent.
+    pub taken: Vec<StepTaken>,
+    /// Whether SIGKILL was needed.
+    pub forced: bool,
+}
+
+/// One child on record, and what is found of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovered {
+    /// How it was asked for.
+    pub intent: Intent,
+    /// How far it was, if it was more than intended.
+    pub progress: Option<Progress>,
+    /// What is found of it.
+    pub finding: Finding,
+}
+
+/// Whose child a process is, as the kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kinship {
+    /// This broker's own: the program was replaced in place, and nothing has died.
+    Own,
+    /// Somebody else's, since the broker that started it has died.
+    Foreign,
+}
+
+/// What is found of a child's process, be it its main process or that of its cleanup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It is there, and no other that got its number. If it has ended meanwhile, an
+    /// [`Input::Exited`](crate::Input::Exited) will follow.
+    Process {
+        /// Its number.
+        pid: Pid,
+        /// Whose child it is.
+        kinship: Kinship,
+    },
+    /// It is not there any more.
+    Gone {
+        /// How it ended, where somebody keeps that.
+        status: ExitStatus,
+        /// What is left of its descendants. Of any but `Nothing`, an
+        /// [`Input::MembersLeft`](crate::Input::MembersLeft) will tell when it becomes less.
+        members: Members,
+    },
+    /// It was never there: the broker ended between the intent and the deed.
+    NeverStarted,
+    /// The machine was started anew since.
+    Rebooted,
+}

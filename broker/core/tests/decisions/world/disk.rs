@@ -1,0 +1,239 @@
+//! What is on record, as a disk that outlives the broker keeps it, and the next broker that reads it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use procbroker_core::{
+    Broker, Finding, Incarnation, Input, Intent, Kinship, Members, Moment, Now, Pid, Progress, Record,
+    Recovered, Run, Safety,
+};
+use procbroker_protocol::{ChildId, ExitStatus, Span};
+
+use super::{World, disk_full};
+
+/// Every write, in its order: what is written later is never safe before what was written earlier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    writes: Vec<Write>,
+    /// How many of them cannot be lost with the broker.
+    safe: usize,
+    /// How many of them cannot be lost with the machine.
+    safe_for_power: usize,
+}
+
+/// What is safe once a record is: itself, and all that was written before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    writes: usize,
+    safety: Safety,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Intent(Arc<Intent>),
+    Progress(ChildId, Progress),
+    Forget(ChildId),
+}
+
+impl Disk {
+    fn of(found: &[Recovered]) -> Self {
+        let mut writes = Vec::new();
+        for child in found {
+            writes.push(Write::Intent(Arc::new(child.intent.clone())));
+            writes.extend(child.progress.clone().map(|progress| Write::Progress(child.intent.id, progress)));
+        }
+        let safe = writes.len();
+        Self { writes, safe, safe_for_power: safe }
+    }
+
+    /// Writes, and checks what holds for every record, whatever a test is about.
+    pub(crate) fn write(&mut self, run: Run, record: &Record, safety: Safety) -> Awaited {
+        let before = self.children().remove(&run.child);
+        match (record, before) {
+            (Record::Intent(intent), None) => self.writes.push(Write::Intent(Arc::clone(intent))),
+            (Record::Progress(progress), Some((_, before))) => {
+                let (before, after) = (before.as_ref().map(rank), rank(progress));
+                assert!(before < Some((4, 0)), "{run:?} is written after its end: {progress:?}");
+                assert!(before <= Some(after), "{run:?} goes back from {before:?} to {progress:?}");
+                self.writes.push(Write::Progress(run.child, progress.clone()));
+            }
+            (record, before) => panic!("{record:?} is written after {before:?}"),
+        }
+        Awaited { writes: self.writes.len(), safety }
+    }
+
+    /// The broker was told that a record is safe.
+    pub(crate) fn is_safe(&mut self, awaited: Awaited) {
+        self.safe = awaited.writes;
+        if awaited.safety == Safety::Power {
+            self.safe_for_power = awaited.writes;
+        }
+    }
+
+    pub(crate) fn forget(&mut self, child: ChildId) {
+        self.writes.push(Write::Forget(child));
+    }
+
+    /// What a later broker reads, oldest first.
+    fn children(&self) -> BTreeMap<ChildId, (Arc<Intent>, Option<Progress>)> {
+        let mut children = BTreeMap::new();
+        for write in &self.writes {
+            match write {
+                Write::Intent(intent) => {
+                    children.insert(intent.id, (Arc::clone(intent), None));
+                }
+                Write::Progress(id, progress) => {
+                    if let Some((_, written)) = children.get_mut(id) {
+                        *written = Some(progress.clone());
+                    }
+                }
+                Write::Forget(id) => {
+                    children.remove(id);
+                }
+            }
+        }
+        children
+    }
+}
+
+/// How far a child is, and at which attempt of its cleanup.
+fn rank(progress: &Progress) -> (u32, u32) {
+    match progress {
+        Progress::Running { .. } => (1, 0),
+        Progress::Stopping(_) => (2, 0),
+        Progress::Cleaning { attempts, .. } => (3, *attempts),
+        Progress::Ended { .. } => (4, 0),
+    }
+}
+
+/// The process of a run that is there, and whose broker has died.
+pub(crate) fn alive(run: Run) -> Finding {
+    Finding::Process { pid: pid_of(run), kinship: Kinship::Foreign }
+}
+
+/// The process of a run that is there, under the program that has taken over from its broker.
+pub(crate) fn own(run: Run) -> Finding {
+    Finding::Process { pid: pid_of(run), kinship: Kinship::Own }
+}
+
+/// A process that is not there any more, and has left nothing.
+pub(crate) fn gone(status: ExitStatus) -> Finding {
+    Finding::Gone { status, members: Members::Nothing }
+}
+
+/// A process that is not there any more, and of which something is left.
+pub(crate) fn left_behind(members: Members) -> Finding {
+    Finding::Gone { status: ExitStatus::Unknown, members }
+}
+
+pub(crate) fn pid_of(run: Run) -> Pid {
+    Pid::new(u32::try_from(run.child.as_uuid().as_u128()).unwrap() + 1000).unwrap()
+}
+
+/// As what a later broker knows the process of a child.
+pub(crate) fn first(run: Run) -> Run {
+    Run { incarnation: Incarnation::FIRST, ..run }
+}
+
+impl World {
+    /// How far a child is, as is on record; none when that is not more than its intent.
+    pub(crate) fn progress(&self, run: Run) -> Option<Progress> {
+        self.disk.children().get(&run.child).unwrap_or_else(|| panic!("{run:?} is not on record")).1.clone()
+    }
+
+    pub(crate) fn is_on_record(&self, run: Run) -> bool {
+        self.disk.children().contains_key(&run.child)
+    }
+
+    /// How many of the writes so far may be all that a later broker finds: one that follows the broker, or one that
+    /// follows the machine.
+    pub(crate) fn may_be_kept(&self, finding: Finding) -> std::ops::RangeInclusive<usize> {
+        let safe = match finding {
+            Finding::Rebooted => self.disk.safe_for_power,
+            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted => self.disk.safe,
+        };
+        safe..=self.disk.writes.len()
+    }
+
+    /// How often the cleanup of a child was ordered to be started, by any of the brokers.
+    pub(crate) fn cleanups(&self, run: Run) -> u32 {
+        self.cleanups.get(&run.child).copied().unwrap_or_default()
+    }
+
+    /// What was written last of a run cannot be.
+    pub(crate) fn unrecorded(&mut self, run: Run) {
+        let is_of_run = |write: &Write| match write {
+            Write::Intent(intent) => intent.id == run.child,
+            Write::Progress(id, _) => *id == run.child,
+            Write::Forget(_) => false,
+        };
+        let last = self.disk.writes.iter().rposition(is_of_run).unwrap();
+        self.disk.writes.remove(last);
+        self.safe.insert(run);
+        self.give(Input::Recorded { run, result: Err(disk_full()) });
+    }
+
+    /// The broker dies and another one starts, for which there is this of every child.
+    pub(crate) fn crash(&mut self, finding: Finding) {
+        self.crash_with(|_, _| finding);
+    }
+
+    /// The same, with what there is of each child.
+    pub(crate) fn crash_with(&mut self, find: impl Fn(ChildId, Option<&Progress>) -> Finding) {
+        let found = self.disk.children().into_iter().map(|(id, (intent, progress))| {
+            let finding = find(id, progress.as_ref());
+            Recovered { intent: Intent::clone(&intent), progress, finding }
+        });
+        let found = found.collect();
+        self.recover(found);
+    }
+
+    /// The same, after which all that was written later than the first `kept` writes is lost.
+    pub(crate) fn crash_at(&mut self, kept: usize, finding: Finding) {
+        self.disk.writes.truncate(kept);
+        self.crash(finding);
+    }
+
+    /// A broker starts, and takes over this.
+    pub(crate) fn recover(&mut self, found: Vec<Recovered>) {
+        self.disk = Disk::of(&found);
+        self.answers.clear();
+        self.orders.clear();
+        self.exit = None;
+        self.safe.clear();
+        self.awaited.clear();
+        self.spawned = found.iter().filter_map(process).collect();
+        let mut effects = Vec::new();
+        let now = Now { moment: self.now, wall: self.wall() };
+        self.broker = Broker::recover(self.config.clone(), now, found, &mut effects);
+        self.obey(effects);
+    }
+
+    /// Somebody sets the wall clock forward, or back.
+    pub(crate) fn set_clock(&mut self, seconds: i64) {
+        self.wall_at_start = self.wall_at_start.checked_add_signed(seconds * 1_000_000).unwrap();
+    }
+
+    /// The machine starts anew: its monotonic time begins again, and its wall clock goes on.
+    pub(crate) fn reboot(&mut self, after: Span) {
+        self.jump(after);
+        self.wall_at_start += self.now.as_nanos() / 1_000;
+        self.now = Moment::from_nanos(0);
+        self.crash(Finding::Rebooted);
+    }
+}
+
+/// The process that was found of a child, or what is left of it, and the name that it holds.
+fn process(child: &Recovered) -> Option<(Run, Option<procbroker_protocol::Name>)> {
+    let is_there = match child.finding {
+        Finding::Process { .. } => true,
+        Finding::Gone { members, .. } => members != Members::Nothing,
+        Finding::NeverStarted | Finding::Rebooted => false,
+    };
+    let name = match child.progress {
+        Some(Progress::Ended { .. }) => return None,
+        Some(Progress::Cleaning { .. }) => None,
+        Some(Progress::Running { .. } | Progress::Stopping(_)) | None => child.intent.params.name.clone(),
+    };
+    is_there.then(|| (Broker::recovered_run(child.intent.id), name))
+}

@@ -1,0 +1,119 @@
+//! The arguments of `run`.
+
+use clap::Args;
+use procbroker_protocol::create::StopStep;
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{Signal, Span};
+
+use super::ServeArguments;
+use super::values::{Choice, one_of, stop_step};
+
+/// The words of `--main-stop-scope`.
+const STOP_SCOPES: &[Choice<Scope>] = &[
+    Choice { word: "main", value: Scope::Main, help: "The process that was started" },
+    Choice { word: "group", value: Scope::Group, help: "Its process group" },
+];
+
+/// How long the main command has by default to end after SIGTERM.
+const MAIN_GRACE: Span = Span::from_secs(20);
+
+/// The main command of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MainArguments {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The signals that ask it to end.
+    pub stop: Vec<StopStep>,
+    /// Which of its processes they go to.
+    pub stop_scope: Scope,
+}
+
+/// The flags of `procbroker run`.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct RunArguments {
+    /// The program and its arguments, after `--`; looked up in PATH, with no shell
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// The signals that ask the main command to end, tried in turn, each with how long to wait for it (10s unless given)
+    ///
+    /// May be repeated, or given as a list with commas. `SIGWINCH:20s,SIGTERM:5s` is
+    /// Apache's graceful stop, and what follows where a request hangs. [default: SIGTERM:20s]
+    #[arg(long, value_name = "SIGNAL[:GRACE]", value_delimiter = ',', value_parser = stop_step)]
+    main_stop: Vec<StopStep>,
+    /// Which processes of the main command these signals go to
+    ///
+    /// The group reaches a server behind a script, such as apachectl. A server that passes its own stop on, and whose
+    /// workers take SIGTERM for an order to drop everything (uWSGI), is stopped by its main process alone.
+    #[arg(long, value_name = "SCOPE", default_value = "group", value_parser = one_of(STOP_SCOPES))]
+    main_stop_scope: Scope,
+    #[command(flatten)]
+    serve: ServeArguments,
+}
+
+impl RunArguments {
+    /// The broker that these arguments ask for.
+    pub(in crate::cli) fn into_serve(self) -> ServeArguments {
+        let Self { command, main_stop, main_stop_scope: stop_scope, serve } = self;
+        let stop = if main_stop.is_empty() {
+            vec![StopStep { signal: Signal::TERM, grace: MAIN_GRACE }]
+        } else {
+            main_stop
+        };
+        ServeArguments { main: Some(MainArguments { command, stop, stop_scope }), ..serve }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{CommandLine, Verb};
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<ServeArguments, clap::Error> {
+        let line = CommandLine::try_parse_from([&["procbroker"], arguments].concat())?;
+        match line.verb {
+            Verb::Run(arguments) => Ok(arguments.into_serve()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn main_of(arguments: &[&str]) -> MainArguments {
+        parsed(arguments).unwrap().main.unwrap()
+    }
+
+    fn step(signal: Signal, seconds: u64) -> StopStep {
+        StopStep { signal, grace: Span::from_secs(seconds) }
+    }
+
+    #[test]
+    fn all_after_the_dashes_is_the_main_command() {
+        let main =
+            main_of(&["run", "--max-children", "7", "--", "apachectl", "-D", "FOREGROUND", "--", "--log"]);
+        assert_eq!(main.command, ["apachectl", "-D", "FOREGROUND", "--", "--log"]);
+        let serve = parsed(&["run", "--shutdown-timeout", "45s", "--", "true"]).unwrap();
+        assert_eq!(serve.shutdown_timeout, Span::from_secs(45));
+    }
+
+    #[test]
+    fn it_is_stopped_by_sigterm_unless_it_is_said_how() {
+        assert_eq!(main_of(&["run", "--", "true"]).stop, [step(Signal::TERM, 20)]);
+        let steps = [step(Signal::WINCH, 20), step(Signal::TERM, 5), step(Signal::INT, 10)];
+        let flags = ["run", "--main-stop", "SIGWINCH:20s,SIGTERM:5s", "--main-stop", "INT", "--", "true"];
+        assert_eq!(main_of(&flags).stop, steps);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let cases: [&[&str]; 5] = [
+            &["run"],
+            &["run", "--"],
+            &["run", "true"],
+            &["run", "--main-stop", "SIGFOO:1s", "--", "true"],
+            &["run", "--main-stop", "TERM:soon", "--", "true"],
+        ];
+        for arguments in cases {
+            assert_eq!(parsed(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What is shown of what a broker sends.
+
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread::{self, JoinHandle};
+
+use procbroker_protocol::binary::{decode_request, encode_answer, encode_notification};
+use procbroker_protocol::frame::{Framed, Frames};
+use procbroker_protocol::limits::REQUEST_BYTES_MAX;
+use procbroker_protocol::version::{OFFER_BYTES, PROTOCOL, answer_offer, decode_offer};
+use procbroker_protocol::{Error, ErrorKind, Target};
+
+use super::*;
+
+/// Answers one request, sends notifications, and gives back what was asked and the open connection.
+fn serve(
+    listener: &UnixListener,
+    answer: &Result<Response, Error>,
+    then: &[Notification],
+) -> (Request, UnixStream) {
+    let mut stream = listener.accept().unwrap().0;
+    let mut offer = [0; OFFER_BYTES];
+    stream.read_exact(&mut offer).unwrap();
+    let (theirs, _) = decode_offer(&offer).unwrap().unwrap();
+    stream.write_all(&answer_offer(PROTOCOL, theirs).0).unwrap();
+    let mut frames = Frames::new(REQUEST_BYTES_MAX);
+    let mut chunk = [0; 1024];
+    loop {
+        let length = stream.read(&mut chunk).unwrap();
+        assert_ne!(length, 0, "the client left before it asked");
+        frames.push(&chunk[..length]);
+        if let Some(Framed::Message(frame)) = frames.next_message() {
+            let (id, request) = decode_request(frame).unwrap();
+            let mut out = Vec::new();
+            encode_answer(Some(id), answer, &mut out);
+            for notification in then {
+                encode_notification(notification, &mut out);
+            }
+            stream.write_all(&out).unwrap();
+            return (request, stream);
+        }
+    }
+}
+
+/// A broker that serves one connection, on a thread of its own.
+struct Scene {
+    folder: tempfile::TempDir,
+    broker: JoinHandle<(Request, UnixStream)>,
+}
+
+impl Scene {
+    fn new(answer: Result<Response, Error>, then: Vec<Notification>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("sock")).unwrap();
+        let broker = thread::spawn(move || serve(&listener, &answer, &then));
+        Self { folder, broker }
+    }
+
+    /// Shows it to this output; gives back what was asked too.
+    fn show(
+        self,
+        follow: bool,
+        style: Style,
+        output: &mut dyn Write,
+        gone: impl Future<Output = ()>,
+    ) -> (Request, Result<(), Failure>) {
+        let mut shown = Shown { output, style };
+        let broker = Broker::builder().socket(self.folder.path().join("sock")).lazy();
+        let target = Target::from_text("a").unwrap();
+        let params = LogsParams { target, stream: LogStream::Stdout, tail: Some(2), follow };
+        let result = call::runtime().unwrap().block_on(async {
+            if follow {
+                let follow = broker.follow(params).await?;
+                follow_to_the_end(follow, LogStream::Stdout, &mut shown, gone).await
+            } else {
+                run(&broker, params, &mut shown).await
+            }
+        });
+        drop(broker);
+        (self.broker.join().unwrap().0, result)
+    }
+}
+
+fn logs(text: &str, subscription: Option<u64>) -> Response {
+    Response::Logs(Logs { text: text.to_owned(), truncated: true, subscription })
+}
+
+fn piece(text: &str, ended: bool) -> Notification {
+    Notification::Log { subscription: 7, stream: LogStream::Stdout, text: text.to_owned(), ended }
+}
+
+/// An output whose reader has gone after so many writes.
+struct Closing {
+    written: Vec<u8>,
+    writes_left: usize,
+}
+
+impl Write for Closing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writes_left = self.writes_left.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+        self.written.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn output_is_shown_as_it_is() {
+    let scene = Scene::new(Ok(logs("a\x1b[31m\nb", None)), Vec::new());
+    let mut output = Vec::new();
+    let (request, result) = scene.show(false, Style::Plain, &mut output, std::future::pending());
+    result.unwrap();
+    assert_eq!(output, b"a\x1b[31m\nb");
+    let target = Target::from_text("a").unwrap();
+    let params = LogsParams { target, stream: LogStream::Stdout, tail: Some(2), follow: false };
+    assert_eq!(request, Request::Logs(params));
+}
+
+#[test]
+fn what_is_followed_is_shown_up_to_the_end() {
+    let lagged = Notification::Lagged { subscription: 7, missed: 1 };
+    let scene = Scene::new(Ok(logs("a\n", Some(7))), vec![piece("b", false), lagged, piece("c\n", true)]);
+    let mut output = Vec::new();
+    scene.show(true, Style::Plain, &mut output, std::future::pending()).1.unwrap();
+    assert_eq!(String::from_utf8(output).unwrap(), "a\nbc\n");
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let scene = Scene::new(Ok(logs("a\n", Some(7))), vec![piece("b\n", false), piece("", true)]);
+    let mut output = Vec::new();
+    scene.show(true, Style::Json, &mut output, std::future::pending()).1.unwrap();
+    let expected = [
+        r#"{"text":"a\n","truncated":true,"subscription":7}"#,
+        r#"{"subscription":7,"stream":"stdout","text":"b\n"}"#,
+        r#"{"subscription":7,"stream":"stdout","text":"","ended":true}"#,
+    ];
+    assert_eq!(String::from_utf8(output).unwrap().lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_it_quietly() {
+    for writes_left in 0..2 {
+        let scene = Scene::new(Ok(logs("a\n", Some(7))), vec![piece("b\n", false), piece("c\n", false)]);
+        let mut output = Closing { written: Vec::new(), writes_left };
+        scene.show(true, Style::Plain, &mut output, std::future::pending()).1.unwrap();
+        assert_eq!(output.written, &b"a\nb\n"[..2 * writes_left]);
+    }
+    let scene = Scene::new(Ok(logs("a\n", Some(7))), Vec::new());
+    let mut output = Vec::new();
+    scene.show(true, Style::Plain, &mut output, std::future::ready(())).1.unwrap();
+    assert_eq!(output, b"a\n");
+}
+
+#[test]
+fn a_refusal_has_its_exit_status() {
+    for follow in [false, true] {
+        let scene = Scene::new(Err(Error::new(ErrorKind::NotFound, "no such child")), Vec::new());
+        let failure =
+            scene.show(follow, Style::Plain, &mut Vec::new(), std::future::pending()).1.unwrap_err();
+        assert_eq!(failure.status(), CommandStatus::NotFound);
+        assert_eq!(failure.report(false), "procbroker: no such child\n");
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_failure() {
+    let scene = Scene::new(Ok(logs("a\n", None)), Vec::new());
+    let mut full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let failure = scene.show(false, Style::Plain, &mut full, std::future::pending()).1.unwrap_err();
+    assert_eq!(failure.status(), CommandStatus::Failed);
+    assert!(failure.report(false).contains("standard output"));
+}

@@ -1,0 +1,130 @@
+//! Events on their way to one client: the driver never waits for it, and what it misses is counted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use procbroker_protocol::Notification;
+use tokio::sync::mpsc;
+
+use crate::limits::EVENTS_WAITING;
+
+/// How many events each subscription has missed since it was told last.
+#[derive(Clone, Debug, Default)]
+struct Missed(Arc<Mutex<BTreeMap<u64, u64>>>);
+
+impl Missed {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        // Each change to it is whole at every point at which a holder could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The driver's end.
+#[derive(Debug)]
+pub struct Feed {
+    events: mpsc::Sender<Notification>,
+    missed: Missed,
+}
+
+/// The connection's end.
+#[derive(Debug)]
+pub struct FeedReader {
+    events: mpsc::Receiver<Notification>,
+    missed: Missed,
+}
+
+/// Both ends of a new feed.
+#[must_use]
+pub fn feed() -> (Feed, FeedReader) {
+    let (events, received) = mpsc::channel(EVENTS_WAITING);
+    let missed = Missed::default();
+    (Feed { events, missed: missed.clone() }, FeedReader { events: received, missed })
+}
+
+impl Feed {
+    /// Sends an event if there is room for it, and counts it as missed else. After a gap nothing more is sent
+    /// until the reader has been told of the gap, so that everything comes in its order.
+    pub fn publish(&self, subscription: u64, notification: Notification) {
+        let mut missed = self.missed.lock();
+        if !missed.contains_key(&subscription) && self.events.try_send(notification).is_ok() {
+            return;
+        }
+        *missed.entry(subscription).or_default() += 1;
+    }
+}
+
+impl FeedReader {
+    /// What comes next, if it is there: an event, or how many were missed once all before them are read.
+    pub fn try_next(&mut self) -> Option<Notification> {
+        if let Ok(notification) = self.events.try_recv() {
+            return Some(notification);
+        }
+        let (subscription, missed) = self.missed.lock().pop_first()?;
+        Some(Notification::Lagged { subscription, missed })
+    }
+
+    /// Waits for what comes next; for ever once the driver has gone.
+    ///
+    /// Nothing is lost when this is given up in the midst of waiting.
+    pub async fn next(&mut self) -> Notification {
+        if let Some(notification) = self.try_next() {
+            return notification;
+        }
+        match self.events.recv().await {
+            Some(notification) => notification,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_protocol::{Event, EventKind, Timestamp};
+
+    use super::*;
+
+    fn event(subscription: u64, seq: u64) -> Notification {
+        let at = Timestamp::from_micros(0);
+        let event = Arc::new(Event { seq, at, kind: EventKind::ShuttingDown, child: None });
+        Notification::Event { subscription, event }
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_misses_nothing() {
+        let (feed, mut reader) = feed();
+        for seq in 1..=3 * EVENTS_WAITING as u64 {
+            feed.publish(1, event(1, seq));
+            assert_eq!(reader.try_next(), Some(event(1, seq)));
+        }
+        assert_eq!(reader.try_next(), None);
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_once_how_much_it_missed_between_what_came_before_and_after() {
+        let (feed, mut reader) = feed();
+        let room = EVENTS_WAITING as u64;
+        for seq in 1..=room + 5 {
+            feed.publish(1, event(1, seq));
+        }
+        for seq in 1..=room {
+            assert_eq!(reader.try_next(), Some(event(1, seq)));
+            // There is room again, and still a gap that it has not been told of.
+            feed.publish(1, event(1, room + 5 + seq));
+        }
+        assert_eq!(reader.try_next(), Some(Notification::Lagged { subscription: 1, missed: 5 + room }));
+        feed.publish(1, event(1, 9));
+        assert_eq!(reader.try_next(), Some(event(1, 9)));
+        assert_eq!(reader.try_next(), None);
+    }
+
+    #[test]
+    fn what_one_subscription_missed_is_not_told_to_another() {
+        let (feed, mut reader) = feed();
+        for seq in 0..EVENTS_WAITING as u64 {
+            feed.publish(1, event(1, seq));
+        }
+        feed.publish(2, event(2, 0));
+        while reader.try_next() != Some(Notification::Lagged { subscription: 2, missed: 1 }) {}
+        assert_eq!(reader.try_next(), None);
+    }
+}

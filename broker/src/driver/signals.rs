@@ -1,0 +1,109 @@
+//! The signals that mean something to the broker, and what they tell the core.
+
+use std::task::{Context, Poll, Waker};
+
+use nix::sys::signal::SigSet;
+use procbroker_core::{Input, ShutdownCause};
+use procbroker_protocol::Signal as Number;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Whom signals are for that do not end the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The broker: SIGUSR2 asks for an upgrade.
+    Broker,
+    /// The main command: SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT are passed on to it.
+    MainCommand,
+}
+
+/// The signals, taken over from their default actions.
+#[derive(Debug)]
+pub struct Signals {
+    child: Signal,
+    /// Their streams do not end before the event loop does.
+    others: Vec<(Signal, Meaning)>,
+}
+
+/// What a signal has told.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Some child has ended, or several.
+    ChildEnded,
+    /// Something for the core to know.
+    Input(Input),
+}
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// A stop, which a second one of the hurrying kind hurries.
+    Stop { hurries: bool },
+    /// An upgrade.
+    Upgrade,
+    /// Whatever it means to the main command.
+    PassOn(Number),
+}
+
+impl Meaning {
+    fn input(self) -> Input {
+        match self {
+            Self::Stop { hurries } => Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries } },
+            Self::Upgrade => Input::UpgradeAsked,
+            Self::PassOn(signal) => Input::PassOn { signal },
+        }
+    }
+}
+
+impl Signals {
+    /// Takes the signals over from their default actions.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn install(audience: Audience) -> std::io::Result<Self> {
+        let stop = |hurries| Meaning::Stop { hurries };
+        let mut meanings = vec![
+            (SignalKind::terminate(), stop(true)),
+            (SignalKind::interrupt(), stop(true)),
+            (SignalKind::hangup(), stop(false)),
+        ];
+        match audience {
+            Audience::Broker => meanings.push((SignalKind::user_defined2(), Meaning::Upgrade)),
+            Audience::MainCommand => meanings.extend([
+                (SignalKind::user_defined1(), Meaning::PassOn(Number::USR1)),
+                (SignalKind::user_defined2(), Meaning::PassOn(Number::USR2)),
+                (SignalKind::window_change(), Meaning::PassOn(Number::WINCH)),
+                (SignalKind::quit(), Meaning::PassOn(Number::QUIT)),
+            ]),
+        }
+        let others = meanings.into_iter().map(|(kind, meaning)| Ok((signal(kind)?, meaning)));
+        let signals =
+            Self { child: signal(SignalKind::child())?, others: others.collect::<std::io::Result<_>>()? };
+        // Only now, so that one which came before has its effect. They were blocked until then, by the broker itself
+        // and perhaps by whoever started it.
+        SigSet::empty().thread_set_mask()?;
+        Ok(signals)
+    }
+
+    /// Waits for one. None is lost when this is given up in the midst of waiting.
+    pub(super) async fn next(&mut self) -> Told {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(Some(())) = self.child.poll_recv(context) {
+                return Poll::Ready(Told::ChildEnded);
+            }
+            let mut come = self.others.iter_mut().filter_map(|(signal, meaning)| {
+                signal.poll_recv(context).is_ready().then(|| Told::Input(meaning.input()))
+            });
+            come.next().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// That the broker was told to stop, if it was and does not know yet.
+    pub(super) fn stop(&mut self) -> Option<Input> {
+        let mut context = Context::from_waker(Waker::noop());
+        self.others.iter_mut().find_map(|(signal, meaning)| match meaning {
+            Meaning::Stop { .. } => signal.poll_recv(&mut context).is_ready().then(|| meaning.input()),
+            Meaning::Upgrade | Meaning::PassOn(_) => None,
+        })
+    }
+}

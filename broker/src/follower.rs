@@ -1,0 +1,273 @@
+//! Sends clients the output of children: once, or piece by piece to its end.
+//!
+//! The file is the only buffer. Each request has a task of its own, which reads no further than its client does and so
+//! holds up nobody else, and sleeps while the child is silent. The disk is waited for on other threads.
+
+mod source;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use procbroker_core::{Call, Follow, Input, LogExcerpt, LogOutcome};
+use procbroker_protocol::event::Notification;
+use procbroker_protocol::request::LogStream;
+use procbroker_protocol::response::Logs as LogsAnswer;
+use procbroker_protocol::{ChildId, Error, ErrorKind, Response};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::driver::Fact;
+use crate::limits::{LOG_PIECE_REST, LOG_TEXT_BYTES_MAX};
+use crate::os::logs::wakeups::Wakeups;
+use crate::os::logs::{Continuation, Excerpt, Logs, LogsError, read};
+use source::{Seen, Source};
+
+/// Everybody who is being sent output.
+#[derive(Debug)]
+pub struct Followers {
+    logs: Logs,
+    facts: mpsc::Sender<Fact>,
+    wakeups: Arc<Wakeups>,
+    /// Those who are to be told when a child has ended.
+    waiting: BTreeMap<ChildId, Vec<oneshot::Sender<Ended>>>,
+}
+
+/// A child has ended, and nothing of it is left that could write.
+#[derive(Clone, Copy, Debug)]
+struct Ended;
+
+/// A request for output.
+#[derive(Debug)]
+pub struct LogQuery {
+    /// The request.
+    pub call: Call,
+    /// Whose output.
+    pub child: ChildId,
+    /// Which part of it, and what is to follow.
+    pub excerpt: LogExcerpt,
+    /// The connection.
+    pub to: mpsc::Sender<Paced>,
+}
+
+/// What a connection is sent no faster than its client reads.
+#[derive(Debug)]
+pub enum Paced {
+    /// The answer to a request.
+    Answer {
+        /// Which one, by the connection's own number.
+        number: u64,
+        /// What came of it.
+        result: Result<Response, Error>,
+    },
+    /// A piece of what is followed.
+    Notification(Notification),
+}
+
+impl Followers {
+    /// Nobody yet. That a request was answered is told as a fact.
+    #[must_use]
+    pub fn new(logs: &Logs, facts: mpsc::Sender<Fact>) -> Self {
+        let wakeups = Arc::new(Wakeups::new(logs.folder().to_owned()));
+        Self { logs: logs.clone(), facts, wakeups, waiting: BTreeMap::new() }
+    }
+
+    /// Answers a request as soon as its client has room for it, tells the core, and sends what follows. Of a client that
+    /// has gone before there is nothing to tell. To be called in the event loop.
+    pub fn serve(&mut self, query: LogQuery) {
+        let path = self.logs.of_stream(query.child, query.excerpt.kept_in);
+        let ending = match query.excerpt.follow {
+            Follow::No | Follow::Rest(_) => Ending::Past,
+            Follow::UntilItEnds(_) => {
+                let (tell, ended) = oneshot::channel();
+                let waiting = self.waiting.entry(query.child).or_default();
+                waiting.retain(|follower| !follower.is_closed());
+                waiting.push(tell);
+                Ending::ToCome(ended)
+            }
+        };
+        tokio::spawn(serve(query, path, ending, self.facts.clone(), Arc::clone(&self.wakeups)));
+    }
+
+    /// A child has ended, and nothing of it is left that could write: its followers are sent the rest, and told that
+    /// this is the end.
+    pub fn child_ended(&mut self, child: ChildId) {
+        for follower in self.waiting.remove(&child).unwrap_or_default() {
+            // One that is gone needs to know nothing.
+            let _ = follower.send(Ended);
+        }
+    }
+}
+
+/// Whether more can be written.
+#[derive(Debug)]
+enum Ending {
+    /// Until this says that the child has ended.
+    ToCome(oneshot::Receiver<Ended>),
+    /// The child has ended.
+    Past,
+}
+
+/// How a rest or a wait was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Go {
+    /// There may be more to read.
+    On,
+    /// Nobody wants it any more.
+    Home,
+}
+
+/// Answers a request, and sends what follows.
+async fn serve(
+    query: LogQuery,
+    path: PathBuf,
+    ending: Ending,
+    facts: mpsc::Sender<Fact>,
+    wakeups: Arc<Wakeups>,
+) {
+    let LogQuery { call, child: _, excerpt: LogExcerpt { stream, kept_in: _, tail, follow }, to } = query;
+    let subscription = match follow {
+        Follow::No => None,
+        Follow::UntilItEnds(subscription) | Follow::Rest(subscription) => Some(subscription.0),
+    };
+    // Nothing is read, and held, before it can be sent.
+    let Ok(room) = to.reserve().await else { return };
+    let continuation = subscription.map_or(Continuation::Nothing, |_| Continuation::Follows);
+    let excerpt = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || read(&path, tail, continuation, LOG_TEXT_BYTES_MAX)).await
+    };
+    let (result, next) = answer(excerpt.unwrap_or_else(|_| Ok(Excerpt::default())), subscription);
+    let outcome = result.as_ref().map_or(LogOutcome::Error, |_| LogOutcome::Text);
+    room.send(Paced::Answer { number: call.number, result });
+    if facts.send(Fact::Input(Input::LogRead { call, outcome })).await.is_err() {
+        // The driver has gone, and with it the broker.
+        return;
+    }
+    drop(facts);
+    if let (LogOutcome::Text, Some(subscription)) = (outcome, subscription) {
+        let source = Source::new(path, next);
+        Follower { subscription, stream, to, ending, wakeups }.follow(source).await;
+    }
+}
+
+/// The answer, and where the output goes on.
+fn answer(excerpt: Result<Excerpt, LogsError>, subscription: Option<u64>) -> (Result<Response, Error>, u64) {
+    match excerpt {
+        Ok(Excerpt { text, truncated, next }) => {
+            (Ok(Response::Logs(LogsAnswer { text, truncated, subscription })), next)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a request for output is refused");
+            (Err(Error::new(ErrorKind::Internal, error.to_string())), 0)
+        }
+    }
+}
+
+/// A client that is sent what a child writes.
+struct Follower {
+    subscription: u64,
+    stream: LogStream,
+    to: mpsc::Sender<Paced>,
+    ending: Ending,
+    wakeups: Arc<Wakeups>,
+}
+
+impl Follower {
+    /// Sends everything from the source's position on, until the child has ended or the client is gone.
+    async fn follow(mut self, mut source: Source) {
+        let mut watch = None;
+        loop {
+            // What is read after the end is known is all there is.
+            let over = self.has_ended();
+            let (back, seen) = source.look().await;
+            source = back;
+            let go = match seen {
+                Seen::Output { missed, text, more } => {
+                    watch = None;
+                    if self.send(missed, text).await == Go::Home {
+                        return;
+                    }
+                    if more { Go::On } else { self.rest().await }
+                }
+                Seen::Nothing if over => return self.conclude(source.finish()).await,
+                Seen::Nothing => match watch.take() {
+                    // What was written before the watch was there is found by looking again.
+                    None => {
+                        watch = Some(self.wakeups.arm(source.awaited()));
+                        Go::On
+                    }
+                    Some(watch) => self.wait(watch.wait()).await,
+                },
+                Seen::Failed(error) => {
+                    tracing::warn!(%error, "output cannot be followed further");
+                    return self.conclude(source.finish()).await;
+                }
+            };
+            if go == Go::Home {
+                return;
+            }
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let ended = match &mut self.ending {
+            Ending::Past => true,
+            Ending::ToCome(ended) => ended.try_recv().is_ok(),
+        };
+        if ended {
+            self.ending = Ending::Past;
+        }
+        ended
+    }
+
+    /// Waits for a sign of more output, for the end of the child, or for the client to go.
+    async fn wait(&mut self, sign: impl Future<Output = ()>) -> Go {
+        let Ending::ToCome(ended) = &mut self.ending else { return Go::On };
+        tokio::select! {
+            () = sign => Go::On,
+            result = ended => match result {
+                Ok(Ended) => {
+                    self.ending = Ending::Past;
+                    Go::On
+                }
+                // The broker has let go of its followers: it ends.
+                Err(_) => Go::Home,
+            },
+            () = self.to.closed() => Go::Home,
+        }
+    }
+
+    /// Lets a child write some more before the next piece.
+    async fn rest(&mut self) -> Go {
+        let rest = timeout(LOG_PIECE_REST, self.wait(std::future::pending()));
+        rest.await.unwrap_or(Go::On)
+    }
+
+    /// Sends a piece, as soon as the client has room for it.
+    async fn send(&self, missed: bool, text: String) -> Go {
+        let Self { subscription, stream, .. } = *self;
+        if missed {
+            let lagged = Notification::Lagged { subscription, missed: 1 };
+            if self.to.send(Paced::Notification(lagged)).await.is_err() {
+                return Go::Home;
+            }
+        }
+        if text.is_empty() {
+            return Go::On;
+        }
+        let piece = Notification::Log { subscription, stream, text, ended: false };
+        self.to.send(Paced::Notification(piece)).await.map_or(Go::Home, |()| Go::On)
+    }
+
+    /// Sends the last piece.
+    async fn conclude(self, text: String) {
+        let Self { subscription, stream, .. } = self;
+        let last = Notification::Log { subscription, stream, text, ended: true };
+        // A client that is gone has missed nothing that it wanted.
+        let _ = self.to.send(Paced::Notification(last)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Followers with real files that are written to meanwhile.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use procbroker_core::{ConnectionId, SubscriptionId};
+use uuid::Uuid;
+
+use super::*;
+use crate::limits::{LOG_PIECE_BYTES, PACED_WAITING};
+
+const SUBSCRIPTION: u64 = 7;
+const FOLLOW: Follow = Follow::UntilItEnds(SubscriptionId(SUBSCRIPTION));
+
+struct Scene {
+    _folder: tempfile::TempDir,
+    logs: Logs,
+    facts: mpsc::Receiver<Fact>,
+    followers: Followers,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path().join("logs")).unwrap();
+        let (tell, facts) = mpsc::channel(8);
+        let followers = Followers::new(&logs, tell);
+        Self { _folder: folder, logs, facts, followers }
+    }
+
+    fn child() -> ChildId {
+        ChildId::from_uuid(Uuid::from_u128(1))
+    }
+
+    fn write(&self, text: impl AsRef<[u8]>) {
+        let path = self.logs.stdout(Self::child());
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        file.write_all(text.as_ref()).unwrap();
+    }
+
+    fn ask(&mut self, tail: Option<u32>, follow: Follow) -> Client {
+        let (to, messages) = mpsc::channel(PACED_WAITING);
+        self.serve(3, tail, follow, to);
+        Client { messages }
+    }
+
+    fn serve(&mut self, number: u64, tail: Option<u32>, follow: Follow, to: mpsc::Sender<Paced>) {
+        let call = Call { connection: ConnectionId(1), number };
+        let excerpt = LogExcerpt { stream: LogStream::Stdout, kept_in: LogStream::Stdout, tail, follow };
+        self.followers.serve(LogQuery { call, child: Self::child(), excerpt, to });
+    }
+
+    /// The next request that the core is told of, and its outcome.
+    async fn told(&mut self) -> (u64, LogOutcome) {
+        match self.facts.recv().await.unwrap() {
+            Fact::Input(Input::LogRead { call, outcome }) => (call.number, outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn follow(&mut self) -> Client {
+        self.ask(None, FOLLOW)
+    }
+
+    fn end(&mut self) {
+        self.followers.child_ended(Self::child());
+    }
+}
+
+struct Client {
+    messages: mpsc::Receiver<Paced>,
+}
+
+impl Client {
+    async fn answer(&mut self) -> LogsAnswer {
+        match self.messages.recv().await.unwrap() {
+            Paced::Answer { number: 3, result: Ok(Response::Logs(answer)) } => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next piece, and whether it is the last.
+    async fn piece(&mut self) -> (String, bool) {
+        match self.messages.recv().await.unwrap() {
+            Paced::Notification(Notification::Log { subscription, stream, text, ended }) => {
+                assert_eq!((subscription, stream), (SUBSCRIPTION, LogStream::Stdout));
+                (text, ended)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All that comes, up to the end, and how often something was missed.
+    async fn rest(mut self) -> (String, u64) {
+        let (mut all, mut missed) = (String::new(), 0);
+        loop {
+            match self.messages.recv().await.unwrap() {
+                Paced::Notification(Notification::Log { text, ended, .. }) => {
+                    assert!(text.len() <= 3 * LOG_PIECE_BYTES);
+                    all.push_str(&text);
+                    if ended {
+                        assert!(self.messages.recv().await.is_none(), "something came after the end");
+                        return (all, missed);
+                    }
+                }
+                Paced::Notification(Notification::Lagged { subscription, missed: count }) => {
+                    assert_eq!(subscription, SUBSCRIPTION);
+                    missed += count;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_once_and_nothing_follows() {
+    let mut scene = Scene::new();
+    scene.write("one\ntwo\n");
+    let mut client = scene.ask(Some(1), Follow::No);
+    let expected = LogsAnswer { text: "two\n".to_owned(), truncated: false, subscription: None };
+    assert_eq!(client.answer().await, expected);
+    assert_eq!(scene.told().await, (3, LogOutcome::Text));
+    assert!(client.messages.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_follower_gets_what_comes_next_then_the_rest_then_the_end() {
+    let mut scene = Scene::new();
+    scene.write("one\n");
+    let mut client = scene.follow();
+    let answer = client.answer().await;
+    assert_eq!((answer.text.as_str(), answer.subscription), ("one\n", Some(SUBSCRIPTION)));
+    for text in ["two\n", "three\n"] {
+        scene.write(text);
+        assert_eq!(client.piece().await, (text.to_owned(), false));
+    }
+    scene.write("last, caf\u{e9}");
+    scene.end();
+    assert_eq!(client.rest().await, ("last, caf\u{e9}".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn a_child_that_has_ended_is_followed_to_its_end_at_once() {
+    let mut scene = Scene::new();
+    scene.write(b"one\n\xe2\x82");
+    let mut client = scene.ask(None, Follow::Rest(SubscriptionId(SUBSCRIPTION)));
+    assert_eq!(client.answer().await.text, "one\n");
+    assert_eq!(client.rest().await, ("\u{fffd}".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn a_child_without_a_file_is_followed_from_when_there_is_one_or_to_its_end() {
+    let mut scene = Scene::new();
+    let mut client = scene.follow();
+    assert_eq!(client.answer().await.text, "");
+    scene.write("first\n");
+    assert_eq!(client.piece().await, ("first\n".to_owned(), false));
+    let mut scene = Scene::new();
+    let mut client = scene.follow();
+    assert_eq!(client.answer().await.text, "");
+    scene.end();
+    assert_eq!(client.rest().await, (String::new(), 0));
+}
+
+#[tokio::test]
+async fn everything_that_a_child_writes_arrives_in_order_at_every_follower() {
+    let mut scene = Scene::new();
+    scene.write("");
+    let mut clients = [scene.follow(), scene.follow(), scene.follow()];
+    for client in &mut clients {
+        assert_eq!(client.answer().await.text, "");
+    }
+    let file = OpenOptions::new().append(true).open(scene.logs.stdout(Scene::child())).unwrap();
+    let mut command = Command::new("seq");
+    command.args(["1", "200000"]).stdout(Stdio::from(file));
+    let [first, second, third] = clients.map(|client| tokio::spawn(client.rest()));
+    let writer = tokio::task::spawn_blocking(move || command.status().unwrap());
+    assert!(writer.await.unwrap().success());
+    scene.end();
+    let expected = (1..=200_000).map(|number| number.to_string() + "\n").collect::<String>();
+    for client in [first, second, third] {
+        let (text, missed) = client.await.unwrap();
+        assert!(text == expected && missed == 0, "{} of {} bytes", text.len(), expected.len());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_nobody_else() {
+    let mut scene = Scene::new();
+    scene.write(vec![b'x'; 20 * LOG_PIECE_BYTES]);
+    let mut stuck = scene.ask(Some(0), FOLLOW);
+    let mut reader = scene.ask(Some(0), FOLLOW);
+    assert_eq!((stuck.answer().await.text, reader.answer().await.text), (String::new(), String::new()));
+    scene.write(vec![b'y'; 20 * LOG_PIECE_BYTES]);
+    scene.end();
+    assert_eq!(reader.rest().await.0.len(), 20 * LOG_PIECE_BYTES);
+    // It has been sent what there was room for, and gets the rest when it reads.
+    assert_eq!(stuck.messages.len(), PACED_WAITING);
+    assert_eq!(stuck.rest().await.0.len(), 20 * LOG_PIECE_BYTES);
+}
+
+#[tokio::test]
+async fn a_follower_that_is_overtaken_is_told_and_goes_on_with_what_is_kept() {
+    let mut scene = Scene::new();
+    scene.write("");
+    let mut client = scene.follow();
+    assert_eq!(client.answer().await.text, "");
+    let path = scene.logs.stdout(Scene::child());
+    let lines = 32 * LOG_PIECE_BYTES / 4;
+    scene.write("abc\n".repeat(lines));
+    // What is in the channel fills it, so that the rest is read only after most of it was released.
+    assert!(!client.piece().await.1);
+    let mode =
+        nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let file = File::options().write(true).open(&path).unwrap();
+    let released = i64::try_from(30 * LOG_PIECE_BYTES).unwrap();
+    nix::fcntl::fallocate(&file, mode, 0, released).unwrap();
+    scene.end();
+    let (text, missed) = client.rest().await;
+    assert_eq!(missed, 1);
+    assert!(text.ends_with("abc\nabc\n") && !text.contains('\0'), "{} bytes", text.len());
+}
+
+#[tokio::test]
+async fn a_follower_whose_client_has_gone_ends() {
+    let mut scene = Scene::new();
+    scene.write("");
+    let mut client = scene.follow();
+    client.answer().await;
+    drop(client);
+    let [waiting] = scene.followers.waiting.remove(&Scene::child()).unwrap().try_into().unwrap();
+    let mut waiting: oneshot::Sender<Ended> = waiting;
+    waiting.closed().await;
+}
+
+#[tokio::test]
+async fn nothing_is_read_for_a_client_that_has_no_room() {
+    let mut scene = Scene::new();
+    let (to, mut messages) = mpsc::channel(1);
+    to.send(Paced::Answer { number: 1, result: Ok(Response::Upgraded) }).await.unwrap();
+    scene.serve(2, None, Follow::No, to);
+    tokio::task::yield_now().await;
+    // It is read after the first was taken, and so has what was written before that.
+    scene.write("later");
+    assert!(matches!(messages.recv().await, Some(Paced::Answer { number: 1, .. })));
+    match messages.recv().await {
+        Some(Paced::Answer { number: 2, result: Ok(Response::Logs(answer)) }) => {
+            assert_eq!(answer.text, "later");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(messages.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_an_error_that_names_the_file() {
+    let mut scene = Scene::new();
+    let path = scene.logs.stdout(Scene::child());
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let mut client = scene.follow();
+    match client.messages.recv().await {
+        Some(Paced::Answer { result: Err(error), .. }) => {
+            assert!(error.message.contains("cannot open") && error.message.contains(".out"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(client.messages.recv().await.is_none());
+    assert_eq!(scene.told().await, (3, LogOutcome::Error));
+    fs::remove_file(path).unwrap();
+}

@@ -1,0 +1,65 @@
+//! The folders of groups: each is found in an open one, so that no path is followed twice.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use procbroker_core::Pid;
+
+pub(super) fn open_in(directory: BorrowedFd<'_>, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    openat(directory, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// The names of the groups right below one.
+pub(super) fn subgroups(directory: BorrowedFd<'_>) -> Vec<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return Vec::new() };
+    let groups = entries.iter().flatten().filter(|entry| entry.file_type() == Some(Type::Directory));
+    let names = groups.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+pub(super) fn open_group(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    open_in(parent, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// Removes a group and those below it, and says whether it is gone.
+pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &str, depth: usize) -> bool {
+    if matches!(unlinkat(parent, name, UnlinkatFlags::RemoveDir), Ok(()) | Err(Errno::ENOENT)) {
+        return true;
+    }
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    let Ok(directory) = open_group(parent, name) else { return false };
+    for below in subgroups(directory.as_fd()) {
+        remove_tree(directory.as_fd(), &below, depth);
+    }
+    unlinkat(parent, name, UnlinkatFlags::RemoveDir).is_ok()
+}
+
+pub(super) fn add_members(directory: BorrowedFd<'_>, depth: usize, members: &mut Vec<Pid>) {
+    let mut text = String::new();
+    let procs = open_in(directory, "cgroup.procs", OFlag::O_RDONLY).map(File::from);
+    if procs.is_ok_and(|mut file| file.read_to_string(&mut text).is_ok()) {
+        members.extend(text.lines().filter_map(|line| Pid::new(line.parse().ok()?)));
+    }
+    let Some(depth) = depth.checked_sub(1) else { return };
+    for name in subgroups(directory) {
+        if let Ok(below) = open_group(directory, &name) {
+            add_members(below.as_fd(), depth, members);
+        }
+    }
+}
+
+/// Whether this `cgroup.events` says that something lives in its group or below it; zombies do not count.
+pub(super) fn is_populated(directory: BorrowedFd<'_>, events: &str) -> bool {
+    let Ok(file) = open_in(directory, events, OFlag::O_RDONLY) else { return false };
+    let mut text = [0; 128];
+    let count = File::from(file).read(&mut text).unwrap_or(0);
+    let text = text.get(..count).unwrap_or_default();
+    text.split(|&byte| byte == b'\n').any(|line| line == b"populated 1")
+}

@@ -1,0 +1,245 @@
+use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use procbroker_core::Pid;
+use procbroker_protocol::ExitStatus;
+use uuid::Uuid;
+
+use super::*;
+
+/// Holds the ends as a service's owner does.
+#[derive(Default)]
+struct Owner(Vec<(String, OwnedFd)>);
+
+impl Owner {
+    fn open(&mut self) -> FdStore {
+        let (store, found) = FdStore::open_at(Kept::default(), |name, end| {
+            self.0.push((name.to_owned(), end.try_clone_to_owned()?));
+            Ok(())
+        });
+        assert!(found.is_empty() && store.0.is_some());
+        store
+    }
+
+    fn hand_back(&self) -> Kept {
+        let mut kept = Kept::default();
+        for (name, end) in &self.0 {
+            assert!(Kept::knows(name));
+            kept.take(name, end.try_clone().unwrap());
+        }
+        kept
+    }
+
+    fn reopen(&self) -> (FdStore, BTreeMap<Run, OwnedFd>) {
+        FdStore::open_at(self.hand_back(), |name, _| panic!("{name} was there"))
+    }
+}
+
+fn run(number: u32) -> Run {
+    Run { child: ChildId::from_uuid(Uuid::new_v4()), incarnation: Incarnation(number) }
+}
+
+fn start(script: &str) -> (Child, OwnedFd) {
+    let child = Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+    let pidfd = pidfd::open(Pid::new(child.id()).unwrap()).unwrap();
+    (child, pidfd)
+}
+
+fn own() -> OwnedFd {
+    pidfd::open(Pid::new(std::process::id()).unwrap()).unwrap()
+}
+
+fn contents(store: &FdStore) -> &Contents {
+    store.0.as_ref().unwrap()
+}
+
+#[test]
+fn how_a_process_ended_is_known_though_it_was_reaped_while_no_broker_held_it() {
+    if !pidfd::Abilities::probe().exit_status {
+        return;
+    }
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let ends = [
+        ("exit 0", ExitStatus::Code(0)),
+        ("exit 7", ExitStatus::Code(7)),
+        ("kill -s KILL $$", ExitStatus::Signal(procbroker_protocol::Signal::KILL)),
+    ];
+    let started = ends.map(|(script, status)| {
+        let (child, pidfd) = start(&format!("read line; {script}"));
+        let run = run(1);
+        store.store(run, pidfd.as_fd());
+        (child, run, status)
+    });
+    drop(store);
+    let started = started.map(|(mut child, run, status)| {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        (run, status)
+    });
+    let (_store, mut found) = owner.reopen();
+    for (run, status) in started {
+        assert_eq!(pidfd::exit_status(found.remove(&run).unwrap().as_fd()), Ok(status));
+    }
+    assert!(found.is_empty());
+}
+
+#[test]
+fn of_two_processes_of_a_child_the_latest_is_found() {
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let (mut child, other) = start("read line");
+    let main = run(1);
+    let cleanup = Run { incarnation: main.incarnation.next(), ..main };
+    store.store(main, own().as_fd());
+    store.expect(main);
+    store.remove(main);
+    store.expect(cleanup);
+    store.store(cleanup, other.as_fd());
+    drop(store);
+    // The next broker counts anew.
+    for expected in [cleanup, main, main] {
+        let (mut store, found) = owner.reopen();
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [expected]);
+        assert_eq!(pidfd::number(found[&expected].as_fd()), Pid::new(child.id()));
+        store.remove(expected);
+        store.store(main, other.as_fd());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn an_earlier_process_is_not_taken_for_one_that_was_about_to_be_started() {
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let main = run(1);
+    store.store(main, own().as_fd());
+    store.expect(Run { incarnation: main.incarnation.next(), ..main });
+    drop(store);
+    for _ in 0..2 {
+        let (_store, found) = owner.reopen();
+        assert!(found.is_empty());
+    }
+}
+
+#[test]
+fn what_is_found_stays_stored_over_any_number_of_brokers() {
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let runs: BTreeSet<_> = (1..50).map(run).collect();
+    for &run in &runs {
+        store.store(run, own().as_fd());
+        store.store(run, own().as_fd());
+    }
+    drop(store);
+    for _ in 0..10 {
+        let (store, found) = owner.reopen();
+        assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), runs);
+        assert_eq!(contents(&store).messages, runs.len());
+        for end in store.ends().unwrap() {
+            assert_eq!(fcntl(end, FcntlArg::F_GETFD), Ok(FdFlag::FD_CLOEXEC.bits()));
+        }
+    }
+}
+
+#[test]
+fn those_that_live_long_stay_while_others_come_and_go() {
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let lasting: BTreeSet<_> = (0..20).map(run).collect();
+    let process = own();
+    for &run in &lasting {
+        store.store(run, process.as_fd());
+    }
+    for number in 0..5_000 {
+        let passing = run(number);
+        store.store(passing, process.as_fd());
+        assert!(contents(&store).wanted.contains_key(&passing));
+        store.remove(passing);
+        assert!(contents(&store).messages <= 3 * lasting.len() + UNWANTED_MAX);
+    }
+    drop(store);
+    let (_store, found) = owner.reopen();
+    assert!(lasting.iter().all(|run| found.contains_key(run)));
+}
+
+#[test]
+fn what_a_broker_left_that_was_killed_while_it_read_is_put_right() {
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let [first, second] = [run(1), run(2)];
+    store.store(first, own().as_fd());
+    store.store(second, own().as_fd());
+    let queue = &contents(&store).queue;
+    // It had set its mark, and written the first one again, but not taken it away.
+    queue.mark_end().unwrap();
+    queue.push(Key { run: first, age: 0 }, own().as_fd()).unwrap();
+    drop(store);
+    let (store, found) = owner.reopen();
+    assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), BTreeSet::from([first, second]));
+    assert_eq!(contents(&store).messages, 2);
+}
+
+#[test]
+fn without_room_nothing_fails_and_what_is_released_makes_some() {
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    store.0.as_mut().unwrap().capacity = 66;
+    let runs: Vec<_> = (0..100).map(run).collect();
+    for &run in &runs {
+        store.store(run, own().as_fd());
+    }
+    assert_eq!(contents(&store).wanted.len(), 66);
+    assert!(contents(&store).complained);
+    for &run in &runs {
+        store.remove(run);
+    }
+    let late = run(1);
+    store.store(late, own().as_fd());
+    assert!(contents(&store).wanted.contains_key(&late));
+}
+
+#[test]
+fn there_is_room_for_as_many_as_are_said_to_fit() {
+    let queue = Queue::new().unwrap();
+    let (process, one) = (own(), Key { run: run(1), age: 0 });
+    let capacity = queue.capacity().unwrap();
+    assert!(capacity > 2 * UNWANTED_MAX);
+    for _ in 0..capacity.min(20_000) {
+        queue.push(one, process.as_fd()).unwrap();
+    }
+    queue.mark_end().unwrap();
+}
+
+#[test]
+fn a_store_of_which_a_part_is_missing_or_wrong_is_begun_anew() {
+    let (stream, other) = UnixStream::pair().unwrap();
+    let half = Kept { read: Some(stream.try_clone().unwrap().into()), write: None };
+    let wrong = Kept::from_ends(stream.into(), other.into());
+    for kept in [half, wrong] {
+        let mut handed_over = Vec::new();
+        let (mut store, found) = FdStore::open_at(kept, |name, end| {
+            handed_over.push((name.to_owned(), end.as_raw_fd()));
+            Ok(())
+        });
+        let names: Vec<_> = handed_over.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, [READ_NAME, WRITE_NAME]);
+        assert!(found.is_empty());
+        store.store(run(1), own().as_fd());
+        assert_eq!(contents(&store).messages, 1);
+    }
+}
+
+#[test]
+fn a_store_that_nobody_keeps_is_off() {
+    let refuse = |_: &str, _: BorrowedFd<'_>| Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+    let (mut store, found) = FdStore::open_at(Kept::default(), refuse);
+    let one = run(1);
+    store.store(one, own().as_fd());
+    store.remove(one);
+    assert!(store.ends().is_none() && found.is_empty());
+}

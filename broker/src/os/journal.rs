@@ -1,0 +1,143 @@
+//! The durable record of the children: what has to be known after a crash of the broker or of the machine.
+//!
+//! One thread owns the database, and writes all that waits for it in one transaction at a time: the more wait, the
+//! less each costs. Whoever submits is never held up by the disk.
+
+mod error;
+mod pending;
+mod read;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod worker;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use procbroker_core::{RecordFailure, Run, Safety};
+use procbroker_protocol::ChildId;
+
+use super::identity::{BootId, ProcessIdentity};
+
+pub use error::JournalError;
+pub use store::{Store, check, open};
+use worker::Desk;
+
+/// How long the last changes may take to be written when the journal is dropped.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is on record of one child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Which child.
+    pub child: ChildId,
+    /// What was meant to be started, as it was submitted.
+    pub intent: String,
+    /// What became of it, if that was ever submitted.
+    pub progress: Option<Progress>,
+}
+
+/// What became of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// As it was submitted.
+    pub text: String,
+    /// Its present process, if it has one.
+    pub process: Option<ProcessIdentity>,
+}
+
+/// Under what the children on record were started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The run of the kernel.
+    pub boot: BootId,
+    /// The folder of their cgroups, where they have any.
+    pub cgroup_folder: Option<PathBuf>,
+}
+
+/// What an earlier broker left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The children, in the order in which their intents were written.
+    pub rows: Vec<Row>,
+    /// Under what they were started; absent as long as no broker has started with this file.
+    pub host: Option<Host>,
+}
+
+/// What is to be written about a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is about to be started.
+    Intent(String),
+    /// It got on. Replaces the former progress entirely.
+    Progress(Progress),
+    /// There is nothing to remember of it any more.
+    Remove,
+}
+
+/// One change, and how it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which child.
+    pub child: ChildId,
+    /// What to write.
+    pub change: Change,
+    /// What it has to survive.
+    pub safety: Safety,
+    /// For whom the result is delivered, if anybody waits for it.
+    pub receipt: Option<Run>,
+}
+
+/// Where results go, once for each entry with a receipt, in the thread of the journal. It may block for a moment.
+pub type Deliver = Arc<dyn Fn(Run, Result<(), RecordFailure>) + Send + Sync>;
+
+/// The thread that writes, and what waits for it. Dropping it writes the rest, within five seconds.
+#[derive(Debug)]
+pub struct Journal {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Has a change written: at the latest with whatever is submitted later.
+    ///
+    /// Changes of one child that wait together become one. When the disk refuses, an intent with a receipt is
+    /// answered with the reason and forgotten; the receipts of other changes are answered with it too, while the
+    /// changes themselves stay and are tried again.
+    pub fn submit(&self, entry: Entry) {
+        self.desk.submit(entry);
+    }
+
+    /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`].
+    ///
+    /// # Errors
+    /// When the disk refuses, or the patience has ended.
+    pub fn flush(&self, patience: Duration) -> Result<(), JournalError> {
+        self.desk.flush(patience, &self.path)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let is_over = self.desk.close(CLOSING_PATIENCE);
+        let Some(thread) = self.thread.take() else { return };
+        if !is_over {
+            // The disk does not answer. The thread ends with the process, as a join would never.
+            tracing::error!(path = %self.path.display(), "the last records are not written within {CLOSING_PATIENCE:?}");
+        } else if thread.join().is_err() {
+            tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
+        }
+    }
+}
+
+/// The name of a file beside another one: SQLite puts `-wal` and `-shm` there.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,181 @@
+//! What can be wrong with a journal, each with the way out.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use procbroker_core::RecordFailure;
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+/// What a start without the file costs.
+const PRICE: &str =
+    "at the price that the children on record are unknown from then on, and that their cleanups do not run";
+
+/// The children cannot be put on record, or not be read from it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The system refuses something about the file.
+    #[error(
+        "cannot {attempt} the state file {path}: {source}; the broker needs to write to its state folder"
+    )]
+    File {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// SQLite refuses something about it.
+    #[error("cannot {attempt} the state file {path}: {source}; {}", way_out(source))]
+    Database {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+    /// The file is gone, and what was to be added to it is not.
+    #[error(
+        "the state file {path} is missing while {log}, which belongs to it, is there; put it back, or move that one away as well, {PRICE}"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        log: PathBuf,
+    },
+    /// It is no database, or not a whole one any more.
+    #[error(
+        "the state file {path} is damaged: {finding}; put back a good copy, or move it and the files beside it that begin with its name away, {PRICE}"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        finding: String,
+    },
+    /// It is the database of another program.
+    #[error(
+        "the state file {path} belongs to another program (its application id is {application:#010x}); give the broker another place with --state-dir"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is, as programs sign their databases.
+        application: i32,
+    },
+    /// A later version of the broker has written it.
+    #[error(
+        "the state file {path} has schema version {version}, and this broker knows those up to {known}; use the version of the broker that wrote it, or move the file away, {PRICE}"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: i64,
+        /// The highest that is known here.
+        known: usize,
+    },
+    /// It could not be brought up to this version.
+    #[error(
+        "cannot bring the state file {path} from schema version {from} to {to}: {source}; it is as it was, and the version of the broker that wrote it can use it"
+    )]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        from: usize,
+        /// That of the step which failed.
+        to: usize,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+    /// The thread that writes could not be started.
+    #[error(
+        "cannot start the thread that writes the state file {path}: {source}; see the limits on processes and memory"
+    )]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Some of what was submitted is not written.
+    #[error("the records are not all written: {}", failure.message)]
+    Unwritten {
+        /// Why not.
+        failure: RecordFailure,
+    },
+    /// The disk takes longer than it was given.
+    #[error("the records are not all written to {path} within {patience:?}; see whether its disk answers")]
+    Slow {
+        /// The file.
+        path: PathBuf,
+        /// How long it had.
+        patience: Duration,
+    },
+}
+
+impl JournalError {
+    /// What a refusal of SQLite means for the file.
+    pub(super) fn database(attempt: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |source| {
+            let path = path.to_owned();
+            if is_damage(&source) {
+                Self::Damaged { path, finding: source.to_string() }
+            } else {
+                Self::Database { attempt, path, source }
+            }
+        }
+    }
+
+    /// What a refusal of the system means for it.
+    pub(super) fn file(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { attempt, path: path.to_owned(), source }
+    }
+}
+
+/// What those who wait for a record that cannot be written are told.
+pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> RecordFailure {
+    let message = format!("cannot write {}: {error}; {}", path.display(), way_out(error));
+    RecordFailure { message }
+}
+
+/// Whether an error speaks of the content of the file.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let is_content = matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    );
+    is_content
+        || matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch)
+        )
+}
+
+fn way_out(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room there",
+        Some(ErrorCode::ReadOnly) => "the broker needs to write to the file and to its folder",
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "see that the broker's user may read and write it, and make files beside it"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+            "see which other process uses it, and end that one"
+        }
+        Some(ErrorCode::SystemIoFailure) => "see that its disk is in order and has room",
+        Some(ErrorCode::OutOfMemory) => "see that the machine has memory left",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "stop the broker and put back a good copy"
+        }
+        Some(_) | None => "see that it is in order with the sqlite3 program",
+    }
+}

@@ -1,0 +1,140 @@
+//! What waits to be written, as far as it still matters.
+
+use std::collections::BTreeMap;
+
+use procbroker_core::{Run, Safety};
+use procbroker_protocol::ChildId;
+
+use super::{Change, Entry, Progress};
+
+/// What waits, by child: one transaction. Ids are in the order of the creations, and so are the rows then.
+pub(super) type Batch = BTreeMap<ChildId, Due>;
+
+/// What is to be written about one child.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) content: Content,
+    pub(super) safety: Safety,
+    /// Who waits for it.
+    pub(super) receipts: Vec<Run>,
+}
+
+/// What its rows have to be like.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// New, with what became of it already.
+    New { intent: Intent, progress: Option<Progress> },
+    /// As they are, but for the progress.
+    Progress(Progress),
+    /// Not there.
+    Gone,
+}
+
+/// What was meant to be started.
+#[derive(Debug)]
+pub(super) struct Intent {
+    pub(super) text: String,
+    /// Whether somebody waits for it, and is told when it cannot be written.
+    pub(super) is_awaited: bool,
+}
+
+impl Due {
+    /// What an entry asks for.
+    pub(super) fn of(change: Change, safety: Safety, receipt: Option<Run>) -> Self {
+        let content = match change {
+            Change::Intent(text) => {
+                Content::New { intent: Intent { text, is_awaited: receipt.is_some() }, progress: None }
+            }
+            Change::Progress(progress) => Content::Progress(progress),
+            Change::Remove => Content::Gone,
+        };
+        Self { content, safety, receipts: receipt.into_iter().collect() }
+    }
+
+    /// Both, one after the other.
+    fn then(mut self, later: Self) -> Self {
+        self.receipts.extend(later.receipts);
+        let safety = match (self.safety, later.safety) {
+            (Safety::Process, Safety::Process) => Safety::Process,
+            (Safety::Power, Safety::Process | Safety::Power) | (Safety::Process, Safety::Power) => {
+                Safety::Power
+            }
+        };
+        Self { content: self.content.then(later.content), safety, receipts: self.receipts }
+    }
+}
+
+impl Content {
+    fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::New { intent, .. }, Self::Progress(progress)) => {
+                Self::New { intent, progress: Some(progress) }
+            }
+            (Self::Gone, Self::Progress(_)) => Self::Gone,
+            (
+                Self::New { .. } | Self::Progress(_) | Self::Gone,
+                later @ (Self::New { .. } | Self::Progress(_) | Self::Gone),
+            ) => later,
+        }
+    }
+
+    /// Whether it is an intent that is refused when it cannot be written at once.
+    fn is_refusable(&self) -> bool {
+        match self {
+            Self::New { intent, .. } => intent.is_awaited,
+            Self::Progress(_) | Self::Gone => false,
+        }
+    }
+}
+
+/// Adds an entry to what waits.
+pub(super) fn add(batch: &mut Batch, entry: Entry) {
+    let Entry { child, change, safety, receipt } = entry;
+    put(batch, child, Due::of(change, safety, receipt));
+}
+
+/// Puts what could not be written before what has come since.
+pub(super) fn put_back(batch: &mut Batch, earlier: Batch) {
+    let since = std::mem::replace(batch, earlier);
+    for (child, due) in since {
+        put(batch, child, due);
+    }
+}
+
+fn put(batch: &mut Batch, child: ChildId, later: Due) {
+    let due = match batch.remove(&child) {
+        Some(earlier) => earlier.then(later),
+        None => later,
+    };
+    batch.insert(child, due);
+}
+
+/// What becomes of a batch that cannot be written: the intents that somebody waits for leave it, and the rest is to be
+/// tried again. All who wait are named, and are to be told.
+pub(super) fn refuse(batch: &mut Batch) -> Refused {
+    let mut refused = Refused { receipts: Vec::new(), intents: 0 };
+    batch.retain(|_, due| {
+        refused.receipts.append(&mut due.receipts);
+        let is_refused = due.content.is_refusable();
+        refused.intents = refused.intents.saturating_add(usize::from(is_refused));
+        !is_refused
+    });
+    refused
+}
+
+/// Who is refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) receipts: Vec<Run>,
+    /// How many intents are among them.
+    pub(super) intents: usize,
+}
+
+/// The safety that a batch has to be written with.
+pub(super) fn safety(batch: &Batch) -> Safety {
+    let wants_power = batch.values().any(|due| match due.safety {
+        Safety::Process => false,
+        Safety::Power => true,
+    });
+    if wants_power { Safety::Power } else { Safety::Process }
+}

@@ -1,0 +1,251 @@
+//! The file: making it, checking it, and reading all that is in it.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use procbroker_protocol::ChildId;
+use rusqlite::{Connection, OpenFlags};
+
+use super::read::{self, Numbered};
+use super::schema::{self, Found, STEPS, Step};
+use super::{Deliver, Host, Journal, JournalError, Row, Stored, beside, worker};
+
+/// How long another process may hold the file, such as somebody's sqlite3 program, before that is an error.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The page cache of SQLite, in KiB. Each write goes to the end of a table or to a page that was written not long ago.
+const CACHE_KIB: i64 = 256;
+
+/// What is kept of the write-ahead log when it starts anew, in bytes; it grows beyond that in a storm only.
+const LOG_BYTES_KEPT: i64 = 16 << 20;
+
+/// The file of a journal that is open and checked.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    /// The row of each child.
+    pub(super) index: HashMap<ChildId, i64>,
+    /// The first row number that was never used.
+    pub(super) next_seq: i64,
+    /// The file, if it is new and may not be on the disk yet. The thread has it put there before it writes anything.
+    pub(super) unsynced: Option<File>,
+    /// Whether there was no log when it was opened.
+    has_new_log: bool,
+}
+
+/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read.
+///
+/// # Errors
+/// When it cannot be used as it is. It is then as it was.
+pub fn open(path: &Path) -> Result<(Store, Stored), JournalError> {
+    open_with(path, STEPS)
+}
+
+pub(super) fn open_with(path: &Path, steps: &[Step]) -> Result<(Store, Stored), JournalError> {
+    let is_there = fs::exists(path).map_err(JournalError::file("find", path))?;
+    let unsynced = if is_there { None } else { Some(make(path, steps)?) };
+    let has_new_log = fs::metadata(beside(path, "-wal")).map_or(true, |log| log.len() == 0);
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let version = examine(&connection, path, steps)?;
+    close_to_others(path)?;
+    configure(&connection).map_err(JournalError::database("set up", path))?;
+    use_log(&connection, path)?;
+    bring_up(&connection, path, version, steps)?;
+    let Numbered { rows, index, next_seq } = read::rows(&connection, path)?;
+    let host = read::host(&connection, path)?;
+    connection.release_memory().map_err(JournalError::database("read", path))?;
+    let path = path.to_owned();
+    Ok((Store { connection, path, index, next_seq, unsynced, has_new_log }, Stored { rows, host }))
+}
+
+/// Whether this version could take the file over, and what it would find there. Nothing of it is changed, and the
+/// broker that it belongs to may go on writing.
+///
+/// # Errors
+/// As [`open`], and when the file is missing.
+pub fn check(path: &Path) -> Result<Vec<Row>, JournalError> {
+    check_with(path, STEPS)
+}
+
+pub(super) fn check_with(path: &Path, steps: &[Step]) -> Result<Vec<Row>, JournalError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let version = examine(&connection, path, steps)?;
+    if version == steps.len() {
+        return read::rows(&connection, path).map(|found| found.rows);
+    }
+    // An older one is brought up in a copy.
+    let copy = Scratch::new(beside(path, ".check"))?;
+    let name = copy.0.as_os_str().as_bytes();
+    connection
+        .execute("VACUUM INTO CAST(?1 AS TEXT)", [name])
+        .map_err(JournalError::database("copy", path))?;
+    let connection = connect(&copy.0, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    bring_up(&connection, path, version, steps)?;
+    read::rows(&connection, path).map(|found| found.rows)
+}
+
+impl Store {
+    /// Notes under what children are started from now on, and starts the thread that writes.
+    ///
+    /// # Errors
+    /// When nothing can be written, or there is no thread to be had.
+    pub fn start(self, host: &Host, deliver: Deliver) -> Result<Journal, JournalError> {
+        self.note(host).map_err(JournalError::database("write", &self.path))?;
+        worker::start(self, deliver)
+    }
+
+    /// The first write to a log writes its header too, which SQLite syncs, lest what follows be taken for a part of an
+    /// older log (`walWriteFrames` in its `wal.c`). A new one follows no older one, and the start does not wait for
+    /// the disk; the next sync covers the header as well.
+    fn note(&self, host: &Host) -> rusqlite::Result<()> {
+        if !self.has_new_log {
+            return note(&self.connection, host);
+        }
+        self.connection.pragma_update(None, "synchronous", "OFF")?;
+        let noted = note(&self.connection, host);
+        self.connection.pragma_update(None, "synchronous", "NORMAL").and(noted)
+    }
+}
+
+fn note(connection: &Connection, host: &Host) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute("DELETE FROM host", [])?;
+    let mut insert = transaction.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
+    insert.execute((read::BOOT, host.boot.0.as_bytes()))?;
+    if let Some(folder) = &host.cgroup_folder {
+        insert.execute((read::CGROUP_FOLDER, folder.as_os_str().as_bytes()))?;
+    }
+    drop(insert);
+    transaction.commit()
+}
+
+/// Makes the file under another name first, so that under its own there is never an unfinished one: an empty file
+/// there is one that has lost its content.
+fn make(path: &Path, steps: &[Step]) -> Result<File, JournalError> {
+    let log = beside(path, "-wal");
+    if fs::exists(&log).map_err(JournalError::file("find", &log))? {
+        // SQLite would take the log for a left-over, and drop it with all that is in it.
+        return Err(JournalError::Missing { path: path.to_owned(), log });
+    }
+    let draft = Scratch::new(beside(path, ".new"))?;
+    let file = new_file(&draft.0).map_err(JournalError::file("make", path))?;
+    let connection = connect(&draft.0, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Nothing of it matters before it has its name.
+    connection.pragma_update(None, "synchronous", "OFF").map_err(JournalError::database("make", path))?;
+    use_log(&connection, path)?;
+    bring_up(&connection, path, 0, steps)?;
+    connection.close().map_err(|(_, source)| JournalError::database("make", path)(source))?;
+    fs::rename(&draft.0, path).map_err(JournalError::file("make", path))?;
+    Ok(file)
+}
+
+/// SQLite gives the files beside it the same mode (`findCreateFileMode` in its `os_unix.c`).
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn close_to_others(path: &Path) -> Result<(), JournalError> {
+    let refused = JournalError::file("close to others", path);
+    let set = || match fs::metadata(path)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(0o600)),
+    };
+    set().map_err(refused)
+}
+
+/// No `SQLITE_OPEN_URI`: a folder's name is never taken for options. No mutex: one thread has the connection.
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, JournalError> {
+    let opened = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let connection = opened.map_err(JournalError::database("open", path))?;
+    connection.busy_timeout(BUSY_PATIENCE).map_err(JournalError::database("open", path))?;
+    Ok(connection)
+}
+
+/// Whose it is, in which version, and whether it is whole. Nothing is written.
+fn examine(connection: &Connection, path: &Path, steps: &[Step]) -> Result<usize, JournalError> {
+    let damaged = |finding: String| JournalError::Damaged { path: path.to_owned(), finding };
+    let version = match schema::look(connection).map_err(JournalError::database("read", path))? {
+        Found::Empty => return Err(damaged("it is empty".to_owned())),
+        Found::Foreign(application) => {
+            return Err(JournalError::Foreign { path: path.to_owned(), application });
+        }
+        Found::Ours(version) => version,
+    };
+    let known = steps.len();
+    let version = match usize::try_from(version) {
+        Ok(version @ 1..) if version <= known => version,
+        Ok(1..) => return Err(JournalError::Newer { path: path.to_owned(), version, known }),
+        Ok(0) | Err(_) => return Err(damaged(format!("it says to have schema version {version}"))),
+    };
+    let finding: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(JournalError::database("check", path))?;
+    if finding == "ok" { Ok(version) } else { Err(damaged(finding)) }
+}
+
+fn bring_up(connection: &Connection, path: &Path, from: usize, steps: &[Step]) -> Result<(), JournalError> {
+    if from == steps.len() {
+        return Ok(());
+    }
+    schema::migrate(connection, from, steps).map_err(|(to, source)| {
+        let path = path.to_owned();
+        JournalError::Migration { path, from, to, source }
+    })
+}
+
+/// A write-ahead log: a commit is one write at its end, and `check` reads beside the writer.
+fn use_log(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(JournalError::database("set up", path))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    let source = io::Error::new(io::ErrorKind::Unsupported, "its file system has no shared memory");
+    Err(JournalError::file("keep a log of writes beside", path)(source))
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_KEPT, |_| Ok(()))?;
+    // The writer does it itself, after everybody has been answered.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")
+}
+
+/// A database that is gone when this is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Whatever a crash left of an earlier one is removed.
+    fn new(path: PathBuf) -> Result<Self, JournalError> {
+        let scratch = Self(path);
+        scratch.remove().map_err(JournalError::file("remove", &scratch.0))?;
+        Ok(scratch)
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            match fs::remove_file(beside(&self.0, suffix)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The next one that is made tries again, and says so when it cannot.
+        let _ignored = self.remove();
+    }
+}

@@ -1,0 +1,186 @@
+use std::io::Write;
+use std::sync::Mutex;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use rusqlite::wal::CheckpointMode;
+
+use super::*;
+use crate::os::alone;
+
+/// Lets the file have so many pages more: what SQLite does then is what it does on a full disk.
+fn leave_room(store: &Store, pages: i64) {
+    let count: i64 = store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    let set = |max: i64| {
+        store.connection.pragma_update_and_check(None, "max_page_count", max, |row| row.get::<_, i64>(0))
+    };
+    assert_eq!(set(count + pages).unwrap(), count + pages);
+}
+
+/// Something that takes a page.
+fn large() -> Change {
+    Change::Intent("x".repeat(3_500))
+}
+
+#[test]
+fn on_a_full_disk_creates_are_refused_and_forgotten_and_all_else_goes_on() {
+    let (_folder, path) = scratch();
+    let (store, _) = open(&path).unwrap();
+    leave_room(&store, 8);
+    let writing = Writing::start(store);
+    let mut written: Vec<u128> = Vec::new();
+    let failure = (1..).find_map(|number| match writing.write(number, large()) {
+        Ok(()) => {
+            written.push(number);
+            None
+        }
+        Err(failure) => Some(failure),
+    });
+    let message = failure.unwrap().message;
+    let is_plain = message.contains(&format!("cannot write {}", path.display()))
+        && message.contains("disk is full")
+        && message.contains("make room");
+    assert!(is_plain, "{message}");
+    assert!(written.len() > 2, "{written:?}");
+
+    writing.write(1, progress("on")).unwrap();
+    writing.write(1, Change::Remove).unwrap();
+    writing.write(2, Change::Remove).unwrap();
+    writing.write(1_000, large()).unwrap();
+    written.push(1_000);
+    drop(writing);
+    let found: Vec<_> = check(&path).unwrap().into_iter().map(|row| row.child).collect();
+    let expected: Vec<_> = written.into_iter().skip(2).map(child).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn one_intent_that_finds_no_room_does_not_hold_up_what_came_with_it() {
+    let (_folder, path) = scratch();
+    let (store, _) = open(&path).unwrap();
+    leave_room(&store, 1);
+    let mut writer = writer::Writer::new(&store.connection, store.index, store.next_seq);
+    let mut batch = pending::Batch::new();
+    let entry =
+        |number, change, receipt| Entry { child: child(number), change, safety: Safety::Process, receipt };
+    pending::add(&mut batch, entry(1, intent(1), None));
+    writer.write(&batch).unwrap();
+    batch.clear();
+
+    pending::add(&mut batch, entry(1, progress("on"), Some(run(1))));
+    pending::add(&mut batch, entry(2, Change::Intent("x".repeat(30_000)), Some(run(2))));
+    writer.write(&batch).unwrap_err();
+    let refused = pending::refuse(&mut batch);
+    assert_eq!((refused.receipts, refused.intents), (vec![run(1), run(2)], 1));
+    writer.write(&batch).unwrap();
+    drop(writer);
+    assert_eq!(check(&path).unwrap(), [row(1, Some("on"))]);
+}
+
+/// SQLite writes a transaction to its log before it syncs that: a failed sync leaves it there as if it were whole.
+#[test]
+fn what_a_failed_write_may_have_left_in_the_log_is_overwritten() {
+    let (_folder, path) = scratch();
+    let (store, _) = open(&path).unwrap();
+    leave_room(&store, 0);
+    let mut writer = writer::Writer::new(&store.connection, store.index, store.next_seq);
+    let pages = || store.connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::NOOP).unwrap().0;
+    let mut batch = pending::Batch::new();
+    writer.write(&batch).unwrap();
+    assert_eq!(pages(), 0, "nothing to write, nothing written");
+    let change = Change::Intent("x".repeat(30_000));
+    pending::add(&mut batch, Entry { child: child(1), change, safety: Safety::Power, receipt: Some(run(1)) });
+    writer.write(&batch).unwrap_err();
+    pending::refuse(&mut batch);
+    assert!(batch.is_empty() && pages() == 0);
+    writer.write(&batch).unwrap();
+    assert_eq!(pages(), 1);
+    writer.write(&batch).unwrap();
+    assert_eq!(pages(), 1);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_of_the_start() {
+    let (_folder, path) = scratch();
+    for (pragma, said) in [("query_only", "readonly"), ("max_page_count", "full")] {
+        let (store, _) = open(&path).unwrap();
+        match pragma {
+            "query_only" => store.connection.pragma_update(None, pragma, true).unwrap(),
+            _ => leave_room(&store, 0),
+        }
+        let long = Host { cgroup_folder: Some("x".repeat(9_000).into()), ..host() };
+        let error = store.start(&long, Arc::new(|_, _| ())).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, JournalError::Database { .. }), "{error:?}");
+        assert!(message.contains("state.db") && message.contains(said), "{message}");
+    }
+    assert_eq!(open(&path).unwrap().1.host, None);
+}
+
+/// What a log line is written to.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn count(&self, text: &str) -> usize {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().matches(text).count()
+    }
+}
+
+/// Nothing may grow any more, or everything may: a limit on the size of files, which is that of the process.
+fn allow_writes(allow: bool) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, if allow { hard } else { 1 }, hard).unwrap();
+}
+
+#[test]
+fn what_the_disk_refuses_is_told_at_once_and_written_when_it_can_be() {
+    if !alone::here(module_path!(), "what_the_disk_refuses_is_told_at_once_and_written_when_it_can_be") {
+        return;
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    // The thread that writes inherits the mask: EFBIG is enough.
+    SigSet::from(Signal::SIGXFSZ).thread_block().unwrap();
+    let (_folder, path) = scratch();
+    let writing = Writing::open(&path);
+    for number in 1..=2 {
+        writing.write(number, intent(number)).unwrap();
+    }
+    allow_writes(false);
+    for result in
+        [writing.write(3, intent(3)), writing.write(1, progress("on")), writing.write(2, Change::Remove)]
+    {
+        let message = result.unwrap_err().message;
+        assert!(message.contains("cannot write") && message.contains("disk I/O error"), "{message}");
+    }
+    let error = writing.journal.flush(PATIENCE).unwrap_err();
+    assert!(matches!(error, JournalError::Unwritten { .. }), "{error:?}");
+    // A create that nobody waits for is no answer to anybody: it is kept.
+    writing.submit(4, intent(4));
+    assert_eq!((lines.count("ERROR"), lines.count("INFO")), (1, 0));
+
+    allow_writes(true);
+    writing.journal.flush(PATIENCE).unwrap();
+    assert_eq!(check(&path).unwrap(), [row(1, Some("on")), row(4, None)]);
+    writing.write(5, intent(5)).unwrap();
+    assert_eq!((lines.count("ERROR"), lines.count("written again")), (1, 1));
+    allow_writes(false);
+    writing.submit(6, intent(6));
+    drop(writing);
+    assert_eq!(lines.count("are lost"), 1);
+    allow_writes(true);
+    assert_eq!(check(&path).unwrap(), [row(1, Some("on")), row(4, None), row(5, None)]);
+}

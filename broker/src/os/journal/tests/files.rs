@@ -1,0 +1,180 @@
+use super::*;
+use crate::os::journal::schema::{STEPS, Step};
+use crate::os::journal::store::{check_with, open_with};
+
+/// A file with so many children in it, closed in order.
+fn file_with(children: u128) -> (TempDir, PathBuf) {
+    let (folder, path) = scratch();
+    let writing = Writing::open(&path);
+    for number in 1..=children {
+        writing.submit(number, intent(number));
+        writing.submit(number, progress(&"on ".repeat(100)));
+    }
+    drop(writing);
+    (folder, path)
+}
+
+/// Nothing may be started with this file, and it stays as it is.
+fn refused(path: &Path) -> JournalError {
+    let before = fs::read(path).ok();
+    let error = open(path).unwrap_err();
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(check(path).is_err());
+    assert_eq!(before, fs::read(path).ok());
+    let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    let strange: Vec<_> = names.filter(|name| !name.to_str().unwrap().starts_with("state.db")).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    error
+}
+
+fn change(path: &Path, sql: &str) {
+    rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_named_with_the_way_out() {
+    let (_folder, path) = file_with(200);
+    let whole = fs::read(&path).unwrap();
+    let mut broken = whole.clone();
+    // The header of the second page, and of each that follows.
+    broken.chunks_mut(4_096).skip(1).for_each(|page| page[..8].fill(0xff));
+    let header = [&[0; 100], &whole[100..]].concat();
+    let cut = whole[..whole.len() / 2].to_vec();
+    let pages = whole[..4_096].to_vec();
+    let text = b"{\"children\": []}\n".repeat(100);
+    for content in [broken, header, cut, pages, text, Vec::new()] {
+        fs::write(&path, content).unwrap();
+        let error = refused(&path);
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("cleanups do not run"), "{error}");
+    }
+    fs::write(&path, whole).unwrap();
+    assert_eq!(open(&path).unwrap().1.rows.len(), 200);
+}
+
+#[test]
+fn a_flipped_byte_is_noticed_or_costs_no_child() {
+    let (_folder, path) = file_with(30);
+    let whole = fs::read(&path).unwrap();
+    let mut noticed = 0;
+    for place in (0..whole.len()).step_by(41) {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 0xff;
+        fs::write(&path, flipped).unwrap();
+        match check(&path) {
+            Ok(rows) => assert_eq!(rows.len(), 30, "at byte {place}"),
+            Err(_) => noticed += 1,
+        }
+        for suffix in ["-wal", "-shm"] {
+            let _absent = fs::remove_file(beside(&path, suffix));
+        }
+    }
+    assert!(noticed > 10, "{noticed}");
+}
+
+#[test]
+fn a_row_that_cannot_have_been_written_is_damage() {
+    for sql in [
+        "UPDATE progress SET pid = 4 WHERE seq = 2",
+        "UPDATE progress SET pid = 0, inode = 1, boot = zeroblob(16) WHERE seq = 2",
+        "UPDATE progress SET pid = -1, inode = 1, boot = zeroblob(16) WHERE seq = 2",
+        "UPDATE child SET id = x'00' WHERE seq = 2",
+        "UPDATE child SET id = (SELECT id FROM child WHERE seq = 1) WHERE seq = 2",
+        "UPDATE child SET intent = CAST(x'ff' AS TEXT) WHERE seq = 2",
+    ] {
+        let (_folder, path) = file_with(3);
+        change(&path, sql);
+        let error = refused(&path);
+        assert!(
+            matches!(&error, JournalError::Damaged { finding, .. } if finding.contains("row 2")),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_of_a_later_version_is_left_to_it() {
+    let (_folder, path) = file_with(1);
+    change(&path, "PRAGMA user_version = 12");
+    let error = refused(&path);
+    assert!(matches!(error, JournalError::Newer { version: 12, .. }), "{error:?}");
+    assert!(error.to_string().contains("use the version"), "{error}");
+    change(&path, "PRAGMA user_version = -1");
+    assert!(matches!(refused(&path), JournalError::Damaged { .. }));
+}
+
+#[test]
+fn a_file_of_another_program_is_left_to_it() {
+    for sql in ["PRAGMA application_id = 0x0f055112; CREATE TABLE blob (x)", "CREATE TABLE song (title)"] {
+        let (_folder, path) = scratch();
+        change(&path, sql);
+        let error = refused(&path);
+        assert!(matches!(error, JournalError::Foreign { .. }), "{error:?}");
+        assert!(error.to_string().contains("--state-dir"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_not_made_while_its_log_is_there() {
+    let (_folder, path) = file_with(1);
+    let log = beside(&path, "-wal");
+    fs::rename(&path, &log).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, JournalError::Missing { .. }), "{error:?}");
+    fs::remove_file(&log).unwrap();
+    assert_eq!(open(&path).unwrap().1.rows, []);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_or_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path().to_owned(), folder.path().join("missing/state.db")] {
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+    }
+    let path = folder.path().join("state.db");
+    assert!(matches!(check(&path), Err(JournalError::Database { .. })));
+    assert!(!path.exists(), "a check makes nothing");
+    // What a crash left of an earlier attempt is no hindrance.
+    fs::write(beside(&path, ".new"), "half").unwrap();
+    assert_eq!(open(&path).unwrap().1.rows, []);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+const FIRST: Step = STEPS[0];
+const SECOND: Step = "ALTER TABLE child ADD COLUMN note TEXT NOT NULL DEFAULT 'none'";
+const BROKEN: Step = "CREATE TABLE extra (x); UPDATE nothing SET x = 1";
+
+#[test]
+fn an_older_file_is_brought_up_to_this_version() {
+    let (_folder, path) = file_with(3);
+    let rows = check_with(&path, &[FIRST, SECOND]).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(check(&path).unwrap(), rows, "a check changes nothing");
+    let (store, stored) = open_with(&path, &[FIRST, SECOND]).unwrap();
+    assert_eq!(stored.rows, rows);
+    let note: String =
+        store.connection.query_row("SELECT max(note) FROM child", [], |row| row.get(0)).unwrap();
+    assert_eq!(note, "none");
+    drop(store);
+    assert!(matches!(open(&path), Err(JournalError::Newer { version: 2, known: 1, .. })));
+    assert_eq!(open_with(&path, &[FIRST, SECOND]).unwrap().1.rows, rows);
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_file_as_it_was() {
+    let (_folder, path) = file_with(3);
+    for error in [
+        check_with(&path, &[FIRST, SECOND, BROKEN]).unwrap_err(),
+        open_with(&path, &[FIRST, SECOND, BROKEN]).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, JournalError::Migration { from: 1, to: 3, .. }), "{error:?}");
+    }
+    let (store, stored) = open(&path).unwrap();
+    assert_eq!(stored.rows.len(), 3);
+    let count = "SELECT count(*) FROM sqlite_schema WHERE name = 'extra' OR sql LIKE '%note%'";
+    assert_eq!(store.connection.query_row(count, [], |row| row.get(0)), Ok(0));
+    drop(store);
+    let folder = path.parent().unwrap();
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "no copy is left");
+}

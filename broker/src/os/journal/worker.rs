@@ -1,0 +1,301 @@
+//! The thread that writes, and the desk at which it is given what to write.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use procbroker_core::{RecordFailure, Run};
+
+use super::error::failure;
+use super::pending::{self, Batch, Content};
+use super::writer::Writer;
+use super::{Deliver, Entry, Journal, JournalError, Store};
+
+/// How long the writer rests after a failure before it tries again by itself, at first.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+
+/// And after many, doubling.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The stack of the thread; SQLite needs less than a fifth of it for statements as simple as these.
+const STACK_BYTES: usize = 512 << 10;
+
+/// What the thread and those who submit share.
+#[derive(Default)]
+pub(super) struct Desk {
+    state: Mutex<State>,
+    /// There is something to do.
+    work: Condvar,
+    /// Something has been done.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    due: Batch,
+    phase: Phase,
+    /// Whether the thread sleeps.
+    is_asleep: bool,
+    /// Whether something has come, or is asked for, since the last attempt began.
+    is_urgent: bool,
+    /// How many changes were submitted.
+    submitted: u64,
+    /// So many of these, the oldest, are written, or were refused.
+    settled: u64,
+    /// How many attempts to write have begun.
+    attempts: u64,
+    /// The last attempt that failed.
+    failed: Option<(u64, RecordFailure)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    /// Nothing is submitted any more: what is there is tried once.
+    Closing,
+    /// The thread is over.
+    Over,
+}
+
+/// One attempt.
+struct Attempt {
+    batch: Batch,
+    number: u64,
+    /// How much is settled when it succeeds.
+    submitted: u64,
+    is_last: bool,
+}
+
+impl Desk {
+    pub(super) fn submit(&self, entry: Entry) {
+        let mut state = self.lock();
+        state.submitted = state.submitted.saturating_add(1);
+        pending::add(&mut state.due, entry);
+        self.wake(&mut state);
+    }
+
+    pub(super) fn flush(&self, patience: Duration, path: &Path) -> Result<(), JournalError> {
+        let mut state = self.lock();
+        let (submitted, attempts) = (state.submitted, state.attempts);
+        self.wake(&mut state);
+        let failure_since = |state: &State| state.failed.clone().filter(|(number, _)| *number > attempts);
+        let (state, _timeout) = self
+            .done
+            .wait_timeout_while(state, patience, |state| {
+                state.settled < submitted && failure_since(state).is_none() && state.phase != Phase::Over
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.settled >= submitted {
+            return Ok(());
+        }
+        Err(match failure_since(&state) {
+            Some((_, failure)) => JournalError::Unwritten { failure },
+            None => JournalError::Slow { path: path.to_owned(), patience },
+        })
+    }
+
+    /// Lets the thread write the rest and end, and says whether it has.
+    pub(super) fn close(&self, patience: Duration) -> bool {
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing;
+        }
+        self.wake(&mut state);
+        let ended = self.done.wait_timeout_while(state, patience, |state| state.phase != Phase::Over);
+        ended.unwrap_or_else(PoisonError::into_inner).0.phase == Phase::Over
+    }
+
+    /// Waits for the next thing to do; nothing at the end. After a failure, what is left of it is tried again with
+    /// what comes next, or after a pause.
+    fn next(&self, pause: Option<Duration>) -> Option<Attempt> {
+        let again = pause.and_then(|pause| Instant::now().checked_add(pause));
+        let mut state = self.lock();
+        loop {
+            let is_last = state.phase != Phase::Open;
+            let has_work = !state.due.is_empty() || pause.is_some();
+            let is_time = again.is_none_or(|again| Instant::now() >= again);
+            if has_work && (is_time || state.is_urgent || is_last) {
+                state.is_urgent = false;
+                state.attempts = state.attempts.saturating_add(1);
+                let batch = std::mem::take(&mut state.due);
+                let (number, submitted) = (state.attempts, state.submitted);
+                return Some(Attempt { batch, number, submitted, is_last });
+            }
+            if is_last {
+                return None;
+            }
+            state.is_asleep = true;
+            let rest = again.map(|again| again.saturating_duration_since(Instant::now()));
+            state = match rest {
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(rest) => self.work.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            state.is_asleep = false;
+        }
+    }
+
+    fn succeeded(&self, submitted: u64) {
+        self.lock().settled = submitted;
+        self.done.notify_all();
+    }
+
+    fn failed(&self, batch: Batch, number: u64, failure: RecordFailure) {
+        let mut state = self.lock();
+        pending::put_back(&mut state.due, batch);
+        state.failed = Some((number, failure));
+        drop(state);
+        self.done.notify_all();
+    }
+
+    fn wake(&self, state: &mut State) {
+        state.is_urgent = true;
+        if state.is_asleep {
+            self.work.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked has left whole entries: nothing is done between two changes of the state that can.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+/// Says at the end of the thread, whichever way it ends, that it is over.
+struct Presence(Arc<Desk>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.lock().phase = Phase::Over;
+        self.0.done.notify_all();
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(store: Store, deliver: Deliver) -> Result<Journal, JournalError> {
+    let (desk, path) = (Arc::new(Desk::default()), store.path.clone());
+    let presence = Presence(Arc::clone(&desk));
+    let work = move || {
+        let desk = presence;
+        run(store, &desk.0, &deliver);
+    };
+    let thread = thread::Builder::new().name("journal".to_owned()).stack_size(STACK_BYTES).spawn(work);
+    let thread = thread.map_err(|source| JournalError::Thread { path: path.clone(), source })?;
+    Ok(Journal { desk, thread: Some(thread), path })
+}
+
+fn run(store: Store, desk: &Desk, deliver: &Deliver) {
+    let Store { connection, path, index, next_seq, unsynced, .. } = store;
+    // Before anything is promised. The folder is synced with the first sync of the log.
+    if let Some(Err(error)) = unsynced.map(|file| file.sync_all()) {
+        tracing::warn!(path = %path.display(), %error, "the new state file may not survive a power failure");
+    }
+    let writer = Writer::new(&connection, index, next_seq);
+    let mut clerk = Clerk { writer, desk, deliver, path: &path, pause: None, trouble: Trouble::None };
+    while let Some(attempt) = clerk.desk.next(clerk.pause) {
+        let is_last = attempt.is_last;
+        clerk.attempt(attempt);
+        if is_last && clerk.pause.is_some() {
+            tracing::error!(path = %path.display(), "the last records could not be written and are lost");
+            break;
+        }
+    }
+    drop(clerk);
+    if let Err((_, error)) = connection.close() {
+        tracing::warn!(path = %path.display(), %error, "cannot close the state file in order; the next start will");
+    }
+}
+
+/// Writes what the desk has, and tells everybody what came of it.
+struct Clerk<'a> {
+    writer: Writer<'a>,
+    desk: &'a Desk,
+    deliver: &'a Deliver,
+    path: &'a PathBuf,
+    /// How long to rest now, if there is something that could not be written.
+    pause: Option<Duration>,
+    trouble: Trouble,
+}
+
+/// What is known not to work, and was said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// Intents are refused; other changes may be smaller, and find room.
+    Intents,
+    /// Nothing is written.
+    Everything,
+}
+
+impl Clerk<'_> {
+    fn attempt(&mut self, attempt: Attempt) {
+        let Attempt { mut batch, number, submitted, is_last: _ } = attempt;
+        let strangers = self.writer.drop_strangers(&mut batch);
+        self.answer(strangers, &Err(RecordFailure { message: "the child is not on record".to_owned() }));
+        let Err(error) = self.writer.write(&batch) else {
+            self.succeeded(batch, submitted);
+            return;
+        };
+        let failure = failure(self.path, &error);
+        let refused = pending::refuse(&mut batch);
+        self.complain(&failure, refused.intents);
+        self.answer(refused.receipts, &Err(failure.clone()));
+        // Where the disk is full, the log may be all the room that there is.
+        let emptied = self.writer.checkpoint();
+        let is_rest_written = refused.intents > 0 && emptied.is_ok() && self.writer.write(&batch).is_ok();
+        if is_rest_written {
+            self.settle(submitted);
+        } else {
+            self.pause = Some(self.pause.map_or(PAUSE_FIRST, |pause| pause.saturating_mul(2).min(PAUSE_MAX)));
+            self.desk.failed(batch, number, failure);
+        }
+    }
+
+    fn succeeded(&mut self, batch: Batch, submitted: u64) {
+        let has_intents = batch.values().any(|due| matches!(due.content, Content::New { .. }));
+        let works = match self.trouble {
+            Trouble::None => false,
+            Trouble::Intents => has_intents,
+            Trouble::Everything => true,
+        };
+        if works {
+            self.trouble = Trouble::None;
+            tracing::info!(path = %self.path.display(), "the records are written again");
+        }
+        self.settle(submitted);
+        self.answer(batch.into_values().flat_map(|due| due.receipts), &Ok(()));
+        if let Err(error) = self.writer.checkpoint_when_due() {
+            tracing::debug!(path = %self.path.display(), %error, "the log of the state file grows on");
+        }
+    }
+
+    fn settle(&mut self, submitted: u64) {
+        self.pause = None;
+        self.desk.succeeded(submitted);
+    }
+
+    fn complain(&mut self, failure: &RecordFailure, intents: usize) {
+        if self.trouble == Trouble::None {
+            tracing::error!(
+                "{}; creates fail until then, and the other records are tried again",
+                failure.message
+            );
+        }
+        let found = if intents > 0 { Trouble::Intents } else { Trouble::Everything };
+        self.trouble = if self.trouble == Trouble::Intents { Trouble::Intents } else { found };
+    }
+
+    fn answer(&self, receipts: impl IntoIterator<Item = Run>, result: &Result<(), RecordFailure>) {
+        for run in receipts {
+            (self.deliver)(run, result.clone());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What becomes of the model machine when the broker dies, and what the next one finds.
+
+use procbroker_core::{Finding, Incarnation, Kinship, Members, Recovered, Run};
+use procbroker_protocol::{ChildId, ExitStatus};
+
+use crate::sim::disk::{Loss, Row};
+use crate::sim::event::Event;
+use crate::sim::family::FamilyId;
+use crate::sim::machine::{Machine, Means};
+
+impl Machine {
+    /// The broker is gone, and with it all that was on its way to it or from it.
+    pub fn bereave(&mut self, loss: Loss, kinship: Kinship, means: &mut Means<'_>) {
+        let cancelled = means.agenda.drop_unless(Event::outlives_the_broker);
+        for event in cancelled {
+            // A process that was being started comes to be, or not.
+            if let Event::Executed { run } = event
+                && loss == Loss::Process
+                && means.dice.chance(60)
+            {
+                self.execute(run, 0, means);
+            }
+        }
+        self.disk.lose(loss, means.dice);
+        self.flights.clear();
+        self.bound.clear();
+        self.strays = 0;
+        if loss == Loss::Power {
+            self.families.clear();
+            self.boot += 1;
+        }
+        self.brokers += 1;
+        for family in self.families.values_mut() {
+            family.run = None;
+            family.own &= kinship == Kinship::Own;
+        }
+    }
+
+    /// Everything on record, with what is found of it by a broker that starts now.
+    pub fn findings(&mut self, kinship: Kinship, means: &mut Means<'_>) -> Vec<Recovered> {
+        let rows = self.disk.rows();
+        let mut found = Vec::with_capacity(rows.len());
+        for (child, row) in rows {
+            let finding = if row.has_ended() {
+                Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing }
+            } else {
+                self.find(child, &row, kinship, means)
+            };
+            found.push(Recovered { intent: (*row.intent).clone(), progress: row.progress, finding });
+        }
+        self.families.retain(|_, family| family.run.is_some() || family.is_alive());
+        found
+    }
+
+    fn find(&mut self, child: ChildId, row: &Row, kinship: Kinship, means: &mut Means<'_>) -> Finding {
+        if row.process.is_some_and(|process| process.boot != self.boot) {
+            return Finding::Rebooted;
+        }
+        let on_record = row.process.map(|process| process.family).filter(|id| self.families.contains_key(id));
+        let Some(id) = on_record.or_else(|| self.search(child)) else {
+            return self.never_seen(child, row, means);
+        };
+        let run = Run { child, incarnation: Incarnation::FIRST };
+        let Some(family) = self.families.get_mut(&id) else { return Finding::NeverStarted };
+        family.run = Some(run);
+        self.bound.insert(run, id);
+        // One that has died may not have been reaped so far: by nobody but the broker, where it is its own.
+        let lingers = !family.reported && (kinship == Kinship::Own || means.dice.chance(20));
+        if family.leads() || lingers {
+            family.reported = false;
+            if !family.leads() {
+                let delay = means.dice.within_millis(2);
+                means.agenda.after(delay, Event::Reaped { family: id });
+            }
+            return Finding::Process { pid: family.pid, kinship };
+        }
+        family.reported = true;
+        let is_kept = row.process.is_some() && (kinship == Kinship::Own || means.dice.chance(40));
+        let status = if is_kept { family.status } else { ExitStatus::Unknown };
+        Finding::Gone { status, members: family.members() }
+    }
+
+    /// The processes that have the mark of this child: the last ones, because there are no others.
+    fn search(&self, child: ChildId) -> Option<FamilyId> {
+        let is_meant = |id: &&FamilyId| {
+            self.families.get(id).is_some_and(|family| family.child == child && family.is_alive())
+        };
+        self.families.keys().rev().find(is_meant).copied()
+    }
+
+    /// There is nothing of a child: it is not always known whether there ever was.
+    fn never_seen(&self, child: ChildId, row: &Row, means: &mut Means<'_>) -> Finding {
+        let was_never = row.progress.is_none() && !self.past(child).has_run;
+        if was_never && means.dice.chance(60) {
+            return Finding::NeverStarted;
+        }
+        Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing }
+    }
+}

@@ -1,0 +1,171 @@
+//! Cleanups: after all of the child is gone, one attempt at a time, on record before and after, with its exit.
+
+use std::sync::Arc;
+
+use procbroker_core::{Members, Progress, Receipt, Run, Safety, SpawnOrder};
+use procbroker_protocol::{ChildId, Cleaned, Exit, ExitStatus};
+
+use crate::sim::agenda::wall;
+use crate::sim::checks::orders::{alone, known};
+use crate::sim::checks::standstill::is_held;
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::track::Track;
+use crate::sim::machine::{Machine, Past};
+
+/// Something about a cleanup is written to the record of its child.
+///
+/// # Errors
+/// When it is not so, or is not to be that safe.
+pub fn record(
+    ledger: &Ledger,
+    (track, cleaning): (&Track, &Cleaning),
+    run: Run,
+    progress: &Progress,
+    how: (Safety, Receipt),
+) -> Checked {
+    let wrong = || format!("{run:?} is recorded as {progress:?} ({how:?}), and is {track:?}");
+    let is_same = cleaning.incarnation == run.incarnation;
+    let fair = match (progress, how.1) {
+        (Progress::Cleaning { attempts, .. }, Receipt::Wanted) => {
+            let due = cleaning.stage == Stage::Due || is_interrupted_wholly(cleaning);
+            let next = run.incarnation == cleaning.incarnation.next() && *attempts == cleaning.attempts + 1;
+            Check::Cleanup.demand(!is_full(ledger), || format!("{run:?} is begun after the time for it"))?;
+            due && next
+        }
+        (Progress::Cleaning { attempts, .. }, Receipt::NotWanted) => {
+            let known = matches!(cleaning.stage, Stage::Running { .. }) || may_be_left(ledger, run.child);
+            is_same && known && *attempts == cleaning.attempts
+        }
+        (Progress::Ended { cleanup: Some(cleaned), at, .. }, Receipt::Wanted) => {
+            let Stage::Over { status, released: true } = cleaning.stage else {
+                return Err(Check::Cleanup.broken(wrong()));
+            };
+            let ok = status == Some(ExitStatus::Code(0));
+            Check::Cleanup.demand(ok || !cleaning.cut_short, || {
+                format!("the cleanup {run:?} was cut short, and counts as done: {cleaning:?}")
+            })?;
+            let safe = how.0 == Safety::Power && *at == wall(ledger.now);
+            is_same && safe && *cleaned == Cleaned { ok, exit: status, attempts: cleaning.attempts }
+        }
+        (Progress::Ended { .. }, Receipt::Wanted | Receipt::NotWanted)
+        | (Progress::Running { .. } | Progress::Stopping(_), _) => false,
+    };
+    Check::Cleanup.demand(fair, wrong)?;
+    let (Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) = progress else { return Ok(()) };
+    Check::Cleanup.demand(track.known_exit.as_ref() == Some(exit), wrong)
+}
+
+/// Whether there is nothing left of an attempt that an earlier broker began.
+fn is_interrupted_wholly(cleaning: &Cleaning) -> bool {
+    matches!(cleaning.stage, Stage::Interrupted { .. }) && cleaning.is_over()
+}
+
+/// Whether a shutdown has no more time for cleanups.
+fn is_full(ledger: &Ledger) -> bool {
+    ledger.closing.as_ref().is_some_and(|closing| closing.kills_cleanups(ledger.now))
+}
+
+/// Whether a cleanup may be left to the next broker, as far as it is.
+#[must_use]
+pub fn may_be_left(ledger: &Ledger, child: ChildId) -> bool {
+    let cleaning = ledger.tracks.get(&child).and_then(|track| track.cleaning.as_ref());
+    let Some(cleaning) = cleaning.filter(|_| ledger.closing.is_some()) else { return false };
+    match &cleaning.stage {
+        Stage::Due | Stage::Recording | Stage::Recorded => true,
+        Stage::Over { status, released } => *released && *status != Some(ExitStatus::Code(0)),
+        Stage::Interrupted { .. } => cleaning.is_over(),
+        Stage::Ordered
+        | Stage::Running { .. }
+        | Stage::Closing { .. }
+        | Stage::Closed { .. }
+        | Stage::Left => false,
+    }
+}
+
+/// A cleanup is started.
+///
+/// # Errors
+/// When something of the child is there, or it is not on record, or was done already.
+pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrder>, exit: &Exit) -> Checked {
+    let track = known(ledger, run.child)?;
+    let its_turn = track
+        .cleaning
+        .as_ref()
+        .is_some_and(|cleaning| cleaning.incarnation == run.incarnation && cleaning.stage == Stage::Recorded);
+    Check::Cleanup.demand(its_turn && track.is_live(), || format!("{run:?} is begun, and is {track:?}"))?;
+    Check::Cleanup.demand(track.known_exit.as_ref() == Some(exit), || {
+        format!("the cleanup {run:?} is told {exit:?}, and its child had {:?}", track.known_exit)
+    })?;
+    Check::Orders.demand(order.params == track.params && order.run_as == track.run_as, || {
+        format!("{run:?} is spawned otherwise than recorded")
+    })?;
+    let past = machine.past(run.child);
+    Check::Cleanup.demand(past.cleaned_by != Some(machine.brokers), || {
+        format!("the cleanup {run:?} is begun again, although its broker is still the same: {past:?}")
+    })?;
+    alone(ledger, machine, run, track)
+}
+
+/// A cleanup is killed.
+///
+/// # Errors
+/// When it has time left.
+pub fn kill(ledger: &Ledger, track: &Track, cleaning: &Cleaning, run: Run) -> Checked {
+    let due = match cleaning.stage {
+        Stage::Running { since } => ledger.closing.is_some() || ledger.now >= track.cleanup_over_at(since),
+        Stage::Over { .. } | Stage::Interrupted { .. } => !cleaning.is_over(),
+        Stage::Due
+        | Stage::Recording
+        | Stage::Recorded
+        | Stage::Ordered
+        | Stage::Closing { .. }
+        | Stage::Closed { .. }
+        | Stage::Left => false,
+    };
+    let again = cleaning.killed.is_some();
+    Check::Cleanup.demand(due || again, || format!("the cleanup {run:?} is killed: {cleaning:?}"))
+}
+
+/// A child is over: so is its cleanup.
+///
+/// # Errors
+/// When there is one, and it has not come to its end.
+pub fn done(track: &Track, truth: Past) -> Checked {
+    if track.params.cleanup.is_none() {
+        return Ok(());
+    }
+    let closed = match track.cleaning.as_ref().map(|cleaning| &cleaning.stage) {
+        Some(Stage::Closed { cleaned }) => cleaned.exit.is_none() || truth.cleanups > 0,
+        Some(_) | None => false,
+    };
+    Check::Cleanup.demand(closed, || format!("{:?} is over before its cleanup: {track:?}", track.run))
+}
+
+/// After a turn: a cleanup that can go on does.
+///
+/// # Errors
+/// When it stands still.
+pub fn goes_on(ledger: &Ledger, track: &Track, cleaning: &Cleaning) -> Checked {
+    let (now, full) = (ledger.now, is_full(ledger));
+    let fair = match cleaning.stage {
+        Stage::Due | Stage::Closed { .. } => false,
+        Stage::Recording => !full,
+        Stage::Recorded => !full && is_held(ledger, track),
+        Stage::Ordered | Stage::Closing { .. } => true,
+        Stage::Left => ledger.closing.is_some(),
+        Stage::Running { since } => match cleaning.killed {
+            None => now < track.cleanup_over_at(since) && !full,
+            Some((_, last)) => now < last + procbroker_core::KILL_AGAIN_AFTER.as_nanos(),
+        },
+        Stage::Over { .. } | Stage::Interrupted { .. } => {
+            let last = cleaning.killed.map_or(0, |(_, last)| last);
+            let killed = now < last + procbroker_core::KILL_AGAIN_AFTER.as_nanos();
+            !cleaning.is_over() && cleaning.killed.is_some() && killed
+        }
+    };
+    Check::Cleanup.demand(fair, || format!("the cleanup of {:?} stands still: {cleaning:?}", track.run))?;
+    let early = cleaning.members != Members::Nothing && !cleaning.has_processes();
+    Check::Cleanup.demand(!early, || format!("the cleanup of {:?} left something: {cleaning:?}", track.run))
+}

@@ -1,0 +1,72 @@
+//! What holds from one broker to the next: nothing is lost, and nobody lives whom nobody knows.
+
+use procbroker_core::{Progress, Recovered};
+use procbroker_protocol::ExitReason;
+
+use crate::sim::agenda::wall;
+use crate::sim::disk::Loss;
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::track::Track;
+use crate::sim::machine::Machine;
+
+/// What is on record at a start is what there was, and everything that lives is on record.
+///
+/// # Errors
+/// When it is not.
+pub fn begins(ledger: &Ledger, machine: &Machine, found: &[Recovered]) -> Checked {
+    for recovered in found {
+        let intent = &recovered.intent;
+        let Some(track) = ledger.tracks.get(&intent.id) else {
+            return Err(Check::Recovery.broken(format!("{intent:?} is on record, and never was")));
+        };
+        let same = intent.params == track.params
+            && intent.owner == track.owner
+            && intent.run_as == track.run_as
+            && intent.created_at == wall(track.born);
+        Check::Recovery.demand(same, || format!("{track:?} is on record as {intent:?}"))?;
+    }
+    let unknown = machine.families.values().filter(|family| family.is_alive()).find(|family| {
+        let is_its = |recovered: &&Recovered| recovered.intent.id == family.child;
+        let row = found.iter().find(is_its);
+        row.is_none_or(|row| matches!(row.progress, Some(Progress::Ended { .. })))
+    });
+    Check::Recovery.demand(unknown.is_none(), || format!("nobody knows of {unknown:?}"))
+}
+
+/// These children are not on record any more.
+///
+/// # Errors
+/// When one of them was promised to be.
+pub fn lost(children: &[Track], loss: Loss, machine: &Machine) -> Checked {
+    // One whose record is to outlive the broker only can be lost with the machine.
+    let promised = |track: &&Track| {
+        let safe = loss != Loss::Power || track.params.cleanup.is_some();
+        (track.answered || machine.past(track.run.child).has_run) && safe
+    };
+    let missing = children.iter().find(promised);
+    Check::Recovery.demand(missing.is_none(), || format!("{missing:?} is lost in a crash"))
+}
+
+/// A broker leaves in order: what it leaves on record is for the next one to clean up, and nothing else.
+///
+/// # Errors
+/// When a child is on record as alive whose processes are not there.
+pub fn leaves(ledger: &Ledger, machine: &Machine) -> Checked {
+    for (child, row) in machine.disk.rows() {
+        let alive = machine.families.values().any(|family| family.child == child && family.is_alive());
+        let Some(track) = ledger.tracks.get(&child) else { continue };
+        let open = match &row.progress {
+            Some(Progress::Ended { exit, cleanup, .. }) => {
+                let cleaned = cleanup.is_some() || track.params.cleanup.is_none();
+                let known = exit.reason != ExitReason::BrokerLost || track.known_exit.as_ref() == Some(exit);
+                cleaned && known && !alive
+            }
+            Some(Progress::Cleaning { .. }) => track.cleaning.is_some(),
+            Some(Progress::Running { .. } | Progress::Stopping(_)) => alive,
+            None => !track.is_spawned(),
+        };
+        Check::Recovery.demand(open, || format!("{track:?} is left on record as {:?}", row.progress))?;
+    }
+    Ok(())
+}

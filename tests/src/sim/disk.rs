@@ -1,0 +1,150 @@
+//! The model disk: what is written in its order, and what a crash leaves of that.
+//!
+//! What was acknowledged is kept, as far as it was asked to be: through the death of the broker, or through that of
+//! the machine. Of what came later any part may be kept, but nothing without all that was written before it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use procbroker_core::{Intent, Progress, Safety};
+use procbroker_protocol::ChildId;
+
+use crate::sim::dice::Dice;
+use crate::sim::family::FamilyId;
+
+/// What identifies a process for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Which processes.
+    pub family: FamilyId,
+    /// In which run of the kernel.
+    pub boot: u32,
+}
+
+/// What is on record of one child.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// How it was asked for.
+    pub intent: Arc<Intent>,
+    /// How far it is.
+    pub progress: Option<Progress>,
+    /// Its process.
+    pub process: Option<Identity>,
+}
+
+impl Row {
+    /// Whether it is over, as far as is on record.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.progress, Some(Progress::Ended { .. }))
+    }
+}
+
+/// One thing that is written.
+#[derive(Clone, Debug)]
+enum Write {
+    Intent(Arc<Intent>),
+    Progress(ChildId, Progress, Option<Identity>),
+    Forget(ChildId),
+}
+
+/// What an end does to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Everything was written before.
+    Nothing,
+    /// The broker has died.
+    Process,
+    /// The machine has died.
+    Power,
+}
+
+/// The model disk.
+#[derive(Debug, Default)]
+pub struct Disk {
+    log: Vec<Write>,
+    /// So many of them outlive the broker.
+    process_safe: usize,
+    /// So many of them outlive the machine.
+    power_safe: usize,
+}
+
+impl Disk {
+    /// Takes in an intent; answers its place.
+    pub fn intend(&mut self, intent: &Arc<Intent>) -> usize {
+        self.write(Write::Intent(Arc::clone(intent)))
+    }
+
+    /// Takes in how far a child is; answers its place.
+    pub fn progress(&mut self, child: ChildId, progress: &Progress, process: Option<Identity>) -> usize {
+        self.write(Write::Progress(child, progress.clone(), process))
+    }
+
+    /// Takes in that a child is not to be known any more.
+    pub fn forget(&mut self, child: ChildId) {
+        self.write(Write::Forget(child));
+    }
+
+    fn write(&mut self, write: Write) -> usize {
+        self.log.push(write);
+        self.log.len()
+    }
+
+    /// What was written up to here is safe.
+    pub fn acknowledge(&mut self, place: usize, safety: Safety) {
+        self.process_safe = self.process_safe.max(place);
+        match safety {
+            Safety::Process => {}
+            Safety::Power => self.power_safe = self.power_safe.max(place),
+        }
+    }
+
+    /// Whether this child's intent outlives the machine.
+    #[must_use]
+    pub fn outlives_power(&self, child: ChildId) -> bool {
+        let is_meant = |write: &Write| matches!(write, Write::Intent(intent) if intent.id == child);
+        self.log.iter().take(self.power_safe).any(is_meant)
+    }
+
+    /// Loses what an end loses.
+    pub fn lose(&mut self, loss: Loss, dice: &mut Dice) {
+        let safe = match loss {
+            Loss::Nothing => self.log.len(),
+            Loss::Process => self.process_safe,
+            Loss::Power => self.power_safe,
+        };
+        // Mostly everything or nothing of the rest, because that is where the cases are.
+        let rest = self.log.len() - safe;
+        let some = dice.index(rest + 1);
+        let kept = safe + dice.choose([0, rest, some]);
+        self.log.truncate(kept);
+        self.process_safe = kept;
+        if loss == Loss::Power {
+            self.power_safe = kept;
+        }
+        self.power_safe = self.power_safe.min(kept);
+    }
+
+    /// Everything that is on record, oldest first.
+    #[must_use]
+    pub fn rows(&self) -> BTreeMap<ChildId, Row> {
+        let mut rows: BTreeMap<ChildId, Row> = BTreeMap::new();
+        for write in &self.log {
+            match write {
+                Write::Intent(intent) => {
+                    let row = Row { intent: Arc::clone(intent), progress: None, process: None };
+                    rows.insert(intent.id, row);
+                }
+                Write::Progress(child, progress, process) => {
+                    if let Some(row) = rows.get_mut(child) {
+                        (row.progress, row.process) = (Some(progress.clone()), *process);
+                    }
+                }
+                Write::Forget(child) => {
+                    rows.remove(child);
+                }
+            }
+        }
+        rows
+    }
+}

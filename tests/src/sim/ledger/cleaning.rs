@@ -1,0 +1,112 @@
+//! What is known of the cleanup of one child.
+
+use procbroker_core::{Incarnation, Members};
+use procbroker_protocol::{Cleaned, ExitStatus};
+
+/// The cleanup of a child of which nothing is left.
+#[derive(Clone, Debug)]
+pub struct Cleaning {
+    /// How many attempts were begun.
+    pub attempts: u32,
+    /// Which process the last one has, or what it left.
+    pub incarnation: Incarnation,
+    /// How far it is.
+    pub stage: Stage,
+    /// What was left of it, as the broker last heard.
+    pub members: Members,
+    /// When SIGKILL was ordered first, and last.
+    pub killed: Option<(u64, u64)>,
+    /// Whether it was killed before its own time was over.
+    pub cut_short: bool,
+}
+
+/// How far a cleanup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The next attempt is to be recorded at once.
+    Due,
+    /// That an attempt begins is being recorded.
+    Recording,
+    /// It was, or could not be.
+    Recorded,
+    /// Its spawn was ordered.
+    Ordered,
+    /// Its process is there.
+    Running {
+        /// Since when, as the broker heard.
+        since: u64,
+    },
+    /// Its process has ended, or never was.
+    Over {
+        /// How.
+        status: Option<ExitStatus>,
+        /// Whether it was given free, since nothing is left of it.
+        released: bool,
+    },
+    /// An earlier broker began it, and what there is of it has to go first.
+    Interrupted {
+        /// Whether its process is gone.
+        gone: bool,
+    },
+    /// Its outcome is being recorded.
+    Closing {
+        /// The outcome.
+        cleaned: Cleaned,
+    },
+    /// The outcome was recorded, or could not be.
+    Closed {
+        /// The outcome.
+        cleaned: Cleaned,
+    },
+    /// It is left to the next broker.
+    Left,
+}
+
+impl Cleaning {
+    /// One that has to begin.
+    #[must_use]
+    pub fn due(attempts: u32) -> Self {
+        Self {
+            attempts,
+            incarnation: Incarnation::FIRST,
+            stage: Stage::Due,
+            members: Members::Nothing,
+            killed: None,
+            cut_short: false,
+        }
+    }
+
+    /// Whether something of it may be there.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        match self.stage {
+            Stage::Running { .. } | Stage::Interrupted { .. } => true,
+            Stage::Over { released, .. } => !released,
+            Stage::Due
+            | Stage::Recording
+            | Stage::Recorded
+            | Stage::Ordered
+            | Stage::Closing { .. }
+            | Stage::Closed { .. }
+            | Stage::Left => false,
+        }
+    }
+
+    /// Whether nothing is left of what there was.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let gone = match self.stage {
+            Stage::Over { .. } => true,
+            Stage::Interrupted { gone } => gone,
+            Stage::Due
+            | Stage::Recording
+            | Stage::Recorded
+            | Stage::Ordered
+            | Stage::Running { .. }
+            | Stage::Closing { .. }
+            | Stage::Closed { .. }
+            | Stage::Left => false,
+        };
+        gone && self.members == Members::Nothing
+    }
+}

@@ -1,0 +1,195 @@
+//! What the book keeps when the broker dies, and what the next one has to know, from the record and the contract.
+
+use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress};
+use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, StepTaken, Timestamp};
+use procbroker_protocol::{Span, create::StopStep};
+
+use crate::sim::agenda::wall;
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::track::{Demand, Start, Track};
+
+/// How many children a broker finds at its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Whose process is there.
+    pub alive: u32,
+    /// Whose process is not.
+    pub ended: u32,
+    /// That never were.
+    pub void: u32,
+}
+
+impl Ledger {
+    /// Everything is as an earlier broker has left it; answers which of its children are not on record any more.
+    pub fn begin_anew(&mut self, now: u64, found: &[Recovered]) -> Vec<Track> {
+        let mut before = std::mem::take(&mut self.tracks);
+        let former = std::mem::take(&mut self.former);
+        *self = Self { now, former, ..Self::new(self.config.clone()) };
+        let mut ended = Vec::new();
+        for recovered in found {
+            let id = recovered.intent.id;
+            let Some(track) = before.remove(&id).or_else(|| self.former.remove(&id)) else { continue };
+            let track = revived(&track, recovered, now);
+            if track.is_live() {
+                self.live.insert(id);
+                self.census(recovered);
+            } else if track.void {
+                self.found_at_start.void += 1;
+            } else if let Some(Progress::Ended { at, .. }) = &recovered.progress {
+                ended.push((*at, track.released.unwrap_or_default(), id));
+            }
+            self.tracks.insert(id, track);
+        }
+        ended.sort_by_key(|(at, _, _)| *at);
+        self.visible = ended.into_iter().map(|(_, at, id)| (at, id)).collect();
+        let lost = before.values().filter(|track| !track.forgotten && !track.void).cloned().collect();
+        self.former.extend(before);
+        lost
+    }
+
+    fn census(&mut self, recovered: &Recovered) {
+        match recovered.finding {
+            Finding::Process { .. } => self.found_at_start.alive += 1,
+            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+                self.found_at_start.ended += 1;
+            }
+        }
+    }
+}
+
+/// What the next broker knows of a child.
+fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
+    let run = Run { child: before.run.child, incarnation: Incarnation::FIRST };
+    let params = std::sync::Arc::clone(&before.params);
+    let mut track = Track::new(run, before.call, before.owner, params, before.run_as.clone(), before.born);
+    track.answered = before.answered;
+    track.outcome = Some(recovered.intent.outcome);
+    track.recorded_start = true;
+    let finding = recovered.finding;
+    match &recovered.progress {
+        None if finding == Finding::NeverStarted => {
+            track.void = true;
+            track.released = Some(now);
+        }
+        None => found(&mut track, recovered.intent.created_at, finding, now),
+        Some(Progress::Running { started_at }) => found(&mut track, *started_at, finding, now),
+        Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
+        Some(Progress::Cleaning { started_at, exit, attempts }) => {
+            over(&mut track, *started_at, exit);
+            track.cleaning = Some(found_cleaning(*attempts, finding, now));
+        }
+        Some(Progress::Ended { started_at, exit, cleanup, at }) => {
+            over(&mut track, *started_at, exit);
+            track.cleaned.clone_from(cleanup);
+            track.recorded_end = true;
+            let ago = wall(now).as_micros().saturating_sub(at.as_micros()).saturating_mul(1_000);
+            track.released = Some(now.saturating_sub(ago));
+        }
+    }
+    track
+}
+
+/// A child that is over but for its cleanup, or wholly.
+fn over(track: &mut Track, started_at: Option<Timestamp>, exit: &Exit) {
+    if let Some(started_at) = started_at {
+        track.start = Start::Done { at: moment(started_at), pid: 0 };
+    }
+    track.refused = exit.reason == ExitReason::StartFailed;
+    track.exit = Some((moment(exit.at), exit.status));
+    track.known_exit = Some(exit.clone());
+}
+
+/// A child that ran, as far as is on record.
+fn found(track: &mut Track, started_at: Timestamp, finding: Finding, now: u64) {
+    let at = moment(started_at);
+    track.start = Start::Done { at, pid: pid(finding) };
+    let Some((status, members)) = gone(finding) else { return };
+    track.exit = Some((now, status));
+    track.members = members;
+    if finding == Finding::Rebooted {
+        track.known_exit = Some(lost(status, wall(now), Vec::new(), false));
+    } else if members != Members::Nothing {
+        let steps = track.params.stop.clone();
+        track.demands.push(Demand { reason: ExitReason::Exited, steps });
+    }
+}
+
+/// A child whose stop was under way. Its last signal is not sent again, and has the rest of its time.
+fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Finding, now: u64) {
+    let at = stopping.started_at.map_or(track.born, moment);
+    track.start = Start::Done { at, pid: pid(finding) };
+    let signals = stopping.taken.iter().filter(|step| step.signal != Signal::KILL || !stopping.forced);
+    track.sent = signals.map(|step| (moment(step.at), step.signal)).collect();
+    let taken = track.sent.iter().map(|(_, signal)| StopStep { signal: *signal, grace: Span::ZERO });
+    let steps = taken.chain(stopping.steps.iter().copied()).collect();
+    track.demands.push(Demand { reason: stopping.reason, steps });
+    let until = moment_at(stopping.until, now).max(now);
+    track.resumed = Some((track.sent.len(), until));
+    track.refused = stopping.reason == ExitReason::StartFailed;
+    if stopping.forced {
+        let first = stopping.taken.iter().rfind(|step| step.signal == Signal::KILL);
+        let at = first.map_or(now, |step| moment(step.at));
+        track.killed = Some((at, at));
+    }
+    let Some((status, members)) = gone(finding) else { return };
+    track.exit = Some(stopping.ended.map_or((now, status), |(status, at)| (moment(at), status)));
+    track.members = members;
+    if finding == Finding::Rebooted {
+        let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, wall(now)));
+        track.known_exit = Some(lost(status, at, stopping.taken.clone(), stopping.forced));
+    }
+}
+
+/// A cleanup that was under way: it is begun anew, unless its broker is still the same.
+fn found_cleaning(attempts: u32, finding: Finding, now: u64) -> Cleaning {
+    let due = Cleaning::due(attempts);
+    match finding {
+        Finding::Process { kinship: Kinship::Own, .. } => {
+            Cleaning { stage: Stage::Running { since: now }, ..due }
+        }
+        Finding::Process { kinship: Kinship::Foreign, .. } => {
+            Cleaning { stage: Stage::Interrupted { gone: false }, ..due }
+        }
+        Finding::Gone { members, .. } => {
+            Cleaning { stage: Stage::Interrupted { gone: true }, members, ..due }
+        }
+        Finding::NeverStarted | Finding::Rebooted => due,
+    }
+}
+
+/// How a process ended that is not there, and what it left.
+fn gone(finding: Finding) -> Option<(ExitStatus, Members)> {
+    match finding {
+        Finding::Process { .. } => None,
+        Finding::Gone { status, members } => Some((status, members)),
+        Finding::NeverStarted | Finding::Rebooted => Some((ExitStatus::Unknown, Members::Nothing)),
+    }
+}
+
+fn pid(finding: Finding) -> u32 {
+    match finding {
+        Finding::Process { pid, .. } => pid.get(),
+        Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => 0,
+    }
+}
+
+/// The exit of a child that has ended with the machine.
+fn lost(status: ExitStatus, at: Timestamp, steps: Vec<StepTaken>, forced: bool) -> Exit {
+    Exit { status, reason: ExitReason::BrokerLost, forced, steps, at }
+}
+
+/// The first moment at which the wall clock shows this.
+fn moment(at: Timestamp) -> u64 {
+    at.as_micros().saturating_sub(wall(0).as_micros()).saturating_mul(1_000)
+}
+
+/// When it is that time, from now on, as the broker reckons it.
+fn moment_at(at: Timestamp, now: u64) -> u64 {
+    let (at, shown) = (at.as_micros(), wall(now).as_micros());
+    if at >= shown {
+        now.saturating_add((at - shown).saturating_mul(1_000))
+    } else {
+        now.saturating_sub((shown - at).saturating_mul(1_000))
+    }
+}

@@ -1,0 +1,168 @@
+//! One broker after the other: deaths between any two orders, live upgrades, orderly exits, and the starts after them.
+
+use procbroker_core::{Broker, Finding, Kinship, Progress, Recovered};
+
+use crate::sim::agenda::{SECOND, clocks};
+use crate::sim::checks;
+use crate::sim::dice::Dice;
+use crate::sim::disk::Loss;
+use crate::sim::event::Event;
+use crate::sim::finding::Checked;
+use crate::sim::machine::Means;
+use crate::sim::run::Simulation;
+use crate::sim::setting::Setting;
+
+/// When brokers die, and what the next one comes into.
+#[derive(Debug)]
+pub struct Fates {
+    /// How many orders are carried out until the broker dies, if it does.
+    orders_left: Option<u64>,
+    /// How often it dies after that.
+    crashes_left: u64,
+    /// How often it is started again after an orderly exit.
+    restarts_left: u64,
+    /// What its end has done to the disk.
+    loss: Loss,
+    /// Whether the processes will be the next broker's own.
+    kinship: Kinship,
+    /// Whether it is taking over what an earlier one left.
+    recovers: bool,
+}
+
+impl Fates {
+    /// The fates of a run.
+    pub fn roll(dice: &mut Dice, setting: &Setting) -> Self {
+        let mut fates = Self {
+            orders_left: None,
+            crashes_left: setting.crashes,
+            restarts_left: setting.restarts,
+            loss: Loss::Nothing,
+            kinship: Kinship::Foreign,
+            recovers: false,
+        };
+        fates.roll_next(dice);
+        fates
+    }
+
+    /// When the present broker dies, if it does: in the midst of its recovery not seldom.
+    fn roll_next(&mut self, dice: &mut Dice) {
+        self.orders_left = None;
+        if self.crashes_left > 0 {
+            self.crashes_left -= 1;
+            let most = dice.choose([6, 30, 100, 300]);
+            self.orders_left = Some(dice.below(most));
+        }
+    }
+
+    /// Whether these were the orders that a broker gives at its start; no later ones are.
+    pub fn begins(&mut self) -> bool {
+        std::mem::take(&mut self.recovers)
+    }
+
+    /// Whether the broker dies before its next order is carried out.
+    pub fn strikes(&mut self) -> bool {
+        match &mut self.orders_left {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
+}
+
+impl Simulation<'_> {
+    /// The broker dies, or the whole machine.
+    pub fn crash(&mut self) {
+        let power = self.dice.chance(self.setting.power_cuts);
+        let tally = &mut self.tally;
+        tally.crashes += 1;
+        tally.runs_with_crashes = 1;
+        tally.power_cuts += u64::from(power);
+        tally.crashes_in_recovery += u64::from(self.fates.recovers);
+        tally.crashes_in_shutdown += u64::from(self.ledger.closing.is_some());
+        let delay = self.dice.choose([0, 3_000_000, SECOND, 60 * SECOND]);
+        self.bereave(if power { Loss::Power } else { Loss::Process }, Kinship::Foreign, delay);
+    }
+
+    /// Another program has taken over in place.
+    pub fn hand_over(&mut self) {
+        self.tally.upgrades += 1;
+        let delay = self.dice.within_millis(20);
+        self.bereave(Loss::Nothing, Kinship::Own, delay);
+    }
+
+    /// The broker has left in order; answers whether it is started again.
+    ///
+    /// # Errors
+    /// When it has not left things in order.
+    pub fn leave(&mut self) -> Result<bool, crate::sim::finding::Finding> {
+        checks::lives::leaves(&self.ledger, &self.machine)?;
+        if self.fates.restarts_left == 0 {
+            return Ok(false);
+        }
+        self.fates.restarts_left -= 1;
+        self.tally.restarts += 1;
+        let delay = self.dice.choose([0, SECOND, 30 * SECOND]);
+        self.bereave(Loss::Nothing, Kinship::Foreign, delay);
+        Ok(true)
+    }
+
+    fn bereave(&mut self, loss: Loss, kinship: Kinship, delay: u64) {
+        self.trace
+            .line(|| format!("{:>15} THE END of this broker: {loss:?}, {kinship:?}", self.agenda.now()));
+        let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
+        self.machine.bereave(loss, kinship, &mut means);
+        self.broker = None;
+        self.clients.cut_off();
+        (self.fates.loss, self.fates.kinship) = (loss, kinship);
+        self.agenda.after(delay, Event::Start);
+    }
+
+    /// A broker starts, and takes over what there is.
+    ///
+    /// # Errors
+    /// When something of it is missing, or the broker does something wrong.
+    pub fn start(&mut self) -> Checked {
+        let now = self.agenda.now();
+        let ends =
+            |event: &Event| matches!(event, Event::End | Event::EndAgain | Event::Quieten | Event::Inspect);
+        if !self.agenda.plans(ends) {
+            let delay = self.dice.below(20 * SECOND);
+            self.agenda.after(delay, Event::End);
+        }
+        let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
+        let found = self.machine.findings(self.fates.kinship, &mut means);
+        for recovered in &found {
+            self.trace.line(|| {
+                let Recovered { intent, progress, finding } = recovered;
+                format!("{now:>15} found {}: {progress:?} {finding:?}", intent.id)
+            });
+            self.count(recovered);
+        }
+        let lost = self.ledger.begin_anew(now, &found);
+        checks::lives::lost(&lost, self.fates.loss, &self.machine)?;
+        checks::lives::begins(&self.ledger, &self.machine, &found)?;
+        self.fates.roll_next(&mut self.dice);
+        self.fates.recovers = true;
+        let mut effects = Vec::new();
+        let config = self.setting.config.clone();
+        self.broker = Some(Broker::recover(config, clocks(now), found, &mut effects));
+        let result = self.perform(&effects);
+        self.fates.recovers = false;
+        result
+    }
+
+    fn count(&mut self, recovered: &Recovered) {
+        let tally = &mut self.tally;
+        let Finding::Process { kinship, .. } = recovered.finding else { return };
+        tally.found_alive += 1;
+        match recovered.progress {
+            None => tally.unrecorded += 1,
+            Some(Progress::Stopping(_)) => tally.stops_resumed += 1,
+            Some(Progress::Cleaning { .. }) if kinship == Kinship::Foreign => tally.cleanups_interrupted += 1,
+            Some(Progress::Running { .. } | Progress::Cleaning { .. } | Progress::Ended { .. }) => {}
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What runs have been through, so that it is known that the simulator goes there.
+
+use std::fmt;
+
+/// How often things happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Turns of a broker.
+    pub turns: u64,
+    /// Deaths of a broker.
+    pub crashes: u64,
+    /// Those of them that were deaths of the machine.
+    pub power_cuts: u64,
+    /// Those of them that came during a recovery.
+    pub crashes_in_recovery: u64,
+    /// Those of them that came during a shutdown.
+    pub crashes_in_shutdown: u64,
+    /// Live upgrades.
+    pub upgrades: u64,
+    /// Starts after an orderly exit.
+    pub restarts: u64,
+    /// Children that were found alive.
+    pub found_alive: u64,
+    /// Stops that went on after a crash.
+    pub stops_resumed: u64,
+    /// Processes that came to be without being on record.
+    pub unrecorded: u64,
+    /// Cleanups that had been begun by a broker that died.
+    pub cleanups_interrupted: u64,
+    /// Attempts at cleanups.
+    pub cleanups: u64,
+    /// Runs with a death of the broker in it.
+    pub runs_with_crashes: u64,
+}
+
+impl Tally {
+    /// Adds what another has counted.
+    pub fn add(&mut self, other: &Self) {
+        let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = other;
+        self.turns += turns;
+        self.crashes += crashes;
+        self.power_cuts += power_cuts;
+        self.crashes_in_recovery += crashes_in_recovery;
+        self.crashes_in_shutdown += crashes_in_shutdown;
+        let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = other;
+        self.upgrades += upgrades;
+        self.restarts += restarts;
+        self.found_alive += found_alive;
+        self.stops_resumed += stops_resumed;
+        self.unrecorded += unrecorded;
+        let Self { cleanups_interrupted, cleanups, runs_with_crashes, .. } = other;
+        self.cleanups_interrupted += cleanups_interrupted;
+        self.cleanups += cleanups;
+        self.runs_with_crashes += runs_with_crashes;
+    }
+
+    /// The least of what is counted: nothing of it may be missing in many runs.
+    #[must_use]
+    pub fn least(&self) -> u64 {
+        [
+            self.turns,
+            self.crashes,
+            self.power_cuts,
+            self.crashes_in_recovery,
+            self.crashes_in_shutdown,
+            self.upgrades,
+            self.restarts,
+            self.found_alive,
+            self.stops_resumed,
+            self.unrecorded,
+            self.cleanups_interrupted,
+            self.cleanups,
+            self.runs_with_crashes,
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
+        let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
+        let Self { cleanups_interrupted, cleanups, runs_with_crashes, .. } = self;
+        write!(
+            formatter,
+            "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
+             them of the machine, {crashes_in_recovery} in a recovery and {crashes_in_shutdown} in a shutdown; \
+             {upgrades} live upgrades and {restarts} orderly restarts; {found_alive} children found alive, \
+             {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {cleanups} attempts at \
+             cleanups, of which {cleanups_interrupted} were found interrupted"
+        )
+    }
+}

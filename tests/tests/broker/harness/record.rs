@@ -1,0 +1,71 @@
+//! The record of a broker that does not run, as another program sees and changes it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::TestBroker;
+
+/// Opens a database, carries out a statement, and prints its rows as JSON; bytes as hexadecimal digits.
+const SQL: &str = "
+import json, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+rows = database.execute(sys.argv[2]).fetchall()
+database.commit()
+database.close()
+print(json.dumps([[part.hex() if isinstance(part, bytes) else part for part in row] for row in rows]))
+";
+
+/// Repeats a question until there are no rows to answer it, or for so many seconds.
+const AWAIT_NONE: &str = "
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1])
+began = time.monotonic()
+while database.execute(sys.argv[2]).fetchone():
+    if time.monotonic() - began > 60:
+        sys.exit('there still are such rows')
+print('[]')
+";
+
+/// The database of a broker.
+#[derive(Debug)]
+pub(crate) struct Record(PathBuf);
+
+impl Record {
+    pub(crate) fn of(broker: &TestBroker) -> Self {
+        Self::at(&broker.state_dir())
+    }
+
+    /// That in this state folder.
+    pub(crate) fn at(state_dir: &Path) -> Self {
+        Self(state_dir.join("state.db"))
+    }
+
+    /// Carries out a statement, and returns its rows.
+    pub(crate) fn sql(&self, statement: &str) -> Vec<Vec<Value>> {
+        self.python(SQL, statement)
+    }
+
+    /// Waits until a query has no rows; a broker may write meanwhile.
+    pub(crate) fn await_none(&self, query: &str) {
+        self.python(AWAIT_NONE, query);
+    }
+
+    fn python(&self, program: &str, statement: &str) -> Vec<Vec<Value>> {
+        let mut python = Command::new("python3");
+        let output = python.args(["-c", program]).arg(&self.0).arg(statement).output().expect("python3");
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{statement}: {complaints}");
+        serde_json::from_slice(&output.stdout).expect("rows in JSON")
+    }
+
+    /// Changes what is recorded of the process of a child, such as `pid = 1`.
+    pub(crate) fn change_progress(&self, child: &Value, change: &str) {
+        let id = child["id"].as_str().expect("an id").replace('-', "");
+        let changed = self.sql(&format!(
+            "UPDATE progress SET {change} WHERE seq IN (SELECT seq FROM child WHERE id = x'{id}') RETURNING seq"
+        ));
+        assert_eq!(changed.len(), 1, "the progress of {child}");
+    }
+}

@@ -1,0 +1,164 @@
+//! Disks that fill up, or that the kernel makes read-only, under a running broker.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::children::{telling_cleanup, willing, with};
+use crate::harness::{Fifo, JsonClient, Process, Refused, Setup, TestBroker, is_root};
+
+const TMPFS: &str = "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$1\" && shift && exec \"$@\"";
+
+/// A file in the broker's state folder, as the broker sees it: the disk is mounted for it alone.
+fn beside_the_record(broker: &TestBroker, name: &str) -> PathBuf {
+    let state = broker.state_dir();
+    let state = state.strip_prefix("/").expect("an absolute path");
+    PathBuf::from(format!("/proc/{}/root", broker.pid())).join(state).join(name)
+}
+
+/// Takes all the room that there is.
+fn fill(broker: &TestBroker) -> PathBuf {
+    let path = beside_the_record(broker, "filler");
+    let mut file = File::create(&path).expect("a file on the broker's disk");
+    for size in [64 << 10, 4 << 10, 1] {
+        loop {
+            match file.write(&vec![b'x'; size]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    path
+}
+
+/// One that needs room on record.
+fn large(pipe: &Fifo) -> Value {
+    let long = json!({"labels": {"long": "x".repeat(8000)}});
+    with(with(willing(), &telling_cleanup(pipe)), &long)
+}
+
+/// Creates as many as there is room for on record, and says how many there are and what the last was answered.
+fn create_until_refused(client: &mut JsonClient, pipe: &Fifo) -> (usize, Refused) {
+    let (mut created, mut refused) = (0, Vec::new());
+    // A refusal can be followed by a tidying that makes room once more.
+    while refused.len() < 3 {
+        match client.call("create", large(pipe)) {
+            Ok(_) => {
+                created += 1;
+                refused.clear();
+            }
+            Err(refusal) => refused.push(refusal),
+        }
+        assert!(created < 500, "no shortage");
+    }
+    (created, refused.remove(2))
+}
+
+/// Whatever the disk is like, what is there can be managed.
+fn manages(client: &mut JsonClient, child: &Value, count: usize) {
+    let listed = client.ok("list", json!({}));
+    assert_eq!(listed["children"].as_array().unwrap().len(), count);
+    assert_eq!(client.ok("get", json!({"target": "first"}))["child"], *child);
+    let ended = client.ok("destroy", json!({"target": "first"}))["children"][0].take();
+    assert_eq!((&ended["state"], &ended["exit"]["signal"]), (&json!("ended"), &json!("SIGTERM")));
+    assert_eq!(ended["cleanup"]["ok"], true, "a cleanup runs whatever the disk is like: {ended}");
+    assert!(!Process(child["pid"].as_i64().unwrap()).is_alive());
+}
+
+fn first(client: &mut JsonClient, pipe: &Fifo) -> Value {
+    client.create(with(with(willing(), &telling_cleanup(pipe)), &json!({"name": "first"})))
+}
+
+#[test]
+fn a_full_disk_refuses_creates_and_nothing_else() {
+    if !is_root() {
+        return;
+    }
+    let broker = Setup::new().in_own_mounts(TMPFS).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let child = first(&mut client, &pipe);
+    let filler = fill(&broker);
+    let (created, refused) = create_until_refused(&mut client, &pipe);
+    for word in ["state.db", "full", "make room"] {
+        assert!(refused.message.contains(word), "no {word} in {refused:?}");
+    }
+    assert_eq!(client.refused("create", with(large(&pipe), &json!({"name": "other"}))).kind, refused.kind);
+    manages(&mut client, &child, created + 1);
+    assert_eq!(pipe.line(), "cleaned destroyed - SIGTERM");
+    fs::remove_file(filler).unwrap();
+    // A create that was refused holds no name.
+    let again = client.create(with(willing(), &json!({"name": "other"})));
+    assert_eq!(again["state"], "running");
+    let mut broker = broker;
+    let ended = broker.stop();
+    assert_eq!(pipe.rest().len(), created);
+    let (troubles, ends) = (ended.lines_with("ERROR").len(), ended.lines_with("written again").len());
+    assert!(
+        (1..10).contains(&troubles) && troubles == ends,
+        "{troubles} troubles, {ends} ends: {}",
+        ended.log
+    );
+}
+
+#[test]
+fn a_full_disk_does_not_hold_up_the_stop() {
+    if !is_root() {
+        return;
+    }
+    let mut broker = Setup::new().in_own_mounts(TMPFS).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let child = first(&mut client, &pipe);
+    fill(&broker);
+    let (created, _) = create_until_refused(&mut client, &pipe);
+    let began = std::time::Instant::now();
+    let ended = broker.stop();
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}: {}", began.elapsed(), ended.log);
+    assert_eq!(pipe.rest().len(), created + 1);
+    assert!(!Process(child["pid"].as_i64().unwrap()).is_alive());
+}
+
+/// An ext4 file system in a file, which the kernel can be told to take for broken.
+const EXT4: &str = "truncate -s 8M \"$1.disk\" && mkfs.ext4 -q \"$1.disk\" && mount -o loop \"$1.disk\" \"$1\" && \
+                    shift && exec \"$@\"";
+
+fn has_ext4() -> bool {
+    let script = "mkdir \"$1/m\" && truncate -s 8M \"$1/d\" && mkfs.ext4 -q \"$1/d\" && mount -o loop \"$1/d\" \"$1/m\"";
+    let folder = tempfile::tempdir().unwrap();
+    let probe = ["--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+    let output = Command::new("unshare").args(probe).arg(folder.path()).output().expect("unshare");
+    let has = output.status.success();
+    if !has {
+        eprintln!("skipped: no ext4 in a file: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    has
+}
+
+#[test]
+fn a_disk_that_becomes_read_only_refuses_creates_and_nothing_else() {
+    if !is_root() || !has_ext4() {
+        return;
+    }
+    let mut broker = Setup::new().in_own_mounts(EXT4).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let child = first(&mut client, &pipe);
+    let target = broker.pid().to_string();
+    let status = Command::new("nsenter")
+        .args(["--target", &target, "--mount", "mount", "-o", "remount,abort"])
+        .arg(broker.state_dir())
+        .status();
+    assert!(status.expect("nsenter").success());
+    let refused = client.refused("create", willing());
+    for word in ["state.db", "see that its disk is in order"] {
+        assert!(refused.message.contains(word), "no {word} in {refused:?}");
+    }
+    manages(&mut client, &child, 1);
+    assert_eq!(pipe.rest(), ["cleaned destroyed - SIGTERM"]);
+    broker.stop();
+}

@@ -1,0 +1,244 @@
+//! Promise 3: nothing is lost when the broker is killed. The next one manages every child, and knows what became of
+//! those that have ended meanwhile.
+
+mod changed_record;
+mod ended;
+mod stopping;
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+use crate::harness::children::{attentive, script, willing, with};
+use crate::harness::{JsonClient, Process, Setup, TestBroker};
+
+const SUBREAPER: &[&str] = &["--containment", "subreaper"];
+
+/// What the kernel says about a child's process is enough to hold it by: with cgroups and without.
+const BOTH: [&[&str]; 2] = [&[], SUBREAPER];
+
+fn list(broker: &TestBroker, all: bool) -> Vec<Value> {
+    let listed = broker.json().ok("list", json!({"all": all}));
+    listed["children"].as_array().expect("children").clone()
+}
+
+fn wait(client: &mut JsonClient, child: &Value) -> Value {
+    client.ok("wait", json!({"target": child["id"]}))["child"].take()
+}
+
+fn destroy(client: &mut JsonClient, child: &Value) -> Value {
+    client.ok("destroy", json!({"target": child["id"]}))["children"][0].take()
+}
+
+fn signals(child: &Value) -> Vec<&str> {
+    let steps = child["exit"]["steps"].as_array().expect("steps");
+    steps.iter().map(|step| step["signal"].as_str().expect("a signal")).collect()
+}
+
+/// A child with everything that a child can have.
+fn complete() -> Value {
+    json!({
+        "command": ["sleep", "infinity"],
+        "name": "one",
+        "labels": {"pool": "render"},
+        "stop": [{"signal": "SIGWINCH", "grace": 0.01}, {"signal": "SIGUSR1", "grace": 300}],
+        "stop_order": 3,
+        "limit": {"key": "render", "max": 1},
+    })
+}
+
+#[test]
+fn a_child_is_known_again_as_it_was() {
+    for flags in BOTH {
+        let mut broker = Setup::new().flags(flags).start();
+        let child = broker.json().create(complete());
+        broker.recorded();
+        let before = broker.status();
+        broker.crash_and_start_again();
+        let after = broker.status();
+        assert_ne!(before["instance"], after["instance"]);
+        assert_eq!(before["children"], after["children"]);
+        let mut client = broker.json();
+        assert_eq!(client.ok("get", json!({"target": "one"}))["child"], child);
+        assert_eq!(client.ok("list", json!({"labels": {"pool": "render"}}))["children"], json!([child]));
+        assert!(Process::of(&child).is_alive());
+        let ended = destroy(&mut client, &child);
+        assert_eq!(signals(&ended), ["SIGWINCH", "SIGUSR1"]);
+        assert_eq!((&ended["exit"]["signal"], &ended["exit"]["forced"]), (&json!("SIGUSR1"), &json!(false)));
+    }
+}
+
+#[test]
+fn a_crash_right_after_a_create_loses_nothing() {
+    for flags in BOTH {
+        let mut broker = Setup::new().flags(flags).start();
+        for number in 0..10 {
+            let name = json!({"name": format!("child-{number}")});
+            let child = broker.json().create(with(willing(), &name));
+            broker.crash_and_start_again();
+            let mut client = broker.json();
+            let found = client.ok("get", json!({"target": name["name"]}))["child"].take();
+            assert_eq!(
+                (&found["id"], &found["pid"], &found["state"]),
+                (&child["id"], &child["pid"], &child["state"])
+            );
+            assert_eq!(signals(&destroy(&mut client, &child)), ["SIGTERM"]);
+        }
+    }
+}
+
+#[test]
+fn a_name_and_a_limit_are_held_through_a_crash() {
+    let mut broker = TestBroker::start();
+    let child = broker.json().create(complete());
+    broker.recorded();
+    broker.crash_and_start_again();
+    let mut client = broker.json();
+    assert_eq!(client.refused("create", with(willing(), &json!({"name": "one"}))).kind, "name_taken");
+    let limited = with(willing(), &json!({"limit": {"key": "render", "max": 1}}));
+    assert_eq!(client.refused("create", limited).kind, "limit_exceeded");
+    let reused = client.ok("create", with(complete(), &json!({"if_exists": "reuse"})));
+    assert_eq!(reused, json!({"outcome": "existing", "same_spec": true, "child": child}));
+    let replaced = client.ok("create", with(complete(), &json!({"if_exists": "replace"})));
+    assert_eq!(replaced["outcome"], "replaced");
+    assert!(!Process(child["pid"].as_i64().unwrap()).is_alive());
+}
+
+#[test]
+fn a_request_that_was_answered_before_a_crash_starts_nothing_after_it() {
+    let mut broker = TestBroker::start();
+    let request = json!({"request_id": "0190d5a0-0000-7000-8000-000000000001"});
+    let first = broker.json().ok("create", with(willing(), &request));
+    broker.recorded();
+    broker.crash_and_start_again();
+    assert_eq!(broker.json().ok("create", with(willing(), &request)), first);
+    assert_eq!(list(&broker, true).len(), 1);
+    // It is remembered as long as the child is visible.
+    let ended = destroy(&mut broker.json(), &first["child"]);
+    broker.recorded();
+    broker.crash_and_start_again();
+    let again = broker.json().ok("create", with(willing(), &request));
+    assert_eq!((&again["outcome"], &again["child"]["id"]), (&json!("created"), &ended["id"]));
+    assert_eq!(list(&broker, true), [ended]);
+}
+
+#[test]
+fn the_output_of_a_child_goes_on_through_a_crash() {
+    let mut broker = TestBroker::start();
+    let (mut pipe, mut go) = (broker.fifo("pipe"), broker.fifo("pipe.go"));
+    let text = "while read word <\"$1.go\"; do echo $word; echo err $word >&2; echo said >\"$1\"; done";
+    let child = broker.json().create(with(script(&pipe, text), &json!({"stderr": "log"})));
+    for word in ["one", "two", "three"] {
+        go.say(word);
+        assert_eq!(pipe.line(), "said");
+        broker.crash();
+        // Nor is what is said while there is no broker lost.
+        go.say("alone");
+        assert_eq!(pipe.line(), "said");
+        broker.start_again();
+    }
+    let logs = |stream| {
+        let asked = json!({"target": child["id"], "stream": stream});
+        broker.json().ok("logs", asked)["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(logs("stdout"), "one\nalone\ntwo\nalone\nthree\nalone\n");
+    assert_eq!(logs("stderr"), "err one\nerr alone\nerr two\nerr alone\nerr three\nerr alone\n");
+}
+
+#[test]
+fn a_signal_to_a_recovered_child_reaches_whom_its_scope_names() {
+    for flags in BOTH {
+        let mut broker = Setup::new().flags(flags).start();
+        let mut hello = broker.fifo("hello");
+        let text = "\"$@\" member & setsid --fork \"$@\" daemon; exec \"$@\" main";
+        let attentive = attentive(&hello, "", None)["command"].as_array().unwrap()[..4].to_vec();
+        let mut command = vec![json!("sh"), json!("-c"), json!(text), json!("sh")];
+        command.extend(attentive);
+        let child = broker.json().create(json!({"command": command}));
+        hello.lines(3);
+        broker.crash_and_start_again();
+        let mut client = broker.json();
+        for (scope, expected) in [
+            ("main", &["main heard"][..]),
+            ("group", &["main heard", "member heard"]),
+            ("all", &["daemon heard", "main heard", "member heard"]),
+        ] {
+            client.ok("signal", json!({"target": child["id"], "signal": "USR1", "scope": scope}));
+            let mut heard = hello.lines(expected.len());
+            heard.sort();
+            assert_eq!(heard, expected, "{scope}");
+        }
+        client.ok("destroy", json!({"target": child["id"], "stop": []}));
+    }
+}
+
+#[test]
+fn a_broker_can_be_killed_ten_times_in_a_row() {
+    for flags in BOTH {
+        let mut broker = Setup::new().flags(flags).start();
+        let mut children = Vec::new();
+        for number in 0..10 {
+            let name = json!({"name": format!("child-{number}")});
+            children.push(broker.json().create(with(willing(), &name)));
+            broker.recorded();
+            broker.crash_and_start_again();
+            assert_eq!(list(&broker, false), children);
+        }
+        let mut client = broker.json();
+        for child in &children {
+            assert_eq!(signals(&destroy(&mut client, child)), ["SIGTERM"]);
+        }
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_while_it_starts_loses_nothing() {
+    let mut broker = TestBroker::start();
+    let children: Vec<Value> = (0..20).map(|_| broker.json().create(willing())).collect();
+    broker.recorded();
+    broker.crash();
+    for _ in 0..20 {
+        let mut process = broker.setup().command().spawn().expect("the program");
+        // It listens before it reads the record.
+        while let Err(error) = UnixStream::connect(broker.socket()) {
+            assert!([ErrorKind::ConnectionRefused, ErrorKind::NotFound].contains(&error.kind()), "{error}");
+            assert_eq!(process.try_wait().unwrap(), None, "{}", broker.log());
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    broker.start_again();
+    assert_eq!(list(&broker, false), children);
+}
+
+#[test]
+fn a_bound_that_was_lowered_ends_nobody() {
+    let mut broker = TestBroker::start();
+    let children: Vec<Value> = (0..5).map(|_| broker.json().create(willing())).collect();
+    broker.recorded();
+    broker.crash();
+    broker.add_flags(&["--max-children", "2"]);
+    broker.start_again();
+    assert_eq!(list(&broker, false), children);
+    let mut client = broker.json();
+    for child in &children[..4] {
+        assert_eq!(client.refused("create", willing()).kind, "limit_exceeded");
+        destroy(&mut client, child);
+    }
+    client.create(willing());
+    assert_eq!(client.refused("create", willing()).kind, "limit_exceeded");
+}
+
+#[test]
+fn a_restart_in_order_finds_the_ended_children_and_their_output() {
+    let mut broker = TestBroker::start();
+    let mut client = broker.json();
+    let child = client.create(json!({"command": ["echo", "said"]}));
+    let ended = wait(&mut client, &child);
+    drop(client);
+    broker.stop();
+    broker.start_again();
+    assert_eq!(list(&broker, true), [ended]);
+    assert_eq!(broker.json().ok("logs", json!({"target": child["id"]}))["text"], "said\n");
+}
