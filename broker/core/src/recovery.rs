@@ -60,10 +60,9 @@ impl Broker {
     }
 
     fn take_in(&mut self, intent: &Intent, has_failed_to_start: bool) {
-        self.table.insert(Entry::new(intent));
-        if has_failed_to_start {
-            self.table.forget_request(intent.id);
-        }
+        let entry = Entry::new(intent);
+        // The same request may have started another child since, which is its answer.
+        if has_failed_to_start { self.table.insert_unasked(entry) } else { self.table.insert(entry) }
     }
 
     /// A child that had ended already: it stays visible until its time is over.

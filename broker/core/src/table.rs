@@ -43,8 +43,17 @@ impl Table {
         self.children.get_mut(&id)
     }
 
-    /// Takes in a new child, which is live from now on.
+    /// Takes in a new child, which is live from now on, and the answer to the request for it.
     pub(crate) fn insert(&mut self, entry: Entry) {
+        if let Some(request) = entry.params().request_id {
+            let key = (entry.shown.owner.uid, request);
+            self.requests.insert(key, (entry.shown.id, entry.outcome));
+        }
+        self.insert_unasked(entry);
+    }
+
+    /// Takes in a child that no request is answered with.
+    pub(crate) fn insert_unasked(&mut self, entry: Entry) {
         let id = entry.shown.id;
         let uid = entry.shown.owner.uid;
         if entry.role == Role::Main {
@@ -58,9 +67,6 @@ impl Table {
         }
         if let Some(limit) = &entry.params().limit {
             *self.limited.entry(limit.key.clone()).or_default() += 1;
-        }
-        if let Some(request) = entry.params().request_id {
-            self.requests.insert((uid, request), (id, entry.outcome));
         }
         *self.owned.entry(uid).or_default() += 1;
         self.live.insert(id);

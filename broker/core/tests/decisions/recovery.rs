@@ -288,6 +288,26 @@ fn a_create_that_failed_is_not_remembered_by_the_next_broker() {
 }
 
 #[test]
+fn a_create_that_failed_does_not_take_the_answer_from_its_repetition() {
+    use procbroker_protocol::create::ReadyTimeout;
+    let (mut world, client) = World::with_client();
+    let params = CreateParams { ready_timeout: ReadyTimeout(secs(5)), ..requested(unnamed(), 5) };
+    let failed = world.create(client, params.clone());
+    let failed_run = world.run(failed);
+    world.recorded(failed_run);
+    world.advance(secs(5));
+    let good = world.start(client, params.clone());
+    world.ends(good);
+    // It was so slow that it ends after the one that was started in its place.
+    world.spawned(failed_run);
+    world.ends(failed_run);
+    world.crash(alive(failed_run));
+    let client = back(&mut world);
+    let call = world.create(client, params);
+    assert_eq!(world.created(call).child.id, good.child);
+}
+
+#[test]
 fn ended_children_stay_visible_for_the_rest_of_their_time_and_go_in_the_order_of_their_ends() {
     let mut world = World::with(|config| config.bounds.ended_kept = 3);
     let client = world.connect(BROKER_UID);
