@@ -1,11 +1,11 @@
 //! What becomes of the model machine when the broker dies, and what the next one finds.
 
-use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run};
+use procbroker_core::{Finding, Incarnation, Kinship, Members, Recovered, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 
 use crate::sim::disk::{Loss, Row};
 use crate::sim::event::Event;
-use crate::sim::family::{FamilyId, Part};
+use crate::sim::family::FamilyId;
 use crate::sim::machine::{Machine, Means};
 
 impl Machine {
@@ -64,10 +64,6 @@ impl Machine {
         let Some(family) = self.families.get_mut(&id) else { return Finding::NeverStarted };
         family.run = Some(run);
         self.bound.insert(run, id);
-        if family.part == Part::Cleanup && !matches!(row.progress, Some(Progress::Cleaning { .. })) {
-            // Both have the mark of the child. The disk was full when the cleanup was to be recorded.
-            self.past.entry(child).or_default().is_mistaken = true;
-        }
         // One that has died may not have been reaped so far: by nobody but the broker, where it is its own.
         let lingers = !family.reported && (kinship == Kinship::Own || means.dice.chance(20));
         if family.leads() || lingers {

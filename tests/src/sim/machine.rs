@@ -33,8 +33,6 @@ pub struct Past {
     pub has_run: bool,
     /// How its main process ended.
     pub status: Option<ExitStatus>,
-    /// Whether its cleanup was taken for itself, because the record did not know of it.
-    pub is_mistaken: bool,
     /// How many attempts at its cleanup came to their end.
     pub cleanups: u32,
     /// Which broker has begun its cleanup last.

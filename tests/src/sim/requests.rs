@@ -26,8 +26,6 @@ pub struct Circumstances<'a> {
     pub children: &'a [ChildId],
     /// The creates that this client has sent before.
     pub sent: &'a [CreateParams],
-    /// Whether it does not know what became of them.
-    pub unsure: bool,
 }
 
 /// Rolls a request.
@@ -69,12 +67,6 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
 /// Rolls a create, which may be one that this client has sent before, or pass for one.
 fn create(from: &mut Circumstances<'_>) -> CreateParams {
     let before = from.dice.element(from.sent).cloned();
-    if from.unsure
-        && from.dice.chance(50)
-        && let Some(params) = before
-    {
-        return params;
-    }
     match (from.dice.below(100), before) {
         (0..15, Some(params)) => params,
         (15..19, Some(params)) => CreateParams { request_id: params.request_id, ..new(from) },
@@ -92,8 +84,7 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
         params.if_exists = dice.choose([IfExists::Fail, IfExists::Reuse, IfExists::Reuse, IfExists::Replace]);
     }
     if dice.chance(50) {
-        let few = 1 + u128::from(dice.below(2));
-        params.request_id = Some(Uuid::from_u128(if from.setting.insistent { few } else { dice.bits() }));
+        params.request_id = Some(Uuid::from_u128(dice.bits()));
     }
     params.labels = labels(dice);
     params.stop = stop(dice);

@@ -278,7 +278,7 @@ pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
     Check::Growth.demand(held.is_none(), || format!("{held:?} is over, and was never given free"))?;
     let truth = machine.past(child.id);
     let status = child.exit.as_ref().map(|exit| exit.status);
-    let is_true = status == Some(ExitStatus::Unknown) || status == truth.status || truth.is_mistaken;
+    let is_true = status == Some(ExitStatus::Unknown) || status == truth.status;
     Check::Children
         .demand(is_true, || format!("{} ended with {:?}, not {status:?}", child.id, truth.status))?;
     cleanups::done(track, truth)
