@@ -54,10 +54,13 @@ impl OutputFile {
     /// When the system refuses.
     pub fn first_kept(&self, from: u64) -> Result<u64, LogsError> {
         let Ok(offset) = i64::try_from(from) else { return Ok(from) };
+        // Asked first: what is written after the search has found nothing is kept, and would be skipped by an end that
+        // was asked for later.
+        let end = self.end()?;
         match lseek64(&self.file, offset, Whence::SeekData) {
             Ok(first) => Ok(u64::try_from(first).unwrap_or(from)),
             // Nothing but a hole up to the end (lseek(2)).
-            Err(Errno::ENXIO) => Ok(self.end()?.max(from)),
+            Err(Errno::ENXIO) => Ok(end.max(from)),
             // A file system that cannot tell has no holes to skip either.
             Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(from),
             Err(errno) => Err(self.refused("find the beginning of", errno.into())),
@@ -116,6 +119,8 @@ impl OutputFile {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use nix::fcntl::{FallocateFlags, fallocate};
 
     use super::*;
@@ -154,6 +159,27 @@ mod tests {
         release(&path, BLOCK);
         let output = OutputFile::open(&path).unwrap().unwrap();
         assert_eq!(output.read(0, 100).unwrap(), Some(found(BLOCK, b"")));
+    }
+
+    #[test]
+    fn what_is_written_while_it_is_looked_for_is_not_skipped() {
+        const LINES: u64 = 50_000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.out");
+        let mut file = File::options().append(true).create(true).open(&path).unwrap();
+        let output = OutputFile::open(&path).unwrap().unwrap();
+        let writer = std::thread::spawn(move || {
+            for _ in 0..LINES {
+                file.write_all(b"x").unwrap();
+            }
+        });
+        let mut position = 0;
+        while position < LINES {
+            let Found { at, bytes } = output.read(position, 100).unwrap().unwrap();
+            assert_eq!(at, position);
+            position += bytes.len() as u64;
+        }
+        writer.join().unwrap();
     }
 
     #[test]
