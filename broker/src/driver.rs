@@ -312,7 +312,7 @@ impl Driver {
         match effect {
             Effect::Exit(cause) => self.leave = Some(Leave::Exit(cause)),
             Effect::HandOver => self.leave = Some(Leave::HandOver),
-            Effect::Answer { call, result: Ok(Response::Upgraded) } => self.farewells.push(call),
+            Effect::Answer { call, result: Ok(Response::Upgraded), after: _ } => self.farewells.push(call),
             other => self.hands.perform(other, &mut self.inputs),
         }
     }

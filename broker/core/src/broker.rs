@@ -7,7 +7,7 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, Request, Response};
 use crate::admission::{Connection, Connections};
 use crate::calls::{Calls, Cause, Ticket, Waiting};
 use crate::config::Config;
-use crate::effect::Effect;
+use crate::effect::{After, Effect};
 use crate::events::Events;
 use crate::ids::{Call, ConnectionId};
 use crate::input::{Fresh, Input, ShutdownCause};
@@ -209,10 +209,25 @@ impl Broker {
         ))
     }
 
-    /// Sends an answer, unless nobody reads it any more.
+    /// Sends an answer that promises nothing, unless nobody reads it any more.
     pub(crate) fn answer(&mut self, call: Call, result: Result<Response, Error>, turn: &mut Turn<'_>) {
+        self.answer_after(After::Nothing, call, result, turn);
+    }
+
+    /// Sends an answer on which the client may rely, as soon as a later broker would know of it too.
+    pub(crate) fn promise(&mut self, call: Call, result: Result<Response, Error>, turn: &mut Turn<'_>) {
+        self.answer_after(After::Records, call, result, turn);
+    }
+
+    fn answer_after(
+        &mut self,
+        after: After,
+        call: Call,
+        result: Result<Response, Error>,
+        turn: &mut Turn<'_>,
+    ) {
         if self.connections.open.contains_key(&call.connection) {
-            turn.order(Effect::Answer { call, result });
+            turn.order(Effect::Answer { call, result, after });
         }
     }
 
@@ -248,7 +263,7 @@ impl Broker {
     /// Answers a request that waits.
     pub(crate) fn conclude(&mut self, ticket: Ticket, result: Result<Response, Error>, turn: &mut Turn<'_>) {
         if let Some(waiting) = self.unpark(ticket) {
-            self.answer(waiting.call, result, turn);
+            self.answer_after(waiting.cause.answer_waits_for(), waiting.call, result, turn);
         }
     }
 

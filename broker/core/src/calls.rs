@@ -8,6 +8,7 @@ use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child, ChildId, CreateParams, Signal};
 
 use crate::authorize::RunAs;
+use crate::effect::After;
 use crate::ids::{Call, SubscriptionId};
 use crate::moment::Moment;
 
@@ -142,6 +143,16 @@ impl Calls {
 }
 
 impl Cause {
+    /// What its answer waits for: one that tells how far a child is in its life is not taken back by a crash.
+    pub(crate) fn answer_waits_for(&self) -> After {
+        match self {
+            Self::Start { .. } | Self::Destroy { .. } | Self::Wait { .. } => After::Records,
+            Self::Name { .. } | Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
+                After::Nothing
+            }
+        }
+    }
+
     /// The children whose changes matter to the request.
     pub(crate) fn watched(&self) -> Vec<ChildId> {
         match self {

@@ -351,11 +351,15 @@ impl Entry {
         shown.exit = exit;
     }
 
-    /// What a later broker has to know to go on from here; none before there is a process.
+    /// What a later broker has to know to go on from here; nothing more than the intent before there is a process.
     pub(crate) fn progress(&self, now: Now) -> Option<Progress> {
         let started_at = self.shown.started_at;
         Some(match &self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => return None,
+            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => {
+                let Stop { reason, steps, kill_by: _ } = stop.clone()?;
+                Progress::Unwanted { reason, steps }
+            }
+            Phase::Queued => return None,
             Phase::Running { .. } => Progress::Running { started_at: started_at? },
             Phase::Stopping(stopping) => Progress::Stopping(stopping.progress(started_at, now)),
             Phase::Cleaning(cleaning) => cleaning.progress(started_at, now),
@@ -371,22 +375,20 @@ impl Entry {
 
 impl Cleaning {
     fn progress(&self, started_at: Option<Timestamp>, now: Now) -> Progress {
-        match &self.stage {
-            CleaningStage::Closing { cleaned } => Progress::Ended {
-                started_at,
-                exit: self.exit.clone(),
-                cleanup: Some(cleaned.clone()),
-                at: now.wall,
-            },
+        let exit = self.exit.clone();
+        let ended = match &self.stage {
+            CleaningStage::Closing { cleaned } => {
+                return Progress::Ended { started_at, exit, cleanup: Some(cleaned.clone()), at: now.wall };
+            }
+            CleaningStage::Killing { remains: Remains::Descendants(status), .. } => Some(*status),
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning
             | CleaningStage::Running { .. }
-            | CleaningStage::Killing { .. }
-            | CleaningStage::Left => {
-                Progress::Cleaning { started_at, exit: self.exit.clone(), attempts: self.attempts }
-            }
-        }
+            | CleaningStage::Killing { remains: Remains::Process | Remains::Interrupted, .. }
+            | CleaningStage::Left => None,
+        };
+        Progress::Cleaning { started_at, exit, attempts: self.attempts, ended }
     }
 }
 

@@ -156,6 +156,8 @@ impl Broker {
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => self.kill_cleanup(id, remains, turn),
         }
+        // Its outcome is known, though it is not over: another program that takes over now does not repeat it.
+        self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
     }
 
     /// What a cleanup has left behind has become less.
@@ -209,7 +211,7 @@ impl Broker {
     }
 
     /// Nothing of an attempt is left.
-    fn attempt_is_over(&mut self, id: ChildId, remains: Remains, turn: &mut Turn<'_>) {
+    pub(crate) fn attempt_is_over(&mut self, id: ChildId, remains: Remains, turn: &mut Turn<'_>) {
         self.set_child_due(id, None);
         let Some(entry) = self.table.get(id) else { return };
         turn.order(Effect::Release { run: entry.run() });
@@ -222,7 +224,7 @@ impl Broker {
     }
 
     /// An attempt has had its outcome, or was cut short by the shutdown.
-    fn conclude_attempt(&mut self, id: ChildId, status: Option<ExitStatus>, turn: &mut Turn<'_>) {
+    pub(crate) fn conclude_attempt(&mut self, id: ChildId, status: Option<ExitStatus>, turn: &mut Turn<'_>) {
         let Some(entry) = self.table.get_mut(id) else { return };
         let child = Arc::clone(&entry.shown);
         let Phase::Cleaning(cleaning) = &mut entry.phase else { return };

@@ -66,7 +66,7 @@ impl Broker {
                 if let Some(request) = attempt.params.request_id {
                     self.table.remember_reuse(peer.uid, request, child.id, outcome);
                 }
-                self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
+                self.promise(call, Ok(Response::Created(Created { outcome, child })), turn);
             }
             Holding::Wait { holder } => {
                 self.park(call, Cause::Name { holder, attempt: Box::new(attempt) }, None);
@@ -190,7 +190,7 @@ impl Broker {
         let Some(entry) = self.table.get(child) else { return };
         if entry.is_settled() {
             let child = Arc::clone(&entry.shown);
-            self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
+            self.promise(call, Ok(Response::Created(Created { outcome, child })), turn);
         } else {
             self.park(call, Cause::Start { child, outcome }, None);
         }
@@ -285,7 +285,10 @@ impl Broker {
             entry.phase = Phase::Running { pid };
             Arc::make_mut(&mut entry.shown).started_at = Some(turn.now.wall);
         });
-        self.record_progress(run.child, Safety::Process, Receipt::NotWanted, turn);
+        if stop.is_none() {
+            // Else what is on record is that it is to be stopped, until that has begun.
+            self.record_progress(run.child, Safety::Process, Receipt::NotWanted, turn);
+        }
         if let Some(entry) = self.table.get(run.child) {
             turn.order(Effect::Report(Report::Started { child: Arc::clone(&entry.shown) }));
         }

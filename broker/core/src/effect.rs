@@ -31,6 +31,8 @@ pub enum Effect {
         call: Call,
         /// The answer.
         result: Result<Response, Error>,
+        /// When it may go out.
+        after: After,
     },
     /// Send this to a subscriber, unless it reads too slowly: then it is told how many it has missed.
     Publish {
@@ -114,6 +116,17 @@ pub enum Effect {
     Sweep,
     /// Send the answers that are still waiting, and exit.
     Exit(ExitCause),
+}
+
+/// What an answer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing: it tells what is, and promises nothing.
+    Nothing,
+    /// Everything that was ordered to be written to the record or removed from it up to the end of this turn: that it
+    /// is as safe as it was asked to be, or that it could not be written. What the client has been told holds then,
+    /// even if the broker dies at once.
+    Records,
 }
 
 /// What is written to a child's record.

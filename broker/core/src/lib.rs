@@ -38,8 +38,8 @@ pub use authorize::{Accounts, AccountsFailure, Peer, RunAs, UserAccount};
 pub use broker::Broker;
 pub use config::Config;
 pub use effect::{
-    Effect, ExitCause, Follow, LogExcerpt, MainExit, Purpose, Receipt, Record, Report, Safety, ServiceState,
-    SpawnOrder,
+    After, Effect, ExitCause, Follow, LogExcerpt, MainExit, Purpose, Receipt, Record, Report, Safety,
+    ServiceState, SpawnOrder,
 };
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 pub use input::{

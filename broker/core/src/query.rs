@@ -37,7 +37,7 @@ impl Broker {
                     *child = Arc::clone(&entry.shown);
                 }
             }
-            return self.answer(call, Ok(Response::Children(shown)), turn);
+            return self.promise(call, Ok(Response::Children(shown)), turn);
         }
         let ended = self
             .shown(&children)
@@ -82,7 +82,7 @@ impl Broker {
         };
         if is_reached(entry, params.until) {
             let child = Arc::clone(&entry.shown);
-            return self.answer(call, Ok(Response::Child(child)), turn);
+            return self.promise(call, Ok(Response::Child(child)), turn);
         }
         let child = entry.shown.id;
         let due = params.timeout.map(|timeout| turn.now.moment.plus(timeout));

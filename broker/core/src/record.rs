@@ -52,6 +52,13 @@ pub enum Role {
 /// How far a child is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
+    /// Its process is not there yet, and is to be stopped as soon as it is.
+    Unwanted {
+        /// Why.
+        reason: ExitReason,
+        /// The signals to try.
+        steps: Vec<StopStep>,
+    },
     /// Its process was started.
     Running {
         /// When.
@@ -67,6 +74,9 @@ pub enum Progress {
         exit: Exit,
         /// How many times the cleanup has been begun.
         attempts: u32,
+        /// How the process of this attempt has ended, if only what it left behind is still there.
+        #[serde(default)]
+        ended: Option<ExitStatus>,
     },
     /// It is over.
     Ended {

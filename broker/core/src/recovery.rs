@@ -61,8 +61,15 @@ impl Broker {
 
     fn take_in(&mut self, intent: &Intent, has_failed_to_start: bool) {
         let entry = Entry::new(intent);
-        // The same request may have started another child since, which is its answer.
-        if has_failed_to_start { self.table.insert_unasked(entry) } else { self.table.insert(entry) }
+        let (id, uid) = (intent.id, intent.owner.uid);
+        let known = intent.params.request_id.and_then(|request| self.table.answered_with(uid, request));
+        // The same request starts another child when the first one has failed to start: that one is its answer.
+        let is_superseded = known.is_some_and(|(other, _)| other > id);
+        if has_failed_to_start || is_superseded {
+            self.table.insert_unasked(entry);
+        } else {
+            self.table.insert(entry);
+        }
     }
 
     /// A child that had ended already: it stays visible until its time is over.
@@ -85,7 +92,16 @@ impl Broker {
         let is_failed = child.has_failed_to_start();
         let Recovered { intent, progress, finding } = child;
         let (id, created_at, role) = (intent.id, intent.created_at, intent.role);
-        if progress.is_none() && finding == Finding::NeverStarted {
+        let is_unspawned = match &progress {
+            None | Some(Progress::Unwanted { .. }) => true,
+            Some(
+                Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. }
+                | Progress::Ended { .. },
+            ) => false,
+        };
+        if is_unspawned && finding == Finding::NeverStarted {
             counts.void += 1;
             return turn.order(Effect::Forget { child: id });
         }
@@ -96,11 +112,21 @@ impl Broker {
         }
         match progress {
             None => self.resume_running(id, created_at, finding, turn),
+            Some(Progress::Unwanted { reason, steps }) => {
+                let stop = Stop { reason, steps, kill_by: None };
+                self.resume_unwanted(id, created_at, stop, finding, turn);
+            }
             Some(Progress::Running { started_at }) => self.resume_running(id, started_at, finding, turn),
             Some(Progress::Stopping(stopping)) => self.resume_stop(id, stopping, finding, turn),
-            Some(Progress::Cleaning { started_at, exit, attempts }) => {
+            Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
                 self.set_started(id, started_at);
-                self.resume_cleanup(id, exit, attempts, finding, turn);
+                let stage = CleaningStage::Recording;
+                let cleaning = Cleaning { exit, attempts, stage, fate: Fate::Finish };
+                self.set_phase(id, Phase::Cleaning(Box::new(cleaning)));
+                match ended {
+                    Some(status) => self.resume_ended_cleanup(id, status, finding, turn),
+                    None => self.resume_cleanup(id, finding, turn),
+                }
             }
             Some(Progress::Ended { .. }) => {}
         }
@@ -122,28 +148,52 @@ impl Broker {
                 // Its process may not have been on record.
                 self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
             }
-            Finding::Gone { status, members } => self.resume_gone(id, status, members, turn),
-            Finding::NeverStarted => self.resume_gone(id, ExitStatus::Unknown, Members::Nothing, turn),
-            Finding::Rebooted => {
-                let (status, at) = (ExitStatus::Unknown, turn.now.wall);
-                let reason = ExitReason::BrokerLost;
-                self.lost(id, Exit { status, reason, forced: false, steps: Vec::new(), at }, turn);
+            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+                let Some(entry) = self.table.get(id) else { return };
+                let steps = entry.params().stop.clone();
+                self.resume_gone(
+                    id,
+                    Stop { reason: ExitReason::Exited, steps, kill_by: None },
+                    finding,
+                    turn,
+                );
             }
         }
     }
 
-    /// A child whose main process has ended while no broker was there.
-    fn resume_gone(&mut self, id: ChildId, status: ExitStatus, members: Members, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(id) else { return };
-        let steps = entry.params().stop.clone();
-        let leader = Leader::Gone { status, at: turn.now.wall, members };
-        if members == Members::Nothing {
-            let steps = Vec::new();
-            let exit = Exit { status, reason: ExitReason::Exited, forced: false, steps, at: turn.now.wall };
-            self.publish_exit(id, &exit, turn);
-            return self.end(id, exit, turn);
+    /// A child that was to be stopped as soon as it was there.
+    fn resume_unwanted(
+        &mut self,
+        id: ChildId,
+        created_at: Timestamp,
+        stop: Stop,
+        finding: Finding,
+        turn: &mut Turn<'_>,
+    ) {
+        self.set_started(id, Some(created_at));
+        match finding {
+            Finding::Process { pid, .. } => self.enter_stop(id, stop, Leader::Alive { pid }, turn),
+            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+                self.resume_gone(id, stop, finding, turn);
+            }
         }
-        self.enter_stop(id, Stop { reason: ExitReason::Exited, steps, kill_by: None }, leader, turn);
+    }
+
+    /// A child whose main process has ended while no broker was there; what it left behind gets this stop.
+    fn resume_gone(&mut self, id: ChildId, stop: Stop, finding: Finding, turn: &mut Turn<'_>) {
+        let at = turn.now.wall;
+        let (status, members, reason) = match finding {
+            Finding::Gone { status, members } => (status, members, stop.reason),
+            Finding::NeverStarted | Finding::Process { .. } => {
+                (ExitStatus::Unknown, Members::Nothing, stop.reason)
+            }
+            Finding::Rebooted => (ExitStatus::Unknown, Members::Nothing, lost_with_the_machine(stop.reason)),
+        };
+        if members == Members::Nothing {
+            self.lost(id, Exit { status, reason, forced: false, steps: Vec::new(), at }, turn);
+        } else {
+            self.enter_stop(id, stop, Leader::Gone { status, at, members }, turn);
+        }
     }
 
     /// Goes on with a stop. The signal of the step that it was at has been sent, and is not sent again.
@@ -167,7 +217,7 @@ impl Broker {
             Finding::NeverStarted => gone(ExitStatus::Unknown, Members::Nothing),
             Finding::Rebooted => {
                 let (status, at) = ended.unwrap_or((ExitStatus::Unknown, now.wall));
-                let reason = ExitReason::BrokerLost;
+                let reason = lost_with_the_machine(reason);
                 return self.lost(id, Exit { status, reason, forced, steps: taken, at }, turn);
             }
         };
@@ -192,16 +242,7 @@ impl Broker {
 
     /// An attempt that an earlier broker began was interrupted by its death: whatever is left of it goes first, and
     /// then it is begun anew.
-    fn resume_cleanup(
-        &mut self,
-        id: ChildId,
-        exit: Exit,
-        attempts: u32,
-        finding: Finding,
-        turn: &mut Turn<'_>,
-    ) {
-        let stage = CleaningStage::Recording;
-        self.set_phase(id, Phase::Cleaning(Box::new(Cleaning { exit, attempts, stage, fate: Fate::Finish })));
+    fn resume_cleanup(&mut self, id: ChildId, finding: Finding, turn: &mut Turn<'_>) {
         match finding {
             // Its broker has not died.
             Finding::Process { kinship: Kinship::Own, .. } => self.cleanup_spawned(id, turn),
@@ -218,7 +259,26 @@ impl Broker {
         }
     }
 
-    /// A child that has ended with the machine.
+    /// The process of an attempt had ended by itself, and what it left behind was being killed: that is seen through,
+    /// and not begun anew.
+    fn resume_ended_cleanup(
+        &mut self,
+        id: ChildId,
+        status: ExitStatus,
+        finding: Finding,
+        turn: &mut Turn<'_>,
+    ) {
+        let remains = Remains::Descendants(status);
+        match finding {
+            Finding::Process { .. } | Finding::Gone { members: Members::Outside | Members::Group, .. } => {
+                self.kill_cleanup(id, remains, turn);
+            }
+            Finding::Gone { members: Members::Nothing, .. } => self.attempt_is_over(id, remains, turn),
+            Finding::NeverStarted | Finding::Rebooted => self.conclude_attempt(id, Some(status), turn),
+        }
+    }
+
+    /// A child of which nothing is left.
     fn lost(&mut self, id: ChildId, exit: Exit, turn: &mut Turn<'_>) {
         self.publish_exit(id, &exit, turn);
         self.end(id, exit, turn);
@@ -235,6 +295,12 @@ impl Broker {
     }
 }
 
+/// Why a child has ended that was lost with the machine. That its create has failed is to be known after the next crash,
+/// too.
+fn lost_with_the_machine(reason: ExitReason) -> ExitReason {
+    if reason == ExitReason::StartFailed { reason } else { ExitReason::BrokerLost }
+}
+
 /// When the step that was taken last has had its time. A wall clock that was set back does not lengthen it.
 fn end_of_step(now: Now, until: Timestamp, taken: Option<&StepTaken>) -> Moment {
     let end = now.moment_at(until).max(now.moment);
@@ -249,6 +315,7 @@ impl Recovered {
     fn has_failed_to_start(&self) -> bool {
         let reason = match &self.progress {
             None | Some(Progress::Running { .. }) => return false,
+            Some(Progress::Unwanted { reason, .. }) => *reason,
             Some(Progress::Stopping(stopping)) => stopping.reason,
             Some(Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) => exit.reason,
         };
@@ -258,7 +325,13 @@ impl Recovered {
     fn ended_at(&self) -> Option<Timestamp> {
         match &self.progress {
             Some(Progress::Ended { at, .. }) => Some(*at),
-            Some(Progress::Running { .. } | Progress::Stopping(_) | Progress::Cleaning { .. }) | None => None,
+            Some(
+                Progress::Unwanted { .. }
+                | Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. },
+            )
+            | None => None,
         }
     }
 }

@@ -11,9 +11,10 @@ use procbroker_protocol::{
 use crate::broker::{Broker, Turn};
 use crate::child::{Entry, Leader, Phase, Stage, Stop, Stopping};
 use crate::effect::{Effect, Receipt, Record, Report, Safety};
-use crate::ids::Run;
+use crate::ids::{Pid, Run};
 use crate::input::Members;
 use crate::limits::{KILL_AGAIN_AFTER, KILL_AGAIN_FIRST};
+use crate::moment::Moment;
 use crate::record::Role;
 
 /// What a look at a child that is being stopped has shown.
@@ -24,6 +25,16 @@ enum Finding {
     Unreachable,
     /// Something is there, and what was sent to it last has its time.
     Alive,
+}
+
+/// What becomes of a stop that is asked for.
+enum Beginning {
+    /// It begins with this process.
+    Now(Pid),
+    /// It begins as soon as there is a process.
+    Put,
+    /// Another one is under way, or there is nothing to stop any more.
+    Joined,
 }
 
 impl Broker {
@@ -46,24 +57,26 @@ impl Broker {
         if let Some(Entry { phase: Phase::Queued, .. }) = self.table.get(id) {
             return self.call_off(id, stop.reason, turn);
         }
-        let running = self.table.update(id, |entry| match &mut entry.phase {
-            Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => {
-                match pending {
-                    Some(earlier) => earlier.kill_by = earliest(earlier.kill_by, stop.kill_by),
-                    None => *pending = Some(stop),
+        let join = |earlier: &mut Option<Moment>| {
+            *earlier = earliest(*earlier, stop.kill_by);
+            Beginning::Joined
+        };
+        let beginning = self.table.update(id, |entry| match &mut entry.phase {
+            Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => match pending {
+                Some(earlier) => join(&mut earlier.kill_by),
+                None => {
+                    *pending = Some(stop.clone());
+                    Beginning::Put
                 }
-                None
-            }
-            Phase::Running { pid } => Some((*pid, stop)),
-            Phase::Stopping(stopping) => {
-                stopping.kill_by = earliest(stopping.kill_by, stop.kill_by);
-                None
-            }
-            Phase::Queued | Phase::Cleaning(_) | Phase::Ended => None,
+            },
+            Phase::Running { pid } => Beginning::Now(*pid),
+            Phase::Stopping(stopping) => join(&mut stopping.kill_by),
+            Phase::Queued | Phase::Cleaning(_) | Phase::Ended => Beginning::Joined,
         });
-        match running.flatten() {
-            Some((pid, stop)) => self.enter_stop(id, stop, Leader::Alive { pid }, turn),
-            None => self.follow_stop(id),
+        match beginning {
+            Some(Beginning::Now(pid)) => self.enter_stop(id, stop, Leader::Alive { pid }, turn),
+            Some(Beginning::Put) => self.record_progress(id, Safety::Process, Receipt::NotWanted, turn),
+            Some(Beginning::Joined) | None => self.follow_stop(id),
         }
     }
 
@@ -307,10 +320,7 @@ impl Broker {
 }
 
 /// The earlier of two bounds, either of which may be absent.
-fn earliest(
-    one: Option<crate::moment::Moment>,
-    other: Option<crate::moment::Moment>,
-) -> Option<crate::moment::Moment> {
+fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (bound, None) | (None, bound) => bound,

@@ -99,7 +99,7 @@ impl Hands {
         match effect {
             Effect::Admit { connection } => self.clients.admit(connection),
             Effect::Refuse { connection, error } => self.clients.refuse(connection, error),
-            Effect::Answer { call, result } => self.clients.answer(call, result),
+            Effect::Answer { call, result, after: _ } => self.clients.answer(call, result),
             Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
             Effect::Record { run, record, safety, receipt } => {
                 let process = self.containment.identity(run);

@@ -58,9 +58,26 @@ impl OnRecord {
     fn has_ended(&self) -> bool {
         match &self.progress {
             Some(Progress::Ended { .. }) => true,
-            Some(Progress::Running { .. } | Progress::Stopping(_) | Progress::Cleaning { .. }) | None => {
-                false
-            }
+            Some(
+                Progress::Unwanted { .. }
+                | Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. },
+            )
+            | None => false,
+        }
+    }
+
+    /// Whether it may be that there never was a process of it.
+    fn may_be_unstarted(&self) -> bool {
+        match &self.progress {
+            None | Some(Progress::Unwanted { .. }) => true,
+            Some(
+                Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. }
+                | Progress::Ended { .. },
+            ) => false,
         }
     }
 
@@ -99,7 +116,7 @@ pub(super) fn find(
         }
         // A process marks the file of its output before it becomes the child's program.
         let is_logged = child.intent.params.stdout == StandardOutput::Log;
-        let is_ruled_out = child.progress.is_none()
+        let is_ruled_out = child.may_be_unstarted()
             && match predecessor {
                 Predecessor::HandedOver => true,
                 Predecessor::Ended => is_logged && !logs.was_begun(id),

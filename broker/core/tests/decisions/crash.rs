@@ -126,7 +126,13 @@ fn carry_out(world: &mut World, order: &Effect, alive: &mut BTreeSet<Run>) -> bo
 fn is_cut_short(world: &World, run: Run) -> bool {
     world.cleanups(run) > 0
         && match world.progress(run) {
-            None | Some(Progress::Running { .. } | Progress::Stopping(_) | Progress::Cleaning { .. }) => true,
+            None
+            | Some(
+                Progress::Unwanted { .. }
+                | Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. },
+            ) => true,
             Some(Progress::Ended { .. }) => false,
         }
 }

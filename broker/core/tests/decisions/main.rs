@@ -21,6 +21,7 @@ mod logs;
 #[cfg(test)]
 mod main_command;
 #[cfg(test)]
+mod promises;
 mod query;
 #[cfg(test)]
 mod recovery;

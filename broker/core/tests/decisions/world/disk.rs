@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use procbroker_core::{
-    Broker, Finding, Incarnation, Input, Intent, Kinship, Members, Moment, Now, Pid, Progress, Record,
+    Broker, Call, Finding, Incarnation, Input, Intent, Kinship, Members, Moment, Now, Pid, Progress, Record,
     Recovered, Run, Safety,
 };
 use procbroker_protocol::{ChildId, ExitStatus, Span};
@@ -62,6 +62,11 @@ impl Disk {
         Awaited { writes: self.writes.len(), safety }
     }
 
+    /// How many writes there are.
+    pub(crate) fn written(&self) -> usize {
+        self.writes.len()
+    }
+
     /// The broker was told that a record is safe.
     pub(crate) fn is_safe(&mut self, awaited: Awaited) {
         self.safe = awaited.writes;
@@ -99,6 +104,7 @@ impl Disk {
 /// How far a child is, and at which attempt of its cleanup.
 fn rank(progress: &Progress) -> (u32, u32) {
     match progress {
+        Progress::Unwanted { .. } => (0, 0),
         Progress::Running { .. } => (1, 0),
         Progress::Stopping(_) => (2, 0),
         Progress::Cleaning { attempts, .. } => (3, *attempts),
@@ -155,6 +161,17 @@ impl World {
         safe..=self.disk.writes.len()
     }
 
+    /// Whether an answer waited for the record.
+    pub(crate) fn is_promise(&self, call: Call) -> bool {
+        self.promises.contains_key(&call)
+    }
+
+    /// How many of the writes are kept for sure when an answer has been given, whatever happens then to the broker.
+    pub(crate) fn kept_when_told(&self, call: Call) -> usize {
+        assert!(self.is_answered(call), "{call:?} is not answered");
+        self.promises.get(&call).copied().unwrap_or_default().max(self.disk.safe)
+    }
+
     /// How often the cleanup of a child was ordered to be started, by any of the brokers.
     pub(crate) fn cleanups(&self, run: Run) -> u32 {
         self.cleanups.get(&run.child).copied().unwrap_or_default()
@@ -198,6 +215,7 @@ impl World {
     pub(crate) fn recover(&mut self, found: Vec<Recovered>) {
         self.disk = Disk::of(&found);
         self.answers.clear();
+        self.promises.clear();
         self.orders.clear();
         self.exit = None;
         self.safe.clear();
@@ -233,7 +251,9 @@ fn process(child: &Recovered) -> Option<(Run, Option<procbroker_protocol::Name>)
     let name = match child.progress {
         Some(Progress::Ended { .. }) => return None,
         Some(Progress::Cleaning { .. }) => None,
-        Some(Progress::Running { .. } | Progress::Stopping(_)) | None => child.intent.params.name.clone(),
+        Some(Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_)) | None => {
+            child.intent.params.name.clone()
+        }
     };
     is_there.then(|| (Broker::recovered_run(child.intent.id), name))
 }

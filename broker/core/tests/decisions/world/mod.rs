@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use procbroker_core::{
-    Accounts, AccountsFailure, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh, Incarnation,
-    Input, Members, Moment, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause, SignalOutcome,
+    Accounts, AccountsFailure, After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh,
+    Incarnation, Input, Members, Moment, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause,
+    SignalOutcome,
 };
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::response::Created;
@@ -50,6 +51,8 @@ pub(crate) struct World {
     calls: u64,
     fresh: BTreeMap<Call, ChildId>,
     answers: BTreeMap<Call, Result<Response, Error>>,
+    /// The answers that wait for the record, with how many writes have to be safe before they go out.
+    promises: BTreeMap<Call, usize>,
     orders: Vec<Effect>,
     exit: Option<ExitCause>,
     /// What is on record, as far as the present broker was told that it is safe.
@@ -96,6 +99,7 @@ impl World {
             calls: 0,
             fresh: BTreeMap::new(),
             answers: BTreeMap::new(),
+            promises: BTreeMap::new(),
             orders: Vec::new(),
             exit: None,
             safe: BTreeSet::new(),
@@ -127,11 +131,16 @@ impl World {
     }
 
     fn obey(&mut self, effects: Vec<Effect>) {
+        let mut promised = Vec::new();
         for effect in effects {
             assert_eq!(self.exit, None, "ordered after the exit: {effect:?}");
             self.check(&effect);
             match effect {
-                Effect::Answer { call, result } => {
+                Effect::Answer { call, result, after } => {
+                    match after {
+                        After::Nothing => {}
+                        After::Records => promised.push(call),
+                    }
                     let earlier = self.answers.insert(call, result);
                     assert_eq!(earlier, None, "{call:?} was answered twice");
                 }
@@ -139,6 +148,7 @@ impl World {
                 other => self.orders.push(other),
             }
         }
+        self.promises.extend(promised.into_iter().map(|call| (call, self.disk.written())));
     }
 
     /// What holds for every order, whatever a test is about.
