@@ -62,13 +62,13 @@ impl Broker {
             Beginning::Joined
         };
         let beginning = self.table.update(id, |entry| match &mut entry.phase {
-            Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => match pending {
-                Some(earlier) => join(&mut earlier.kill_by),
-                None => {
-                    *pending = Some(stop.clone());
-                    Beginning::Put
-                }
-            },
+            Phase::Recording { cancelled: Some(earlier) } | Phase::Spawning { stop: Some(earlier) } => {
+                join(&mut earlier.kill_by)
+            }
+            Phase::Recording { cancelled: pending @ None } | Phase::Spawning { stop: pending @ None } => {
+                *pending = Some(stop.clone());
+                Beginning::Put
+            }
             Phase::Running { pid } => Beginning::Now(*pid),
             Phase::Stopping(stopping) => join(&mut stopping.kill_by),
             Phase::Queued | Phase::Cleaning(_) | Phase::Ended => Beginning::Joined,
