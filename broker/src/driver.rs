@@ -4,6 +4,7 @@
 //! first, because clients wait for it; what clients ask for comes in the order of its arrival.
 
 mod clients;
+mod held;
 mod perform;
 mod records;
 mod signals;
@@ -13,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Moment, Now, Peer, Recovered,
+    After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Moment, Now, Peer, Recovered,
     UpgradeFailure,
 };
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
@@ -22,9 +23,11 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::connection::Outbox;
-use crate::limits::FACTS_A_TURN;
+use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE};
+use crate::os::journal::{JournalError, Position};
 use crate::spawners::{Outcome, TEND_EVERY};
 pub use clients::Clients;
+use held::Held;
 pub use perform::Hands;
 pub use records::Records;
 use signals::Told;
@@ -51,8 +54,10 @@ pub enum Fact {
 pub enum FromThread {
     /// A process was started, or not.
     Spawned(Outcome),
-    /// A walk over the processes of children has shown something.
+    /// A walk over the processes of children has shown something, or the journal has written it.
     Input(Input),
+    /// Everything that was submitted to the journal up to here is written, or could not be: somebody waits for it.
+    Attempted(Position),
 }
 
 /// Where facts come from.
@@ -99,6 +104,8 @@ pub struct Driver {
     /// When the spawning threads are looked after, while they have something to do.
     tend_at: Option<Instant>,
     leave: Option<Leave>,
+    /// Answers that wait for the record.
+    held: Held,
     /// Who asked for an upgrade, and is told of it when it cannot fail any more but by the other program.
     farewells: Vec<Call>,
 }
@@ -118,11 +125,10 @@ impl Driver {
             effects: Vec::new(),
             tend_at: None,
             leave: None,
+            held: Held::default(),
             farewells: Vec::new(),
         };
-        for effect in effects {
-            driver.perform(effect);
-        }
+        driver.perform_all(&mut effects);
         driver
     }
 
@@ -132,10 +138,20 @@ impl Driver {
         &self.hands
     }
 
-    /// Whether the connections have taken all of their answers.
+    /// Whether the connections have taken all of their answers, and none waits for the record.
     #[must_use]
     pub fn all_answers_are_out(&self) -> bool {
-        self.hands.clients.all_answers_are_out()
+        self.held.is_empty() && self.hands.clients.all_answers_are_out()
+    }
+
+    /// Waits until everything is written that is to be on record so far, and lets the answers go that wait for it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or takes longer than that.
+    pub fn complete_record(&mut self, patience: Duration) -> Result<(), JournalError> {
+        let completed = self.hands.records.flush(patience);
+        self.held.attempted(self.hands.records.attempted(), &mut self.hands.clients);
+        completed
     }
 
     /// Whether another program is to take over, still.
@@ -261,6 +277,7 @@ impl Driver {
             Fact::Input(input) => {
                 if let Input::Disconnected { connection } = &input {
                     self.hands.clients.remove(*connection);
+                    self.held.disconnected(*connection);
                 }
                 self.take(input);
             }
@@ -275,6 +292,7 @@ impl Driver {
         match report {
             FromThread::Spawned(outcome) => self.hands.spawned(outcome, &mut self.inputs),
             FromThread::Input(input) => self.inputs.push_back(input),
+            FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.hands.clients),
         }
         self.settle();
     }
@@ -298,9 +316,7 @@ impl Driver {
         while let Some(input) = self.inputs.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
             self.broker.handle(self.now(), input, &mut effects);
-            for effect in effects.drain(..) {
-                self.perform(effect);
-            }
+            self.perform_all(&mut effects);
             self.effects = effects;
         }
         if self.tend_at.is_none() && self.hands.spawns_in_flight() {
@@ -308,11 +324,20 @@ impl Driver {
         }
     }
 
+    /// Carries out all orders of one turn of the core.
+    fn perform_all(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.held.end_turn(&self.hands.records, &mut self.hands.clients);
+    }
+
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Exit(cause) => self.leave = Some(Leave::Exit(cause)),
             Effect::HandOver => self.leave = Some(Leave::HandOver),
             Effect::Answer { call, result: Ok(Response::Upgraded), after: _ } => self.farewells.push(call),
+            Effect::Answer { call, result, after: After::Records } => self.held.add(call, result),
             other => self.hands.perform(other, &mut self.inputs),
         }
     }
@@ -321,9 +346,14 @@ impl Driver {
         now_since(self.start)
     }
 
-    /// Lets go of all clients, so that their last answers are written and their connections closed, and of
-    /// what the machine lent.
-    pub fn finish(self) {
+    /// Completes the record, lets go of all clients, so that their last answers are written and their connections
+    /// closed, and of what the machine lent.
+    pub fn finish(mut self) {
+        if let Err(error) = self.hands.records.flush(RECORD_PATIENCE) {
+            tracing::error!("what was last recorded may be lost: {error}");
+        }
+        // No attempt follows that they could wait for.
+        self.held.release_all(&mut self.hands.clients);
         self.hands.finish();
     }
 }

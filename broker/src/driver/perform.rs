@@ -17,7 +17,7 @@ use super::FromThread;
 use super::clients::Clients;
 use super::records::Records;
 use crate::follower::{Followers, LogQuery};
-use crate::limits::{FORMER_LOGS_MAX, RECORD_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
+use crate::limits::{FORMER_LOGS_MAX, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::os::containment::Containment;
 use crate::os::environment::Surroundings;
 use crate::os::fd_store::FdStore;
@@ -226,9 +226,6 @@ impl Hands {
     pub(super) fn finish(self) {
         drop(self.clients);
         drop(self.followers);
-        if let Err(error) = self.records.flush(RECORD_PATIENCE) {
-            tracing::error!("what was last recorded may be lost: {error}");
-        }
         drop(self.records);
         self.containment.shut_down(TIDYING_PATIENCE);
     }

@@ -1,12 +1,15 @@
 //! What the core wants on record, in the words of the journal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Receipt, Record, RecordFailure, Run, Safety};
+use procbroker_core::{Input, Receipt, Record, RecordFailure, Run, Safety};
 use procbroker_protocol::ChildId;
+use tokio::sync::mpsc;
 
+use super::FromThread;
 use crate::os::identity::ProcessIdentity;
-use crate::os::journal::{Change, Entry, Journal, JournalError, Progress};
+use crate::os::journal::{Change, Delivery, Entry, Host, Journal, JournalError, Position, Progress, Store};
 
 /// The record of all children.
 #[derive(Debug)]
@@ -15,10 +18,20 @@ pub struct Records {
 }
 
 impl Records {
-    /// A record that this journal keeps.
-    #[must_use]
-    pub fn new(journal: Journal) -> Self {
-        Self { journal }
+    /// Starts to write to this file, for children that are started under this host. What comes of it goes to `threads`.
+    ///
+    /// # Errors
+    /// When nothing can be written, or there is no thread to be had.
+    pub fn start(store: Store, host: &Host, threads: mpsc::Sender<FromThread>) -> Result<Self, JournalError> {
+        let deliver = move |delivery| {
+            let report = match delivery {
+                Delivery::Receipt { run, result } => FromThread::Input(Input::Recorded { run, result }),
+                Delivery::Attempted { up_to } => FromThread::Attempted(up_to),
+            };
+            // A driver that has gone needs no report any more.
+            drop(threads.blocking_send(report));
+        };
+        Ok(Self { journal: store.start(host, Arc::new(deliver))? })
     }
 
     /// Has one thing written. `process` is what the child's present process is known by, if it has one.
@@ -54,6 +67,19 @@ impl Records {
     /// Has what is on record of a child removed.
     pub fn forget(&self, child: ChildId) {
         self.journal.submit(Entry { child, change: Change::Remove, safety: Safety::Process, receipt: None });
+    }
+
+    /// How far everything was submitted that no attempt to write has covered yet, if there is anything such:
+    /// [`FromThread::Attempted`] follows then.
+    #[must_use]
+    pub fn await_attempt(&self) -> Option<Position> {
+        self.journal.await_attempt()
+    }
+
+    /// How far everything is written that was submitted, or could not be.
+    #[must_use]
+    pub fn attempted(&self) -> Position {
+        self.journal.attempted()
     }
 
     /// Waits until everything is written that was submitted so far.

@@ -92,8 +92,29 @@ pub struct Entry {
     pub receipt: Option<Run>,
 }
 
-/// Where results go, once for each entry with a receipt, in the thread of the journal. It may block for a moment.
-pub type Deliver = Arc<dyn Fn(Run, Result<(), RecordFailure>) + Send + Sync>;
+/// A place in the sequence of everything that is submitted: so many changes came up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+/// What the thread of the journal tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// What has become of an entry with a receipt: once for each.
+    Receipt {
+        /// Who waits for it.
+        run: Run,
+        /// Whether it is written.
+        result: Result<(), RecordFailure>,
+    },
+    /// An attempt to write has ended that somebody [waits for](Journal::await_attempt).
+    Attempted {
+        /// Everything up to here is written, as safely as it was asked for, or could not be.
+        up_to: Position,
+    },
+}
+
+/// Where that goes, in the thread of the journal. It may block for a moment.
+pub type Deliver = Arc<dyn Fn(Delivery) + Send + Sync>;
 
 /// The thread that writes, and what waits for it. Dropping it writes the rest, within five seconds.
 #[derive(Debug)]
@@ -111,6 +132,20 @@ impl Journal {
     /// changes themselves stay and are tried again.
     pub fn submit(&self, entry: Entry) {
         self.desk.submit(entry);
+    }
+
+    /// How far everything was submitted that no attempt to write has covered yet; none if there is nothing such. A
+    /// [`Delivery::Attempted`] follows when one that covers it has ended, and only then: what nobody waits for wakes
+    /// nobody up.
+    #[must_use]
+    pub fn await_attempt(&self) -> Option<Position> {
+        self.desk.await_attempt()
+    }
+
+    /// How far everything is written that was submitted, or could not be.
+    #[must_use]
+    pub fn attempted(&self) -> Position {
+        self.desk.attempted()
     }
 
     /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`].

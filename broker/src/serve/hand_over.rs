@@ -66,6 +66,10 @@ async fn become_program(
         }
     }
     complete_record(driver, sources)?;
+    if !driver.all_answers_are_out() {
+        // What has waited for the last of the record is handed to the clients that read.
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
     let hands = driver.hands();
     let folder: Option<OwnedFd> =
         hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
@@ -108,7 +112,7 @@ fn complete_record(driver: &mut Driver, sources: &mut Sources) -> Result<(), Sta
     let began = Instant::now();
     loop {
         catch_up(driver, sources)?;
-        match driver.hands().records.flush(RECORD_LOOK_EVERY) {
+        match driver.complete_record(RECORD_LOOK_EVERY) {
             Ok(()) => return Ok(()),
             // The thread that writes may itself wait for its reports to be taken in.
             Err(JournalError::Slow { .. }) if began.elapsed() < RECORD_PATIENCE => {}

@@ -320,9 +320,7 @@ impl Machine {
         remove_unknown_logs(&logs, &recovered);
         let host =
             Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
-        let report = sender(&threads);
-        let recorded = Arc::new(move |run, result| report(Input::Recorded { run, result }));
-        let records = Records::new(store.start(&host, recorded)?);
+        let records = Records::start(store, &host, threads.clone())?;
         let spawned = threads.clone();
         let deliver = Arc::new(move |outcome| drop(spawned.blocking_send(FromThread::Spawned(outcome))));
         let spawners = Spawners::start(spawn, logs.clone(), deliver).map_err(ServeError::Spawners)?;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::os::identity::Birthmark;
 
+mod awaiting;
 mod failing;
 mod files;
 mod kill;
@@ -62,13 +63,18 @@ fn row(number: u128, progress: Option<&str>) -> Row {
 struct Writing {
     journal: Journal,
     receipts: Receiver<(Run, Result)>,
+    attempts: Receiver<Position>,
 }
 
 impl Writing {
     fn start(store: Store) -> Self {
         let (sender, receipts) = channel();
-        let deliver = move |run, result| sender.send((run, result)).unwrap();
-        Self { journal: store.start(&host(), Arc::new(deliver)).unwrap(), receipts }
+        let (tell, attempts) = channel();
+        let deliver = move |delivery| match delivery {
+            Delivery::Receipt { run, result } => sender.send((run, result)).unwrap(),
+            Delivery::Attempted { up_to } => tell.send(up_to).unwrap(),
+        };
+        Self { journal: store.start(&host(), Arc::new(deliver)).unwrap(), receipts, attempts }
     }
 
     fn open(path: &Path) -> Self {

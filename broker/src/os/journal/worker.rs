@@ -11,7 +11,7 @@ use procbroker_core::{RecordFailure, Run};
 use super::error::failure;
 use super::pending::{self, Batch, Content};
 use super::writer::Writer;
-use super::{Deliver, Entry, Journal, JournalError, Store};
+use super::{Deliver, Delivery, Entry, Journal, JournalError, Position, Store};
 
 /// How long the writer rests after a failure before it tries again by itself, at first.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -40,10 +40,14 @@ struct State {
     is_asleep: bool,
     /// Whether something has come, or is asked for, since the last attempt began.
     is_urgent: bool,
-    /// How many changes were submitted.
-    submitted: u64,
-    /// So many of these, the oldest, are written, or were refused.
-    settled: u64,
+    /// How far changes were submitted.
+    submitted: Position,
+    /// So far they are written, or were refused.
+    settled: Position,
+    /// So far they are written, or an attempt has failed.
+    attempted: Position,
+    /// Of which attempts somebody wants to know.
+    awaited: Option<Awaited>,
     /// How many attempts to write have begun.
     attempts: u64,
     /// The last attempt that failed.
@@ -60,21 +64,43 @@ enum Phase {
     Over,
 }
 
+/// The positions that somebody waits for.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    first: Position,
+    last: Position,
+}
+
 /// One attempt.
 struct Attempt {
     batch: Batch,
     number: u64,
-    /// How much is settled when it succeeds.
-    submitted: u64,
+    /// How far it goes.
+    submitted: Position,
     is_last: bool,
 }
 
 impl Desk {
     pub(super) fn submit(&self, entry: Entry) {
         let mut state = self.lock();
-        state.submitted = state.submitted.saturating_add(1);
+        state.submitted = Position(state.submitted.0.saturating_add(1));
         pending::add(&mut state.due, entry);
         self.wake(&mut state);
+    }
+
+    pub(super) fn await_attempt(&self) -> Option<Position> {
+        let mut state = self.lock();
+        let submitted = state.submitted;
+        if state.attempted >= submitted || state.phase == Phase::Over {
+            return None;
+        }
+        let first = state.awaited.map_or(submitted, |awaited| awaited.first);
+        state.awaited = Some(Awaited { first, last: submitted });
+        Some(submitted)
+    }
+
+    pub(super) fn attempted(&self) -> Position {
+        self.lock().attempted
     }
 
     pub(super) fn flush(&self, patience: Duration, path: &Path) -> Result<(), JournalError> {
@@ -103,6 +129,8 @@ impl Desk {
         if state.phase == Phase::Open {
             state.phase = Phase::Closing;
         }
+        // Whoever closes it waits for the end of it all.
+        state.awaited = None;
         self.wake(&mut state);
         let ended = self.done.wait_timeout_while(state, patience, |state| state.phase != Phase::Over);
         ended.unwrap_or_else(PoisonError::into_inner).0.phase == Phase::Over
@@ -137,17 +165,37 @@ impl Desk {
         }
     }
 
-    fn succeeded(&self, submitted: u64) {
-        self.lock().settled = submitted;
+    /// An attempt has written what it was to. Says whether somebody waits for that.
+    fn succeeded(&self, submitted: Position) -> Option<Position> {
+        let mut state = self.lock();
+        state.settled = submitted;
+        let told = state.attempted_up_to(submitted);
+        drop(state);
         self.done.notify_all();
+        told
     }
 
-    fn failed(&self, batch: Batch, number: u64, failure: RecordFailure) {
+    /// The same of one that has failed.
+    fn failed(&self, failed: Failed) -> Option<Position> {
+        let Failed { batch, number, submitted, failure } = failed;
         let mut state = self.lock();
         pending::put_back(&mut state.due, batch);
         state.failed = Some((number, failure));
+        let told = state.attempted_up_to(submitted);
         drop(state);
         self.done.notify_all();
+        told
+    }
+
+    /// No attempt follows any more. Says whether somebody waits for one.
+    fn over(&self) -> Option<Position> {
+        let mut state = self.lock();
+        state.phase = Phase::Over;
+        let submitted = state.submitted;
+        let told = state.attempted_up_to(submitted);
+        drop(state);
+        self.done.notify_all();
+        told
     }
 
     fn wake(&self, state: &mut State) {
@@ -163,29 +211,55 @@ impl Desk {
     }
 }
 
+impl State {
+    /// An attempt has ended. Says so far as somebody waits for it; what is awaited beyond that is told by a later one.
+    fn attempted_up_to(&mut self, position: Position) -> Option<Position> {
+        self.attempted = position;
+        let Awaited { first, last } = self.awaited?;
+        if first > position {
+            return None;
+        }
+        // Each attempt takes everything that was submitted before it began: the next one covers all the rest.
+        self.awaited = (last > position).then_some(Awaited { first: last, last });
+        Some(position)
+    }
+}
+
 impl fmt::Debug for Desk {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Desk").finish_non_exhaustive()
     }
 }
 
+/// An attempt that has failed, and what is left of it to be tried again.
+struct Failed {
+    batch: Batch,
+    number: u64,
+    submitted: Position,
+    failure: RecordFailure,
+}
+
 /// Says at the end of the thread, whichever way it ends, that it is over.
-struct Presence(Arc<Desk>);
+struct Presence {
+    desk: Arc<Desk>,
+    deliver: Deliver,
+}
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.0.lock().phase = Phase::Over;
-        self.0.done.notify_all();
+        if let Some(up_to) = self.desk.over() {
+            (self.deliver)(Delivery::Attempted { up_to });
+        }
     }
 }
 
 /// Starts the thread.
 pub(super) fn start(store: Store, deliver: Deliver) -> Result<Journal, JournalError> {
     let (desk, path) = (Arc::new(Desk::default()), store.path.clone());
-    let presence = Presence(Arc::clone(&desk));
+    let presence = Presence { desk: Arc::clone(&desk), deliver };
     let work = move || {
-        let desk = presence;
-        run(store, &desk.0, &deliver);
+        let Presence { desk, deliver } = &presence;
+        run(store, desk, deliver);
     };
     let thread = thread::Builder::new().name("journal".to_owned()).stack_size(STACK_BYTES).spawn(work);
     let thread = thread.map_err(|source| JournalError::Thread { path: path.clone(), source })?;
@@ -255,11 +329,11 @@ impl Clerk<'_> {
             self.settle(submitted);
         } else {
             self.pause = Some(self.pause.map_or(PAUSE_FIRST, |pause| pause.saturating_mul(2).min(PAUSE_MAX)));
-            self.desk.failed(batch, number, failure);
+            self.tell(self.desk.failed(Failed { batch, number, submitted, failure }));
         }
     }
 
-    fn succeeded(&mut self, batch: Batch, submitted: u64) {
+    fn succeeded(&mut self, batch: Batch, submitted: Position) {
         let has_intents = batch.values().any(|due| matches!(due.content, Content::New { .. }));
         let works = match self.trouble {
             Trouble::None => false,
@@ -277,9 +351,16 @@ impl Clerk<'_> {
         }
     }
 
-    fn settle(&mut self, submitted: u64) {
+    fn settle(&mut self, submitted: Position) {
         self.pause = None;
-        self.desk.succeeded(submitted);
+        self.tell(self.desk.succeeded(submitted));
+    }
+
+    /// Tells whoever waits for it that an attempt has ended.
+    fn tell(&self, attempted: Option<Position>) {
+        if let Some(up_to) = attempted {
+            (self.deliver)(Delivery::Attempted { up_to });
+        }
     }
 
     fn complain(&mut self, failure: &RecordFailure, intents: usize) {
@@ -295,7 +376,7 @@ impl Clerk<'_> {
 
     fn answer(&self, receipts: impl IntoIterator<Item = Run>, result: &Result<(), RecordFailure>) {
         for run in receipts {
-            (self.deliver)(run, result.clone());
+            (self.deliver)(Delivery::Receipt { run, result: result.clone() });
         }
     }
 }

@@ -109,7 +109,7 @@ fn a_file_that_cannot_be_written_is_an_error_of_the_start() {
             _ => leave_room(&store, 0),
         }
         let long = Host { cgroup_folder: Some("x".repeat(9_000).into()), ..host() };
-        let error = store.start(&long, Arc::new(|_, _| ())).unwrap_err();
+        let error = store.start(&long, Arc::new(|_| ())).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, JournalError::Database { .. }), "{error:?}");
         assert!(message.contains("state.db") && message.contains(said), "{message}");
@@ -166,6 +166,12 @@ fn what_the_disk_refuses_is_told_at_once_and_written_when_it_can_be() {
         let message = result.unwrap_err().message;
         assert!(message.contains("cannot write") && message.contains("disk I/O error"), "{message}");
     }
+    writing.submit(1, progress("still on"));
+    let awaited = writing.journal.await_attempt();
+    while awaited.is_some_and(|awaited| writing.journal.attempted() < awaited) {
+        assert!(writing.attempts.recv_timeout(PATIENCE).unwrap() >= awaited.unwrap());
+    }
+    writing.submit(1, progress("on"));
     let error = writing.journal.flush(PATIENCE).unwrap_err();
     assert!(matches!(error, JournalError::Unwritten { .. }), "{error:?}");
     // A create that nobody waits for is no answer to anybody: it is kept.
