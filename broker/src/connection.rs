@@ -165,9 +165,12 @@ impl<'a> Connection<'a> {
         incoming
     }
 
+    /// Answers may wait for the record before they come, and then come all at once: each finds its place.
     fn may_read(&self) -> bool {
+        let outbox = &self.surroundings.outbox;
         self.unwritten.len() < WRITE_BYTES_BEFORE_READING
-            && self.surroundings.outbox.len() < ANSWERS_BEFORE_READING
+            && outbox.len() < ANSWERS_BEFORE_READING
+            && self.unanswered.len() + ANSWERS_BEFORE_READING < outbox.max_capacity()
     }
 
     /// Waits until there is something to do, and reads what there is to read.
