@@ -6,7 +6,6 @@ It is imported by its name, with the example and the client in PYTHONPATH.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from app import DATABASE, LEASES, app, broker, shown
@@ -19,8 +18,8 @@ SLOW = "trap 'sleep 5; echo saved >../saved; exit 3' TERM; echo at work; while :
 @app.post("/jobs/<key>/run")
 def run(key: str) -> dict[str, Any]:
     """Start the job of a key, and answer when it has ended: a request that takes as long as the job lives."""
-    command = [sys.executable, LEASES, "run", DATABASE, key, "sleep", "1000"]
-    cleanup = [sys.executable, LEASES, "release", DATABASE, key]
+    command = [LEASES, "run", DATABASE, key, "sleep", "1000"]
+    cleanup = [LEASES, "release", DATABASE, key]
     child = broker.create(command, name=f"job-{key}", labels={"app": "jobs", "key": key}, cleanup=cleanup)
     child.wait()
     return shown(child.refresh())

@@ -8,7 +8,6 @@ curl -X PUT localhost:5000/jobs/a; curl localhost:5000/jobs; curl -X DELETE loca
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
@@ -17,6 +16,7 @@ from flask import Flask
 
 import procbroker
 
+#: A program by itself: within a web server sys.executable need not be Python. In uWSGI it is uWSGI.
 LEASES = Path(__file__).resolve().parent / "leases.py"
 DATABASE = Path(os.environ.get("JOBS", "/tmp/jobs")).resolve() / "jobs.db"
 #: What a job does is not the matter here: it works in its folder until it is told to stop.
@@ -32,13 +32,13 @@ broker = procbroker.Broker()
 def start(key: str) -> Tuple[Dict[str, Any], int]:
     """Start the job of a key, unless it runs: however many workers are asked at once, there is one."""
     child = broker.create(
-        [sys.executable, LEASES, "run", DATABASE, key, *WORK],
+        [LEASES, "run", DATABASE, key, *WORK],
         name=f"job-{key}",
         if_exists="reuse",
         labels={"app": "jobs", "key": key},
         stop=[("SIGHUP", 10), ("SIGTERM", 5)],
         # Runs when the job and all that it has started are gone: by itself, by a crash, or with the broker.
-        cleanup=[sys.executable, LEASES, "release", DATABASE, key],
+        cleanup=[LEASES, "release", DATABASE, key],
     )
     return shown(child), 201 if child.outcome == "created" else 200
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The resource of a job: a scratch folder, and a row that says whose it is.
 
 As a program it is both ends of a job: `leases.py run DATABASE KEY COMMAND...` acquires the resource and becomes the
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 from contextlib import closing
@@ -49,6 +51,9 @@ if __name__ == "__main__":
     _, what, path, name, *command = sys.argv
     if what == "run" and command:
         os.chdir(acquire(Path(path), name))
+        # Python ignores these two, which would outlast the exec: the command gets what every program expects.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         os.execvp(command[0], command)
     elif what == "release":
         release(Path(path), name)
