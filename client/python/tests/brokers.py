@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-BINARY = os.environ.get("PROCBROKER_BIN", str(REPOSITORY / "target/debug/procbroker"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+BINARY = os.environ.get("PROCBROKER_BIN", str(TARGET / "debug/procbroker"))
 #: How long a test waits for something that has to come, in seconds.
 PATIENCE = 30.0
 
