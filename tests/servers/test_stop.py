@@ -7,20 +7,18 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http.client import RemoteDisconnected
 from pathlib import Path
 
 import pytest
-from procbroker import ChildEvent
 
-from scene.kinds import APACHE, KINDS, Kind
+from scene.kinds import APACHE, GUNICORN_THREADS, KINDS, UWSGI, Kind, Settings
 from scene.place import BROKER, PATIENCE, Place, is_root
 from scene.program import Program, processes
-from scene.stage import KILLED_AFTER_S, Stage, broker_flags, under_the_broker
-from scene.web import Answer
+from scene.stage import KILLED_AFTER_S, PLAIN, Stage, Way, broker_flags, under_the_broker
+from scene.traffic import in_flight
 
 #: How long a graceful stop may take here.
 FAILSAFE_S = 4
@@ -32,19 +30,8 @@ SLACK_S = 12
 AS_PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 if not is_root():
     AS_PID_1 += ["--user", "--map-current-user"]
-
-
-def in_flight(stage: Stage, threads: ThreadPoolExecutor, keys: Iterable[str]) -> dict[str, Future[Answer]]:
-    """Send requests that take as long as a job lives, and return when all these jobs run."""
-    with stage.broker.events() as events:
-        answers = {key: threads.submit(stage.web.ask, "POST", f"/jobs/{key}/run") for key in keys}
-        awaited = {f"job-{key}" for key in keys}
-        while awaited:
-            event = events.next(PATIENCE)
-            assert isinstance(event, ChildEvent), f"none of {awaited} is ready, but {event}"
-            if event.kind == "ready":
-                awaited.discard(str(event.child.name))
-        return answers
+#: A shell that waits for the server, as Debian's apachectl does.
+LIKE_APACHECTL = ["sh", "-c", '"$@"; exit $?', "apachectl"]
 
 
 def held_leases(stage: Stage) -> list[str]:
@@ -64,15 +51,16 @@ def everything_is_released(stage: Stage, kind: Kind) -> None:
     stage.program.says("0 of them killed")
 
 
-def broker_pid(stage: Stage, before: list[str]) -> int:
+def broker_pid(stage: Stage, way: Way) -> int:
     """Return the process of the broker, as it is seen from here."""
     pid = stage.program.pid
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]) if before else pid
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]) if way.before_broker else pid
 
 
-def the_server_ends_in_order(kind: Kind, before: list[str]) -> None:
+def the_server_ends_in_order(kind: Kind, way: Way = PLAIN, failsafe_status: int | None = None) -> None:
     """Stop a server with requests in flight, one of which hangs, and with jobs, one of which needs long for its end."""
-    with ThreadPoolExecutor() as threads, under_the_broker(kind, failsafe_s=FAILSAFE_S, before=before) as stage:
+    settings = Settings(failsafe_s=FAILSAFE_S)
+    with ThreadPoolExecutor() as threads, under_the_broker(kind, settings, way=way) as stage:
         jobs = ["/jobs/a", "/jobs/b", *(["/slow/slow"] if kind.python else [])]
         for path in jobs:
             assert stage.web.ask("PUT", path).status in (200, 201)
@@ -81,7 +69,7 @@ def the_server_ends_in_order(kind: Kind, before: list[str]) -> None:
         hanging = in_flight(stage, threads, ["hangs"])["hangs"]
 
         mark, began = stage.program.mark(), time.monotonic()
-        os.kill(broker_pid(stage, before), signal.SIGTERM)
+        os.kill(broker_pid(stage, way), signal.SIGTERM)
         stage.program.says(kind.stopping, mark)
         for key, answer in finishing.items():
             stage.broker.destroy(f"job-{key}")
@@ -90,7 +78,8 @@ def the_server_ends_in_order(kind: Kind, before: list[str]) -> None:
 
         status = stage.program.ended()
         took = time.monotonic() - began
-        assert status == kind.failsafe_status, stage.program.output
+        expected = kind.failsafe_status if failsafe_status is None else failsafe_status
+        assert status == expected, stage.program.output
         assert FAILSAFE_S <= took <= FAILSAFE_S + KILLED_AFTER_S + SLOW_S + SLACK_S
         everything_is_released(stage, kind)
         # Its job has ended before it was answered, or nobody was there to answer it.
@@ -100,14 +89,21 @@ def the_server_ends_in_order(kind: Kind, before: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_requests_are_finished_and_children_stopped_in_order(kind: Kind) -> None:
-    the_server_ends_in_order(kind, [])
+    the_server_ends_in_order(kind)
 
 
-def test_the_same_as_the_first_process_of_a_container() -> None:
+@pytest.mark.parametrize("kind", [APACHE, GUNICORN_THREADS, UWSGI], ids=str)
+def test_the_same_as_the_first_process_of_a_container(kind: Kind) -> None:
     possible = subprocess.run([*AS_PID_1, "true"], capture_output=True, text=True, check=False)
     if possible.returncode != 0:
         pytest.skip(f"no pid namespace can be made here: {possible.stderr.strip()}")
-    the_server_ends_in_order(APACHE, AS_PID_1)
+    the_server_ends_in_order(kind, Way(before_broker=AS_PID_1))
+
+
+def test_the_same_behind_a_script_that_stays_in_front_of_the_server() -> None:
+    # The status is that of the script, which the failsafe's SIGTERM has ended.
+    way = Way(before_server=LIKE_APACHECTL, stop_scope="group")
+    the_server_ends_in_order(APACHE, way, failsafe_status=128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -124,7 +120,7 @@ def test_without_a_request_that_hangs_the_failsafe_is_not_needed(kind: Kind) -> 
 
 
 def test_when_the_server_dies_its_status_is_told_and_the_children_end() -> None:
-    with under_the_broker(APACHE, failsafe_s=1) as stage:
+    with under_the_broker(APACHE, Settings(failsafe_s=1)) as stage:
         stage.web.ask("PUT", "/slow/slow")
         stage.works("job-slow")
         os.kill(stage.main_pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ CHILDREN = 1000
 
 def measured(kind: Kind) -> str:
     """Return the figures of a server as a line of a table."""
-    with under_the_broker(kind, Settings(module="figures"), failsafe_s=2) as stage:
+    with under_the_broker(kind, Settings(module="figures", failsafe_s=2)) as stage:
         for _ in range(WARM_UP):
             stage.web.ask("POST", "/pair")
         pairs = [stage.web.ask("POST", "/pair").body for _ in range(PAIRS)]

@@ -24,10 +24,13 @@ class Settings:
     module: str = "jobs"
     #: After how many requests a worker ends; 0 for never.
     requests: int = 0
+    #: How many seconds it may take to finish the requests in flight.
+    failsafe_s: int = 20
 
     def environment(self) -> dict[str, str]:
         """Return them as the configurations read them."""
-        return {"SERVER_MODULE": self.module, "SERVER_REQUESTS": str(self.requests)}
+        numbers = {"SERVER_REQUESTS": str(self.requests), "SERVER_FAILSAFE": str(self.failsafe_s)}
+        return {"SERVER_MODULE": self.module, **numbers}
 
 
 #: The application of the tests, in workers that live on.
@@ -57,9 +60,11 @@ class Kind:
     graceful: str
     #: What it says when it has been asked to.
     stopping: str
-    #: What ends it when that has taken too long, and its exit status then.
+    #: What ends it at once, and its exit status when it has to be used because a request hangs.
     failsafe: str
     failsafe_status: int
+    #: Whether it has a failsafe of its own, and is to be left alone till then.
+    own_failsafe: bool = False
     #: The signal of a graceful restart, where it has one.
     restart: signal.Signals | None = None
     #: Whether its workers end after a number of requests.
@@ -156,10 +161,11 @@ UWSGI = Kind(
     prepare=_uwsgi,
     ready="running .*master-start",
     ready_count=1,
-    graceful="SIGURG",
+    graceful="SIGTERM",
     stopping="graceful shutdown triggered",
     failsafe="SIGQUIT",
     failsafe_status=0,
+    own_failsafe=True,
     restart=signal.SIGHUP,
 )
 AXUM_EXAMPLE = Kind(

@@ -15,9 +15,10 @@ SERVERS = REPOSITORY / "tests/servers"
 APPLICATION = SERVERS / "application"
 EXAMPLE = REPOSITORY / "client/python/examples/flask_app"
 CLIENT = REPOSITORY / "client/python/src"
-VENV = REPOSITORY / "target/servers/venv"
-BROKER = Path(os.environ.get("PROCBROKER_BIN", REPOSITORY / "target/debug/procbroker"))
-AXUM = Path(os.environ.get("AXUM_BIN", REPOSITORY / "target/debug/examples/axum"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+VENV = TARGET / "servers/venv"
+BROKER = Path(os.environ.get("PROCBROKER_BIN", TARGET / "debug/procbroker"))
+AXUM = Path(os.environ.get("AXUM_BIN", TARGET / "debug/examples/axum"))
 #: What Python programs of the application are found by.
 PYTHONPATH = ":".join(str(path) for path in (APPLICATION, EXAMPLE, CLIENT))
 #: How long a test waits for something that has to come, in seconds.
@@ -79,7 +80,8 @@ def own_place() -> Iterator[Place]:
 
 
 def closed_to_servers() -> Path | None:
-    """Return the folder on the way to this repository that keeps the servers' user out, if there is one."""
+    """Return the folder on the way to the application or its environment that keeps the servers' user out, if any."""
     if not is_root():
         return None
-    return next((folder for folder in (REPOSITORY, *REPOSITORY.parents) if not folder.stat().st_mode & 0o001), None)
+    way = (REPOSITORY, *REPOSITORY.parents, TARGET, *TARGET.parents)
+    return next((folder for folder in way if not folder.stat().st_mode & 0o001), None)

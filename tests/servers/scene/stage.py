@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import procbroker
 
@@ -19,6 +20,21 @@ from .web import Web
 KILLED_AFTER_S = 15
 #: So long that everybody has the time that he asks for, and none is shared out.
 SHUTDOWN_TIMEOUT = "120s"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a server is put under `procbroker run`."""
+
+    #: Which of its processes the stop goes to.
+    stop_scope: Literal["main", "group"] = "main"
+    #: The words of another program that starts the broker, and of one that starts the server.
+    before_broker: Sequence[str] = ()
+    before_server: Sequence[str] = ()
+
+
+#: As most tests want it.
+PLAIN = Way()
 
 
 @dataclass(frozen=True)
@@ -63,20 +79,33 @@ def broker_flags(place: Place) -> list[str | Path]:
 
 
 @contextmanager
-def under_the_broker(
-    kind: Kind, settings: Settings = DEFAULT, *, failsafe_s: int = 20, before: Sequence[str] = ()
-) -> Iterator[Stage]:
-    """Start a server as the main command of `procbroker run`, behind the words of another program if any are given.
-
-    It has so many seconds for its graceful stop.
-    """
+def under_the_broker(kind: Kind, settings: Settings = DEFAULT, *, way: Way = PLAIN) -> Iterator[Stage]:
+    """Start a server as the main command of `procbroker run`."""
     with ExitStack() as stack:
         place = stack.enter_context(own_place())
         stack.callback(_nothing_is_left, place)
         command = kind.prepare(place, settings, stack)
-        stop = f"{kind.graceful}:{failsafe_s}s,{kind.failsafe}:{KILLED_AFTER_S}s"
-        flags = ["--main-stop", stop, "--shutdown-timeout", SHUTDOWN_TIMEOUT, *broker_flags(place)]
-        words = [*before, BROKER, "run", *flags, "--", *command.words]
+        stop = [f"{kind.graceful}:{settings.failsafe_s}s", f"{kind.failsafe}:{KILLED_AFTER_S}s"]
+        if kind.own_failsafe:
+            stop = [f"{kind.graceful}:{settings.failsafe_s + KILLED_AFTER_S}s"]
+        stops = [
+            "--main-stop",
+            ",".join(stop),
+            "--main-stop-scope",
+            way.stop_scope,
+            "--shutdown-timeout",
+            SHUTDOWN_TIMEOUT,
+        ]
+        words = [
+            *way.before_broker,
+            BROKER,
+            "run",
+            *stops,
+            *broker_flags(place),
+            "--",
+            *way.before_server,
+            *command.words,
+        ]
         program = stack.enter_context(Program(words, {**place.environment(), **command.environment}))
         program.says(kind.ready, count=kind.ready_count)
         broker = stack.enter_context(procbroker.Broker(place.broker_socket))
