@@ -1,4 +1,4 @@
-"""What every test here needs: the client, and a way for the servers' user to the application."""
+"""What every test here needs: the client, and a folder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from scene.place import CLIENT, Place, closed_to_servers, own_place
+from scene.place import CLIENT, Place, own_place
 
 sys.path.insert(0, str(CLIENT))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _readable() -> None:
-    """Skip where the servers' user cannot read the application."""
-    closed = closed_to_servers()
-    if closed is not None:
-        pytest.skip(f"run by root, the servers work as www-data, which {closed} keeps out of this repository")
 
 
 @pytest.fixture

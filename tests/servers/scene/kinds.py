@@ -103,7 +103,7 @@ def _gunicorn(worker_class: str) -> Callable[[Place, Settings, ExitStack], Comma
         socket = place.folder / "server"
         environment = {"SERVER_SOCKET": str(socket), "WORKER_CLASS": worker_class, **settings.environment()}
         configuration = CONFIGURATIONS / "gunicorn.conf.py"
-        words = [str(VENV / "bin/gunicorn"), "--config", str(configuration), f"{settings.module}:application"]
+        words = [VENV / "bin/python", "-m", "gunicorn", "--config", configuration, f"{settings.module}:application"]
         return Command(words, Web(socket), environment)
 
     return prepare

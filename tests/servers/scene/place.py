@@ -77,11 +77,3 @@ def own_place() -> Iterator[Place]:
             for folder in (place.folder, place.jobs):
                 os.chown(folder, account.pw_uid, account.pw_gid)
         yield place
-
-
-def closed_to_servers() -> Path | None:
-    """Return the folder on the way to the application or its environment that keeps the servers' user out, if any."""
-    if not is_root():
-        return None
-    way = (REPOSITORY, *REPOSITORY.parents, TARGET, *TARGET.parents)
-    return next((folder for folder in way if not folder.stat().st_mode & 0o001), None)
