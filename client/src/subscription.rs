@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use procbroker_protocol::binary::{ServerMessage, encode_request};
 use procbroker_protocol::event::{Event, Notification};
-use procbroker_protocol::request::{EventsParams, LogStream, LogsParams, Method};
-use procbroker_protocol::response::Logs;
+use procbroker_protocol::request::{EventsParams, LogStream, LogsParams, Method, NoParams};
+use procbroker_protocol::response::{Logs, Subscribed};
 use procbroker_protocol::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::dial::Wire;
@@ -22,36 +23,30 @@ use crate::retry::unexpected;
 const READ_BYTES: usize = 16 << 10;
 /// How many connections a subscription may see lost before it is answered.
 const ATTEMPTS_MAX: u32 = 5;
-/// The id of the one request of such a connection.
-const REQUEST_ID: u64 = 1;
 
 /// A connection that carries one subscription.
 #[derive(Debug)]
 struct Feed {
     wire: Wire,
     chunk: Vec<u8>,
+    /// The id of the last request.
+    last_id: u64,
 }
 
 impl Feed {
-    /// Connects and subscribes; returns the answer too. A connection that is lost meanwhile is made again.
-    async fn open(broker: &Broker, request: &Request) -> Result<(Self, Response), Error> {
-        let mut attempts = 1;
-        loop {
-            match Self::try_open(broker, request).await {
-                Err(Error::ConnectionLost { .. }) if attempts < ATTEMPTS_MAX => attempts += 1,
-                opened_or_failed => return opened_or_failed,
-            }
-        }
+    async fn connect(broker: &Broker) -> Result<Self, Error> {
+        Ok(Self { wire: broker.own_wire().await?, chunk: vec![0; READ_BYTES], last_id: 0 })
     }
 
-    async fn try_open(broker: &Broker, request: &Request) -> Result<(Self, Response), Error> {
-        let mut feed = Self { wire: broker.own_wire().await?, chunk: vec![0; READ_BYTES] };
+    /// Makes a request, before there is a subscription.
+    async fn ask(&mut self, request: &Request) -> Result<Response, Error> {
+        self.last_id += 1;
         let mut frame = Vec::new();
-        encode_request(REQUEST_ID, request, &mut frame)?;
+        encode_request(self.last_id, request, &mut frame)?;
         let lost = || Error::ConnectionLost { method: request.method() };
-        feed.wire.stream.write_all(&frame).await.map_err(|_| lost())?;
-        match feed.next().await?.ok_or_else(lost)? {
-            ServerMessage::Answer { id: REQUEST_ID, result } => Ok((feed, result?)),
+        self.wire.stream.write_all(&frame).await.map_err(|_| lost())?;
+        match self.next().await?.ok_or_else(lost)? {
+            ServerMessage::Answer { id, result } if id == self.last_id => Ok(result?),
             ServerMessage::Answer { .. } | ServerMessage::Notification(_) => {
                 Err(Error::Protocol { detail: format!("it did not answer {} first", request.method()) })
             }
@@ -83,6 +78,18 @@ impl Feed {
     }
 }
 
+/// The connections that a subscription has seen lost before it was answered.
+#[derive(Debug, Default)]
+struct Losses(u32);
+
+impl Losses {
+    /// Whether the subscription is to be made over another connection.
+    fn excuse(&mut self, error: &Error) -> bool {
+        self.0 += 1;
+        matches!(error, Error::ConnectionLost { .. }) && self.0 < ATTEMPTS_MAX
+    }
+}
+
 /// Something that a subscriber to events is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
@@ -93,9 +100,71 @@ pub enum Happening {
         /// How many.
         missed: u64,
     },
-    /// The broker was started anew and counts its events from the beginning. What happened meanwhile is
-    /// not told; a list shows how things are.
+    /// The broker was started anew, as it is by an upgrade too, and counts its events from the beginning. All that
+    /// it still has of these follow. What happened before, and was not told yet, is lost; a list shows how
+    /// things are.
     Restarted,
+}
+
+/// Where a subscription to events begins.
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    /// At this number, or at whatever happens next.
+    At(Option<u64>),
+    /// At the first event of this instance that was not seen yet. Its numbers mean nothing to another one, which may
+    /// have counted beyond them already: there it is the beginning.
+    Resume { instance: Uuid, next: u64 },
+}
+
+impl Begin {
+    /// The first number that is wanted of this instance.
+    fn since(self, present: Uuid) -> Option<u64> {
+        match self {
+            Self::At(since) => since,
+            Self::Resume { instance, next } if instance == present => Some(next),
+            Self::Resume { .. } => Some(0),
+        }
+    }
+}
+
+/// A subscription that the broker has confirmed.
+#[derive(Debug)]
+struct Subscription {
+    feed: Feed,
+    number: u64,
+    /// Which start of the broker.
+    instance: Uuid,
+    /// The first event that it was not asked for, and has not counted to yet.
+    next: u64,
+}
+
+impl Subscription {
+    /// Subscribes. A connection that is lost meanwhile is made again.
+    async fn open(broker: &Broker, params: &EventsParams, begin: Begin) -> Result<Self, Error> {
+        let mut losses = Losses::default();
+        loop {
+            match Self::try_open(broker, params, begin).await {
+                Err(error) if losses.excuse(&error) => {}
+                opened_or_failed => return opened_or_failed,
+            }
+        }
+    }
+
+    /// Which instance it is, is asked over the same connection, which never leads to two of them.
+    async fn try_open(broker: &Broker, params: &EventsParams, begin: Begin) -> Result<Self, Error> {
+        let mut feed = Feed::connect(broker).await?;
+        let instance = match feed.ask(&Request::Status(NoParams {})).await? {
+            Response::Status(status) => status.instance,
+            other => return Err(unexpected(Method::Status, &other)),
+        };
+        let request = Request::Events(EventsParams { since: begin.since(instance), ..params.clone() });
+        match feed.ask(&request).await? {
+            Response::Subscribed(Subscribed { subscription, next }) => {
+                Ok(Self { feed, number: subscription, instance, next })
+            }
+            other => Err(unexpected(Method::Events, &other)),
+        }
+    }
 }
 
 /// A subscription to events. Dropping it ends it.
@@ -104,29 +173,20 @@ pub struct Events {
     broker: Broker,
     params: EventsParams,
     feed: Option<Feed>,
-    next: u64,
     subscription: u64,
+    /// Which start of the broker `next` is a number of.
+    instance: Uuid,
+    next: u64,
 }
 
 impl Events {
     pub(crate) async fn open(broker: Broker, params: EventsParams) -> Result<Self, Error> {
-        let mut events = Self { broker, params, feed: None, next: 0, subscription: 0 };
-        let next = events.subscribe(events.params.since).await?;
+        let begin = Begin::At(params.since);
+        let Subscription { feed, number: subscription, instance, next } =
+            Subscription::open(&broker, &params, begin).await?;
         // Of the kept events that were asked for, none has been seen yet.
-        events.next = events.params.since.map_or(next, |since| since.min(next));
-        Ok(events)
-    }
-
-    /// Subscribes, and returns the number of the broker's next event.
-    async fn subscribe(&mut self, since: Option<u64>) -> Result<u64, Error> {
-        let request = Request::Events(EventsParams { since, ..self.params.clone() });
-        let (feed, response) = Feed::open(&self.broker, &request).await?;
-        let Response::Subscribed(subscribed) = response else {
-            return Err(unexpected(Method::Events, &response));
-        };
-        self.feed = Some(feed);
-        self.subscription = subscribed.subscription;
-        Ok(subscribed.next)
+        let next = params.since.map_or(next, |since| since.min(next));
+        Ok(Self { broker, params, feed: Some(feed), subscription, instance, next })
     }
 
     /// The sequence number of the first event that was not returned by [`next`](Self::next) yet, as far
@@ -143,17 +203,18 @@ impl Events {
     }
 
     /// The next thing that happens. When the connection is lost, it is made again, and events go on where
-    /// they were. Dropping the future loses nothing.
+    /// they were; those of a broker that was started anew, after [`Happening::Restarted`], where they begin. Dropping
+    /// the future loses nothing.
     ///
     /// # Errors
     /// When the broker cannot be reached again; a later call tries once more.
     pub async fn next(&mut self) -> Result<Happening, Error> {
         loop {
             let Some(feed) = &mut self.feed else {
-                if let Some(restarted) = self.resume().await? {
-                    return Ok(restarted);
+                match self.resume().await? {
+                    Resumed::SameInstance => continue,
+                    Resumed::OtherInstance => return Ok(Happening::Restarted),
                 }
-                continue;
             };
             match feed.next_notification().await? {
                 None => self.feed = None,
@@ -174,19 +235,29 @@ impl Events {
         }
     }
 
-    /// Subscribes again after a loss, from the first event that was not seen.
-    async fn resume(&mut self) -> Result<Option<Happening>, Error> {
-        let wanted = self.next;
-        let next = self.subscribe(Some(wanted)).await?;
-        if next >= wanted {
-            return Ok(None);
+    /// Subscribes again after a loss, from the first event that was not seen. Nothing changes before it is done, so
+    /// that a future that is dropped meanwhile takes no restart with it.
+    async fn resume(&mut self) -> Result<Resumed, Error> {
+        let begin = Begin::Resume { instance: self.instance, next: self.next };
+        let resumed = Subscription::open(&self.broker, &self.params, begin).await?;
+        self.feed = Some(resumed.feed);
+        self.subscription = resumed.number;
+        if resumed.instance == self.instance {
+            return Ok(Resumed::SameInstance);
         }
-        // A broker that has yet to reach the wanted number has begun to count anew.
-        self.feed = None;
+        self.instance = resumed.instance;
         self.next = 0;
-        self.subscribe(Some(0)).await?;
-        Ok(Some(Happening::Restarted))
+        Ok(Resumed::OtherInstance)
     }
+}
+
+/// Where a subscription goes on.
+#[derive(Clone, Copy, Debug)]
+enum Resumed {
+    /// Where it was.
+    SameInstance,
+    /// At the beginning of another start of the broker.
+    OtherInstance,
 }
 
 /// Something that a reader of a log is told.
@@ -217,8 +288,21 @@ pub struct LogFollow {
 impl LogFollow {
     pub(crate) async fn open(broker: &Broker, params: LogsParams) -> Result<Self, Error> {
         let request = Request::Logs(LogsParams { follow: true, ..params });
-        let (feed, response) = Feed::open(broker, &request).await?;
-        let Response::Logs(first) = response else { return Err(unexpected(Method::Logs, &response)) };
+        let mut losses = Losses::default();
+        loop {
+            match Self::try_open(broker, &request).await {
+                Err(error) if losses.excuse(&error) => {}
+                opened_or_failed => return opened_or_failed,
+            }
+        }
+    }
+
+    async fn try_open(broker: &Broker, request: &Request) -> Result<Self, Error> {
+        let mut feed = Feed::connect(broker).await?;
+        let first = match feed.ask(request).await? {
+            Response::Logs(first) => first,
+            other => return Err(unexpected(Method::Logs, &other)),
+        };
         let ended = first.subscription.is_none();
         Ok(Self { feed, first, ended })
     }

@@ -7,6 +7,7 @@ use procbroker_client::blocking::Broker;
 use procbroker_client::protocol::request::EventsParams;
 use procbroker_client::{Error, Happening, Outcome, Response};
 use tokio::runtime::Runtime;
+use uuid::Uuid;
 
 use crate::fake::{Fake, child, created, none, nowhere};
 
@@ -124,9 +125,8 @@ fn events_are_told() {
     let server = async |fake: Fake| {
         let _first = fake.accept().await;
         let mut peer = fake.accept().await;
-        let subscribed = procbroker_client::protocol::response::Subscribed { subscription: 1, next: 1 };
-        peer.answer_next(Ok(Response::Subscribed(subscribed))).await;
-        peer.tell(procbroker_client::protocol::Notification::Lagged { subscription: 1, missed: 3 }).await;
+        assert_eq!(peer.subscribe(Uuid::new_v4(), 1).await, None);
+        peer.tell(procbroker_client::protocol::Notification::Lagged { subscription: 3, missed: 3 }).await;
         assert_eq!(peer.try_next().await, None);
     };
     beside(server, |broker| {

@@ -8,7 +8,8 @@ use procbroker_client::protocol::binary::{decode_request, encode_answer, encode_
 use procbroker_client::protocol::child::{Containment, Owner};
 use procbroker_client::protocol::frame::{Framed, Frames};
 use procbroker_client::protocol::limits::REQUEST_BYTES_MAX;
-use procbroker_client::protocol::response::Created;
+use procbroker_client::protocol::response::{Created, Subscribed};
+use procbroker_client::protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange, Status};
 use procbroker_client::protocol::version::{OFFER_BYTES, PROTOCOL, answer_offer};
 use procbroker_client::protocol::{Error, ErrorKind, Notification, Timestamp};
 use procbroker_client::{
@@ -115,6 +116,22 @@ impl Peer {
         self.stream.write_all(&out).await.unwrap();
     }
 
+    /// Answers a question for the status as this instance of the broker.
+    pub(crate) async fn answer_status(&mut self, instance: Uuid) {
+        let request = self.answer_next(Ok(Response::Status(Box::new(status(instance))))).await;
+        assert!(matches!(request, Request::Status(_)), "{request:?} instead of status");
+    }
+
+    /// Answers a subscriber to events as this instance, whose next event has this number; returns the first number that
+    /// was asked for.
+    pub(crate) async fn subscribe(&mut self, instance: Uuid, next: u64) -> Option<u64> {
+        self.answer_status(instance).await;
+        match self.answer_next(Ok(Response::Subscribed(Subscribed { subscription: 3, next }))).await {
+            Request::Events(params) => params.since,
+            other => panic!("{other:?} instead of events"),
+        }
+    }
+
     /// Answers each `get` with a child of the name asked for, until the client closes the connection.
     pub(crate) async fn answer_gets(mut self) {
         while let Some((id, request)) = self.try_next().await {
@@ -131,6 +148,22 @@ pub(crate) fn got(request: &Request) -> ChildInfo {
             other => panic!("a get by {other}"),
         },
         other => panic!("{other:?} instead of a get"),
+    }
+}
+
+/// An idle broker.
+pub(crate) fn status(instance: Uuid) -> Status {
+    Status {
+        version: "1.2.3".to_owned(),
+        protocol: ProtocolRange { lowest: PROTOCOL.lowest, highest: PROTOCOL.highest },
+        pid: 7,
+        instance,
+        started_at: SystemTime::now().into(),
+        shutting_down: false,
+        children: ChildCounts::default(),
+        connections: 1,
+        facilities: Facilities::default(),
+        limits: Limits::default(),
     }
 }
 

@@ -13,3 +13,4 @@ mod multiplexing;
 mod nonsense;
 mod retries;
 mod subscriptions;
+mod upgrade;

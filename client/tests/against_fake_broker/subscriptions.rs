@@ -4,27 +4,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use procbroker_client::protocol::request::{EventsParams, LogStream, LogsParams, OneParams};
-use procbroker_client::protocol::response::{Logs, Subscribed};
+use procbroker_client::protocol::response::Logs;
 use procbroker_client::protocol::{ErrorKind, Method, Notification};
 use procbroker_client::{Error, Event, EventKind, Happening, LogChunk, Request, Response, Target};
 use tokio::join;
+use uuid::Uuid;
 
 use crate::fake::{Fake, Peer, failure};
-
-fn subscribed(next: u64) -> Result<Response, procbroker_client::protocol::Error> {
-    Ok(Response::Subscribed(Subscribed { subscription: 3, next }))
-}
 
 fn event(seq: u64) -> Notification {
     let event = Event { seq, at: SystemTime::now().into(), kind: EventKind::Created, child: None };
     Notification::Event { subscription: 3, event: Arc::new(event) }
-}
-
-fn since(request: &Request) -> Option<u64> {
-    match request {
-        Request::Events(params) => params.since,
-        other => panic!("{other:?} instead of events"),
-    }
 }
 
 fn seq(happening: Result<Happening, Error>) -> u64 {
@@ -49,15 +39,20 @@ async fn events_go_on_where_they_were_after_a_loss() {
         (seen, events)
     };
     let server = async {
+        let instance = Uuid::new_v4();
         let mut peer = fake.accept().await;
-        assert_eq!(since(&peer.answer_next(subscribed(41)).await), None);
+        assert_eq!(peer.subscribe(instance, 41).await, None);
         peer.tell(event(41)).await;
         peer.tell(event(42)).await;
         drop(peer);
-        // One that is lost before its answer is made again as well.
+        // One that is lost before either answer is made again as well.
         fake.accept().await.next().await;
         let mut peer = fake.accept().await;
-        assert_eq!(since(&peer.answer_next(subscribed(43)).await), Some(43));
+        peer.answer_status(instance).await;
+        peer.next().await;
+        drop(peer);
+        let mut peer = fake.accept().await;
+        assert_eq!(peer.subscribe(instance, 43).await, Some(43));
         peer.tell(event(43)).await;
         peer
     };
@@ -75,9 +70,10 @@ async fn kept_events_that_were_not_seen_yet_are_asked_for_again() {
         seq(events.next().await)
     };
     let server = async {
-        fake.accept().await.answer_next(subscribed(100)).await;
+        let instance = Uuid::new_v4();
+        assert_eq!(fake.accept().await.subscribe(instance, 100).await, Some(5));
         let mut peer = fake.accept().await;
-        assert_eq!(since(&peer.answer_next(subscribed(100)).await), Some(5));
+        assert_eq!(peer.subscribe(instance, 100).await, Some(5));
         peer.tell(event(5)).await;
         peer
     };
@@ -94,31 +90,77 @@ async fn what_was_missed_is_counted() {
     };
     let server = async {
         let mut peer = fake.accept().await;
-        peer.answer_next(subscribed(10)).await;
+        peer.subscribe(Uuid::new_v4(), 10).await;
         peer.tell(Notification::Lagged { subscription: 3, missed: 7 }).await;
         peer
     };
     assert_eq!(join!(client, server).0, (Happening::Lagged { missed: 7 }, 17));
 }
 
-#[tokio::test]
-async fn a_broker_that_counts_anew_is_told() {
+/// What a subscriber who has seen everything below 500 is told when another instance answers, which has counted up to
+/// this number by then and tells its first event; and the number that is asked for when that is lost in turn.
+async fn told_by_another_instance(next: u64) -> ([Happening; 2], u64, Option<u64>) {
     let fake = Fake::new();
     let broker = fake.broker();
     let client = async {
         let mut events = broker.events(EventsParams::default()).await.unwrap();
-        (events.next().await.unwrap(), seq(events.next().await))
+        let told = [events.next().await.unwrap(), events.next().await.unwrap()];
+        let next = events.next_seq();
+        (told, next, seq(events.next().await))
     };
     let server = async {
-        fake.accept().await.answer_next(subscribed(500)).await;
-        let mut short_lived = fake.accept().await;
-        assert_eq!(since(&short_lived.answer_next(subscribed(2)).await), Some(500));
+        assert_eq!(fake.accept().await.subscribe(Uuid::new_v4(), 500).await, None);
+        let other = Uuid::new_v4();
         let mut peer = fake.accept().await;
-        assert_eq!(since(&peer.answer_next(subscribed(2)).await), Some(0));
+        assert_eq!(peer.subscribe(other, next).await, Some(0), "its events are wanted from its beginning");
         peer.tell(event(1)).await;
-        peer
+        drop(peer);
+        let mut peer = fake.accept().await;
+        let since = peer.subscribe(other, next).await;
+        peer.tell(event(2)).await;
+        (peer, since)
     };
-    assert_eq!(join!(client, server).0, (Happening::Restarted, 1));
+    let ((told, next, _last), (_peer, since)) = join!(client, server);
+    (told, next, since)
+}
+
+#[tokio::test]
+async fn a_restart_is_noticed_whatever_the_new_broker_has_counted_to() {
+    for next in [2, 500, 501, 100_000] {
+        let ([first, second], next_seq, since) = told_by_another_instance(next).await;
+        assert_eq!(first, Happening::Restarted, "at {next}");
+        assert!(matches!(second, Happening::Event(event) if event.seq == 1), "at {next}");
+        // It is told once, and its numbers are those of the other instance from then on.
+        assert_eq!((next_seq, since), (2, Some(2)), "at {next}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_is_told_although_a_first_wait_for_it_was_given_up() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let (mut events, ()) = join!(async { broker.events(EventsParams::default()).await.unwrap() }, async {
+        fake.accept().await.subscribe(Uuid::new_v4(), 500).await;
+    });
+    let other = Uuid::new_v4();
+    let mut given_up = tokio::select! {
+        biased;
+        happening = events.next() => panic!("{happening:?}"),
+        peer = async {
+            let mut peer = fake.accept().await;
+            peer.answer_status(other).await;
+            // What follows shows that the status was read.
+            peer.next().await;
+            peer
+        } => peer,
+    };
+    assert_eq!(given_up.try_next().await, None, "the wait that was given up closes its connection");
+    let (told, _peer) = join!(events.next(), async {
+        let mut peer = fake.accept().await;
+        assert_eq!(peer.subscribe(other, 600).await, Some(0));
+        peer
+    });
+    assert_eq!(told.unwrap(), Happening::Restarted);
 }
 
 #[tokio::test]
@@ -127,7 +169,7 @@ async fn dropping_a_subscription_closes_its_connection_alone() {
     let broker = fake.broker();
     let (events, mut peer) = join!(broker.events(EventsParams::default()), async {
         let mut peer = fake.accept().await;
-        peer.answer_next(subscribed(1)).await;
+        peer.subscribe(Uuid::new_v4(), 1).await;
         peer
     });
     drop(events.unwrap());
