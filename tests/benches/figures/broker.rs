@@ -1,9 +1,10 @@
 //! The real broker: started, looked at from outside, and stopped.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -30,28 +31,57 @@ pub(crate) struct Broker {
     socket: PathBuf,
     /// From its spawn to its answer to `status`.
     pub(crate) start: Duration,
-    over: bool,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Alive,
+    /// Alive, and the children that it took over from one that was killed are reaped here.
+    Successor(JoinHandle<()>),
+    Dead,
 }
 
 impl Broker {
     pub(crate) fn start(scene: &Scene) -> Result<Self, Failure> {
-        let attempt = || format!("start the broker {}", scene.binary().display());
         let folder = scene.subfolder()?;
         let socket = folder.join("socket");
-        let log = File::create(folder.join("log")).attempting(attempt())?;
-        let mut command = Command::new(scene.binary());
-        command.arg("serve").arg("--socket").arg(&socket).arg("--state-dir").arg(folder.join("state"));
-        command.args(["--max-children", CHILDREN_MAX, "--max-children-per-user", CHILDREN_MAX]);
-        command.args(["--shutdown-timeout", "60s"]);
-        command.args(&scene.serve);
-        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("PROCBROKER_SOCKET");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let begin = Instant::now();
-        let process = command.spawn().attempting(attempt())?;
-        let mut broker = Self { process, folder, socket, start: Duration::ZERO, over: false };
+        let process = launch(scene, &folder, &socket)?;
+        let mut broker = Self { process, folder, socket, start: Duration::ZERO, phase: Phase::Alive };
         broker.until_ready(begin)?;
         broker.start = begin.elapsed();
         Ok(broker)
+    }
+
+    /// Kills it with SIGKILL, and starts it again in the same place.
+    pub(crate) fn kill_and_start_again(&mut self, scene: &Scene) -> Result<(), Failure> {
+        let attempt = "kill the broker";
+        self.process.kill().attempting(attempt)?;
+        self.process.wait().attempting(attempt)?;
+        self.phase = Phase::Dead;
+        let reaping = orphans::reap_in_background();
+        let begin = Instant::now();
+        self.process = launch(scene, &self.folder, &self.socket)?;
+        self.phase = Phase::Successor(reaping);
+        self.until_ready(begin)?;
+        self.start = begin.elapsed();
+        Ok(())
+    }
+
+    /// Runs the command line client with this verb.
+    pub(crate) fn run(&self, scene: &Scene, verb: &str) -> Result<(), Failure> {
+        let attempt = || format!("run {} {verb}", scene.binary().display());
+        let output = Command::new(scene.binary())
+            .args([verb, "--socket"])
+            .arg(&self.socket)
+            .stdin(Stdio::null())
+            .output()
+            .attempting(attempt())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Failure::unexpected(attempt(), String::from_utf8_lossy(&output.stderr)))
     }
 
     fn until_ready(&mut self, begin: Instant) -> Result<(), Failure> {
@@ -63,7 +93,7 @@ impl Broker {
             };
             let ended = self.process.try_wait().attempting("look at the broker")?;
             if let Some(status) = ended {
-                self.over = true;
+                self.phase = Phase::Dead;
                 return Err(Failure::unexpected("start the broker", format!("{status}: {}", self.log())));
             }
             if begin.elapsed() > PATIENCE {
@@ -99,12 +129,21 @@ impl Broker {
         self.signal(Signal::SIGTERM).attempting(attempt)?;
         let status = self.process.wait().attempting(attempt)?;
         let took = begin.elapsed();
-        self.over = true;
-        match orphans::end_all() {
+        match self.end_orphans() {
             0 if status.success() => Ok(took),
             0 => Err(Failure::unexpected(attempt, format!("it ended with {status}: {}", self.log()))),
             left => Err(Failure::unexpected(attempt, format!("it left {left} children behind"))),
         }
+    }
+
+    /// Ends the children that a broker that is dead has left, and says how many those were.
+    fn end_orphans(&mut self) -> usize {
+        let left = orphans::end_all();
+        if let Phase::Successor(reaping) = mem::replace(&mut self.phase, Phase::Dead) {
+            // It waits for nobody any more.
+            let _ = reaping.join();
+        }
+        left
     }
 
     fn signal(&self, signal: Signal) -> nix::Result<()> {
@@ -125,14 +164,31 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if !self.over {
-            let _ = self.signal(Signal::SIGTERM);
-            if !self.wait_in_patience() {
-                let _ = self.process.kill();
-                let _ = self.process.wait();
+        match self.phase {
+            Phase::Dead => {}
+            Phase::Alive | Phase::Successor(_) => {
+                let _ = self.signal(Signal::SIGTERM);
+                if !self.wait_in_patience() {
+                    let _ = self.process.kill();
+                    let _ = self.process.wait();
+                }
             }
-            orphans::end_all();
         }
+        self.end_orphans();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Starts the program.
+fn launch(scene: &Scene, folder: &Path, socket: &Path) -> Result<Child, Failure> {
+    let attempt = || format!("start the broker {}", scene.binary().display());
+    let log = OpenOptions::new().create(true).append(true).open(folder.join("log")).attempting(attempt())?;
+    let mut command = Command::new(scene.binary());
+    command.arg("serve").arg("--socket").arg(socket).arg("--state-dir").arg(folder.join("state"));
+    command.args(["--max-children", CHILDREN_MAX, "--max-children-per-user", CHILDREN_MAX]);
+    command.args(["--shutdown-timeout", "60s"]);
+    command.args(&scene.serve);
+    command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("PROCBROKER_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().attempting(attempt())
 }

@@ -30,19 +30,29 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(socket: &Path) -> Result<Self, Failure> {
+        Self::over(Self::knock(socket)?)
+    }
+
+    /// Connects, and says nothing yet.
+    pub(crate) fn knock(socket: &Path) -> Result<UnixStream, Failure> {
         let attempt = || format!("connect to the broker at {}", socket.display());
-        let mut stream = UnixStream::connect(socket).attempting(attempt())?;
+        UnixStream::connect(socket).attempting(attempt())
+    }
+
+    /// Shakes hands.
+    pub(crate) fn over(mut stream: UnixStream) -> Result<Self, Failure> {
+        let attempt = "shake hands with the broker";
         let offer: [u8; OFFER_BYTES] = encode_offer(PROTOCOL);
-        stream.write_all(&offer).attempting(attempt())?;
+        stream.write_all(&offer).attempting(attempt)?;
         let mut answer = Vec::new();
         loop {
             let mut chunk = [0; 64];
-            let length = stream.read(&mut chunk).attempting(attempt())?;
+            let length = stream.read(&mut chunk).attempting(attempt)?;
             answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
             match decode_reply(&answer, PROTOCOL) {
                 Ok(Some((Reply::Chosen(_), _))) => break,
                 Ok(None) if length > 0 => {}
-                other => return Err(Failure::unexpected(attempt(), format!("it answered {other:?}"))),
+                other => return Err(Failure::unexpected(attempt, format!("it answered {other:?}"))),
             }
         }
         let frames = Frames::new(ANSWER_BYTES_MAX);

@@ -1,6 +1,7 @@
 //! Children that a broker left behind: they fall to this process, which is the next subreaper above it.
 
 use std::fs;
+use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
@@ -16,29 +17,48 @@ pub(crate) fn catch() -> Result<(), Failure> {
     set_child_subreaper(true).attempting("become a subreaper")
 }
 
-/// Kills and reaps those that are there, and says how many they were. To be asked when no bare child is alive.
+/// Kills and reaps those that are there, and says how many of them were alive. To be asked when no bare child is alive.
 pub(crate) fn end_all() -> usize {
-    let own = Pid::this();
-    let orphans: Vec<Pid> = all_processes().filter(|pid| is_orphan(*pid, own)).collect();
-    for pid in &orphans {
+    let orphans = all();
+    for (pid, _) in &orphans {
         let _ = kill(*pid, Signal::SIGKILL);
     }
-    for pid in &orphans {
+    for (pid, _) in &orphans {
         while waitpid(*pid, None) == Err(Errno::EINTR) {}
     }
-    orphans.len()
+    orphans.iter().filter(|(_, state)| *state == State::Alive).count()
 }
 
-fn all_processes() -> impl Iterator<Item = Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
-}
-
-/// By the name of its program and its parent, in /proc/PID/stat (`proc_pid_stat(5)`).
-fn is_orphan(pid: Pid, parent: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
-    fields.is_some_and(|(name, rest)| {
-        name == CHILD_NAME && rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+/// Reaps those that are there now, each when it ends, as the parent of a broker that was killed has to: the next broker
+/// learns how they ended by that. The thread is over when all of them are gone.
+pub(crate) fn reap_in_background() -> JoinHandle<()> {
+    let orphans = all();
+    thread::spawn(move || {
+        for (pid, _) in orphans {
+            while waitpid(pid, None) == Err(Errno::EINTR) {}
+        }
     })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Alive,
+    /// It has ended, and is yet to be reaped.
+    Zombie,
+}
+
+fn all() -> Vec<(Pid, State)> {
+    let own = Pid::this();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
+    pids.filter_map(|pid| orphan(pid, own).map(|state| (pid, state))).collect()
+}
+
+/// Whether it is one, by the name of its program and its parent, in /proc/PID/stat (`proc_pid_stat(5)`).
+fn orphan(pid: Pid, parent: Pid) -> Option<State> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = if fields.next()? == "Z" { State::Zombie } else { State::Alive };
+    (name == CHILD_NAME && fields.next()? == parent.to_string()).then_some(state)
 }

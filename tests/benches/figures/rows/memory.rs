@@ -13,18 +13,18 @@ use crate::scene::Scene;
 use crate::table::quantity;
 
 const IDLE_MAX_BYTES: f64 = 5.0 * 1_048_576.0;
-const CHILD_MAX_BYTES: f64 = 2.0 * 1_024.0;
+pub(super) const CHILD_MAX_BYTES: f64 = 2.0 * 1_024.0;
 
 /// From `/proc/PID/smaps_rollup` (`proc_pid_smaps(5)`), in bytes.
 #[derive(Clone, Copy)]
-struct Memory {
-    resident: f64,
+pub(super) struct Memory {
+    pub(super) resident: f64,
     proportional: f64,
     private: f64,
 }
 
 impl Memory {
-    fn of(broker: &Broker) -> Result<Self, Failure> {
+    pub(super) fn of(broker: &Broker) -> Result<Self, Failure> {
         let path = format!("/proc/{}/smaps_rollup", broker.pid());
         let text = fs::read_to_string(&path).attempting(format!("read {path}"))?;
         let sum = |names: &[&str]| -> f64 {

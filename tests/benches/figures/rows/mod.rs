@@ -6,10 +6,13 @@ mod destroy;
 mod idle;
 mod list;
 mod memory;
+mod record;
+mod recovery;
 mod shutdown;
 mod start;
 mod status;
 mod throughput;
+mod upgrade;
 
 use clap::ValueEnum;
 
@@ -40,6 +43,12 @@ pub(crate) enum Row {
     Idle,
     /// Start of the broker until it answers
     Start,
+    /// The durable record of a create
+    Record,
+    /// Start after a SIGKILL with 10,000 children, and the memory after it
+    Recovery,
+    /// How long nobody is answered during an upgrade, with none and with 1,000 children
+    Upgrade,
 }
 
 impl Row {
@@ -55,6 +64,9 @@ impl Row {
             Self::Memory => memory::measure(scene),
             Self::Idle => idle::measure(scene),
             Self::Start => start::measure(scene),
+            Self::Record => record::measure(scene),
+            Self::Recovery => recovery::measure(scene),
+            Self::Upgrade => upgrade::measure(scene),
         }
     }
 }

@@ -1,0 +1,139 @@
+//! The durable record of a create: how much of the create it is.
+//!
+//! A broker records the intent before it starts the child, and waits for the receipt; what it records later, nobody
+//! waits for. There is no broker without a record, so that wait is measured by itself, in the same rounds as whole creates:
+//! the broker's own journal, in this process, writes the same intents to the same disk, and tells an event loop
+//! of the same kind.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::{getgid, getuid};
+use procbroker::driver::Records;
+use procbroker::os::identity::{BootId, ProcessIdentity};
+use procbroker::os::journal::{self, Host};
+use procbroker::os::pidfd;
+use procbroker_core::{
+    Incarnation, Intent, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs, Safety,
+};
+use procbroker_protocol::child::{Containment, Owner};
+use procbroker_protocol::{ChildId, CreateParams, Outcome};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::create::one_create;
+use crate::broker::Broker;
+use crate::failure::{Attempt, Failure};
+use crate::figure::{Figure, Goal, Pair, Spread, Unit, median, percentile_99};
+use crate::hello::Hello;
+use crate::in_turn::in_turn;
+use crate::scene::Scene;
+use crate::table::quantity;
+
+const SHARE_MAX: f64 = 0.10;
+/// As many power-safe ones in a round: each waits for the disk.
+const SYNCED: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
+    let broker = Broker::start(scene)?;
+    let mut connection = broker.connect()?;
+    let hello = Hello::new(scene, "record")?;
+    let params = CreateParams::new(scene.child_command(Some(hello.path())));
+    let mut book = Book::open(&scene.subfolder()?, &params)?;
+    let mut rounds = Vec::new();
+    let [mut shares, mut tails, mut synced] = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..scene.effort.rounds() {
+        let [creates, records] = in_turn(
+            scene.effort.samples(),
+            [&mut || one_create(&mut connection, &params, &hello), &mut || book.intend(Safety::Process)],
+        )?;
+        let [create, record] = [creates, records.clone()].map(|samples| median(&samples));
+        rounds.push(Pair { ours: record, beside: create });
+        shares.push(record / (create - record) * 100.0);
+        tails.push(percentile_99(&records));
+        let powers = (0..SYNCED).map(|_| book.intend(Safety::Power)).collect::<Result<Vec<_>, _>>()?;
+        synced.push(median(&powers));
+    }
+    drop(connection);
+    broker.stop()?;
+
+    let tail = quantity(Unit::Time, Spread::of(&tails).median);
+    let added = Spread::of(&shares).median;
+    Ok(vec![
+        Figure::beside("durable record of a create (process-safe)", Unit::Time, "the whole create", &rounds)
+            .goal(Goal::RatioAtMost(SHARE_MAX))
+            .note(format!(
+                "from the submission of an intent to the broker's journal, alone in this process, until an event loop \
+                 has its receipt; 99th percentile {tail}; it adds {added:.1} % to the rest of the create"
+            )),
+        Figure::alone("durable record of a create with a cleanup (power-safe)", Unit::Time, Spread::of(&synced))
+            .note("the same, synced to the disk"),
+    ])
+}
+
+/// The broker's journal without the rest of the broker.
+struct Book {
+    records: Records,
+    receipts: mpsc::Receiver<Result<(), RecordFailure>>,
+    runtime: Runtime,
+    params: Arc<CreateParams>,
+    process: ProcessIdentity,
+}
+
+impl Book {
+    fn open(folder: &Path, params: &CreateParams) -> Result<Self, Failure> {
+        let attempt = "open a record of children";
+        let failed = |error: String| Failure::unexpected(attempt, error);
+        let pid =
+            Pid::new(std::process::id()).ok_or_else(|| failed("this process has no number".to_owned()))?;
+        let pidfd = pidfd::open(pid).attempting(attempt)?;
+        let process = ProcessIdentity::of(pid, pidfd.as_fd(), None).attempting(attempt)?;
+        let boot = BootId::current().map_err(|error| failed(error.to_string()))?;
+        let (store, _) = journal::open(&folder.join("record")).map_err(|error| failed(error.to_string()))?;
+        let (sender, receipts) = mpsc::channel(1);
+        let deliver = Arc::new(move |_, result| drop(sender.blocking_send(result)));
+        let host = Host { boot, cgroup_folder: None };
+        let journal = store.start(&host, deliver).map_err(|error| failed(error.to_string()))?;
+        let (records, runtime) = (Records::new(journal), super::list::runtime()?);
+        Ok(Self { records, receipts, runtime, params: Arc::new(params.clone()), process })
+    }
+
+    /// Records an intent, and times it until its receipt; then what became of it, so that the next one finds the
+    /// journal at rest.
+    fn intend(&mut self, safety: Safety) -> Result<Duration, Failure> {
+        let attempt = "record an intent";
+        let failed = |failure: RecordFailure| Failure::unexpected(attempt, failure.message);
+        let run = Run { child: ChildId::from_uuid(Uuid::now_v7()), incarnation: Incarnation::FIRST };
+        let record = Record::Intent(self.intent(run));
+        let begin = Instant::now();
+        self.records.submit(run, &record, safety, Receipt::Wanted, None).map_err(failed)?;
+        let receipt = self.runtime.block_on(self.receipts.recv());
+        let took = begin.elapsed();
+        receipt.ok_or_else(|| Failure::unexpected(attempt, "the journal has ended"))?.map_err(failed)?;
+        let progress = Record::Progress(Progress::Running { started_at: SystemTime::now().into() });
+        let process = Some(self.process);
+        self.records.submit(run, &progress, Safety::Process, Receipt::NotWanted, process).map_err(failed)?;
+        self.records
+            .flush(PATIENCE)
+            .map_err(|error| Failure::unexpected("flush the record", error.to_string()))?;
+        Ok(took)
+    }
+
+    /// What the broker records of a create.
+    fn intent(&self, run: Run) -> Arc<Intent> {
+        Arc::new(Intent {
+            id: run.child,
+            params: Arc::clone(&self.params),
+            run_as: RunAs::Broker,
+            owner: Owner { uid: getuid().as_raw(), gid: getgid().as_raw() },
+            created_at: SystemTime::now().into(),
+            containment: Containment::Subreaper,
+            outcome: Outcome::Created,
+            role: Role::Child,
+        })
+    }
+}
