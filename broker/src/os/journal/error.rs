@@ -161,6 +161,12 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         )
 }
 
+/// Whether an error may mean that there is no room for more. A quota or a limit on the size of files is an error of
+/// its own to SQLite.
+pub(super) fn is_want_of_room(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+}
+
 fn way_out(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "make room there",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use procbroker_core::{RecordFailure, Run};
 
-use super::error::failure;
+use super::error::{failure, is_want_of_room};
 use super::pending::{self, Batch, Content};
 use super::writer::Writer;
 use super::{Deliver, Delivery, Entry, Journal, JournalError, Position, Store};
@@ -314,7 +314,7 @@ impl Clerk<'_> {
         let Attempt { mut batch, number, submitted, is_last: _ } = attempt;
         let strangers = self.writer.drop_strangers(&mut batch);
         self.answer(strangers, &Err(RecordFailure { message: "the child is not on record".to_owned() }));
-        let Err(error) = self.writer.write(&batch) else {
+        let Err(error) = self.write(&batch) else {
             self.succeeded(batch, submitted);
             return;
         };
@@ -322,15 +322,23 @@ impl Clerk<'_> {
         let refused = pending::refuse(&mut batch);
         self.complain(&failure, refused.intents);
         self.answer(refused.receipts, &Err(failure.clone()));
-        // Where the disk is full, the log may be all the room that there is.
-        let emptied = self.writer.checkpoint();
-        let is_rest_written = refused.intents > 0 && emptied.is_ok() && self.writer.write(&batch).is_ok();
+        let is_rest_written = refused.intents > 0 && self.writer.write(&batch).is_ok();
         if is_rest_written {
             self.settle(submitted);
         } else {
             self.pause = Some(self.pause.map_or(PAUSE_FIRST, |pause| pause.saturating_mul(2).min(PAUSE_MAX)));
             self.tell(self.desk.failed(Failed { batch, number, submitted, failure }));
         }
+    }
+
+    /// Writes all of a batch. Where there is no room for it, the log may have some: what is in it is copied to where it
+    /// belongs, so that it starts anew with what is written next, and the whole batch is tried again.
+    fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let Err(error) = self.writer.write(batch) else { return Ok(()) };
+        if !is_want_of_room(&error) || self.writer.checkpoint().is_err() {
+            return Err(error);
+        }
+        self.writer.write(batch)
     }
 
     fn succeeded(&mut self, batch: Batch, submitted: Position) {

@@ -190,3 +190,45 @@ fn what_the_disk_refuses_is_told_at_once_and_written_when_it_can_be() {
     allow_writes(true);
     assert_eq!(check(&path).unwrap(), [row(1, Some("on")), row(4, None), row(5, None)]);
 }
+
+const TMPFS: &str = "exec unshare -m sh -c 'mount -t tmpfs -o size=1m tmpfs \"$PROCBROKER_TEST_DISK\" && exec \"$@\"' sh \"$@\"";
+
+/// Takes all the room that there is.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    let error =
+        iter::repeat_with(|| file.write_all(&[b'x'; 512])).find_map(std::result::Result::err).unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_log_that_takes_all_the_room_is_emptied_before_a_create_is_refused() {
+    let test = "a_log_that_takes_all_the_room_is_emptied_before_a_create_is_refused";
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    if !alone::here_by(module_path!(), test, TMPFS, |command| {
+        command.env("PROCBROKER_TEST_DISK", folder.path());
+    }) {
+        return;
+    }
+    let disk = PathBuf::from(std::env::var_os("PROCBROKER_TEST_DISK").unwrap());
+    let path = disk.join("state.db");
+    let writing = Writing::open(&path);
+    for number in 1..=4 {
+        writing.write(number, large()).unwrap();
+    }
+    // Closed in order, the file has the room that they need.
+    drop(writing);
+    let writing = Writing::open(&path);
+    // Several times what the disk has, each time to the end of the log.
+    for number in 1..=400 {
+        writing.write(1 + number % 4, large()).unwrap();
+    }
+    assert_eq!(check(&path).unwrap().len(), 4);
+    fill(&disk.join("filler"));
+    let refused = (5..).find_map(|number| writing.write(number, large()).err()).unwrap();
+    assert!(refused.message.contains("make room"), "{refused:?}");
+    writing.write(1, progress("on")).unwrap();
+}
