@@ -24,7 +24,7 @@ use procbroker_protocol::ChildId;
 use super::identity::{BootId, ProcessIdentity};
 
 pub use error::JournalError;
-pub use store::{Store, check, open};
+pub use store::{Store, check, go_on, open};
 use worker::Desk;
 
 /// How long the last changes may take to be written when the journal is dropped.

@@ -101,7 +101,10 @@ pub(super) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     };
     let Taken { state, sockets, socket, nofile, folder, processes, kept } =
         take(arguments, &state_place, passed, inherited, uid)?;
-    let (store, stored) = journal::open(&state.record())?;
+    let (store, stored) = match predecessor {
+        Predecessor::Ended => journal::open(&state.record())?,
+        Predecessor::HandedOver => journal::go_on(&state.record())?,
+    };
     let former = Former::read(stored, &state.record())?;
     let groups = former.cgroup_folder.clone().map(|path| cgroup::Former { path, folder });
     let mut found = facilities::probe(groups)?;

@@ -33,24 +33,60 @@ pub struct Store {
     pub(super) index: HashMap<ChildId, i64>,
     /// The first row number that was never used.
     pub(super) next_seq: i64,
-    /// The file, if it is new and may not be on the disk yet. The thread has it put there before it writes anything.
+    /// The file, if it is new and may not be on the disk yet. The thread has it put there before it writes anything. It
+    /// stays open as long as the connection: to close it would lose the locks of SQLite (`fcntl_locking(2)`).
     pub(super) unsynced: Option<File>,
-    /// Whether there was no log when it was opened.
-    has_new_log: bool,
+    pub(super) log: Log,
 }
 
-/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read.
+/// What there was of a write-ahead log when the file was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Log {
+    /// None: the file is new, or was closed in order. SQLite then copies the log to where it belongs, syncs that, and
+    /// removes the log.
+    New,
+    /// A program has left it that was killed, or replaced.
+    Left,
+}
+
+/// What the program before this one made sure of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Former {
+    /// Nothing: it may have been killed between writing and syncing.
+    Unknown,
+    /// It has waited until everything was written as safely as it was to be.
+    HandedOver,
+}
+
+/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read. What
+/// was read is safe against a loss of power.
 ///
 /// # Errors
 /// When it cannot be used as it is. It is then as it was.
 pub fn open(path: &Path) -> Result<(Store, Stored), JournalError> {
-    open_with(path, STEPS)
+    open_with(path, STEPS, Former::Unknown)
 }
 
-pub(super) fn open_with(path: &Path, steps: &[Step]) -> Result<(Store, Stored), JournalError> {
+/// The same after a program that has flushed its journal and was replaced by this one.
+///
+/// # Errors
+/// As [`open`].
+pub fn go_on(path: &Path) -> Result<(Store, Stored), JournalError> {
+    open_with(path, STEPS, Former::HandedOver)
+}
+
+pub(super) fn open_with(
+    path: &Path,
+    steps: &[Step],
+    former: Former,
+) -> Result<(Store, Stored), JournalError> {
     let is_there = fs::exists(path).map_err(JournalError::file("find", path))?;
     let unsynced = if is_there { None } else { Some(make(path, steps)?) };
-    let has_new_log = fs::metadata(beside(path, "-wal")).map_or(true, |log| log.len() == 0);
+    let log = find_log(path);
+    match (log, former) {
+        (Log::Left, Former::Unknown) => make_safe(path)?,
+        (Log::Left, Former::HandedOver) | (Log::New, Former::Unknown | Former::HandedOver) => {}
+    }
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let version = examine(&connection, path, steps)?;
     close_to_others(path)?;
@@ -61,7 +97,7 @@ pub(super) fn open_with(path: &Path, steps: &[Step]) -> Result<(Store, Stored), 
     let host = read::host(&connection, path)?;
     connection.release_memory().map_err(JournalError::database("read", path))?;
     let path = path.to_owned();
-    Ok((Store { connection, path, index, next_seq, unsynced, has_new_log }, Stored { rows, host }))
+    Ok((Store { connection, path, index, next_seq, unsynced, log }, Stored { rows, host }))
 }
 
 /// Whether this version could take the file over, and what it would find there. Nothing of it is changed, and the
@@ -104,8 +140,9 @@ impl Store {
     /// older log (`walWriteFrames` in its `wal.c`). A new one follows no older one, and the start does not wait for
     /// the disk; the next sync covers the header as well.
     fn note(&self, host: &Host) -> rusqlite::Result<()> {
-        if !self.has_new_log {
-            return note(&self.connection, host);
+        match self.log {
+            Log::Left => return note(&self.connection, host),
+            Log::New => {}
         }
         self.connection.pragma_update(None, "synchronous", "OFF")?;
         let noted = note(&self.connection, host);
@@ -123,6 +160,29 @@ fn note(connection: &Connection, host: &Host) -> rusqlite::Result<()> {
     }
     drop(insert);
     transaction.commit()
+}
+
+/// Where it cannot be told, opening it says why.
+fn find_log(path: &Path) -> Log {
+    match fs::metadata(beside(path, "-wal")) {
+        Ok(log) if log.len() > 0 => Log::Left,
+        Ok(_) | Err(_) => Log::New,
+    }
+}
+
+/// What a broker wrote before it was killed is read by the next one, be it on the disk or not: the kernel has it. It
+/// is acted on at once, with cleanups and with answers. A loss of power after that must not take it back, or a cleanup
+/// that has been done would be done again by a third broker. The folder is synced as well, since the one that made the
+/// files may not have come to it.
+///
+/// This comes before the file is opened as a database: whoever closes any descriptor of a file loses all of the
+/// process's locks on it (`fcntl_locking(2)`), SQLite's among them.
+pub(super) fn make_safe(path: &Path) -> Result<(), JournalError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    for file in [path, &beside(path, "-wal"), folder.unwrap_or(Path::new("."))] {
+        File::open(file).and_then(|file| file.sync_all()).map_err(JournalError::file("sync", file))?;
+    }
+    Ok(())
 }
 
 /// Makes the file under another name first, so that under its own there is never an unfinished one: an empty file

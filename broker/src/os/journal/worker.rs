@@ -1,6 +1,7 @@
 //! The thread that writes, and the desk at which it is given what to write.
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -269,7 +270,7 @@ pub(super) fn start(store: Store, deliver: Deliver) -> Result<Journal, JournalEr
 fn run(store: Store, desk: &Desk, deliver: &Deliver) {
     let Store { connection, path, index, next_seq, unsynced, .. } = store;
     // Before anything is promised. The folder is synced with the first sync of the log.
-    if let Some(Err(error)) = unsynced.map(|file| file.sync_all()) {
+    if let Some(Err(error)) = unsynced.as_ref().map(File::sync_all) {
         tracing::warn!(path = %path.display(), %error, "the new state file may not survive a power failure");
     }
     let writer = Writer::new(&connection, index, next_seq);
@@ -286,6 +287,7 @@ fn run(store: Store, desk: &Desk, deliver: &Deliver) {
     if let Err((_, error)) = connection.close() {
         tracing::warn!(path = %path.display(), %error, "cannot close the state file in order; the next start will");
     }
+    drop(unsynced);
 }
 
 /// Writes what the desk has, and tells everybody what came of it.

@@ -1,6 +1,8 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::os::journal::schema::{STEPS, Step};
-use crate::os::journal::store::{check_with, open_with};
+use crate::os::journal::store::{Former, Log, check_with, make_safe, open_with};
 
 /// A file with so many children in it, closed in order.
 fn file_with(children: u128) -> (TempDir, PathBuf) {
@@ -151,14 +153,14 @@ fn an_older_file_is_brought_up_to_this_version() {
     let rows = check_with(&path, &[FIRST, SECOND]).unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!(check(&path).unwrap(), rows, "a check changes nothing");
-    let (store, stored) = open_with(&path, &[FIRST, SECOND]).unwrap();
+    let (store, stored) = open_with(&path, &[FIRST, SECOND], Former::Unknown).unwrap();
     assert_eq!(stored.rows, rows);
     let note: String =
         store.connection.query_row("SELECT max(note) FROM child", [], |row| row.get(0)).unwrap();
     assert_eq!(note, "none");
     drop(store);
     assert!(matches!(open(&path), Err(JournalError::Newer { version: 2, known: 1, .. })));
-    assert_eq!(open_with(&path, &[FIRST, SECOND]).unwrap().1.rows, rows);
+    assert_eq!(open_with(&path, &[FIRST, SECOND], Former::Unknown).unwrap().1.rows, rows);
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn a_step_that_fails_leaves_the_file_as_it_was() {
     let (_folder, path) = file_with(3);
     for error in [
         check_with(&path, &[FIRST, SECOND, BROKEN]).unwrap_err(),
-        open_with(&path, &[FIRST, SECOND, BROKEN]).map(drop).unwrap_err(),
+        open_with(&path, &[FIRST, SECOND, BROKEN], Former::Unknown).map(drop).unwrap_err(),
     ] {
         assert!(matches!(error, JournalError::Migration { from: 1, to: 3, .. }), "{error:?}");
     }
@@ -177,4 +179,66 @@ fn a_step_that_fails_leaves_the_file_as_it_was() {
     drop(store);
     let folder = path.parent().unwrap();
     assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "no copy is left");
+}
+
+/// The files as a broker leaves them that is killed now, in a folder of their own.
+fn as_killed(path: &Path) -> (TempDir, PathBuf) {
+    let (folder, copy) = scratch();
+    for suffix in ["", "-wal"] {
+        fs::copy(beside(path, suffix), beside(&copy, suffix)).unwrap();
+    }
+    (folder, copy)
+}
+
+#[test]
+fn a_log_is_taken_for_unsafe_unless_the_file_is_new_or_was_closed_in_order() {
+    let (_folder, path) = scratch();
+    let (store, _) = open(&path).unwrap();
+    assert_eq!(store.log, Log::New);
+    let writing = Writing::start(store);
+    writing.write(1, intent(1)).unwrap();
+    let (_copies, killed) = as_killed(&path);
+    drop(writing);
+    assert_eq!(open(&path).unwrap().0.log, Log::New);
+    let (store, stored) = open(&killed).unwrap();
+    assert_eq!((store.log, stored.rows), (Log::Left, vec![row(1, None)]));
+}
+
+#[test]
+fn what_cannot_be_made_safe_against_a_loss_of_power_is_not_acted_on() {
+    let (_folder, path) = scratch();
+    let writing = Writing::open(&path);
+    writing.write(1, intent(1)).unwrap();
+    make_safe(&path).unwrap();
+    let log = beside(&path, "-wal");
+    let (_copies, killed) = as_killed(&path);
+    fs::remove_file(beside(&killed, "-wal")).unwrap();
+    let error = make_safe(&killed).unwrap_err();
+    assert!(matches!(&error, JournalError::File { attempt: "sync", .. }), "{error:?}");
+    assert!(log.exists() && error.to_string().contains("state.db-wal"), "{error}");
+}
+
+/// Whether this process has a lock on the file that others can see (`proc_locks(5)`).
+fn is_locked(path: &Path) -> bool {
+    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
+    let own = format!(" {} ", std::process::id());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.contains(&inode) && line.contains(&own))
+}
+
+/// Without the lock, another process that looks at the file and closes it would take the log for a left-over.
+#[test]
+fn a_file_is_locked_against_others_for_as_long_as_it_is_written_to() {
+    let (_folder, path) = scratch();
+    let writing = Writing::open(&path);
+    writing.write(1, intent(1)).unwrap();
+    assert!(is_locked(&path), "a new file");
+    let (_copies, killed) = as_killed(&path);
+    drop(writing);
+    assert!(!is_locked(&path));
+    for path in [path, killed] {
+        let writing = Writing::open(&path);
+        writing.write(2, intent(2)).unwrap();
+        assert!(is_locked(&path), "a file that was there");
+    }
 }
