@@ -30,7 +30,7 @@ const EXIT_CODE_VARIABLE: &str = "PROCBROKER_EXIT_CODE";
 const EXIT_SIGNAL_VARIABLE: &str = "PROCBROKER_EXIT_SIGNAL";
 
 /// The variable for why a child ended, for its cleanup.
-const EXIT_REASON_VARIABLE: &str = "PROCBROKER_EXIT_REASON";
+pub(super) const EXIT_REASON_VARIABLE: &str = "PROCBROKER_EXIT_REASON";
 
 /// What a child starts from that says where to go on nothing.
 const DEFAULT_CWD: &str = "/";
@@ -120,8 +120,12 @@ impl Surroundings {
             Some(value) => environment.insert(name, value.to_string().into()),
             None => environment.remove(&name),
         };
-        if let Purpose::Cleanup { exit } = purpose {
-            tell_exit(exit, &mut environment);
+        for variable in [EXIT_CODE_VARIABLE, EXIT_SIGNAL_VARIABLE, EXIT_REASON_VARIABLE] {
+            environment.remove(OsStr::new(variable));
+        }
+        match purpose {
+            Purpose::Main => {}
+            Purpose::Cleanup { exit } => tell_exit(exit, &mut environment),
         }
         environment.into_iter().collect()
     }
@@ -143,8 +147,6 @@ impl Surroundings {
 
 /// Tells a cleanup how the child ended. What is unknown is absent.
 fn tell_exit(exit: &Exit, environment: &mut BTreeMap<OsString, OsString>) {
-    environment.remove(OsStr::new(EXIT_CODE_VARIABLE));
-    environment.remove(OsStr::new(EXIT_SIGNAL_VARIABLE));
     match exit.status {
         ExitStatus::Code(code) => {
             environment.insert(EXIT_CODE_VARIABLE.into(), code.to_string().into());
@@ -337,6 +339,16 @@ mod tests {
         assert_eq!(exit_variables(&by_signal), [REASON, "PROCBROKER_EXIT_SIGNAL=SIGKILL"]);
         assert_eq!(exit_variables(&cleanup(forged, ExitStatus::Unknown)), [REASON]);
         assert!(by_code.env.iter().any(|(name, _)| name == CHILD_ID_VARIABLE));
+    }
+
+    #[test]
+    fn a_child_is_told_of_no_end_whatever_its_creator_says() {
+        let forged = |params: &mut CreateParams| {
+            for variable in [EXIT_CODE_VARIABLE, EXIT_SIGNAL_VARIABLE, EXIT_REASON_VARIABLE] {
+                params.env.insert(variable.to_owned(), "0".to_owned());
+            }
+        };
+        assert!(exit_variables(&spec(forged, RunAs::Broker).unwrap()).is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::descendants::{Mark, ProcessStat, mark};
+use super::environment::EXIT_REASON_VARIABLE;
 use super::pidfd;
 
 /// Where the kernel tells its boot id (`random(4)`).
@@ -172,6 +173,24 @@ pub(super) fn settled_mark(pid: Pid) -> Mark {
         }
     }
     Mark::Changing
+}
+
+/// Whether a process that has the mark of a child is of its cleanup: only that is told how the child ended. The cleanup
+/// passes it on to what it starts, as it does with the mark.
+pub(super) fn is_of_cleanup(pid: Pid) -> bool {
+    for _ in 0..MARK_ROUNDS {
+        match fs::read(format!("/proc/{pid}/environ")) {
+            // It is about to execute another program.
+            Ok(environment) if environment.is_empty() => std::thread::yield_now(),
+            Ok(environment) => return environment.split(|&byte| byte == 0).any(tells_exit),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+fn tells_exit(variable: &[u8]) -> bool {
+    variable.strip_prefix(EXIT_REASON_VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 /// What `/proc` says of the process that a descriptor refers to.

@@ -33,6 +33,18 @@ pub struct Expected {
     pub passed: Option<OwnedFd>,
     /// Whether it can have been started, if no process is on record.
     pub launch: Launch,
+    /// Which of its processes there can be.
+    pub sought: Sought,
+}
+
+/// Which process of a child is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Its main process. A cleanup is begun even if that could not be recorded, lest a full disk keeps what the child
+    /// held: its process is no sign that the child lives, but a part of what is left of it.
+    Main,
+    /// That of its cleanup, as the child is known to have ended.
+    Cleanup,
 }
 
 /// Whether a child can have been started.
@@ -116,14 +128,14 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, Recover
     let own = own_children();
     let mut lost = BTreeMap::new();
     let mut recovered = Vec::with_capacity(expected.len());
-    for Expected { run, process, passed, launch } in expected {
+    for Expected { run, process, passed, launch, sought } in expected {
         let found = match (process, passed) {
             (Some(process), passed) => on_record(run.child, &process, passed)?,
-            (None, Some(passed)) => passed_on(passed),
+            (None, Some(passed)) => passed_on(passed, sought),
             (None, None) => match launch {
                 Launch::RuledOut => Recovered::NeverStarted,
                 Launch::Possible => {
-                    lost.insert(run.child, recovered.len());
+                    lost.insert(run.child, Lost { sought, index: recovered.len() });
                     Recovered::gone(None, None, None)
                 }
             },
@@ -133,7 +145,7 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, Recover
     if !lost.is_empty() {
         let living = recovered.iter().filter_map(|(_, found)| found.pid()).collect();
         for (child, (pid, pidfd)) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
-            if let Some((_, found)) = lost.get(&child).and_then(|&index| recovered.get_mut(index)) {
+            if let Some((_, found)) = lost.get(&child).and_then(|lost| recovered.get_mut(lost.index)) {
                 *found = Recovered::process(pid, pidfd, None);
             }
         }
@@ -142,6 +154,13 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, Recover
         found.tell_parentage(&own);
     }
     Ok(recovered)
+}
+
+/// A child of which no process is known, and which may have one.
+struct Lost {
+    sought: Sought,
+    /// The place of what is found of it.
+    index: usize,
 }
 
 /// A process on record. One that was passed on is the same if the record says so too.
@@ -170,10 +189,23 @@ fn on_record(
 }
 
 /// A process that was passed on before it was on record.
-fn passed_on(passed: OwnedFd) -> Recovered {
+fn passed_on(passed: OwnedFd, sought: Sought) -> Recovered {
     match pidfd::number(passed.as_fd()) {
+        // It is found again with everything else that has the mark of the child.
+        Some(pid) if !sought.may_be(pid) => Recovered::gone(None, None, None),
         Some(pid) => Recovered::process(pid, passed, None),
         None => Recovered::gone(None, Some(passed), None),
+    }
+}
+
+impl Sought {
+    /// Whether a process with the mark of the child can be the one.
+    fn may_be(self, pid: Pid) -> bool {
+        match self {
+            Self::Main => !identity::is_of_cleanup(pid),
+            // Nothing else of the child was left when it was begun.
+            Self::Cleanup => true,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::ServeError;
 use crate::os::identity::{BootId, ProcessIdentity};
 use crate::os::journal::{Row, Stored};
 use crate::os::logs::Logs;
-use crate::os::recovery::{self, Expected, Launch, Parentage};
+use crate::os::recovery::{self, Expected, Launch, Parentage, Sought};
 
 /// A child on record.
 #[derive(Debug)]
@@ -122,7 +122,9 @@ pub(super) fn find(
                 Predecessor::Ended => is_logged && !logs.was_begun(id),
             };
         let launch = if is_ruled_out { Launch::RuledOut } else { Launch::Possible };
-        expected.push(Expected { run, process: child.process, passed: passed.remove(&id), launch });
+        let sought =
+            if let Some(Progress::Cleaning { .. }) = child.progress { Sought::Cleanup } else { Sought::Main };
+        expected.push(Expected { run, process: child.process, passed: passed.remove(&id), launch, sought });
     }
     let mut found = recovery::recover(expected)?;
     found.extend(rebooted);

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
+use super::Lost;
 use crate::os::descendants::{Mark, ProcessStat, all_processes};
 use crate::os::identity::{settled_mark, stat_of};
 use crate::os::pidfd;
@@ -20,7 +21,7 @@ struct Candidate {
     pidfd: OwnedFd,
 }
 
-/// The main process of each of these children, as far as there is one. Those that are known to be somebody
+/// The process that is sought of each of these children, as far as there is one. Those that are known to be somebody
 /// else's are left out.
 ///
 /// It leads its session from before it executes its program. So may daemons that it has started, which have its mark
@@ -28,16 +29,13 @@ struct Candidate {
 ///
 /// # Errors
 /// Such as EMFILE: then nobody can be said to be missing.
-pub(super) fn leaders<T>(
-    children: &BTreeMap<ChildId, T>,
+pub(super) fn leaders(
+    children: &BTreeMap<ChildId, Lost>,
     others: &HashSet<Pid>,
 ) -> io::Result<BTreeMap<ChildId, (Pid, OwnedFd)>> {
     let mut found: BTreeMap<ChildId, Candidate> = BTreeMap::new();
     for pid in all_processes()?.filter(|pid| !others.contains(pid)) {
-        let Some((child, candidate)) = candidate(pid)?.filter(|(child, _)| children.contains_key(child))
-        else {
-            continue;
-        };
+        let Some((child, candidate)) = candidate(pid, children)? else { continue };
         if found.get(&child).is_none_or(|known| candidate.age() < known.age()) {
             found.insert(child, candidate);
         }
@@ -52,21 +50,27 @@ impl Candidate {
     }
 }
 
-/// Whether this is the main process of a child, or like one.
-fn candidate(pid: Pid) -> Result<Option<(ChildId, Candidate)>, Errno> {
+/// Whether this is the process that is sought of a child, or like one.
+fn candidate(pid: Pid, children: &BTreeMap<ChildId, Lost>) -> Result<Option<(ChildId, Candidate)>, Errno> {
     let leads = |stat: &ProcessStat| stat.session == Some(pid) && !stat.is_zombie && !stat.is_of_kernel;
     let looked_at = pidfd::open(pid).and_then(|pidfd| {
         let before = stat_of(pid, pidfd.as_fd())?;
         let mark = if leads(&before) { settled_mark(pid) } else { Mark::Nobody };
+        let child = match mark {
+            Mark::Child(child) => Some(child),
+            Mark::Nobody | Mark::Changing => None,
+        };
+        let sought = |child: &ChildId| children.get(child).is_some_and(|lost| lost.sought.may_be(pid));
+        let child = child.filter(sought);
         // Not reaped by now, so that the mark is its own.
         let after = stat_of(pid, pidfd.as_fd())?;
-        Ok((pidfd, mark, after))
+        Ok((pidfd, child, after))
     });
     match looked_at {
-        Ok((pidfd, Mark::Child(child), stat)) if leads(&stat) => {
+        Ok((pidfd, Some(child), stat)) if leads(&stat) => {
             Ok(Some((child, Candidate { start_ticks: stat.start_ticks, pid, pidfd })))
         }
-        Ok((_, Mark::Child(_) | Mark::Nobody | Mark::Changing, _)) => Ok(None),
+        Ok(_) => Ok(None),
         Err(errno) if pidfd::means_gone(errno) => Ok(None),
         Err(errno) => Err(errno),
     }

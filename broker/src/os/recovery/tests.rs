@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::os::alone;
 use crate::os::descendants::CHILD_ID_VARIABLE;
+use crate::os::environment::EXIT_REASON_VARIABLE;
 use crate::os::identity::Birthmark;
 
 /// A process that waits until its input ends, with these variables and nothing else in its environment.
@@ -38,7 +39,7 @@ fn identity(pid: Pid) -> ProcessIdentity {
 }
 
 fn expected(run: Run, process: Option<ProcessIdentity>) -> Expected {
-    Expected { run, process, passed: None, launch: Launch::Possible }
+    Expected { run, process, passed: None, launch: Launch::Possible, sought: Sought::Main }
 }
 
 fn recover_one(expected: Expected) -> Recovered {
@@ -130,6 +131,27 @@ fn a_child_that_cannot_have_been_started_is_not_searched_for() {
     assert!(
         matches!(recover_one(expected(run, None)), Recovered::Gone { status: known, .. } if known == status)
     );
+}
+
+#[test]
+fn the_process_of_a_cleanup_that_is_not_on_record_is_not_taken_for_the_main_one() {
+    let run = run();
+    let variables = [(CHILD_ID_VARIABLE, run.child.to_string()), (EXIT_REASON_VARIABLE, "exited".to_owned())];
+    let (process, pid) = start(&variables);
+    let is_remains = |expected| {
+        matches!(recover_one(expected), Recovered::Gone { pid: None, status: ExitStatus::Unknown, .. })
+    };
+    let passed = || Expected { passed: Some(pidfd::open(pid).unwrap()), ..expected(run, None) };
+    assert!(is_remains(expected(run, None)) && is_remains(passed()));
+    for expected in [expected(run, None), passed()] {
+        let found = recover_one(Expected { sought: Sought::Cleanup, ..expected });
+        assert!(matches!(&found, Recovered::Process { pid: found, .. } if *found == pid), "{found:?}");
+    }
+    // The main one is found beside what it has started, however that was made up.
+    let (main, main_pid) = start(&variables[..1]);
+    let found = recover_one(expected(run, None));
+    assert!(matches!(&found, Recovered::Process { pid: found, .. } if *found == main_pid), "{found:?}");
+    assert!(end(process).success() && end(main).success());
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::os::cgroup::{Cgroups, Former};
 use crate::os::descendants::{self, CHILD_ID_VARIABLE};
 use crate::os::identity::ProcessIdentity;
 use crate::os::pidfd;
-use crate::os::recovery::{Expected, Launch};
+use crate::os::recovery::{Expected, Launch, Sought};
 use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawner};
 
 /// Which of the two a process is to be.
@@ -170,7 +170,8 @@ impl Drop for Predecessor {
 impl Left {
     /// As it is found on record.
     pub(super) fn expected(&self) -> Expected {
-        Expected { run: self.run, process: Some(self.identity), passed: None, launch: Launch::Possible }
+        let (process, launch, sought) = (Some(self.identity), Launch::Possible, Sought::Main);
+        Expected { run: self.run, process, passed: None, launch, sought }
     }
 
     /// As it is found if the broker was killed before its process was on record.
