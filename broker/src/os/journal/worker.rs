@@ -86,7 +86,12 @@ impl Desk {
         let mut state = self.lock();
         state.submitted = Position(state.submitted.0.saturating_add(1));
         pending::add(&mut state.due, entry);
-        self.wake(&mut state);
+        let sleeps = state.call();
+        // A thread that is woken with the lock in the way goes to sleep once more.
+        drop(state);
+        if sleeps {
+            self.work.notify_one();
+        }
     }
 
     pub(super) fn await_attempt(&self) -> Option<Position> {
@@ -200,8 +205,7 @@ impl Desk {
     }
 
     fn wake(&self, state: &mut State) {
-        state.is_urgent = true;
-        if state.is_asleep {
+        if state.call() {
             self.work.notify_one();
         }
     }
@@ -213,6 +217,12 @@ impl Desk {
 }
 
 impl State {
+    /// There is something to do. Says whether the thread has to be woken for it.
+    fn call(&mut self) -> bool {
+        self.is_urgent = true;
+        std::mem::take(&mut self.is_asleep)
+    }
+
     /// An attempt has ended. Says so far as somebody waits for it; what is awaited beyond that is told by a later one.
     fn attempted_up_to(&mut self, position: Position) -> Option<Position> {
         self.attempted = position;
