@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use procbroker_protocol::child::Child as ChildInfo;
 use procbroker_protocol::request::{
-    DestroyParams, EventsParams, ListParams, LogsParams, NoParams, OneParams, ShutdownParams,
+    DestroyParams, EventsParams, ListParams, LogsParams, Method, NoParams, OneParams, ShutdownParams,
 };
 use procbroker_protocol::response::ShutdownReport;
 use procbroker_protocol::{Request, Response, Span, Status};
@@ -350,22 +350,31 @@ impl Broker {
         let before = self.status().await?;
         let link = self.link().await?;
         match link.ask(self.next_id(), &Request::Upgrade(NoParams {})).await {
-            Ok(answer) => {
-                let _upgraded = answer?;
-            }
+            Ok(answer) => match answer? {
+                Response::Upgraded => {}
+                other => return Err(unexpected(Method::Upgrade, &other)),
+            },
             // It has ended with the program that had it.
             Err(Unanswered::Lost) => {}
             Err(unanswered) => excuse(unanswered, &mut Call::new(Request::Upgrade(NoParams {})))?,
         }
         let taking_over = async {
-            link.ended().await;
+            let mut link = link;
             loop {
-                let now = self.status().await?;
-                if now.instance != before.instance {
-                    return Ok(now);
+                link.ended().await;
+                // The end that is waited for next is that of the connection that is asked here: by the time of the
+                // answer, another one may lead to the other program already, and end only with it.
+                link = self.link().await?;
+                match link.ask(self.next_id(), &Request::Status(NoParams {})).await {
+                    Ok(answer) => match answer? {
+                        Response::Status(now) if now.instance != before.instance => return Ok(*now),
+                        // The connection was lost for another reason.
+                        Response::Status(_) => {}
+                        other => return Err(unexpected(Method::Status, &other)),
+                    },
+                    Err(Unanswered::NotSent | Unanswered::Lost) => {}
+                    Err(unanswered) => excuse(unanswered, &mut Call::new(Request::Status(NoParams {})))?,
                 }
-                // The connection was lost for another reason.
-                self.link().await?.ended().await;
             }
         };
         let in_time =

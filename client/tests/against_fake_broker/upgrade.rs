@@ -53,6 +53,29 @@ async fn an_upgrade_whose_answer_is_lost_with_the_program_is_one_still() {
 }
 
 #[tokio::test]
+async fn an_upgrade_is_asked_for_once_and_waited_for_over_every_connection() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let [before, after] = [Uuid::new_v4(), Uuid::new_v4()];
+    let client = async {
+        let upgrade = broker.upgrade().await;
+        drop(broker);
+        upgrade
+    };
+    let (upgrade, ()) = join!(client, async {
+        drop(asked(&fake, before).await);
+        // The connection was lost for another reason: the broker that was asked is still at it.
+        let mut same = fake.accept().await;
+        same.answer_status(before).await;
+        drop(same);
+        let mut other = fake.accept().await;
+        other.answer_status(after).await;
+        assert_eq!(other.try_next().await, None, "nothing is asked a second time");
+    });
+    assert_eq!(upgrade.unwrap().after.instance, after);
+}
+
+#[tokio::test]
 async fn a_broker_that_stays_as_it_is_says_why() {
     let fake = Fake::new();
     let broker = fake.broker();
