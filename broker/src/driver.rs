@@ -24,6 +24,7 @@ use tokio::time::sleep_until;
 
 use crate::connection::Outbox;
 use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE};
+use crate::os::heap;
 use crate::os::journal::{JournalError, Position};
 use crate::spawners::{Outcome, TEND_EVERY};
 pub use clients::Clients;
@@ -32,6 +33,9 @@ pub use perform::Hands;
 pub use records::Records;
 use signals::Told;
 pub use signals::{Audience, Signals};
+
+/// To recover so many children takes memory that the broker never needs again: some 3 KiB for each.
+const MANY_RECOVERED: usize = 1_000;
 
 /// Something for the core to know, and what the edge needs to act on the answer.
 #[derive(Debug)]
@@ -116,6 +120,7 @@ impl Driver {
     pub fn new(config: Config, hands: Hands, recovered: Vec<Recovered>) -> Self {
         let start = Instant::now();
         let mut effects = Vec::new();
+        let has_many = recovered.len() >= MANY_RECOVERED;
         let broker = Broker::recover(config, now_since(start), recovered, &mut effects);
         let mut driver = Self {
             broker,
@@ -129,6 +134,10 @@ impl Driver {
             farewells: Vec::new(),
         };
         driver.perform_all(&mut effects);
+        if has_many {
+            drop(effects);
+            heap::trim();
+        }
         driver
     }
 

@@ -10,6 +10,7 @@ pub mod descendants;
 pub mod environment;
 pub mod facilities;
 pub mod fd_store;
+pub mod heap;
 pub mod identity;
 pub mod journal;
 pub mod limits;
