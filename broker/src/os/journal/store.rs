@@ -33,10 +33,21 @@ pub struct Store {
     pub(super) index: HashMap<ChildId, i64>,
     /// The first row number that was never used.
     pub(super) next_seq: i64,
-    /// The file, if it is new and may not be on the disk yet. The thread has it put there before it writes anything. It
-    /// stays open as long as the connection: to close it would lose the locks of SQLite (`fcntl_locking(2)`).
-    pub(super) unsynced: Option<File>,
+    /// The file, as this process has it open beside SQLite.
+    pub(super) beside: Beside,
     pub(super) log: Log,
+}
+
+/// The file, as it may be open beside SQLite. It stays so for as long as the connection: whoever closes any descriptor
+/// of a file loses all of the process's locks on it (`fcntl_locking(2)`), SQLite's among them.
+#[derive(Debug)]
+pub(super) enum Beside {
+    /// It is new, and may not be on the disk yet. The thread has it put there before it writes anything.
+    Unsynced(File),
+    /// It was there, with a log that was to be synced with it.
+    Synced { file: File },
+    /// It is not.
+    Nothing,
 }
 
 /// What there was of a write-ahead log when the file was opened.
@@ -81,12 +92,17 @@ pub(super) fn open_with(
     former: Former,
 ) -> Result<(Store, Stored), JournalError> {
     let is_there = fs::exists(path).map_err(JournalError::file("find", path))?;
-    let unsynced = if is_there { None } else { Some(make(path, steps)?) };
+    let new = if is_there { None } else { Some(make(path, steps)?) };
     let log = find_log(path);
-    match (log, former) {
-        (Log::Left, Former::Unknown) => make_safe(path)?,
-        (Log::Left, Former::HandedOver) | (Log::New, Former::Unknown | Former::HandedOver) => {}
-    }
+    let beside = match (new, log, former) {
+        (Some(file), Log::New | Log::Left, Former::Unknown | Former::HandedOver) => Beside::Unsynced(file),
+        (None, Log::Left, Former::Unknown) => {
+            Beside::Synced { file: File::open(path).map_err(JournalError::file("open", path))? }
+        }
+        (None, Log::Left, Former::HandedOver) | (None, Log::New, Former::Unknown | Former::HandedOver) => {
+            Beside::Nothing
+        }
+    };
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let version = examine(&connection, path, steps)?;
     close_to_others(path)?;
@@ -96,8 +112,13 @@ pub(super) fn open_with(
     let Numbered { rows, index, next_seq } = read::rows(&connection, path)?;
     let host = read::host(&connection, path)?;
     connection.release_memory().map_err(JournalError::database("read", path))?;
+    match &beside {
+        // With no child on record there is nothing to act on.
+        Beside::Synced { file } if !rows.is_empty() => make_safe(path, file)?,
+        Beside::Synced { .. } | Beside::Unsynced(_) | Beside::Nothing => {}
+    }
     let path = path.to_owned();
-    Ok((Store { connection, path, index, next_seq, unsynced, log }, Stored { rows, host }))
+    Ok((Store { connection, path, index, next_seq, beside, log }, Stored { rows, host }))
 }
 
 /// Whether this version could take the file over, and what it would find there. Nothing of it is changed, and the
@@ -174,15 +195,14 @@ fn find_log(path: &Path) -> Log {
 /// is acted on at once, with cleanups and with answers. A loss of power after that must not take it back, or a cleanup
 /// that has been done would be done again by a third broker. The folder is synced as well, since the one that made the
 /// files may not have come to it.
-///
-/// This comes before the file is opened as a database: whoever closes any descriptor of a file loses all of the
-/// process's locks on it (`fcntl_locking(2)`), SQLite's among them.
-pub(super) fn make_safe(path: &Path) -> Result<(), JournalError> {
+pub(super) fn make_safe(path: &Path, file: &File) -> Result<(), JournalError> {
+    let sync = |path: &Path| {
+        File::open(path).and_then(|file| file.sync_all()).map_err(JournalError::file("sync", path))
+    };
+    sync(&beside(path, "-wal"))?;
+    file.sync_data().map_err(JournalError::file("sync", path))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    for file in [path, &beside(path, "-wal"), folder.unwrap_or(Path::new("."))] {
-        File::open(file).and_then(|file| file.sync_all()).map_err(JournalError::file("sync", file))?;
-    }
-    Ok(())
+    sync(folder.unwrap_or(Path::new(".")))
 }
 
 /// Makes the file under another name first, so that under its own there is never an unfinished one: an empty file

@@ -1,7 +1,6 @@
 //! The thread that writes, and the desk at which it is given what to write.
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,6 +10,7 @@ use procbroker_core::{RecordFailure, Run};
 
 use super::error::{failure, is_want_of_room};
 use super::pending::{self, Batch, Content};
+use super::store::Beside;
 use super::writer::Writer;
 use super::{Deliver, Delivery, Entry, Journal, JournalError, Position, Store};
 
@@ -278,10 +278,15 @@ pub(super) fn start(store: Store, deliver: Deliver) -> Result<Journal, JournalEr
 }
 
 fn run(store: Store, desk: &Desk, deliver: &Deliver) {
-    let Store { connection, path, index, next_seq, unsynced, .. } = store;
+    let Store { connection, path, index, next_seq, beside, .. } = store;
     // Before anything is promised. The folder is synced with the first sync of the log.
-    if let Some(Err(error)) = unsynced.as_ref().map(File::sync_all) {
-        tracing::warn!(path = %path.display(), %error, "the new state file may not survive a power failure");
+    match &beside {
+        Beside::Unsynced(file) => {
+            if let Err(error) = file.sync_all() {
+                tracing::warn!(path = %path.display(), %error, "the new state file may not survive a power failure");
+            }
+        }
+        Beside::Synced { .. } | Beside::Nothing => {}
     }
     let writer = Writer::new(&connection, index, next_seq);
     let mut clerk = Clerk { writer, desk, deliver, path: &path, pause: None, trouble: Trouble::None };
@@ -297,7 +302,7 @@ fn run(store: Store, desk: &Desk, deliver: &Deliver) {
     if let Err((_, error)) = connection.close() {
         tracing::warn!(path = %path.display(), %error, "cannot close the state file in order; the next start will");
     }
-    drop(unsynced);
+    drop(beside);
 }
 
 /// Writes what the desk has, and tells everybody what came of it.
