@@ -109,7 +109,8 @@ pub(super) fn events() -> &'static str {
 Output:
   On a terminal, lines for people. Elsewhere fields between tabs, `-` for one
   that is absent:
-    AT KIND ID NAME PID EXIT
+    SEQ AT KIND ID NAME PID EXIT
+  SEQ is the number of the event, for --since; a restarted broker counts anew.
   With --json the notifications as they are on the wire, one a line.
 
 Examples:

@@ -1,5 +1,8 @@
 //! Every verb against a real broker: what it prints, and its exit status.
 
+mod events;
+mod shown;
+
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -8,13 +11,13 @@ use crate::harness::children::{stubborn, willing, with};
 use crate::harness::{Process, STRANGER, Said, Setup, TestBroker, is_root, procbroker_in};
 
 /// The exit statuses that scripts rely on.
-const DONE: i32 = 0;
-const FAILED: i32 = 1;
-const USAGE: i32 = 2;
+pub(crate) const DONE: i32 = 0;
+pub(crate) const FAILED: i32 = 1;
+pub(crate) const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 3;
 const TAKEN: i32 = 4;
-const NO_BROKER: i32 = 5;
-const DENIED: i32 = 6;
+pub(crate) const NO_BROKER: i32 = 5;
+pub(crate) const DENIED: i32 = 6;
 const TIMED_OUT: i32 = 7;
 
 /// What a verb prints on a terminal, by script(1).
@@ -26,7 +29,8 @@ fn on_a_terminal(broker: &TestBroker, arguments: &str) -> Said {
     Said::by(&mut command)
 }
 
-fn failed(said: &Said, status: i32, contains: &str) {
+/// Checks that a verb has failed in this way, and has said so on one line.
+pub(crate) fn failed(said: &Said, status: i32, contains: &str) {
     assert_eq!((said.status, said.out.as_str()), (status, ""), "{said:?}");
     assert!(said.err.starts_with("procbroker: ") && said.err.lines().count() == 1, "{said:?}");
     assert!(said.err.contains(contains), "{said:?}");

@@ -14,7 +14,8 @@ pub(in crate::cli) fn fields(event: &Event) -> String {
     let child = event.child.as_deref();
     let field = |value: Option<String>| value.unwrap_or_else(|| ABSENT.to_owned());
     format!(
-        "{}\t{}\t{}\t{}\t{}\t{}\n",
+        "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+        event.seq,
         event.at,
         event.kind.as_str(),
         field(child.map(|child| child.id.to_string())),
