@@ -3,6 +3,7 @@
 mod heavy;
 mod refusals;
 mod surroundings;
+mod verb;
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,8 +3,8 @@
 //! It is started as `procbroker can-take-over`, looks at what it would be given, and says yes in so many words. Any other
 //! program says something else.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of its answer that are looked at.
 const ANSWER_BYTES_MAX: usize = 4096;
 
+/// The file, beside the record, that shows whether there can be one.
+const PROBE: &str = "room-for-upgrade";
+
+/// Bytes of it: several times what the new program writes to the record before it is ready.
+const ROOM: usize = 64 << 10;
+
 /// The verb by which it is asked.
 const VERB: &str = "can-take-over";
 
@@ -37,6 +43,17 @@ pub enum CheckError {
     Start {
         /// Which one.
         program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The record could not be gone on with.
+    #[error(
+        "cannot write beside {record}: {source}; see that the disk is in order and has room, for the new program has to \
+         write there when it begins"
+    )]
+    Disk {
+        /// The file in which the children are on record.
+        record: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -70,7 +87,23 @@ pub fn promise() -> String {
 /// # Errors
 /// Why it will not.
 pub fn check(program: &Program, record: &Path) -> Result<(), CheckError> {
+    check_disk(record).map_err(|source| CheckError::Disk { record: record.to_owned(), source })?;
     check_within(program, record, PATIENCE)
+}
+
+/// Whether there is room beside the record. The new program could not begin without; then nobody would have the children.
+pub(super) fn check_disk(record: &Path) -> io::Result<()> {
+    let probe = record.with_file_name(PROBE);
+    // Whether there is room can turn out as late as when it is to be on the disk.
+    let written = File::create(&probe).and_then(|mut file| {
+        file.write_all(&[0; ROOM])?;
+        file.sync_all()
+    });
+    // One that is left, by a crash in this moment, is written over by the next.
+    match (written, fs::remove_file(&probe)) {
+        (Ok(()), removed) => removed,
+        (Err(error), _) => Err(error),
+    }
 }
 
 pub(super) fn check_within(program: &Program, record: &Path, patience: Duration) -> Result<(), CheckError> {

@@ -7,11 +7,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
+use procbroker_core::Pid;
+use procbroker_protocol::Signal;
 use uuid::Uuid;
 
-use super::check::check_within;
+use super::check::{check_disk, check_within};
 use super::*;
-use crate::os::alone;
+use crate::os::{alone, pidfd};
 
 const NOFILE: Nofile = Nofile { soft: 77, hard: 777 };
 const CHILD: u128 = 0x0123;
@@ -228,6 +230,7 @@ fn a_program_that_hangs_is_killed_with_what_it_has_started() {
     let error = asked(&script, Duration::from_millis(300)).unwrap_err();
     assert!(matches!(error, CheckError::Silent { .. }), "{error}");
     let Ok(pid) = fs::read_to_string(&pids) else { return };
+    let _ended = Ended(pid.trim().parse().ok().and_then(Pid::new).and_then(|pid| pidfd::open(pid).ok()));
     let stat = format!("/proc/{}/stat", pid.trim());
     // It is dead; whoever inherits it may not have reaped it yet.
     let is_gone = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
@@ -235,6 +238,31 @@ fn a_program_that_hangs_is_killed_with_what_it_has_started() {
     while !is_gone() {
         assert!(began.elapsed() < LONG, "{stat}");
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_record_beside_which_nothing_can_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("state.db");
+    check_disk(&record).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let record = folder.path().join("gone/state.db");
+    let program = Program { path: "/bin/true".into(), arguments: Vec::new() };
+    let error = check(&program, &record).unwrap_err();
+    assert!(
+        matches!(&error, CheckError::Disk { .. }) && error.to_string().contains(record.to_str().unwrap())
+    );
+}
+
+/// Ends a process that the program under test should have ended.
+struct Ended(Option<OwnedFd>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.0 {
+            let _gone = pidfd::send(pidfd.as_fd(), Signal::KILL);
+        }
     }
 }
 

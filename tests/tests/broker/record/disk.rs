@@ -139,6 +139,16 @@ fn has_ext4() -> bool {
     has
 }
 
+/// Has the kernel take the broker's disk for broken: it can be read only from now on.
+fn break_disk(broker: &TestBroker) {
+    let target = broker.pid().to_string();
+    let status = Command::new("nsenter")
+        .args(["--target", &target, "--mount", "mount", "-o", "remount,abort"])
+        .arg(broker.state_dir())
+        .status();
+    assert!(status.expect("nsenter").success());
+}
+
 #[test]
 fn a_disk_that_becomes_read_only_refuses_creates_and_nothing_else() {
     if !is_root() || !has_ext4() {
@@ -148,16 +158,63 @@ fn a_disk_that_becomes_read_only_refuses_creates_and_nothing_else() {
     let mut pipe = broker.fifo("pipe");
     let mut client = broker.json();
     let child = first(&mut client, &pipe);
-    let target = broker.pid().to_string();
-    let status = Command::new("nsenter")
-        .args(["--target", &target, "--mount", "mount", "-o", "remount,abort"])
-        .arg(broker.state_dir())
-        .status();
-    assert!(status.expect("nsenter").success());
+    break_disk(&broker);
     let refused = client.refused("create", willing());
     for word in ["state.db", "see that its disk is in order"] {
         assert!(refused.message.contains(word), "no {word} in {refused:?}");
     }
+    manages(&mut client, &child, 1);
+    assert_eq!(pipe.rest(), ["cleaned destroyed - SIGTERM"]);
+    broker.stop();
+}
+
+/// Asks for an upgrade that is refused, because the new program could not go on with the record.
+fn upgrade_changes_nothing_for(broker: &TestBroker, child: &Value) {
+    let before = broker.json().ok("list", json!({"all": true}));
+    let said = broker.run(&["upgrade"]);
+    assert_eq!((said.status, said.out.as_str()), (1, ""), "{said:?}");
+    assert!(said.err.contains("nothing has changed") && said.err.contains("state.db"), "{said:?}");
+    assert_eq!(broker.json().ok("list", json!({"all": true})), before);
+    assert!(Process(child["pid"].as_i64().unwrap()).is_alive());
+}
+
+#[test]
+fn an_upgrade_with_a_full_disk_is_refused_and_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let broker = Setup::new().in_own_mounts(TMPFS).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let child = first(&mut client, &pipe);
+    let instance = broker.status()["instance"].take();
+    let filler = fill(&broker);
+    let (created, _) = create_until_refused(&mut client, &pipe);
+    upgrade_changes_nothing_for(&broker, &child);
+    assert_eq!(broker.status()["instance"], instance);
+    manages(&mut client, &child, created + 1);
+    assert_eq!(pipe.line(), "cleaned destroyed - SIGTERM");
+    fs::remove_file(filler).unwrap();
+    let said = broker.run(&["upgrade"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    broker.says("READY=1");
+    assert_ne!(broker.status()["instance"], instance);
+    assert_eq!(broker.json().ok("list", json!({}))["children"].as_array().unwrap().len(), created);
+}
+
+#[test]
+fn an_upgrade_with_a_read_only_disk_is_refused_and_changes_nothing() {
+    if !is_root() || !has_ext4() {
+        return;
+    }
+    let mut broker = Setup::new().in_own_mounts(EXT4).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let child = first(&mut client, &pipe);
+    let instance = broker.status()["instance"].take();
+    break_disk(&broker);
+    upgrade_changes_nothing_for(&broker, &child);
+    assert_eq!(broker.status()["instance"], instance);
     manages(&mut client, &child, 1);
     assert_eq!(pipe.rest(), ["cleaned destroyed - SIGTERM"]);
     broker.stop();

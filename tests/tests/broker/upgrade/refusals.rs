@@ -112,7 +112,8 @@ fn what_a_refused_program_has_started_is_gone() {
     let program = procbroker_in(broker.folder());
     fs::remove_file(&program).unwrap();
     let mut hello = broker.fifo("hello");
-    script(&program, &format!("sleep 1000 >&- 2>&- & echo $! >{}; echo no", hello.path().display()));
+    // By the tag it is found, and ended, if the broker leaves it.
+    script(&program, &format!("TAG={0} sleep 1000 >&- 2>&- & echo $! >{0}; echo no", hello.path().display()));
     refused(&broker);
     let pid: i64 = hello.line().parse().unwrap();
     let left = crate::harness::Process(pid);
