@@ -2,6 +2,7 @@
 
 mod children;
 mod foreign;
+mod late;
 mod predecessor;
 mod scene;
 mod strays;
