@@ -41,6 +41,11 @@ pub(super) enum Failure {
     /// It was done, and what came of it could not be written.
     #[error("the request was carried out, but its result cannot be written to standard output")]
     Output(#[source] io::Error),
+    /// The broker went away while its answer was being followed.
+    #[error(
+        "the broker was stopped or replaced while the output was followed; run this again to see what came after"
+    )]
+    Interrupted,
     /// The broker answered something that belongs to another request.
     #[error("the broker answered with something else than was asked for; are both of one version?")]
     Answer,
@@ -56,9 +61,11 @@ impl Failure {
     pub(super) fn status(&self) -> CommandStatus {
         match self {
             Self::Usage { .. } => CommandStatus::Usage,
-            Self::TakeOver { .. } | Self::Machine { .. } | Self::Output(_) | Self::Answer => {
-                CommandStatus::Failed
-            }
+            Self::TakeOver { .. }
+            | Self::Machine { .. }
+            | Self::Output(_)
+            | Self::Interrupted
+            | Self::Answer => CommandStatus::Failed,
             Self::Client(error) => client_status(error),
         }
     }
@@ -96,6 +103,7 @@ impl Failure {
             | Self::TakeOver { .. }
             | Self::Machine { .. }
             | Self::Output(_)
+            | Self::Interrupted
             | Self::Answer => None,
         }
     }

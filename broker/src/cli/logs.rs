@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use procbroker_client::{Broker, LogChunk, LogFollow};
+use procbroker_client::{Broker, Error as ClientError, LogChunk, LogFollow};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::json_lines::objects::{NotificationObject, ResultObject};
 use procbroker_protocol::request::{LogStream, LogsParams};
@@ -71,7 +71,7 @@ async fn follow_to_the_end(
     while reader == Reader::Reads {
         let chunk = tokio::select! {
             biased;
-            chunk = follow.next() => chunk?,
+            chunk = follow.next() => chunk.map_err(interrupted)?,
             () = &mut reader_gone => return Ok(()),
         };
         let next = match chunk {
@@ -87,6 +87,14 @@ async fn follow_to_the_end(
         reader = shown.next(&next)?;
     }
     Ok(())
+}
+
+/// Nothing was to be carried out, so that a lost connection leaves no doubt whether it was.
+fn interrupted(error: ClientError) -> Failure {
+    match error {
+        ClientError::ConnectionLost { .. } => Failure::Interrupted,
+        other => Failure::Client(other),
+    }
 }
 
 /// Where output is shown, and how.

@@ -1,6 +1,7 @@
 //! What is shown of what a broker sends.
 
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 
@@ -53,6 +54,18 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("sock")).unwrap();
         let broker = thread::spawn(move || serve(&listener, &answer, &then));
+        Self { folder, broker }
+    }
+
+    /// The same, of a broker that ends then.
+    fn leaving(answer: Response, then: Vec<Notification>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("sock")).unwrap();
+        let broker = thread::spawn(move || {
+            let (request, stream) = serve(&listener, &Ok(answer), &then);
+            stream.shutdown(Shutdown::Both).unwrap();
+            (request, stream)
+        });
         Self { folder, broker }
     }
 
@@ -125,6 +138,16 @@ fn what_is_followed_is_shown_up_to_the_end() {
     let mut output = Vec::new();
     scene.show(true, Style::Plain, &mut output, std::future::pending()).1.unwrap();
     assert_eq!(String::from_utf8(output).unwrap(), "a\nbc\n");
+}
+
+#[test]
+fn what_was_shown_before_the_broker_went_away_stays_and_the_rest_is_said_to_be_missing() {
+    let scene = Scene::leaving(logs("a\n", Some(7)), vec![piece("b", false)]);
+    let mut output = Vec::new();
+    let failure = scene.show(true, Style::Plain, &mut output, std::future::pending()).1.unwrap_err();
+    assert_eq!(output, b"a\nb");
+    assert_eq!(failure.status(), CommandStatus::Failed);
+    assert!(failure.report(false).contains("stopped or replaced"), "{failure}");
 }
 
 #[test]
