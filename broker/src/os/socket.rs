@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, geteuid, setfsgid};
 use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
 
@@ -125,16 +125,27 @@ pub fn listen_at(options: &SocketOptions) -> Result<(UnixListener, SocketFile), 
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(refused("create"))?;
-    // The file has its mode from its first moment: who comes back after a crash of the broker is refused by nobody.
-    let before = umask(Mode::from_bits_truncate(!options.mode & 0o777));
-    let bound = bind(listener.as_raw_fd(), &address);
-    umask(before);
-    bound.map_err(refused("bind"))?;
+    bind_for(&listener, &address, options).map_err(refused("bind"))?;
     let file = SocketFile::note(path, lock)?;
     // Nobody can connect before it listens.
     open_to(path, options)?;
     listen(&listener, Backlog::MAXCONN).map_err(refused("listen at"))?;
     Ok((UnixListener::from(listener), file))
+}
+
+/// Makes the file with its mode and its group from its first moment: those who come back right after a crash of the
+/// broker are not refused by it.
+///
+/// A group that the broker may not make files for, though it is a member (`setfsgid(2)`), the file gets afterwards.
+fn bind_for(listener: &OwnedFd, address: &UnixAddr, options: &SocketOptions) -> Result<(), Errno> {
+    let mask = umask(Mode::from_bits_truncate(!options.mode & 0o777));
+    let group = options.group.map(|group| setfsgid(Gid::from_raw(group)));
+    let bound = bind(listener.as_raw_fd(), address);
+    if let Some(group) = group {
+        setfsgid(group);
+    }
+    umask(mask);
+    bound
 }
 
 fn lock_path(path: &Path) -> PathBuf {

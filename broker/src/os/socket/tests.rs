@@ -31,6 +31,22 @@ fn a_socket_has_its_mode_and_its_group_and_is_gone_at_the_end() {
 }
 
 #[test]
+fn a_socket_is_open_to_its_group_from_its_first_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    // Root makes files for any group, others for their own.
+    let group = if geteuid().is_root() { 12_345 } else { getegid().as_raw() };
+    let options = SocketOptions { mode: 0o660, group: Some(group), ..options(&path) };
+    let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind_for(&listener, &UnixAddr::new(&path).unwrap(), &options).unwrap();
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((found.mode() & 0o777, found.gid()), (0o660, group));
+    let later = folder.path().join("later");
+    fs::write(&later, "").unwrap();
+    assert_eq!(fs::metadata(&later).unwrap().gid(), getegid().as_raw(), "other files have the usual group");
+}
+
+#[test]
 fn a_second_broker_is_refused_and_the_first_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
