@@ -1,5 +1,7 @@
 """Jobs of a Flask application: started, listed and stopped by requests, in any number of workers.
 
+In this folder, where procbroker's client and Flask are installed:
+
 procbroker serve --socket /tmp/jobs.sock --state-dir /tmp/jobs.state &
 PROCBROKER_SOCKET=/tmp/jobs.sock JOBS=/tmp/jobs flask --app app run
 curl -X PUT localhost:5000/jobs/a; curl localhost:5000/jobs; curl -X DELETE localhost:5000/jobs/a

@@ -1,5 +1,7 @@
 """The jobs of the Flask example as a Starlette application, with the asynchronous client.
 
+In this folder, where procbroker's client, Starlette and uvicorn are installed:
+
 procbroker serve --socket /tmp/jobs.sock --state-dir /tmp/jobs.state &
 PROCBROKER_SOCKET=/tmp/jobs.sock JOBS=/tmp/jobs uvicorn --app-dir . app:app
 curl -X PUT localhost:8000/jobs/a; curl localhost:8000/jobs; curl -X DELETE localhost:8000/jobs/a
