@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
@@ -19,6 +20,13 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 BINARY = os.environ.get("PROCBROKER_BIN", str(TARGET / "debug/procbroker"))
 #: How long a test waits for something that has to come, in seconds.
 PATIENCE = 30.0
+
+
+def comes_true(condition: Callable[[], bool], what: str) -> None:
+    """Ask again and again until something is so that nothing tells, such as how many connections a broker has."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"after {PATIENCE} s still not: {what}"
 
 
 class RealBroker:

@@ -6,7 +6,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from brokers import PATIENCE, RealBroker
+from brokers import PATIENCE, RealBroker, comes_true
 
 from procbroker import Broker, ChildEvent
 
@@ -18,8 +18,7 @@ def test_a_child_and_a_wait_for_it_outlive_the_broker(own: RealBroker) -> None:
         child = broker.create(FOREVER, name="one")
         waits = [threads.submit(broker.wait, child), threads.submit(broker.wait, "one")]
         # Both waits, beside this connection's own, are with the broker when it dies.
-        while broker.status().connections < 3:
-            pass
+        comes_true(lambda: broker.status().connections >= 3, "three connections")
         own.crash()
         own.start()
         found = broker.create(FOREVER, name="one", if_exists="reuse")

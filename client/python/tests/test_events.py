@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
 
 import pytest
-from brokers import KEEP, PATIENCE, STATUS, FakeBroker, FakeConnection, RealBroker, child
+from brokers import KEEP, PATIENCE, STATUS, FakeBroker, FakeConnection, RealBroker, child, comes_true
 
 from procbroker import (
     Broker,
@@ -141,8 +141,14 @@ def test_two_readers_of_one_subscription_are_refused(fake: FakeBroker) -> None:
     with Broker(fake.socket) as broker, ThreadPoolExecutor(1) as threads:
         events = broker.events()
         reading = threads.submit(events.next)
-        while events._feed._reading.acquire(blocking=False):
-            events._feed._reading.release()
+
+        def is_reading() -> bool:
+            is_free = events._feed._reading.acquire(blocking=False)
+            if is_free:
+                events._feed._reading.release()
+            return not is_free
+
+        comes_true(is_reading, "the other thread reads")
         with pytest.raises(RuntimeError, match="another thread"):
             events.next()
         events.close()

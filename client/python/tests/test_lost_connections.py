@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List
 
 import pytest
-from brokers import KEEP, PATIENCE, FakeBroker, FakeConnection, RealBroker, child
+from brokers import KEEP, PATIENCE, FakeBroker, FakeConnection, RealBroker, child, comes_true
 
 from procbroker import (
     Broker,
@@ -331,8 +331,7 @@ def test_closing_the_client_ends_a_wait_of_another_thread(broker: Broker) -> Non
     idle = broker.status().connections
     with ThreadPoolExecutor(1) as threads:
         wait = threads.submit(other.wait, one)
-        while broker.status().connections <= idle:
-            pass
+        comes_true(lambda: broker.status().connections > idle, "one more connection")
         other.close()
         with pytest.raises(ClientClosed):
             wait.result(PATIENCE)

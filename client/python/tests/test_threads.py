@@ -6,6 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import List, Set, Tuple
 
+from brokers import comes_true
+
 from procbroker import Broker
 
 NAMES = 20
@@ -38,8 +40,7 @@ def test_a_long_wait_of_one_thread_holds_up_no_other(broker: Broker) -> None:
     child = broker.create(["sleep", "1000"])
     with ThreadPoolExecutor(20) as threads:
         waits = [threads.submit(broker.wait, child) for _ in range(20)]
-        while broker.status().connections < 20 + 1:
-            pass
+        comes_true(lambda: broker.status().connections >= 20 + 1, "a connection for each wait and this one")
         assert broker.list() == [child]
         child.signal("KILL")
         assert {wait.result(30).returncode for wait in waits} == {-9}
@@ -55,5 +56,4 @@ def test_few_connections_are_kept(broker: Broker) -> None:
     with ThreadPoolExecutor(30) as threads:
         list(threads.map(ask, range(30)))
     # The others are closed: the broker comes to see that in its own time.
-    while broker.status().connections > 8:
-        pass
+    comes_true(lambda: broker.status().connections <= 8, "eight connections")
