@@ -117,7 +117,10 @@ impl Logs {
     pub fn pass_on(&self, from: ChildId, to: ChildId) -> Result<(), LogsError> {
         let (old, new) = (self.stdout(from), self.stdout(to));
         let refused = |attempt, source| LogsError { attempt, path: old.clone(), source };
-        nix::unistd::truncate(&old, 0).map_err(|errno| refused("empty", errno.into()))?;
+        // It is empty nearly always; emptying it all the same would wake whoever watches for output.
+        if fs::metadata(&old).map_err(|source| refused("examine", source))?.len() > 0 {
+            nix::unistd::truncate(&old, 0).map_err(|errno| refused("empty", errno.into()))?;
+        }
         // The next child has not begun.
         fs::set_permissions(&old, Permissions::from_mode(0o600))
             .map_err(|source| refused("reset", source))?;
