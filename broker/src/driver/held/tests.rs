@@ -71,7 +71,9 @@ impl Scene {
     /// A turn that orders the removal of a child's record, if any, and this answer.
     fn turn(&mut self, removed: Option<u128>, call: Call) {
         self.held.add(call, Err(Error::new(ErrorKind::NotFound, "gone")));
-        removed.into_iter().for_each(|number| self.records.forget(child(number)));
+        if let Some(number) = removed {
+            self.records.forget(child(number));
+        }
         self.held.end_turn(&self.records, &mut self.clients);
     }
 

@@ -4,7 +4,7 @@
 //! program says something else.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ const ANSWER_BYTES_MAX: usize = 4096;
 const PROBE: &str = "room-for-upgrade";
 
 /// Bytes of it: several times what the new program writes to the record before it is ready.
-const ROOM: usize = 64 << 10;
+const ROOM: u64 = 64 << 10;
 
 /// The verb by which it is asked.
 const VERB: &str = "can-take-over";
@@ -96,7 +96,7 @@ pub(super) fn check_disk(record: &Path) -> io::Result<()> {
     let probe = record.with_file_name(PROBE);
     // Whether there is room can turn out as late as when it is to be on the disk.
     let written = File::create(&probe).and_then(|mut file| {
-        file.write_all(&[0; ROOM])?;
+        io::copy(&mut io::repeat(0).take(ROOM), &mut file)?;
         file.sync_all()
     });
     // One that is left, by a crash in this moment, is written over by the next.

@@ -135,7 +135,7 @@ fn a_signal_to_a_run_that_was_released_reaches_nothing_that_came_after_it() {
     follow(&ledger, run);
     late.enter(&next.found_as_of(run.child));
     assert!(next.answers());
-    assert_eq!([&early, &late].map(|senders| senders.count()), [1, 0]);
+    assert_eq!([early.count(), late.count()], [1, 0]);
     assert_eq!(early.all[0].outcome(), SignalOutcome::Delivered);
     assert_eq!(late.all[0].outcome(), SignalOutcome::Gone);
 }
