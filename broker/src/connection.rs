@@ -7,6 +7,8 @@ mod codec;
 mod feed;
 mod outgoing;
 mod subscribed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
