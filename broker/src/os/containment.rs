@@ -177,8 +177,11 @@ impl Containment {
         let mut ledger = self.ledger.lock();
         let entry = ledger.get(run)?;
         let is_foreign = entry.is_foreign();
-        let has_left_nothing =
-            if is_foreign { self.is_group_empty(entry) } else { self.has_left_nothing(entry)? };
+        let has_left_nothing = if is_foreign {
+            self.is_group_empty(entry)
+        } else {
+            self.has_left_nothing(entry, ledger.has_elders())?
+        };
         if has_left_nothing {
             ledger.ended(run);
             return Some(Input::Exited { run, status, members: Members::Nothing });
@@ -189,12 +192,15 @@ impl Containment {
         None
     }
 
-    /// Whether nothing can be left of an own child.
-    fn has_left_nothing(&self, entry: &Entry) -> Option<bool> {
+    /// Whether nothing can be left of an own child. A process that has left its cgroup is an orphan, if there is any
+    /// left; but among thousands of children of the main thread it takes tens of milliseconds to find out. While there
+    /// are such, the cgroup decides, as it does for the children of an earlier broker.
+    fn has_left_nothing(&self, entry: &Entry, has_elders: bool) -> Option<bool> {
         let leader = entry.leader.as_ref()?;
         let left_group = pidfd::has_group(leader.pidfd.as_fd()) == Ok(true);
         let has_group_members = || entry.group.is_some() && !self.is_group_empty(entry);
-        Some(self.inheritance.is_empty() && !left_group && !has_group_members())
+        let has_no_orphans = || has_elders && entry.group.is_some() || self.inheritance.is_empty();
+        Some(!left_group && has_no_orphans() && !has_group_members())
     }
 
     /// Whether a child has a cgroup in which nothing lives.

@@ -36,6 +36,9 @@ pub(super) struct Ledger {
     draining_foreign: BTreeSet<Run>,
     /// Everything that an earlier broker has started and this one has taken over, gone or not.
     foreigners: BTreeSet<ChildId>,
+    /// The own ones from before this process executed its program anew. They are children of the main thread, as
+    /// orphans are.
+    elders: BTreeSet<Run>,
 }
 
 /// One run of a child.
@@ -100,7 +103,13 @@ impl Ledger {
     /// A child of this process, from before it executed its program anew.
     pub(super) fn adopt_again(&mut self, run: Run, leader: Leader, group: Option<Group>) {
         self.enter(run, Entry::new(Origin::Own, worn(group)));
+        self.elders.insert(run);
         self.adopt(run, leader.pid, leader.pidfd);
+    }
+
+    /// Whether the main thread has children that are no orphans.
+    pub(super) fn has_elders(&self) -> bool {
+        !self.elders.is_empty()
     }
 
     /// A child of an earlier broker, whose main process was found.
@@ -220,6 +229,7 @@ impl Ledger {
     pub(super) fn release(&mut self, run: Run) -> Option<Entry> {
         let entry = self.entries.remove(&run)?;
         self.drained(run);
+        self.elders.remove(&run);
         if self.by_child.get(&run.child) == Some(&run) {
             self.by_child.remove(&run.child);
         }
@@ -313,4 +323,32 @@ impl Entry {
 /// The group of a child that was not born under this broker: who knows what was killed in it.
 fn worn(group: Option<Group>) -> Option<(Group, Wear)> {
     group.map(|group| (group, Wear::Killed))
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_core::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn only_those_from_before_the_program_was_replaced_are_elders_and_only_until_they_are_released() {
+        let mut ledger = Ledger::default();
+        let run = |number| Run {
+            child: ChildId::from_uuid(Uuid::from_u128(number)),
+            incarnation: Incarnation::FIRST,
+        };
+        let pid = Pid::new(std::process::id()).unwrap();
+        let leader = Leader { pid, pidfd: Arc::new(pidfd::open(pid).unwrap()) };
+        ledger.adopt(run(1), leader.pid, Arc::clone(&leader.pidfd));
+        ledger.adopt_foreign(run(2), leader.clone(), None);
+        assert!(!ledger.has_elders());
+        ledger.adopt_again(run(3), leader.clone(), None);
+        ledger.adopt_again(run(4), leader, None);
+        ledger.release(run(3));
+        assert!(ledger.has_elders());
+        ledger.release(run(4));
+        assert!(!ledger.has_elders());
+    }
 }
