@@ -380,7 +380,11 @@ impl Cleaning {
             CleaningStage::Closing { cleaned } => {
                 return Progress::Ended { started_at, exit, cleanup: Some(cleaned.clone()), at: now.wall };
             }
-            CleaningStage::Killing { remains: Remains::Descendants(status), .. } => Some(*status),
+            CleaningStage::Killing { remains: Remains::Descendants(status), .. } => {
+                // One that was cut short has not had its outcome.
+                let is_outcome = self.fate == Fate::Finish || *status == ExitStatus::Code(0);
+                is_outcome.then_some(*status)
+            }
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning

@@ -173,7 +173,13 @@ impl Broker {
         self.set_started(id, Some(created_at));
         match finding {
             Finding::Process { pid, .. } => self.enter_stop(id, stop, Leader::Alive { pid }, turn),
-            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+            // Its signals go to its process group, and nothing is left of that.
+            Finding::Gone { members: Members::Outside, .. } => {
+                self.resume_gone(id, Stop { steps: Vec::new(), ..stop }, finding, turn);
+            }
+            Finding::Gone { members: Members::Nothing | Members::Group, .. }
+            | Finding::NeverStarted
+            | Finding::Rebooted => {
                 self.resume_gone(id, stop, finding, turn);
             }
         }

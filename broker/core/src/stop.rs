@@ -52,7 +52,8 @@ impl Broker {
     }
 
     /// Begins a stop, or joins the one that is under way: that one keeps its reason and its steps, and
-    /// the earlier of both bounds on its time.
+    /// the earlier of both bounds on its time. Only that its create has failed becomes the reason of one
+    /// that waits for its process.
     pub(crate) fn begin_stop(&mut self, id: ChildId, stop: Stop, turn: &mut Turn<'_>) {
         if let Some(Entry { phase: Phase::Queued, .. }) = self.table.get(id) {
             return self.call_off(id, stop.reason, turn);
@@ -63,7 +64,14 @@ impl Broker {
         };
         let beginning = self.table.update(id, |entry| match &mut entry.phase {
             Phase::Recording { cancelled: Some(earlier) } | Phase::Spawning { stop: Some(earlier) } => {
-                join(&mut earlier.kill_by)
+                match (stop.reason, earlier.reason) {
+                    // A later broker has to know, too, that its request is free to start another.
+                    (ExitReason::StartFailed, reason) if reason != ExitReason::StartFailed => {
+                        earlier.reason = ExitReason::StartFailed;
+                        Beginning::Put
+                    }
+                    _ => join(&mut earlier.kill_by),
+                }
             }
             Phase::Recording { cancelled: pending @ None } | Phase::Spawning { stop: pending @ None } => {
                 *pending = Some(stop.clone());

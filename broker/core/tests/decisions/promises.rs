@@ -82,6 +82,16 @@ fn a_destroy_during_the_start_goes_on_in_the_next_broker() {
 }
 
 #[test]
+fn what_is_out_of_reach_of_a_destroy_during_the_start_is_killed_by_the_next_broker() {
+    let (mut world, client, run, _) = spawning();
+    let call = world.call(client, destroy_no_wait(id(run)));
+    let client = die_when_told(&mut world, call, left_behind(Members::Outside));
+    assert_eq!(world.sent(), [Sent::Kill(run)]);
+    world.left(run, Members::Nothing);
+    assert_eq!(world.ended(client, run).exit.as_ref().unwrap().reason, ExitReason::Destroyed);
+}
+
+#[test]
 fn a_destroy_during_the_start_is_not_forgotten_between_the_start_and_the_first_signal() {
     let (mut world, client, run, _) = spawning();
     world.call(client, destroy_no_wait(id(run)));
@@ -168,6 +178,23 @@ fn a_create_that_was_answered_with_a_timeout_is_stopped_and_not_remembered() {
 }
 
 #[test]
+fn a_create_that_times_out_after_its_child_was_destroyed_is_not_remembered() {
+    let (mut world, client) = World::with_client();
+    let slow = CreateParams { ready_timeout: ReadyTimeout(secs(3)), ..params() };
+    let call = world.create(client, slow.clone());
+    let run = world.run(call);
+    world.recorded(run);
+    world.call(client, destroy_no_wait(id(run)));
+    world.advance(secs(3));
+    assert_eq!(world.answer(call).unwrap_err().kind, ErrorKind::Timeout);
+    let client = die_when_told(&mut world, call, alive(run));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Group)]);
+    let again = world.create(client, CreateParams { name: None, ..slow });
+    assert!(!world.is_answered(again));
+    assert_eq!(world.intents(), [world.run(again)]);
+}
+
+#[test]
 fn a_failed_create_that_is_lost_with_the_machine_has_failed_still() {
     let (mut world, client) = World::with_client();
     let slow = CreateParams { ready_timeout: ReadyTimeout(secs(3)), ..params() };
@@ -234,4 +261,19 @@ fn a_cleanup_whose_process_has_ended_is_seen_through_and_not_repeated() {
             assert_eq!(world.spawns(), []);
         }
     }
+}
+
+#[test]
+fn a_cleanup_that_the_shutdown_cuts_short_is_repeated_whatever_it_leaves_behind() {
+    let Halfway { mut world, run, attempt, .. } = Halfway::at(At::Running);
+    world.term();
+    world.advance(secs(29));
+    assert!(world.sent().contains(&Sent::Kill(attempt)));
+    world.exited(attempt, KILLED, Members::Outside);
+    world.crash(left_behind(Members::Outside));
+    assert_eq!(world.sent(), [Sent::Kill(first(run))]);
+    world.left(first(run), Members::Nothing);
+    world.begin_cleanup(next(first(run)));
+    world.end_cleanup(next(first(run)), CLEAN);
+    assert_eq!(world.outcome_on_record(run), outcome(true, Some(CLEAN), 2));
 }
