@@ -1,11 +1,11 @@
 //! What becomes of the model machine when the broker dies, and what the next one finds.
 
-use procbroker_core::{Finding, Incarnation, Kinship, Members, Recovered, Run};
+use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 
 use crate::sim::disk::{Loss, Row};
 use crate::sim::event::Event;
-use crate::sim::family::FamilyId;
+use crate::sim::family::{FamilyId, Part};
 use crate::sim::machine::{Machine, Means};
 
 impl Machine {
@@ -29,7 +29,8 @@ impl Machine {
             self.families.clear();
             self.boot += 1;
         }
-        self.brokers += 1;
+        // One that is replaced in place has not died.
+        self.brokers += u32::from(kinship == Kinship::Foreign);
         for family in self.families.values_mut() {
             family.run = None;
             family.own &= kinship == Kinship::Own;
@@ -64,6 +65,13 @@ impl Machine {
         let Some(family) = self.families.get_mut(&id) else { return Finding::NeverStarted };
         family.run = Some(run);
         self.bound.insert(run, id);
+        if family.part == Part::Cleanup && !matches!(row.progress, Some(Progress::Cleaning { .. })) {
+            // The disk was full when the cleanup was to be recorded. It is known by what it was told, and is what is
+            // left of the child.
+            family.is_remnant = true;
+            family.reported = true;
+            return Finding::Gone { status: ExitStatus::Unknown, members: family.members() };
+        }
         // One that has died may not have been reaped so far: by nobody but the broker, where it is its own.
         let lingers = !family.reported && (kinship == Kinship::Own || means.dice.chance(20));
         if family.leads() || lingers {
@@ -90,7 +98,8 @@ impl Machine {
 
     /// There is nothing of a child: it is not always known whether there ever was.
     fn never_seen(&self, child: ChildId, row: &Row, means: &mut Means<'_>) -> Finding {
-        let was_never = row.progress.is_none() && !self.past(child).has_run;
+        let is_unspawned = matches!(row.progress, None | Some(Progress::Unwanted { .. }));
+        let was_never = is_unspawned && !self.past(child).has_run;
         if was_never && means.dice.chance(60) {
             return Finding::NeverStarted;
         }

@@ -17,6 +17,8 @@ pub struct Client {
     sent: Vec<CreateParams>,
     /// How often it still does something.
     acts: u64,
+    /// Whether the broker has died on it: it does not know what became of its requests.
+    unsure: bool,
 }
 
 /// All clients of a run.
@@ -45,7 +47,13 @@ impl Clients {
                     9..15 => USERS[0],
                     _ => USERS[1],
                 };
-                Client { peer: peer(uid), connection: None, sent: Vec::new(), acts: setting.acts }
+                Client {
+                    peer: peer(uid),
+                    connection: None,
+                    sent: Vec::new(),
+                    acts: setting.acts,
+                    unsure: false,
+                }
             })
             .collect();
         Self { all: clients, connections: 0, calls: 0, ids: 0, children: Vec::new(), caretaker: None }
@@ -94,7 +102,7 @@ impl Clients {
     pub fn cut_off(&mut self) {
         self.caretaker = None;
         for client in &mut self.all {
-            client.connection = None;
+            client.unsure |= client.connection.take().is_some();
         }
     }
 
@@ -115,7 +123,8 @@ impl Clients {
         setting: &Setting,
     ) -> Input {
         let sent = self.all.get(index).map_or(&[][..], |client| &client.sent);
-        let mut from = Circumstances { dice, setting, children: &self.children, sent };
+        let unsure = self.all.get(index).is_some_and(|client| client.unsure);
+        let mut from = Circumstances { dice, setting, children: &self.children, sent, unsure };
         let request = requests::roll(&mut from);
         if let (Request::Create(params), Some(client)) = (&request, self.all.get_mut(index)) {
             client.sent.push(CreateParams::clone(params));

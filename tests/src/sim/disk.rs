@@ -67,27 +67,61 @@ pub struct Disk {
     process_safe: usize,
     /// So many of them outlive the machine.
     power_safe: usize,
+    /// So many of them the present broker wants to outlive the machine.
+    power_wanted: usize,
+}
+
+/// How far the log has to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// So that so many of its writes outlive the broker.
+    process: usize,
+    /// So that so many of its writes outlive the machine.
+    power: usize,
 }
 
 impl Disk {
     /// Takes in an intent; answers its place.
-    pub fn intend(&mut self, intent: &Arc<Intent>) -> usize {
-        self.write(Write::Intent(Arc::clone(intent)))
+    pub fn intend(&mut self, intent: &Arc<Intent>, safety: Safety) -> usize {
+        self.write(Write::Intent(Arc::clone(intent)), safety)
     }
 
     /// Takes in how far a child is; answers its place.
-    pub fn progress(&mut self, child: ChildId, progress: &Progress, process: Option<Identity>) -> usize {
-        self.write(Write::Progress(child, progress.clone(), process))
+    pub fn progress(
+        &mut self,
+        child: ChildId,
+        progress: &Progress,
+        process: Option<Identity>,
+        safety: Safety,
+    ) -> usize {
+        self.write(Write::Progress(child, progress.clone(), process), safety)
     }
 
     /// Takes in that a child is not to be known any more.
     pub fn forget(&mut self, child: ChildId) {
-        self.write(Write::Forget(child));
+        self.write(Write::Forget(child), Safety::Process);
     }
 
-    fn write(&mut self, write: Write) -> usize {
+    fn write(&mut self, write: Write, safety: Safety) -> usize {
         self.log.push(write);
+        match safety {
+            Safety::Process => {}
+            Safety::Power => self.power_wanted = self.log.len(),
+        }
         self.log.len()
+    }
+
+    /// How far everything is that was ordered and is not as safe as it was asked to be, if anything is not.
+    #[must_use]
+    pub fn outstanding(&self) -> Option<Place> {
+        let is_safe = self.process_safe >= self.log.len() && self.power_safe >= self.power_wanted;
+        (!is_safe).then_some(Place { process: self.log.len(), power: self.power_wanted })
+    }
+
+    /// What was written up to here is as safe as it was asked to be.
+    pub fn attempted(&mut self, place: Place) {
+        self.process_safe = self.process_safe.max(place.process);
+        self.power_safe = self.power_safe.max(place.power);
     }
 
     /// What was written up to here is safe.
@@ -106,10 +140,21 @@ impl Disk {
         self.log.iter().take(self.power_safe).any(is_meant)
     }
 
+    /// Whether it outlives the machine that this child has ended.
+    #[must_use]
+    pub fn end_outlives_power(&self, child: ChildId) -> bool {
+        let is_meant =
+            |write: &Write| matches!(write, Write::Progress(id, Progress::Ended { .. }, _) if *id == child);
+        self.log.iter().take(self.power_safe).any(is_meant)
+    }
+
     /// Loses what an end loses.
     pub fn lose(&mut self, loss: Loss, dice: &mut Dice) {
         let safe = match loss {
-            Loss::Nothing => self.log.len(),
+            Loss::Nothing => {
+                self.power_safe = self.power_safe.max(self.power_wanted);
+                self.log.len()
+            }
             Loss::Process => self.process_safe,
             Loss::Power => self.power_safe,
         };
@@ -119,10 +164,12 @@ impl Disk {
         let kept = safe + dice.choose([0, rest, some]);
         self.log.truncate(kept);
         self.process_safe = kept;
-        if loss == Loss::Power {
-            self.power_safe = kept;
+        match loss {
+            // What was not written as safely as it was to be is made so before the next broker acts on it.
+            Loss::Process | Loss::Power => self.power_safe = kept,
+            Loss::Nothing => {}
         }
-        self.power_safe = self.power_safe.min(kept);
+        self.power_wanted = self.power_safe;
     }
 
     /// Everything that is on record, oldest first.

@@ -24,6 +24,13 @@ pub enum Event {
         /// How safe.
         safety: Safety,
     },
+    /// An attempt to write has ended for which answers wait.
+    Attempted {
+        /// Which of them is the last.
+        ticket: u64,
+        /// Whether it is written.
+        written: bool,
+    },
     /// A process dies.
     Dies {
         /// Of which.
@@ -75,6 +82,7 @@ impl Event {
             Self::Input(_)
             | Self::Executed { .. }
             | Self::Written { .. }
+            | Self::Attempted { .. }
             | Self::Reaped { .. }
             | Self::Replaced
             | Self::Remaining { .. } => false,
@@ -97,6 +105,7 @@ impl Event {
             Self::Input(_)
             | Self::Executed { .. }
             | Self::Written { .. }
+            | Self::Attempted { .. }
             | Self::Reaped { .. }
             | Self::Remaining { .. }
             | Self::Dies { .. }

@@ -86,6 +86,8 @@ pub struct Family {
     pub reported: bool,
     /// How many processes it still forks at bad moments.
     pub forks_left: u32,
+    /// Whether it is a cleanup of which the record does not know: it counts as what is left of the child.
+    pub is_remnant: bool,
 }
 
 impl Temper {
@@ -171,6 +173,7 @@ impl Family {
             status,
             reported: false,
             forks_left,
+            is_remnant: false,
         }
     }
 
@@ -183,12 +186,15 @@ impl Family {
     /// Whether its main process is there.
     #[must_use]
     pub fn leads(&self) -> bool {
-        self.processes.first().is_some_and(|leader| leader.alive)
+        !self.is_remnant && self.processes.first().is_some_and(|leader| leader.alive)
     }
 
     /// What is left besides the main process.
     #[must_use]
     pub fn members(&self) -> Members {
+        if self.is_remnant {
+            return if self.is_alive() { Members::Outside } else { Members::Nothing };
+        }
         let mut left = Members::Nothing;
         for process in self.processes.iter().skip(1).filter(|process| process.alive) {
             left = left.max(if process.in_group { Members::Group } else { Members::Outside });
@@ -207,8 +213,8 @@ impl Family {
         let mut deaths = Vec::new();
         for (index, process) in self.processes.iter().enumerate() {
             let reached = match scope {
-                Scope::Main => index == 0,
-                Scope::Group => process.in_group,
+                Scope::Main => index == 0 && !self.is_remnant,
+                Scope::Group => process.in_group && !self.is_remnant,
                 Scope::All => true,
             };
             if !reached || !process.alive {

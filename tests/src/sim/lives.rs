@@ -112,6 +112,7 @@ impl Simulation<'_> {
     fn bereave(&mut self, loss: Loss, kinship: Kinship, delay: u64) {
         self.trace
             .line(|| format!("{:>15} THE END of this broker: {loss:?}, {kinship:?}", self.agenda.now()));
+        self.let_go(loss == Loss::Nothing);
         let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
         self.machine.bereave(loss, kinship, &mut means);
         self.broker = None;
@@ -144,6 +145,7 @@ impl Simulation<'_> {
         let lost = self.ledger.begin_anew(now, &found);
         checks::lives::lost(&lost, self.fates.loss, &self.machine)?;
         checks::lives::begins(&self.ledger, &self.machine, &found)?;
+        checks::promises::kept(&mut self.ledger, &found, self.fates.loss)?;
         self.fates.roll_next(&mut self.dice);
         self.fates.recovers = true;
         let mut effects = Vec::new();
@@ -159,7 +161,7 @@ impl Simulation<'_> {
         let Finding::Process { kinship, .. } = recovered.finding else { return };
         tally.found_alive += 1;
         match recovered.progress {
-            None => tally.unrecorded += 1,
+            None | Some(Progress::Unwanted { .. }) => tally.unrecorded += 1,
             Some(Progress::Stopping(_)) => tally.stops_resumed += 1,
             Some(Progress::Cleaning { .. }) if kinship == Kinship::Foreign => tally.cleanups_interrupted += 1,
             Some(Progress::Running { .. } | Progress::Cleaning { .. } | Progress::Ended { .. }) => {}

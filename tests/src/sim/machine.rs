@@ -74,7 +74,7 @@ pub struct Means<'a> {
 
 impl Means<'_> {
     /// How often what can fail or hang does, out of a hundred.
-    fn trouble(&self) -> u64 {
+    pub(super) fn trouble(&self) -> u64 {
         if self.setting.failing { 30 } else { 2 }
     }
 
@@ -163,11 +163,11 @@ impl Machine {
         let place = match record {
             // What is refused is not on the disk, and does not come there.
             Record::Intent(_) if fails => 0,
-            Record::Intent(intent) => self.disk.intend(intent),
+            Record::Intent(intent) => self.disk.intend(intent, safety),
             Record::Progress(progress) => {
                 let family = self.bound.get(&run);
                 let process = family.map(|family| Identity { family: *family, boot: self.boot });
-                self.disk.progress(run.child, progress, process)
+                self.disk.progress(run.child, progress, process, safety)
             }
         };
         if receipt == Receipt::NotWanted {
@@ -270,7 +270,7 @@ impl Machine {
         let Some(process) = family.processes.get_mut(index).filter(|process| process.alive) else { return };
         process.alive = false;
         let delay = means.dice.within_millis(REPORT_MILLIS);
-        if index > 0 {
+        if index > 0 || family.is_remnant {
             if family.reported && family.run.is_some() {
                 means.agenda.after(delay, Event::Remaining { family: id });
             }

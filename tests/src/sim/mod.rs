@@ -16,6 +16,7 @@
 //!    their own death, by that of the machine, by a live upgrade, or in order. The [`disk`] keeps what it
 //!    has acknowledged, and any part of the rest in its order. The machine goes on without a broker, and
 //!    the next one is told what the truth is, as far as anybody can know it (see [`afterlife`]).
+//!    An answer on which its client may rely is [`held`] until what it tells is on record.
 //! 6. The [`ledger`] takes down every input and order, and the [`checks`] hold them against the
 //!    contract. Neither reads the broker's state. After a death the book follows from what was promised
 //!    before, from the record and from the contract alone. A broken promise is a [`finding`].
@@ -37,6 +38,7 @@ pub mod disk;
 pub mod event;
 pub mod family;
 pub mod finding;
+pub mod held;
 pub mod ledger;
 pub mod lives;
 pub mod machine;

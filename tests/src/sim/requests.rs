@@ -26,6 +26,8 @@ pub struct Circumstances<'a> {
     pub children: &'a [ChildId],
     /// The creates that this client has sent before.
     pub sent: &'a [CreateParams],
+    /// Whether it does not know what became of them.
+    pub unsure: bool,
 }
 
 /// Rolls a request.
@@ -67,6 +69,12 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
 /// Rolls a create, which may be one that this client has sent before, or pass for one.
 fn create(from: &mut Circumstances<'_>) -> CreateParams {
     let before = from.dice.element(from.sent).cloned();
+    if from.unsure
+        && from.dice.chance(50)
+        && let Some(params) = before
+    {
+        return params;
+    }
     match (from.dice.below(100), before) {
         (0..15, Some(params)) => params,
         (15..19, Some(params)) => CreateParams { request_id: params.request_id, ..new(from) },
@@ -107,8 +115,20 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
         params.cleanup =
             Some(Cleanup { command: vec!["tidy".to_owned()], timeout: Span::from_millis(timeout) });
     }
+    if from.setting.insistent {
+        insist(&mut params, dice);
+    }
     spoil(&mut params, dice);
     params
+}
+
+/// Asks for the same as ever, which is not ready in time one time and is another.
+fn insist(params: &mut CreateParams, dice: &mut Dice) {
+    params.request_id = Some(Uuid::from_u128(1));
+    params.ready_timeout = ReadyTimeout(Span::from_millis(dice.choose([1, 3, 6, 30_000])));
+    if dice.chance(70) {
+        (params.name, params.if_exists) = (None, IfExists::Fail);
+    }
 }
 
 /// Names accounts, or asks for what cannot be had, now and then.

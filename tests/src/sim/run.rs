@@ -10,6 +10,7 @@ use crate::sim::clients::Clients;
 use crate::sim::dice::Dice;
 use crate::sim::event::Event;
 use crate::sim::finding::{Check, Checked, Finding};
+use crate::sim::held::Held;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::upgrade::Upgrade;
 use crate::sim::lives::Fates;
@@ -64,6 +65,8 @@ pub struct Simulation<'a> {
     pub(super) machine: Machine,
     pub(super) clients: Clients,
     pub(super) ledger: Ledger,
+    /// The answers that wait for the record.
+    pub(super) held: Held,
     /// The broker, if one is there.
     pub(super) broker: Option<Broker>,
     pub(super) fates: Fates,
@@ -84,6 +87,7 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<Tally, Finding> {
         broker: Some(Broker::new(setting.config.clone())),
         agenda: Agenda::default(),
         machine: Machine::default(),
+        held: Held::default(),
         tally: Tally::default(),
         fates: Fates::roll(&mut dice, &setting),
         setting,
@@ -157,6 +161,10 @@ impl Simulation<'_> {
                 None
             }
             Event::Written { run, place, safety } => Some(self.machine.written(run, place, safety)),
+            Event::Attempted { ticket, written } => {
+                self.attempted(ticket, written);
+                None
+            }
             Event::Dies { family, process, of } => {
                 self.machine.dies(family, process, of, &mut means);
                 None
@@ -301,6 +309,7 @@ impl Simulation<'_> {
 
     /// Carries out orders, as far as the broker lives to give them.
     pub(super) fn perform(&mut self, effects: &[Effect]) -> Checked {
+        let mut answers = Vec::new();
         for effect in effects {
             if self.fates.strikes() {
                 self.crash();
@@ -311,11 +320,13 @@ impl Simulation<'_> {
             match effect {
                 Effect::Refuse { connection, .. } => self.clients.refused(*connection),
                 Effect::Spawn { purpose: Purpose::Cleanup { .. }, .. } => self.tally.cleanups += 1,
+                Effect::Answer { call, result, after } => answers.extend(self.answer(*call, result, *after)),
                 _ => {}
             }
             let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
             self.machine.perform(effect, &mut means);
         }
+        self.hold(answers);
         let due = self.broker.as_ref().and_then(Broker::next_deadline);
         let is_due = due.is_some_and(|due| due.as_nanos() <= self.agenda.now());
         if is_due && self.fates.begins() {

@@ -58,6 +58,8 @@ pub struct Setting {
     pub end_at: u64,
     /// After how long the broker is told to stop once more, if ever.
     pub again_after: Option<u64>,
+    /// Whether clients send the same few requests again and again.
+    pub insistent: bool,
     /// How many children of a hundred have a cleanup.
     pub cleanups: u64,
     /// How often the broker dies at most.
@@ -95,6 +97,7 @@ impl Setting {
             ending,
             end_at: SECOND + dice.below(most),
             again_after: if dice.chance(30) { Some(dice.below(40 * SECOND)) } else { None },
+            insistent: dice.chance(15),
             cleanups: dice.choose([0, 30, 30, 90]),
             crashes,
             power_cuts: dice.choose([0, 0, 30, 100]),

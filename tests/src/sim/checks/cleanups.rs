@@ -28,14 +28,26 @@ pub fn record(
     let wrong = || format!("{run:?} is recorded as {progress:?} ({how:?}), and is {track:?}");
     let is_same = cleaning.incarnation == run.incarnation;
     let fair = match (progress, how.1) {
-        (Progress::Cleaning { attempts, .. }, Receipt::Wanted) => {
+        (Progress::Cleaning { attempts, ended: None, .. }, Receipt::Wanted) => {
             let due = cleaning.stage == Stage::Due || is_interrupted_wholly(cleaning);
             let next = run.incarnation == cleaning.incarnation.next() && *attempts == cleaning.attempts + 1;
             Check::Cleanup.demand(!is_full(ledger), || format!("{run:?} is begun after the time for it"))?;
             due && next
         }
-        (Progress::Cleaning { attempts, .. }, Receipt::NotWanted) => {
-            let known = matches!(cleaning.stage, Stage::Running { .. }) || may_be_left(ledger, run.child);
+        (Progress::Cleaning { ended: Some(_), .. }, Receipt::Wanted) => false,
+        (Progress::Cleaning { attempts, ended: Some(ended), .. }, Receipt::NotWanted) => {
+            // One that a shutdown has cut short is to be done again.
+            let over = Stage::Over { status: Some(*ended), released: false };
+            let done = !cleaning.cut_short || *ended == ExitStatus::Code(0);
+            is_same && cleaning.stage == over && done && *attempts == cleaning.attempts
+        }
+        (Progress::Cleaning { attempts, ended: None, .. }, Receipt::NotWanted) => {
+            let begun = match cleaning.stage {
+                Stage::Running { .. } | Stage::Interrupted { gone: true } => true,
+                Stage::Over { released: false, .. } => ledger.closing.is_some(),
+                _ => false,
+            };
+            let known = begun || may_be_left(ledger, run.child);
             is_same && known && *attempts == cleaning.attempts
         }
         (Progress::Ended { cleanup: Some(cleaned), at, .. }, Receipt::Wanted) => {
@@ -50,7 +62,7 @@ pub fn record(
             is_same && safe && *cleaned == Cleaned { ok, exit: status, attempts: cleaning.attempts }
         }
         (Progress::Ended { .. }, Receipt::Wanted | Receipt::NotWanted)
-        | (Progress::Running { .. } | Progress::Stopping(_), _) => false,
+        | (Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_), _) => false,
     };
     Check::Cleanup.demand(fair, wrong)?;
     let (Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) = progress else { return Ok(()) };

@@ -9,6 +9,7 @@ use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
 use crate::sim::ledger::expected::rights;
+use crate::sim::ledger::told::is_of_its_start;
 use crate::sim::ledger::track::{Start, Track};
 
 /// A create is answered.
@@ -30,13 +31,7 @@ pub fn answered(
         Ok(response) => Err(Check::Creates.broken(format!("a create is answered with {response:?}"))),
         Err(error) => {
             badly(ledger, asked, params, error)?;
-            let of_its_start = matches!(
-                error.kind,
-                ErrorKind::Timeout
-                    | ErrorKind::SpawnFailed(_)
-                    | ErrorKind::Internal
-                    | ErrorKind::StartFailed { .. }
-            );
+            let of_its_start = is_of_its_start(&error.kind);
             let started = started(ledger, asked, params).map(|track| track.run.child);
             let failed = started.filter(|id| of_its_start || *id == asked.fresh.child);
             if let Some(track) = failed.and_then(|id| ledger.tracks.get_mut(&id)) {
@@ -49,9 +44,6 @@ pub fn answered(
 
 /// Takes down an answer, for the same request to get it again.
 fn remember(ledger: &mut Ledger, asked: &Asked, params: &CreateParams, created: &Created) {
-    if let Some(track) = ledger.tracks.get_mut(&created.child.id) {
-        track.answered = true;
-    }
     match (created.outcome, params.request_id) {
         (Outcome::Existing { .. }, Some(request)) => {
             let answer = (created.child.id, created.outcome);
@@ -194,7 +186,9 @@ fn name_taken(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Err
 /// When it has not.
 pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked {
     let own = |track: &Track| track.run.child == asked.fresh.child;
-    if let Some(track) = started(ledger, asked, params).filter(|track| !track.refused || own(track)) {
+    let started = ledger.tracks.get(&asked.fresh.child);
+    let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
+    if let Some(track) = started {
         let due = track.born.saturating_add(track.params.ready_timeout.0.as_nanos());
         let starts = track.is_live() && !track.is_spawned() && ledger.now < due;
         // One that passes for another, with parameters of its own, may wait for something else still.

@@ -1,6 +1,6 @@
 //! What holds from one broker to the next: nothing is lost, and nobody lives whom nobody knows.
 
-use procbroker_core::{Progress, Recovered};
+use procbroker_core::{Progress, Recovered, Safety};
 use procbroker_protocol::ExitReason;
 
 use crate::sim::agenda::wall;
@@ -39,10 +39,15 @@ pub fn begins(ledger: &Ledger, machine: &Machine, found: &[Recovered]) -> Checke
 /// # Errors
 /// When one of them was promised to be.
 pub fn lost(children: &[Track], loss: Loss, machine: &Machine) -> Checked {
-    // One whose record is to outlive the broker only can be lost with the machine.
     let promised = |track: &&Track| {
-        let safe = loss != Loss::Power || track.params.cleanup.is_some();
-        (track.answered || machine.past(track.run.child).has_run) && safe
+        let has_run = machine.past(track.run.child).has_run;
+        match loss {
+            // One that holds nothing which outlives the machine can be lost with it.
+            Loss::Power => {
+                has_run && track.params.cleanup.is_some() || track.told.known == Some(Safety::Power)
+            }
+            Loss::Process | Loss::Nothing => has_run || track.told.known.is_some(),
+        }
     };
     let missing = children.iter().find(promised);
     Check::Recovery.demand(missing.is_none(), || format!("{missing:?} is lost in a crash"))
@@ -63,8 +68,9 @@ pub fn leaves(ledger: &Ledger, machine: &Machine) -> Checked {
                 cleaned && known && !alive
             }
             Some(Progress::Cleaning { .. }) => track.cleaning.is_some(),
-            Some(Progress::Running { .. } | Progress::Stopping(_)) => alive,
-            None => !track.is_spawned(),
+            // It may have died as the broker was leaving, which it would not before.
+            Some(Progress::Running { .. } | Progress::Stopping(_)) => alive || machine.has_excuse(),
+            None | Some(Progress::Unwanted { .. }) => !track.is_spawned(),
         };
         Check::Recovery.demand(open, || format!("{track:?} is left on record as {:?}", row.progress))?;
     }

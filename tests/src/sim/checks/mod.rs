@@ -8,6 +8,7 @@ pub mod creates;
 pub mod events;
 pub mod lives;
 pub mod orders;
+pub mod promises;
 pub mod queries;
 pub mod shutdown;
 pub mod standstill;
@@ -31,6 +32,10 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
     | Effect::Release { .. }
     | Effect::Record { record: Record::Progress(Progress::Stopping(_)), .. } = effect
     {
+        ledger.follow_waves();
+    }
+    if let Effect::Record { record: Record::Progress(Progress::Unwanted { .. }), .. } = effect {
+        ledger.note_replacements();
         ledger.follow_waves();
     }
     match effect {

@@ -77,6 +77,12 @@ fn expected_verdict(ledger: &Ledger, link: &Link) -> Option<&'static str> {
 pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Receipt)) -> Checked {
     let track = known(ledger, run.child)?;
     let wrong = || format!("{run:?} is recorded as {progress:?} ({how:?}), and is {track:?}");
+    if let Progress::Unwanted { reason, steps } = progress {
+        let waits = matches!(track.start, Start::Recording | Start::Ordered);
+        let first = track.demands.first();
+        let same = first.is_some_and(|demand| demand.reason == *reason && demand.steps == *steps);
+        return Check::Orders.demand(track.is_live() && track.run == run && waits && same, wrong);
+    }
     Check::Orders.demand(track.is_live() && track.is_spawned(), wrong)?;
     let at = matches!(track.start, Start::Done { at, .. } if started_at(progress) == Some(wall(at)));
     Check::Orders.demand(at, wrong)?;
@@ -97,7 +103,8 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         (Progress::Cleaning { .. } | Progress::Ended { .. }, Some(cleaning)) => {
             cleanups::record(ledger, (track, cleaning), run, progress, how)
         }
-        (Progress::Cleaning { .. }, None) | (Progress::Running { .. } | Progress::Stopping(_), Some(_)) => {
+        (Progress::Cleaning { .. } | Progress::Unwanted { .. }, None)
+        | (Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_), Some(_)) => {
             Err(Check::Orders.broken(wrong()))
         }
     }
@@ -105,6 +112,7 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
 
 fn started_at(progress: &Progress) -> Option<Timestamp> {
     match progress {
+        Progress::Unwanted { .. } => None,
         Progress::Running { started_at } => Some(*started_at),
         Progress::Stopping(stopping) => stopping.started_at,
         Progress::Cleaning { started_at, .. } | Progress::Ended { started_at, .. } => *started_at,

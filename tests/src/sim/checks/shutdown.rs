@@ -95,7 +95,9 @@ pub fn exit(ledger: &Ledger, machine: &Machine, cause: ExitCause) -> Checked {
         }
         ExitCause::Left(left) => {
             let sweeping = closing.swept.is_some_and(|at| ledger.now - at <= SWEEP_TIME);
-            let fair = machine.has_excuse() || sweeping || closing.timeout < TIMEOUT_CHECKED;
+            // What came to be after the last kill had begun has less time to die.
+            let late = machine.families.values().any(|family| family.told_at >= closing.kill_at);
+            let fair = machine.has_excuse() || late || sweeping || closing.timeout < TIMEOUT_CHECKED;
             Check::Shutdown.demand(left > 0 && fair, || {
                 format!("the broker leaves {left} behind without need: {:?}", ledger.live)
             })

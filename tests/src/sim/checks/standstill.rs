@@ -19,9 +19,7 @@ const SPAWNS_OF_ONE_USER: u32 = 16;
 pub fn after(ledger: &mut Ledger, next_deadline: Option<Moment>) -> Checked {
     ledger.notice_unready();
     let waiting: Vec<_> = ledger.waiting.iter().copied().collect();
-    for call in &waiting {
-        ledger.note_replacement(*call);
-    }
+    ledger.note_replacements();
     if ledger.exited {
         return Ok(());
     }

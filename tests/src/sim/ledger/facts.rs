@@ -152,9 +152,13 @@ impl Ledger {
                 continue;
             }
             track.refused = true;
-            if track.demands.is_empty() {
-                let steps = track.params.stop.clone();
-                track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
+            match track.demands.first_mut() {
+                // How it is stopped was decided before.
+                Some(demand) => demand.reason = ExitReason::StartFailed,
+                None => {
+                    let steps = track.params.stop.clone();
+                    track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
+                }
             }
         }
     }
@@ -249,8 +253,16 @@ impl Ledger {
         }
     }
 
+    /// Who waits for a name may find another holder of it by now.
+    pub fn note_replacements(&mut self) {
+        let waiting: Vec<_> = self.waiting.iter().copied().collect();
+        for call in waiting {
+            self.note_replacement(call);
+        }
+    }
+
     /// A create that replaces wants the present holder of its name stopped, unless it has its child.
-    pub fn note_replacement(&mut self, call: Call) {
+    fn note_replacement(&mut self, call: Call) {
         let Some(asked) = self.calls.get(&call) else { return };
         let Request::Create(params) = &asked.request else { return };
         let uid = asked.peer.uid;

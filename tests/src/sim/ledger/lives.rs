@@ -1,7 +1,7 @@
 //! What the book keeps when the broker dies, and what the next one has to know, from the record and the contract.
 
 use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress};
-use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, StepTaken, Timestamp};
+use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
 use procbroker_protocol::{Span, create::StopStep};
 
 use crate::sim::agenda::wall;
@@ -63,21 +63,30 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     let run = Run { child: before.run.child, incarnation: Incarnation::FIRST };
     let params = std::sync::Arc::clone(&before.params);
     let mut track = Track::new(run, before.call, before.owner, params, before.run_as.clone(), before.born);
-    track.answered = before.answered;
+    track.told = before.told.clone();
     track.outcome = Some(recovered.intent.outcome);
     track.recorded_start = true;
     let finding = recovered.finding;
     match &recovered.progress {
-        None if finding == Finding::NeverStarted => {
+        None | Some(Progress::Unwanted { .. }) if finding == Finding::NeverStarted => {
             track.void = true;
             track.released = Some(now);
         }
         None => found(&mut track, recovered.intent.created_at, finding, now),
+        Some(Progress::Unwanted { reason, steps }) => {
+            track.refused = *reason == ExitReason::StartFailed;
+            track.demands.push(Demand { reason: *reason, steps: steps.clone() });
+            found(&mut track, recovered.intent.created_at, finding, now);
+        }
         Some(Progress::Running { started_at }) => found(&mut track, *started_at, finding, now),
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
-        Some(Progress::Cleaning { started_at, exit, attempts }) => {
+        Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
             over(&mut track, *started_at, exit);
-            track.cleaning = Some(found_cleaning(*attempts, finding, now));
+            let found = found_cleaning(*attempts, *ended, finding, now);
+            let cut_short = before.cleaning.as_ref().is_some_and(|cleaning| {
+                cleaning.cut_short && cleaning.attempts == *attempts && ended.is_some()
+            });
+            track.cleaning = Some(Cleaning { cut_short, ..found });
         }
         Some(Progress::Ended { started_at, exit, cleanup, at }) => {
             over(&mut track, *started_at, exit);
@@ -108,8 +117,9 @@ fn found(track: &mut Track, started_at: Timestamp, finding: Finding, now: u64) {
     track.exit = Some((now, status));
     track.members = members;
     if finding == Finding::Rebooted {
-        track.known_exit = Some(lost(status, wall(now), Vec::new(), false));
-    } else if members != Members::Nothing {
+        let exit = Exit { status, reason: lost(track), forced: false, steps: Vec::new(), at: wall(now) };
+        track.known_exit = Some(exit);
+    } else if members != Members::Nothing && track.demands.is_empty() {
         let steps = track.params.stop.clone();
         track.demands.push(Demand { reason: ExitReason::Exited, steps });
     }
@@ -137,13 +147,19 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     track.members = members;
     if finding == Finding::Rebooted {
         let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, wall(now)));
-        track.known_exit = Some(lost(status, at, stopping.taken.clone(), stopping.forced));
+        let (steps, forced) = (stopping.taken.clone(), stopping.forced);
+        track.known_exit = Some(Exit { status, reason: lost(track), forced, steps, at });
     }
 }
 
-/// A cleanup that was under way: it is begun anew, unless its broker is still the same.
-fn found_cleaning(attempts: u32, finding: Finding, now: u64) -> Cleaning {
+/// A cleanup that was under way: it is begun anew, unless its broker is still the same, or its process had ended.
+fn found_cleaning(attempts: u32, ended: Option<ExitStatus>, finding: Finding, now: u64) -> Cleaning {
     let due = Cleaning::due(attempts);
+    if ended.is_some() {
+        let members = gone(finding).map_or(Members::Nothing, |(_, members)| members);
+        let released = matches!(finding, Finding::NeverStarted | Finding::Rebooted);
+        return Cleaning { stage: Stage::Over { status: ended, released }, members, ..due };
+    }
     match finding {
         Finding::Process { kinship: Kinship::Own, .. } => {
             Cleaning { stage: Stage::Running { since: now }, ..due }
@@ -174,9 +190,9 @@ fn pid(finding: Finding) -> u32 {
     }
 }
 
-/// The exit of a child that has ended with the machine.
-fn lost(status: ExitStatus, at: Timestamp, steps: Vec<StepTaken>, forced: bool) -> Exit {
-    Exit { status, reason: ExitReason::BrokerLost, forced, steps, at }
+/// Why a child has ended that has ended with the machine.
+fn lost(track: &Track) -> ExitReason {
+    if track.refused { ExitReason::StartFailed } else { ExitReason::BrokerLost }
 }
 
 /// The first moment at which the wall clock shows this.

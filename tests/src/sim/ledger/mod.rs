@@ -10,6 +10,7 @@ pub mod expected;
 pub mod facts;
 pub mod lives;
 pub mod orders;
+pub mod told;
 pub mod track;
 pub mod upgrade;
 pub mod waves;

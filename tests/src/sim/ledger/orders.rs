@@ -107,7 +107,7 @@ impl Ledger {
             }
             Record::Progress(progress) => {
                 let Some(track) = self.tracks.get_mut(&run.child) else { return };
-                track.recorded_start = true;
+                track.recorded_start |= !matches!(progress, Progress::Unwanted { .. });
                 track.recorded_end |= matches!(progress, Progress::Ended { .. });
                 match (progress, &mut track.cleaning) {
                     (Progress::Cleaning { attempts, .. }, Some(cleaning)) if receipt == Receipt::Wanted => {

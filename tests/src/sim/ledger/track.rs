@@ -10,6 +10,7 @@ use procbroker_protocol::{
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::told::Told;
 
 /// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor.
 const CLEANUP_SHARE_DIVISOR: u64 = 4;
@@ -90,8 +91,8 @@ pub struct Track {
     pub forgotten: bool,
     /// Whether it never was.
     pub void: bool,
-    /// Whether anybody was told that it is there.
-    pub answered: bool,
+    /// What clients were told of it.
+    pub told: Told,
     /// Whether the record says that it has ended.
     pub recorded_end: bool,
     /// Whether the record says that it was started.
@@ -134,7 +135,7 @@ impl Track {
             released: None,
             forgotten: false,
             void: false,
-            answered: false,
+            told: Told::default(),
             recorded_end: false,
             recorded_start: false,
             refused: false,

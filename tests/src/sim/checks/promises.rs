@@ -1,0 +1,83 @@
+//! What clients were told holds after the broker's death too: a child that is known stays known, an end stays that end,
+//! a stop goes on, and a create that has failed has not succeeded after all.
+
+use std::collections::BTreeSet;
+
+use procbroker_core::{Progress, Recovered};
+use procbroker_protocol::ExitReason;
+
+use crate::sim::disk::Loss;
+use crate::sim::finding::{Check, Checked};
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::told::{End, Told};
+
+/// What is on record at a start is what clients were told.
+///
+/// # Errors
+/// When it is not.
+pub fn kept(ledger: &mut Ledger, found: &[Recovered], loss: Loss) -> Checked {
+    for recovered in found {
+        let Some(track) = ledger.tracks.get_mut(&recovered.intent.id) else { continue };
+        match loss {
+            Loss::Power => track.told.weaken(),
+            Loss::Process | Loss::Nothing => {}
+        }
+        let told = &track.told;
+        let progress = recovered.progress.as_ref();
+        let fair = has_failed(told, progress) && is_stopped(told, progress) && has_ended(told, progress);
+        Check::Recovery.demand(fair, || {
+            format!("{} is on record as {progress:?}, and clients were told {told:?}", recovered.intent.id)
+        })?;
+    }
+    one_answer(ledger)
+}
+
+/// A request starts another child only if it is on record that the one before has failed.
+fn one_answer(ledger: &Ledger) -> Checked {
+    let mut answered = BTreeSet::new();
+    let mut good = ledger.tracks.values().filter(|track| !track.void && !track.refused);
+    let double = good.find(|track| {
+        let request = track.params.request_id;
+        request.is_some_and(|request| !answered.insert((track.owner.uid, request)))
+    });
+    Check::OneOwner.demand(double.is_none(), || {
+        format!("{double:?} has the same request as another, and neither failed")
+    })
+}
+
+/// A create that has failed has not been, or its child is on record as one that was not started well.
+fn has_failed(told: &Told, progress: Option<&Progress>) -> bool {
+    !told.failed || reason(progress) == Some(ExitReason::StartFailed)
+}
+
+fn is_stopped(told: &Told, progress: Option<&Progress>) -> bool {
+    // That it was lost with the machine, or that its create has failed, may be known better by now.
+    let better = matches!(reason(progress), Some(ExitReason::BrokerLost | ExitReason::StartFailed));
+    told.stopped.is_none() || told.stopped == reason(progress) || better
+}
+
+fn has_ended(told: &Told, progress: Option<&Progress>) -> bool {
+    let Some((_, End { exit, cleanup })) = &told.ended else { return true };
+    match progress {
+        Some(Progress::Ended { exit: on_record, cleanup: outcome, .. }) => {
+            exit == on_record && cleanup == outcome
+        }
+        Some(
+            Progress::Unwanted { .. }
+            | Progress::Running { .. }
+            | Progress::Stopping(_)
+            | Progress::Cleaning { .. },
+        )
+        | None => false,
+    }
+}
+
+/// Why a child ends, as far as is on record.
+fn reason(progress: Option<&Progress>) -> Option<ExitReason> {
+    match progress? {
+        Progress::Unwanted { reason, .. } => Some(*reason),
+        Progress::Running { .. } => None,
+        Progress::Stopping(stopping) => Some(stopping.reason),
+        Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. } => Some(exit.reason),
+    }
+}
