@@ -7,8 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How many seeds are run: all planted bugs are found by far fewer.
-const SEEDS: &str = "40000";
+use crate::planted::Planted;
 
 /// The tests crate, without anything but the simulator.
 const MANIFEST: &str = r#"[package]
@@ -35,7 +34,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the workspace").to_path_buf()
 }
 
-/// One copy.
+/// The copy.
 pub(crate) struct Scratch {
     folder: PathBuf,
     /// The files of the copy, without a bug.
@@ -54,8 +53,8 @@ pub(crate) enum Verdict {
 }
 
 impl Scratch {
-    /// A copy with this number.
-    pub(crate) fn new(number: usize) -> Self {
+    /// A copy of the workspace as it is.
+    pub(crate) fn new() -> Self {
         let root = root();
         let mut files = BTreeMap::new();
         for part in
@@ -69,7 +68,7 @@ impl Scratch {
         files.insert("tests/src/lib.rs".into(), "//! The simulator alone.\npub mod sim;\n".to_owned());
         files.insert("tests/Cargo.toml".into(), MANIFEST.to_owned());
         files.insert("Cargo.toml".into(), manifest(&read(&root.join("Cargo.toml"))));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("planted-{number}"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("planted");
         Self { folder, files }
     }
 
@@ -78,31 +77,61 @@ impl Scratch {
         self.files.get(Path::new(file)).unwrap_or_else(|| panic!("there is no {file} in the copy"))
     }
 
-    /// Builds the copy, with one of its files changed, and runs the simulator.
-    pub(crate) fn run(&self, change: Option<(&str, &str)>) -> Verdict {
+    /// Builds the copy, with one of its files changed, and answers with its simulator, which the next build leaves alone.
+    ///
+    /// # Errors
+    /// What the compiler says.
+    pub(crate) fn build(&self, change: Option<(&Planted, &str)>) -> Result<PathBuf, String> {
+        let changed = change.map(|(bug, text)| (Path::new(&bug.file), text));
         for (path, text) in &self.files {
-            let changed = change.filter(|(file, _)| Path::new(file) == path);
-            write_if_other(&self.folder.join(path), changed.map_or(text, |(_, text)| text));
+            let text = changed.filter(|(file, _)| file == path).map_or(text.as_str(), |(_, text)| text);
+            write_if_other(&self.folder.join(path), text);
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["test", "--offline", "--quiet", "--test", "simulator", "--target-dir", "target"])
-            .args(["--", "seeds::every_seed_keeps_every_promise", "--exact"])
+            .args(["test", "--offline", "--quiet", "--test", "simulator", "--no-run"])
+            .args(["--target-dir", "target", "--message-format", "json-render-diagnostics"])
             .current_dir(&self.folder)
-            .env("PROCBROKER_SEEDS", SEEDS)
-            .env("RUST_BACKTRACE", "0")
             .env("CARGO_INCREMENTAL", "1")
-            .env_remove("PROCBROKER_SEED")
             .env_remove("CARGO_TARGET_DIR")
             .output()
             .expect("cargo runs");
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        if output.status.success() {
-            return Verdict::Nothing;
-        }
-        finding(&text).unwrap_or(Verdict::Broken { output: text })
+        let name = change.map_or("nothing", |(bug, _)| &bug.name);
+        let Some(built) = output.status.success().then(|| executable(&output.stdout)).flatten() else {
+            return Err(format!("{name}: cannot be built:\n{}", String::from_utf8_lossy(&output.stderr)));
+        };
+        let kept = self.folder.join("built").join(name);
+        fs::create_dir_all(self.folder.join("built")).expect("the copy's folder");
+        fs::copy(&built, &kept).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+        Ok(kept)
     }
+}
+
+/// What cargo says that it has built.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    let messages = String::from_utf8_lossy(messages);
+    messages.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message.get("executable")?.as_str()?))
+    })
+}
+
+/// Runs a simulator over so many seeds, and removes it.
+pub(crate) fn run(simulator: &Path, seeds: u64) -> Verdict {
+    let output = Command::new(simulator)
+        .args(["seeds::every_seed_keeps_every_promise", "--exact"])
+        .env("PROCBROKER_SEEDS", seeds.to_string())
+        .env("RUST_BACKTRACE", "0")
+        .env_remove("PROCBROKER_SEED")
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", simulator.display()));
+    fs::remove_file(simulator).expect("a simulator that has run");
+    if output.status.success() {
+        return Verdict::Nothing;
+    }
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    finding(&text).unwrap_or(Verdict::Broken { output: text })
 }
 
 /// What the simulator's last words say.
