@@ -14,7 +14,7 @@ FOREVER = ["sleep", "1000"]
 
 
 def test_a_child_and_a_wait_for_it_outlive_the_broker(own: RealBroker) -> None:
-    with Broker(own.socket, connect_timeout=PATIENCE) as broker, ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as threads, Broker(own.socket, connect_timeout=PATIENCE) as broker:
         child = broker.create(FOREVER, name="one")
         waits = [threads.submit(broker.wait, child), threads.submit(broker.wait, "one")]
         # Both waits, beside this connection's own, are with the broker when it dies.

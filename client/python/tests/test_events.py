@@ -118,7 +118,7 @@ def test_no_event_in_time_loses_nothing(fake: FakeBroker) -> None:
 
 def test_closing_from_another_thread_ends_the_loop(fake: FakeBroker) -> None:
     fake.play(tell(1, event(1), then=KEEP))
-    with Broker(fake.socket) as broker, ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, Broker(fake.socket) as broker:
         events = broker.events()
         begun = threading.Event()
 
@@ -138,7 +138,7 @@ def test_closing_from_another_thread_ends_the_loop(fake: FakeBroker) -> None:
 
 def test_two_readers_of_one_subscription_are_refused(fake: FakeBroker) -> None:
     fake.play(tell(1, then=KEEP))
-    with Broker(fake.socket) as broker, ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, Broker(fake.socket) as broker:
         events = broker.events()
         reading = threads.submit(events.next)
 

@@ -26,7 +26,6 @@ NEVER_TWICE: List[Callable[[Broker], Any]] = [
     lambda broker: broker.signal("one", "HUP"),
     lambda broker: broker.restart("one"),
     lambda broker: broker.shutdown(),
-    lambda broker: broker.upgrade(),
 ]
 
 
@@ -57,7 +56,7 @@ def test_a_broker_that_was_restarted_is_found_again(own: RealBroker) -> None:
 
 
 def test_a_broker_that_is_away_is_waited_for(own: RealBroker) -> None:
-    with Broker(own.socket, connect_timeout=PATIENCE) as broker, ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, Broker(own.socket, connect_timeout=PATIENCE) as broker:
         before = broker.status().instance
         own.kill()
         status = threads.submit(broker.status)
@@ -289,7 +288,7 @@ def test_an_answer_in_pieces_is_put_together(fake: FakeBroker) -> None:
         return KEEP
 
     fake.play(pieces)
-    with Broker(fake.socket) as broker, ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, Broker(fake.socket) as broker:
         listed = threads.submit(broker.list)
         go.set()
         assert listed.result(PATIENCE) == []

@@ -49,7 +49,7 @@ from .event import AnyEvent, BrokerEvent, BrokerRestarted, ChildEvent, Lagged
 from .requests import Target, Timeout
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
-from .values import Cleaned, Exit, Logs, Owner, ShutdownReport, Status, StepTaken
+from .values import Cleaned, Exit, Logs, Owner, ShutdownReport, Status, StepTaken, Upgrade
 from .view import ChildView
 
 __all__ = [
@@ -108,5 +108,6 @@ __all__ = [
     "TimedOut",
     "Timeout",
     "Unsupported",
+    "Upgrade",
     "default_socket",
 ]

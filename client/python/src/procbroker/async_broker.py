@@ -11,7 +11,7 @@ from .async_child import AsyncChild
 from .async_shutdown_watch import AsyncShutdownWatch
 from .async_streams import AsyncEvents, AsyncLogFollow
 from .requests import Default, Requests, Target, Timeout, which
-from .values import Logs, ShutdownReport, Status
+from .values import Logs, ShutdownReport, Status, Upgrade
 from .waiting import run_async
 
 __all__ = ["AsyncBroker"]
@@ -213,12 +213,13 @@ class AsyncBroker:
         """
         return await run_async(self._requests.shutdown(timeout))
 
-    async def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> None:
-        """Put the binary that is now in the broker's place into its process. Children live on.
+    async def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> Upgrade:
+        """Put the program that is now in the broker's place into its process. Children do not notice.
 
-        Raises PermissionDenied, ConnectionLost.
+        Returns when that serves. Raises BrokerError with the reason where the broker stays as it is (PermissionDenied
+        for instance), and ClientTimeout when it was about to give up its place and still has not, 15 seconds later.
         """
-        await run_async(self._requests.upgrade(timeout))
+        return await run_async(self._requests.upgrade(timeout))
 
     async def close(self) -> None:
         """Close the connections of this process, and end subscriptions and callbacks. Children live on.

@@ -13,7 +13,7 @@ from .child import Child
 from .requests import Default, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
-from .values import Logs, ShutdownReport, Status
+from .values import Logs, ShutdownReport, Status, Upgrade
 from .waiting import Steps, run
 
 __all__ = ["Broker"]
@@ -264,12 +264,13 @@ class Broker:
         """
         return self._run(self._requests.shutdown(timeout))
 
-    def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> None:
-        """Put the binary that is now in the broker's place into its process. Children live on.
+    def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> Upgrade:
+        """Put the program that is now in the broker's place into its process. Children do not notice.
 
-        Raises PermissionDenied, ConnectionLost.
+        Returns when that serves. Raises BrokerError with the reason where the broker stays as it is (PermissionDenied
+        for instance), and ClientTimeout when it was about to give up its place and still has not, 15 seconds later.
         """
-        self._run(self._requests.upgrade(timeout))
+        return self._run(self._requests.upgrade(timeout))
 
     def close(self) -> None:
         """Close the connections of this process, and end subscriptions and callbacks. Children live on.

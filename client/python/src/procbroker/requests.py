@@ -13,7 +13,8 @@ from .call import Call, well_formed
 from .exchange import exchange
 from .feed import EventFeed, LogFeed
 from .pool import Pool
-from .values import Logs, ShutdownReport, Status
+from .upgrade import upgraded
+from .values import Logs, ShutdownReport, Status, Upgrade
 from .view import ChildView
 from .waiting import Deadline, Steps
 
@@ -149,9 +150,11 @@ class Requests(Generic[ChildT]):
             children = [self._make_child(child) for child in result["children"]]
             return ShutdownReport(children, result["forced"], result["took"])
 
-    def upgrade(self, timeout: Timeout) -> Steps[None]:
-        """Put a new binary in the broker's place."""
-        yield from self._call("upgrade", {}, timeout)
+    def upgrade(self, timeout: Timeout) -> Steps[Upgrade]:
+        """Put another program in the broker's place."""
+        before, after = yield from upgraded(self.pool, self._limit(timeout), self.socket)
+        with well_formed(self.socket):
+            return Upgrade(Status.from_wire(before), Status.from_wire(after))
 
     def deadline(self, timeout: Timeout) -> Deadline:
         """Return when a call that begins now is given up."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Dict, Generic, List, Optional, Tuple, TypeVar
 
-__all__ = ["Cleaned", "Exit", "Logs", "Owner", "ShutdownReport", "Status", "StepTaken"]
+__all__ = ["Cleaned", "Exit", "Logs", "Owner", "ShutdownReport", "Status", "StepTaken", "Upgrade"]
 
 ChildT = TypeVar("ChildT")
 
@@ -188,6 +188,16 @@ class Status:
             limits=wire["limits"],
             raw=dict(wire),
         )
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an upgrade of the broker has changed."""
+
+    #: The broker before it.
+    before: Status
+    #: The broker after it, as soon as it served.
+    after: Status
 
 
 def _returncode(code: Optional[int], signal_name: Optional[str]) -> Optional[int]:

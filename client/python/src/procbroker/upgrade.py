@@ -1,0 +1,43 @@
+"""The upgrade of a broker: asked for, and waited for until the other program serves."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, Optional, Tuple
+
+from .call import Call, well_formed
+from .connection import Lost
+from .errors import ConnectionLost
+from .exchange import exchange, subscribe
+from .pool import Pool
+from .waiting import DeadlinePassed, Steps
+
+#: How long a broker that has agreed to be replaced may take to be gone, in seconds.
+_TAKEN_OVER_WITHIN = 15.0
+
+
+def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[Dict[str, Any], Dict[str, Any]]]:
+    """Return the status of the broker before its upgrade and after it.
+
+    Raises BrokerError with the reason when the broker stays as it is, and ClientTimeout.
+    """
+    before = yield from exchange(pool, Call("status", {}, seconds, socket))
+    call = Call("upgrade", {}, seconds, socket)
+    # Where it is lost, the answer has ended with the program that had it.
+    with contextlib.suppress(ConnectionLost):
+        yield from exchange(pool, call)
+    taking_over = Call("upgrade", {}, min(call.deadline.left(), _TAKEN_OVER_WITHIN), socket)
+    while True:
+        connection, now = yield from subscribe(pool, Call("status", {}, taking_over.deadline.left(), socket))
+        try:
+            with well_formed(socket):
+                if now["instance"] != before["instance"]:
+                    return before, now
+            # It is still the old program, whose connections end with it.
+            yield from connection.receive(taking_over.deadline)
+        except Lost:
+            pass
+        except DeadlinePassed:
+            raise taking_over.timed_out() from None
+        finally:
+            connection.close()
