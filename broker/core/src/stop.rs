@@ -64,13 +64,12 @@ impl Broker {
         };
         let beginning = self.table.update(id, |entry| match &mut entry.phase {
             Phase::Recording { cancelled: Some(earlier) } | Phase::Spawning { stop: Some(earlier) } => {
-                match (stop.reason, earlier.reason) {
+                if stop.reason == ExitReason::StartFailed && earlier.reason != ExitReason::StartFailed {
                     // A later broker has to know, too, that its request is free to start another.
-                    (ExitReason::StartFailed, reason) if reason != ExitReason::StartFailed => {
-                        earlier.reason = ExitReason::StartFailed;
-                        Beginning::Put
-                    }
-                    _ => join(&mut earlier.kill_by),
+                    earlier.reason = ExitReason::StartFailed;
+                    Beginning::Put
+                } else {
+                    join(&mut earlier.kill_by)
                 }
             }
             Phase::Recording { cancelled: pending @ None } | Phase::Spawning { stop: pending @ None } => {

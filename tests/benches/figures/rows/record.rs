@@ -1,7 +1,7 @@
 //! The durable record of a create: how much of the create it is.
 //!
-//! A broker records the intent before it starts the child, and waits for the receipt; what it records later, nobody
-//! waits for. There is no broker without a record, so that wait is measured by itself, in the same rounds as whole creates:
+//! A broker records the intent before it starts the child, and waits for the receipt. It records the process before it
+//! answers, which the child does not wait for. There is no broker without a record, so that wait is measured by itself, in the same rounds as whole creates:
 //! the broker's own journal, in this process, writes the same intents to the same disk, and tells an event loop
 //! of the same kind.
 
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{getgid, getuid};
-use procbroker::driver::Records;
+use procbroker::driver::{FromThread, Records};
 use procbroker::os::identity::{BootId, ProcessIdentity};
 use procbroker::os::journal::{self, Host};
 use procbroker::os::pidfd;
 use procbroker_core::{
-    Incarnation, Intent, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs, Safety,
+    Incarnation, Input, Intent, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs, Safety,
 };
 use procbroker_protocol::child::{Containment, Owner};
 use procbroker_protocol::{ChildId, CreateParams, Outcome};
@@ -78,7 +78,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
 /// The broker's journal without the rest of the broker.
 struct Book {
     records: Records,
-    receipts: mpsc::Receiver<Result<(), RecordFailure>>,
+    reports: mpsc::Receiver<FromThread>,
     runtime: Runtime,
     params: Arc<CreateParams>,
     process: ProcessIdentity,
@@ -94,12 +94,11 @@ impl Book {
         let process = ProcessIdentity::of(pid, pidfd.as_fd(), None).attempting(attempt)?;
         let boot = BootId::current().map_err(|error| failed(error.to_string()))?;
         let (store, _) = journal::open(&folder.join("record")).map_err(|error| failed(error.to_string()))?;
-        let (sender, receipts) = mpsc::channel(1);
-        let deliver = Arc::new(move |_, result| drop(sender.blocking_send(result)));
+        let (sender, reports) = mpsc::channel(1);
         let host = Host { boot, cgroup_folder: None };
-        let journal = store.start(&host, deliver).map_err(|error| failed(error.to_string()))?;
-        let (records, runtime) = (Records::new(journal), super::list::runtime()?);
-        Ok(Self { records, receipts, runtime, params: Arc::new(params.clone()), process })
+        let records = Records::start(store, &host, sender).map_err(|error| failed(error.to_string()))?;
+        let runtime = super::list::runtime()?;
+        Ok(Self { records, reports, runtime, params: Arc::new(params.clone()), process })
     }
 
     /// Records an intent, and times it until its receipt; then what became of it, so that the next one finds the
@@ -111,9 +110,12 @@ impl Book {
         let record = Record::Intent(self.intent(run));
         let begin = Instant::now();
         self.records.submit(run, &record, safety, Receipt::Wanted, None).map_err(failed)?;
-        let receipt = self.runtime.block_on(self.receipts.recv());
+        let report = self.runtime.block_on(self.reports.recv());
         let took = begin.elapsed();
-        receipt.ok_or_else(|| Failure::unexpected(attempt, "the journal has ended"))?.map_err(failed)?;
+        match report {
+            Some(FromThread::Input(Input::Recorded { result, .. })) => result.map_err(failed)?,
+            other => return Err(Failure::unexpected(attempt, format!("the journal has said {other:?}"))),
+        }
         let progress = Record::Progress(Progress::Running { started_at: SystemTime::now().into() });
         let process = Some(self.process);
         self.records.submit(run, &progress, Safety::Process, Receipt::NotWanted, process).map_err(failed)?;

@@ -34,7 +34,6 @@ pub fn record(
             Check::Cleanup.demand(!is_full(ledger), || format!("{run:?} is begun after the time for it"))?;
             due && next
         }
-        (Progress::Cleaning { ended: Some(_), .. }, Receipt::Wanted) => false,
         (Progress::Cleaning { attempts, ended: Some(ended), .. }, Receipt::NotWanted) => {
             // One that a shutdown has cut short is to be done again.
             let over = Stage::Over { status: Some(*ended), released: false };
@@ -61,7 +60,8 @@ pub fn record(
             let safe = how.0 == Safety::Power && *at == wall(ledger.now);
             is_same && safe && *cleaned == Cleaned { ok, exit: status, attempts: cleaning.attempts }
         }
-        (Progress::Ended { .. }, Receipt::Wanted | Receipt::NotWanted)
+        (Progress::Cleaning { ended: Some(_), .. }, Receipt::Wanted)
+        | (Progress::Ended { .. }, Receipt::Wanted | Receipt::NotWanted)
         | (Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_), _) => false,
     };
     Check::Cleanup.demand(fair, wrong)?;

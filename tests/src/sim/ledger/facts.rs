@@ -152,13 +152,12 @@ impl Ledger {
                 continue;
             }
             track.refused = true;
-            match track.demands.first_mut() {
+            if let Some(demand) = track.demands.first_mut() {
                 // How it is stopped was decided before.
-                Some(demand) => demand.reason = ExitReason::StartFailed,
-                None => {
-                    let steps = track.params.stop.clone();
-                    track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
-                }
+                demand.reason = ExitReason::StartFailed;
+            } else {
+                let steps = track.params.stop.clone();
+                track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
             }
         }
     }
