@@ -19,6 +19,7 @@ from procbroker import (
     ClientTimeout,
     ConnectionLost,
     Lagged,
+    Overloaded,
     ProtocolViolation,
     Unsupported,
 )
@@ -96,6 +97,20 @@ def test_a_broker_that_counts_anew_is_told_of(fake: FakeBroker) -> None:
         assert fake.result()["since"] == 0
         assert fake.result()["since"] == 3
         assert events.next_seq == 4
+
+
+def test_a_restart_is_told_of_also_when_the_first_wait_for_it_fails(fake: FakeBroker) -> None:
+    def refuse(connection: FakeConnection) -> object:
+        connection.answer({**STATUS, "instance": "second"})
+        connection.refuse("overloaded")
+        return None
+
+    fake.play(tell(7, event(7)), refuse, tell(20, event(1), instance="second", then=KEEP))
+    with Broker(fake.socket) as broker, broker.events() as events:
+        assert seqs(take(events, 1)) == [7]
+        with pytest.raises(Overloaded):
+            take(events, 1)
+        assert seqs(take(events, 2)) == ["broker_restarted", 1]
 
 
 def test_no_event_in_time_loses_nothing(fake: FakeBroker) -> None:

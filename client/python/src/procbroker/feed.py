@@ -143,6 +143,8 @@ class EventFeed(Feed[AnyEvent[ChildT]], Generic[ChildT]):
         self.next_seq = 0
         #: Which start of the broker the number is of.
         self._instance: Optional[str] = None
+        #: Whether the broker was started anew, and that is still to be told.
+        self._restarted = False
         self._late_shutdown = late_shutdown
         #: The number of a question for the status that is not answered yet.
         self._asked: Optional[int] = None
@@ -159,9 +161,12 @@ class EventFeed(Feed[AnyEvent[ChildT]], Generic[ChildT]):
         while not self.closed:
             connection = self._connection
             if connection is None or connection.pid != os.getpid():
-                if (yield from self._resume()):
-                    return BrokerRestarted()
+                # From the first event that was not seen.
+                yield from self._subscribe_since(self.next_seq)
                 continue
+            if self._restarted:
+                self._restarted = False
+                return BrokerRestarted()
             try:
                 message = yield from self._message(connection, deadline)
             except Lost:
@@ -189,27 +194,25 @@ class EventFeed(Feed[AnyEvent[ChildT]], Generic[ChildT]):
             self._losses = 0
             raise ConnectionLost("events", self.socket)
 
-    def _resume(self) -> Steps[bool]:
-        """Subscribe again, from the first event that was not seen; return whether the broker counts anew."""
-        before = self._instance
-        yield from self._subscribe_since(self.next_seq)
-        if before is None or self._instance == before:
-            return False
-        self.next_seq = 0
-        return True
-
     def _subscribe_since(self, since: Optional[int]) -> Steps[int]:
         params: Dict[str, Any] = {"labels": self._labels}
         if since is not None:
             params["since"] = since
 
+        met = self._instance
+
         def meet(instance: str) -> None:
+            nonlocal met
+            met = instance
             # Each start of a broker counts from the beginning: the numbers of another one mean nothing to it.
             if self._instance not in (None, instance):
                 params["since"] = 0
-            self._instance = instance
 
         result = yield from self._subscribe("events", params, meet)
+        # Only now: whoever gives up before the subscription stands is told of the restart the next time.
+        if self._instance not in (None, met):
+            self.next_seq, self._restarted = 0, True
+        self._instance = met
         self._subscribed_at = time.monotonic()
         if self._late_shutdown and self._connection is not None:
             self._asked = next(self._connection.ids)
