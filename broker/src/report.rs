@@ -28,7 +28,7 @@ pub fn write(report: &Report) {
         Report::Recovered { alive, ended, void } => {
             if (*alive, *ended) != (0, 0) {
                 info!(
-                    "taken over from an earlier broker: {alive} children that live, {ended} that have ended meanwhile"
+                    "taken over from an earlier broker: {alive} that live, {ended} that have ended meanwhile"
                 );
             }
             if *void > 0 {

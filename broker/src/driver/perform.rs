@@ -143,13 +143,8 @@ impl Hands {
         let (program, record, threads) =
             (Arc::clone(&self.program), self.state.record(), self.threads.clone());
         tokio::task::spawn_blocking(move || {
-            let result = upgrade::check(&program, &record).map_err(|error| {
-                let mut message = error.to_string();
-                if let Some(source) = std::error::Error::source(&error) {
-                    message = format!("{message}: {source}");
-                }
-                UpgradeFailure { message }
-            });
+            let result = upgrade::check(&program, &record)
+                .map_err(|error| UpgradeFailure { message: error.to_string() });
             // A driver that has gone needs no report any more.
             let _ = threads.blocking_send(FromThread::Input(Input::UpgradeChecked { result }));
         });
