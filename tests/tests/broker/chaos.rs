@@ -22,7 +22,7 @@ mod heavy {
     use crate::harness::{PATIENCE, Setup, TestBroker};
 
     const CLIENTS: u32 = 3;
-    const ROUNDS: u32 = 40;
+    const ROUNDS: u32 = 60;
     /// The broker is killed after fewer answers than this.
     const ANSWERS_MAX: usize = 60;
 

@@ -1,6 +1,7 @@
 //! Promise 3: nothing is lost when the broker is killed. The next one manages every child, and knows what became of
 //! those that have ended meanwhile.
 
+mod answers;
 mod changed_record;
 mod ended;
 mod stopping;
