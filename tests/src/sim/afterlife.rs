@@ -54,7 +54,9 @@ impl Machine {
     }
 
     fn find(&mut self, child: ChildId, row: &Row, kinship: Kinship, means: &mut Means<'_>) -> Finding {
-        if row.process.is_some_and(|process| process.boot != self.boot) {
+        let is_of_this_boot = row.process.is_none_or(|process| process.boot == self.boot);
+        // Since then its cleanup may have been begun, and that is not on record where the disk was full.
+        if !is_of_this_boot && self.search(child).is_none() {
             return Finding::Rebooted;
         }
         let on_record = row.process.map(|process| process.family).filter(|id| self.families.contains_key(id));
