@@ -263,7 +263,7 @@ impl Broker {
     /// Answers a request that waits.
     pub(crate) fn conclude(&mut self, ticket: Ticket, result: Result<Response, Error>, turn: &mut Turn<'_>) {
         if let Some(waiting) = self.unpark(ticket) {
-            self.answer_after(waiting.cause.answer_waits_for(), waiting.call, result, turn);
+            self.answer_after(waiting.cause.answer_waits_for(&result), waiting.call, result, turn);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{Child, ChildId, CreateParams, Signal};
+use procbroker_protocol::{Child, ChildId, CreateParams, Error, Response, Signal};
 
 use crate::authorize::RunAs;
 use crate::effect::After;
@@ -144,8 +144,11 @@ impl Calls {
 
 impl Cause {
     /// What its answer waits for: one that tells how far a child is in its life is not taken back by a crash.
-    pub(crate) fn answer_waits_for(&self) -> After {
+    pub(crate) fn answer_waits_for(&self, result: &Result<Response, Error>) -> After {
         match self {
+            // The intent is on record since before the start, and by it a later broker finds the child. That it
+            // runs follows, and its creator does not wait for that.
+            Self::Start { .. } if result.is_ok() => After::Nothing,
             Self::Start { .. } | Self::Destroy { .. } | Self::Wait { .. } => After::Records,
             Self::Name { .. } | Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
                 After::Nothing

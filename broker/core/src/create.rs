@@ -64,7 +64,7 @@ impl Broker {
                 if let Some(request) = attempt.params.request_id {
                     self.table.remember_reuse(peer.uid, request, child.id, outcome);
                 }
-                self.promise(call, Ok(Response::Created(Created { outcome, child })), turn);
+                self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
             }
             Holding::Wait { holder } => {
                 self.park(call, Cause::Name { holder, attempt: Box::new(attempt) }, None);
@@ -188,7 +188,7 @@ impl Broker {
         let Some(entry) = self.table.get(child) else { return };
         if entry.is_settled() {
             let child = Arc::clone(&entry.shown);
-            self.promise(call, Ok(Response::Created(Created { outcome, child })), turn);
+            self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
         } else {
             self.park(call, Cause::Start { child, outcome }, None);
         }

@@ -1,6 +1,6 @@
 //! What a client was told holds, even if the broker dies as soon as the answer is out.
 
-use procbroker_core::{Call, ConnectionId, Effect, Finding, Input, Members, Progress, Run};
+use procbroker_core::{Call, ConnectionId, Effect, Finding, Input, Members, Run};
 use procbroker_protocol::create::ReadyTimeout;
 use procbroker_protocol::request::{DestroyParams, Scope, Until};
 use procbroker_protocol::{
@@ -41,19 +41,15 @@ fn spawning() -> (World, ConnectionId, Run, Call) {
 }
 
 #[test]
-fn the_process_of_a_child_is_on_record_when_its_create_is_answered() {
+fn a_child_whose_create_was_answered_is_found_by_its_intent() {
     let (mut world, _, run, call) = spawning();
     world.spawned(run);
-    let started_at = world.created(call).child.started_at;
+    let told = world.created(call).child;
+    // Its creator does not wait for the record of what came after.
+    assert!(!world.is_promise(call));
     let client = die_when_told(&mut world, call, alive(run));
-    assert!(matches!(world.progress(run), Some(Progress::Running { .. })));
-    assert_eq!(world.shown(client, run).started_at, started_at);
-    // The same for who asks again in the moment of its start.
-    let (mut world, client, run, _) = spawning();
-    world.spawned(run);
-    let again = world.create(client, params());
-    die_when_told(&mut world, again, alive(run));
-    assert!(matches!(world.progress(run), Some(Progress::Running { .. })));
+    assert_eq!(world.shown(client, run).id, told.id);
+    assert_eq!(world.shown(client, run).pid, told.pid);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The durable record of a create: how much of the create it is.
 //!
-//! A broker records the intent before it starts the child, and waits for the receipt. It records the process before it
-//! answers, which the child does not wait for. There is no broker without a record, so that wait is measured by itself, in the same rounds as whole creates:
-//! the broker's own journal, in this process, writes the same intents to the same disk, and tells an event loop
-//! of the same kind.
+//! A broker records the intent before it starts the child, and waits for the receipt; the creator waits for nothing
+//! that is recorded later. There is no broker without a record, so that wait is measured by itself, in the same rounds as
+//! whole creates: the broker's own journal, in this process, writes the same intents to the same disk, and tells an event
+//! loop of the same kind.
 
 use std::os::fd::AsFd;
 use std::path::Path;

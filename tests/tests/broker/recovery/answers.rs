@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{BOTH, destroy, list, wait};
-use crate::harness::children::{script, willing, with};
-use crate::harness::{Setup, TestBroker, adopt_orphans, await_zombie, reap};
+use crate::harness::children::{willing, with};
+use crate::harness::{Setup, TestBroker};
 
 /// As many crashes as show it nearly for sure: without the wait for the record most of them undo the answer.
 const CRASHES: u32 = 10;
@@ -54,25 +54,6 @@ fn a_create_that_was_answered_with_an_error_leaves_nothing_for_the_next_broker()
             assert_eq!(broker.json().refused("create", params).kind, "spawn_failed");
             broker.crash_and_start_again();
             assert_eq!(list(&broker, true), Vec::<Value>::new(), "{stdout}");
-        }
-    }
-}
-
-#[test]
-fn the_exit_status_of_a_child_is_known_however_soon_after_its_create_the_broker_dies() {
-    adopt_orphans();
-    for flags in BOTH {
-        let mut broker = Setup::new().flags(flags).start();
-        let mut go = broker.fifo("go");
-        for _ in 0..CRASHES {
-            let child = broker.json().create(script(&go, "read word <\"$1\"; exit 7"));
-            broker.crash();
-            go.say("end");
-            await_zombie(&child);
-            broker.start_again();
-            let ended = wait(&mut broker.json(), &child);
-            assert_eq!((&ended["exit"]["code"], &ended["exit"]["reason"]), (&json!(7), &json!("exited")));
-            reap(&child);
         }
     }
 }
