@@ -30,6 +30,9 @@ pub(super) fn message(error: &clap::Error) -> String {
     line.trim_end().strip_prefix("procbroker: ").unwrap_or(&line).to_owned()
 }
 
+/// Verbs that end something: nobody who has mistyped another one is to be led to them.
+const ENDING_VERBS: [&str; 2] = ["destroy", "shutdown"];
+
 /// The message of a rendered error as one line: without its prefix, and with where to read more instead of the
 /// usage. An error about one value has no usage, and says all there is to say.
 fn line(rendered: &str) -> String {
@@ -42,6 +45,9 @@ fn line(rendered: &str) -> String {
         }
         if part.starts_with("For more information") {
             break;
+        }
+        if ENDING_VERBS.iter().any(|verb| part == format!("tip: a similar subcommand exists: '{verb}'")) {
+            continue;
         }
         let part = part.strip_prefix("error: ").unwrap_or(part);
         let separator = match message.chars().next_back() {
@@ -93,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_that_says_what_to_do() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 10] = [
+            (&["restart", "a"], "unrecognized subcommand 'restart'; see 'procbroker --help'"),
             (
                 &["lst"],
                 "unrecognized subcommand 'lst'; tip: a similar subcommand exists: 'list'; see 'procbroker --help'",
