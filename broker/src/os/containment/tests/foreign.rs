@@ -212,7 +212,8 @@ fn the_group_of_a_child_that_is_gone_gets_its_signals_and_its_end_is_reported() 
         "the_group_of_a_child_that_is_gone_gets_its_signals_and_its_end_is_reported",
         |mut earlier, way| {
             let mut ear = earlier.ear();
-            let child = earlier.start(&format!("{DAEMON}; sleep 1000 & exec sleep 1000"));
+            // The other process of the group is there when the daemon's pid is told.
+            let child = earlier.start(&format!("sleep 1000 & {DAEMON}; exec sleep 1000"));
             let daemon = ear.pid();
             earlier.crash();
             kill(child.pid);
