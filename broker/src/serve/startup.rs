@@ -258,6 +258,13 @@ fn sockets(
         Some(account) => resolve("--socket-group", std::slice::from_ref(account), accounts::group_id)?.pop(),
         None => None,
     };
+    if arguments.allows_in_vain() {
+        tracing::warn!(
+            mode = %format_args!("{:03o}", arguments.socket_mode),
+            "--allow-user and --allow-group let nobody in while only its owner may write to the socket; \
+             open it with --socket-mode 660 and --socket-group, or with --socket-mode 666"
+        );
+    }
     let (listener, file) = socket::listen_at(&SocketOptions { place, mode: arguments.socket_mode, group })?;
     let path = file.path().to_path_buf();
     Ok((Sockets::Own { listener, file }, path))

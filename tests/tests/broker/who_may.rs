@@ -67,6 +67,19 @@ fn the_socket_is_closed_to_others_unless_it_is_opened() {
 }
 
 #[test]
+fn who_allows_others_and_keeps_the_socket_closed_is_warned() {
+    let warnings = |flags: &[&str]| {
+        let ended = Setup::new().flags(flags.iter().copied()).start().stop();
+        ended.lines_with("--socket-mode 660").len()
+    };
+    assert_eq!(warnings(&["--allow-user", "1"]), 1);
+    assert_eq!(warnings(&["--allow-group", "1", "--socket-mode", "644"]), 1);
+    assert_eq!(warnings(&["--allow-group", "1", "--socket-mode", "660"]), 0);
+    assert_eq!(warnings(&["--allow-user", "1", "--socket-mode", "602"]), 0);
+    assert_eq!(warnings(&[]), 0);
+}
+
+#[test]
 fn a_child_runs_as_its_caller_with_its_groups() {
     if !is_root() {
         return;

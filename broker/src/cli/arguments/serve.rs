@@ -60,6 +60,8 @@ pub struct ServeArguments {
     pub shutdown_timeout: Span,
     /// A user, by name or number, who may connect, beside root and the broker's own; may be repeated
     ///
+    /// The socket has to let them in too: see --socket-mode and --socket-group.
+    ///
     /// A broker that runs as root starts children as the user who asks. A broker that does not run as root starts
     /// them as its own user: whoever is allowed here can then do all that the broker's user can.
     #[arg(long, value_name = "USER", value_parser = account)]
@@ -86,6 +88,15 @@ pub struct ServeArguments {
 }
 
 impl ServeArguments {
+    /// Whether somebody is allowed to connect, while the socket's permissions let in its owner only.
+    #[must_use]
+    pub fn allows_in_vain(&self) -> bool {
+        // unix(7): to connect takes the permission to write.
+        const WRITE_BY_OTHERS_THAN_THE_OWNER: u32 = 0o022;
+        let allows_others = !(self.allow_user.is_empty() && self.allow_group.is_empty());
+        allows_others && self.socket_mode & WRITE_BY_OTHERS_THAN_THE_OWNER == 0
+    }
+
     /// The bounds that the flags set.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
