@@ -31,48 +31,22 @@ pub(super) async fn connect(socket: Option<PathBuf>) -> Result<Broker, Failure> 
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::unix::net::UnixListener;
     use std::path::Path;
     use std::thread;
 
-    use procbroker_protocol::binary::{decode_request, encode_answer};
-    use procbroker_protocol::frame::{Framed, Frames};
-    use procbroker_protocol::limits::REQUEST_BYTES_MAX;
     use procbroker_protocol::request::{ListParams, NoParams};
-    use procbroker_protocol::version::{OFFER_BYTES, PROTOCOL, answer_offer, decode_offer};
     use procbroker_protocol::{Error, ErrorKind};
 
     use super::*;
+    use crate::cli::fake_broker::serve;
     use crate::cli::status::CommandStatus;
-
-    /// Answers one request on one connection, and gives back what was asked.
-    fn serve_one(stream: &mut UnixStream, answer: &Result<Response, Error>) -> Request {
-        let mut offer = [0; OFFER_BYTES];
-        stream.read_exact(&mut offer).unwrap();
-        let (theirs, _) = decode_offer(&offer).unwrap().unwrap();
-        stream.write_all(&answer_offer(PROTOCOL, theirs).0).unwrap();
-        let mut frames = Frames::new(REQUEST_BYTES_MAX);
-        let mut chunk = [0; 1024];
-        loop {
-            let length = stream.read(&mut chunk).unwrap();
-            assert_ne!(length, 0, "the client left before it asked");
-            frames.push(&chunk[..length]);
-            if let Some(Framed::Message(frame)) = frames.next_message() {
-                let (id, request) = decode_request(frame).unwrap();
-                let mut out = Vec::new();
-                encode_answer(Some(id), answer, &mut out);
-                stream.write_all(&out).unwrap();
-                return request;
-            }
-        }
-    }
 
     /// Calls a broker that gives this answer, and checks that it is asked exactly this.
     fn call_to(socket: &Path, answer: Result<Response, Error>) -> Result<Response, Failure> {
         let asked = Request::List(ListParams::default());
         let listener = UnixListener::bind(socket).unwrap();
-        let broker = thread::spawn(move || serve_one(&mut listener.accept().unwrap().0, &answer));
+        let broker = thread::spawn(move || serve(&listener, &answer, &[]).0);
         let result = call(Some(socket.to_owned()), asked.clone());
         assert_eq!(broker.join().unwrap(), asked);
         result

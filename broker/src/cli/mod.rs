@@ -8,6 +8,8 @@ mod call;
 mod events;
 mod examples;
 mod failure;
+#[cfg(test)]
+mod fake_broker;
 mod logs;
 mod pages;
 mod print;
