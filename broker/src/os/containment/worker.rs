@@ -369,8 +369,10 @@ impl Worker {
             if is_over || Instant::now() >= deadline {
                 break living.len();
             }
-            // What they leave behind is the broker's then, and found by the next round.
+            // The walk may have missed one, by a list that was changing while it was read. What they leave behind is the
+            // broker's then, and found by the next round.
             for pidfd in &living {
+                let _gone = pidfd::send(pidfd.as_fd(), Signal::KILL);
                 let _in_time = pidfd::wait_for_end(pidfd.as_fd(), deadline);
             }
         };

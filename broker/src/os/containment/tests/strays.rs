@@ -105,6 +105,18 @@ fn a_tree_that_grows_while_it_is_swept_is_swept() {
     });
 }
 
+/// A walk passes over a child that lives, as far as it is known, as it can pass over what a changing list leaves out.
+#[test]
+fn what_the_walk_of_a_sweep_passes_over_is_swept_too() {
+    alone::on_main_thread(module_path!(), "what_the_walk_of_a_sweep_passes_over_is_swept_too", || {
+        let mut scene = Scene::new(Way::List).unwrap();
+        let run = scene.start("trap '' TERM HUP; while :; do sleep 1000; done");
+        assert_eq!(scene.sweep(), 0);
+        scene.until(|inputs| left(inputs, run) == Some(Members::Nothing));
+        scene.close();
+    });
+}
+
 #[test]
 fn an_orphan_is_reaped_whoever_it_belonged_to() {
     alone::on_main_thread(module_path!(), "an_orphan_is_reaped_whoever_it_belonged_to", || {
