@@ -181,8 +181,12 @@ fn a_daemon_without_an_environment_of_a_child_that_is_gone_is_found_by_its_cgrou
         "a_daemon_without_an_environment_of_a_child_that_is_gone_is_found_by_its_cgroup",
         |mut earlier, way| {
             let mut ear = earlier.ear();
-            let child = earlier.start(&format!("{BARE_DAEMON}; exec sleep 1000"));
-            let daemon = ear.pid();
+            // The shell goes on when what has started the daemon has ended: until then that is in the group.
+            let child = earlier.start(&format!("{BARE_DAEMON}; echo main > $fifo; exec sleep 1000"));
+            let mut said = [ear.line(), ear.line()];
+            said.sort();
+            assert_eq!(said[1], "main");
+            let daemon = Pid::new(said[0].parse().unwrap()).unwrap();
             earlier.crash();
             kill(child.pid);
             earlier.until_reaped(child.pid);
