@@ -189,7 +189,9 @@ impl Scene {
     fn wait(&self) {
         let sources = [self.reaper.as_fd(), self.signals.as_fd(), self.bell.as_fd()];
         let mut events = sources.map(|source| PollFd::new(source, PollFlags::POLLIN));
-        poll(&mut events, PollTimeout::from(60_000_u16)).unwrap();
+        // Whatever comes to light only afterwards has not been announced: the broker would have waited for ever.
+        let announced = poll(&mut events, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
+        assert!(announced > 0, "nothing is announced: {:?}", self.inputs);
     }
 
     fn take_reports(&mut self) {
