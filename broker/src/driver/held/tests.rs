@@ -41,6 +41,11 @@ fn call(connection: u64, number: u64) -> Call {
 
 impl Scene {
     fn new() -> Self {
+        Self::waiting_for(PATIENCE)
+    }
+
+    /// The same, where the journal waits so long for whoever holds its file before it takes that for a refusal.
+    fn waiting_for(patience: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let host = Host { boot: BootId(Uuid::from_u128(7)), cgroup_folder: None };
@@ -51,7 +56,8 @@ impl Scene {
         }
         drop(journal);
         let (threads, reports) = mpsc::channel(16);
-        let records = Records::start(journal::open(&path).unwrap().0, &host, threads).unwrap();
+        let store = journal::open(&path).unwrap().0.waiting_for(patience);
+        let records = Records::start(store, &host, threads).unwrap();
         let mut clients = Clients::default();
         let outboxes = [0, 1].map(|connection| {
             let (outbox, received): (Outbox, _) = mpsc::channel(16);
@@ -61,7 +67,7 @@ impl Scene {
         Self { _folder: folder, path, records, reports, clients, outboxes, held: Held::default() }
     }
 
-    /// Keeps the journal from writing until this is dropped; after a second it takes that for a refusal.
+    /// Keeps the journal from writing until this is dropped.
     fn lock(&self) -> rusqlite::Connection {
         let connection = rusqlite::Connection::open(&self.path).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -154,7 +160,7 @@ async fn answers_go_out_in_the_order_of_their_turns() {
 
 #[tokio::test]
 async fn an_answer_goes_out_when_its_record_is_refused_and_the_record_is_tried_again() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::waiting_for(Duration::ZERO);
     let lock = scene.lock();
     scene.turn(Some(1), call(0, 1));
     scene.attempt().await;

@@ -86,6 +86,16 @@ pub fn go_on(path: &Path) -> Result<(Store, Stored), JournalError> {
     open_with(path, STEPS, Former::HandedOver)
 }
 
+/// What the tests of other modules open, which hold the file for a while: however long that takes on a busy machine, it is
+/// taken for no refusal.
+#[cfg(test)]
+impl Store {
+    pub(crate) fn waiting_for(self, patience: Duration) -> Self {
+        self.connection.busy_timeout(patience).unwrap();
+        self
+    }
+}
+
 pub(super) fn open_with(
     path: &Path,
     steps: &[Step],

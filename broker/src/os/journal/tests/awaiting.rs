@@ -1,6 +1,11 @@
 use super::*;
 
-/// Keeps a journal from writing until it is dropped; after a second the journal takes that for a refusal.
+/// A journal that waits for whoever holds its file, however long that takes on a busy machine.
+fn patient(path: &Path) -> Writing {
+    Writing::start(open(path).unwrap().0.waiting_for(PATIENCE))
+}
+
+/// Keeps a journal from writing until it is dropped.
 fn locked(path: &Path) -> rusqlite::Connection {
     let connection = rusqlite::Connection::open(path).unwrap();
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -10,7 +15,7 @@ fn locked(path: &Path) -> rusqlite::Connection {
 #[test]
 fn an_attempt_that_somebody_waits_for_is_told_when_what_it_covers_is_written() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let writing = patient(&path);
     assert_eq!(writing.journal.await_attempt(), None);
     let (mut told, mut lock) = (None, Some(locked(&path)));
     for number in 1..=500 {
@@ -47,7 +52,7 @@ fn an_attempt_that_nobody_waits_for_is_not_told() {
 #[test]
 fn several_positions_that_are_waited_for_at_once_are_all_told() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let writing = patient(&path);
     let lock = locked(&path);
     let positions: Vec<_> = (1..=4)
         .map(|number| {
