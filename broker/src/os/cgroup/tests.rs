@@ -1,8 +1,12 @@
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::os::alone;
+
+/// Longer than anything here takes, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder of its own for each test; none where this user can have no groups.
 fn cgroups(test: &str) -> Option<Cgroups> {
@@ -31,6 +35,18 @@ fn member(cgroups: &Cgroups, group: Group) -> (Child, Pid) {
     (child, pid)
 }
 
+/// Reaps a process, and waits until its group is empty: it can stay populated for a moment longer, until the process has
+/// left the processor for good.
+fn reap(cgroups: &Cgroups, group: Group, child: &mut Child) -> std::process::ExitStatus {
+    let status = child.wait().unwrap();
+    let began = Instant::now();
+    while cgroups.is_populated(group) {
+        assert!(began.elapsed() < PATIENCE, "{group:?} does not become empty");
+        std::thread::yield_now();
+    }
+    status
+}
+
 fn groups(cgroups: &Cgroups) -> Vec<u64> {
     let mut numbers: Vec<u64> =
         subgroups(cgroups.folder()).into_iter().map(|name| name.parse().unwrap()).collect();
@@ -49,8 +65,7 @@ fn a_group_knows_its_members_and_is_theirs_alone() {
     assert_eq!(cgroups.group_of(pid), Some(group));
     assert_eq!(cgroups.group_of(Pid::new(std::process::id()).unwrap()), None);
     drop(child.stdin.take());
-    child.wait().unwrap();
-    assert!(!cgroups.is_populated(group));
+    reap(&cgroups, group, &mut child);
 }
 
 #[test]
@@ -74,7 +89,10 @@ fn a_killed_group_is_never_used_again() {
     let (group, _directory) = cgroups.take().unwrap();
     let (mut child, _) = member(&cgroups, group);
     cgroups.kill(group).unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(libc::SIGKILL));
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&reap(&cgroups, group, &mut child)),
+        Some(libc::SIGKILL)
+    );
     cgroups.give_back(group, Wear::Killed);
     assert!(cgroups.tidy(|| false));
     assert!(!groups(&cgroups).contains(&group.0));
@@ -93,7 +111,7 @@ fn a_group_in_which_something_lives_is_kept_until_it_is_empty() {
     assert!(groups(&cgroups).contains(&group.0));
     assert!(cgroups.pool().spares.iter().all(|(spare, _)| *spare != group));
     drop(child.stdin.take());
-    child.wait().unwrap();
+    reap(&cgroups, group, &mut child);
     assert!(cgroups.tidy(|| false));
     assert!(!groups(&cgroups).contains(&group.0));
 }
@@ -111,7 +129,7 @@ fn groups_that_a_child_made_below_its_own_are_looked_into_and_removed() {
     assert_eq!(cgroups.group_of(pid), Some(group));
     assert!(cgroups.is_populated(group));
     child.kill().unwrap();
-    child.wait().unwrap();
+    reap(&cgroups, group, &mut child);
     cgroups.give_back(group, Wear::Clean);
     assert!(cgroups.tidy(|| false));
     assert!(!groups(&cgroups).contains(&group.0));
@@ -163,7 +181,7 @@ fn a_broker_has_one_folder_named_by_its_pid() {
     let (mut child, pid) = member(&cgroups, group);
     assert_eq!(cgroups.group_of(pid), Some(group));
     child.kill().unwrap();
-    child.wait().unwrap();
+    reap(&cgroups, group, &mut child);
 }
 
 #[test]
@@ -204,7 +222,7 @@ fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is
     assert_eq!(adopted, [None, Some(populated), None, None]);
     assert!(cgroups.take().unwrap().0 > last);
     child.kill().unwrap();
-    child.wait().unwrap();
+    reap(&cgroups, populated, &mut child);
     cgroups.give_back(populated, Wear::Killed);
     drop(cgroups);
     assert!(!path.exists());
@@ -245,7 +263,7 @@ fn a_folder_in_which_something_lives_is_left_as_it_is() {
     remove_stale(scratch.path());
     assert_eq!(groups(&earlier), before);
     child.kill().unwrap();
-    child.wait().unwrap();
+    reap(&earlier, group, &mut child);
     drop(earlier);
     assert!(!path.exists());
 }

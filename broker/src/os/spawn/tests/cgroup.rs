@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use super::*;
+
+/// Longer than anything here takes, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A group of cgroup v2, removed when dropped.
 struct Group(PathBuf);
@@ -25,7 +29,16 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        fs::remove_dir(&self.0).unwrap();
+        // A process that was reaped can be in it for a moment longer, until it has left the processor for good.
+        let began = Instant::now();
+        while let Err(error) = fs::remove_dir(&self.0) {
+            let is_busy = error.kind() == std::io::ErrorKind::ResourceBusy && began.elapsed() < PATIENCE;
+            assert!(is_busy || std::thread::panicking(), "{error}");
+            if !is_busy {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
