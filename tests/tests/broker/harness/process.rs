@@ -50,7 +50,25 @@ impl Process {
     }
 
     /// The numbers of its open descriptors and what they are.
+    ///
+    /// A program that was executed just now has each of its libraries and locales open for a moment. It is looked at again
+    /// then: what is to be found are descriptors that it was given.
     pub(crate) fn descriptors(self) -> BTreeMap<u32, PathBuf> {
+        let began = Instant::now();
+        loop {
+            let descriptors = self.descriptors_by_now();
+            let is_loading = descriptors
+                .values()
+                .any(|file| ["/usr", "/lib", "/lib64", "/etc"].iter().any(|folder| file.starts_with(folder)));
+            if !is_loading {
+                return descriptors;
+            }
+            assert!(began.elapsed() < PATIENCE, "{self:?} holds {descriptors:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn descriptors_by_now(self) -> BTreeMap<u32, PathBuf> {
         let entries = fs::read_dir(self.path("fd")).expect("the descriptors of a process");
         entries
             .flatten()

@@ -13,10 +13,6 @@ use crate::harness::{Process, Setup, TestBroker, procbroker_in};
 fn found_by_a_child(broker: &TestBroker) -> (BTreeMap<String, String>, Vec<u32>, Vec<Vec<String>>, String) {
     let child = broker.json().create(willing());
     let process = Process::of(&child);
-    // While its libraries are loaded it has a descriptor more. It sleeps when it is through with that.
-    while process.status("State") != ["S", "(sleeping)"] {
-        std::thread::yield_now();
-    }
     let mut environment = process.environment();
     assert!(environment.remove("PROCBROKER_CHILD_ID").is_some());
     let descriptors = process.descriptors().into_keys().collect();
