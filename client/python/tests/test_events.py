@@ -173,7 +173,7 @@ def test_two_readers_of_one_subscription_are_refused(fake: FakeBroker) -> None:
 def test_a_broker_that_does_not_come_back_is_told_by_an_error(folder: Path) -> None:
     with FakeBroker(folder / "fake") as fake:
         fake.play(tell(1, event(1)))
-        broker = Broker(fake.socket, connect_timeout=0.05)
+        broker = Broker(fake.socket, connect_timeout=1)
         events = broker.events()
         assert seqs(take(events, 1)) == [1]
     with broker, pytest.raises(BrokerUnavailable):
