@@ -85,7 +85,7 @@ idle_broker_exits_and_comes_back() {
 OnSuccess=went-idle.service
 [Service]
 ExecStart=
-ExecStart=/usr/local/bin/procbroker serve --exit-when-idle 1
+ExecStart=/usr/local/bin/procbroker serve --exit-when-idle 5
 UNIT
     cat >/run/systemd/system/went-idle.service <<'UNIT'
 [Service]
