@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::json;
 
 use crate::harness::children::{willing, with};
-use crate::harness::{JsonClient, Refused, Setup, TestBroker, is_root};
+use crate::harness::{JsonClient, Refused, Setup, TestBroker, is_root, user_of_this_process};
 
 /// Creates as many as it takes to fail, and says how many there are and what the last was answered.
 fn create_until_refused(client: &mut JsonClient) -> (usize, Refused) {
@@ -68,8 +68,8 @@ fn a_broker_without_processes_says_so_and_recovers() {
     if !is_root() {
         return;
     }
-    // The limit counts all processes and threads of a user: one whom no other test acts as.
-    let broker = Setup::new().user(64_200).through(["prlimit", "--nproc=40:40"]).start();
+    // The limit counts all processes and threads of a user.
+    let broker = Setup::new().user(user_of_this_process()).through(["prlimit", "--nproc=40:40"]).start();
     let mut client = broker.json();
     let outcome = create_until_refused(&mut client);
     assert_eq!(outcome.1.data["errno_name"], "EAGAIN", "{:?}", outcome.1);

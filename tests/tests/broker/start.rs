@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::harness::children::{script, willing};
 use crate::harness::{
     Ended, JsonClient, PATIENCE, STRANGER, Said, Setup, TestBroker, await_end, is_root, kill_tagged,
-    procbroker, procbroker_in, tagged_processes,
+    procbroker, procbroker_in, tagged_processes, user_of_this_process,
 };
 
 /// It refused with exit status 1 and one line that names this.
@@ -227,8 +227,8 @@ fn a_users_broker_without_a_runtime_folder_makes_a_private_one_and_takes_no_othe
     if !is_root() {
         return;
     }
-    // A user whom no other test acts as: the folder is not below the test's own.
-    let user = 64_100;
+    // The folder is not below the test's own.
+    let user = user_of_this_process();
     let folder = Removed(PathBuf::from(format!("/tmp/procbroker-{user}")));
     let socket = folder.0.join("procbroker.sock");
     let start = || {
@@ -249,7 +249,8 @@ fn a_users_broker_without_a_runtime_folder_makes_a_private_one_and_takes_no_othe
 
 #[test]
 fn an_idle_broker_exits_if_told_to_and_not_while_a_child_lives() {
-    let mut broker = Setup::new().flags(["--exit-when-idle", "500ms"]).start();
+    // Long enough for a busy machine to come to the first connection.
+    let mut broker = Setup::new().flags(["--exit-when-idle", "5s"]).start();
     let mut go = broker.fifo("go");
     let mut client = broker.json();
     client.create(script(&go, "read word <\"$1\"; exit 4"));

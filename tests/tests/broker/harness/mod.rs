@@ -42,6 +42,12 @@ pub(crate) const STRANGER: u32 = 64_001;
 /// A second one of that kind.
 pub(crate) const OTHER_STRANGER: u32 = 64_002;
 
+/// A user whom no other test acts as, nor the same one of another run at the same time. Its number is one that containers
+/// have, too.
+pub(crate) fn user_of_this_process() -> u32 {
+    32_768 + std::process::id() % 30_000
+}
+
 /// Whether the test may act as several users. It says so when not, because a skipped check should be seen.
 pub(crate) fn is_root() -> bool {
     let root = geteuid().is_root();
