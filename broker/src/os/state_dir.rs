@@ -13,6 +13,15 @@ use super::lock::{Lock, LockError};
 use super::logs::{Logs, LogsError};
 use super::socket::{FolderError, make_folder};
 
+/// The file that a broker locks.
+const LOCK: &str = "lock";
+
+/// The folder of the children's output.
+const LOGS: &str = "logs";
+
+/// The file in which the children are on record.
+const RECORD: &str = "state.db";
+
 /// A state folder that is this broker's as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -27,6 +36,17 @@ pub enum StateDirError {
     /// It cannot be made, or is not to be trusted.
     #[error("no state can be kept: {0} with --state-dir")]
     Folder(#[from] FolderError),
+    /// It is of use to others, too.
+    #[error(
+        "no state can be kept in {path}: others can write to it, and {entry} in it is not the broker's; give a folder of \
+         its own with --state-dir"
+    )]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+        /// Something in it that the broker has not made.
+        entry: String,
+    },
     /// Another broker uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -36,13 +56,17 @@ pub enum StateDirError {
 }
 
 impl StateDir {
-    /// Makes the folder, with those above it, where it is missing; closes it to all other users; and locks it.
+    /// Makes the folder, with those above it, where it is missing; closes it to all other users, unless it holds
+    /// something else as well; and locks it.
     ///
     /// # Errors
-    /// When it belongs to somebody else, when another broker uses it, or when the system refuses.
+    /// When it belongs to somebody else, or others can write to what is not the broker's alone; when another broker uses
+    /// it; or when the system refuses.
     pub fn open(place: &Place) -> Result<Self, StateDirError> {
         Self::open_with(place, |path| {
-            Lock::take(&path.join("lock"), &format!("the state folder {}", path.display()))
+            close_to_others(path)?;
+            Lock::take(&path.join(LOCK), &format!("the state folder {}", path.display()))
+                .map_err(StateDirError::from)
         })
     }
 
@@ -51,20 +75,19 @@ impl StateDir {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn inherited(place: &Place, lock: OwnedFd) -> Result<Self, StateDirError> {
-        Self::open_with(place, |path| Ok(Lock::inherited(&path.join("lock"), lock)))
+        Self::open_with(place, |path| Ok(Lock::inherited(&path.join(LOCK), lock)))
     }
 
     fn open_with(
         place: &Place,
-        lock: impl FnOnce(&Path) -> Result<Lock, LockError>,
+        lock: impl FnOnce(&Path) -> Result<Lock, StateDirError>,
     ) -> Result<Self, StateDirError> {
         let path = place.path.as_path();
         // The state of the machine's broker is nobody's to read either.
         let origin = if place.origin == Origin::System { Origin::User } else { place.origin };
         make_folder(path, origin)?;
-        close_to_others(path)?;
         let lock = lock(path)?;
-        let logs = Logs::open(path.join("logs"))?;
+        let logs = Logs::open(path.join(LOGS))?;
         Ok(Self { path: path.to_owned(), logs, lock })
     }
 
@@ -77,7 +100,7 @@ impl StateDir {
     /// The file in which the children are on record.
     #[must_use]
     pub fn record(&self) -> PathBuf {
-        self.path.join("state.db")
+        self.path.join(RECORD)
     }
 
     /// What is locked.
@@ -93,17 +116,38 @@ impl StateDir {
     }
 }
 
-/// A folder that was there before may have been made with another mode.
-fn close_to_others(path: &Path) -> Result<(), FolderError> {
+/// A folder that was there before may have been made with another mode. One that is not the broker's alone stays as it is:
+/// what the broker keeps there is closed to others by itself.
+fn close_to_others(path: &Path) -> Result<(), StateDirError> {
     let refused = |attempt| move |source| FolderError::Refused { attempt, path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(refused("read"))?;
     if found.uid() != geteuid().as_raw() {
-        return Err(FolderError::Untrusted { path: path.to_owned(), flaw: "belongs to another user" });
+        return Err(FolderError::Untrusted { path: path.to_owned(), flaw: "belongs to another user" }.into());
     }
-    if found.mode() & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(refused("close"))?;
+    if found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    match foreign_entry(path).map_err(refused("read"))? {
+        None => fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(refused("close"))?,
+        // Who can write to it can put another file in the place of the broker's.
+        Some(entry) if found.mode() & 0o022 != 0 => {
+            return Err(StateDirError::Shared { path: path.to_owned(), entry });
+        }
+        Some(_) => {}
     }
     Ok(())
+}
+
+/// Something in a folder that no broker has made.
+fn foreign_entry(path: &Path) -> std::io::Result<Option<String>> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // SQLite puts files of its own beside the record, which have its name and an ending.
+        if name != LOCK && name != LOGS && !name.starts_with(RECORD) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -135,6 +179,24 @@ mod tests {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         drop(StateDir::open(&place(folder.path())).unwrap());
         assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_holds_something_else_is_not_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("other"), "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let state = StateDir::open(&place(folder.path())).unwrap();
+        assert_eq!(mode(folder.path()), 0o755);
+        assert_eq!((mode(&folder.path().join(LOCK)), mode(&folder.path().join(LOGS))), (0o600, 0o700));
+        drop(state);
+        for open in [0o1777, 0o770, 0o702] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(open)).unwrap();
+            let error = StateDir::open(&place(folder.path())).unwrap_err().to_string();
+            assert!(error.contains("other in it is not") && error.contains("--state-dir"), "{error}");
+            assert_eq!(mode(folder.path()), open);
+        }
     }
 
     #[test]
