@@ -82,7 +82,9 @@ impl StateDir {
         place: &Place,
         lock: impl FnOnce(&Path) -> Result<Lock, StateDirError>,
     ) -> Result<Self, StateDirError> {
-        let path = place.path.as_path();
+        // It is shown to clients, to whom a relative path would mean another folder.
+        let refused = |source| FolderError::Refused { attempt: "find", path: place.path.clone(), source };
+        let path = &std::path::absolute(&place.path).map_err(refused)?;
         // The state of the machine's broker is nobody's to read either.
         let origin = if place.origin == Origin::System { Origin::User } else { place.origin };
         make_folder(path, origin)?;

@@ -235,9 +235,14 @@ fn passed_sockets(arguments: &ServeArguments, listeners: Vec<UnixListener>) -> (
     let own_path = |listener: &UnixListener| {
         listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from))
     };
-    let path = arguments.socket.clone().or_else(|| listeners.first().and_then(own_path));
     // Children start in folders of their own, where a relative path would mean another file.
-    let path = path.and_then(|path| std::path::absolute(path).ok()).unwrap_or_default();
+    let absolute = |path: PathBuf| std::path::absolute(path).ok();
+    let named = arguments.socket.clone().and_then(absolute);
+    let mut served = listeners.iter().filter_map(own_path).filter_map(absolute).peekable();
+    let first = served.peek().cloned();
+    // A path that was given chooses among those that are served; nobody listens at another one.
+    let chosen = served.find(|path| Some(path) == named.as_ref());
+    let path = chosen.or(first).or(named).unwrap_or_default();
     (Sockets::Passed { listeners }, path)
 }
 

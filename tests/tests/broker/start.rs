@@ -1,5 +1,6 @@
 //! How a broker starts: where it listens, whom it makes way for, and what it refuses with one clear line.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -270,7 +271,7 @@ struct Activated {
 
 impl Activated {
     /// Waits until the sockets are there; the broker is not.
-    fn listen(setup: &Setup, sockets: &[PathBuf]) -> Self {
+    fn listen(setup: &Setup, sockets: &[PathBuf], flags: &[&OsStr]) -> Self {
         let mut words: Vec<std::ffi::OsString> = Vec::new();
         for socket in sockets {
             words.extend(["--listen".into(), socket.into()]);
@@ -280,8 +281,9 @@ impl Activated {
             .args(words)
             .arg(procbroker())
             .arg("serve")
-            .arg("--state-dir")
-            .arg(setup.folder().join("state"));
+            .args(["--state-dir", "state"])
+            .args(flags)
+            .current_dir(setup.folder());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("systemd-socket-activate");
         let mut log = BufReader::new(process.stderr.take().unwrap());
@@ -318,12 +320,13 @@ fn sockets_passed_by_systemd_are_served_all_of_them() {
     fs::create_dir(setup.folder().join("state")).unwrap();
     fs::set_permissions(setup.folder().join("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let sockets = [setup.folder().join("a.sock"), setup.folder().join("b.sock")];
-    let mut activated = Activated::listen(&setup, &sockets);
+    let mut activated = Activated::listen(&setup, &sockets, &[]);
     // The first request starts the broker, and is answered.
     let mut first = connect(&sockets[0]);
     let status = first.ok("status", json!({}));
     assert_eq!(status["pid"], activated.process.id());
     assert_eq!(status["facilities"]["activation"], "systemd", "{}", status["facilities"]);
+    assert_eq!(status["facilities"]["state_dir"], setup.folder().join("state").to_str().unwrap());
     let mut second = connect(&sockets[1]);
     assert_eq!(second.ok("status", json!({}))["instance"], status["instance"]);
     let child = second.create(willing());
@@ -338,6 +341,22 @@ fn sockets_passed_by_systemd_are_served_all_of_them() {
     assert_eq!(tagged_processes(setup.folder()), []);
     // They are not the broker's to remove.
     assert!(sockets.iter().all(|socket| socket.exists()));
+}
+
+#[test]
+fn children_are_told_a_socket_that_is_served() {
+    let setup = Setup::new();
+    let [one, other, nobodys] = ["a.sock", "b.sock", "c.sock"].map(|name| setup.folder().join(name));
+    for (asked, told) in [(&one, &one), (&other, &other), (&nobodys, &one)] {
+        let flags = ["--socket".as_ref(), asked.as_os_str()];
+        let mut activated = Activated::listen(&setup, &[one.clone(), other.clone()], &flags);
+        let mut client = connect(&one);
+        let child = client.create(willing());
+        let environment = crate::harness::Process::of(&child).environment();
+        assert_eq!(environment["PROCBROKER_SOCKET"], told.to_str().unwrap());
+        client.ok("shutdown", json!({}));
+        await_end(&mut activated.process).expect("the broker ends");
+    }
 }
 
 #[test]
