@@ -126,7 +126,8 @@ fn close_to_others(path: &Path) -> Result<(), StateDirError> {
     if found.uid() != geteuid().as_raw() {
         return Err(FolderError::Untrusted { path: path.to_owned(), flaw: "belongs to another user" }.into());
     }
-    if found.mode() & 0o077 == 0 {
+    let is_closed = found.mode().trailing_zeros() >= 6;
+    if is_closed {
         return Ok(());
     }
     match foreign_entry(path).map_err(refused("read"))? {
