@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
@@ -22,8 +23,15 @@ const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 /// The file system that pidfds are on since Linux 6.9 (`PID_FS_MAGIC` in the kernel's `linux/magic.h`).
 const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
 
-/// How often a process that executes a program right now is asked for its mark again.
+/// How often a process that executes a program right now is asked for its mark again, without a pause.
 const MARK_ROUNDS: usize = 1000;
+
+/// How long it is asked where a child would be taken for gone that has not come to have its mark: the program may have to
+/// come from a slow disk, and the processor be somebody else's.
+const MARK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long is rested between two rounds of questions.
+const MARK_REST: Duration = Duration::from_millis(1);
 
 /// One run of the kernel, from its boot until the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,7 +165,7 @@ pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Held, Errno> {
 fn may_be_child(child: ChildId, stat: &ProcessStat) -> bool {
     // Only what the process started with is asked for its mark, which a program can overwrite, or drop when it executes
     // another one. So its absence proves nothing, but that of the session does.
-    let has_other_mark = || match settled_mark(stat.pid) {
+    let has_other_mark = || match awaited_mark(stat.pid) {
         Mark::Child(marked) => marked != child,
         Mark::Nobody | Mark::Changing => false,
     };
@@ -173,6 +181,22 @@ pub(super) fn settled_mark(pid: Pid) -> Mark {
         }
     }
     Mark::Changing
+}
+
+/// The same, where what cannot be told now will not be asked again.
+pub(super) fn awaited_mark(pid: Pid) -> Mark {
+    until_settled(|| settled_mark(pid), MARK_PATIENCE)
+}
+
+fn until_settled(mut ask: impl FnMut() -> Mark, patience: Duration) -> Mark {
+    let began = Instant::now();
+    loop {
+        let mark = ask();
+        if mark != Mark::Changing || began.elapsed() >= patience {
+            return mark;
+        }
+        std::thread::sleep(MARK_REST);
+    }
 }
 
 /// Whether a process that has the mark of a child is of its cleanup: only that is told how the child ended. The cleanup
@@ -212,4 +236,19 @@ pub fn has_pidfs() -> bool {
         let kind = own.and_then(|own| fstatfs(own).ok()).map(|statfs| statfs.filesystem_type());
         kind == Some(PID_FS_MAGIC)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_takes_its_time_to_execute_its_program_is_asked_for_its_mark_until_it_has_one() {
+        let mark = Mark::Child(ChildId::from_uuid(Uuid::from_u128(1)));
+        let mut answers = [Mark::Changing; 20].into_iter().chain([mark]);
+        assert_eq!(until_settled(|| answers.next().unwrap(), Duration::from_secs(60)), mark);
+        assert_eq!(until_settled(|| Mark::Changing, Duration::ZERO), Mark::Changing);
+    }
 }

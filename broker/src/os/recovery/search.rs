@@ -10,7 +10,7 @@ use procbroker_protocol::ChildId;
 
 use super::Lost;
 use crate::os::descendants::{Mark, ProcessStat, all_processes};
-use crate::os::identity::{settled_mark, stat_of};
+use crate::os::identity::{awaited_mark, stat_of};
 use crate::os::pidfd;
 
 /// One that may be the main process of a child.
@@ -55,7 +55,7 @@ fn candidate(pid: Pid, children: &BTreeMap<ChildId, Lost>) -> Result<Option<(Chi
     let leads = |stat: &ProcessStat| stat.session == Some(pid) && !stat.is_zombie && !stat.is_of_kernel;
     let looked_at = pidfd::open(pid).and_then(|pidfd| {
         let before = stat_of(pid, pidfd.as_fd())?;
-        let mark = if leads(&before) { settled_mark(pid) } else { Mark::Nobody };
+        let mark = if leads(&before) { awaited_mark(pid) } else { Mark::Nobody };
         let child = match mark {
             Mark::Child(child) => Some(child),
             Mark::Nobody | Mark::Changing => None,
