@@ -129,6 +129,21 @@ def test_a_connection_that_ended_while_idle_costs_nothing(fake: FakeBroker, call
         assert [one.name for one in call(broker)] == ["one"]
 
 
+def test_of_the_connections_that_a_broker_closes_one_after_the_other_a_call_tries_one(fake: FakeBroker) -> None:
+    together = threading.Barrier(8)
+
+    def closed_at_the_next_request(connection: FakeConnection) -> None:
+        request = connection.request()
+        together.wait(PATIENCE)
+        connection.send({"jsonrpc": "2.0", "id": request["id"], "result": {"children": []}})
+        connection.request()
+
+    fake.play(*[closed_at_the_next_request] * 8, lambda connection: connection.answer({"children": [child()]}))
+    with Broker(fake.socket) as broker, ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: broker.list(), range(8)))
+        assert [one.name for one in broker.list()] == ["one"]
+
+
 def test_a_connection_with_words_that_nobody_asked_for_is_not_used_again(fake: FakeBroker) -> None:
     def chatty(connection: FakeConnection) -> bool:
         connection.answer({"children": []})

@@ -36,7 +36,11 @@ def subscribe(
 def _converse(
     pool: Pool, call: Call, *, fresh: bool, meet: Optional[Callable[[str], None]] = None
 ) -> Steps[Tuple[Connection, Dict[str, Any]]]:
-    """Return the answer to a call, whatever it is, and the connection that it came over."""
+    """Return the answer to a call, whatever it is, and the connection that it came over.
+
+    Once one was lost, the next is a new one: a broker that ends closes one connection after the other, and those that
+    are idle in that moment are next.
+    """
     while True:
         connection: Optional[Connection] = None
         try:
@@ -52,9 +56,11 @@ def _converse(
         except NotSent:
             _close_after_last_words(connection)
             call.not_sent()
+            fresh = True
         except Lost:
             _close_after_last_words(connection)
             call.lost()
+            fresh = True
         except DeadlinePassed:
             _abandon(pool, connection, call)
             raise call.timed_out() from None
