@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -40,8 +41,11 @@ const FOLDER_PREFIX: &str = "procbroker.";
 /// for practical purposes (`cgroup.max.depth`).
 const DEPTH_MAX: usize = 32;
 
-/// How often the lock of an earlier broker's folder is asked for.
-const LOCK_ROUNDS: usize = 1000;
+/// How long the lock of an earlier broker's folder is asked for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long is rested before it is asked for again.
+const LOCK_REST: Duration = Duration::from_millis(1);
 
 /// One group, by its number in the broker's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -384,14 +388,16 @@ impl Former {
             }
         };
         // Another broker that looks for folders to remove has the lock for a moment, and finds this one in use.
-        for _ in 0..LOCK_ROUNDS {
+        let began = Instant::now();
+        loop {
             match Flock::lock(file.try_clone().ok()?, FlockArg::LockExclusiveNonblock) {
                 Ok(locked) => return Some(locked),
-                Err((_, Errno::EWOULDBLOCK)) => std::thread::yield_now(),
+                Err((_, Errno::EWOULDBLOCK)) if began.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_REST);
+                }
                 Err(_) => return None,
             }
         }
-        None
     }
 }
 

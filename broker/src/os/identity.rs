@@ -23,14 +23,15 @@ const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 /// The file system that pidfds are on since Linux 6.9 (`PID_FS_MAGIC` in the kernel's `linux/magic.h`).
 const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
 
-/// How often a process that executes a program right now is asked for its mark again, without a pause.
-const MARK_ROUNDS: usize = 1000;
+/// How long a process that executes a program right now is asked for its mark by those who can come back to it.
+const MARK_MOMENT: Duration = Duration::from_millis(10);
 
 /// How long it is asked where a child would be taken for gone that has not come to have its mark: the program may have to
 /// come from a slow disk, and the processor be somebody else's.
 const MARK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long is rested between two rounds of questions.
+/// How long is rested between two questions. To yield instead would leave it to others how long it takes: on a busy machine
+/// each time is as long as their share of the processor.
 const MARK_REST: Duration = Duration::from_millis(1);
 
 /// One run of the kernel, from its boot until the next.
@@ -174,18 +175,12 @@ fn may_be_child(child: ChildId, stat: &ProcessStat) -> bool {
 
 /// The mark of a process, which may be about to execute a program.
 pub(super) fn settled_mark(pid: Pid) -> Mark {
-    for _ in 0..MARK_ROUNDS {
-        match mark(pid) {
-            Mark::Changing => std::thread::yield_now(),
-            settled @ (Mark::Child(_) | Mark::Nobody) => return settled,
-        }
-    }
-    Mark::Changing
+    until_settled(|| mark(pid), MARK_MOMENT)
 }
 
 /// The same, where what cannot be told now will not be asked again.
 pub(super) fn awaited_mark(pid: Pid) -> Mark {
-    until_settled(|| settled_mark(pid), MARK_PATIENCE)
+    until_settled(|| mark(pid), MARK_PATIENCE)
 }
 
 fn until_settled(mut ask: impl FnMut() -> Mark, patience: Duration) -> Mark {
@@ -202,15 +197,17 @@ fn until_settled(mut ask: impl FnMut() -> Mark, patience: Duration) -> Mark {
 /// Whether a process that has the mark of a child is of its cleanup: only that is told how the child ended. The cleanup
 /// passes it on to what it starts, as it does with the mark.
 pub(super) fn is_of_cleanup(pid: Pid) -> bool {
-    for _ in 0..MARK_ROUNDS {
+    let began = Instant::now();
+    loop {
         match fs::read(format!("/proc/{pid}/environ")) {
             // It is about to execute another program.
-            Ok(environment) if environment.is_empty() => std::thread::yield_now(),
+            Ok(environment) if environment.is_empty() && began.elapsed() < MARK_PATIENCE => {
+                std::thread::sleep(MARK_REST);
+            }
             Ok(environment) => return environment.split(|&byte| byte == 0).any(tells_exit),
             Err(_) => return false,
         }
     }
-    false
 }
 
 fn tells_exit(variable: &[u8]) -> bool {
