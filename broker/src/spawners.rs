@@ -117,7 +117,7 @@ impl Spawners {
             while let Ok(Job { run, spec, heir_of, output }) = source.recv() {
                 busy.fetch_add(1, Ordering::Relaxed);
                 if let Some(former) = heir_of
-                    && let Err(error) = logs.pass_on(former, run.child)
+                    && let Err(error) = logs.pass_on(former, run.child, spec.identity.uid().as_raw())
                 {
                     tracing::debug!(%error, "a child gets a new file for its output");
                 }

@@ -110,15 +110,20 @@ impl Logs {
 
     /// Empties the file of one child's standard output for another child to write to, and removes whatever else
     /// there is of the former. A file that is used again spares the file system the making of a new one, which
-    /// takes ext4 up to a third of a millisecond after many have been removed.
+    /// takes ext4 up to a third of a millisecond after many have been removed. It is removed, too, where the former child
+    /// was another user's, who may still have it open somewhere.
     ///
     /// # Errors
     /// When the system refuses. The new child's file is then made when it is opened.
-    pub fn pass_on(&self, from: ChildId, to: ChildId) -> Result<(), LogsError> {
+    pub fn pass_on(&self, from: ChildId, to: ChildId, uid: u32) -> Result<(), LogsError> {
         let (old, new) = (self.stdout(from), self.stdout(to));
         let refused = |attempt, source| LogsError { attempt, path: old.clone(), source };
+        let found = fs::metadata(&old).map_err(|source| refused("examine", source))?;
+        if found.uid() != uid {
+            return self.remove(from);
+        }
         // It is empty nearly always; emptying it all the same would wake whoever watches for output.
-        if fs::metadata(&old).map_err(|source| refused("examine", source))?.len() > 0 {
+        if found.len() > 0 {
             nix::unistd::truncate(&old, 0).map_err(|errno| refused("empty", errno.into()))?;
         }
         // The next child has not begun.
@@ -184,11 +189,15 @@ mod tests {
         let [from, to] = [1, 2].map(|number| ChildId::from_uuid(Uuid::from_u128(number)));
         fs::write(logs.stdout(from), "secret").unwrap();
         fs::write(logs.stderr(from), "secret").unwrap();
-        logs.pass_on(from, to).unwrap();
+        let own = nix::unistd::geteuid().as_raw();
+        logs.pass_on(from, to, own).unwrap();
         assert_eq!(fs::read(logs.stdout(to)).unwrap(), b"");
         assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 1);
-        assert!(logs.pass_on(from, to).is_err());
+        assert!(logs.pass_on(from, to, own).is_err());
         assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 1);
+        // What is of one user is not for another.
+        logs.pass_on(to, from, own + 1).unwrap();
+        assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 0);
     }
 
     #[test]

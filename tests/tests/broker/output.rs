@@ -254,6 +254,29 @@ fn the_output_of_others_is_not_shown() {
     }
 }
 
+#[test]
+fn a_child_of_another_user_can_open_its_output_by_name() {
+    if !is_root() {
+        return;
+    }
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let script = "echo one >> /dev/stdout && echo two >> /dev/stderr && echo three";
+    for (name, stderr, expected) in [
+        ("one", "stdout", ["one\ntwo\nthree\n", "one\ntwo\nthree\n"]),
+        ("two", "log", ["one\nthree\n", "two\n"]),
+    ] {
+        client.create(json!({
+            "command": ["sh", "-c", script], "name": name, "stderr": stderr, "user": STRANGER, "groups": [],
+        }));
+        let child = client.ok("wait", json!({"target": name}))["child"].take();
+        assert_eq!(child["exit"]["code"], 0, "{child}");
+        for (stream, expected) in ["stdout", "stderr"].into_iter().zip(expected) {
+            assert_eq!(logs(&mut client, &json!({"target": name, "stream": stream})), whole(expected));
+        }
+    }
+}
+
 /// `procbroker logs --follow`, and what it writes.
 fn following(broker: &TestBroker, arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let mut command = broker.verb(&["logs", "--follow", "one"]);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -16,6 +16,10 @@ pub struct OutputFile {
     path: PathBuf,
     file: File,
 }
+
+/// With this flag, opening a file does not wait for whoever holds a lease on it, but fails (fcntl(2)): a child that is its
+/// file's owner could keep the broker from its work.
+pub(in crate::os::logs) const WITHOUT_WAITING: i32 = libc::O_NONBLOCK;
 
 /// What was found at a position of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ impl OutputFile {
     /// # Errors
     /// When the system refuses.
     pub fn open(path: &Path) -> Result<Option<Self>, LogsError> {
-        match File::open(path) {
+        match File::options().read(true).custom_flags(WITHOUT_WAITING).open(path) {
             Ok(file) => Ok(Some(Self { path: path.to_owned(), file })),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(LogsError { attempt: "open", path: path.to_owned(), source }),
@@ -213,5 +217,30 @@ mod tests {
         std::os::unix::fs::symlink(&path, &path).unwrap();
         let error = OutputFile::open(&path).unwrap_err().to_string();
         assert!(error.contains("loop.out"), "{error}");
+    }
+    #[test]
+    fn nobody_who_holds_a_lease_is_waited_for() {
+        const HOLD: &str = "import fcntl, os, signal, sys\n\
+            signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+            fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+            print('held', flush=True)\n\
+            sys.stdin.read()";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.out");
+        fs::write(&path, "text").unwrap();
+        let mut holder = std::process::Command::new("python3")
+            .args(["-c", HOLD, path.to_str().unwrap()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
+        // Without the flag it would come back when the kernel has broken the lease, and succeed.
+        let error = OutputFile::open(&path).unwrap_err();
+        assert_eq!(error.source.raw_os_error(), Some(libc::EWOULDBLOCK));
+        drop(holder.stdin.take());
+        assert!(holder.wait().unwrap().success());
+        assert!(OutputFile::open(&path).unwrap().is_some());
     }
 }

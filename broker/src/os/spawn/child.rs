@@ -138,8 +138,9 @@ fn become_program(departure: Departure, program: &Program<'_>) -> Result<Infalli
         set_rlimit(*limit).map_err(at(Step::Rlimits))?;
     }
     if let Some(ids) = &program.ids {
-        // Another user may not change the file of its output.
+        // Another user may not change the mode of the file of its output.
         mark_output(program)?;
+        give_output(program, ids);
         take_on(ids)?;
     }
     // SAFETY: it takes no memory.
@@ -163,6 +164,20 @@ fn mark_output(program: &Program<'_>) -> Result<(), Refusal> {
     }
     // SAFETY: it takes no memory.
     unsafe { call(libc::SYS_fchmod, [1, BEGUN_MODE as usize, 0, 0]) }.map_err(at(Step::Stdout)).map(drop)
+}
+
+/// Lets another user open the files of its own output once more: programs are told to write to `/dev/stderr`, and opening
+/// that opens the file behind it anew (proc(5)). The folder stays closed, so that nobody else comes near them.
+fn give_output(program: &Program<'_>, ids: &Ids<'_>) {
+    let outputs = [(1, Some(program.stdout)), (2, program.stderr)];
+    for (descriptor, output) in outputs {
+        if let Some(ChildOutput::Append(_)) = output {
+            // SAFETY: it takes no memory. A broker that may not do it (CAP_CHOWN) starts the child all the same, which
+            // can write to what it has open.
+            let _as_it_is =
+                unsafe { call(libc::SYS_fchown, [descriptor, ids.uid as usize, ids.gid as usize, 0]) };
+        }
+    }
 }
 
 /// "0" stands for the process that writes it.

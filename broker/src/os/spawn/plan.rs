@@ -56,6 +56,17 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// The user.
+    #[must_use]
+    pub fn uid(&self) -> Uid {
+        match self {
+            Self::Unchanged => nix::unistd::geteuid(),
+            Self::Become { uid, .. } => *uid,
+        }
+    }
+}
+
 /// Where a stream of output goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Output {

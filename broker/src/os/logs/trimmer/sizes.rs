@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use crate::os::logs::output::WITHOUT_WAITING;
 use crate::os::logs::{LogsError, writer};
 
 /// A file is due to be trimmed once it exceeds the bound by one part in so many.
@@ -128,7 +129,7 @@ fn refused(path: &Path, source: io::Error) -> LogsError {
 /// Releases the blocks before a position; the length stays (fallocate(2), Linux 2.6.38). Whoever appends meanwhile
 /// loses nothing.
 fn release(path: &Path, inode: u64, to: u64) -> io::Result<()> {
-    let file = match File::options().write(true).open(path) {
+    let file = match File::options().write(true).custom_flags(WITHOUT_WAITING).open(path) {
         Ok(file) => file,
         // It was removed meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -227,7 +228,7 @@ mod tests {
         scene.append(1, 2 * BOUND);
         scene.look_after(0);
         let [from, to] = [1, 2].map(|number| ChildId::from_uuid(Uuid::from_u128(number)));
-        scene.logs.pass_on(from, to).unwrap();
+        scene.logs.pass_on(from, to, nix::unistd::geteuid().as_raw()).unwrap();
         assert!(!scene.look_after(1).grew);
         scene.append(2, 2 * BOUND);
         assert!(scene.look_after(1).grew);

@@ -236,7 +236,8 @@ fn a_child_takes_on_every_id_of_its_user_and_keeps_no_capability() {
         // Its output is opened by the broker: it could not have entered the folder itself.
         let spec = SpawnSpec { identity: nobody(), ..scene.spec(&["cat", "/proc/self/status"]) };
         assert_eq!(run(way, spec), 0);
-        assert_eq!(fs::metadata(scene.path("out")).unwrap().uid(), 0);
+        let output = fs::metadata(scene.path("out")).unwrap();
+        assert_eq!((output.uid(), output.gid(), output.mode() & 0o777), (65_534, 65_533, 0o600));
         let text = scene.take_output();
         assert_eq!(status(&text, "Uid"), "65534\t65534\t65534\t65534", "{way:?}");
         assert_eq!(status(&text, "Gid"), "65533\t65533\t65533\t65533");
