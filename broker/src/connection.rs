@@ -12,14 +12,13 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
 use procbroker_core::{Accounts, Call, ConnectionId, Fresh, Input};
 use procbroker_protocol::{ChildId, Error, ErrorKind, Request, Response};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -33,6 +32,7 @@ use crate::limits::{
     ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
 use crate::os::accounts;
+use crate::os::client_socket::{ClientSocket, Readiness};
 use codec::{Codec, Incoming, RequestId};
 
 /// What a connection needs from its surroundings.
@@ -49,8 +49,8 @@ pub struct Surroundings {
 }
 
 /// A connection at work.
-struct Connection<'a> {
-    socket: &'a UnixStream,
+struct Connection {
+    socket: ClientSocket,
     surroundings: Surroundings,
     codec: Codec,
     /// The ids that the client gave to its unanswered requests, by our own number of them.
@@ -89,12 +89,15 @@ enum Closing {
 
 /// Serves one connection to its end, and tells the driver of it.
 pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
-    let Stream::UdSocket(stream) = stream;
+    let socket = match watched(stream) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::warn!(%error, "cannot wait for what a client sends; closing"),
+    };
     let (id, facts) = (surroundings.id, surroundings.facts.clone());
     let verdict = surroundings.outbox.recv().await;
     match verdict {
         Some(Outgoing::Admitted) => {
-            let mut connection = Connection::new(stream.inner(), surroundings);
+            let mut connection = Connection::new(socket, surroundings);
             let closing = connection.run().await;
             tracing::debug!(connection = id.0, ?closing, "connection closed");
             // The driver outlives its connections, except at its own exit, when nobody needs to know.
@@ -102,14 +105,20 @@ pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
         }
         Some(Outgoing::Refused(error)) => {
             tracing::debug!(connection = id.0, %error, "connection refused");
-            Connection::new(stream.inner(), surroundings).refuse(error).await;
+            Connection::new(socket, surroundings).refuse(error).await;
         }
         Some(Outgoing::Answer { .. } | Outgoing::Feed(_) | Outgoing::Paced(_)) | None => {}
     }
 }
 
-impl<'a> Connection<'a> {
-    fn new(socket: &'a UnixStream, surroundings: Surroundings) -> Self {
+/// The client's socket, as it is waited for here.
+fn watched(stream: Stream) -> io::Result<ClientSocket> {
+    let Stream::UdSocket(stream) = stream;
+    ClientSocket::new(OwnedFd::try_from(stream)?)
+}
+
+impl Connection {
+    fn new(socket: ClientSocket, surroundings: Surroundings) -> Self {
         Self {
             socket,
             surroundings,
@@ -192,7 +201,6 @@ impl<'a> Connection<'a> {
         }
         let partial_until = self.partial_until;
         let writing = self.unwritten.len() < WRITE_BYTES_BEFORE_READING;
-        let socket = self.socket;
         tokio::select! {
             outgoing = self.surroundings.outbox.recv(), if writing => {
                 let Some(outgoing) = outgoing else { return self.let_go().await };
@@ -204,9 +212,9 @@ impl<'a> Connection<'a> {
             paced = subscribed::next_paced(&mut self.paced), if writing && self.paced.is_some() => {
                 self.encode_paced(paced).await;
             }
-            ready = ready(socket, interest) => match ready {
-                Ok(Readiness::Ready) if interest.is_some_and(Interest::is_readable) => return self.read(),
-                Ok(Readiness::Ready) => {}
+            ready = self.socket.ready(interest) => match ready {
+                Ok(Readiness::Readable) => return self.read(),
+                Ok(Readiness::Writable) => {}
                 Ok(Readiness::Gone) | Err(_) => return Some(Closing::Gone),
             },
             () = sleep_until(partial_until), if partial_until.is_some() => {
@@ -230,7 +238,7 @@ impl<'a> Connection<'a> {
 
     /// Takes what the client has sent.
     fn read(&mut self) -> Option<Closing> {
-        match self.codec.read_from(self.socket) {
+        match self.codec.read_from(&self.socket) {
             Ok(0) => {
                 self.reading = Reading::Over;
                 self.codec.finish();
@@ -239,9 +247,7 @@ impl<'a> Connection<'a> {
             Ok(length) => {
                 if length < READ_CHUNK_BYTES {
                     // The socket is empty, and what comes now is a new event: there is no need to ask again.
-                    let _ = self
-                        .socket
-                        .try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                    self.socket.is_empty_now();
                 }
                 None
             }
@@ -318,6 +324,9 @@ impl<'a> Connection<'a> {
             }
         }
         self.unwritten.drain(..written);
+        if self.unwritten.is_empty() {
+            self.socket.all_is_written();
+        }
         if self.unwritten.is_empty() && self.unwritten.capacity() > WRITE_BYTES_BEFORE_READING {
             self.unwritten = Vec::new();
         }
@@ -359,7 +368,7 @@ impl<'a> Connection<'a> {
                 None => {}
             }
             self.socket.readable().await.ok()?;
-            match self.codec.read_from(self.socket) {
+            match self.codec.read_from(&self.socket) {
                 Ok(0) => return None,
                 Ok(length) => seen += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -368,31 +377,6 @@ impl<'a> Connection<'a> {
         }
         None
     }
-}
-
-/// What waiting for a socket has shown.
-enum Readiness {
-    /// It can be read or written, as was asked.
-    Ready,
-    /// The client has closed it wholly, so that nobody reads any answer.
-    Gone,
-}
-
-/// Waits for a socket to be ready, or, when there is nothing to read or write, for its client to vanish.
-async fn ready(socket: &UnixStream, interest: Option<Interest>) -> io::Result<Readiness> {
-    if let Some(interest) = interest {
-        socket.ready(interest).await?;
-        return Ok(Readiness::Ready);
-    }
-    // A client that has closed its sending side reads on; only a hangup (EPOLLHUP) says that it does not.
-    // It comes as an event of readiness to write, which is there anyway and has to be forgotten each time. A
-    // descriptor of its own keeps that apart from what the socket itself is known to be ready for.
-    let Ok(copy) = socket.as_fd().try_clone_to_owned() else { return std::future::pending().await };
-    let watched = UnixStream::from_std(copy.into())?;
-    while !watched.ready(Interest::WRITABLE).await?.is_write_closed() {
-        let _ = watched.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-    }
-    Ok(Readiness::Gone)
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -100,7 +100,9 @@ fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
         })
         .build()
         .map_err(ServeError::Runtime)?;
-    let cause = runtime.block_on(work(prepared))?;
+    // As a task of its own: the future that is blocked on is woken through the kernel.
+    let driving = runtime.spawn(work(prepared));
+    let cause = runtime.block_on(driving).map_err(ServeError::Driver)??;
     end(runtime);
     Ok(cause)
 }

@@ -9,10 +9,10 @@ use procbroker_protocol::json_lines::{self, JsonId, ReplyTo};
 use procbroker_protocol::limits::REQUEST_BYTES_MAX;
 use procbroker_protocol::version::{self, Encoding, HandshakeError, PROTOCOL};
 use procbroker_protocol::{Error, ErrorKind, Notification, Request, Response};
-use tokio::net::UnixStream;
 
 use super::too_slow;
 use crate::limits::READ_CHUNK_BYTES;
+use crate::os::client_socket::ClientSocket;
 
 /// The id that a client gave to a request.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Default for Codec {
 
 impl Codec {
     /// Reads what there is on the socket, at most one chunk; 0 bytes mean that the client's side is closed.
-    pub(super) fn read_from(&mut self, socket: &UnixStream) -> io::Result<usize> {
+    pub(super) fn read_from(&mut self, socket: &ClientSocket) -> io::Result<usize> {
         CHUNK.with_borrow_mut(|chunk| {
             let length = socket.try_read(chunk)?;
             let bytes = chunk.get(..length).unwrap_or_default();

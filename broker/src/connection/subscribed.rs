@@ -9,7 +9,7 @@ use super::feed::FeedReader;
 use crate::follower::Paced;
 use crate::limits::WRITE_BYTES_BEFORE_READING;
 
-impl Connection<'_> {
+impl Connection {
     /// Sends what is still to come of the client's subscriptions; none when the client has gone.
     pub(super) async fn finish_subscriptions(&mut self) -> Option<()> {
         let mut feed = self.feed.take();

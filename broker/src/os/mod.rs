@@ -5,6 +5,7 @@ pub mod activation;
 #[cfg(test)]
 mod alone;
 pub mod cgroup;
+pub mod client_socket;
 pub mod containment;
 pub mod descendants;
 pub mod environment;

@@ -105,6 +105,9 @@ pub enum ServeError {
     /// The event loop could not be started.
     #[error("cannot start the event loop")]
     Runtime(#[source] io::Error),
+    /// The driver has ended without an order to.
+    #[error("the driver of the broker has failed")]
+    Driver(#[source] tokio::task::JoinError),
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
