@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use procbroker::cli::Program;
+use procbroker::serve::{read_record, serve};
+
 fn main() -> ExitCode {
-    procbroker::cli::main(procbroker::serve::serve, procbroker::serve::read_record)
+    procbroker::cli::main(&Program { serve, read_record })
 }

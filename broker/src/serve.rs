@@ -21,6 +21,7 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 pub use error::ServeError;
 
+use crate::causes::with_causes;
 use crate::cli::{LogLevel, ServeArguments};
 use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
@@ -69,22 +70,6 @@ fn as_a_shell_says(exit: MainExit) -> u8 {
 pub fn read_record(path: &Path) -> Result<(), String> {
     let rows = journal::check(path).map_err(|error| with_causes(&error))?;
     recover::read(rows, path).map(drop).map_err(|error| with_causes(&error))
-}
-
-/// An error on one line, with what caused it, and what caused that.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        // Some say themselves what caused them.
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        source = cause.source();
-    }
-    line
 }
 
 fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {

@@ -39,8 +39,8 @@ mod tests {
     use procbroker_protocol::{Error, ErrorKind};
 
     use super::*;
+    use crate::cli::command_status::CommandStatus;
     use crate::cli::fake_broker::serve;
-    use crate::cli::status::CommandStatus;
 
     /// Calls a broker that gives this answer, and checks that it is asked exactly this.
     fn call_to(socket: &Path, answer: Result<Response, Error>) -> Result<Response, Failure> {

@@ -9,8 +9,9 @@ use procbroker_protocol::error::Error as BrokerError;
 use procbroker_protocol::json_lines::objects::ErrorObject;
 use thiserror::Error;
 
+use super::command_status::CommandStatus;
 use super::print::escape::escaped;
-use super::status::CommandStatus;
+use crate::causes::with_causes;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -54,7 +55,7 @@ pub(super) enum Failure {
 impl Failure {
     /// A command line that makes no sense.
     pub(super) fn usage(error: &dyn std::error::Error) -> Self {
-        Self::Usage { message: chain(error) }
+        Self::Usage { message: with_causes(error) }
     }
 
     /// The exit status that stands for it.
@@ -76,7 +77,7 @@ impl Failure {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("procbroker: {}\n", escaped(&chain(self)));
+        let mut text = format!("procbroker: {}\n", escaped(&with_causes(self)));
         if let Some(ErrorKind::StartFailed { log_tail, .. }) = self.answer().map(|error| &error.kind) {
             for line in log_tail.lines() {
                 let _ = writeln!(text, "  | {}", escaped(line));
@@ -88,7 +89,7 @@ impl Failure {
     fn object(&self) -> String {
         let object = match self.answer() {
             Some(error) => serde_json::to_string(&ErrorObject(error)),
-            None => serde_json::to_string(&serde_json::json!({ "message": chain(self) })),
+            None => serde_json::to_string(&serde_json::json!({ "message": with_causes(self) })),
         };
         // Texts and numbers always have a JSON form.
         object.map_or_else(|_| self.text(), |line| line + "\n")
@@ -118,21 +119,6 @@ fn client_status(error: &ClientError) -> CommandStatus {
         ClientError::Timeout { .. } => CommandStatus::TimedOut,
         _ => CommandStatus::Failed,
     }
-}
-
-/// An error with all that caused it, as one line. Messages end with advice, so that causes stand in parentheses
-/// after them. A cause that its effect quotes already is not said again.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            let _ = write!(text, " ({reason})");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -211,7 +197,7 @@ mod tests {
     fn every_cause_is_said_once() {
         let source = io::Error::other("the disk is full");
         let text = Failure::Output(source).report(false);
-        let expected = "procbroker: the request was carried out, but its result cannot be written to standard output (the disk is full)\n";
+        let expected = "procbroker: the request was carried out, but its result cannot be written to standard output: the disk is full\n";
         assert_eq!(text, expected);
     }
 }

@@ -2,73 +2,52 @@
 //!
 //! Start-up is kept light, for scripts that run it often: one thread, one connection, one request.
 
-mod arguments;
 mod ask;
 mod call;
-mod events;
-mod examples;
+mod command_status;
 mod failure;
 #[cfg(test)]
 mod fake_broker;
-mod logs;
-mod pages;
 mod print;
 mod reader;
-mod status;
-mod take_over;
-mod upgrade;
+mod size;
 mod usage;
+mod values;
+mod verbs;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::Parser;
-use procbroker_protocol::Timestamp;
 
-pub use arguments::{BoundArguments, ByteSize, ContainmentChoice, LogLevel, MainArguments, ServeArguments};
+pub use size::ByteSize;
+pub use verbs::{BoundArguments, ContainmentChoice, LogLevel, MainArguments, ServeArguments};
 
-use arguments::{Ask, CommandLine, Verb};
+use command_status::CommandStatus;
 use failure::Failure;
-use print::{Report, Style};
-use status::CommandStatus;
+use print::Report;
+use verbs::CommandLine;
 
 /// Whether a broker of this program can make sense of a record, and if not, why.
 pub type ReadRecord = fn(&Path) -> Result<(), String>;
 
-/// Reads the command line and does what it says; `serve` runs the broker.
-#[must_use]
-pub fn main(serve: fn(&ServeArguments) -> ExitCode, read_record: ReadRecord) -> ExitCode {
-    match CommandLine::try_parse() {
-        Ok(CommandLine { socket, verb }) => match verb {
-            Verb::Serve(arguments) => serve(&ServeArguments { socket, ..*arguments }),
-            Verb::Run(arguments) => serve(&ServeArguments { socket, ..arguments.into_serve() }),
-            Verb::Ask(ask) => conclude(ask.print().json, self::ask(socket, &ask)).into(),
-            Verb::Logs(arguments) => logs::show(socket, &arguments).into(),
-            Verb::Events(arguments) => events::show(socket, &arguments).into(),
-            Verb::Upgrade(arguments) => {
-                conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
-            }
-            Verb::CanTakeOver(arguments) => {
-                conclude(false, take_over::can_take_over(&arguments, read_record)).into()
-            }
-            Verb::Completions(arguments) => {
-                conclude(false, Ok(Report::done(pages::completions(arguments.shell)))).into()
-            }
-            Verb::Man(arguments) => {
-                conclude(false, pages::manual(arguments.verb.as_deref()).map(Report::done)).into()
-            }
-        },
-        Err(error) => usage::answer(&error).into(),
-    }
+/// What the command line calls of the broker in this program.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Runs the broker.
+    pub serve: fn(&ServeArguments) -> ExitCode,
+    /// Reads a record.
+    pub read_record: ReadRecord,
 }
 
-/// Sends the request of a verb, and shows the answer.
-fn ask(socket: Option<PathBuf>, ask: &Ask) -> Result<Report, Failure> {
-    let response = call::call(socket, ask.request()?)?;
-    let style = Style::of_standard_output(ask.print());
-    print::report(ask.view(), &response, style, Timestamp::from(SystemTime::now()))
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main(program: &Program) -> ExitCode {
+    match CommandLine::try_parse() {
+        Ok(line) => line.carry_out(program),
+        Err(error) => usage::answer(&error).into(),
+    }
 }
 
 /// Prints what came of a verb, and gives the exit status.

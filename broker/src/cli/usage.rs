@@ -2,8 +2,8 @@
 
 use clap::error::ErrorKind;
 
+use super::command_status::CommandStatus;
 use super::print::escape::escaped;
-use super::status::CommandStatus;
 
 /// Prints help, a version or what is wrong with the command line, and gives the exit status.
 pub(super) fn answer(error: &clap::Error) -> CommandStatus {
@@ -83,7 +83,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::arguments::CommandLine;
+    use crate::cli::verbs::CommandLine;
 
     fn refusal(arguments: &[&str]) -> String {
         let error = CommandLine::try_parse_from(std::iter::once(&"procbroker").chain(arguments)).unwrap_err();

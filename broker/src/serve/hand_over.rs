@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use procbroker_core::UpgradeFailure;
 
 use super::startup::Sockets;
+use crate::causes::with_causes;
 use crate::driver::{Driver, Sources, Stay};
 use crate::limits::{ANSWERING_PATIENCE, RECORD_PATIENCE};
 use crate::os::journal::JournalError;
@@ -127,5 +128,5 @@ fn catch_up(driver: &mut Driver, sources: &mut Sources) -> Result<(), Stay> {
 }
 
 fn failed(error: &dyn std::error::Error) -> Stay {
-    Stay::Failed(UpgradeFailure { message: super::with_causes(error) })
+    Stay::Failed(UpgradeFailure { message: with_causes(error) })
 }

@@ -42,7 +42,7 @@ fn push_escape(out: &mut String, character: char) {
 }
 
 /// A command line as it could be typed into a shell, in one line.
-pub(super) fn command_line(words: &[String]) -> String {
+pub(in crate::cli) fn command_line(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
     words.join(" ")
 }

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::time::SystemTime;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use procbroker_protocol::Timestamp;
 
-use crate::cli::arguments::PrintArguments;
+use crate::cli::verbs::PrintArguments;
 
 /// The width of a terminal that does not tell its own.
 const WIDTH_UNKNOWN: u16 = 80;
@@ -18,12 +20,18 @@ pub(in crate::cli) enum Style {
     /// Fields between tabs.
     Plain,
     /// Tables and lines for people.
-    Terminal {
-        /// The columns of the terminal.
-        width: u16,
-        /// Whether to use colours.
-        colours: bool,
-    },
+    Terminal(Screen),
+}
+
+/// What a person sees the result on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Screen {
+    /// The columns of the terminal.
+    pub(in crate::cli) width: u16,
+    /// Whether to use colours.
+    pub(in crate::cli) colours: bool,
+    /// The time that ages are told from.
+    pub(in crate::cli) now: Timestamp,
 }
 
 impl Style {
@@ -33,25 +41,22 @@ impl Style {
             Self::Json
         } else if std::io::stdout().is_terminal() {
             let width = Table::new().width().filter(|width| *width > 0).unwrap_or(WIDTH_UNKNOWN);
-            Self::Terminal { width, colours: wants_colours(|name| std::env::var_os(name)) }
+            let colours = wants_colours(|name| std::env::var_os(name));
+            Self::Terminal(Screen { width, colours, now: Timestamp::from(SystemTime::now()) })
         } else {
             Self::Plain
         }
     }
+}
 
+impl Screen {
     /// An empty table without lines, as wide as the terminal.
     pub(super) fn table(self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-        table.force_no_tty();
-        match self {
-            Self::Terminal { width, colours } => {
-                table.set_width(width);
-                if colours {
-                    table.enforce_styling();
-                }
-            }
-            Self::Json | Self::Plain => {}
+        table.force_no_tty().set_width(self.width);
+        if self.colours {
+            table.enforce_styling();
         }
         table
     }

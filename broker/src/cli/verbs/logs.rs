@@ -3,23 +3,72 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::Args;
 use procbroker_client::{Broker, Error as ClientError, LogChunk, LogFollow};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::json_lines::objects::{NotificationObject, ResultObject};
 use procbroker_protocol::request::{LogStream, LogsParams};
 use procbroker_protocol::response::Logs;
-use procbroker_protocol::{Request, Response};
+use procbroker_protocol::{Request, Response, Target};
 use serde_json::Error as JsonError;
 
-use super::arguments::LogsArguments;
-use super::call;
-use super::failure::Failure;
-use super::print::Style;
-use super::reader::{self, Reader, reader_gone};
-use super::status::CommandStatus;
+use super::PrintArguments;
+use crate::cli::command_status::CommandStatus;
+use crate::cli::failure::Failure;
+use crate::cli::print::Style;
+use crate::cli::reader::{self, Reader, reader_gone};
+use crate::cli::values::{Choice, one_of, target};
+use crate::cli::{call, complain};
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  procbroker logs render-42
+  procbroker logs --tail 20 --follow render-42
+  procbroker logs --follow --json render-42 | jq -r .text
+
+With --json and --follow, one object a line: the answer, then the
+notifications, the last of them with `ended`.";
+
+/// The words of `--stream`.
+const STREAMS: &[Choice<LogStream>] = &[
+    Choice { word: "stdout", value: LogStream::Stdout, help: "Standard output" },
+    Choice {
+        word: "stderr",
+        value: LogStream::Stderr,
+        help: "Standard error: the same as standard output, unless the child was created with --stderr log",
+    },
+];
+
+/// The arguments of `logs`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogsArguments {
+    /// The child, by id or name
+    #[arg(value_parser = target)]
+    target: Target,
+    /// Only the last so many lines [default: all that is kept]
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u32>,
+    /// Go on with what the child writes, until it has ended
+    #[arg(long)]
+    follow: bool,
+    /// Which of its outputs
+    #[arg(long, value_name = "STREAM", default_value = "stdout", value_parser = one_of(STREAMS))]
+    stream: LogStream,
+    #[command(flatten)]
+    print: PrintArguments,
+}
+
+impl LogsArguments {
+    /// The parameters that these arguments ask for.
+    fn params(&self) -> LogsParams {
+        let Self { target, tail, follow, stream, print: _ } = self;
+        LogsParams { target: target.clone(), stream: *stream, tail: *tail, follow: *follow }
+    }
+}
 
 /// Shows what the arguments ask for, until that is over or nobody reads any more.
-pub(super) fn show(socket: Option<PathBuf>, arguments: &LogsArguments) -> CommandStatus {
+pub(in crate::cli) fn show(socket: Option<PathBuf>, arguments: &LogsArguments) -> CommandStatus {
     let style = Style::of_standard_output(arguments.print);
     let stdout = io::stdout();
     let shown = call::runtime().and_then(|runtime| {
@@ -32,7 +81,7 @@ pub(super) fn show(socket: Option<PathBuf>, arguments: &LogsArguments) -> Comman
     match shown {
         Ok(()) => CommandStatus::Done,
         Err(failure) => {
-            super::complain(&failure.report(arguments.print.json));
+            complain(&failure.report(arguments.print.json));
             failure.status()
         }
     }
@@ -112,9 +161,9 @@ impl<W: Write> Shown<W> {
                 self.line(serde_json::to_string(&ResultObject(&response)))
             }
             Style::Plain => reader::write(&mut self.output, &logs.text),
-            Style::Terminal { .. } => {
+            Style::Terminal(_) => {
                 if logs.truncated {
-                    super::complain("procbroker: older output is not kept any more\n");
+                    complain("procbroker: older output is not kept any more\n");
                 }
                 reader::write(&mut self.output, &logs.text)
             }
@@ -125,14 +174,14 @@ impl<W: Write> Shown<W> {
     fn next(&mut self, notification: &Notification) -> Result<Reader, Failure> {
         match (self.style, notification) {
             (Style::Json, _) => self.line(serde_json::to_string(&NotificationObject(notification))),
-            (Style::Plain | Style::Terminal { .. }, Notification::Log { text, .. }) => {
+            (Style::Plain | Style::Terminal(_), Notification::Log { text, .. }) => {
                 reader::write(&mut self.output, text)
             }
-            (Style::Plain | Style::Terminal { .. }, Notification::Lagged { .. }) => {
-                super::complain("procbroker: some output was released before it was read here\n");
+            (Style::Plain | Style::Terminal(_), Notification::Lagged { .. }) => {
+                complain("procbroker: some output was released before it was read here\n");
                 Ok(Reader::Reads)
             }
-            (Style::Plain | Style::Terminal { .. }, Notification::Event { .. }) => Err(Failure::Answer),
+            (Style::Plain | Style::Terminal(_), Notification::Event { .. }) => Err(Failure::Answer),
         }
     }
 

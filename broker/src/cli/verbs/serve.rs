@@ -1,4 +1,4 @@
-//! The flags of `serve`.
+//! `serve`: the flags of the broker itself.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,23 @@ use procbroker_protocol::create::Account;
 use tracing::level_filters::LevelFilter;
 
 use super::MainArguments;
-use super::size::{ByteSize, ByteSizeError};
-use super::values::{account, file_mode};
+use crate::cli::size::{ByteSize, ByteSizeError};
+use crate::cli::values::{account, file_mode};
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  Everything at its default, in the foreground:
+    procbroker serve
+  A web application's workers, which run as www-data, may use root's broker:
+    procbroker serve --allow-user www-data --socket-group www-data \\
+        --socket-mode 660
+  Bounds for a small machine:
+    procbroker serve --max-children 100 --shutdown-timeout 10s
+
+Signals:
+  SIGTERM, SIGINT and SIGHUP stop every child, then the broker. A second
+  SIGTERM or SIGINT kills at once.";
 
 /// The heading of the flags that bound what clients can ask for.
 const BOUNDS: &str = "Bounds";

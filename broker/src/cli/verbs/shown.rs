@@ -3,19 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use clap::Parser;
 use procbroker_protocol::create::Lifetime;
+use procbroker_protocol::json_lines::objects::ResultObject;
 use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
-    Child, ChildId, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, Signal, Span, Status,
-    StepTaken,
+    Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, Response, Signal,
+    Span, Status, StepTaken, Timestamp,
 };
 use uuid::Uuid;
 
-use super::*;
+use super::{CommandLine, Verb};
+use crate::cli::ask;
+use crate::cli::command_status::CommandStatus;
+use crate::cli::failure::Failure;
+use crate::cli::print::{Report, Screen, Style};
 
-const LIST: View = View::Children { exits: false, none: "none" };
-const LIST_ALL: View = View::Children { exits: true, none: "none" };
+const LIST: &[&str] = &["list"];
+const LIST_ALL: &[&str] = &["list", "--all"];
+const GET: &[&str] = &["get", "x"];
+const CREATE: &[&str] = &["create", "--", "true"];
+const WAIT: &[&str] = &["wait", "x"];
+const WAIT_READY: &[&str] = &["wait", "x", "--until", "ready"];
+const STATUS: &[&str] = &["status"];
+const SHUTDOWN: &[&str] = &["shutdown"];
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_micros((1_795_445_000 + seconds) * 1_000_000)
@@ -26,7 +38,7 @@ fn now() -> Timestamp {
 }
 
 fn terminal(width: u16) -> Style {
-    Style::Terminal { width, colours: false }
+    Style::Terminal(Screen { width, colours: false, now: now() })
 }
 
 fn running(number: u128, name: Option<&str>, command: &[&str]) -> Child {
@@ -68,8 +80,16 @@ fn three() -> Response {
     Response::Children([render, starting, killed].map(Arc::new).to_vec())
 }
 
-fn shown(view: View, response: &Response, style: Style) -> String {
-    let report = report(view, response, style, now()).unwrap();
+/// What the verb of this command line shows of an answer.
+fn report(arguments: &[&str], answer: &Response, style: Style) -> Result<Report, Failure> {
+    match CommandLine::try_parse_from([&["procbroker"], arguments].concat()).unwrap().verb {
+        Verb::Ask(question) => ask::show(question.ask(), answer, style),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shown(arguments: &[&str], answer: &Response, style: Style) -> String {
+    let report = report(arguments, answer, style).unwrap();
     assert_eq!((report.note, report.status), (None, CommandStatus::Done));
     report.result
 }
@@ -138,7 +158,7 @@ fn a_childs_command_line_does_not_reach_the_terminal_raw() {
     let children = Response::Children(vec![Arc::new(evil.clone())]);
     let child = Response::Child(Arc::new(evil));
     for style in [terminal(200), Style::Plain] {
-        for text in [shown(LIST, &children, style), shown(View::Child, &child, style)] {
+        for text in [shown(LIST, &children, style), shown(GET, &child, style)] {
             let harmless = |c: char| !c.is_control() && c != '\u{202e}' || matches!(c, '\n' | '\t');
             assert!(text.chars().all(harmless), "{text:?}");
             assert!(text.contains("$'\\x1b]0;owned\\x07\\r\\n\\tx\\u202e'"), "{text:?}");
@@ -149,7 +169,7 @@ fn a_childs_command_line_does_not_reach_the_terminal_raw() {
 
 #[test]
 fn colours_are_there_only_when_wanted() {
-    let coloured = shown(LIST, &three(), Style::Terminal { width: 100, colours: true });
+    let coloured = shown(LIST, &three(), Style::Terminal(Screen { width: 100, colours: true, now: now() }));
     assert!(!shown(LIST, &three(), terminal(100)).contains('\x1b'));
     // The terminal library leaves them out by itself where NO_COLOR is set.
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -159,8 +179,11 @@ fn colours_are_there_only_when_wanted() {
 #[test]
 fn an_empty_list_says_so_to_people_only() {
     let none = Response::Children(Vec::new());
-    let human = report(LIST, &none, terminal(80), now()).unwrap();
-    assert_eq!((human.result.as_str(), human.note.as_deref()), ("", Some("none")));
+    let human = report(LIST, &none, terminal(80)).unwrap();
+    assert_eq!(
+        (human.result.as_str(), human.note.as_deref()),
+        ("", Some("no child is alive; start one with 'procbroker create -- COMMAND'"))
+    );
     assert_eq!(human.status, CommandStatus::Done);
     assert_eq!(shown(LIST, &none, Style::Plain), "");
     assert_eq!(shown(LIST, &none, Style::Json), "{\"children\":[]}\n");
@@ -191,8 +214,8 @@ fn create_says_what_it_did_and_pipes_get_the_id_alone() {
         ),
     ];
     for (response, expected) in cases {
-        assert_eq!(shown(View::Created, &response, terminal(80)), expected);
-        assert_eq!(shown(View::Created, &response, Style::Plain), format!("{id}\n"));
+        assert_eq!(shown(CREATE, &response, terminal(80)), expected);
+        assert_eq!(shown(CREATE, &response, Style::Plain), format!("{id}\n"));
     }
 }
 
@@ -212,14 +235,14 @@ fn wait_says_how_the_child_ended() {
     ];
     for (child, expected) in cases {
         let response = Response::Child(Arc::new(child));
-        assert_eq!(shown(View::Waited(Until::Ended), &response, terminal(80)), expected);
+        assert_eq!(shown(WAIT, &response, terminal(80)), expected);
     }
 }
 
 #[test]
 fn waiting_until_a_child_is_ready_fails_when_it_has_ended() {
     let alive = Response::Child(Arc::new(running(1, Some("job"), &["./job"])));
-    let view = View::Waited(Until::Ready);
+    let view = WAIT_READY;
     assert_eq!(shown(view, &alive, terminal(80)), "job: running, pid 4001\n");
     let job = ended(running(1, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Exited, false);
     let gone = Response::Child(Arc::new(job));
@@ -228,7 +251,7 @@ fn waiting_until_a_child_is_ready_fails_when_it_has_ended() {
         (Style::Plain, Some("job has ended, so it is not ready")),
         (Style::Json, None),
     ] {
-        let report = report(view, &gone, style, now()).unwrap();
+        let report = report(view, &gone, style).unwrap();
         assert_eq!((report.status, report.note.as_deref()), (CommandStatus::Failed, note), "{style:?}");
         assert!(!report.result.is_empty(), "{style:?}");
     }
@@ -272,7 +295,7 @@ fn get_shows_a_fact_a_line() {
         "cleanup.exit      0\n",
         "cleanup.attempts  1\n",
     );
-    assert_eq!(shown(View::Child, &sheet_child(), terminal(80)), expected);
+    assert_eq!(shown(GET, &sheet_child(), terminal(80)), expected);
 }
 
 #[test]
@@ -302,11 +325,11 @@ fn get_in_a_pipe_has_every_key_with_absent_ones_marked() {
         "cleanup.exit\t-\n",
         "cleanup.attempts\t-\n",
     );
-    assert_eq!(shown(View::Child, &alive, Style::Plain), expected);
+    assert_eq!(shown(GET, &alive, Style::Plain), expected);
     let keys = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
     };
-    assert_eq!(keys(&shown(View::Child, &sheet_child(), Style::Plain)), keys(expected));
+    assert_eq!(keys(&shown(GET, &sheet_child(), Style::Plain)), keys(expected));
 }
 
 fn status() -> Response {
@@ -339,17 +362,16 @@ fn members(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
 
 #[test]
 fn status_shows_every_member_of_the_wire_object() {
-    let text = shown(View::Status, &status(), Style::Plain);
+    let text = shown(STATUS, &status(), Style::Plain);
     let mut shown_keys: Vec<_> =
         text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect();
-    let object: serde_json::Value =
-        serde_json::from_str(&shown(View::Status, &status(), Style::Json)).unwrap();
+    let object: serde_json::Value = serde_json::from_str(&shown(STATUS, &status(), Style::Json)).unwrap();
     let mut expected = Vec::new();
     members(&object, "", &mut expected);
     shown_keys.sort();
     expected.sort();
     assert_eq!(shown_keys, expected);
-    let human = shown(View::Status, &status(), terminal(80));
+    let human = shown(STATUS, &status(), terminal(80));
     for line in ["children.running                 2\n", "limits.shutdown_timeout          30s\n"] {
         assert!(human.contains(line), "{line} is not in\n{human}");
     }
@@ -361,7 +383,7 @@ fn a_shutdown_is_a_table_and_a_summary() {
     let job = ended(running(1, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Shutdown, false);
     let report =
         ShutdownReport { children: vec![Arc::new(job)], forced: 0, took: Span::from_nanos(1_200_345_678) };
-    let text = shown(View::Shutdown, &Response::ShutDown(report), terminal(120));
+    let text = shown(SHUTDOWN, &Response::ShutDown(report), terminal(120));
     let expected = concat!(
         "NAME  STATE  PID  UPTIME  RESTARTS  EXIT                  COMMAND\n",
         "job   ended  -    -       0         0 (shutdown) 40s ago  ./job\n",
@@ -371,14 +393,14 @@ fn a_shutdown_is_a_table_and_a_summary() {
     let none = ShutdownReport { children: Vec::new(), forced: 0, took: Span::ZERO };
     let none = Response::ShutDown(none);
     let expected = "the broker stopped 0 children in 0s, 0 by force\n";
-    assert_eq!(shown(View::Shutdown, &none, terminal(120)), expected);
-    assert_eq!(shown(View::Shutdown, &none, Style::Plain), "");
+    assert_eq!(shown(SHUTDOWN, &none, terminal(120)), expected);
+    assert_eq!(shown(SHUTDOWN, &none, Style::Plain), "");
 }
 
 #[test]
 fn an_answer_to_another_request_is_refused() {
     for style in [terminal(80), Style::Plain] {
-        let failure = report(View::Status, &three(), style, now()).unwrap_err();
+        let failure = report(STATUS, &three(), style).unwrap_err();
         assert!(matches!(failure, Failure::Answer), "{failure:?}");
     }
 }

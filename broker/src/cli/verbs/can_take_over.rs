@@ -1,16 +1,32 @@
 //! `can-take-over`: what this program answers when a running broker is to become it.
 
-use clap::Parser;
+use std::ffi::OsString;
+use std::path::PathBuf;
 
-use super::ReadRecord;
-use super::arguments::{CanTakeOverArguments, CommandLine, Verb};
-use super::failure::Failure;
-use super::print::Report;
-use super::usage;
+use clap::{Args, Parser};
+
+use super::{CommandLine, Verb};
+use crate::cli::failure::Failure;
+use crate::cli::print::Report;
+use crate::cli::{ReadRecord, usage};
 use crate::os::upgrade::{FORMAT, promise};
 
+/// The arguments of `can-take-over`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CanTakeOverArguments {
+    /// The form in which everything would be handed over
+    #[arg(long, value_name = "NUMBER")]
+    form: u32,
+    /// The file in which the children are on record
+    #[arg(long, value_name = "PATH")]
+    record: PathBuf,
+    /// The arguments with which the program would be started
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
 /// Looks at everything that this program would be given, and promises to take it.
-pub(super) fn can_take_over(
+pub(in crate::cli) fn can_take_over(
     arguments: &CanTakeOverArguments,
     read_record: ReadRecord,
 ) -> Result<Report, Failure> {
@@ -26,8 +42,8 @@ pub(super) fn can_take_over(
 }
 
 /// Whether this program would serve, if it were started with them.
-fn check_arguments(arguments: &[std::ffi::OsString]) -> Result<(), Failure> {
-    let program = std::ffi::OsString::from("procbroker");
+fn check_arguments(arguments: &[OsString]) -> Result<(), Failure> {
+    let program = OsString::from("procbroker");
     let message = match CommandLine::try_parse_from(std::iter::once(&program).chain(arguments)) {
         Ok(CommandLine { verb: Verb::Serve(_) | Verb::Run(_), .. }) => return Ok(()),
         Ok(_) => "the broker's arguments would not let it serve".to_owned(),

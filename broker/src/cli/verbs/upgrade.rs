@@ -3,20 +3,40 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use procbroker_client::{Broker, Upgrade};
 use procbroker_protocol::Response;
-use procbroker_protocol::json_lines::objects::ResultObject;
 
-use super::arguments::UpgradeArguments;
-use super::call;
-use super::failure::Failure;
-use super::print::{Report, Style};
+use super::PrintArguments;
+use crate::cli::ask;
+use crate::cli::call;
+use crate::cli::failure::Failure;
+use crate::cli::print::{Report, Style};
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Output:
+  The version before and the one after it. With --json, the `status` of the
+  broker that has taken over.
+
+Examples:
+  install -m 755 procbroker /usr/local/bin/procbroker && procbroker upgrade";
+
+/// The arguments of `upgrade`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UpgradeArguments {
+    #[command(flatten)]
+    pub(in crate::cli) print: PrintArguments,
+}
 
 /// How long the program that takes over may take to serve: many children take a second, a slow disk some more.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Has the broker upgraded, and says from which version to which.
-pub(super) fn upgrade(socket: Option<PathBuf>, arguments: &UpgradeArguments) -> Result<Report, Failure> {
+pub(in crate::cli) fn upgrade(
+    socket: Option<PathBuf>,
+    arguments: &UpgradeArguments,
+) -> Result<Report, Failure> {
     let upgrade = call::runtime()?.block_on(async {
         let mut builder = Broker::builder().connect_timeout(START_PATIENCE);
         if let Some(socket) = socket {
@@ -30,12 +50,8 @@ pub(super) fn upgrade(socket: Option<PathBuf>, arguments: &UpgradeArguments) -> 
 fn report(upgrade: &Upgrade, style: Style) -> Result<Report, Failure> {
     let Upgrade { before, after } = upgrade;
     match style {
-        Style::Json => {
-            let status = Response::Status(Box::new(after.clone()));
-            let line = serde_json::to_string(&ResultObject(&status));
-            line.map(|line| Report::done(line + "\n")).map_err(|error| Failure::Output(error.into()))
-        }
-        Style::Plain | Style::Terminal { .. } => {
+        Style::Json => ask::json(&Response::Status(Box::new(after.clone()))).map(Report::done),
+        Style::Plain | Style::Terminal(_) => {
             let (from, to, pid) = (&before.version, &after.version, after.pid);
             Ok(Report::done(format!(
                 "upgraded from version {from} to {to}; the process is {pid} as before\n"

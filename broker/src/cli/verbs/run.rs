@@ -1,4 +1,4 @@
-//! The arguments of `run`.
+//! `run`: the broker and one main command, as the entry point of a container.
 
 use clap::Args;
 use procbroker_protocol::create::StopStep;
@@ -6,7 +6,20 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{Signal, Span};
 
 use super::ServeArguments;
-use super::values::{Choice, one_of, stop_step};
+use crate::cli::values::{Choice, one_of, stop_step};
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  Apache in a container, with a graceful stop and its failsafe:
+    procbroker run --main-stop SIGWINCH:20s,SIGTERM:5s -- \\
+        apachectl -D FOREGROUND
+  gunicorn, whose workers run as another user:
+    procbroker run --allow-user www-data --socket-group www-data \\
+        --socket-mode 660 -- gunicorn --user www-data app:app
+
+Docker and Kubernetes kill what does not stop in time: give them more than
+--shutdown-timeout (docker run --stop-timeout, terminationGracePeriodSeconds).";
 
 /// The words of `--main-stop-scope`.
 const STOP_SCOPES: &[Choice<Scope>] = &[

@@ -7,6 +7,8 @@ use procbroker_protocol::create::{Account, Lifetime, Limit, Rlimit, StopStep, de
 use procbroker_protocol::{Span, Target};
 use thiserror::Error;
 
+use super::size::{ByteSize, ByteSizeError};
+
 /// Why a value of the command line cannot be read.
 #[derive(Debug, Error)]
 pub(in crate::cli) enum ValueError {
@@ -28,11 +30,8 @@ pub(in crate::cli) enum ValueError {
     #[error("a lifetime is broker, connection, pid:N or ttl:DURATION")]
     Lifetime,
     /// A size of another form.
-    #[error("{text:?} is not a size; give bytes, or a number with K, M, G or T (powers of 1024)")]
-    Size {
-        /// The text.
-        text: String,
-    },
+    #[error(transparent)]
+    Size(#[from] ByteSizeError),
     /// A resource that is not one of ours.
     #[error("{name:?} is no resource; there are memory_max, cpu_weight, cpu_max and pids_max")]
     Resource {
@@ -59,17 +58,17 @@ pub(in crate::cli) enum ValueError {
 }
 
 /// One of a few words, each with the value that it means and a line of help.
-pub(super) struct Choice<T: 'static> {
+pub(in crate::cli) struct Choice<T: 'static> {
     /// The word.
-    pub(super) word: &'static str,
+    pub(in crate::cli) word: &'static str,
     /// What it means.
-    pub(super) value: T,
+    pub(in crate::cli) value: T,
     /// What `--help` says about it.
-    pub(super) help: &'static str,
+    pub(in crate::cli) help: &'static str,
 }
 
 /// Takes one of these words.
-pub(super) fn one_of<T: Copy + Send + Sync>(
+pub(in crate::cli) fn one_of<T: Copy + Send + Sync>(
     choices: &'static [Choice<T>],
 ) -> impl TypedValueParser<Value = T> {
     let possible = choices.iter().map(|choice| PossibleValue::new(choice.word).help(choice.help));
@@ -80,7 +79,7 @@ pub(super) fn one_of<T: Copy + Send + Sync>(
 }
 
 /// Takes `KEY=VALUE`; the value may be empty and may contain further `=`.
-pub(super) fn pair(text: &str) -> Result<(String, String), ValueError> {
+pub(in crate::cli) fn pair(text: &str) -> Result<(String, String), ValueError> {
     split(text, "KEY=VALUE").map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
@@ -89,7 +88,7 @@ fn split<'a>(text: &'a str, form: &'static str) -> Result<(&'a str, &'a str), Va
 }
 
 /// Collects pairs into a map, in which no key may come twice: one of the two would be lost in silence.
-pub(super) fn map<T: Clone>(
+pub(in crate::cli) fn map<T: Clone>(
     flag: &'static str,
     pairs: &[(String, T)],
 ) -> Result<BTreeMap<String, T>, ValueError> {
@@ -103,12 +102,12 @@ pub(super) fn map<T: Clone>(
 }
 
 /// Takes an id or a name.
-pub(super) fn target(text: &str) -> Result<Target, procbroker_protocol::name::NameError> {
+pub(in crate::cli) fn target(text: &str) -> Result<Target, procbroker_protocol::name::NameError> {
     Target::from_text(text)
 }
 
 /// Takes the name or the number of a user or a group.
-pub(super) fn account(text: &str) -> Result<Account, ValueError> {
+pub(in crate::cli) fn account(text: &str) -> Result<Account, ValueError> {
     if text.is_empty() {
         return Err(ValueError::Pair { form: "a name or a number" });
     }
@@ -116,7 +115,7 @@ pub(super) fn account(text: &str) -> Result<Account, ValueError> {
 }
 
 /// Takes `SIGNAL` or `SIGNAL:GRACE`.
-pub(super) fn stop_step(text: &str) -> Result<StopStep, ValueError> {
+pub(in crate::cli) fn stop_step(text: &str) -> Result<StopStep, ValueError> {
     let (signal, grace) = match text.split_once(':') {
         Some((signal, grace)) => (signal, grace.parse()?),
         None => (text, default_grace()),
@@ -130,7 +129,7 @@ fn default_grace() -> Span {
 }
 
 /// Takes `broker`, `connection`, `pid:N` or `ttl:DURATION`.
-pub(super) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
+pub(in crate::cli) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
     match text.split_once(':') {
         None if text == "broker" => Ok(Lifetime::Broker),
         None if text == "connection" => Ok(Lifetime::Connection),
@@ -145,7 +144,7 @@ fn number(text: &str) -> Result<u32, ValueError> {
 }
 
 /// Takes `KEY=MAX`; the key may contain `=`.
-pub(super) fn limit(text: &str) -> Result<Limit, ValueError> {
+pub(in crate::cli) fn limit(text: &str) -> Result<Limit, ValueError> {
     let (key, max) = text
         .rsplit_once('=')
         .filter(|(key, _)| !key.is_empty())
@@ -154,7 +153,7 @@ pub(super) fn limit(text: &str) -> Result<Limit, ValueError> {
 }
 
 /// Takes `NAME=VALUE`, where the value is a number or `unlimited`.
-pub(super) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError> {
+pub(in crate::cli) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError> {
     let (name, value) = split(text, "NAME=VALUE")?;
     let rlimit = match value {
         "unlimited" | "infinity" => Rlimit::Unlimited,
@@ -167,9 +166,9 @@ pub(super) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError> {
 
 /// One bound of a child's control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Resource {
+pub(in crate::cli) enum Resource {
     /// `memory.max`, in bytes.
-    MemoryMax(u64),
+    MemoryMax(ByteSize),
     /// `cpu.weight`.
     CpuWeight(u32),
     /// `cpu.max`, as the kernel takes it.
@@ -180,7 +179,7 @@ pub(super) enum Resource {
 
 impl Resource {
     /// The key that it was given under.
-    pub(super) fn name(&self) -> &'static str {
+    pub(in crate::cli) fn name(&self) -> &'static str {
         match self {
             Self::MemoryMax(_) => "memory_max",
             Self::CpuWeight(_) => "cpu_weight",
@@ -191,10 +190,10 @@ impl Resource {
 }
 
 /// Takes `KEY=VALUE`, where the key is one of the resources.
-pub(super) fn resource(text: &str) -> Result<Resource, ValueError> {
+pub(in crate::cli) fn resource(text: &str) -> Result<Resource, ValueError> {
     let (name, value) = split(text, "KEY=VALUE")?;
     match name {
-        "memory_max" => size(value).map(Resource::MemoryMax),
+        "memory_max" => Ok(Resource::MemoryMax(value.parse()?)),
         "cpu_weight" => number(value).map(Resource::CpuWeight),
         "cpu_max" => Ok(Resource::CpuMax(value.to_owned())),
         "pids_max" => number(value).map(Resource::PidsMax),
@@ -202,22 +201,8 @@ pub(super) fn resource(text: &str) -> Result<Resource, ValueError> {
     }
 }
 
-/// Takes bytes, or a number with a suffix for a power of 1024, as systemd does (systemd.resource-control(5)).
-fn size(text: &str) -> Result<u64, ValueError> {
-    let shift = match text.chars().next_back() {
-        Some('K') => 10,
-        Some('M') => 20,
-        Some('G') => 30,
-        Some('T') => 40,
-        Some(_) | None => 0,
-    };
-    let digits = if shift == 0 { text } else { text.get(..text.len() - 1).unwrap_or_default() };
-    let number = digits.parse::<u64>().ok();
-    number.and_then(|number| number.checked_mul(1 << shift)).ok_or(ValueError::Size { text: text.to_owned() })
-}
-
 /// Takes the permissions of a file in octal digits.
-pub(super) fn file_mode(text: &str) -> Result<u32, ValueError> {
+pub(in crate::cli) fn file_mode(text: &str) -> Result<u32, ValueError> {
     let octal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
     mode.ok_or(ValueError::Mode)
@@ -291,12 +276,13 @@ mod tests {
 
     #[test]
     fn sizes_have_binary_suffixes() {
-        assert_eq!(resource("memory_max=512M").unwrap(), Resource::MemoryMax(512 << 20));
-        assert_eq!(resource("memory_max=1000").unwrap(), Resource::MemoryMax(1000));
+        for text in ["memory_max=512M", "memory_max=512m", "memory_max=512MiB", "memory_max=536870912"] {
+            assert_eq!(resource(text).unwrap(), Resource::MemoryMax(ByteSize::new(512 << 20)), "{text}");
+        }
         assert_eq!(resource("cpu_max=50000 100000").unwrap(), Resource::CpuMax("50000 100000".to_owned()));
         assert_eq!(resource("cpu_weight=100").unwrap(), Resource::CpuWeight(100));
         assert_eq!(resource("pids_max=64").unwrap(), Resource::PidsMax(64));
-        for text in ["memory_max=", "memory_max=K", "memory_max=1m", "memory_max=99999999T", "memory_max=é"]
+        for text in ["memory_max=", "memory_max=K", "memory_max=1MB", "memory_max=99999999T", "memory_max=é"]
         {
             assert!(resource(text).is_err(), "{text}");
         }

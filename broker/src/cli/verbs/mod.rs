@@ -1,34 +1,50 @@
-//! The definition of the command line: every verb, flag and help text.
+//! The definition of the command line. Each verb has a file of its own, with its arguments, its request, what it prints
+//! and its examples.
 
+mod can_take_over;
+mod completions;
 mod create;
+mod destroy;
 mod events;
+mod get;
+mod list;
 mod logs;
+mod man;
 mod run;
 mod serve;
-mod size;
-mod target;
+mod shutdown;
+mod signal;
+mod status;
 mod upgrade;
-mod values;
+mod wait;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{Args, Parser, Subcommand};
-use clap_complete::Shell;
-use procbroker_protocol::request::{NoParams, ShutdownParams};
-use procbroker_protocol::{Request, Span};
 
-pub(super) use create::CreateArguments;
-pub(super) use events::EventsArguments;
-pub(super) use logs::LogsArguments;
 pub use run::MainArguments;
-pub(super) use run::RunArguments;
 pub use serve::{BoundArguments, ContainmentChoice, LogLevel, ServeArguments};
-pub use size::ByteSize;
-pub(super) use target::{DestroyArguments, GetArguments, ListArguments, SignalArguments, WaitArguments};
-pub(super) use upgrade::{CanTakeOverArguments, UpgradeArguments};
 
-use super::examples;
+use super::ask::{self, Ask};
+use super::print::Report;
+use super::{Program, conclude};
+use can_take_over::CanTakeOverArguments;
+use completions::CompletionsArguments;
+use create::CreateArguments;
+use destroy::DestroyArguments;
+use events::EventsArguments;
+use get::GetArguments;
+use list::ListArguments;
+use logs::LogsArguments;
+use man::ManArguments;
+use run::RunArguments;
+use shutdown::ShutdownArguments;
+use signal::SignalArguments;
+use status::StatusArguments;
+use upgrade::UpgradeArguments;
+use wait::WaitArguments;
 
 /// The colours of help and usage errors; none where standard output or error is no terminal.
 const STYLES: Styles = Styles::styled()
@@ -42,7 +58,7 @@ const STYLES: Styles = Styles::styled()
 /// When it is stopped, it brings every child down in order.
 #[derive(Debug, Parser)]
 #[command(name = "procbroker", version, styles = STYLES, max_term_width = 100)]
-#[command(after_long_help = examples::root(), subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+#[command(after_long_help = OVERVIEW, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 #[command(disable_help_subcommand = true)]
 pub(super) struct CommandLine {
     /// The broker's socket: where `serve` listens, and where every other verb connects
@@ -62,7 +78,7 @@ pub(super) struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run the broker in the foreground, until SIGTERM, SIGINT or SIGHUP stops it and every child
-    #[command(after_long_help = examples::serve())]
+    #[command(after_long_help = serve::EXAMPLES)]
     Serve(Box<ServeArguments>),
     /// Run the broker and one main command, as the entry point of a container
     ///
@@ -72,29 +88,29 @@ pub(super) enum Verb {
     /// is stopped too. The exit status is that of the main command; 128 and the number of the signal where one ended it,
     /// 127 where it was not found, and 126 where it could not be executed. SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT are
     /// passed on to it.
-    #[command(override_usage = "procbroker run [OPTIONS] -- <COMMAND>...", after_long_help = examples::run())]
+    #[command(override_usage = "procbroker run [OPTIONS] -- <COMMAND>...", after_long_help = run::EXAMPLES)]
     Run(Box<RunArguments>),
     /// What one request to the broker does.
     #[command(flatten)]
-    Ask(Ask),
+    Ask(Question),
     /// Show what a child has written
     ///
     /// The text is printed as it is. With `--follow` it ends when the child has ended. Of a child that writes a lot the
     /// oldest output is not kept; see `--log-bytes` of `serve`.
-    #[command(after_long_help = examples::logs())]
+    #[command(after_long_help = logs::EXAMPLES)]
     Logs(LogsArguments),
     /// Show what happens to children, a line for each event, until the broker ends
     ///
     /// It goes on after a restart or an upgrade of the broker. A reader that is too slow is told how many events it has
     /// missed.
-    #[command(after_long_help = examples::events())]
+    #[command(after_long_help = events::EXAMPLES)]
     Events(EventsArguments),
     /// Put a new version of the program into the running broker's place
     ///
     /// The broker asks the program that is in its own place by now whether it can take over, and becomes it: the same
     /// process, with the same children, none of which notices. No client is turned away. Where it cannot, it says why and
     /// nothing has changed. For root and the broker's own user. SIGUSR2 to the broker does the same.
-    #[command(after_long_help = examples::upgrade())]
+    #[command(after_long_help = upgrade::EXAMPLES)]
     Upgrade(UpgradeArguments),
     /// Say whether this program could take over from a running broker
     ///
@@ -102,25 +118,25 @@ pub(super) enum Verb {
     #[command(hide = true)]
     CanTakeOver(CanTakeOverArguments),
     /// Print the completions for a shell
-    #[command(after_long_help = examples::completions())]
+    #[command(after_long_help = completions::EXAMPLES)]
     Completions(CompletionsArguments),
     /// Print the manual page, in roff, of the program or of one verb
-    #[command(after_long_help = examples::man())]
+    #[command(after_long_help = man::EXAMPLES)]
     Man(ManArguments),
 }
 
 /// A verb that is one request to the broker.
 #[derive(Debug, Subcommand)]
-pub(super) enum Ask {
+pub(super) enum Question {
     /// Start a child
     ///
     /// Answers when the child is ready. On a terminal it says what it did; elsewhere it prints the id alone.
-    #[command(override_usage = "procbroker create [OPTIONS] -- <COMMAND>...", after_long_help = examples::create())]
+    #[command(override_usage = "procbroker create [OPTIONS] -- <COMMAND>...", after_long_help = create::EXAMPLES)]
     Create(Box<CreateArguments>),
     /// Stop children, and wait until they and all their descendants are gone and cleaned up
     ///
     /// Destroying a child that has ended already is no error.
-    #[command(after_long_help = examples::destroy())]
+    #[command(after_long_help = destroy::EXAMPLES)]
     Destroy(DestroyArguments),
     /// Show children, the oldest first
     List(ListArguments),
@@ -139,6 +155,51 @@ pub(super) enum Ask {
     Shutdown(ShutdownArguments),
 }
 
+impl Question {
+    /// What the verb asks, and how it shows the answer.
+    pub(super) fn ask(&self) -> &dyn Ask {
+        match self {
+            Self::Create(verb) => verb.as_ref(),
+            Self::Destroy(verb) => verb,
+            Self::List(verb) => verb,
+            Self::Get(verb) => verb,
+            Self::Wait(verb) => verb,
+            Self::Signal(verb) => verb,
+            Self::Status(verb) => verb,
+            Self::Shutdown(verb) => verb,
+        }
+    }
+}
+
+impl CommandLine {
+    /// Does what the verb says.
+    pub(super) fn carry_out(self, program: &Program) -> ExitCode {
+        let Self { socket, verb } = self;
+        match verb {
+            Verb::Serve(arguments) => (program.serve)(&ServeArguments { socket, ..*arguments }),
+            Verb::Run(arguments) => (program.serve)(&ServeArguments { socket, ..arguments.into_serve() }),
+            Verb::Ask(question) => {
+                let verb = question.ask();
+                conclude(verb.print().json, ask::ask(socket, verb)).into()
+            }
+            Verb::Logs(arguments) => logs::show(socket, &arguments).into(),
+            Verb::Events(arguments) => events::show(socket, &arguments).into(),
+            Verb::Upgrade(arguments) => {
+                conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
+            }
+            Verb::CanTakeOver(arguments) => {
+                conclude(false, can_take_over::can_take_over(&arguments, program.read_record)).into()
+            }
+            Verb::Completions(arguments) => {
+                conclude(false, Ok(Report::done(completions::completions(arguments.shell)))).into()
+            }
+            Verb::Man(arguments) => {
+                conclude(false, man::manual(arguments.verb.as_deref()).map(Report::done)).into()
+            }
+        }
+    }
+}
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct PrintArguments {
@@ -151,51 +212,40 @@ pub(super) struct PrintArguments {
     pub(super) json: bool,
 }
 
-/// The arguments of `status`.
-#[derive(Debug, Args)]
-pub(super) struct StatusArguments {
-    #[command(flatten)]
-    pub(super) print: PrintArguments,
-}
+/// What stands below the flags in the help and the manual page of the program.
+const OVERVIEW: &str = "\
+Output:
+  On a terminal, tables for people. Elsewhere a line for each child, without
+  a header, its fields between tabs, `-` for one that is absent:
+    ID NAME STATE PID STARTED_AT RESTARTS EXIT COMMAND
+  EXIT is an exit code, the name of a signal, or `unknown`. `create` prints
+  the id alone, `get` and `status` lines of KEY, tab, VALUE. Control
+  characters of a child's texts are escaped. With --json, the wire objects.
 
-impl StatusArguments {
-    /// The request that these arguments ask for.
-    pub(super) fn request() -> Request {
-        Request::Status(NoParams {})
-    }
-}
+Exit status:
+  0  done
+  1  failed
+  2  usage: the command line, or parameters that the broker refuses
+  3  not found
+  4  name taken, or limit exceeded
+  5  no broker there
+  6  permission denied
+  7  timeout
 
-/// The arguments of `shutdown`.
-#[derive(Debug, Args)]
-pub(super) struct ShutdownArguments {
-    /// How long the whole may take before all that is left is killed, instead of the broker's own setting
-    #[arg(long, value_name = "DURATION")]
-    timeout: Option<Span>,
-    #[command(flatten)]
-    pub(super) print: PrintArguments,
-}
+Environment:
+  PROCBROKER_SOCKET  the broker's socket, where --socket is not given
+  NO_COLOR           no colours, even on a terminal
 
-impl ShutdownArguments {
-    /// The request that these arguments ask for.
-    pub(super) fn request(&self) -> Request {
-        Request::Shutdown(ShutdownParams { timeout: self.timeout })
-    }
-}
+Examples:
+  procbroker serve
+  procbroker create --name render-42 --if-exists reuse -- python3 render.py 42
+  procbroker list
+  procbroker destroy render-42";
 
-/// The arguments of `completions`.
-#[derive(Debug, Args)]
-pub(super) struct CompletionsArguments {
-    /// The shell to print them for
-    #[arg(value_enum)]
-    pub(super) shell: Shell,
-}
+/// The name of the program, in completions and pages.
+const PROGRAM: &str = "procbroker";
 
-/// The arguments of `man`.
-#[derive(Debug, Args)]
-pub(super) struct ManArguments {
-    /// The verb to print the page of; without one, the page of the program
-    pub(super) verb: Option<String>,
-}
-
+#[cfg(test)]
+mod shown;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The arguments of `create`: a flag for every parameter.
+//! `create`: starts a child, with a flag for every parameter.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,35 @@ use procbroker_protocol::create::{
     Account, Cleanup, CreateParams, IfExists, Lifetime, Limit, Ready, ReadyTimeout, Resources, Restart,
     RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask, default_stop,
 };
-use procbroker_protocol::{Name, Request, Span};
+use procbroker_protocol::response::{Created, Outcome};
+use procbroker_protocol::{Name, Request, Response, Span};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::PrintArguments;
-use super::values::{
+use crate::cli::ask::Ask;
+use crate::cli::failure::Failure;
+use crate::cli::print::words::{condition, title};
+use crate::cli::print::{Report, Screen};
+use crate::cli::values::{
     Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, resource, rlimit, stop_step,
 };
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  One child of a name, however many workers ask for it at the same time:
+    procbroker create --name render-42 --if-exists reuse -- \\
+        python3 render.py 42
+  A graceful stop first, then a firm one:
+    procbroker create --stop SIGHUP:10s,SIGTERM:5s -- ./server
+  Keep the id in a script, and clean up after it however it ends:
+    id=$(procbroker create --cleanup rm --cleanup -rf --cleanup \"$dir\" \\
+        -- ./job \"$dir\")
+  At most four at a time:
+    procbroker create --limit render=4 --label pool=render -- ./render
+  With a shell, where one is wanted:
+    procbroker create -- sh -c 'exec ./job >>job.log 2>&1'";
 
 /// The words of `--if-exists`.
 const IF_EXISTS: &[Choice<IfExists>] = &[
@@ -61,7 +82,7 @@ const RESTART: &[Choice<RestartPolicy>] = &[
 
 /// Why the arguments of `create` do not make a request.
 #[derive(Debug, Error)]
-pub(in crate::cli) enum CreateError {
+enum CreateError {
     /// A key came twice.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -97,7 +118,7 @@ pub(in crate::cli) struct CreateArguments {
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
-    pub(in crate::cli) print: PrintArguments,
+    print: PrintArguments,
     #[command(flatten)]
     surroundings: SurroundingsArguments,
     #[command(flatten)]
@@ -203,17 +224,17 @@ struct BoundsArguments {
     rlimit: Vec<(String, Rlimit)>,
     /// A bound of its control group, such as `memory_max=512M`; may be repeated
     ///
-    /// There are `memory_max` (bytes, or with K, M, G or T), `cpu_weight` (1 to 10000), `cpu_max` (a quota and a
+    /// There are `memory_max` (bytes, or with k, M, G or T), `cpu_weight` (1 to 10000), `cpu_max` (a quota and a
     /// period in microseconds, such as "50000 100000") and `pids_max`. It needs a broker that has a control group (version 2) delegated to it.
     #[arg(long, value_name = "KEY=VALUE", value_parser = resource)]
     resource: Vec<Resource>,
 }
 
 impl CreateArguments {
-    /// The request that these arguments ask for. It always has a request id, so that it can be sent again.
-    pub(in crate::cli) fn request(&self) -> Result<Request, CreateError> {
+    /// The parameters that these arguments ask for. They always have a request id, so that they can be sent again.
+    fn params(&self) -> Result<CreateParams, CreateError> {
         let Self { surroundings, life, bounds, .. } = self;
-        let params = CreateParams {
+        Ok(CreateParams {
             command: self.command.clone(),
             name: self.name.clone(),
             if_exists: self.if_exists,
@@ -240,9 +261,44 @@ impl CreateArguments {
             limit: bounds.limit.clone(),
             rlimits: map("--rlimit", &bounds.rlimit)?,
             resources: resources(&bounds.resource)?,
-        };
+        })
+    }
+}
+
+impl Ask for CreateArguments {
+    fn print(&self) -> PrintArguments {
+        self.print
+    }
+
+    fn request(&self) -> Result<Request, Failure> {
+        let params = self.params().map_err(|error| Failure::usage(&error))?;
         Ok(Request::Create(Box::new(params)))
     }
+
+    fn plain(&self, answer: &Response) -> Result<String, Failure> {
+        Ok(format!("{}\n", created_of(answer)?.child.id))
+    }
+
+    fn human(&self, answer: &Response, _: Screen) -> Result<Report, Failure> {
+        created_of(answer).map(|created| Report::done(sentence(created)))
+    }
+}
+
+fn created_of(answer: &Response) -> Result<&Created, Failure> {
+    if let Response::Created(created) = answer { Ok(created) } else { Err(Failure::Answer) }
+}
+
+/// What was done, in one line.
+fn sentence(created: &Created) -> String {
+    let child = &created.child;
+    let (verb, remark) = match created.outcome {
+        Outcome::Created => ("created", ""),
+        Outcome::Replaced => ("replaced", ""),
+        Outcome::Existing { same_spec: true } => ("found", ""),
+        Outcome::Existing { same_spec: false } => ("found", "; it was created from another specification"),
+    };
+    let id = child.name.as_ref().map_or_else(String::new, |_| format!(" ({})", child.id));
+    format!("{verb} {}{id}: {}{remark}\n", title(child), condition(child))
 }
 
 impl LifeArguments {
@@ -276,7 +332,7 @@ fn resources(given: &[Resource]) -> Result<Option<Resources>, ValueError> {
     let mut resources = Resources::default();
     for resource in given {
         let taken = match resource {
-            Resource::MemoryMax(bytes) => resources.memory_max.replace(*bytes).is_some(),
+            Resource::MemoryMax(size) => resources.memory_max.replace(size.bytes()).is_some(),
             Resource::CpuWeight(weight) => resources.cpu_weight.replace(*weight).is_some(),
             Resource::CpuMax(quota) => resources.cpu_max.replace(quota.clone()).is_some(),
             Resource::PidsMax(pids) => resources.pids_max.replace(*pids).is_some(),

@@ -1,35 +1,18 @@
-//! Children: one table of them, one line for each, and single sentences about one.
+//! Children: a table of them for people, a line for each for programs.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use comfy_table::{Cell, Color, ColumnConstraint, Row, Table, Width};
-use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
-use procbroker_protocol::{Child, ChildState, Exit, ExitStatus, Span, Timestamp};
+use procbroker_protocol::{Child, ChildState, Exit, Timestamp};
 
 use super::elapsed;
 use super::escape::command_line;
-use super::style::Style;
-
-/// What stands in the place of a value that is absent.
-pub(super) const ABSENT: &str = "-";
-
-/// The name of a child, or its id when it has none: either is a target.
-pub(super) fn title(child: &Child) -> String {
-    child.name.as_ref().map_or_else(|| child.id.to_string(), ToString::to_string)
-}
-
-/// How its main process ended, in one word.
-pub(super) fn exit_word(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => code.to_string(),
-        ExitStatus::Signal(signal) => signal.to_string(),
-        ExitStatus::Unknown => "unknown".to_owned(),
-    }
-}
+use super::style::Screen;
+use super::words::{ABSENT, exit_word, or_absent, title};
 
 /// One line for each child, its fields between tabs. The fields and their order are documented in the help.
-pub(super) fn lines(children: &[Arc<Child>]) -> String {
+pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
     let mut out = String::new();
     for child in children {
         // Writing to a string does not fail.
@@ -49,13 +32,9 @@ pub(super) fn lines(children: &[Arc<Child>]) -> String {
     out
 }
 
-fn or_absent(value: Option<&impl ToString>) -> String {
-    value.map_or_else(|| ABSENT.to_owned(), ToString::to_string)
-}
-
 /// The table of children. Rows have one line each: the command is cut where the terminal ends.
-pub(super) fn table(children: &[Arc<Child>], exits: bool, style: Style, now: Timestamp) -> String {
-    let mut table = style.table();
+pub(in crate::cli) fn table(children: &[Arc<Child>], exits: bool, screen: Screen) -> String {
+    let mut table = screen.table();
     let mut header = vec!["NAME", "STATE", "PID", "UPTIME", "RESTARTS"];
     if exits {
         header.push("EXIT");
@@ -64,7 +43,7 @@ pub(super) fn table(children: &[Arc<Child>], exits: bool, style: Style, now: Tim
     let command_column = header.len().saturating_sub(1);
     table.set_header(header);
     for child in children {
-        table.add_row(row(child, exits, now));
+        table.add_row(row(child, exits, screen.now));
     }
     arrange(&mut table, command_column);
     table.trim_fmt() + "\n"
@@ -123,44 +102,4 @@ fn exit_cell(exit: &Exit, now: Timestamp) -> String {
     let forced = if exit.forced { ", forced" } else { "" };
     let ago = elapsed::between(exit.at, now);
     format!("{} ({}{forced}) {ago} ago", exit_word(exit.status), exit.reason.as_str())
-}
-
-/// What `create` did, in one line.
-pub(super) fn created(created: &Created) -> String {
-    let child = &created.child;
-    let (verb, remark) = match created.outcome {
-        Outcome::Created => ("created", ""),
-        Outcome::Replaced => ("replaced", ""),
-        Outcome::Existing { same_spec: true } => ("found", ""),
-        Outcome::Existing { same_spec: false } => ("found", "; it was created from another specification"),
-    };
-    let id = child.name.as_ref().map_or_else(String::new, |_| format!(" ({})", child.id));
-    format!("{verb} {}{id}: {}{remark}\n", title(child), condition(child))
-}
-
-/// What became of the child that was waited for, in one line.
-pub(super) fn waited(child: &Child) -> String {
-    format!("{}: {}\n", title(child), condition(child))
-}
-
-/// The state of a child, with its pid while it has one and with how it ended once it has.
-fn condition(child: &Child) -> String {
-    match (&child.exit, child.pid) {
-        (Some(exit), None) => {
-            let forced = if exit.forced { ", by force" } else { "" };
-            format!("{}, {} ({}{forced})", child.state.as_str(), exit.status, exit.reason.as_str())
-        }
-        (_, Some(pid)) => format!("{}, pid {pid}", child.state.as_str()),
-        (None, None) => child.state.as_str().to_owned(),
-    }
-}
-
-/// What a shutdown did: each child, and a summary.
-pub(super) fn shut_down(report: &ShutdownReport, style: Style, now: Timestamp) -> String {
-    let ShutdownReport { children, forced, took } = report;
-    let table = if children.is_empty() { String::new() } else { table(children, true, style, now) };
-    let count = children.len();
-    let took = Span::from_millis(took.as_nanos() / 1_000_000);
-    let children = if count == 1 { "child" } else { "children" };
-    format!("{table}the broker stopped {count} {children} in {took}, {forced} by force\n")
 }

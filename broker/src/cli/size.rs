@@ -41,7 +41,7 @@ impl ByteSize {
     }
 
     /// The same, unless it is less than the least.
-    pub(super) fn at_least(self, least: Self) -> Result<Self, ByteSizeError> {
+    pub(in crate::cli) fn at_least(self, least: Self) -> Result<Self, ByteSizeError> {
         if self < least { Err(ByteSizeError::TooLittle { given: self, least }) } else { Ok(self) }
     }
 

@@ -1,25 +1,27 @@
-//! What is made from the definition of the command line: shell completions and manual pages.
+//! `man`: the manual pages, made from the definition of the command line.
 
-use clap::{Command, CommandFactory};
-use clap_complete::Shell;
+use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::Roff;
 
-use super::arguments::CommandLine;
-use super::failure::Failure;
+use super::{CommandLine, PROGRAM};
+use crate::cli::failure::Failure;
 
-/// The name of the program, in completions and pages.
-const PROGRAM: &str = "procbroker";
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  procbroker man | man -l -
+  procbroker man create >/usr/local/share/man/man1/procbroker-create.1";
 
-/// The script that completes verbs and flags in a shell.
-pub(super) fn completions(shell: Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), PROGRAM, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+/// The arguments of `man`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ManArguments {
+    /// The verb to print the page of; without one, the page of the program
+    pub(in crate::cli) verb: Option<String>,
 }
 
 /// The manual page of the program, or of one verb.
-pub(super) fn manual(verb: Option<&str>) -> Result<String, Failure> {
+pub(in crate::cli) fn manual(verb: Option<&str>) -> Result<String, Failure> {
     let mut program = CommandLine::command();
     program.build();
     let command = match verb {
@@ -76,19 +78,7 @@ fn push_line(roff: &mut Roff, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
-
     use super::*;
-
-    #[test]
-    fn every_shell_completes_every_verb() {
-        for shell in Shell::value_variants() {
-            let script = completions(*shell);
-            for verb in CommandLine::command().get_subcommands() {
-                assert!(script.contains(verb.get_name()), "{shell} lacks {verb}");
-            }
-        }
-    }
 
     #[test]
     fn every_verb_has_a_page() {

@@ -6,6 +6,10 @@ use std::thread::{self, JoinHandle};
 
 use procbroker_protocol::{Error, ErrorKind, Target};
 
+use clap::Parser;
+use procbroker_protocol::json_lines::objects::ParamsObject;
+
+use super::super::{CommandLine, Verb};
 use super::*;
 use crate::cli::fake_broker::serve;
 
@@ -161,4 +165,20 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     let failure = scene.show(false, Style::Plain, &mut full, std::future::pending()).1.unwrap_err();
     assert_eq!(failure.status(), CommandStatus::Failed);
     assert!(failure.report(false).contains("standard output"));
+}
+
+#[test]
+fn logs_asks_for_what_its_flags_say() {
+    let parsed = |arguments: &[&str]| match CommandLine::try_parse_from([&["procbroker"], arguments].concat())
+        .unwrap()
+        .verb
+    {
+        Verb::Logs(arguments) => (arguments.print.json, Request::Logs(arguments.params())),
+        other => panic!("{other:?}"),
+    };
+    let params = |arguments: &[&str]| serde_json::to_string(&ParamsObject(&parsed(arguments).1)).unwrap();
+    assert_eq!(params(&["logs", "a"]), r#"{"target":"a","stream":"stdout","tail":null,"follow":false}"#);
+    let arguments = ["logs", "--json", "--tail", "20", "--follow", "--stream=stderr", "a"];
+    assert_eq!(params(&arguments), r#"{"target":"a","stream":"stderr","tail":20,"follow":true}"#);
+    assert!(parsed(&arguments).0);
 }

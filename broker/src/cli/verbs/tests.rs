@@ -16,7 +16,7 @@ fn parse(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
 
 fn request(arguments: &[&str]) -> Request {
     match parse(arguments).unwrap().verb {
-        Verb::Ask(ask) => ask.request().unwrap(),
+        Verb::Ask(question) => question.ask().request().unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -233,11 +233,11 @@ fn a_command_line_that_makes_no_sense_is_refused() {
 #[test]
 fn a_key_that_comes_twice_is_a_usage_error() {
     for flag in ["--label=a=1", "--env=a=1", "--rlimit=nofile=1", "--resource=pids_max=1"] {
-        let Verb::Ask(ask) = parse(&["create", flag, flag, "--", "true"]).unwrap().verb else {
+        let Verb::Ask(question) = parse(&["create", flag, flag, "--", "true"]).unwrap().verb else {
             panic!("{flag}")
         };
-        let failure = ask.request().unwrap_err();
-        assert_eq!(failure.status(), crate::cli::status::CommandStatus::Usage, "{flag}");
+        let failure = question.ask().request().unwrap_err();
+        assert_eq!(failure.status(), crate::cli::command_status::CommandStatus::Usage, "{flag}");
         assert!(failure.to_string().contains("given twice"), "{failure}");
     }
 }
@@ -255,22 +255,9 @@ fn json_can_be_asked_of_every_verb_that_asks_the_broker() {
         &["shutdown", "--json"],
     ];
     for arguments in cases {
-        let Verb::Ask(ask) = parse(arguments).unwrap().verb else { panic!("{arguments:?}") };
-        assert!(ask.print().json, "{arguments:?}");
+        let Verb::Ask(question) = parse(arguments).unwrap().verb else { panic!("{arguments:?}") };
+        assert!(question.ask().print().json, "{arguments:?}");
     }
-}
-
-#[test]
-fn logs_asks_for_what_its_flags_say() {
-    let logs = |arguments: &[&str]| match parse(arguments).unwrap().verb {
-        Verb::Logs(arguments) => (arguments.print.json, Request::Logs(arguments.params())),
-        other => panic!("{other:?}"),
-    };
-    let params = |arguments: &[&str]| serde_json::to_string(&ParamsObject(&logs(arguments).1)).unwrap();
-    assert_eq!(params(&["logs", "a"]), r#"{"target":"a","stream":"stdout","tail":null,"follow":false}"#);
-    let arguments = ["logs", "--json", "--tail", "20", "--follow", "--stream=stderr", "a"];
-    assert_eq!(params(&arguments), r#"{"target":"a","stream":"stderr","tail":20,"follow":true}"#);
-    assert!(logs(&arguments).0);
 }
 
 #[test]

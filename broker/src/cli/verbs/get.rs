@@ -1,0 +1,109 @@
+//! `get`: shows everything about one child.
+
+use clap::Args;
+use procbroker_protocol::create::Lifetime;
+use procbroker_protocol::request::OneParams;
+use procbroker_protocol::{Child, Cleaned, Containment, Exit, Request, Response, Target, Timestamp};
+
+use super::PrintArguments;
+use crate::cli::ask::{Ask, child_of};
+use crate::cli::failure::Failure;
+use crate::cli::print::escape::{command_line, escaped};
+use crate::cli::print::sheet::{self, Fact};
+use crate::cli::print::words::exit_word;
+use crate::cli::print::{Report, Screen};
+use crate::cli::values::target;
+
+/// The arguments of `get`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GetArguments {
+    /// The child, by id or name
+    #[arg(value_parser = target)]
+    target: Target,
+    #[command(flatten)]
+    print: PrintArguments,
+}
+
+impl Ask for GetArguments {
+    fn print(&self) -> PrintArguments {
+        self.print
+    }
+
+    fn request(&self) -> Result<Request, Failure> {
+        Ok(Request::Get(OneParams { target: self.target.clone() }))
+    }
+
+    fn plain(&self, answer: &Response) -> Result<String, Failure> {
+        Ok(sheet::lines(&facts(child_of(answer)?, None)))
+    }
+
+    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+        Ok(Report::done(sheet::table(&facts(child_of(answer)?, Some(screen.now)), screen)))
+    }
+}
+
+/// Everything about a child; with the present moment, how long ago things were.
+fn facts(child: &Child, now: Option<Timestamp>) -> Vec<Fact> {
+    let labels: Vec<String> =
+        child.labels.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
+    let labels = if labels.is_empty() { None } else { Some(labels.join(" ")) };
+    let mut facts = vec![
+        Fact::new("id", child.id),
+        Fact::maybe("name", child.name.as_ref()),
+        Fact::new("state", child.state.as_str()),
+        Fact::maybe("pid", child.pid),
+        Fact::new("command", command_line(&child.command)),
+        Fact::maybe("labels", labels),
+        Fact::new("owner.uid", child.owner.uid),
+        Fact::new("owner.gid", child.owner.gid),
+        Fact::moment("created_at", Some(child.created_at), now),
+        Fact::moment("started_at", child.started_at, now),
+        Fact::new("restarts", child.restarts),
+        Fact::new("lifetime", lifetime(child.lifetime)),
+        Fact::new("stop_order", child.stop_order),
+        Fact::new("containment", containment(child.containment)),
+    ];
+    facts.extend(exit(child.exit.as_ref(), now));
+    facts.extend(cleanup(child.cleanup.as_ref()));
+    facts
+}
+
+fn exit(exit: Option<&Exit>, now: Option<Timestamp>) -> [Fact; 5] {
+    let steps = exit.filter(|exit| !exit.steps.is_empty()).map(|exit| {
+        let steps: Vec<String> =
+            exit.steps.iter().map(|step| format!("{} at {}", step.signal, step.at)).collect();
+        steps.join(", ")
+    });
+    [
+        Fact::maybe("exit", exit.map(|exit| exit_word(exit.status))),
+        Fact::maybe("exit.reason", exit.map(|exit| exit.reason.as_str())),
+        Fact::maybe("exit.forced", exit.map(|exit| exit.forced)),
+        Fact::maybe("exit.steps", steps),
+        Fact::moment("exit.at", exit.map(|exit| exit.at), now),
+    ]
+}
+
+fn cleanup(cleaned: Option<&Cleaned>) -> [Fact; 3] {
+    [
+        Fact::maybe("cleanup.ok", cleaned.map(|cleaned| cleaned.ok)),
+        Fact::maybe("cleanup.exit", cleaned.and_then(|cleaned| cleaned.exit).map(exit_word)),
+        Fact::maybe("cleanup.attempts", cleaned.map(|cleaned| cleaned.attempts)),
+    ]
+}
+
+/// A lifetime as the flag takes it.
+fn lifetime(lifetime: Lifetime) -> String {
+    match lifetime {
+        Lifetime::Broker => "broker".to_owned(),
+        Lifetime::Connection => "connection".to_owned(),
+        Lifetime::Pid(pid) => format!("pid:{pid}"),
+        Lifetime::Ttl(span) => format!("ttl:{span}"),
+    }
+}
+
+fn containment(containment: Containment) -> &'static str {
+    match containment {
+        Containment::Cgroup => "cgroup",
+        Containment::Subreaper => "subreaper",
+    }
+}

@@ -1,0 +1,49 @@
+//! `shutdown`: stops every child and then the broker.
+
+use clap::Args;
+use procbroker_protocol::request::ShutdownParams;
+use procbroker_protocol::response::ShutdownReport;
+use procbroker_protocol::{Request, Response, Span};
+
+use super::PrintArguments;
+use crate::cli::ask::Ask;
+use crate::cli::failure::Failure;
+use crate::cli::print::{Report, Screen, table};
+
+/// The arguments of `shutdown`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ShutdownArguments {
+    /// How long the whole may take before all that is left is killed, instead of the broker's own setting
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Span>,
+    #[command(flatten)]
+    print: PrintArguments,
+}
+
+impl Ask for ShutdownArguments {
+    fn print(&self) -> PrintArguments {
+        self.print
+    }
+
+    fn request(&self) -> Result<Request, Failure> {
+        Ok(Request::Shutdown(ShutdownParams { timeout: self.timeout }))
+    }
+
+    fn plain(&self, answer: &Response) -> Result<String, Failure> {
+        Ok(table::lines(&report_of(answer)?.children))
+    }
+
+    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+        let ShutdownReport { children, forced, took } = report_of(answer)?;
+        let table = if children.is_empty() { String::new() } else { table::table(children, true, screen) };
+        let count = children.len();
+        let took = Span::from_millis(took.as_nanos() / 1_000_000);
+        let children = if count == 1 { "child" } else { "children" };
+        let summary = format!("the broker stopped {count} {children} in {took}, {forced} by force\n");
+        Ok(Report::done(table + &summary))
+    }
+}
+
+fn report_of(answer: &Response) -> Result<&ShutdownReport, Failure> {
+    if let Response::ShutDown(report) = answer { Ok(report) } else { Err(Failure::Answer) }
+}
