@@ -2,8 +2,9 @@
 //!
 //! `cargo build --release -p procbroker && cargo bench -p procbroker-tests --bench figures -- [--quick] [ROW]...`
 //!
-//! The brokers keep their state below TMPDIR, so that another file system can be tried. ext4 is slow to make files for
-//! some minutes after thousands were removed, for whoever makes them: a run then differs from the first one.
+//! The brokers keep their state in memory (`/dev/shm`), or below TMPDIR where that is set, so that another file system can be
+//! tried. ext4 is slow to make files for some minutes after thousands were removed, for whoever makes them: a run then
+//! differs from the first one.
 
 mod bare;
 mod broker;
@@ -116,7 +117,7 @@ fn heading(scene: &Scene) -> String {
         scene.effort.rounds(),
         scene.effort.long_rounds(),
         scene.facilities.method,
-        std::env::temp_dir().display(),
+        scene::scratch().display(),
     )];
     lines.extend(limits::remark(scene.crowd));
     lines.join("\n")

@@ -69,7 +69,7 @@ impl Scene {
     pub(crate) fn new(effort: Effort, serve: Vec<String>) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new()
             .prefix("procbroker-figures-")
-            .tempdir()
+            .tempdir_in(scratch())
             .attempting("make a scratch folder")?;
         let binary = find_binary()?;
         let child = compile_child(folder.path())?;
@@ -98,6 +98,16 @@ impl Scene {
     pub(crate) fn child_command(&self, hello: Option<&Path>) -> Vec<String> {
         let parts = [Some(self.child.as_path()), hello];
         parts.into_iter().flatten().map(|path| path.to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// Where the scratch folder is made: below TMPDIR where that is set, else in memory. Files on a disk get slower as thousands
+/// are made and removed, so that two runs could not be compared.
+pub(crate) fn scratch() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match env::var_os("TMPDIR") {
+        None if memory.is_dir() => memory.to_owned(),
+        None | Some(_) => env::temp_dir(),
     }
 }
 

@@ -6,6 +6,8 @@ mod destroy;
 mod idle;
 mod list;
 mod memory;
+mod output;
+mod peers;
 mod record;
 mod recovery;
 mod shutdown;
@@ -29,6 +31,10 @@ pub(crate) enum Row {
     Throughput,
     /// Both with 10,000 children alive
     Crowd,
+    /// The output of one child, and what it costs the creates of others
+    Output,
+    /// Create and destroy from Python, beside a multiprocessing manager and `subprocess.Popen`
+    Peers,
     /// The round trip of `status`
     Status,
     /// The list of 1,000 in JSON to Python, and of 10,000 in the binary encoding
@@ -57,6 +63,8 @@ impl Row {
             Self::Create => create::measure(scene),
             Self::Throughput => throughput::measure(scene),
             Self::Crowd => crowd::measure(scene),
+            Self::Output => output::measure(scene),
+            Self::Peers => peers::measure(scene),
             Self::Status => status::measure(scene),
             Self::List => list::measure(scene),
             Self::Destroy => destroy::measure(scene),

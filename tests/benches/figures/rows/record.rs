@@ -33,7 +33,7 @@ use crate::in_turn::in_turn;
 use crate::scene::Scene;
 use crate::table::quantity;
 
-const SHARE_MAX: f64 = 0.10;
+const SHARE_MAX: f64 = 0.03;
 /// As many power-safe ones in a round: each waits for the disk.
 const SYNCED: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
