@@ -26,6 +26,7 @@ use uuid::Uuid;
 pub use feed::{Feed, FeedReader, feed};
 pub use outgoing::{Outbox, Outgoing};
 
+use crate::blocking_pool::{BlockingPool, PoolError};
 use crate::driver::Fact;
 use crate::follower::Paced;
 use crate::limits::{
@@ -44,6 +45,10 @@ pub struct Surroundings {
     pub facts: mpsc::Sender<Fact>,
     /// Where its answers come from.
     pub outbox: mpsc::Receiver<Outgoing>,
+    /// The user at its other end.
+    pub user: u32,
+    /// Does what may block.
+    pub pool: BlockingPool,
     /// How long a message may stay unfinished.
     pub partial_message_timeout: Duration,
 }
@@ -264,7 +269,13 @@ impl Connection {
                 self.next_number += 1;
                 self.unanswered.insert(number, id);
                 let call = Call { connection: self.surroundings.id, number };
-                let fresh = fresh(&request).await;
+                let fresh = match self.fresh(&request).await {
+                    Ok(fresh) => fresh,
+                    Err(error) => {
+                        self.encode_answer(number, Err(unavailable(error))).await;
+                        return None;
+                    }
+                };
                 let input = Input::Called { call, request, fresh };
                 self.surroundings.facts.send(Fact::Input(input)).await.err().map(|_| Closing::Gone)
             }
@@ -282,6 +293,22 @@ impl Connection {
                 None
             }
         }
+    }
+
+    /// What the decision about a request needs from outside: a new id, and accounts that are looked up.
+    async fn fresh(&self, request: &Request) -> Result<Fresh, PoolError> {
+        let Request::Create(params) = request else {
+            return Ok(Fresh { child: ChildId::from_uuid(Uuid::nil()), accounts: Ok(Accounts::default()) });
+        };
+        let child = ChildId::from_uuid(Uuid::now_v7());
+        if params.user.is_none() && params.groups.is_none() {
+            return Ok(Fresh { child, accounts: Ok(Accounts::default()) });
+        }
+        // A look-up may ask a server (nsswitch.conf(5)), which nobody else has to wait for.
+        let Surroundings { pool, user, .. } = &self.surroundings;
+        let wanted = params.clone();
+        let accounts = pool.run(*user, move || accounts::look_up(&wanted)).await?;
+        Ok(Fresh { child, accounts })
     }
 
     /// Encodes the answers that are there, as long as the client keeps up.
@@ -305,8 +332,17 @@ impl Connection {
         let Some(id) = self.unanswered.remove(&number) else { return };
         self.subscriptions.extend(subscribed::subscription(&result));
         if outgoing::is_large(&result) {
-            let bytes = codec::encode_elsewhere(id, result).await;
-            self.unwritten.extend_from_slice(&bytes);
+            let Surroundings { pool, user, .. } = &self.surroundings;
+            let spare = id.clone();
+            let work = move || {
+                let mut bytes = Vec::new();
+                codec::encode(&id, &result, &mut bytes);
+                bytes
+            };
+            match pool.run(*user, work).await {
+                Ok(bytes) => self.unwritten.extend_from_slice(&bytes),
+                Err(error) => codec::encode(&spare, &Err(unavailable(error)), &mut self.unwritten),
+            }
         } else {
             codec::encode(&id, &result, &mut self.unwritten);
         }
@@ -386,22 +422,13 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// What the decision about a request needs from outside: a new id, and accounts that are looked up.
-async fn fresh(request: &Request) -> Fresh {
-    let Request::Create(params) = request else {
-        return Fresh { child: ChildId::from_uuid(Uuid::nil()), accounts: Ok(Accounts::default()) };
+/// The error for work that was not done on another thread.
+fn unavailable(error: PoolError) -> Error {
+    let kind = match error {
+        PoolError::Full => ErrorKind::Overloaded,
+        PoolError::GivenUp => ErrorKind::Internal,
     };
-    let child = ChildId::from_uuid(Uuid::now_v7());
-    if params.user.is_none() && params.groups.is_none() {
-        return Fresh { child, accounts: Ok(Accounts::default()) };
-    }
-    // A look-up may ask a server (nsswitch.conf(5)), which nobody else has to wait for.
-    let wanted = params.clone();
-    let accounts = match tokio::task::spawn_blocking(move || accounts::look_up(&wanted)).await {
-        Ok(accounts) => accounts,
-        Err(_) => accounts::look_up(params),
-    };
-    Fresh { child, accounts }
+    Error::new(kind, error.to_string())
 }
 
 /// The error for a message that did not end in time.

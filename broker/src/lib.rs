@@ -4,6 +4,7 @@
 //! [`spawners`] (started ones), go through the one queue of the [`driver`] to the core, and its orders go
 //! out to the modules of [`os`]. [`serve`] puts these together; [`cli`] is the program around it.
 
+pub mod blocking_pool;
 mod causes;
 pub mod cli;
 pub mod connection;

@@ -10,6 +10,7 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use procbroker_core::ConnectionId;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::driver::Fact;
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME};
@@ -36,6 +37,7 @@ pub struct Reception {
     /// kernel's queue.
     places: Arc<Semaphore>,
     max_pipelined: usize,
+    pool: BlockingPool,
     partial_message_timeout: Duration,
     /// Held by every client's task, so that the last one's end can be waited for.
     _presence: mpsc::Sender<()>,
@@ -44,7 +46,11 @@ pub struct Reception {
 impl Reception {
     /// A reception for a broker with these bounds, and what ends when the last client of it is gone.
     #[must_use]
-    pub fn new(facts: mpsc::Sender<Fact>, bounds: &procbroker_core::Bounds) -> (Self, Emptiness) {
+    pub fn new(
+        facts: mpsc::Sender<Fact>,
+        bounds: &procbroker_core::Bounds,
+        pool: BlockingPool,
+    ) -> (Self, Emptiness) {
         let (presence, emptiness) = mpsc::channel(1);
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
         let places = number(bounds.max_connections).saturating_add(REFUSED_AT_A_TIME);
@@ -53,6 +59,7 @@ impl Reception {
             next_id: Arc::new(AtomicU64::new(1)),
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             max_pipelined: number(bounds.max_pipelined),
+            pool,
             partial_message_timeout: bounds.partial_message_timeout.as_duration(),
             _presence: presence,
         };
@@ -88,12 +95,15 @@ impl Reception {
         };
         let id = ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, outbox) = mpsc::channel(self.max_pipelined.saturating_add(ANSWERS_WAITING));
+        let user = peer.uid;
         let connect = Fact::Connected { connection: id, peer, outbox: sender };
         if self.facts.send(connect).await.is_ok() {
             let surroundings = Surroundings {
                 id,
                 facts: self.facts.clone(),
                 outbox,
+                user,
+                pool: self.pool.clone(),
                 partial_message_timeout: self.partial_message_timeout,
             };
             connection::serve(stream, surroundings).await;

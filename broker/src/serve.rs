@@ -21,6 +21,7 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 pub use error::ServeError;
 
+use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
 use crate::cli::{LogLevel, ServeArguments};
 use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
@@ -99,8 +100,9 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let Prepared { config, machine, sockets, places } = prepared;
     let listeners = sockets.listeners()?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
-    let (hands, recovered) = machine.hands(threads_in, facts_in.clone())?;
-    let (reception, emptiness) = Reception::new(facts_in, &config.bounds);
+    let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
+    let (hands, recovered) = machine.hands(threads_in, facts_in.clone(), pool.clone())?;
+    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
     tokio::spawn(crate::watchdog::report(ServiceOwner));

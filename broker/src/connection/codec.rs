@@ -180,22 +180,6 @@ impl Codec {
     }
 }
 
-/// Encodes a long answer on another thread.
-pub(super) async fn encode_elsewhere(id: RequestId, result: Result<Response, Error>) -> Vec<u8> {
-    let spare = id.clone();
-    let work = move || {
-        let mut bytes = Vec::new();
-        encode(&id, &result, &mut bytes);
-        bytes
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        let error = Error::new(ErrorKind::Internal, "the answer could not be encoded");
-        let mut bytes = Vec::new();
-        encode(&spare, &Err(error), &mut bytes);
-        bytes
-    })
-}
-
 /// Appends an answer.
 pub(super) fn encode(id: &RequestId, result: &Result<Response, Error>, out: &mut Vec<u8>) {
     match id {

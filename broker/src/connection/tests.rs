@@ -47,7 +47,14 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
     let (tell, mut facts) = mpsc::channel(8);
     let (answers, outbox) = mpsc::channel(OUTBOX);
     let partial_message_timeout = Duration::from_secs(60);
-    let surroundings = Surroundings { id: ConnectionId(1), facts: tell, outbox, partial_message_timeout };
+    let surroundings = Surroundings {
+        id: ConnectionId(1),
+        facts: tell,
+        outbox,
+        user: 0,
+        pool: BlockingPool::start().unwrap(),
+        partial_message_timeout,
+    };
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
     let connection = tokio::spawn(serve(stream, surroundings));
     answers.try_send(Outgoing::Admitted).unwrap();

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::FromThread;
 use super::clients::Clients;
 use super::records::Records;
+use crate::blocking_pool::BlockingPool;
 use crate::follower::{Followers, LogQuery};
 use crate::limits::{FORMER_LOGS_MAX, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::os::containment::Containment;
@@ -32,11 +33,17 @@ use crate::os::upgrade::{self, Program};
 use crate::report;
 use crate::spawners::{Job, KeptOutput, Outcome, Spawners};
 
+/// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
+/// own user.
+const OWN_USER: u32 = 0;
+
 /// What the driver acts with.
 #[derive(Debug)]
 pub struct Hands {
     /// The clients, by connection.
     pub clients: Clients,
+    /// Does what may block.
+    pub pool: BlockingPool,
     /// Starts processes.
     pub spawners: Spawners,
     /// Reaps them.
@@ -142,11 +149,13 @@ impl Hands {
     fn check_upgrade(&self) {
         let (program, record, threads) =
             (Arc::clone(&self.program), self.state.record(), self.threads.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = upgrade::check(&program, &record)
-                .map_err(|error| UpgradeFailure { message: error.to_string() });
+        let pool = self.pool.clone();
+        tokio::spawn(async move {
+            let check = move || upgrade::check(&program, &record).map_err(|error| error.to_string());
+            let result = pool.run(OWN_USER, check).await.unwrap_or_else(|error| Err(error.to_string()));
+            let result = result.map_err(|message| UpgradeFailure { message });
             // A driver that has gone needs no report any more.
-            let _ = threads.blocking_send(FromThread::Input(Input::UpgradeChecked { result }));
+            let _ = threads.send(FromThread::Input(Input::UpgradeChecked { result })).await;
         });
     }
 

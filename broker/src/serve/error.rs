@@ -105,6 +105,9 @@ pub enum ServeError {
     /// The event loop could not be started.
     #[error("cannot start the event loop")]
     Runtime(#[source] io::Error),
+    /// No thread for work that may block.
+    #[error("cannot start the threads for work that may block")]
+    Blocking(#[source] io::Error),
     /// The driver has ended without an order to.
     #[error("the driver of the broker has failed")]
     Driver(#[source] tokio::task::JoinError),

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::ServeError;
 use super::recover::{self, Former, Predecessor};
+use crate::blocking_pool::BlockingPool;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
 use crate::driver::{Clients, Fact, FromThread, Hands, Records};
 use crate::follower::Followers;
@@ -298,6 +299,7 @@ impl Machine {
         self,
         threads: mpsc::Sender<FromThread>,
         facts: mpsc::Sender<Fact>,
+        pool: BlockingPool,
     ) -> Result<(Hands, Vec<Recovered>), ServeError> {
         let Self {
             found,
@@ -341,6 +343,7 @@ impl Machine {
         let spawners = Spawners::start(spawn, logs.clone(), deliver).map_err(ServeError::Spawners)?;
         let hands = Hands {
             clients: Clients::default(),
+            pool,
             spawners,
             reaper,
             containment,
