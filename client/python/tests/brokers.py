@@ -256,6 +256,7 @@ def child(name: Optional[str] = "one", **changes: Any) -> Dict[str, Any]:
 #: A broker's status as the wire has it.
 STATUS: Dict[str, Any] = {
     "version": "0.1.0",
+    "protocol": {"lowest": 1, "highest": 1},
     "pid": 1,
     "instance": "67e55044-10b1-426f-9247-bb680e5fe0c8",
     "started_at": "2026-11-23T14:52:17Z",

@@ -6,13 +6,13 @@ import errno
 import os
 import pickle
 from pathlib import Path
-from typing import Type
+from typing import Any, Type
 
 import pytest
-from brokers import FakeBroker, RealBroker
+from brokers import PATIENCE, FakeBroker, RealBroker
 
 import procbroker
-from procbroker import Broker, BrokerError, BrokerUnavailable, ProcbrokerError
+from procbroker import Broker, BrokerError, BrokerUnavailable, ProcbrokerError, SocketPathTooLong
 
 KINDS = {
     "name_taken": procbroker.NameTaken,
@@ -136,8 +136,30 @@ def test_nobody_there_says_where_and_what_to_do(folder: Path) -> None:
     path.touch()
     with pytest.raises(BrokerUnavailable, match="Connection refused"):
         Broker(path).status()
-    with pytest.raises(BrokerUnavailable, match="too long"):
-        Broker(folder / ("x" * 200)).status()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_path_that_no_socket_can_have_says_its_length_and_the_bound(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    path = f"{folder}/{'ä' * 60}"
+    if not given:
+        monkeypatch.setenv("PROCBROKER_SOCKET", path)
+    with pytest.raises(SocketPathTooLong) as caught:
+        Broker(*[path] * given, wait_for_broker=True, connect_timeout=PATIENCE).status()
+    assert (caught.value.length, caught.value.longest) == (len(os.fsencode(path)), 107)
+    assert f"the path has {len(os.fsencode(path))} bytes, and that of a socket has at most 107" in str(caught.value)
+    assert "procbroker serve" not in str(caught.value)
+    # The longest that there can be is tried.
+    longest = f"{folder}/{'x' * (106 - len(str(folder)))}"
+    with pytest.raises(BrokerUnavailable, match="No such file"):
+        Broker(os.fsencode(longest)).status()
+
+
+@pytest.mark.parametrize("path", ["", "\0abstract", "/a\0b", b""])
+def test_a_path_that_is_none_is_a_value_error(path: Any) -> None:
+    with pytest.raises(ValueError, match="path in the file system"):
+        Broker(path)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +169,7 @@ def test_nobody_there_says_where_and_what_to_do(folder: Path) -> None:
         procbroker.PermissionDenied("permission_denied", "no", {"kind": "permission_denied"}),
         procbroker.SpawnFailed("spawn_failed", "no", {"errno": 2}),
         BrokerUnavailable("/sock", "Connection refused"),
+        SocketPathTooLong("/sock", 200, 107),
         procbroker.ConnectionLost("signal", "/sock"),
         procbroker.ClientTimeout("create x", 1.5, "/sock"),
         procbroker.ClientClosed("/sock"),

@@ -15,9 +15,11 @@ from procbroker import (
     BrokerEvent,
     BrokerRestarted,
     BrokerUnavailable,
+    Child,
     ChildEvent,
     ClientTimeout,
     ConnectionLost,
+    Events,
     Lagged,
     Overloaded,
     ProtocolViolation,
@@ -149,6 +151,87 @@ def test_closing_from_another_thread_ends_the_loop(fake: FakeBroker) -> None:
         events.close()
         assert seqs(found.result(PATIENCE)) == [1]
         assert events.next() is None
+
+
+def test_closing_in_the_moment_between_two_events_ends_the_loop(
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.play(tell(1, then=KEEP))
+    with Broker(fake.socket) as broker:
+        events = broker.events()
+        drop, found = events._feed._drop, []
+
+        def read_while_it_is_closed() -> None:
+            found.append(events.next(timeout=PATIENCE))
+            drop()
+
+        monkeypatch.setattr(events._feed, "_drop", read_while_it_is_closed)
+        events.close()
+        assert found == [None]
+
+
+def close_subscription(events: Events[Child], _: Broker) -> None:
+    events.close()
+
+
+def close_client(_: Events[Child], broker: Broker) -> None:
+    broker.close()
+
+
+@pytest.mark.parametrize("close", [close_subscription, close_client])
+@pytest.mark.parametrize("away", [True, False])
+def test_closing_while_a_lost_subscription_is_made_again_ends_the_loop(
+    folder: Path, close: Callable[[Events[Child], Broker], None], away: bool
+) -> None:
+    with FakeBroker(folder / "fake") as fake, ThreadPoolExecutor(1) as threads:
+        lost = threading.Event()
+
+        def never_answer(connection: FakeConnection) -> bool:
+            connection.request()
+            lost.set()
+            return connection.gone()
+
+        fake.play(tell(1), never_answer)
+        broker = Broker(fake.socket, timeout=PATIENCE * 4, connect_timeout=PATIENCE * 4)
+        events = broker.events()
+        if away:
+            fake.result()
+            Path(fake.socket).unlink()
+        reading = threads.submit(list, events)
+        if away:
+            comes_true(lambda: broker._requests.pool.outlook._missed_at is not None, "the broker is missed")
+        else:
+            assert lost.wait(PATIENCE)
+        close(events, broker)
+        assert reading.result(PATIENCE) == []
+        broker.close()
+
+
+@pytest.mark.parametrize("close", [close_subscription, close_client])
+def test_many_loops_that_are_closed_at_any_moment_end_in_order(
+    broker: Broker, close: Callable[[Events[Child], Broker], None]
+) -> None:
+    for turn in range(30):
+        client = Broker(broker.socket)
+        events = client.events(since=0)
+        begun = threading.Event()
+
+        def read(events: Events[Child] = events, begun: threading.Event = begun) -> int:
+            count = 0
+            for _ in events:
+                count += 1
+                begun.set()
+            return count
+
+        with ThreadPoolExecutor(1) as threads:
+            broker.create(["true"])
+            reading = threads.submit(read)
+            assert begun.wait(PATIENCE)
+            if turn % 2:
+                broker.create(["true"])
+            close(events, client)
+            reading.result(PATIENCE)
+        client.close()
 
 
 def test_two_readers_of_one_subscription_are_refused(fake: FakeBroker) -> None:

@@ -79,6 +79,7 @@ def test_the_golden_status_is_read() -> None:
     message = dict(golden("answers.jsonl"))["status"]
     status = Status.from_wire(message["result"])
     assert (status.pid, status.connections, status.children["backoff"]) == (1, 7, 6)
+    assert status.protocol == (1, 1)
 
 
 def test_a_create_with_every_parameter_is_the_golden_one() -> None:
@@ -128,6 +129,39 @@ def test_a_create_with_nothing_but_a_command_sends_little() -> None:
     assert seen == [{"command": ["a", "b"], "stdout": "null", "stderr": "stdout", "cleanup": {"command": ["rm", "x"]}}]
 
 
+def test_words_of_a_command_are_texts_paths_bytes_and_numbers() -> None:
+    class Number:
+        def __index__(self) -> int:
+            return 7
+
+    class BytesPath:
+        def __fspath__(self) -> bytes:
+            return "/ä".encode()
+
+    words: List[Any] = ["a", Path("/b"), b"c \xc3\xa4", BytesPath(), 60, -1, 0.25, 1e300, signal.SIGHUP, Number()]
+    params = create_params(words, {"env": {b"PORT": 8080, "SHARE": 0.5, "HOME": Path("/h")}})
+    assert params["command"] == ["a", "/b", "c ä", "/ä", "60", "-1", "0.25", "1e+300", "1", "7"]
+    assert params["env"] == {"PORT": "8080", "SHARE": "0.5", "HOME": "/h"}
+
+
+def test_a_relative_folder_is_below_this_process_s_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    own = os.getcwd()
+    found = [create_params(["a"], {"cwd": cwd})["cwd"] for cwd in (".", "sub", b"sub", Path(".."), "/abs")]
+    assert found == [own, f"{own}/sub", f"{own}/sub", f"{own}/..", "/abs"]
+
+
+def test_the_environment_of_this_process_is_sent_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"PATH": "/bin", "WORD": "ä", "NOTIFY_SOCKET": "/n", "LISTEN_PID": "7", "WATCHDOG_USEC": "7"}
+    monkeypatch.setattr(os, "environ", {**own, "PROCBROKER_CHILD_NAME": "me", "": "nameless"})
+    params = create_params(["a"], {"inherit_env": True, "env": {"WORD": "mine", "MORE": 1}})
+    assert params == {"command": ["a"], "env": {"PATH": "/bin", "WORD": "mine", "MORE": "1"}, "env_clear": True}
+    assert create_params(["a"], {"inherit_env": False, "env_clear": False}) == {"command": ["a"], "env_clear": False}
+    monkeypatch.setattr(os, "environ", {"WORD": "\udcff"})
+    with pytest.raises(ValueError, match=r"value of WORD .* not UTF-8"):
+        create_params(["a"], {"inherit_env": True})
+
+
 @pytest.mark.parametrize(
     ("stop", "wire"),
     [
@@ -146,14 +180,23 @@ def test_steps_of_a_stop(stop: Any, wire: List[Dict[str, Any]]) -> None:
     [
         ("sleep 60", {}, "no shell"),
         (b"sleep", {}, "no shell"),
-        (["sleep", 60], {}, "."),
-        ([b"sleep"], {}, "text"),
+        (bytearray(b"sleep"), {}, "no shell"),
+        (Path("sleep"), {}, "no shell"),
+        (["sleep", None], {}, "word 1 of command is a text, a path, bytes or a number, not None"),
+        (["sleep", True], {}, "not True"),
+        (["sleep", ["60"]], {}, "word 1 of command"),
+        (["sleep", 1j], {}, "word 1 of command"),
+        (["a"], {"cleanup": ["rm", None]}, "word 1 of cleanup"),
+        (["a"], {"cwd": 7}, "cwd"),
+        (["a"], {"env": {"A": False}}, "not False"),
+        (["a"], {"env": {"A": None}}, "not None"),
+        (["a"], {"env": ["A=1"]}, "env"),
+        (["a"], {"inherit_env": True, "env_clear": True}, "one of them"),
         (["a"], {"stop": "SIGTERM"}, "list of steps"),
         (["a"], {"stop": ("SIGHUP", 10)}, "pair such as"),
         (["a"], {"stop": [("SIGHUP", "10")]}, "grace"),
         (["a"], {"stop": [("SIGHUP", True)]}, "grace"),
         (["a"], {"stop": [(None, 1)]}, "a signal is"),
-        (["a"], {"env": {"A": 1}}, "env"),
         (["a"], {"labels": [("a", "b")]}, "labels"),
         (["a"], {"limit": "render"}, "limit"),
         (["a"], {"lifetime": 60}, "lifetime"),
@@ -175,6 +218,10 @@ def test_a_wrong_type_is_a_type_error(command: Any, options: Dict[str, Any], com
         ({"stdout": subprocess.PIPE}, "follow"),
         ({"stdout": subprocess.STDOUT}, "stdout is"),
         ({"cwd": os.fsdecode(b"/\xff")}, "not UTF-8"),
+        ({"cwd": b"/\xff"}, "not UTF-8"),
+        ({"cwd": "/a\0b"}, "NUL"),
+        ({"env": {"A": b"\xff"}}, "not UTF-8"),
+        ({"cleanup": [b"\xff"]}, "word 0 of cleanup is not UTF-8"),
     ],
 )
 def test_a_wrong_value_is_a_value_error(options: Dict[str, Any], complaint: str) -> None:

@@ -16,12 +16,11 @@ run: under threads, after a fork, in sub-interpreters, under gevent.
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
 from .address import default_socket
 from .arguments import Cleanup, Duration, Lifetime, OfProcess, Restart, Scope, Signal, Step, Stop, Stream, TimeToLive
-from .async_broker import AsyncBroker
-from .async_child import AsyncChild
-from .async_shutdown_watch import AsyncShutdownWatch
-from .async_streams import AsyncEvents, AsyncLogFollow
 from .broker import Broker
 from .child import Child
 from .errors import (
@@ -40,6 +39,7 @@ from .errors import (
     ProcbrokerError,
     ProtocolViolation,
     ShuttingDown,
+    SocketPathTooLong,
     SpawnFailed,
     StartFailed,
     TimedOut,
@@ -51,6 +51,14 @@ from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
 from .values import Cleaned, Exit, Logs, Owner, ShutdownReport, Status, StepTaken, Upgrade
 from .view import ChildView
+
+if TYPE_CHECKING:
+    from .async_broker import AsyncBroker
+    from .async_child import AsyncChild
+    from .async_shutdown_watch import AsyncShutdownWatch
+    from .async_streams import AsyncEvents, AsyncLogFollow
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AnyEvent",
@@ -96,6 +104,7 @@ __all__ = [
     "ShutdownWatch",
     "ShuttingDown",
     "Signal",
+    "SocketPathTooLong",
     "SpawnFailed",
     "StartFailed",
     "Status",
@@ -109,5 +118,28 @@ __all__ = [
     "Timeout",
     "Unsupported",
     "Upgrade",
+    "__version__",
     "default_socket",
 ]
+
+#: What is imported when it is asked for first: whoever blocks does not wait for asyncio.
+_ASYNC = {
+    "AsyncBroker": "async_broker",
+    "AsyncChild": "async_child",
+    "AsyncEvents": "async_streams",
+    "AsyncLogFollow": "async_streams",
+    "AsyncShutdownWatch": "async_shutdown_watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part of the asynchronous client."""
+    if name not in _ASYNC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_ASYNC[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> List[str]:
+    """Return every name, those that are not imported yet too."""
+    return sorted({*globals(), *_ASYNC})

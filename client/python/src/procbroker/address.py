@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Union
+
+from .errors import SocketPathTooLong
 
 #: The variable that names the socket.
 SOCKET_VARIABLE = "PROCBROKER_SOCKET"
 #: The socket of the machine's broker, which runs as root.
 SYSTEM_SOCKET = "/run/procbroker/procbroker.sock"
+#: The longest path of a socket, in bytes: sockaddr_un has 108, the last of them a NUL (unix(7)).
+PATH_BYTES_MAX = 107
 
 
 def default_socket() -> str:
@@ -30,6 +35,19 @@ def default_socket() -> str:
     folder = f"/tmp/procbroker-{uid}"  # noqa: S108 - checked below, as anybody could have made it first
     own = os.path.join(folder, "procbroker.sock")
     return own if _is_ours_alone(folder, uid) and os.path.exists(own) else SYSTEM_SOCKET
+
+
+def checked(path: Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]) -> str:
+    """Return a path that a socket can have, as a text.
+
+    Raises TypeError for what is no path, ValueError for one that is empty or has a NUL in it, SocketPathTooLong.
+    """
+    name = os.fsdecode(path)
+    if not name or "\0" in name:
+        raise ValueError(f"the path of a broker's socket is a path in the file system, not {name!r}")
+    if len(os.fsencode(name)) > PATH_BYTES_MAX:
+        raise SocketPathTooLong(name, len(os.fsencode(name)), PATH_BYTES_MAX)
+    return name
 
 
 def _is_ours_alone(folder: str, uid: int) -> bool:

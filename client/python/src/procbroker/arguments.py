@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime
 import math
+import operator
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional, Tuple, TypedDict, Union
 
@@ -33,9 +33,16 @@ __all__ = [
 Duration = Union[float, datetime.timedelta]
 #: A signal: ``signal.SIGHUP``, ``"SIGHUP"``, ``"HUP"`` or its number.
 Signal = Union[str, int, signal.Signals]
-#: One word of a command line.
-Argument = Union[str, "os.PathLike[str]"]
+#: A path in the file system.
+Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+#: Where a broker's socket is.
+SocketPath = Path
+#: One word of a command line: a text, a path, bytes of UTF-8, or a number.
+Argument = Union[Path, int, float]
 
+
+#: DEVNULL and STDOUT of :mod:`subprocess`, which takes long to import.
+_DEVNULL, _STDOUT = -3, -2
 
 #: Which processes of a child get a signal: the one that the broker started, its group, or all that descends from it.
 Scope = Literal["main", "group", "all"]
@@ -161,31 +168,75 @@ def labels_to_wire(labels: Mapping[str, str], what: str = "labels") -> Dict[str,
 
 def command_to_wire(command: Sequence[Argument], what: str = "command") -> List[str]:
     """Return the words of a command line."""
-    if isinstance(command, (str, bytes)) or not isinstance(command, Sequence):
+    if isinstance(command, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(command, Sequence):
         raise TypeError(
             f"{what} is a list of the program and its arguments, and no shell reads it; "
             f"split a line with shlex.split: {command!r}"
         )
-    return [text(word, f"a word of {what}") for word in command]
+    return [word_to_wire(word, f"word {number} of {what}") for number, word in enumerate(command)]
 
 
-def text(value: Argument, what: str) -> str:
-    """Return a text or a path as a text that can go over the wire."""
-    word = os.fspath(value)
-    if not isinstance(word, str):
-        raise TypeError(f"{what} is a text or a path of text, not {value!r}")
+def word_to_wire(value: Any, what: str) -> str:
+    """Return a word for a program: a text, a path, bytes of UTF-8, or a number in decimal digits."""
+    if isinstance(value, (bool, complex)) or value is None:
+        raise TypeError(f"{what} is a text, a path, bytes or a number, not {value!r}: write it as the program reads it")
+    if isinstance(value, float):
+        return float.__repr__(value)
+    if not isinstance(value, (str, bytes, os.PathLike)) and hasattr(value, "__index__"):
+        return str(int(operator.index(value)))
+    return text(value, what)
+
+
+def text(value: Path, what: str) -> str:
+    """Return a text, a path or bytes as a text that can go over the wire and to a program."""
     try:
+        word = os.fspath(value)
+    except TypeError:
+        raise TypeError(f"{what} is a text or a path, not {value!r}") from None
+    try:
+        word = word.decode() if isinstance(word, bytes) else word
         word.encode()
-    except UnicodeEncodeError:
+    except UnicodeError:
         raise ValueError(f"{what} is not UTF-8, which is all that goes over the wire: {word!r}") from None
+    if "\0" in word:
+        raise ValueError(f"{what} has a NUL character, which no program can be given: {word!r}")
     return word
+
+
+def folder_to_wire(value: Path) -> str:
+    """Return a folder: one that is relative, such as ``"."``, is below this process's own."""
+    folder = text(value, "cwd")
+    if os.path.isabs(folder) or not folder:
+        return folder
+    own = text(os.getcwd(), "the folder of this process")
+    return own if folder == os.curdir else os.path.join(own, folder)
+
+
+def env_to_wire(env: Mapping[Any, Any]) -> Dict[str, str]:
+    """Return variables of an environment."""
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env is a mapping of names to values, not {env!r}")
+    return {text(name, "a name in env"): word_to_wire(value, f"{name!r} in env") for name, value in env.items()}
+
+
+def inherited(env: Optional[Mapping[Any, Any]]) -> Dict[str, str]:
+    """Return the environment of this process, with others on top, less what belongs to a process of its own."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        # The kernel lets an environment have a nameless variable (``=x``), which nobody can set.
+        if name and name not in _OF_ONE_PROCESS and not name.startswith(("LISTEN_", "WATCHDOG_"))
+    }
+    for name, value in own.items():
+        text(value, f"the value of {name} in this process's environment")
+    return {**own, **env_to_wire(env or {})}
 
 
 def output_to_wire(value: Union[str, int], what: str) -> str:
     """Return where an output goes: the wire's own word, or the one that subprocess's constant stands for."""
-    if value == subprocess.DEVNULL:
+    if value == _DEVNULL:
         return "null"
-    if value == subprocess.STDOUT and what == "stderr":
+    if value == _STDOUT and what == "stderr":
         return "stdout"
     if not isinstance(value, str):
         raise ValueError(
@@ -193,6 +244,10 @@ def output_to_wire(value: Union[str, int], what: str) -> str:
             f"read its log with logs or follow), not {value!r}"
         )
     return value
+
+
+#: Variables that mean one process, and must not be handed on to another.
+_OF_ONE_PROCESS = frozenset({"NOTIFY_SOCKET", "PROCBROKER_SOCKET", "PROCBROKER_CHILD_ID", "PROCBROKER_CHILD_NAME"})
 
 
 def umask_to_wire(value: Union[str, int]) -> str:
@@ -245,10 +300,17 @@ def _with_seconds(mapping: Any, what: str, durations: Sequence[str]) -> Dict[str
 def create_params(command: Sequence[Argument], options: Mapping[str, Any]) -> Dict[str, Any]:
     """Return the parameters of ``create``."""
     given = {name: value for name, value in options.items() if value is not None}
+    if given.pop("inherit_env", False):
+        if given.get("env_clear"):
+            raise TypeError(
+                "inherit_env takes the environment of this process, and env_clear takes none: give one of them"
+            )
+        # Nothing of the broker's own.
+        given.update(env=inherited(given.get("env")), env_clear=True)
     converters: Dict[str, Callable[[Any], Any]] = {
         "labels": labels_to_wire,
-        "cwd": lambda value: text(value, "cwd"),
-        "env": lambda value: labels_to_wire(value, "env"),
+        "cwd": folder_to_wire,
+        "env": env_to_wire,
         "umask": umask_to_wire,
         "groups": list,
         "stdout": lambda value: output_to_wire(value, "stdout"),

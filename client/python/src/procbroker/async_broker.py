@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Callable, List, Literal, Optional, Tuple, Type, Union
 
-from .arguments import Argument, Cleanup, Duration, Lifetime, Restart, Scope, Signal, Stop, Stream
+from .arguments import Argument, Cleanup, Duration, Lifetime, Path, Restart, Scope, Signal, SocketPath, Stop, Stream
 from .async_child import AsyncChild
 from .async_shutdown_watch import AsyncShutdownWatch
 from .async_streams import AsyncEvents, AsyncLogFollow
+from .async_waiting import run_async
 from .requests import Default, Requests, Target, Timeout, which
 from .values import Logs, ShutdownReport, Status, Upgrade
-from .waiting import run_async
 
 __all__ = ["AsyncBroker"]
 
@@ -31,7 +31,7 @@ class AsyncBroker:
 
     def __init__(
         self,
-        socket: Optional[Argument] = None,
+        socket: Optional[SocketPath] = None,
         *,
         timeout: Optional[Duration] = 30.0,
         connect_timeout: Duration = 5.0,
@@ -43,7 +43,8 @@ class AsyncBroker:
         else ``/run/procbroker/procbroker.sock``. A broker that was there once is expected back, after a restart, within
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
-        self._requests: Requests[AsyncChild] = Requests(socket, timeout, connect_timeout, wait_for_broker, self._child)
+        self._settings = (socket, timeout, connect_timeout, wait_for_broker)
+        self._requests: Requests[AsyncChild] = Requests(*self._settings, self._child)
         self._watches: List[AsyncShutdownWatch] = []
 
     @property
@@ -59,9 +60,10 @@ class AsyncBroker:
         if_exists: Literal["fail", "reuse", "replace"] = "fail",
         request_id: Optional[str] = None,
         labels: Optional[Mapping[str, str]] = None,
-        cwd: Optional[Argument] = None,
-        env: Optional[Mapping[str, str]] = None,
+        cwd: Optional[Path] = None,
+        env: Optional[Mapping[str, Argument]] = None,
         env_clear: bool = False,
+        inherit_env: bool = False,
         umask: Union[str, int, None] = None,
         user: Union[str, int, None] = None,
         groups: Optional[Sequence[Union[str, int]]] = None,
@@ -243,9 +245,22 @@ class AsyncBroker:
         """Close it."""
         await self.close()
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle and copy it as its settings: what comes of them is another client, with connections of its own."""
+        return _made_of, (self._settings,)
+
     def __repr__(self) -> str:
         """Return where the broker is."""
         return f"<{type(self).__name__} {self.socket}>"
 
+    def _where(self) -> AsyncBroker:
+        """Return a client of the same broker, wherever that is unpickled: its path is fixed, as its children are."""
+        return _made_of((self.socket, *self._settings[1:]))
+
     def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> AsyncChild:
         return AsyncChild(self, raw, answer)
+
+
+def _made_of(settings: Tuple[Optional[SocketPath], Optional[Duration], Duration, bool]) -> AsyncBroker:
+    socket, timeout, connect_timeout, wait_for_broker = settings
+    return AsyncBroker(socket, timeout=timeout, connect_timeout=connect_timeout, wait_for_broker=wait_for_broker)

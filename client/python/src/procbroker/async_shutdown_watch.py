@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 from .async_streams import AsyncEvents
 from .errors import ProcbrokerError
@@ -24,6 +24,10 @@ class AsyncShutdownWatch:
         self._callback = callback
         # The loop itself keeps no task alive that nobody else refers to.
         self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied. Raises TypeError."""
+        raise TypeError(f"{type(self).__name__} belongs to this process, and cannot be pickled or copied")
 
     def cancel(self) -> None:
         """End it; the callback is not called any more, unless it is being called already."""

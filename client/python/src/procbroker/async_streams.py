@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Generic, Optional, Type, TypeVar
+from typing import Generic, NoReturn, Optional, Type, TypeVar
 
 from . import arguments
 from .arguments import Duration
-from .errors import ClientTimeout
+from .async_waiting import run_async
+from .errors import ClientTimeout, ProcbrokerError
 from .event import AnyEvent
 from .feed import EventFeed, Feed, LogFeed
-from .waiting import Deadline, DeadlinePassed, run_async
+from .waiting import Deadline, DeadlinePassed
 
 __all__ = ["AsyncEvents", "AsyncLogFollow"]
 
@@ -26,6 +27,10 @@ class _Stream(AsyncIterator[T]):
         self._feed = feed
         self._opened = False
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied. Raises TypeError."""
+        raise TypeError(f"{type(self).__name__} is a connection of this process, and cannot be pickled or copied")
+
     async def open(self) -> None:
         """Subscribe; what happens from then on is told. The first ``next`` does so as well."""
         if not self._opened:
@@ -37,8 +42,14 @@ class _Stream(AsyncIterator[T]):
 
         Raises ClientTimeout when none comes within the timeout; nothing is lost by that.
         """
-        await self.open()
         deadline = Deadline(None if timeout is None else arguments.seconds(timeout, "timeout"))
+        try:
+            await self.open()
+        except ProcbrokerError:
+            # What came of its being closed before it was open.
+            if self._feed.closed:
+                return None
+            raise
         try:
             return await run_async(self._feed.next(deadline))
         except DeadlinePassed:

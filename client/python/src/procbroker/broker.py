@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Callable, List, Literal, Optional, Tuple, Type, TypeVar, Union
 
-from .arguments import Argument, Cleanup, Duration, Lifetime, Restart, Scope, Signal, Stop, Stream
+from .arguments import Argument, Cleanup, Duration, Lifetime, Path, Restart, Scope, Signal, SocketPath, Stop, Stream
 from .child import Child
+from .outlook import Outlook
 from .requests import Default, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
@@ -19,6 +20,8 @@ from .waiting import Steps, run
 __all__ = ["Broker"]
 
 T = TypeVar("T")
+#: Where the broker is, the two times, and whether the first connection is waited for.
+_Settings = Tuple[Optional[SocketPath], Optional[Duration], Duration, bool]
 
 
 class Broker:
@@ -35,7 +38,7 @@ class Broker:
 
     def __init__(
         self,
-        socket: Optional[Argument] = None,
+        socket: Optional[SocketPath] = None,
         *,
         timeout: Optional[Duration] = 30.0,
         connect_timeout: Duration = 5.0,
@@ -47,10 +50,8 @@ class Broker:
         else ``/run/procbroker/procbroker.sock``. A broker that was there once is expected back, after a restart, within
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
-        self._make_another = functools.partial(
-            Broker, socket, timeout=timeout, connect_timeout=connect_timeout, wait_for_broker=wait_for_broker
-        )
-        self._requests: Requests[Child] = Requests(socket, timeout, connect_timeout, wait_for_broker, self._child)
+        self._settings = (socket, timeout, connect_timeout, wait_for_broker)
+        self._requests: Requests[Child] = Requests(*self._settings, self._child)
         self._watches: List[ShutdownWatch] = []
         self._pid = os.getpid()
 
@@ -67,9 +68,10 @@ class Broker:
         if_exists: Literal["fail", "reuse", "replace"] = "fail",
         request_id: Optional[str] = None,
         labels: Optional[Mapping[str, str]] = None,
-        cwd: Optional[Argument] = None,
-        env: Optional[Mapping[str, str]] = None,
+        cwd: Optional[Path] = None,
+        env: Optional[Mapping[str, Argument]] = None,
         env_clear: bool = False,
+        inherit_env: bool = False,
         umask: Union[str, int, None] = None,
         user: Union[str, int, None] = None,
         groups: Optional[Sequence[Union[str, int]]] = None,
@@ -104,9 +106,11 @@ class Broker:
             A UUID: the same one gets the first answer again. Without one, each call has a fresh one.
         labels
             For selecting children together.
-        cwd, env, env_clear, umask
-            As usual. The environment is the broker's own with ``env`` on top, or ``env`` alone with ``env_clear``;
-            the directory is ``/`` unless given.
+        cwd, umask
+            As usual. The directory is ``/`` unless given; ``"."``, and what is relative, is this process's own.
+        env, env_clear, inherit_env
+            The environment is the broker's own with ``env`` on top, ``env`` alone with ``env_clear``, or with
+            ``inherit_env`` that of this process with ``env`` on top.
         user, groups
             Who it runs as: the caller unless given. Only root may name another.
         stdout, stderr
@@ -249,7 +253,7 @@ class Broker:
         with. In a process that is forked later, it holds from the first call of this Broker on. Raises what the
         first subscription raises, BrokerUnavailable for instance.
         """
-        watch = ShutdownWatch(self._make_another, callback)
+        watch = ShutdownWatch(functools.partial(_another, self._settings, self._requests.pool.outlook), callback)
         self._watches.append(watch)
         return watch
 
@@ -294,6 +298,10 @@ class Broker:
         """Close it."""
         self.close()
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle and copy it as its settings: what comes of them is another client, with connections of its own."""
+        return _made_of, (self._settings,)
+
     def __repr__(self) -> str:
         """Return where the broker is."""
         return f"<{type(self).__name__} {self.socket}>"
@@ -308,5 +316,21 @@ class Broker:
     def _shutdown_event(self) -> Events[Child]:
         return Events(self._requests.shutdown_event())
 
+    def _where(self) -> Broker:
+        """Return a client of the same broker, wherever that is unpickled: its path is fixed, as its children are."""
+        return _made_of((self.socket, *self._settings[1:]))
+
     def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> Child:
         return Child(self, raw, answer)
+
+
+def _made_of(settings: _Settings) -> Broker:
+    socket, timeout, connect_timeout, wait_for_broker = settings
+    return Broker(socket, timeout=timeout, connect_timeout=connect_timeout, wait_for_broker=wait_for_broker)
+
+
+def _another(settings: _Settings, outlook: Outlook) -> Broker:
+    """Return another client, which shares what is known of the broker."""
+    other = _made_of(settings)
+    other._requests.pool.outlook = outlook
+    return other

@@ -14,7 +14,16 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Dict, List, Optional
 
-from .errors import BrokerError, ClientTimeout, ConnectionLost, NotFound, ProtocolViolation, error_from_wire
+from .connection import Connection
+from .errors import (
+    BrokerError,
+    ClientTimeout,
+    ConnectionLost,
+    NotFound,
+    ProtocolViolation,
+    ShuttingDown,
+    error_from_wire,
+)
 from .values import time_from_wire
 from .waiting import Deadline
 
@@ -37,6 +46,8 @@ class Call:
         self.method = method
         self.params = params
         self.deadline = Deadline(seconds)
+        #: What carries it at present, for whoever cancels it.
+        self.connection: Optional[Connection] = None
         self._socket = socket
         self._began = time.monotonic()
         self._began_at = datetime.datetime.now(datetime.timezone.utc)
@@ -77,11 +88,29 @@ class Call:
         self._repeated = True
         self.not_sent()
 
+    @property
+    def attempt(self) -> str:
+        """What is attempted, and on what."""
+        about = self.params.get("name") or self.params.get("target") or self.params.get("command")
+        return self.method if about is None else f"{self.method} {_shown(about)}"
+
     def timed_out(self) -> ClientTimeout:
         """Return the error for an answer that did not come in time."""
-        about = self.params.get("name") or self.params.get("target") or self.params.get("command")
-        attempt = self.method if about is None else f"{self.method} {_shown(about)}"
-        return ClientTimeout(attempt, self.deadline.seconds or 0.0, self._socket)
+        return ClientTimeout(self.attempt, self.deadline.seconds or 0.0, self._socket)
+
+    def cancel(self) -> None:
+        """Give it up for the thread or task that makes it, which is told by DeadlinePassed or Lost."""
+        self.deadline.pass_now()
+        if self.connection is not None:
+            self.connection.wake()
+
+    def announces_shutdown(self, answer: Mapping[str, Any]) -> bool:
+        """Return whether an answer tells that the broker shuts down."""
+        result, error = answer.get("result"), answer.get("error")
+        if isinstance(result, dict):
+            return self.method == "shutdown" or (self.method == "status" and result.get("shutting_down") is True)
+        data = error.get("data") if isinstance(error, dict) else None
+        return isinstance(data, dict) and data.get("kind") == ShuttingDown.KIND
 
     def question(self) -> Optional[bytes]:
         """Return what to ask before a request by name is sent again: all children, for who held the name."""

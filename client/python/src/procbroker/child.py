@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional, Type
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
 from .arguments import Duration, Scope, Signal, Stop, Stream
 from .requests import Default, Timeout
@@ -28,6 +29,18 @@ class Child(ChildView):
         """Made by a Broker, not by hand."""
         super().__init__(raw, answer)
         self._broker = broker
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle it as its id, as what was told of it last, and as where its broker is."""
+        return _restored, (self._broker._where(), self._state())
+
+    def __copy__(self) -> Child:
+        """Return the same child as another snapshot, with the same client."""
+        return _with_state(self._broker, self._state())
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> Child:
+        """Return the same child as another snapshot, with the same client."""
+        return _with_state(self._broker, copy.deepcopy(self._state(), memo))
 
     def refresh(self, *, timeout: Timeout = Default.TIMEOUT) -> Child:
         """Ask how it is now, and return it. Raises NotFound when it ended so long ago that it is forgotten."""
@@ -114,3 +127,13 @@ class Child(ChildView):
     def _update(self, child: Child) -> Child:
         self._become(child._raw)
         return self
+
+
+def _restored(broker: Broker, state: Dict[str, Any]) -> Child:
+    return _with_state(broker, state)
+
+
+def _with_state(broker: Broker, state: Dict[str, Any]) -> Child:
+    child = Child(broker, state["raw"])
+    child._set_state(state)
+    return child

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Optional
 
+from . import address
 from .errors import BrokerUnavailable, PermissionDenied
 from .waiting import Deadline, DeadlinePassed, Pause, Readable, Steps, Writable
 
@@ -141,7 +142,8 @@ class Connection:
 
 
 def connect(path: str, deadline: Deadline) -> Steps[Connection]:
-    """Connect once. Raises BrokerUnavailable, PermissionDenied or DeadlinePassed."""
+    """Connect once. Raises BrokerUnavailable, SocketPathTooLong, PermissionDenied or DeadlinePassed."""
+    address.checked(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(0)
@@ -172,7 +174,6 @@ def _why_not(path: str, error: OSError) -> Exception:
             "offer its socket to others (--socket-mode, --socket-group, --allow-user)"
         )
         return PermissionDenied(PermissionDenied.KIND, message, {"kind": PermissionDenied.KIND})
-    # A path that is too long for a socket is reported without an errno.
-    if error.errno in _NOBODY or error.errno is None:
+    if error.errno in _NOBODY:
         return BrokerUnavailable(path, reason)
-    return BrokerUnavailable(path, f"[{errno.errorcode.get(error.errno, error.errno)}] {reason}")
+    return BrokerUnavailable(path, f"[{errno.errorcode.get(error.errno or 0, error.errno)}] {reason}")

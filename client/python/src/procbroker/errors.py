@@ -27,6 +27,7 @@ __all__ = [
     "ProcbrokerError",
     "ProtocolViolation",
     "ShuttingDown",
+    "SocketPathTooLong",
     "SpawnFailed",
     "StartFailed",
     "TimedOut",
@@ -179,6 +180,25 @@ class BrokerUnavailable(ProcbrokerError, ConnectionError):
             f"cannot reach a broker at {self.socket}: {self.reason}; "
             f"start one with `procbroker serve --socket {self.socket}`, "
             "or name the socket of another one in PROCBROKER_SOCKET"
+        )
+
+
+class SocketPathTooLong(BrokerUnavailable, ValueError):
+    """The path has more bytes than the address of a socket can hold: no broker can be there."""
+
+    def __init__(self, socket: str, length: int, longest: int) -> None:
+        """Take the path, its length, and the longest that there can be, in bytes."""
+        super().__init__(socket, f"the path has {length} bytes, and that of a socket has at most {longest}")
+        _set_args(self, socket, length, longest)
+        #: How long the path is, in bytes.
+        self.length: int = length
+        #: How long it may be, in bytes.
+        self.longest: int = longest
+
+    def __str__(self) -> str:
+        """Return what was tried, and what to do."""
+        return (
+            f"no broker can be at {self.socket}: {self.reason}; name a shorter path, in PROCBROKER_SOCKET for instance"
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from . import journal
 from .call import Call, decode, encode, refusal_of, result_of, well_formed
 from .connection import AnswerTooLong, Connection, Lost, NotSent
-from .errors import BrokerError, ProtocolViolation, error_from_wire
+from .errors import BrokerError, ProtocolViolation, ShuttingDown, error_from_wire
 from .pool import Pool
 from .waiting import DeadlinePassed, Steps
 
@@ -48,18 +49,21 @@ def _converse(
                 connection = yield from pool.dial(call.deadline)
             else:
                 connection = yield from pool.take(call.holds, call.deadline)
-            if meet is not None:
-                status = yield from _ask_aside(connection, call, encode(0, "status", {}))
-                with well_formed(connection.path):
-                    meet(status["instance"])
-            return connection, (yield from _ask(connection, call))
+            call.connection = connection
+            yield from _meet(pool, connection, call, meet)
+            answer = yield from _ask(connection, call)
+            if call.announces_shutdown(answer):
+                pool.outlook.announced()
+            return connection, answer
         except NotSent:
-            _close_after_last_words(connection)
+            _close_after_last_words(pool, connection)
             call.not_sent()
+            journal.inform("a connection to %s had ended; sending %s over another one", pool.path(), call.method)
             fresh = True
         except Lost:
-            _close_after_last_words(connection)
+            _close_after_last_words(pool, connection)
             call.lost()
+            journal.warn("the connection to %s was lost; sending %s again", pool.path(), call.attempt)
             fresh = True
         except DeadlinePassed:
             _abandon(pool, connection, call)
@@ -70,6 +74,17 @@ def _converse(
         except BaseException:  # KeyboardInterrupt, CancelledError, GreenletExit and so on, too
             _abandon(pool, connection, call)
             raise
+
+
+def _meet(pool: Pool, connection: Connection, call: Call, meet: Optional[Callable[[str], None]]) -> Steps[None]:
+    """Ask who the broker is, where that matters: to ``meet``, and after a broker has announced its shutdown."""
+    if meet is None and not pool.outlook.leaving:
+        return
+    status = yield from _ask_aside(connection, call, encode(0, "status", {}))
+    with well_formed(connection.path):
+        pool.outlook.met(shutting_down=status["shutting_down"])
+        if meet is not None:
+            meet(status["instance"])
 
 
 def _ask(connection: Connection, call: Call) -> Steps[Dict[str, Any]]:
@@ -100,7 +115,7 @@ def _answer(connection: Connection, number: int, call: Call) -> Steps[Dict[str, 
     raise ProtocolViolation(connection.path, f"it answered another request than number {number}: {message!r:.200}")
 
 
-def _close_after_last_words(connection: Optional[Connection]) -> None:
+def _close_after_last_words(pool: Pool, connection: Optional[Connection]) -> None:
     """Close a connection that the broker has ended. Raises the refusal, if that is the last that it said."""
     if connection is None:
         return
@@ -111,6 +126,8 @@ def _close_after_last_words(connection: Optional[Connection]) -> None:
     finally:
         connection.close()
     if refusal is not None:
+        if isinstance(refusal, ShuttingDown):
+            pool.outlook.announced()
         raise refusal
 
 

@@ -13,13 +13,14 @@ import threading
 import time
 from typing import Any, Callable, ClassVar, Dict, Generic, List, Optional, TypeVar
 
+from . import journal
 from .call import Call, decode, encode, result_of, well_formed
 from .connection import AnswerTooLong, Connection, Lost, NotSent
-from .errors import ConnectionLost, ProtocolViolation
+from .errors import ConnectionLost, ProcbrokerError, ProtocolViolation
 from .event import AnyEvent, BrokerEvent, BrokerRestarted, Lagged, event_from_wire
 from .exchange import subscribe
 from .pool import Pool
-from .waiting import Deadline, Steps
+from .waiting import Deadline, DeadlinePassed, Steps
 
 T = TypeVar("T")
 ChildT = TypeVar("ChildT")
@@ -41,6 +42,8 @@ class Feed(Generic[T]):
         #: How long subscribing may take.
         self._seconds = seconds
         self._connection: Optional[Connection] = None
+        #: What makes the connection, or makes it again.
+        self._subscribing: Optional[Call] = None
         self._closed = False
         self._reading = threading.Lock()
         self._reading_pid = os.getpid()
@@ -62,13 +65,21 @@ class Feed(Generic[T]):
     def next(self, deadline: Deadline) -> Steps[Optional[T]]:
         """Return the next one, None at the end. Raises DeadlinePassed, and what connecting raises."""
         if not self._begin_reading():
+            # Whoever closes it holds the lock, too, for a moment.
+            if self.closed:
+                return None
             raise RuntimeError("this subscription is being read by another thread or task; make one for each")
         try:
             return (yield from self._next(deadline))
-        finally:
+        except (ProcbrokerError, DeadlinePassed):
+            # What came of its being closed while it was waited for, or was being made again.
             if self.closed:
-                self._drop()
+                return None
+            raise
+        finally:
             self._reading.release()
+            if self.closed:
+                self._drop_unless_read()
 
     def _next(self, deadline: Deadline) -> Steps[Optional[T]]:
         raise NotImplementedError
@@ -76,12 +87,22 @@ class Feed(Generic[T]):
     def close(self) -> None:
         """End the subscription; whoever waits for it is told that it has ended."""
         self._closed = True
-        if self._begin_reading():
-            self._drop()
-            self._reading.release()
-        elif self._connection is not None:
-            # The reader closes it. Closed here, its descriptor could become another file's while the reader waits.
-            self._connection.wake()
+        if self._drop_unless_read():
+            return
+        # The reader closes what it has. Closed here, its descriptor could become another file's while the reader waits.
+        call, connection = self._subscribing, self._connection
+        if call is not None:
+            call.cancel()
+        if connection is not None:
+            connection.wake()
+
+    def _drop_unless_read(self) -> bool:
+        """Drop the connection, and return True, unless somebody reads it, who does so afterwards."""
+        if not self._begin_reading():
+            return False
+        self._drop()
+        self._reading.release()
+        return True
 
     def _begin_reading(self) -> bool:
         if self._reading_pid != os.getpid():
@@ -98,7 +119,14 @@ class Feed(Generic[T]):
         self, method: str, params: Dict[str, Any], meet: Optional[Callable[[str], None]] = None
     ) -> Steps[Dict[str, Any]]:
         call = Call(method, params, self._seconds, self.socket)
-        self._connection, result = yield from subscribe(self._pool, call, meet)
+        self._subscribing = call
+        try:
+            # Whoever closed it before that has not seen the call.
+            if self._closed:
+                call.cancel()
+            self._connection, result = yield from subscribe(self._pool, call, meet)
+        finally:
+            self._subscribing = None
         self._pool.add(self)
         return result
 
@@ -176,6 +204,7 @@ class EventFeed(Feed[AnyEvent[ChildT]], Generic[ChildT]):
                 self._asked = None
                 with well_formed(connection.path):
                     if result_of(message, connection.path)["shutting_down"]:
+                        self._pool.outlook.announced()
                         return BrokerEvent("shutting_down", self.next_seq, datetime.datetime.now(datetime.timezone.utc))
                 continue
             params = self._told(message, "event")
@@ -183,11 +212,16 @@ class EventFeed(Feed[AnyEvent[ChildT]], Generic[ChildT]):
                 event = event_from_wire(params, self._make_child)
             self.next_seq = self.next_seq + event.missed if isinstance(event, Lagged) else event.seq + 1
             self._losses = 0
+            if event.kind == "shutting_down":
+                self._pool.outlook.announced()
+                journal.inform("the broker at %s shuts down", connection.path)
             return event
         return None
 
     def _lose(self) -> None:
         self._drop()
+        if not self.closed:
+            journal.warn("a subscription to events lost its connection to %s; subscribing again", self.socket)
         stable = time.monotonic() - self._subscribed_at >= _STABLE_AFTER
         self._losses = 0 if stable else self._losses + 1
         if self._losses > _LOSSES_MAX:

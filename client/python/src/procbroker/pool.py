@@ -12,8 +12,10 @@ import threading
 import weakref
 from typing import Callable, List, Optional, Protocol
 
+from . import journal
 from .connection import Connection, connect
-from .errors import BrokerUnavailable, ClientClosed
+from .errors import BrokerUnavailable, ClientClosed, SocketPathTooLong
+from .outlook import SHUT_DOWN, Outlook
 from .waiting import Deadline, Pause, Steps
 
 #: How many connections are kept for later calls.
@@ -52,8 +54,8 @@ class Pool:
         """Take where the socket is, asked at each attempt, and how long an absent broker is waited for."""
         self.path = path
         self._connect_timeout = connect_timeout
-        #: Whether a broker that is not there is waited for: from the first connection on it is expected back.
-        self._expected = wait_for_broker
+        #: What is known of the broker. A client and its watches have one in common.
+        self.outlook = Outlook(wait_for_broker)
         self._own = _State()
         _pools.add(self)
 
@@ -92,24 +94,34 @@ class Pool:
             connection.close()
 
     def dial(self, deadline: Deadline) -> Steps[Connection]:
-        """Return a new connection. A broker that was there is expected back, and waited for.
+        """Return a new connection. A broker that was there is expected back, unless it has announced its shutdown.
 
         Raises BrokerUnavailable, PermissionDenied or DeadlinePassed.
         """
-        patience = Deadline(self._connect_timeout)
         pause = _PAUSE_FIRST
         while True:
             if self.closed:
                 raise ClientClosed(self.path())
             try:
                 connection = yield from connect(self.path(), deadline)
-            except BrokerUnavailable:
-                if not self._expected or min(patience.left(), deadline.left()) < pause:
+            except SocketPathTooLong:
+                raise
+            except BrokerUnavailable as error:
+                if self.outlook.leaving:
+                    raise BrokerUnavailable(error.socket, SHUT_DOWN) from error
+                left = min(self.outlook.patience(self._connect_timeout).left(), deadline.left())
+                if left <= 0.0:
                     raise
-                yield Pause(pause)
+                if pause == _PAUSE_FIRST:
+                    journal.warn(
+                        "no broker at %s (%s); waiting %.1f s for it to come back", error.socket, error.reason, left
+                    )
+                yield Pause(min(pause, left))
                 pause = min(pause * 2, _PAUSE_LONGEST)
                 continue
-            self._expected = True
+            away = self.outlook.reached()
+            if away:
+                journal.inform("a broker is at %s again, after %.1f s", connection.path, away)
             state = self._state
             with state.lock:
                 state.every.add(connection)

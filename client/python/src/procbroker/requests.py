@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, Generic, List, Optional, TypeVar, Union
 
 from . import address, arguments
-from .arguments import Argument, Duration, Signal, Stop
+from .arguments import Argument, Duration, Signal, SocketPath, Stop
 from .call import Call, well_formed
 from .exchange import exchange
 from .feed import EventFeed, LogFeed
@@ -48,14 +47,14 @@ class Requests(Generic[ChildT]):
 
     def __init__(
         self,
-        socket: Optional[Argument],
+        socket: Optional[SocketPath],
         timeout: Optional[Duration],
         connect_timeout: Duration,
         wait_for_broker: bool,
         make_child: Callable[..., ChildT],
     ) -> None:
         """Take the settings of the client, and what makes its children."""
-        path = None if socket is None else os.fspath(socket)
+        path = None if socket is None else address.checked(socket)
         self._seconds = None if timeout is None else arguments.seconds(timeout, "timeout")
         patience = arguments.seconds(connect_timeout, "connect_timeout")
         self._make_child = make_child

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
 from .errors import ProcbrokerError
 
@@ -37,6 +37,10 @@ class ShutdownWatch:
         except BaseException:
             client.close()
             raise
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied. Raises TypeError."""
+        raise TypeError(f"{type(self).__name__} belongs to this process, and cannot be pickled or copied")
 
     def cancel(self) -> None:
         """End it; the callback is not called any more, unless it is being called already."""
@@ -84,7 +88,8 @@ class ShutdownWatch:
         return any(event.kind == "shutting_down" for event in self._events)
 
 
-_watches: weakref.WeakSet[ShutdownWatch] = weakref.WeakSet()
+#: By their ids: a copy of its references is made in one step, which no thread that adds one can disturb.
+_watches: weakref.WeakValueDictionary[int, ShutdownWatch] = weakref.WeakValueDictionary()
 _hooked: Optional[bool] = None
 
 
@@ -100,10 +105,12 @@ def _end_with_the_interpreter(watch: ShutdownWatch) -> bool:
         _hooked = register is not None
         if register is not None:
             register(_cancel_all)
-    _watches.add(watch)
+    _watches[id(watch)] = watch
     return _hooked
 
 
 def _cancel_all() -> None:
-    for watch in list(_watches):
-        watch.cancel()
+    for reference in _watches.valuerefs():
+        watch = reference()
+        if watch is not None:
+            watch.cancel()

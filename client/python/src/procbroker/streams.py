@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Generic, Optional, Type, TypeVar
+from typing import Generic, NoReturn, Optional, Type, TypeVar
 
 from . import arguments
 from .arguments import Duration
@@ -25,6 +25,10 @@ class _Stream(Iterator[T]):
     def __init__(self, feed: Feed[T]) -> None:
         self._feed = feed
         run(feed.open())
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied. Raises TypeError."""
+        raise TypeError(f"{type(self).__name__} is a connection of this process, and cannot be pickled or copied")
 
     def next(self, timeout: Optional[Duration] = None) -> Optional[T]:
         """Return the next one, or None at the end.

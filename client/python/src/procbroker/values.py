@@ -154,6 +154,8 @@ class Status:
 
     #: The version of its program.
     version: str
+    #: The lowest and the highest version of the binary protocol that it speaks, which the Rust client uses.
+    protocol: Tuple[int, int]
     #: Its process.
     pid: int
     #: A new UUID for each start.
@@ -178,6 +180,7 @@ class Status:
         """Read what the wire has."""
         return cls(
             version=wire["version"],
+            protocol=(wire["protocol"]["lowest"], wire["protocol"]["highest"]),
             pid=wire["pid"],
             instance=wire["instance"],
             started_at=time_from_wire(wire["started_at"]),

@@ -151,6 +151,14 @@ class ChildView:
         status = "" if self.exit is None else f" returncode={self.returncode}"
         return f"<{type(self).__name__}{name} id={self._id} {self.state}{process}{status}>"
 
+    def _state(self) -> Dict[str, Any]:
+        """Return what a copy of it needs."""
+        return {"raw": dict(self._raw), "outcome": self._outcome, "same_spec": self._same_spec}
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what a copy needs, all but ``raw``."""
+        self._outcome, self._same_spec = state["outcome"], state["same_spec"]
+
     def _become(self, raw: Mapping[str, Any]) -> None:
         """Take over what the broker tells now. One assignment: other threads see the old or the new."""
         self._raw = raw

@@ -1,0 +1,60 @@
+"""What is given to people: the import, the version, the licences, the README."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+from brokers import REPOSITORY
+
+import procbroker
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def test_who_blocks_imports_no_asyncio() -> None:
+    script = (
+        "import sys, procbroker; procbroker.Broker; "
+        "print(*[name for name in ('asyncio', 'logging', 'pickle') if name in sys.modules]); "
+        "assert 'AsyncBroker' in dir(procbroker); procbroker.AsyncBroker; print('asyncio' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("\nTrue\n", "")
+
+
+def test_every_name_is_there_and_no_other() -> None:
+    for name in procbroker.__all__:
+        assert getattr(procbroker, name) is not None
+    assert list(procbroker.__all__) == sorted(procbroker.__all__)
+    with pytest.raises(AttributeError, match="'procbroker' has no attribute 'AsyncBrokr'"):
+        procbroker.AsyncBrokr  # noqa: B018
+
+
+def test_the_version_is_one() -> None:
+    assert procbroker.__version__ == importlib.metadata.version("procbroker")
+    found = re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    assert procbroker.__version__ == found[1]
+
+
+@pytest.mark.parametrize("name", ["LICENSE-APACHE", "LICENSE-MIT"])
+def test_the_licences_are_those_of_the_repository(name: str) -> None:
+    assert (PACKAGE / name).read_bytes() == (REPOSITORY / name).read_bytes()
+
+
+def test_the_readme_has_no_link_that_breaks_outside_of_the_repository() -> None:
+    links = re.findall(r"\]\(([^)]*)\)", (PACKAGE / "README.md").read_text())
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+@pytest.mark.parametrize("kind", [procbroker.Broker, procbroker.AsyncBroker, procbroker.Child, procbroker.AsyncChild])
+def test_every_public_method_has_types_that_can_be_read(kind: type) -> None:
+    names = {**vars(sys.modules["procbroker.broker"]), **vars(sys.modules["procbroker.async_broker"])}
+    for name, method in vars(kind).items():
+        if not name.startswith("_") and callable(method):
+            assert "return" in typing.get_type_hints(method, {**vars(sys.modules[kind.__module__]), **names}), name
