@@ -14,8 +14,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Moment, Now, Peer, Recovered,
-    UpgradeFailure,
+    After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Now, Peer, Recovered, UpgradeFailure,
 };
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
 use tokio::io::unix::AsyncFd;
@@ -369,7 +368,10 @@ impl Driver {
 
 fn now_since(start: Instant) -> Now {
     let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    Now { moment: Moment::from_nanos(nanoseconds), wall: Timestamp::from(SystemTime::now()) }
+    Now {
+        instant: procbroker_core::Instant::from_nanos(nanoseconds),
+        wall: Timestamp::from(SystemTime::now()),
+    }
 }
 
 /// Waits until a watched process has ended.

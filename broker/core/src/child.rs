@@ -1,40 +1,41 @@
 //! One child: its phase, with the data that belongs to it in the variants.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use procbroker_protocol::create::StopStep;
+use procbroker_protocol::request::Until;
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{
-    Child, ChildState, Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Span, StepTaken, Timestamp,
+    Child as ChildView, ChildState, Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Name, Span,
+    StepTaken, Timestamp,
 };
 use uuid::Uuid;
 
-use crate::calls::Ticket;
 use crate::effect::SpawnOrder;
 use crate::ids::{ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 use crate::input::Members;
-use crate::main_command;
-use crate::moment::{Moment, Now};
+use crate::pending::Ticket;
 use crate::record::{Intent, Progress, Role, StoppingProgress};
+use crate::time::{Instant, Now};
 
 /// A child that the broker knows.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct Child {
     /// How it was asked for.
     pub(crate) order: Arc<SpawnOrder>,
     /// Which of its processes is meant.
     pub(crate) incarnation: Incarnation,
     /// Where it is in its life.
     pub(crate) phase: Phase,
-    /// How clients see it: kept in step with the phase by [`Entry::show`].
-    pub(crate) shown: Arc<Child>,
+    /// How clients see it: kept in step with the phase by [`Child::show`].
+    pub(crate) shown: Arc<ChildView>,
     /// Requests that wait for it to change.
     pub(crate) watchers: BTreeSet<Ticket>,
     /// Its timer.
-    pub(crate) due: Option<Moment>,
+    pub(crate) due: Option<Instant>,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
-    pub(crate) cleanup_by: Option<Moment>,
+    pub(crate) cleanup_by: Option<Instant>,
     /// What its create answers, when the same request comes again.
     pub(crate) outcome: Outcome,
     /// What it is to the broker.
@@ -81,7 +82,7 @@ pub(crate) struct Stop {
     /// The signals to try.
     pub(crate) steps: Vec<StopStep>,
     /// When it is to be killed whatever step it is at.
-    pub(crate) kill_by: Option<Moment>,
+    pub(crate) kill_by: Option<Instant>,
 }
 
 /// A stop that is under way.
@@ -94,13 +95,13 @@ pub(crate) struct Stopping {
     /// The steps that are still to come.
     pub(crate) steps: VecDeque<StopStep>,
     /// What is waited for.
-    pub(crate) stage: Stage,
+    pub(crate) stage: StopStage,
     /// The signals that were sent.
     pub(crate) taken: Vec<StepTaken>,
     /// Whether SIGKILL was needed.
     pub(crate) forced: bool,
     /// When it is to be killed whatever step it is at.
-    pub(crate) kill_by: Option<Moment>,
+    pub(crate) kill_by: Option<Instant>,
 }
 
 /// The main process of a child that is being stopped.
@@ -124,16 +125,16 @@ pub(crate) enum Leader {
 
 /// What a stop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum StopStage {
     /// The effect of a signal, until then.
     Asking {
         /// When the next step comes.
-        until: Moment,
+        until: Instant,
     },
     /// The effect of SIGKILL; it is sent again then.
     Killing {
         /// When it is sent again.
-        again: Moment,
+        again: Instant,
         /// How long that is after the last time.
         pause: Span,
     },
@@ -173,14 +174,14 @@ pub(crate) enum CleaningStage {
     /// Its process runs, until then at most.
     Running {
         /// When its time is over.
-        until: Moment,
+        until: Instant,
     },
     /// What is left of it is being killed.
     Killing {
         /// What is left: of this attempt, or of one that an earlier broker began.
         remains: Remains,
         /// When it is killed again.
-        again: Moment,
+        again: Instant,
         /// How long that is after the last time.
         pause: Span,
     },
@@ -204,13 +205,13 @@ pub(crate) enum Remains {
     Interrupted,
 }
 
-impl Entry {
+impl Child {
     /// A child that is about to be recorded.
     pub(crate) fn new(intent: &Intent) -> Self {
         let Intent { id, params, run_as, owner, created_at, containment, outcome, role } = intent.clone();
-        let shown = Child {
+        let shown = ChildView {
             id,
-            name: main_command::label(role, &params),
+            name: label(role, &params),
             labels: params.labels.clone(),
             command: params.command.clone(),
             pid: None,
@@ -330,6 +331,14 @@ impl Entry {
         }
     }
 
+    /// Whether what a `wait` waits for has come.
+    pub(crate) fn has_reached(&self, until: Until) -> bool {
+        match until {
+            Until::Ready => self.is_settled(),
+            Until::Ended => !self.is_live(),
+        }
+    }
+
     /// Brings what clients see in step with the phase.
     pub(crate) fn show(&mut self) {
         let (state, pid) = match &self.phase {
@@ -417,8 +426,8 @@ impl Stopping {
 
     fn progress(&self, started_at: Option<Timestamp>, now: Now) -> StoppingProgress {
         let until = match self.stage {
-            Stage::Asking { until } => until,
-            Stage::Killing { .. } => now.moment,
+            StopStage::Asking { until } => until,
+            StopStage::Killing { .. } => now.instant,
         };
         StoppingProgress {
             started_at,
@@ -435,10 +444,25 @@ impl Stopping {
     }
 
     /// When something is to be done about it.
-    pub(crate) fn due(&self) -> Moment {
+    pub(crate) fn due(&self) -> Instant {
         match self.stage {
-            Stage::Asking { until } => self.kill_by.map_or(until, |kill_by| until.min(kill_by)),
-            Stage::Killing { again, .. } => again,
+            StopStage::Asking { until } => self.kill_by.map_or(until, |kill_by| until.min(kill_by)),
+            StopStage::Killing { again, .. } => again,
         }
     }
+}
+
+/// What people call it, in the log. No client ever sees it.
+const LABEL: &str = "main";
+
+/// What a process is called: a child as its creator says.
+pub(crate) fn label(role: Role, params: &CreateParams) -> Option<Name> {
+    match role {
+        Role::Child => params.name.clone(),
+        Role::Main => LABEL.parse().ok(),
+    }
+}
+
+pub(crate) fn has_labels(child: &ChildView, labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().all(|(key, value)| child.labels.get(key) == Some(value))
 }

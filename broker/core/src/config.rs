@@ -5,7 +5,7 @@ use procbroker_protocol::{Containment, Span, Timestamp};
 use uuid::Uuid;
 
 use crate::limits::Bounds;
-use crate::main_command::MainCommand;
+use crate::main_process::MainCommand;
 
 /// The settings and facts of one start of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::{LogStream, Scope};
-use procbroker_protocol::{Child, ChildId, CreateParams, Error, Exit, ExitStatus, Response, Signal, Span};
+use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal, Span};
 
 use crate::authorize::RunAs;
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
+use crate::main_process::MainExit;
 use crate::record::{Intent, Progress};
 
 /// One order. The edge carries it out and decides nothing.
@@ -208,31 +209,31 @@ pub enum Report {
     /// A child was started.
     Started {
         /// Which one.
-        child: Arc<Child>,
+        child: Arc<ChildView>,
     },
     /// A child could not be started.
     StartFailed {
         /// Which one.
-        child: Arc<Child>,
+        child: Arc<ChildView>,
         /// Why.
         message: String,
     },
     /// A child has ended.
     Ended {
         /// Which one.
-        child: Arc<Child>,
+        child: Arc<ChildView>,
     },
     /// A cleanup has failed, or could not be started.
     CleanupFailed {
         /// Whose.
-        child: Arc<Child>,
+        child: Arc<ChildView>,
         /// What became of it.
         message: String,
     },
     /// A cleanup is not over at the end of the shutdown, and is left to the next broker.
     CleanupLeft {
         /// Whose.
-        child: Arc<Child>,
+        child: Arc<ChildView>,
     },
     /// An earlier broker's children were taken over.
     Recovered {
@@ -253,7 +254,7 @@ pub enum Report {
     /// A child would not end by itself during the shutdown.
     Forced {
         /// Which one.
-        child: Arc<Child>,
+        child: Arc<ChildView>,
     },
     /// The broker begins to shut down.
     ShuttingDown {
@@ -291,18 +292,6 @@ pub enum ServiceState {
         timeout: Span,
         /// How many children there are.
         children: u32,
-    },
-}
-
-/// How the main command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MainExit {
-    /// It ran, and ended so.
-    Status(ExitStatus),
-    /// It was never there.
-    NotStarted {
-        /// Why its program could not be executed, if that is what failed.
-        errno: Option<i32>,
     },
 }
 

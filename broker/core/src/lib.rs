@@ -7,41 +7,36 @@
 //! is decided here, can be read here, and is proved on this very code by the simulator.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-mod admission;
 mod authorize;
 mod broker;
-mod calls;
 mod child;
-mod cleanup;
+mod children;
 mod config;
-mod create;
+mod connections;
 mod effect;
-mod events;
+mod event_log;
+mod handle;
 mod ids;
 mod input;
+mod life;
 mod limits;
-mod logs;
-mod main_command;
-mod moment;
-mod query;
+mod main_process;
+mod methods;
+mod pending;
 mod record;
-mod recovery;
-mod shares;
 mod shutdown;
-mod spawns;
-mod start;
-mod stop;
-mod table;
+mod spawn_queue;
+mod time;
 mod timers;
-mod upgrade;
+mod turn;
 mod validate;
 
 pub use authorize::{Accounts, AccountsFailure, Peer, RunAs, UserAccount};
 pub use broker::Broker;
 pub use config::Config;
 pub use effect::{
-    After, Effect, ExitCause, Follow, LogExcerpt, MainExit, Purpose, Receipt, Record, Report, Safety,
-    ServiceState, SpawnOrder,
+    After, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety, ServiceState,
+    SpawnOrder,
 };
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 pub use input::{
@@ -50,6 +45,6 @@ pub use input::{
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
 };
-pub use main_command::MainCommand;
-pub use moment::{Moment, Now};
+pub use main_process::{MainCommand, MainExit};
 pub use record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress};
+pub use time::{Instant, Now};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use procbroker_protocol::ChildId;
 
-use crate::calls::Ticket;
-use crate::moment::Moment;
+use crate::pending::Ticket;
+use crate::time::Instant;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,12 +27,12 @@ pub(crate) enum Timer {
 /// The deadlines, ordered by their moment.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    due: BTreeSet<(Moment, Timer)>,
+    due: BTreeSet<(Instant, Timer)>,
 }
 
 impl Timers {
     /// Moves a timer from `before` to `after`, either of which may be "not set".
-    pub(crate) fn set(&mut self, timer: Timer, before: Option<Moment>, after: Option<Moment>) {
+    pub(crate) fn set(&mut self, timer: Timer, before: Option<Instant>, after: Option<Instant>) {
         if before == after {
             return;
         }
@@ -45,12 +45,12 @@ impl Timers {
     }
 
     /// The earliest deadline.
-    pub(crate) fn next(&self) -> Option<Moment> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(moment, _)| *moment)
     }
 
     /// Takes the earliest timer that is due at `now`.
-    pub(crate) fn pop(&mut self, now: Moment) -> Option<Timer> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
         let (moment, _) = self.due.first()?;
         if *moment > now {
             return None;

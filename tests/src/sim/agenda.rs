@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use procbroker_core::{Moment, Now};
+use procbroker_core::{Instant, Now};
 use procbroker_protocol::Timestamp;
 
 /// Nanoseconds of a millisecond.
@@ -80,7 +80,7 @@ impl<E> Agenda<E> {
 /// Both clocks at a virtual time.
 #[must_use]
 pub fn clocks(now: u64) -> Now {
-    Now { moment: Moment::from_nanos(now), wall: wall(now) }
+    Now { instant: Instant::from_nanos(now), wall: wall(now) }
 }
 
 /// What the wall clock shows at a virtual time.

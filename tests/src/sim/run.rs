@@ -129,7 +129,7 @@ impl Simulation<'_> {
             }
             let planned = self.agenda.next_time();
             let due = self.broker.as_ref().and_then(Broker::next_deadline);
-            let due = due.map(procbroker_core::Moment::as_nanos);
+            let due = due.map(procbroker_core::Instant::as_nanos);
             match (planned, due) {
                 (Some(planned), Some(due)) if due <= planned => self.due(due)?,
                 (None, Some(due)) => self.due(due)?,

@@ -1,6 +1,6 @@
 //! After each turn: nothing that could go on stands still, and nothing spins.
 
-use procbroker_core::{Members, Moment, SPAWNS_IN_FLIGHT_MAX};
+use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
 
 use crate::sim::checks::{creates, queries, shutdown, stops, upgrades};
@@ -16,7 +16,7 @@ const SPAWNS_OF_ONE_USER: u32 = 16;
 ///
 /// # Errors
 /// When something is missing.
-pub fn after(ledger: &mut Ledger, next_deadline: Option<Moment>) -> Checked {
+pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
     ledger.notice_unready();
     let waiting: Vec<_> = ledger.waiting.iter().copied().collect();
     ledger.note_replacements();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use procbroker_core::{
-    Broker, Call, Finding, Incarnation, Input, Intent, Kinship, Members, Moment, Now, Pid, Progress, Record,
+    Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid, Progress, Record,
     Recovered, Run, Safety,
 };
 use procbroker_protocol::{ChildId, ExitStatus, Span};
@@ -222,7 +222,7 @@ impl World {
         self.awaited.clear();
         self.spawned = found.iter().filter_map(process).collect();
         let mut effects = Vec::new();
-        let now = Now { moment: self.now, wall: self.wall() };
+        let now = Now { instant: self.now, wall: self.wall() };
         self.broker = Broker::recover(self.config.clone(), now, found, &mut effects);
         self.obey(effects);
     }
@@ -236,7 +236,7 @@ impl World {
     pub(crate) fn reboot(&mut self, after: Span) {
         self.jump(after);
         self.wall_at_start += self.now.as_nanos() / 1_000;
-        self.now = Moment::from_nanos(0);
+        self.now = Instant::from_nanos(0);
         self.crash(Finding::Rebooted);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use procbroker_core::{
     Accounts, AccountsFailure, After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh,
-    Incarnation, Input, Members, Moment, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause,
+    Incarnation, Input, Instant, Members, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause,
     SignalOutcome,
 };
 use procbroker_protocol::request::Scope;
@@ -44,7 +44,7 @@ const WALL_AT_START: u64 = 1_700_000_000_000_000;
 pub(crate) struct World {
     config: Config,
     broker: Broker,
-    now: Moment,
+    now: Instant,
     /// What the wall clock shows, in microseconds, at the first moment.
     wall_at_start: u64,
     connections: u64,
@@ -93,7 +93,7 @@ impl World {
         Self {
             broker: Broker::new(config.clone()),
             config,
-            now: Moment::from_nanos(0),
+            now: Instant::from_nanos(0),
             wall_at_start: WALL_AT_START,
             connections: 0,
             calls: 0,
@@ -126,7 +126,7 @@ impl World {
             self.disk.is_safe(awaited);
         }
         let mut effects = Vec::new();
-        self.broker.handle(Now { moment: self.now, wall: self.wall() }, input, &mut effects);
+        self.broker.handle(Now { instant: self.now, wall: self.wall() }, input, &mut effects);
         self.obey(effects);
     }
 

@@ -4,12 +4,13 @@ use procbroker_protocol::create::StandardError;
 use procbroker_protocol::request::{LogStream, LogsParams};
 use procbroker_protocol::{ChildId, CreateParams};
 
-use crate::broker::{Broker, Turn};
-use crate::calls::Cause;
-use crate::child::Entry;
+use crate::broker::Broker;
+use crate::child::Child;
 use crate::effect::{Effect, Follow, LogExcerpt};
 use crate::ids::Call;
 use crate::input::LogOutcome;
+use crate::pending::WaitsFor;
+use crate::turn::Turn;
 
 impl Broker {
     /// `logs`: has a child's output read, and followed to its end where that is wanted.
@@ -30,21 +31,21 @@ impl Broker {
             Some(subscription) if live => Follow::UntilItEnds(subscription),
             Some(subscription) => Follow::Rest(subscription),
         };
-        if let (Follow::UntilItEnds(subscription), Some(entry)) = (follow, self.table.get_mut(child)) {
+        if let (Follow::UntilItEnds(subscription), Some(entry)) = (follow, self.children.get_mut(child)) {
             entry.followers.insert((call.connection, subscription));
         }
-        self.park(call, Cause::Logs { subscription }, None);
+        self.wait_for(call, WaitsFor::Logs { subscription }, None);
         let excerpt = LogExcerpt { stream: params.stream, kept_in, tail: params.tail, follow };
         turn.order(Effect::ReadLog { call, child, excerpt });
     }
 
     /// A request for a child's output has been answered.
     pub(crate) fn log_read(&mut self, call: Call, outcome: LogOutcome) {
-        let Some(waiting) = self.ticket(call).and_then(|ticket| self.unpark(ticket)) else { return };
-        let Cause::Logs { subscription: Some(subscription) } = waiting.cause else { return };
+        let Some(pending) = self.ticket(call).and_then(|ticket| self.take_pending(ticket)) else { return };
+        let WaitsFor::Logs { subscription: Some(subscription) } = pending.waits_for else { return };
         let connection = self.connection(call.connection);
-        let child = connection.and_then(|connection| *connection.subscriptions.get(&subscription)?);
-        let is_live = child.and_then(|child| self.table.get(child)).is_some_and(Entry::is_live);
+        let child = connection.and_then(|connection| connection.followed_by(subscription));
+        let is_live = child.and_then(|child| self.children.get(child)).is_some_and(Child::is_live);
         match outcome {
             LogOutcome::Text if is_live => {}
             // Of a child that has ended, nothing follows but the rest of what is there.
@@ -54,14 +55,14 @@ impl Broker {
 
     /// A child has ended: those who follow its output are told that no more comes.
     pub(crate) fn end_logs(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.children.get_mut(id) else { return };
         let followers = std::mem::take(&mut entry.followers);
         if followers.is_empty() {
             return;
         }
         for (connection, subscription) in followers {
-            if let Some(connection) = self.connections.open.get_mut(&connection) {
-                connection.subscriptions.remove(&subscription);
+            if let Some(connection) = self.connections.get_mut(connection) {
+                connection.unsubscribe(subscription);
             }
         }
         turn.order(Effect::EndLog { child: id });

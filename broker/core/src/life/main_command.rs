@@ -7,50 +7,16 @@ use std::sync::Arc;
 
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{ChildId, CreateParams, ExitReason, ExitStatus, Name, Outcome, Owner, Signal};
+use procbroker_protocol::{ChildId, ExitReason, ExitStatus, Outcome, Owner, Signal};
 
 use crate::authorize::RunAs;
-use crate::broker::{Broker, Turn};
-use crate::child::{Entry, Leader, Phase};
-use crate::effect::{Effect, MainExit, Receipt, Record, Report, Safety};
+use crate::broker::Broker;
+use crate::child::{Child, Leader, Phase};
+use crate::effect::{Effect, Receipt, Record, Report, Safety};
 use crate::input::RecordFailure;
+use crate::main_process::{MainCommand, MainExit, MainState};
 use crate::record::{Intent, Role};
-
-/// What people call it, in the log. No client ever sees it.
-const LABEL: &str = "main";
-
-/// What a process is called: a child as its creator says.
-pub(crate) fn label(role: Role, params: &CreateParams) -> Option<Name> {
-    match role {
-        Role::Child => params.name.clone(),
-        Role::Main => LABEL.parse().ok(),
-    }
-}
-
-/// What is to be run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MainCommand {
-    /// The id that its process is known by.
-    pub id: ChildId,
-    /// The command, and how it is stopped.
-    pub params: Arc<CreateParams>,
-    /// Which of its processes the signals of its stop go to.
-    pub stop_scope: Scope,
-}
-
-/// How far the main command is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum MainState {
-    /// There is none.
-    #[default]
-    Absent,
-    /// That of an earlier broker is being stopped first.
-    Waiting,
-    /// It is there.
-    Present(ChildId),
-    /// It has ended.
-    Over(MainExit),
-}
+use crate::turn::Turn;
 
 impl Broker {
     /// Starts the main command, if there is to be one and that of an earlier broker is gone.
@@ -60,7 +26,7 @@ impl Broker {
             MainState::Absent | MainState::Waiting => {}
             MainState::Present(_) | MainState::Over(_) => return,
         }
-        if self.table.live().any(|entry| entry.role == Role::Main) {
+        if self.children.live().any(|entry| entry.role == Role::Main) {
             self.main = MainState::Waiting;
             return;
         }
@@ -72,10 +38,10 @@ impl Broker {
         let owner = Owner { uid: self.config.broker_uid, gid: 0 };
         let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
         let intent = Intent { id, params, run_as, owner, created_at, containment, outcome, role };
-        let entry = Entry::new(&intent);
+        let entry = Child::new(&intent);
         let run = entry.run();
         self.main = MainState::Present(id);
-        self.table.insert(entry);
+        self.children.insert(entry);
         let record = Record::Intent(Arc::new(intent));
         turn.order(Effect::Record { run, record, safety: Safety::Process, receipt: Receipt::Wanted });
     }
@@ -112,7 +78,7 @@ impl Broker {
     /// The main command could not be recorded, and is not started. There is no client whom the error would tell.
     pub(crate) fn main_not_recorded(&mut self, id: ChildId, failure: &RecordFailure, turn: &mut Turn<'_>) {
         if self.is_main(id)
-            && let Some(entry) = self.table.get(id)
+            && let Some(entry) = self.children.get(id)
         {
             let message = format!("it could not be recorded: {}", failure.message);
             let child = Arc::clone(&entry.shown);
@@ -136,7 +102,7 @@ impl Broker {
     /// Passes a signal on to the main command, if that is there.
     pub(crate) fn pass_on(&self, signal: Signal, turn: &mut Turn<'_>) {
         let MainState::Present(id) = self.main else { return };
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         let is_alive = match &entry.phase {
             Phase::Running { .. } => true,
             Phase::Stopping(stopping) => matches!(stopping.leader, Leader::Alive { .. }),

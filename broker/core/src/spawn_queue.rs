@@ -13,7 +13,7 @@ use crate::limits::{SPAWNS_IN_FLIGHT_MAX, SPAWNS_IN_FLIGHT_PER_USER_MAX};
 
 /// The spawns in flight, and those that wait, for each user in the order of their arrival.
 #[derive(Debug, Default)]
-pub(crate) struct Spawns {
+pub(crate) struct SpawnQueue {
     in_flight: u32,
     per_user: BTreeMap<u32, User>,
     /// Whose turn was last.
@@ -26,7 +26,7 @@ struct User {
     queue: VecDeque<ChildId>,
 }
 
-impl Spawns {
+impl SpawnQueue {
     /// Puts a child at the end of its user's queue.
     pub(crate) fn enqueue(&mut self, uid: u32, child: ChildId) {
         self.per_user.entry(uid).or_default().queue.push_back(child);
@@ -63,7 +63,7 @@ impl Spawns {
     }
 
     /// A spawn has come to its end, whichever.
-    pub(crate) fn landed(&mut self, uid: u32) {
+    pub(crate) fn finish(&mut self, uid: u32) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(user) = self.per_user.get_mut(&uid) {
             user.in_flight = user.in_flight.saturating_sub(1);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn users_take_turns_and_each_one_keeps_its_order() {
-        let mut spawns = Spawns::default();
+        let mut spawns = SpawnQueue::default();
         for (uid, number) in [(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (2, 21)] {
             spawns.enqueue(uid, child(number));
         }
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn one_user_cannot_take_all_places() {
-        let mut spawns = Spawns::default();
+        let mut spawns = SpawnQueue::default();
         for number in 0..1_000 {
             spawns.enqueue(1, child(number));
         }
@@ -108,14 +108,14 @@ mod tests {
         assert_eq!(started, SPAWNS_IN_FLIGHT_PER_USER_MAX as usize);
         spawns.enqueue(2, child(5_000));
         assert_eq!(spawns.next(), Some(child(5_000)));
-        spawns.landed(1);
+        spawns.finish(1);
         assert_eq!(spawns.next(), Some(child(u128::from(SPAWNS_IN_FLIGHT_PER_USER_MAX))));
         assert_eq!(spawns.next(), None);
     }
 
     #[test]
     fn all_users_together_are_bounded_and_nothing_is_kept_of_those_who_left() {
-        let mut spawns = Spawns::default();
+        let mut spawns = SpawnQueue::default();
         for uid in 0..1_000 {
             spawns.enqueue(uid, child(uid.into()));
         }
@@ -124,9 +124,9 @@ mod tests {
             spawns.withdraw(uid, child(uid.into()));
         }
         for uid in 1..=SPAWNS_IN_FLIGHT_MAX {
-            spawns.landed(uid);
+            spawns.finish(uid);
         }
-        spawns.landed(0);
+        spawns.finish(0);
         assert!(spawns.per_user.is_empty(), "{spawns:?}");
     }
 }

@@ -3,13 +3,13 @@
 use procbroker_protocol::Span;
 use procbroker_protocol::create::StopStep;
 
-use crate::child::{self, Entry, Phase};
+use crate::child::{Child, Phase, StopStage};
 use crate::limits::{CLEANUP_SHARE_DIVISOR, KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX, KILL_RESERVE_MIN};
-use crate::moment::Moment;
+use crate::time::Instant;
 
 /// When a shutdown that may take so long is over, and when it kills: the rest of the time is kept for the kill
 /// itself to do its work.
-pub(crate) fn bounds(now: Moment, timeout: Span) -> (Moment, Moment) {
+pub(crate) fn bounds(now: Instant, timeout: Span) -> (Instant, Instant) {
     let part = |divisor: u64| Span::from_nanos(timeout.as_nanos() / divisor);
     let least = part(2).min(KILL_RESERVE_MIN);
     let reserve = part(KILL_RESERVE_DIVISOR).max(least).min(KILL_RESERVE_MAX);
@@ -18,29 +18,29 @@ pub(crate) fn bounds(now: Moment, timeout: Span) -> (Moment, Moment) {
 }
 
 /// How much of the time for a child is kept for its cleanup.
-pub(crate) fn cleanup_share(entry: &Entry, time: Span) -> Span {
+pub(crate) fn cleanup_share(entry: &Child, time: Span) -> Span {
     let share = Span::from_nanos(time.as_nanos() / CLEANUP_SHARE_DIVISOR);
     entry.params().cleanup.as_ref().map_or(Span::ZERO, |cleanup| cleanup.timeout.min(share))
 }
 
 /// How long a child's stop takes if nothing answers its signals, and its cleanup after that, when there is so much
 /// time for all.
-pub(crate) fn need(entry: &Entry, now: Moment, time: Span) -> Span {
+pub(crate) fn need(entry: &Child, now: Instant, time: Span) -> Span {
     let stop = stop_need(entry, now).as_nanos();
     Span::from_nanos(stop.saturating_add(cleanup_share(entry, time).as_nanos()))
 }
 
-fn stop_need(entry: &Entry, now: Moment) -> Span {
+fn stop_need(entry: &Child, now: Instant) -> Span {
     let sum = |steps: &mut dyn Iterator<Item = &StopStep>| {
         steps.fold(0_u64, |sum, step| sum.saturating_add(step.grace.as_nanos()))
     };
     let nanoseconds = match &entry.phase {
         Phase::Stopping(stopping) => match stopping.stage {
-            child::Stage::Asking { .. } => {
+            StopStage::Asking { .. } => {
                 stopping.due().since(now).as_nanos().saturating_add(sum(&mut stopping.steps.iter()))
             }
             // The steps that are left are not taken any more.
-            child::Stage::Killing { .. } => 0,
+            StopStage::Killing { .. } => 0,
         },
         Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
             sum(&mut stop.steps.iter())

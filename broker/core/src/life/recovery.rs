@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use procbroker_protocol::{ChildId, EventKind, Exit, ExitReason, ExitStatus, Span, StepTaken, Timestamp};
 
-use crate::broker::{Broker, Turn};
-use crate::child::{Cleaning, CleaningStage, Entry, Fate, Leader, Phase, Remains, Stage, Stop, Stopping};
+use crate::broker::Broker;
+use crate::child::{Child, Cleaning, CleaningStage, Fate, Leader, Phase, Remains, Stop, StopStage, Stopping};
 use crate::config::Config;
 use crate::effect::{Effect, Receipt, Report, Safety};
 use crate::ids::{Incarnation, Run};
 use crate::input::Members;
-use crate::moment::{Moment, Now};
 use crate::record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress};
+use crate::time::{Instant, Now};
+use crate::turn::Turn;
 
 /// How many children of each kind were found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,15 +61,15 @@ impl Broker {
     }
 
     fn take_in(&mut self, intent: &Intent, has_failed_to_start: bool) {
-        let entry = Entry::new(intent);
+        let entry = Child::new(intent);
         let (id, uid) = (intent.id, intent.owner.uid);
-        let known = intent.params.request_id.and_then(|request| self.table.answered_with(uid, request));
+        let known = intent.params.request_id.and_then(|request| self.children.answered_with(uid, request));
         // The same request starts another child when the first one has failed to start: that one is its answer.
         let is_superseded = known.is_some_and(|(other, _)| other > id);
         if has_failed_to_start || is_superseded {
-            self.table.insert_unasked(entry);
+            self.children.insert_unasked(entry);
         } else {
-            self.table.insert(entry);
+            self.children.insert(entry);
         }
     }
 
@@ -78,13 +79,13 @@ impl Broker {
         let Some(Progress::Ended { started_at, exit, cleanup, at }) = child.progress else { return };
         let id = child.intent.id;
         self.take_in(&child.intent, is_failed);
-        self.table.update(id, |entry| {
+        self.children.update(id, |entry| {
             entry.phase = Phase::Ended;
             let shown = Arc::make_mut(&mut entry.shown);
             (shown.started_at, shown.exit, shown.cleanup) = (started_at, Some(exit), cleanup);
         });
         // An end that lies ahead was told by a clock that has been set back since.
-        self.table.retire(id, now.moment_at(at).min(now.moment));
+        self.children.end(id, now.instant_at(at).min(now.instant));
     }
 
     /// A child that had not ended, as far as is on record.
@@ -137,7 +138,7 @@ impl Broker {
     }
 
     fn set_started(&mut self, id: ChildId, started_at: Option<Timestamp>) {
-        self.table.update(id, |entry| Arc::make_mut(&mut entry.shown).started_at = started_at);
+        self.children.update(id, |entry| Arc::make_mut(&mut entry.shown).started_at = started_at);
     }
 
     fn resume_running(&mut self, id: ChildId, started_at: Timestamp, finding: Finding, turn: &mut Turn<'_>) {
@@ -149,7 +150,7 @@ impl Broker {
                 self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
             }
             Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
-                let Some(entry) = self.table.get(id) else { return };
+                let Some(entry) = self.children.get(id) else { return };
                 let steps = entry.params().stop.clone();
                 self.resume_gone(
                     id,
@@ -227,7 +228,7 @@ impl Broker {
                 return self.lost(id, Exit { status, reason, forced, steps: taken, at }, turn);
             }
         };
-        let stage = Stage::Asking { until: end_of_step(now, until, taken.last()) };
+        let stage = StopStage::Asking { until: end_of_step(now, until, taken.last()) };
         let steps = steps.into();
         let phase = Stopping { reason, leader, steps, stage, taken, forced, kill_by: None };
         self.set_phase(id, Phase::Stopping(Box::new(phase)));
@@ -287,11 +288,11 @@ impl Broker {
     /// A child of which nothing is left.
     fn lost(&mut self, id: ChildId, exit: Exit, turn: &mut Turn<'_>) {
         self.publish_exit(id, &exit, turn);
-        self.end(id, exit, turn);
+        self.release(id, exit, turn);
     }
 
     fn set_phase(&mut self, id: ChildId, phase: Phase) {
-        self.table.update(id, |entry| entry.phase = phase);
+        self.children.update(id, |entry| entry.phase = phase);
     }
 
     /// Which process is meant by what is on record, for the edge to hold it under.
@@ -308,11 +309,11 @@ fn lost_with_the_machine(reason: ExitReason) -> ExitReason {
 }
 
 /// When the step that was taken last has had its time. A wall clock that was set back does not lengthen it.
-fn end_of_step(now: Now, until: Timestamp, taken: Option<&StepTaken>) -> Moment {
-    let end = now.moment_at(until).max(now.moment);
+fn end_of_step(now: Now, until: Timestamp, taken: Option<&StepTaken>) -> Instant {
+    let end = now.instant_at(until).max(now.instant);
     let grace = taken.and_then(|step| until.as_micros().checked_sub(step.at.as_micros()));
     grace.map_or(end, |microseconds| {
-        end.min(now.moment.plus(Span::from_nanos(microseconds.saturating_mul(1_000))))
+        end.min(now.instant.plus(Span::from_nanos(microseconds.saturating_mul(1_000))))
     })
 }
 

@@ -2,32 +2,15 @@
 
 use procbroker_protocol::{Error, ErrorKind, Response};
 
-use crate::broker::{Broker, Turn};
-use crate::calls::{Cause, Ticket};
-use crate::create::shutting_down;
+use crate::broker::{Broker, UpgradeState};
 use crate::effect::{Effect, Report};
 use crate::ids::Call;
 use crate::input::UpgradeFailure;
 use crate::limits::HAND_OVER_PATIENCE;
-use crate::moment::Moment;
+use crate::pending::shutting_down;
+use crate::pending::{Ticket, WaitsFor};
 use crate::timers::Timer;
-
-/// How far an upgrade is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Upgrade {
-    /// None is under way.
-    #[default]
-    None,
-    /// The other program is being asked whether it can take over.
-    Checking,
-    /// It can. No process is started any more, and those that are being started have until then.
-    Landing {
-        /// When the upgrade is given up.
-        until: Moment,
-    },
-    /// The other program is taking over.
-    HandingOver,
-}
+use crate::turn::Turn;
 
 impl Broker {
     /// `upgrade`, or the signal for it. One that is under way is joined.
@@ -39,10 +22,10 @@ impl Broker {
             return;
         }
         if let Some(call) = call {
-            self.park(call, Cause::Upgrade, None);
+            self.wait_for(call, WaitsFor::Upgrade, None);
         }
-        if self.upgrade == Upgrade::None {
-            self.upgrade = Upgrade::Checking;
+        if self.upgrade == UpgradeState::None {
+            self.upgrade = UpgradeState::Checking;
             turn.order(Effect::CheckUpgrade);
         }
     }
@@ -51,20 +34,20 @@ impl Broker {
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
         match self.upgrade {
-            Upgrade::None | Upgrade::Checking => false,
-            Upgrade::Landing { .. } | Upgrade::HandingOver => true,
+            UpgradeState::None | UpgradeState::Checking => false,
+            UpgradeState::Landing { .. } | UpgradeState::HandingOver => true,
         }
     }
 
     /// The other program has said whether it can take over.
     pub(crate) fn upgrade_checked(&mut self, result: Result<(), UpgradeFailure>, turn: &mut Turn<'_>) {
-        if self.upgrade != Upgrade::Checking {
+        if self.upgrade != UpgradeState::Checking {
             return;
         }
         match result {
             Ok(()) => {
-                let until = turn.now.moment.plus(HAND_OVER_PATIENCE);
-                self.upgrade = Upgrade::Landing { until };
+                let until = turn.now.instant.plus(HAND_OVER_PATIENCE);
+                self.upgrade = UpgradeState::Landing { until };
                 self.timers.set(Timer::Upgrade, None, Some(until));
             }
             Err(failure) => self.refuse_upgrade(&failure, turn),
@@ -73,14 +56,14 @@ impl Broker {
 
     /// Hands over as soon as no process is being started. What is in the air could be lost.
     pub(crate) fn go_on_upgrading(&mut self, turn: &mut Turn<'_>) {
-        let Upgrade::Landing { until } = self.upgrade else { return };
-        if !self.spawns.is_idle() {
+        let UpgradeState::Landing { until } = self.upgrade else { return };
+        if !self.spawn_queue.is_idle() {
             return;
         }
         self.timers.set(Timer::Upgrade, Some(until), None);
-        self.upgrade = Upgrade::HandingOver;
+        self.upgrade = UpgradeState::HandingOver;
         for ticket in self.upgrade_tickets() {
-            self.conclude(ticket, Ok(Response::Upgraded), turn);
+            self.answer_pending(ticket, Ok(Response::Upgraded), turn);
         }
         turn.order(Effect::Report(Report::HandingOver));
         turn.order(Effect::HandOver);
@@ -88,7 +71,7 @@ impl Broker {
 
     /// A process takes too long to get to its program.
     pub(crate) fn upgrade_due(&mut self, turn: &mut Turn<'_>) {
-        if let Upgrade::Landing { .. } = self.upgrade {
+        if let UpgradeState::Landing { .. } = self.upgrade {
             let message = format!(
                 "a child has not got to execute its program within {HAND_OVER_PATIENCE}; try again when it has"
             );
@@ -98,43 +81,43 @@ impl Broker {
 
     /// This program is still the broker.
     pub(crate) fn hand_over_failed(&mut self, failure: &UpgradeFailure, turn: &mut Turn<'_>) {
-        if self.upgrade == Upgrade::HandingOver {
+        if self.upgrade == UpgradeState::HandingOver {
             self.refuse_upgrade(failure, turn);
         }
     }
 
     /// A shutdown goes before an upgrade.
     pub(crate) fn call_off_upgrade(&mut self, turn: &mut Turn<'_>) {
-        if let Upgrade::Landing { until } = self.upgrade {
+        if let UpgradeState::Landing { until } = self.upgrade {
             self.timers.set(Timer::Upgrade, Some(until), None);
         }
-        self.upgrade = Upgrade::None;
+        self.upgrade = UpgradeState::None;
         for ticket in self.upgrade_tickets() {
-            self.conclude(ticket, Err(shutting_down()), turn);
+            self.answer_pending(ticket, Err(shutting_down()), turn);
         }
     }
 
     fn refuse_upgrade(&mut self, failure: &UpgradeFailure, turn: &mut Turn<'_>) {
-        self.upgrade = Upgrade::None;
+        self.upgrade = UpgradeState::None;
         let message = &failure.message;
         turn.order(Effect::Report(Report::UpgradeRefused { message: message.clone() }));
         let error =
             Error::new(ErrorKind::Internal, format!("not upgraded, and nothing has changed: {message}"));
         for ticket in self.upgrade_tickets() {
-            self.conclude(ticket, Err(error.clone()), turn);
+            self.answer_pending(ticket, Err(error.clone()), turn);
         }
     }
 
     fn upgrade_tickets(&self) -> Vec<Ticket> {
-        self.calls.tickets(|waiting| match waiting.cause {
-            Cause::Upgrade => true,
-            Cause::Name { .. }
-            | Cause::Start { .. }
-            | Cause::Destroy { .. }
-            | Cause::Wait { .. }
-            | Cause::Signal { .. }
-            | Cause::Logs { .. }
-            | Cause::Shutdown => false,
+        self.pending.tickets(|pending| match pending.waits_for {
+            WaitsFor::Upgrade => true,
+            WaitsFor::Name { .. }
+            | WaitsFor::Start { .. }
+            | WaitsFor::Destroy { .. }
+            | WaitsFor::Wait { .. }
+            | WaitsFor::Signal { .. }
+            | WaitsFor::Logs { .. }
+            | WaitsFor::Shutdown => false,
         })
     }
 }

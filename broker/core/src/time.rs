@@ -4,9 +4,9 @@ use procbroker_protocol::{Span, Timestamp};
 
 /// A moment of monotonic time: nanoseconds since some start that never changes within a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(u64);
+pub struct Instant(u64);
 
-impl Moment {
+impl Instant {
     /// The moment that many nanoseconds after the start.
     #[must_use]
     pub const fn from_nanos(nanoseconds: u64) -> Self {
@@ -42,28 +42,28 @@ impl Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// For deadlines: never goes back.
-    pub moment: Moment,
+    pub instant: Instant,
     /// For people: what the wall clock shows.
     pub wall: Timestamp,
 }
 
 impl Now {
     /// What the wall clock will show at a moment that is not over, as far as nobody sets it.
-    pub(crate) fn wall_at(self, moment: Moment) -> Timestamp {
-        let microseconds = moment.since(self.moment).as_nanos() / NANOS_PER_MICRO;
+    pub(crate) fn wall_at(self, instant: Instant) -> Timestamp {
+        let microseconds = instant.since(self.instant).as_nanos() / NANOS_PER_MICRO;
         Timestamp::from_micros(self.wall.as_micros().saturating_add(microseconds))
     }
 
     /// The moment at which the wall clock shows, or showed, this. One that was before the first of all is that one.
-    pub(crate) fn moment_at(self, wall: Timestamp) -> Moment {
+    pub(crate) fn instant_at(self, wall: Timestamp) -> Instant {
         let span = |later: Timestamp, earlier: Timestamp| {
             let microseconds = later.as_micros().saturating_sub(earlier.as_micros());
             Span::from_nanos(microseconds.saturating_mul(NANOS_PER_MICRO))
         };
         if wall >= self.wall {
-            self.moment.plus(span(wall, self.wall))
+            self.instant.plus(span(wall, self.wall))
         } else {
-            self.moment.minus(span(self.wall, wall))
+            self.instant.minus(span(self.wall, wall))
         }
     }
 }

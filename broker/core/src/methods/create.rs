@@ -5,24 +5,25 @@ use std::sync::Arc;
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
-    Child, ChildId, CreateParams, Error, ErrorKind, ExitReason, Name, Owner, Response,
+    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, ExitReason, Name, Owner, Response,
 };
 
 use crate::authorize::{self, Peer, RunAs};
-use crate::broker::{Broker, Turn};
-use crate::calls::{Attempt, Cause};
-use crate::child::Entry;
+use crate::broker::Broker;
+use crate::child::Child;
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::Call;
 use crate::input::Fresh;
+use crate::pending::{Attempt, WaitsFor, shutting_down};
 use crate::record::{Intent, Role};
+use crate::turn::Turn;
 
 /// What is to be done about a create, as far as the name decides.
 enum Holding {
     /// Nobody holds it.
     Free,
     /// Its holder is the answer.
-    Existing { child: Arc<Child>, same_spec: bool },
+    Existing { child: Arc<ChildView>, same_spec: bool },
     /// Its holder has to change first.
     Wait { holder: ChildId },
     /// Its holder has to go first.
@@ -33,10 +34,10 @@ impl Broker {
     /// A `create` has come in.
     pub(crate) fn create(&mut self, call: Call, params: CreateParams, fresh: &Fresh, turn: &mut Turn<'_>) {
         let Some(connection) = self.connection(call.connection) else { return };
-        if let Some((child, outcome)) = self.first_answer(&connection.peer, &params) {
+        if let Some((child, outcome)) = self.first_answer(connection.peer(), &params) {
             return self.answer_when_started(call, child, outcome, turn);
         }
-        match authorize::run_as(&self.config, &connection.peer, &params, &fresh.accounts) {
+        match authorize::run_as(&self.config, connection.peer(), &params, &fresh.accounts) {
             Ok(run_as) => {
                 let attempt =
                     Attempt { params: Arc::new(params), run_as, id: fresh.child, outcome: Outcome::Created };
@@ -49,7 +50,7 @@ impl Broker {
     /// Decides about a create, now and wholly: there is no other place that starts a child.
     pub(crate) fn decide(&mut self, call: Call, attempt: Attempt, turn: &mut Turn<'_>) {
         let Some(connection) = self.connection(call.connection) else { return };
-        let peer = connection.peer.clone();
+        let peer = connection.peer().clone();
         if let Some((child, outcome)) = self.first_answer(&peer, &attempt.params) {
             return self.answer_when_started(call, child, outcome, turn);
         }
@@ -62,16 +63,16 @@ impl Broker {
             Holding::Existing { child, same_spec } => {
                 let outcome = Outcome::Existing { same_spec };
                 if let Some(request) = attempt.params.request_id {
-                    self.table.remember_reuse(peer.uid, request, child.id, outcome);
+                    self.children.remember_reuse(peer.uid, request, child.id, outcome);
                 }
                 self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
             }
             Holding::Wait { holder } => {
-                self.park(call, Cause::Name { holder, attempt: Box::new(attempt) }, None);
+                self.wait_for(call, WaitsFor::Name { holder, attempt: Box::new(attempt) }, None);
             }
             Holding::Replace { holder } => {
                 let attempt = Box::new(Attempt { outcome: Outcome::Replaced, ..attempt });
-                self.park(call, Cause::Name { holder, attempt }, None);
+                self.wait_for(call, WaitsFor::Name { holder, attempt }, None);
                 self.stop_child(holder, ExitReason::Replaced, None, turn);
             }
         }
@@ -79,7 +80,7 @@ impl Broker {
 
     /// The child that the same request has been answered with before, and how.
     fn first_answer(&self, peer: &Peer, params: &CreateParams) -> Option<(ChildId, Outcome)> {
-        self.table.answered_with(peer.uid, params.request_id?)
+        self.children.answered_with(peer.uid, params.request_id?)
     }
 
     fn check_serving(&self) -> Result<(), Error> {
@@ -88,7 +89,7 @@ impl Broker {
 
     fn check_name(&self, peer: &Peer, attempt: &Attempt) -> Result<Holding, Error> {
         let Some(name) = &attempt.params.name else { return Ok(Holding::Free) };
-        let Some(entry) = self.table.holder(name) else { return Ok(Holding::Free) };
+        let Some(entry) = self.children.holder(name) else { return Ok(Holding::Free) };
         let holder = entry.shown.id;
         if !authorize::may_act_on(&self.config, peer, entry.shown.owner) {
             return Err(Error::new(ErrorKind::NameTaken, format!("the name {name} is taken")));
@@ -107,7 +108,7 @@ impl Broker {
 
     /// Whether a child was created from an equal specification: what decides how it runs and stops. The
     /// accounts count by the rights that they gave, whatever they were called.
-    fn is_same_spec(&self, entry: &Entry, peer: &Peer, attempt: &Attempt) -> bool {
+    fn is_same_spec(&self, entry: &Child, peer: &Peer, attempt: &Attempt) -> bool {
         let decisive = |params: &CreateParams| CreateParams {
             request_id: None,
             no_wait: false,
@@ -132,7 +133,7 @@ impl Broker {
             return self.answer(call, Err(error), turn);
         }
         let Attempt { params, run_as, id, outcome } = attempt;
-        let due = turn.now.moment.plus(params.ready_timeout.0);
+        let due = turn.now.instant.plus(params.ready_timeout.0);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
         let created_at = turn.now.wall;
         let containment = self.config.containment;
@@ -148,9 +149,9 @@ impl Broker {
             outcome,
             role: Role::Child,
         });
-        let entry = Entry::new(&intent);
+        let entry = Child::new(&intent);
         let run = entry.run();
-        self.table.insert(entry);
+        self.children.insert(entry);
         self.set_child_due(id, Some(due));
         self.answer_when_started(call, id, outcome, turn);
         turn.order(Effect::Record { run, record: Record::Intent(intent), safety, receipt: Receipt::Wanted });
@@ -158,8 +159,8 @@ impl Broker {
 
     fn check_bounds(&self, peer: &Peer, params: &CreateParams) -> Result<(), Error> {
         let bounds = &self.config.bounds;
-        let all = u32::try_from(self.table.live_count()).unwrap_or(u32::MAX);
-        let own = self.table.owned_count(peer.uid);
+        let all = u32::try_from(self.children.live_count()).unwrap_or(u32::MAX);
+        let own = self.children.owned_count(peer.uid);
         let exceeded = |message: String| Err(Error::new(ErrorKind::LimitExceeded, message));
         if own >= bounds.max_children_per_user {
             return exceeded(format!(
@@ -173,7 +174,7 @@ impl Broker {
             ));
         }
         let Some(limit) = &params.limit else { return Ok(()) };
-        let count = self.table.limited_count(&limit.key);
+        let count = self.children.limited_count(&limit.key);
         if count >= limit.max {
             return exceeded(format!(
                 "there are {count} live children under the limit {:?}, and this create allows {}",
@@ -185,25 +186,17 @@ impl Broker {
 
     /// Answers a create now if its child is there, else when it is.
     fn answer_when_started(&mut self, call: Call, child: ChildId, outcome: Outcome, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(child) else { return };
+        let Some(entry) = self.children.get(child) else { return };
         if entry.is_settled() {
             let child = Arc::clone(&entry.shown);
             self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
         } else {
-            self.park(call, Cause::Start { child, outcome }, None);
+            self.wait_for(call, WaitsFor::Start { child, outcome }, None);
         }
     }
 }
 
-/// The refusal of a create during a shutdown.
-pub(crate) fn shutting_down() -> Error {
-    Error::new(
-        ErrorKind::ShuttingDown,
-        "the broker is shutting down and starts no child any more; try again when it is back",
-    )
-}
-
-fn name_taken(name: &Name, holder: &Child) -> Error {
+fn name_taken(name: &Name, holder: &ChildView) -> Error {
     Error::new(
         ErrorKind::NameTaken,
         format!(

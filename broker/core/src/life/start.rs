@@ -6,18 +6,19 @@ use procbroker_protocol::create::StopStep;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildId, Error, ErrorKind, EventKind, Exit, ExitReason, ExitStatus};
 
-use crate::broker::{Broker, Turn};
-use crate::calls::{Cause, Ticket};
-use crate::child::{CleaningStage, Entry, Phase, Stop};
-use crate::create::shutting_down;
+use crate::broker::Broker;
+use crate::child::{Child, CleaningStage, Phase, Stop};
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::ids::{Pid, Run};
 use crate::input::RecordFailure;
+use crate::pending::shutting_down;
+use crate::pending::{Ticket, WaitsFor};
+use crate::turn::Turn;
 
 impl Broker {
     /// The intent is on record: now, and not before, the process may be started.
     pub(crate) fn recorded(&mut self, run: Run, result: Result<(), RecordFailure>, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(run.child).filter(|entry| entry.incarnation == run.incarnation)
+        let Some(entry) = self.children.get(run.child).filter(|entry| entry.incarnation == run.incarnation)
         else {
             return;
         };
@@ -30,26 +31,26 @@ impl Broker {
                 format!("cannot create a child: it could not be recorded: {}", failure.message),
             );
             self.main_not_recorded(run.child, &failure, turn);
-            return self.abandon(run.child, ExitReason::StartFailed, &error, turn);
+            return self.end_unstarted(run.child, ExitReason::StartFailed, &error, turn);
         }
         let (uid, cancelled) = (entry.shown.owner.uid, cancelled.as_ref().map(|stop| stop.reason));
-        self.table.update(run.child, |entry| entry.phase = Phase::Queued);
+        self.children.update(run.child, |entry| entry.phase = Phase::Queued);
         self.publish(EventKind::Created, run.child, turn);
         if let Some(reason) = cancelled {
             let error = self.ended_before_start(reason, turn);
-            return self.abandon(run.child, reason, &error, turn);
+            return self.end_unstarted(run.child, reason, &error, turn);
         }
-        self.spawns.enqueue(uid, run.child);
+        self.spawn_queue.enqueue(uid, run.child);
     }
 
     /// Has those started whose turn it is.
     pub(crate) fn start_next(&mut self, turn: &mut Turn<'_>) {
         while !self.is_handing_over()
-            && let Some(child) = self.spawns.next()
+            && let Some(child) = self.spawn_queue.next()
         {
-            if self.table.get(child).is_some_and(Entry::is_unspawned) {
-                self.table.update(child, |entry| entry.phase = Phase::Spawning { stop: None });
-                let Some(entry) = self.table.get(child) else { continue };
+            if self.children.get(child).is_some_and(Child::is_unspawned) {
+                self.children.update(child, |entry| entry.phase = Phase::Spawning { stop: None });
+                let Some(entry) = self.children.get(child) else { continue };
                 let (run, order) = (entry.run(), Arc::clone(&entry.order));
                 turn.order(Effect::Spawn { run, order, purpose: Purpose::Main });
             } else {
@@ -59,11 +60,11 @@ impl Broker {
     }
 
     /// Takes back a child that waits for its turn.
-    pub(crate) fn call_off(&mut self, id: ChildId, reason: ExitReason, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(id) else { return };
-        self.spawns.withdraw(entry.shown.owner.uid, id);
+    pub(crate) fn end_queued(&mut self, id: ChildId, reason: ExitReason, turn: &mut Turn<'_>) {
+        let Some(entry) = self.children.get(id) else { return };
+        self.spawn_queue.withdraw(entry.shown.owner.uid, id);
         let error = self.ended_before_start(reason, turn);
-        self.abandon(id, reason, &error, turn);
+        self.end_unstarted(id, reason, &error, turn);
     }
 
     fn ended_before_start(&self, reason: ExitReason, turn: &Turn<'_>) -> Error {
@@ -80,7 +81,8 @@ impl Broker {
 
     /// The program was executed.
     pub(crate) fn spawned(&mut self, run: Run, pid: Pid, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get_mut(run.child).filter(|entry| entry.incarnation == run.incarnation)
+        let Some(entry) =
+            self.children.get_mut(run.child).filter(|entry| entry.incarnation == run.incarnation)
         else {
             return;
         };
@@ -88,7 +90,7 @@ impl Broker {
         let stop = match &mut entry.phase {
             Phase::Spawning { stop } => stop.take(),
             Phase::Cleaning(cleaning) if cleaning.stage == CleaningStage::Spawning => {
-                self.spawns.landed(uid);
+                self.spawn_queue.finish(uid);
                 return self.cleanup_spawned(run.child, turn);
             }
             Phase::Recording { .. }
@@ -98,9 +100,9 @@ impl Broker {
             | Phase::Cleaning(_)
             | Phase::Ended => return,
         };
-        self.spawns.landed(uid);
+        self.spawn_queue.finish(uid);
         self.set_child_due(run.child, None);
-        self.table.update(run.child, |entry| {
+        self.children.update(run.child, |entry| {
             entry.phase = Phase::Running { pid };
             Arc::make_mut(&mut entry.shown).started_at = Some(turn.now.wall);
         });
@@ -108,7 +110,7 @@ impl Broker {
             // Else what is on record is that it is to be stopped, until that has begun.
             self.record_progress(run.child, Safety::Process, Receipt::NotWanted, turn);
         }
-        if let Some(entry) = self.table.get(run.child) {
+        if let Some(entry) = self.children.get(run.child) {
             turn.order(Effect::Report(Report::Started { child: Arc::clone(&entry.shown) }));
         }
         self.publish(EventKind::Started, run.child, turn);
@@ -121,15 +123,15 @@ impl Broker {
 
     /// There is no process, and there will be none.
     pub(crate) fn spawn_failed(&mut self, run: Run, failure: &SpawnFailure, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(run.child).filter(|entry| entry.incarnation == run.incarnation)
+        let Some(entry) = self.children.get(run.child).filter(|entry| entry.incarnation == run.incarnation)
         else {
             return;
         };
         let uid = entry.shown.owner.uid;
         match &entry.phase {
-            Phase::Spawning { .. } => self.spawns.landed(uid),
+            Phase::Spawning { .. } => self.spawn_queue.finish(uid),
             Phase::Cleaning(cleaning) if cleaning.stage == CleaningStage::Spawning => {
-                self.spawns.landed(uid);
+                self.spawn_queue.finish(uid);
                 return self.cleanup_not_spawned(run.child, failure, turn);
             }
             Phase::Recording { .. }
@@ -151,23 +153,23 @@ impl Broker {
             message: message.clone(),
         }));
         let error = Error::new(ErrorKind::SpawnFailed(failure.clone()), message);
-        self.abandon(run.child, ExitReason::StartFailed, &error, turn);
+        self.end_unstarted(run.child, ExitReason::StartFailed, &error, turn);
         self.main_not_started(run.child, failure, turn);
     }
 
     /// Takes back a child that never was: its creator gets the error, others see it end.
-    fn abandon(&mut self, id: ChildId, reason: ExitReason, error: &Error, turn: &mut Turn<'_>) {
+    fn end_unstarted(&mut self, id: ChildId, reason: ExitReason, error: &Error, turn: &mut Turn<'_>) {
         self.set_child_due(id, None);
         self.fail_start(id, error, turn);
         let at = turn.now.wall;
-        let was_told_of = self.table.get(id).is_some_and(|entry| !entry.is_being_recorded());
-        self.table.update(id, |entry| {
+        let was_told_of = self.children.get(id).is_some_and(|entry| !entry.is_being_recorded());
+        self.children.update(id, |entry| {
             entry.phase = Phase::Ended;
             Arc::make_mut(&mut entry.shown).exit =
                 Some(Exit { status: ExitStatus::Unknown, reason, forced: false, steps: Vec::new(), at });
         });
-        self.table.give_free(id);
-        let Some(entry) = self.table.get(id) else { return };
+        self.children.end_unseen(id);
+        let Some(entry) = self.children.get(id) else { return };
         let (run, watchers) = (entry.run(), entry.watchers.clone());
         self.left_wave(id, turn);
         turn.order(Effect::Release { run });
@@ -178,67 +180,67 @@ impl Broker {
         // A create that waits for the name comes after the requests that wait for this child itself,
         // because it may be the same request once more: it must not find a child that never was.
         let (names, others): (Vec<Ticket>, Vec<Ticket>) = watchers.into_iter().partition(|ticket| {
-            self.calls.get_mut(*ticket).is_some_and(|waiting| match waiting.cause {
-                Cause::Name { .. } => true,
-                Cause::Start { .. }
-                | Cause::Destroy { .. }
-                | Cause::Wait { .. }
-                | Cause::Signal { .. }
-                | Cause::Logs { .. }
-                | Cause::Upgrade
-                | Cause::Shutdown => false,
+            self.pending.get_mut(*ticket).is_some_and(|pending| match pending.waits_for {
+                WaitsFor::Name { .. } => true,
+                WaitsFor::Start { .. }
+                | WaitsFor::Destroy { .. }
+                | WaitsFor::Wait { .. }
+                | WaitsFor::Signal { .. }
+                | WaitsFor::Logs { .. }
+                | WaitsFor::Upgrade
+                | WaitsFor::Shutdown => false,
             })
         });
         for ticket in others {
-            self.reconsider(ticket, id, turn);
+            self.recheck(ticket, id, turn);
         }
-        let attempts: Vec<_> = names.into_iter().filter_map(|ticket| self.unpark(ticket)).collect();
-        self.table.remove(id);
+        let attempts: Vec<_> = names.into_iter().filter_map(|ticket| self.take_pending(ticket)).collect();
+        self.children.forget(id);
         turn.order(Effect::Forget { child: id });
-        for waiting in attempts {
-            if let Cause::Name { attempt, .. } = waiting.cause {
-                self.decide(waiting.call, *attempt, turn);
+        for pending in attempts {
+            if let WaitsFor::Name { attempt, .. } = pending.waits_for {
+                self.decide(pending.call, *attempt, turn);
             }
         }
     }
 
     /// Answers every create that waits for this child to start.
     fn fail_start(&mut self, id: ChildId, error: &Error, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         let tickets: Vec<Ticket> = entry.watchers.iter().copied().collect();
         for ticket in tickets {
-            let starts = self.calls.get_mut(ticket).is_some_and(|waiting| match waiting.cause {
-                Cause::Start { .. } => true,
-                Cause::Name { .. }
-                | Cause::Destroy { .. }
-                | Cause::Wait { .. }
-                | Cause::Signal { .. }
-                | Cause::Logs { .. }
-                | Cause::Upgrade
-                | Cause::Shutdown => false,
+            let starts = self.pending.get_mut(ticket).is_some_and(|pending| match pending.waits_for {
+                WaitsFor::Start { .. } => true,
+                WaitsFor::Name { .. }
+                | WaitsFor::Destroy { .. }
+                | WaitsFor::Wait { .. }
+                | WaitsFor::Signal { .. }
+                | WaitsFor::Logs { .. }
+                | WaitsFor::Upgrade
+                | WaitsFor::Shutdown => false,
             });
             if starts {
-                self.conclude(ticket, Err(error.clone()), turn);
+                self.answer_pending(ticket, Err(error.clone()), turn);
             }
         }
     }
 
     /// A child was not ready in time: its creator gets the error, and it is stopped.
     pub(crate) fn not_ready_in_time(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         let allowed = entry.params().ready_timeout.0;
         let error = Error::new(
             ErrorKind::Timeout,
             format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),
         );
         self.fail_start(id, &error, turn);
-        self.table.forget_request(id);
-        let steps = entry_steps(self.table.get(id));
+        self.children.forget_request(id);
+        let steps = entry_steps(self.children.get(id));
         self.begin_stop(id, Stop { reason: ExitReason::StartFailed, steps, kill_by: None }, turn);
     }
 }
 
-fn entry_steps(entry: Option<&Entry>) -> Vec<StopStep> {
+fn entry_steps(entry: Option<&Child>) -> Vec<StopStep> {
     entry.map(|entry| entry.params().stop.clone()).unwrap_or_default()
 }
 

@@ -8,21 +8,22 @@ use std::sync::Arc;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildId, Cleaned, EventKind, Exit, ExitStatus, Span};
 
-use crate::broker::{Broker, Turn};
-use crate::child::{Cleaning, CleaningStage, Entry, Fate, Phase, Remains};
+use crate::broker::Broker;
+use crate::child::{Child, Cleaning, CleaningStage, Fate, Phase, Remains};
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::input::Members;
 use crate::limits::{KILL_AGAIN_AFTER, KILL_AGAIN_FIRST};
-use crate::moment::Moment;
+use crate::time::Instant;
+use crate::turn::Turn;
 
 impl Broker {
     /// Nothing of a child is left: its cleanup comes next, if it has one, and its end else.
     pub(crate) fn clean_up(&mut self, id: ChildId, exit: Exit, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         if entry.params().cleanup.is_none() {
-            return self.close(id, exit, None, turn);
+            return self.end(id, exit, None, turn);
         }
-        self.table.update(id, |entry| {
+        self.children.update(id, |entry| {
             let stage = CleaningStage::Recording;
             entry.phase =
                 Phase::Cleaning(Box::new(Cleaning { exit, attempts: 0, stage, fate: Fate::Finish }));
@@ -37,9 +38,9 @@ impl Broker {
 
     /// Has the next attempt recorded, and begun then.
     pub(crate) fn begin_attempt(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let by = self.table.get(id).and_then(|entry| entry.cleanup_by);
+        let by = self.children.get(id).and_then(|entry| entry.cleanup_by);
         self.set_child_due(id, by);
-        self.table.update(id, |entry| {
+        self.children.update(id, |entry| {
             entry.incarnation = entry.incarnation.next();
             if let Phase::Cleaning(cleaning) = &mut entry.phase {
                 cleaning.attempts = cleaning.attempts.saturating_add(1);
@@ -52,17 +53,17 @@ impl Broker {
 
     /// A cleanup's record is safe, or cannot be written. A resource is not held for that.
     pub(crate) fn cleanup_recorded(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.children.get_mut(id) else { return };
         let uid = entry.shown.owner.uid;
         let Phase::Cleaning(cleaning) = &mut entry.phase else { return };
         match &cleaning.stage {
             CleaningStage::Recording => {
                 cleaning.stage = CleaningStage::Queued;
-                self.spawns.enqueue(uid, id);
+                self.spawn_queue.enqueue(uid, id);
             }
             CleaningStage::Closing { cleaned } => {
                 let (exit, cleaned) = (cleaning.exit.clone(), cleaned.clone());
-                self.close(id, exit, Some(cleaned), turn);
+                self.end(id, exit, Some(cleaned), turn);
             }
             CleaningStage::Queued
             | CleaningStage::Spawning
@@ -74,7 +75,7 @@ impl Broker {
 
     /// It is a cleanup's turn to be started.
     pub(crate) fn start_cleanup(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.children.get_mut(id) else { return };
         let (run, order) = (entry.run(), Arc::clone(&entry.order));
         let Phase::Cleaning(cleaning) = &mut entry.phase else { return };
         cleaning.stage = CleaningStage::Spawning;
@@ -84,8 +85,8 @@ impl Broker {
 
     /// A cleanup's process runs.
     pub(crate) fn cleanup_spawned(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let now = turn.now.moment;
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let now = turn.now.instant;
+        let Some(entry) = self.children.get_mut(id) else { return };
         let timeout = entry.params().cleanup.as_ref().map_or(Span::ZERO, |cleanup| cleanup.timeout);
         let until = now.plus(timeout);
         let bounded = entry.cleanup_by.map_or(until, |by| until.min(by));
@@ -101,7 +102,7 @@ impl Broker {
 
     /// A cleanup could not be started.
     pub(crate) fn cleanup_not_spawned(&mut self, id: ChildId, failure: &SpawnFailure, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         let command = entry.params().cleanup.as_ref().and_then(|cleanup| cleanup.command.first());
         let message = format!(
             "cannot start {:?}: {} failed with {}",
@@ -123,7 +124,7 @@ impl Broker {
         members: Members,
         turn: &mut Turn<'_>,
     ) {
-        let Some(Entry { phase: Phase::Cleaning(cleaning), .. }) = self.table.get(id) else { return };
+        let Some(Child { phase: Phase::Cleaning(cleaning), .. }) = self.children.get(id) else { return };
         let remains = match &cleaning.stage {
             CleaningStage::Running { .. } | CleaningStage::Killing { remains: Remains::Process, .. } => {
                 Remains::Descendants(status)
@@ -143,7 +144,7 @@ impl Broker {
             // It is being killed already, and the timer does it again.
             CleaningStage::Killing { again, pause, .. } => {
                 let stage = CleaningStage::Killing { remains, again: *again, pause: *pause };
-                self.table.update(id, |entry| {
+                self.children.update(id, |entry| {
                     if let Phase::Cleaning(cleaning) = &mut entry.phase {
                         cleaning.stage = stage;
                     }
@@ -162,7 +163,7 @@ impl Broker {
 
     /// What a cleanup has left behind has become less.
     pub(crate) fn cleanup_members_left(&mut self, id: ChildId, members: Members, turn: &mut Turn<'_>) {
-        let Some(Entry { phase: Phase::Cleaning(cleaning), .. }) = self.table.get(id) else { return };
+        let Some(Child { phase: Phase::Cleaning(cleaning), .. }) = self.children.get(id) else { return };
         if let CleaningStage::Killing { remains, .. } = cleaning.stage
             && remains != Remains::Process
             && members == Members::Nothing
@@ -173,9 +174,9 @@ impl Broker {
 
     /// The timer of a cleanup has run out: its time is over, or what was killed is still there.
     pub(crate) fn cleanup_due(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(Entry { phase: Phase::Cleaning(cleaning), .. }) = self.table.get(id) else { return };
+        let Some(Child { phase: Phase::Cleaning(cleaning), .. }) = self.children.get(id) else { return };
         match cleaning.stage {
-            CleaningStage::Running { until } if until <= turn.now.moment => {
+            CleaningStage::Running { until } if until <= turn.now.instant => {
                 self.kill_cleanup(id, Remains::Process, turn);
             }
             // The shutdown has no more time for it, whatever its own time is.
@@ -189,8 +190,8 @@ impl Broker {
 
     /// Sends SIGKILL to everything of a cleanup, and again after a while.
     pub(crate) fn kill_cleanup(&mut self, id: ChildId, remains: Remains, turn: &mut Turn<'_>) {
-        let now = turn.now.moment;
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let now = turn.now.instant;
+        let Some(entry) = self.children.get_mut(id) else { return };
         let run = entry.run();
         let Phase::Cleaning(cleaning) = &mut entry.phase else { return };
         let pause = match cleaning.stage {
@@ -213,7 +214,7 @@ impl Broker {
     /// Nothing of an attempt is left.
     pub(crate) fn attempt_is_over(&mut self, id: ChildId, remains: Remains, turn: &mut Turn<'_>) {
         self.set_child_due(id, None);
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         turn.order(Effect::Release { run: entry.run() });
         match remains {
             Remains::Interrupted if self.may_clean_up() => self.begin_attempt(id, turn),
@@ -225,7 +226,7 @@ impl Broker {
 
     /// An attempt has had its outcome, or was cut short by the shutdown.
     pub(crate) fn conclude_attempt(&mut self, id: ChildId, status: Option<ExitStatus>, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.children.get_mut(id) else { return };
         let child = Arc::clone(&entry.shown);
         let Phase::Cleaning(cleaning) = &mut entry.phase else { return };
         let ok = status == Some(ExitStatus::Code(0));
@@ -244,14 +245,14 @@ impl Broker {
 
     /// The shutdown goes on without this cleanup: the next broker begins it anew.
     pub(crate) fn leave_cleanup(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.children.get_mut(id) else { return };
         let uid = entry.shown.owner.uid;
         let Phase::Cleaning(cleaning) = &mut entry.phase else { return };
         cleaning.fate = Fate::Leave;
         match cleaning.stage {
             CleaningStage::Recording => self.cleanup_is_left(id, turn),
             CleaningStage::Queued => {
-                self.spawns.withdraw(uid, id);
+                self.spawn_queue.withdraw(uid, id);
                 self.cleanup_is_left(id, turn);
             }
             CleaningStage::Running { .. } => self.kill_cleanup(id, Remains::Process, turn),
@@ -265,20 +266,20 @@ impl Broker {
     /// Nothing of an attempt is there, and none will be begun.
     fn cleanup_is_left(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         self.set_child_due(id, None);
-        self.table.update(id, |entry| {
+        self.children.update(id, |entry| {
             if let Phase::Cleaning(cleaning) = &mut entry.phase {
                 cleaning.stage = CleaningStage::Left;
             }
         });
         self.record_progress(id, Safety::Process, Receipt::NotWanted, turn);
-        let Some(entry) = self.table.get(id) else { return };
+        let Some(entry) = self.children.get(id) else { return };
         turn.order(Effect::Report(Report::CleanupLeft { child: Arc::clone(&entry.shown) }));
         self.left_wave(id, turn);
     }
 
     /// Bounds the time of a child's cleanup, for the sake of those that are stopped after it.
-    pub(crate) fn bound_cleanup(&mut self, id: ChildId, by: Moment) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    pub(crate) fn bound_cleanup(&mut self, id: ChildId, by: Instant) {
+        let Some(entry) = self.children.get_mut(id) else { return };
         let by = entry.cleanup_by.map_or(by, |earlier| earlier.min(by));
         entry.cleanup_by = Some(by);
         let Phase::Cleaning(cleaning) = &entry.phase else { return };

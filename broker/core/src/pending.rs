@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{Child, ChildId, CreateParams, Error, Response, Signal};
+use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Response, Signal};
 
 use crate::authorize::RunAs;
 use crate::effect::After;
 use crate::ids::{Call, SubscriptionId};
-use crate::moment::Moment;
+use crate::time::Instant;
 
 /// The place of a waiting request in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,18 +18,18 @@ pub(crate) struct Ticket(u64);
 
 /// A request that waits.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingRequest {
     /// Where the answer goes.
     pub(crate) call: Call,
     /// When its patience ends.
-    pub(crate) due: Option<Moment>,
+    pub(crate) due: Option<Instant>,
     /// What it waits for.
-    pub(crate) cause: Cause,
+    pub(crate) waits_for: WaitsFor,
 }
 
 /// What a request waits for.
 #[derive(Debug)]
-pub(crate) enum Cause {
+pub(crate) enum WaitsFor {
     /// A `create` for a name that is held: decided again when its holder changes.
     Name {
         /// The holder.
@@ -47,7 +47,7 @@ pub(crate) enum Cause {
     /// A `destroy`, for all of its children to have ended.
     Destroy {
         /// Those that have, as they were then: some may not be visible any more when the last one ends.
-        ended: BTreeMap<ChildId, Arc<Child>>,
+        ended: BTreeMap<ChildId, Arc<ChildView>>,
         /// Those that have not.
         left: BTreeSet<ChildId>,
     },
@@ -110,39 +110,39 @@ pub(crate) struct Attempt {
 
 /// All requests that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Calls {
-    waiting: BTreeMap<Ticket, Waiting>,
+pub(crate) struct PendingRequests {
+    by_ticket: BTreeMap<Ticket, PendingRequest>,
     next: u64,
 }
 
-impl Calls {
+impl PendingRequests {
     /// Lets a request wait.
-    pub(crate) fn add(&mut self, waiting: Waiting) -> Ticket {
+    pub(crate) fn add(&mut self, request: PendingRequest) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.waiting.insert(ticket, waiting);
+        self.by_ticket.insert(ticket, request);
         ticket
     }
 
-    pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
-        self.waiting.get(&ticket)
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&PendingRequest> {
+        self.by_ticket.get(&ticket)
     }
 
-    pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiting> {
-        self.waiting.get_mut(&ticket)
+    pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut PendingRequest> {
+        self.by_ticket.get_mut(&ticket)
     }
 
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
-        self.waiting.remove(&ticket)
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<PendingRequest> {
+        self.by_ticket.remove(&ticket)
     }
 
     /// The tickets for which `wanted` holds, in the order of arrival.
-    pub(crate) fn tickets(&self, wanted: impl Fn(&Waiting) -> bool) -> Vec<Ticket> {
-        self.waiting.iter().filter(|(_, waiting)| wanted(waiting)).map(|(ticket, _)| *ticket).collect()
+    pub(crate) fn tickets(&self, wanted: impl Fn(&PendingRequest) -> bool) -> Vec<Ticket> {
+        self.by_ticket.iter().filter(|(_, request)| wanted(request)).map(|(ticket, _)| *ticket).collect()
     }
 }
 
-impl Cause {
+impl WaitsFor {
     /// What its answer waits for: one that tells how far a child is in its life is not taken back by a crash.
     pub(crate) fn answer_waits_for(&self, result: &Result<Response, Error>) -> After {
         match self {
@@ -166,4 +166,12 @@ impl Cause {
             Self::Logs { .. } | Self::Upgrade | Self::Shutdown => Vec::new(),
         }
     }
+}
+
+/// The refusal of a create during a shutdown.
+pub(crate) fn shutting_down() -> Error {
+    Error::new(
+        ErrorKind::ShuttingDown,
+        "the broker is shutting down and starts no child any more; try again when it is back",
+    )
 }

@@ -6,15 +6,15 @@ use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{ChildId, ChildState, Name, Outcome, Target};
 use uuid::Uuid;
 
-use crate::child::Entry;
+use crate::child::Child;
 use crate::limits::REUSES_REMEMBERED;
-use crate::moment::Moment;
 use crate::record::Role;
+use crate::time::Instant;
 
 /// The children, live and ended.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
-    children: BTreeMap<ChildId, Entry>,
+pub(crate) struct Children {
+    by_id: BTreeMap<ChildId, Child>,
     /// The live ones, in the order of their creation.
     live: BTreeSet<ChildId>,
     /// Who holds a name now.
@@ -28,23 +28,23 @@ pub(crate) struct Table {
     /// Which child the request of a user was answered with, and how.
     requests: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
     /// The ended ones, with when they ended.
-    ended: VecDeque<(Moment, ChildId)>,
+    ended: VecDeque<(Instant, ChildId)>,
     counts: ChildCounts,
     /// How many of the live ones are main commands.
     mains: usize,
 }
 
-impl Table {
-    pub(crate) fn get(&self, id: ChildId) -> Option<&Entry> {
-        self.children.get(&id)
+impl Children {
+    pub(crate) fn get(&self, id: ChildId) -> Option<&Child> {
+        self.by_id.get(&id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: ChildId) -> Option<&mut Entry> {
-        self.children.get_mut(&id)
+    pub(crate) fn get_mut(&mut self, id: ChildId) -> Option<&mut Child> {
+        self.by_id.get_mut(&id)
     }
 
     /// Takes in a new child, which is live from now on, and the answer to the request for it.
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: Child) {
         if let Some(request) = entry.params().request_id {
             let key = (entry.shown.owner.uid, request);
             self.requests.insert(key, (entry.shown.id, entry.outcome));
@@ -53,13 +53,13 @@ impl Table {
     }
 
     /// Takes in a child that no request is answered with.
-    pub(crate) fn insert_unasked(&mut self, entry: Entry) {
+    pub(crate) fn insert_unasked(&mut self, entry: Child) {
         let id = entry.shown.id;
         let uid = entry.shown.owner.uid;
         if entry.role == Role::Main {
             self.mains += 1;
             self.live.insert(id);
-            self.children.insert(id, entry);
+            self.by_id.insert(id, entry);
             return;
         }
         if let Some(name) = &entry.params().name {
@@ -71,12 +71,12 @@ impl Table {
         *self.owned.entry(uid).or_default() += 1;
         self.live.insert(id);
         *count(&mut self.counts, entry.shown.state) += 1;
-        self.children.insert(id, entry);
+        self.by_id.insert(id, entry);
     }
 
     /// Changes a child, and keeps what is shown of it and the counts in step.
-    pub(crate) fn update<R>(&mut self, id: ChildId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let entry = self.children.get_mut(&id)?;
+    pub(crate) fn update<R>(&mut self, id: ChildId, change: impl FnOnce(&mut Child) -> R) -> Option<R> {
+        let entry = self.by_id.get_mut(&id)?;
         let before = entry.shown.state;
         let result = change(entry);
         entry.show();
@@ -90,19 +90,19 @@ impl Table {
     }
 
     /// Gives free what a live child holds, and keeps it visible until its time or its place is over.
-    pub(crate) fn retire(&mut self, id: ChildId, now: Moment) {
-        if !self.give_free(id) {
+    pub(crate) fn end(&mut self, id: ChildId, now: Instant) {
+        if !self.end_unseen(id) {
             return;
         }
-        if let Some(name) = self.children.get(&id).and_then(|entry| entry.params().name.clone()) {
+        if let Some(name) = self.by_id.get(&id).and_then(|entry| entry.params().name.clone()) {
             self.former.insert(name, id);
         }
         self.ended.push_back((now, id));
     }
 
     /// Gives free what a live child holds. Answers whether it was live.
-    pub(crate) fn give_free(&mut self, id: ChildId) -> bool {
-        let Some(entry) = self.children.get(&id) else { return false };
+    pub(crate) fn end_unseen(&mut self, id: ChildId) -> bool {
+        let Some(entry) = self.by_id.get(&id) else { return false };
         if !self.live.remove(&id) {
             return false;
         }
@@ -123,8 +123,8 @@ impl Table {
     }
 
     /// Forgets a child wholly.
-    pub(crate) fn remove(&mut self, id: ChildId) -> Option<Entry> {
-        let entry = self.children.remove(&id)?;
+    pub(crate) fn forget(&mut self, id: ChildId) -> Option<Child> {
+        let entry = self.by_id.remove(&id)?;
         if entry.role == Role::Main {
             return Some(entry);
         }
@@ -144,7 +144,7 @@ impl Table {
 
     /// Lets the request that started a child start another one.
     pub(crate) fn forget_request(&mut self, id: ChildId) {
-        let Some(entry) = self.children.get(&id) else { return };
+        let Some(entry) = self.by_id.get(&id) else { return };
         if let Some(request) = entry.params().request_id {
             self.forget_answer((entry.shown.owner.uid, request), id);
         }
@@ -159,7 +159,7 @@ impl Table {
     /// Keeps in mind that a request of this user was answered with a child that was there: the last ones
     /// of each child, because a client that asks for it all day would fill the memory else.
     pub(crate) fn remember_reuse(&mut self, uid: u32, request: Uuid, id: ChildId, outcome: Outcome) {
-        let Some(entry) = self.children.get_mut(&id) else { return };
+        let Some(entry) = self.by_id.get_mut(&id) else { return };
         entry.reuses.push_back((uid, request));
         let oldest = if entry.reuses.len() > REUSES_REMEMBERED { entry.reuses.pop_front() } else { None };
         self.requests.insert((uid, request), (id, outcome));
@@ -169,24 +169,24 @@ impl Table {
     }
 
     /// Takes the child that ended first, if there are more than `kept` or it ended before `since`.
-    pub(crate) fn pop_expired(&mut self, kept: u32, since: Option<Moment>) -> Option<Entry> {
+    pub(crate) fn pop_expired(&mut self, kept: u32, since: Option<Instant>) -> Option<Child> {
         let (at, id) = *self.ended.front()?;
         let over = self.ended.len() > usize::try_from(kept).unwrap_or(usize::MAX);
         if !over && since.is_none_or(|since| at > since) {
             return None;
         }
         self.ended.pop_front();
-        self.remove(id)
+        self.forget(id)
     }
 
     /// When the child that ended first did so.
-    pub(crate) fn first_ended(&self) -> Option<Moment> {
+    pub(crate) fn first_ended(&self) -> Option<Instant> {
         self.ended.front().map(|(at, _)| *at)
     }
 
     /// The live child of this name.
-    pub(crate) fn holder(&self, name: &Name) -> Option<&Entry> {
-        self.holders.get(name).and_then(|id| self.children.get(id))
+    pub(crate) fn holder(&self, name: &Name) -> Option<&Child> {
+        self.holders.get(name).and_then(|id| self.by_id.get(id))
     }
 
     /// The child that a request of this user was answered with, and how.
@@ -195,28 +195,28 @@ impl Table {
     }
 
     /// The one child that a target means: the live one of a name, else the one that held it last.
-    pub(crate) fn find(&self, target: &Target) -> Option<&Entry> {
+    pub(crate) fn find(&self, target: &Target) -> Option<&Child> {
         let id = match target {
             Target::Id(id) => id,
             Target::Name(name) => self.holders.get(name).or_else(|| self.former.get(name))?,
             Target::Labels(_) | Target::All => return None,
         };
-        self.children.get(id).filter(|entry| entry.role == Role::Child)
+        self.by_id.get(id).filter(|entry| entry.role == Role::Child)
     }
 
     /// Everything live, the main command too, oldest first.
-    pub(crate) fn live(&self) -> impl Iterator<Item = &Entry> {
-        self.live.iter().filter_map(|id| self.children.get(id))
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Child> {
+        self.live.iter().filter_map(|id| self.by_id.get(id))
     }
 
     /// The live children, oldest first.
-    pub(crate) fn live_children(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn live_children(&self) -> impl Iterator<Item = &Child> {
         self.live().filter(|entry| entry.role == Role::Child)
     }
 
     /// All visible children, oldest first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.children.values().filter(|entry| entry.role == Role::Child)
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Child> {
+        self.by_id.values().filter(|entry| entry.role == Role::Child)
     }
 
     /// How many live children there are.

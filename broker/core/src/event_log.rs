@@ -1,0 +1,144 @@
+//! The events that are kept, numbered, and the subscribers that are told of new ones.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use procbroker_protocol::event::Notification;
+use procbroker_protocol::{Child as ChildView, Event, EventKind};
+
+use crate::authorize;
+use crate::child::has_labels;
+use crate::config::Config;
+use crate::connections::{Connection, Connections};
+use crate::effect::Effect;
+use crate::ids::{ConnectionId, SubscriptionId};
+use crate::limits::EVENTS_KEPT;
+use crate::turn::Turn;
+
+/// The last events, and those who want to know of the next.
+#[derive(Debug)]
+pub(crate) struct EventLog {
+    next: u64,
+    kept: VecDeque<Arc<Event>>,
+    subscribers: BTreeMap<SubscriptionId, Subscriber>,
+    next_subscription: u64,
+}
+
+/// Who is told of events, and of which.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    /// The connection that the notifications go to.
+    pub(crate) connection: ConnectionId,
+    /// The labels that a child has to have.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { next: 1, kept: VecDeque::new(), subscribers: BTreeMap::new(), next_subscription: 1 }
+    }
+}
+
+impl EventLog {
+    /// Returns a new number for a subscription, of events or of a log.
+    pub(crate) fn new_subscription(&mut self) -> SubscriptionId {
+        let id = SubscriptionId(self.next_subscription);
+        self.next_subscription += 1;
+        id
+    }
+
+    /// Returns the number of the next event.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Returns how many of the events from `since` on are not kept any more, and those that are.
+    pub(crate) fn since(&self, since: u64) -> (u64, impl Iterator<Item = &Arc<Event>>) {
+        let first = self.kept.front().map_or(self.next, |event| event.seq);
+        (first.saturating_sub(since), self.kept.iter().filter(move |event| event.seq >= since))
+    }
+
+    /// Has a subscriber told of every event from now on.
+    pub(crate) fn subscribe(&mut self, id: SubscriptionId, subscriber: Subscriber) {
+        self.subscribers.insert(id, subscriber);
+    }
+
+    /// Drops a subscription whose connection is gone.
+    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
+        self.subscribers.remove(&id);
+    }
+
+    /// Keeps that something has happened, to a child or to the broker itself, and tells the subscribers.
+    pub(crate) fn publish(
+        &mut self,
+        kind: EventKind,
+        child: Option<Arc<ChildView>>,
+        (connections, config): (&Connections, &Config),
+        turn: &mut Turn<'_>,
+    ) {
+        let event = self.keep(|seq| Event { seq, at: turn.now.wall, kind, child });
+        for (&id, subscriber) in &self.subscribers {
+            subscriber.tell(id, &event, (connections, config), turn);
+        }
+    }
+
+    fn keep(&mut self, event: impl FnOnce(u64) -> Event) -> Arc<Event> {
+        let event = Arc::new(event(self.next));
+        self.next += 1;
+        if self.kept.len() >= EVENTS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Arc::clone(&event));
+        event
+    }
+}
+
+impl Subscriber {
+    /// Sends an event, if it is among those asked for and the client may see its child.
+    pub(crate) fn tell(
+        &self,
+        id: SubscriptionId,
+        event: &Arc<Event>,
+        (connections, config): (&Connections, &Config),
+        turn: &mut Turn<'_>,
+    ) {
+        let connection = self.connection;
+        let Some(peer) = connections.get(connection).map(Connection::peer) else { return };
+        let is_meant = event.child.as_ref().is_none_or(|child| {
+            authorize::may_act_on(config, peer, child.owner) && has_labels(child, &self.labels)
+        });
+        if is_meant {
+            let notification = Notification::Event { subscription: id.0, event: Arc::clone(event) };
+            turn.order(Effect::Publish { connection, notification });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use procbroker_protocol::Timestamp;
+
+    fn event(seq: u64) -> Event {
+        Event { seq, at: Timestamp::from_micros(seq), kind: EventKind::ShuttingDown, child: None }
+    }
+
+    #[test]
+    fn events_are_numbered_without_a_gap_from_one_on() {
+        let mut log = EventLog::default();
+        let seqs: Vec<u64> = (0..3).map(|_| log.keep(event).seq).collect();
+        assert_eq!((seqs, log.next()), (vec![1, 2, 3], 4));
+    }
+
+    #[test]
+    fn the_oldest_event_goes_first_and_is_counted_as_missed() {
+        let mut log = EventLog::default();
+        for _ in 0..EVENTS_KEPT + 5 {
+            log.keep(event);
+        }
+        let (missed, kept) = log.since(3);
+        assert_eq!((missed, kept.count()), (3, EVENTS_KEPT));
+        let (missed, kept) = log.since(log.next() - 2);
+        assert_eq!((missed, kept.count()), (0, 2));
+    }
+}

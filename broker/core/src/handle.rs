@@ -1,0 +1,164 @@
+//! The one way in: an input, and the orders that follow from it.
+
+use procbroker_protocol::{Error, ErrorKind, Request};
+
+use crate::broker::Broker;
+use crate::connections::Connection;
+use crate::effect::Effect;
+use crate::ids::Call;
+use crate::input::{Fresh, Input, ShutdownCause};
+use crate::pending::Ticket;
+use crate::time::{Instant, Now};
+use crate::timers::Timer;
+use crate::turn::Turn;
+use crate::{authorize, validate};
+
+impl Broker {
+    /// Takes in one fact, and appends the orders that follow from it.
+    ///
+    /// `now` never goes back from one call to the next. The orders are to be carried out in their order.
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let mut turn = Turn::new(now, effects);
+        if self.has_exited() {
+            return;
+        }
+        self.expire(&mut turn);
+        if self.has_exited() {
+            return;
+        }
+        self.take(input, &mut turn);
+        self.expire(&mut turn);
+        self.go_on_shutting_down(&mut turn);
+        // A wave may begin with a step that has no grace, and end with a cleanup that has no time: what follows is
+        // due now.
+        while self.expire(&mut turn) {
+            self.go_on_shutting_down(&mut turn);
+        }
+        self.go_on_upgrading(&mut turn);
+        self.start_next(&mut turn);
+        self.watch_idleness(&mut turn);
+    }
+
+    /// When [`Input::Due`] is to come, unless another input comes before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_exited() { None } else { self.timers.next() }
+    }
+
+    fn take(&mut self, input: Input, turn: &mut Turn<'_>) {
+        match input {
+            Input::Connected { connection, peer } => self.connect(connection, peer, turn),
+            Input::Disconnected { connection } => self.disconnect(connection),
+            Input::Called { call, request, fresh } => self.call(call, request, &fresh, turn),
+            Input::Recorded { run, result } => self.recorded(run, result, turn),
+            Input::Spawned { run, pid } => self.spawned(run, pid, turn),
+            Input::SpawnFailed { run, failure } => self.spawn_failed(run, &failure, turn),
+            Input::Exited { run, status, members } => self.exited(run, status, members, turn),
+            Input::MembersLeft { run, members } => self.members_left(run, members, turn),
+            Input::Signalled { run, call, outcome } => {
+                if let Some(call) = call {
+                    self.signalled(run, call, outcome, turn);
+                }
+            }
+            Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries } } => {
+                self.shut_down(None, hurries, turn);
+            }
+            Input::ShutdownAsked { cause: ShutdownCause::Limited { timeout } } => {
+                self.shut_down(Some(timeout), false, turn);
+            }
+            Input::LogRead { call, outcome } => self.log_read(call, outcome),
+            Input::PassOn { signal } => self.pass_on(signal, turn),
+            Input::UpgradeAsked => self.upgrade(None, turn),
+            Input::UpgradeChecked { result } => self.upgrade_checked(result, turn),
+            Input::HandOverFailed { failure } => self.hand_over_failed(&failure, turn),
+            Input::Swept { left } => self.swept(left, turn),
+            Input::Due => {}
+        }
+    }
+
+    /// Carries out everything that is due, up to the exit. Answers whether anything was.
+    fn expire(&mut self, turn: &mut Turn<'_>) -> bool {
+        let mut was_due = false;
+        while !self.has_exited()
+            && let Some(timer) = self.timers.pop(turn.now.instant)
+        {
+            was_due = true;
+            match timer {
+                Timer::Child(id) => self.child_due(id, turn),
+                Timer::Call(ticket) => self.call_due(ticket, turn),
+                Timer::Retention => {
+                    self.retention_due = None;
+                    self.forget_expired(turn);
+                }
+                Timer::Shutdown => self.shutdown_due(turn),
+                Timer::Upgrade => self.upgrade_due(turn),
+                Timer::Idle => {
+                    self.idle_due = None;
+                    self.idle(turn);
+                }
+            }
+        }
+        was_due
+    }
+
+    /// Checks a request and hands it to what decides about it.
+    fn call(&mut self, call: Call, request: Request, fresh: &Fresh, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get(call.connection) else { return };
+        let allowed = self
+            .check_pipeline(connection)
+            .and_then(|()| authorize::may_call(&self.config, connection.peer(), request.method()))
+            .and_then(|()| validate::request(&request, &self.config.bounds));
+        if let Err(error) = allowed {
+            return self.answer(call, Err(error), turn);
+        }
+        match request {
+            Request::Create(params) => self.create(call, *params, fresh, turn),
+            Request::Destroy(params) => self.destroy(call, &params, turn),
+            Request::List(params) => self.list(call, &params, turn),
+            Request::Get(params) => self.get(call, &params, turn),
+            Request::Wait(params) => self.wait(call, &params, turn),
+            Request::Signal(params) => self.signal(call, &params, turn),
+            Request::Status(_) => self.status(call, turn),
+            Request::Shutdown(params) => self.shutdown(call, &params, turn),
+            Request::Logs(params) => self.logs(call, &params, turn),
+            Request::Events(params) => self.subscribe(call, params, turn),
+            Request::Upgrade(_) => self.upgrade(Some(call), turn),
+            Request::Restart(_) | Request::Renew(_) => {
+                let method = request.method();
+                let error = Error::new(
+                    ErrorKind::Unsupported,
+                    format!("{method} is not offered by this version of the broker"),
+                );
+                self.answer(call, Err(error), turn);
+            }
+        }
+    }
+
+    fn check_pipeline(&self, connection: &Connection) -> Result<(), Error> {
+        let bound = self.config.bounds.max_pipelined;
+        if connection.pending().len() < usize::try_from(bound).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Overloaded,
+            format!(
+                "this connection has {bound} requests that are not answered yet, which is the bound; wait for some"
+            ),
+        ))
+    }
+
+    fn call_due(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
+        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        pending.due = None;
+        let child = pending.waits_for.watched().first().and_then(|id| self.children.get(*id));
+        let message = child.map_or_else(String::new, |entry| {
+            let shown = &entry.shown;
+            let label = shown.name.as_ref().map_or_else(|| shown.id.to_string(), ToString::to_string);
+            let state = shown.state.as_str();
+            format!(
+                "the child {label} is still {state}, and the time to wait for it is over; it is left as it is"
+            )
+        });
+        self.answer_pending(ticket, Err(Error::new(ErrorKind::Timeout, message)), turn);
+    }
+}

@@ -1,0 +1,16 @@
+//! What clients ask for, one file a method; and how its children are found, and looked at again.
+
+mod connect;
+mod create;
+mod destroy;
+mod events;
+mod get;
+mod list;
+mod logs;
+mod recheck;
+mod shutdown;
+mod signal;
+mod status;
+mod targets;
+mod upgrade;
+mod wait;

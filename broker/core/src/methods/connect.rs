@@ -1,0 +1,61 @@
+//! Clients come and go: admission within the bounds, and what ends with a connection.
+
+use procbroker_protocol::{Error, ErrorKind};
+
+use crate::authorize::{self, Peer};
+use crate::broker::Broker;
+use crate::effect::Effect;
+use crate::ids::{ConnectionId, SubscriptionId};
+use crate::turn::Turn;
+
+impl Broker {
+    /// Admits a client or refuses it.
+    pub(crate) fn connect(&mut self, connection: ConnectionId, peer: Peer, turn: &mut Turn<'_>) {
+        let verdict =
+            authorize::may_connect(&self.config, &peer).and_then(|()| self.check_connections(peer.uid));
+        match verdict {
+            Ok(()) => {
+                self.connections.open(connection, peer);
+                turn.order(Effect::Admit { connection });
+            }
+            Err(error) => turn.order(Effect::Refuse { connection, error }),
+        }
+    }
+
+    /// Whether one more connection of this user is within the bounds.
+    fn check_connections(&self, uid: u32) -> Result<(), Error> {
+        let bounds = &self.config.bounds;
+        let (all, own) = (self.connections.count(), self.connections.count_of(uid));
+        let reached = if own >= bounds.max_connections_per_user {
+            format!("user {uid} has {own} connections to this broker, which is the bound for a user")
+        } else if all >= bounds.max_connections {
+            format!("this broker has {all} connections, which is its bound")
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Overloaded, format!("{reached}; close some, or send requests over one")))
+    }
+
+    /// Ends one subscription to a child's output.
+    pub(crate) fn unfollow(&mut self, id: ConnectionId, subscription: SubscriptionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let followed = connection.unsubscribe(subscription);
+        if let Some(entry) = followed.and_then(|child| self.children.get_mut(child)) {
+            entry.followers.remove(&(id, subscription));
+        }
+    }
+
+    /// Drops what only the client of this connection waited for. Children that it created stay.
+    pub(crate) fn disconnect(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.close(id) else { return };
+        for (subscription, followed) in connection.subscriptions() {
+            self.event_log.unsubscribe(subscription);
+            if let Some(entry) = followed.and_then(|child| self.children.get_mut(child)) {
+                entry.followers.remove(&(id, subscription));
+            }
+        }
+        for ticket in connection.pending() {
+            self.take_pending(ticket);
+        }
+    }
+}

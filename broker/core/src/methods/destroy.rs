@@ -1,0 +1,51 @@
+//! `destroy`: stops children, and answers when they have ended.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use procbroker_protocol::request::DestroyParams;
+use procbroker_protocol::{ChildId, ExitReason, Response};
+
+use crate::broker::Broker;
+use crate::child::Child;
+use crate::ids::Call;
+use crate::pending::WaitsFor;
+use crate::turn::Turn;
+
+impl Broker {
+    /// `destroy`: stops children, and answers when they have ended, or at once with `no_wait`.
+    pub(crate) fn destroy(&mut self, call: Call, params: &DestroyParams, turn: &mut Turn<'_>) {
+        let children = match self.resolve(call.connection, &params.target, Child::is_live) {
+            Ok(children) => children,
+            Err(error) => return self.answer(call, Err(error), turn),
+        };
+        let left: BTreeSet<ChildId> = children
+            .iter()
+            .copied()
+            .filter(|id| self.children.get(*id).is_some_and(Child::is_live))
+            .collect();
+        if params.no_wait || left.is_empty() {
+            let mut shown = self.shown(&children);
+            for id in left {
+                self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
+            }
+            // One that waited for its turn to be started is gone at once, and shown as it was.
+            for child in &mut shown {
+                if let Some(entry) = self.children.get(child.id) {
+                    *child = Arc::clone(&entry.shown);
+                }
+            }
+            return self.promise(call, Ok(Response::Children(shown)), turn);
+        }
+        let ended = self
+            .shown(&children)
+            .into_iter()
+            .filter(|child| !left.contains(&child.id))
+            .map(|child| (child.id, child))
+            .collect();
+        self.wait_for(call, WaitsFor::Destroy { ended, left: left.clone() }, None);
+        for id in left {
+            self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `events`: who is told what has happened to children.
+
+use procbroker_protocol::event::Notification;
+use procbroker_protocol::request::EventsParams;
+use procbroker_protocol::response::Subscribed;
+use procbroker_protocol::{ChildId, Error, ErrorKind, Response};
+
+use crate::broker::Broker;
+use crate::effect::Effect;
+use crate::event_log::Subscriber;
+use crate::ids::{Call, ConnectionId, SubscriptionId};
+use crate::turn::Turn;
+
+impl Broker {
+    /// `events`: answers with a subscription, and then sends what is kept since, and all that comes.
+    pub(crate) fn subscribe(&mut self, call: Call, params: EventsParams, turn: &mut Turn<'_>) {
+        let connection = call.connection;
+        let subscription = match self.add_subscription(connection, None) {
+            Ok(subscription) => subscription,
+            Err(error) => return self.answer(call, Err(error), turn),
+        };
+        let next = self.event_log.next();
+        let answer = Subscribed { subscription: subscription.0, next };
+        self.answer(call, Ok(Response::Subscribed(answer)), turn);
+        let subscriber = Subscriber { connection, labels: params.labels };
+        // A number that was never given is from before this broker: all that it knows is new.
+        if let Some(since) = params.since.map(|since| if since > next { 1 } else { since.max(1) }) {
+            let (missed, kept) = self.event_log.since(since);
+            if missed > 0 {
+                let notification = Notification::Lagged { subscription: subscription.0, missed };
+                turn.order(Effect::Publish { connection, notification });
+            }
+            for event in kept {
+                subscriber.tell(subscription, event, (&self.connections, &self.config), turn);
+            }
+        }
+        self.event_log.subscribe(subscription, subscriber);
+    }
+
+    /// A new subscription of a connection, within the bound.
+    pub(crate) fn add_subscription(
+        &mut self,
+        id: ConnectionId,
+        followed: Option<ChildId>,
+    ) -> Result<SubscriptionId, Error> {
+        let bound = self.config.bounds.max_subscriptions;
+        let subscription = self.event_log.new_subscription();
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(subscription) };
+        if !connection.subscribe(subscription, followed, bound) {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!(
+                    "this connection has {bound} subscriptions, which is the bound (--max-subscriptions); use another connection"
+                ),
+            ));
+        }
+        Ok(subscription)
+    }
+}

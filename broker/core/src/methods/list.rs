@@ -1,0 +1,30 @@
+//! `list`: the caller's children, oldest first.
+
+use std::sync::Arc;
+
+use procbroker_protocol::Response;
+use procbroker_protocol::request::ListParams;
+
+use crate::authorize;
+use crate::broker::Broker;
+use crate::child::{Child, has_labels};
+use crate::ids::Call;
+use crate::turn::Turn;
+
+impl Broker {
+    /// `list`: the caller's children, oldest first.
+    pub(crate) fn list(&mut self, call: Call, params: &ListParams, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connection(call.connection) else { return };
+        let wanted = |entry: &&Child| {
+            authorize::may_act_on(&self.config, connection.peer(), entry.shown.owner)
+                && has_labels(&entry.shown, &params.labels)
+        };
+        let shown = |entry: &Child| Arc::clone(&entry.shown);
+        let children = if params.all {
+            self.children.all().filter(wanted).map(shown).collect()
+        } else {
+            self.children.live_children().filter(wanted).map(shown).collect()
+        };
+        self.answer(call, Ok(Response::Children(children)), turn);
+    }
+}

@@ -1,0 +1,87 @@
+//! Pending requests, looked at again after one of their children has changed.
+
+use std::sync::Arc;
+
+use procbroker_protocol::create::IfExists;
+use procbroker_protocol::response::Created;
+use procbroker_protocol::{ChildId, Response};
+
+use crate::broker::Broker;
+use crate::effect::Effect;
+use crate::ids::Call;
+use crate::pending::{Ticket, WaitsFor};
+use crate::turn::Turn;
+
+impl Broker {
+    /// The place of a request that waits.
+    pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
+        let connection = self.connection(call.connection)?;
+        let is_meant =
+            |ticket: &Ticket| self.pending.get(*ticket).is_some_and(|pending| pending.call == call);
+        connection.pending().find(is_meant)
+    }
+
+    /// Looks again at one request that waits, after one of its children has changed.
+    pub(crate) fn recheck(&mut self, ticket: Ticket, id: ChildId, turn: &mut Turn<'_>) {
+        let Some(entry) = self.children.get(id) else { return };
+        let (live, settled, ending) = (entry.is_live(), entry.is_settled(), entry.is_ending());
+        let takes_signals = entry.takes_signals();
+        let (shown, run) = (Arc::clone(&entry.shown), entry.run());
+        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        let call = pending.call;
+        match &mut pending.waits_for {
+            WaitsFor::Name { attempt, .. } => {
+                let reuses = attempt.params.if_exists == IfExists::Reuse;
+                if (!live || reuses && settled && !ending)
+                    && let Some(pending) = self.take_pending(ticket)
+                    && let WaitsFor::Name { attempt, .. } = pending.waits_for
+                {
+                    self.decide(call, *attempt, turn);
+                }
+            }
+            WaitsFor::Start { outcome, .. } if settled => {
+                let outcome = *outcome;
+                self.answer_pending(ticket, Ok(Response::Created(Created { outcome, child: shown })), turn);
+            }
+            WaitsFor::Destroy { ended, left } if !live => {
+                left.remove(&id);
+                ended.insert(id, shown);
+                let over = left.is_empty();
+                let children: Vec<_> = if over { ended.values().cloned().collect() } else { Vec::new() };
+                self.unwatch(ticket, id);
+                if over {
+                    self.answer_pending(ticket, Ok(Response::Children(children)), turn);
+                }
+            }
+            WaitsFor::Wait { until, .. } => {
+                if entry.has_reached(*until) {
+                    self.answer_pending(ticket, Ok(Response::Child(shown)), turn);
+                }
+            }
+            WaitsFor::Signal { signal, scope, unspawned, sent, result, .. } if settled => {
+                let (signal, scope) = (*signal, *scope);
+                unspawned.remove(&id);
+                if takes_signals {
+                    sent.insert(id);
+                    turn.order(Effect::Signal { run, signal, scope, call: Some(call) });
+                } else {
+                    result.gone = Some(id);
+                }
+                self.unwatch(ticket, id);
+                self.conclude_signal(ticket, turn);
+            }
+            WaitsFor::Start { .. }
+            | WaitsFor::Destroy { .. }
+            | WaitsFor::Signal { .. }
+            | WaitsFor::Logs { .. }
+            | WaitsFor::Upgrade
+            | WaitsFor::Shutdown => {}
+        }
+    }
+
+    fn unwatch(&mut self, ticket: Ticket, id: ChildId) {
+        if let Some(entry) = self.children.get_mut(id) {
+            entry.watchers.remove(&ticket);
+        }
+    }
+}

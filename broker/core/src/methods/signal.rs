@@ -1,0 +1,91 @@
+//! `signal`: sends a signal, and answers when the kernel has said whether it was delivered.
+
+use procbroker_protocol::request::SignalParams;
+use procbroker_protocol::{Error, ErrorKind, Response, Target};
+
+use crate::broker::Broker;
+use crate::child::Child;
+use crate::effect::Effect;
+use crate::ids::{Call, Run};
+use crate::input::SignalOutcome;
+use crate::pending::{SignalResult, Ticket, WaitsFor};
+use crate::turn::Turn;
+
+impl Broker {
+    /// `signal`: sends a signal, and answers when the kernel has said whether it was delivered.
+    pub(crate) fn signal(&mut self, call: Call, params: &SignalParams, turn: &mut Turn<'_>) {
+        let children = match self.resolve(call.connection, &params.target, Child::takes_signals) {
+            Ok(children) => children,
+            Err(error) => return self.answer(call, Err(error), turn),
+        };
+        let entries = children.iter().filter_map(|id| self.children.get(*id));
+        let live: Vec<&Child> = entries.filter(|entry| entry.takes_signals()).collect();
+        if live.is_empty() {
+            let result = match params.target {
+                Target::Id(_) | Target::Name(_) => Err(has_ended(&params.target)),
+                Target::Labels(_) | Target::All => Ok(Response::Children(Vec::new())),
+            };
+            return self.answer(call, result, turn);
+        }
+        let (unspawned, spawned): (Vec<&Child>, Vec<&Child>) =
+            live.into_iter().partition(|entry| entry.is_unspawned());
+        let runs: Vec<Run> = spawned.into_iter().map(Child::run).collect();
+        let cause = WaitsFor::Signal {
+            signal: params.signal,
+            scope: params.scope,
+            unspawned: unspawned.into_iter().map(|entry| entry.shown.id).collect(),
+            sent: runs.iter().map(|run| run.child).collect(),
+            children,
+            result: SignalResult::default(),
+        };
+        self.wait_for(call, cause, None);
+        for run in runs {
+            let (signal, scope) = (params.signal, params.scope);
+            turn.order(Effect::Signal { run, signal, scope, call: Some(call) });
+        }
+    }
+
+    /// The kernel has spoken about one signal of a request.
+    pub(crate) fn signalled(&mut self, run: Run, call: Call, outcome: SignalOutcome, turn: &mut Turn<'_>) {
+        let Some(ticket) = self.ticket(call) else { return };
+        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        if let WaitsFor::Signal { sent, result, .. } = &mut pending.waits_for {
+            if !sent.remove(&run.child) {
+                return;
+            }
+            match outcome {
+                SignalOutcome::Delivered => result.delivered += 1,
+                SignalOutcome::Gone => result.gone = Some(run.child),
+                SignalOutcome::Refused => result.refused = Some(run.child),
+            }
+            self.conclude_signal(ticket, turn);
+        }
+    }
+
+    /// Answers a `signal` when nothing of it is outstanding.
+    pub(crate) fn conclude_signal(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
+        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        let WaitsFor::Signal { signal, unspawned, sent, children, result, .. } = &pending.waits_for else {
+            return;
+        };
+        if !unspawned.is_empty() || !sent.is_empty() {
+            return;
+        }
+        let answer = match result {
+            SignalResult { refused: Some(id), .. } => Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "cannot send {signal} to the child {id}: the kernel does not let the broker signal it"
+                ),
+            )),
+            SignalResult { delivered: 0, gone: Some(id), .. } => Err(has_ended(&Target::Id(*id))),
+            SignalResult { .. } => Ok(children.clone()),
+        };
+        let answer = answer.map(|children| Response::Children(self.shown(&children)));
+        self.answer_pending(ticket, answer, turn);
+    }
+}
+
+fn has_ended(target: &Target) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the child {target} has ended; there is nothing to signal"))
+}

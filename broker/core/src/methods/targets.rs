@@ -1,0 +1,65 @@
+//! The children that a request means, as far as its caller may see them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use procbroker_protocol::{Child as ChildView, ChildId, Error, ErrorKind, Target};
+
+use crate::authorize;
+use crate::broker::Broker;
+use crate::child::{Child, has_labels};
+use crate::ids::ConnectionId;
+
+impl Broker {
+    /// The one child that a target means, if the caller may see it.
+    pub(crate) fn find(&self, connection: ConnectionId, target: &Target) -> Result<&Child, Error> {
+        let visible = self.connection(connection).and_then(|connection| {
+            self.children
+                .find(target)
+                .filter(|entry| authorize::may_act_on(&self.config, connection.peer(), entry.shown.owner))
+        });
+        visible.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no child {target} among those that you may see; list shows them"),
+            )
+        })
+    }
+
+    /// The children that a target means, oldest first: one that must be there, or those that are `wanted`.
+    pub(crate) fn resolve(
+        &self,
+        connection: ConnectionId,
+        target: &Target,
+        wanted: impl Fn(&Child) -> bool,
+    ) -> Result<Vec<ChildId>, Error> {
+        let none = BTreeMap::new();
+        let labels = match target {
+            Target::Id(_) | Target::Name(_) => {
+                return self.find(connection, target).map(|entry| vec![entry.shown.id]);
+            }
+            Target::Labels(labels) => labels,
+            Target::All => &none,
+        };
+        let Some(caller) = self.connection(connection) else { return Ok(Vec::new()) };
+        Ok(self
+            .children
+            .live_children()
+            .filter(|entry| {
+                wanted(entry)
+                    && authorize::may_act_on(&self.config, caller.peer(), entry.shown.owner)
+                    && has_labels(&entry.shown, labels)
+            })
+            .map(|entry| entry.shown.id)
+            .collect())
+    }
+
+    /// How clients see these children, as far as they are visible.
+    pub(crate) fn shown(&self, children: &[ChildId]) -> Vec<Arc<ChildView>> {
+        children
+            .iter()
+            .filter_map(|id| self.children.get(*id))
+            .map(|entry| Arc::clone(&entry.shown))
+            .collect()
+    }
+}

@@ -1,0 +1,248 @@
+//! How far the broker is in its own life, and the waves in which a shutdown stops its children.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use procbroker_protocol::{Child as ChildView, ChildId, Span};
+
+use crate::child::Child;
+use crate::children::Children;
+use crate::limits::HURRIED_CLEANUPS_MAX;
+use crate::record::Role;
+use crate::shutdown::budget::{bounds, need, scale};
+use crate::time::Instant;
+use crate::timers::{Timer, Timers};
+
+/// How far the broker is in its own life.
+#[derive(Debug)]
+pub(crate) enum BrokerState {
+    /// It takes creates.
+    Serving,
+    /// It stops its children.
+    Stopping(Box<Shutdown>),
+    /// No child is left, and what descends from none is being ended.
+    Sweeping(Box<Shutdown>),
+    /// It has ordered its own exit.
+    Exited,
+}
+
+/// A shutdown that is under way.
+#[derive(Debug)]
+pub(crate) struct Shutdown {
+    began: Instant,
+    /// When it is over, whatever is left.
+    deadline: Instant,
+    /// When everything that is left is killed, cleanups too.
+    kill_at: Instant,
+    force: Force,
+    /// Whether SIGTERM or SIGINT is among what asked for it: the next one of them hurries.
+    told: bool,
+    due: Option<Instant>,
+    /// The waves that are not over, in the order in which they are stopped.
+    waves: BTreeMap<Rank, Wave>,
+    /// The wave that is being stopped.
+    current: Option<Rank>,
+    ended: Vec<Arc<ChildView>>,
+    forced: u32,
+}
+
+/// When something is stopped in a shutdown: the main command first, then children by their stop order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// The main command.
+    Main,
+    /// The children of one stop order.
+    Child(i32),
+}
+
+/// How much force a shutdown uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Force {
+    /// Children have their steps.
+    None,
+    /// Children are killed; their cleanups run.
+    Hurried,
+    /// Everything is killed.
+    Full,
+}
+
+/// The children of one rank.
+#[derive(Debug, Default)]
+struct Wave {
+    left: BTreeSet<ChildId>,
+    /// What the steps and the cleanup of the most patient of them add up to.
+    need: Span,
+}
+
+/// The time that the children of a wave have.
+#[derive(Debug)]
+pub(crate) struct WaveTime {
+    /// The children that are left of it.
+    pub(crate) children: Vec<ChildId>,
+    /// The time of each, for its stop and its cleanup.
+    pub(crate) share: Span,
+    /// When the time is over, where there is less than all waves would like.
+    pub(crate) over: Option<Instant>,
+    /// When cleanups have to be over: they may take longer than their share as long as nobody else wants the time.
+    pub(crate) cleanups_over: Instant,
+}
+
+impl Rank {
+    fn of(child: &Child) -> Self {
+        match child.role {
+            Role::Main => Self::Main,
+            Role::Child => Self::Child(child.shown.stop_order),
+        }
+    }
+}
+
+impl Shutdown {
+    /// Makes the plan for a shutdown that begins now and may take so long.
+    pub(crate) fn new(began: Instant, timeout: Span, told: bool, children: &Children) -> Self {
+        let (deadline, kill_at) = bounds(began, timeout);
+        let mut waves: BTreeMap<Rank, Wave> = BTreeMap::new();
+        for child in children.live() {
+            let wave = waves.entry(Rank::of(child)).or_default();
+            wave.left.insert(child.shown.id);
+            wave.need = wave.need.max(need(child, began, kill_at.since(began)));
+        }
+        Self {
+            began,
+            deadline,
+            kill_at,
+            force: Force::None,
+            told,
+            due: None,
+            waves,
+            current: None,
+            ended: Vec::new(),
+            forced: 0,
+        }
+    }
+
+    /// Takes in one more signal. Returns whether it hurries the shutdown: it is the second of those that do.
+    pub(crate) fn is_hurried_by(&mut self, hurries: bool) -> bool {
+        hurries && std::mem::replace(&mut self.told, true)
+    }
+
+    /// Shortens the time, unless it would become longer. Returns whether it did.
+    pub(crate) fn tighten(&mut self, now: Instant, timeout: Span) -> bool {
+        let (deadline, kill_at) = bounds(now, timeout);
+        let is_shorter = deadline < self.deadline;
+        if is_shorter {
+            self.deadline = deadline;
+            self.kill_at = self.kill_at.min(kill_at);
+        }
+        is_shorter
+    }
+
+    /// Leaves children no more time, and their cleanups a little. Returns whether that is news.
+    pub(crate) fn hurry(&mut self, now: Instant) -> bool {
+        let is_news = self.force == Force::None;
+        if is_news {
+            self.force = Force::Hurried;
+            self.kill_at = self.kill_at.min(now.plus(HURRIED_CLEANUPS_MAX));
+        }
+        is_news
+    }
+
+    /// Leaves nothing any more time.
+    pub(crate) fn use_full_force(&mut self) {
+        self.force = Force::Full;
+    }
+
+    /// Returns how much force is used.
+    pub(crate) fn force(&self) -> Force {
+        self.force
+    }
+
+    /// Returns when it began.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Sets the timer for the next use of force, or for the end of the shutdown after the last.
+    pub(crate) fn set_timer(&mut self, timers: &mut Timers) {
+        let due = match self.force {
+            Force::None | Force::Hurried => self.kill_at,
+            Force::Full => self.deadline,
+        };
+        timers.set(Timer::Shutdown, self.due, Some(due));
+        self.due = Some(due);
+    }
+
+    /// Sets the timer for the end of the shutdown.
+    pub(crate) fn set_last_timer(&mut self, timers: &mut Timers) {
+        timers.set(Timer::Shutdown, self.due, Some(self.deadline));
+        self.due = Some(self.deadline);
+    }
+
+    /// Takes in that the timer has run out.
+    pub(crate) fn timer_ran_out(&mut self) {
+        self.due = None;
+    }
+
+    /// Returns the wave that is being stopped.
+    pub(crate) fn current(&self) -> Option<Rank> {
+        self.current
+    }
+
+    /// Returns whether children of the wave that is being stopped are left.
+    pub(crate) fn is_in_wave(&self) -> bool {
+        let wave = self.current.and_then(|rank| self.waves.get(&rank));
+        wave.is_some_and(|wave| !wave.left.is_empty())
+    }
+
+    /// Goes on to the next wave, if there is one.
+    pub(crate) fn next_wave(&mut self) -> Option<Rank> {
+        if let Some(over) = self.current {
+            self.waves.remove(&over);
+        }
+        self.current = self.waves.keys().next().copied();
+        self.current
+    }
+
+    /// Shares the time out: where what is left is shorter than all waves to come would like, each gets its share.
+    pub(crate) fn time_of(&mut self, rank: Rank, now: Instant, children: &Children) -> Option<WaveTime> {
+        let left = self.kill_at.since(now);
+        if let Some(wave) = self.waves.get_mut(&rank) {
+            // A destroy may have begun with other steps since, and some of the time may be over.
+            let children = wave.left.iter().filter_map(|id| children.get(*id));
+            wave.need = children.map(|child| need(child, now, left)).max().unwrap_or_default();
+        }
+        // Nobody gets more for asking for more than there is, and nobody anything who has gone.
+        let wish = |wave: &Wave| if wave.left.is_empty() { Span::ZERO } else { wave.need.min(left) };
+        let wanted = self
+            .waves
+            .values()
+            .fold(Span::ZERO, |sum, wave| Span::from_nanos(sum.as_nanos() + wish(wave).as_nanos()));
+        let wave = self.waves.get(&rank)?;
+        let is_short = wanted > left || wave.need > left;
+        let share = if is_short { scale(wish(wave), left, wanted) } else { wave.need };
+        let over = is_short.then(|| now.plus(share));
+        let others = wanted.as_nanos().saturating_sub(wish(wave).as_nanos());
+        let cleanups_over = over.unwrap_or(self.kill_at.minus(Span::from_nanos(others)));
+        Some(WaveTime { children: wave.left.iter().copied().collect(), share, over, cleanups_over })
+    }
+
+    /// Takes a child off its wave. Returns whether it needed force.
+    pub(crate) fn leave(&mut self, child: &Child) -> bool {
+        if let Some(wave) = self.waves.get_mut(&Rank::of(child)) {
+            wave.left.remove(&child.shown.id);
+        }
+        if child.shown.started_at.is_some() && child.role == Role::Child {
+            self.ended.push(Arc::clone(&child.shown));
+        }
+        let needed_force = child.shown.exit.as_ref().is_some_and(|exit| exit.forced);
+        if needed_force {
+            // What is counted is children, as those are that have ended.
+            self.forced += u32::from(child.role == Role::Child);
+        }
+        needed_force
+    }
+
+    /// Returns the children that it ended, and how many of them needed force.
+    pub(crate) fn into_ended(self) -> (Vec<Arc<ChildView>>, u32) {
+        (self.ended, self.forced)
+    }
+}

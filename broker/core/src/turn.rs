@@ -1,0 +1,20 @@
+//! One call of the broker: the time that it happens at, and the orders that come of it.
+
+use crate::effect::Effect;
+use crate::time::Now;
+
+/// One call of [`Broker::handle`]: the time that it happens at, and where its orders go.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Now,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(now: Now, effects: &'a mut Vec<Effect>) -> Self {
+        Self { now, effects }
+    }
+
+    pub(crate) fn order(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+}
