@@ -19,10 +19,30 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, List
 
+from . import lifetime, ready, restart
 from .address import default_socket
-from .arguments import Cleanup, Duration, Lifetime, OfProcess, Restart, Scope, Signal, Step, Stop, Stream, TimeToLive
+from .arguments import (
+    Argument,
+    Cleanup,
+    CreateOptions,
+    Duration,
+    Lifetime,
+    Limit,
+    OfProcess,
+    Path,
+    Ready,
+    Resources,
+    Restart,
+    RlimitName,
+    Scope,
+    Signal,
+    Since,
+    Step,
+    Stop,
+    Stream,
+    TimeToLive,
+)
 from .broker import Broker
-from .child import Child
 from .errors import (
     BrokerError,
     BrokerUnavailable,
@@ -33,11 +53,14 @@ from .errors import (
     InvalidParams,
     LimitExceeded,
     NameTaken,
+    NoResult,
     NotFound,
     Overloaded,
     PermissionDenied,
     ProcbrokerError,
+    ProcessFailed,
     ProtocolViolation,
+    RemoteTraceback,
     ShuttingDown,
     SocketPathTooLong,
     SpawnFailed,
@@ -49,7 +72,8 @@ from .event import AnyEvent, BrokerEvent, BrokerRestarted, ChildEvent, Lagged
 from .requests import Target, Timeout
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
-from .values import Cleaned, Exit, Logs, Owner, ShutdownReport, Status, StepTaken, Upgrade
+from .sync_child import Child
+from .values import Cleaned, Exit, Field, Logs, Owner, ShutdownReport, Status, StepTaken, Upgrade, Usage
 from .view import ChildView
 
 if TYPE_CHECKING:
@@ -62,6 +86,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnyEvent",
+    "Argument",
     "AsyncBroker",
     "AsyncChild",
     "AsyncEvents",
@@ -80,30 +105,41 @@ __all__ = [
     "ClientClosed",
     "ClientTimeout",
     "ConnectionLost",
+    "CreateOptions",
     "Duration",
     "Events",
     "Exit",
+    "Field",
     "InternalError",
     "InvalidParams",
     "Lagged",
     "Lifetime",
+    "Limit",
     "LimitExceeded",
     "LogFollow",
     "Logs",
     "NameTaken",
+    "NoResult",
     "NotFound",
     "OfProcess",
     "Overloaded",
     "Owner",
+    "Path",
     "PermissionDenied",
     "ProcbrokerError",
+    "ProcessFailed",
     "ProtocolViolation",
+    "Ready",
+    "RemoteTraceback",
+    "Resources",
     "Restart",
+    "RlimitName",
     "Scope",
     "ShutdownReport",
     "ShutdownWatch",
     "ShuttingDown",
     "Signal",
+    "Since",
     "SocketPathTooLong",
     "SpawnFailed",
     "StartFailed",
@@ -118,8 +154,12 @@ __all__ = [
     "Timeout",
     "Unsupported",
     "Upgrade",
+    "Usage",
     "__version__",
     "default_socket",
+    "lifetime",
+    "ready",
+    "restart",
 ]
 
 #: What is imported when it is asked for first: whoever blocks does not wait for asyncio.

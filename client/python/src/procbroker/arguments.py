@@ -11,26 +11,51 @@ import math
 import operator
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional, Tuple, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, NamedTuple, Optional, Tuple, TypedDict, Union
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+elif sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
+
+    class Unpack:
+        """What stands for it where annotations are read at run time: its own argument."""
+
+        def __class_getitem__(cls, options: Any) -> Any:
+            """Return the argument."""
+            return options
+
 
 __all__ = [
     "Argument",
     "Cleanup",
+    "CreateOptions",
     "Duration",
     "Lifetime",
+    "Limit",
     "OfProcess",
+    "Path",
+    "Ready",
+    "Resources",
     "Restart",
+    "RlimitName",
     "Scope",
     "Signal",
+    "Since",
     "Step",
     "Stop",
     "Stream",
     "TimeToLive",
+    "Unpack",
 ]
 
 #: A number of seconds, or a timedelta.
 Duration = Union[float, datetime.timedelta]
+#: From when on: a time with its zone, or an age in seconds, as a timedelta or as a text such as ``"5m"``.
+Since = Union[datetime.datetime, Duration, str]
 #: A signal: ``signal.SIGHUP``, ``"SIGHUP"``, ``"HUP"`` or its number.
 Signal = Union[str, int, signal.Signals]
 #: A path in the file system.
@@ -96,6 +121,59 @@ class Restart(_RestartPolicy, total=False):
     backoff_max: Duration
 
 
+#: When a child counts as ready: :mod:`procbroker.ready` makes what is more than a word.
+Ready = Union[Literal["spawn", "notify"], Mapping[str, Any]]
+
+
+class Limit(NamedTuple):
+    """At most so many live children under a key, whoever creates them: ``Limit("render", 4)``."""
+
+    #: What they are counted under, in the whole broker.
+    key: str
+    #: How many there may be.
+    max: int
+    #: How long a create waits for a place, in the order of arrival; None is not at all.
+    wait: Optional[Duration] = None
+
+
+#: The bounds of a process that setrlimit(2) names, without their prefix and in small letters.
+RlimitName = Literal[
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+]
+
+
+class Resources(TypedDict, total=False):
+    """What a child and its descendants may use together, where the broker has control groups: see cgroups(7)."""
+
+    #: Bytes of memory. What is over it ends by an out-of-memory kill.
+    memory_max: int
+    #: Bytes of memory from which on it is slowed down.
+    memory_high: int
+    #: Its share of the processors, from 1 to 10,000; 100 is what everybody has.
+    cpu_weight: int
+    #: Microseconds of processor time in each period, and the period: ``"50000 100000"`` is half a processor.
+    cpu_max: str
+    #: Processes and threads.
+    pids_max: int
+    #: Its share of the disks, from 1 to 10,000; 100 is what everybody has.
+    io_weight: int
+
+
 class _CleanupCommand(TypedDict):
     command: Sequence[Argument]
 
@@ -105,6 +183,37 @@ class Cleanup(_CleanupCommand, total=False):
 
     #: How long it may run before it is killed; 30 seconds unless given.
     timeout: Duration
+
+
+class CreateOptions(TypedDict, total=False):
+    """The parameters of a create beside its command."""
+
+    name: Optional[str]
+    if_exists: Literal["fail", "reuse", "replace"]
+    request_id: Optional[str]
+    labels: Optional[Mapping[str, str]]
+    cwd: Optional[Path]
+    env: Optional[Mapping[str, Argument]]
+    env_clear: bool
+    inherit_env: bool
+    umask: Union[str, int, None]
+    user: Union[str, int, None]
+    groups: Optional[Sequence[Union[str, int]]]
+    stdout: Union[str, int]
+    stderr: Union[str, int]
+    stop: Optional[Stop]
+    stop_order: int
+    ready: Ready
+    ready_timeout: Optional[Duration]
+    watchdog: Optional[Duration]
+    no_wait: bool
+    restart: Union[Literal["never", "on-failure", "always"], Restart, None]
+    lifetime: Lifetime
+    linger: Optional[Duration]
+    cleanup: Union[Sequence[Argument], Cleanup, None]
+    limit: Union[Limit, Tuple[str, int], Mapping[str, Any], None]
+    rlimits: Optional[Mapping[RlimitName, Union[int, Literal["unlimited"]]]]
+    resources: Optional[Resources]
 
 
 def seconds(duration: Duration, what: str) -> float:
@@ -279,13 +388,58 @@ def cleanup_to_wire(cleanup: Union[Sequence[Argument], Cleanup]) -> Dict[str, An
     return wire
 
 
-def limit_to_wire(limit: Union[Tuple[str, int], Mapping[str, Any]]) -> Dict[str, Any]:
-    """Return a limit: its key and how many."""
+def limit_to_wire(limit: Union[Limit, Tuple[str, int], Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return a limit: its key, how many, and how long a place is waited for."""
     if isinstance(limit, Mapping):
-        return dict(limit)
-    if not isinstance(limit, (tuple, list)) or len(limit) != 2:
-        raise TypeError(f'limit is a pair such as ("render", 4), not {limit!r}')
-    return {"key": limit[0], "max": limit[1]}
+        return _with_seconds(limit, "limit", ("wait",))
+    if not isinstance(limit, (tuple, list)) or len(limit) not in (2, 3):
+        raise TypeError(f'limit is a Limit or a pair such as ("render", 4), not {limit!r}')
+    whole = Limit(*limit)
+    wire: Dict[str, Any] = {"key": whole.key, "max": whole.max}
+    if whole.wait is not None:
+        wire["wait"] = seconds(whole.wait, "wait of limit")
+    return wire
+
+
+def ready_to_wire(ready: Ready) -> Any:
+    """Return when a child counts as ready."""
+    if isinstance(ready, str):
+        return ready
+    if callable(ready):
+        raise TypeError("ready is what a function of procbroker.ready returns, not the function: call it")
+    return _with_seconds(ready, "ready", ("interval",))
+
+
+def rlimits_to_wire(rlimits: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return bounds of a process; RLIM_INFINITY of :mod:`resource` means what ``"unlimited"`` does."""
+    if not isinstance(rlimits, Mapping):
+        raise TypeError(f'rlimits is a mapping such as {{"nofile": 1024}}, not {rlimits!r}')
+    for name, value in rlimits.items():
+        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise TypeError(f'rlimits maps names to numbers or "unlimited", and has {name!r}: {value!r}')
+    return {name: "unlimited" if value == -1 else value for name, value in rlimits.items()}
+
+
+def resources_to_wire(resources: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what a child may use."""
+    if not isinstance(resources, Mapping):
+        raise TypeError(f'resources is a mapping such as {{"memory_max": 1 << 30}}, not {resources!r}')
+    return dict(resources)
+
+
+def since_to_wire(since: Union[datetime.datetime, Duration, str]) -> Union[str, float]:
+    """Return from when on something is wanted: a time, or an age.
+
+    Raises ValueError for a time without its zone, which could be any.
+    """
+    if isinstance(since, str):
+        return since
+    if isinstance(since, datetime.datetime):
+        if since.tzinfo is None:
+            raise ValueError(f"since has no time zone: {since!r}; give it one, with astimezone() for instance")
+        moment = since.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+        return moment.isoformat(timespec="microseconds") + "Z"
+    return seconds(since, "since")
 
 
 def _with_seconds(mapping: Any, what: str, durations: Sequence[str]) -> Dict[str, Any]:
@@ -316,14 +470,16 @@ def create_params(command: Sequence[Argument], options: Mapping[str, Any]) -> Di
         "stdout": lambda value: output_to_wire(value, "stdout"),
         "stderr": lambda value: output_to_wire(value, "stderr"),
         "stop": stop_to_wire,
+        "ready": ready_to_wire,
         "ready_timeout": lambda value: seconds(value, "ready_timeout"),
+        "watchdog": lambda value: seconds(value, "watchdog"),
         "restart": restart_to_wire,
         "lifetime": lifetime_to_wire,
         "linger": lambda value: seconds(value, "linger"),
         "cleanup": cleanup_to_wire,
         "limit": limit_to_wire,
-        "rlimits": dict,
-        "resources": dict,
+        "rlimits": rlimits_to_wire,
+        "resources": resources_to_wire,
     }
     params = {
         name: converters[name](value) if name in converters else text(value, name) if isinstance(value, str) else value

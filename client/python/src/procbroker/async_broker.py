@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Callable, List, Literal, Optional, Tuple, Type, Union
 
-from .arguments import Argument, Cleanup, Duration, Lifetime, Path, Restart, Scope, Signal, SocketPath, Stop, Stream
+from .arguments import (
+    Argument,
+    Cleanup,
+    CreateOptions,
+    Duration,
+    Lifetime,
+    Limit,
+    Path,
+    Ready,
+    Resources,
+    Restart,
+    RlimitName,
+    Scope,
+    Signal,
+    Since,
+    SocketPath,
+    Stop,
+    Stream,
+    Unpack,
+)
 from .async_child import AsyncChild
 from .async_shutdown_watch import AsyncShutdownWatch
 from .async_streams import AsyncEvents, AsyncLogFollow
 from .async_waiting import run_async
-from .requests import Default, Requests, Target, Timeout, which
-from .values import Logs, ShutdownReport, Status, Upgrade
+from .requests import Default, Extent, Requests, Target, Timeout, which
+from .values import Field, Logs, ShutdownReport, Status, Upgrade
 
 __all__ = ["AsyncBroker"]
 
@@ -71,16 +90,17 @@ class AsyncBroker:
         stderr: Union[str, int] = "stdout",
         stop: Optional[Stop] = None,
         stop_order: int = 0,
-        ready: Literal["spawn", "notify"] = "spawn",
+        ready: Ready = "spawn",
         ready_timeout: Optional[Duration] = None,
+        watchdog: Optional[Duration] = None,
         no_wait: bool = False,
         restart: Union[Literal["never", "on-failure", "always"], Restart, None] = None,
         lifetime: Lifetime = "broker",
         linger: Optional[Duration] = None,
         cleanup: Union[Sequence[Argument], Cleanup, None] = None,
-        limit: Union[Tuple[str, int], Mapping[str, Any], None] = None,
-        rlimits: Optional[Mapping[str, Union[int, str]]] = None,
-        resources: Optional[Mapping[str, Any]] = None,
+        limit: Union[Limit, Tuple[str, int], Mapping[str, Any], None] = None,
+        rlimits: Optional[Mapping[RlimitName, Union[int, Literal["unlimited"]]]] = None,
+        resources: Optional[Resources] = None,
         timeout: Timeout = Default.TIMEOUT,
     ) -> AsyncChild:
         """Start a child, or get the one of that name; ``outcome`` and ``same_spec`` of what it returns tell which.
@@ -90,6 +110,22 @@ class AsyncBroker:
         # Each of the other parameters has the name that it has on the wire.
         options = {key: value for key, value in locals().items() if key not in ("self", "command", "timeout")}
         return await run_async(self._requests.create(command, options, timeout))
+
+    async def process(
+        self,
+        target: Union[Callable[..., Any], str],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        python: Optional[Path] = None,
+        timeout: Timeout = Default.TIMEOUT,
+        **options: Unpack[CreateOptions],
+    ) -> AsyncChild:
+        """Start a child that runs a function in an interpreter of its own, or get the one of that name.
+
+        The parameters and errors are those of :meth:`procbroker.Broker.process`.
+        """
+        return await run_async(self._requests.process(target, args, kwargs, python, options, timeout))
 
     async def destroy(
         self,
@@ -109,10 +145,19 @@ class AsyncBroker:
         return await run_async(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
 
     async def list(
-        self, *, labels: Optional[Mapping[str, str]] = None, all: bool = False, timeout: Timeout = Default.TIMEOUT
+        self,
+        *,
+        labels: Optional[Mapping[str, str]] = None,
+        all: bool = False,
+        fields: Optional[Sequence[Field]] = None,
+        timeout: Timeout = Default.TIMEOUT,
     ) -> List[AsyncChild]:
-        """Return the live children, oldest first; those with all these labels; with ``all`` ended ones too."""
-        return await run_async(self._requests.list(labels, all, timeout))
+        """Return the live children, oldest first; those with all these labels; with ``all`` ended ones too.
+
+        With ``fields`` only those are told, beside ``id``: less to send and to read where there are many. Others raise
+        AttributeError. ``"usage"`` is told only when it is among them.
+        """
+        return await run_async(self._requests.list(labels, all, fields, timeout))
 
     async def get(self, target: Target, *, timeout: Timeout = Default.TIMEOUT) -> AsyncChild:
         """Return the child of that id, or the one that has that name, or had it last. Raises NotFound."""
@@ -171,14 +216,27 @@ class AsyncBroker:
         stream: Stream = "stdout",
         *,
         tail: Optional[int] = None,
+        since: Optional[Since] = None,
+        timestamps: bool = False,
         timeout: Timeout = Default.TIMEOUT,
     ) -> Logs:
-        """Return what a child wrote: all that is kept, or the last ``tail`` lines. Raises NotFound."""
-        return await run_async(self._requests.logs(target, stream, tail, timeout))
+        """Return what a child wrote: all that is kept, or the last ``tail`` lines, or what came ``since`` then.
 
-    def follow(self, target: Target, stream: Stream = "stdout", *, tail: Optional[int] = None) -> AsyncLogFollow:
-        """Iterate over what a child wrote, or the last ``tail`` lines of it, and goes on to write. Raises NotFound."""
-        return AsyncLogFollow(self._requests.follow(target, stream, tail))
+        ``since`` is a time or an age; with ``timestamps`` each line begins with its time. Raises NotFound.
+        """
+        return await run_async(self._requests.logs(target, stream, Extent(tail, since, timestamps), timeout))
+
+    def follow(
+        self,
+        target: Target,
+        stream: Stream = "stdout",
+        *,
+        tail: Optional[int] = None,
+        since: Optional[Since] = None,
+        timestamps: bool = False,
+    ) -> AsyncLogFollow:
+        """Iterate over what a child wrote, as far back as ``logs`` would, and goes on to write. Raises NotFound."""
+        return AsyncLogFollow(self._requests.follow(target, stream, Extent(tail, since, timestamps)))
 
     def events(
         self, since: Optional[int] = None, *, labels: Optional[Mapping[str, str]] = None
@@ -207,6 +265,10 @@ class AsyncBroker:
     async def status(self, *, timeout: Timeout = Default.TIMEOUT) -> Status:
         """Return the broker itself: its version, process, counts, bounds, and what the machine offers."""
         return await run_async(self._requests.status(timeout))
+
+    async def metrics(self, *, timeout: Timeout = Default.TIMEOUT) -> str:
+        """Return what the broker counts, in Prometheus's text format. Raises PermissionDenied."""
+        return await run_async(self._requests.metrics(timeout))
 
     async def shutdown(self, *, timeout: Optional[Duration] = None) -> ShutdownReport[AsyncChild]:
         """Stop every child and then the broker, within a timeout (the broker's own unless given).
@@ -256,6 +318,9 @@ class AsyncBroker:
     def _where(self) -> AsyncBroker:
         """Return a client of the same broker, wherever that is unpickled: its path is fixed, as its children are."""
         return _made_of((self.socket, *self._settings[1:]))
+
+    def _release(self, child: str) -> None:
+        self._requests.pool.release(child)
 
     def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> AsyncChild:
         return AsyncChild(self, raw, answer)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
-from .arguments import Duration, Scope, Signal, Stop, Stream
+from .arguments import Duration, Scope, Signal, Since, Stop, Stream
 from .async_streams import AsyncLogFollow
 from .requests import Default, Timeout
 from .values import Logs
@@ -22,7 +22,8 @@ __all__ = ["AsyncChild"]
 class AsyncChild(ChildView):
     """A child as it was when the broker last told about it; each method here brings it up to date.
 
-    As an asynchronous context manager it is destroyed at the end of the block.
+    As an asynchronous context manager it is destroyed at the end of the block; one that was created with the lifetime
+    ``connection`` is released, as others may hold it, too.
     """
 
     def __init__(self, broker: AsyncBroker, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:
@@ -48,7 +49,7 @@ class AsyncChild(ChildView):
 
     async def poll(self, *, timeout: Timeout = Default.TIMEOUT) -> Optional[int]:
         """Ask how it is now, and return ``returncode``."""
-        return self.returncode if self.ended else (await self.refresh(timeout=timeout)).returncode
+        return self.returncode if self._over else (await self.refresh(timeout=timeout)).returncode
 
     async def wait(self, timeout: Optional[Duration] = None) -> Optional[int]:
         """Wait until it has ended and is cleaned up, and return ``returncode``.
@@ -57,13 +58,25 @@ class AsyncChild(ChildView):
         broker answers in time that the child still lives, ClientTimeout if the broker does not answer. The child
         is left as it is.
         """
-        if not self.ended:
+        if not self._over:
             self._update(await self._broker.wait(self, timeout=timeout))
         return self.returncode
 
+    async def result(self, timeout: Optional[Duration] = None) -> Any:
+        """Wait until the function that ``process`` has started is over, and return what it returned.
+
+        What the function raised is raised here. Any worker of the same user can ask, for an hour after the end. Raises
+        NoResult when it was ended before, ProcessFailed for an exception that cannot travel, TypeError for another kind
+        of child, and times out as ``wait`` does.
+        """
+        from .process import result_of  # noqa: PLC0415 - pickle takes long
+
+        await self.wait(timeout)
+        return result_of(self)
+
     async def wait_ready(self, timeout: Optional[Duration] = None) -> AsyncChild:
         """Wait until it is ready, or has ended before it was, and return it. Times out as ``wait`` does."""
-        return self if self.ended else self._update(await self._broker.wait(self, "ready", timeout=timeout))
+        return self if self._over else self._update(await self._broker.wait(self, "ready", timeout=timeout))
 
     async def signal(self, signal: Signal, scope: Scope = "main", *, timeout: Timeout = Default.TIMEOUT) -> None:
         """Send a signal to its process, to its ``group``, or to ``all`` that descends from it.
@@ -81,13 +94,23 @@ class AsyncChild(ChildView):
         Destroying one that has ended is no error. With ``no_wait`` it returns as soon as the stop has begun. A
         ClientTimeout does not end the stop: destroy again to go on waiting.
         """
-        if not self.ended:
+        if not self._over:
             children = await self._broker.destroy(self, stop=stop, no_wait=no_wait, timeout=timeout)
             for child in children:
                 self._update(child)
             if not children:
                 self._forgotten()
         return self
+
+    def release(self) -> None:
+        """Let go of a child with the lifetime ``connection``, which the create that returned this took hold of.
+
+        It ends, after its ``linger``, when nobody else holds it. Beyond thirty-two children at a time, some share a
+        connection to be held by, and end no earlier than the others on it are released.
+        """
+        if self._held:
+            self._held = False
+            self._broker._release(self.id)
 
     async def restart(self, *, timeout: Timeout = Default.TIMEOUT) -> AsyncChild:
         """Stop it and start it again: same id and name, new process. Raises ConnectionLost as ``signal`` does."""
@@ -102,14 +125,30 @@ class AsyncChild(ChildView):
         return self
 
     async def logs(
-        self, stream: Stream = "stdout", *, tail: Optional[int] = None, timeout: Timeout = Default.TIMEOUT
+        self,
+        stream: Stream = "stdout",
+        *,
+        tail: Optional[int] = None,
+        since: Optional[Since] = None,
+        timestamps: bool = False,
+        timeout: Timeout = Default.TIMEOUT,
     ) -> Logs:
-        """Return what it wrote: all that is kept, or the last ``tail`` lines."""
-        return await self._broker.logs(self, stream, tail=tail, timeout=timeout)
+        """Return what it wrote: all that is kept, or the last ``tail`` lines, or what came ``since`` a time or an age.
 
-    def follow(self, stream: Stream = "stdout", *, tail: Optional[int] = None) -> AsyncLogFollow:
-        """Iterate over what it wrote, and goes on to write until it ends."""
-        return self._broker.follow(self, stream, tail=tail)
+        With ``timestamps`` each line begins with its time.
+        """
+        return await self._broker.logs(self, stream, tail=tail, since=since, timestamps=timestamps, timeout=timeout)
+
+    def follow(
+        self,
+        stream: Stream = "stdout",
+        *,
+        tail: Optional[int] = None,
+        since: Optional[Since] = None,
+        timestamps: bool = False,
+    ) -> AsyncLogFollow:
+        """Iterate over what it wrote, as far back as ``logs`` would, and goes on to write until it ends."""
+        return self._broker.follow(self, stream, tail=tail, since=since, timestamps=timestamps)
 
     async def __aenter__(self) -> AsyncChild:
         """Return itself."""
@@ -121,11 +160,16 @@ class AsyncChild(ChildView):
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        """Destroy it."""
-        await self.destroy()
+        """Destroy it, or let go of it."""
+        if self._bound:
+            self.release()
+        else:
+            await self.destroy()
 
     def _update(self, child: AsyncChild) -> AsyncChild:
         self._become(child._raw)
+        if child._spec is not None:
+            self._spec = child._spec
         return self
 
 

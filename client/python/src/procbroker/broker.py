@@ -5,16 +5,35 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Callable, List, Literal, Optional, Tuple, Type, TypeVar, Union
 
-from .arguments import Argument, Cleanup, Duration, Lifetime, Path, Restart, Scope, Signal, SocketPath, Stop, Stream
-from .child import Child
+from .arguments import (
+    Argument,
+    Cleanup,
+    CreateOptions,
+    Duration,
+    Lifetime,
+    Limit,
+    Path,
+    Ready,
+    Resources,
+    Restart,
+    RlimitName,
+    Scope,
+    Signal,
+    Since,
+    SocketPath,
+    Stop,
+    Stream,
+    Unpack,
+)
 from .outlook import Outlook
-from .requests import Default, Requests, Target, Timeout, which
+from .requests import Default, Extent, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
-from .values import Logs, ShutdownReport, Status, Upgrade
+from .sync_child import Child
+from .values import Field, Logs, ShutdownReport, Status, Upgrade
 from .waiting import Steps, run
 
 __all__ = ["Broker"]
@@ -79,16 +98,17 @@ class Broker:
         stderr: Union[str, int] = "stdout",
         stop: Optional[Stop] = None,
         stop_order: int = 0,
-        ready: Literal["spawn", "notify"] = "spawn",
+        ready: Ready = "spawn",
         ready_timeout: Optional[Duration] = None,
+        watchdog: Optional[Duration] = None,
         no_wait: bool = False,
         restart: Union[Literal["never", "on-failure", "always"], Restart, None] = None,
         lifetime: Lifetime = "broker",
         linger: Optional[Duration] = None,
         cleanup: Union[Sequence[Argument], Cleanup, None] = None,
-        limit: Union[Tuple[str, int], Mapping[str, Any], None] = None,
-        rlimits: Optional[Mapping[str, Union[int, str]]] = None,
-        resources: Optional[Mapping[str, Any]] = None,
+        limit: Union[Limit, Tuple[str, int], Mapping[str, Any], None] = None,
+        rlimits: Optional[Mapping[RlimitName, Union[int, Literal["unlimited"]]]] = None,
+        resources: Optional[Resources] = None,
         timeout: Timeout = Default.TIMEOUT,
     ) -> Child:
         """Start a child, or get the one of that name; ``outcome`` and ``same_spec`` of what it returns tell which.
@@ -122,17 +142,20 @@ class Broker:
         stop_order
             At the broker's shutdown, lower ones are stopped first, and entirely, before the next begin.
         ready, ready_timeout, no_wait
-            Whether it counts as running from ``"spawn"`` on, or when it says so (``"notify"``, sd_notify), within
-            30 seconds unless given; ``no_wait`` returns before that.
+            From when on it counts as running: from ``"spawn"`` on, or as :mod:`procbroker.ready` says, as in
+            ``ready.notify()`` or ``ready.tcp(8080)``, within 30 seconds unless given; ``no_wait`` returns before that.
+        watchdog
+            With ``ready.notify()``: how often at least it has to say WATCHDOG=1; one that does not is stopped.
         restart
-            When it is started again after it ended by itself.
+            When it is started again after it ended by itself, as in ``procbroker.restart.on_failure()``.
         lifetime, linger
-            What its life is bound to: ``"broker"``; ``"connection"``, here to this Broker in this process, until it is
-            closed or the process ends, and ``linger`` longer; ``{"ttl": seconds}`` unless renewed; ``{"pid": N}``.
+            What its life is bound to: ``"broker"``; ``"connection"``, here to this Broker in this process, until the
+            child is released, the Broker closed or the process ended, and ``linger`` longer; ``lifetime.ttl(30)``
+            of :mod:`procbroker.lifetime` unless renewed; ``lifetime.pid(4711)``.
         cleanup
             The command that runs after it and all its descendants are gone, however it ended.
         limit
-            ``("render", 4)``: at most four live children under that key.
+            ``Limit("render", 4, wait=10)``: at most four live children under that key; a place is waited for so long.
         rlimits, resources
             ``{"nofile": 1024}``; ``{"memory_max": 1 << 30}`` where the broker has control groups.
         timeout
@@ -147,6 +170,48 @@ class Broker:
         # Each of the other parameters has the name that it has on the wire.
         options = {key: value for key, value in locals().items() if key not in ("self", "command", "timeout")}
         return self._run(self._requests.create(command, options, timeout))
+
+    def process(
+        self,
+        target: Union[Callable[..., Any], str],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        python: Optional[Path] = None,
+        timeout: Timeout = Default.TIMEOUT,
+        **options: Unpack[CreateOptions],
+    ) -> Child:
+        """Start a child that runs a function in an interpreter of its own, or get the one of that name.
+
+        It reads like :class:`multiprocessing.Process`, but a child comes of it, which outlives this worker and which
+        every worker sees by its name; wait for it, follow its log, destroy it as any other. ``child.result()`` waits
+        for its end, and returns what the function has returned or raises what it has raised.
+
+        Parameters
+        ----------
+        target
+            A function at the top level of a module, or its name, such as ``"app.jobs:render"``.
+        args, kwargs
+            What it is called with. They are pickled, at most 16 MiB, and go by a folder that is closed to everybody
+            but the user whom the child runs as: below ``/dev/shm``, or what PROCBROKER_HANDOVER names where the
+            broker is in another container. No command line, environment or log ever has them.
+        python
+            The interpreter: this application's own, with its virtual environment, unless given. The child has this
+            application's ``sys.path``.
+        timeout
+            How long this call may take, as with ``create``.
+        options
+            The other parameters of ``create``, of which two differ: ``cwd`` is this process's own folder unless
+            given, and ``same_spec`` tells whether the child that was there has the same target and arguments.
+
+        Raises
+        ------
+        ValueError for a target or an argument that another interpreter cannot find (a lambda, what is local to a
+        function, what is of ``__main__``), TypeError for what cannot be pickled, Unsupported when the child would run
+        as a user to whom nothing private can be handed over; and what ``create`` raises.
+
+        """
+        return self._run(self._requests.process(target, args, kwargs, python, options, timeout))
 
     def destroy(
         self,
@@ -166,10 +231,19 @@ class Broker:
         return self._run(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
 
     def list(
-        self, *, labels: Optional[Mapping[str, str]] = None, all: bool = False, timeout: Timeout = Default.TIMEOUT
+        self,
+        *,
+        labels: Optional[Mapping[str, str]] = None,
+        all: bool = False,
+        fields: Optional[Sequence[Field]] = None,
+        timeout: Timeout = Default.TIMEOUT,
     ) -> List[Child]:
-        """Return the live children, oldest first; those with all these labels; with ``all`` ended ones too."""
-        return self._run(self._requests.list(labels, all, timeout))
+        """Return the live children, oldest first; those with all these labels; with ``all`` ended ones too.
+
+        With ``fields`` only those are told, beside ``id``: less to send and to read where there are many. Others raise
+        AttributeError. ``"usage"`` is told only when it is among them.
+        """
+        return self._run(self._requests.list(labels, all, fields, timeout))
 
     def get(self, target: Target, *, timeout: Timeout = Default.TIMEOUT) -> Child:
         """Return the child of that id, or the one that has that name, or had it last. Raises NotFound."""
@@ -228,14 +302,27 @@ class Broker:
         stream: Stream = "stdout",
         *,
         tail: Optional[int] = None,
+        since: Optional[Since] = None,
+        timestamps: bool = False,
         timeout: Timeout = Default.TIMEOUT,
     ) -> Logs:
-        """Return what a child wrote: all that is kept, or the last ``tail`` lines. Raises NotFound."""
-        return self._run(self._requests.logs(target, stream, tail, timeout))
+        """Return what a child wrote: all that is kept, or the last ``tail`` lines, or what came ``since`` then.
 
-    def follow(self, target: Target, stream: Stream = "stdout", *, tail: Optional[int] = None) -> LogFollow:
-        """Iterate over what a child wrote, or the last ``tail`` lines of it, and goes on to write. Raises NotFound."""
-        return LogFollow(self._requests.follow(target, stream, tail))
+        ``since`` is a time or an age; with ``timestamps`` each line begins with its time. Raises NotFound.
+        """
+        return self._run(self._requests.logs(target, stream, Extent(tail, since, timestamps), timeout))
+
+    def follow(
+        self,
+        target: Target,
+        stream: Stream = "stdout",
+        *,
+        tail: Optional[int] = None,
+        since: Optional[Since] = None,
+        timestamps: bool = False,
+    ) -> LogFollow:
+        """Iterate over what a child wrote, as far back as ``logs`` would, and goes on to write. Raises NotFound."""
+        return LogFollow(self._requests.follow(target, stream, Extent(tail, since, timestamps)))
 
     def events(self, since: Optional[int] = None, *, labels: Optional[Mapping[str, str]] = None) -> Events[Child]:
         """Iterate over what happens, from now on or from that sequence number on, to children with all these labels.
@@ -260,6 +347,10 @@ class Broker:
     def status(self, *, timeout: Timeout = Default.TIMEOUT) -> Status:
         """Return the broker itself: its version, process, counts, bounds, and what the machine offers."""
         return self._run(self._requests.status(timeout))
+
+    def metrics(self, *, timeout: Timeout = Default.TIMEOUT) -> str:
+        """Return what the broker counts, in Prometheus's text format. Raises PermissionDenied."""
+        return self._run(self._requests.metrics(timeout))
 
     def shutdown(self, *, timeout: Optional[Duration] = None) -> ShutdownReport[Child]:
         """Stop every child and then the broker, within a timeout (the broker's own unless given).
@@ -319,6 +410,9 @@ class Broker:
     def _where(self) -> Broker:
         """Return a client of the same broker, wherever that is unpickled: its path is fixed, as its children are."""
         return _made_of((self.socket, *self._settings[1:]))
+
+    def _release(self, child: str) -> None:
+        self._requests.pool.release(child)
 
     def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> Child:
         return Child(self, raw, answer)

@@ -145,6 +145,13 @@ class Call:
                 return {"children": []}
             raise
 
+    def child_of(self, answer: Mapping[str, Any]) -> Optional[str]:
+        """Return the id of the child in the answer to a create, if there is one."""
+        result = answer.get("result")
+        child = result.get("child") if isinstance(result, dict) else None
+        found = child.get("id") if isinstance(child, dict) else None
+        return found if isinstance(found, str) else None
+
     def _lost_for_good(self) -> ConnectionLost:
         return ConnectionLost(self.method, self._socket)
 

@@ -1,139 +1,71 @@
-"""A child of the blocking client."""
+"""The program that ``Broker.process`` starts: ``python -m procbroker.child MODULE:FUNCTION FOLDER``.
+
+It takes the call from the folder, sets up the application's own path of modules, calls the function, and leaves in the
+folder what that has returned or raised.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
+import os
+import pickle
+import sys
+import traceback
+from typing import List
 
-from .arguments import Duration, Scope, Signal, Stop, Stream
-from .requests import Default, Timeout
-from .streams import LogFollow
-from .values import Logs
-from .view import ChildView
-
-if TYPE_CHECKING:
-    from .broker import Broker
-
-__all__ = ["Child"]
+from . import handover, target
 
 
-class Child(ChildView):
-    """A child as it was when the broker last told about it; each method here brings it up to date.
-
-    As a context manager it is destroyed at the end of the block.
-    """
-
-    def __init__(self, broker: Broker, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:
-        """Made by a Broker, not by hand."""
-        super().__init__(raw, answer)
-        self._broker = broker
-
-    def __reduce__(self) -> Tuple[Any, ...]:
-        """Pickle it as its id, as what was told of it last, and as where its broker is."""
-        return _restored, (self._broker._where(), self._state())
-
-    def __copy__(self) -> Child:
-        """Return the same child as another snapshot, with the same client."""
-        return _with_state(self._broker, self._state())
-
-    def __deepcopy__(self, memo: Dict[int, Any]) -> Child:
-        """Return the same child as another snapshot, with the same client."""
-        return _with_state(self._broker, copy.deepcopy(self._state(), memo))
-
-    def refresh(self, *, timeout: Timeout = Default.TIMEOUT) -> Child:
-        """Ask how it is now, and return it. Raises NotFound when it ended so long ago that it is forgotten."""
-        return self._update(self._broker.get(self, timeout=timeout))
-
-    def poll(self, *, timeout: Timeout = Default.TIMEOUT) -> Optional[int]:
-        """Ask how it is now, and return ``returncode``."""
-        return self.returncode if self.ended else self.refresh(timeout=timeout).returncode
-
-    def wait(self, timeout: Optional[Duration] = None) -> Optional[int]:
-        """Wait until it has ended and is cleaned up, and return ``returncode``.
-
-        Without a timeout that takes as long as it takes. With one, a TimeoutError is raised: TimedOut if the
-        broker answers in time that the child still lives, ClientTimeout if the broker does not answer. The child
-        is left as it is.
-        """
-        if not self.ended:
-            self._update(self._broker.wait(self, timeout=timeout))
-        return self.returncode
-
-    def wait_ready(self, timeout: Optional[Duration] = None) -> Child:
-        """Wait until it is ready, or has ended before it was, and return it. Times out as ``wait`` does."""
-        return self if self.ended else self._update(self._broker.wait(self, "ready", timeout=timeout))
-
-    def signal(self, signal: Signal, scope: Scope = "main", *, timeout: Timeout = Default.TIMEOUT) -> None:
-        """Send a signal to its process, to its ``group``, or to ``all`` that descends from it.
-
-        Raises ConnectionLost when it is unknown whether it was sent, NotFound when the child has ended.
-        """
-        for child in self._broker.signal(self, signal, scope, timeout=timeout):
-            self._update(child)
-
-    def destroy(
-        self, stop: Optional[Stop] = None, *, no_wait: bool = False, timeout: Timeout = Default.TIMEOUT
-    ) -> Child:
-        """Stop it, by its own steps or by these, and return it when it has ended and is cleaned up.
-
-        Destroying one that has ended is no error. With ``no_wait`` it returns as soon as the stop has begun. A
-        ClientTimeout does not end the stop: destroy again to go on waiting.
-        """
-        if not self.ended:
-            children = self._broker.destroy(self, stop=stop, no_wait=no_wait, timeout=timeout)
-            for child in children:
-                self._update(child)
-            if not children:
-                self._forgotten()
-        return self
-
-    def restart(self, *, timeout: Timeout = Default.TIMEOUT) -> Child:
-        """Stop it and start it again: same id and name, new process. Raises ConnectionLost as ``signal`` does."""
-        for child in self._broker.restart(self, timeout=timeout):
-            self._update(child)
-        return self
-
-    def renew(self, *, timeout: Timeout = Default.TIMEOUT) -> Child:
-        """Give it its whole time to live again. Raises Unsupported when its lifetime is another one."""
-        for child in self._broker.renew(self, timeout=timeout):
-            self._update(child)
-        return self
-
-    def logs(
-        self, stream: Stream = "stdout", *, tail: Optional[int] = None, timeout: Timeout = Default.TIMEOUT
-    ) -> Logs:
-        """Return what it wrote: all that is kept, or the last ``tail`` lines."""
-        return self._broker.logs(self, stream, tail=tail, timeout=timeout)
-
-    def follow(self, stream: Stream = "stdout", *, tail: Optional[int] = None) -> LogFollow:
-        """Iterate over what it wrote, and goes on to write until it ends."""
-        return self._broker.follow(self, stream, tail=tail)
-
-    def __enter__(self) -> Child:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
-        """Destroy it."""
-        self.destroy()
-
-    def _update(self, child: Child) -> Child:
-        self._become(child._raw)
-        return self
+def main(arguments: List[str]) -> int:
+    """Run the function, and return the status to exit with: 0, or 1 when it raised an exception."""
+    if len(arguments) != 2:
+        print("procbroker.child is what Broker.process starts: MODULE:FUNCTION FOLDER", file=sys.stderr)  # noqa: T201
+        return 2
+    name, folder = arguments
+    try:
+        call = handover.take(folder)
+    except (OSError, handover.Disbelieved) as error:
+        print(  # noqa: T201
+            f"procbroker.child cannot take the arguments of {name}: {error}; {handover.PLACE_VARIABLE} names a folder "
+            "for them that the application and the broker both see",
+            file=sys.stderr,
+        )
+        return 1
+    sys.path[:] = call["path"]
+    sys.argv = [name]
+    os.environ.pop("PYTHONPATH", None)
+    if call["pythonpath"] is not None:
+        os.environ["PYTHONPATH"] = call["pythonpath"]
+    try:
+        function = target.resolve(name)
+        args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's own, and closed to others
+        words = _pickled("returned", function(*args, **kwargs), "")
+    except Exception as error:  # whatever it is, the caller is told
+        traceback.print_exc()
+        handover.put_result(folder, _of_error(error))
+        return 1
+    handover.put_result(folder, words)
+    return 0
 
 
-def _restored(broker: Broker, state: Dict[str, Any]) -> Child:
-    return _with_state(broker, state)
+def _pickled(what: str, value: object, words: str) -> bytes:
+    packed = pickle.dumps((what, value, words))
+    if len(packed) > handover.BYTES_MAX:
+        raise ValueError(
+            f"the result has {len(packed)} bytes when pickled, and may have {handover.BYTES_MAX}; "
+            "write it to a file, and return its path"
+        )
+    return packed
 
 
-def _with_state(broker: Broker, state: Dict[str, Any]) -> Child:
-    child = Child(broker, state["raw"])
-    child._set_state(state)
-    return child
+def _of_error(error: Exception) -> bytes:
+    words = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        packed = _pickled("raised", error, words)
+        pickle.loads(packed)  # noqa: S301 - not every exception comes back from what it was pickled to
+    except Exception:
+        return _pickled("raised", f"{type(error).__name__}: {error}"[:4096], words[-65536:])
+    return packed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
-from typing import Optional
+from typing import List, Optional
 
 from . import address
 from .errors import BrokerUnavailable, PermissionDenied
@@ -48,6 +48,8 @@ class Connection:
         self.path = path
         #: The process that made it, and the only one that may use it.
         self.pid = os.getpid()
+        #: The ids of the children that it holds, each as often as it was created or reused.
+        self.held: List[str] = []
         #: The numbers of its requests.
         self.ids: Iterator[int] = itertools.count(1)
         self._received = bytearray()

@@ -21,11 +21,14 @@ __all__ = [
     "InvalidParams",
     "LimitExceeded",
     "NameTaken",
+    "NoResult",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
     "ProcbrokerError",
+    "ProcessFailed",
     "ProtocolViolation",
+    "RemoteTraceback",
     "ShuttingDown",
     "SocketPathTooLong",
     "SpawnFailed",
@@ -277,6 +280,48 @@ class ProtocolViolation(ProcbrokerError):
     def __str__(self) -> str:
         """Return what was wrong, and what to do."""
         return f"what listens on {self.socket} does not answer as a broker does: {self.detail}"
+
+
+class NoResult(ProcbrokerError):
+    """The function of a process has neither returned nor raised, or what it did cannot be had any more."""
+
+    def __init__(self, process: str, reason: str) -> None:
+        """Take which process, and why there is nothing."""
+        _set_args(self, process, reason)
+        #: Which process: its name or id, and its function.
+        self.process: str = process
+        #: Why there is no result.
+        self.reason: str = reason
+
+    def __str__(self) -> str:
+        """Return which process has no result, and why."""
+        return f"{self.process} has no result: {self.reason}"
+
+
+class ProcessFailed(ProcbrokerError):
+    """The function of a process has raised an exception that could not travel itself, or returned what could not."""
+
+    def __init__(self, process: str, error: str, traceback: str) -> None:
+        """Take which process, the exception's own words, and its traceback."""
+        _set_args(self, process, error, traceback)
+        #: Which process: its name or id, and its function.
+        self.process: str = process
+        #: The exception: the name of its class, and its message.
+        self.error: str = error
+        #: Its traceback, as Python prints it.
+        self.traceback: str = traceback
+
+    def __str__(self) -> str:
+        """Return the exception, and its traceback."""
+        return f"{self.process} raised {self.error}\n\n{self.traceback}"
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that the function of a process has raised: its traceback there, as a text."""
+
+    def __str__(self) -> str:
+        """Return the traceback, apart from the one that it is printed within."""
+        return f'\n"""\n{self.args[0]}"""'
 
 
 _CLASSES: Dict[str, Type[BrokerError]] = {

@@ -15,7 +15,10 @@ from .waiting import DeadlinePassed, Steps
 def exchange(pool: Pool, call: Call) -> Steps[Dict[str, Any]]:
     """Return the result of a call. Raises the broker's error, or one of this side."""
     connection, answer = yield from _converse(pool, call, fresh=False)
-    pool.put(connection, call.holds)
+    if call.holds:
+        pool.hold(connection, call.child_of(answer))
+    else:
+        pool.put(connection)
     return call.conclude(answer)
 
 

@@ -20,6 +20,8 @@ from .waiting import Deadline, Pause, Steps
 
 #: How many connections are kept for later calls.
 _IDLE_MAX = 8
+#: How many connections of a client hold a child alone; children beyond that share them.
+_HOLDING_MAX = 32
 #: The first and the longest pause before a broker that is not there is tried again, in seconds.
 _PAUSE_FIRST, _PAUSE_LONGEST = 0.01, 0.25
 
@@ -45,6 +47,14 @@ class _State:
         self.every: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self.closed = False
+
+    def to_hold(self) -> Optional[Connection]:
+        """Return the connection that is to hold another child; None for a new one."""
+        if len(self.holding) < _HOLDING_MAX:
+            return None
+        connection = min(self.holding, key=lambda one: len(one.held))
+        self.holding.remove(connection)
+        return connection
 
 
 class Pool:
@@ -78,15 +88,14 @@ class Pool:
             connection.close()
 
     def take(self, holds: bool, deadline: Deadline) -> Steps[Connection]:
-        """Return a connection for one request: an idle one or a new one.
+        """Return a connection for one request: an idle one or a new one. One that ``holds`` is for a child to hold.
 
         Raises BrokerUnavailable, PermissionDenied or DeadlinePassed.
         """
         state = self._state
         while True:
             with state.lock:
-                idle = state.holding if holds else state.idle
-                connection = idle.pop() if idle else None
+                connection = state.to_hold() if holds else state.idle.pop() if state.idle else None
             if connection is None:
                 return (yield from self.dial(deadline))
             if connection.is_quiet():
@@ -132,16 +141,42 @@ class Pool:
                 raise ClientClosed(self.path())
             return connection
 
-    def put(self, connection: Connection, holds: bool) -> None:
+    def put(self, connection: Connection) -> None:
         """Take back a connection whose request has been answered."""
         state = self._state
         with state.lock:
-            keep = connection.pid == state.pid and not state.closed
-            idle = state.holding if holds else state.idle
-            if keep and (holds or len(idle) < _IDLE_MAX):
-                idle.append(connection)
+            if connection.pid == state.pid and not state.closed and len(state.idle) < _IDLE_MAX:
+                state.idle.append(connection)
                 return
         connection.close()
+
+    def hold(self, connection: Connection, child: Optional[str]) -> None:
+        """Take back a connection that holds a child from now on, or None after a create that came to nothing."""
+        state = self._state
+        with state.lock:
+            keep = connection.pid == state.pid and not state.closed
+            if keep and child is not None:
+                # One that holds it already is enough, and is told of each hold, for as many releases.
+                holder = next((one for one in state.holding if child in one.held and one.is_quiet()), connection)
+                holder.held.append(child)
+            if keep and connection.held:
+                state.holding.append(connection)
+                return
+        connection.close()
+
+    def release(self, child: str) -> None:
+        """Undo one ``hold`` of a child; a connection that holds none any more is closed, which tells the broker."""
+        state = self._state
+        with state.lock:
+            holder = next((one for one in state.every if child in one.held), None)
+            if holder is None:
+                return
+            holder.held.remove(child)
+            # One that is in use at the moment is closed when it is given back.
+            if holder.held or holder not in state.holding:
+                return
+            state.holding.remove(holder)
+        holder.close()
 
     def retire(self, connection: Connection) -> None:
         """Keep a connection open that may hold a child, and is of no other use."""

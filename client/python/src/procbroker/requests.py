@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Dict, Generic, List, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Generic, List, NamedTuple, Optional, TypeVar, Union
 
 from . import address, arguments
-from .arguments import Argument, Duration, Signal, SocketPath, Stop
+from .arguments import Argument, Duration, Signal, Since, SocketPath, Stop
 from .call import Call, well_formed
+from .errors import BrokerError, BrokerUnavailable
 from .exchange import exchange
 from .feed import EventFeed, LogFeed
 from .pool import Pool
@@ -38,6 +39,16 @@ class Default(enum.Enum):
 
 #: How long a call may take: seconds, a timedelta, None for as long as it takes.
 Timeout = Union[Duration, None, Default]
+
+
+class Extent(NamedTuple):
+    """How much of a log is wanted."""
+
+    tail: Optional[int]
+    since: Optional[Since]
+    timestamps: bool
+
+
 #: One child: itself, its id or its name.
 Target = Union[str, ChildView]
 
@@ -68,11 +79,37 @@ class Requests(Generic[ChildT]):
     def create(self, command: Sequence[Argument], options: Mapping[str, Any], timeout: Timeout) -> Steps[ChildT]:
         """Start a child."""
         params = arguments.create_params(command, options)
-        waits = params.get("ready") == "notify" and not params.get("no_wait")
+        waits = params.get("ready", "spawn") != "spawn" and not params.get("no_wait")
         longer = params.get("ready_timeout", _READY_TIMEOUT) if waits else 0.0
+        longer += params.get("limit", {}).get("wait") or 0.0
         answer = yield from self._call("create", params, timeout, longer)
         with well_formed(self.socket):
             return self._make_child(answer["child"], answer)
+
+    def process(
+        self,
+        target: Union[Callable[..., Any], str],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        python: Optional[arguments.Path],
+        options: Mapping[str, Any],
+        timeout: Timeout,
+    ) -> Steps[ChildT]:
+        """Start a child that runs a function."""
+        from .process import Process  # noqa: PLC0415 - pickle takes long
+
+        unknown = set(options) - set(arguments.CreateOptions.__annotations__)
+        if unknown:
+            raise TypeError(f"process has no parameter {', '.join(sorted(unknown))}")
+        process = Process(target, args, kwargs, python, options, self.socket)
+        try:
+            child = yield from self.create(process.command, process.options, timeout)
+        except (BrokerError, BrokerUnavailable, TypeError, ValueError):
+            # After any other error, a child may have come of it all the same.
+            process.withdraw()
+            raise
+        process.settle(child)
+        return child
 
     def destroy(self, which: Any, stop: Optional[Stop], no_wait: bool, timeout: Timeout) -> Steps[List[ChildT]]:
         """Stop children, and return them when they have ended and are cleaned up."""
@@ -81,14 +118,24 @@ class Requests(Generic[ChildT]):
             params["stop"] = arguments.stop_to_wire(stop)
         return self._children("destroy", params, timeout, arguments.total_grace(stop))
 
-    def list(self, labels: Optional[Mapping[str, str]], everything: bool, timeout: Timeout) -> Steps[List[ChildT]]:
+    def list(
+        self, labels: Optional[Mapping[str, str]], everything: bool, fields: Optional[Sequence[str]], timeout: Timeout
+    ) -> Steps[List[ChildT]]:
         """Return the caller's children."""
-        params = {"labels": arguments.labels_to_wire(labels or {}), "all": everything}
+        params: Dict[str, Any] = {"labels": arguments.labels_to_wire(labels or {}), "all": everything}
+        if fields is not None:
+            if isinstance(fields, str):
+                raise TypeError(f"fields is a list of names, not {fields!r}")
+            params["fields"] = [arguments.text(name, "a name in fields") for name in fields]
         return self._children("list", params, timeout)
 
     def get(self, target: Target, timeout: Timeout) -> Steps[ChildT]:
-        """Return one child."""
-        return self._child("get", {"target": name_of(target)}, timeout)
+        """Return one child, with its specification."""
+        result = yield from self._call("get", {"target": name_of(target)}, timeout)
+        with well_formed(self.socket):
+            child = self._make_child(result["child"])
+            child._specify(result.get("spec"))
+            return child
 
     def wait(self, target: Target, until: str, timeout: Optional[Duration]) -> Steps[ChildT]:
         """Return one child when it is ready or has ended."""
@@ -112,15 +159,15 @@ class Requests(Generic[ChildT]):
         """Give children with a time to live their whole time again."""
         return self._children("renew", {"target": which}, timeout)
 
-    def logs(self, target: Target, stream: str, tail: Optional[int], timeout: Timeout) -> Steps[Logs]:
+    def logs(self, target: Target, stream: str, extent: Extent, timeout: Timeout) -> Steps[Logs]:
         """Return what one child wrote."""
-        result = yield from self._call("logs", _log_params(target, stream, tail), timeout)
+        result = yield from self._call("logs", _log_params(target, stream, extent), timeout)
         with well_formed(self.socket):
-            return Logs(result["text"], result["truncated"])
+            return Logs(result["text"], result["truncated"], int(result.get("dropped") or 0))
 
-    def follow(self, target: Target, stream: str, tail: Optional[int]) -> LogFeed:
+    def follow(self, target: Target, stream: str, extent: Extent) -> LogFeed:
         """Return what one child wrote and goes on to write, not yet subscribed to."""
-        return LogFeed(self.pool, self._seconds, _log_params(target, stream, tail))
+        return LogFeed(self.pool, self._seconds, _log_params(target, stream, extent))
 
     def events(self, since: Optional[int], labels: Optional[Mapping[str, str]]) -> EventFeed[ChildT]:
         """Return what happens, not yet subscribed to."""
@@ -136,6 +183,12 @@ class Requests(Generic[ChildT]):
         result = yield from self._call("status", {}, timeout)
         with well_formed(self.socket):
             return Status.from_wire(result)
+
+    def metrics(self, timeout: Timeout) -> Steps[str]:
+        """Return what the broker counts."""
+        result = yield from self._call("metrics", {}, timeout)
+        with well_formed(self.socket):
+            return str(result["text"])
 
     def shutdown(self, timeout: Optional[Duration]) -> Steps[ShutdownReport[ChildT]]:
         """Stop every child and the broker."""
@@ -201,8 +254,12 @@ def which(target: Optional[Target], labels: Optional[Mapping[str, str]], everyth
     return {"all": True} if labels is None else {"labels": arguments.labels_to_wire(labels)}
 
 
-def _log_params(target: Target, stream: str, tail: Optional[int]) -> Dict[str, Any]:
+def _log_params(target: Target, stream: str, extent: Extent) -> Dict[str, Any]:
     params: Dict[str, Any] = {"target": name_of(target), "stream": stream}
-    if tail is not None:
-        params["tail"] = tail
+    if extent.tail is not None:
+        params["tail"] = extent.tail
+    if extent.since is not None:
+        params["since"] = arguments.since_to_wire(extent.since)
+    if extent.timestamps:
+        params["timestamps"] = True
     return params

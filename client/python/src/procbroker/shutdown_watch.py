@@ -11,8 +11,8 @@ from .errors import ProcbrokerError
 
 if TYPE_CHECKING:
     from .broker import Broker
-    from .child import Child
     from .streams import Events
+    from .sync_child import Child
 
 __all__ = ["ShutdownWatch"]
 

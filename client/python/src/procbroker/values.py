@@ -9,9 +9,30 @@ import datetime
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, Generic, List, Optional, Tuple, TypeVar
+from typing import Any, Dict, Generic, List, Literal, Optional, Tuple, TypeVar
 
-__all__ = ["Cleaned", "Exit", "Logs", "Owner", "ShutdownReport", "Status", "StepTaken", "Upgrade"]
+__all__ = ["Cleaned", "Exit", "Field", "Logs", "Owner", "ShutdownReport", "Status", "StepTaken", "Upgrade", "Usage"]
+
+#: What can be told of a child: the names of its members on the wire.
+Field = Literal[
+    "id",
+    "name",
+    "labels",
+    "command",
+    "pid",
+    "owner",
+    "state",
+    "status_text",
+    "created_at",
+    "started_at",
+    "restarts",
+    "lifetime",
+    "stop_order",
+    "exit",
+    "cleanup",
+    "containment",
+    "usage",
+]
 
 ChildT = TypeVar("ChildT")
 
@@ -69,7 +90,7 @@ class Exit:
     signal: Optional[str]
     #: The kernel kept no status of it: it ended while no broker could see it.
     unknown: bool
-    #: Why: ``exited destroyed shutdown replaced expired owner_gone start_failed broker_lost``.
+    #: Why: ``exited destroyed shutdown replaced expired owner_gone start_failed watchdog broker_lost``.
     reason: str
     #: Whether SIGKILL was needed.
     forced: bool
@@ -77,6 +98,10 @@ class Exit:
     steps: Tuple[StepTaken, ...]
     #: When its main process ended, as far as is known.
     at: datetime.datetime
+    #: Whether it was not started again because it had been too often already.
+    gave_up: bool = False
+    #: Whether it was killed for want of memory.
+    oom: bool = False
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Exit:
@@ -89,12 +114,33 @@ class Exit:
             forced=wire["forced"],
             steps=tuple(StepTaken(step["signal"], time_from_wire(step["at"])) for step in wire["steps"]),
             at=time_from_wire(wire["at"]),
+            gave_up=bool(wire.get("gave_up", False)),
+            oom=bool(wire.get("oom", False)),
         )
 
     @property
     def returncode(self) -> Optional[int]:
         """The status as :mod:`subprocess` has it: negative for a signal, None when it is unknown."""
         return _returncode(self.code, self.signal)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a child and its descendants use; None where that cannot be told."""
+
+    #: Seconds of processor time so far.
+    cpu: Optional[float]
+    #: Bytes of memory now.
+    memory: Optional[int]
+    #: The most bytes of memory at any time.
+    memory_peak: Optional[int]
+    #: Processes now.
+    processes: Optional[int]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Usage:
+        """Read what the wire has."""
+        return cls(wire.get("cpu"), wire.get("memory"), wire.get("memory_peak"), wire.get("processes"))
 
 
 @dataclass(frozen=True)
@@ -130,6 +176,8 @@ class Logs:
     text: str
     #: Whether older output was released already.
     truncated: bool
+    #: How many bytes could not be kept, for want of space.
+    dropped: int = 0
 
     def __str__(self) -> str:
         """Return the text."""

@@ -1,0 +1,182 @@
+"""A function as a child: what is handed over to it, the command that runs it, and what becomes of its result."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pickletools
+import pwd
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Dict, List, Optional, Union
+
+from . import arguments, handover, target
+from .errors import NoResult, ProcessFailed, RemoteTraceback, Unsupported
+from .view import ChildView
+
+#: What every command of a process has in common, after its interpreter.
+_MODULE = ["-m", "procbroker.child"]
+#: The cleanup of a process, before its own one: the call is there for as long as the child is, through its restarts.
+_FORGET = 'rm -f -- "$0/call" "$0/result.new"; rmdir -- "$0" 2>/dev/null; '
+
+
+class Process:
+    """A call that is handed over, and how a child takes it."""
+
+    def __init__(
+        self,
+        function: Union[Callable[..., Any], str],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        python: Optional[arguments.Path],
+        options: Mapping[str, Any],
+        socket: str,
+    ) -> None:
+        """Write the call down. Raises TypeError and ValueError for what cannot be called in another interpreter."""
+        name = target.name_of(function)
+        given = {key: value for key, value in options.items() if value is not None}
+        packed = _packed(name, args, kwargs)
+        uid = _runs_as(given.get("user"), socket)
+        env = dict(arguments.env_to_wire(given.get("env") or {}))
+        own = os.environ if given.get("inherit_env") else {}
+        call: Dict[str, Any] = {
+            "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],
+            "pythonpath": env.get("PYTHONPATH", own.get("PYTHONPATH")),
+            "arguments": packed,
+        }
+        # By which the interpreter finds this package; it has the application's own path after that.
+        env["PYTHONPATH"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        interpreter = _interpreter() if python is None else arguments.text(python, "python")
+        self._folder = handover.make(uid)
+        try:
+            self._words = handover.give(self._folder, call, uid)
+            self.command = [interpreter, *_MODULE, name, self._folder]
+            self.options = {"cwd": os.curdir, **given, "env": env, "cleanup": self._cleanup(given.get("cleanup"))}
+        except BaseException:
+            self.withdraw()
+            raise
+
+    def withdraw(self) -> None:
+        """Take the call back: no child has it."""
+        handover.remove(self._folder)
+
+    def settle(self, child: ChildView) -> None:
+        """Take note of the child that came of it. One that was there already has a call of its own."""
+        if child.outcome != "existing":
+            return
+        child._same_spec = self._is_that_of(child.command)
+        self.withdraw()
+
+    def _is_that_of(self, command: List[str]) -> bool:
+        folder = folder_of(command)
+        if folder is None or command[:-1] != self.command[:-1]:
+            return False
+        try:
+            return handover.words_of_call(folder) == self._words
+        except (OSError, handover.Disbelieved):
+            return False
+
+    def _cleanup(self, own: Any) -> Dict[str, Any]:
+        if own is None:
+            return {"command": ["sh", "-c", _FORGET + "exit 0", self._folder]}
+        wire = arguments.cleanup_to_wire(own)
+        return {**wire, "command": ["sh", "-c", _FORGET + 'exec "$@"', self._folder, *wire["command"]]}
+
+
+def folder_of(command: List[str]) -> Optional[str]:
+    """Return the folder of the call that a child's command names; None for a child that is no such process."""
+    return command[4] if len(command) == 5 and command[1:3] == _MODULE else None
+
+
+def result_of(child: ChildView) -> Any:
+    """Return what the function of an ended child returned, or raise what it raised.
+
+    Raises NoResult when it did neither, and TypeError for a child that runs no function.
+    """
+    folder = folder_of(child.command)
+    if folder is None:
+        raise TypeError(f"only a child that Broker.process has made has a result, not {child!r}")
+    try:
+        found = handover.result_in(folder)
+    except FileNotFoundError:
+        raise NoResult(_shown(child), _end_of(child)) from None
+    except (OSError, handover.Disbelieved) as error:
+        raise NoResult(_shown(child), str(error)) from error
+    except Exception as error:
+        raise NoResult(
+            _shown(child), f"its result cannot be unpickled here: {type(error).__name__}: {error}"
+        ) from error
+    what, value, words = found
+    if what == "returned":
+        return value
+    if isinstance(value, BaseException):
+        raise value from RemoteTraceback(words)
+    raise ProcessFailed(_shown(child), str(value), words)
+
+
+def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    if isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
+        raise TypeError(f"args is a tuple and kwargs a mapping, not {args!r} and {kwargs!r}")
+    try:
+        # This protocol names each class in one opcode.
+        words = pickle.dumps((tuple(args), dict(kwargs)), protocol=3)
+    except Exception as error:
+        raise TypeError(f"the arguments of {name} cannot be pickled: {error}") from error
+    if b"__main__" in words:
+        for code, what, _ in pickletools.genops(words):
+            if code.name == "GLOBAL" and str(what).startswith("__main__ "):
+                raise ValueError(
+                    f"an argument of {name} is a {str(what).partition(' ')[2]} of the program itself (__main__), which "
+                    "another interpreter cannot import; move that class to a module"
+                )
+    return words
+
+
+def _runs_as(user: Union[str, int, None], socket: str) -> int:
+    """Return who the child will be. Raises Unsupported when what this user writes is closed to it."""
+    own = os.geteuid()
+    if user is None:
+        try:
+            brokers = os.stat(socket).st_uid
+        except OSError:  # which the create is to tell of
+            brokers = 0
+        # A broker that is not root's runs children as its own user.
+        uid = own if brokers == 0 else brokers
+    else:
+        uid = int(user) if isinstance(user, int) or user.isdigit() else pwd.getpwnam(user).pw_uid
+    if own not in (uid, 0):
+        raise Unsupported(
+            Unsupported.KIND,
+            f"the child would run as user {uid}, to whom user {own} cannot hand over arguments that are closed to "
+            f"others; call process as user {uid} or as root",
+            {"kind": Unsupported.KIND},
+        )
+    return uid
+
+
+def _interpreter() -> str:
+    """Return the Python of this application. Within a web server, sys.executable can be the server."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    found = [sys.executable] if os.path.basename(sys.executable or "").startswith(("python", "pypy")) else []
+    for prefix in (sys.prefix, sys.base_prefix):
+        found += [os.path.join(prefix, "bin", name) for name in (version, "python3")]
+    for path in found:
+        if os.access(path, os.X_OK):
+            return path
+    raise ValueError(
+        f"there is no Python in {sys.prefix} or {sys.base_prefix}; name the application's own as python=..."
+    )
+
+
+def _shown(child: ChildView) -> str:
+    return f"{child.name or child.id} ({child.command[3]})"
+
+
+def _end_of(child: ChildView) -> str:
+    ended = child.exit
+    if ended is None or ended.unknown:
+        return "how it ended is not known, and it has left no result"
+    how = f"it exited with code {ended.code}" if ended.signal is None else f"{ended.signal} ended it"
+    if ended.code == 0:
+        return f"{how}, and its result is not kept any more"
+    return f"{how} ({ended.reason}) without a result; its log may tell more"

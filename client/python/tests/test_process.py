@@ -1,0 +1,417 @@
+"""Functions as children: what is handed over, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import pickle
+import pwd
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import jobs
+import pytest
+from brokers import PATIENCE, RealBroker, comes_true
+
+from procbroker import (
+    AsyncBroker,
+    Broker,
+    NameTaken,
+    NoResult,
+    ProcessFailed,
+    RemoteTraceback,
+    TimedOut,
+    Unsupported,
+    handover,
+    restart,
+)
+from procbroker.target import name_of, resolve
+
+
+@pytest.fixture(autouse=True)
+def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the handed-over calls, in which no call is left behind."""
+    here = folder / "handover"
+    here.mkdir()
+    monkeypatch.setenv(handover.PLACE_VARIABLE, str(here))
+    yield here
+    assert [path for path in here.glob("*/*") if path.name != "result"] == []
+
+
+def test_a_function_runs_with_its_arguments_and_returns(broker: Broker) -> None:
+    child = broker.process(target=jobs.add, args=(40,), kwargs={"b": 2}, name="add", labels={"a": "b"})
+    assert (child.outcome, child.name, child.labels) == ("created", "add", {"a": "b"})
+    assert child.result(PATIENCE) == 42
+    assert child.result() == 42
+    assert child.returncode == 0
+    assert broker.get(child.id).result() == 42
+    moved = broker.process(jobs.Point.moved, [jobs.Point(1)], {"by": 2}).result(PATIENCE)
+    assert isinstance(moved, jobs.Point)
+    assert moved.x == 3
+    assert broker.process("jobs:nothing").result(PATIENCE) is None
+
+
+def test_nothing_of_the_arguments_is_in_the_command_line_the_environment_or_what_is_listed(broker: Broker) -> None:
+    secret = "the secret word"
+    child = broker.process(jobs.add, ([secret], [jobs.surroundings.__name__]), name="add")
+    assert secret.encode() not in pickle.dumps(child.raw)
+    assert secret in child.result(PATIENCE)
+    found = broker.process(jobs.surroundings, env={"WORD": "ä"}).result(PATIENCE)
+    assert found["environ"]["WORD"] == "ä"
+    assert b"surroundings" in found["cmdline"]
+
+
+def test_it_has_the_applications_path_folder_and_virtual_environment(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend("relative")
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    found = broker.process(jobs.surroundings).result(PATIENCE)
+    assert found["path"][0] == os.path.join(os.getcwd(), "relative")
+    assert found["path"][1:] == [os.path.abspath(entry) for entry in sys.path[1:]]
+    assert (found["cwd"], found["argv"], found["prefix"]) == (os.getcwd(), ["jobs:surroundings"], sys.prefix)
+    assert "PYTHONPATH" not in found["environ"]
+    found = broker.process(jobs.surroundings, cwd="/", env={"PYTHONPATH": "/other"}).result(PATIENCE)
+    assert (found["cwd"], found["environ"]["PYTHONPATH"]) == ("/", "/other")
+    found = broker.process(jobs.surroundings, inherit_env=True, python=sys.executable).result(PATIENCE)
+    assert found["environ"]["PYTHONPATH"] == "/mine"
+
+
+def test_what_it_raises_is_raised_here_with_its_traceback(broker: Broker) -> None:
+    child = broker.process(jobs.fail, ("no paper",))
+    with pytest.raises(ValueError, match="no paper") as caught:
+        child.result(PATIENCE)
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert "in fail" in "".join(traceback.format_exception(None, caught.value, None))
+    assert child.returncode == 1
+    assert "ValueError: no paper" in child.logs().text
+
+
+def test_what_cannot_travel_is_told_as_a_text(broker: Broker) -> None:
+    with pytest.raises(ProcessFailed, match=r"fail_badly.* raised Broken: ab") as caught:
+        broker.process(jobs.fail_badly).result(PATIENCE)
+    assert "in fail_badly" in caught.value.traceback
+    assert pickle.loads(pickle.dumps(caught.value)).error == "Broken: ab"
+    with pytest.raises(Exception, match="pickle"):
+        broker.process(jobs.give_lambda).result(PATIENCE)
+    with pytest.raises(ValueError, match=r"result has .* bytes when pickled"):
+        broker.process(jobs.give_much).result(PATIENCE)
+    with pytest.raises(ModuleNotFoundError):
+        broker.process("no_such_module:function").result(PATIENCE)
+    with pytest.raises(AttributeError):
+        broker.process("jobs:no_such_function").result(PATIENCE)
+
+
+def test_one_that_is_ended_has_no_result(broker: Broker, place: Path) -> None:
+    child = broker.process(jobs.stay, name="stay")
+    with pytest.raises(TimedOut):
+        child.result(timeout=0)
+    with pytest.raises(NameTaken):
+        broker.process(jobs.stay, name="stay")
+    assert len(list(place.iterdir())) == 1
+    child.destroy()
+    with pytest.raises(NoResult, match=r"stay \(jobs:stay\) has no result: SIGTERM ended it \(destroyed\)"):
+        child.result()
+    assert list(place.iterdir()) == []
+    with pytest.raises(NoResult, match="exited with code 3"):
+        broker.process(jobs.leave, (3,)).result(PATIENCE)
+    with pytest.raises(TypeError, match=r"Broker.process"):
+        broker.create(["true"]).result(PATIENCE)
+
+
+def test_a_result_that_was_removed_is_told_of(broker: Broker) -> None:
+    child = broker.process(jobs.add, (1,))
+    child.wait()
+    handover.remove(child.command[4])
+    with pytest.raises(NoResult, match="not kept any more"):
+        child.result()
+
+
+def test_workers_that_race_for_a_name_have_one_process_and_its_result(broker: Broker, place: Path) -> None:
+    start = threading.Barrier(8)
+    found: List[Any] = []
+
+    def race(b: int) -> None:
+        start.wait()
+        found.append(broker.process(jobs.stay, name="one", if_exists="reuse", kwargs={"path": ""}))
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len({child.id for child in found}) == 1
+    assert sorted(str(child.same_spec) for child in found) == ["None"] + ["True"] * 7
+    other = broker.process(jobs.stay, name="one", if_exists="reuse", kwargs={"path": "/other"})
+    assert (other.outcome, other.same_spec) == ("existing", False)
+    broker.create(["sleep", "1000"], name="plain")
+    assert broker.process(jobs.stay, name="plain", if_exists="reuse").same_spec is False
+    assert len(list(place.iterdir())) == 1
+    new = broker.process(jobs.add, (1, 2), name="one", if_exists="replace")
+    assert (new.outcome, new.result(PATIENCE)) == ("replaced", 3)
+
+
+def test_its_arguments_are_there_as_long_as_it_is_and_its_own_cleanup_runs(broker: Broker, folder: Path) -> None:
+    there, done = folder / "there", folder / "done"
+    cleanup = {"command": ["sh", "-c", 'echo "$PROCBROKER_EXIT_REASON $1" >"$2"', "x", "a b", done], "timeout": 9}
+    child = broker.process(jobs.stay, (str(there),), cleanup=cleanup)  # type: ignore[arg-type]
+    comes_true(there.exists, "it runs")
+    call = Path(child.command[4]) / "call"
+    assert call.stat().st_mode & 0o777 == 0o600
+    assert call.parent.stat().st_mode & 0o777 == 0o700
+    child.destroy()
+    assert not call.exists()
+    assert done.read_text() == "destroyed a b\n"
+
+
+def test_a_process_that_is_restarted_has_its_arguments_again(broker: Broker, folder: Path) -> None:
+    try:
+        child = broker.process(jobs.once_more, (str(folder / "runs"),), restart=restart.on_failure(backoff=0.01))
+    except Unsupported as error:
+        pytest.skip(str(error))
+    assert child.result(PATIENCE) == ["run", "run"]
+
+
+def test_a_create_that_fails_leaves_nothing(broker: Broker, place: Path, folder: Path) -> None:
+    for options, kind in (
+        ({"cwd": "/no/such/folder"}, Exception),
+        ({"name": "no name"}, ValueError),
+        ({"stop": "TERM"}, TypeError),
+        ({"nmae": "one"}, TypeError),
+    ):
+        with pytest.raises(kind):
+            broker.process(jobs.nothing, **options)  # type: ignore[arg-type]
+    with pytest.raises(ConnectionError):
+        Broker(folder / "nobody").process(jobs.nothing)
+    assert list(place.iterdir()) == []
+
+
+def local() -> Any:
+    def inner() -> None:
+        pass
+
+    return inner
+
+
+anonymous = lambda: None  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "complaint"),
+    [
+        (anonymous, ValueError, "lambda"),
+        (local(), ValueError, "within a call"),
+        (functools.partial(jobs.add, 1), TypeError, "args and kwargs"),
+        (jobs.Point(1).method, ValueError, "bound to an object"),
+        (7, TypeError, "function of a module"),
+        (None, TypeError, "function of a module"),
+        ("jobs.add", ValueError, "app.jobs:render"),
+        ("jobs:add()", ValueError, "app.jobs:render"),
+        (":add", ValueError, "app.jobs:render"),
+    ],
+)
+def test_what_another_interpreter_does_not_find_is_refused(
+    folder: Path, target: Any, kind: Any, complaint: str
+) -> None:
+    with pytest.raises(kind, match=complaint):
+        Broker(folder / "none").process(target)
+
+
+@pytest.mark.parametrize("target", [jobs.add, jobs.Point.moved, os.getpid, jobs.Point])
+def test_a_target_is_found_again_by_its_name(target: Any) -> None:
+    assert resolve(name_of(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "kind", "complaint"),
+    [
+        ((lambda: 0,), {}, TypeError, "cannot be pickled"),
+        ((threading.Lock(),), {}, TypeError, "cannot be pickled"),
+        ("abc", {}, TypeError, "args is a tuple"),
+        ((), [1], TypeError, "kwargs a mapping"),
+        ((b"x" * (17 << 20),), {}, ValueError, "put them into a file"),
+    ],
+)
+def test_arguments_that_cannot_travel_are_refused(
+    folder: Path, place: Path, args: Any, kwargs: Any, kind: Any, complaint: str
+) -> None:
+    with pytest.raises(kind, match=complaint):
+        Broker(folder / "none").process(jobs.add, args, kwargs)
+    assert list(place.iterdir()) == []
+
+
+MAIN = """
+import sys, procbroker
+class Mine: pass
+def work(*args): return 7
+if __name__ == "__main__":
+    broker = procbroker.Broker(sys.argv[1])
+    for target, args in ((work, ()), ("jobs:add", (Mine(), 1)), ("jobs:add", ("__main__ ", "b"))):
+        try:
+            print(broker.process(target, args).result(30))
+        except ValueError as error:
+            print(error)
+"""
+
+
+def test_the_program_itself_is_no_module_unless_it_was_started_as_one(broker: Broker, folder: Path) -> None:
+    (folder / "program.py").write_text(MAIN)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(folder)])}
+    said = []
+    for how in (["-m", "program"], [str(folder / "program.py")]):
+        done = subprocess.run(
+            [sys.executable, *how, broker.socket],
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.stderr == ""
+        said.append(done.stdout.splitlines())
+    assert said[0][0] == "7"
+    assert said[1][0].startswith("work is of the program itself (__main__)")
+    for lines in said:
+        assert lines[1].startswith("an argument of jobs:add is a Mine of the program itself")
+        assert lines[2] == "__main__ b"
+
+
+def test_what_is_not_its_own_is_not_believed(broker: Broker, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = broker.process(jobs.add, (1,))
+    child.wait()
+    folder = Path(child.command[4])
+    result = folder / "result"
+
+    def refused(why: str) -> None:
+        with pytest.raises(NoResult, match=why):
+            child.result()
+
+    result.chmod(0o644)
+    refused("open to others")
+    result.chmod(0o600)
+    folder.chmod(0o711)
+    refused("open to others")
+    folder.chmod(0o700)
+    os.link(result, place / "second")
+    refused("one name")
+    (place / "second").unlink()
+    assert child.result() == 1
+    result.rename(place / "moved")
+    result.symlink_to(place / "moved")
+    refused("Too many levels of symbolic links")
+    result.unlink()
+    os.mkfifo(result, 0o600)
+    refused("no plain file")
+    result.unlink()
+    (place / "moved").rename(result)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    refused("user 4242 believes only its own")
+    monkeypatch.undo()
+    folder.rename(place / "elsewhere")
+    folder.symlink_to(place / "elsewhere")
+    with pytest.raises(NoResult):
+        child.result()
+    folder.unlink()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root lets a child run as another user")
+def test_root_hands_over_to_another_user_and_does_not_believe_what_comes_back(
+    own: RealBroker, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = pwd.getpwnam("nobody")
+    own.folder.chmod(0o711)
+    place.chmod(0o711)
+    with Broker(own.socket) as broker:
+        options: Any = {"user": "nobody", "groups": [], "cwd": "/"}
+        # An interpreter that this user may run, with modules that it may read.
+        child = broker.process("os:getuid", python="/usr/bin/python3", **options)
+        child.wait(PATIENCE)
+        if child.returncode != 0:
+            pytest.skip(f"user nobody cannot run this package: {child.logs().text}")
+        folder = Path(child.command[4])
+        assert (folder.stat().st_uid, (folder / "result").stat().st_uid) == (nobody.pw_uid, nobody.pw_uid)
+        with pytest.raises(NoResult, match=f"belongs to user {nobody.pw_uid}"):
+            child.result()
+        handover.remove(str(folder))
+
+
+def test_who_cannot_hand_over_privately_is_told_so(
+    broker: Broker, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(Unsupported, match="as user 33 or as root"):
+        broker.process(jobs.nothing, user=33)
+    assert list(place.iterdir()) == []
+
+
+def test_old_results_and_calls_that_nobody_has_are_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(name: str, file: str, age: float, uid: int = os.geteuid()) -> Path:
+        path = place / f"procbroker-{uid}-{name}"
+        path.mkdir(0o700)
+        (path / file).touch(0o600)
+        for one in (path / file, path):
+            os.utime(one, (one.stat().st_mtime - age,) * 2)
+        return path
+
+    kept = [
+        folder("fresh", "result", 0),
+        folder("waits", "call", 4000),
+        folder("runs", "call", 90_000),
+        folder("others", "result", 90_000, uid=4242),
+    ]
+    gone = [folder("read", "result", 4000), folder("lost", "call", 90_000)]
+    script = "import sys, fcntl; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(kept[2] / "call")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        monkeypatch.setattr(handover, "_swept_at", float("-inf"))
+        os.rmdir(handover.make(os.geteuid()))
+        assert [path.exists() for path in kept] == [True] * 4
+        assert [path.exists() for path in gone] == [False] * 2
+        holder.communicate(b"\n", PATIENCE)
+    for path in kept:
+        handover.remove(str(path))
+
+
+def test_a_call_that_cannot_be_taken_says_so(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "procbroker.child", "jobs:add", "/no/such/folder"]
+    child = broker.create(command)
+    assert child.wait(PATIENCE) == 1
+    assert "cannot take the arguments of jobs:add" in child.logs().text
+    assert handover.PLACE_VARIABLE in child.logs().text
+
+
+def test_within_a_server_that_is_no_python_the_interpreter_is_found(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/usr/sbin/apache2")
+    child = broker.process(jobs.surroundings)
+    assert child.command[0].startswith(f"{sys.prefix}/bin/python3")
+    assert child.result(PATIENCE)["prefix"] == sys.prefix
+    monkeypatch.setattr(sys, "prefix", "/nowhere")
+    monkeypatch.setattr(sys, "base_prefix", "/nowhere")
+    with pytest.raises(ValueError, match="python=") as caught:
+        broker.process(jobs.nothing)
+    assert "/nowhere" in str(caught.value)
+
+
+def test_asynchronously_it_is_the_same(broker: Broker) -> None:
+    async def main() -> None:
+        async with AsyncBroker(broker.socket) as client:
+            children = [await client.process(jobs.add, (number, 1), name=f"n{number}") for number in range(3)]
+            assert await asyncio.gather(*[child.result(PATIENCE) for child in children]) == [1, 2, 3]
+            failing = await client.process(target=jobs.fail, args=("no paper",))
+            with pytest.raises(ValueError, match="no paper"):
+                await failing.result()
+            with pytest.raises(ValueError, match="lambda"):
+                await client.process(anonymous)
+
+    asyncio.run(main())
