@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Iterator, List
 
-import jobs
 import pytest
+import targets
 from brokers import PATIENCE, RealBroker, comes_true
 
 from procbroker import (
@@ -44,24 +44,24 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_function_runs_with_its_arguments_and_returns(broker: Broker) -> None:
-    child = broker.process(target=jobs.add, args=(40,), kwargs={"b": 2}, name="add", labels={"a": "b"})
+    child = broker.process(target=targets.add, args=(40,), kwargs={"b": 2}, name="add", labels={"a": "b"})
     assert (child.outcome, child.name, child.labels) == ("created", "add", {"a": "b"})
     assert child.result(PATIENCE) == 42
     assert child.result() == 42
     assert child.returncode == 0
     assert broker.get(child.id).result() == 42
-    moved = broker.process(jobs.Point.moved, [jobs.Point(1)], {"by": 2}).result(PATIENCE)
-    assert isinstance(moved, jobs.Point)
+    moved = broker.process(targets.Point.moved, [targets.Point(1)], {"by": 2}).result(PATIENCE)
+    assert isinstance(moved, targets.Point)
     assert moved.x == 3
-    assert broker.process("jobs:nothing").result(PATIENCE) is None
+    assert broker.process("targets:nothing").result(PATIENCE) is None
 
 
 def test_nothing_of_the_arguments_is_in_the_command_line_the_environment_or_what_is_listed(broker: Broker) -> None:
     secret = "the secret word"
-    child = broker.process(jobs.add, ([secret], [jobs.surroundings.__name__]), name="add")
+    child = broker.process(targets.add, ([secret], [targets.surroundings.__name__]), name="add")
     assert secret.encode() not in pickle.dumps(child.raw)
     assert secret in child.result(PATIENCE)
-    found = broker.process(jobs.surroundings, env={"WORD": "ä"}).result(PATIENCE)
+    found = broker.process(targets.surroundings, env={"WORD": "ä"}).result(PATIENCE)
     assert found["environ"]["WORD"] == "ä"
     assert b"surroundings" in found["cmdline"]
 
@@ -72,19 +72,19 @@ def test_it_has_the_applications_path_folder_and_virtual_environment(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend("relative")
     monkeypatch.setenv("PYTHONPATH", "/mine")
-    found = broker.process(jobs.surroundings).result(PATIENCE)
+    found = broker.process(targets.surroundings).result(PATIENCE)
     assert found["path"][0] == os.path.join(os.getcwd(), "relative")
     assert found["path"][1:] == [os.path.abspath(entry) for entry in sys.path[1:]]
-    assert (found["cwd"], found["argv"], found["prefix"]) == (os.getcwd(), ["jobs:surroundings"], sys.prefix)
+    assert (found["cwd"], found["argv"], found["prefix"]) == (os.getcwd(), ["targets:surroundings"], sys.prefix)
     assert "PYTHONPATH" not in found["environ"]
-    found = broker.process(jobs.surroundings, cwd="/", env={"PYTHONPATH": "/other"}).result(PATIENCE)
+    found = broker.process(targets.surroundings, cwd="/", env={"PYTHONPATH": "/other"}).result(PATIENCE)
     assert (found["cwd"], found["environ"]["PYTHONPATH"]) == ("/", "/other")
-    found = broker.process(jobs.surroundings, inherit_env=True, python=sys.executable).result(PATIENCE)
+    found = broker.process(targets.surroundings, inherit_env=True, python=sys.executable).result(PATIENCE)
     assert found["environ"]["PYTHONPATH"] == "/mine"
 
 
 def test_what_it_raises_is_raised_here_with_its_traceback(broker: Broker) -> None:
-    child = broker.process(jobs.fail, ("no paper",))
+    child = broker.process(targets.fail, ("no paper",))
     with pytest.raises(ValueError, match="no paper") as caught:
         child.result(PATIENCE)
     assert isinstance(caught.value.__cause__, RemoteTraceback)
@@ -95,38 +95,38 @@ def test_what_it_raises_is_raised_here_with_its_traceback(broker: Broker) -> Non
 
 def test_what_cannot_travel_is_told_as_a_text(broker: Broker) -> None:
     with pytest.raises(ProcessFailed, match=r"fail_badly.* raised Broken: ab") as caught:
-        broker.process(jobs.fail_badly).result(PATIENCE)
+        broker.process(targets.fail_badly).result(PATIENCE)
     assert "in fail_badly" in caught.value.traceback
     assert pickle.loads(pickle.dumps(caught.value)).error == "Broken: ab"
     with pytest.raises(Exception, match="pickle"):
-        broker.process(jobs.give_lambda).result(PATIENCE)
+        broker.process(targets.give_lambda).result(PATIENCE)
     with pytest.raises(ValueError, match=r"result has .* bytes when pickled"):
-        broker.process(jobs.give_much).result(PATIENCE)
+        broker.process(targets.give_much).result(PATIENCE)
     with pytest.raises(ModuleNotFoundError):
         broker.process("no_such_module:function").result(PATIENCE)
     with pytest.raises(AttributeError):
-        broker.process("jobs:no_such_function").result(PATIENCE)
+        broker.process("targets:no_such_function").result(PATIENCE)
 
 
 def test_one_that_is_ended_has_no_result(broker: Broker, place: Path) -> None:
-    child = broker.process(jobs.stay, name="stay")
+    child = broker.process(targets.stay, name="stay")
     with pytest.raises(TimedOut):
         child.result(timeout=0)
     with pytest.raises(NameTaken):
-        broker.process(jobs.stay, name="stay")
+        broker.process(targets.stay, name="stay")
     assert len(list(place.iterdir())) == 1
     child.destroy()
-    with pytest.raises(NoResult, match=r"stay \(jobs:stay\) has no result: SIGTERM ended it \(destroyed\)"):
+    with pytest.raises(NoResult, match=r"stay \(targets:stay\) has no result: SIGTERM ended it \(destroyed\)"):
         child.result()
     assert list(place.iterdir()) == []
     with pytest.raises(NoResult, match="exited with code 3"):
-        broker.process(jobs.leave, (3,)).result(PATIENCE)
+        broker.process(targets.leave, (3,)).result(PATIENCE)
     with pytest.raises(TypeError, match=r"Broker.process"):
         broker.create(["true"]).result(PATIENCE)
 
 
 def test_a_result_that_was_removed_is_told_of(broker: Broker) -> None:
-    child = broker.process(jobs.add, (1,))
+    child = broker.process(targets.add, (1,))
     child.wait()
     handover.remove(child.command[4])
     with pytest.raises(NoResult, match="not kept any more"):
@@ -139,7 +139,7 @@ def test_workers_that_race_for_a_name_have_one_process_and_its_result(broker: Br
 
     def race(b: int) -> None:
         start.wait()
-        found.append(broker.process(jobs.stay, name="one", if_exists="reuse", kwargs={"path": ""}))
+        found.append(broker.process(targets.stay, name="one", if_exists="reuse", kwargs={"path": ""}))
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -148,19 +148,19 @@ def test_workers_that_race_for_a_name_have_one_process_and_its_result(broker: Br
         thread.join(PATIENCE)
     assert len({child.id for child in found}) == 1
     assert sorted(str(child.same_spec) for child in found) == ["None"] + ["True"] * 7
-    other = broker.process(jobs.stay, name="one", if_exists="reuse", kwargs={"path": "/other"})
+    other = broker.process(targets.stay, name="one", if_exists="reuse", kwargs={"path": "/other"})
     assert (other.outcome, other.same_spec) == ("existing", False)
     broker.create(["sleep", "1000"], name="plain")
-    assert broker.process(jobs.stay, name="plain", if_exists="reuse").same_spec is False
+    assert broker.process(targets.stay, name="plain", if_exists="reuse").same_spec is False
     assert len(list(place.iterdir())) == 1
-    new = broker.process(jobs.add, (1, 2), name="one", if_exists="replace")
+    new = broker.process(targets.add, (1, 2), name="one", if_exists="replace")
     assert (new.outcome, new.result(PATIENCE)) == ("replaced", 3)
 
 
 def test_its_arguments_are_there_as_long_as_it_is_and_its_own_cleanup_runs(broker: Broker, folder: Path) -> None:
     there, done = folder / "there", folder / "done"
     cleanup = {"command": ["sh", "-c", 'echo "$PROCBROKER_EXIT_REASON $1" >"$2"', "x", "a b", done], "timeout": 9}
-    child = broker.process(jobs.stay, (str(there),), cleanup=cleanup)  # type: ignore[arg-type]
+    child = broker.process(targets.stay, (str(there),), cleanup=cleanup)  # type: ignore[arg-type]
     comes_true(there.exists, "it runs")
     call = Path(child.command[4]) / "call"
     assert call.stat().st_mode & 0o777 == 0o600
@@ -172,7 +172,7 @@ def test_its_arguments_are_there_as_long_as_it_is_and_its_own_cleanup_runs(broke
 
 def test_a_process_that_is_restarted_has_its_arguments_again(broker: Broker, folder: Path) -> None:
     try:
-        child = broker.process(jobs.once_more, (str(folder / "runs"),), restart=restart.on_failure(backoff=0.01))
+        child = broker.process(targets.once_more, (str(folder / "runs"),), restart=restart.on_failure(backoff=0.01))
     except Unsupported as error:
         pytest.skip(str(error))
     assert child.result(PATIENCE) == ["run", "run"]
@@ -186,9 +186,9 @@ def test_a_create_that_fails_leaves_nothing(broker: Broker, place: Path, folder:
         ({"nmae": "one"}, TypeError),
     ):
         with pytest.raises(kind):
-            broker.process(jobs.nothing, **options)  # type: ignore[arg-type]
+            broker.process(targets.nothing, **options)  # type: ignore[arg-type]
     with pytest.raises(ConnectionError):
-        Broker(folder / "nobody").process(jobs.nothing)
+        Broker(folder / "nobody").process(targets.nothing)
     assert list(place.iterdir()) == []
 
 
@@ -207,12 +207,12 @@ anonymous = lambda: None  # noqa: E731
     [
         (anonymous, ValueError, "lambda"),
         (local(), ValueError, "within a call"),
-        (functools.partial(jobs.add, 1), TypeError, "args and kwargs"),
-        (jobs.Point(1).method, ValueError, "bound to an object"),
+        (functools.partial(targets.add, 1), TypeError, "args and kwargs"),
+        (targets.Point(1).method, ValueError, "bound to an object"),
         (7, TypeError, "function of a module"),
         (None, TypeError, "function of a module"),
-        ("jobs.add", ValueError, "app.jobs:render"),
-        ("jobs:add()", ValueError, "app.jobs:render"),
+        ("targets.add", ValueError, "app.jobs:render"),
+        ("targets:add()", ValueError, "app.jobs:render"),
         (":add", ValueError, "app.jobs:render"),
     ],
 )
@@ -223,7 +223,7 @@ def test_what_another_interpreter_does_not_find_is_refused(
         Broker(folder / "none").process(target)
 
 
-@pytest.mark.parametrize("target", [jobs.add, jobs.Point.moved, os.getpid, jobs.Point])
+@pytest.mark.parametrize("target", [targets.add, targets.Point.moved, os.getpid, targets.Point])
 def test_a_target_is_found_again_by_its_name(target: Any) -> None:
     assert resolve(name_of(target)) == target
 
@@ -242,7 +242,7 @@ def test_arguments_that_cannot_travel_are_refused(
     folder: Path, place: Path, args: Any, kwargs: Any, kind: Any, complaint: str
 ) -> None:
     with pytest.raises(kind, match=complaint):
-        Broker(folder / "none").process(jobs.add, args, kwargs)
+        Broker(folder / "none").process(targets.add, args, kwargs)
     assert list(place.iterdir()) == []
 
 
@@ -252,7 +252,7 @@ class Mine: pass
 def work(*args): return 7
 if __name__ == "__main__":
     broker = procbroker.Broker(sys.argv[1])
-    for target, args in ((work, ()), ("jobs:add", (Mine(), 1)), ("jobs:add", ("__main__ ", "b"))):
+    for target, args in ((work, ()), ("targets:add", (Mine(), 1)), ("targets:add", ("__main__ ", "b"))):
         try:
             print(broker.process(target, args).result(30))
         except ValueError as error:
@@ -278,12 +278,12 @@ def test_the_program_itself_is_no_module_unless_it_was_started_as_one(broker: Br
     assert said[0][0] == "7"
     assert said[1][0].startswith("work is of the program itself (__main__)")
     for lines in said:
-        assert lines[1].startswith("an argument of jobs:add is a Mine of the program itself")
+        assert lines[1].startswith("an argument of targets:add is a Mine of the program itself")
         assert lines[2] == "__main__ b"
 
 
 def test_what_is_not_its_own_is_not_believed(broker: Broker, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = broker.process(jobs.add, (1,))
+    child = broker.process(targets.add, (1,))
     child.wait()
     folder = Path(child.command[4])
     result = folder / "result"
@@ -346,7 +346,7 @@ def test_who_cannot_hand_over_privately_is_told_so(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     with pytest.raises(Unsupported, match="as user 33 or as root"):
-        broker.process(jobs.nothing, user=33)
+        broker.process(targets.nothing, user=33)
     assert list(place.iterdir()) == []
 
 
@@ -382,10 +382,10 @@ def test_old_results_and_calls_that_nobody_has_are_removed(place: Path, monkeypa
 
 
 def test_a_call_that_cannot_be_taken_says_so(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-m", "procbroker.child", "jobs:add", "/no/such/folder"]
+    command = [sys.executable, "-m", "procbroker.child", "targets:add", "/no/such/folder"]
     child = broker.create(command)
     assert child.wait(PATIENCE) == 1
-    assert "cannot take the arguments of jobs:add" in child.logs().text
+    assert "cannot take the arguments of targets:add" in child.logs().text
     assert handover.PLACE_VARIABLE in child.logs().text
 
 
@@ -393,22 +393,22 @@ def test_within_a_server_that_is_no_python_the_interpreter_is_found(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/usr/sbin/apache2")
-    child = broker.process(jobs.surroundings)
+    child = broker.process(targets.surroundings)
     assert child.command[0].startswith(f"{sys.prefix}/bin/python3")
     assert child.result(PATIENCE)["prefix"] == sys.prefix
     monkeypatch.setattr(sys, "prefix", "/nowhere")
     monkeypatch.setattr(sys, "base_prefix", "/nowhere")
     with pytest.raises(ValueError, match="python=") as caught:
-        broker.process(jobs.nothing)
+        broker.process(targets.nothing)
     assert "/nowhere" in str(caught.value)
 
 
 def test_asynchronously_it_is_the_same(broker: Broker) -> None:
     async def main() -> None:
         async with AsyncBroker(broker.socket) as client:
-            children = [await client.process(jobs.add, (number, 1), name=f"n{number}") for number in range(3)]
+            children = [await client.process(targets.add, (number, 1), name=f"n{number}") for number in range(3)]
             assert await asyncio.gather(*[child.result(PATIENCE) for child in children]) == [1, 2, 3]
-            failing = await client.process(target=jobs.fail, args=("no paper",))
+            failing = await client.process(target=targets.fail, args=("no paper",))
             with pytest.raises(ValueError, match="no paper"):
                 await failing.result()
             with pytest.raises(ValueError, match="lambda"):
