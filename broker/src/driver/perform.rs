@@ -27,6 +27,7 @@ use crate::os::logs::Logs;
 use crate::os::logs::trimmer::LogTrimmer;
 use crate::os::notify::ServiceOwner;
 use crate::os::reaper::{Backlog, Reaped, Reaper};
+use crate::os::runtime_dir::RuntimeDir;
 use crate::os::spawn::{self, Output, Step};
 use crate::os::state_dir::StateDir;
 use crate::os::upgrade::{self, Program};
@@ -64,6 +65,8 @@ pub struct Hands {
     pub records: Records,
     /// Processes that systemd keeps hold of, should the broker be killed.
     pub fd_store: FdStore,
+    /// The folder for what a crash leaves. It is given up before the state folder, which has a note of it.
+    pub runtime: RuntimeDir,
     /// The folder that the broker has for itself as long as it lives.
     pub state: StateDir,
     /// The limit on open files that children get.

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::lock::{Lock, LockError};
 use super::logs::{Logs, LogsError};
+use super::runtime_dir::NOTE;
 use super::socket::{FolderError, make_folder};
 
 /// The file that a broker locks.
@@ -141,12 +142,12 @@ fn close_to_others(path: &Path) -> Result<(), StateDirError> {
     Ok(())
 }
 
-/// Something in a folder that no broker has made.
+/// Something in a folder that no broker has made. Drafts of the note and of the record have other endings.
 fn foreign_entry(path: &Path) -> std::io::Result<Option<String>> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         // SQLite puts files of its own beside the record, which have its name and an ending.
-        if name != LOCK && name != LOGS && !name.starts_with(RECORD) {
+        if name != LOCK && name != LOGS && !name.starts_with(NOTE) && !name.starts_with(RECORD) {
             return Ok(Some(name));
         }
     }

@@ -17,6 +17,7 @@ use crate::os::limits::NofileError;
 use crate::os::logs::LogsError;
 use crate::os::reaper::ReaperError;
 use crate::os::recovery::RecoveryError;
+use crate::os::runtime_dir::RuntimeDirError;
 use crate::os::socket::SocketError;
 use crate::os::state_dir::StateDirError;
 use crate::os::upgrade::UpgradeError;
@@ -50,6 +51,9 @@ pub enum ServeError {
     /// The state folder could not be taken.
     #[error("cannot start")]
     StateDir(#[from] StateDirError),
+    /// The runtime folder could not be taken.
+    #[error("cannot start")]
+    RuntimeDir(#[from] RuntimeDirError),
     /// The record of the children could not be opened.
     #[error("cannot start")]
     Journal(#[from] JournalError),

@@ -36,7 +36,9 @@ use crate::os::limits::{Nofile, raise_nofile};
 use crate::os::logs::Logs;
 use crate::os::logs::trimmer::LogTrimmer;
 use crate::os::notify::ServiceOwner;
+use crate::os::own::OwnError;
 use crate::os::reaper::{Backlog, Reaper};
+use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
 use crate::os::socket::{self, SocketFile, SocketOptions};
 use crate::os::state_dir::StateDir;
 use crate::os::upgrade::{self, Inherited, Program};
@@ -61,6 +63,7 @@ pub(super) struct Places {
 pub(super) struct Machine {
     found: Found,
     nofile: Nofile,
+    runtime: RuntimeDir,
     state: StateDir,
     socket: PathBuf,
     program: Program,
@@ -102,6 +105,7 @@ pub(super) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     };
     let Taken { state, sockets, socket, nofile, folder, processes, kept } =
         take(arguments, &state_place, passed, inherited, uid)?;
+    let runtime = RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?;
     let (store, stored) = match predecessor {
         Predecessor::Ended => journal::open(&state.record())?,
         Predecessor::HandedOver => journal::go_on(&state.record())?,
@@ -133,6 +137,7 @@ pub(super) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     let machine = Machine {
         found,
         nofile,
+        runtime,
         state,
         socket,
         program,
@@ -213,6 +218,21 @@ fn take(
     };
     let kept = kept.map_or_else(Kept::default, |[read, write]| Kept::from_ends(read, write));
     Ok(Taken { state, sockets, socket, nofile, folder: cgroup_folder, processes, kept })
+}
+
+/// Where the runtime folder is to be: beside the socket, or with the state where the socket has no path.
+fn runtime_place(arguments: &ServeArguments, socket: &Path, state: &StateDir) -> Result<Wanted, ServeError> {
+    if let Some(path) = &arguments.runtime_dir {
+        let refused = |source| OwnError::Refused { attempt: "find", path: path.clone(), source };
+        // It is noted for a later broker, which may be started in another folder.
+        return Ok(Wanted::Given(std::path::absolute(path).map_err(refused).map_err(RuntimeDirError::from)?));
+    }
+    if socket.as_os_str().is_empty() {
+        return Ok(Wanted::Usual(state.path().join("runtime.d")));
+    }
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".d");
+    Ok(Wanted::Usual(name.into()))
 }
 
 /// The ids of accounts that a flag names.
@@ -304,6 +324,7 @@ impl Machine {
         let Self {
             found,
             nofile,
+            runtime,
             state,
             socket,
             program,
@@ -354,6 +375,7 @@ impl Machine {
             former: VecDeque::new(),
             records,
             fd_store,
+            runtime,
             state,
             nofile,
             program: Arc::new(program),

@@ -3,7 +3,7 @@
 mod disk;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
 use nix::unistd::geteuid;
 use serde_json::json;
@@ -122,4 +122,38 @@ fn names_the_folder(setup: &Setup) {
     assert_eq!(ended.code(), Some(1), "{:?} {}", ended.status, ended.log);
     assert_eq!(ended.log.lines().count(), 1, "{}", ended.log);
     assert!(ended.log.contains(setup.state_dir().to_str().unwrap()), "{}", ended.log);
+}
+
+#[test]
+fn the_runtime_folder_is_kept_over_a_crash_and_gone_after_an_orderly_exit() {
+    let mut broker = TestBroker::start();
+    let folder = broker.socket().with_extension("sock.d");
+    let inode = || fs::symlink_metadata(&folder).map(|found| (found.ino(), found.mode() & 0o777));
+    let first = inode().expect("a folder beside the socket");
+    assert_eq!(first.1, 0o700);
+    broker.json().create(willing());
+    broker.crash();
+    assert_eq!(inode().unwrap(), first);
+    broker.start_again();
+    assert_eq!(inode().unwrap(), first);
+    broker.stop();
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_runtime_folder_that_another_user_made_is_refused_with_the_way_out() {
+    if !is_root() {
+        return;
+    }
+    let broker = stopped();
+    let folder = broker.socket().with_extension("sock.d");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&folder, Some(STRANGER), None).unwrap();
+    let ended = broker.setup().refuses();
+    assert_eq!(ended.code(), Some(1));
+    for words in ["sock.d is not to be trusted: it belongs to another user", "--runtime-dir"] {
+        assert!(ended.log.contains(words), "no {words} in {}", ended.log);
+    }
+    assert!(!broker.socket().exists());
 }

@@ -65,6 +65,12 @@ pub struct ServeArguments {
     /// `~/.local/state/procbroker`] Two brokers never share one.
     #[arg(long, value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
+    /// The folder for what a crash of the broker leaves and a reboot does not need
+    ///
+    /// [default: the socket's path with `.d` at its end] It is best on a file system in memory. After a crash the broker
+    /// goes on in the folder that it had.
+    #[arg(long, value_name = "FOLDER")]
+    pub runtime_dir: Option<PathBuf>,
     /// How much output is kept of each child and stream; beyond it the oldest is released
     ///
     /// In bytes, or with k, M, G or T (powers of 1024). A child that writes fast can exceed it for a moment.

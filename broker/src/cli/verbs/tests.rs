@@ -288,6 +288,7 @@ fn every_flag_of_serve_arrives() {
         "--socket-mode=660",
         "--socket-group=www-data",
         "--state-dir=/state",
+        "--runtime-dir=/runtime",
         "--log-bytes=500k",
         "--shutdown-timeout=1m",
         "--allow-user=www-data",
@@ -311,6 +312,7 @@ fn every_flag_of_serve_arrives() {
     assert_eq!(arguments.socket_mode, 0o660);
     assert_eq!(arguments.socket_group, Some(www_data()));
     assert_eq!(arguments.state_dir, Some("/state".into()));
+    assert_eq!(arguments.runtime_dir, Some("/runtime".into()));
     assert_eq!(arguments.log_bytes.bytes(), 500 << 10);
     assert_eq!(arguments.shutdown_timeout, Span::from_secs(60));
     assert_eq!(arguments.allow_user, [www_data(), Account::Id(1000)]);

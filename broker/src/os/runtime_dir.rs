@@ -1,0 +1,278 @@
+//! The broker's runtime folder, for what a crash of the broker leaves and a reboot does not need.
+//!
+//! It is beside the socket, as a rule on a file system in memory. The state folder keeps a note of where it is, with a key
+//! that is in the folder as well: a broker that is started with another socket, after a crash, goes on in the folder of the
+//! one before it.
+
+use std::fs::DirBuilder;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, renameat};
+use nix::sys::stat::fstat;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::own::{self, OwnError, OwnFolder};
+
+/// The file in the state folder that says where the runtime folder is.
+pub(super) const NOTE: &str = "runtime";
+
+/// The file in the runtime folder that says whose it is.
+const OWNER: &str = "owner";
+
+/// A note on its way to its name.
+const DRAFT: &str = "runtime.new";
+
+/// Bytes of a note, at most: a key, and a path.
+const NOTE_BYTES_MAX: u64 = 8 << 10;
+
+/// Where the runtime folder is to be, unless a broker that crashed has left one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// There, and nowhere else.
+    Given(PathBuf),
+    /// There, or under a similar name where another broker's is.
+    Usual(PathBuf),
+}
+
+/// A runtime folder that is this broker's. It is removed at the end, if nothing is left in it.
+#[derive(Debug)]
+pub struct RuntimeDir {
+    folder: OwnFolder,
+    state: OwnFolder,
+}
+
+/// There is no runtime folder to be had.
+#[derive(Debug, Error)]
+pub enum RuntimeDirError {
+    /// It cannot be made or used.
+    #[error("no runtime folder can be had: {0}; or give another one with --runtime-dir")]
+    Unusable(#[from] OwnError),
+    /// There is something in it that no broker has made.
+    #[error(
+        "the runtime folder {path} is not the broker's alone: {entry} is in it; give an empty one with --runtime-dir"
+    )]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        entry: String,
+    },
+    /// It is the folder of another broker, be it running or not.
+    #[error(
+        "the runtime folder {path} belongs to the broker with the state folder {state}; give another one with --runtime-dir"
+    )]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+        /// The state folder of the other one.
+        state: PathBuf,
+    },
+}
+
+/// That a runtime folder and a state folder belong together: it is in both of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Note {
+    key: Uuid,
+    /// The other folder.
+    path: PathBuf,
+}
+
+impl RuntimeDir {
+    /// Opens the folder that an earlier broker with this state folder has left, or makes one, closed to all others.
+    ///
+    /// # Errors
+    /// When it is not to be trusted, when it is another broker's, or when the system refuses.
+    pub fn open(wanted: &Wanted, state: &Path) -> Result<Self, RuntimeDirError> {
+        let state = OwnFolder::open(state)?;
+        if let Some(folder) = left(&state)? {
+            return Ok(Self { folder, state });
+        }
+        let key = Uuid::new_v4();
+        let folder = match wanted {
+            Wanted::Given(path) => claim(path, &state)?,
+            Wanted::Usual(path) => match claim(path, &state) {
+                Err(RuntimeDirError::Taken { .. }) => {
+                    let mut name = path.clone().into_os_string();
+                    name.push(format!("-{:08x}", key.as_fields().0));
+                    claim(Path::new(&name), &state)?
+                }
+                claimed_or_not => claimed_or_not?,
+            },
+        };
+        // In this order: whoever finds the folder can ask the state folder whether it is wanted still.
+        Note { key, path: folder.path().to_owned() }.write(&state, NOTE)?;
+        Note { key, path: state.path().to_owned() }.write(&folder, OWNER)?;
+        Ok(Self { folder, state })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn folder(&self) -> &OwnFolder {
+        &self.folder
+    }
+
+    /// A folder in it, made where it is missing. One that is empty is removed with the runtime folder.
+    ///
+    /// # Errors
+    /// When something else is in its place, or the system refuses.
+    pub fn subfolder(&self, name: &str) -> Result<OwnFolder, RuntimeDirError> {
+        Ok(self.folder.subfolder(name)?)
+    }
+
+    /// Removes the folder, and the note of it, if nothing is left in it.
+    fn remove_if_empty(&self) -> Result<(), OwnError> {
+        for name in self.folder.entries()?.iter().filter(|name| *name != OWNER) {
+            // What is no folder, or not empty, stays, and so does this one.
+            if self.folder.remove_folder(name).is_err() {
+                return Ok(());
+            }
+        }
+        let refused = |source: nix::Error| OwnError::Refused {
+            attempt: "remove",
+            path: self.path().to_owned(),
+            source: source.into(),
+        };
+        let own = fstat(&self.folder).map_err(refused)?;
+        self.folder.remove(OWNER)?;
+        if own::place_of(self.path())? == (own.st_dev, own.st_ino) {
+            std::fs::remove_dir(self.path()).map_err(|source| OwnError::Refused {
+                attempt: "remove",
+                path: self.path().to_owned(),
+                source,
+            })?;
+        }
+        self.state.remove(NOTE)
+    }
+}
+
+impl AsFd for RuntimeDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_if_empty() {
+            tracing::debug!(%error, "the runtime folder stays, and the next broker goes on in it");
+        }
+    }
+}
+
+/// The folder that an earlier broker has left, if it is there still.
+fn left(state: &OwnFolder) -> Result<Option<OwnFolder>, RuntimeDirError> {
+    let Some(note) = Note::read(state, NOTE)? else { return Ok(None) };
+    let folder = match OwnFolder::open(&note.path) {
+        Ok(folder) => folder,
+        // It was in memory, and the machine or the container was started anew.
+        Err(error) if error.is_absence() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    folder.check_closed()?;
+    let owner = Note::read(&folder, OWNER)?;
+    Ok(owner.filter(|owner| owner.key == note.key).map(|_| folder))
+}
+
+/// Makes a folder, or takes one that is nobody else's.
+fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
+    let refused = |source| OwnError::Refused { attempt: "make the folder", path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).or_else(|error| match error.kind() {
+        // What is there is looked at below.
+        io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(refused(error)),
+    })?;
+    let folder = OwnFolder::open(path)?;
+    folder.check_closed()?;
+    match Note::read(&folder, OWNER)? {
+        None => match folder.entries()?.into_iter().find(|name| name != DRAFT) {
+            None => Ok(folder),
+            Some(entry) => Err(RuntimeDirError::Shared { path: path.to_owned(), entry }),
+        },
+        // The note of it was lost.
+        Some(owner) if owner.path == state.path() => Ok(folder),
+        Some(owner) if is_in_use(&owner) => {
+            Err(RuntimeDirError::Taken { path: path.to_owned(), state: owner.path })
+        }
+        // Nobody goes on with what the other broker has left: its state is gone.
+        Some(_) => {
+            clear(&folder)?;
+            Ok(folder)
+        }
+    }
+}
+
+/// Whether the state folder that a runtime folder names still holds on to it. Where that cannot be told, it does.
+fn is_in_use(owner: &Note) -> bool {
+    let note = match OwnFolder::open(&owner.path) {
+        Ok(state) => Note::read(&state, NOTE),
+        Err(error) => Err(error),
+    };
+    match note {
+        Ok(note) => note.is_some_and(|note| note.key == owner.key),
+        Err(error) => !error.is_absence(),
+    }
+}
+
+/// Removes what a broker has left: files, and folders of files.
+fn clear(folder: &OwnFolder) -> Result<(), OwnError> {
+    for name in folder.entries()? {
+        if folder.remove(&name).is_ok() {
+            continue;
+        }
+        let inner = folder.subfolder(&name)?;
+        for name in inner.entries()? {
+            inner.remove(&name)?;
+        }
+        folder.remove_folder(&name)?;
+    }
+    Ok(())
+}
+
+impl Note {
+    /// The note that is in a folder, if there is a whole one.
+    fn read(folder: &OwnFolder, name: &str) -> Result<Option<Self>, OwnError> {
+        if !folder.has_file(name)? {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        let file = folder.file(name, OFlag::O_RDONLY)?;
+        file.take(NOTE_BYTES_MAX).read_to_end(&mut bytes).map_err(|source| OwnError::Refused {
+            attempt: "read",
+            path: folder.path().join(name),
+            source,
+        })?;
+        Ok(Self::parse(&bytes))
+    }
+
+    /// A key on one line, and the path in the rest.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (key, path) = bytes.split_at_checked(uuid::fmt::Hyphenated::LENGTH)?;
+        let key = Uuid::try_parse_ascii(key).ok()?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(path.strip_prefix(b"\n")?.to_vec()));
+        Some(Self { key, path })
+    }
+
+    /// Puts it in a folder, in the place of another one, whole or not at all.
+    fn write(&self, folder: &OwnFolder, name: &str) -> Result<(), OwnError> {
+        let refused = |source| OwnError::Refused { attempt: "write", path: folder.path().join(name), source };
+        folder.remove(DRAFT)?;
+        let mut file = folder.file(DRAFT, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+        let text = [format!("{}\n", self.key).as_bytes(), self.path.as_os_str().as_bytes()].concat();
+        file.write_all(&text).map_err(refused)?;
+        renameat(folder, DRAFT, folder, name).map_err(|errno| refused(errno.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        let scratch = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(scratch.state()).unwrap();
+        scratch
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.at("state")
+    }
+
+    fn open(&self, name: &str) -> Result<RuntimeDir, RuntimeDirError> {
+        RuntimeDir::open(&Wanted::Usual(self.at(name)), &self.state())
+    }
+}
+
+/// As a broker leaves it that is killed.
+fn crash(runtime: RuntimeDir) {
+    fs::write(runtime.path().join("left"), "").unwrap();
+    drop(runtime);
+}
+
+#[test]
+fn a_runtime_folder_is_closed_to_others_and_gone_when_nothing_is_left_in_it() {
+    let scratch = Scratch::new();
+    let runtime = scratch.open("s.d").unwrap();
+    assert_eq!(fs::metadata(runtime.path()).unwrap().mode() & 0o7777, 0o700);
+    let inner = runtime.subfolder("inner").unwrap();
+    fs::write(inner.path().join("file"), "").unwrap();
+    drop(runtime);
+    assert!(inner.path().join("file").exists(), "what is left there stays");
+    let runtime = scratch.open("s.d").unwrap();
+    fs::remove_file(inner.path().join("file")).unwrap();
+    drop(runtime);
+    assert!(!scratch.at("s.d").exists());
+    assert_eq!(fs::read_dir(scratch.state()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_broker_with_another_socket_goes_on_in_the_folder_of_the_one_before_it() {
+    let scratch = Scratch::new();
+    crash(scratch.open("s.d").unwrap());
+    let runtime = scratch.open("other.d").unwrap();
+    assert_eq!(runtime.path(), scratch.at("s.d"));
+    fs::remove_file(runtime.path().join("left")).unwrap();
+    drop(runtime);
+    assert_eq!(scratch.open("other.d").unwrap().path(), scratch.at("other.d"));
+}
+
+#[test]
+fn a_folder_that_is_gone_or_was_made_anew_is_not_taken_for_the_earlier_one() {
+    let scratch = Scratch::new();
+    crash(scratch.open("s.d").unwrap());
+    fs::remove_dir_all(scratch.at("s.d")).unwrap();
+    assert_eq!(scratch.open("other.d").unwrap().path(), scratch.at("other.d"));
+    crash(scratch.open("s.d").unwrap());
+    fs::write(scratch.at("s.d").join(OWNER), format!("{}\n/elsewhere", Uuid::new_v4())).unwrap();
+    assert_eq!(scratch.open("other.d").unwrap().path(), scratch.at("other.d"));
+}
+
+#[test]
+fn a_folder_of_another_broker_is_left_to_it_for_as_long_as_there_is_its_state() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.at("state2")).unwrap();
+    crash(scratch.open("s.d").unwrap());
+    let other = RuntimeDir::open(&Wanted::Usual(scratch.at("s.d")), &scratch.at("state2")).unwrap();
+    let name = other.path().file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(name.starts_with("s.d-") && name.len() == 12, "{name}");
+    drop(other);
+    let given = || RuntimeDir::open(&Wanted::Given(scratch.at("s.d")), &scratch.at("state2"));
+    let error = given().unwrap_err().to_string();
+    assert!(error.contains("/state; give another one with --runtime-dir"), "{error}");
+    assert!(scratch.at("s.d/left").exists());
+    fs::remove_dir_all(scratch.state()).unwrap();
+    let taken = given().unwrap();
+    assert!(!taken.path().join("left").exists(), "what nobody knows any more is gone");
+}
+
+#[test]
+fn the_folder_is_found_again_when_the_note_of_it_was_lost() {
+    let scratch = Scratch::new();
+    crash(scratch.open("s.d").unwrap());
+    fs::remove_file(scratch.state().join(NOTE)).unwrap();
+    let runtime = scratch.open("s.d").unwrap();
+    assert!(runtime.path().join("left").exists());
+}
+
+#[test]
+fn a_folder_that_others_made_or_can_change_is_refused_with_the_way_out() {
+    let scratch = Scratch::new();
+    let refused = |name: &str| {
+        let error = scratch.open(name).unwrap_err().to_string();
+        assert!(error.contains(&scratch.at(name).display().to_string()), "{error}");
+        assert!(error.contains("--runtime-dir"), "{error}");
+        error
+    };
+    fs::create_dir(scratch.at("open")).unwrap();
+    fs::set_permissions(scratch.at("open"), Permissions::from_mode(0o755)).unwrap();
+    symlink(scratch.state(), scratch.at("link")).unwrap();
+    fs::write(scratch.at("file"), "").unwrap();
+    fs::create_dir(scratch.at("used")).unwrap();
+    fs::set_permissions(scratch.at("used"), Permissions::from_mode(0o700)).unwrap();
+    fs::write(scratch.at("used/thing"), "").unwrap();
+    for name in ["open", "link", "file"] {
+        assert!(refused(name).contains("is not to be trusted"), "{name}");
+    }
+    assert!(refused("used").contains("thing is in it"));
+    if nix::unistd::geteuid().is_root() {
+        fs::create_dir(scratch.at("others")).unwrap();
+        fs::set_permissions(scratch.at("others"), Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(scratch.at("others"), Some(65_534), None).unwrap();
+        assert!(refused("others").contains("belongs to another user"));
+    }
+}
+
+#[test]
+fn notes_are_read_as_they_were_written_and_nothing_else_is() {
+    let note = Note { key: Uuid::from_u128(7), path: "/a\nb".into() };
+    let scratch = Scratch::new();
+    let folder = OwnFolder::open(&scratch.state()).unwrap();
+    note.write(&folder, "note").unwrap();
+    assert_eq!(Note::read(&folder, "note").unwrap(), Some(note));
+    for damaged in [&b""[..], b"x", &[b'0'; 36], &[0xff; 60]] {
+        assert_eq!(Note::parse(damaged), None);
+    }
+}
