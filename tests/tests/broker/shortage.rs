@@ -41,7 +41,7 @@ fn recovers(broker: &TestBroker, client: &mut JsonClient, (created, refused): (u
 
 #[test]
 fn a_broker_without_descriptors_says_so_and_recovers() {
-    let broker = Setup::new().through(["prlimit", "--nofile=64:64"]).start();
+    let broker = Setup::new().through(["prlimit", "--nofile=96:96"]).start();
     let mut client = broker.json();
     let outcome = create_until_refused(&mut client);
     recovers(&broker, &mut client, outcome);
