@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::{Child as ChildView, ChildId, ChildState, Error, EventKind, Exit, Response};
+use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response};
 
+use crate::child::Child;
 use crate::children::Children;
 use crate::config::Config;
 use crate::connections::{Connection, Connections};
@@ -12,7 +13,6 @@ use crate::event_log::EventLog;
 use crate::ids::{Call, ConnectionId};
 use crate::main_process::MainState;
 use crate::pending::{PendingRequest, PendingRequests, Ticket, WaitsFor};
-use crate::record::Role;
 use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::Instant;
@@ -80,13 +80,15 @@ impl Broker {
 
     /// Lets a request wait for what its cause says.
     pub(crate) fn wait_for(&mut self, call: Call, waits_for: WaitsFor, due: Option<Instant>) {
-        let Some(connection) = self.connections.get_mut(call.connection) else { return };
+        let Some(connection) = self.connections.get_mut(call.connection) else {
+            return;
+        };
         let watched = waits_for.watched();
         let ticket = self.pending.add(PendingRequest { call, due, waits_for });
         connection.add_pending(ticket);
         for id in watched {
-            if let Some(entry) = self.children.get_mut(id) {
-                entry.watchers.insert(ticket);
+            if let Some(child) = self.children.get_mut(id) {
+                child.watch(ticket);
             }
         }
         self.timers.set(Timer::Call(ticket), None, due);
@@ -97,8 +99,8 @@ impl Broker {
         let pending = self.pending.take(ticket)?;
         self.timers.set(Timer::Call(ticket), pending.due, None);
         for id in pending.waits_for.watched() {
-            if let Some(entry) = self.children.get_mut(id) {
-                entry.watchers.remove(&ticket);
+            if let Some(child) = self.children.get_mut(id) {
+                child.unwatch(ticket);
             }
         }
         if let Some(connection) = self.connections.get_mut(pending.call.connection) {
@@ -121,18 +123,9 @@ impl Broker {
 
     /// Looks again at every request that waits for this child, in the order of their arrival.
     pub(crate) fn child_changed(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get(id) else { return };
-        let tickets: Vec<Ticket> = entry.watchers.iter().copied().collect();
-        for ticket in tickets {
+        let watchers = self.children.get(id).map(Child::watchers).unwrap_or_default();
+        for ticket in watchers {
             self.recheck(ticket, id, turn);
-        }
-    }
-
-    /// Sets the timer of a child.
-    pub(crate) fn set_child_due(&mut self, id: ChildId, due: Option<Instant>) {
-        if let Some(entry) = self.children.get_mut(id) {
-            self.timers.set(Timer::Child(id), entry.due, due);
-            entry.due = due;
         }
     }
 
@@ -141,8 +134,8 @@ impl Broker {
         let bounds = self.config.bounds;
         let kept_for = bounds.ended_kept_for.as_nanos();
         let since = turn.now.instant.as_nanos().checked_sub(kept_for).map(Instant::from_nanos);
-        while let Some(entry) = self.children.pop_expired(bounds.ended_kept, since) {
-            turn.order(Effect::Forget { child: entry.shown.id });
+        while let Some(child) = self.children.pop_expired(bounds.ended_kept, since) {
+            turn.order(Effect::Forget { child: child.id() });
         }
         let due = self.children.first_ended().map(|at| at.plus(bounds.ended_kept_for));
         self.timers.set(Timer::Retention, self.retention_due, due);
@@ -151,7 +144,9 @@ impl Broker {
 
     /// Starts and stops the timer of the exit for lack of work.
     pub(crate) fn watch_idleness(&mut self, turn: &mut Turn<'_>) {
-        let Some(patience) = self.config.exit_when_idle else { return };
+        let Some(patience) = self.config.exit_when_idle else {
+            return;
+        };
         let is_empty = self.connections.count() == 0 && self.children.live_count() == 0;
         let idle = is_empty && self.main == MainState::Absent && self.is_serving();
         let due = match (idle, self.idle_due) {
@@ -161,23 +156,6 @@ impl Broker {
         };
         self.timers.set(Timer::Idle, self.idle_due, due);
         self.idle_due = due;
-    }
-
-    /// Keeps and tells that something has happened to a child; nobody is told of the main command.
-    pub(crate) fn publish(&mut self, kind: EventKind, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get(id).filter(|entry| entry.role == Role::Child) else { return };
-        let child = Arc::clone(&entry.shown);
-        self.publish_with(kind, Some(child), turn);
-    }
-
-    /// Keeps and tells that the main process of a child has ended, and nothing else of it is there.
-    pub(crate) fn publish_exit(&mut self, id: ChildId, exit: &Exit, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get(id).filter(|entry| entry.role == Role::Child) else { return };
-        let mut child = ChildView::clone(&entry.shown);
-        child.exit = Some(exit.clone());
-        child.pid = None;
-        child.state = ChildState::Stopping;
-        self.publish_with(EventKind::Exited, Some(Arc::new(child)), turn);
     }
 
     /// Keeps and tells that something has happened, to a child or to the broker itself.
@@ -192,18 +170,7 @@ impl Broker {
 
     /// Whether creates are taken.
     pub(crate) fn is_serving(&self) -> bool {
-        match self.state {
-            BrokerState::Serving => true,
-            BrokerState::Stopping(_) | BrokerState::Sweeping(_) | BrokerState::Exited => false,
-        }
-    }
-
-    /// Whether the broker has ordered its own exit.
-    pub(crate) fn has_exited(&self) -> bool {
-        match self.state {
-            BrokerState::Exited => true,
-            BrokerState::Serving | BrokerState::Stopping(_) | BrokerState::Sweeping(_) => false,
-        }
+        self.state.is_serving()
     }
 
     /// The client of a connection that is open.

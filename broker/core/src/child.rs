@@ -1,69 +1,92 @@
-//! One child: its phase, with the data that belongs to it in the variants.
+//! One child: where it is in its life, and what each input does to it there.
+//!
+//! Every phase has its data, and what may be done with them, in a file of its own below. Here stands the whole of what
+//! happens, as one table; each row is one method of [`Child`], and each cell one arm of its match. A dash means that
+//! the input comes too late or too early there, and changes nothing.
+//!
+//! | input          | Recording      | Queued       | Spawning      | Running       | Stopping      | Cleaning          | Ended |
+//! | -------------- | -------------- | ------------ | ------------- | ------------- | ------------- | ----------------- | ----- |
+//! | `recorded`     | Queued, or end | -            | -             | -             | -             | queue, or end     | -     |
+//! | `start`        | -              | Spawning     | -             | -             | -             | spawn the cleanup | -     |
+//! | `spawned`      | -              | -            | Running       | -             | -             | bound its time    | -     |
+//! | `spawn_failed` | -              | -            | end           | -             | -             | record the outcome| -     |
+//! | `exited`       | -              | -            | -             | Stopping, or release | go on, or release | kill, or record the outcome | - |
+//! | `members_left` | -              | -            | -             | -             | go on, or release | record the outcome| -  |
+//! | `due`          | not ready      | not ready    | not ready     | -             | next step, or kill | kill, or leave   | -     |
+//! | `stop`         | remember it    | end          | remember it   | Stopping      | join it       | -                 | -     |
+//! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | kill at once  | -                 | -     |
+//! | `leave_cleanup`| -              | -            | -             | -             | -             | leave, or kill    | -     |
+//! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | bound its time    | remember it |
+//!
+//! *Release* means that nothing of the child's processes is left: what contained them is taken down, and Cleaning
+//! follows if it has a cleanup, Ended else. *End* means that it is Ended and gives free what it held.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod cleaning;
+mod common;
+mod next;
+mod progress;
+mod questions;
+mod resuming;
+mod starting;
+mod stopping;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use procbroker_protocol::create::StopStep;
-use procbroker_protocol::request::Until;
+use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{
-    Child as ChildView, ChildState, Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Name, Span,
-    StepTaken, Timestamp,
-};
+use procbroker_protocol::{Cleaned, EventKind, Exit, ExitReason, ExitStatus};
 use uuid::Uuid;
 
-use crate::effect::SpawnOrder;
-use crate::ids::{ConnectionId, Incarnation, Pid, Run, SubscriptionId};
-use crate::input::Members;
+use crate::child::cleaning::Cleaning;
+use crate::child::common::Common;
+use crate::child::stopping::{Leader, Stopping};
+use crate::effect::{Effect, Receipt, Report, Safety};
+use crate::ids::{ConnectionId, Pid, SubscriptionId};
+use crate::input::{Members, RecordFailure};
+use crate::orders::Orders;
 use crate::pending::Ticket;
-use crate::record::{Intent, Progress, Role, StoppingProgress};
-use crate::time::{Instant, Now};
+use crate::record::Intent;
+use crate::time::Instant;
+
+pub(crate) use common::exit_before_start;
+pub(crate) use next::Next;
+pub(crate) use stopping::Stop;
 
 /// A child that the broker knows.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// How it was asked for.
-    pub(crate) order: Arc<SpawnOrder>,
-    /// Which of its processes is meant.
-    pub(crate) incarnation: Incarnation,
-    /// Where it is in its life.
-    pub(crate) phase: Phase,
-    /// How clients see it: kept in step with the phase by [`Child::show`].
-    pub(crate) shown: Arc<ChildView>,
-    /// Requests that wait for it to change.
-    pub(crate) watchers: BTreeSet<Ticket>,
-    /// Its timer.
-    pub(crate) due: Option<Instant>,
-    /// When its cleanup has to be over for the sake of others, in a shutdown.
-    pub(crate) cleanup_by: Option<Instant>,
+    common: Common,
+    phase: Phase,
     /// What its create answers, when the same request comes again.
-    pub(crate) outcome: Outcome,
-    /// What it is to the broker.
-    pub(crate) role: Role,
+    outcome: Outcome,
+    /// The requests that wait for it to change.
+    watchers: BTreeSet<Ticket>,
     /// Who follows its output.
-    pub(crate) followers: BTreeSet<(ConnectionId, SubscriptionId)>,
+    followers: BTreeSet<(ConnectionId, SubscriptionId)>,
     /// The requests of users that were answered with it when it was there already.
-    pub(crate) reuses: VecDeque<(u32, Uuid)>,
+    reuses: VecDeque<(u32, Uuid)>,
 }
 
 /// Where a child is in its life.
 #[derive(Debug)]
-pub(crate) enum Phase {
+enum Phase {
     /// The intent to start it is being recorded.
     Recording {
-        /// It is to end before it begins.
+        /// The stop of a child that is to end before it begins.
         cancelled: Option<Stop>,
     },
     /// It is on record, and waits for its turn to be started.
     Queued,
     /// Its process is being started.
     Spawning {
-        /// It is to be stopped as soon as there is something to stop.
+        /// The stop that begins as soon as there is something to stop.
         stop: Option<Stop>,
     },
     /// Its process runs and is ready.
     Running {
-        /// The process.
+        /// The main process.
         pid: Pid,
     },
     /// It is being brought to an end, or what it left behind is.
@@ -74,395 +97,319 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// Why and how a child is to be stopped.
-#[derive(Clone, Debug)]
-pub(crate) struct Stop {
-    /// Why.
-    pub(crate) reason: ExitReason,
-    /// The signals to try.
-    pub(crate) steps: Vec<StopStep>,
-    /// When it is to be killed whatever step it is at.
-    pub(crate) kill_by: Option<Instant>,
-}
-
-/// A stop that is under way.
-#[derive(Debug)]
-pub(crate) struct Stopping {
-    /// Why.
-    pub(crate) reason: ExitReason,
-    /// Whether the main process is alive.
-    pub(crate) leader: Leader,
-    /// The steps that are still to come.
-    pub(crate) steps: VecDeque<StopStep>,
-    /// What is waited for.
-    pub(crate) stage: StopStage,
-    /// The signals that were sent.
-    pub(crate) taken: Vec<StepTaken>,
-    /// Whether SIGKILL was needed.
-    pub(crate) forced: bool,
-    /// When it is to be killed whatever step it is at.
-    pub(crate) kill_by: Option<Instant>,
-}
-
-/// The main process of a child that is being stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leader {
-    /// Not reaped.
-    Alive {
-        /// Its number.
-        pid: Pid,
-    },
-    /// Reaped.
-    Gone {
-        /// How it ended.
-        status: ExitStatus,
-        /// When.
-        at: Timestamp,
-        /// What is left of its descendants.
-        members: Members,
-    },
-}
-
-/// What a stop waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StopStage {
-    /// The effect of a signal, until then.
-    Asking {
-        /// When the next step comes.
-        until: Instant,
-    },
-    /// The effect of SIGKILL; it is sent again then.
-    Killing {
-        /// When it is sent again.
-        again: Instant,
-        /// How long that is after the last time.
-        pause: Span,
-    },
-}
-
-/// A cleanup that is under way.
-#[derive(Debug)]
-pub(crate) struct Cleaning {
-    /// How the child ended.
-    pub(crate) exit: Exit,
-    /// How many times the cleanup has been begun.
-    pub(crate) attempts: u32,
-    /// How far this attempt is.
-    pub(crate) stage: CleaningStage,
-    /// Who sees it through.
-    pub(crate) fate: Fate,
-}
-
-/// Who sees a cleanup through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// This broker.
-    Finish,
-    /// The next one: it stays on record, and is begun anew.
-    Leave,
-}
-
-/// How far an attempt at a cleanup is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CleaningStage {
-    /// It is being recorded that it begins.
-    Recording,
-    /// It waits for its turn to be started.
-    Queued,
-    /// Its process is being started.
-    Spawning,
-    /// Its process runs, until then at most.
-    Running {
-        /// When its time is over.
-        until: Instant,
-    },
-    /// What is left of it is being killed.
-    Killing {
-        /// What is left: of this attempt, or of one that an earlier broker began.
-        remains: Remains,
-        /// When it is killed again.
-        again: Instant,
-        /// How long that is after the last time.
-        pause: Span,
-    },
-    /// Its outcome is being recorded.
-    Closing {
-        /// The outcome.
-        cleaned: Cleaned,
-    },
-    /// It is on record for the next broker.
-    Left,
-}
-
-/// What is left of a cleanup that is being killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remains {
-    /// Its process, too.
-    Process,
-    /// What its process has left behind, which has ended in this way.
-    Descendants(ExitStatus),
-    /// Whatever there is of an attempt that was interrupted with an earlier broker.
-    Interrupted,
-}
-
 impl Child {
-    /// A child that is about to be recorded.
+    /// Makes a child whose intent is about to be recorded.
     pub(crate) fn new(intent: &Intent) -> Self {
-        let Intent { id, params, run_as, owner, created_at, containment, outcome, role } = intent.clone();
-        let shown = ChildView {
-            id,
-            name: label(role, &params),
-            labels: params.labels.clone(),
-            command: params.command.clone(),
-            pid: None,
-            owner,
-            state: ChildState::Starting,
-            created_at,
-            started_at: None,
-            restarts: 0,
-            lifetime: params.lifetime,
-            stop_order: params.stop_order,
-            exit: None,
-            cleanup: None,
-            containment,
-        };
         Self {
-            incarnation: Incarnation::FIRST,
+            common: Common::new(intent),
             phase: Phase::Recording { cancelled: None },
-            shown: Arc::new(shown),
+            outcome: intent.outcome,
             watchers: BTreeSet::new(),
-            due: None,
-            cleanup_by: None,
-            role,
-            outcome,
             followers: BTreeSet::new(),
             reuses: VecDeque::new(),
-            order: Arc::new(SpawnOrder { params, run_as }),
         }
     }
 
-    /// What its creator asked for.
-    pub(crate) fn params(&self) -> &CreateParams {
-        &self.order.params
+    // The table: one method a row.
+
+    /// A record whose receipt was wanted is safe, or cannot be written.
+    pub(crate) fn recorded(
+        &mut self,
+        result: Result<(), RecordFailure>,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        match &mut self.phase {
+            Phase::Recording { cancelled } => {
+                let cancelled = cancelled.take();
+                self.intent_recorded(cancelled, result, orders)
+            }
+            Phase::Cleaning(cleaning) => match cleaning.recorded(&self.common, orders) {
+                Some((exit, cleaned)) => self.end(exit, Some(cleaned), orders),
+                None => Next::Nothing,
+            },
+            Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Ended => Next::Nothing,
+        }
     }
 
-    /// Its present process.
-    pub(crate) fn run(&self) -> Run {
-        Run { child: self.shown.id, incarnation: self.incarnation }
+    /// It is its turn to be started, or that of its cleanup.
+    pub(crate) fn start(&mut self, orders: &mut Orders<'_, '_>) {
+        match &mut self.phase {
+            Phase::Queued => self.spawn(orders),
+            Phase::Cleaning(cleaning) => cleaning.spawn(&self.common, orders),
+            Phase::Recording { .. }
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Ended => {}
+        }
     }
 
-    /// Whether anything of it may be there: it then holds its name and its place under a limit.
-    pub(crate) fn is_live(&self) -> bool {
-        match self.phase {
+    /// A program was executed.
+    pub(crate) fn spawned(&mut self, pid: Pid, orders: &mut Orders<'_, '_>) -> Next {
+        match &mut self.phase {
+            Phase::Spawning { stop } => {
+                let stop = stop.take();
+                self.main_spawned(pid, stop, orders)
+            }
+            Phase::Cleaning(cleaning) => {
+                if cleaning.is_spawning() {
+                    orders.spawn_queue.finish(self.common.uid());
+                    cleaning.spawned(&mut self.common, orders);
+                }
+                Next::Nothing
+            }
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Ended => Next::Nothing,
+        }
+    }
+
+    /// There is no process, and there will be none.
+    pub(crate) fn spawn_failed(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_, '_>) -> Next {
+        match &mut self.phase {
+            Phase::Spawning { .. } => self.main_not_spawned(failure, orders),
+            Phase::Cleaning(cleaning) if cleaning.is_spawning() => {
+                orders.spawn_queue.finish(self.common.uid());
+                cleaning.spawn_failed(&mut self.common, failure, orders)
+            }
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => Next::Nothing,
+        }
+    }
+
+    /// The main process has ended, or that of the cleanup.
+    pub(crate) fn exited(
+        &mut self,
+        status: ExitStatus,
+        members: Members,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        match &mut self.phase {
+            Phase::Running { .. } => self.exited_by_itself(status, members, orders),
+            Phase::Stopping(stopping) => match stopping.exited(&mut self.common, status, members, orders) {
+                Some(exit) => self.release(exit, orders),
+                None => Next::Nothing,
+            },
+            Phase::Cleaning(cleaning) => cleaning.exited(&mut self.common, status, members, orders),
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Ended => Next::Nothing,
+        }
+    }
+
+    /// What was left behind has, or may have, become less.
+    pub(crate) fn members_left(&mut self, left: Members, orders: &mut Orders<'_, '_>) -> Next {
+        match &mut self.phase {
+            Phase::Stopping(stopping) => match stopping.members_left(&mut self.common, left, orders) {
+                Some(exit) => self.release(exit, orders),
+                None => Next::Nothing,
+            },
+            Phase::Cleaning(cleaning) => cleaning.members_left(&mut self.common, left, orders),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Ended => Next::Nothing,
+        }
+    }
+
+    /// Its timer has run out.
+    pub(crate) fn due(&mut self, orders: &mut Orders<'_, '_>) -> Next {
+        self.common.timer_ran_out();
+        match &mut self.phase {
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => Next::NotReady,
+            Phase::Stopping(stopping) => {
+                stopping.due(&mut self.common, orders);
+                Next::Nothing
+            }
+            Phase::Cleaning(cleaning) => cleaning.due(&mut self.common, orders),
+            Phase::Running { .. } | Phase::Ended => Next::Nothing,
+        }
+    }
+
+    /// It is to end: by its own steps, or by others.
+    pub(crate) fn stop(
+        &mut self,
+        reason: ExitReason,
+        steps: Option<Vec<StopStep>>,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        let steps = steps.unwrap_or_else(|| self.params().stop.clone());
+        self.begin_stop(Stop { reason, steps, kill_by: None }, orders)
+    }
+
+    /// Begins a stop, or joins the one that is under way: that one keeps its reason and its steps, and the earlier of
+    /// both bounds on its time. Only that its create has failed becomes the reason of one that waits for its process.
+    pub(crate) fn begin_stop(&mut self, stop: Stop, orders: &mut Orders<'_, '_>) -> Next {
+        match &mut self.phase {
+            Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => {
+                let is_news = match pending {
+                    Some(earlier) => earlier.join(&stop),
+                    None => true,
+                };
+                if is_news {
+                    pending.get_or_insert(stop);
+                    // A later broker has to know, too, that it is to be stopped, and why.
+                    self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+                }
+                Next::Nothing
+            }
+            Phase::Queued => {
+                orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
+                Next::NeverStarted { reason: stop.reason, error: None }
+            }
+            Phase::Running { pid } => {
+                let pid = *pid;
+                self.enter_stop(stop, Leader::Alive { pid }, orders);
+                Next::Nothing
+            }
+            Phase::Stopping(stopping) => {
+                stopping.join(&stop);
+                stopping.set_timer(&mut self.common, orders);
+                Next::Nothing
+            }
+            Phase::Cleaning(_) | Phase::Ended => Next::Nothing,
+        }
+    }
+
+    /// The shutdown leaves its processes no more time.
+    pub(crate) fn kill_now(&mut self, orders: &mut Orders<'_, '_>) -> Next {
+        let now = orders.now.instant;
+        match &mut self.phase {
+            // One that is being killed may have been left alone for a while: its next kill comes now too.
+            Phase::Stopping(stopping) => stopping.kill_again_at(now),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Cleaning(_)
+            | Phase::Ended => {}
+        }
+        let stop = Stop { reason: ExitReason::Shutdown, steps: Vec::new(), kill_by: Some(now) };
+        self.begin_stop(stop, orders)
+    }
+
+    /// The shutdown goes on without its cleanup: the next broker begins it anew.
+    pub(crate) fn leave_cleanup(&mut self, orders: &mut Orders<'_, '_>) -> Next {
+        match &mut self.phase {
+            Phase::Cleaning(cleaning) => cleaning.leave(&mut self.common, orders),
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
-            | Phase::Cleaning(_) => true,
-            Phase::Ended => false,
+            | Phase::Ended => Next::Nothing,
         }
     }
 
-    /// Whether it is not on record yet, so that nobody was told of it.
-    pub(crate) fn is_being_recorded(&self) -> bool {
-        match self.phase {
-            Phase::Recording { .. } => true,
+    /// Bounds the time of its cleanup, for the sake of those that are stopped after it.
+    pub(crate) fn bound_cleanup(&mut self, by: Instant, orders: &mut Orders<'_, '_>) {
+        self.common.bound_cleanup(by);
+        match &self.phase {
+            Phase::Cleaning(cleaning) => cleaning.follow_bound(&mut self.common, orders),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Ended => {}
+        }
+    }
+
+    // What leads from one phase to the next.
+
+    /// It has ended by itself. What it left behind gets its own steps.
+    fn exited_by_itself(
+        &mut self,
+        status: ExitStatus,
+        members: Members,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        let (reason, at) = (ExitReason::Exited, orders.now.wall);
+        if members == Members::Nothing {
+            let exit = Exit { status, reason, forced: false, steps: Vec::new(), at };
+            self.common.publish_exit(&exit, orders);
+            return self.release(exit, orders);
+        }
+        let stop = Stop { reason, steps: self.params().stop.clone(), kill_by: None };
+        self.enter_stop(stop, Leader::Gone { status, at, members }, orders);
+        Next::Nothing
+    }
+
+    fn enter_stop(&mut self, stop: Stop, leader: Leader, orders: &mut Orders<'_, '_>) {
+        let event = match leader {
+            Leader::Alive { .. } => EventKind::Stopping,
+            Leader::Gone { .. } => EventKind::Exited,
+        };
+        let mut stopping = Box::new(Stopping::new(stop, leader, orders.now.instant));
+        stopping.show(&mut self.common);
+        self.common.publish(event, orders);
+        stopping.step(&mut self.common, orders);
+        self.phase = Phase::Stopping(stopping);
+    }
+
+    /// Nothing of its processes is left: its cleanup comes next, if it has one, and its end else.
+    fn release(&mut self, exit: Exit, orders: &mut Orders<'_, '_>) -> Next {
+        self.common.set_due(None, orders);
+        orders.order(Effect::Release { run: self.run() });
+        if self.params().cleanup.is_none() {
+            return self.end(exit, None, orders);
+        }
+        let mut cleaning = Box::new(Cleaning::new(exit, 0));
+        cleaning.show(&mut self.common);
+        self.common.publish(EventKind::Cleaning, orders);
+        let next = if orders.may_clean_up {
+            cleaning.begin_attempt(&mut self.common, orders)
+        } else {
+            cleaning.is_left(&mut self.common, orders)
+        };
+        self.phase = Phase::Cleaning(cleaning);
+        next
+    }
+
+    /// It is over, after its cleanup if there was one.
+    fn end(&mut self, exit: Exit, cleaned: Option<Cleaned>, orders: &mut Orders<'_, '_>) -> Next {
+        self.common.set_due(None, orders);
+        // The end of a cleanup is on record already.
+        let is_news = cleaned.is_none();
+        self.phase = Phase::Ended;
+        self.common.show_end(exit, cleaned);
+        if is_news {
+            self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        }
+        orders.order(Effect::Report(Report::Ended { child: Arc::clone(self.view()) }));
+        self.common.publish(EventKind::Ended, orders);
+        Next::Over
+    }
+
+    /// It is over before it was started. Nobody was told of one that is not on record.
+    pub(crate) fn end_unstarted(&mut self, reason: ExitReason, orders: &mut Orders<'_, '_>) {
+        let was_told_of = match self.phase {
+            Phase::Recording { .. } => false,
             Phase::Queued
             | Phase::Spawning { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Cleaning(_)
-            | Phase::Ended => false,
-        }
-    }
-
-    /// Whether a signal may find something of it: there is a process, or will be.
-    pub(crate) fn takes_signals(&self) -> bool {
-        match self.phase {
-            Phase::Recording { .. }
-            | Phase::Queued
-            | Phase::Spawning { .. }
-            | Phase::Running { .. }
-            | Phase::Stopping(_) => true,
-            Phase::Cleaning(_) | Phase::Ended => false,
-        }
-    }
-
-    /// Whether a process of it may be there, of its cleanup too.
-    pub(crate) fn may_have_processes(&self) -> bool {
-        match &self.phase {
-            Phase::Spawning { .. } | Phase::Running { .. } | Phase::Stopping(_) => true,
-            Phase::Cleaning(cleaning) => match cleaning.stage {
-                CleaningStage::Spawning | CleaningStage::Running { .. } | CleaningStage::Killing { .. } => {
-                    true
-                }
-                CleaningStage::Recording
-                | CleaningStage::Queued
-                | CleaningStage::Closing { .. }
-                | CleaningStage::Left => false,
-            },
-            Phase::Recording { .. } | Phase::Queued | Phase::Ended => false,
-        }
-    }
-
-    /// Whether it is on its way to its end, or there.
-    pub(crate) fn is_ending(&self) -> bool {
-        match &self.phase {
-            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
-            Phase::Queued | Phase::Running { .. } => false,
-            Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
-        }
-    }
-
-    /// Whether there is no process yet.
-    pub(crate) fn is_unspawned(&self) -> bool {
-        match self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => true,
-            Phase::Running { .. } | Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => false,
-        }
-    }
-
-    /// Whether a `wait` for it to be ready is over: it has been ready, or will never be.
-    pub(crate) fn is_settled(&self) -> bool {
-        match self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => false,
-            Phase::Running { .. } | Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
-        }
-    }
-
-    /// Whether what a `wait` waits for has come.
-    pub(crate) fn has_reached(&self, until: Until) -> bool {
-        match until {
-            Until::Ready => self.is_settled(),
-            Until::Ended => !self.is_live(),
-        }
-    }
-
-    /// Brings what clients see in step with the phase.
-    pub(crate) fn show(&mut self) {
-        let (state, pid) = match &self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => (ChildState::Starting, None),
-            Phase::Running { pid } => (ChildState::Running, Some(pid.get())),
-            Phase::Stopping(stopping) => (ChildState::Stopping, stopping.shown_pid()),
-            Phase::Cleaning(_) => (ChildState::Cleaning, None),
-            Phase::Ended => (ChildState::Ended, None),
+            | Phase::Ended => true,
         };
-        let exit = match &self.phase {
-            Phase::Stopping(stopping) => stopping.exit(),
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Running { .. } => None,
-            Phase::Cleaning(cleaning) => Some(cleaning.exit.clone()),
-            Phase::Ended => self.shown.exit.clone(),
-        };
-        let shown = Arc::make_mut(&mut self.shown);
-        shown.state = state;
-        shown.pid = pid;
-        shown.exit = exit;
-    }
-
-    /// What a later broker has to know to go on from here; nothing more than the intent before there is a process.
-    pub(crate) fn progress(&self, now: Now) -> Option<Progress> {
-        let started_at = self.shown.started_at;
-        Some(match &self.phase {
-            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => {
-                let Stop { reason, steps, kill_by: _ } = stop.clone()?;
-                Progress::Unwanted { reason, steps }
-            }
-            Phase::Queued => return None,
-            Phase::Running { .. } => Progress::Running { started_at: started_at? },
-            Phase::Stopping(stopping) => Progress::Stopping(stopping.progress(started_at, now)),
-            Phase::Cleaning(cleaning) => cleaning.progress(started_at, now),
-            Phase::Ended => Progress::Ended {
-                started_at,
-                exit: self.shown.exit.clone()?,
-                cleanup: self.shown.cleanup.clone(),
-                at: now.wall,
-            },
-        })
-    }
-}
-
-impl Cleaning {
-    fn progress(&self, started_at: Option<Timestamp>, now: Now) -> Progress {
-        let exit = self.exit.clone();
-        let ended = match &self.stage {
-            CleaningStage::Closing { cleaned } => {
-                return Progress::Ended { started_at, exit, cleanup: Some(cleaned.clone()), at: now.wall };
-            }
-            CleaningStage::Killing { remains: Remains::Descendants(status), .. } => {
-                // One that was cut short has not had its outcome.
-                let is_outcome = self.fate == Fate::Finish || *status == ExitStatus::Code(0);
-                is_outcome.then_some(*status)
-            }
-            CleaningStage::Recording
-            | CleaningStage::Queued
-            | CleaningStage::Spawning
-            | CleaningStage::Running { .. }
-            | CleaningStage::Killing { remains: Remains::Process | Remains::Interrupted, .. }
-            | CleaningStage::Left => None,
-        };
-        Progress::Cleaning { started_at, exit, attempts: self.attempts, ended }
-    }
-}
-
-impl Stopping {
-    /// The main process while it lives.
-    fn shown_pid(&self) -> Option<u32> {
-        match self.leader {
-            Leader::Alive { pid } => Some(pid.get()),
-            Leader::Gone { .. } => None,
-        }
-    }
-
-    /// How the child ended, as far as is known once its main process has.
-    pub(crate) fn exit(&self) -> Option<Exit> {
-        match self.leader {
-            Leader::Alive { .. } => None,
-            Leader::Gone { status, at, .. } => {
-                Some(Exit { status, reason: self.reason, forced: self.forced, steps: self.taken.clone(), at })
-            }
-        }
-    }
-
-    fn progress(&self, started_at: Option<Timestamp>, now: Now) -> StoppingProgress {
-        let until = match self.stage {
-            StopStage::Asking { until } => until,
-            StopStage::Killing { .. } => now.instant,
-        };
-        StoppingProgress {
-            started_at,
-            reason: self.reason,
-            ended: match self.leader {
-                Leader::Alive { .. } => None,
-                Leader::Gone { status, at, .. } => Some((status, at)),
-            },
-            steps: self.steps.iter().copied().collect(),
-            until: now.wall_at(until),
-            taken: self.taken.clone(),
-            forced: self.forced,
-        }
-    }
-
-    /// When something is to be done about it.
-    pub(crate) fn due(&self) -> Instant {
-        match self.stage {
-            StopStage::Asking { until } => self.kill_by.map_or(until, |kill_by| until.min(kill_by)),
-            StopStage::Killing { again, .. } => again,
+        self.common.set_due(None, orders);
+        self.phase = Phase::Ended;
+        self.common.show_end(exit_before_start(reason, orders.now.wall), None);
+        orders.order(Effect::Release { run: self.run() });
+        if was_told_of {
+            self.common.publish(EventKind::Ended, orders);
         }
     }
 }
 
-/// What people call it, in the log. No client ever sees it.
-const LABEL: &str = "main";
-
-/// What a process is called: a child as its creator says.
-pub(crate) fn label(role: Role, params: &CreateParams) -> Option<Name> {
-    match role {
-        Role::Child => params.name.clone(),
-        Role::Main => LABEL.parse().ok(),
-    }
-}
-
-pub(crate) fn has_labels(child: &ChildView, labels: &BTreeMap<String, String>) -> bool {
-    labels.iter().all(|(key, value)| child.labels.get(key) == Some(value))
-}
+#[cfg(test)]
+pub(crate) mod tests;

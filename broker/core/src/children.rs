@@ -7,7 +7,6 @@ use procbroker_protocol::{ChildId, ChildState, Name, Outcome, Target};
 use uuid::Uuid;
 
 use crate::child::Child;
-use crate::limits::REUSES_REMEMBERED;
 use crate::record::Role;
 use crate::time::Instant;
 
@@ -44,44 +43,43 @@ impl Children {
     }
 
     /// Takes in a new child, which is live from now on, and the answer to the request for it.
-    pub(crate) fn insert(&mut self, entry: Child) {
-        if let Some(request) = entry.params().request_id {
-            let key = (entry.shown.owner.uid, request);
-            self.requests.insert(key, (entry.shown.id, entry.outcome));
+    pub(crate) fn insert(&mut self, child: Child) {
+        if let Some(request) = child.params().request_id {
+            let key = (child.owner().uid, request);
+            self.requests.insert(key, (child.id(), child.outcome()));
         }
-        self.insert_unasked(entry);
+        self.insert_unasked(child);
     }
 
     /// Takes in a child that no request is answered with.
-    pub(crate) fn insert_unasked(&mut self, entry: Child) {
-        let id = entry.shown.id;
-        let uid = entry.shown.owner.uid;
-        if entry.role == Role::Main {
+    pub(crate) fn insert_unasked(&mut self, child: Child) {
+        let id = child.id();
+        let uid = child.owner().uid;
+        if child.role() == Role::Main {
             self.mains += 1;
             self.live.insert(id);
-            self.by_id.insert(id, entry);
+            self.by_id.insert(id, child);
             return;
         }
-        if let Some(name) = &entry.params().name {
+        if let Some(name) = &child.params().name {
             self.holders.insert(name.clone(), id);
         }
-        if let Some(limit) = &entry.params().limit {
+        if let Some(limit) = &child.params().limit {
             *self.limited.entry(limit.key.clone()).or_default() += 1;
         }
         *self.owned.entry(uid).or_default() += 1;
         self.live.insert(id);
-        *count(&mut self.counts, entry.shown.state) += 1;
-        self.by_id.insert(id, entry);
+        *count(&mut self.counts, child.view().state) += 1;
+        self.by_id.insert(id, child);
     }
 
     /// Changes a child, and keeps what is shown of it and the counts in step.
     pub(crate) fn update<R>(&mut self, id: ChildId, change: impl FnOnce(&mut Child) -> R) -> Option<R> {
-        let entry = self.by_id.get_mut(&id)?;
-        let before = entry.shown.state;
-        let result = change(entry);
-        entry.show();
-        let after = entry.shown.state;
-        if before != after && entry.role == Role::Child {
+        let child = self.by_id.get_mut(&id)?;
+        let before = child.view().state;
+        let result = change(child);
+        let after = child.view().state;
+        if before != after && child.role() == Role::Child {
             let counted = count(&mut self.counts, before);
             *counted = counted.saturating_sub(1);
             *count(&mut self.counts, after) += 1;
@@ -89,64 +87,69 @@ impl Children {
         Some(result)
     }
 
-    /// Gives free what a live child holds, and keeps it visible until its time or its place is over.
+    /// Gives free what a live child holds, and keeps it visible until its time or its place is over. Nobody sees the
+    /// main command.
     pub(crate) fn end(&mut self, id: ChildId, now: Instant) {
-        if !self.end_unseen(id) {
+        let is_seen = self.end_unseen(id);
+        let Some(child) = self.by_id.get(&id).filter(|child| is_seen && child.role() == Role::Child) else {
             return;
-        }
-        if let Some(name) = self.by_id.get(&id).and_then(|entry| entry.params().name.clone()) {
-            self.former.insert(name, id);
+        };
+        if let Some(name) = &child.params().name {
+            self.former.insert(name.clone(), id);
         }
         self.ended.push_back((now, id));
     }
 
     /// Gives free what a live child holds. Answers whether it was live.
     pub(crate) fn end_unseen(&mut self, id: ChildId) -> bool {
-        let Some(entry) = self.by_id.get(&id) else { return false };
+        let Some(child) = self.by_id.get(&id) else {
+            return false;
+        };
         if !self.live.remove(&id) {
             return false;
         }
-        if entry.role == Role::Main {
+        if child.role() == Role::Main {
             self.mains -= 1;
             return true;
         }
-        if let Some(name) = &entry.params().name
+        if let Some(name) = &child.params().name
             && self.holders.get(name) == Some(&id)
         {
             self.holders.remove(name);
         }
-        if let Some(limit) = &entry.params().limit {
+        if let Some(limit) = &child.params().limit {
             decrease(&mut self.limited, &limit.key);
         }
-        decrease(&mut self.owned, &entry.shown.owner.uid);
+        decrease(&mut self.owned, &child.owner().uid);
         true
     }
 
     /// Forgets a child wholly.
     pub(crate) fn forget(&mut self, id: ChildId) -> Option<Child> {
-        let entry = self.by_id.remove(&id)?;
-        if entry.role == Role::Main {
-            return Some(entry);
+        let child = self.by_id.remove(&id)?;
+        if child.role() == Role::Main {
+            return Some(child);
         }
-        let counted = count(&mut self.counts, entry.shown.state);
+        let counted = count(&mut self.counts, child.view().state);
         *counted = counted.saturating_sub(1);
-        if let Some(name) = &entry.params().name
+        if let Some(name) = &child.params().name
             && self.former.get(name) == Some(&id)
         {
             self.former.remove(name);
         }
-        let created = entry.params().request_id.map(|request| (entry.shown.owner.uid, request));
-        for key in created.into_iter().chain(entry.reuses.iter().copied()) {
+        for key in child.requests() {
             self.forget_answer(key, id);
         }
-        Some(entry)
+        Some(child)
     }
 
     /// Lets the request that started a child start another one.
     pub(crate) fn forget_request(&mut self, id: ChildId) {
-        let Some(entry) = self.by_id.get(&id) else { return };
-        if let Some(request) = entry.params().request_id {
-            self.forget_answer((entry.shown.owner.uid, request), id);
+        let Some(child) = self.by_id.get(&id) else {
+            return;
+        };
+        if let Some(request) = child.params().request_id {
+            self.forget_answer((child.owner().uid, request), id);
         }
     }
 
@@ -159,9 +162,10 @@ impl Children {
     /// Keeps in mind that a request of this user was answered with a child that was there: the last ones
     /// of each child, because a client that asks for it all day would fill the memory else.
     pub(crate) fn remember_reuse(&mut self, uid: u32, request: Uuid, id: ChildId, outcome: Outcome) {
-        let Some(entry) = self.by_id.get_mut(&id) else { return };
-        entry.reuses.push_back((uid, request));
-        let oldest = if entry.reuses.len() > REUSES_REMEMBERED { entry.reuses.pop_front() } else { None };
+        let Some(child) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let oldest = child.remember_reuse((uid, request));
         self.requests.insert((uid, request), (id, outcome));
         if let Some(key) = oldest {
             self.forget_answer(key, id);
@@ -201,7 +205,7 @@ impl Children {
             Target::Name(name) => self.holders.get(name).or_else(|| self.former.get(name))?,
             Target::Labels(_) | Target::All => return None,
         };
-        self.by_id.get(id).filter(|entry| entry.role == Role::Child)
+        self.by_id.get(id).filter(|child| child.role() == Role::Child)
     }
 
     /// Everything live, the main command too, oldest first.
@@ -209,14 +213,19 @@ impl Children {
         self.live.iter().filter_map(|id| self.by_id.get(id))
     }
 
+    /// The ids of everything live, oldest first.
+    pub(crate) fn live_ids(&self) -> Vec<ChildId> {
+        self.live.iter().copied().collect()
+    }
+
     /// The live children, oldest first.
     pub(crate) fn live_children(&self) -> impl Iterator<Item = &Child> {
-        self.live().filter(|entry| entry.role == Role::Child)
+        self.live().filter(|child| child.role() == Role::Child)
     }
 
     /// All visible children, oldest first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Child> {
-        self.by_id.values().filter(|entry| entry.role == Role::Child)
+        self.by_id.values().filter(|child| child.role() == Role::Child)
     }
 
     /// How many live children there are.

@@ -7,11 +7,11 @@ use procbroker_protocol::event::Notification;
 use procbroker_protocol::{Child as ChildView, Event, EventKind};
 
 use crate::authorize;
-use crate::child::has_labels;
 use crate::config::Config;
 use crate::connections::{Connection, Connections};
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
+use crate::labels::has_labels;
 use crate::limits::EVENTS_KEPT;
 use crate::turn::Turn;
 
@@ -103,7 +103,9 @@ impl Subscriber {
         turn: &mut Turn<'_>,
     ) {
         let connection = self.connection;
-        let Some(peer) = connections.get(connection).map(Connection::peer) else { return };
+        let Some(peer) = connections.get(connection).map(Connection::peer) else {
+            return;
+        };
         let is_meant = event.child.as_ref().is_none_or(|child| {
             authorize::may_act_on(config, peer, child.owner) && has_labels(child, &self.labels)
         });

@@ -19,11 +19,11 @@ impl Broker {
     /// `now` never goes back from one call to the next. The orders are to be carried out in their order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let mut turn = Turn::new(now, effects);
-        if self.has_exited() {
+        if self.state.has_exited() {
             return;
         }
         self.expire(&mut turn);
-        if self.has_exited() {
+        if self.state.has_exited() {
             return;
         }
         self.take(input, &mut turn);
@@ -42,7 +42,7 @@ impl Broker {
     /// When [`Input::Due`] is to come, unless another input comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.has_exited() { None } else { self.timers.next() }
+        if self.state.has_exited() { None } else { self.timers.next() }
     }
 
     fn take(&mut self, input: Input, turn: &mut Turn<'_>) {
@@ -79,7 +79,7 @@ impl Broker {
     /// Carries out everything that is due, up to the exit. Answers whether anything was.
     fn expire(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut was_due = false;
-        while !self.has_exited()
+        while !self.state.has_exited()
             && let Some(timer) = self.timers.pop(turn.now.instant)
         {
             was_due = true;
@@ -103,7 +103,9 @@ impl Broker {
 
     /// Checks a request and hands it to what decides about it.
     fn call(&mut self, call: Call, request: Request, fresh: &Fresh, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.get(call.connection) else { return };
+        let Some(connection) = self.connections.get(call.connection) else {
+            return;
+        };
         let allowed = self
             .check_pipeline(connection)
             .and_then(|()| authorize::may_call(&self.config, connection.peer(), request.method()))
@@ -148,11 +150,13 @@ impl Broker {
     }
 
     fn call_due(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        let Some(pending) = self.pending.get_mut(ticket) else {
+            return;
+        };
         pending.due = None;
         let child = pending.waits_for.watched().first().and_then(|id| self.children.get(*id));
-        let message = child.map_or_else(String::new, |entry| {
-            let shown = &entry.shown;
+        let message = child.map_or_else(String::new, |child| {
+            let shown = child.view();
             let label = shown.name.as_ref().map_or_else(|| shown.id.to_string(), ToString::to_string);
             let state = shown.state.as_str();
             format!(

@@ -1,7 +1,65 @@
-//! What a child goes through: its start, its stop, its cleanup, and how they go on after a crash.
+//! What a child goes through: each input is given to its child, and what follows for others is seen to.
 
-mod cleanup;
 mod main_command;
 mod recovery;
 mod start;
 mod stop;
+
+use procbroker_protocol::ChildId;
+
+use crate::broker::Broker;
+use crate::child::{Child, Next};
+use crate::ids::Run;
+use crate::orders::Orders;
+use crate::turn::Turn;
+
+impl Broker {
+    /// Lets a child make a transition, and sees to what follows for others.
+    pub(crate) fn with_child(
+        &mut self,
+        id: ChildId,
+        turn: &mut Turn<'_>,
+        transition: impl FnOnce(&mut Child, &mut Orders<'_, '_>) -> Next,
+    ) {
+        let Self { children, timers, spawn_queue, event_log, connections, config, state, .. } = self;
+        let mut orders = Orders {
+            now: turn.now,
+            may_clean_up: state.may_clean_up(),
+            turn,
+            timers,
+            spawn_queue,
+            event_log,
+            connections,
+            config,
+        };
+        if let Some(next) = children.update(id, |child| transition(child, &mut orders)) {
+            self.see_to(id, next, turn);
+        }
+    }
+
+    /// Lets a child make a transition that is about one of its processes. Returns false where that is an earlier one:
+    /// the child has gone on, and nothing happens.
+    pub(crate) fn with_run(
+        &mut self,
+        run: Run,
+        turn: &mut Turn<'_>,
+        transition: impl FnOnce(&mut Child, &mut Orders<'_, '_>) -> Next,
+    ) -> bool {
+        let is_present = self.children.get(run.child).is_some_and(|child| child.run() == run);
+        if is_present {
+            self.with_child(run.child, turn, transition);
+        }
+        is_present
+    }
+
+    fn see_to(&mut self, id: ChildId, next: Next, turn: &mut Turn<'_>) {
+        match next {
+            Next::Nothing => {}
+            Next::Changed => self.child_changed(id, turn),
+            Next::NotReady => self.not_ready_in_time(id, turn),
+            Next::NeverStarted { reason, error } => self.end_unstarted(id, reason, error, turn),
+            Next::LeftBehind => self.left_wave(id, turn),
+            Next::Over => self.end(id, turn),
+        }
+    }
+}

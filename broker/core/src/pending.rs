@@ -156,6 +156,21 @@ impl WaitsFor {
         }
     }
 
+    /// Whether a create waits for a name.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self, Self::Name { .. })
+    }
+
+    /// Whether a create waits for its child.
+    pub(crate) fn is_start(&self) -> bool {
+        matches!(self, Self::Start { .. })
+    }
+
+    /// Whether an upgrade is waited for.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self, Self::Upgrade)
+    }
+
     /// The children whose changes matter to the request.
     pub(crate) fn watched(&self) -> Vec<ChildId> {
         match self {
@@ -174,4 +189,51 @@ pub(crate) fn shutting_down() -> Error {
         ErrorKind::ShuttingDown,
         "the broker is shutting down and starts no child any more; try again when it is back",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ConnectionId;
+    use uuid::Uuid;
+
+    fn request(number: u64, waits_for: WaitsFor) -> PendingRequest {
+        PendingRequest { call: Call { connection: ConnectionId(1), number }, due: None, waits_for }
+    }
+
+    fn child(number: u128) -> ChildId {
+        ChildId::from_uuid(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn requests_are_found_in_the_order_of_their_arrival() {
+        let mut pending = PendingRequests::default();
+        let tickets = [WaitsFor::Shutdown, WaitsFor::Upgrade, WaitsFor::Shutdown]
+            .into_iter()
+            .zip(1..)
+            .map(|(waits_for, number)| pending.add(request(number, waits_for)))
+            .collect::<Vec<_>>();
+        assert_eq!(pending.tickets(|_| true), tickets);
+        assert_eq!(pending.tickets(|pending| pending.waits_for.is_upgrade()), [tickets[1]]);
+        assert_eq!(pending.take(tickets[0]).map(|taken| taken.call.number), Some(1));
+        assert!(pending.take(tickets[0]).is_none(), "a request is answered once");
+        assert_eq!(pending.tickets(|_| true), tickets[1..]);
+    }
+
+    #[test]
+    fn a_destroy_watches_the_children_that_have_not_ended() {
+        let left = [child(2), child(3)].into();
+        let waits_for = WaitsFor::Destroy { ended: BTreeMap::new(), left };
+        assert_eq!(waits_for.watched(), [child(2), child(3)]);
+    }
+
+    #[test]
+    fn an_answer_that_tells_how_far_a_child_is_waits_for_the_record() {
+        let failure = Err(Error::new(ErrorKind::Internal, "it"));
+        let wait = WaitsFor::Wait { child: child(1), until: Until::Ended };
+        let start = WaitsFor::Start { child: child(1), outcome: Outcome::Created };
+        assert_eq!(wait.answer_waits_for(&Ok(Response::Upgraded)), After::Records);
+        assert_eq!(start.answer_waits_for(&Ok(Response::Upgraded)), After::Nothing);
+        assert_eq!(start.answer_waits_for(&failure), After::Records);
+    }
 }

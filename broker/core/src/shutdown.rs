@@ -9,11 +9,11 @@ use procbroker_protocol::response::ShutdownReport;
 use procbroker_protocol::{ChildId, Error, ErrorKind, EventKind, ExitReason, Response, Span};
 
 use crate::broker::Broker;
-use crate::child::{Phase, Stop, StopStage};
+use crate::child::{Child, Stop};
 use crate::effect::{Effect, ExitCause, Report, ServiceState};
-use crate::limits::{KILL_AGAIN_FIRST, SHUTDOWN_TIMEOUT_MIN};
+use crate::limits::SHUTDOWN_TIMEOUT_MIN;
 use crate::main_process::MainState;
-use crate::pending::{Ticket, WaitsFor, shutting_down};
+use crate::pending::{WaitsFor, shutting_down};
 use crate::shutdown::budget::{cleanup_share, shortened};
 use crate::shutdown::waves::{BrokerState, Force, Rank, Shutdown};
 use crate::turn::Turn;
@@ -47,15 +47,6 @@ impl Broker {
         }
     }
 
-    /// Whether a cleanup may still be begun.
-    pub(crate) fn may_clean_up(&self) -> bool {
-        match &self.state {
-            BrokerState::Serving => true,
-            BrokerState::Stopping(shutdown) => shutdown.force() != Force::Full,
-            BrokerState::Sweeping(_) | BrokerState::Exited => false,
-        }
-    }
-
     fn begin_shutdown(&mut self, timeout: Span, told: bool, turn: &mut Turn<'_>) {
         let mut shutdown = Shutdown::new(turn.now.instant, timeout, told, &self.children);
         self.call_off_upgrade(turn);
@@ -70,17 +61,7 @@ impl Broker {
 
     /// Creates that wait for a name are new ones too.
     fn refuse_waiting_creates(&mut self, turn: &mut Turn<'_>) {
-        let tickets: Vec<Ticket> = self.pending.tickets(|pending| match pending.waits_for {
-            WaitsFor::Name { .. } => true,
-            WaitsFor::Start { .. }
-            | WaitsFor::Destroy { .. }
-            | WaitsFor::Wait { .. }
-            | WaitsFor::Signal { .. }
-            | WaitsFor::Logs { .. }
-            | WaitsFor::Upgrade
-            | WaitsFor::Shutdown => false,
-        });
-        for ticket in tickets {
+        for ticket in self.pending.tickets(|pending| pending.waits_for.is_name()) {
             self.answer_pending(ticket, Err(shutting_down()), turn);
         }
     }
@@ -101,22 +82,29 @@ impl Broker {
     /// Stops the children of one rank, or shares the time out anew when it has become shorter: where there is too
     /// little, their steps are shortened alike.
     fn begin_wave(&mut self, rank: Rank, turn: &mut Turn<'_>) {
-        let BrokerState::Stopping(shutdown) = &mut self.state else { return };
-        let Some(time) = shutdown.time_of(rank, turn.now.instant, &self.children) else { return };
+        let BrokerState::Stopping(shutdown) = &mut self.state else {
+            return;
+        };
+        let Some(time) = shutdown.time_of(rank, turn.now.instant, &self.children) else {
+            return;
+        };
         for id in time.children {
-            let Some(entry) = self.children.get(id) else { continue };
-            let kept = cleanup_share(entry, time.share);
-            let for_steps = Span::from_nanos(time.share.as_nanos().saturating_sub(kept.as_nanos()));
-            let steps = shortened(&entry.params().stop, for_steps);
-            let kill_by = time.over.map(|over| over.minus(kept));
-            self.bound_cleanup(id, time.cleanups_over);
-            self.begin_stop(id, Stop { reason: ExitReason::Shutdown, steps, kill_by }, turn);
+            self.with_child(id, turn, |child, orders| {
+                let kept = cleanup_share(child, time.share);
+                let for_steps = Span::from_nanos(time.share.as_nanos().saturating_sub(kept.as_nanos()));
+                let steps = shortened(&child.params().stop, for_steps);
+                let kill_by = time.over.map(|over| over.minus(kept));
+                child.bound_cleanup(time.cleanups_over, orders);
+                child.begin_stop(Stop { reason: ExitReason::Shutdown, steps, kill_by }, orders)
+            });
         }
     }
 
     /// Kills every child at once, and gives the cleanups a little time.
     fn hurry(&mut self, turn: &mut Turn<'_>) {
-        let BrokerState::Stopping(shutdown) = &mut self.state else { return };
+        let BrokerState::Stopping(shutdown) = &mut self.state else {
+            return;
+        };
         if shutdown.hurry(turn.now.instant) {
             shutdown.set_timer(&mut self.timers);
             self.kill_children(turn);
@@ -126,40 +114,33 @@ impl Broker {
     /// Kills everything that is left, in every wave. A cleanup that is cut short, or does not come to begin, is
     /// the next broker's.
     fn kill_all(&mut self, turn: &mut Turn<'_>) {
-        let BrokerState::Stopping(shutdown) = &mut self.state else { return };
+        let BrokerState::Stopping(shutdown) = &mut self.state else {
+            return;
+        };
         shutdown.use_full_force();
         shutdown.set_timer(&mut self.timers);
-        let children: Vec<ChildId> = self.children.live().map(|entry| entry.shown.id).collect();
-        for id in children {
-            self.leave_cleanup(id, turn);
+        for id in self.children.live_ids() {
+            self.with_child(id, turn, Child::leave_cleanup);
         }
         self.kill_children(turn);
     }
 
     fn kill_children(&mut self, turn: &mut Turn<'_>) {
-        let children: Vec<ChildId> = self.children.live().map(|entry| entry.shown.id).collect();
-        for id in children {
-            let now = turn.now.instant;
-            // One that is being killed may have been left alone for a while: its next kill comes now too.
-            self.children.update(id, |entry| {
-                if let Phase::Stopping(stopping) = &mut entry.phase
-                    && let StopStage::Killing { pause, .. } = stopping.stage
-                    && pause > KILL_AGAIN_FIRST
-                {
-                    stopping.stage = StopStage::Killing { again: now, pause: KILL_AGAIN_FIRST };
-                }
-            });
-            let stop = Stop { reason: ExitReason::Shutdown, steps: Vec::new(), kill_by: Some(now) };
-            self.begin_stop(id, stop, turn);
+        for id in self.children.live_ids() {
+            self.with_child(id, turn, Child::kill_now);
         }
     }
 
     /// A child has ended, during a shutdown or not.
     pub(crate) fn left_wave(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get(id) else { return };
-        let BrokerState::Stopping(shutdown) = &mut self.state else { return };
-        if shutdown.leave(entry) {
-            turn.order(Effect::Report(Report::Forced { child: Arc::clone(&entry.shown) }));
+        let Some(child) = self.children.get(id) else {
+            return;
+        };
+        let BrokerState::Stopping(shutdown) = &mut self.state else {
+            return;
+        };
+        if shutdown.leave(child) {
+            turn.order(Effect::Report(Report::Forced { child: Arc::clone(child.view()) }));
         }
     }
 
@@ -187,7 +168,7 @@ impl Broker {
                 match shutdown.force() {
                     Force::None | Force::Hurried => self.kill_all(turn),
                     Force::Full => {
-                        let left = self.children.live().filter(|entry| entry.may_have_processes()).count();
+                        let left = self.children.live().filter(|child| child.may_have_processes()).count();
                         self.exit(u32::try_from(left).unwrap_or(u32::MAX), turn);
                     }
                 }
@@ -210,7 +191,9 @@ impl Broker {
         let children = u32::try_from(ended.len()).unwrap_or(u32::MAX);
         let report = ShutdownReport { children: ended, forced, took };
         for ticket in self.pending.tickets(|_| true) {
-            let Some(pending) = self.take_pending(ticket) else { continue };
+            let Some(pending) = self.take_pending(ticket) else {
+                continue;
+            };
             let result = match pending.waits_for {
                 WaitsFor::Shutdown => Ok(Response::ShutDown(report.clone())),
                 WaitsFor::Name { .. } | WaitsFor::Upgrade => Err(shutting_down()),

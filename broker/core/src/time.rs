@@ -2,6 +2,8 @@
 
 use procbroker_protocol::{Span, Timestamp};
 
+use crate::limits::KILL_AGAIN_AFTER;
+
 /// A moment of monotonic time: nanoseconds since some start that never changes within a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
@@ -69,3 +71,8 @@ impl Now {
 }
 
 const NANOS_PER_MICRO: u64 = 1_000;
+
+/// Returns the next pause between two kills, which is twice the last one, up to a bound.
+pub(crate) fn doubled(pause: Span) -> Span {
+    Span::from_nanos(pause.as_nanos().saturating_mul(2)).min(KILL_AGAIN_AFTER)
+}

@@ -58,3 +58,32 @@ impl Timers {
         self.due.pop_first().map(|(_, timer)| timer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_run_out_in_the_order_of_their_time_and_never_early() {
+        let mut timers = Timers::default();
+        let at = Instant::from_nanos;
+        timers.set(Timer::Idle, None, Some(at(30)));
+        timers.set(Timer::Shutdown, None, Some(at(10)));
+        timers.set(Timer::Retention, None, Some(at(20)));
+        assert_eq!((timers.next(), timers.pop(at(9))), (Some(at(10)), None));
+        let out: Vec<_> = std::iter::from_fn(|| timers.pop(at(25))).collect();
+        assert_eq!(out, [Timer::Shutdown, Timer::Retention]);
+        assert_eq!(timers.next(), Some(at(30)));
+    }
+
+    #[test]
+    fn a_timer_that_is_moved_or_taken_back_does_not_run_out_at_its_old_time() {
+        let mut timers = Timers::default();
+        let at = Instant::from_nanos;
+        timers.set(Timer::Idle, None, Some(at(10)));
+        timers.set(Timer::Idle, Some(at(10)), Some(at(20)));
+        assert_eq!(timers.pop(at(15)), None);
+        timers.set(Timer::Idle, Some(at(20)), None);
+        assert_eq!((timers.next(), timers.pop(at(99))), (None, None));
+    }
+}

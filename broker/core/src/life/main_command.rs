@@ -11,8 +11,9 @@ use procbroker_protocol::{ChildId, ExitReason, ExitStatus, Outcome, Owner, Signa
 
 use crate::authorize::RunAs;
 use crate::broker::Broker;
-use crate::child::{Child, Leader, Phase};
+use crate::child::Child;
 use crate::effect::{Effect, Receipt, Record, Report, Safety};
+use crate::ids::Run;
 use crate::input::RecordFailure;
 use crate::main_process::{MainCommand, MainExit, MainState};
 use crate::record::{Intent, Role};
@@ -21,12 +22,14 @@ use crate::turn::Turn;
 impl Broker {
     /// Starts the main command, if there is to be one and that of an earlier broker is gone.
     pub(crate) fn start_main(&mut self, turn: &mut Turn<'_>) {
-        let Some(MainCommand { id, params, .. }) = self.config.main.clone() else { return };
+        let Some(MainCommand { id, params, .. }) = self.config.main.clone() else {
+            return;
+        };
         match self.main {
             MainState::Absent | MainState::Waiting => {}
             MainState::Present(_) | MainState::Over(_) => return,
         }
-        if self.children.live().any(|entry| entry.role == Role::Main) {
+        if self.children.live().any(|child| child.role() == Role::Main) {
             self.main = MainState::Waiting;
             return;
         }
@@ -38,10 +41,10 @@ impl Broker {
         let owner = Owner { uid: self.config.broker_uid, gid: 0 };
         let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
         let intent = Intent { id, params, run_as, owner, created_at, containment, outcome, role };
-        let entry = Child::new(&intent);
-        let run = entry.run();
+        let child = Child::new(&intent);
+        let run = child.run();
         self.main = MainState::Present(id);
-        self.children.insert(entry);
+        self.children.insert(child);
         let record = Record::Intent(Arc::new(intent));
         turn.order(Effect::Record { run, record, safety: Safety::Process, receipt: Receipt::Wanted });
     }
@@ -76,12 +79,12 @@ impl Broker {
     }
 
     /// The main command could not be recorded, and is not started. There is no client whom the error would tell.
-    pub(crate) fn main_not_recorded(&mut self, id: ChildId, failure: &RecordFailure, turn: &mut Turn<'_>) {
-        if self.is_main(id)
-            && let Some(entry) = self.children.get(id)
+    pub(crate) fn main_not_recorded(&mut self, run: Run, failure: &RecordFailure, turn: &mut Turn<'_>) {
+        if self.is_main(run.child)
+            && let Some(child) = self.children.get(run.child)
         {
             let message = format!("it could not be recorded: {}", failure.message);
-            let child = Arc::clone(&entry.shown);
+            let child = Arc::clone(child.view());
             turn.order(Effect::Report(Report::StartFailed { child, message }));
             self.main_is_over(MainExit::NotStarted { errno: None }, turn);
         }
@@ -101,19 +104,11 @@ impl Broker {
 
     /// Passes a signal on to the main command, if that is there.
     pub(crate) fn pass_on(&self, signal: Signal, turn: &mut Turn<'_>) {
-        let MainState::Present(id) = self.main else { return };
-        let Some(entry) = self.children.get(id) else { return };
-        let is_alive = match &entry.phase {
-            Phase::Running { .. } => true,
-            Phase::Stopping(stopping) => matches!(stopping.leader, Leader::Alive { .. }),
-            Phase::Recording { .. }
-            | Phase::Queued
-            | Phase::Spawning { .. }
-            | Phase::Cleaning(_)
-            | Phase::Ended => false,
+        let MainState::Present(id) = self.main else {
+            return;
         };
-        if is_alive {
-            turn.order(Effect::Signal { run: entry.run(), signal, scope: Scope::Main, call: None });
+        if let Some(child) = self.children.get(id).filter(|child| child.has_main_process()) {
+            turn.order(Effect::Signal { run: child.run(), signal, scope: Scope::Main, call: None });
         }
     }
 }

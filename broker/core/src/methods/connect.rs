@@ -38,20 +38,24 @@ impl Broker {
 
     /// Ends one subscription to a child's output.
     pub(crate) fn unfollow(&mut self, id: ConnectionId, subscription: SubscriptionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         let followed = connection.unsubscribe(subscription);
-        if let Some(entry) = followed.and_then(|child| self.children.get_mut(child)) {
-            entry.followers.remove(&(id, subscription));
+        if let Some(child) = followed.and_then(|child| self.children.get_mut(child)) {
+            child.unfollow(id, subscription);
         }
     }
 
     /// Drops what only the client of this connection waited for. Children that it created stay.
     pub(crate) fn disconnect(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.close(id) else { return };
+        let Some(connection) = self.connections.close(id) else {
+            return;
+        };
         for (subscription, followed) in connection.subscriptions() {
             self.event_log.unsubscribe(subscription);
-            if let Some(entry) = followed.and_then(|child| self.children.get_mut(child)) {
-                entry.followers.remove(&(id, subscription));
+            if let Some(child) = followed.and_then(|child| self.children.get_mut(child)) {
+                child.unfollow(id, subscription);
             }
         }
         for ticket in connection.pending() {

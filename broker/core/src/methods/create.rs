@@ -10,7 +10,7 @@ use procbroker_protocol::{
 
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::Broker;
-use crate::child::Child;
+use crate::child::{Child, Next};
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::Call;
 use crate::input::Fresh;
@@ -33,7 +33,9 @@ enum Holding {
 impl Broker {
     /// A `create` has come in.
     pub(crate) fn create(&mut self, call: Call, params: CreateParams, fresh: &Fresh, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connection(call.connection) else { return };
+        let Some(connection) = self.connection(call.connection) else {
+            return;
+        };
         if let Some((child, outcome)) = self.first_answer(connection.peer(), &params) {
             return self.answer_when_started(call, child, outcome, turn);
         }
@@ -49,7 +51,9 @@ impl Broker {
 
     /// Decides about a create, now and wholly: there is no other place that starts a child.
     pub(crate) fn decide(&mut self, call: Call, attempt: Attempt, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connection(call.connection) else { return };
+        let Some(connection) = self.connection(call.connection) else {
+            return;
+        };
         let peer = connection.peer().clone();
         if let Some((child, outcome)) = self.first_answer(&peer, &attempt.params) {
             return self.answer_when_started(call, child, outcome, turn);
@@ -88,18 +92,22 @@ impl Broker {
     }
 
     fn check_name(&self, peer: &Peer, attempt: &Attempt) -> Result<Holding, Error> {
-        let Some(name) = &attempt.params.name else { return Ok(Holding::Free) };
-        let Some(entry) = self.children.holder(name) else { return Ok(Holding::Free) };
-        let holder = entry.shown.id;
-        if !authorize::may_act_on(&self.config, peer, entry.shown.owner) {
+        let Some(name) = &attempt.params.name else {
+            return Ok(Holding::Free);
+        };
+        let Some(child) = self.children.holder(name) else {
+            return Ok(Holding::Free);
+        };
+        let holder = child.id();
+        if !authorize::may_act_on(&self.config, peer, child.owner()) {
             return Err(Error::new(ErrorKind::NameTaken, format!("the name {name} is taken")));
         }
         match attempt.params.if_exists {
-            IfExists::Fail => Err(name_taken(name, &entry.shown)),
-            IfExists::Reuse if entry.is_ending() => Ok(Holding::Wait { holder }),
-            IfExists::Reuse if entry.is_settled() => Ok(Holding::Existing {
-                child: Arc::clone(&entry.shown),
-                same_spec: self.is_same_spec(entry, peer, attempt),
+            IfExists::Fail => Err(name_taken(name, child.view())),
+            IfExists::Reuse if child.is_ending() => Ok(Holding::Wait { holder }),
+            IfExists::Reuse if child.is_settled() => Ok(Holding::Existing {
+                child: Arc::clone(child.view()),
+                same_spec: self.is_same_spec(child, peer, attempt),
             }),
             IfExists::Reuse => Ok(Holding::Wait { holder }),
             IfExists::Replace => Ok(Holding::Replace { holder }),
@@ -108,7 +116,7 @@ impl Broker {
 
     /// Whether a child was created from an equal specification: what decides how it runs and stops. The
     /// accounts count by the rights that they gave, whatever they were called.
-    fn is_same_spec(&self, entry: &Child, peer: &Peer, attempt: &Attempt) -> bool {
+    fn is_same_spec(&self, child: &Child, peer: &Peer, attempt: &Attempt) -> bool {
         let decisive = |params: &CreateParams| CreateParams {
             request_id: None,
             no_wait: false,
@@ -118,13 +126,11 @@ impl Broker {
             cwd: Some(params.cwd.clone().unwrap_or_else(|| "/".to_owned())),
             ..params.clone()
         };
-        let same_user = match (&entry.order.run_as, &attempt.run_as) {
-            (RunAs::Broker, RunAs::Broker) => {
-                self.config.broker_uid != 0 || entry.shown.owner.uid == peer.uid
-            }
+        let same_user = match (child.run_as(), &attempt.run_as) {
+            (RunAs::Broker, RunAs::Broker) => self.config.broker_uid != 0 || child.owner().uid == peer.uid,
             (existing, wanted) => existing == wanted,
         };
-        same_user && decisive(entry.params()) == decisive(&attempt.params)
+        same_user && decisive(child.params()) == decisive(&attempt.params)
     }
 
     /// Takes in a new child, if the bounds leave a place for it, and has its intent recorded.
@@ -149,10 +155,13 @@ impl Broker {
             outcome,
             role: Role::Child,
         });
-        let entry = Child::new(&intent);
-        let run = entry.run();
-        self.children.insert(entry);
-        self.set_child_due(id, Some(due));
+        let child = Child::new(&intent);
+        let run = child.run();
+        self.children.insert(child);
+        self.with_child(id, turn, |child, orders| {
+            child.have_ready_by(due, orders);
+            Next::Nothing
+        });
         self.answer_when_started(call, id, outcome, turn);
         turn.order(Effect::Record { run, record: Record::Intent(intent), safety, receipt: Receipt::Wanted });
     }
@@ -173,7 +182,9 @@ impl Broker {
                 "the broker has {all} live children, which is its bound (--max-children)"
             ));
         }
-        let Some(limit) = &params.limit else { return Ok(()) };
+        let Some(limit) = &params.limit else {
+            return Ok(());
+        };
         let count = self.children.limited_count(&limit.key);
         if count >= limit.max {
             return exceeded(format!(
@@ -185,13 +196,15 @@ impl Broker {
     }
 
     /// Answers a create now if its child is there, else when it is.
-    fn answer_when_started(&mut self, call: Call, child: ChildId, outcome: Outcome, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get(child) else { return };
-        if entry.is_settled() {
-            let child = Arc::clone(&entry.shown);
+    fn answer_when_started(&mut self, call: Call, id: ChildId, outcome: Outcome, turn: &mut Turn<'_>) {
+        let Some(child) = self.children.get(id) else {
+            return;
+        };
+        if child.is_settled() {
+            let child = Arc::clone(child.view());
             self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
         } else {
-            self.wait_for(call, WaitsFor::Start { child, outcome }, None);
+            self.wait_for(call, WaitsFor::Start { child: id, outcome }, None);
         }
     }
 }

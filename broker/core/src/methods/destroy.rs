@@ -30,9 +30,9 @@ impl Broker {
                 self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
             }
             // One that waited for its turn to be started is gone at once, and shown as it was.
-            for child in &mut shown {
-                if let Some(entry) = self.children.get(child.id) {
-                    *child = Arc::clone(&entry.shown);
+            for view in &mut shown {
+                if let Some(child) = self.children.get(view.id) {
+                    *view = Arc::clone(child.view());
                 }
             }
             return self.promise(call, Ok(Response::Children(shown)), turn);

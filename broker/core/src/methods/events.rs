@@ -45,7 +45,9 @@ impl Broker {
     ) -> Result<SubscriptionId, Error> {
         let bound = self.config.bounds.max_subscriptions;
         let subscription = self.event_log.new_subscription();
-        let Some(connection) = self.connections.get_mut(id) else { return Ok(subscription) };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(subscription);
+        };
         if !connection.subscribe(subscription, followed, bound) {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,

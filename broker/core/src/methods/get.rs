@@ -13,7 +13,7 @@ impl Broker {
     /// `get`: one child, live or ended.
     pub(crate) fn get(&mut self, call: Call, params: &OneParams, turn: &mut Turn<'_>) {
         let result =
-            self.find(call.connection, &params.target).map(|entry| Response::Child(Arc::clone(&entry.shown)));
+            self.find(call.connection, &params.target).map(|child| Response::Child(Arc::clone(child.view())));
         self.answer(call, result, turn);
     }
 }

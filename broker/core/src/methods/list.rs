@@ -7,19 +7,22 @@ use procbroker_protocol::request::ListParams;
 
 use crate::authorize;
 use crate::broker::Broker;
-use crate::child::{Child, has_labels};
+use crate::child::Child;
 use crate::ids::Call;
+use crate::labels::has_labels;
 use crate::turn::Turn;
 
 impl Broker {
     /// `list`: the caller's children, oldest first.
     pub(crate) fn list(&mut self, call: Call, params: &ListParams, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connection(call.connection) else { return };
-        let wanted = |entry: &&Child| {
-            authorize::may_act_on(&self.config, connection.peer(), entry.shown.owner)
-                && has_labels(&entry.shown, &params.labels)
+        let Some(connection) = self.connection(call.connection) else {
+            return;
         };
-        let shown = |entry: &Child| Arc::clone(&entry.shown);
+        let wanted = |child: &&Child| {
+            authorize::may_act_on(&self.config, connection.peer(), child.owner())
+                && has_labels(child.view(), &params.labels)
+        };
+        let shown = |child: &Child| Arc::clone(child.view());
         let children = if params.all {
             self.children.all().filter(wanted).map(shown).collect()
         } else {

@@ -16,7 +16,7 @@ impl Broker {
     /// `logs`: has a child's output read, and followed to its end where that is wanted.
     pub(crate) fn logs(&mut self, call: Call, params: &LogsParams, turn: &mut Turn<'_>) {
         let (child, live, kept_in) = match self.find(call.connection, &params.target) {
-            Ok(entry) => (entry.shown.id, entry.is_live(), kept_in(entry.params(), params.stream)),
+            Ok(child) => (child.id(), child.is_live(), kept_in(child.params(), params.stream)),
             Err(error) => return self.answer(call, Err(error), turn),
         };
         let mut subscription = None;
@@ -31,8 +31,8 @@ impl Broker {
             Some(subscription) if live => Follow::UntilItEnds(subscription),
             Some(subscription) => Follow::Rest(subscription),
         };
-        if let (Follow::UntilItEnds(subscription), Some(entry)) = (follow, self.children.get_mut(child)) {
-            entry.followers.insert((call.connection, subscription));
+        if let (Follow::UntilItEnds(subscription), Some(child)) = (follow, self.children.get_mut(child)) {
+            child.follow(call.connection, subscription);
         }
         self.wait_for(call, WaitsFor::Logs { subscription }, None);
         let excerpt = LogExcerpt { stream: params.stream, kept_in, tail: params.tail, follow };
@@ -41,8 +41,12 @@ impl Broker {
 
     /// A request for a child's output has been answered.
     pub(crate) fn log_read(&mut self, call: Call, outcome: LogOutcome) {
-        let Some(pending) = self.ticket(call).and_then(|ticket| self.take_pending(ticket)) else { return };
-        let WaitsFor::Logs { subscription: Some(subscription) } = pending.waits_for else { return };
+        let Some(pending) = self.ticket(call).and_then(|ticket| self.take_pending(ticket)) else {
+            return;
+        };
+        let WaitsFor::Logs { subscription: Some(subscription) } = pending.waits_for else {
+            return;
+        };
         let connection = self.connection(call.connection);
         let child = connection.and_then(|connection| connection.followed_by(subscription));
         let is_live = child.and_then(|child| self.children.get(child)).is_some_and(Child::is_live);
@@ -55,8 +59,10 @@ impl Broker {
 
     /// A child has ended: those who follow its output are told that no more comes.
     pub(crate) fn end_logs(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get_mut(id) else { return };
-        let followers = std::mem::take(&mut entry.followers);
+        let Some(child) = self.children.get_mut(id) else {
+            return;
+        };
+        let followers = child.take_followers();
         if followers.is_empty() {
             return;
         }

@@ -23,11 +23,15 @@ impl Broker {
 
     /// Looks again at one request that waits, after one of its children has changed.
     pub(crate) fn recheck(&mut self, ticket: Ticket, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(entry) = self.children.get(id) else { return };
-        let (live, settled, ending) = (entry.is_live(), entry.is_settled(), entry.is_ending());
-        let takes_signals = entry.takes_signals();
-        let (shown, run) = (Arc::clone(&entry.shown), entry.run());
-        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        let Some(child) = self.children.get(id) else {
+            return;
+        };
+        let (live, settled, ending) = (child.is_live(), child.is_settled(), child.is_ending());
+        let takes_signals = child.takes_signals();
+        let (shown, run) = (Arc::clone(child.view()), child.run());
+        let Some(pending) = self.pending.get_mut(ticket) else {
+            return;
+        };
         let call = pending.call;
         match &mut pending.waits_for {
             WaitsFor::Name { attempt, .. } => {
@@ -54,7 +58,7 @@ impl Broker {
                 }
             }
             WaitsFor::Wait { until, .. } => {
-                if entry.has_reached(*until) {
+                if child.has_reached(*until) {
                     self.answer_pending(ticket, Ok(Response::Child(shown)), turn);
                 }
             }
@@ -80,8 +84,8 @@ impl Broker {
     }
 
     fn unwatch(&mut self, ticket: Ticket, id: ChildId) {
-        if let Some(entry) = self.children.get_mut(id) {
-            entry.watchers.remove(&ticket);
+        if let Some(child) = self.children.get_mut(id) {
+            child.unwatch(ticket);
         }
     }
 }

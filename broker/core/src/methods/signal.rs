@@ -19,7 +19,7 @@ impl Broker {
             Err(error) => return self.answer(call, Err(error), turn),
         };
         let entries = children.iter().filter_map(|id| self.children.get(*id));
-        let live: Vec<&Child> = entries.filter(|entry| entry.takes_signals()).collect();
+        let live: Vec<&Child> = entries.filter(|child| child.takes_signals()).collect();
         if live.is_empty() {
             let result = match params.target {
                 Target::Id(_) | Target::Name(_) => Err(has_ended(&params.target)),
@@ -28,12 +28,12 @@ impl Broker {
             return self.answer(call, result, turn);
         }
         let (unspawned, spawned): (Vec<&Child>, Vec<&Child>) =
-            live.into_iter().partition(|entry| entry.is_unspawned());
+            live.into_iter().partition(|child| child.is_unspawned());
         let runs: Vec<Run> = spawned.into_iter().map(Child::run).collect();
         let cause = WaitsFor::Signal {
             signal: params.signal,
             scope: params.scope,
-            unspawned: unspawned.into_iter().map(|entry| entry.shown.id).collect(),
+            unspawned: unspawned.into_iter().map(Child::id).collect(),
             sent: runs.iter().map(|run| run.child).collect(),
             children,
             result: SignalResult::default(),
@@ -47,8 +47,12 @@ impl Broker {
 
     /// The kernel has spoken about one signal of a request.
     pub(crate) fn signalled(&mut self, run: Run, call: Call, outcome: SignalOutcome, turn: &mut Turn<'_>) {
-        let Some(ticket) = self.ticket(call) else { return };
-        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        let Some(ticket) = self.ticket(call) else {
+            return;
+        };
+        let Some(pending) = self.pending.get_mut(ticket) else {
+            return;
+        };
         if let WaitsFor::Signal { sent, result, .. } = &mut pending.waits_for {
             if !sent.remove(&run.child) {
                 return;
@@ -64,7 +68,9 @@ impl Broker {
 
     /// Answers a `signal` when nothing of it is outstanding.
     pub(crate) fn conclude_signal(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        let Some(pending) = self.pending.get_mut(ticket) else {
+            return;
+        };
         let WaitsFor::Signal { signal, unspawned, sent, children, result, .. } = &pending.waits_for else {
             return;
         };

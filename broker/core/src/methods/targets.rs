@@ -7,8 +7,9 @@ use procbroker_protocol::{Child as ChildView, ChildId, Error, ErrorKind, Target}
 
 use crate::authorize;
 use crate::broker::Broker;
-use crate::child::{Child, has_labels};
+use crate::child::Child;
 use crate::ids::ConnectionId;
+use crate::labels::has_labels;
 
 impl Broker {
     /// The one child that a target means, if the caller may see it.
@@ -16,7 +17,7 @@ impl Broker {
         let visible = self.connection(connection).and_then(|connection| {
             self.children
                 .find(target)
-                .filter(|entry| authorize::may_act_on(&self.config, connection.peer(), entry.shown.owner))
+                .filter(|child| authorize::may_act_on(&self.config, connection.peer(), child.owner()))
         });
         visible.ok_or_else(|| {
             Error::new(
@@ -36,21 +37,23 @@ impl Broker {
         let none = BTreeMap::new();
         let labels = match target {
             Target::Id(_) | Target::Name(_) => {
-                return self.find(connection, target).map(|entry| vec![entry.shown.id]);
+                return self.find(connection, target).map(|child| vec![child.id()]);
             }
             Target::Labels(labels) => labels,
             Target::All => &none,
         };
-        let Some(caller) = self.connection(connection) else { return Ok(Vec::new()) };
+        let Some(caller) = self.connection(connection) else {
+            return Ok(Vec::new());
+        };
         Ok(self
             .children
             .live_children()
-            .filter(|entry| {
-                wanted(entry)
-                    && authorize::may_act_on(&self.config, caller.peer(), entry.shown.owner)
-                    && has_labels(&entry.shown, labels)
+            .filter(|child| {
+                wanted(child)
+                    && authorize::may_act_on(&self.config, caller.peer(), child.owner())
+                    && has_labels(child.view(), labels)
             })
-            .map(|entry| entry.shown.id)
+            .map(Child::id)
             .collect())
     }
 
@@ -59,7 +62,7 @@ impl Broker {
         children
             .iter()
             .filter_map(|id| self.children.get(*id))
-            .map(|entry| Arc::clone(&entry.shown))
+            .map(|child| Arc::clone(child.view()))
             .collect()
     }
 }

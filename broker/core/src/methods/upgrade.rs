@@ -56,7 +56,9 @@ impl Broker {
 
     /// Hands over as soon as no process is being started. What is in the air could be lost.
     pub(crate) fn go_on_upgrading(&mut self, turn: &mut Turn<'_>) {
-        let UpgradeState::Landing { until } = self.upgrade else { return };
+        let UpgradeState::Landing { until } = self.upgrade else {
+            return;
+        };
         if !self.spawn_queue.is_idle() {
             return;
         }
@@ -109,15 +111,6 @@ impl Broker {
     }
 
     fn upgrade_tickets(&self) -> Vec<Ticket> {
-        self.pending.tickets(|pending| match pending.waits_for {
-            WaitsFor::Upgrade => true,
-            WaitsFor::Name { .. }
-            | WaitsFor::Start { .. }
-            | WaitsFor::Destroy { .. }
-            | WaitsFor::Wait { .. }
-            | WaitsFor::Signal { .. }
-            | WaitsFor::Logs { .. }
-            | WaitsFor::Shutdown => false,
-        })
+        self.pending.tickets(|pending| pending.waits_for.is_upgrade())
     }
 }

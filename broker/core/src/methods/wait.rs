@@ -13,15 +13,15 @@ use crate::turn::Turn;
 impl Broker {
     /// `wait`: answers when a child is ready, or has ended.
     pub(crate) fn wait(&mut self, call: Call, params: &WaitParams, turn: &mut Turn<'_>) {
-        let entry = match self.find(call.connection, &params.target) {
-            Ok(entry) => entry,
+        let child = match self.find(call.connection, &params.target) {
+            Ok(child) => child,
             Err(error) => return self.answer(call, Err(error), turn),
         };
-        if entry.has_reached(params.until) {
-            let child = Arc::clone(&entry.shown);
+        if child.has_reached(params.until) {
+            let child = Arc::clone(child.view());
             return self.promise(call, Ok(Response::Child(child)), turn);
         }
-        let child = entry.shown.id;
+        let child = child.id();
         let due = params.timeout.map(|timeout| turn.now.instant.plus(timeout));
         self.wait_for(call, WaitsFor::Wait { child, until: params.until }, due);
     }

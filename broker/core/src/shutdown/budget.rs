@@ -3,7 +3,7 @@
 use procbroker_protocol::Span;
 use procbroker_protocol::create::StopStep;
 
-use crate::child::{Child, Phase, StopStage};
+use crate::child::Child;
 use crate::limits::{CLEANUP_SHARE_DIVISOR, KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX, KILL_RESERVE_MIN};
 use crate::time::Instant;
 
@@ -18,41 +18,16 @@ pub(crate) fn bounds(now: Instant, timeout: Span) -> (Instant, Instant) {
 }
 
 /// How much of the time for a child is kept for its cleanup.
-pub(crate) fn cleanup_share(entry: &Child, time: Span) -> Span {
+pub(crate) fn cleanup_share(child: &Child, time: Span) -> Span {
     let share = Span::from_nanos(time.as_nanos() / CLEANUP_SHARE_DIVISOR);
-    entry.params().cleanup.as_ref().map_or(Span::ZERO, |cleanup| cleanup.timeout.min(share))
+    child.params().cleanup.as_ref().map_or(Span::ZERO, |cleanup| cleanup.timeout.min(share))
 }
 
 /// How long a child's stop takes if nothing answers its signals, and its cleanup after that, when there is so much
 /// time for all.
-pub(crate) fn need(entry: &Child, now: Instant, time: Span) -> Span {
-    let stop = stop_need(entry, now).as_nanos();
-    Span::from_nanos(stop.saturating_add(cleanup_share(entry, time).as_nanos()))
-}
-
-fn stop_need(entry: &Child, now: Instant) -> Span {
-    let sum = |steps: &mut dyn Iterator<Item = &StopStep>| {
-        steps.fold(0_u64, |sum, step| sum.saturating_add(step.grace.as_nanos()))
-    };
-    let nanoseconds = match &entry.phase {
-        Phase::Stopping(stopping) => match stopping.stage {
-            StopStage::Asking { .. } => {
-                stopping.due().since(now).as_nanos().saturating_add(sum(&mut stopping.steps.iter()))
-            }
-            // The steps that are left are not taken any more.
-            StopStage::Killing { .. } => 0,
-        },
-        Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
-            sum(&mut stop.steps.iter())
-        }
-        Phase::Cleaning(_) => 0,
-        Phase::Recording { cancelled: None }
-        | Phase::Queued
-        | Phase::Spawning { stop: None }
-        | Phase::Running { .. }
-        | Phase::Ended => sum(&mut entry.params().stop.iter()),
-    };
-    Span::from_nanos(nanoseconds)
+pub(crate) fn need(child: &Child, now: Instant, time: Span) -> Span {
+    let stop = child.stop_need(now).as_nanos();
+    Span::from_nanos(stop.saturating_add(cleanup_share(child, time).as_nanos()))
 }
 
 /// `span` in the proportion of `part` to `whole`.
@@ -70,4 +45,42 @@ pub(crate) fn shortened(steps: &[StopStep], share: Span) -> Vec<StopStep> {
         return steps.to_vec();
     }
     steps.iter().map(|step| StopStep { grace: scale(step.grace, share, total), ..*step }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use procbroker_protocol::Signal;
+
+    fn steps(graces: &[u64]) -> Vec<StopStep> {
+        graces.iter().map(|grace| StopStep { signal: Signal::TERM, grace: Span::from_secs(*grace) }).collect()
+    }
+
+    #[test]
+    fn some_of_the_time_is_kept_for_the_last_kill_and_never_more_than_half() {
+        let now = Instant::from_nanos(0);
+        let kept = |timeout: Span| {
+            let (deadline, kill_at) = bounds(now, timeout);
+            assert_eq!(deadline.since(now), timeout);
+            deadline.since(kill_at)
+        };
+        assert_eq!(kept(Span::from_secs(30)), KILL_RESERVE_MAX);
+        assert_eq!(kept(Span::from_secs(5)), Span::from_millis(500));
+        assert_eq!(kept(Span::from_secs(1)), KILL_RESERVE_MIN);
+        assert_eq!(kept(Span::from_millis(100)), Span::from_millis(50));
+    }
+
+    #[test]
+    fn steps_are_shortened_alike_and_only_where_the_time_is_short() {
+        assert_eq!(shortened(&steps(&[10, 20]), Span::from_secs(3)), steps(&[1, 2]));
+        assert_eq!(shortened(&steps(&[10, 20]), Span::from_secs(30)), steps(&[10, 20]));
+        assert_eq!(shortened(&steps(&[10, 20]), Span::ZERO), steps(&[0, 0]));
+    }
+
+    #[test]
+    fn a_proportion_of_huge_times_does_not_overflow() {
+        let huge = Span::from_nanos(u64::MAX);
+        assert_eq!(scale(huge, huge, huge), huge);
+        assert_eq!(scale(huge, huge, Span::ZERO), huge);
+    }
 }

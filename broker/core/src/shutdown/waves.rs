@@ -26,6 +26,33 @@ pub(crate) enum BrokerState {
     Exited,
 }
 
+impl BrokerState {
+    /// Whether creates are taken.
+    pub(crate) fn is_serving(&self) -> bool {
+        match self {
+            Self::Serving => true,
+            Self::Stopping(_) | Self::Sweeping(_) | Self::Exited => false,
+        }
+    }
+
+    /// Whether the broker has ordered its own exit.
+    pub(crate) fn has_exited(&self) -> bool {
+        match self {
+            Self::Exited => true,
+            Self::Serving | Self::Stopping(_) | Self::Sweeping(_) => false,
+        }
+    }
+
+    /// Whether a cleanup may still be begun.
+    pub(crate) fn may_clean_up(&self) -> bool {
+        match self {
+            Self::Serving => true,
+            Self::Stopping(shutdown) => shutdown.force != Force::Full,
+            Self::Sweeping(_) | Self::Exited => false,
+        }
+    }
+}
+
 /// A shutdown that is under way.
 #[derive(Debug)]
 pub(crate) struct Shutdown {
@@ -89,9 +116,9 @@ pub(crate) struct WaveTime {
 
 impl Rank {
     fn of(child: &Child) -> Self {
-        match child.role {
+        match child.role() {
             Role::Main => Self::Main,
-            Role::Child => Self::Child(child.shown.stop_order),
+            Role::Child => Self::Child(child.view().stop_order),
         }
     }
 }
@@ -103,7 +130,7 @@ impl Shutdown {
         let mut waves: BTreeMap<Rank, Wave> = BTreeMap::new();
         for child in children.live() {
             let wave = waves.entry(Rank::of(child)).or_default();
-            wave.left.insert(child.shown.id);
+            wave.left.insert(child.id());
             wave.need = wave.need.max(need(child, began, kill_at.since(began)));
         }
         Self {
@@ -211,7 +238,9 @@ impl Shutdown {
             wave.need = children.map(|child| need(child, now, left)).max().unwrap_or_default();
         }
         // Nobody gets more for asking for more than there is, and nobody anything who has gone.
-        let wish = |wave: &Wave| if wave.left.is_empty() { Span::ZERO } else { wave.need.min(left) };
+        let wish = |wave: &Wave| {
+            if wave.left.is_empty() { Span::ZERO } else { wave.need.min(left) }
+        };
         let wanted = self
             .waves
             .values()
@@ -228,15 +257,15 @@ impl Shutdown {
     /// Takes a child off its wave. Returns whether it needed force.
     pub(crate) fn leave(&mut self, child: &Child) -> bool {
         if let Some(wave) = self.waves.get_mut(&Rank::of(child)) {
-            wave.left.remove(&child.shown.id);
+            wave.left.remove(&child.id());
         }
-        if child.shown.started_at.is_some() && child.role == Role::Child {
-            self.ended.push(Arc::clone(&child.shown));
+        if child.view().started_at.is_some() && child.role() == Role::Child {
+            self.ended.push(Arc::clone(child.view()));
         }
-        let needed_force = child.shown.exit.as_ref().is_some_and(|exit| exit.forced);
+        let needed_force = child.view().exit.as_ref().is_some_and(|exit| exit.forced);
         if needed_force {
             // What is counted is children, as those are that have ended.
-            self.forced += u32::from(child.role == Role::Child);
+            self.forced += u32::from(child.role() == Role::Child);
         }
         needed_force
     }

@@ -1,0 +1,175 @@
+//! What a child has in every phase: how it was asked for, how clients see it, and its one timer.
+
+use std::sync::Arc;
+
+use procbroker_protocol::{
+    Child as ChildView, ChildId, ChildState, Cleaned, CreateParams, EventKind, Exit, ExitReason, ExitStatus,
+    Name, Timestamp,
+};
+
+use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
+use crate::ids::{Incarnation, Pid, Run};
+use crate::orders::Orders;
+use crate::record::{Intent, Progress, Role};
+use crate::time::Instant;
+
+/// What people call the main command, in the log. No client ever sees it.
+const MAIN: &str = "main";
+
+/// The part of a child that each of its phases may touch.
+#[derive(Debug)]
+pub(super) struct Common {
+    order: Arc<SpawnOrder>,
+    incarnation: Incarnation,
+    view: Arc<ChildView>,
+    role: Role,
+    due: Option<Instant>,
+    /// When its cleanup has to be over for the sake of others, in a shutdown.
+    cleanup_by: Option<Instant>,
+}
+
+impl Common {
+    pub(super) fn new(intent: &Intent) -> Self {
+        let Intent { id, params, run_as, owner, created_at, containment, outcome: _, role } = intent.clone();
+        let view = ChildView {
+            id,
+            name: label(role, &params),
+            labels: params.labels.clone(),
+            command: params.command.clone(),
+            pid: None,
+            owner,
+            state: ChildState::Starting,
+            created_at,
+            started_at: None,
+            restarts: 0,
+            lifetime: params.lifetime,
+            stop_order: params.stop_order,
+            exit: None,
+            cleanup: None,
+            containment,
+        };
+        Self {
+            order: Arc::new(SpawnOrder { params, run_as }),
+            incarnation: Incarnation::FIRST,
+            view: Arc::new(view),
+            role,
+            due: None,
+            cleanup_by: None,
+        }
+    }
+
+    pub(super) fn id(&self) -> ChildId {
+        self.view.id
+    }
+
+    pub(super) fn uid(&self) -> u32 {
+        self.view.owner.uid
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) fn order(&self) -> &Arc<SpawnOrder> {
+        &self.order
+    }
+
+    pub(super) fn params(&self) -> &CreateParams {
+        &self.order.params
+    }
+
+    pub(super) fn view(&self) -> &Arc<ChildView> {
+        &self.view
+    }
+
+    /// Returns its present process.
+    pub(super) fn run(&self) -> Run {
+        Run { child: self.id(), incarnation: self.incarnation }
+    }
+
+    /// Makes reports about its earlier processes late ones.
+    pub(super) fn next_run(&mut self) {
+        self.incarnation = self.incarnation.next();
+    }
+
+    pub(super) fn set_due(&mut self, due: Option<Instant>, orders: &mut Orders<'_, '_>) {
+        orders.set_timer(self.id(), self.due, due);
+        self.due = due;
+    }
+
+    pub(super) fn timer_ran_out(&mut self) {
+        self.due = None;
+    }
+
+    pub(super) fn cleanup_by(&self) -> Option<Instant> {
+        self.cleanup_by
+    }
+
+    /// Has its cleanup over by then, or by an earlier bound.
+    pub(super) fn bound_cleanup(&mut self, by: Instant) {
+        self.cleanup_by = Some(self.cleanup_by.map_or(by, |earlier| earlier.min(by)));
+    }
+
+    /// Brings what clients see in step with its phase.
+    pub(super) fn show(&mut self, state: ChildState, pid: Option<Pid>, exit: Option<Exit>) {
+        let view = Arc::make_mut(&mut self.view);
+        view.state = state;
+        view.pid = pid.map(Pid::get);
+        view.exit = exit;
+    }
+
+    pub(super) fn show_start(&mut self, started_at: Option<Timestamp>) {
+        Arc::make_mut(&mut self.view).started_at = started_at;
+    }
+
+    pub(super) fn show_end(&mut self, exit: Exit, cleaned: Option<Cleaned>) {
+        self.show(ChildState::Ended, None, Some(exit));
+        Arc::make_mut(&mut self.view).cleanup = cleaned;
+    }
+
+    /// Has its progress recorded in the place of what was recorded of it before.
+    pub(super) fn record(
+        &self,
+        progress: Progress,
+        safety: Safety,
+        receipt: Receipt,
+        orders: &mut Orders<'_, '_>,
+    ) {
+        let record = Record::Progress(progress);
+        orders.order(Effect::Record { run: self.run(), record, safety, receipt });
+    }
+
+    /// Keeps and tells that something has happened to it; nobody is told of the main command.
+    pub(super) fn publish(&self, kind: EventKind, orders: &mut Orders<'_, '_>) {
+        self.publish_as(kind, Arc::clone(&self.view), orders);
+    }
+
+    /// Keeps and tells that its main process has ended, and nothing else of it is there.
+    pub(super) fn publish_exit(&self, exit: &Exit, orders: &mut Orders<'_, '_>) {
+        let mut view = ChildView::clone(&self.view);
+        view.exit = Some(exit.clone());
+        view.pid = None;
+        view.state = ChildState::Stopping;
+        self.publish_as(EventKind::Exited, Arc::new(view), orders);
+    }
+
+    fn publish_as(&self, kind: EventKind, view: Arc<ChildView>, orders: &mut Orders<'_, '_>) {
+        match self.role {
+            Role::Child => orders.publish(kind, view),
+            Role::Main => {}
+        }
+    }
+}
+
+/// How a child ends that was never started.
+pub(crate) fn exit_before_start(reason: ExitReason, at: Timestamp) -> Exit {
+    Exit { status: ExitStatus::Unknown, reason, forced: false, steps: Vec::new(), at }
+}
+
+/// What a process is called: a child as its creator says.
+fn label(role: Role, params: &CreateParams) -> Option<Name> {
+    match role {
+        Role::Child => params.name.clone(),
+        Role::Main => MAIN.parse().ok(),
+    }
+}

@@ -1,0 +1,195 @@
+//! What others may ask of a child, and what it keeps for them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use procbroker_protocol::request::Until;
+use procbroker_protocol::response::Outcome;
+use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Owner, Span};
+use uuid::Uuid;
+
+use crate::authorize::RunAs;
+use crate::child::stopping::sum;
+use crate::child::{Child, Phase};
+use crate::ids::{ConnectionId, Run, SubscriptionId};
+use crate::limits::REUSES_REMEMBERED;
+use crate::pending::Ticket;
+use crate::record::Role;
+use crate::time::Instant;
+
+impl Child {
+    /// Returns its id.
+    pub(crate) fn id(&self) -> ChildId {
+        self.common.id()
+    }
+
+    /// Returns who created it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.view().owner
+    }
+
+    /// Returns what it is to the broker.
+    pub(crate) fn role(&self) -> Role {
+        self.common.role()
+    }
+
+    /// Returns what its creator asked for.
+    pub(crate) fn params(&self) -> &CreateParams {
+        self.common.params()
+    }
+
+    /// Returns whose rights it has.
+    pub(crate) fn run_as(&self) -> &RunAs {
+        &self.common.order().run_as
+    }
+
+    /// Returns how clients see it.
+    pub(crate) fn view(&self) -> &Arc<ChildView> {
+        self.common.view()
+    }
+
+    /// Returns its present process.
+    pub(crate) fn run(&self) -> Run {
+        self.common.run()
+    }
+
+    /// Returns what its create answers, when the same request comes again.
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Whether anything of it may be there: it then holds its name and its place under a limit.
+    pub(crate) fn is_live(&self) -> bool {
+        match self.phase {
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_) => true,
+            Phase::Ended => false,
+        }
+    }
+
+    /// Whether a signal may find something of it: there is a process, or will be.
+    pub(crate) fn takes_signals(&self) -> bool {
+        match self.phase {
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_) => true,
+            Phase::Cleaning(_) | Phase::Ended => false,
+        }
+    }
+
+    /// Whether its main process is there.
+    pub(crate) fn has_main_process(&self) -> bool {
+        match &self.phase {
+            Phase::Running { .. } => true,
+            Phase::Stopping(stopping) => stopping.is_leader_alive(),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        }
+    }
+
+    /// Whether a process of it may be there, of its cleanup too.
+    pub(crate) fn may_have_processes(&self) -> bool {
+        match &self.phase {
+            Phase::Spawning { .. } | Phase::Running { .. } | Phase::Stopping(_) => true,
+            Phase::Cleaning(cleaning) => cleaning.may_have_processes(),
+            Phase::Recording { .. } | Phase::Queued | Phase::Ended => false,
+        }
+    }
+
+    /// Whether it is on its way to its end, or there.
+    pub(crate) fn is_ending(&self) -> bool {
+        match &self.phase {
+            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
+            Phase::Queued | Phase::Running { .. } => false,
+            Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
+        }
+    }
+
+    /// Whether there is no process yet.
+    pub(crate) fn is_unspawned(&self) -> bool {
+        match self.phase {
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => true,
+            Phase::Running { .. } | Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => false,
+        }
+    }
+
+    /// Whether a `wait` for it to be ready is over: it has been ready, or will never be.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_unspawned()
+    }
+
+    /// Whether what a `wait` waits for has come.
+    pub(crate) fn has_reached(&self, until: Until) -> bool {
+        match until {
+            Until::Ready => self.is_settled(),
+            Until::Ended => !self.is_live(),
+        }
+    }
+
+    /// Returns how long its stop takes if nothing answers its signals.
+    pub(crate) fn stop_need(&self, now: Instant) -> Span {
+        match &self.phase {
+            Phase::Stopping(stopping) => stopping.need(now),
+            Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
+                sum(Span::ZERO, stop.steps.iter())
+            }
+            Phase::Cleaning(_) => Span::ZERO,
+            Phase::Recording { cancelled: None }
+            | Phase::Queued
+            | Phase::Spawning { stop: None }
+            | Phase::Running { .. }
+            | Phase::Ended => sum(Span::ZERO, self.params().stop.iter()),
+        }
+    }
+
+    /// Returns the requests that wait for it, in the order of their arrival.
+    pub(crate) fn watchers(&self) -> Vec<Ticket> {
+        self.watchers.iter().copied().collect()
+    }
+
+    /// Has a request looked at again when it changes.
+    pub(crate) fn watch(&mut self, ticket: Ticket) {
+        self.watchers.insert(ticket);
+    }
+
+    /// Lets a request wait for it no longer.
+    pub(crate) fn unwatch(&mut self, ticket: Ticket) {
+        self.watchers.remove(&ticket);
+    }
+
+    /// Has a subscription told when its output ends.
+    pub(crate) fn follow(&mut self, connection: ConnectionId, subscription: SubscriptionId) {
+        self.followers.insert((connection, subscription));
+    }
+
+    /// Forgets a subscription to its output.
+    pub(crate) fn unfollow(&mut self, connection: ConnectionId, subscription: SubscriptionId) {
+        self.followers.remove(&(connection, subscription));
+    }
+
+    /// Takes all subscriptions to its output, which has ended.
+    pub(crate) fn take_followers(&mut self) -> BTreeSet<(ConnectionId, SubscriptionId)> {
+        std::mem::take(&mut self.followers)
+    }
+
+    /// Keeps in mind that a request was answered with it. Returns the oldest one, where there are too many.
+    pub(crate) fn remember_reuse(&mut self, key: (u32, Uuid)) -> Option<(u32, Uuid)> {
+        self.reuses.push_back(key);
+        if self.reuses.len() > REUSES_REMEMBERED { self.reuses.pop_front() } else { None }
+    }
+
+    /// Returns the requests that were answered with it: the one that created it, and those that reused it.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (u32, Uuid)> + '_ {
+        let created = self.params().request_id.map(|request| (self.owner().uid, request));
+        created.into_iter().chain(self.reuses.iter().copied())
+    }
+}

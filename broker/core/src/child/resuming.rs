@@ -1,0 +1,221 @@
+//! Resuming: a child goes on where an earlier broker was with it, by what is on record and what is found of it.
+
+use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
+
+use crate::child::cleaning::{Cleaning, Remains};
+use crate::child::common::Common;
+use crate::child::stopping::{Leader, Stop, Stopping};
+use crate::child::{Child, Next, Phase};
+use crate::effect::{Effect, Receipt, Safety};
+use crate::input::Members;
+use crate::orders::Orders;
+use crate::record::{Finding, Kinship, Progress, StoppingProgress};
+
+impl Child {
+    /// Goes on with a child that had not ended, as far as is on record.
+    pub(crate) fn resume(
+        &mut self,
+        progress: Option<Progress>,
+        finding: Finding,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        match progress {
+            None => self.resume_running(self.view().created_at, finding, orders),
+            Some(Progress::Unwanted { reason, steps }) => {
+                self.resume_unwanted(Stop { reason, steps, kill_by: None }, finding, orders)
+            }
+            Some(Progress::Running { started_at }) => self.resume_running(started_at, finding, orders),
+            Some(Progress::Stopping(stopping)) => self.resume_stop(stopping, finding, orders),
+            Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
+                self.common.show_start(started_at);
+                let cleaning = Cleaning::new(exit, attempts);
+                self.resume_cleanup(cleaning, ended, finding, orders)
+            }
+            Some(Progress::Ended { started_at, exit, cleanup, at: _ }) => {
+                self.phase = Phase::Ended;
+                self.common.show_start(started_at);
+                self.common.show_end(exit, cleanup);
+                Next::Nothing
+            }
+        }
+    }
+
+    fn resume_running(
+        &mut self,
+        started_at: Timestamp,
+        finding: Finding,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        self.common.show_start(Some(started_at));
+        match finding {
+            Finding::Process { pid, .. } => {
+                self.enter_running(pid);
+                // Its process may not have been on record.
+                self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+                Next::Nothing
+            }
+            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+                let steps = self.params().stop.clone();
+                self.resume_gone(Stop { reason: ExitReason::Exited, steps, kill_by: None }, finding, orders)
+            }
+        }
+    }
+
+    /// It was to be stopped as soon as it was there.
+    fn resume_unwanted(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_, '_>) -> Next {
+        self.common.show_start(Some(self.view().created_at));
+        match finding {
+            Finding::Process { pid, .. } => {
+                self.enter_stop(stop, Leader::Alive { pid }, orders);
+                Next::Nothing
+            }
+            // Its signals go to its process group, and nothing is left of that.
+            Finding::Gone { members: Members::Outside, .. } => {
+                self.resume_gone(Stop { steps: Vec::new(), ..stop }, finding, orders)
+            }
+            Finding::Gone { members: Members::Nothing | Members::Group, .. }
+            | Finding::NeverStarted
+            | Finding::Rebooted => self.resume_gone(stop, finding, orders),
+        }
+    }
+
+    /// Its main process has ended while no broker was there; what it left behind gets this stop.
+    fn resume_gone(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_, '_>) -> Next {
+        let at = orders.now.wall;
+        let (status, members, reason) = match finding {
+            Finding::Gone { status, members } => (status, members, stop.reason),
+            Finding::NeverStarted | Finding::Process { .. } => {
+                (ExitStatus::Unknown, Members::Nothing, stop.reason)
+            }
+            Finding::Rebooted => (ExitStatus::Unknown, Members::Nothing, lost_with_the_machine(stop.reason)),
+        };
+        if members == Members::Nothing {
+            self.lost(Exit { status, reason, forced: false, steps: Vec::new(), at }, orders)
+        } else {
+            self.enter_stop(stop, Leader::Gone { status, at, members }, orders);
+            Next::Nothing
+        }
+    }
+
+    fn resume_stop(
+        &mut self,
+        progress: StoppingProgress,
+        finding: Finding,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        let now = orders.now;
+        let (ended, reason, forced) = (progress.ended, progress.reason, progress.forced);
+        self.common.show_start(progress.started_at);
+        let gone = |status, members| match ended {
+            Some((status, at)) => Leader::Gone { status, at, members },
+            None => Leader::Gone { status, at: now.wall, members },
+        };
+        let leader = match finding {
+            Finding::Process { pid, .. } => Leader::Alive { pid },
+            Finding::Gone { status, members } => gone(status, members),
+            Finding::NeverStarted => gone(ExitStatus::Unknown, Members::Nothing),
+            Finding::Rebooted => {
+                let (status, at) = ended.unwrap_or((ExitStatus::Unknown, now.wall));
+                let reason = lost_with_the_machine(reason);
+                return self.lost(Exit { status, reason, forced, steps: progress.taken, at }, orders);
+            }
+        };
+        let mut stopping = Stopping::resumed(progress, leader, now);
+        stopping.show(&mut self.common);
+        stopping.set_timer(&mut self.common, orders);
+        match leader {
+            Leader::Gone { .. } if ended.is_none() => self.common.publish(EventKind::Exited, orders),
+            Leader::Gone { .. } | Leader::Alive { .. } => {}
+        }
+        match leader {
+            Leader::Gone { members: Members::Nothing, .. } => {}
+            Leader::Gone { .. } | Leader::Alive { .. } if stopping.is_forced() => {
+                stopping.kill(&mut self.common, orders);
+            }
+            Leader::Gone { .. } | Leader::Alive { .. } => stopping.record(&self.common, orders),
+        }
+        let over = stopping.look(&mut self.common, orders);
+        self.phase = Phase::Stopping(Box::new(stopping));
+        match over {
+            Some(exit) => self.release(exit, orders),
+            None => Next::Nothing,
+        }
+    }
+
+    /// Goes on with an attempt: one whose process has ended is seen through, one that was interrupted is begun anew
+    /// after whatever is left of it is gone.
+    fn resume_cleanup(
+        &mut self,
+        mut cleaning: Cleaning,
+        ended: Option<ExitStatus>,
+        finding: Finding,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        cleaning.show(&mut self.common);
+        let next = match ended {
+            Some(status) => cleaning.resume_ended(status, &mut self.common, finding, orders),
+            None => cleaning.resume_interrupted(&mut self.common, finding, orders),
+        };
+        self.phase = Phase::Cleaning(Box::new(cleaning));
+        next
+    }
+
+    /// It was lost: nothing of it is left.
+    fn lost(&mut self, exit: Exit, orders: &mut Orders<'_, '_>) -> Next {
+        self.common.publish_exit(&exit, orders);
+        self.release(exit, orders)
+    }
+}
+
+impl Cleaning {
+    /// The attempt that an earlier broker began was interrupted by its death: whatever is left of it goes first, and
+    /// then it is begun anew.
+    fn resume_interrupted(
+        &mut self,
+        common: &mut Common,
+        finding: Finding,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        match finding {
+            // Its broker has not died.
+            Finding::Process { kinship: Kinship::Own, .. } => self.spawned(common, orders),
+            Finding::Process { kinship: Kinship::Foreign, .. }
+            | Finding::Gone { members: Members::Outside | Members::Group, .. } => {
+                self.kill(Remains::Interrupted, common, orders);
+            }
+            // The edge holds whatever it has found something of.
+            Finding::Gone { members: Members::Nothing, .. } => {
+                orders.order(Effect::Release { run: common.run() });
+                return self.begin_attempt(common, orders);
+            }
+            Finding::NeverStarted | Finding::Rebooted => return self.begin_attempt(common, orders),
+        }
+        Next::Nothing
+    }
+
+    /// The process of the attempt had ended by itself, and what it left behind was being killed: that is seen through,
+    /// and not begun anew.
+    fn resume_ended(
+        &mut self,
+        status: ExitStatus,
+        common: &mut Common,
+        finding: Finding,
+        orders: &mut Orders<'_, '_>,
+    ) -> Next {
+        let remains = Remains::Descendants(status);
+        match finding {
+            Finding::Process { .. } | Finding::Gone { members: Members::Outside | Members::Group, .. } => {
+                self.kill(remains, common, orders);
+                Next::Nothing
+            }
+            Finding::Gone { members: Members::Nothing, .. } => self.attempt_is_over(remains, common, orders),
+            Finding::NeverStarted | Finding::Rebooted => self.conclude(Some(status), common, orders),
+        }
+    }
+}
+
+/// Why a child has ended that was lost with the machine. That its create has failed is to be known after the next crash,
+/// too.
+fn lost_with_the_machine(reason: ExitReason) -> ExitReason {
+    if reason == ExitReason::StartFailed { reason } else { ExitReason::BrokerLost }
+}

@@ -1,0 +1,351 @@
+//! Stopping: signals in turn to a child's process group, then SIGKILL to all that is left of it.
+
+use std::collections::VecDeque;
+
+use procbroker_protocol::create::StopStep;
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{
+    ChildState, EventKind, Exit, ExitReason, ExitStatus, Signal, Span, StepTaken, Timestamp,
+};
+
+use crate::child::common::Common;
+use crate::effect::{Effect, Receipt, Safety};
+use crate::ids::Pid;
+use crate::input::Members;
+use crate::limits::KILL_AGAIN_FIRST;
+use crate::orders::Orders;
+use crate::record::{Progress, Role, StoppingProgress};
+use crate::time::{Instant, Now, doubled};
+
+/// Why and how a child is to be stopped.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    /// Why.
+    pub(crate) reason: ExitReason,
+    /// The signals to try.
+    pub(crate) steps: Vec<StopStep>,
+    /// When it is to be killed whatever step it is at.
+    pub(crate) kill_by: Option<Instant>,
+}
+
+/// A stop that is under way.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    reason: ExitReason,
+    leader: Leader,
+    /// The steps that are still to come.
+    steps: VecDeque<StopStep>,
+    stage: StopStage,
+    /// The signals that were sent.
+    taken: Vec<StepTaken>,
+    /// Whether SIGKILL was needed.
+    forced: bool,
+    kill_by: Option<Instant>,
+}
+
+/// The main process of a child that is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    /// It is not reaped.
+    Alive {
+        /// Its number.
+        pid: Pid,
+    },
+    /// It is reaped.
+    Gone {
+        /// How it ended.
+        status: ExitStatus,
+        /// When it ended.
+        at: Timestamp,
+        /// What is left of its descendants.
+        members: Members,
+    },
+}
+
+/// What a stop waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StopStage {
+    /// The effect of a signal, until then.
+    Asking {
+        /// When the next step comes.
+        until: Instant,
+    },
+    /// The effect of SIGKILL.
+    Killing {
+        /// When it is sent again.
+        again: Instant,
+        /// How long that is after the last time.
+        pause: Span,
+    },
+}
+
+/// What a look at a child that is being stopped has shown.
+enum Outlook {
+    /// Nothing of it is left.
+    Over,
+    /// Only processes that its signals do not reach are left.
+    Unreachable,
+    /// Something is there, and what was sent to it last has its time.
+    Alive,
+}
+
+impl Stop {
+    /// Takes in a later stop, before this one has begun: the earlier bound on its time, or that the create has failed.
+    /// Returns whether its reason is another one now.
+    pub(super) fn join(&mut self, later: &Self) -> bool {
+        if later.reason == ExitReason::StartFailed && self.reason != ExitReason::StartFailed {
+            self.reason = ExitReason::StartFailed;
+            return true;
+        }
+        self.kill_by = earliest(self.kill_by, later.kill_by);
+        false
+    }
+}
+
+impl Stopping {
+    /// Makes a stop whose first step is due now.
+    pub(super) fn new(stop: Stop, leader: Leader, now: Instant) -> Self {
+        let Stop { reason, steps, kill_by } = stop;
+        Self {
+            reason,
+            leader,
+            steps: steps.into(),
+            stage: StopStage::Asking { until: now },
+            taken: Vec::new(),
+            forced: false,
+            kill_by,
+        }
+    }
+
+    /// Goes on with a stop of an earlier broker. The signal of the step that it was at has been sent, and is not sent
+    /// again.
+    pub(super) fn resumed(stopping: StoppingProgress, leader: Leader, now: Now) -> Self {
+        let StoppingProgress { started_at: _, reason, ended: _, steps, until, taken, forced } = stopping;
+        let stage = StopStage::Asking { until: end_of_step(now, until, taken.last()) };
+        let steps = steps.into();
+        Self { reason, leader, steps, stage, taken, forced, kill_by: None }
+    }
+
+    pub(super) fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    pub(super) fn is_leader_alive(&self) -> bool {
+        match self.leader {
+            Leader::Alive { .. } => true,
+            Leader::Gone { .. } => false,
+        }
+    }
+
+    /// Takes in the bound of another stop of the same child.
+    pub(super) fn join(&mut self, later: &Stop) {
+        self.kill_by = earliest(self.kill_by, later.kill_by);
+    }
+
+    /// Has the next kill come at this time, unless none has come yet or it is soon anyway.
+    pub(super) fn kill_again_at(&mut self, now: Instant) {
+        match self.stage {
+            StopStage::Killing { pause, .. } if pause > KILL_AGAIN_FIRST => {
+                self.stage = StopStage::Killing { again: now, pause: KILL_AGAIN_FIRST };
+            }
+            StopStage::Asking { .. } | StopStage::Killing { .. } => {}
+        }
+    }
+
+    /// Brings what clients see in step with it.
+    pub(super) fn show(&self, common: &mut Common) {
+        let pid = match self.leader {
+            Leader::Alive { pid } => Some(pid),
+            Leader::Gone { .. } => None,
+        };
+        common.show(ChildState::Stopping, pid, self.exit());
+    }
+
+    /// Sets the timer of the next step, or of the next kill.
+    pub(super) fn set_timer(&self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+        common.set_due(Some(self.due_at()), orders);
+    }
+
+    fn due_at(&self) -> Instant {
+        match self.stage {
+            StopStage::Asking { until } => self.kill_by.map_or(until, |kill_by| until.min(kill_by)),
+            StopStage::Killing { again, .. } => again,
+        }
+    }
+
+    /// Its timer has run out.
+    pub(super) fn due(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+        match self.stage {
+            StopStage::Killing { .. } => self.kill(common, orders),
+            StopStage::Asking { .. } if self.kill_by.is_some_and(|by| by <= orders.now.instant) => {
+                self.kill(common, orders);
+            }
+            StopStage::Asking { .. } => self.step(common, orders),
+        }
+    }
+
+    /// Sends the next signal, or SIGKILL after the last.
+    pub(super) fn step(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+        let Some(step) = self.steps.pop_front() else {
+            return self.kill(common, orders);
+        };
+        let now = orders.now;
+        self.stage = StopStage::Asking { until: now.instant.plus(step.grace) };
+        self.taken.push(StepTaken { signal: step.signal, at: now.wall });
+        // A stop that somebody asked for goes to the process group. Descendants of a child that ended by
+        // itself may have no group of its left, and get the steps themselves.
+        let scope = match (self.reason, common.role()) {
+            (ExitReason::Exited, _) => Scope::All,
+            (_, Role::Child) => Scope::Group,
+            (_, Role::Main) => orders.stop_scope_of_main(),
+        };
+        self.show(common);
+        self.set_timer(common, orders);
+        self.record(common, orders);
+        orders.order(Effect::Signal { run: common.run(), signal: step.signal, scope, call: None });
+    }
+
+    /// Sends SIGKILL to everything of a child, and again after a while.
+    pub(super) fn kill(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+        let now = orders.now;
+        let first = !self.forced;
+        if first {
+            self.forced = true;
+            self.taken.push(StepTaken { signal: Signal::KILL, at: now.wall });
+        }
+        let pause = match self.stage {
+            StopStage::Asking { .. } => KILL_AGAIN_FIRST,
+            StopStage::Killing { pause, .. } => doubled(pause),
+        };
+        self.stage = StopStage::Killing { again: now.instant.plus(pause), pause };
+        self.show(common);
+        self.set_timer(common, orders);
+        if first {
+            self.record(common, orders);
+        }
+        orders.order(Effect::Kill { run: common.run() });
+    }
+
+    /// The main process has ended: the stop goes on while anything of its group is alive.
+    pub(super) fn exited(
+        &mut self,
+        common: &mut Common,
+        status: ExitStatus,
+        members: Members,
+        orders: &mut Orders<'_, '_>,
+    ) -> Option<Exit> {
+        self.leader = Leader::Gone { status, at: orders.now.wall, members };
+        self.show(common);
+        common.publish(EventKind::Exited, orders);
+        if members != Members::Nothing {
+            self.record(common, orders);
+        }
+        self.look(common, orders)
+    }
+
+    /// What is left of the descendants has, or may have, become less.
+    pub(super) fn members_left(
+        &mut self,
+        common: &mut Common,
+        left: Members,
+        orders: &mut Orders<'_, '_>,
+    ) -> Option<Exit> {
+        match &mut self.leader {
+            Leader::Alive { .. } => None,
+            Leader::Gone { members, .. } => {
+                *members = left;
+                self.look(common, orders)
+            }
+        }
+    }
+
+    /// Goes on as far as what is left of the child allows. Returns how it ended, once nothing is.
+    pub(super) fn look(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) -> Option<Exit> {
+        let outlook = match (&self.leader, self.stage) {
+            (Leader::Gone { members: Members::Nothing, .. }, _) => Outlook::Over,
+            (Leader::Gone { members: Members::Outside, .. }, StopStage::Asking { .. })
+                if self.reason != ExitReason::Exited =>
+            {
+                Outlook::Unreachable
+            }
+            // Every kill is followed by such a report, so that to kill again at once would go round and
+            // round: the timer does it.
+            (Leader::Alive { .. }, _)
+            | (Leader::Gone { .. }, StopStage::Asking { .. } | StopStage::Killing { .. }) => Outlook::Alive,
+        };
+        match outlook {
+            Outlook::Over => self.exit(),
+            Outlook::Unreachable => {
+                self.kill(common, orders);
+                None
+            }
+            Outlook::Alive => None,
+        }
+    }
+
+    /// Returns how the child ended, as far as is known once its main process has.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        match self.leader {
+            Leader::Alive { .. } => None,
+            Leader::Gone { status, at, .. } => {
+                Some(Exit { status, reason: self.reason, forced: self.forced, steps: self.taken.clone(), at })
+            }
+        }
+    }
+
+    /// Returns how long it takes if nothing answers its signals.
+    pub(super) fn need(&self, now: Instant) -> Span {
+        match self.stage {
+            StopStage::Asking { .. } => sum(self.due_at().since(now), self.steps.iter()),
+            // The steps that are left are not taken any more.
+            StopStage::Killing { .. } => Span::ZERO,
+        }
+    }
+
+    /// Has it recorded how far it is.
+    pub(super) fn record(&self, common: &Common, orders: &mut Orders<'_, '_>) {
+        common.record(self.progress(common, orders.now), Safety::Process, Receipt::NotWanted, orders);
+    }
+
+    /// Returns what a later broker has to know to go on from here.
+    pub(super) fn progress(&self, common: &Common, now: Now) -> Progress {
+        let until = match self.stage {
+            StopStage::Asking { until } => until,
+            StopStage::Killing { .. } => now.instant,
+        };
+        Progress::Stopping(StoppingProgress {
+            started_at: common.view().started_at,
+            reason: self.reason,
+            ended: match self.leader {
+                Leader::Alive { .. } => None,
+                Leader::Gone { status, at, .. } => Some((status, at)),
+            },
+            steps: self.steps.iter().copied().collect(),
+            until: now.wall_at(until),
+            taken: self.taken.clone(),
+            forced: self.forced,
+        })
+    }
+}
+
+/// Returns a time with the graces of some steps added to it.
+pub(super) fn sum<'a>(time: Span, steps: impl Iterator<Item = &'a StopStep>) -> Span {
+    steps.fold(time, |sum, step| Span::from_nanos(sum.as_nanos().saturating_add(step.grace.as_nanos())))
+}
+
+/// When the step that was taken last has had its time. A wall clock that was set back does not lengthen it.
+fn end_of_step(now: Now, until: Timestamp, taken: Option<&StepTaken>) -> Instant {
+    let end = now.instant_at(until).max(now.instant);
+    let grace = taken.and_then(|step| until.as_micros().checked_sub(step.at.as_micros()));
+    grace.map_or(end, |microseconds| {
+        end.min(now.instant.plus(Span::from_nanos(microseconds.saturating_mul(1_000))))
+    })
+}
+
+/// Returns the earlier of two bounds, either of which may be absent.
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (bound, None) | (None, bound) => bound,
+    }
+}
