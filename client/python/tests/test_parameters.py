@@ -277,6 +277,22 @@ def test_a_child_that_is_held_twice_is_let_go_of_twice(fake: FakeBroker) -> None
         assert holding.gone[0].wait(PATIENCE)
 
 
+def test_a_child_that_has_ended_needs_no_connection(fake: FakeBroker) -> None:
+    gone = threading.Event()
+
+    def play(connection: FakeConnection) -> None:
+        connection.answer({"outcome": "created", "child": child(lifetime="connection")})
+        assert connection.gone()
+        gone.set()
+
+    ended = child(state="ended", pid=None, lifetime="connection")
+    fake.play(play, lambda connection: connection.answer({"child": ended}))
+    with Broker(fake.socket) as broker:
+        one = broker.create(["a"], lifetime="connection")
+        one.refresh()
+        assert gone.wait(PATIENCE)
+
+
 def test_however_many_children_are_held_there_are_few_connections(
     fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +306,45 @@ def test_however_many_children_are_held_there_are_few_connections(
         for one in children[3:]:
             one.release()
         assert all(gone.wait(PATIENCE) for gone in holding.gone.values())
+
+
+def test_a_hold_outlives_the_loss_of_its_connection(fake: FakeBroker) -> None:
+    lost, gone = threading.Event(), threading.Event()
+    held, over = child(lifetime="connection"), child("two", id="another", lifetime="connection", state="stopping")
+
+    def crash(connection: FakeConnection, one: Dict[str, Any]) -> Dict[str, Any]:
+        request = connection.answer({"outcome": "created", "child": one})
+        assert lost.wait(PATIENCE)
+        return request
+
+    def hold(connection: FakeConnection) -> List[Dict[str, Any]]:
+        requests = [connection.answer({"child": held}), connection.answer({"outcome": "created", "child": held})]
+        assert connection.gone()
+        gone.set()
+        return requests
+
+    fake.play(
+        lambda connection: crash(connection, held),
+        lambda connection: crash(connection, over),
+        lambda connection: connection.answer({"children": []}),
+        hold,
+        lambda connection: [connection.answer({"child": over}), connection.gone()],
+    )
+    with Broker(fake.socket) as broker:
+        with broker.create(["a"], name="one", if_exists="reuse", lifetime="connection", linger=5):
+            broker.create(["a"], name="two", lifetime="connection")
+            lost.set()
+            first, _ = fake.result(), fake.result()
+            assert broker.list() == []
+            assert not gone.is_set()
+        assert gone.wait(PATIENCE)
+    assert fake.result()["method"] == "list"
+    results = [fake.result(), fake.result()]
+    asked, again = results[0]
+    assert (asked["method"], asked["params"]) == ("get", {"target": held["id"]})
+    assert (again["method"], again["params"]) == ("create", {**first["params"], "no_wait": True})
+    # One that is being stopped is not created anew.
+    assert results[1][1] is True
 
 
 def test_a_create_that_fails_holds_nothing(fake: FakeBroker) -> None:

@@ -7,6 +7,7 @@ import functools
 import os
 import pickle
 import pwd
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import targets
 from brokers import PATIENCE, RealBroker, comes_true
 
+import procbroker
 from procbroker import (
     AsyncBroker,
     Broker,
@@ -30,6 +32,7 @@ from procbroker import (
     handover,
     restart,
 )
+from procbroker.process import Process
 from procbroker.target import name_of, resolve
 
 
@@ -83,6 +86,39 @@ def test_it_has_the_applications_path_folder_and_virtual_environment(
     assert found["environ"]["PYTHONPATH"] == "/mine"
 
 
+def test_an_installed_package_is_found_without_a_variable(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    # As if the package were in the site-packages of this interpreter, which it is by a link there in fact.
+    root = str(Path(procbroker.__file__).parents[1])
+    monkeypatch.setattr("site.getsitepackages", lambda: [root])
+    options = Process(targets.add, (1,), {}, None, {}, broker.socket)
+    assert options.options["env"] == {}
+    options.withdraw()
+    monkeypatch.setattr("site.getsitepackages", list)
+    options = Process(targets.add, (1,), {}, None, {}, broker.socket)
+    assert options.options["env"] == {"PYTHONPATH": root}
+    options.withdraw()
+
+
+def test_a_repeated_request_is_answered_with_the_first_process(broker: Broker, place: Path) -> None:
+    request = "67e55044-10b1-426f-9247-bb680e5fe0c9"
+    first = broker.process(targets.stay, request_id=request)
+    assert broker.process(targets.stay, request_id=request) == first
+    assert [path.name for path in place.iterdir()] == [Path(first.command[4]).name]
+
+
+def test_a_want_of_space_names_the_file_and_leaves_nothing(broker: Broker, place: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"cannot hand over .* bytes: File too large: '{place}/.*/call'"):
+            broker.process(targets.add, ("x" * 100_000,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(place.iterdir()) == []
+
+
 def test_what_it_raises_is_raised_here_with_its_traceback(broker: Broker) -> None:
     child = broker.process(targets.fail, ("no paper",))
     with pytest.raises(ValueError, match="no paper") as caught:
@@ -98,7 +134,7 @@ def test_what_cannot_travel_is_told_as_a_text(broker: Broker) -> None:
         broker.process(targets.fail_badly).result(PATIENCE)
     assert "in fail_badly" in caught.value.traceback
     assert pickle.loads(pickle.dumps(caught.value)).error == "Broken: ab"
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(TypeError, match="what it returned cannot be pickled"):
         broker.process(targets.give_lambda).result(PATIENCE)
     with pytest.raises(ValueError, match=r"result has .* bytes when pickled"):
         broker.process(targets.give_much).result(PATIENCE)

@@ -32,9 +32,9 @@ def main(arguments: List[str]) -> int:
         return 1
     sys.path[:] = call["path"]
     sys.argv = [name]
-    os.environ.pop("PYTHONPATH", None)
-    if call["pythonpath"] is not None:
-        os.environ["PYTHONPATH"] = call["pythonpath"]
+    os.environ.update(call["environ"])
+    for variable in call["unset"]:
+        os.environ.pop(variable, None)
     try:
         function = target.resolve(name)
         args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's own, and closed to others
@@ -48,7 +48,10 @@ def main(arguments: List[str]) -> int:
 
 
 def _pickled(what: str, value: object, words: str) -> bytes:
-    packed = pickle.dumps((what, value, words))
+    try:
+        packed = pickle.dumps((what, value, words))
+    except Exception as error:
+        raise TypeError(f"what it {what} cannot be pickled: {error}") from error
     if len(packed) > handover.BYTES_MAX:
         raise ValueError(
             f"the result has {len(packed)} bytes when pickled, and may have {handover.BYTES_MAX}; "

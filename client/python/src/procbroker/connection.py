@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
-from typing import List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from . import address
 from .errors import BrokerUnavailable, PermissionDenied
@@ -39,6 +39,15 @@ class AnswerTooLong(Exception):
     """A line has more bytes than a broker sends."""
 
 
+class Held(NamedTuple):
+    """A hold on a child with the lifetime ``connection``."""
+
+    #: The child's id.
+    child: str
+    #: The parameters of the create that took it.
+    params: Dict[str, Any]
+
+
 class Connection:
     """A connected socket that never blocks, and what has been read from it."""
 
@@ -48,12 +57,16 @@ class Connection:
         self.path = path
         #: The process that made it, and the only one that may use it.
         self.pid = os.getpid()
-        #: The ids of the children that it holds, each as often as it was created or reused.
-        self.held: List[str] = []
+        #: The children that it holds, each as often as it was created or reused.
+        self.held: List[Held] = []
         #: The numbers of its requests.
         self.ids: Iterator[int] = itertools.count(1)
         self._received = bytearray()
         self._searched = 0
+
+    def holds(self, child: str) -> bool:
+        """Return whether it holds that child."""
+        return any(held.child == child for held in self.held)
 
     def send(self, line: bytes, deadline: Deadline) -> Steps[None]:
         """Send a line. Raises NotSent, Lost or DeadlinePassed."""

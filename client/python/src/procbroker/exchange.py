@@ -6,17 +6,17 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import journal
 from .call import Call, decode, encode, refusal_of, result_of, well_formed
-from .connection import AnswerTooLong, Connection, Lost, NotSent
-from .errors import BrokerError, ProtocolViolation, ShuttingDown, error_from_wire
+from .connection import AnswerTooLong, Connection, Held, Lost, NotSent
+from .errors import BrokerError, ProcbrokerError, ProtocolViolation, ShuttingDown, error_from_wire
 from .pool import Pool
-from .waiting import DeadlinePassed, Steps
+from .waiting import Deadline, DeadlinePassed, Steps
 
 
 def exchange(pool: Pool, call: Call) -> Steps[Dict[str, Any]]:
     """Return the result of a call. Raises the broker's error, or one of this side."""
     connection, answer = yield from _converse(pool, call, fresh=False)
     if call.holds:
-        pool.hold(connection, call.child_of(answer))
+        pool.hold(connection, call.child_of(answer), call.params)
     else:
         pool.put(connection)
     return call.conclude(answer)
@@ -53,6 +53,7 @@ def _converse(
             else:
                 connection = yield from pool.take(call.holds, call.deadline)
             call.connection = connection
+            yield from hold_again(pool, call.deadline)
             yield from _meet(pool, connection, call, meet)
             answer = yield from _ask(connection, call)
             if call.announces_shutdown(answer):
@@ -88,6 +89,43 @@ def _meet(pool: Pool, connection: Connection, call: Call, meet: Optional[Callabl
         pool.outlook.met(shutting_down=status["shutting_down"])
         if meet is not None:
             meet(status["instance"])
+
+
+def hold_again(pool: Pool, deadline: Deadline) -> Steps[None]:
+    """Take hold again of the children whose connections were lost, if they live: there is a broker again.
+
+    It is a matter of seconds: a broker that crashed or was upgraded keeps a child for its ``linger``, at least 10.
+    """
+    while True:
+        held = pool.lost_hold()
+        if held is None:
+            return
+        connection = yield from pool.dial(deadline)
+        try:
+            taken = yield from _take_again(connection, held, deadline)
+        except (ProcbrokerError, Lost, NotSent, DeadlinePassed, KeyError, TypeError):
+            taken = False
+        except BaseException:
+            connection.close()
+            raise
+        if taken:
+            pool.hold(connection, held.child, held.params)
+            journal.inform("holding %s again at %s", held.child, connection.path)
+        else:
+            connection.close()
+            journal.warn("%s is not held any more: its connection to %s was lost", held.child, connection.path)
+
+
+def _take_again(connection: Connection, held: Held, deadline: Deadline) -> Steps[bool]:
+    """Return whether a connection holds a child from now on."""
+    call = Call("create", {**held.params, "no_wait": True}, deadline.seconds, connection.path)
+    call.deadline = deadline
+    found = yield from _ask_aside(connection, call, encode(0, "get", {"target": held.child}))
+    # A create of one that is gone would start another.
+    if found["child"]["state"] not in ("starting", "running", "backoff"):
+        return False
+    answer = yield from _ask(connection, call)
+    return call.child_of(answer) == held.child
 
 
 def _ask(connection: Connection, call: Call) -> Steps[Dict[str, Any]]:

@@ -60,11 +60,15 @@ def give(folder: str, call: Dict[str, Any], uid: int) -> bytes:
             f"the arguments have {len(words)} bytes when pickled, and may have {BYTES_MAX}; "
             "put them into a file, and give its path"
         )
-    descriptor = os.open(os.path.join(folder, "call"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        if uid != os.geteuid():
-            os.fchown(descriptor, uid, -1)
-        file.write(words)
+    path = os.path.join(folder, "call")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            if uid != os.geteuid():
+                os.fchown(descriptor, uid, -1)
+            file.write(words)
+    except OSError as error:  # such as a full file system, which does not name the file
+        raise OSError(error.errno, f"cannot hand over {len(words)} bytes: {error.strerror}", path) from error
     if uid != os.geteuid():
         os.chown(folder, uid, -1, follow_symlinks=False)
     return words

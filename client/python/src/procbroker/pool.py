@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Callable, List, Optional, Protocol
+from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from . import journal
-from .connection import Connection, connect
+from .connection import Connection, Held, connect
 from .errors import BrokerUnavailable, ClientClosed, SocketPathTooLong
 from .outlook import SHUT_DOWN, Outlook
 from .waiting import Deadline, Pause, Steps
@@ -42,6 +42,8 @@ class _State:
         self.idle: List[Connection] = []
         #: Idle ones that hold children. They carry creates of that kind only, and close with the pool.
         self.holding: List[Connection] = []
+        #: Holds whose connections were lost, and which nobody has taken again yet.
+        self.lost: List[Held] = []
         #: Those that hold children, and have an answer still to come that nobody waits for.
         self.retired: List[Connection] = []
         self.every: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -150,15 +152,18 @@ class Pool:
                 return
         connection.close()
 
-    def hold(self, connection: Connection, child: Optional[str]) -> None:
-        """Take back a connection that holds a child from now on, or None after a create that came to nothing."""
+    def hold(self, connection: Connection, child: Optional[str], params: Dict[str, Any]) -> None:
+        """Take back a connection that holds a child from now on, or None after a create that came to nothing.
+
+        ``params`` are what it was created with, by which it can be held again when the connection is lost.
+        """
         state = self._state
         with state.lock:
             keep = connection.pid == state.pid and not state.closed
             if keep and child is not None:
                 # One that holds it already is enough, and is told of each hold, for as many releases.
-                holder = next((one for one in state.holding if child in one.held and one.is_quiet()), connection)
-                holder.held.append(child)
+                holder = next((one for one in state.holding if one.holds(child) and one.is_quiet()), connection)
+                holder.held.append(Held(child, params))
             if keep and connection.held:
                 state.holding.append(connection)
                 return
@@ -168,10 +173,13 @@ class Pool:
         """Undo one ``hold`` of a child; a connection that holds none any more is closed, which tells the broker."""
         state = self._state
         with state.lock:
-            holder = next((one for one in state.every if child in one.held), None)
+            holder = next((one for one in state.every if one.holds(child)), None)
             if holder is None:
+                lost = next((held for held in state.lost if held.child == child), None)
+                if lost is not None:
+                    state.lost.remove(lost)
                 return
-            holder.held.remove(child)
+            holder.held.remove(next(held for held in holder.held if held.child == child))
             # One that is in use at the moment is closed when it is given back.
             if holder.held or holder not in state.holding:
                 return
@@ -186,6 +194,21 @@ class Pool:
                 state.retired.append(connection)
                 return
         connection.close()
+
+    def lost_hold(self) -> Optional[Held]:
+        """Return a hold whose connection is lost, as with a broker that crashed: it is the caller's to take again."""
+        state = self._state
+        lost: List[Connection] = []
+        with state.lock:
+            lost = [one for one in state.holding if not one.is_quiet()]
+            for connection in lost:
+                state.holding.remove(connection)
+                state.lost += connection.held
+                connection.held = []
+            held = state.lost.pop(0) if state.lost else None
+        for connection in lost:
+            connection.close()
+        return held
 
     def add(self, subscription: Subscription) -> None:
         """Take note of a subscription that is to be closed with the pool."""

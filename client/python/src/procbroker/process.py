@@ -35,17 +35,17 @@ class Process:
         """Write the call down. Raises TypeError and ValueError for what cannot be called in another interpreter."""
         name = target.name_of(function)
         given = {key: value for key, value in options.items() if value is not None}
-        packed = _packed(name, args, kwargs)
-        uid = _runs_as(given.get("user"), socket)
-        env = dict(arguments.env_to_wire(given.get("env") or {}))
-        own = os.environ if given.get("inherit_env") else {}
         call: Dict[str, Any] = {
             "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],
-            "pythonpath": env.get("PYTHONPATH", own.get("PYTHONPATH")),
-            "arguments": packed,
+            "environ": {},
+            "unset": [],
+            "arguments": _packed(name, args, kwargs),
         }
-        # By which the interpreter finds this package; it has the application's own path after that.
-        env["PYTHONPATH"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        uid = _runs_as(given.get("user"), socket)
+        env = dict(arguments.env_to_wire(given.get("env") or {}))
+        here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        if python is not None or here not in _found_by_itself():
+            _lead_to(here, env, os.environ if given.get("inherit_env") else {}, call)
         interpreter = _interpreter() if python is None else arguments.text(python, "python")
         self._folder = handover.make(uid)
         try:
@@ -62,9 +62,10 @@ class Process:
 
     def settle(self, child: ChildView) -> None:
         """Take note of the child that came of it. One that was there already has a call of its own."""
-        if child.outcome != "existing":
+        if folder_of(child.command) == self._folder:
             return
-        child._same_spec = self._is_that_of(child.command)
+        if child.outcome == "existing":
+            child._same_spec = self._is_that_of(child.command)
         self.withdraw()
 
     def _is_that_of(self, command: List[str]) -> bool:
@@ -130,6 +131,23 @@ def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
                     "another interpreter cannot import; move that class to a module"
                 )
     return words
+
+
+def _found_by_itself() -> List[str]:
+    """Return where an interpreter finds packages that are installed, behind its standard library."""
+    import site  # noqa: PLC0415 - mod_wsgi can run without it
+
+    return [*site.getsitepackages(), site.getusersitepackages()]
+
+
+def _lead_to(here: str, env: Dict[str, str], own: Mapping[str, str], call: Dict[str, Any]) -> None:
+    """Let the interpreter find this package, by a variable that is as it would have been when the function runs."""
+    before = env.get("PYTHONPATH", own.get("PYTHONPATH"))
+    env["PYTHONPATH"] = here
+    if before is None:
+        call["unset"].append("PYTHONPATH")
+    else:
+        call["environ"]["PYTHONPATH"] = before
 
 
 def _runs_as(user: Union[str, int, None], socket: str) -> int:

@@ -170,6 +170,8 @@ class Child(ChildView):
         self._become(child._raw)
         if child._spec is not None:
             self._spec = child._spec
+        if self._over:
+            self.release()
         return self
 
 
