@@ -37,6 +37,19 @@ def test_200_parallel_requests_for_20_names_leave_20_children(kind: Kind) -> Non
             assert named(stage.socket, name) == [pid]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.recycles], ids=str)
+def test_a_function_of_the_application_runs_in_an_interpreter_of_its_own(kind: Kind) -> None:
+    with under_the_broker(kind) as stage:
+        answer = stage.web.ask("POST", "/sum/40/2")
+        assert answer.status == 200
+        made, here = answer.body["made"], answer.body["here"]
+        assert (made["sum"], made["uid"], made["prefix"]) == (42, here["uid"], here["prefix"])
+        assert [os.path.abspath(entry) for entry in made["path"]] == made["path"]
+        assert len(made["path"]) == len(here["path"])
+        assert here["pid"] == answer.worker
+        assert made["pid"] != answer.worker
+
+
 def create(stage: Stage) -> tuple[int, int]:
     """Start a job, and return its process and the worker's that was asked for it."""
     answer = stage.web.ask("PUT", "/jobs/kept")

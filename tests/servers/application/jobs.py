@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import sums
 from app import DATABASE, LEASES, app, broker, shown
 from flask import Response
 
@@ -37,6 +38,13 @@ def slow(key: str) -> dict[str, Any]:
         cleanup=["sh", "-c", 'rm -r "$0" && echo "code $PROCBROKER_EXIT_CODE" >"$0.released"', folder],
     )
     return shown(child)
+
+
+@app.post("/sum/<int:a>/<int:b>")
+def summed(a: int, b: int) -> dict[str, Any]:
+    """Let a process make a sum, and tell what it says beside what this worker would."""
+    made = broker.process(sums.add, (a,), {"b": b}).result(timeout=60)
+    return {"made": made, "here": sums.add(a, b)}
 
 
 @app.get("/worker")

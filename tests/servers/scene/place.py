@@ -62,7 +62,9 @@ class Place:
         """Return what the application finds in its environment."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         own = {"PYTHONPATH": PYTHONPATH, "PYTHONDONTWRITEBYTECODE": "1", "JOBS": str(self.jobs)}
-        return {**kept, **own, "PROCBROKER_SOCKET": str(self.broker_socket)}
+        # What is handed over to processes, and back, would outlast the test in /dev/shm.
+        broker = {"PROCBROKER_SOCKET": str(self.broker_socket), "PROCBROKER_HANDOVER": str(self.jobs)}
+        return {**kept, **own, **broker}
 
 
 @contextmanager
