@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import subprocess
 import sys
 import typing
 from pathlib import Path
+from typing import Any, Dict
 
 import pytest
 from brokers import REPOSITORY
 
 import procbroker
+from procbroker import Broker
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -50,6 +53,22 @@ def test_the_licences_are_those_of_the_repository(name: str) -> None:
 def test_the_readme_has_no_link_that_breaks_outside_of_the_repository() -> None:
     links = re.findall(r"\]\(([^)]*)\)", (PACKAGE / "README.md").read_text())
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+def test_the_readme_is_python_and_its_first_example_runs(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (PACKAGE / "README.md").read_text(), re.DOTALL)
+    codes = [compile(block, "README.md", "exec") for block in blocks]
+    assert len(codes) > 2
+    monkeypatch.setenv("PROCBROKER_SOCKET", broker.socket)
+    # Five seconds of patience would not be the reader's own.
+    monkeypatch.setattr(procbroker.Child, "wait", functools.partialmethod(procbroker.Child.wait, timeout=0.01))
+    names: Dict[str, Any] = {}
+    exec(blocks[0].replace("timeout=5", ""), names)
+    said = capsys.readouterr().out.split()
+    assert said == ["created", said[1], "running", "SIGHUP", "destroyed", "False"]
+    names["broker"].close()
 
 
 @pytest.mark.parametrize("kind", [procbroker.Broker, procbroker.AsyncBroker, procbroker.Child, procbroker.AsyncChild])
