@@ -60,7 +60,7 @@ impl Reception {
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             max_pipelined: number(bounds.max_pipelined),
             pool,
-            partial_message_timeout: bounds.partial_message_timeout.as_duration(),
+            partial_message_timeout: bounds.partial_message_timeout,
             _presence: presence,
         };
         (reception, Emptiness(emptiness))

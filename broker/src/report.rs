@@ -1,7 +1,11 @@
 //! The broker's log: one line for people for each thing that happened.
 
+use std::fmt::Display;
+use std::time::Duration;
+
 use procbroker_core::Report;
-use procbroker_protocol::{Child, Span};
+use procbroker_protocol::Child;
+use procbroker_protocol::duration;
 use tracing::{debug, info, warn};
 
 /// Writes the line of a report.
@@ -44,7 +48,7 @@ pub fn write(report: &Report) {
             warn!(child = %label(child), command = %command(child), %steps, "did not end by itself and was killed");
         }
         Report::ShuttingDown { children, timeout } => {
-            info!(children, timeout = %timeout, "shutting down");
+            info!(children, timeout = %duration::display(*timeout), "shutting down");
         }
         Report::Hurried { children } => warn!(children, "told again to stop; killing what is left"),
         Report::ShutDown { children, forced, left: 0, took } => {
@@ -72,7 +76,8 @@ fn command(child: &Child) -> String {
     child.command.iter().map(|argument| argument.escape_debug().to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// A span to the millisecond, which is what people read.
-fn whole(span: Span) -> Span {
-    Span::from_millis(span.as_nanos() / 1_000_000)
+/// A duration to the millisecond, which is what people read.
+fn whole(took: Duration) -> impl Display {
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    duration::display(Duration::from_millis(millis))
 }

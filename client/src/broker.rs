@@ -11,7 +11,7 @@ use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogsParams, Method, NoParams, OneParams, ShutdownParams,
 };
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{Request, Response, Span, Status};
+use procbroker_protocol::{Request, Response, Status, duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -177,7 +177,7 @@ impl Broker {
     fn time_for(&self, request: &Request) -> Option<Duration> {
         let limit = self.shared.call_timeout?;
         if let Request::Wait(params) = request {
-            params.timeout.map(|own| limit.saturating_add(own.as_duration()))
+            params.timeout.map(|own| limit.saturating_add(own))
         } else {
             Some(limit)
         }
@@ -331,7 +331,7 @@ impl Broker {
     /// [`Error::ConnectionLost`] when the connection ended before the report came: the broker
     /// may have gone down as asked.
     pub async fn shutdown(&self, timeout: Option<Duration>) -> Result<ShutdownReport, Error> {
-        let timeout = timeout.map(Span::try_from).transpose().map_err(Invalid::from)?;
+        let timeout = timeout.map(duration::in_range).transpose().map_err(Invalid::from)?;
         let request = Request::Shutdown(ShutdownParams { timeout });
         let method = request.method();
         match self.call(request).await? {

@@ -8,7 +8,9 @@ use procbroker_protocol::child::Child as ChildInfo;
 use procbroker_protocol::request::{
     DestroyParams, ManyParams, Method, OneParams, Scope, SignalParams, Until, WaitParams,
 };
-use procbroker_protocol::{ChildId, ChildState, ErrorKind, Name, Outcome, Request, Response, Span, Target};
+use procbroker_protocol::{
+    ChildId, ChildState, ErrorKind, Name, Outcome, Request, Response, Target, duration,
+};
 
 use crate::broker::Broker;
 use crate::convert::{ToSignal, ToTarget};
@@ -122,7 +124,7 @@ impl Child {
     /// # Errors
     /// See [`Error`].
     pub async fn wait_timeout(&self, timeout: Duration) -> Result<Option<Arc<ChildInfo>>, Error> {
-        let timeout = Span::try_from(timeout).map_err(Invalid::from)?;
+        let timeout = duration::in_range(timeout).map_err(Invalid::from)?;
         match self.wait_until(Until::Ended, Some(timeout)).await {
             Ok(info) => Ok(Some(info)),
             Err(Error::Broker(error)) if error.kind == ErrorKind::Timeout => Ok(None),
@@ -130,7 +132,7 @@ impl Child {
         }
     }
 
-    async fn wait_until(&self, until: Until, timeout: Option<Span>) -> Result<Arc<ChildInfo>, Error> {
+    async fn wait_until(&self, until: Until, timeout: Option<Duration>) -> Result<Arc<ChildInfo>, Error> {
         self.broker.one(Request::Wait(WaitParams { target: self.target(), until, timeout })).await
     }
 

@@ -10,7 +10,7 @@ use procbroker_protocol::create::{
     Umask,
 };
 use procbroker_protocol::create::{IfExists, Lifetime};
-use procbroker_protocol::{CreateParams, Request, Span};
+use procbroker_protocol::{CreateParams, Request, duration};
 use uuid::Uuid;
 
 use crate::broker::Broker;
@@ -49,8 +49,12 @@ impl<B> Command<B> {
         self
     }
 
-    fn take_span(&mut self, time: Duration, apply: impl FnOnce(&mut CreateParams, Span)) -> &mut Self {
-        self.take(Span::try_from(time).map_err(Invalid::from), apply)
+    fn take_duration(
+        &mut self,
+        time: Duration,
+        apply: impl FnOnce(&mut CreateParams, Duration),
+    ) -> &mut Self {
+        self.take(duration::in_range(time).map_err(Invalid::from), apply)
     }
 
     /// Adds an argument.
@@ -182,7 +186,7 @@ impl<B> Command<B> {
 
     /// How long it may take to become ready; 30 seconds unless set.
     pub fn ready_timeout(&mut self, timeout: Duration) -> &mut Self {
-        self.take_span(timeout, |params, timeout| params.ready_timeout = ReadyTimeout(timeout))
+        self.take_duration(timeout, |params, timeout| params.ready_timeout = ReadyTimeout(timeout))
     }
 
     /// Has the broker answer as soon as it is spawned, without waiting for it to be ready.
@@ -205,7 +209,7 @@ impl<B> Command<B> {
 
     /// With [`Lifetime::Connection`]: how long it lives on after the last connection closes.
     pub fn linger(&mut self, linger: Duration) -> &mut Self {
-        self.take_span(linger, |params, linger| params.linger = linger)
+        self.take_duration(linger, |params, linger| params.linger = linger)
     }
 
     /// The command that releases what it leaves behind, run after it and all its descendants are gone,
@@ -217,7 +221,8 @@ impl<B> Command<B> {
     ) -> &mut Self {
         let words: Result<Vec<_>, _> =
             command.into_iter().map(|word| utf8("a word of the cleanup", word.as_ref())).collect();
-        let cleanup = words.and_then(|command| Ok(Cleanup { command, timeout: Span::try_from(timeout)? }));
+        let cleanup =
+            words.and_then(|command| Ok(Cleanup { command, timeout: duration::in_range(timeout)? }));
         self.take(cleanup, |params, cleanup| params.cleanup = Some(cleanup))
     }
 
@@ -313,7 +318,7 @@ mod tests {
         );
         assert_eq!(params.cleanup.unwrap().command, ["rm", "x"]);
         assert_eq!(params.limit.unwrap().max, 4);
-        assert_eq!(params.linger, Span::from_secs(1));
+        assert_eq!(params.linger, Duration::from_secs(1));
         assert_eq!(params.request_id, None);
     }
 

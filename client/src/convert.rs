@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::ListParams;
-use procbroker_protocol::{ChildId, Name, Signal, Span, Target};
+use procbroker_protocol::{ChildId, Name, Signal, Target, duration};
 
 use crate::error::Invalid;
 
@@ -144,7 +144,7 @@ impl ToStopStep for StopStep {
 
 impl<S: ToSignal> ToStopStep for (S, Duration) {
     fn to_stop_step(&self) -> Result<StopStep, Invalid> {
-        Ok(StopStep { signal: self.0.to_signal()?, grace: Span::try_from(self.1)? })
+        Ok(StopStep { signal: self.0.to_signal()?, grace: duration::in_range(self.1)? })
     }
 }
 
@@ -179,6 +179,6 @@ mod tests {
         }
         assert!(matches!("SIGFOO".to_signal(), Err(Invalid::Signal(_))));
         let too_long = ("HUP", Duration::from_secs(u64::MAX)).to_stop_step();
-        assert!(matches!(too_long, Err(Invalid::Span(_))));
+        assert!(matches!(too_long, Err(Invalid::Duration(_))));
     }
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use procbroker_protocol::binary::EncodeError;
+use procbroker_protocol::duration::DurationError;
 use procbroker_protocol::name::NameError;
 use procbroker_protocol::request::Method;
 use procbroker_protocol::signal::SignalError;
-use procbroker_protocol::span::SpanError;
 use procbroker_protocol::status::ProtocolRange;
 use procbroker_protocol::version::HandshakeError;
 use procbroker_protocol::{Error as BrokerError, ErrorKind};
@@ -132,7 +132,7 @@ pub enum Invalid {
     Signal(#[from] SignalError),
     /// Not a length of time that the broker takes.
     #[error(transparent)]
-    Span(#[from] SpanError),
+    Duration(#[from] DurationError),
     /// Text in another encoding; the protocol carries UTF-8.
     #[error("{what} is not UTF-8: {value:?}")]
     NotUtf8 {

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_protocol::child::Child;
 use procbroker_protocol::request::{ListParams, Method};
-use procbroker_protocol::{
-    Error as BrokerError, ErrorKind, Name, Request, Response, Span, Target, Timestamp,
-};
+use procbroker_protocol::{Error as BrokerError, ErrorKind, Name, Request, Response, Target, Timestamp};
 
 use crate::error::Error;
 use crate::link::Answer;
@@ -72,7 +70,7 @@ pub(crate) struct Call {
     began: Instant,
     began_at: Timestamp,
     /// The time that a wait was given, from its beginning.
-    wait_timeout: Option<Span>,
+    wait_timeout: Option<Duration>,
     sent: Instant,
     losses: u32,
     /// Whether a connection was lost that may have carried the request to the broker.
@@ -95,8 +93,8 @@ impl Call {
     pub(crate) fn sending(&mut self) {
         self.sent = Instant::now();
         if let (Request::Wait(params), Some(timeout)) = (&mut self.request, self.wait_timeout) {
-            let left = timeout.as_duration().saturating_sub(self.sent - self.began);
-            params.timeout = Some(Span::try_from(left).unwrap_or(timeout));
+            let left = timeout.saturating_sub(self.sent - self.began);
+            params.timeout = Some(left);
         }
     }
 

@@ -5,6 +5,7 @@ mod rlimit;
 mod umask;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
@@ -13,10 +14,10 @@ pub use account::Account;
 pub use rlimit::Rlimit;
 pub use umask::{Umask, UmaskError};
 
+use crate::duration;
 use crate::name::Name;
 use crate::nullable::{map_or_default, or_default, or_else};
 use crate::signal::Signal;
-use crate::span::Span;
 
 /// What to start and how: one `create` request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +86,8 @@ pub struct CreateParams {
     #[serde(default, deserialize_with = "or_default")]
     pub lifetime: Lifetime,
     /// With the lifetime `connection`: how long it lives on after the last one closes.
-    #[serde(default, deserialize_with = "or_default")]
-    pub linger: Span,
+    #[serde(default, serialize_with = "duration::serialize", deserialize_with = "linger_or_default")]
+    pub linger: Duration,
     /// The command that releases what it leaves behind.
     #[serde(default, deserialize_with = "or_default")]
     pub cleanup: Option<Cleanup>,
@@ -127,13 +128,17 @@ impl CreateParams {
             no_wait: false,
             restart: Restart::default(),
             lifetime: Lifetime::default(),
-            linger: Span::ZERO,
+            linger: Duration::ZERO,
             cleanup: None,
             limit: None,
             rlimits: BTreeMap::new(),
             resources: None,
         }
     }
+}
+
+fn linger_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration::deserialize_or(deserializer, Duration::ZERO)
 }
 
 /// What `create` does when a live child holds the name already.
@@ -193,17 +198,21 @@ pub struct StopStep {
     /// What is sent to the child's process group.
     pub signal: Signal,
     /// How long the group may take to end before the next step.
-    #[serde(default = "default_grace", deserialize_with = "grace_or_default")]
-    pub grace: Span,
+    #[serde(
+        default = "default_grace",
+        serialize_with = "duration::serialize",
+        deserialize_with = "grace_or_default"
+    )]
+    pub grace: Duration,
 }
 
 /// How long a step waits when its grace is not given: 10 seconds.
-fn default_grace() -> Span {
-    Span::from_secs(10)
+fn default_grace() -> Duration {
+    Duration::from_secs(10)
 }
 
-fn grace_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-    or_else(deserializer, default_grace)
+fn grace_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration::deserialize_or(deserializer, default_grace())
 }
 
 /// The stop of a child that was created without one: SIGTERM, then 10 seconds.
@@ -230,11 +239,11 @@ pub enum Ready {
 /// How long a child may take to become ready: 30 seconds unless given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ReadyTimeout(pub Span);
+pub struct ReadyTimeout(#[serde(with = "duration")] pub Duration);
 
 impl Default for ReadyTimeout {
     fn default() -> Self {
-        Self(Span::from_secs(30))
+        Self(Duration::from_secs(30))
     }
 }
 
@@ -249,14 +258,26 @@ pub struct Restart {
     #[serde(default = "Restart::default_max", deserialize_with = "Restart::max_or_default")]
     pub max: u32,
     /// The time over which restarts are counted.
-    #[serde(default = "Restart::default_window", deserialize_with = "Restart::window_or_default")]
-    pub window: Span,
+    #[serde(
+        default = "Restart::default_window",
+        serialize_with = "duration::serialize",
+        deserialize_with = "Restart::window_or_default"
+    )]
+    pub window: Duration,
     /// The pause before the first restart; it doubles with each.
-    #[serde(default = "Restart::default_backoff", deserialize_with = "Restart::backoff_or_default")]
-    pub backoff: Span,
+    #[serde(
+        default = "Restart::default_backoff",
+        serialize_with = "duration::serialize",
+        deserialize_with = "Restart::backoff_or_default"
+    )]
+    pub backoff: Duration,
     /// The longest pause.
-    #[serde(default = "Restart::default_backoff_max", deserialize_with = "Restart::backoff_max_or_default")]
-    pub backoff_max: Span,
+    #[serde(
+        default = "Restart::default_backoff_max",
+        serialize_with = "duration::serialize",
+        deserialize_with = "Restart::backoff_max_or_default"
+    )]
+    pub backoff_max: Duration,
 }
 
 impl Restart {
@@ -264,32 +285,32 @@ impl Restart {
         5
     }
 
-    fn default_window() -> Span {
-        Span::from_secs(60)
+    fn default_window() -> Duration {
+        Duration::from_secs(60)
     }
 
-    fn default_backoff() -> Span {
-        Span::from_millis(100)
+    fn default_backoff() -> Duration {
+        Duration::from_millis(100)
     }
 
-    fn default_backoff_max() -> Span {
-        Span::from_secs(30)
+    fn default_backoff_max() -> Duration {
+        Duration::from_secs(30)
     }
 
     fn max_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
         or_else(deserializer, Self::default_max)
     }
 
-    fn window_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-        or_else(deserializer, Self::default_window)
+    fn window_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        duration::deserialize_or(deserializer, Self::default_window())
     }
 
-    fn backoff_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-        or_else(deserializer, Self::default_backoff)
+    fn backoff_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        duration::deserialize_or(deserializer, Self::default_backoff())
     }
 
-    fn backoff_max_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-        or_else(deserializer, Self::default_backoff_max)
+    fn backoff_max_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        duration::deserialize_or(deserializer, Self::default_backoff_max())
     }
 }
 
@@ -329,8 +350,8 @@ pub enum Lifetime {
     Connection,
     /// To the process with this pid.
     Pid(u32),
-    /// To this span of time, unless it is renewed.
-    Ttl(Span),
+    /// To this length of time, unless it is renewed.
+    Ttl(#[serde(with = "duration")] Duration),
 }
 
 /// A command that runs after a child and all its descendants are gone.
@@ -340,16 +361,20 @@ pub struct Cleanup {
     /// The program and its arguments.
     pub command: Vec<String>,
     /// How long it may run before it is killed; 30 seconds unless given.
-    #[serde(default = "default_cleanup_timeout", deserialize_with = "cleanup_timeout_or_default")]
-    pub timeout: Span,
+    #[serde(
+        default = "default_cleanup_timeout",
+        serialize_with = "duration::serialize",
+        deserialize_with = "cleanup_timeout_or_default"
+    )]
+    pub timeout: Duration,
 }
 
-fn default_cleanup_timeout() -> Span {
-    Span::from_secs(30)
+fn default_cleanup_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
-fn cleanup_timeout_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-    or_else(deserializer, default_cleanup_timeout)
+fn cleanup_timeout_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration::deserialize_or(deserializer, default_cleanup_timeout())
 }
 
 /// At most `max` live children under `key`, counted over all users of the broker.

@@ -8,6 +8,7 @@
 pub mod binary;
 pub mod child;
 pub mod create;
+pub mod duration;
 pub mod error;
 pub mod event;
 pub mod frame;
@@ -19,7 +20,7 @@ pub mod request;
 pub mod response;
 pub mod signal;
 pub mod socket_path;
-pub mod span;
+
 pub mod status;
 pub mod target;
 pub mod timestamp;
@@ -35,7 +36,6 @@ pub use name::Name;
 pub use request::{Method, Request};
 pub use response::{Outcome, Response};
 pub use signal::Signal;
-pub use span::Span;
 pub use status::Status;
 pub use target::Target;
 pub use timestamp::Timestamp;

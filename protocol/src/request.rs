@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::create::{CreateParams, StopStep};
+use crate::duration;
 use crate::nullable::{map_or_default, or_default};
 use crate::signal::Signal;
-use crate::span::Span;
 use crate::target::Target;
 
 /// One request, with its parameters.
@@ -205,8 +206,8 @@ pub struct WaitParams {
     #[serde(default, deserialize_with = "or_default")]
     pub until: Until,
     /// How long to wait; forever when none is given.
-    #[serde(default, deserialize_with = "or_default")]
-    pub timeout: Option<Span>,
+    #[serde(default, with = "duration::optional")]
+    pub timeout: Option<Duration>,
 }
 
 /// What `wait` waits for.
@@ -291,8 +292,8 @@ pub struct EventsParams {
 #[serde(deny_unknown_fields)]
 pub struct ShutdownParams {
     /// How long the whole may take, instead of the broker's own setting.
-    #[serde(default, deserialize_with = "or_default")]
-    pub timeout: Option<Span>,
+    #[serde(default, with = "duration::optional")]
+    pub timeout: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! What the broker answers when all went well.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
-use crate::span::Span;
+use crate::duration;
 use crate::status::Status;
 
 /// One answer; which variant it is follows from the request's method.
@@ -83,5 +84,6 @@ pub struct ShutdownReport {
     /// How many of them needed SIGKILL.
     pub forced: u32,
     /// How long it took.
-    pub took: Span,
+    #[serde(with = "duration")]
+    pub took: Duration,
 }

@@ -1,9 +1,11 @@
 //! The broker as `status` shows it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::span::Span;
+use crate::duration;
 use crate::timestamp::Timestamp;
 
 /// The broker at one moment.
@@ -103,11 +105,14 @@ pub struct Limits {
     /// Bytes of a message to the broker.
     pub max_message_bytes: u32,
     /// How long a message may stay unfinished.
-    pub partial_message_timeout: Span,
+    #[serde(with = "duration")]
+    pub partial_message_timeout: Duration,
     /// Ended children that stay visible.
     pub ended_kept: u32,
     /// How long they stay visible.
-    pub ended_kept_for: Span,
+    #[serde(with = "duration")]
+    pub ended_kept_for: Duration,
     /// How long a shutdown may take.
-    pub shutdown_timeout: Span,
+    #[serde(with = "duration")]
+    pub shutdown_timeout: Duration,
 }

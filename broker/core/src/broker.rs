@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response};
+use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response, duration};
 
 use crate::child::Child;
 use crate::children::Children;
@@ -132,7 +132,7 @@ impl Broker {
     /// Makes ended children invisible whose time, or whose place, is over.
     pub(crate) fn forget_expired(&mut self, turn: &mut Turn<'_>) {
         let bounds = self.config.bounds;
-        let kept_for = bounds.ended_kept_for.as_nanos();
+        let kept_for = duration::nanos(bounds.ended_kept_for);
         let since = turn.now.instant.as_nanos().checked_sub(kept_for).map(Instant::from_nanos);
         while let Some(child) = self.children.pop_expired(bounds.ended_kept, since) {
             turn.order(Effect::Forget { child: child.id() });

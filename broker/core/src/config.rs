@@ -1,7 +1,9 @@
 //! What the broker is told once, at its start.
 
+use std::time::Duration;
+
 use procbroker_protocol::status::Facilities;
-use procbroker_protocol::{Containment, Span, Timestamp};
+use procbroker_protocol::{Containment, Timestamp};
 use uuid::Uuid;
 
 use crate::limits::Bounds;
@@ -27,9 +29,9 @@ pub struct Config {
     /// The bounds in force.
     pub bounds: Bounds,
     /// How long a shutdown may take.
-    pub shutdown_timeout: Span,
+    pub shutdown_timeout: Duration,
     /// After how long without a child and a connection the broker exits by itself, if ever.
-    pub exit_when_idle: Option<Span>,
+    pub exit_when_idle: Option<Duration>,
     /// The main command, of `procbroker run`.
     pub main: Option<MainCommand>,
     /// What holds the descendants of children on this machine.

@@ -1,10 +1,11 @@
 //! The orders that go out to the edge.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::{LogStream, Scope};
-use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal, Span};
+use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal};
 
 use crate::authorize::RunAs;
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
@@ -261,7 +262,7 @@ pub enum Report {
         /// How many children there are.
         children: u32,
         /// How long it may take.
-        timeout: Span,
+        timeout: Duration,
     },
     /// The shutdown is hurried: everything left is killed now.
     Hurried {
@@ -277,7 +278,7 @@ pub enum Report {
         /// How many processes are still there.
         left: u32,
         /// How long it took.
-        took: Span,
+        took: Duration,
     },
     /// Nobody was connected and no child alive for the time that was set.
     Idle,
@@ -289,7 +290,7 @@ pub enum ServiceState {
     /// The shutdown began, and may take so long.
     Stopping {
         /// How long it may take.
-        timeout: Span,
+        timeout: Duration,
         /// How many children there are.
         children: u32,
     },

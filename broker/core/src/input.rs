@@ -1,7 +1,9 @@
 //! The facts that come in from the edge.
 
+use std::time::Duration;
+
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildId, ExitStatus, Request, Signal, Span};
+use procbroker_protocol::{ChildId, ExitStatus, Request, Signal};
 
 use crate::authorize::{Accounts, AccountsFailure, Peer};
 use crate::ids::{Call, ConnectionId, Pid, Run};
@@ -180,6 +182,6 @@ pub enum ShutdownCause {
     /// Something inside, with its own bound on time.
     Limited {
         /// How long it may take.
-        timeout: Span,
+        timeout: Duration,
     },
 }

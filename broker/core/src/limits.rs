@@ -1,6 +1,7 @@
 //! Every bound of the core, by name.
 
-use procbroker_protocol::Span;
+use std::time::Duration;
+
 use procbroker_protocol::limits::REQUEST_BYTES_MAX;
 use procbroker_protocol::status::Limits;
 
@@ -8,21 +9,21 @@ use procbroker_protocol::status::Limits;
 pub const ENDED_KEPT: u32 = 1_024;
 
 /// How long ended children stay visible unless set otherwise.
-pub const ENDED_KEPT_FOR: Span = Span::from_secs(60 * 60);
+pub const ENDED_KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// How long a shutdown may take unless set otherwise.
-pub const SHUTDOWN_TIMEOUT: Span = Span::from_secs(30);
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After how long, at most, SIGKILL is sent once more to what has not ended of it: a process can be forked
 /// at the very moment, and one in uninterruptible sleep takes its time.
-pub const KILL_AGAIN_AFTER: Span = Span::from_secs(1);
+pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The first of these pauses, which double: what was forked at the very moment is gone soon, and what
 /// cannot be ended keeps nobody busy.
-pub(crate) const KILL_AGAIN_FIRST: Span = Span::from_millis(10);
+pub(crate) const KILL_AGAIN_FIRST: Duration = Duration::from_millis(10);
 
 /// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
-pub(crate) const SHUTDOWN_TIMEOUT_MIN: Span = Span::from_millis(100);
+pub(crate) const SHUTDOWN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 /// Processes that are being started at a time, in all and for one user. The edge has a thread for each, so
 /// that nobody waits behind a spawn that hangs.
@@ -31,21 +32,21 @@ pub const SPAWNS_IN_FLIGHT_MAX: u32 = 64;
 pub(crate) const SPAWNS_IN_FLIGHT_PER_USER_MAX: u32 = 16;
 
 /// The part of a shutdown's time that is kept for the last kill, as a divisor, and at most so much.
-pub(crate) const KILL_RESERVE_DIVISOR: u64 = 10;
+pub(crate) const KILL_RESERVE_DIVISOR: u32 = 10;
 /// See [`KILL_RESERVE_DIVISOR`]: at least so much of a short time, or half of it, because even one process
 /// takes its time to die on a busy machine.
-pub(crate) const KILL_RESERVE_MIN: Span = Span::from_millis(250);
+pub(crate) const KILL_RESERVE_MIN: Duration = Duration::from_millis(250);
 /// See [`KILL_RESERVE_DIVISOR`]: ten thousand processes are killed and reaped in half a second.
-pub(crate) const KILL_RESERVE_MAX: Span = Span::from_secs(1);
+pub(crate) const KILL_RESERVE_MAX: Duration = Duration::from_secs(1);
 
 /// How long the cleanups of a shutdown may take together once it is hurried.
-pub(crate) const HURRIED_CLEANUPS_MAX: Span = Span::from_secs(5);
+pub(crate) const HURRIED_CLEANUPS_MAX: Duration = Duration::from_secs(5);
 
 /// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor, if that takes so long.
-pub(crate) const CLEANUP_SHARE_DIVISOR: u64 = 4;
+pub(crate) const CLEANUP_SHARE_DIVISOR: u32 = 4;
 
 /// How long processes that are being started have before an upgrade is given up.
-pub(crate) const HAND_OVER_PATIENCE: Span = Span::from_secs(10);
+pub(crate) const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Events that are kept for those who ask for them later.
 pub(crate) const EVENTS_KEPT: usize = 10_000;
@@ -82,11 +83,11 @@ pub struct Bounds {
     /// Subscriptions of one connection.
     pub max_subscriptions: u32,
     /// How long a message may stay unfinished; enforced where messages are read.
-    pub partial_message_timeout: Span,
+    pub partial_message_timeout: Duration,
     /// Ended children that stay visible.
     pub ended_kept: u32,
     /// How long they stay visible.
-    pub ended_kept_for: Span,
+    pub ended_kept_for: Duration,
 }
 
 impl Default for Bounds {
@@ -99,7 +100,7 @@ impl Default for Bounds {
             max_pipelined: 1_024,
             max_command_bytes: 256 << 10,
             max_subscriptions: 16,
-            partial_message_timeout: Span::from_secs(10),
+            partial_message_timeout: Duration::from_secs(10),
             ended_kept: ENDED_KEPT,
             ended_kept_for: ENDED_KEPT_FOR,
         }
@@ -108,7 +109,7 @@ impl Default for Bounds {
 
 impl Bounds {
     /// The bounds as `status` shows them.
-    pub(crate) fn shown(&self, shutdown_timeout: Span) -> Limits {
+    pub(crate) fn shown(&self, shutdown_timeout: Duration) -> Limits {
         Limits {
             max_children: self.max_children,
             max_children_per_user: self.max_children_per_user,

@@ -4,9 +4,10 @@ mod budget;
 pub(crate) mod waves;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{ChildId, Error, ErrorKind, EventKind, ExitReason, Response, Span};
+use procbroker_protocol::{ChildId, Error, ErrorKind, EventKind, ExitReason, Response};
 
 use crate::broker::Broker;
 use crate::child::{Child, Stop};
@@ -21,7 +22,7 @@ use crate::turn::Turn;
 impl Broker {
     /// Begins the shutdown. If it is under way, a shorter time tightens it, and the second signal that
     /// `hurries` ends it.
-    pub(crate) fn shut_down(&mut self, timeout: Option<Span>, hurries: bool, turn: &mut Turn<'_>) {
+    pub(crate) fn shut_down(&mut self, timeout: Option<Duration>, hurries: bool, turn: &mut Turn<'_>) {
         match &mut self.state {
             BrokerState::Serving => {
                 let timeout = timeout.unwrap_or(self.config.shutdown_timeout);
@@ -47,7 +48,7 @@ impl Broker {
         }
     }
 
-    fn begin_shutdown(&mut self, timeout: Span, told: bool, turn: &mut Turn<'_>) {
+    fn begin_shutdown(&mut self, timeout: Duration, told: bool, turn: &mut Turn<'_>) {
         let mut shutdown = Shutdown::new(turn.now.instant, timeout, told, &self.children);
         self.call_off_upgrade(turn);
         shutdown.set_timer(&mut self.timers);
@@ -91,7 +92,7 @@ impl Broker {
         for id in time.children {
             self.with_child(id, turn, |child, orders| {
                 let kept = cleanup_share(child, time.share);
-                let for_steps = Span::from_nanos(time.share.as_nanos().saturating_sub(kept.as_nanos()));
+                let for_steps = time.share.saturating_sub(kept);
                 let steps = shortened(&child.params().stop, for_steps);
                 let kill_by = time.over.map(|over| over.minus(kept));
                 child.bound_cleanup(time.cleanups_over, orders);

@@ -1,6 +1,9 @@
 //! Time as the core sees it: told from outside with every input, never asked for.
 
-use procbroker_protocol::{Span, Timestamp};
+use std::time::Duration;
+
+use procbroker_protocol::Timestamp;
+use procbroker_protocol::duration::nanos;
 
 use crate::limits::KILL_AGAIN_AFTER;
 
@@ -21,22 +24,22 @@ impl Instant {
         self.0
     }
 
-    /// The moment that is `span` later, or the last one of all.
+    /// The moment that is so much later, or the last one of all.
     #[must_use]
-    pub fn plus(self, span: Span) -> Self {
-        Self(self.0.saturating_add(span.as_nanos()))
+    pub fn plus(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(time)))
     }
 
-    /// The moment that is `span` earlier, or the first one of all.
+    /// The moment that is so much earlier, or the first one of all.
     #[must_use]
-    pub fn minus(self, span: Span) -> Self {
-        Self(self.0.saturating_sub(span.as_nanos()))
+    pub fn minus(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(time)))
     }
 
     /// How long it is from `earlier` to here; nothing when `earlier` is later.
     #[must_use]
-    pub fn since(self, earlier: Self) -> Span {
-        Span::from_nanos(self.0.saturating_sub(earlier.0))
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -52,27 +55,24 @@ pub struct Now {
 impl Now {
     /// What the wall clock will show at a moment that is not over, as far as nobody sets it.
     pub(crate) fn wall_at(self, instant: Instant) -> Timestamp {
-        let microseconds = instant.since(self.instant).as_nanos() / NANOS_PER_MICRO;
+        let microseconds = u64::try_from(instant.since(self.instant).as_micros()).unwrap_or(u64::MAX);
         Timestamp::from_micros(self.wall.as_micros().saturating_add(microseconds))
     }
 
     /// The moment at which the wall clock shows, or showed, this. One that was before the first of all is that one.
     pub(crate) fn instant_at(self, wall: Timestamp) -> Instant {
-        let span = |later: Timestamp, earlier: Timestamp| {
-            let microseconds = later.as_micros().saturating_sub(earlier.as_micros());
-            Span::from_nanos(microseconds.saturating_mul(NANOS_PER_MICRO))
+        let between = |later: Timestamp, earlier: Timestamp| {
+            Duration::from_micros(later.as_micros().saturating_sub(earlier.as_micros()))
         };
         if wall >= self.wall {
-            self.instant.plus(span(wall, self.wall))
+            self.instant.plus(between(wall, self.wall))
         } else {
-            self.instant.minus(span(self.wall, wall))
+            self.instant.minus(between(self.wall, wall))
         }
     }
 }
 
-const NANOS_PER_MICRO: u64 = 1_000;
-
 /// Returns the next pause between two kills, which is twice the last one, up to a bound.
-pub(crate) fn doubled(pause: Span) -> Span {
-    Span::from_nanos(pause.as_nanos().saturating_mul(2)).min(KILL_AGAIN_AFTER)
+pub(crate) fn doubled(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(KILL_AGAIN_AFTER)
 }

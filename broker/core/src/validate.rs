@@ -1,7 +1,9 @@
 //! Whether the parameters of a request make sense, before anything is decided about it.
 
+use std::time::Duration;
+
 use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy, StopStep};
-use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Span, Target};
+use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::limits::{Bounds, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
 
@@ -85,7 +87,7 @@ fn built(params: &CreateParams) -> Result<(), Error> {
         "ready: notify"
     } else if params.lifetime != Lifetime::Broker {
         "lifetime: one other than broker"
-    } else if params.linger != Span::ZERO {
+    } else if params.linger != Duration::ZERO {
         "linger"
     } else if params.resources.is_some() {
         "resources"

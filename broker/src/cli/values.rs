@@ -1,10 +1,12 @@
 //! How single values are read from the command line: pairs, signals with a grace, sizes, lifetimes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use procbroker_protocol::Target;
 use procbroker_protocol::create::{Account, Lifetime, Limit, Rlimit, StopStep, default_stop};
-use procbroker_protocol::{Span, Target};
+use procbroker_protocol::duration::{self, DurationError};
 use thiserror::Error;
 
 use super::size::{ByteSize, ByteSizeError};
@@ -52,9 +54,9 @@ pub(in crate::cli) enum ValueError {
     /// See [`SignalError`](procbroker_protocol::signal::SignalError).
     #[error(transparent)]
     Signal(#[from] procbroker_protocol::signal::SignalError),
-    /// See [`SpanError`](procbroker_protocol::span::SpanError).
+    /// See [`DurationError`].
     #[error(transparent)]
-    Span(#[from] procbroker_protocol::span::SpanError),
+    Duration(#[from] DurationError),
 }
 
 /// One of a few words, each with the value that it means and a line of help.
@@ -117,15 +119,15 @@ pub(in crate::cli) fn account(text: &str) -> Result<Account, ValueError> {
 /// Takes `SIGNAL` or `SIGNAL:GRACE`.
 pub(in crate::cli) fn stop_step(text: &str) -> Result<StopStep, ValueError> {
     let (signal, grace) = match text.split_once(':') {
-        Some((signal, grace)) => (signal, grace.parse()?),
+        Some((signal, grace)) => (signal, duration::parse(grace)?),
         None => (text, default_grace()),
     };
     Ok(StopStep { signal: signal.trim().parse()?, grace })
 }
 
 /// The grace of a step that names none: that of the stop which every child has by default.
-fn default_grace() -> Span {
-    default_stop().first().map_or(Span::ZERO, |step| step.grace)
+fn default_grace() -> Duration {
+    default_stop().first().map_or(Duration::ZERO, |step| step.grace)
 }
 
 /// Takes `broker`, `connection`, `pid:N` or `ttl:DURATION`.
@@ -134,7 +136,7 @@ pub(in crate::cli) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
         None if text == "broker" => Ok(Lifetime::Broker),
         None if text == "connection" => Ok(Lifetime::Connection),
         Some(("pid", pid)) => Ok(Lifetime::Pid(number(pid)?)),
-        Some(("ttl", span)) => Ok(Lifetime::Ttl(span.parse()?)),
+        Some(("ttl", time)) => Ok(Lifetime::Ttl(duration::parse(time)?)),
         None | Some(_) => Err(ValueError::Lifetime),
     }
 }
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
 
     fn step(signal: Signal, seconds: u64) -> StopStep {
-        StopStep { signal, grace: Span::from_secs(seconds) }
+        StopStep { signal, grace: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -251,7 +253,7 @@ mod tests {
         assert_eq!(lifetime("broker").unwrap(), Lifetime::Broker);
         assert_eq!(lifetime("connection").unwrap(), Lifetime::Connection);
         assert_eq!(lifetime("pid:12").unwrap(), Lifetime::Pid(12));
-        assert_eq!(lifetime("ttl:1h").unwrap(), Lifetime::Ttl(Span::from_secs(3600)));
+        assert_eq!(lifetime("ttl:1h").unwrap(), Lifetime::Ttl(Duration::from_secs(3600)));
         for text in ["", "pid", "pid:", "pid:-1", "ttl", "ttl:soon", "broker:1", "12"] {
             assert!(lifetime(text).is_err(), "{text}");
         }

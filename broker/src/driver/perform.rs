@@ -133,7 +133,7 @@ impl Hands {
             Effect::Forget { child } => self.forget(child),
             Effect::Report(line) => report::write(&line),
             Effect::Notify(ServiceState::Stopping { timeout, children }) => {
-                self.owner.stopping(timeout.as_duration(), &format!("Stopping {children} children"));
+                self.owner.stopping(timeout, &format!("Stopping {children} children"));
             }
             Effect::Sweep => self.containment.sweep(Instant::now() + SWEEP_PATIENCE),
             // The driver itself takes these.

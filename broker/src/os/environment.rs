@@ -190,7 +190,8 @@ mod tests {
     use std::sync::Arc;
 
     use procbroker_protocol::create::Umask;
-    use procbroker_protocol::{ExitReason, Signal, Span, Timestamp};
+    use procbroker_protocol::{ExitReason, Signal, Timestamp};
+    use std::time::Duration;
     use uuid::Uuid;
 
     use super::*;
@@ -310,7 +311,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CreateParams::new(vec!["a".to_owned()]);
         let command = vec!["release".to_owned(), "it".to_owned()];
-        params.cleanup = Some(create::Cleanup { command, timeout: Span::from_secs(1) });
+        params.cleanup = Some(create::Cleanup { command, timeout: Duration::from_secs(1) });
         params.env_clear = true;
         change(&mut params);
         let order = SpawnOrder { params: Arc::new(params), run_as: RunAs::Broker };

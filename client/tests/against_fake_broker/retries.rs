@@ -123,7 +123,7 @@ async fn a_wait_goes_on_with_the_time_that_is_left() {
     let (child, mut peer) = child_at(&fake).await;
     let hour = Duration::from_secs(3600);
     let timeout_of = |request: Request| match request {
-        Request::Wait(params) => params.timeout.unwrap().as_duration(),
+        Request::Wait(params) => params.timeout.unwrap(),
         other => panic!("{other:?} instead of a wait"),
     };
     let (waited, (first, second)) = join!(child.wait_timeout(hour), async {

@@ -11,7 +11,7 @@ use crate::child::Exit;
 use crate::error::{Error, ErrorKind, SpawnFailure};
 use crate::event::Notification;
 use crate::request::Request;
-use crate::response::{Created, Logs, Outcome, Response, ShutdownReport, Subscribed};
+use crate::response::{Created, Logs, Outcome, Response};
 
 /// What stands under `params` of a request.
 #[derive(Clone, Copy, Debug)]
@@ -54,20 +54,9 @@ impl Serialize for ResultObject<'_> {
             Response::Children(children) => one_member(serializer, "children", children),
             Response::Child(child) => one_member(serializer, "child", child),
             Response::Logs(logs) => serialize_logs(logs, serializer),
-            Response::Subscribed(Subscribed { subscription, next }) => {
-                let mut object = serializer.serialize_struct("Subscribed", 2)?;
-                object.serialize_field("subscription", subscription)?;
-                object.serialize_field("next", next)?;
-                object.end()
-            }
+            Response::Subscribed(subscribed) => subscribed.serialize(serializer),
             Response::Status(status) => status.serialize(serializer),
-            Response::ShutDown(ShutdownReport { children, forced, took }) => {
-                let mut object = serializer.serialize_struct("ShutdownReport", 3)?;
-                object.serialize_field("children", children)?;
-                object.serialize_field("forced", forced)?;
-                object.serialize_field("took", took)?;
-                object.end()
-            }
+            Response::ShutDown(report) => report.serialize(serializer),
             Response::Upgraded => serializer.serialize_map(Some(0))?.end(),
         }
     }

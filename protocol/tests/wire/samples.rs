@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
 use procbroker_protocol::create::{
@@ -17,7 +18,7 @@ use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
     Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Name, Notification,
-    Outcome, Request, Response, Signal, Span, Status, Target, Timestamp,
+    Outcome, Request, Response, Signal, Status, Target, Timestamp,
 };
 use uuid::Uuid;
 
@@ -58,25 +59,25 @@ fn full_create() -> CreateParams {
         stdout: StandardOutput::Inherit,
         stderr: StandardError::Log,
         stop: vec![
-            StopStep { signal: Signal::HUP, grace: Span::from_millis(250) },
-            StopStep { signal: "RTMIN+3".parse().unwrap(), grace: Span::from_secs(300) },
+            StopStep { signal: Signal::HUP, grace: Duration::from_millis(250) },
+            StopStep { signal: "RTMIN+3".parse().unwrap(), grace: Duration::from_secs(300) },
         ],
         stop_order: -7,
         ready: Ready::Notify,
-        ready_timeout: ReadyTimeout(Span::from_secs(90)),
+        ready_timeout: ReadyTimeout(Duration::from_secs(90)),
         no_wait: true,
         restart: Restart {
             policy: RestartPolicy::OnFailure,
             max: 3,
-            window: Span::from_secs(3600),
-            backoff: Span::from_millis(500),
-            backoff_max: Span::from_secs(60),
+            window: Duration::from_secs(3600),
+            backoff: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(60),
         },
-        lifetime: Lifetime::Ttl(Span::from_secs(86_400)),
-        linger: Span::from_millis(1500),
+        lifetime: Lifetime::Ttl(Duration::from_secs(86_400)),
+        linger: Duration::from_millis(1500),
         cleanup: Some(Cleanup {
             command: strings(&["rm", "-rf", "/srv/scratch"]),
-            timeout: Span::from_secs(9),
+            timeout: Duration::from_secs(9),
         }),
         limit: Some(Limit { key: "render".into(), max: 4 }),
         rlimits: [("core".to_owned(), Rlimit::Unlimited), ("nofile".to_owned(), Rlimit::Value(1024))].into(),
@@ -117,7 +118,7 @@ fn creates() -> Vec<(&'static str, Request)> {
 pub(super) fn requests() -> Vec<(&'static str, Request)> {
     let named = || Target::Name(name("render-42"));
     let labels = || Target::Labels(map(&[("pool", "render")]));
-    let stop = Some(vec![StopStep { signal: Signal::INT, grace: Span::ZERO }]);
+    let stop = Some(vec![StopStep { signal: Signal::INT, grace: Duration::ZERO }]);
     let mut requests = creates();
     requests.extend([
         (
@@ -140,7 +141,7 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
             Request::Wait(WaitParams {
                 target: named(),
                 until: Until::Ready,
-                timeout: Some(Span::from_millis(2500)),
+                timeout: Some(Duration::from_millis(2500)),
             }),
         ),
         (
@@ -182,7 +183,7 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
         ),
         ("status", Request::Status(NoParams {})),
         ("shutdown", Request::Shutdown(ShutdownParams::default())),
-        ("shutdown, in time", Request::Shutdown(ShutdownParams { timeout: Some(Span::from_secs(5)) })),
+        ("shutdown, in time", Request::Shutdown(ShutdownParams { timeout: Some(Duration::from_secs(5)) })),
         ("upgrade", Request::Upgrade(NoParams {})),
     ]);
     requests
@@ -217,7 +218,7 @@ fn running_child() -> Child {
         state: ChildState::Running,
         started_at: Some(at(1)),
         restarts: 2,
-        lifetime: Lifetime::Ttl(Span::from_millis(1500)),
+        lifetime: Lifetime::Ttl(Duration::from_millis(1500)),
         stop_order: -1,
         containment: Containment::Cgroup,
         ..new_child()
@@ -287,10 +288,10 @@ fn status() -> Status {
             max_command_bytes: 131_072,
             max_subscriptions: 16,
             max_message_bytes: 1_048_576,
-            partial_message_timeout: Span::from_secs(10),
+            partial_message_timeout: Duration::from_secs(10),
             ended_kept: 1024,
-            ended_kept_for: Span::from_secs(3600),
-            shutdown_timeout: Span::from_millis(29_500),
+            ended_kept_for: Duration::from_secs(3600),
+            shutdown_timeout: Duration::from_millis(29_500),
         },
     }
 }
@@ -316,7 +317,7 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
             Response::ShutDown(ShutdownReport {
                 children: children().split_off(4),
                 forced: 1,
-                took: Span::from_millis(1250),
+                took: Duration::from_millis(1250),
             }),
         ),
         ("upgraded", Response::Upgraded),

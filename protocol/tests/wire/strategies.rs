@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::binary::ServerMessage;
 use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
@@ -16,7 +17,7 @@ use procbroker_protocol::request::{
 use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
 use procbroker_protocol::{
     Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Name, Notification,
-    Outcome, Request, Response, Signal, Span, Target, Timestamp,
+    Outcome, Request, Response, Signal, Target, Timestamp,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -49,8 +50,8 @@ fn name() -> impl Strategy<Value = Name> {
 }
 
 /// Whole milliseconds up to some days: a JSON number of seconds holds them exactly.
-fn span() -> impl Strategy<Value = Span> {
-    (0..1_000_000_000_u64).prop_map(Span::from_millis)
+fn duration() -> impl Strategy<Value = Duration> {
+    (0..1_000_000_000_u64).prop_map(Duration::from_millis)
 }
 
 fn moment() -> impl Strategy<Value = Timestamp> {
@@ -81,14 +82,14 @@ fn account() -> impl Strategy<Value = Account> {
 }
 
 fn stop() -> impl Strategy<Value = Vec<StopStep>> {
-    vec((signal(), span()).prop_map(|(signal, grace)| StopStep { signal, grace }), 0..4)
+    vec((signal(), duration()).prop_map(|(signal, grace)| StopStep { signal, grace }), 0..4)
 }
 
 fn restart() -> impl Strategy<Value = Restart> {
     let policy = select(vec![RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]);
-    (policy, any::<u32>(), span(), span(), span()).prop_map(|(policy, max, window, backoff, backoff_max)| {
-        Restart { policy, max, window, backoff, backoff_max }
-    })
+    (policy, any::<u32>(), duration(), duration(), duration()).prop_map(
+        |(policy, max, window, backoff, backoff_max)| Restart { policy, max, window, backoff, backoff_max },
+    )
 }
 
 fn lifetime() -> impl Strategy<Value = Lifetime> {
@@ -96,7 +97,7 @@ fn lifetime() -> impl Strategy<Value = Lifetime> {
         Just(Lifetime::Broker),
         Just(Lifetime::Connection),
         any::<u32>().prop_map(Lifetime::Pid),
-        span().prop_map(Lifetime::Ttl),
+        duration().prop_map(Lifetime::Ttl),
     ]
 }
 
@@ -119,9 +120,10 @@ fn create() -> impl Strategy<Value = CreateParams> {
         (vec(text(), 0..5), option::of(name()), exists, option::of(uuid()), labels(), option::of(text()));
     let around =
         (labels(), any::<bool>(), any::<u16>(), option::of(account()), option::of(vec(account(), 0..3)));
-    let output = (outputs, errors, stop(), any::<i32>(), select(vec![Ready::Spawn, Ready::Notify]), span());
-    let life = (any::<bool>(), restart(), lifetime(), span());
-    let cleanup = option::of((vec(text(), 0..3), span()));
+    let output =
+        (outputs, errors, stop(), any::<i32>(), select(vec![Ready::Spawn, Ready::Notify]), duration());
+    let life = (any::<bool>(), restart(), lifetime(), duration());
+    let cleanup = option::of((vec(text(), 0..3), duration()));
     let rlimit = prop_oneof![Just(Rlimit::Unlimited), any::<u64>().prop_map(Rlimit::Value)];
     let rest = (
         cleanup,
@@ -150,7 +152,7 @@ fn create() -> impl Strategy<Value = CreateParams> {
 pub(super) fn request() -> impl Strategy<Value = Request> {
     let until = select(vec![Until::Ready, Until::Ended]);
     let scope = select(vec![Scope::Main, Scope::Group, Scope::All]);
-    let wait = (target(), until, option::of(span()));
+    let wait = (target(), until, option::of(duration()));
     let logs = (target(), stream(), option::of(any::<u32>()), any::<bool>());
     prop_oneof![
         4 => create().prop_map(|params| Request::Create(Box::new(params))),
@@ -168,7 +170,7 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         }),
         1 => (option::of(any::<u64>()), labels())
             .prop_map(|(since, labels)| Request::Events(EventsParams { since, labels })),
-        1 => option::of(span()).prop_map(|timeout| Request::Shutdown(ShutdownParams { timeout })),
+        1 => option::of(duration()).prop_map(|timeout| Request::Shutdown(ShutdownParams { timeout })),
         1 => Just(Request::Status(NoParams {})),
         1 => Just(Request::Upgrade(NoParams {})),
     ]
@@ -241,7 +243,7 @@ fn response() -> impl Strategy<Value = Response> {
         any::<bool>().prop_map(|same_spec| Outcome::Existing { same_spec }),
         Just(Outcome::Replaced),
     ];
-    let report = (vec(child(), 0..4), any::<u32>(), span());
+    let report = (vec(child(), 0..4), any::<u32>(), duration());
     prop_oneof![
         (outcome, child()).prop_map(|(outcome, child)| Response::Created(Created { outcome, child })),
         vec(child(), 0..6).prop_map(Response::Children),

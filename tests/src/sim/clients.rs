@@ -1,8 +1,10 @@
 //! The model clients: who they are, when they come and go, and what they send.
 
+use std::time::Duration;
+
 use procbroker_core::{Call, ConnectionId, Fresh, Input, Peer};
 use procbroker_protocol::request::{DestroyParams, NoParams, ShutdownParams};
-use procbroker_protocol::{ChildId, CreateParams, Request, Span, Target};
+use procbroker_protocol::{ChildId, CreateParams, Request, Target};
 use uuid::Uuid;
 
 use crate::sim::dice::Dice;
@@ -143,7 +145,7 @@ impl Clients {
     }
 
     /// Root comes and asks for a shutdown.
-    pub fn shut_down(&mut self, timeout: Option<Span>) -> Vec<Input> {
+    pub fn shut_down(&mut self, timeout: Option<Duration>) -> Vec<Input> {
         let (connection, connected) = self.root();
         let request = Request::Shutdown(ShutdownParams { timeout });
         vec![connected, self.call(connection, request)]

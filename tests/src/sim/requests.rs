@@ -1,15 +1,17 @@
 //! What clients ask for: few names, labels and keys, so that they get in each other's way.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use procbroker_core::{Accounts, AccountsFailure, UserAccount};
 use procbroker_protocol::create::{Account, Cleanup, IfExists, Limit, ReadyTimeout, RestartPolicy, StopStep};
+use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
     ShutdownParams, SignalParams, Until, WaitParams,
 };
-use procbroker_protocol::{ChildId, CreateParams, Name, Request, Signal, Span, Target};
+use procbroker_protocol::{ChildId, CreateParams, Name, Request, Signal, Target};
 use uuid::Uuid;
 
 use crate::sim::dice::Dice;
@@ -59,7 +61,7 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
             labels: labels(from.dice),
         }),
         97 => Request::Shutdown(ShutdownParams {
-            timeout: from.dice.chance(50).then(|| Span::from_secs(from.dice.choose([1, 5, 40]))),
+            timeout: from.dice.chance(50).then(|| Duration::from_secs(from.dice.choose([1, 5, 40]))),
         }),
         98 => Request::Upgrade(NoParams {}),
         _ => Request::Restart(ManyParams { target: target(from) }),
@@ -98,12 +100,12 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     params.stop = stop(dice);
     params.stop_order = dice.choose([0, 0, 0, -1, 1, 2]);
     params.ready_timeout = ReadyTimeout(dice.choose([
-        Span::from_nanos(1),
-        Span::from_millis(3),
-        Span::from_secs(1),
-        Span::from_secs(30),
-        Span::from_secs(30),
-        Span::from_secs(30),
+        Duration::from_nanos(1),
+        Duration::from_millis(3),
+        Duration::from_secs(1),
+        Duration::from_secs(30),
+        Duration::from_secs(30),
+        Duration::from_secs(30),
     ]));
     params.no_wait = dice.chance(20);
     if dice.chance(20) {
@@ -113,7 +115,7 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     if dice.chance(from.setting.cleanups) {
         let timeout = dice.choose([0, 1, 40, 1_000, 30_000, 30_000]);
         params.cleanup =
-            Some(Cleanup { command: vec!["tidy".to_owned()], timeout: Span::from_millis(timeout) });
+            Some(Cleanup { command: vec!["tidy".to_owned()], timeout: Duration::from_millis(timeout) });
     }
     if from.setting.insistent {
         insist(&mut params, dice);
@@ -125,7 +127,7 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
 /// Asks for the same as ever, which is not ready in time one time and is another.
 fn insist(params: &mut CreateParams, dice: &mut Dice) {
     params.request_id = Some(Uuid::from_u128(1));
-    params.ready_timeout = ReadyTimeout(Span::from_millis(dice.choose([1, 3, 6, 30_000])));
+    params.ready_timeout = ReadyTimeout(Duration::from_millis(dice.choose([1, 3, 6, 30_000])));
     if dice.chance(70) {
         (params.name, params.if_exists) = (None, IfExists::Fail);
     }
@@ -204,15 +206,16 @@ fn labels(dice: &mut Dice) -> BTreeMap<String, String> {
     }
 }
 
-/// A length of time, from none to longer than anybody waits.
-fn length(dice: &mut Dice) -> Span {
-    Span::from_millis(match dice.below(12) {
+/// A length of time, from none to the longest that a message can have.
+fn length(dice: &mut Dice) -> Duration {
+    Duration::from_millis(match dice.below(12) {
         0 => 0,
         1..4 => dice.below(50),
         4..8 => dice.below(2_000),
         8..11 => dice.below(20_000),
         _ => dice.choose([3_600_000, u64::MAX]),
     })
+    .min(DURATION_MAX)
 }
 
 fn stop(dice: &mut Dice) -> Vec<StopStep> {

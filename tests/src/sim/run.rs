@@ -17,6 +17,7 @@ use crate::sim::lives::Fates;
 use crate::sim::machine::{Machine, Means};
 use crate::sim::setting::{Ending, Setting};
 use crate::sim::tally::Tally;
+use procbroker_protocol::duration::nanos;
 
 /// More turns than any run needs: one that takes more is spinning.
 const TURNS_MAX: u64 = 60_000;
@@ -266,7 +267,7 @@ impl Simulation<'_> {
             && self.ledger.closing.is_none()
             && self.ledger.live.is_empty()
         {
-            let kept_for = self.setting.config.bounds.ended_kept_for.as_nanos();
+            let kept_for = nanos(self.setting.config.bounds.ended_kept_for);
             self.agenda.at(at + kept_for + SECOND, Event::Inspect);
             return Ok(());
         }

@@ -1,8 +1,10 @@
 //! The circumstances of one run: the broker's settings, and what its world is like.
 
+use std::time::Duration;
+
 use procbroker_core::{Bounds, Config};
+use procbroker_protocol::Containment;
 use procbroker_protocol::status::Facilities;
-use procbroker_protocol::{Containment, Span};
 use uuid::Uuid;
 
 use crate::sim::agenda::{SECOND, wall};
@@ -25,9 +27,9 @@ pub enum Ending {
     /// By a signal to the broker.
     Signal,
     /// By something inside, with its own bound on time.
-    Limited(Span),
+    Limited(Duration),
     /// By a client's request.
-    Request(Option<Span>),
+    Request(Option<Duration>),
     /// After everything was ended and forgotten: nothing must be left in the broker then.
     Quiet,
 }
@@ -77,8 +79,8 @@ impl Setting {
     pub fn roll(dice: &mut Dice) -> Self {
         let config = config(dice);
         let ending = match dice.below(10) {
-            0 => Ending::Limited(span(dice)),
-            1 | 2 => Ending::Request(if dice.chance(50) { Some(span(dice)) } else { None }),
+            0 => Ending::Limited(timeout(dice)),
+            1 | 2 => Ending::Request(if dice.chance(50) { Some(timeout(dice)) } else { None }),
             3 | 4 => Ending::Quiet,
             _ => Ending::Signal,
         };
@@ -107,8 +109,8 @@ impl Setting {
     }
 }
 
-fn span(dice: &mut Dice) -> Span {
-    Span::from_millis(dice.choose([0, 20, 1_000, 2_000, 5_000, 30_000, 30_000, 120_000]))
+fn timeout(dice: &mut Dice) -> Duration {
+    Duration::from_millis(dice.choose([0, 20, 1_000, 2_000, 5_000, 30_000, 30_000, 120_000]))
 }
 
 fn config(dice: &mut Dice) -> Config {
@@ -121,10 +123,10 @@ fn config(dice: &mut Dice) -> Config {
         allow_users: USERS.to_vec(),
         allow_groups: vec![ALLOWED_GROUP],
         bounds: bounds(dice),
-        shutdown_timeout: Span::from_secs(dice.choose([1, 5, 30, 30, 30, 120])),
+        shutdown_timeout: Duration::from_secs(dice.choose([1, 5, 30, 30, 30, 120])),
         main: None,
         exit_when_idle: if dice.chance(12) {
-            Some(Span::from_millis(dice.choose([1, 100, 5_000])))
+            Some(Duration::from_millis(dice.choose([1, 100, 5_000])))
         } else {
             None
         },
@@ -142,7 +144,7 @@ fn bounds(dice: &mut Dice) -> Bounds {
         max_pipelined: dice.choose([1, 3, 100, 100]),
         max_command_bytes: 64,
         ended_kept: dice.choose([0, 1, 3, 1_000, 1_000]),
-        ended_kept_for: Span::from_millis(dice.choose([0, 500, 60_000, 3_600_000])),
+        ended_kept_for: Duration::from_millis(dice.choose([0, 500, 60_000, 3_600_000])),
         ..Bounds::default()
     }
 }

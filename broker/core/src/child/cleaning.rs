@@ -4,9 +4,10 @@
 //! ended. So an attempt is repeated only where the broker itself died in its midst, and forgotten never.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildState, Cleaned, Exit, ExitStatus, Span};
+use procbroker_protocol::{ChildState, Cleaned, Exit, ExitStatus};
 
 use crate::child::common::Common;
 use crate::child::next::Next;
@@ -58,7 +59,7 @@ enum CleaningStage {
         /// When it is killed again.
         again: Instant,
         /// How long that is after the last time.
-        pause: Span,
+        pause: Duration,
     },
     /// Its outcome is being recorded.
     Closing {
@@ -157,7 +158,7 @@ impl Cleaning {
 
     /// Its process runs.
     pub(super) fn spawned(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
-        let timeout = common.params().cleanup.as_ref().map_or(Span::ZERO, |cleanup| cleanup.timeout);
+        let timeout = common.params().cleanup.as_ref().map_or(Duration::ZERO, |cleanup| cleanup.timeout);
         let until = orders.now.instant.plus(timeout);
         self.stage = CleaningStage::Running { until };
         self.record(Safety::Process, Receipt::NotWanted, common, orders);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::request::Until;
 use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Owner, Span};
+use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Owner};
 use uuid::Uuid;
 
 use crate::authorize::RunAs;
@@ -136,18 +137,18 @@ impl Child {
     }
 
     /// Returns how long its stop takes if nothing answers its signals.
-    pub(crate) fn stop_need(&self, now: Instant) -> Span {
+    pub(crate) fn stop_need(&self, now: Instant) -> Duration {
         match &self.phase {
             Phase::Stopping(stopping) => stopping.need(now),
             Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
-                sum(Span::ZERO, stop.steps.iter())
+                sum(Duration::ZERO, stop.steps.iter())
             }
-            Phase::Cleaning(_) => Span::ZERO,
+            Phase::Cleaning(_) => Duration::ZERO,
             Phase::Recording { cancelled: None }
             | Phase::Queued
             | Phase::Spawning { stop: None }
             | Phase::Running { .. }
-            | Phase::Ended => sum(Span::ZERO, self.params().stop.iter()),
+            | Phase::Ended => sum(Duration::ZERO, self.params().stop.iter()),
         }
     }
 

@@ -1,11 +1,12 @@
 //! Stopping: signals in turn to a child's process group, then SIGKILL to all that is left of it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{
-    ChildState, EventKind, Exit, ExitReason, ExitStatus, Signal, Span, StepTaken, Timestamp,
+    ChildState, EventKind, Exit, ExitReason, ExitStatus, Signal, StepTaken, Timestamp,
 };
 
 use crate::child::common::Common;
@@ -75,7 +76,7 @@ enum StopStage {
         /// When it is sent again.
         again: Instant,
         /// How long that is after the last time.
-        pause: Span,
+        pause: Duration,
     },
 }
 
@@ -294,11 +295,11 @@ impl Stopping {
     }
 
     /// Returns how long it takes if nothing answers its signals.
-    pub(super) fn need(&self, now: Instant) -> Span {
+    pub(super) fn need(&self, now: Instant) -> Duration {
         match self.stage {
             StopStage::Asking { .. } => sum(self.due_at().since(now), self.steps.iter()),
             // The steps that are left are not taken any more.
-            StopStage::Killing { .. } => Span::ZERO,
+            StopStage::Killing { .. } => Duration::ZERO,
         }
     }
 
@@ -329,17 +330,15 @@ impl Stopping {
 }
 
 /// Returns a time with the graces of some steps added to it.
-pub(super) fn sum<'a>(time: Span, steps: impl Iterator<Item = &'a StopStep>) -> Span {
-    steps.fold(time, |sum, step| Span::from_nanos(sum.as_nanos().saturating_add(step.grace.as_nanos())))
+pub(super) fn sum<'a>(time: Duration, steps: impl Iterator<Item = &'a StopStep>) -> Duration {
+    steps.fold(time, |sum, step| sum.saturating_add(step.grace))
 }
 
 /// When the step that was taken last has had its time. A wall clock that was set back does not lengthen it.
 fn end_of_step(now: Now, until: Timestamp, taken: Option<&StepTaken>) -> Instant {
     let end = now.instant_at(until).max(now.instant);
     let grace = taken.and_then(|step| until.as_micros().checked_sub(step.at.as_micros()));
-    grace.map_or(end, |microseconds| {
-        end.min(now.instant.plus(Span::from_nanos(microseconds.saturating_mul(1_000))))
-    })
+    grace.map_or(end, |microseconds| end.min(now.instant.plus(Duration::from_micros(microseconds))))
 }
 
 /// Returns the earlier of two bounds, either of which may be absent.

@@ -1,12 +1,13 @@
 //! The table of [`super`], asked cell by cell.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::create::Cleanup;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::status::Facilities;
 use procbroker_protocol::{
-    ChildId, Containment, CreateParams, ExitReason, ExitStatus, Outcome, Owner, Span, Timestamp,
+    ChildId, Containment, CreateParams, ExitReason, ExitStatus, Outcome, Owner, Timestamp,
 };
 use uuid::Uuid;
 
@@ -56,7 +57,7 @@ struct Life {
 impl Life {
     /// Takes a child with a cleanup so far on its way.
     fn after(steps: usize) -> Self {
-        let cleanup = Cleanup { command: vec!["release".to_owned()], timeout: Span::from_secs(1) };
+        let cleanup = Cleanup { command: vec!["release".to_owned()], timeout: Duration::from_secs(1) };
         let mut life = Self {
             child: Child::new(&intent(1, |params| params.cleanup = Some(cleanup))),
             now: 0,
@@ -139,7 +140,7 @@ fn config() -> Config {
         allow_users: Vec::new(),
         allow_groups: Vec::new(),
         bounds: Bounds::default(),
-        shutdown_timeout: Span::from_secs(30),
+        shutdown_timeout: Duration::from_secs(30),
         exit_when_idle: None,
         main: None,
         containment: Containment::Subreaper,

@@ -1,7 +1,7 @@
 //! The start of a child: its intent is on record, then its process is started in its turn, or it never was.
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason};
+use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, duration};
 
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
@@ -106,6 +106,7 @@ impl Broker {
     /// A child was not ready in time: its creator gets the error, and it is stopped.
     pub(crate) fn not_ready_in_time(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let allowed = self.children.get(id).map(|child| child.params().ready_timeout.0).unwrap_or_default();
+        let allowed = duration::display(allowed);
         let error = Error::new(
             ErrorKind::Timeout,
             format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),

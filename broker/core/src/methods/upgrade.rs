@@ -1,6 +1,6 @@
 //! The live upgrade: another program takes over in place, asked first, and with nothing in the air.
 
-use procbroker_protocol::{Error, ErrorKind, Response};
+use procbroker_protocol::{Error, ErrorKind, Response, duration};
 
 use crate::broker::{Broker, UpgradeState};
 use crate::effect::{Effect, Report};
@@ -74,8 +74,9 @@ impl Broker {
     /// A process takes too long to get to its program.
     pub(crate) fn upgrade_due(&mut self, turn: &mut Turn<'_>) {
         if let UpgradeState::Landing { .. } = self.upgrade {
+            let patience = duration::display(HAND_OVER_PATIENCE);
             let message = format!(
-                "a child has not got to execute its program within {HAND_OVER_PATIENCE}; try again when it has"
+                "a child has not got to execute its program within {patience}; try again when it has"
             );
             self.refuse_upgrade(&UpgradeFailure { message }, turn);
         }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use procbroker_protocol::{Child as ChildView, ChildId, Span};
+use procbroker_protocol::{Child as ChildView, ChildId};
 
 use crate::child::Child;
 use crate::children::Children;
@@ -98,7 +99,7 @@ pub(crate) enum Force {
 struct Wave {
     left: BTreeSet<ChildId>,
     /// What the steps and the cleanup of the most patient of them add up to.
-    need: Span,
+    need: Duration,
 }
 
 /// The time that the children of a wave have.
@@ -107,7 +108,7 @@ pub(crate) struct WaveTime {
     /// The children that are left of it.
     pub(crate) children: Vec<ChildId>,
     /// The time of each, for its stop and its cleanup.
-    pub(crate) share: Span,
+    pub(crate) share: Duration,
     /// When the time is over, where there is less than all waves would like.
     pub(crate) over: Option<Instant>,
     /// When cleanups have to be over: they may take longer than their share as long as nobody else wants the time.
@@ -125,7 +126,7 @@ impl Rank {
 
 impl Shutdown {
     /// Makes the plan for a shutdown that begins now and may take so long.
-    pub(crate) fn new(began: Instant, timeout: Span, told: bool, children: &Children) -> Self {
+    pub(crate) fn new(began: Instant, timeout: Duration, told: bool, children: &Children) -> Self {
         let (deadline, kill_at) = bounds(began, timeout);
         let mut waves: BTreeMap<Rank, Wave> = BTreeMap::new();
         for child in children.live() {
@@ -153,7 +154,7 @@ impl Shutdown {
     }
 
     /// Shortens the time, unless it would become longer. Returns whether it did.
-    pub(crate) fn tighten(&mut self, now: Instant, timeout: Span) -> bool {
+    pub(crate) fn tighten(&mut self, now: Instant, timeout: Duration) -> bool {
         let (deadline, kill_at) = bounds(now, timeout);
         let is_shorter = deadline < self.deadline;
         if is_shorter {
@@ -239,18 +240,15 @@ impl Shutdown {
         }
         // Nobody gets more for asking for more than there is, and nobody anything who has gone.
         let wish = |wave: &Wave| {
-            if wave.left.is_empty() { Span::ZERO } else { wave.need.min(left) }
+            if wave.left.is_empty() { Duration::ZERO } else { wave.need.min(left) }
         };
-        let wanted = self
-            .waves
-            .values()
-            .fold(Span::ZERO, |sum, wave| Span::from_nanos(sum.as_nanos() + wish(wave).as_nanos()));
+        let wanted = self.waves.values().fold(Duration::ZERO, |sum, wave| sum.saturating_add(wish(wave)));
         let wave = self.waves.get(&rank)?;
         let is_short = wanted > left || wave.need > left;
         let share = if is_short { scale(wish(wave), left, wanted) } else { wave.need };
         let over = is_short.then(|| now.plus(share));
-        let others = wanted.as_nanos().saturating_sub(wish(wave).as_nanos());
-        let cleanups_over = over.unwrap_or(self.kill_at.minus(Span::from_nanos(others)));
+        let others = wanted.saturating_sub(wish(wave));
+        let cleanups_over = over.unwrap_or(self.kill_at.minus(others));
         Some(WaveTime { children: wave.left.iter().copied().collect(), share, over, cleanups_over })
     }
 

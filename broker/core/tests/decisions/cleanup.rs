@@ -1,5 +1,7 @@
 //! The cleanup of a child: when it runs, what it is told, and what becomes of the child meanwhile.
 
+use std::time::Duration;
+
 use procbroker_core::{
     Effect, Input, KILL_AGAIN_AFTER, Members, Progress, Purpose, Receipt, Record, Report, Run, Safety,
 };
@@ -7,7 +9,6 @@ use procbroker_protocol::create::ReadyTimeout;
 use procbroker_protocol::request::{DestroyParams, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, Exit, ExitReason, ExitStatus, Outcome, Request, Response, Signal,
-    Span,
 };
 
 use crate::world::*;
@@ -316,9 +317,9 @@ fn a_cleanup_that_cannot_be_started_is_reported_with_its_command_and_not_repeate
 #[test]
 fn a_cleanup_whose_time_is_over_is_killed_until_it_is_gone() {
     let Halfway { mut world, client, run, attempt, .. } = Halfway::at(At::Running);
-    world.advance(Span::from_millis(29_999));
+    world.advance(Duration::from_millis(29_999));
     assert_eq!(world.sent(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(attempt)]);
     for _ in 0..3 {
         world.advance(KILL_AGAIN_AFTER);
@@ -340,7 +341,7 @@ fn what_a_cleanup_leaves_behind_is_killed_and_changes_nothing_about_how_it_went(
         assert_eq!(world.sent(), [Sent::Kill(attempt)]);
         world.left(attempt, members);
         assert_eq!(world.sent(), []);
-        world.advance(Span::from_millis(10));
+        world.advance(Duration::from_millis(10));
         assert_eq!(world.sent(), [Sent::Kill(attempt)]);
         world.left(attempt, Members::Nothing);
         assert!(world.take().contains(&Effect::Release { run: attempt }));
@@ -372,7 +373,7 @@ fn what_a_cleanup_leaves_behind_and_cannot_be_killed_does_not_keep_the_broker_bu
         let sent = world.sent().len();
         kills += sent;
         match sent {
-            0 => world.advance(Span::from_millis(1)),
+            0 => world.advance(Duration::from_millis(1)),
             _ => world.left(attempt, Members::Group),
         }
     }

@@ -1,8 +1,10 @@
 //! Cleanups within the time of a shutdown, and those that are left to the next broker.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, ExitCause, Input, Members, Report, Run};
 use procbroker_protocol::request::Until;
-use procbroker_protocol::{ChildState, ErrorKind, ExitReason, ExitStatus, Response, Signal, Span};
+use procbroker_protocol::{ChildState, ErrorKind, ExitReason, ExitStatus, Response, Signal};
 
 use crate::world::*;
 
@@ -75,10 +77,10 @@ fn with_time_enough_a_cleanup_of_the_last_order_has_all_that_is_left() {
     let attempt = next(runs[0]);
     world.begin_cleanup(attempt);
     world.take();
-    world.advance(Span::from_millis(19_999));
+    world.advance(Duration::from_millis(19_999));
     assert_eq!(world.sent(), []);
     // It is its own time that is over, so that it has failed and is not left.
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(attempt)]);
     world.end_cleanup(attempt, KILLED);
     assert_eq!(world.ended(client, runs[0]).cleanup, outcome(false, Some(KILLED), 1));
@@ -94,7 +96,7 @@ fn a_cleanup_without_end_does_not_take_the_time_of_later_orders() {
         let attempt = next(runs[0]);
         world.begin_cleanup(attempt);
         world.take();
-        world.advance(Span::from_millis(28_000));
+        world.advance(Duration::from_secs(28));
         // The later child's stop has begun by then, and in time for its grace.
         let sent = world.sent();
         assert_eq!(sent.first(), Some(&Sent::Kill(attempt)), "{graces:?}: {sent:?}");
@@ -117,7 +119,7 @@ fn a_later_order_keeps_its_time_when_a_cleanup_of_an_earlier_one_hangs() {
     assert_eq!(world.sent(), [term(runs[0]), Sent::Kill(attempt)]);
     world.end_cleanup(attempt, KILLED);
     assert!(left(&mut world).contains(&runs[0].child));
-    world.advance(Span::from_millis(3_999));
+    world.advance(Duration::from_millis(3_999));
     assert_eq!(world.sent(), []);
     world.ends(runs[1]);
     world.begin_cleanup(next(runs[1]));
@@ -132,9 +134,9 @@ fn a_cleanup_that_does_not_come_to_begin_does_not_take_the_time_of_later_orders(
     let (mut world, _, runs) = cleaned_waves(&[(0, 1, 3600), (1, 4, 1)]);
     world.term();
     world.ends(runs[0]);
-    world.advance(Span::from_millis(23_999));
+    world.advance(Duration::from_millis(23_999));
     assert_eq!(world.sent(), [term(runs[0])]);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [term(runs[1])]);
     assert_eq!(world.attempts_on_record(runs[0]), 1);
     world.recorded(next(runs[0]));
@@ -146,15 +148,15 @@ fn the_time_of_a_child_is_shared_between_its_stop_and_its_cleanup() {
     let (mut world, _, runs) = cleaned_waves(&[(0, 100, 100)]);
     world.term();
     // Three quarters of the 29 seconds are for the steps.
-    world.advance(Span::from_millis(21_749));
+    world.advance(Duration::from_millis(21_749));
     assert_eq!(world.sent(), [term(runs[0])]);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(runs[0])]);
     world.ends(runs[0]);
     world.begin_cleanup(next(runs[0]));
-    world.advance(Span::from_millis(7_249));
+    world.advance(Duration::from_millis(7_249));
     assert_eq!(world.sent(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(next(runs[0]))]);
 }
 
@@ -189,9 +191,9 @@ fn the_cleanups_of_a_hurried_shutdown_have_five_seconds() {
     let attempt = next(runs[0]);
     world.begin_cleanup(attempt);
     world.take();
-    world.advance(Span::from_millis(4_999));
+    world.advance(Duration::from_millis(4_999));
     assert_eq!(world.sent(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(attempt)]);
     assert_eq!(world.shown(client, runs[0]).state, ChildState::Cleaning);
     world.exited(attempt, KILLED, Members::Nothing);
@@ -325,9 +327,9 @@ fn at_the_deadline_a_cleanup_that_cannot_be_killed_counts_as_left_behind() {
     world.ends(runs[0]);
     world.begin_cleanup(next(runs[0]));
     let asked = world.call(client, shutdown(Some(secs(10))));
-    world.advance(Span::from_millis(9_999));
+    world.advance(Duration::from_millis(9_999));
     assert_eq!(world.exit(), None);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.exit(), Some(ExitCause::Left(1)));
     assert_eq!(world.attempts_on_record(runs[0]), 1);
     assert!(matches!(world.answer(asked), Ok(Response::ShutDown(_))));

@@ -1,11 +1,11 @@
 //! `create`: who gets a name, and what the bounds refuse.
 
+use std::time::Duration;
+
 use procbroker_core::{Bounds, Members};
 use procbroker_protocol::create::{Account, Limit, StopStep};
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{
-    ChildState, CreateParams, ErrorKind, ExitReason, ExitStatus, Outcome, Signal, Span,
-};
+use procbroker_protocol::{ChildState, CreateParams, ErrorKind, ExitReason, ExitStatus, Outcome, Signal};
 
 use crate::world::*;
 
@@ -326,5 +326,5 @@ fn a_create_that_is_refused_leaves_no_trace() {
     let call = world.create(client, under_limit("k", 0));
     assert!(world.answer(call).is_err());
     assert_eq!(world.ask(client, status()).unwrap(), before);
-    assert_eq!(world.due_in(), None::<Span>);
+    assert_eq!(world.due_in(), None::<Duration>);
 }

@@ -1,7 +1,8 @@
 //! The exit for lack of work.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, ExitCause, Input, Report};
-use procbroker_protocol::Span;
 
 use crate::world::*;
 
@@ -13,9 +14,9 @@ fn impatient() -> World {
 fn an_idle_broker_exits_after_the_time_that_was_set() {
     let mut world = impatient();
     world.give(Input::Due);
-    world.advance(Span::from_millis(59_999));
+    world.advance(Duration::from_millis(59_999));
     assert_eq!(world.take(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     let orders = world.take();
     assert!(orders.contains(&Effect::Report(Report::Idle)) && orders.contains(&Effect::Sweep));
     world.give(Input::Swept { left: 0 });

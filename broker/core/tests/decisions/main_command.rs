@@ -1,10 +1,12 @@
 //! The main command: started first, stopped first, its end is the broker's, and nobody else sees it.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, ExitCause, Input, MainExit, Members, Report};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::status::ChildCounts;
-use procbroker_protocol::{ErrorKind, ExitStatus, Response, Signal, Span, Target};
+use procbroker_protocol::{ErrorKind, ExitStatus, Response, Signal, Target};
 
 use crate::world::*;
 
@@ -329,13 +331,13 @@ fn it_shares_the_deadline_with_the_children_after_it() {
     world.term();
     assert_eq!(world.sent(), [winch(main)]);
     // Nobody asks for more than there is: 9 and 6, so that 9 * 9 / 15 are the main command's.
-    let share = Span::from_millis(5_400);
+    let share = Duration::from_millis(5_400);
     world.advance(share);
     let sent = world.sent();
     assert_eq!(sent, [term(main), Sent::Kill(main)]);
     world.exited(main, KILLED, Members::Nothing);
     assert_eq!(world.sent(), [term(child)]);
-    world.advance(Span::from_millis(3_600));
+    world.advance(Duration::from_millis(3_600));
     assert_eq!(world.sent().first(), Some(&Sent::Kill(child)));
     world.ends(child);
     exits_with(&mut world, MainExit::Status(KILLED));

@@ -1,10 +1,12 @@
 //! list, get, wait, signal and status: what clients see of children, and when they hear of a change.
 
+use std::time::Duration;
+
 use procbroker_core::{Bounds, Input, Members, SignalOutcome};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
-    ChildState, ErrorKind, ExitStatus, Method, Request, Response, Signal, Span, Target, version::PROTOCOL,
+    ChildState, ErrorKind, ExitStatus, Method, Request, Response, Signal, Target, version::PROTOCOL,
 };
 
 use crate::world::*;
@@ -92,9 +94,9 @@ fn ended_children_are_kept_for_their_time() {
     world.ends(runs[0]);
     world.advance(secs(20));
     world.ends(runs[1]);
-    world.advance(Span::from_millis(39_999));
+    world.advance(Duration::from_millis(39_999));
     assert_eq!(ids(&mut world, client, list(true)), numbers(&runs));
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(ids(&mut world, client, list(true)), numbers(&runs[1..]));
     assert_eq!(world.ask(client, get(name("a"))).unwrap_err().kind, ErrorKind::NotFound);
     world.advance(secs(20));
@@ -145,11 +147,11 @@ fn wait_gives_up_after_its_timeout_and_leaves_the_child_as_it_is() {
     let (mut world, client) = World::with_client();
     let run = world.start(client, unnamed());
     let call = world.call(client, wait(id(run), Until::Ended, Some(secs(5))));
-    let at_once = world.call(client, wait(id(run), Until::Ended, Some(Span::ZERO)));
+    let at_once = world.call(client, wait(id(run), Until::Ended, Some(Duration::ZERO)));
     assert_eq!(world.refused(at_once), ErrorKind::Timeout);
-    world.advance(Span::from_millis(4_999));
+    world.advance(Duration::from_millis(4_999));
     assert!(!world.is_answered(call));
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.refused(call), ErrorKind::Timeout);
     assert_eq!(world.shown(client, run).state, ChildState::Running);
     world.ends(run);

@@ -1,11 +1,12 @@
 //! What a broker takes over from one that has died: each thing on record, with each thing that is found of it.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, Finding, Members, Progress, Report, Run};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Owner, Response, Signal,
-    Span,
 };
 
 use crate::world::*;
@@ -331,9 +332,9 @@ fn ended_children_stay_visible_for_the_rest_of_their_time_and_go_in_the_order_of
     };
     assert_eq!(forgotten(&mut world), []);
     // An hour after its end, 1,900 seconds of which are over.
-    world.advance(Span::from_millis(1_699_999));
+    world.advance(Duration::from_millis(1_699_999));
     assert_eq!(forgotten(&mut world), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(forgotten(&mut world), [runs[2].child]);
     world.ends(runs[3]);
     let last = world.start(client, unnamed());

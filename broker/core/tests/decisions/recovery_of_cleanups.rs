@@ -1,7 +1,9 @@
 //! Cleanups that were under way when the broker died: whatever is left of one goes first, and then it is begun anew.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, ExitCause, Finding, Members, Progress, Run};
-use procbroker_protocol::{ChildState, ExitStatus, Span};
+use procbroker_protocol::{ChildState, ExitStatus};
 
 use crate::world::*;
 
@@ -14,7 +16,7 @@ fn an_interrupted_cleanup_is_killed_before_the_next_attempt_begins() {
         world.crash(finding(attempt));
         let old = first(run);
         assert_eq!(world.sent(), [Sent::Kill(old)]);
-        world.advance(Span::from_millis(10));
+        world.advance(Duration::from_millis(10));
         assert_eq!(world.sent(), [Sent::Kill(old)]);
         if finding(attempt) == alive(attempt) {
             world.exited(old, KILLED, Members::Group);

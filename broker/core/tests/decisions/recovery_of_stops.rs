@@ -1,9 +1,11 @@
 //! Stops that were under way when the broker died: the next one goes on where it was.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, Finding, Members, Progress, Run, StoppingProgress};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{
-    ChildState, EventKind, Exit, ExitReason, ExitStatus, Signal, Span, StepTaken, Timestamp,
+    ChildState, EventKind, Exit, ExitReason, ExitStatus, Signal, StepTaken, Timestamp,
 };
 
 use crate::world::*;
@@ -46,9 +48,9 @@ fn a_stop_goes_on_with_the_time_that_is_left() {
         world.crash(finding(run));
         // The signal of its step is not sent again.
         assert_eq!(world.sent(), []);
-        world.advance(Span::from_millis(999));
+        world.advance(Duration::from_millis(999));
         assert_eq!(world.sent(), []);
-        world.advance(Span::from_millis(1));
+        world.advance(Duration::from_millis(1));
         assert_eq!(world.sent(), [Sent::Signal(run, Signal::INT, Scope::Group)]);
         world.advance(secs(7));
         assert_eq!(world.sent(), [Sent::Kill(run)]);
@@ -69,10 +71,10 @@ fn a_step_whose_time_was_over_meanwhile_is_followed_by_the_next_at_once() {
     let (mut world, run) = interrupted();
     world.jump(secs(100));
     world.crash(alive(run));
-    world.advance(Span::ZERO);
+    world.advance(Duration::ZERO);
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::INT, Scope::Group)]);
     // The next one has all of its own time.
-    world.advance(Span::from_millis(6_999));
+    world.advance(Duration::from_millis(6_999));
     assert_eq!(world.sent(), []);
 }
 
@@ -81,9 +83,9 @@ fn a_wall_clock_that_was_set_forward_ends_no_more_than_the_step() {
     let (mut world, run) = interrupted();
     world.set_clock(86_400);
     world.crash(alive(run));
-    world.advance(Span::ZERO);
+    world.advance(Duration::ZERO);
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::INT, Scope::Group)]);
-    world.advance(Span::from_millis(6_999));
+    world.advance(Duration::from_millis(6_999));
     assert_eq!(world.sent(), []);
 }
 
@@ -112,7 +114,7 @@ fn a_kill_goes_on_as_a_kill() {
         world.jump(secs(50));
         world.crash(finding(run));
         assert_eq!(world.sent(), [Sent::Kill(run)]);
-        world.advance(Span::from_millis(10));
+        world.advance(Duration::from_millis(10));
         assert_eq!(world.sent(), [Sent::Kill(run)]);
         if finding(run) == alive(run) {
             world.exited(run, KILLED, Members::Group);

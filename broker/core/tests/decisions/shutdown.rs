@@ -1,9 +1,11 @@
 //! The shutdown: how it begins and ends, and what becomes of everything that is open.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, ExitCause, Input, Members, Report, ServiceState};
 use procbroker_protocol::request::{DestroyParams, Until};
 use procbroker_protocol::{
-    ChildState, ErrorKind, ExitReason, ExitStatus, Outcome, Request, Response, Signal, Span,
+    ChildState, ErrorKind, ExitReason, ExitStatus, Outcome, Request, Response, Signal,
 };
 
 use crate::world::*;
@@ -34,9 +36,9 @@ fn what_the_sweep_could_not_end_is_told_at_the_exit() {
 fn a_sweep_that_does_not_come_back_ends_with_the_deadline() {
     let mut world = World::new();
     world.term();
-    world.advance(Span::from_millis(29_999));
+    world.advance(Duration::from_millis(29_999));
     assert_eq!(world.exit(), None);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.exit(), Some(ExitCause::Left(1)));
 }
 
@@ -58,8 +60,8 @@ fn after_the_exit_nothing_is_decided_any_more() {
 fn a_fact_that_comes_with_the_deadline_orders_nothing_after_the_exit() {
     let (mut world, client, runs) = world_of(&[(0, 5)]);
     world.term();
-    world.advance(Span::from_millis(29_999));
-    world.jump(Span::from_millis(1));
+    world.advance(Duration::from_millis(29_999));
+    world.jump(Duration::from_millis(1));
     let call = world.call(client, status());
     assert_eq!(world.exit(), Some(ExitCause::Left(1)));
     assert!(!world.is_answered(call));

@@ -1,9 +1,11 @@
 //! The stop of one child, in every state and at every event.
 
+use std::time::Duration;
+
 use procbroker_core::{ConnectionId, Effect, KILL_AGAIN_AFTER, Members, Report, Run};
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::{DestroyParams, Scope};
-use procbroker_protocol::{ChildState, Exit, ExitReason, ExitStatus, Request, Signal, Span, StepTaken};
+use procbroker_protocol::{ChildState, Exit, ExitReason, ExitStatus, Request, Signal, StepTaken};
 
 use crate::world::*;
 
@@ -37,13 +39,13 @@ fn exit_of(world: &World, call: procbroker_core::Call) -> Exit {
 #[test]
 fn the_steps_go_to_the_group_one_after_the_other_and_then_everything_is_killed() {
     let (mut world, _, run, call) = destroyed();
-    world.advance(Span::from_millis(2_999));
+    world.advance(Duration::from_millis(2_999));
     assert_eq!(world.sent(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), to_group(run, Signal::TERM));
-    world.advance(Span::from_millis(4_999));
+    world.advance(Duration::from_millis(4_999));
     assert_eq!(world.sent(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(run)]);
     assert!(!world.is_answered(call));
     world.exited(run, ExitStatus::Signal(Signal::KILL), Members::Nothing);
@@ -157,7 +159,7 @@ fn what_cannot_be_killed_does_not_keep_the_broker_busy() {
             let sent = world.sent().len();
             kills += sent;
             match sent {
-                0 => world.advance(Span::from_millis(1)),
+                0 => world.advance(Duration::from_millis(1)),
                 // Each is answered at once, as by a kernel that cannot end the process yet.
                 _ => world.left(run, members),
             }
@@ -177,7 +179,7 @@ fn a_process_that_was_forked_at_the_very_moment_is_killed_soon() {
     world.sent();
     world.exited(run, ExitStatus::Signal(Signal::KILL), Members::Group);
     world.left(run, Members::Group);
-    world.advance(Span::from_millis(50));
+    world.advance(Duration::from_millis(50));
     assert!(world.sent().contains(&Sent::Kill(run)));
 }
 
@@ -274,7 +276,7 @@ fn steps_without_grace_are_all_sent_at_once() {
     let (mut world, client) = World::with_client();
     let run = world.start(client, stopped_by(vec![step(Signal::HUP, 0), step(Signal::TERM, 0)]));
     world.call(client, destroy(id(run)));
-    world.advance(Span::ZERO);
+    world.advance(Duration::ZERO);
     let mut expected = to_group(run, Signal::HUP);
     expected.extend(to_group(run, Signal::TERM));
     expected.push(Sent::Kill(run));

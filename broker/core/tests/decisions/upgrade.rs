@@ -1,8 +1,10 @@
 //! The live upgrade: when another program takes over, and what happens when it does not.
 
+use std::time::Duration;
+
 use procbroker_core::{Call, ConnectionId, Effect, Input, Report, Run, UpgradeFailure};
 use procbroker_protocol::request::NoParams;
-use procbroker_protocol::{ErrorKind, Outcome, Request, Response, Span};
+use procbroker_protocol::{ErrorKind, Outcome, Request, Response};
 
 use crate::world::*;
 
@@ -141,9 +143,9 @@ fn an_upgrade_is_given_up_when_a_spawn_takes_too_long_and_the_rest_is_started_th
     let waiting = world.create(client, unnamed());
     world.recorded(world.run(waiting));
     world.take();
-    world.advance(Span::from_millis(9_999));
+    world.advance(Duration::from_millis(9_999));
     assert!(!world.is_answered(call));
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.refused(call), ErrorKind::Internal);
     assert!(refusal(&world).contains("10s"), "{}", refusal(&world));
     assert_eq!(world.spawns(), [world.run(waiting)]);

@@ -1,8 +1,10 @@
 //! The order of a shutdown: one stop order after the other, the time shared out, and one deadline.
 
+use std::time::Duration;
+
 use procbroker_core::{ConnectionId, ExitCause, Input, Members, ShutdownCause};
 use procbroker_protocol::request::{Scope, Until};
-use procbroker_protocol::{ErrorKind, ExitReason, ExitStatus, Signal, Span};
+use procbroker_protocol::{ErrorKind, ExitReason, ExitStatus, Signal};
 
 use crate::world::*;
 
@@ -40,14 +42,14 @@ fn children_that_end_before_their_turn_hold_nothing_up() {
 fn with_time_enough_every_child_has_its_own_grace() {
     let (mut world, client, runs) = world_of(&[(0, 10), (1, 10)]);
     world.term();
-    world.advance(Span::from_millis(9_999));
+    world.advance(Duration::from_millis(9_999));
     assert_eq!(world.sent(), [term(runs[0])]);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(runs[0])]);
     world.ends(runs[0]);
     let exit = world.shown(client, runs[0]).exit.clone().unwrap();
     assert_eq!((exit.reason, exit.forced), (ExitReason::Shutdown, true));
-    world.advance(Span::from_millis(9_999));
+    world.advance(Duration::from_millis(9_999));
     assert_eq!(world.sent(), [term(runs[1])]);
     world.ends(runs[1]);
     assert!(!world.shown(client, runs[1]).exit.clone().unwrap().forced);
@@ -69,9 +71,9 @@ fn time_too_short_is_shared_out_in_proportion_and_every_step_is_sent() {
     assert_eq!(world.sent(), [Sent::Kill(first)]);
     world.ends(first);
     assert_eq!(world.sent(), [term(second)]);
-    world.advance(Span::from_millis(9_999));
+    world.advance(Duration::from_millis(9_999));
     assert_eq!(world.sent(), []);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.sent(), [Sent::Kill(second)]);
     world.ends(second);
     sweep(&mut world);
@@ -84,9 +86,9 @@ fn the_steps_of_the_last_order_are_shortened_too() {
     let run = world.start(client, stopped_by(vec![step(Signal::HUP, 100), step(Signal::TERM, 100)]));
     world.term();
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Group)]);
-    world.advance(Span::from_millis(14_500));
+    world.advance(Duration::from_millis(14_500));
     assert_eq!(world.sent(), [term(run)]);
-    world.advance(Span::from_millis(14_500));
+    world.advance(Duration::from_millis(14_500));
     assert_eq!(world.sent(), [Sent::Kill(run)]);
 }
 
@@ -134,9 +136,9 @@ fn at_the_kill_reserve_everything_left_is_killed_in_every_order() {
     // The leader of the first order ends late, so that the time of the others is over.
     let (mut world, _, runs) = world_of(&[(0, 5), (1, 5)]);
     world.term();
-    world.advance(Span::from_millis(28_999));
+    world.advance(Duration::from_millis(28_999));
     assert!(!world.sent().contains(&Sent::Kill(runs[1])));
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert!(world.sent().contains(&Sent::Kill(runs[1])));
     world.ends(runs[1]);
     world.ends(runs[0]);
@@ -147,13 +149,13 @@ fn at_the_kill_reserve_everything_left_is_killed_in_every_order() {
 #[test]
 fn the_kill_reserve_is_a_tenth_of_the_time_within_its_bounds() {
     for (timeout, kill_at) in [(60_000, 59_000), (5_000, 4_500), (2_000, 1_750), (300, 150)] {
-        let mut world = World::with(|config| config.shutdown_timeout = Span::from_millis(timeout));
+        let mut world = World::with(|config| config.shutdown_timeout = Duration::from_millis(timeout));
         let client = world.connect(BROKER_UID);
         let run = world.start(client, stopped_by(by_term(100)));
         world.term();
-        world.advance(Span::from_millis(kill_at - 1));
+        world.advance(Duration::from_millis(kill_at - 1));
         assert_eq!(world.sent(), [term(run)], "{timeout}");
-        world.advance(Span::from_millis(1));
+        world.advance(Duration::from_millis(1));
         assert!(world.sent().contains(&Sent::Kill(run)), "{timeout}");
     }
 }
@@ -164,10 +166,10 @@ fn at_the_deadline_the_broker_exits_whatever_is_left() {
     let waiting = world.call(client, wait(id(runs[1]), Until::Ended, None));
     let destroying = world.call(client, destroy(id(runs[1])));
     let asked = world.call(client, shutdown(None));
-    world.advance(Span::from_millis(29_999));
+    world.advance(Duration::from_millis(29_999));
     world.ends(runs[0]);
     assert_eq!(world.exit(), None);
-    world.advance(Span::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.exit(), Some(ExitCause::Left(1)));
     assert_eq!(world.refused(waiting), ErrorKind::ShuttingDown);
     assert_eq!(world.refused(destroying), ErrorKind::ShuttingDown);
@@ -246,9 +248,9 @@ fn a_shorter_time_tightens_a_shutdown_and_a_longer_one_does_not_stretch_it() {
         cause(&mut world, client, 10);
         cause(&mut world, client, 300);
         // Of nine seconds the first order has 8 of 12 parts.
-        world.advance(Span::from_millis(5_999));
+        world.advance(Duration::from_millis(5_999));
         assert_eq!(world.sent(), []);
-        world.advance(Span::from_millis(1));
+        world.advance(Duration::from_millis(1));
         assert_eq!(world.sent(), [Sent::Kill(runs[0])]);
         world.ends(runs[0]);
         assert_eq!(world.sent(), [term(runs[1])]);

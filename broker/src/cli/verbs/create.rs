@@ -1,6 +1,7 @@
 //! `create`: starts a child, with a flag for every parameter.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use procbroker_protocol::create::{
@@ -8,7 +9,7 @@ use procbroker_protocol::create::{
     RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask, default_stop,
 };
 use procbroker_protocol::response::{Created, Outcome};
-use procbroker_protocol::{Name, Request, Response, Span};
+use procbroker_protocol::{Name, Request, Response, duration};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -174,8 +175,8 @@ struct LifeArguments {
     #[arg(long, value_name = "WHEN", default_value = "spawn", value_parser = one_of(READY))]
     ready: Ready,
     /// How long it may take to become ready; then it is stopped, and the exit status is 7
-    #[arg(long, value_name = "DURATION", default_value_t = ReadyTimeout::default().0)]
-    ready_timeout: Span,
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    ready_timeout: Duration,
     /// After which ends it is started again
     #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
     restart: RestartPolicy,
@@ -183,14 +184,14 @@ struct LifeArguments {
     #[arg(long, value_name = "N", default_value_t = Restart::default().max)]
     restart_max: u32,
     /// The time over which restarts are counted
-    #[arg(long, value_name = "DURATION", default_value_t = Restart::default().window)]
-    restart_window: Span,
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::parse)]
+    restart_window: Duration,
     /// The pause before the first restart; it doubles with each
-    #[arg(long, value_name = "DURATION", default_value_t = Restart::default().backoff)]
-    restart_backoff: Span,
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration::parse)]
+    restart_backoff: Duration,
     /// The longest pause before a restart
-    #[arg(long, value_name = "DURATION", default_value_t = Restart::default().backoff_max)]
-    restart_backoff_max: Span,
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    restart_backoff_max: Duration,
     /// What its life is bound to: broker, connection, pid:N or ttl:DURATION
     ///
     /// `pid:N` ends it with that process, such as pid:$$ in a shell script. `ttl:DURATION` ends it after that
@@ -199,8 +200,8 @@ struct LifeArguments {
     #[arg(long, default_value = "broker", value_parser = lifetime)]
     lifetime: Lifetime,
     /// With the lifetime `connection`: how long it lives on after the last one closes
-    #[arg(long, value_name = "DURATION", default_value_t = Span::ZERO)]
-    linger: Span,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
+    linger: Duration,
     /// A command that runs once the child and its descendants are gone: one element, repeated for each
     ///
     /// No shell and no quoting takes part, so that any value is safe:
@@ -208,8 +209,8 @@ struct LifeArguments {
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true)]
     cleanup: Vec<String>,
     /// How long the cleanup command may run before it is killed [default: 30s]
-    #[arg(long, value_name = "DURATION", requires = "cleanup")]
-    cleanup_timeout: Option<Span>,
+    #[arg(long, value_name = "DURATION", requires = "cleanup", value_parser = duration::parse)]
+    cleanup_timeout: Option<Duration>,
 }
 
 /// What bounds the child.
@@ -313,7 +314,7 @@ impl LifeArguments {
     }
 
     fn cleanup(&self) -> Option<Cleanup> {
-        let timeout = self.cleanup_timeout.unwrap_or(Span::from_secs(30));
+        let timeout = self.cleanup_timeout.unwrap_or(Duration::from_secs(30));
         (!self.cleanup.is_empty()).then(|| Cleanup { command: self.cleanup.clone(), timeout })
     }
 }

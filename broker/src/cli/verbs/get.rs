@@ -3,7 +3,9 @@
 use clap::Args;
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::request::OneParams;
-use procbroker_protocol::{Child, Cleaned, Containment, Exit, Request, Response, Target, Timestamp};
+use procbroker_protocol::{
+    Child, Cleaned, Containment, Exit, Request, Response, Target, Timestamp, duration,
+};
 
 use super::PrintArguments;
 use crate::cli::ask::{Ask, child_of};
@@ -97,7 +99,7 @@ fn lifetime(lifetime: Lifetime) -> String {
         Lifetime::Broker => "broker".to_owned(),
         Lifetime::Connection => "connection".to_owned(),
         Lifetime::Pid(pid) => format!("pid:{pid}"),
-        Lifetime::Ttl(span) => format!("ttl:{span}"),
+        Lifetime::Ttl(time) => format!("ttl:{}", duration::display(time)),
     }
 }
 

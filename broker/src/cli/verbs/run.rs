@@ -1,9 +1,11 @@
 //! `run`: the broker and one main command, as the entry point of a container.
 
+use std::time::Duration;
+
 use clap::Args;
+use procbroker_protocol::Signal;
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{Signal, Span};
 
 use super::ServeArguments;
 use crate::cli::values::{Choice, one_of, stop_step};
@@ -28,7 +30,7 @@ const STOP_SCOPES: &[Choice<Scope>] = &[
 ];
 
 /// How long the main command has by default to end after SIGTERM.
-const MAIN_GRACE: Span = Span::from_secs(20);
+const MAIN_GRACE: Duration = Duration::from_secs(20);
 
 /// The main command of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +98,7 @@ mod tests {
     }
 
     fn step(signal: Signal, seconds: u64) -> StopStep {
-        StopStep { signal, grace: Span::from_secs(seconds) }
+        StopStep { signal, grace: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -105,7 +107,7 @@ mod tests {
             main_of(&["run", "--max-children", "7", "--", "apachectl", "-D", "FOREGROUND", "--", "--log"]);
         assert_eq!(main.command, ["apachectl", "-D", "FOREGROUND", "--", "--log"]);
         let serve = parsed(&["run", "--shutdown-timeout", "45s", "--", "true"]).unwrap();
-        assert_eq!(serve.shutdown_timeout, Span::from_secs(45));
+        assert_eq!(serve.shutdown_timeout, Duration::from_secs(45));
     }
 
     #[test]

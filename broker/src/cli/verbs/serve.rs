@@ -1,11 +1,12 @@
 //! `serve`: the flags of the broker itself.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
-use procbroker_core::{Bounds, SHUTDOWN_TIMEOUT};
-use procbroker_protocol::Span;
+use procbroker_core::Bounds;
 use procbroker_protocol::create::Account;
+use procbroker_protocol::duration;
 
 use tracing::level_filters::LevelFilter;
 
@@ -77,8 +78,8 @@ pub struct ServeArguments {
     #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES, value_parser = log_bytes)]
     pub log_bytes: ByteSize,
     /// How long an orderly stop may take before every child that is left is killed
-    #[arg(long, value_name = "DURATION", default_value_t = SHUTDOWN_TIMEOUT)]
-    pub shutdown_timeout: Span,
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    pub shutdown_timeout: Duration,
     /// A user, by name or number, who may connect, beside root and the broker's own; may be repeated
     ///
     /// The socket has to let them in too: see --socket-mode and --socket-group.
@@ -95,8 +96,8 @@ pub struct ServeArguments {
     /// Exit after so long without a child and without a connection [default: never]
     ///
     /// For a socket that systemd holds and starts the broker for.
-    #[arg(long, value_name = "DURATION")]
-    pub exit_when_idle: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub exit_when_idle: Option<Duration>,
     /// What holds the descendants of a child together
     #[arg(long, value_name = "WAY", value_enum, default_value_t)]
     pub containment: ContainmentChoice,
@@ -174,14 +175,14 @@ pub struct BoundArguments {
     #[arg(long, value_name = "N", default_value_t = Bounds::default().max_subscriptions)]
     pub max_subscriptions: u32,
     /// How long a message may stay unfinished before its connection is closed
-    #[arg(long, value_name = "DURATION", default_value_t = Bounds::default().partial_message_timeout)]
-    pub partial_message_timeout: Span,
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    pub partial_message_timeout: Duration,
     /// Ended children that stay visible to get, wait and list --all
     #[arg(long, value_name = "N", default_value_t = Bounds::default().ended_kept)]
     pub ended_max: u32,
     /// How long ended children stay visible
-    #[arg(long, value_name = "DURATION", default_value_t = Bounds::default().ended_kept_for)]
-    pub ended_for: Span,
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    pub ended_for: Duration,
 }
 
 /// What is to hold the descendants of a child together.

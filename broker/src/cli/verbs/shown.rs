@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use procbroker_protocol::create::Lifetime;
@@ -10,7 +11,7 @@ use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
     Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, Response, Signal,
-    Span, Status, StepTaken, Timestamp,
+    Status, StepTaken, Timestamp,
 };
 use uuid::Uuid;
 
@@ -265,7 +266,7 @@ fn sheet_child() -> Response {
         false,
     );
     child.labels.insert("pool".to_owned(), "render".to_owned());
-    child.lifetime = Lifetime::Ttl(Span::from_secs(3600));
+    child.lifetime = Lifetime::Ttl(Duration::from_secs(3600));
     child.cleanup = Some(Cleaned { ok: true, exit: Some(ExitStatus::Code(0)), attempts: 1 });
     Response::Child(Arc::new(child))
 }
@@ -343,7 +344,7 @@ fn status() -> Response {
         children: ChildCounts { running: 2, ended: 1, ..ChildCounts::default() },
         connections: 3,
         facilities: Facilities { spawn: "clone3".to_owned(), pidfd: true, ..Facilities::default() },
-        limits: Limits { shutdown_timeout: Span::from_secs(30), ..Limits::default() },
+        limits: Limits { shutdown_timeout: Duration::from_secs(30), ..Limits::default() },
     }))
 }
 
@@ -381,8 +382,11 @@ fn status_shows_every_member_of_the_wire_object() {
 #[test]
 fn a_shutdown_is_a_table_and_a_summary() {
     let job = ended(running(1, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Shutdown, false);
-    let report =
-        ShutdownReport { children: vec![Arc::new(job)], forced: 0, took: Span::from_nanos(1_200_345_678) };
+    let report = ShutdownReport {
+        children: vec![Arc::new(job)],
+        forced: 0,
+        took: Duration::from_nanos(1_200_345_678),
+    };
     let text = shown(SHUTDOWN, &Response::ShutDown(report), terminal(120));
     let expected = concat!(
         "NAME  STATE  PID  UPTIME  RESTARTS  EXIT                  COMMAND\n",
@@ -390,7 +394,7 @@ fn a_shutdown_is_a_table_and_a_summary() {
         "the broker stopped 1 child in 1s 200ms, 0 by force\n",
     );
     assert_eq!(text, expected);
-    let none = ShutdownReport { children: Vec::new(), forced: 0, took: Span::ZERO };
+    let none = ShutdownReport { children: Vec::new(), forced: 0, took: Duration::ZERO };
     let none = Response::ShutDown(none);
     let expected = "the broker stopped 0 children in 0s, 0 by force\n";
     assert_eq!(shown(SHUTDOWN, &none, terminal(120)), expected);

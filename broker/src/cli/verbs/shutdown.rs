@@ -1,9 +1,11 @@
 //! `shutdown`: stops every child and then the broker.
 
+use std::time::Duration;
+
 use clap::Args;
 use procbroker_protocol::request::ShutdownParams;
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{Request, Response, Span};
+use procbroker_protocol::{Request, Response, duration};
 
 use super::PrintArguments;
 use crate::cli::ask::Ask;
@@ -14,8 +16,8 @@ use crate::cli::print::{Report, Screen, table};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShutdownArguments {
     /// How long the whole may take before all that is left is killed, instead of the broker's own setting
-    #[arg(long, value_name = "DURATION")]
-    timeout: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     print: PrintArguments,
 }
@@ -37,7 +39,8 @@ impl Ask for ShutdownArguments {
         let ShutdownReport { children, forced, took } = report_of(answer)?;
         let table = if children.is_empty() { String::new() } else { table::table(children, true, screen) };
         let count = children.len();
-        let took = Span::from_millis(took.as_nanos() / 1_000_000);
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let took = duration::display(Duration::from_millis(millis));
         let children = if count == 1 { "child" } else { "children" };
         let summary = format!("the broker stopped {count} {children} in {took}, {forced} by force\n");
         Ok(Report::done(table + &summary))

@@ -3,7 +3,7 @@
 use clap::Args;
 use procbroker_protocol::request::NoParams;
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
-use procbroker_protocol::{Request, Response, Status, Timestamp};
+use procbroker_protocol::{Request, Response, Status, Timestamp, duration};
 
 use super::PrintArguments;
 use crate::cli::ask::Ask;
@@ -97,9 +97,9 @@ fn limits(limits: Limits) -> [Fact; 12] {
         Fact::new("limits.max_command_bytes", limits.max_command_bytes),
         Fact::new("limits.max_subscriptions", limits.max_subscriptions),
         Fact::new("limits.max_message_bytes", limits.max_message_bytes),
-        Fact::new("limits.partial_message_timeout", limits.partial_message_timeout),
+        Fact::new("limits.partial_message_timeout", duration::display(limits.partial_message_timeout)),
         Fact::new("limits.ended_kept", limits.ended_kept),
-        Fact::new("limits.ended_kept_for", limits.ended_kept_for),
-        Fact::new("limits.shutdown_timeout", limits.shutdown_timeout),
+        Fact::new("limits.ended_kept_for", duration::display(limits.ended_kept_for)),
+        Fact::new("limits.shutdown_timeout", duration::display(limits.shutdown_timeout)),
     ]
 }

@@ -1,12 +1,14 @@
 //! What command lines mean, and which are refused.
 
+use std::time::Duration;
+
 use clap::{CommandFactory, Parser};
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
     Account, CreateParams, IfExists, Lifetime, RestartPolicy, Rlimit, StopStep,
 };
 use procbroker_protocol::json_lines::objects::ParamsObject;
-use procbroker_protocol::{Request, Signal, Span};
+use procbroker_protocol::{Request, Signal};
 
 use super::*;
 
@@ -314,10 +316,10 @@ fn every_flag_of_serve_arrives() {
     assert_eq!(arguments.state_dir, Some("/state".into()));
     assert_eq!(arguments.runtime_dir, Some("/runtime".into()));
     assert_eq!(arguments.log_bytes.bytes(), 500 << 10);
-    assert_eq!(arguments.shutdown_timeout, Span::from_secs(60));
+    assert_eq!(arguments.shutdown_timeout, Duration::from_secs(60));
     assert_eq!(arguments.allow_user, [www_data(), Account::Id(1000)]);
     assert_eq!(arguments.allow_group, [Account::Name("adm".to_owned())]);
-    assert_eq!(arguments.exit_when_idle, Some(Span::from_secs(300)));
+    assert_eq!(arguments.exit_when_idle, Some(Duration::from_secs(300)));
     assert_eq!(arguments.containment, ContainmentChoice::Subreaper);
     assert_eq!(arguments.log, LogLevel::Debug);
     let bounds = Bounds {
@@ -328,9 +330,9 @@ fn every_flag_of_serve_arrives() {
         max_pipelined: 5,
         max_command_bytes: 6,
         max_subscriptions: 0,
-        partial_message_timeout: Span::from_secs(8),
+        partial_message_timeout: Duration::from_secs(8),
         ended_kept: 0,
-        ended_kept_for: Span::from_secs(10),
+        ended_kept_for: Duration::from_secs(10),
     };
     assert_eq!(arguments.bounds(), bounds);
 }
@@ -338,7 +340,7 @@ fn every_flag_of_serve_arrives() {
 #[test]
 fn a_stop_keeps_its_order() {
     let expected = [(Signal::HUP, 10), (Signal::TERM, 5), (Signal::INT, 10)]
-        .map(|(signal, seconds)| StopStep { signal, grace: Span::from_secs(seconds) });
+        .map(|(signal, seconds)| StopStep { signal, grace: Duration::from_secs(seconds) });
     let list = create(&["create", "--stop", "SIGHUP:10s,SIGTERM:5s,SIGINT", "--", "true"]).stop;
     let repeated =
         create(&["create", "--stop=SIGHUP:10s", "--stop=SIGTERM:5s", "--stop=SIGINT", "--", "true"]).stop;

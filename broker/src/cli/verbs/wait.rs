@@ -1,8 +1,10 @@
 //! `wait`: waits until a child has ended, or is ready.
 
+use std::time::Duration;
+
 use clap::Args;
 use procbroker_protocol::request::{Until, WaitParams};
-use procbroker_protocol::{ChildState, Request, Response, Span, Target};
+use procbroker_protocol::{ChildState, Request, Response, Target, duration};
 
 use super::PrintArguments;
 use crate::cli::ask::{Ask, Verdict, child_of};
@@ -27,8 +29,8 @@ pub(in crate::cli) struct WaitArguments {
     #[arg(long, value_name = "STATE", default_value = "ended", value_parser = one_of(UNTIL))]
     until: Until,
     /// How long to wait [default: for ever]
-    #[arg(long, value_name = "DURATION")]
-    timeout: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     print: PrintArguments,
 }

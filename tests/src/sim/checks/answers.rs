@@ -1,6 +1,7 @@
 //! One answer for each request, on its connection, with what its method promises.
 
 use procbroker_core::Call;
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildState, Error, ErrorKind, Request, Response};
 
 use crate::sim::checks::{children, creates, queries, shutdown, targets, upgrades};
@@ -102,7 +103,7 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
     match &asked.request {
         Request::Signal(_) => targets::unsignalled(ledger, asked, error),
         Request::Wait(params) if error.kind == ErrorKind::Timeout => {
-            let due = params.timeout.map(|timeout| asked.at.saturating_add(timeout.as_nanos()));
+            let due = params.timeout.map(|timeout| asked.at.saturating_add(nanos(timeout)));
             if due == Some(ledger.now) { Ok(()) } else { Err(unfair()) }
         }
         Request::Upgrade(_) => {

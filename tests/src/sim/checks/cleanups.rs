@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use procbroker_core::{Members, Progress, Receipt, Run, Safety, SpawnOrder};
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, Cleaned, Exit, ExitStatus};
 
 use crate::sim::agenda::wall;
@@ -169,11 +170,11 @@ pub fn goes_on(ledger: &Ledger, track: &Track, cleaning: &Cleaning) -> Checked {
         Stage::Left => ledger.closing.is_some(),
         Stage::Running { since } => match cleaning.killed {
             None => now < track.cleanup_over_at(since) && !full,
-            Some((_, last)) => now < last + procbroker_core::KILL_AGAIN_AFTER.as_nanos(),
+            Some((_, last)) => now < last + nanos(procbroker_core::KILL_AGAIN_AFTER),
         },
         Stage::Over { .. } | Stage::Interrupted { .. } => {
             let last = cleaning.killed.map_or(0, |(_, last)| last);
-            let killed = now < last + procbroker_core::KILL_AGAIN_AFTER.as_nanos();
+            let killed = now < last + nanos(procbroker_core::KILL_AGAIN_AFTER);
             !cleaning.is_over() && cleaning.killed.is_some() && killed
         }
     };

@@ -1,6 +1,7 @@
 //! Creates are answered with what happened to them.
 
 use procbroker_protocol::create::IfExists;
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Outcome, Response};
 
@@ -138,7 +139,7 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         ErrorKind::NameTaken => return name_taken(ledger, asked, params, error),
         ErrorKind::ShuttingDown => ledger.closing.is_some(),
         ErrorKind::Timeout => any(&|track| {
-            let due = track.born.saturating_add(track.params.ready_timeout.0.as_nanos());
+            let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
             !track.is_spawned() && due == ledger.now
         }),
         ErrorKind::SpawnFailed(_) => any(&|track| track.start == Start::Failed),
@@ -189,7 +190,7 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     let started = ledger.tracks.get(&asked.fresh.child);
     let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
     if let Some(track) = started {
-        let due = track.born.saturating_add(track.params.ready_timeout.0.as_nanos());
+        let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
         let starts = track.is_live() && !track.is_spawned() && ledger.now < due;
         // One that passes for another, with parameters of its own, may wait for something else still.
         let is_other = !own(track) && *track.params != *params;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use procbroker_core::{ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder};
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitStatus, Request, Timestamp};
 
 use crate::sim::agenda::wall;
@@ -307,7 +308,7 @@ pub fn forget(ledger: &Ledger, child: ChildId) -> Checked {
     let bounds = &ledger.config.bounds;
     let oldest = ledger.visible.front().copied();
     let crowded = ledger.visible.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
-    let aged = oldest.is_some_and(|(at, _)| ledger.now >= at + bounds.ended_kept_for.as_nanos());
+    let aged = oldest.is_some_and(|(at, _)| ledger.now >= at + nanos(bounds.ended_kept_for));
     let due = (crowded || aged) && oldest.is_some_and(|(_, id)| id == child);
     Check::Visibility.demand(due, || format!("{child} is forgotten too early"))
 }

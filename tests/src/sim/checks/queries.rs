@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::{ListParams, Until, WaitParams};
 use procbroker_protocol::{Child, ChildId, Status};
 
@@ -79,8 +80,7 @@ pub fn wait_goes_on(ledger: &Ledger, asked: &Asked, params: &WaitParams) -> Chec
         Until::Ready => !track.is_spawned() && track.is_live(),
         Until::Ended => track.is_live(),
     });
-    let patient =
-        params.timeout.is_none_or(|timeout| ledger.now < asked.at.saturating_add(timeout.as_nanos()));
+    let patient = params.timeout.is_none_or(|timeout| ledger.now < asked.at.saturating_add(nanos(timeout)));
     Check::Progress.demand(open && patient, || {
         format!("a wait until {:?} for {:?} is not answered", params.until, asked.meant)
     })

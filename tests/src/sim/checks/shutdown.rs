@@ -1,8 +1,11 @@
 //! The waves of a shutdown, its deadline and its end.
 
+use std::time::Duration;
+
 use procbroker_core::{ExitCause, Report};
+use procbroker_protocol::ChildState;
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{ChildState, Span};
 
 use crate::sim::checks::{children, cleanups, upgrades};
 use crate::sim::finding::{Check, Checked};
@@ -12,7 +15,7 @@ use crate::sim::ledger::track::Track;
 use crate::sim::machine::{Machine, SWEEP_TIME};
 
 /// Below this the kernel may need longer to kill than there is time.
-const TIMEOUT_CHECKED: Span = Span::from_secs(1);
+const TIMEOUT_CHECKED: Duration = Duration::from_secs(1);
 
 /// A line for people is written.
 ///
@@ -21,7 +24,7 @@ const TIMEOUT_CHECKED: Span = Span::from_secs(1);
 pub fn report(ledger: &Ledger, report: &Report) -> Checked {
     match report {
         Report::Idle => {
-            let patience = ledger.config.exit_when_idle.map(Span::as_nanos);
+            let patience = ledger.config.exit_when_idle.map(nanos);
             let due = patience.zip(ledger.idle_since).map(|(patience, since)| since + patience);
             Check::Shutdown.demand(due == Some(ledger.now) && ledger.closing.is_none(), || {
                 format!("the broker is idle at {} and not at {due:?}", ledger.now)
@@ -134,7 +137,7 @@ pub fn goes_on(ledger: &Ledger) -> Checked {
         "requests are answered as if the broker exited, and it does not".to_owned()
     })?;
     let Some(closing) = &ledger.closing else {
-        let patience = ledger.config.exit_when_idle.map(Span::as_nanos);
+        let patience = ledger.config.exit_when_idle.map(nanos);
         let due = patience.zip(ledger.idle_since).map(|(patience, since)| since + patience);
         return Check::Shutdown.demand(due.is_none_or(|due| ledger.now < due), || {
             format!("the broker does not exit although it is idle since {:?}", ledger.idle_since)

@@ -2,6 +2,7 @@
 
 use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
+use procbroker_protocol::duration::nanos;
 
 use crate::sim::checks::{creates, queries, shutdown, stops, upgrades};
 use crate::sim::finding::{Check, Checked};
@@ -125,7 +126,7 @@ fn visibility(ledger: &Ledger) -> Checked {
     let old = ledger
         .visible
         .front()
-        .is_some_and(|(at, _)| ledger.now >= at.saturating_add(bounds.ended_kept_for.as_nanos()));
+        .is_some_and(|(at, _)| ledger.now >= at.saturating_add(nanos(bounds.ended_kept_for)));
     Check::Visibility.demand(!many && !old, || {
         format!("{} ended children are visible, since {:?}", ledger.visible.len(), ledger.visible.front())
     })?;

@@ -1,6 +1,7 @@
 //! The steps of a stop: their order, their graces, and SIGKILL after them.
 
 use procbroker_core::{Members, Run};
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ExitReason, Signal};
 
@@ -80,7 +81,7 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
         format!("nobody stops {run:?}: {:?}", track.demands)
     })?;
     if let Some((_, last)) = track.killed {
-        let again = last + procbroker_core::KILL_AGAIN_AFTER.as_nanos();
+        let again = last + nanos(procbroker_core::KILL_AGAIN_AFTER);
         let last_call = ledger.closing.as_ref().and_then(|closing| closing.last_call(now));
         let heard = last_call.is_none_or(|at| last + KILL_AGAIN_FIRST >= at);
         return Check::Stops

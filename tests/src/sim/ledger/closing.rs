@@ -1,8 +1,8 @@
 //! What is known of a shutdown that is under way.
 
+use procbroker_protocol::duration::nanos;
 use std::collections::BTreeMap;
-
-use procbroker_protocol::Span;
+use std::time::Duration;
 
 /// The part of the time that is kept for the last kill, as a divisor, and at most so much of it.
 const RESERVE_DIVISOR: u64 = 10;
@@ -31,7 +31,7 @@ pub struct Closing {
     /// When it was hurried.
     pub hurried: Option<u64>,
     /// The shortest time that was asked for.
-    pub timeout: Span,
+    pub timeout: Duration,
     /// How long the most patient child of each wave takes, as it was at the beginning.
     pub needs: BTreeMap<i32, u64>,
     /// The wave that is being stopped.
@@ -45,7 +45,7 @@ pub struct Closing {
 impl Closing {
     /// A shutdown that begins now.
     #[must_use]
-    pub fn new(now: u64, timeout: Span, told: bool) -> Self {
+    pub fn new(now: u64, timeout: Duration, told: bool) -> Self {
         let (deadline, kill_at) = bounds(now, timeout);
         Self {
             began: now,
@@ -62,7 +62,7 @@ impl Closing {
     }
 
     /// It may take no longer than this from now on.
-    pub fn tighten(&mut self, now: u64, timeout: Span) {
+    pub fn tighten(&mut self, now: u64, timeout: Duration) {
         let (deadline, kill_at) = bounds(now, timeout);
         if deadline < self.deadline {
             self.deadline = deadline;
@@ -101,8 +101,8 @@ impl Closing {
     }
 }
 
-fn bounds(now: u64, timeout: Span) -> (u64, u64) {
-    let timeout = timeout.as_nanos().max(TIMEOUT_MIN);
+fn bounds(now: u64, timeout: Duration) -> (u64, u64) {
+    let timeout = nanos(timeout).max(TIMEOUT_MIN);
     let deadline = now.saturating_add(timeout);
     let least = (timeout / 2).min(RESERVE_MIN);
     let reserve = (timeout / RESERVE_DIVISOR).max(least).min(RESERVE_MAX);

@@ -1,8 +1,10 @@
 //! Which refusals follow from a request alone, by the contract.
 
+use std::time::Duration;
+
 use procbroker_core::{Accounts, Peer, RunAs};
 use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy};
-use procbroker_protocol::{CreateParams, Request, Span};
+use procbroker_protocol::{CreateParams, Request};
 
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Link};
@@ -83,7 +85,7 @@ fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> 
     let unbuilt = params.restart.policy != RestartPolicy::Never
         || params.ready != Ready::Spawn
         || params.lifetime != Lifetime::Broker
-        || params.linger != Span::ZERO
+        || params.linger != Duration::ZERO
         || params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();

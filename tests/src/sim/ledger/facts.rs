@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use procbroker_core::{Call, Fresh, Incarnation, Input, Members, Run, ShutdownCause};
 use procbroker_protocol::create::IfExists;
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ExitReason, ExitStatus, Request};
 
 use crate::sim::ledger::Ledger;
@@ -147,7 +148,7 @@ impl Ledger {
         let now = self.now;
         for id in &self.live {
             let Some(track) = self.tracks.get_mut(id) else { continue };
-            let by = track.born.saturating_add(track.params.ready_timeout.0.as_nanos());
+            let by = track.born.saturating_add(nanos(track.params.ready_timeout.0));
             if track.is_spawned() || now < by {
                 continue;
             }

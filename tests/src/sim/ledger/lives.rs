@@ -1,8 +1,10 @@
 //! What the book keeps when the broker dies, and what the next one has to know, from the record and the contract.
 
+use std::time::Duration;
+
 use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress};
+use procbroker_protocol::create::StopStep;
 use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
-use procbroker_protocol::{Span, create::StopStep};
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
@@ -131,7 +133,7 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     track.start = Start::Done { at, pid: pid(finding) };
     let signals = stopping.taken.iter().filter(|step| step.signal != Signal::KILL || !stopping.forced);
     track.sent = signals.map(|step| (moment(step.at), step.signal)).collect();
-    let taken = track.sent.iter().map(|(_, signal)| StopStep { signal: *signal, grace: Span::ZERO });
+    let taken = track.sent.iter().map(|(_, signal)| StopStep { signal: *signal, grace: Duration::ZERO });
     let steps = taken.chain(stopping.steps.iter().copied()).collect();
     track.demands.push(Demand { reason: stopping.reason, steps });
     let until = moment_at(stopping.until, now).max(now);

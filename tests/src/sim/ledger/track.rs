@@ -1,11 +1,13 @@
 //! What is known of one child, from the orders and facts about it alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_core::{Call, Members, Run, RunAs};
 use procbroker_protocol::create::StopStep;
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{
-    Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, Signal, Span, StepTaken,
+    Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, Signal, StepTaken,
 };
 
 use crate::sim::agenda::wall;
@@ -205,7 +207,7 @@ impl Track {
     /// When the time of an attempt at its cleanup is over.
     #[must_use]
     pub fn cleanup_over_at(&self, since: u64) -> u64 {
-        let timeout = self.params.cleanup.as_ref().map_or(0, |cleanup| cleanup.timeout.as_nanos());
+        let timeout = self.params.cleanup.as_ref().map_or(0, |cleanup| nanos(cleanup.timeout));
         since.saturating_add(timeout)
     }
 
@@ -213,7 +215,7 @@ impl Track {
     #[must_use]
     pub fn cleanup_share(&self, time: u64) -> u64 {
         let share = time / CLEANUP_SHARE_DIVISOR;
-        self.params.cleanup.as_ref().map_or(0, |cleanup| cleanup.timeout.as_nanos().min(share))
+        self.params.cleanup.as_ref().map_or(0, |cleanup| nanos(cleanup.timeout).min(share))
     }
 
     /// The steps that its stop takes, when it takes its own time.
@@ -234,8 +236,8 @@ impl Track {
             return Some(until);
         }
         let (at, _) = self.sent.last()?;
-        let grace = self.steps().get(self.sent.len() - 1).map_or(Span::ZERO, |step| step.grace);
-        Some(at.saturating_add(grace.as_nanos()))
+        let grace = self.steps().get(self.sent.len() - 1).map_or(Duration::ZERO, |step| step.grace);
+        Some(at.saturating_add(nanos(grace)))
     }
 
     /// How long its stop still takes if nothing answers its signals.
@@ -244,7 +246,7 @@ impl Track {
         if self.killed.is_some() || self.cleaning.is_some() {
             return 0;
         }
-        let to_come: u64 = self.steps().iter().skip(self.sent.len()).map(|step| step.grace.as_nanos()).sum();
+        let to_come: u64 = self.steps().iter().skip(self.sent.len()).map(|step| nanos(step.grace)).sum();
         let present =
             self.next_step_at().map_or(0, |at| self.kill_by.map_or(at, |by| at.min(by)).saturating_sub(now));
         present + to_come

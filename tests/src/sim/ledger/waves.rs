@@ -1,9 +1,11 @@
 //! The waves of a shutdown, as they follow from which children are left.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use procbroker_protocol::create::StopStep;
-use procbroker_protocol::{ChildId, ExitReason, Span};
+use procbroker_protocol::duration::nanos;
+use procbroker_protocol::{ChildId, ExitReason};
 
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::closing::Closing;
@@ -12,7 +14,7 @@ use crate::sim::ledger::upgrade::Upgrade;
 
 impl Ledger {
     /// The shutdown begins, or is told once more to happen; the second signal that hurries ends it.
-    pub fn close(&mut self, timeout: Option<Span>, hurries: bool) {
+    pub fn close(&mut self, timeout: Option<Duration>, hurries: bool) {
         let now = self.now;
         let Some(closing) = &mut self.closing else {
             let timeout = timeout.unwrap_or(self.config.shutdown_timeout);
@@ -110,11 +112,10 @@ fn scale(length: u64, part: u64, whole: u64) -> u64 {
 
 /// The steps of a stop, each shortened alike where all of them would take longer than their share.
 fn shortened(steps: &[StopStep], share: u64) -> Vec<StopStep> {
-    // A span ends at a hundred years.
-    let total = Span::from_nanos(steps.iter().map(|step| step.grace.as_nanos()).sum()).as_nanos();
+    let total = steps.iter().map(|step| nanos(step.grace)).fold(0, u64::saturating_add);
     if total <= share {
         return steps.to_vec();
     }
-    let grace = |step: &StopStep| Span::from_nanos(scale(step.grace.as_nanos(), share, total));
+    let grace = |step: &StopStep| Duration::from_nanos(scale(nanos(step.grace), share, total));
     steps.iter().map(|step| StopStep { grace: grace(step), ..*step }).collect()
 }

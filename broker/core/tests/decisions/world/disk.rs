@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_core::{
     Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid, Progress, Record,
     Recovered, Run, Safety,
 };
-use procbroker_protocol::{ChildId, ExitStatus, Span};
+use procbroker_protocol::{ChildId, ExitStatus};
 
 use super::{World, disk_full};
 
@@ -233,7 +234,7 @@ impl World {
     }
 
     /// The machine starts anew: its monotonic time begins again, and its wall clock goes on.
-    pub(crate) fn reboot(&mut self, after: Span) {
+    pub(crate) fn reboot(&mut self, after: Duration) {
         self.jump(after);
         self.wall_at_start += self.now.as_nanos() / 1_000;
         self.now = Instant::from_nanos(0);

@@ -10,6 +10,7 @@ mod subscribing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_core::{
     Accounts, AccountsFailure, After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh,
@@ -20,7 +21,7 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{
     Child, ChildId, Containment, CreateParams, Error, ErrorKind, ExitStatus, Name, Request, Response, Signal,
-    Span, Timestamp, status::Facilities,
+    Timestamp, status::Facilities,
 };
 use uuid::Uuid;
 
@@ -83,7 +84,7 @@ impl World {
             allow_users: vec![ALICE, BOB],
             allow_groups: Vec::new(),
             bounds: procbroker_core::Bounds::default(),
-            shutdown_timeout: Span::from_secs(30),
+            shutdown_timeout: Duration::from_secs(30),
             exit_when_idle: None,
             main: None,
             containment: Containment::Subreaper,
@@ -211,8 +212,8 @@ impl World {
     }
 
     /// Lets time pass, with every deadline on the way.
-    pub(crate) fn advance(&mut self, span: Span) {
-        let end = self.now.plus(span);
+    pub(crate) fn advance(&mut self, time: Duration) {
+        let end = self.now.plus(time);
         while let Some(due) = self.broker.next_deadline().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             self.give(Input::Due);
@@ -222,12 +223,12 @@ impl World {
     }
 
     /// Lets time pass without a word about the deadlines on the way.
-    pub(crate) fn jump(&mut self, span: Span) {
-        self.now = self.now.plus(span);
+    pub(crate) fn jump(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
     }
 
     /// How long it is to the next deadline.
-    pub(crate) fn due_in(&self) -> Option<Span> {
+    pub(crate) fn due_in(&self) -> Option<Duration> {
         self.broker.next_deadline().map(|due| due.since(self.now))
     }
 

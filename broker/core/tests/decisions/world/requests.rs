@@ -1,12 +1,14 @@
 //! Short forms of the requests and facts that the tests hand in.
 
+use std::time::Duration;
+
 use procbroker_core::{Members, Peer, RecordFailure, Run};
 use procbroker_protocol::create::{IfExists, Limit, StopStep};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
     DestroyParams, ListParams, NoParams, OneParams, Scope, ShutdownParams, SignalParams, Until, WaitParams,
 };
-use procbroker_protocol::{CreateParams, Request, Signal, Span, Target};
+use procbroker_protocol::{CreateParams, Request, Signal, Target};
 use uuid::Uuid;
 
 /// Every report of what a leader has left behind.
@@ -16,8 +18,8 @@ pub(crate) fn peer(uid: u32) -> Peer {
     Peer { uid, gid: uid, groups: vec![uid], pid: Some(uid + 1) }
 }
 
-pub(crate) fn secs(seconds: u64) -> Span {
-    Span::from_secs(seconds)
+pub(crate) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 pub(crate) fn unnamed() -> CreateParams {
@@ -88,7 +90,7 @@ pub(crate) fn destroy_by(target: Target, stop: Vec<StopStep>) -> Request {
     Request::Destroy(DestroyParams { target, stop: Some(stop), no_wait: false })
 }
 
-pub(crate) fn wait(target: Target, until: Until, timeout: Option<Span>) -> Request {
+pub(crate) fn wait(target: Target, until: Until, timeout: Option<Duration>) -> Request {
     Request::Wait(WaitParams { target, until, timeout })
 }
 
@@ -100,7 +102,7 @@ pub(crate) fn status() -> Request {
     Request::Status(NoParams {})
 }
 
-pub(crate) fn shutdown(timeout: Option<Span>) -> Request {
+pub(crate) fn shutdown(timeout: Option<Duration>) -> Request {
     Request::Shutdown(ShutdownParams { timeout })
 }
 
