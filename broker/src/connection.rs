@@ -32,8 +32,8 @@ use crate::follower::Paced;
 use crate::limits::{
     ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
-use crate::os::accounts;
-use crate::os::client_socket::{ClientSocket, Readiness};
+use crate::os::host::accounts;
+use crate::os::host::client_socket::{ClientSocket, Readiness};
 use codec::{Codec, Incoming, RequestId};
 
 /// What a connection needs from its surroundings.

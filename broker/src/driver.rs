@@ -23,7 +23,7 @@ use tokio::time::sleep_until;
 
 use crate::connection::Outbox;
 use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE};
-use crate::os::heap;
+use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
 use crate::spawners::{Outcome, TEND_EVERY};
 pub use clients::Clients;

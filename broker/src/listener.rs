@@ -14,7 +14,7 @@ use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::driver::Fact;
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME};
-use crate::os::peer;
+use crate::os::host::peer;
 
 /// What tells when a reception and all of its clients are gone.
 #[derive(Debug)]

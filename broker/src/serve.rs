@@ -1,9 +1,8 @@
 //! `procbroker serve`: puts a broker together from its flags and its machine, runs it, and takes it down.
 
 mod error;
-mod hand_over;
-mod recover;
-mod startup;
+pub mod facilities;
+pub(crate) mod startup;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,7 +27,8 @@ use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay}
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
 use crate::listener::Reception;
 use crate::os::journal;
-use crate::os::notify::ServiceOwner;
+use crate::os::service::notify::ServiceOwner;
+use crate::recovery;
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
@@ -70,7 +70,7 @@ fn as_a_shell_says(exit: MainExit) -> u8 {
 /// Why not, in one line.
 pub fn read_record(path: &Path) -> Result<(), String> {
     let rows = journal::check(path).map_err(|error| with_causes(&error))?;
-    recover::read(rows, path).map(drop).map_err(|error| with_causes(&error))
+    recovery::read(rows, path).map(drop).map_err(|error| with_causes(&error))
 }
 
 fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
@@ -105,7 +105,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
-    tokio::spawn(crate::watchdog::report(ServiceOwner));
+    tokio::spawn(ServiceOwner.keep_watchdog_fed());
     let program = Arc::clone(&hands.program);
     let mut driver = Driver::new(config, hands, recovered);
     let receive = |listeners: Vec<Listener>| -> Vec<JoinHandle<()>> {
@@ -130,7 +130,8 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
                 };
                 // Who connects from now on waits for whichever program comes next, and loses nothing.
                 receiving.drain(..).for_each(|task| task.abort());
-                let stay = hand_over::hand_over(&mut driver, &mut sources, &sockets, &program).await;
+                let stay =
+                    crate::upgrade::hand_over::hand_over(&mut driver, &mut sources, &sockets, &program).await;
                 driver.stay(stay);
                 receiving = receive(listeners);
             }

@@ -13,8 +13,8 @@ use procbroker_protocol::ChildId;
 
 use crate::limits::{SPAWN_PATIENCE, SPAWNERS_IDLE_MAX, SPAWNERS_MAX};
 use crate::os::logs::Logs;
+use crate::os::process::signal_mask::HeldBack;
 use crate::os::spawn::{Facilities, KillSwitch, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, Spawner};
-use crate::os::upgrade::HeldBack;
 
 /// One process to start.
 #[derive(Debug)]

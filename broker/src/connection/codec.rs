@@ -12,7 +12,7 @@ use procbroker_protocol::{Error, ErrorKind, Notification, Request, Response};
 
 use super::too_slow;
 use crate::limits::READ_CHUNK_BYTES;
-use crate::os::client_socket::ClientSocket;
+use crate::os::host::client_socket::ClientSocket;
 
 /// The id that a client gave to a request.
 #[derive(Clone, Debug)]

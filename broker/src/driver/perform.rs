@@ -19,20 +19,20 @@ use super::records::Records;
 use crate::blocking_pool::BlockingPool;
 use crate::follower::{Followers, LogQuery};
 use crate::limits::{FORMER_LOGS_MAX, SWEEP_PATIENCE, TIDYING_PATIENCE};
-use crate::os::containment::Containment;
 use crate::os::environment::Surroundings;
-use crate::os::fd_store::FdStore;
-use crate::os::limits::Nofile;
+use crate::os::host::nofile::Nofile;
 use crate::os::logs::Logs;
 use crate::os::logs::trimmer::LogTrimmer;
-use crate::os::notify::ServiceOwner;
-use crate::os::reaper::{Backlog, Reaped, Reaper};
+use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::runtime_dir::RuntimeDir;
+use crate::os::service::fd_store::FdStore;
+use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::{self, Output, Step};
 use crate::os::state_dir::StateDir;
-use crate::os::upgrade::{self, Program};
+use crate::os::tree::Containment;
 use crate::report;
 use crate::spawners::{Job, KeptOutput, Outcome, Spawners};
+use crate::upgrade::{self, Program};
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
 /// own user.

@@ -8,8 +8,8 @@ use procbroker_protocol::ChildId;
 use tokio::sync::mpsc;
 
 use super::FromThread;
-use crate::os::identity::ProcessIdentity;
 use crate::os::journal::{Change, Delivery, Entry, Host, Journal, JournalError, Position, Progress, Store};
+use crate::os::process::identity::ProcessIdentity;
 
 /// The record of all children.
 #[derive(Debug)]

@@ -14,11 +14,11 @@ use procbroker_protocol::create::{self, StandardError, StandardOutput};
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
 
-use super::descendants::CHILD_ID_VARIABLE;
-use super::limits::Nofile;
-use super::logs::Logs;
-use super::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
-use super::upgrade::PARCEL_VARIABLE;
+use crate::os::host::nofile::Nofile;
+use crate::os::logs::Logs;
+use crate::os::process::proc::CHILD_ID_VARIABLE;
+use crate::os::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
+use crate::upgrade::PARCEL_VARIABLE;
 
 /// The variable for the child's name.
 const CHILD_NAME_VARIABLE: &str = "PROCBROKER_CHILD_NAME";
@@ -30,7 +30,7 @@ const EXIT_CODE_VARIABLE: &str = "PROCBROKER_EXIT_CODE";
 const EXIT_SIGNAL_VARIABLE: &str = "PROCBROKER_EXIT_SIGNAL";
 
 /// The variable for why a child ended, for its cleanup.
-pub(super) const EXIT_REASON_VARIABLE: &str = "PROCBROKER_EXIT_REASON";
+pub(crate) const EXIT_REASON_VARIABLE: &str = "PROCBROKER_EXIT_REASON";
 
 /// What a child starts from that says where to go on nothing.
 const DEFAULT_CWD: &str = "/";

@@ -21,7 +21,7 @@ use std::time::Duration;
 use procbroker_core::{RecordFailure, Run, Safety};
 use procbroker_protocol::ChildId;
 
-use super::identity::{BootId, ProcessIdentity};
+use crate::os::process::identity::{BootId, ProcessIdentity};
 
 pub use error::JournalError;
 pub use store::{Store, check, go_on, open};

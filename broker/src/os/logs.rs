@@ -15,7 +15,7 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
 use thiserror::Error;
 
-use super::spawn::BEGUN_MODE;
+use crate::os::spawn::BEGUN_MODE;
 
 pub use excerpt::{Continuation, Excerpt, read};
 

@@ -9,10 +9,10 @@ use nix::unistd::geteuid;
 use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
 
-use super::lock::{Lock, LockError};
-use super::logs::{Logs, LogsError};
 use super::runtime_dir::NOTE;
-use super::socket::{FolderError, make_folder};
+use crate::os::host::folder::{FolderError, make_folder};
+use crate::os::host::lock::{Lock, LockError};
+use crate::os::logs::{Logs, LogsError};
 
 /// The file that a broker locks.
 const LOCK: &str = "lock";

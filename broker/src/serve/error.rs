@@ -8,19 +8,19 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Account;
 use thiserror::Error;
 
-use crate::os::activation::ActivationError;
-use crate::os::containment::ContainmentError;
-use crate::os::facilities::FacilitiesError;
-use crate::os::identity::BootIdError;
+use crate::os::host::nofile::NofileError;
+use crate::os::host::socket::SocketError;
 use crate::os::journal::JournalError;
-use crate::os::limits::NofileError;
 use crate::os::logs::LogsError;
-use crate::os::reaper::ReaperError;
-use crate::os::recovery::RecoveryError;
+use crate::os::process::identity::BootIdError;
+use crate::os::process::reaper::ReaperError;
 use crate::os::runtime_dir::RuntimeDirError;
-use crate::os::socket::SocketError;
+use crate::os::service::activation::ActivationError;
 use crate::os::state_dir::StateDirError;
-use crate::os::upgrade::UpgradeError;
+use crate::os::tree::ContainmentError;
+use crate::recovery::processes::RecoveryError;
+use crate::serve::facilities::FacilitiesError;
+use crate::upgrade::UpgradeError;
 
 /// Why a broker could not start. What it had taken by then is given back.
 #[derive(Debug, Error)]

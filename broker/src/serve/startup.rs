@@ -19,48 +19,49 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::ServeError;
-use super::recover::{self, Former, Predecessor};
 use crate::blocking_pool::BlockingPool;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
 use crate::driver::{Clients, Fact, FromThread, Hands, Records};
 use crate::follower::Followers;
-use crate::os::activation::Passed;
-use crate::os::cgroup;
-use crate::os::containment::Containment;
 use crate::os::environment::Surroundings;
-use crate::os::facilities::{self, Found};
-use crate::os::fd_store::{FdStore, Kept};
-use crate::os::identity::BootId;
+use crate::os::host::accounts;
+use crate::os::host::nofile::{Nofile, raise_nofile};
+use crate::os::host::socket::{self, SocketFile, SocketOptions};
 use crate::os::journal::{self, Host, Store};
-use crate::os::limits::{Nofile, raise_nofile};
 use crate::os::logs::Logs;
 use crate::os::logs::trimmer::LogTrimmer;
-use crate::os::notify::ServiceOwner;
 use crate::os::own::OwnError;
-use crate::os::reaper::{Backlog, Reaper};
+use crate::os::process::identity::BootId;
+use crate::os::process::reaper::{Backlog, Reaper};
 use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
-use crate::os::socket::{self, SocketFile, SocketOptions};
+use crate::os::service::activation;
+use crate::os::service::activation::Passed;
+use crate::os::service::fd_store::{FdStore, Kept};
+use crate::os::service::notify::ServiceOwner;
 use crate::os::state_dir::StateDir;
-use crate::os::upgrade::{self, Inherited, Program};
-use crate::os::{accounts, activation, recovery};
+use crate::os::tree::Containment;
+use crate::os::tree::cgroup;
+use crate::recovery::{self, Former, Predecessor, processes};
+use crate::serve::facilities::{self, Found};
 use crate::spawners::Spawners;
+use crate::upgrade::{self, Inherited, Program};
 
 /// A broker that is ready to be put together.
-pub(super) struct Prepared {
-    pub(super) config: Config,
-    pub(super) machine: Machine,
-    pub(super) sockets: Sockets,
-    pub(super) places: Places,
+pub(crate) struct Prepared {
+    pub(crate) config: Config,
+    pub(crate) machine: Machine,
+    pub(crate) sockets: Sockets,
+    pub(crate) places: Places,
 }
 
 /// Where a broker is to be found, for its log.
-pub(super) struct Places {
-    pub(super) sockets: String,
-    pub(super) state_dir: String,
+pub(crate) struct Places {
+    pub(crate) sockets: String,
+    pub(crate) state_dir: String,
 }
 
 /// What the machine has lent: found once at start, used by the driver.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     found: Found,
     nofile: Nofile,
     runtime: RuntimeDir,
@@ -78,7 +79,7 @@ pub(super) struct Machine {
 }
 
 /// The listening sockets.
-pub(super) enum Sockets {
+pub(crate) enum Sockets {
     /// Made by the broker itself.
     Own {
         listener: UnixListener,
@@ -90,7 +91,7 @@ pub(super) enum Sockets {
 }
 
 /// Takes everything that a broker needs, or says what is missing.
-pub(super) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError> {
+pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError> {
     // First of all: it changes the environment, which no other thread may read meanwhile.
     let passed = activation::passed()?;
     let program = Program::own().map_err(ServeError::Program)?;
@@ -315,7 +316,7 @@ fn choose_containment(choice: ContainmentChoice, found: &mut Found) -> Result<()
 impl Machine {
     /// What the driver acts with, and what is on record of children that it has to take over. Threads are started only
     /// here, when nothing can fail any more but they.
-    pub(super) fn hands(
+    pub(crate) fn hands(
         self,
         threads: mpsc::Sender<FromThread>,
         facts: mpsc::Sender<Fact>,
@@ -343,18 +344,18 @@ impl Machine {
             fd_store.remove(run);
             processes.insert(run.child, pidfd);
         }
-        let processes = recover::find(&former.children, former.boot, processes, &logs, predecessor)?;
+        let processes = recovery::find(&former.children, former.boot, processes, &logs, predecessor)?;
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
         let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
         for (run, process) in &processes {
             reaper.take_over(*run, process);
-            if let recovery::Recovered::Process { pidfd, .. } = process {
+            if let processes::Recovered::Process { pidfd, .. } = process {
                 fd_store.store(*run, pidfd.as_fd());
             }
         }
         let left = containment.take_over(&processes);
-        let recovered = recover::findings(former.children, &processes, &left);
+        let recovered = recovery::findings(former.children, &processes, &left);
         remove_unknown_logs(&logs, &recovered);
         let host =
             Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
@@ -416,7 +417,7 @@ impl Sockets {
     }
 
     /// The sockets themselves, to be handed over.
-    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Own { listener, .. } => vec![listener.as_fd()],
             Self::Passed { listeners } => listeners.iter().map(AsFd::as_fd).collect(),
@@ -424,7 +425,7 @@ impl Sockets {
     }
 
     /// The path and the lock of a socket that the broker made itself.
-    pub(super) fn own(&self) -> Option<(&Path, BorrowedFd<'_>)> {
+    pub(crate) fn own(&self) -> Option<(&Path, BorrowedFd<'_>)> {
         match self {
             Self::Own { file, .. } => Some((file.path(), file.lock())),
             Self::Passed { .. } => None,
@@ -432,7 +433,7 @@ impl Sockets {
     }
 
     /// The sockets for the event loop.
-    pub(super) fn listeners(&self) -> Result<Vec<Listener>, ServeError> {
+    pub(crate) fn listeners(&self) -> Result<Vec<Listener>, ServeError> {
         let sources: Vec<&UnixListener> = match self {
             Self::Own { listener, .. } => vec![listener],
             Self::Passed { listeners } => listeners.iter().collect(),

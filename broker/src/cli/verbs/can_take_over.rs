@@ -9,7 +9,7 @@ use super::{CommandLine, Verb};
 use crate::cli::failure::Failure;
 use crate::cli::print::Report;
 use crate::cli::{ReadRecord, usage};
-use crate::os::upgrade::{FORMAT, promise};
+use crate::upgrade::{FORMAT, promise};
 
 /// The arguments of `can-take-over`.
 #[derive(Debug, Args)]

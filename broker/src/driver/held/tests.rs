@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::*;
 use crate::connection::{Outbox, Outgoing};
 use crate::driver::FromThread;
-use crate::os::identity::BootId;
 use crate::os::journal::{self, Change, Entry, Host};
+use crate::os::process::identity::BootId;
 
 /// Longer than anything here takes, even on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);

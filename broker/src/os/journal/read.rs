@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
 use super::{Host, JournalError, Progress, Row};
-use crate::os::identity::{Birthmark, BootId, ProcessIdentity};
+use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 /// The key of the boot id in the table of the host.
 pub(super) const BOOT: &str = "boot";

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::os::identity::Birthmark;
+use crate::os::process::identity::Birthmark;
 
 mod awaiting;
 mod failing;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Statement};
 
 use super::Progress;
 use super::pending::{self, Batch, Content};
-use crate::os::identity::Birthmark;
+use crate::os::process::identity::Birthmark;
 
 /// Above so many pages in the write-ahead log they are copied to where they belong: 8 MiB, which a start after a crash
 /// reads in a few milliseconds.

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{getgid, getuid};
 use procbroker::driver::{FromThread, Records};
-use procbroker::os::identity::{BootId, ProcessIdentity};
 use procbroker::os::journal::{self, Host};
-use procbroker::os::pidfd;
+use procbroker::os::process::identity::{BootId, ProcessIdentity};
+use procbroker::os::process::pidfd;
 use procbroker_core::{
     Incarnation, Input, Intent, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs, Safety,
 };

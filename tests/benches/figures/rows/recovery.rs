@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use procbroker::os::pidfd;
+use procbroker::os::process::pidfd;
 use procbroker_core::Pid;
 use procbroker_protocol::CreateParams;
 use procbroker_protocol::child::Child;

@@ -6,7 +6,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rusqlite::wal::CheckpointMode;
 
 use super::*;
-use crate::os::alone;
+use crate::os::process::alone;
 
 /// Lets the file have so many pages more: what SQLite does then is what it does on a full disk.
 fn leave_room(store: &Store, pages: i64) {

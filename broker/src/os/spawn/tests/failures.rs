@@ -193,7 +193,7 @@ fn only_a_child_that_has_its_program_signals_its_end() {
         return;
     }
     // Of several threads another one could run the handler, and later than this one asks.
-    crate::os::alone::forked(count_child_signals);
+    crate::os::process::alone::forked(count_child_signals);
 }
 
 fn count_child_signals() {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::mkfifo;
 
 use super::*;
-use crate::os::descendants::children;
+use crate::os::process::proc::children;
 use procbroker_core::Pid as ProcessId;
 
 /// The output of the child, for the process that is to be killed.

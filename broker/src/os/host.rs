@@ -1,0 +1,10 @@
+//! What the machine lends to the broker: sockets, folders, locks, accounts, memory, descriptors.
+
+pub mod accounts;
+pub mod client_socket;
+pub mod folder;
+pub mod heap;
+pub mod lock;
+pub mod nofile;
+pub mod peer;
+pub mod socket;

@@ -1,0 +1,12 @@
+//! Single processes: their descriptors, their numbers, their ends, and what `/proc` tells of them.
+
+#[cfg(test)]
+pub(crate) mod alone;
+pub mod descriptor;
+mod exit_status;
+pub mod identity;
+pub mod pidfd;
+pub mod proc;
+pub mod reaper;
+pub mod signal_mask;
+pub mod subreaper;

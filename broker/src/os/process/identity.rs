@@ -1,0 +1,172 @@
+//! What tells a process for good, also from one that has its number later: for what outlives the broker.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, fstatfs};
+use procbroker_core::Pid;
+use procbroker_protocol::ChildId;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::os::process::pidfd;
+use crate::os::process::proc::{Mark, ProcessStat, awaited_mark, stat_of};
+
+/// Where the kernel tells its boot id (`random(4)`).
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The file system that pidfds are on since Linux 6.9 (`PID_FS_MAGIC` in the kernel's `linux/magic.h`).
+const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
+
+/// One run of the kernel, from its boot until the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BootId(pub Uuid);
+
+/// The boot id cannot be had.
+#[derive(Debug, Error)]
+pub enum BootIdError {
+    /// It cannot be read.
+    #[error(
+        "cannot read {BOOT_ID_PATH}: {0}; mount proc, by which processes are told from those of an earlier boot"
+    )]
+    Unreadable(#[source] io::Error),
+    /// It is no UUID.
+    #[error("{BOOT_ID_PATH} has {text:?} in it, which is no UUID: {source}")]
+    Malformed {
+        /// What is there.
+        text: String,
+        /// Why it is none.
+        source: uuid::Error,
+    },
+}
+
+impl BootId {
+    /// That of the kernel as it runs now.
+    ///
+    /// # Errors
+    /// When `/proc` does not tell it.
+    pub fn current() -> Result<Self, BootIdError> {
+        static CURRENT: OnceLock<BootId> = OnceLock::new();
+        if let Some(&boot) = CURRENT.get() {
+            return Ok(boot);
+        }
+        let text = fs::read_to_string(BOOT_ID_PATH).map_err(BootIdError::Unreadable)?;
+        let parsed = Uuid::try_parse(text.trim_ascii());
+        let boot = Self(parsed.map_err(|source| BootIdError::Malformed { text, source })?);
+        Ok(*CURRENT.get_or_init(|| boot))
+    }
+}
+
+/// By what a process is told from one that has the same number earlier or later in the same boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Birthmark {
+    /// The inode number of its pidfd, which no other process gets (pidfs, Linux 6.9).
+    Inode(u64),
+    /// When it was started, in clock ticks (10 ms, mostly) since boot (`proc_pid_stat(5)`, field 22): all that there
+    /// is before Linux 6.9.
+    StartTicks(u64),
+}
+
+/// A process for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// Its number.
+    pub pid: Pid,
+    /// What tells it from others of that number.
+    pub birthmark: Birthmark,
+    /// In which run of the kernel.
+    pub boot: BootId,
+    /// The number of the cgroup that it was born into, in the folder of its broker.
+    pub cgroup: Option<u64>,
+}
+
+/// What there is of a process on record.
+#[derive(Debug)]
+pub enum Held {
+    /// The same process, alive or not reaped yet.
+    Same(OwnedFd),
+    /// It has been reaped.
+    Gone,
+    /// It belongs to another run of the kernel, which it has not survived.
+    OtherBoot,
+}
+
+impl ProcessIdentity {
+    /// That of a process that has not been reaped, at the cost of one system call where the kernel has pidfs.
+    ///
+    /// # Errors
+    /// ESRCH when it has been reaped and the kernel has no pidfs; else what `/proc` gives.
+    pub fn of(pid: Pid, pidfd: BorrowedFd<'_>, cgroup: Option<u64>) -> io::Result<Self> {
+        let boot = BootId::current().map_err(io::Error::other)?;
+        let birthmark = if has_pidfs() {
+            Birthmark::Inode(pidfd::inode(pidfd)?)
+        } else {
+            Birthmark::StartTicks(stat_of(pid, pidfd)?.start_ticks)
+        };
+        Ok(Self { pid, birthmark, boot, cgroup })
+    }
+}
+
+impl ProcessIdentity {
+    /// Whether a descriptor refers to this process, be it reaped: by its inode, or else by its number.
+    pub(crate) fn is_of(&self, pidfd: BorrowedFd<'_>) -> bool {
+        match self.birthmark {
+            Birthmark::Inode(inode) => has_pidfs() && pidfd::inode(pidfd) == Ok(inode),
+            // One that was reaped has no number any more, and was passed on under the name of the child.
+            Birthmark::StartTicks(_) => pidfd::number(pidfd).is_none_or(|number| number == self.pid),
+        }
+    }
+}
+
+/// Looks for a process on record, which was the main process of this child.
+///
+/// A process that was given the number later is never taken for it. Where only the time of its start is
+/// known, it also has to lead a session, as each child does for as long as it lives, and must not have the mark
+/// of another child.
+///
+/// # Errors
+/// When it cannot be told, for want of descriptors or memory.
+pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Held, Errno> {
+    if BootId::current().is_ok_and(|boot| boot != identity.boot) {
+        return Ok(Held::OtherBoot);
+    }
+    let pidfd = match pidfd::open(identity.pid) {
+        Ok(pidfd) => pidfd,
+        Err(errno) if pidfd::means_gone(errno) => return Ok(Held::Gone),
+        Err(errno) => return Err(errno),
+    };
+    let is_same = match identity.birthmark {
+        Birthmark::Inode(inode) => has_pidfs() && pidfd::inode(pidfd.as_fd())? == inode,
+        Birthmark::StartTicks(ticks) => match stat_of(identity.pid, pidfd.as_fd()) {
+            Ok(stat) => stat.start_ticks == ticks && may_be_child(child, &stat),
+            Err(Errno::ESRCH) => false,
+            Err(errno) => return Err(errno),
+        },
+    };
+    Ok(if is_same { Held::Same(pidfd) } else { Held::Gone })
+}
+
+/// Whether what a process cannot change speaks against its being the main process of a child.
+fn may_be_child(child: ChildId, stat: &ProcessStat) -> bool {
+    // Only what the process started with is asked for its mark, which a program can overwrite, or drop when it executes
+    // another one. So its absence proves nothing, but that of the session does.
+    let has_other_mark = || match awaited_mark(stat.pid) {
+        Mark::Child(marked) => marked != child,
+        Mark::Nobody | Mark::Changing => false,
+    };
+    stat.session == Some(stat.pid) && (stat.is_zombie || !has_other_mark())
+}
+
+/// Whether a pidfd has an inode of its own here.
+#[must_use]
+pub fn has_pidfs() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let own = Pid::new(std::process::id()).and_then(|pid| pidfd::open(pid).ok());
+        let kind = own.and_then(|own| fstatfs(own).ok()).map(|statfs| statfs.filesystem_type());
+        kind == Some(PID_FS_MAGIC)
+    })
+}

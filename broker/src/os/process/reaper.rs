@@ -1,0 +1,320 @@
+//! Takes note of every process that ends, and has the kernel forget it.
+//!
+//! The main processes of children are watched by pidfd. To ask the kernel for "any child that has ended" would
+//! make it look at all that live: 3 ms for each question with 10,000 of them. Only the children of the main
+//! thread, which are the orphans that the broker inherits (see [`subreaper`](super::subreaper)), are asked for
+//! in that way. So a child is not reaped before it is watched, however early it ends.
+//!
+//! Children of an earlier broker are not this one's to reap: see `exit_status`.
+#![expect(
+    unsafe_code,
+    reason = "nix's waitid fails for a process that a real-time signal ended; tokio takes an owned descriptor on trust"
+)]
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use procbroker_core::{Pid, Run};
+use procbroker_protocol::ExitStatus;
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::exit_status::{Ending, Foreign};
+use crate::os::process::pidfd::{self, Abilities};
+use crate::os::process::subreaper::{Inheritance, ReapClock};
+use crate::recovery::processes::{Parentage, Recovered};
+
+/// So many processes are reaped at a time, before the driver looks at its other sources of input.
+const BATCH: usize = 256;
+
+/// After so many calls that found nothing, plus a share of the watched children, all of them are asked: a child
+/// can start processes that are not its own children but its parent's (`CLONE_PARENT`).
+const FRUITLESS_CALLS: usize = 64;
+
+/// That share: one call of so many children.
+const CHILDREN_PER_CALL: usize = 16;
+
+/// The one that reaps.
+#[derive(Debug)]
+pub struct Reaper {
+    epoll: Epoll,
+    clock: ReapClock,
+    next_token: u64,
+    watched: HashMap<u64, Watched>,
+    tokens: HashMap<Pid, u64>,
+    /// Their numbers are in nobody's table: whoever reaps them does not say so before the number is free.
+    foreign: HashMap<u64, Foreign>,
+    /// Whether the kernel keeps the status of what others reap.
+    tells_reaped: bool,
+    /// Those that epoll cannot announce: it would not take them, or a debugger keeps their status for now.
+    asked_each_time: Vec<u64>,
+    fruitless_calls: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    run: Run,
+    pid: Pid,
+}
+
+/// A process that has ended and has been reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// The main process of a child. No signal goes to this pid any more. That of a child of an earlier broker has
+    /// ended; somebody else reaps it.
+    Child {
+        /// Whose.
+        run: Run,
+        /// Its number, which may mean another process from now on.
+        pid: Pid,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// One that the broker inherited.
+    Orphan {
+        /// Its number.
+        pid: Pid,
+    },
+}
+
+/// Whether there may be more to reap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// Everything that has ended so far has been reaped.
+    Nothing,
+    /// The batch was full: call again.
+    More,
+}
+
+/// The kernel offers no way to watch processes.
+#[derive(Debug, Error)]
+#[error(
+    "cannot create an epoll instance to watch children with: {0}; raise the limit on open files (ulimit -n)"
+)]
+pub struct ReaperError(#[source] Errno);
+
+/// What waitid found.
+enum Waited {
+    /// One that has ended.
+    Ended(Pid, ExitStatus),
+    /// None that has ended so far.
+    None,
+    /// No such child at all.
+    NoChild,
+}
+
+impl Reaper {
+    /// One that watches nothing yet. All of its methods are for the main thread.
+    ///
+    /// # Errors
+    /// When the kernel is out of descriptors or memory.
+    pub fn new(inheritance: &Inheritance) -> Result<Self, ReaperError> {
+        Ok(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(ReaperError)?,
+            clock: inheritance.clock(),
+            next_token: 0,
+            watched: HashMap::new(),
+            tokens: HashMap::new(),
+            foreign: HashMap::new(),
+            tells_reaped: Abilities::probe().exit_status,
+            asked_each_time: Vec::new(),
+            fruitless_calls: 0,
+        })
+    }
+
+    /// Watches the main process of a child, which may have ended already.
+    pub fn watch(&mut self, run: Run, pid: Pid, pidfd: BorrowedFd<'_>) {
+        let token = self.next_token();
+        self.watched.insert(token, Watched { run, pid });
+        self.tokens.insert(pid, token);
+        self.announce(token, pidfd);
+    }
+
+    /// Watches the main process of a child of an earlier broker, if it was found.
+    pub fn take_over(&mut self, run: Run, recovered: &Recovered) {
+        match recovered {
+            Recovered::Process { pid, pidfd, parentage: Parentage::Own, .. } => {
+                self.watch(run, *pid, pidfd.as_fd());
+            }
+            Recovered::Process { pid, pidfd, parentage: Parentage::Foreign, .. } => {
+                let token = self.next_token();
+                let foreign = Foreign { run, pid: *pid, pidfd: Arc::clone(pidfd) };
+                self.foreign.insert(token, foreign);
+                self.announce(token, pidfd.as_fd());
+            }
+            Recovered::Gone { .. } | Recovered::NeverStarted | Recovered::Rebooted => {}
+        }
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    fn announce(&mut self, token: u64, pidfd: BorrowedFd<'_>) {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token);
+        if self.epoll.add(pidfd, event).is_err() {
+            self.asked_each_time.push(token);
+        }
+    }
+
+    /// What becomes readable when a watched process has ended: none where a signal tells of each, because all are the
+    /// broker's own children. To be called in the event loop, once everything is taken over.
+    ///
+    /// # Errors
+    /// When the event loop cannot watch it.
+    pub fn announcer(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+        if self.foreign.is_empty() {
+            return Ok(None);
+        }
+        let descriptor = self.as_fd().try_clone_to_owned()?;
+        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
+        let announcer = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+        announcer.map(Some).map_err(io::Error::from)
+    }
+
+    /// How many children are watched.
+    #[must_use]
+    pub fn watched(&self) -> usize {
+        self.watched.len() + self.foreign.len()
+    }
+
+    /// Reaps what has ended: to be called when the reaper's descriptor is readable, and upon SIGCHLD.
+    ///
+    /// `spawns_in_flight` is the number of children that may exist and are not watched yet. The threads that
+    /// spawned them have to live until they are watched: the main thread would inherit them.
+    pub fn reap(&mut self, spawns_in_flight: usize, reaped: &mut Vec<Reaped>) -> Backlog {
+        let before = reaped.len();
+        let clock = self.clock.clone();
+        clock.during(|| {
+            self.reap_announced(reaped);
+            self.reap_silent(reaped);
+            self.reap_any(libc::__WNOTHREAD, reaped);
+            self.fruitless_calls = if reaped.len() > before { 0 } else { self.fruitless_calls + 1 };
+            let patience = FRUITLESS_CALLS + self.watched.len() / CHILDREN_PER_CALL;
+            if self.fruitless_calls > patience && spawns_in_flight == 0 {
+                self.fruitless_calls = 0;
+                self.reap_any(0, reaped);
+            }
+        });
+        if reaped.len() - before < BATCH { Backlog::Nothing } else { Backlog::More }
+    }
+
+    /// Children whose pidfd says that they have ended.
+    fn reap_announced(&mut self, reaped: &mut Vec<Reaped>) {
+        let mut events = [EpollEvent::empty(); BATCH];
+        let Ok(count) = self.epoll.wait(&mut events, EpollTimeout::ZERO) else { return };
+        for event in events.iter().take(count) {
+            self.reap_ended(event.data(), reaped);
+        }
+    }
+
+    fn reap_ended(&mut self, token: u64, reaped: &mut Vec<Reaped>) {
+        if let Some(&watched) = self.watched.get(&token) {
+            match self.reap_child(token, watched) {
+                Some(child) => reaped.push(child),
+                None => self.asked_each_time.push(token),
+            }
+        } else if let Some(foreign) = self.foreign.get(&token) {
+            match foreign.ending(self.tells_reaped) {
+                Ending::Told(status) => {
+                    let (run, pid) = (foreign.run, foreign.pid);
+                    self.foreign.remove(&token);
+                    reaped.push(Reaped::Child { run, pid, status });
+                }
+                Ending::NotReaped => {
+                    // That it hangs up is announced without being asked for.
+                    let mut event = EpollEvent::new(EpollFlags::EPOLLONESHOT, token);
+                    if self.epoll.modify(foreign.pidfd.as_fd(), &mut event).is_err() {
+                        self.asked_each_time.push(token);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Children that nothing announces.
+    fn reap_silent(&mut self, reaped: &mut Vec<Reaped>) {
+        for token in std::mem::take(&mut self.asked_each_time) {
+            match self.foreign.get(&token) {
+                Some(foreign) if !pidfd::has_ended(foreign.pidfd.as_fd()) => self.asked_each_time.push(token),
+                Some(_) | None => self.reap_ended(token, reaped),
+            }
+        }
+    }
+
+    /// Reaps this child, whose number is forgotten here before the kernel may give it to somebody else.
+    fn reap_child(&mut self, token: u64, watched: Watched) -> Option<Reaped> {
+        let Watched { run, pid } = watched;
+        self.retire(token, pid);
+        let status = match wait(libc::P_PID, pid.get(), libc::WEXITED) {
+            Waited::Ended(_, status) => status,
+            // Somebody else has reaped it: only a broker that is started with SIGCHLD ignored sees this.
+            Waited::NoChild => ExitStatus::Unknown,
+            Waited::None => {
+                self.watched.insert(token, watched);
+                self.tokens.insert(pid, token);
+                return None;
+            }
+        };
+        Some(Reaped::Child { run, pid, status })
+    }
+
+    fn retire(&mut self, token: u64, pid: Pid) {
+        self.watched.remove(&token);
+        if self.tokens.get(&pid) == Some(&token) {
+            self.tokens.remove(&pid);
+        }
+    }
+
+    /// Whatever has ended, among the children of this thread or of all.
+    fn reap_any(&mut self, threads: i32, reaped: &mut Vec<Reaped>) {
+        for _ in 0..BATCH {
+            let flags = libc::WEXITED | threads;
+            let Waited::Ended(pid, status) = wait(libc::P_ALL, 0, flags | libc::WNOWAIT) else { return };
+            // A child is here too when the thread that spawned it has ended.
+            let token = self.tokens.get(&pid).copied();
+            let watched = token.and_then(|token| self.watched.get(&token).copied());
+            if let Some(token) = token {
+                self.retire(token, pid);
+            }
+            let _same = wait(libc::P_PID, pid.get(), libc::WEXITED);
+            reaped.push(match watched {
+                Some(Watched { run, pid }) => Reaped::Child { run, pid, status },
+                None => Reaped::Orphan { pid },
+            });
+        }
+    }
+}
+
+impl AsFd for Reaper {
+    /// Readable when a watched child has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+/// Asks for an end, without waiting for it.
+fn wait(which: libc::idtype_t, id: u32, flags: i32) -> Waited {
+    // SAFETY: all zeroes are a `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `siginfo_t` there.
+    let result = unsafe { libc::waitid(which, id, &raw mut info, flags | libc::WNOHANG) };
+    if result != 0 {
+        return Waited::NoChild;
+    }
+    // SAFETY: waitid has filled in the fields of a SIGCHLD, or left all at zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let Some(pid) = u32::try_from(pid).ok().and_then(Pid::new) else { return Waited::None };
+    let status =
+        if info.si_code == libc::CLD_EXITED { ExitStatus::Code(status) } else { pidfd::ended_by(status) };
+    Waited::Ended(pid, status)
+}

@@ -1,0 +1,320 @@
+//! Holds each child together with everything that descends from it: knows what is left, and signals and kills it.
+//!
+//! The main process is held by its pidfd. What descends from it is known by the cgroup that it was born into, where
+//! there is one; by its session and process group; by the child's id in its environment; and by its ancestors. The
+//! common case, a child that leaves nothing behind, is answered at once; everything else is the worker's.
+//!
+//! Children of an earlier broker that was killed are foreign: nothing of them comes to this one, see `scan`.
+
+pub mod cgroup;
+mod foreign;
+mod ledger;
+mod orders;
+mod scan;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod vigil;
+mod visitors;
+mod walk;
+mod worker;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::killpg;
+use procbroker_core::{Call, Input, Members, Pid, Run, SignalOutcome};
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ChildId, ExitStatus, Signal};
+use thiserror::Error;
+
+use crate::os::process::identity::ProcessIdentity;
+use crate::os::process::pidfd;
+use crate::os::process::subreaper::Inheritance;
+use crate::os::tree::cgroup::Cgroups;
+use ledger::{Entry, Leader, SharedLedger};
+use orders::Orders;
+use vigil::Vigil;
+use walk::Known;
+use worker::{Job, Pending, SignalOrder, Worker};
+
+/// Takes the worker's reports to the driver. It is called on the worker's thread and must not wait for the main one.
+pub type Report = Box<dyn Fn(Input) + Send>;
+
+/// Every child's processes. All of its methods are for the main thread.
+#[derive(Debug)]
+pub struct Containment {
+    inheritance: Inheritance,
+    cgroups: Option<Arc<Cgroups>>,
+    ledger: SharedLedger,
+    orders: Orders,
+    /// Closed when the worker has ended.
+    worker: Receiver<()>,
+}
+
+/// The worker cannot be started.
+#[derive(Debug, Error)]
+pub enum ContainmentError {
+    /// There is no thread to be had.
+    #[error(
+        "cannot start the thread that follows descendants: {0}; raise the limit on processes (ulimit -u)"
+    )]
+    Thread(#[source] io::Error),
+    /// There is no descriptor to be had.
+    #[error(
+        "cannot open what wakes the thread that follows descendants: {0}; raise the limit on open files (ulimit -n)"
+    )]
+    Descriptors(#[source] Errno),
+}
+
+impl Containment {
+    /// Starts the worker.
+    ///
+    /// # Errors
+    /// When the system has no thread or no descriptor to give.
+    pub fn new(
+        inheritance: Inheritance,
+        cgroups: Option<Cgroups>,
+        report: Report,
+    ) -> Result<Self, ContainmentError> {
+        let (jobs, received) = channel();
+        let cgroups = cgroups.map(Arc::new);
+        let (ledger, pending) = (SharedLedger::default(), Pending::default());
+        let vigil = Vigil::new().map_err(ContainmentError::Descriptors)?;
+        let orders = Orders::new(jobs, vigil.bell(), pending.clone());
+        let worker = Worker {
+            inheritance: inheritance.share(),
+            cgroups: cgroups.clone(),
+            ledger: ledger.clone(),
+            pending,
+            report,
+            known: Known::default(),
+            is_unsure: false,
+            is_unsure_of_foreign: false,
+            vigil,
+            is_untidy: false,
+        };
+        let (alive, ended) = channel();
+        std::thread::Builder::new()
+            .name("descendants".to_owned())
+            .spawn(move || {
+                worker.work(&received);
+                drop(alive);
+            })
+            .map_err(ContainmentError::Thread)?;
+        Ok(Self { inheritance, cgroups, ledger, orders, worker: ended })
+    }
+
+    /// Before a child is spawned: the directory of the cgroup that it is to be born into, if it gets one.
+    pub fn prepare(&mut self, run: Run) -> Option<OwnedFd> {
+        let taken = self.cgroups.as_ref().and_then(|cgroups| cgroups.take().ok());
+        let (group, directory) = taken.unzip();
+        self.ledger.lock().prepare(run, group);
+        self.refill();
+        directory
+    }
+
+    /// A child was spawned. [`Reaper::watch`](crate::os::process::reaper::Reaper::watch) has to be called before, with the same
+    /// pidfd.
+    pub fn adopt(&mut self, run: Run, pid: Pid, pidfd: OwnedFd) {
+        self.ledger.lock().adopt(run, pid, Arc::new(pidfd));
+    }
+
+    /// What identifies the main process of a child for good, and its cgroup; none when it has none. It costs a
+    /// system call or two.
+    #[must_use]
+    pub fn identity(&self, run: Run) -> Option<ProcessIdentity> {
+        let leader = self.ledger.lock().get(run)?.leader.clone()?;
+        ProcessIdentity::of(leader.pid, leader.pidfd.as_fd(), self.group_number(run)).ok()
+    }
+
+    /// The main processes that are not the broker's own children, and that have not ended as far as is known: once they
+    /// have, nobody else could find out how.
+    #[must_use]
+    pub fn foreign_processes(&self) -> Vec<(ChildId, Arc<OwnedFd>)> {
+        self.ledger.lock().foreign_leaders()
+    }
+
+    /// Whether some main process has ended, and been reaped, of which the worker has not reported it yet. Nobody else
+    /// could find out how it ended.
+    #[must_use]
+    pub fn owes_ends(&self) -> bool {
+        self.ledger.lock().owes_ends()
+    }
+
+    /// What receives a message when the worker has done, and reported, everything that it was asked for so far.
+    #[must_use]
+    pub fn settled(&self) -> Receiver<()> {
+        let (answer, settled) = channel();
+        self.orders.give(Job::Settle { answer });
+        settled
+    }
+
+    /// The number of a child's cgroup in the [folder](Self::cgroup_folder).
+    #[must_use]
+    pub fn group_number(&self, run: Run) -> Option<u64> {
+        self.ledger.lock().get(run)?.group.map(|(group, _)| group.number())
+    }
+
+    /// The folder that the cgroups of children are in.
+    #[must_use]
+    pub fn cgroup_folder(&self) -> Option<&Path> {
+        self.cgroups.as_ref().map(|cgroups| cgroups.path())
+    }
+
+    /// A duplicate of its descriptor, which keeps it locked: for the next program of this process.
+    #[must_use]
+    pub fn pass_cgroup_folder(&self) -> Option<io::Result<OwnedFd>> {
+        self.cgroups.as_ref().map(|cgroups| cgroups.pass_folder())
+    }
+
+    /// The main process of a child has ended: the input for the core, or none when the worker will report it.
+    pub fn exited(&mut self, run: Run, status: ExitStatus) -> Option<Input> {
+        let mut ledger = self.ledger.lock();
+        let entry = ledger.get(run)?;
+        let is_foreign = entry.is_foreign();
+        let has_left_nothing = if is_foreign {
+            self.is_group_empty(entry)
+        } else {
+            self.has_left_nothing(entry, ledger.has_elders())?
+        };
+        if has_left_nothing {
+            ledger.ended(run);
+            return Some(Input::Exited { run, status, members: Members::Nothing });
+        }
+        ledger.drain(run, status);
+        drop(ledger);
+        self.orders.examine(is_foreign);
+        None
+    }
+
+    /// Whether nothing can be left of an own child. A process that has left its cgroup is an orphan, if there is any
+    /// left; but among thousands of children of the main thread it takes tens of milliseconds to find out. While there
+    /// are such, the cgroup decides, as it does for the children of an earlier broker.
+    fn has_left_nothing(&self, entry: &Entry, has_elders: bool) -> Option<bool> {
+        let leader = entry.leader.as_ref()?;
+        let left_group = pidfd::has_group(leader.pidfd.as_fd()) == Ok(true);
+        let has_group_members = || entry.group.is_some() && !self.is_group_empty(entry);
+        let has_no_orphans = || has_elders && entry.group.is_some() || self.inheritance.is_empty();
+        Some(!left_group && has_no_orphans() && !has_group_members())
+    }
+
+    /// Whether a child has a cgroup in which nothing lives.
+    fn is_group_empty(&self, entry: &Entry) -> bool {
+        let group = self.cgroups.as_ref().zip(entry.group);
+        group.is_some_and(|(cgroups, (group, _))| !cgroups.has_members(group))
+    }
+
+    /// Orphans have been reaped: what is left of some child may have become less. Once for each batch is enough.
+    pub fn orphan_reaped(&mut self) {
+        if !self.ledger.lock().draining().is_empty() {
+            self.orders.examine(false);
+        }
+    }
+
+    /// Sends a signal: the input for the core, or none when the worker will report it.
+    ///
+    /// A process group without a leader that turns out to be empty is reported as well.
+    pub fn signal(&mut self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) -> Option<Input> {
+        let (leader, is_alive, is_foreign) = {
+            let ledger = self.ledger.lock();
+            let entry = ledger.get(run);
+            let is_alive = entry.is_some_and(|entry| entry.living().is_some());
+            (entry.and_then(|entry| entry.leader.clone()), is_alive, ledger.is_foreign(run))
+        };
+        let outcome = match (leader, scope) {
+            (None, Scope::Group | Scope::All) if is_foreign => {
+                return self.signal_later(run, signal, scope, call);
+            }
+            (None, Scope::Main | Scope::Group | Scope::All) => SignalOutcome::Gone,
+            (Some(leader), Scope::Main) => pidfd::outcome(pidfd::send(leader.pidfd.as_fd(), signal)),
+            // Only who reaps a leader can tell what its number means.
+            (Some(leader), Scope::Group) => match signal_group(&leader, is_alive && !is_foreign, signal) {
+                Some(outcome) => outcome,
+                None => return self.signal_later(run, signal, scope, call),
+            },
+            (Some(_), Scope::All) => return self.signal_later(run, signal, scope, call),
+        };
+        if outcome == SignalOutcome::Gone {
+            self.gone(run);
+        }
+        Some(Input::Signalled { run, call, outcome })
+    }
+
+    /// A process or a group turned out to be empty.
+    fn gone(&self, run: Run) {
+        let (is_draining, is_foreign) = {
+            let ledger = self.ledger.lock();
+            let is_foreign = ledger.is_foreign(run);
+            let draining = if is_foreign { ledger.draining_foreign() } else { ledger.draining() };
+            (!draining.is_empty(), is_foreign)
+        };
+        if is_draining {
+            self.orders.examine(is_foreign);
+        }
+    }
+
+    fn signal_later(&self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) -> Option<Input> {
+        self.orders.give(Job::Signal(SignalOrder { run, signal, scope, call }));
+        None
+    }
+
+    /// Kills everything of a child. What is left of one whose main process has ended is reported when it changes.
+    pub fn kill(&mut self, run: Run) {
+        self.orders.give(Job::Kill { run });
+    }
+
+    /// Nothing of a child is left, or it was never spawned.
+    pub fn release(&mut self, run: Run) {
+        let entry = self.ledger.lock().release(run);
+        if let Some(((group, wear), cgroups)) = entry.and_then(|entry| entry.group).zip(self.cgroups.as_ref())
+        {
+            cgroups.give_back(group, wear);
+        }
+    }
+
+    /// Kills whatever descends from the broker, for when no child is left. Reports how much there is when that is
+    /// nothing, or when the time is up. The reaper has to be kept going meanwhile.
+    pub fn sweep(&mut self, deadline: Instant) {
+        self.orders.give(Job::Sweep { deadline });
+    }
+
+    /// Has cgroups made ahead, where they run low.
+    pub fn refill(&mut self) {
+        if self.cgroups.as_ref().is_some_and(|cgroups| cgroups.wants_tidying()) {
+            self.orders.tidy();
+        }
+    }
+
+    /// Waits for the worker to end, for so long at most, and removes all cgroups: the last thing that the broker
+    /// does. Nobody may wait in the report callback any more: a channel that it fills has to be closed first.
+    pub fn shut_down(self, patience: Duration) {
+        drop(self.orders);
+        // Nothing is ever sent: it closes when the worker has dropped all that it had.
+        let _ended = self.worker.recv_timeout(patience);
+        // Whoever has the last reference removes the groups: a worker that is still busy ends with the process,
+        // and leaves them to the next broker.
+        drop(self.cgroups);
+    }
+}
+
+/// Sends a signal to the process group of a child; none when each of its processes has to be looked up.
+fn signal_group(leader: &Leader, has_number: bool, signal: Signal) -> Option<SignalOutcome> {
+    match pidfd::send_to_group(leader.pidfd.as_fd(), signal) {
+        Err(Errno::EINVAL) => {}
+        result => return Some(pidfd::outcome(result)),
+    }
+    // Before Linux 6.9 there is only the number. It means this group as long as its leader has not been reaped,
+    // which only this thread does.
+    if !has_number || pidfd::has_ended(leader.pidfd.as_fd()) {
+        return None;
+    }
+    let group = nix::unistd::Pid::from_raw(leader.pid.get().cast_signed());
+    let signal = nix::sys::signal::Signal::try_from(signal.number()).ok()?;
+    Some(pidfd::outcome(killpg(group, signal)))
+}

@@ -1,0 +1,114 @@
+//! Looks through all of `/proc` for what belongs to children of an earlier broker: nothing of them comes to this one
+//! when it loses its parent.
+//!
+//! What is taken for a child's has been held by a pidfd while it was looked at. Its cgroup proves whose it is, its
+//! mark, its parent, and that it was seen to be before; the number of its session or group only while
+//! that number cannot have been given to another.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use procbroker_core::Pid;
+use procbroker_protocol::ChildId;
+
+use super::ledger::Leader;
+use super::walk::{DEPTH_MAX, Found, Identity, Visitor, Walker};
+use crate::os::process::pidfd;
+use crate::os::process::proc::{self, Mark, ProcessStat, settled_mark, stat_of};
+use crate::os::tree::cgroup::Group;
+
+/// What is searched for.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Whose processes.
+    pub(super) children: BTreeSet<ChildId>,
+    /// Their main processes, by number.
+    pub(super) leaders: HashMap<Pid, (ChildId, Leader)>,
+    /// Their cgroups.
+    pub(super) groups: HashMap<Group, ChildId>,
+    /// The main processes of others, which need no look as long as they live.
+    pub(super) others: HashMap<Pid, Arc<OwnedFd>>,
+}
+
+/// How much a scan has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Everything that was there from its begin to its end.
+    Clear,
+    /// Something could not be looked at.
+    Unclear,
+}
+
+impl Wanted {
+    fn is_passed_over(&self, pid: Pid) -> bool {
+        self.others.get(&pid).is_some_and(|pidfd| !pidfd::has_ended(pidfd.as_fd()))
+    }
+
+    /// Whose session or group has this number. To be asked after it was read.
+    fn owner_of_number(&self, number: Option<Pid>) -> Option<ChildId> {
+        let (child, leader) = self.leaders.get(&number?)?;
+        leader.has_number().then_some(*child)
+    }
+}
+
+impl Walker<'_> {
+    /// Visits everything that is known to belong to one of these children.
+    pub(super) fn everywhere(&mut self, wanted: &Wanted, visitor: &mut dyn Visitor) -> Sight {
+        self.begin();
+        self.seen = Some(std::collections::HashSet::new());
+        self.is_unclear = false;
+        match proc::all_processes() {
+            Ok(pids) => {
+                for pid in pids.filter(|&pid| !wanted.is_passed_over(pid)) {
+                    self.inspect(pid, wanted, visitor);
+                }
+            }
+            Err(_) => self.is_unclear = true,
+        }
+        self.seen = None;
+        if self.is_unclear { Sight::Unclear } else { Sight::Clear }
+    }
+
+    fn inspect(&mut self, pid: Pid, wanted: &Wanted, visitor: &mut dyn Visitor) {
+        let opened = pidfd::open(pid).and_then(|pidfd| Ok((stat_of(pid, pidfd.as_fd())?, pidfd)));
+        let (stat, pidfd) = match opened {
+            Ok((stat, _)) if stat.is_zombie || stat.is_of_kernel => return,
+            Ok(opened) => opened,
+            Err(errno) => {
+                self.is_unclear |= !pidfd::means_gone(errno);
+                return;
+            }
+        };
+        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
+        let Some(owner) = self.foreign_owner(identity, &stat, wanted) else { return };
+        // What was read meanwhile was another's if it has been reaped.
+        if !pidfd::is_reaped(pidfd.as_fd()) {
+            self.descend(&Found { stat, identity, pidfd, owner: Some(owner) }, DEPTH_MAX, visitor);
+        }
+    }
+
+    fn foreign_owner(&mut self, identity: Identity, stat: &ProcessStat, wanted: &Wanted) -> Option<ChildId> {
+        if let Some(&owner) = self.known.owners.get(&identity) {
+            return Some(owner).filter(|owner| wanted.children.contains(owner));
+        }
+        let by_number = wanted.owner_of_number(stat.session).or_else(|| wanted.owner_of_number(stat.group));
+        if by_number.is_some() {
+            return by_number;
+        }
+        let cgroups = self.cgroups.filter(|_| !wanted.groups.is_empty());
+        let group = cgroups.and_then(|cgroups| cgroups.group_of(stat.pid));
+        let by_group = group.and_then(|group| wanted.groups.get(&group));
+        if by_group.is_some() {
+            return by_group.copied();
+        }
+        match settled_mark(stat.pid) {
+            Mark::Child(child) => wanted.children.contains(&child).then_some(child),
+            Mark::Nobody => None,
+            Mark::Changing => {
+                self.is_unclear = true;
+                None
+            }
+        }
+    }
+}

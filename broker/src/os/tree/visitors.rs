@@ -1,0 +1,214 @@
+//! What is done at each process that is come across: count it, kill it, or send it a signal.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::AsFd;
+
+use procbroker_core::{Members, Pid, Run, SignalOutcome};
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{ChildId, Signal};
+
+use super::ledger::SharedLedger;
+use super::walk::{Found, Identity, Visitor};
+use super::worker::SignalOrder;
+use crate::os::process::pidfd;
+
+/// Counts what is left of each child.
+pub(super) struct Census {
+    pub(super) ledger: SharedLedger,
+    pub(super) left: BTreeMap<ChildId, Members>,
+    /// Whether nothing can have been missed.
+    pub(super) is_settled: bool,
+}
+
+impl Census {
+    pub(super) fn new(ledger: SharedLedger) -> Self {
+        Self { ledger, left: BTreeMap::new(), is_settled: false }
+    }
+
+    /// What it says of a child that this process of it is left.
+    pub(super) fn class(&self, owner: ChildId, found: &Found) -> Members {
+        let group = found.stat.group;
+        let in_group = group.is_some() && group == self.ledger.lock().leader_pid(owner);
+        if in_group { Members::Group } else { Members::Outside }
+    }
+
+    pub(super) fn members(&self, child: ChildId) -> Members {
+        self.left.get(&child).copied().unwrap_or(Members::Nothing)
+    }
+}
+
+impl Visitor for Census {
+    fn enter(&mut self, found: &Found) {
+        let Some(owner) = found.owner else { return };
+        let members = self.class(owner, found);
+        let known = self.left.entry(owner).or_insert(members);
+        *known = members.max(*known);
+    }
+
+    fn leave(&mut self, _found: &Found) {}
+}
+
+/// Whom a kill is for.
+pub(super) enum Victims {
+    Of(Held),
+    All,
+}
+
+/// Runs of children, each for as long as it is not released.
+///
+/// An order can be late: then the next run of the same child is on its way, with the same mark. A process that is held
+/// while the run of the order is not released yet is not of the next one, which is started after that.
+pub(super) struct Held {
+    ledger: SharedLedger,
+    runs: BTreeMap<ChildId, Run>,
+}
+
+impl Held {
+    pub(super) fn new(ledger: SharedLedger, runs: impl IntoIterator<Item = Run>) -> Self {
+        Self { ledger, runs: runs.into_iter().map(|run| (run.child, run)).collect() }
+    }
+
+    fn has(&self, found: &Found) -> bool {
+        let run = found.owner.and_then(|owner| self.runs.get(&owner));
+        run.is_some_and(|run| self.ledger.lock().get(*run).is_some())
+    }
+}
+
+/// Stops each process, so that it starts no other while it is walked through, and kills it afterwards.
+pub(super) struct Killer {
+    pub(super) victims: Victims,
+    /// Those that were stopped.
+    condemned: HashSet<Identity>,
+    pub(super) killed: HashSet<Identity>,
+    /// Whether this round has found a process that was not killed before.
+    pub(super) fresh: bool,
+}
+
+impl Killer {
+    pub(super) fn of(victims: Victims) -> Self {
+        Self { victims, condemned: HashSet::new(), killed: HashSet::new(), fresh: false }
+    }
+
+    fn is_victim(&self, found: &Found) -> bool {
+        let is_meant = match &self.victims {
+            Victims::All => true,
+            Victims::Of(held) => held.has(found),
+        };
+        is_meant && !self.killed.contains(&found.identity)
+    }
+
+    pub(super) fn kill(&mut self, found: &Found) {
+        if self.killed.insert(found.identity) {
+            self.fresh = true;
+            let _gone = pidfd::send(found.pidfd.as_fd(), Signal::KILL);
+        }
+    }
+}
+
+impl Visitor for Killer {
+    fn enter(&mut self, found: &Found) {
+        if self.is_victim(found) {
+            self.condemned.insert(found.identity);
+            let _gone = pidfd::pause(found.pidfd.as_fd());
+        }
+    }
+
+    fn leave(&mut self, found: &Found) {
+        if self.condemned.remove(&found.identity) {
+            self.kill(found);
+        }
+    }
+}
+
+/// Those who send signals at the same time, and whose each one's child is.
+pub(super) struct Senders {
+    ledger: SharedLedger,
+    pub(super) all: Vec<Sender>,
+    pub(super) of: BTreeMap<ChildId, Vec<usize>>,
+}
+
+impl Senders {
+    pub(super) fn new(ledger: SharedLedger) -> Self {
+        Self { ledger, all: Vec::new(), of: BTreeMap::new() }
+    }
+
+    /// One more, for this child; the number is that of its process group.
+    pub(super) fn add(&mut self, child: ChildId, group: Option<Pid>, order: &SignalOrder) {
+        let whom = match order.scope {
+            Scope::Main | Scope::All => Whom::All,
+            Scope::Group => Whom::Group(group),
+        };
+        self.of.entry(child).or_default().push(self.all.len());
+        self.all.push(Sender {
+            run: order.run,
+            whom,
+            signal: order.signal,
+            sent: HashSet::new(),
+            results: [0; 2],
+        });
+    }
+
+    /// How many signals were sent.
+    pub(super) fn count(&self) -> usize {
+        self.all.iter().map(|sender| sender.sent.len()).sum()
+    }
+}
+
+impl Visitor for Senders {
+    fn enter(&mut self, found: &Found) {
+        let own = found.owner.and_then(|owner| self.of.get(&owner));
+        for &index in own.into_iter().flatten() {
+            // As for a kill, an order can be late.
+            if let Some(sender) = self.all.get_mut(index)
+                && self.ledger.lock().get(sender.run).is_some()
+            {
+                sender.send(found);
+            }
+        }
+    }
+
+    fn leave(&mut self, _found: &Found) {}
+}
+
+/// Which of a child's processes are meant.
+pub(super) enum Whom {
+    All,
+    /// Those of its process group, if that has a number.
+    Group(Option<Pid>),
+}
+
+/// Sends a signal to each process of a child, or to those of its process group.
+pub(super) struct Sender {
+    run: Run,
+    pub(super) whom: Whom,
+    pub(super) signal: Signal,
+    pub(super) sent: HashSet<Identity>,
+    /// How many got it, and how many the broker may not signal.
+    pub(super) results: [usize; 2],
+}
+
+impl Sender {
+    pub(super) fn send(&mut self, found: &Found) {
+        let is_meant = match self.whom {
+            Whom::All => true,
+            Whom::Group(number) => number.is_some() && found.stat.group == number,
+        };
+        if !is_meant || !self.sent.insert(found.identity) {
+            return;
+        }
+        let [delivered, refused] = &mut self.results;
+        match pidfd::outcome(pidfd::send(found.pidfd.as_fd(), self.signal)) {
+            SignalOutcome::Delivered => *delivered += 1,
+            SignalOutcome::Refused => *refused += 1,
+            SignalOutcome::Gone => {}
+        }
+    }
+
+    pub(super) fn outcome(&self) -> SignalOutcome {
+        match self.results {
+            [0, 0] => SignalOutcome::Gone,
+            [0, _] => SignalOutcome::Refused,
+            [_, _] => SignalOutcome::Delivered,
+        }
+    }
+}

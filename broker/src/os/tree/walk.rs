@@ -1,0 +1,231 @@
+//! Walks the processes that descend from the broker and says whose each is.
+//!
+//! A process is held by a pidfd before it is looked at, and it counts as a descendant only if its parent is the
+//! one that it was found under: so a number that was given away meanwhile misleads nobody. What the walk
+//! misses because it moved (its parent died) makes it inconclusive, and is found by the next.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+
+use procbroker_core::Pid;
+use procbroker_protocol::ChildId;
+
+use super::ledger::{Leader, SharedLedger};
+use crate::os::process::pidfd;
+use crate::os::process::proc::{self, Mark, ProcessStat};
+use crate::os::process::subreaper::Inheritance;
+use crate::os::tree::cgroup::Cgroups;
+
+/// How deep a tree of processes is followed: each level costs a descriptor while the walk is below it.
+pub(super) const DEPTH_MAX: usize = 512;
+
+/// A process for good: pid, inode of its pidfd (the same for all before Linux 6.9) and start time.
+pub(super) type Identity = (Pid, u64, u64);
+
+/// Known processes beyond which the dead ones are looked for.
+const KNOWN_MIN: usize = 1024;
+
+/// Whose each process is that was seen once: later it can leave its parent, group, session and environment.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) owners: HashMap<Identity, ChildId>,
+    /// How many were left when the dead ones were last taken out.
+    living: usize,
+}
+
+impl Known {
+    /// Forgets those whose child is gone, and at times those that are gone themselves.
+    pub(super) fn prune(&mut self, ledger: &SharedLedger) {
+        {
+            let ledger = ledger.lock();
+            self.owners.retain(|_, owner| ledger.knows(*owner));
+        }
+        if self.owners.len() > KNOWN_MIN.max(2 * self.living) {
+            let lives = |(pid, _, start): &Identity| {
+                ProcessStat::read(*pid).is_some_and(|stat| stat.start_ticks == *start && !stat.is_zombie)
+            };
+            self.owners.retain(|identity, _| lives(identity));
+            self.living = self.owners.len();
+        }
+    }
+}
+
+/// A living process in a walk.
+pub(super) struct Found {
+    pub(super) stat: ProcessStat,
+    pub(super) identity: Identity,
+    pub(super) pidfd: OwnedFd,
+    /// The child that it descends from, as far as that can be told.
+    pub(super) owner: Option<ChildId>,
+}
+
+/// Which processes the broker's own children are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breadth {
+    /// Those of the main thread: the orphans.
+    Orphans,
+    /// Those of all threads. Needed for what a child started as its sibling (`CLONE_PARENT`).
+    AllThreads,
+}
+
+/// What happens at each living process of a walk.
+pub(super) trait Visitor {
+    /// Before the children of the process are looked up.
+    fn enter(&mut self, found: &Found);
+    /// After everything below it was visited.
+    fn leave(&mut self, found: &Found);
+}
+
+/// What a walk needs to know.
+pub(super) struct Walker<'a> {
+    inheritance: &'a Inheritance,
+    pub(super) cgroups: Option<&'a Cgroups>,
+    ledger: &'a SharedLedger,
+    pub(super) known: &'a mut Known,
+    /// The whole tree, where the kernel lists no children.
+    tree: Option<HashMap<Pid, Vec<Pid>>>,
+    zombies: HashSet<Pid>,
+    settled: bool,
+    /// What a scan has come across, be it from above or by itself.
+    pub(super) seen: Option<HashSet<Identity>>,
+    /// Whether something could not be looked at, for want of descriptors or since it was changing.
+    pub(super) is_unclear: bool,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(
+        inheritance: &'a Inheritance,
+        cgroups: Option<&'a Cgroups>,
+        ledger: &'a SharedLedger,
+        known: &'a mut Known,
+    ) -> Self {
+        let zombies = HashSet::new();
+        let (tree, seen) = (None, None);
+        Self { inheritance, cgroups, ledger, known, tree, zombies, settled: true, seen, is_unclear: false }
+    }
+
+    /// Visits all orphans and what descends from them. Living children are left out.
+    ///
+    /// Returns whether nothing can have been missed: nobody died meanwhile, so that nobody moved, and nobody was
+    /// between two programs, so that all could be asked whose they are. What was a
+    /// zombie in an earlier walk of this walker has nothing below it any more.
+    pub(super) fn orphans(&mut self, breadth: Breadth, visitor: &mut dyn Visitor) -> bool {
+        self.begin();
+        let broker = self.inheritance.broker();
+        let top = match breadth {
+            Breadth::Orphans => self.inheritance.orphans(),
+            Breadth::AllThreads => self.inheritance.all(),
+        };
+        self.settled = top.is_exact;
+        for pid in top.pids {
+            if !self.ledger.lock().is_living_leader(pid) {
+                self.visit(pid, broker, None, DEPTH_MAX, visitor);
+            }
+        }
+        self.settled
+    }
+
+    /// Visits the main process of an own child, as long as it lives, and what descends from it.
+    ///
+    /// Returns what [`orphans`](Self::orphans) does.
+    pub(super) fn leader(&mut self, leader: &Leader, child: ChildId, visitor: &mut dyn Visitor) -> bool {
+        if pidfd::has_ended(leader.pidfd.as_fd()) {
+            return true;
+        }
+        self.begin();
+        self.visit(leader.pid, self.inheritance.broker(), Some(child), DEPTH_MAX, visitor);
+        self.settled
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.settled = true;
+        self.tree = (!self.inheritance.has_list()).then(|| {
+            let mut tree: HashMap<Pid, Vec<Pid>> = HashMap::new();
+            for stat in proc::parents() {
+                if let Some(parent) = stat.parent {
+                    tree.entry(parent).or_default().push(stat.pid);
+                }
+            }
+            tree
+        });
+    }
+
+    fn visit(
+        &mut self,
+        pid: Pid,
+        parent: Pid,
+        inherited: Option<ChildId>,
+        depth: usize,
+        visitor: &mut dyn Visitor,
+    ) {
+        let Some(depth) = depth.checked_sub(1) else { return };
+        let Some((pidfd, stat)) = self.hold(pid, parent) else { return };
+        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
+        let owner = inherited.or_else(|| self.owner(identity, &stat));
+        self.descend(&Found { stat, identity, pidfd, owner }, depth, visitor);
+    }
+
+    /// Visits one that was found, and what descends from it.
+    pub(super) fn descend(&mut self, found: &Found, depth: usize, visitor: &mut dyn Visitor) {
+        let Found { stat, identity, owner, .. } = found;
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(*identity)) {
+            return;
+        }
+        if let Some(owner) = owner {
+            self.known.owners.insert(*identity, *owner);
+        }
+        visitor.enter(found);
+        let below = match &self.tree {
+            None => proc::children(stat.pid),
+            Some(tree) => tree.get(&stat.pid).cloned().unwrap_or_default(),
+        };
+        for child in below {
+            self.visit(child, stat.pid, *owner, depth, visitor);
+        }
+        if pidfd::has_ended(found.pidfd.as_fd()) {
+            self.settled = false;
+        }
+        visitor.leave(found);
+    }
+
+    /// Makes sure that a number means a living process with this parent.
+    fn hold(&mut self, pid: Pid, parent: Pid) -> Option<(OwnedFd, ProcessStat)> {
+        let opened = pidfd::open(pid);
+        self.is_unclear |= opened.as_ref().is_err_and(|errno| !pidfd::means_gone(*errno));
+        let held = opened.ok().and_then(|pidfd| Some((pidfd, ProcessStat::read(pid)?)));
+        let Some((pidfd, stat)) = held.filter(|(_, stat)| stat.parent == Some(parent)) else {
+            self.settled = false;
+            return None;
+        };
+        if stat.is_zombie {
+            // When it was listed it may have lived, and have had children that are listed elsewhere now.
+            self.settled &= !self.zombies.insert(pid);
+            return None;
+        }
+        Some((pidfd, stat))
+    }
+
+    /// Whose process it is, by what it cannot change first.
+    fn owner(&mut self, identity: Identity, stat: &ProcessStat) -> Option<ChildId> {
+        if let Some(&owner) = self.known.owners.get(&identity) {
+            return Some(owner);
+        }
+        let group = self.cgroups.and_then(|cgroups| cgroups.group_of(stat.pid));
+        let owner = {
+            let ledger = self.ledger.lock();
+            let by_group = group.and_then(|group| ledger.owner_of_group(group));
+            by_group.or_else(|| ledger.owner_of_pid(stat.session)).or_else(|| ledger.owner_of_pid(stat.group))
+        };
+        if owner.is_some() {
+            return owner;
+        }
+        match proc::mark(stat.pid) {
+            Mark::Child(child) => self.ledger.lock().knows(child).then_some(child),
+            Mark::Nobody => None,
+            Mark::Changing => {
+                self.settled = false;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Brings what is on record together with what there is: the children of an earlier broker.
+
+pub mod processes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use procbroker_core::{Broker, Finding, Intent, Kinship, Members, Progress, Recovered, Run};
+use procbroker_protocol::ChildId;
+use procbroker_protocol::create::StandardOutput;
+
+use crate::os::journal::{Row, Stored};
+use crate::os::logs::Logs;
+use crate::os::process::identity::{BootId, ProcessIdentity};
+use crate::serve::ServeError;
+use processes::{Expected, Launch, Parentage, Sought};
+
+/// A child on record.
+#[derive(Debug)]
+pub(crate) struct OnRecord {
+    intent: Intent,
+    progress: Option<Progress>,
+    process: Option<ProcessIdentity>,
+}
+
+/// How the program before this one came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Predecessor {
+    /// It was stopped or killed, at whatever it was doing; or there was none.
+    Ended,
+    /// It handed over, with no process being started and everything on record.
+    HandedOver,
+}
+
+/// What became of one whose end is not on record.
+pub(crate) type Processes = Vec<(Run, processes::Recovered)>;
+
+/// Reads what an earlier broker wrote.
+///
+/// # Errors
+/// Names the child whose record makes no sense to this program.
+pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<Vec<OnRecord>, ServeError> {
+    let read = |row: Row| {
+        let child = row.child;
+        let damaged = |source| ServeError::Record { child, path: path.to_owned(), source };
+        let intent = serde_json::from_str(&row.intent).map_err(damaged)?;
+        let (progress, process) = match row.progress {
+            Some(progress) => {
+                (Some(serde_json::from_str(&progress.text).map_err(damaged)?), progress.process)
+            }
+            None => (None, None),
+        };
+        Ok(OnRecord { intent, progress, process })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+impl OnRecord {
+    fn has_ended(&self) -> bool {
+        match &self.progress {
+            Some(Progress::Ended { .. }) => true,
+            Some(
+                Progress::Unwanted { .. }
+                | Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. },
+            )
+            | None => false,
+        }
+    }
+
+    /// Whether it may be that there never was a process of it.
+    fn may_be_unstarted(&self) -> bool {
+        match &self.progress {
+            None | Some(Progress::Unwanted { .. }) => true,
+            Some(
+                Progress::Running { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. }
+                | Progress::Ended { .. },
+            ) => false,
+        }
+    }
+
+    fn run(&self) -> Run {
+        Broker::recovered_run(self.intent.id)
+    }
+
+    /// Whether a process of the child may live in a control group of its own.
+    pub(crate) fn may_have_group(&self) -> bool {
+        !self.has_ended() && self.process.is_some_and(|process| process.cgroup.is_some())
+    }
+}
+
+/// Finds out what became of the children whose end is not on record. `passed` are the descriptors of processes that
+/// were kept for this broker. After a [handing over](Predecessor::HandedOver) no process can be there that is not on
+/// record.
+///
+/// # Errors
+/// When it cannot be told.
+pub(crate) fn find(
+    children: &[OnRecord],
+    stored_boot: Option<BootId>,
+    mut passed: BTreeMap<ChildId, OwnedFd>,
+    logs: &Logs,
+    predecessor: Predecessor,
+) -> Result<Processes, ServeError> {
+    let boot = BootId::current()?;
+    let is_other_boot = stored_boot.is_some_and(|stored| stored != boot);
+    let mut expected = Vec::new();
+    let mut rebooted = Vec::new();
+    for child in children.iter().filter(|child| !child.has_ended()) {
+        let (run, id) = (child.run(), child.intent.id);
+        if is_other_boot {
+            rebooted.push((run, processes::Recovered::Rebooted));
+            continue;
+        }
+        // A process marks the file of its output before it becomes the child's program.
+        let is_logged = child.intent.params.stdout == StandardOutput::Log;
+        let is_ruled_out = child.may_be_unstarted()
+            && match predecessor {
+                Predecessor::HandedOver => true,
+                Predecessor::Ended => is_logged && !logs.was_begun(id),
+            };
+        let launch = if is_ruled_out { Launch::RuledOut } else { Launch::Possible };
+        let sought =
+            if let Some(Progress::Cleaning { .. }) = child.progress { Sought::Cleanup } else { Sought::Main };
+        expected.push(Expected { run, process: child.process, passed: passed.remove(&id), launch, sought });
+    }
+    let mut found = processes::recover(expected)?;
+    found.extend(rebooted);
+    Ok(found)
+}
+
+/// What the core is told: everything on record, with what there is of it. `left` is what is left of those that are
+/// gone.
+pub(crate) fn findings(
+    children: Vec<OnRecord>,
+    processes: &Processes,
+    left: &HashMap<Run, Members>,
+) -> Vec<Recovered> {
+    let found: HashMap<Run, Finding> =
+        processes.iter().map(|(run, found)| (*run, finding(*run, found, left))).collect();
+    children
+        .into_iter()
+        .map(|child| {
+            // Of one whose end is on record nothing is looked for.
+            let finding = found.get(&child.run()).copied().unwrap_or(Finding::NeverStarted);
+            Recovered { finding, intent: child.intent, progress: child.progress }
+        })
+        .collect()
+}
+
+fn finding(run: Run, found: &processes::Recovered, left: &HashMap<Run, Members>) -> Finding {
+    match found {
+        processes::Recovered::Process { pid, parentage, .. } => {
+            let kinship = match parentage {
+                Parentage::Own => Kinship::Own,
+                Parentage::Foreign => Kinship::Foreign,
+            };
+            Finding::Process { pid: *pid, kinship }
+        }
+        processes::Recovered::Gone { status, .. } => {
+            let members = left.get(&run).copied().unwrap_or(Members::Nothing);
+            Finding::Gone { status: *status, members }
+        }
+        processes::Recovered::NeverStarted => Finding::NeverStarted,
+        processes::Recovered::Rebooted => Finding::Rebooted,
+    }
+}
+
+/// The record of an earlier broker, before anything was looked for.
+#[derive(Debug)]
+pub(crate) struct Former {
+    pub(crate) children: Vec<OnRecord>,
+    pub(crate) boot: Option<BootId>,
+    pub(crate) cgroup_folder: Option<std::path::PathBuf>,
+}
+
+impl Former {
+    /// Makes sense of what was stored.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(crate) fn read(stored: Stored, path: &Path) -> Result<Self, ServeError> {
+        let children = read(stored.rows, path)?;
+        let (boot, folder) = match stored.host {
+            Some(host) => (Some(host.boot), host.cgroup_folder),
+            None => (None, None),
+        };
+        // A folder of groups in which nobody can be any more is not needed.
+        let cgroup_folder = folder.filter(|_| children.iter().any(OnRecord::may_have_group));
+        Ok(Self { children, boot, cgroup_folder })
+    }
+}

@@ -1,0 +1,252 @@
+//! Finds the processes that an earlier broker has left: what is on record of them, and what has become of them.
+//!
+//! A process on record is opened and verified, which takes microseconds. A child without one was about to be started
+//! when the broker was killed: if it was started, it has its mark in its environment and leads a session, and is
+//! searched for in all of `/proc`, once for all of them.
+
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use procbroker_core::{Pid, Run};
+use procbroker_protocol::{ChildId, ExitStatus};
+use thiserror::Error;
+
+use crate::os::process::identity::{self, BootId, Held, ProcessIdentity};
+use crate::os::process::pidfd;
+use crate::os::process::proc::{self, ProcessStat};
+
+/// A child on record that may have a process.
+#[derive(Debug)]
+pub struct Expected {
+    /// The latest run of the child.
+    pub run: Run,
+    /// Its main process, as far as it is on record.
+    pub process: Option<ProcessIdentity>,
+    /// Its pidfd, as it was passed on by the earlier broker.
+    pub passed: Option<OwnedFd>,
+    /// Whether it can have been started, if no process is on record.
+    pub launch: Launch,
+    /// Which of its processes there can be.
+    pub sought: Sought,
+}
+
+/// Which process of a child is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Its main process. A cleanup is begun even if that could not be recorded, lest a full disk keeps what the child
+    /// held: its process is no sign that the child lives, but a part of what is left of it.
+    Main,
+    /// That of its cleanup, as the child is known to have ended.
+    Cleanup,
+}
+
+/// Whether a child can have been started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// As far as is known.
+    Possible,
+    /// Something is missing that is made before the process is: the file of its output.
+    RuledOut,
+}
+
+/// What has become of the main process of a child.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It is there: alive, or not reaped yet.
+    Process {
+        /// Its number.
+        pid: Pid,
+        /// Refers to it for good.
+        pidfd: Arc<OwnedFd>,
+        /// Whose child it is.
+        parentage: Parentage,
+        /// The number of its cgroup, if that is on record.
+        cgroup: Option<u64>,
+    },
+    /// It is not there any more, or perhaps never was.
+    Gone {
+        /// What its number was, if that is on record.
+        pid: Option<Pid>,
+        /// Its pidfd, if it was passed on.
+        pidfd: Option<Arc<OwnedFd>>,
+        /// How it ended.
+        status: ExitStatus,
+        /// The number of its cgroup, if that is on record.
+        cgroup: Option<u64>,
+    },
+    /// There was no process.
+    NeverStarted,
+    /// It lived in another run of the kernel.
+    Rebooted,
+}
+
+/// Whose child a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parentage {
+    /// The broker's: it has replaced its program, and is still the same process. It is the one to reap.
+    Own,
+    /// Somebody else's, since its parent was killed.
+    Foreign,
+}
+
+/// It cannot be found out what there is.
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// A process cannot be opened.
+    #[error(
+        "cannot open process {pid} of child {child} to see whether it is still the same: {errno}; every child that is \
+         recovered needs a descriptor: raise the limit on open files (ulimit -n)"
+    )]
+    Open {
+        /// Of which child.
+        child: ChildId,
+        /// Which process.
+        pid: Pid,
+        /// Why.
+        errno: Errno,
+    },
+    /// The processes of the system cannot be looked through.
+    #[error(
+        "cannot search /proc for children that the last broker was about to start when it ended: {0}; raise the limit \
+         on open files (ulimit -n)"
+    )]
+    Search(#[source] io::Error),
+}
+
+/// Finds out what has become of these children, in the same order.
+///
+/// # Errors
+/// When it cannot be told of one: to take it for one that has ended would be worse.
+pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, RecoveryError> {
+    let own = own_children();
+    let mut lost = BTreeMap::new();
+    let mut recovered = Vec::with_capacity(expected.len());
+    for Expected { run, process, passed, launch, sought } in expected {
+        let found = match (process, passed) {
+            (Some(process), passed) => on_record(run.child, &process, passed)?,
+            (None, Some(passed)) => passed_on(passed, sought),
+            (None, None) => match launch {
+                Launch::RuledOut => Recovered::NeverStarted,
+                Launch::Possible => {
+                    lost.insert(run.child, Lost { sought, index: recovered.len() });
+                    Recovered::gone(None, None, None)
+                }
+            },
+        };
+        recovered.push((run, found));
+    }
+    if !lost.is_empty() {
+        let living = recovered.iter().filter_map(|(_, found)| found.pid()).collect();
+        for (child, (pid, pidfd)) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
+            if let Some((_, found)) = lost.get(&child).and_then(|lost| recovered.get_mut(lost.index)) {
+                *found = Recovered::process(pid, pidfd, None);
+            }
+        }
+    }
+    for (_, found) in &mut recovered {
+        found.tell_parentage(&own);
+    }
+    Ok(recovered)
+}
+
+/// A child of which no process is known, and which may have one.
+struct Lost {
+    sought: Sought,
+    /// The place of what is found of it.
+    index: usize,
+}
+
+/// A process on record. One that was passed on is the same if the record says so too.
+fn on_record(
+    child: ChildId,
+    identity: &ProcessIdentity,
+    passed: Option<OwnedFd>,
+) -> Result<Recovered, RecoveryError> {
+    let ProcessIdentity { pid, cgroup, .. } = *identity;
+    if BootId::current().is_ok_and(|boot| boot != identity.boot) {
+        return Ok(Recovered::Rebooted);
+    }
+    if let Some(passed) = passed.filter(|passed| identity.is_of(passed.as_fd())) {
+        return Ok(if pidfd::is_reaped(passed.as_fd()) {
+            Recovered::gone(Some(pid), Some(passed), cgroup)
+        } else {
+            Recovered::process(pid, passed, cgroup)
+        });
+    }
+    match identity::find(child, identity) {
+        Ok(Held::Same(pidfd)) => Ok(Recovered::process(pid, pidfd, cgroup)),
+        Ok(Held::Gone) => Ok(Recovered::gone(Some(pid), None, cgroup)),
+        Ok(Held::OtherBoot) => Ok(Recovered::Rebooted),
+        Err(errno) => Err(RecoveryError::Open { child, pid, errno }),
+    }
+}
+
+/// A process that was passed on before it was on record.
+fn passed_on(passed: OwnedFd, sought: Sought) -> Recovered {
+    match pidfd::number(passed.as_fd()) {
+        // It is found again with everything else that has the mark of the child.
+        Some(pid) if !sought.may_be(pid) => Recovered::gone(None, None, None),
+        Some(pid) => Recovered::process(pid, passed, None),
+        None => Recovered::gone(None, Some(passed), None),
+    }
+}
+
+impl Sought {
+    /// Whether a process with the mark of the child can be the one.
+    fn may_be(self, pid: Pid) -> bool {
+        match self {
+            Self::Main => !proc::is_of_cleanup(pid),
+            // Nothing else of the child was left when it was begun.
+            Self::Cleanup => true,
+        }
+    }
+}
+
+impl Recovered {
+    /// Whose child it is remains to be said.
+    fn process(pid: Pid, pidfd: OwnedFd, cgroup: Option<u64>) -> Self {
+        Self::Process { pid, pidfd: Arc::new(pidfd), parentage: Parentage::Foreign, cgroup }
+    }
+
+    fn gone(pid: Option<Pid>, pidfd: Option<OwnedFd>, cgroup: Option<u64>) -> Self {
+        let status = pidfd.as_ref().and_then(|pidfd| pidfd::exit_status(pidfd.as_fd()).ok());
+        let status = status.unwrap_or(ExitStatus::Unknown);
+        Self::Gone { pid, pidfd: pidfd.map(Arc::new), status, cgroup }
+    }
+
+    /// The process that was found.
+    fn pid(&self) -> Option<Pid> {
+        match self {
+            Self::Process { pid, .. } => Some(*pid),
+            Self::Gone { .. } | Self::NeverStarted | Self::Rebooted => None,
+        }
+    }
+
+    fn tell_parentage(&mut self, own: &HashSet<Pid>) {
+        if let Self::Process { pid, pidfd, parentage, .. } = self
+            && own.contains(pid)
+            // One that is not the broker's child can be reaped, and its number be given to one that is.
+            && !pidfd::is_reaped(pidfd.as_fd())
+        {
+            *parentage = Parentage::Own;
+        }
+    }
+}
+
+/// The broker's own children, after it has replaced its program: none after a crash.
+fn own_children() -> HashSet<Pid> {
+    let Some(broker) = Pid::new(std::process::id()) else { return HashSet::new() };
+    let listed = proc::children(broker);
+    if !listed.is_empty() || proc::lists_children() {
+        return listed.into_iter().collect();
+    }
+    let own = |stat: &ProcessStat| stat.parent == Some(broker);
+    proc::parents().iter().filter(|stat| own(stat)).map(|stat| stat.pid).collect()
+}

@@ -1,0 +1,107 @@
+//! Finds out, once and by trying, what this machine lets a broker do.
+
+use procbroker_protocol::Containment;
+use procbroker_protocol::status;
+use thiserror::Error;
+
+use crate::os::process::pidfd::Abilities;
+use crate::os::process::subreaper::{Inheritance, InheritanceError};
+use crate::os::spawn::{self, Method, ProbeError};
+use crate::os::tree::cgroup::{Cgroups, Former};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// For `status`. Who started the socket and where state is kept is not known here.
+    pub facilities: status::Facilities,
+    /// What holds the descendants of children.
+    pub containment: Containment,
+    /// How children are spawned.
+    pub spawn: spawn::Facilities,
+    /// The orphans that the broker inherits from now on.
+    pub inheritance: Inheritance,
+    /// The groups of children, where they can have them.
+    pub cgroups: Option<Cgroups>,
+}
+
+/// No broker can run here.
+#[derive(Debug, Error)]
+pub enum FacilitiesError {
+    /// The orphans of children would be lost.
+    #[error(transparent)]
+    Inheritance(#[from] InheritanceError),
+    /// No child can be spawned.
+    #[error(transparent)]
+    Spawn(#[from] ProbeError),
+    /// Processes cannot be held by descriptor.
+    #[error(
+        "this kernel has no pidfd_open, or the sandbox around the broker forbids it; the broker needs Linux 5.10 or later"
+    )]
+    NoPidfd,
+}
+
+/// Tries everything. To be called on the main thread, before there is a child. `former` is the folder of the groups
+/// that an earlier broker has left, if children may live there.
+///
+/// # Errors
+/// When something is missing that a broker cannot do without.
+pub fn probe(former: Option<Former>) -> Result<Found, FacilitiesError> {
+    let inheritance = Inheritance::begin()?;
+    let pidfd = Abilities::probe();
+    if !pidfd.open {
+        return Err(FacilitiesError::NoPidfd);
+    }
+    let (cgroups, cgroup) = match Cgroups::begin_after(former) {
+        Ok(cgroups) => {
+            let path = cgroups.path().display().to_string();
+            (Some(cgroups), path)
+        }
+        Err(reason) => (None, format!("none: {reason}")),
+    };
+    let spawn = spawn::Facilities::probe(cgroups.as_ref().map(Cgroups::folder))?;
+    let containment = if cgroups.is_some() { Containment::Cgroup } else { Containment::Subreaper };
+    let facilities = status::Facilities {
+        spawn: match spawn.method {
+            Method::Clone3 => "clone3".to_owned(),
+            Method::Clone => "fork".to_owned(),
+        },
+        containment: match containment {
+            Containment::Cgroup => "cgroup".to_owned(),
+            Containment::Subreaper => "subreaper".to_owned(),
+        },
+        cgroup,
+        subreaper: inheritance.is_subreaper(),
+        pidfd: pidfd.open,
+        pidfd_group_signal: pidfd.group_signal,
+        pidfd_exit_info: pidfd.exit_status,
+        proc_children: inheritance.has_list(),
+        activation: String::new(),
+        state_dir: String::new(),
+    };
+    Ok(Found { facilities, containment, spawn, inheritance, cgroups })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::process::alone;
+
+    #[test]
+    fn what_is_in_use_is_what_is_told() {
+        alone::on_main_thread(module_path!(), "what_is_in_use_is_what_is_told", || {
+            let found = probe(None).unwrap();
+            let told = &found.facilities;
+            assert!(told.pidfd && told.subreaper);
+            assert_eq!(told.proc_children, std::path::Path::new("/proc/thread-self/children").exists());
+            assert!(told.pidfd_group_signal || !told.pidfd_exit_info, "the second came later");
+            let used = (told.containment.as_str(), found.containment);
+            if let Some(cgroups) = &found.cgroups {
+                assert_eq!(used, ("cgroup", Containment::Cgroup));
+                assert_eq!(told.cgroup, cgroups.path().to_str().unwrap());
+            } else {
+                assert_eq!(used, ("subreaper", Containment::Subreaper));
+                assert!(told.cgroup.len() > "none: ".len() && told.cgroup.starts_with("none: "));
+            }
+        });
+    }
+}

@@ -1,0 +1,323 @@
+//! The live upgrade: this process becomes another program, and gives it everything that is open (`execve(2)`).
+//!
+//! Same process, same children: nobody but the broker's own program notices. What has to stay open is named in a
+//! parcel, a file in memory whose descriptor an environment variable tells. Locks stay held, because they belong to
+//! what was opened and not to the program; listening sockets stay, and with them the clients that wait to be taken in.
+
+mod check;
+pub(crate) mod hand_over;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use procbroker_protocol::ChildId;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use check::{CheckError, check, promise};
+
+use crate::os::host::nofile::Nofile;
+use crate::os::process::descriptor::own_by_number;
+use crate::os::process::signal_mask::HeldBack;
+
+/// The variable that names the parcel: the process that it is for, and the descriptor.
+pub const PARCEL_VARIABLE: &str = "PROCBROKER_PARCEL";
+
+/// The form of the parcel. A program that does not know it cannot take over.
+pub const FORMAT: u32 = 1;
+
+/// Bytes of a parcel, at most: ten thousand processes take half a megabyte.
+const PARCEL_BYTES_MAX: u64 = 64 << 20;
+
+/// What is handed over, by the numbers of descriptors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Parcel {
+    format: u32,
+    listeners: Vec<RawFd>,
+    /// The socket's path and the lock beside it, where the broker made it itself.
+    socket: Option<(PathBuf, RawFd)>,
+    state_lock: RawFd,
+    cgroup_folder: Option<RawFd>,
+    processes: BTreeMap<ChildId, RawFd>,
+    /// The soft and the hard limit on open files that children get.
+    nofile: (u64, u64),
+    /// Both ends of what systemd keeps for the broker.
+    kept: Option<[RawFd; 2]>,
+}
+
+impl Parcel {
+    /// All descriptors in it.
+    fn numbers(&self) -> Vec<RawFd> {
+        let lock = self.socket.iter().map(|(_, lock)| *lock);
+        let kept = self.kept.iter().flatten().copied();
+        let all = self.listeners.iter().chain(self.processes.values()).chain(&self.cgroup_folder).copied();
+        all.chain(lock).chain(kept).chain([self.state_lock]).collect()
+    }
+}
+
+/// What is handed over, by the descriptors themselves.
+#[derive(Debug)]
+pub struct Belongings<'a> {
+    /// The listening sockets.
+    pub listeners: Vec<BorrowedFd<'a>>,
+    /// The path of the socket that the broker made itself, and the lock beside it.
+    pub socket: Option<(&'a Path, BorrowedFd<'a>)>,
+    /// The lock of the state folder.
+    pub state_lock: BorrowedFd<'a>,
+    /// The folder of the children's control groups, which is locked too.
+    pub cgroup_folder: Option<BorrowedFd<'a>>,
+    /// Processes that are not the broker's own children, and could not be found again once they have ended.
+    pub processes: Vec<(ChildId, BorrowedFd<'a>)>,
+    /// The limit on open files that children get; the broker's own is raised.
+    pub nofile: Nofile,
+    /// Both ends of what systemd keeps for the broker.
+    pub kept: Option<[BorrowedFd<'a>; 2]>,
+}
+
+/// What was handed over to this program.
+#[derive(Debug)]
+pub struct Inherited {
+    /// The listening sockets.
+    pub listeners: Vec<OwnedFd>,
+    /// The path of the socket that the broker made itself, and the lock beside it.
+    pub socket: Option<(PathBuf, OwnedFd)>,
+    /// The lock of the state folder.
+    pub state_lock: OwnedFd,
+    /// The folder of the children's control groups.
+    pub cgroup_folder: Option<OwnedFd>,
+    /// Processes that are not the broker's own children.
+    pub processes: BTreeMap<ChildId, OwnedFd>,
+    /// The limit on open files that children get.
+    pub nofile: Nofile,
+    /// Both ends of what systemd keeps for the broker.
+    pub kept: Option<[OwnedFd; 2]>,
+}
+
+/// The upgrade failed.
+#[derive(Debug, Error)]
+pub enum UpgradeError {
+    /// The parcel cannot be made.
+    #[error("cannot make the parcel of what is handed over: {0}; see the limits on memory and open files")]
+    Pack(#[source] io::Error),
+    /// A descriptor cannot be kept open.
+    #[error("cannot keep descriptor {descriptor} open for the new program: {errno}")]
+    Keep {
+        /// Which one.
+        descriptor: RawFd,
+        /// Why.
+        errno: Errno,
+    },
+    /// The new program cannot be executed.
+    #[error("cannot execute {program}: {errno}; check the program and its permissions")]
+    Execute {
+        /// Which one.
+        program: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+    /// What was handed over to this program makes no sense.
+    #[error("this program was to take over from another one, and cannot make out what it was given: {0}")]
+    Unpack(#[source] io::Error),
+    /// It comes from a program that is too different.
+    #[error(
+        "this program was to take over from one that hands over in form {0}; it knows form {FORMAT} only"
+    )]
+    Format(u32),
+}
+
+/// The program that is executed by an upgrade, with what it is told: as this one was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// How this program was started: to be called early, before anybody replaces its file.
+    ///
+    /// It is found by the name that it was called by, and not by the file that this turned out to be: a link to the
+    /// present version will be one to the next.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn own() -> io::Result<Self> {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let called = arguments.first().map(PathBuf::from).unwrap_or_default();
+        let path = if called.as_os_str().as_bytes().contains(&b'/') {
+            std::path::absolute(&called)?
+        } else {
+            match in_path(&called, &std::env::var_os("PATH").unwrap_or_default()) {
+                Some(path) => path,
+                None => std::env::current_exe()?,
+            }
+        };
+        Ok(Self { path, arguments })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Becomes this program. It returns only when that fails, and nothing has changed then.
+    ///
+    /// Signals have to be [held back](HeldBack) until the new program is ready for them: a SIGTERM in between would
+    /// end the broker and leave its children.
+    #[must_use]
+    pub fn take_over(&self, belongings: &Belongings<'_>, _held_back: &HeldBack) -> UpgradeError {
+        let parcel = match pack(belongings) {
+            Ok(parcel) => parcel,
+            Err(error) => return UpgradeError::Pack(error),
+        };
+        let kept: Vec<BorrowedFd<'_>> = belongings.descriptors().chain([parcel.as_fd()]).collect();
+        let error = match keep_open(&kept) {
+            Ok(()) => self.execute(parcel.as_raw_fd()),
+            Err(error) => error,
+        };
+        for descriptor in kept {
+            // It was set before, so that it can be set.
+            let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+        error
+    }
+
+    fn execute(&self, parcel: RawFd) -> UpgradeError {
+        let failed = |errno| UpgradeError::Execute { program: self.path.clone(), errno };
+        let told = format!("{PARCEL_VARIABLE}={}:{parcel}", std::process::id());
+        let inherited = std::env::vars_os().filter(|(name, _)| name != PARCEL_VARIABLE);
+        let environment = inherited.map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name
+        });
+        let environment: Option<Vec<CString>> =
+            environment.chain([OsString::from(told)]).map(|variable| text(&variable)).collect();
+        let arguments: Option<Vec<CString>> = self.arguments.iter().map(|argument| text(argument)).collect();
+        match (text(self.path.as_os_str()), arguments, environment) {
+            (Some(path), Some(arguments), Some(environment)) => {
+                match nix::unistd::execve(&path, &arguments, &environment) {
+                    Err(errno) => failed(errno),
+                }
+            }
+            _ => failed(Errno::EINVAL),
+        }
+    }
+}
+
+impl<'a> Belongings<'a> {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
+        let listeners = self.listeners.iter().copied();
+        let processes = self.processes.iter().map(|(_, pidfd)| *pidfd);
+        let locks = self.socket.map(|(_, lock)| lock).into_iter().chain([self.state_lock]);
+        let kept = self.kept.into_iter().flatten();
+        listeners.chain(processes).chain(locks).chain(self.cgroup_folder).chain(kept)
+    }
+}
+
+/// Takes what was handed over to this program: nothing where it was started in any other way.
+///
+/// # Errors
+/// When it makes no sense.
+pub fn inherited() -> Result<Option<Inherited>, UpgradeError> {
+    std::env::var_os(PARCEL_VARIABLE).map_or(Ok(None), |told| unpack(&told))
+}
+
+/// Takes what is in the parcel that the variable tells.
+fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
+    let numbers = told.to_str().and_then(|told| told.split_once(':'));
+    let Some((process, descriptor)) = numbers else { return Ok(None) };
+    // A program that was started from within this environment is not meant.
+    if process.parse() != Ok(std::process::id()) {
+        return Ok(None);
+    }
+    let malformed = || UpgradeError::Unpack(io::ErrorKind::InvalidData.into());
+    let descriptor: RawFd = descriptor.parse().map_err(|_| malformed())?;
+    let mut text = Vec::new();
+    let mut file = File::from(adopt(descriptor)?);
+    file.rewind().map_err(UpgradeError::Unpack)?;
+    file.take(PARCEL_BYTES_MAX).read_to_end(&mut text).map_err(UpgradeError::Unpack)?;
+    let parcel: Parcel = serde_json::from_slice(&text).map_err(|error| UpgradeError::Unpack(error.into()))?;
+    if parcel.format != FORMAT {
+        return Err(UpgradeError::Format(parcel.format));
+    }
+    let mut numbers = parcel.numbers();
+    numbers.push(descriptor);
+    let count = numbers.len();
+    if numbers.into_iter().collect::<BTreeSet<_>>().len() != count {
+        return Err(malformed());
+    }
+    Ok(Some(Inherited {
+        listeners: parcel.listeners.into_iter().map(adopt).collect::<Result<_, _>>()?,
+        socket: match parcel.socket {
+            Some((path, lock)) => Some((path, adopt(lock)?)),
+            None => None,
+        },
+        state_lock: adopt(parcel.state_lock)?,
+        cgroup_folder: parcel.cgroup_folder.map(adopt).transpose()?,
+        processes: parcel
+            .processes
+            .into_iter()
+            .map(|(child, pidfd)| Ok((child, adopt(pidfd)?)))
+            .collect::<Result<_, UpgradeError>>()?,
+        nofile: Nofile { soft: parcel.nofile.0, hard: parcel.nofile.1 },
+        kept: match parcel.kept {
+            Some([read, write]) => Some([adopt(read)?, adopt(write)?]),
+            None => None,
+        },
+    }))
+}
+
+/// Takes a descriptor that was handed over, and closes it to the children of this program.
+fn adopt(descriptor: RawFd) -> Result<OwnedFd, UpgradeError> {
+    let unusable = |errno: Errno| UpgradeError::Unpack(errno.into());
+    if descriptor <= libc::STDERR_FILENO {
+        return Err(unusable(Errno::EBADF));
+    }
+    own_by_number(descriptor).map_err(unusable)
+}
+
+/// Lets descriptors stay open in the new program.
+fn keep_open(descriptors: &[BorrowedFd<'_>]) -> Result<(), UpgradeError> {
+    descriptors.iter().try_for_each(|descriptor| {
+        let result = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()));
+        let number = descriptor.as_raw_fd();
+        result.map(drop).map_err(|errno| UpgradeError::Keep { descriptor: number, errno })
+    })
+}
+
+fn pack(belongings: &Belongings<'_>) -> io::Result<OwnedFd> {
+    let number = |descriptor: &BorrowedFd<'_>| descriptor.as_raw_fd();
+    let parcel = Parcel {
+        format: FORMAT,
+        listeners: belongings.listeners.iter().map(number).collect(),
+        socket: belongings.socket.map(|(path, lock)| (path.to_owned(), lock.as_raw_fd())),
+        state_lock: belongings.state_lock.as_raw_fd(),
+        cgroup_folder: belongings.cgroup_folder.as_ref().map(number),
+        processes: belongings.processes.iter().map(|(child, pidfd)| (*child, number(pidfd))).collect(),
+        nofile: (belongings.nofile.soft, belongings.nofile.hard),
+        kept: belongings.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
+    };
+    let mut file = File::from(memfd_create(c"procbroker parcel", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(&parcel)?)?;
+    Ok(file.into())
+}
+
+fn text(value: &OsStr) -> Option<CString> {
+    CString::new(value.as_bytes()).ok()
+}
+
+/// The first program of this name in a list of folders, as a shell finds it.
+fn in_path(name: &Path, folders: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(folders).map(|folder| folder.join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,133 @@
+//! The moment of a live upgrade: the record is complete, the last answers go out, and this program is replaced.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::TryRecvError;
+use std::time::{Duration, Instant};
+
+use procbroker_core::UpgradeFailure;
+
+use crate::causes::with_causes;
+use crate::driver::{Driver, Sources, Stay};
+use crate::limits::{ANSWERING_PATIENCE, RECORD_PATIENCE};
+use crate::os::journal::JournalError;
+use crate::os::process::signal_mask::HeldBack;
+use crate::serve::startup::Sockets;
+use crate::upgrade::{Belongings, Program};
+
+/// How often it is looked whether the answers are out.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// How long the thread that writes the log has for the last lines.
+const LOG_PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long the record is waited for at a time: what waits for it may have something to say in between.
+const RECORD_LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long it may take to find out what ended children have left.
+const ENDS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Becomes the new program. It returns only when that fails: why, and nothing has changed then.
+///
+/// Requests that have come in are answered until the last moment; no more clients are taken in meanwhile.
+pub(crate) async fn hand_over(
+    driver: &mut Driver,
+    sources: &mut Sources,
+    sockets: &Sockets,
+    program: &Program,
+) -> Stay {
+    match become_program(driver, sources, sockets, program).await {
+        Err(stay) => stay,
+        Ok(never) => match never {},
+    }
+}
+
+/// What never comes.
+enum Never {}
+
+async fn become_program(
+    driver: &mut Driver,
+    sources: &mut Sources,
+    sockets: &Sockets,
+    program: &Program,
+) -> Result<Never, Stay> {
+    learn_of_ends(driver, sources).await?;
+    complete_record(driver, sources)?;
+    driver.say_farewell();
+    // From here on a signal waits for the new program, or for the failure of the old one. Those that came before
+    // have been seen by the event loop when it has slept.
+    let held_back = HeldBack::begin().map_err(|errno| failed(&errno))?;
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        catch_up(driver, sources)?;
+        let waited = began.elapsed();
+        // A client that reads slowly asks again, as all of them do.
+        let is_enough = driver.all_answers_are_out() && waited >= LOG_PATIENCE;
+        if is_enough || waited >= ANSWERING_PATIENCE {
+            break;
+        }
+    }
+    complete_record(driver, sources)?;
+    if !driver.all_answers_are_out() {
+        // What has waited for the last of the record is handed to the clients that read.
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let hands = driver.hands();
+    let folder: Option<OwnedFd> =
+        hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
+    let processes = hands.containment.foreign_processes();
+    let belongings = Belongings {
+        listeners: sockets.descriptors(),
+        socket: sockets.own(),
+        state_lock: hands.state.lock(),
+        cgroup_folder: folder.as_ref().map(AsFd::as_fd),
+        processes: processes.iter().map(|(child, pidfd)| (*child, pidfd.as_fd())).collect(),
+        nofile: hands.nofile,
+        kept: hands.fd_store.ends(),
+    };
+    Err(failed(&program.take_over(&belongings, &held_back)))
+}
+
+/// Waits until the core knows of the end of everything that has been reaped: nobody could tell it later.
+async fn learn_of_ends(driver: &mut Driver, sources: &mut Sources) -> Result<(), Stay> {
+    let began = Instant::now();
+    let mut settled = driver.hands().containment.settled();
+    loop {
+        let is_settled = settled.try_recv() != Err(TryRecvError::Empty);
+        catch_up(driver, sources)?;
+        if is_settled && !driver.hands().containment.owes_ends() {
+            return Ok(());
+        }
+        if is_settled {
+            settled = driver.hands().containment.settled();
+        }
+        if began.elapsed() >= ENDS_PATIENCE {
+            let message = "what ended children have left is not known yet; try again when they are gone";
+            return Err(Stay::Failed(UpgradeFailure { message: message.to_owned() }));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Has everything on record that is to be.
+fn complete_record(driver: &mut Driver, sources: &mut Sources) -> Result<(), Stay> {
+    let began = Instant::now();
+    loop {
+        catch_up(driver, sources)?;
+        match driver.complete_record(RECORD_LOOK_EVERY) {
+            Ok(()) => return Ok(()),
+            // The thread that writes may itself wait for its reports to be taken in.
+            Err(JournalError::Slow { .. }) if began.elapsed() < RECORD_PATIENCE => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+}
+
+fn catch_up(driver: &mut Driver, sources: &mut Sources) -> Result<(), Stay> {
+    driver.catch_up(sources);
+    if driver.is_handing_over() { Ok(()) } else { Err(Stay::CalledOff) }
+}
+
+fn failed(error: &dyn std::error::Error) -> Stay {
+    Stay::Failed(UpgradeFailure { message: with_causes(error) })
+}

@@ -1,0 +1,277 @@
+//! The parcel, by an exec of this very test; and what other programs say when they are asked.
+
+use std::fs::{self, Permissions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::SigSet;
+use procbroker_core::Pid;
+use procbroker_protocol::Signal;
+use uuid::Uuid;
+
+use super::check::{check_disk, check_within};
+use super::*;
+use crate::os::process::signal_mask::HeldBack;
+use crate::os::process::{alone, pidfd};
+
+const NOFILE: Nofile = Nofile { soft: 77, hard: 777 };
+const CHILD: u128 = 0x0123;
+/// Says to the program after the exec where the scene is.
+const FOLDER_VARIABLE: &str = "PROCBROKER_TEST_FOLDER";
+
+fn is_closed_at_exec(descriptor: BorrowedFd<'_>) -> bool {
+    fcntl(descriptor, FcntlArg::F_GETFD).unwrap() & FdFlag::FD_CLOEXEC.bits() != 0
+}
+
+/// Belongings of which each has a meaning that can be tried.
+struct Scene {
+    folder: PathBuf,
+    listener: UnixListener,
+    lock: File,
+    state_lock: File,
+    process: File,
+}
+
+impl Scene {
+    fn new(folder: PathBuf) -> Self {
+        let file = |name: &str, text: &str| {
+            fs::write(folder.join(name), text).unwrap();
+            File::open(folder.join(name)).unwrap()
+        };
+        Self {
+            listener: UnixListener::bind(folder.join("sock")).unwrap(),
+            lock: file("lock", "the lock"),
+            state_lock: file("state", "the state"),
+            process: file("process", "the process"),
+            folder,
+        }
+    }
+
+    fn belongings(&self) -> Belongings<'_> {
+        Belongings {
+            listeners: vec![self.listener.as_fd()],
+            socket: Some((&self.folder, self.lock.as_fd())),
+            state_lock: self.state_lock.as_fd(),
+            cgroup_folder: None,
+            processes: vec![(ChildId::from_uuid(Uuid::from_u128(CHILD)), self.process.as_fd())],
+            nofile: NOFILE,
+            kept: None,
+        }
+    }
+}
+
+fn text_of(descriptor: OwnedFd) -> String {
+    let mut text = String::new();
+    File::from(descriptor).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn what_is_handed_over_is_what_comes_out() {
+    let test = "what_is_handed_over_is_what_comes_out";
+    if std::env::var_os(PARCEL_VARIABLE).is_some() {
+        return check_inherited();
+    }
+    if !alone::here(module_path!(), test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap().keep();
+    let scene = Scene::new(folder.clone());
+    let _waiting = UnixStream::connect(folder.join("sock")).unwrap();
+    // Whoever executes itself takes its whole environment along: this names the folder to the next program.
+    let program = Program {
+        path: "/usr/bin/env".into(),
+        arguments: ["env", &format!("{FOLDER_VARIABLE}={}", folder.display())]
+            .into_iter()
+            .map(OsString::from)
+            .chain([std::env::current_exe().unwrap().into_os_string()])
+            .chain(std::env::args_os().skip(1))
+            .collect(),
+    };
+    let held_back = HeldBack::begin().unwrap();
+    let error = program.take_over(&scene.belongings(), &held_back);
+    panic!("{error}");
+}
+
+/// In the next program of the same process.
+fn check_inherited() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER_VARIABLE).unwrap());
+    let Inherited { mut listeners, socket, state_lock, cgroup_folder, mut processes, nofile, kept } =
+        inherited().unwrap().unwrap();
+    let (path, lock) = socket.unwrap();
+    for descriptor in [&listeners[0], &lock, &state_lock] {
+        assert!(is_closed_at_exec(descriptor.as_fd()));
+    }
+    assert_eq!((path, nofile), (folder.clone(), NOFILE));
+    assert!(cgroup_folder.is_none() && kept.is_none() && listeners.len() == 1 && processes.len() == 1);
+    assert_eq!((text_of(lock), text_of(state_lock)), ("the lock".to_owned(), "the state".to_owned()));
+    let process = processes.remove(&ChildId::from_uuid(Uuid::from_u128(CHILD))).unwrap();
+    assert_eq!(text_of(process), "the process");
+    // The one that connected before the exec.
+    UnixListener::from(listeners.remove(0)).accept().unwrap();
+    // They are held back until this program is ready.
+    let blocked = SigSet::thread_get_mask().unwrap();
+    assert!(blocked.contains(nix::sys::signal::Signal::SIGTERM));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_exec_that_fails_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::new(folder.path().to_owned());
+    let before = SigSet::thread_get_mask().unwrap();
+    for (path, expected) in
+        [(folder.path().join("missing"), Errno::ENOENT), (folder.path().to_owned(), Errno::EACCES)]
+    {
+        let program = Program { path, arguments: vec!["procbroker".into()] };
+        let held_back = HeldBack::begin().unwrap();
+        let error = program.take_over(&scene.belongings(), &held_back);
+        assert!(matches!(error, UpgradeError::Execute { errno, .. } if errno == expected), "{error}");
+        drop(held_back);
+        for descriptor in scene.belongings().descriptors() {
+            assert!(is_closed_at_exec(descriptor), "{}", descriptor.as_raw_fd());
+        }
+    }
+    assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+}
+
+/// What a program finds that was given this text as its parcel.
+fn unpacked(test: &str, parcel: &str) -> Option<UpgradeError> {
+    if !alone::here(module_path!(), test) {
+        return None;
+    }
+    let mut file = File::from(memfd_create(c"parcel", MFdFlags::empty()).unwrap());
+    file.write_all(parcel.as_bytes()).unwrap();
+    let told = format!("{}:{}", std::process::id(), std::os::fd::IntoRawFd::into_raw_fd(file));
+    Some(unpack(OsStr::new(&told)).unwrap_err())
+}
+
+#[test]
+fn a_parcel_of_another_form_is_refused() {
+    let parcel = Parcel { format: FORMAT + 1, state_lock: 9, ..Parcel::default() };
+    let text = serde_json::to_string(&parcel).unwrap();
+    if let Some(error) = unpacked("a_parcel_of_another_form_is_refused", &text) {
+        assert!(matches!(error, UpgradeError::Format(format) if format == FORMAT + 1), "{error}");
+    }
+}
+
+#[test]
+fn a_parcel_that_names_a_descriptor_twice_is_refused() {
+    let parcel = Parcel { format: FORMAT, state_lock: 9, listeners: vec![9], ..Parcel::default() };
+    let text = serde_json::to_string(&parcel).unwrap();
+    if let Some(error) = unpacked("a_parcel_that_names_a_descriptor_twice_is_refused", &text) {
+        assert!(matches!(error, UpgradeError::Unpack(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_parcel_that_is_none_is_refused() {
+    if let Some(error) = unpacked("a_parcel_that_is_none_is_refused", "no parcel") {
+        assert!(matches!(error, UpgradeError::Unpack(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_parcel_for_another_process_is_left_alone() {
+    if alone::here_with(
+        module_path!(),
+        "a_parcel_for_another_process_is_left_alone",
+        &[(PARCEL_VARIABLE, "1:3")],
+    ) {
+        assert!(inherited().unwrap().is_none());
+    }
+}
+
+/// Asks a shell script.
+fn asked(script: &str, patience: Duration) -> Result<(), CheckError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("program");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let program = Program { path, arguments: vec!["procbroker".into(), "serve".into(), "--flag".into()] };
+    loop {
+        match check_within(&program, Path::new("/state.db"), patience) {
+            // Another test of this process forked while the script was open for writing.
+            Err(CheckError::Start { source, .. }) if source.kind() == io::ErrorKind::ExecutableFileBusy => {}
+            result => return result,
+        }
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_program_that_promises_is_taken_at_its_word() {
+    let question = format!("can-take-over --form {FORMAT} --record /state.db -- serve --flag");
+    asked(&format!("test \"$*\" = '{question}' && echo '{}'", promise()), LONG).unwrap();
+}
+
+#[test]
+fn a_program_that_says_no_or_nothing_is_quoted() {
+    let answer = |script| match asked(script, LONG) {
+        Err(CheckError::Refused { answer, .. }) => answer,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answer("echo yes; echo 'procbroker: no' >&2; exit 1"), "no");
+    assert_eq!(answer("echo something else"), "something else");
+    assert_eq!(answer("exit 0"), "it said nothing; is it a procbroker?");
+    assert!(answer("yes x").starts_with('x'));
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_with_what_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let pids = folder.path().join("pids");
+    // Nothing can be in the time that it gets: it is over at once.
+    let script = format!("sleep 1000 & echo $! >{}; wait", pids.display());
+    let error = asked(&script, Duration::from_millis(300)).unwrap_err();
+    assert!(matches!(error, CheckError::Silent { .. }), "{error}");
+    // It may have come to make the file, and no further.
+    let Some(pid) = fs::read_to_string(&pids).ok().filter(|pid| pid.ends_with('\n')) else { return };
+    let _ended = Ended(pid.trim().parse().ok().and_then(Pid::new).and_then(|pid| pidfd::open(pid).ok()));
+    let stat = format!("/proc/{}/stat", pid.trim());
+    // It is dead; whoever inherits it may not have reaped it yet.
+    let is_gone = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
+    let began = std::time::Instant::now();
+    while !is_gone() {
+        assert!(began.elapsed() < LONG, "{stat}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_record_beside_which_nothing_can_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("state.db");
+    check_disk(&record).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let record = folder.path().join("gone/state.db");
+    let program = Program { path: "/bin/true".into(), arguments: Vec::new() };
+    let error = check(&program, &record).unwrap_err();
+    assert!(
+        matches!(&error, CheckError::Disk { .. }) && error.to_string().contains(record.to_str().unwrap())
+    );
+}
+
+/// Ends a process that the program under test should have ended.
+struct Ended(Option<OwnedFd>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.0 {
+            let _gone = pidfd::send(pidfd.as_fd(), Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn a_program_that_is_missing_is_named() {
+    let program = Program { path: "/nonexistent/procbroker".into(), arguments: Vec::new() };
+    let error = check_within(&program, Path::new("/state.db"), LONG).unwrap_err();
+    assert!(
+        matches!(&error, CheckError::Start { .. }) && error.to_string().contains("/nonexistent/procbroker")
+    );
+}
