@@ -253,3 +253,43 @@ def test_everything_public_has_a_docstring() -> None:
             ):
                 if not member.startswith("_"):
                     assert value.__doc__, f"{name}.{member}"
+
+
+def test_closing_while_a_lost_subscription_is_made_again_ends_the_loop(fake: FakeBroker) -> None:
+    lost = threading.Event()
+
+    def never_answer(connection: FakeConnection) -> bool:
+        connection.request()
+        lost.set()
+        return connection.gone()
+
+    fake.play(tell(1), never_answer, never_answer)
+
+    async def main() -> None:
+        async with AsyncBroker(fake.socket, timeout=PATIENCE * 4) as client:
+            async with client.events() as events:
+                reading = asyncio.ensure_future(events.next())
+                await asyncio.get_running_loop().run_in_executor(None, lost.wait, PATIENCE)
+                events.close()
+                assert await reading is None
+            # One that is closed before it was ever open ends, too.
+            never_open = client.events()
+            never_open.close()
+            assert [event async for event in never_open] == []
+
+    run(main)
+
+
+def test_an_announced_shutdown_makes_calls_fail_at_once(own: RealBroker) -> None:
+    async def main() -> None:
+        async with AsyncBroker(own.socket, connect_timeout=PATIENCE * 4) as client:
+            told = asyncio.Event()
+            await client.on_shutdown(told.set)
+            await asyncio.get_running_loop().run_in_executor(None, own.stop)
+            await told.wait()
+            with pytest.raises(procbroker.BrokerUnavailable, match="as it had announced"):
+                await client.list()
+            await asyncio.get_running_loop().run_in_executor(None, own.start)
+            assert await client.list() == []
+
+    run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import functools
 import os
 import pickle
@@ -201,6 +202,10 @@ def test_its_arguments_are_there_as_long_as_it_is_and_its_own_cleanup_runs(broke
     call = Path(child.command[4]) / "call"
     assert call.stat().st_mode & 0o777 == 0o600
     assert call.parent.stat().st_mode & 0o777 == 0o700
+    # The function has become another program by now, and it is still known that somebody has the call.
+    comes_true(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", "it is another program")
+    with call.open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     child.destroy()
     assert not call.exists()
     assert done.read_text() == "destroyed a b\n"

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 
-settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="jobs.views", INSTALLED_APPS=["jobs"])
+settings.configure(SECRET_KEY="of no use here", ALLOWED_HOSTS=["*"], ROOT_URLCONF="jobs.views", INSTALLED_APPS=["jobs"])
 django.setup()
 application = get_wsgi_application()
 

@@ -78,8 +78,9 @@ def take(folder: str) -> Dict[str, Any]:
     """Return the call that is in a folder, which is this process's until it ends. Raises OSError, Disbelieved."""
     with _opened(folder) as inside:
         descriptor = _open_file(inside, folder, "call")
-        # Not closed, so that the lock says for as long as this process lives that somebody has it.
+        # Not closed, by an exec neither, so that the lock says for as long as this process lives that somebody has it.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.set_inheritable(descriptor, True)
         os.utime(descriptor)
         with open(descriptor, "rb", closefd=False) as file:
             call: Dict[str, Any] = pickle.load(file)  # noqa: S301 - see above
