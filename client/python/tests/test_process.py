@@ -11,6 +11,7 @@ import pwd
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -380,6 +381,42 @@ def test_root_hands_over_to_another_user_and_does_not_believe_what_comes_back(
         with pytest.raises(NoResult, match=f"belongs to user {nobody.pw_uid}"):
             child.result()
         handover.remove(str(folder))
+
+
+PRIVATE_TMP = """
+import sys, procbroker
+from procbroker import handover
+child = procbroker.Broker(sys.argv[1]).process("operator:add", (40, 2), cwd="/")
+try:
+    print(child.result(30), child.command[4].startswith("/dev/shm/"))
+finally:
+    handover.remove(child.command[4])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has mount namespaces of its own")
+def test_a_service_with_a_tmp_of_its_own_hands_over_all_the_same() -> None:
+    if procbroker.__file__.startswith("/tmp/"):
+        pytest.skip("this package is in /tmp itself")
+    env = {name: value for name, value in os.environ.items() if name != handover.PLACE_VARIABLE}
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /tmp && exec "$@"', "sh"]
+    with tempfile.TemporaryDirectory(prefix="pb-", dir="/var/tmp") as path:
+        own = RealBroker(Path(path))
+        own.start()
+        try:
+            done = subprocess.run(
+                [*command, sys.executable, "-c", PRIVATE_TMP, own.socket],
+                capture_output=True,
+                text=True,
+                env=env,
+                timeout=PATIENCE,
+                check=False,
+            )
+        finally:
+            own.stop()
+    if "unshare failed" in done.stderr or "mount: " in done.stderr:
+        pytest.skip(done.stderr)
+    assert (done.stdout, done.stderr) == ("42 True\n", "")
 
 
 def test_who_cannot_hand_over_privately_is_told_so(
