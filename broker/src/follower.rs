@@ -155,7 +155,7 @@ async fn serve(
 fn answer(excerpt: Result<Excerpt, LogsError>, subscription: Option<u64>) -> (Result<Response, Error>, u64) {
     match excerpt {
         Ok(Excerpt { text, truncated, next }) => {
-            (Ok(Response::Logs(LogsAnswer { text, truncated, subscription })), next)
+            (Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped: 0 })), next)
         }
         Err(error) => {
             tracing::warn!(%error, "a request for output is refused");

@@ -28,7 +28,9 @@ use std::time::Duration;
 use procbroker_protocol::child::Child as ChildInfo;
 use procbroker_protocol::request::{EventsParams, LogsParams, Scope};
 use procbroker_protocol::response::{Logs, ShutdownReport};
-use procbroker_protocol::{ChildId, Name, Outcome, Request, Response, Status, Target};
+use procbroker_protocol::{
+    ChildId, Field, Name, Outcome, PartialChildren, Request, Response, Status, Target,
+};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::broker::Upgrade;
@@ -134,6 +136,14 @@ impl Broker {
     /// A child to be started, in the manner of [`std::process::Command`].
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         Command::new(self.clone(), program.as_ref())
+    }
+
+    /// Some members of the caller's children, oldest first.
+    ///
+    /// # Errors
+    /// See [`crate::Broker::list_fields`].
+    pub fn list_fields(&self, which: &Select, fields: &[Field]) -> Result<PartialChildren, Error> {
+        self.event_loop.run(self.inner.list_fields(which, fields))
     }
 
     /// The caller's children, oldest first.

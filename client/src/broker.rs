@@ -11,7 +11,7 @@ use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogsParams, Method, NoParams, OneParams, ShutdownParams,
 };
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{Request, Response, Status, duration};
+use procbroker_protocol::{Field, PartialChildren, Request, Response, Status, duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -266,6 +266,20 @@ impl Broker {
             Response::Children(children) => {
                 Ok(children.into_iter().map(|info| Child::new(self.clone(), info)).collect())
             }
+            other => Err(unexpected(method, &other)),
+        }
+    }
+
+    /// Some members of the caller's children, oldest first: for many children, less is sent than by [`list`](Self::list).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_fields(&self, which: &Select, fields: &[Field]) -> Result<PartialChildren, Error> {
+        let fields = Some(fields.iter().copied().collect());
+        let request = Request::List(ListParams { fields, ..ListParams::from(which) });
+        let method = request.method();
+        match self.call(request).await? {
+            Response::PartialChildren(children) => Ok(children),
             other => Err(unexpected(method, &other)),
         }
     }

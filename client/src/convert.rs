@@ -95,7 +95,7 @@ impl Select {
 
 impl From<&Select> for ListParams {
     fn from(select: &Select) -> Self {
-        Self { labels: select.labels.clone(), all: select.ended_too }
+        Self { labels: select.labels.clone(), all: select.ended_too, fields: None }
     }
 }
 

@@ -53,7 +53,8 @@ pub use procbroker_protocol as protocol;
 pub use procbroker_protocol::create::{IfExists, Lifetime};
 pub use procbroker_protocol::{
     Child as ChildInfo, ChildId, ChildState, Cleaned, ErrorKind, Event, EventKind, Exit, ExitReason,
-    ExitStatus, Name, Outcome, Request, Response, Signal, Status, Target,
+    ExitStatus, Field, Name, Outcome, PartialChild, PartialChildren, Request, Response, Signal, Status,
+    Target,
 };
 
 pub use broker::{Broker, Builder, Upgrade};

@@ -196,6 +196,7 @@ pub(crate) fn unexpected(method: Method, response: &Response) -> Error {
         Response::Status(_) => "a status",
         Response::ShutDown(_) => "a report of a shutdown",
         Response::Upgraded => "an upgrade",
+        Response::PartialChildren(_) => "children with some of their members",
     };
     Error::Protocol { detail: format!("it answered {method} with {kind}") }
 }

@@ -287,7 +287,8 @@ mod tests {
         let labels = [("k".to_owned(), "v".repeat(REQUEST_BYTES_MAX))].into();
         let mut out = vec![1, 2, 3];
         let error =
-            encode_request(1, &Request::List(ListParams { labels, all: false }), &mut out).unwrap_err();
+            encode_request(1, &Request::List(ListParams { labels, all: false, fields: None }), &mut out)
+                .unwrap_err();
         assert!(matches!(error, EncodeError::TooLong(_)));
         assert_eq!(out, [1, 2, 3]);
         assert!(out.capacity() < 1024, "{}", out.capacity());
@@ -304,7 +305,12 @@ mod tests {
 
     #[test]
     fn an_answer_over_the_cap_becomes_an_error_that_says_what_to_do() {
-        let logs = crate::response::Logs { text: "x".repeat(1000), truncated: false, subscription: None };
+        let logs = crate::response::Logs {
+            text: "x".repeat(1000),
+            truncated: false,
+            subscription: None,
+            dropped: 0,
+        };
         let mut out = Vec::new();
         encode_answer_within(999, Some(5), &Ok(Response::Logs(logs)), &mut out);
         let Ok(ServerMessage::Answer { id: 5, result: Err(error) }) = decode_server_message(&out[4..]) else {

@@ -70,7 +70,7 @@ pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn from_seconds(seconds: f64) -> Result<Duration, DurationError> {
+pub(crate) fn from_seconds(seconds: f64) -> Result<Duration, DurationError> {
     let duration = Duration::try_from_secs_f64(seconds).map_err(|_| DurationError::Range { seconds })?;
     in_range(duration)
 }

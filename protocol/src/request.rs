@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::create::{CreateParams, StopStep};
 use crate::duration;
 use crate::nullable::{map_or_default, or_default};
+use crate::partial::Fields;
 use crate::signal::Signal;
+use crate::since::Since;
 use crate::target::Target;
 
 /// One request, with its parameters.
@@ -178,6 +180,9 @@ pub struct ListParams {
     /// Ended ones too.
     #[serde(default, deserialize_with = "or_default")]
     pub all: bool,
+    /// Only these members of each child, beside its id; everything when none are given.
+    #[serde(default, deserialize_with = "or_default")]
+    pub fields: Option<Fields>,
 }
 
 /// The parameters of a method on one child.
@@ -262,6 +267,12 @@ pub struct LogsParams {
     /// Whether to be sent what it writes from now on.
     #[serde(default, deserialize_with = "or_default")]
     pub follow: bool,
+    /// Only what was written since then; all that is kept when none is given.
+    #[serde(default, deserialize_with = "or_default")]
+    pub since: Option<Since>,
+    /// Whether each line begins with the time at which it was written.
+    #[serde(default, deserialize_with = "or_default")]
+    pub timestamps: bool,
 }
 
 /// One of a child's outputs.

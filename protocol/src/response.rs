@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
 use crate::duration;
+use crate::partial::PartialChildren;
 use crate::status::Status;
 
 /// One answer; which variant it is follows from the request's method.
@@ -31,6 +32,8 @@ pub enum Response {
     ShutDown(ShutdownReport),
     /// To `upgrade`.
     Upgraded,
+    /// To `list` with `fields`.
+    PartialChildren(PartialChildren),
 }
 
 /// The answer to `create`.
@@ -61,10 +64,12 @@ pub enum Outcome {
 pub struct Logs {
     /// What the child wrote; bytes that are not UTF-8 are replaced.
     pub text: String,
-    /// Whether older output was released.
+    /// Whether older output was released, or some of it could not be kept.
     pub truncated: bool,
     /// With `follow`: the number under which more is sent.
     pub subscription: Option<u64>,
+    /// The number of bytes that could not be kept, because the disk was full.
+    pub dropped: u64,
 }
 
 /// The answer to `events`.

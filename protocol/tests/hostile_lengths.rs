@@ -31,8 +31,8 @@ fn a_claimed_length_allocates_nothing() {
     // The id 7; then, by the method's number: a list (create's command), a text in a list, a map (list's
     // labels), a text in a map, a name (get's target).
     let requests: [&[u8]; 5] = [&[7, 0], &[7, 0, 1], &[7, 2], &[7, 2, 1], &[7, 3, 1]];
-    // An answer to 7: children, a text of logs, an error's message after its kind; a log's text.
-    let messages: [&[u8]; 4] = [&[0, 7, 0, 1], &[0, 7, 0, 3], &[0, 7, 1, 0], &[1, 2, 3, 0]];
+    // An answer to 7: children, a text of logs, ids of children, an error's message after its kind; a log's text.
+    let messages: [&[u8]; 5] = [&[0, 7, 0, 8, 0], &[0, 7, 0, 1], &[0, 7, 0, 3], &[0, 7, 1, 0], &[1, 2, 3, 0]];
     for length in huge {
         for prefix in requests {
             let frame = [prefix, length].concat();

@@ -34,6 +34,7 @@ pub type Outbox = mpsc::Sender<Outgoing>;
 pub(super) fn is_large(result: &Result<Response, Error>) -> bool {
     match result {
         Ok(Response::Children(children)) => children.len() > CHILDREN_ENCODED_INLINE,
+        Ok(Response::PartialChildren(children)) => children.len() > CHILDREN_ENCODED_INLINE,
         Ok(Response::ShutDown(report)) => report.children.len() > CHILDREN_ENCODED_INLINE,
         Ok(Response::Logs(logs)) => logs.text.len() > TEXT_BYTES_ENCODED_INLINE,
         Ok(

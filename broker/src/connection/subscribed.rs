@@ -72,7 +72,8 @@ pub(super) fn subscription(result: &Result<Response, Error>) -> Option<u64> {
             | Response::Child(_)
             | Response::Status(_)
             | Response::ShutDown(_)
-            | Response::Upgraded,
+            | Response::Upgraded
+            | Response::PartialChildren(_),
         )
         | Err(_) => None,
     }

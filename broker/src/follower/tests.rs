@@ -119,7 +119,7 @@ async fn a_request_is_answered_once_and_nothing_follows() {
     let mut scene = Scene::new();
     scene.write("one\ntwo\n");
     let mut client = scene.ask(Some(1), Follow::No);
-    let expected = LogsAnswer { text: "two\n".to_owned(), truncated: false, subscription: None };
+    let expected = LogsAnswer { text: "two\n".to_owned(), truncated: false, subscription: None, dropped: 0 };
     assert_eq!(client.answer().await, expected);
     assert_eq!(scene.told().await, (3, LogOutcome::Text));
     assert!(client.messages.recv().await.is_none());

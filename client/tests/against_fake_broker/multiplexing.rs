@@ -146,7 +146,12 @@ async fn a_backlog_of_requests_keeps_no_answer_from_being_read() {
         // The client has more to write than the socket takes; this answer, larger than the socket takes, is
         // written without reading on.
         let text = "x".repeat(4_000_000);
-        let logs = procbroker_client::protocol::response::Logs { text, truncated: false, subscription: None };
+        let logs = procbroker_client::protocol::response::Logs {
+            text,
+            truncated: false,
+            subscription: None,
+            dropped: 0,
+        };
         peer.answer(first + 1_000_000, Ok(Response::Logs(logs))).await;
         peer.answer(first, none()).await;
         for _ in 1..16 {

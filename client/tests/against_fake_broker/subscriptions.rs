@@ -188,7 +188,14 @@ async fn followed(tell: impl AsyncFnOnce(&mut Peer)) -> (Vec<LogChunk>, Option<E
     let broker = fake.broker();
     let client = async {
         let target = Target::Name("a".parse().unwrap());
-        let params = LogsParams { target, stream: LogStream::Stdout, tail: None, follow: false };
+        let params = LogsParams {
+            target,
+            stream: LogStream::Stdout,
+            tail: None,
+            follow: false,
+            since: None,
+            timestamps: false,
+        };
         let mut log = broker.follow(params).await.unwrap();
         assert_eq!(log.first().text, "old\n");
         let mut chunks = Vec::new();
@@ -202,7 +209,7 @@ async fn followed(tell: impl AsyncFnOnce(&mut Peer)) -> (Vec<LogChunk>, Option<E
     };
     let server = async {
         let mut peer = fake.accept().await;
-        let first = Logs { text: "old\n".to_owned(), truncated: false, subscription: Some(1) };
+        let first = Logs { text: "old\n".to_owned(), truncated: false, subscription: Some(1), dropped: 0 };
         let request = peer.answer_next(Ok(Response::Logs(first))).await;
         assert!(matches!(&request, Request::Logs(params) if params.follow), "{request:?}");
         tell(&mut peer).await;

@@ -105,7 +105,7 @@ mod tests {
     use crate::response::Logs;
 
     fn logs(text: String) -> Response {
-        Response::Logs(Logs { text, truncated: false, subscription: None })
+        Response::Logs(Logs { text, truncated: false, subscription: None, dropped: 0 })
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Serialize for ResultObject<'_> {
             Response::Subscribed(subscribed) => subscribed.serialize(serializer),
             Response::Status(status) => status.serialize(serializer),
             Response::ShutDown(report) => report.serialize(serializer),
+            Response::PartialChildren(children) => children.serialize(serializer),
             Response::Upgraded => serializer.serialize_map(Some(0))?.end(),
         }
     }
@@ -91,6 +92,7 @@ fn serialize_logs<S: Serializer>(logs: &Logs, serializer: S) -> Result<S::Ok, S:
     let mut object = serializer.serialize_map(None)?;
     object.serialize_entry("text", &logs.text)?;
     object.serialize_entry("truncated", &logs.truncated)?;
+    object.serialize_entry("dropped", &logs.dropped)?;
     if let Some(subscription) = logs.subscription {
         object.serialize_entry("subscription", &subscription)?;
     }

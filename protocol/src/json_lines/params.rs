@@ -221,6 +221,10 @@ mod tests {
                 r#""method":"list","params":{"labels":{"a":"1","\u0061":"2"}}"#,
                 "list: labels: the key \"a\" is given twice",
             ),
+            (
+                r#""method":"list","params":{"fields":["pid","nmae"]}"#,
+                "list: fields[1]: a child has no member \"nmae\"; it has id, name, labels, command, pid, owner, state, created_at, started_at, restarts, lifetime, stop_order, exit, cleanup, containment",
+            ),
             (r#""method":"list","params":{"all":true,"all":true}"#, "list: duplicate field `all`"),
             (
                 r#""method":"get","params":{"target":{"labels":{"a":"1","a":"2"}}}"#,

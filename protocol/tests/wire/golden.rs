@@ -60,7 +60,9 @@ fn check(file: &str, entries: &[Entry]) -> Vec<Entry> {
 fn results() -> Vec<(String, Result<Response, Error>)> {
     let responses = samples::responses().into_iter().map(|(name, response)| (name.to_owned(), Ok(response)));
     let errors = samples::errors().into_iter().map(|error| (error.kind.to_string(), Err(error)));
-    responses.chain(errors).collect()
+    let later =
+        samples::later_responses().into_iter().map(|(name, response)| (name.to_owned(), Ok(response)));
+    responses.chain(errors).chain(later).collect()
 }
 
 fn encoded<T>(values: &[(String, T)], encode: impl Fn(u64, &T, &mut Vec<u8>)) -> Vec<Entry> {
@@ -88,8 +90,8 @@ fn the_samples_leave_no_variant_out() {
             .collect();
         numbers.into_iter().collect()
     };
-    let responses = samples::responses().into_iter().map(|(_, response)| Ok(response)).collect();
-    assert_eq!(variants(responses), (0..8).collect::<Vec<u8>>());
+    let responses = samples::responses().into_iter().chain(samples::later_responses());
+    assert_eq!(variants(responses.map(|(_, response)| Ok(response)).collect()), (0..9).collect::<Vec<u8>>());
     assert_eq!(variants(samples::errors().into_iter().map(Err).collect()), (0..15).collect::<Vec<u8>>());
 }
 

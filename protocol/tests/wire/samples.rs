@@ -17,8 +17,8 @@ use procbroker_protocol::request::{
 use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Name, Notification,
-    Outcome, Request, Response, Signal, Status, Target, Timestamp,
+    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Name,
+    Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Status, Target, Timestamp,
 };
 use uuid::Uuid;
 
@@ -132,7 +132,7 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
         ("list", Request::List(ListParams::default())),
         (
             "list, ended ones of a label",
-            Request::List(ListParams { labels: map(&[("pool", "render")]), all: true }),
+            Request::List(ListParams { labels: map(&[("pool", "render")]), all: true, fields: None }),
         ),
         ("get", Request::Get(OneParams { target: named() })),
         ("wait", Request::Wait(WaitParams { target: named(), until: Until::Ended, timeout: None })),
@@ -165,6 +165,8 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
                 stream: LogStream::Stdout,
                 tail: None,
                 follow: false,
+                since: None,
+                timestamps: false,
             }),
         ),
         (
@@ -174,6 +176,8 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
                 stream: LogStream::Stderr,
                 tail: Some(100),
                 follow: true,
+                since: None,
+                timestamps: false,
             }),
         ),
         ("events", Request::Events(EventsParams::default())),
@@ -185,6 +189,11 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
         ("shutdown", Request::Shutdown(ShutdownParams::default())),
         ("shutdown, in time", Request::Shutdown(ShutdownParams { timeout: Some(Duration::from_secs(5)) })),
         ("upgrade", Request::Upgrade(NoParams {})),
+        ("list, some members", list_of(&[Field::Name, Field::Pid, Field::State])),
+        ("list, ids alone", list_of(&[])),
+        ("list, every member", list_of(Field::ALL)),
+        ("logs, since a time", logs_since(Since::Time(at(0)))),
+        ("logs, since an age", logs_since(Since::Age(Duration::from_secs(300)))),
     ]);
     requests
 }
@@ -308,8 +317,14 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
         ("children", Response::Children(children())),
         ("no children", Response::Children(vec![])),
         ("child", Response::Child(Arc::new(new_child()))),
-        ("logs", Response::Logs(Logs { text: text.clone(), truncated: true, subscription: None })),
-        ("logs, followed", Response::Logs(Logs { text, truncated: false, subscription: Some(3) })),
+        (
+            "logs",
+            Response::Logs(Logs { text: text.clone(), truncated: true, subscription: None, dropped: 0 }),
+        ),
+        (
+            "logs, followed",
+            Response::Logs(Logs { text, truncated: false, subscription: Some(3), dropped: 0 }),
+        ),
         ("subscribed", Response::Subscribed(Subscribed { subscription: 3, next: 1 << 40 })),
         ("status", Response::Status(Box::new(status()))),
         (
@@ -322,6 +337,37 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
         ),
         ("upgraded", Response::Upgraded),
     ]
+}
+
+/// Answers that came later: they follow the errors, so that the others keep their numbers.
+pub(super) fn later_responses() -> Vec<(&'static str, Response)> {
+    let some = |fields: &[Field]| {
+        Response::PartialChildren(PartialChildren::new(fields.iter().copied().collect(), children()))
+    };
+    let logs = Logs { text: "one\n".to_owned(), truncated: true, subscription: None, dropped: 4096 };
+    vec![
+        ("children, some members", some(&[Field::Name, Field::Pid, Field::State])),
+        ("children, ids alone", some(&[])),
+        ("children, every member", some(Field::ALL)),
+        ("logs, some of them not kept", Response::Logs(logs)),
+    ]
+}
+
+fn list_of(fields: &[Field]) -> Request {
+    Request::List(ListParams { fields: Some(fields.iter().copied().collect()), ..ListParams::default() })
+}
+
+fn logs_since(since: Since) -> Request {
+    let target = Target::Name("render-42".parse().unwrap());
+    let stream = LogStream::Stdout;
+    Request::Logs(LogsParams {
+        target,
+        stream,
+        tail: None,
+        follow: false,
+        since: Some(since),
+        timestamps: true,
+    })
 }
 
 /// One error of every kind.

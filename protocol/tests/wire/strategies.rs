@@ -16,8 +16,8 @@ use procbroker_protocol::request::{
 };
 use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Name, Notification,
-    Outcome, Request, Response, Signal, Target, Timestamp,
+    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Fields, Name,
+    Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Target, Timestamp,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -149,24 +149,34 @@ fn create() -> impl Strategy<Value = CreateParams> {
     })
 }
 
+fn fields() -> impl Strategy<Value = Fields> {
+    vec(select(Field::ALL), 0..8).prop_map(|fields| fields.into_iter().collect())
+}
+
+fn since() -> impl Strategy<Value = Since> {
+    prop_oneof![moment().prop_map(Since::Time), duration().prop_map(Since::Age)]
+}
+
 pub(super) fn request() -> impl Strategy<Value = Request> {
     let until = select(vec![Until::Ready, Until::Ended]);
     let scope = select(vec![Scope::Main, Scope::Group, Scope::All]);
     let wait = (target(), until, option::of(duration()));
-    let logs = (target(), stream(), option::of(any::<u32>()), any::<bool>());
+    let logs =
+        (target(), stream(), option::of(any::<u32>()), any::<bool>(), option::of(since()), any::<bool>());
     prop_oneof![
         4 => create().prop_map(|params| Request::Create(Box::new(params))),
         1 => (target(), option::of(stop()), any::<bool>())
             .prop_map(|(target, stop, no_wait)| Request::Destroy(DestroyParams { target, stop, no_wait })),
-        1 => (labels(), any::<bool>()).prop_map(|(labels, all)| Request::List(ListParams { labels, all })),
+        1 => (labels(), any::<bool>(), option::of(fields()))
+            .prop_map(|(labels, all, fields)| Request::List(ListParams { labels, all, fields })),
         1 => target().prop_map(|target| Request::Get(OneParams { target })),
         1 => wait.prop_map(|(target, until, timeout)| Request::Wait(WaitParams { target, until, timeout })),
         1 => (target(), signal(), scope)
             .prop_map(|(target, signal, scope)| Request::Signal(SignalParams { target, signal, scope })),
         1 => target().prop_map(|target| Request::Restart(ManyParams { target })),
         1 => target().prop_map(|target| Request::Renew(ManyParams { target })),
-        1 => logs.prop_map(|(target, stream, tail, follow)| {
-            Request::Logs(LogsParams { target, stream, tail, follow })
+        1 => logs.prop_map(|(target, stream, tail, follow, since, timestamps)| {
+            Request::Logs(LogsParams { target, stream, tail, follow, since, timestamps })
         }),
         1 => (option::of(any::<u64>()), labels())
             .prop_map(|(since, labels)| Request::Events(EventsParams { since, labels })),
@@ -247,10 +257,15 @@ fn response() -> impl Strategy<Value = Response> {
     prop_oneof![
         (outcome, child()).prop_map(|(outcome, child)| Response::Created(Created { outcome, child })),
         vec(child(), 0..6).prop_map(Response::Children),
-        child().prop_map(Response::Child),
-        (text(), any::<bool>(), option::of(any::<u64>())).prop_map(|(text, truncated, subscription)| {
-            Response::Logs(Logs { text, truncated, subscription })
+        (fields(), vec(child(), 0..6)).prop_map(|(fields, children)| {
+            Response::PartialChildren(PartialChildren::new(fields, children))
         }),
+        child().prop_map(Response::Child),
+        (text(), any::<bool>(), option::of(any::<u64>()), any::<u64>()).prop_map(
+            |(text, truncated, subscription, dropped)| {
+                Response::Logs(Logs { text, truncated, subscription, dropped })
+            }
+        ),
         any::<(u64, u64)>()
             .prop_map(|(subscription, next)| Response::Subscribed(Subscribed { subscription, next })),
         report.prop_map(|(children, forced, took)| Response::ShutDown(ShutdownReport {

@@ -47,13 +47,17 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
             signal: from.dice.choose([Signal::HUP, Signal::TERM, Signal::INT, Signal::KILL]),
             scope: from.dice.choose([Scope::Main, Scope::Group, Scope::All]),
         }),
-        84..89 => Request::List(ListParams { labels: labels(from.dice), all: from.dice.chance(60) }),
+        84..89 => {
+            Request::List(ListParams { labels: labels(from.dice), all: from.dice.chance(60), fields: None })
+        }
         89..93 => Request::Get(OneParams { target: target(from) }),
         93 => Request::Logs(LogsParams {
             target: target(from),
             stream: LogStream::Stdout,
             tail: None,
             follow: from.dice.chance(50),
+            since: None,
+            timestamps: false,
         }),
         94..96 => Request::Status(NoParams {}),
         96 => Request::Events(EventsParams {

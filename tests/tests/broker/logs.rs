@@ -145,7 +145,14 @@ fn the_rust_client_follows_to_the_end() {
     assert_eq!(pipe.line(), "said");
     let client = Broker::at(broker.socket()).expect("a broker");
     let target: Target = serde_json::from_value(child["name"].clone()).unwrap();
-    let params = LogsParams { target, stream: LogStream::Stdout, tail: Some(5), follow: true };
+    let params = LogsParams {
+        target,
+        stream: LogStream::Stdout,
+        tail: Some(5),
+        follow: true,
+        since: None,
+        timestamps: false,
+    };
     let mut follow = client.follow(params).expect("a subscription");
     assert_eq!(follow.first().text, "before\n");
     go.say("after");

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::Response;
 use procbroker_protocol::request::ListParams;
+use procbroker_protocol::{PartialChildren, Response};
 
 use crate::authorize;
 use crate::broker::Broker;
@@ -23,11 +23,15 @@ impl Broker {
                 && has_labels(child.view(), &params.labels)
         };
         let shown = |child: &Child| Arc::clone(child.view());
-        let children = if params.all {
+        let children: Vec<_> = if params.all {
             self.children.all().filter(wanted).map(shown).collect()
         } else {
             self.children.live_children().filter(wanted).map(shown).collect()
         };
-        self.answer(call, Ok(Response::Children(children)), turn);
+        let listed = match params.fields {
+            None => Response::Children(children),
+            Some(fields) => Response::PartialChildren(PartialChildren::new(fields, children)),
+        };
+        self.answer(call, Ok(listed), turn);
     }
 }

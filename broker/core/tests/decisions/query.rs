@@ -6,7 +6,8 @@ use procbroker_core::{Bounds, Input, Members, SignalOutcome};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
-    ChildState, ErrorKind, ExitStatus, Method, Request, Response, Signal, Target, version::PROTOCOL,
+    ChildState, ErrorKind, ExitStatus, Field, Method, Name, Request, Response, Signal, Target,
+    version::PROTOCOL,
 };
 
 use crate::world::*;
@@ -44,11 +45,30 @@ fn list_selects_by_all_of_the_labels() {
     world.start(client, labelled("pool", "b"));
     let list = |labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Request::List(ListParams { labels, all: true })
+        Request::List(ListParams { labels, all: true, fields: None })
     };
     assert_eq!(ids(&mut world, client, list(&[("pool", "a")])), numbers(&[both, one]));
     assert_eq!(ids(&mut world, client, list(&[("pool", "a"), ("tier", "1")])), numbers(&[both]));
     assert_eq!(ids(&mut world, client, list(&[("tier", "2")])), numbers(&[]));
+}
+
+#[test]
+fn list_shows_only_the_members_that_are_asked_for() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    let list = |fields: &[Field]| {
+        Request::List(ListParams { fields: Some(fields.iter().copied().collect()), ..ListParams::default() })
+    };
+    let Ok(Response::PartialChildren(children)) = world.ask(client, list(&[Field::Name, Field::State]))
+    else {
+        panic!("another answer")
+    };
+    let child = children.iter().next().unwrap();
+    assert_eq!((children.len(), child.id()), (1, run.child));
+    assert_eq!(child.name().unwrap().as_ref().map(Name::as_str), Some("a"));
+    assert_eq!((child.state(), child.pid()), (Some(&ChildState::Running), None));
+    let Ok(Response::PartialChildren(ids)) = world.ask(client, list(&[])) else { panic!("another answer") };
+    assert_eq!(ids.iter().map(|child| (child.id(), child.name())).collect::<Vec<_>>(), [(run.child, None)]);
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl Ask for ListArguments {
 
     fn request(&self) -> Result<Request, Failure> {
         let labels = map("--label", &self.label).map_err(|error| Failure::usage(&error))?;
-        Ok(Request::List(ListParams { labels, all: self.all }))
+        Ok(Request::List(ListParams { labels, all: self.all, fields: None }))
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

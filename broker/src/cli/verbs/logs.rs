@@ -63,7 +63,14 @@ impl LogsArguments {
     /// The parameters that these arguments ask for.
     fn params(&self) -> LogsParams {
         let Self { target, tail, follow, stream, print: _ } = self;
-        LogsParams { target: target.clone(), stream: *stream, tail: *tail, follow: *follow }
+        LogsParams {
+            target: target.clone(),
+            stream: *stream,
+            tail: *tail,
+            follow: *follow,
+            since: None,
+            timestamps: false,
+        }
     }
 }
 
@@ -101,7 +108,8 @@ async fn run(broker: &Broker, params: LogsParams, shown: &mut Shown<impl Write>)
         | Response::Subscribed(_)
         | Response::Status(_)
         | Response::ShutDown(_)
-        | Response::Upgraded => Err(Failure::Answer),
+        | Response::Upgraded
+        | Response::PartialChildren(_) => Err(Failure::Answer),
     }
 }
 

@@ -170,8 +170,8 @@ fn the_other_verbs_make_their_requests() {
             &["destroy", "--all", "--stop", "INT:1s,KILL:0"],
             r#"{"target":{"all":true},"stop":[{"signal":"SIGINT","grace":1},{"signal":"SIGKILL","grace":0}],"no_wait":false}"#,
         ),
-        (&["list"], r#"{"labels":{},"all":false}"#),
-        (&["list", "--all", "--label=a=b"], r#"{"labels":{"a":"b"},"all":true}"#),
+        (&["list"], r#"{"labels":{},"all":false,"fields":null}"#),
+        (&["list", "--all", "--label=a=b"], r#"{"labels":{"a":"b"},"all":true,"fields":null}"#),
         (
             &["get", "67e55044-10b1-426f-9247-bb680e5fe0c8"],
             r#"{"target":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#,

@@ -19,7 +19,14 @@ pub(crate) fn events_of(key: &str, value: &str) -> Request {
 }
 
 pub(crate) fn logs(target: Target) -> LogsParams {
-    LogsParams { target, stream: procbroker_protocol::request::LogStream::Stdout, tail: None, follow: false }
+    LogsParams {
+        target,
+        stream: procbroker_protocol::request::LogStream::Stdout,
+        tail: None,
+        follow: false,
+        since: None,
+        timestamps: false,
+    }
 }
 
 pub(crate) fn follow(target: Target) -> Request {

@@ -50,7 +50,14 @@ impl Scene {
         let mut shown = Shown { output, style };
         let broker = Broker::builder().socket(self.folder.path().join("sock")).lazy();
         let target = Target::from_text("a").unwrap();
-        let params = LogsParams { target, stream: LogStream::Stdout, tail: Some(2), follow };
+        let params = LogsParams {
+            target,
+            stream: LogStream::Stdout,
+            tail: Some(2),
+            follow,
+            since: None,
+            timestamps: false,
+        };
         let result = call::runtime().unwrap().block_on(async {
             if follow {
                 let follow = broker.follow(params).await?;
@@ -65,7 +72,7 @@ impl Scene {
 }
 
 fn logs(text: &str, subscription: Option<u64>) -> Response {
-    Response::Logs(Logs { text: text.to_owned(), truncated: true, subscription })
+    Response::Logs(Logs { text: text.to_owned(), truncated: true, subscription, dropped: 0 })
 }
 
 fn piece(text: &str, ended: bool) -> Notification {
@@ -97,7 +104,14 @@ fn output_is_shown_as_it_is() {
     result.unwrap();
     assert_eq!(output, b"a\x1b[31m\nb");
     let target = Target::from_text("a").unwrap();
-    let params = LogsParams { target, stream: LogStream::Stdout, tail: Some(2), follow: false };
+    let params = LogsParams {
+        target,
+        stream: LogStream::Stdout,
+        tail: Some(2),
+        follow: false,
+        since: None,
+        timestamps: false,
+    };
     assert_eq!(request, Request::Logs(params));
 }
 
@@ -126,7 +140,7 @@ fn json_is_one_object_a_line() {
     let mut output = Vec::new();
     scene.show(true, Style::Json, &mut output, std::future::pending()).1.unwrap();
     let expected = [
-        r#"{"text":"a\n","truncated":true,"subscription":7}"#,
+        r#"{"text":"a\n","truncated":true,"dropped":0,"subscription":7}"#,
         r#"{"subscription":7,"stream":"stdout","text":"b\n"}"#,
         r#"{"subscription":7,"stream":"stdout","text":"","ended":true}"#,
     ];
@@ -177,8 +191,14 @@ fn logs_asks_for_what_its_flags_say() {
         other => panic!("{other:?}"),
     };
     let params = |arguments: &[&str]| serde_json::to_string(&ParamsObject(&parsed(arguments).1)).unwrap();
-    assert_eq!(params(&["logs", "a"]), r#"{"target":"a","stream":"stdout","tail":null,"follow":false}"#);
+    assert_eq!(
+        params(&["logs", "a"]),
+        r#"{"target":"a","stream":"stdout","tail":null,"follow":false,"since":null,"timestamps":false}"#
+    );
     let arguments = ["logs", "--json", "--tail", "20", "--follow", "--stream=stderr", "a"];
-    assert_eq!(params(&arguments), r#"{"target":"a","stream":"stderr","tail":20,"follow":true}"#);
+    assert_eq!(
+        params(&arguments),
+        r#"{"target":"a","stream":"stderr","tail":20,"follow":true,"since":null,"timestamps":false}"#
+    );
     assert!(parsed(&arguments).0);
 }

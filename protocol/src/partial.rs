@@ -1,0 +1,429 @@
+//! Children of which only some members are sent: what `list` answers when its `fields` ask for less than everything.
+//!
+//! In JSON such a child is an object with `id` and the members that were asked for. In the binary form the set of
+//! members stands once before all children, and each child is its id and these members in the order of [`Field::ALL`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, SerializeSeq, SerializeTuple};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::child::{Child, ChildId, ChildState, Cleaned, Containment, Exit, Owner};
+use crate::create::Lifetime;
+use crate::name::Name;
+use crate::timestamp::Timestamp;
+
+/// A child with nothing but its id, to be filled with the members that come.
+fn with_id(id: ChildId) -> Child {
+    Child {
+        id,
+        name: None,
+        labels: BTreeMap::new(),
+        command: Vec::new(),
+        pid: None,
+        owner: Owner { uid: u32::MAX, gid: u32::MAX },
+        state: ChildState::Ended,
+        created_at: Timestamp::default(),
+        started_at: None,
+        restarts: 0,
+        lifetime: Lifetime::Broker,
+        stop_order: 0,
+        exit: None,
+        cleanup: None,
+        containment: Containment::Subreaper,
+    }
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $variant:ident $member:ident: $type:ty;)*) => {
+        /// A member of a child that `list` can be asked for, apart from the id, which is always there.
+        ///
+        /// The order of the variants is part of the binary encoding: new ones go to the end.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Field {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Field {
+            /// Every field, in the order in which they are sent.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The field as it is written on the wire.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($member),)*
+                }
+            }
+        }
+
+        impl<'a> PartialChild<'a> {
+            $(
+                $(#[$doc])*
+                ///
+                /// `None` where it was not asked for.
+                #[must_use]
+                pub fn $member(&self) -> Option<&'a $type> {
+                    self.fields.contains(Field::$variant).then_some(&self.child.$member)
+                }
+            )*
+
+            fn serialize_entry<M: SerializeMap>(&self, field: Field, map: &mut M) -> Result<(), M::Error> {
+                match field {
+                    $(Field::$variant => map.serialize_entry(stringify!($member), &self.child.$member),)*
+                }
+            }
+
+            fn serialize_element<T: SerializeTuple>(&self, field: Field, tuple: &mut T) -> Result<(), T::Error> {
+                match field {
+                    $(Field::$variant => tuple.serialize_element(&self.child.$member),)*
+                }
+            }
+
+            fn same(&self, other: &Self, field: Field) -> bool {
+                match field {
+                    $(Field::$variant => self.child.$member == other.child.$member,)*
+                }
+            }
+        }
+
+        /// Reads one member of a child from the front of a sequence.
+        fn read_element<'de, A: SeqAccess<'de>>(
+            field: Field,
+            child: &mut Child,
+            elements: &mut A,
+        ) -> Result<(), A::Error> {
+            let missing = || de::Error::missing_field(field.as_str());
+            match field {
+                $(Field::$variant => child.$member = elements.next_element()?.ok_or_else(missing)?,)*
+            }
+            Ok(())
+        }
+    };
+}
+
+fields! {
+    /// The name, if it has one.
+    Name name: Option<Name>;
+    /// The labels.
+    Labels labels: BTreeMap<String, String>;
+    /// The command line.
+    Command command: Vec<String>;
+    /// The process; none before it is spawned and once it has ended.
+    Pid pid: Option<u32>;
+    /// The user who created it.
+    Owner owner: Owner;
+    /// The state in its life.
+    State state: ChildState;
+    /// The time at which it was asked for.
+    CreatedAt created_at: Timestamp;
+    /// The time at which its present process was started.
+    StartedAt started_at: Option<Timestamp>;
+    /// The number of times that it was started again.
+    Restarts restarts: u32;
+    /// What its life is bound to.
+    Lifetime lifetime: Lifetime;
+    /// Its place in the order of a shutdown.
+    StopOrder stop_order: i32;
+    /// How it ended, once its process has.
+    Exit exit: Option<Exit>;
+    /// What its cleanup command did, once that has run.
+    Cleanup cleanup: Option<Cleaned>;
+    /// What holds its descendants together.
+    Containment containment: Containment;
+}
+
+/// A set of [`Field`]s. The empty one asks for ids alone.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Fields(u32);
+
+impl Fields {
+    /// Whether a field is in the set.
+    #[must_use]
+    pub fn contains(self, field: Field) -> bool {
+        self.0 & Self::bit(field) != 0
+    }
+
+    /// Returns the fields of the set, in the order in which they are sent.
+    pub fn iter(self) -> impl Iterator<Item = Field> {
+        Field::ALL.iter().copied().filter(move |field| self.contains(*field))
+    }
+
+    fn len(self) -> usize {
+        self.iter().count()
+    }
+
+    fn bit(field: Field) -> u32 {
+        1 << field as u32
+    }
+
+    fn from_bits(bits: u32) -> Option<Self> {
+        let known: Self = Field::ALL.iter().copied().collect();
+        (bits & !known.0 == 0).then_some(Self(bits))
+    }
+}
+
+impl FromIterator<Field> for Fields {
+    fn from_iter<I: IntoIterator<Item = Field>>(fields: I) -> Self {
+        Self(fields.into_iter().fold(0, |bits, field| bits | Self::bit(field)))
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_u32(self.0);
+        }
+        let mut names = serializer.serialize_seq(Some(self.len()))?;
+        for field in self.iter() {
+            names.serialize_element(field.as_str())?;
+        }
+        names.end()
+    }
+}
+
+/// A field by its name in JSON; `None` stands for `id`, which is always sent.
+struct Named(Option<Field>);
+
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name == "id" {
+            return Ok(Self(None));
+        }
+        let found = Field::ALL.iter().find(|field| field.as_str() == name);
+        found.map(|field| Self(Some(*field))).ok_or_else(|| {
+            let known: Vec<&str> = Field::ALL.iter().map(|field| field.as_str()).collect();
+            de::Error::custom(format!("a child has no member {name:?}; it has id, {}", known.join(", ")))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let names = Vec::<Named>::deserialize(deserializer)?;
+            return Ok(names.into_iter().filter_map(|Named(field)| field).collect());
+        }
+        let bits = u32::deserialize(deserializer)?;
+        let message = || format!("the fields {bits:#x} have one that this version does not know");
+        Self::from_bits(bits).ok_or_else(|| de::Error::custom(message()))
+    }
+}
+
+/// One child of which only some members are known.
+#[derive(Clone, Copy)]
+pub struct PartialChild<'a> {
+    child: &'a Child,
+    fields: Fields,
+}
+
+impl PartialChild<'_> {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> ChildId {
+        self.child.id
+    }
+}
+
+impl PartialEq for PartialChild<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields
+            && self.child.id == other.child.id
+            && self.fields.iter().all(|field| self.same(other, field))
+    }
+}
+
+impl fmt::Debug for PartialChild<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PartialChild")
+            .field("id", &self.child.id)
+            .field("fields", &self.fields)
+            .finish()
+    }
+}
+
+impl Serialize for PartialChild<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            let mut object = serializer.serialize_map(Some(1 + self.fields.len()))?;
+            object.serialize_entry("id", &self.child.id)?;
+            for field in self.fields.iter() {
+                self.serialize_entry(field, &mut object)?;
+            }
+            return object.end();
+        }
+        let mut tuple = serializer.serialize_tuple(1 + self.fields.len())?;
+        tuple.serialize_element(&self.child.id)?;
+        for field in self.fields.iter() {
+            self.serialize_element(field, &mut tuple)?;
+        }
+        tuple.end()
+    }
+}
+
+/// Children of which the same members are known, in the order of the answer.
+///
+/// The children themselves are shared, not copied: what was not asked for is left out when they are encoded.
+#[derive(Clone)]
+pub struct PartialChildren {
+    fields: Fields,
+    children: Vec<Arc<Child>>,
+}
+
+impl PartialChildren {
+    /// Children that are to be shown with these fields alone.
+    #[must_use]
+    pub fn new(fields: Fields, children: Vec<Arc<Child>>) -> Self {
+        Self { fields, children }
+    }
+
+    /// The members that are known.
+    #[must_use]
+    pub fn fields(&self) -> Fields {
+        self.fields
+    }
+
+    /// The number of children.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    /// Returns the children, each with what is known of it.
+    #[must_use]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = PartialChild<'_>> {
+        self.children.iter().map(|child| PartialChild { child, fields: self.fields })
+    }
+}
+
+impl PartialEq for PartialChildren {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields && self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for PartialChildren {}
+
+impl fmt::Debug for PartialChildren {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// The children of a [`PartialChildren`], one after the other.
+struct Rows<'a>(&'a PartialChildren);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter())
+    }
+}
+
+impl Serialize for PartialChildren {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            let mut object = serializer.serialize_map(Some(1))?;
+            object.serialize_entry("children", &Rows(self))?;
+            return object.end();
+        }
+        (self.fields, Rows(self)).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PartialChildren {
+    /// Reads the binary form; the JSON form does not tell which members were asked for.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = PartialChildren;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the binary form of children with some of their members")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<PartialChildren, A::Error> {
+                let missing = || de::Error::missing_field("children");
+                let fields = parts.next_element()?.ok_or_else(missing)?;
+                let children = parts.next_element_seed(RowsOf(fields))?.ok_or_else(missing)?;
+                Ok(PartialChildren { fields, children })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<PartialChildren, A::Error> {
+                Err(de::Error::custom("children with some of their members are not read from JSON"))
+            }
+        }
+        deserializer.deserialize_tuple(2, Table)
+    }
+}
+
+/// Reads any number of children with these fields.
+struct RowsOf(Fields);
+
+impl<'de> DeserializeSeed<'de> for RowsOf {
+    type Value = Vec<Arc<Child>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowsOf {
+    type Value = Vec<Arc<Child>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("children")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Self::Value, A::Error> {
+        // Nothing is set aside for what is only claimed: each child takes far more room than its bytes here.
+        let mut children = Vec::new();
+        while let Some(child) = rows.next_element_seed(RowOf(self.0))? {
+            children.push(Arc::new(child));
+        }
+        Ok(children)
+    }
+}
+
+/// Reads one child with these fields.
+struct RowOf(Fields);
+
+impl<'de> DeserializeSeed<'de> for RowOf {
+    type Value = Child;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Child, D::Error> {
+        deserializer.deserialize_tuple(1 + self.0.len(), self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowOf {
+    type Value = Child;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a child's id and the members that were asked for")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Child, A::Error> {
+        let mut child = with_id(elements.next_element()?.ok_or_else(|| de::Error::missing_field("id"))?);
+        for field in self.0.iter() {
+            read_element(field, &mut child, &mut elements)?;
+        }
+        Ok(child)
+    }
+}
