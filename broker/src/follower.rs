@@ -6,8 +6,6 @@
 mod source;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use procbroker_core::{Call, Follow, Input, LogExcerpt, LogOutcome};
 use procbroker_protocol::event::Notification;
@@ -19,8 +17,9 @@ use tokio::time::timeout;
 
 use crate::driver::Fact;
 use crate::limits::{LOG_PIECE_REST, LOG_TEXT_BYTES_MAX};
-use crate::os::logs::wakeups::Wakeups;
-use crate::os::logs::{Continuation, Excerpt, Logs, LogsError, read};
+use crate::os::logs::output::Kept;
+use crate::os::logs::stamps::Stamps;
+use crate::os::logs::{Continuation, Excerpt, Logs, LogsError, StreamId, Wanted, read};
 use source::{Seen, Source};
 
 /// Everybody who is being sent output.
@@ -28,7 +27,6 @@ use source::{Seen, Source};
 pub struct Followers {
     logs: Logs,
     facts: mpsc::Sender<Fact>,
-    wakeups: Arc<Wakeups>,
     /// Those who are to be told when a child has ended.
     waiting: BTreeMap<ChildId, Vec<oneshot::Sender<Ended>>>,
 }
@@ -68,14 +66,12 @@ impl Followers {
     /// Nobody yet. That a request was answered is told as a fact.
     #[must_use]
     pub fn new(logs: &Logs, facts: mpsc::Sender<Fact>) -> Self {
-        let wakeups = Arc::new(Wakeups::new(logs.folder().to_owned()));
-        Self { logs: logs.clone(), facts, wakeups, waiting: BTreeMap::new() }
+        Self { logs: logs.clone(), facts, waiting: BTreeMap::new() }
     }
 
     /// Answers a request as soon as its client has room for it, tells the core, and sends what follows. Of a client that
     /// has gone before there is nothing to tell. To be called in the event loop.
     pub fn serve(&mut self, query: LogQuery) {
-        let path = self.logs.of_stream(query.child, query.excerpt.kept_in);
         let ending = match query.excerpt.follow {
             Follow::No | Follow::Rest(_) => Ending::Past,
             Follow::UntilItEnds(_) => {
@@ -86,7 +82,7 @@ impl Followers {
                 Ending::ToCome(ended)
             }
         };
-        tokio::spawn(serve(query, path, ending, self.facts.clone(), Arc::clone(&self.wakeups)));
+        tokio::spawn(serve(query, ending, self.facts.clone(), self.logs.clone()));
     }
 
     /// A child has ended, and nothing of it is left that could write: its followers are sent the rest, and told that
@@ -108,6 +104,13 @@ enum Ending {
     Past,
 }
 
+/// When a follower looks for more output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Now,
+    WhenThereIsMore,
+}
+
 /// How a rest or a wait was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Go {
@@ -118,26 +121,28 @@ enum Go {
 }
 
 /// Answers a request, and sends what follows.
-async fn serve(
-    query: LogQuery,
-    path: PathBuf,
-    ending: Ending,
-    facts: mpsc::Sender<Fact>,
-    wakeups: Arc<Wakeups>,
-) {
-    let LogQuery { call, child: _, excerpt: LogExcerpt { stream, kept_in: _, tail, follow }, to } = query;
+async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs: Logs) {
+    let LogQuery { call, child, excerpt: LogExcerpt { stream, kept_in, tail, follow }, to } = query;
     let subscription = match follow {
         Follow::No => None,
         Follow::UntilItEnds(subscription) | Follow::Rest(subscription) => Some(subscription.0),
     };
     // Nothing is read, and held, before it can be sent.
     let Ok(room) = to.reserve().await else { return };
+    // A log thread that has gone goes with the broker.
+    let Some(kept) = logs.kept(StreamId { child, stream: kept_in }).await else { return };
     let continuation = subscription.map_or(Continuation::Nothing, |_| Continuation::Follows);
-    let excerpt = {
-        let path = path.clone();
-        tokio::task::spawn_blocking(move || read(&path, tail, continuation, LOG_TEXT_BYTES_MAX)).await
+    let wanted = Wanted {
+        tail,
+        since: None,
+        stamps: Stamps::Unwanted,
+        continuation,
+        text_bytes_max: LOG_TEXT_BYTES_MAX,
     };
-    let (result, next) = answer(excerpt.unwrap_or_else(|_| Ok(Excerpt::default())), subscription);
+    let excerpt = read_excerpt(kept.clone(), wanted).await;
+    let (next, stamps) =
+        excerpt.as_ref().map_or_else(|_| Default::default(), |read| (read.next, read.stamps));
+    let result = answer(excerpt, subscription);
     let outcome = result.as_ref().map_or(LogOutcome::Error, |_| LogOutcome::Text);
     room.send(Paced::Answer { number: call.number, result });
     if facts.send(Fact::Input(Input::LogRead { call, outcome })).await.is_err() {
@@ -146,20 +151,26 @@ async fn serve(
     }
     drop(facts);
     if let (LogOutcome::Text, Some(subscription)) = (outcome, subscription) {
-        let source = Source::new(path, next);
-        Follower { subscription, stream, to, ending, wakeups }.follow(source).await;
+        let source = Source::new(kept, next, stamps);
+        Follower { subscription, stream, to, ending, logs }.follow(source).await;
     }
 }
 
-/// The answer, and where the output goes on.
-fn answer(excerpt: Result<Excerpt, LogsError>, subscription: Option<u64>) -> (Result<Response, Error>, u64) {
+/// Reads on a thread that may wait for the disk.
+async fn read_excerpt(kept: Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
+    let read = tokio::task::spawn_blocking(move || read(&kept, wanted)).await;
+    // Reading does not panic.
+    read.unwrap_or_else(|_| Ok(Excerpt::default()))
+}
+
+fn answer(excerpt: Result<Excerpt, LogsError>, subscription: Option<u64>) -> Result<Response, Error> {
     match excerpt {
-        Ok(Excerpt { text, truncated, next }) => {
-            (Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped: 0 })), next)
+        Ok(Excerpt { text, truncated, .. }) => {
+            Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped: 0 }))
         }
         Err(error) => {
             tracing::warn!(%error, "a request for output is refused");
-            (Err(Error::new(ErrorKind::Internal, error.to_string())), 0)
+            Err(Error::new(ErrorKind::Internal, error.to_string()))
         }
     }
 }
@@ -170,35 +181,48 @@ struct Follower {
     stream: LogStream,
     to: mpsc::Sender<Paced>,
     ending: Ending,
-    wakeups: Arc<Wakeups>,
+    logs: Logs,
 }
 
 impl Follower {
     /// Sends everything from the source's position on, until the child has ended or the client is gone.
     async fn follow(mut self, mut source: Source) {
-        let mut watch = None;
+        let mut next = Look::Now;
         loop {
             // What is read after the end is known is all there is.
             let over = self.has_ended();
-            let (back, seen) = source.look().await;
+            let logs = self.logs.clone();
+            let kept = match next {
+                Look::Now => logs.kept(source.id()).await,
+                Look::WhenThereIsMore => {
+                    let mut more = None;
+                    let sign = async { more = logs.more_than(source.kept()).await };
+                    if self.wait(sign).await == Go::Home {
+                        return;
+                    }
+                    match more {
+                        Some(more) => Some(more),
+                        None => logs.kept(source.id()).await,
+                    }
+                }
+            };
+            // A log thread that has gone goes with the broker.
+            let Some(kept) = kept else { return };
+            let (back, seen) = source.look(kept).await;
             source = back;
             let go = match seen {
                 Seen::Output { missed, text, more } => {
-                    watch = None;
+                    next = Look::Now;
                     if self.send(missed, text).await == Go::Home {
                         return;
                     }
                     if more { Go::On } else { self.rest().await }
                 }
                 Seen::Nothing if over => return self.conclude(source.finish()).await,
-                Seen::Nothing => match watch.take() {
-                    // What was written before the watch was there is found by looking again.
-                    None => {
-                        watch = Some(self.wakeups.arm(source.awaited()));
-                        Go::On
-                    }
-                    Some(watch) => self.wait(watch.wait()).await,
-                },
+                Seen::Nothing => {
+                    next = Look::WhenThereIsMore;
+                    Go::On
+                }
                 Seen::Failed(error) => {
                     tracing::warn!(%error, "output cannot be followed further");
                     return self.conclude(source.finish()).await;

@@ -56,8 +56,9 @@ pub const SPAWNERS_MAX: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
 /// Of these, so many are there from the start on a large machine.
 pub const SPAWNERS_IDLE_MAX: usize = 16;
 
-/// Files of output that are kept to be used again.
-pub const FORMER_LOGS_MAX: usize = 1_024;
+/// How long the last output of children may take to be kept when the broker exits, and a piece of it when another program
+/// takes over.
+pub const LOGS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the removal of control groups may take at the very end; those that are left, the next broker removes.
 pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
@@ -97,6 +98,3 @@ pub const LOG_PIECE_REST: Duration = Duration::from_millis(10);
 /// How much text an answer to `logs` holds at most, as a JSON string, in bytes: what a message may have, less its other
 /// members.
 pub const LOG_TEXT_BYTES_MAX: usize = procbroker_protocol::limits::ANSWER_BYTES_MAX - (4 << 10);
-
-/// How often a file is looked at for more output where the system has no watch left for it.
-pub const UNWATCHED_LOG_REST: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::create::StandardOutput;
 
 use crate::os::journal::{Row, Stored};
-use crate::os::logs::Logs;
+use crate::os::logs::pipes::{Launched, Pipes};
 use crate::os::process::identity::{BootId, ProcessIdentity};
 use crate::serve::ServeError;
 use processes::{Expected, Launch, Parentage, Sought};
@@ -103,7 +103,7 @@ pub(crate) fn find(
     children: &[OnRecord],
     stored_boot: Option<BootId>,
     mut passed: BTreeMap<ChildId, OwnedFd>,
-    logs: &Logs,
+    pipes: &Pipes,
     predecessor: Predecessor,
 ) -> Result<Processes, ServeError> {
     let boot = BootId::current()?;
@@ -116,12 +116,12 @@ pub(crate) fn find(
             rebooted.push((run, processes::Recovered::Rebooted));
             continue;
         }
-        // A process marks the file of its output before it becomes the child's program.
+        // A process marks the pipe of its output before it becomes the child's program.
         let is_logged = child.intent.params.stdout == StandardOutput::Log;
         let is_ruled_out = child.may_be_unstarted()
             && match predecessor {
                 Predecessor::HandedOver => true,
-                Predecessor::Ended => is_logged && !logs.was_begun(id),
+                Predecessor::Ended => is_logged && pipes.launched(id) == Launched::NotBegun,
             };
         let launch = if is_ruled_out { Launch::RuledOut } else { Launch::Possible };
         let sought =

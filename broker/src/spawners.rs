@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use procbroker_core::Run;
-use procbroker_protocol::ChildId;
 
 use crate::limits::{SPAWN_PATIENCE, SPAWNERS_IDLE_MAX, SPAWNERS_MAX};
 use crate::os::logs::Logs;
@@ -23,8 +22,6 @@ pub struct Job {
     pub run: Run,
     /// How.
     pub spec: SpawnSpec,
-    /// The child whose file of output it takes over, if it does.
-    pub heir_of: Option<ChildId>,
     /// What becomes of it when its output cannot be kept.
     pub output: KeptOutput,
 }
@@ -114,19 +111,12 @@ impl Spawners {
         let (source, busy, deliver, logs) =
             (self.source.clone(), Arc::clone(&self.busy), Arc::clone(&self.deliver), self.logs.clone());
         let work = move || {
-            while let Ok(Job { run, spec, heir_of, output }) = source.recv() {
+            while let Ok(Job { run, spec, output }) = source.recv() {
                 busy.fetch_add(1, Ordering::Relaxed);
-                if let Some(former) = heir_of
-                    && let Err(error) = logs.pass_on(former, run.child, spec.identity.uid().as_raw())
-                {
-                    tracing::debug!(%error, "a child gets a new file for its output");
-                }
                 let result = spawn(&mut spawner, spec, output, run);
                 if result.is_err() && output == KeptOutput::Needed {
-                    // Its file would say, after a crash of the broker, that it may have run.
-                    if let Err(error) = logs.remove(run.child) {
-                        tracing::debug!(%error, "the output of a child that was not started stays");
-                    }
+                    // Its pipe would say, after a crash of the broker, that it may have run.
+                    logs.never_ran(run.child);
                 }
                 busy.fetch_sub(1, Ordering::Relaxed);
                 deliver(Outcome { run, result });

@@ -49,6 +49,8 @@ struct Parcel {
     state_lock: RawFd,
     cgroup_folder: Option<RawFd>,
     processes: BTreeMap<ChildId, RawFd>,
+    #[serde(default)]
+    outputs: Vec<RawFd>,
     /// The soft and the hard limit on open files that children get.
     nofile: (u64, u64),
     /// Both ends of what systemd keeps for the broker.
@@ -60,7 +62,8 @@ impl Parcel {
     fn numbers(&self) -> Vec<RawFd> {
         let lock = self.socket.iter().map(|(_, lock)| *lock);
         let kept = self.kept.iter().flatten().copied();
-        let all = self.listeners.iter().chain(self.processes.values()).chain(&self.cgroup_folder).copied();
+        let all = self.listeners.iter().chain(self.processes.values()).chain(&self.outputs);
+        let all = all.chain(&self.cgroup_folder).copied();
         all.chain(lock).chain(kept).chain([self.state_lock]).collect()
     }
 }
@@ -78,6 +81,8 @@ pub struct Belongings<'a> {
     pub cgroup_folder: Option<BorrowedFd<'a>>,
     /// Processes that are not the broker's own children, and could not be found again once they have ended.
     pub processes: Vec<(ChildId, BorrowedFd<'a>)>,
+    /// The pipes that children write to: what waits in one of a child that has ended is lost when nobody has it open.
+    pub outputs: Vec<BorrowedFd<'a>>,
     /// The limit on open files that children get; the broker's own is raised.
     pub nofile: Nofile,
     /// Both ends of what systemd keeps for the broker.
@@ -97,6 +102,8 @@ pub struct Inherited {
     pub cgroup_folder: Option<OwnedFd>,
     /// Processes that are not the broker's own children.
     pub processes: BTreeMap<ChildId, OwnedFd>,
+    /// The pipes that children write to, which are found again by their names.
+    pub outputs: Vec<OwnedFd>,
     /// The limit on open files that children get.
     pub nofile: Nofile,
     /// Both ends of what systemd keeps for the broker.
@@ -219,9 +226,10 @@ impl<'a> Belongings<'a> {
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
         let listeners = self.listeners.iter().copied();
         let processes = self.processes.iter().map(|(_, pidfd)| *pidfd);
+        let outputs = self.outputs.iter().copied();
         let locks = self.socket.map(|(_, lock)| lock).into_iter().chain([self.state_lock]);
         let kept = self.kept.into_iter().flatten();
-        listeners.chain(processes).chain(locks).chain(self.cgroup_folder).chain(kept)
+        listeners.chain(processes).chain(outputs).chain(locks).chain(self.cgroup_folder).chain(kept)
     }
 }
 
@@ -270,6 +278,7 @@ fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
             .into_iter()
             .map(|(child, pidfd)| Ok((child, adopt(pidfd)?)))
             .collect::<Result<_, UpgradeError>>()?,
+        outputs: parcel.outputs.into_iter().map(adopt).collect::<Result<_, _>>()?,
         nofile: Nofile { soft: parcel.nofile.0, hard: parcel.nofile.1 },
         kept: match parcel.kept {
             Some([read, write]) => Some([adopt(read)?, adopt(write)?]),
@@ -305,6 +314,7 @@ fn pack(belongings: &Belongings<'_>) -> io::Result<OwnedFd> {
         state_lock: belongings.state_lock.as_raw_fd(),
         cgroup_folder: belongings.cgroup_folder.as_ref().map(number),
         processes: belongings.processes.iter().map(|(child, pidfd)| (*child, number(pidfd))).collect(),
+        outputs: belongings.outputs.iter().map(number).collect(),
         nofile: (belongings.nofile.soft, belongings.nofile.hard),
         kept: belongings.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
     };

@@ -100,7 +100,7 @@ pub enum Effect {
         /// Which part of it is read.
         excerpt: LogExcerpt,
     },
-    /// A child has ended, whose output somebody follows: what it wrote last is the end.
+    /// A child has ended: what it wrote last is the end, for those who follow its output too.
     EndLog {
         /// Which child.
         child: ChildId,

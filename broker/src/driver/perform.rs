@@ -11,6 +11,7 @@ use procbroker_core::{
 };
 use procbroker_protocol::ChildId;
 use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::request::LogStream;
 use tokio::sync::mpsc;
 
 use super::FromThread;
@@ -18,16 +19,15 @@ use super::clients::Clients;
 use super::records::Records;
 use crate::blocking_pool::BlockingPool;
 use crate::follower::{Followers, LogQuery};
-use crate::limits::{FORMER_LOGS_MAX, SWEEP_PATIENCE, TIDYING_PATIENCE};
+use crate::limits::{LOGS_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::os::environment::Surroundings;
 use crate::os::host::nofile::Nofile;
-use crate::os::logs::Logs;
-use crate::os::logs::trimmer::LogTrimmer;
+use crate::os::logs::{Logs, StreamId};
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service::fd_store::FdStore;
 use crate::os::service::notify::ServiceOwner;
-use crate::os::spawn::{self, Output, Step};
+use crate::os::spawn::{self, ErrorOutput, Output, SpawnSpec, Step};
 use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::report;
@@ -53,14 +53,10 @@ pub struct Hands {
     pub containment: Containment,
     /// What children find around them.
     pub surroundings: Surroundings,
-    /// What children write to.
+    /// Keeps what children write.
     pub logs: Logs,
     /// Those who read that.
     pub followers: Followers,
-    /// Keeps it within its bound.
-    pub trimmer: LogTrimmer,
-    /// Children that are not visible any more, whose files of output can be used again.
-    pub former: VecDeque<ChildId>,
     /// What outlives the broker.
     pub records: Records,
     /// Processes that systemd keeps hold of, should the broker be killed.
@@ -120,7 +116,10 @@ impl Hands {
             }
             Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),
             Effect::ReadLog { call, child, excerpt } => self.read_log(call, child, excerpt),
-            Effect::EndLog { child } => self.followers.child_ended(child),
+            Effect::EndLog { child } => {
+                self.logs.end(child);
+                self.followers.child_ended(child);
+            }
             Effect::CheckUpgrade => self.check_upgrade(),
             Effect::Signal { run, signal, scope, call } => {
                 inputs.extend(self.containment.signal(run, signal, scope, call));
@@ -167,17 +166,17 @@ impl Hands {
         let cgroup = self.containment.prepare(run);
         let submitted = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|spec| {
             let refused = |_| spawn::SpawnFailure::Refused { step: Step::Clone, errno: Errno::EAGAIN };
-            let heir_of = match (&spec.stdout, purpose) {
-                (Output::Append(_), Purpose::Main) => self.former.pop_front(),
-                // It goes on where its child has left off.
-                (Output::Append(_), Purpose::Cleanup { .. }) | (Output::Null | Output::Inherit, _) => None,
-            };
             let output = match purpose {
                 Purpose::Main => KeptOutput::Needed,
                 // What its child held is released even on a disk that takes nothing any more.
                 Purpose::Cleanup { .. } => KeptOutput::Wanted,
             };
-            self.spawners.submit(Job { run, spec, heir_of, output }).map_err(refused)
+            match self.open_output(run.child, &spec) {
+                Err(failure) if output == KeptOutput::Needed => return Err(failure),
+                // A cleanup finds that there is none.
+                Err(_) | Ok(()) => {}
+            }
+            self.spawners.submit(Job { run, spec, output }).map_err(refused)
         });
         match submitted {
             Ok(()) => self.in_flight += 1,
@@ -185,15 +184,29 @@ impl Hands {
         }
     }
 
-    /// Keeps the file of a child's output for another child, or removes it where there are enough of them. Its record
-    /// goes.
+    /// Makes the pipes that a child is to write to.
+    fn open_output(&self, child: ChildId, spec: &SpawnSpec) -> Result<(), spawn::SpawnFailure> {
+        let stderr = match &spec.stderr {
+            ErrorOutput::Stdout => None,
+            ErrorOutput::Own(output) => Some(output),
+        };
+        let streams = [
+            (LogStream::Stdout, Some(&spec.stdout), Step::Stdout),
+            (LogStream::Stderr, stderr, Step::Stderr),
+        ];
+        for (stream, output, step) in streams {
+            if let Some(Output::Append(_)) = output {
+                let opened = self.logs.open(StreamId { child, stream }, spec.identity.uid().as_raw());
+                opened.map_err(|errno| spawn::SpawnFailure::Refused { step, errno })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the output of a child no longer, nor its record.
     fn forget(&mut self, child: ChildId) {
         self.records.forget(child);
-        if self.former.len() < FORMER_LOGS_MAX && self.logs.stdout_is_empty(child) {
-            self.former.push_back(child);
-        } else if let Err(error) = self.logs.remove(child) {
-            tracing::warn!(%child, %error, "cannot remove the output of a child that is not visible any more");
-        }
+        self.logs.forget(child);
     }
 
     /// Takes in what a spawning thread has done.
@@ -234,6 +247,7 @@ impl Hands {
         drop(self.clients);
         drop(self.followers);
         drop(self.records);
+        self.logs.settle(LOGS_PATIENCE);
         self.containment.shut_down(TIDYING_PATIENCE);
     }
 }

@@ -1,21 +1,18 @@
 //! The output that a follower reads: where it is, and what comes next.
 
-use std::path::PathBuf;
-
 use crate::limits::LOG_PIECE_BYTES;
-use crate::os::logs::LogsError;
-use crate::os::logs::output::OutputFile;
+use crate::os::logs::output::Kept;
+use crate::os::logs::stamps::Stamps;
 use crate::os::logs::text::{Decoder, first_line};
-use crate::os::logs::wakeups::Awaited;
+use crate::os::logs::{LogsError, StreamId};
 
 /// A place in an output.
 #[derive(Debug)]
 pub(super) struct Source {
-    path: PathBuf,
-    /// None as long as there is no file.
-    file: Option<OutputFile>,
+    kept: Kept,
     position: u64,
     decoder: Decoder,
+    stamps: Stamps,
 }
 
 /// What a look has shown.
@@ -37,29 +34,38 @@ pub(super) enum Seen {
 }
 
 impl Source {
-    /// A place in the file of this path, which may come to be later.
-    pub(super) fn new(path: PathBuf, position: u64) -> Self {
-        Self { path, file: None, position, decoder: Decoder::default() }
+    /// A place in what was kept at some time, and will be more.
+    pub(super) fn new(kept: Kept, position: u64, stamps: Stamps) -> Self {
+        Self { kept, position, decoder: Decoder::default(), stamps }
     }
 
-    /// Reads what comes next, on a thread that may wait for the disk.
-    pub(super) async fn look(self) -> (Self, Seen) {
-        let lost = Self::new(self.path.clone(), self.position);
+    /// Which stream it is in.
+    pub(super) fn id(&self) -> StreamId {
+        self.kept.id()
+    }
+
+    /// What was kept at the last look.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Reads what comes next of what is kept now, on a thread that may wait for the disk.
+    pub(super) async fn look(mut self, kept: Kept) -> (Self, Seen) {
+        self.kept = kept;
+        if self.position == self.kept.end() {
+            return (self, Seen::Nothing);
+        }
+        let lost = Self::new(self.kept.clone(), self.position, self.stamps);
         let look = move || {
-            let mut source = self;
-            let seen = source.look_now().unwrap_or_else(Seen::Failed);
-            (source, seen)
+            let seen = self.look_now().unwrap_or_else(Seen::Failed);
+            (self, seen)
         };
         // Reading does not panic; if it did, it would be tried again from the same place.
         tokio::task::spawn_blocking(look).await.unwrap_or((lost, Seen::Nothing))
     }
 
     fn look_now(&mut self) -> Result<Seen, LogsError> {
-        if self.file.is_none() {
-            self.file = OutputFile::open(&self.path)?;
-        }
-        let Some(file) = &self.file else { return Ok(Seen::Nothing) };
-        let Some(found) = file.read(self.position, LOG_PIECE_BYTES)? else { return Ok(Seen::Nothing) };
+        let found = self.kept.read(self.position, LOG_PIECE_BYTES)?;
         let missed = found.at != self.position;
         if found.bytes.is_empty() && !missed {
             return Ok(Seen::Nothing);
@@ -70,82 +76,18 @@ impl Source {
         if missed {
             // The rest of a character that has begun there will not come.
             text = self.decoder.finish();
-            from = if found.at == 0 { 0 } else { first_line(&found.bytes) };
+            from = first_line(&found.bytes);
+            self.stamps.skip();
         }
-        text.push_str(&self.decoder.decode(found.bytes.get(from..).unwrap_or_default()));
-        Ok(Seen::Output { missed, text, more: found.bytes.len() == LOG_PIECE_BYTES })
+        let mut bytes = found.bytes;
+        bytes.drain(..from);
+        let stamped = self.stamps.stamp(&self.kept, found.at.saturating_add(from as u64), bytes)?;
+        text.push_str(&self.decoder.decode(&stamped));
+        Ok(Seen::Output { missed, text, more: self.position < self.kept.end() })
     }
 
     /// What is still to be shown when nothing more comes.
     pub(super) fn finish(mut self) -> String {
         self.decoder.finish()
-    }
-
-    /// What has to happen before there is more.
-    pub(super) fn awaited(&self) -> Awaited<'_> {
-        match &self.file {
-            Some(_) => Awaited::Written(&self.path),
-            None => Awaited::Made,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::Write;
-
-    use super::*;
-
-    fn output(seen: Seen) -> (bool, String, bool) {
-        match seen {
-            Seen::Output { missed, text, more } => (missed, text, more),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_is_written_later_is_found_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.out");
-        let mut source = Source::new(path.clone(), 0);
-        assert!(matches!(source.look_now(), Ok(Seen::Nothing)));
-        fs::write(&path, "first").unwrap();
-        assert_eq!(output(source.look_now().unwrap()), (false, "first".to_owned(), false));
-        assert!(matches!(source.look_now(), Ok(Seen::Nothing)));
-        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b" second\xe2\x82").unwrap();
-        assert_eq!(output(source.look_now().unwrap()), (false, " second".to_owned(), false));
-        assert_eq!(source.finish(), "\u{fffd}");
-    }
-
-    #[test]
-    fn much_output_comes_in_pieces() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.out");
-        fs::write(&path, vec![b'x'; LOG_PIECE_BYTES + 5]).unwrap();
-        let mut source = Source::new(path, 0);
-        let (missed, text, more) = output(source.look_now().unwrap());
-        assert_eq!((missed, text.len(), more), (false, LOG_PIECE_BYTES, true));
-        let (missed, text, more) = output(source.look_now().unwrap());
-        assert_eq!((missed, text.len(), more), (false, 5, false));
-    }
-
-    #[test]
-    fn a_file_that_was_emptied_is_read_from_its_beginning_and_that_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.out");
-        fs::write(&path, "before").unwrap();
-        let mut source = Source::new(path.clone(), 6);
-        assert!(matches!(source.look_now(), Ok(Seen::Nothing)));
-        fs::write(&path, "new").unwrap();
-        assert_eq!(output(source.look_now().unwrap()), (true, "new".to_owned(), false));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("loop.out");
-        std::os::unix::fs::symlink(&path, &path).unwrap();
-        assert!(Source::new(path, 0).look_now().is_err());
     }
 }

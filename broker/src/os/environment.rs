@@ -11,11 +11,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use procbroker_core::{Purpose, RunAs, SpawnOrder};
 use procbroker_protocol::create::{self, StandardError, StandardOutput};
+use procbroker_protocol::request::LogStream;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
 
 use crate::os::host::nofile::Nofile;
-use crate::os::logs::Logs;
+use crate::os::logs::pipes::Pipes;
 use crate::os::process::proc::CHILD_ID_VARIABLE;
 use crate::os::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
 use crate::upgrade::PARCEL_VARIABLE;
@@ -41,25 +42,25 @@ pub struct Surroundings {
     /// The broker's own environment, less what was meant for the broker alone.
     base: BTreeMap<OsString, OsString>,
     socket: PathBuf,
-    logs: Logs,
+    pipes: Pipes,
     nofile: Nofile,
 }
 
 impl Surroundings {
     /// Takes note of the broker's own environment. `nofile` is the limit on open files that children get.
     #[must_use]
-    pub fn new(socket: PathBuf, logs: Logs, nofile: Nofile) -> Self {
-        Self::with_environment(std::env::vars_os(), socket, logs, nofile)
+    pub fn new(socket: PathBuf, pipes: Pipes, nofile: Nofile) -> Self {
+        Self::with_environment(std::env::vars_os(), socket, pipes, nofile)
     }
 
     fn with_environment(
         environment: impl Iterator<Item = (OsString, OsString)>,
         socket: PathBuf,
-        logs: Logs,
+        pipes: Pipes,
         nofile: Nofile,
     ) -> Self {
         let base = environment.filter(|(name, _)| !is_the_brokers_own(name.as_bytes())).collect();
-        Self { base, socket, logs, nofile }
+        Self { base, socket, pipes, nofile }
     }
 
     /// Says how a process of a child is to be spawned. `cgroup` is the directory of its group.
@@ -78,7 +79,7 @@ impl Surroundings {
             Purpose::Main => params.command.as_slice(),
             Purpose::Cleanup { .. } => params.cleanup.as_ref().map_or(&[][..], |cleanup| &cleanup.command),
         };
-        let log = Output::Append(self.logs.stdout(child));
+        let log = Output::Append(self.pipes.path(child, LogStream::Stdout));
         Ok(SpawnSpec {
             command: command.iter().map(OsString::from).collect(),
             env: self.environment(child, params, purpose),
@@ -96,7 +97,9 @@ impl Surroundings {
                 (StandardError::Stdout, _) | (StandardError::Null, Purpose::Cleanup { .. }) => {
                     ErrorOutput::Stdout
                 }
-                (StandardError::Log, _) => ErrorOutput::Own(Output::Append(self.logs.stderr(child))),
+                (StandardError::Log, _) => {
+                    ErrorOutput::Own(Output::Append(self.pipes.path(child, LogStream::Stderr)))
+                }
                 (StandardError::Inherit, _) => ErrorOutput::Own(Output::Inherit),
                 (StandardError::Null, Purpose::Main) => ErrorOutput::Own(Output::Null),
             },
@@ -213,8 +216,8 @@ mod tests {
 
     fn surroundings(folder: &tempfile::TempDir) -> Surroundings {
         let environment = OWN.iter().map(|&(name, value)| (name.into(), value.into()));
-        let logs = Logs::open(folder.path().join("logs")).unwrap();
-        Surroundings::with_environment(environment, "/s".into(), logs, Nofile { soft: 10, hard: 20 })
+        let pipes = Pipes::open(folder.path().join("output")).unwrap();
+        Surroundings::with_environment(environment, "/s".into(), pipes, Nofile { soft: 10, hard: 20 })
     }
 
     fn child() -> ChildId {
@@ -262,7 +265,7 @@ mod tests {
     fn output_goes_to_the_log_unless_it_is_said_otherwise() {
         let plain = spec(|_| (), RunAs::Broker).unwrap();
         let Output::Append(path) = plain.stdout else { panic!("{:?}", plain.stdout) };
-        assert!(path.ends_with("logs/00000000-0000-0000-0000-000000000001.out"));
+        assert!(path.ends_with("output/00000000-0000-0000-0000-000000000001.out"));
         assert_eq!(plain.stderr, ErrorOutput::Stdout);
         assert_eq!((plain.cwd, plain.umask), (PathBuf::from("/"), Mode::from_bits_truncate(0o022)));
         let change = |params: &mut CreateParams| {
@@ -274,7 +277,7 @@ mod tests {
         let other = spec(change, RunAs::Broker).unwrap();
         assert_eq!(other.stdout, Output::Null);
         let ErrorOutput::Own(Output::Append(path)) = other.stderr else { panic!("{:?}", other.stderr) };
-        assert!(path.ends_with("logs/00000000-0000-0000-0000-000000000001.err"));
+        assert!(path.ends_with("output/00000000-0000-0000-0000-000000000001.err"));
         assert_eq!((other.cwd, other.umask), (PathBuf::from("/tmp"), Mode::from_bits_truncate(0o077)));
     }
 
@@ -360,7 +363,7 @@ mod tests {
         };
         let spec = cleanup(silent, ExitStatus::Code(0));
         let Output::Append(path) = spec.stdout else { panic!("{:?}", spec.stdout) };
-        assert!(path.ends_with("logs/00000000-0000-0000-0000-000000000001.out"));
+        assert!(path.ends_with("output/00000000-0000-0000-0000-000000000001.out"));
         assert_eq!(spec.stderr, ErrorOutput::Stdout);
     }
 }

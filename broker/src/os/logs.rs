@@ -1,39 +1,55 @@
-//! The files that children write their output to: making and removing them here; reading and bounding them below.
+//! What children write: through a pipe for each stream, by one thread, to files that are the broker's own.
+//!
+//! [`Logs`] is the way to that thread. The driver gives it a pipe before it starts a child, and tells it when nothing of
+//! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
 
 mod excerpt;
+mod folder;
+mod keeper;
+mod order;
 pub mod output;
+pub mod pipes;
+pub mod stamps;
+mod store;
+mod stream;
 pub mod text;
-pub mod trimmer;
-pub mod wakeups;
+mod times;
+mod transfer;
+mod turns;
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use procbroker_protocol::ChildId;
-use procbroker_protocol::request::LogStream;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-use crate::os::spawn::BEGUN_MODE;
+pub use excerpt::{Continuation, Excerpt, Wanted, read};
+use folder::Folder;
+use keeper::{BELL, Keeper, Work};
+use order::{Order, Token, When};
+use output::Kept;
+use pipes::Pipes;
+pub use store::LogBounds;
+use store::Store;
+pub use stream::StreamId;
+use transfer::Transfer;
 
-pub use excerpt::{Continuation, Excerpt, read};
-
-/// What ends the name of the file of a child's standard output.
-const STDOUT: &str = "out";
-
-/// What ends the name of the file of a child's standard error.
-const STDERR: &str = "err";
-
-/// The folder of the files: `ID.out`, and `ID.err` where errors do not go to the same one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logs {
-    folder: PathBuf,
-}
+/// How much memory the thread may use for its calls, in bytes.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Output cannot be kept, read or removed.
 #[derive(Debug, Error)]
-#[error("cannot {attempt} {path}: {source}; the broker needs to read and write its state folder")]
+#[error("cannot {attempt} {path}: {source}; the broker needs to read and write its own folders")]
 pub struct LogsError {
     attempt: &'static str,
     path: PathBuf,
@@ -41,200 +57,247 @@ pub struct LogsError {
     source: io::Error,
 }
 
+impl LogsError {
+    fn new(attempt: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self { attempt, path, source }
+    }
+}
+
+/// A child of an earlier broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Which one.
+    pub child: ChildId,
+    /// Whose.
+    pub user: u32,
+    /// Whether it has ended, and nothing of it can write.
+    pub has_ended: bool,
+}
+
+/// What the log thread begins with.
+#[derive(Debug)]
+pub struct LogSettings {
+    /// The folder of the files.
+    pub folder: PathBuf,
+    /// The folder of the pipes.
+    pub pipes: Pipes,
+    /// How much is kept.
+    pub bounds: LogBounds,
+    /// The children that an earlier broker has left.
+    pub children: Vec<Remembered>,
+    /// Their pipes, where the program before this one has handed them over: what is in them would be lost if nobody had
+    /// them open.
+    pub inherited: Vec<OwnedFd>,
+}
+
+/// The way to the log thread; a copy leads to the same one. It ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    pipes: Pipes,
+    way: Arc<Way>,
+}
+
+#[derive(Debug)]
+struct Way {
+    orders: mpsc::Sender<Order>,
+    bell: Arc<EventFd>,
+    epoll: Arc<Epoll>,
+    next: AtomicU64,
+}
+
+impl Way {
+    fn order(&self, order: Order) {
+        // A thread that has gone keeps nothing any more.
+        let _ = self.orders.send(order);
+        // A full counter rings already.
+        let _ = self.bell.write(1);
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.order(Order::Stop);
+    }
+}
+
+/// Makes a pipe ring when there is something new in it.
+fn watch(epoll: &Epoll, token: Token, pipe: BorrowedFd<'_>) -> Result<(), Errno> {
+    epoll.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token.0))
+}
+
 impl Logs {
-    /// Makes the folder where it is missing; the one above it has to be there.
+    /// Starts the thread. It takes over what an earlier broker has left, before it does anything else.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub fn open(folder: PathBuf) -> Result<Self, LogsError> {
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => {
-                Err(LogsError { attempt: "make the folder", path: folder, source })
-            }
-            Ok(()) | Err(_) => Ok(Self { folder }),
+    /// When the folder cannot be used, or the system refuses a thread or a descriptor.
+    pub fn start(settings: LogSettings) -> Result<Self, LogsError> {
+        let LogSettings { folder, pipes, bounds, children, inherited } = settings;
+        let (folder, _) = Folder::open(folder)?;
+        let refused = |attempt| {
+            let path = folder.path().to_owned();
+            move |source: io::Error| LogsError::new(attempt, path, source)
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Arc::new);
+        let epoll = epoll.map_err(|errno| refused("watch the pipes of")(errno.into()))?;
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
+        let bell = bell.map_err(|errno| refused("make a bell for")(errno.into()))?;
+        watch(&epoll, Token(BELL), bell.as_fd())
+            .map_err(|errno| refused("watch the bell of")(errno.into()))?;
+        let (orders, received) = mpsc::channel();
+        let mut keeper = Keeper {
+            epoll: Arc::clone(&epoll),
+            bell: Arc::clone(&bell),
+            orders: received,
+            folder: pipes.clone(),
+            store: Store::new(folder.clone(), bounds),
+            transfer: Transfer::new()?,
+            work: Work::new(),
+        };
+        // Those of the new children follow.
+        let next = AtomicU64::new(2 * children.len() as u64);
+        // Now, as long as all of them are from before.
+        let left = pipes.all()?;
+        let work = move || {
+            keeper.take_over(&children, left);
+            drop(inherited);
+            keeper.run();
+        };
+        let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
+        builder.spawn(work).map_err(refused("start a thread for"))?;
+        Ok(Self { pipes, way: Arc::new(Way { orders, bell, epoll, next }) })
+    }
+
+    /// Makes the pipe of a stream, for a child that is about to be started, unless it has one from before.
+    ///
+    /// # Errors
+    /// Such as EMFILE, or ENOSPC where the folder of the pipes is full.
+    pub fn open(&self, id: StreamId, user: u32) -> Result<(), Errno> {
+        let Some(pipe) = self.pipes.make(id)? else { return Ok(()) };
+        let token = Token(self.way.next.fetch_add(1, Ordering::Relaxed));
+        let watched = watch(&self.way.epoll, token, pipe.as_fd());
+        // It is looked for when the pipe rings: to start a child wakes no thread.
+        let order = Order::Keep { token, id, user, pipe };
+        if let (Err(errno), _) | (Ok(()), Err(errno)) =
+            (watched, self.way.orders.send(order).map_err(|_| Errno::ESRCH))
+        {
+            self.pipes.remove(id);
+            return Err(errno);
+        }
+        Ok(())
+    }
+
+    /// Nothing of a child is left that could write: all that it has written is kept, and its pipes go.
+    pub fn end(&self, child: ChildId) {
+        self.way.order(Order::End { child });
+    }
+
+    /// A child is not visible any more: its output goes.
+    pub fn forget(&self, child: ChildId) {
+        self.way.order(Order::Forget { child });
+    }
+
+    /// A child's program was not executed: no later broker takes it for one that may have been.
+    pub fn never_ran(&self, child: ChildId) {
+        for id in StreamId::both(child) {
+            self.pipes.remove(id);
         }
     }
 
-    /// Where they are.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// What is kept of a stream, with all that has been written by now. `None` when the thread has gone.
+    pub async fn kept(&self, id: StreamId) -> Option<Kept> {
+        self.show(id, When::Now).await
     }
 
-    /// The file of a child's standard output.
-    #[must_use]
-    pub fn stdout(&self, child: ChildId) -> PathBuf {
-        self.file(child, STDOUT)
+    /// What is kept of a stream as soon as that is more than before, or when nothing more can come.
+    pub async fn more_than(&self, before: &Kept) -> Option<Kept> {
+        self.show(before.id(), When::MoreThan(before.moved)).await
     }
 
-    /// The file of a child's standard error, where that has one of its own.
-    #[must_use]
-    pub fn stderr(&self, child: ChildId) -> PathBuf {
-        self.file(child, STDERR)
+    async fn show(&self, id: StreamId, when: When) -> Option<Kept> {
+        let (answer, kept) = oneshot::channel();
+        self.way.order(Order::Show { id, when, answer });
+        kept.await.ok()
     }
 
-    /// The file of one of a child's streams, where that has one of its own.
-    #[must_use]
-    pub fn of_stream(&self, child: ChildId, stream: LogStream) -> PathBuf {
-        match stream {
-            LogStream::Stdout => self.stdout(child),
-            LogStream::Stderr => self.stderr(child),
+    /// Waits until all that was written by children that have ended is kept, at most so long: a disk that does not answer
+    /// holds up nobody.
+    pub fn settle(&self, patience: Duration) {
+        let (done, settled) = mpsc::channel();
+        self.way.order(Order::Settle { done });
+        if settled.recv_timeout(patience).is_err() {
+            tracing::warn!("what children wrote last could not be kept in time");
         }
     }
 
-    fn file(&self, child: ChildId, stream: &str) -> PathBuf {
-        self.folder.join(format!("{child}.{stream}"))
-    }
-
-    /// Whether a child's program was executed, or was about to be: its process has left a trace at the file of its
-    /// standard output just before.
-    #[must_use]
-    pub fn was_begun(&self, child: ChildId) -> bool {
-        let begun = |file: fs::Metadata| file.mode() & BEGUN_MODE == BEGUN_MODE;
-        fs::metadata(self.stdout(child)).is_ok_and(begun)
-    }
-
-    /// Removes a child's output, as far as there is any.
+    /// Lets the thread touch no pipe any more, so that another program can go on where it has left off.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub fn remove(&self, child: ChildId) -> Result<(), LogsError> {
-        remove(self.stdout(child)).and(remove(self.stderr(child)))
-    }
-
-    /// Whether there is a file of a child's standard output with nothing in it.
-    #[must_use]
-    pub fn stdout_is_empty(&self, child: ChildId) -> bool {
-        fs::metadata(self.stdout(child)).is_ok_and(|file| file.len() == 0)
-    }
-
-    /// Empties the file of one child's standard output for another child to write to, and removes whatever else
-    /// there is of the former. A file that is used again spares the file system the making of a new one, which
-    /// takes ext4 up to a third of a millisecond after many have been removed. It is removed, too, where the former child
-    /// was another user's, who may still have it open somewhere.
-    ///
-    /// # Errors
-    /// When the system refuses. The new child's file is then made when it is opened.
-    pub fn pass_on(&self, from: ChildId, to: ChildId, uid: u32) -> Result<(), LogsError> {
-        let (old, new) = (self.stdout(from), self.stdout(to));
-        let refused = |attempt, source| LogsError { attempt, path: old.clone(), source };
-        let found = fs::metadata(&old).map_err(|source| refused("examine", source))?;
-        if found.uid() != uid {
-            return self.remove(from);
-        }
-        // It is empty nearly always; emptying it all the same would wake whoever watches for output.
-        if found.len() > 0 {
-            nix::unistd::truncate(&old, 0).map_err(|errno| refused("empty", errno.into()))?;
-        }
-        // The next child has not begun.
-        fs::set_permissions(&old, Permissions::from_mode(0o600))
-            .map_err(|source| refused("reset", source))?;
-        fs::rename(&old, &new).map_err(|source| refused("rename", source))?;
-        remove(self.stderr(from))
-    }
-
-    /// Removes the output of all children but those that are known, and returns how many files that were.
-    /// Files that are no child's output stay.
-    ///
-    /// # Errors
-    /// When the system refuses; the rest is still removed.
-    pub fn remove_unknown(&self, is_known: impl Fn(ChildId) -> bool) -> Result<usize, LogsError> {
-        let entries = fs::read_dir(&self.folder).map_err(|source| LogsError {
-            attempt: "list",
-            path: self.folder.clone(),
-            source,
+    /// When the disk does not answer for so long.
+    pub fn pause(&self, patience: Duration) -> Result<Paused, LogsError> {
+        let (pipes, given) = mpsc::channel();
+        self.way.order(Order::Pause { pipes });
+        let mut paused = Paused { way: Arc::clone(&self.way), pipes: Vec::new() };
+        paused.pipes = given.recv_timeout(patience).map_err(|_| {
+            let source = io::Error::from(io::ErrorKind::TimedOut);
+            LogsError::new("finish what is being written to", "the children's output".into(), source)
         })?;
-        let paths = entries.flatten().map(|entry| entry.path());
-        let unknown = paths.filter(|path| writer(path).is_some_and(|child| !is_known(child)));
-        let (mut removed, mut result) = (0, Ok(()));
-        for path in unknown {
-            match remove(path) {
-                Ok(()) => removed += 1,
-                Err(error) => result = Err(error),
+        Ok(paused)
+    }
+}
+
+/// The log thread rests for as long as this lives.
+#[derive(Debug)]
+pub struct Paused {
+    way: Arc<Way>,
+    pipes: Vec<Arc<OwnedFd>>,
+}
+
+impl Paused {
+    /// The children's pipes: what is in them is lost when nobody has them open.
+    pub fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pipes.iter().map(|pipe| pipe.as_fd())
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.way.order(Order::GoOn);
+    }
+}
+
+impl Keeper {
+    /// Opens the pipes of the children that an earlier broker has left, and finds what it has kept of them.
+    fn take_over(&mut self, children: &[Remembered], mut left: Vec<StreamId>) {
+        let known: HashMap<ChildId, Remembered> = children.iter().map(|one| (one.child, *one)).collect();
+        match self.store.recover(|child| known.get(&child).map(|one| one.user)) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed the output of children that nobody knows any more"),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        left.retain(|id| {
+            let is_known = known.contains_key(&id.child);
+            if !is_known {
+                self.folder.remove(*id);
+            }
+            is_known
+        });
+        for (id, token) in left.into_iter().zip((0..).map(Token)) {
+            let Some(Remembered { user, has_ended, .. }) = known.get(&id.child) else { continue };
+            let opened = self.folder.reopen(id).and_then(|pipe| {
+                pipe.map_or(Ok(None), |pipe| watch(&self.epoll, token, pipe.as_fd()).map(|()| Some(pipe)))
+            });
+            match opened {
+                Ok(Some(pipe)) => self.keep(token, id, *user, pipe),
+                Ok(None) => {}
+                Err(errno) => tracing::warn!(%errno, output = %id, "cannot open the pipe of a child"),
+            }
+            self.make_ready(token);
+            if *has_ended {
+                self.end(id.child);
             }
         }
-        result.map(|()| removed)
     }
-}
-
-fn remove(path: PathBuf) -> Result<(), LogsError> {
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LogsError { attempt: "remove", path, source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// The child whose output a file is.
-fn writer(path: &Path) -> Option<ChildId> {
-    path.extension().filter(|extension| *extension == STDOUT || *extension == STDERR)?;
-    uuid::Uuid::try_parse(path.file_stem()?.to_str()?).ok().map(ChildId::from_uuid)
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn child(number: u128) -> ChildId {
-        ChildId::from_uuid(Uuid::from_u128(number))
-    }
-
-    #[test]
-    fn output_that_is_passed_on_is_empty_and_nothing_of_the_former_child_is_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path().join("logs")).unwrap();
-        let [from, to] = [1, 2].map(|number| ChildId::from_uuid(Uuid::from_u128(number)));
-        fs::write(logs.stdout(from), "secret").unwrap();
-        fs::write(logs.stderr(from), "secret").unwrap();
-        let own = nix::unistd::geteuid().as_raw();
-        logs.pass_on(from, to, own).unwrap();
-        assert_eq!(fs::read(logs.stdout(to)).unwrap(), b"");
-        assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 1);
-        assert!(logs.pass_on(from, to, own).is_err());
-        assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 1);
-        // What is of one user is not for another.
-        logs.pass_on(to, from, own + 1).unwrap();
-        assert_eq!(fs::read_dir(logs.folder()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_output_of_a_forgotten_child_goes_and_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path().join("logs")).unwrap();
-        for number in [1, 2] {
-            fs::write(logs.stdout(child(number)), "out").unwrap();
-            fs::write(logs.stderr(child(number)), "err").unwrap();
-        }
-        logs.remove(child(1)).unwrap();
-        logs.remove(child(3)).unwrap();
-        assert!(!logs.stdout(child(1)).exists() && !logs.stderr(child(1)).exists());
-        assert!(logs.stdout(child(2)).exists() && logs.stderr(child(2)).exists());
-    }
-
-    #[test]
-    fn at_start_the_output_of_children_that_nobody_knows_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path().to_owned()).unwrap();
-        let kept = [logs.stdout(child(1)), logs.folder().join("notes.txt"), logs.folder().join("notes.out")];
-        for path in kept.iter().chain([&logs.stdout(child(2)), &logs.stderr(child(2))]) {
-            fs::write(path, "").unwrap();
-        }
-        assert_eq!(logs.remove_unknown(|known| known == child(1)).unwrap(), 2);
-        assert!(kept.iter().all(|path| path.exists()));
-        assert_eq!(logs.remove_unknown(|_| true).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        for path in [file.clone(), file.join("logs")] {
-            let error = Logs::open(path.clone()).unwrap_err().to_string();
-            assert!(error.contains(&path.display().to_string()), "{error}");
-        }
-    }
-}
+mod tests;

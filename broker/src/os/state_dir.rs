@@ -12,7 +12,6 @@ use thiserror::Error;
 use super::runtime_dir::NOTE;
 use crate::os::host::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
-use crate::os::logs::{Logs, LogsError};
 
 /// The file that a broker locks.
 const LOCK: &str = "lock";
@@ -27,7 +26,6 @@ const RECORD: &str = "state.db";
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    logs: Logs,
     lock: Lock,
 }
 
@@ -51,9 +49,6 @@ pub enum StateDirError {
     /// Another broker uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The folder of the children's output cannot be made.
-    #[error(transparent)]
-    Logs(#[from] LogsError),
 }
 
 impl StateDir {
@@ -90,8 +85,7 @@ impl StateDir {
         let origin = if place.origin == Origin::System { Origin::User } else { place.origin };
         make_folder(path, origin)?;
         let lock = lock(path)?;
-        let logs = Logs::open(path.join(LOGS))?;
-        Ok(Self { path: path.to_owned(), logs, lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// Where it is.
@@ -112,10 +106,10 @@ impl StateDir {
         self.lock.as_fd()
     }
 
-    /// The children's output.
+    /// The folder of the children's output.
     #[must_use]
-    pub fn logs(&self) -> &Logs {
-        &self.logs
+    pub fn logs(&self) -> PathBuf {
+        self.path.join(LOGS)
     }
 }
 
@@ -167,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         let state = StateDir::open(&place(&path)).unwrap();
-        for made in [state.path(), &path.join("logs"), &folder.path().join("a")] {
+        for made in [state.path(), &folder.path().join("a")] {
             assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o700, "{}", made.display());
         }
         let error = StateDir::open(&place(&path)).unwrap_err();
@@ -193,7 +187,7 @@ mod tests {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let state = StateDir::open(&place(folder.path())).unwrap();
         assert_eq!(mode(folder.path()), 0o755);
-        assert_eq!((mode(&folder.path().join(LOCK)), mode(&folder.path().join(LOGS))), (0o600, 0o700));
+        assert_eq!(mode(&folder.path().join(LOCK)), 0o600);
         drop(state);
         for open in [0o1777, 0o770, 0o702] {
             fs::set_permissions(folder.path(), Permissions::from_mode(open)).unwrap();

@@ -1,6 +1,6 @@
 //! Everything that has to be in place before the first client: settings, locks, sockets, facilities.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
-use procbroker_core::{AccountsFailure, Config, Input, MainCommand, Recovered};
+use procbroker_core::{AccountsFailure, Config, Input, MainCommand, Progress, Recovered, RunAs};
 use procbroker_protocol::create::{Account, CreateParams, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
 use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
@@ -28,8 +28,8 @@ use crate::os::host::accounts;
 use crate::os::host::nofile::{Nofile, raise_nofile};
 use crate::os::host::socket::{self, SocketFile, SocketOptions};
 use crate::os::journal::{self, Host, Store};
-use crate::os::logs::Logs;
-use crate::os::logs::trimmer::LogTrimmer;
+use crate::os::logs::pipes::Pipes;
+use crate::os::logs::{LogBounds, LogSettings, Logs, Remembered};
 use crate::os::own::OwnError;
 use crate::os::process::identity::BootId;
 use crate::os::process::reaper::{Backlog, Reaper};
@@ -45,6 +45,9 @@ use crate::recovery::{self, Former, Predecessor, processes};
 use crate::serve::facilities::{self, Found};
 use crate::spawners::Spawners;
 use crate::upgrade::{self, Inherited, Program};
+
+/// The folder of the children's pipes, in the runtime folder.
+const PIPES: &str = "output";
 
 /// A broker that is ready to be put together.
 pub(crate) struct Prepared {
@@ -75,7 +78,10 @@ pub(crate) struct Machine {
     /// What systemd has kept for this broker.
     kept: Kept,
     predecessor: Predecessor,
-    log_bytes: u64,
+    log_bounds: LogBounds,
+    /// Keeps open what waits in the pipes of children, until the log thread has opened them itself.
+    outputs: Vec<OwnedFd>,
+    pipes: Pipes,
 }
 
 /// The listening sockets.
@@ -104,7 +110,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         Some(path) => Place::given(path.clone()),
         None => socket_path::state_dir(uid, |name: &str| std::env::var_os(name)),
     };
-    let Taken { state, sockets, socket, nofile, folder, processes, kept } =
+    let Taken { state, sockets, socket, nofile, folder, processes, outputs, kept } =
         take(arguments, &state_place, passed, inherited, uid)?;
     let runtime = RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?;
     let (store, stored) = match predecessor {
@@ -134,7 +140,9 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     };
     let places =
         Places { sockets: socket.display().to_string(), state_dir: state.path().display().to_string() };
-    let log_bytes = arguments.log_bytes.bytes();
+    let pipes = Pipes::open(runtime.path().join(PIPES))?;
+    let log_bounds =
+        LogBounds { per_child: arguments.log_bytes.bytes(), in_all: arguments.log_total.bytes() };
     let machine = Machine {
         found,
         nofile,
@@ -147,7 +155,9 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         processes,
         kept,
         predecessor,
-        log_bytes,
+        log_bounds,
+        outputs,
+        pipes,
     };
     Ok(Prepared { config, machine, sockets, places })
 }
@@ -187,6 +197,7 @@ struct Taken {
     /// The folder of control groups, where an earlier program has handed it over.
     folder: Option<OwnedFd>,
     processes: BTreeMap<ChildId, OwnedFd>,
+    outputs: Vec<OwnedFd>,
     kept: Kept,
 }
 
@@ -203,10 +214,11 @@ fn take(
         let Passed { sockets: passed, kept } = passed;
         let listeners = passed.into_iter().map(|socket| socket.listener).collect();
         let (sockets, socket) = sockets(arguments, listeners, uid)?;
-        let (nofile, processes) = (raise_nofile()?, BTreeMap::new());
-        return Ok(Taken { state, sockets, socket, nofile, folder: None, processes, kept });
+        let (nofile, processes, outputs) = (raise_nofile()?, BTreeMap::new(), Vec::new());
+        return Ok(Taken { state, sockets, socket, nofile, folder: None, processes, outputs, kept });
     };
-    let Inherited { listeners, socket, state_lock, cgroup_folder, processes, nofile, kept } = inherited;
+    let Inherited { listeners, socket, state_lock, cgroup_folder, processes, outputs, nofile, kept } =
+        inherited;
     let state = StateDir::inherited(state, state_lock)?;
     let mut listeners = listeners.into_iter().map(UnixListener::from);
     let (sockets, socket) = match socket {
@@ -218,7 +230,7 @@ fn take(
         None => passed_sockets(arguments, listeners.collect()),
     };
     let kept = kept.map_or_else(Kept::default, |[read, write]| Kept::from_ends(read, write));
-    Ok(Taken { state, sockets, socket, nofile, folder: cgroup_folder, processes, kept })
+    Ok(Taken { state, sockets, socket, nofile, folder: cgroup_folder, processes, outputs, kept })
 }
 
 /// Where the runtime folder is to be: beside the socket, or with the state where the socket has no path.
@@ -334,17 +346,18 @@ impl Machine {
             mut processes,
             kept,
             predecessor,
-            log_bytes,
+            log_bounds,
+            outputs,
+            pipes,
         } = self;
         let Found { spawn, inheritance, cgroups, .. } = found;
-        let logs = state.logs().clone();
         let (mut fd_store, kept) = FdStore::open(kept);
         for (run, pidfd) in kept {
             // Its next one is stored as this broker counts it.
             fd_store.remove(run);
             processes.insert(run.child, pidfd);
         }
-        let processes = recovery::find(&former.children, former.boot, processes, &logs, predecessor)?;
+        let processes = recovery::find(&former.children, former.boot, processes, &pipes, predecessor)?;
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
         let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
@@ -356,7 +369,13 @@ impl Machine {
         }
         let left = containment.take_over(&processes);
         let recovered = recovery::findings(former.children, &processes, &left);
-        remove_unknown_logs(&logs, &recovered);
+        let logs = Logs::start(LogSettings {
+            folder: state.logs(),
+            pipes: pipes.clone(),
+            bounds: log_bounds,
+            children: recovered.iter().map(remembered).collect(),
+            inherited: outputs,
+        })?;
         let host =
             Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
         let records = Records::start(store, &host, threads.clone())?;
@@ -369,11 +388,9 @@ impl Machine {
             spawners,
             reaper,
             containment,
-            surroundings: Surroundings::new(socket, logs.clone(), nofile),
+            surroundings: Surroundings::new(socket, pipes, nofile),
             followers: Followers::new(&logs, facts),
-            trimmer: LogTrimmer::start(&logs, log_bytes)?,
             logs,
-            former: VecDeque::new(),
             records,
             fd_store,
             runtime,
@@ -397,14 +414,23 @@ fn sender(threads: &mpsc::Sender<FromThread>) -> impl Fn(Input) + Send + Sync + 
     move |input| drop(threads.blocking_send(FromThread::Input(input)))
 }
 
-/// Output of children that are not on record is nobody's any more.
-fn remove_unknown_logs(logs: &Logs, recovered: &[Recovered]) {
-    let known: BTreeSet<ChildId> = recovered.iter().map(|child| child.intent.id).collect();
-    match logs.remove_unknown(|child| known.contains(&child)) {
-        Ok(0) => {}
-        Ok(files) => tracing::info!(files, "removed the output of children that nobody knows any more"),
-        Err(error) => tracing::warn!("{error}"),
-    }
+/// What the log thread knows of a child that an earlier broker has left.
+fn remembered(child: &Recovered) -> Remembered {
+    let user = match &child.intent.run_as {
+        RunAs::Broker => nix::unistd::geteuid().as_raw(),
+        RunAs::User { uid, .. } => *uid,
+    };
+    let has_ended = match &child.progress {
+        Some(Progress::Ended { .. }) => true,
+        Some(
+            Progress::Unwanted { .. }
+            | Progress::Running { .. }
+            | Progress::Stopping(_)
+            | Progress::Cleaning { .. },
+        )
+        | None => false,
+    };
+    Remembered { child: child.intent.id, user, has_ended }
 }
 
 impl Sockets {

@@ -8,7 +8,7 @@ use procbroker_core::UpgradeFailure;
 
 use crate::causes::with_causes;
 use crate::driver::{Driver, Sources, Stay};
-use crate::limits::{ANSWERING_PATIENCE, RECORD_PATIENCE};
+use crate::limits::{ANSWERING_PATIENCE, LOGS_PATIENCE, RECORD_PATIENCE};
 use crate::os::journal::JournalError;
 use crate::os::process::signal_mask::HeldBack;
 use crate::serve::startup::Sockets;
@@ -76,12 +76,15 @@ async fn become_program(
     let folder: Option<OwnedFd> =
         hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
     let processes = hands.containment.foreign_processes();
+    // From here on what children write waits in their pipes.
+    let outputs = hands.logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
     let belongings = Belongings {
         listeners: sockets.descriptors(),
         socket: sockets.own(),
         state_lock: hands.state.lock(),
         cgroup_folder: folder.as_ref().map(AsFd::as_fd),
         processes: processes.iter().map(|(child, pidfd)| (*child, pidfd.as_fd())).collect(),
+        outputs: outputs.pipes().collect(),
         nofile: hands.nofile,
         kept: hands.fd_store.ends(),
     };

@@ -33,6 +33,7 @@ struct Scene {
     lock: File,
     state_lock: File,
     process: File,
+    output: File,
 }
 
 impl Scene {
@@ -46,6 +47,7 @@ impl Scene {
             lock: file("lock", "the lock"),
             state_lock: file("state", "the state"),
             process: file("process", "the process"),
+            output: file("output", "the output"),
             folder,
         }
     }
@@ -57,6 +59,7 @@ impl Scene {
             state_lock: self.state_lock.as_fd(),
             cgroup_folder: None,
             processes: vec![(ChildId::from_uuid(Uuid::from_u128(CHILD)), self.process.as_fd())],
+            outputs: vec![self.output.as_fd()],
             nofile: NOFILE,
             kept: None,
         }
@@ -99,8 +102,16 @@ fn what_is_handed_over_is_what_comes_out() {
 /// In the next program of the same process.
 fn check_inherited() {
     let folder = PathBuf::from(std::env::var_os(FOLDER_VARIABLE).unwrap());
-    let Inherited { mut listeners, socket, state_lock, cgroup_folder, mut processes, nofile, kept } =
-        inherited().unwrap().unwrap();
+    let Inherited {
+        mut listeners,
+        socket,
+        state_lock,
+        cgroup_folder,
+        mut processes,
+        mut outputs,
+        nofile,
+        kept,
+    } = inherited().unwrap().unwrap();
     let (path, lock) = socket.unwrap();
     for descriptor in [&listeners[0], &lock, &state_lock] {
         assert!(is_closed_at_exec(descriptor.as_fd()));
@@ -110,6 +121,7 @@ fn check_inherited() {
     assert_eq!((text_of(lock), text_of(state_lock)), ("the lock".to_owned(), "the state".to_owned()));
     let process = processes.remove(&ChildId::from_uuid(Uuid::from_u128(CHILD))).unwrap();
     assert_eq!(text_of(process), "the process");
+    assert_eq!((text_of(outputs.remove(0)), outputs.len()), ("the output".to_owned(), 0));
     // The one that connected before the exec.
     UnixListener::from(listeners.remove(0)).accept().unwrap();
     // They are held back until this program is ready.

@@ -17,19 +17,16 @@ fn process(child: &Value) -> Process {
     Process::of(child)
 }
 
-/// What a child has written, once it has ended.
-fn output(broker: &TestBroker, client: &mut JsonClient, params: Value) -> (String, String) {
+/// What a child has written, once it has ended: to its standard output, and to a standard error of its own.
+fn output(client: &mut JsonClient, params: Value) -> (String, String) {
     let child = client.create(params);
     client.ok("wait", json!({"target": child["id"]}));
-    (log_file(broker, &child, "out"), log_file(broker, &child, "err"))
-}
-
-/// The content of one of the child's log files below the state folder; empty if there is none.
-fn log_file(broker: &TestBroker, child: &Value, ending: &str) -> String {
-    let name = format!("{}.{ending}", child["id"].as_str().unwrap());
-    let mut found = Vec::new();
-    find(&broker.state_dir(), &|path| path.ends_with(&name), &mut found);
-    found.first().map_or_else(String::new, |path| fs::read_to_string(path).unwrap())
+    let text = |stream| {
+        let answer = client.ok("logs", json!({"target": child["id"], "stream": stream}));
+        answer["text"].as_str().expect("a text").to_owned()
+    };
+    let [stdout, stderr] = ["stdout", "stderr"].map(text);
+    (stdout, stderr)
 }
 
 fn find(folder: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
@@ -121,10 +118,10 @@ fn a_program_is_looked_up_in_the_childs_own_path() {
         (json!({"command": ["./which-one"], "cwd": broker.path("there")}), "there\n"),
         (json!({"command": ["there/which-one"], "cwd": broker.folder()}), "there\n"),
     ] {
-        assert_eq!(output(&broker, &mut client, params.clone()).0, expected, "{params}");
+        assert_eq!(output(&mut client, params.clone()).0, expected, "{params}");
     }
     // With neither, the usual folders.
-    assert_eq!(output(&broker, &mut client, json!({"command": ["echo", "x"], "env_clear": true})).0, "x\n");
+    assert_eq!(output(&mut client, json!({"command": ["echo", "x"], "env_clear": true})).0, "x\n");
     let refused = client.refused("create", json!({"command": ["which-one"]}));
     assert_eq!(refused.data["errno_name"], "ENOENT");
 }
@@ -168,7 +165,7 @@ fn a_child_has_three_descriptors_and_no_more() {
     let descriptors = process(&child).descriptors();
     assert_eq!(descriptors.keys().copied().collect::<Vec<_>>(), [0, 1, 2], "{descriptors:?}");
     assert_eq!(descriptors[&0], Path::new("/dev/null"));
-    assert!(descriptors[&1].starts_with(broker.state_dir()), "{descriptors:?}");
+    assert_eq!(descriptors[&1], broker.pipe_of(&child));
     assert_eq!(descriptors[&1], descriptors[&2]);
 }
 
@@ -217,18 +214,17 @@ fn resource_limits_are_set_and_otherwise_those_that_the_broker_was_started_with(
 }
 
 #[test]
-fn output_goes_to_files_below_the_state_folder() {
+fn output_goes_where_it_was_sent() {
     let broker = TestBroker::start();
     let mut client = broker.json();
     let both = ["sh", "-c", "echo out; echo err >&2; echo more"];
-    let (stdout, _) = output(&broker, &mut client, json!({"command": both}));
+    let (stdout, _) = output(&mut client, json!({"command": both}));
     assert_eq!(stdout, "out\nerr\nmore\n");
-    let apart = output(&broker, &mut client, json!({"command": both, "stderr": "log"}));
+    let apart = output(&mut client, json!({"command": both, "stderr": "log"}));
     assert_eq!(apart, ("out\nmore\n".to_owned(), "err\n".to_owned()));
-    let (stdout, stderr) =
-        output(&broker, &mut client, json!({"command": both, "stdout": "null", "stderr": "log"}));
+    let (stdout, stderr) = output(&mut client, json!({"command": both, "stdout": "null", "stderr": "log"}));
     assert_eq!((stdout.as_str(), stderr.as_str()), ("", "err\n"));
-    let (stdout, _) = output(&broker, &mut client, json!({"command": both, "stderr": "null"}));
+    let (stdout, _) = output(&mut client, json!({"command": both, "stderr": "null"}));
     assert_eq!(stdout, "out\nmore\n");
 }
 
@@ -250,7 +246,7 @@ fn inherited_output_goes_where_the_brokers_goes() {
 fn output_is_private_to_the_brokers_user() {
     let broker = TestBroker::start();
     let mut client = broker.json();
-    output(&broker, &mut client, json!({"command": ["echo", "secret"], "umask": "000"}));
+    output(&mut client, json!({"command": ["echo", "secret"], "umask": "000"}));
     let mut files = Vec::new();
     find(&broker.state_dir(), &|_| true, &mut files);
     assert!(!files.is_empty());

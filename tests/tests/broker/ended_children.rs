@@ -77,11 +77,14 @@ fn the_oldest_ended_children_are_forgotten_with_their_output() {
     let shown = ids(&mut client, json!({"all": true}));
     let expected = [&living, &children[2], &children[3]].map(|child| child["id"].as_str().expect("an id"));
     assert_eq!(shown, expected);
+    // What the log thread was told of the last is done after what it was told before.
+    client.ok("logs", json!({"target": children[3]["id"]}));
     for child in &children[..2] {
         assert_eq!(client.refused("get", json!({"target": child["id"]})).kind, "not_found");
         assert_eq!(files_of(&broker, child), 0, "output is left of {child}");
     }
     for child in &children[2..] {
+        assert_eq!(client.ok("logs", json!({"target": child["id"]}))["text"], "x\n");
         assert_eq!(files_of(&broker, child), 1, "output is gone of {child}");
     }
     assert_eq!(client.ok("get", json!({"target": "living"}))["child"]["state"], "running");

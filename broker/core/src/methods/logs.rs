@@ -57,15 +57,12 @@ impl Broker {
         }
     }
 
-    /// A child has ended: those who follow its output are told that no more comes.
+    /// A child has ended: no more output of it comes, and those who follow it are told so.
     pub(crate) fn end_logs(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let Some(child) = self.children.get_mut(id) else {
             return;
         };
         let followers = child.take_followers();
-        if followers.is_empty() {
-            return;
-        }
         for (connection, subscription) in followers {
             if let Some(connection) = self.connections.get_mut(connection) {
                 connection.unsubscribe(subscription);

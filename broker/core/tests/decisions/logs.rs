@@ -95,7 +95,7 @@ fn what_is_followed_ends_when_the_child_has_ended_with_its_cleanup() {
 }
 
 #[test]
-fn nothing_is_ended_that_nobody_follows() {
+fn output_ends_with_its_child_whether_somebody_follows_it_or_not() {
     let (mut world, client) = World::with_client();
     let read = world.start(client, unnamed());
     world.call(client, Request::Logs(logs(id(read))));
@@ -107,8 +107,10 @@ fn nothing_is_ended_that_nobody_follows() {
     let call = world.call(client, follow(id(failed)));
     world.give(Input::LogRead { call, outcome: LogOutcome::Error });
     for run in [read, dropped, failed] {
-        world.ends(run);
         assert!(!world.take().contains(&Effect::EndLog { child: run.child }));
+        world.ends(run);
+        let ends = world.take().into_iter().filter(|order| *order == Effect::EndLog { child: run.child });
+        assert_eq!(ends.count(), 1);
     }
 }
 

@@ -35,8 +35,11 @@ const BOUNDS: &str = "Bounds";
 /// How much output is kept where nothing else is said.
 const LOG_BYTES: ByteSize = ByteSize::new(16 << 20);
 
-/// The least output that can be kept: file systems release whole blocks.
-const LOG_BYTES_MIN: ByteSize = ByteSize::new(4 << 10);
+/// How much output is kept of all children where nothing else is said.
+const LOG_TOTAL: ByteSize = ByteSize::new(1 << 30);
+
+/// The least output that can be kept: it is kept in parts, each of which takes whole blocks of the disk.
+const LOG_BYTES_MIN: ByteSize = ByteSize::new(64 << 10);
 
 /// Takes an amount of output.
 fn log_bytes(text: &str) -> Result<ByteSize, ByteSizeError> {
@@ -72,11 +75,14 @@ pub struct ServeArguments {
     /// goes on in the folder that it had.
     #[arg(long, value_name = "FOLDER")]
     pub runtime_dir: Option<PathBuf>,
-    /// How much output is kept of each child and stream; beyond it the oldest is released
+    /// How much output is kept of each child, both streams together; beyond it the oldest goes
     ///
-    /// In bytes, or with k, M, G or T (powers of 1024). A child that writes fast can exceed it for a moment.
+    /// In bytes on the disk, or with k, M, G or T (powers of 1024).
     #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES, value_parser = log_bytes)]
     pub log_bytes: ByteSize,
+    /// How much output is kept of all children together; beyond it the oldest of the user who has the most goes
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_TOTAL, value_parser = log_bytes)]
+    pub log_total: ByteSize,
     /// How long an orderly stop may take before every child that is left is killed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     pub shutdown_timeout: Duration,

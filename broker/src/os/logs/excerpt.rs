@@ -1,12 +1,13 @@
-//! What `logs` answers: all that is kept of an output, or its last lines.
+//! What `logs` answers: all that is kept of an output, its last lines, or those since a time.
 //!
-//! Where older output was released, the text begins with the first whole line after it. A line that is so long that
+//! Where older output is gone, the text begins with the first whole line after it. A line that is so long that
 //! its end is not near, and one that nothing follows, is shown from where it is kept.
 
-use std::path::Path;
+use procbroker_protocol::Timestamp;
 
 use super::LogsError;
-use super::output::{Found, OutputFile};
+use super::output::{Found, Kept};
+use super::stamps::Stamps;
 use super::text::{first_line, fitting_end, lossy, unfinished};
 
 /// How much is read at a time on the way back from the end, in bytes.
@@ -17,10 +18,29 @@ const BLOCK_BYTES: u64 = 64 << 10;
 pub struct Excerpt {
     /// The text; bytes that are not UTF-8 are U+FFFD.
     pub text: String,
-    /// Whether older output that was asked for is missing, because it was released or because it did not fit.
+    /// Whether output that was asked for is missing, because it is gone, did not fit, or could not be kept.
     pub truncated: bool,
+    /// How many bytes of the stream could not be kept.
+    pub dropped: u64,
     /// Where the output goes on: the position of the first byte that is not in the text.
     pub next: u64,
+    /// How its lines are stamped from there on.
+    pub stamps: Stamps,
+}
+
+/// Which part of an output is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The last lines only.
+    pub tail: Option<u32>,
+    /// Only what was written at this time or later.
+    pub since: Option<Timestamp>,
+    /// Whether each line begins with its time.
+    pub stamps: Stamps,
+    /// Whether it is read on from the end.
+    pub continuation: Continuation,
+    /// How much room there is for the text as a JSON string, in bytes.
+    pub text_bytes_max: usize,
 }
 
 /// Whether the output is read on from the end of an excerpt.
@@ -32,56 +52,68 @@ pub enum Continuation {
     Follows,
 }
 
-/// Reads the last `tail` lines of an output, or all that is kept, as far as it takes at most `text_bytes_max` as a JSON
-/// string. A file that is not there is empty. This may wait for the disk.
+/// Reads a part of what is kept. This may wait for the disk.
 ///
 /// # Errors
 /// When the system refuses.
-pub fn read(
-    path: &Path,
-    tail: Option<u32>,
-    continuation: Continuation,
-    text_bytes_max: usize,
-) -> Result<Excerpt, LogsError> {
-    let Some(output) = OutputFile::open(path)? else { return Ok(Excerpt::default()) };
-    let end = output.end()?;
+pub fn read(kept: &Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
+    let (first, end) = (kept.first_kept(), kept.end());
+    let since = wanted.since.map_or(Ok(0), |time| kept.since(time.as_micros()))?;
     // No byte takes less than one, so what is further back cannot fit.
-    let floor = output.first_kept(0)?.max(end.saturating_sub(text_bytes_max as u64)).min(end);
-    let start = match tail {
-        None => Start::cut_at(floor),
-        Some(lines) => start_of_tail(&output, floor, end, lines)?,
+    let floor = first.max(since).max(end.saturating_sub(wanted.text_bytes_max as u64)).min(end);
+    let at_floor = if floor == since && since > first {
+        Start { at: floor, cut: Cut::at_time(kept, floor)? }
+    } else if floor > 0 {
+        Start { at: floor, cut: Cut::Lacking }
+    } else {
+        Start { at: floor, cut: Cut::Nowhere }
+    };
+    let start = match wanted.tail {
+        None => at_floor,
+        Some(lines) => start_of_tail(kept, at_floor, end, lines)?,
     };
     let length = usize::try_from(end.saturating_sub(start.at)).unwrap_or(usize::MAX);
-    let found = output.read(start.at, length)?;
-    Ok(found.map_or_else(Excerpt::default, |found| excerpt(found, start, continuation, text_bytes_max)))
+    let found = kept.read(start.at, length)?;
+    excerpt(kept, found, start, wanted)
 }
 
 /// Where an excerpt begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Start {
     at: u64,
-    /// Whether something that was asked for is before it.
-    lacking: bool,
+    cut: Cut,
 }
 
-impl Start {
-    /// Where nothing is kept before.
-    fn cut_at(at: u64) -> Self {
-        Self { at, lacking: at > 0 }
+/// What is before the beginning of an excerpt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// Nothing that was asked for: it begins with a line.
+    Nowhere,
+    /// Something that was asked for, and is missing.
+    Lacking,
+    /// The beginning of a line that is older than was asked for.
+    OlderLine,
+}
+
+impl Cut {
+    /// What is before the first byte of a time.
+    fn at_time(kept: &Kept, at: u64) -> Result<Self, LogsError> {
+        let before = kept.read(at.saturating_sub(1), 1)?;
+        Ok(if before.bytes == b"\n" { Self::Nowhere } else { Self::OlderLine })
     }
 }
 
 /// Goes back from the end of an output until it has seen so many lines, or the floor.
-fn start_of_tail(output: &OutputFile, floor: u64, end: u64, lines: u32) -> Result<Start, LogsError> {
+fn start_of_tail(kept: &Kept, floor: Start, end: u64, lines: u32) -> Result<Start, LogsError> {
     if lines == 0 {
-        return Ok(Start { at: end, lacking: false });
+        return Ok(Start { at: end, cut: Cut::Nowhere });
     }
     let mut missing = lines;
     let mut to = end;
-    while to > floor {
-        let from = to.saturating_sub(BLOCK_BYTES).max(floor);
+    while to > floor.at {
+        let from = to.saturating_sub(BLOCK_BYTES).max(floor.at);
         let length = usize::try_from(to - from).unwrap_or(usize::MAX);
-        let Some(Found { at, bytes }) = output.read(from, length)? else { break };
+        let Found { at, bytes } = kept.read(from, length)?;
         for (index, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             let after = at.saturating_add(index as u64).saturating_add(1);
             // The end of the last line begins no other one.
@@ -90,74 +122,112 @@ fn start_of_tail(output: &OutputFile, floor: u64, end: u64, lines: u32) -> Resul
             }
             missing -= 1;
             if missing == 0 {
-                return Ok(Start { at: after, lacking: false });
+                return Ok(Start { at: after, cut: Cut::Nowhere });
             }
         }
         if at > from {
-            // It was released meanwhile.
-            return Ok(Start::cut_at(at));
+            // It has gone meanwhile.
+            return Ok(Start { at, cut: Cut::Lacking });
         }
         to = from;
     }
-    Ok(Start::cut_at(floor))
+    Ok(floor)
 }
 
-fn excerpt(found: Found, start: Start, continuation: Continuation, text_bytes_max: usize) -> Excerpt {
-    let Found { at, mut bytes } = found;
-    let mut truncated = start.lacking || at > start.at;
-    match continuation {
+fn excerpt(kept: &Kept, found: Found, start: Start, wanted: Wanted) -> Result<Excerpt, LogsError> {
+    let Found { mut at, mut bytes } = found;
+    let lacking = start.cut == Cut::Lacking || at > start.at;
+    match wanted.continuation {
         Continuation::Nothing => {}
         Continuation::Follows => bytes.truncate(bytes.len().saturating_sub(unfinished(&bytes))),
     }
     let next = at.saturating_add(bytes.len() as u64);
-    if truncated {
-        bytes.drain(..first_line(&bytes));
-    }
-    let mut text = lossy(bytes);
-    let fitting = fitting_end(&text, text_bytes_max);
+    let skipped = match start.cut {
+        Cut::OlderLine => bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1),
+        Cut::Nowhere | Cut::Lacking if lacking => first_line(&bytes),
+        Cut::Nowhere | Cut::Lacking => 0,
+    };
+    bytes.drain(..skipped);
+    at = at.saturating_add(skipped as u64);
+    let mut stamps = wanted.stamps;
+    let mut text = lossy(stamps.stamp(kept, at, bytes)?);
+    let fitting = fitting_end(&text, wanted.text_bytes_max);
     if fitting > 0 {
-        truncated = true;
         text.drain(..fitting);
         text.drain(..first_line(text.as_bytes()));
     }
-    Excerpt { text, truncated, next }
+    let dropped = kept.dropped();
+    let truncated = lacking || fitting > 0 || dropped > 0;
+    Ok(Excerpt { text, truncated, dropped, next, stamps })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
 
-    use nix::fcntl::{FallocateFlags, fallocate};
+    use procbroker_protocol::ChildId;
+    use procbroker_protocol::request::LogStream;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::os::logs::folder::Folder;
+    use crate::os::logs::output::Part;
+    use crate::os::logs::stream::StreamId;
+    use crate::os::logs::times::Mark;
 
     const ROOM: usize = 64 << 20;
 
+    const ID: StreamId =
+        StreamId { child: ChildId::from_uuid(Uuid::from_u128(1)), stream: LogStream::Stdout };
+
+    /// Output in segments of this length.
     struct Output {
         folder: tempfile::TempDir,
+        kept: Kept,
     }
 
     impl Output {
         fn of(bytes: &[u8]) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            fs::write(folder.path().join("a.out"), bytes).unwrap();
-            Self { folder }
+            Self::in_segments_of(bytes.len().max(1), bytes)
         }
 
-        fn release(&self, length: u64) -> &Self {
-            let file = File::options().write(true).open(self.folder.path().join("a.out")).unwrap();
-            let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(&file, mode, 0, i64::try_from(length).unwrap()).unwrap();
+        fn in_segments_of(length: usize, bytes: &[u8]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (opened, _) = Folder::open(folder.path().join("logs")).unwrap();
+            let mut kept = Kept::nothing(opened, ID);
+            for segment in bytes.chunks(length) {
+                let (start, at) = (kept.end, 1_000_000 * kept.parts.len() as u64);
+                fs::write(folder.path().join("logs").join(ID.segment_name(start)), segment).unwrap();
+                let first = Mark { offset: start, at, dropped: 0 };
+                kept.parts.push(Part { start, length: segment.len() as u64, first, is_timed: false });
+                kept.end += segment.len() as u64;
+            }
+            Self { folder, kept }
+        }
+
+        /// Removes the oldest segment.
+        fn release(&mut self) -> &Self {
+            let gone = self.kept.parts.remove(0);
+            fs::remove_file(self.folder.path().join("logs").join(ID.segment_name(gone.start))).unwrap();
             self
         }
 
         fn read(&self, tail: Option<u32>, continuation: Continuation, text_bytes_max: usize) -> Excerpt {
-            read(&self.folder.path().join("a.out"), tail, continuation, text_bytes_max).unwrap()
+            let stamps = Stamps::Unwanted;
+            read(&self.kept, Wanted { tail, since: None, stamps, continuation, text_bytes_max }).unwrap()
+        }
+
+        fn since(&self, seconds: u64, stamps: Stamps) -> (String, bool) {
+            let since = Some(Timestamp::from_micros(1_000_000 * seconds));
+            let continuation = Continuation::Nothing;
+            let wanted = Wanted { tail: None, since, stamps, continuation, text_bytes_max: ROOM };
+            let excerpt = read(&self.kept, wanted).unwrap();
+            (excerpt.text, excerpt.truncated)
         }
 
         fn tail(&self, lines: u32) -> (String, bool) {
-            let Excerpt { text, truncated, next: _ } = self.read(Some(lines), Continuation::Nothing, ROOM);
-            (text, truncated)
+            let excerpt = self.read(Some(lines), Continuation::Nothing, ROOM);
+            (excerpt.text, excerpt.truncated)
         }
     }
 
@@ -170,10 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_or_empty_has_no_text() {
-        let folder = tempfile::tempdir().unwrap();
-        let none = read(&folder.path().join("a.out"), None, Continuation::Nothing, ROOM).unwrap();
-        assert_eq!(none, Excerpt::default());
+    fn a_stream_of_which_nothing_is_kept_has_no_text() {
         assert_eq!(Output::of(b"").read(Some(3), Continuation::Follows, ROOM), Excerpt::default());
     }
 
@@ -181,7 +248,7 @@ mod tests {
     fn everything_is_given_where_nothing_was_released() {
         let text = numbered(0..10_000);
         let excerpt = Output::of(text.as_bytes()).read(None, Continuation::Follows, ROOM);
-        assert_eq!(excerpt, Excerpt { next: text.len() as u64, text, truncated: false });
+        assert_eq!(excerpt, Excerpt { next: text.len() as u64, text, ..Excerpt::default() });
     }
 
     #[test]
@@ -200,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_tail_may_span_many_blocks_and_a_line_too() {
-        let output = Output::of(numbered(0..50_000).as_bytes());
+        let output = Output::in_segments_of(100_001, numbered(0..50_000).as_bytes());
         assert_eq!(output.tail(20_000), whole(&numbered(30_000..50_000)));
         let long = format!("first\n{}\nlast\n", "x".repeat(300_000));
         assert_eq!(Output::of(long.as_bytes()).tail(2), whole(&long["first\n".len()..]));
@@ -208,8 +275,8 @@ mod tests {
 
     #[test]
     fn after_what_was_released_the_text_begins_with_a_whole_line() {
-        let output = Output::of(numbered(0..100_000).as_bytes());
-        let (text, truncated) = output.release(1 << 20).tail(u32::MAX);
+        let mut output = Output::in_segments_of(1 << 20, numbered(0..100_000).as_bytes());
+        let (text, truncated) = output.release().tail(u32::MAX);
         assert!(truncated && text == numbered(74_899..100_000), "{:?}", text.lines().next());
         let all = output.read(None, Continuation::Nothing, ROOM);
         assert_eq!((all.text, all.truncated, all.next), (text, true, 1_400_000));
@@ -219,23 +286,55 @@ mod tests {
     #[test]
     fn a_line_that_has_lost_its_beginning_and_is_the_only_one_is_shown() {
         let text = "\u{20ac}".repeat(500_000);
-        let excerpt = Output::of(text.as_bytes()).release(1 << 20).read(None, Continuation::Nothing, ROOM);
+        let mut output = Output::in_segments_of(1 << 20, text.as_bytes());
+        let excerpt = output.release().read(None, Continuation::Nothing, ROOM);
         assert!(excerpt.truncated && !excerpt.text.is_empty());
         assert!(excerpt.text.chars().all(|character| character == '\u{20ac}'));
     }
 
     #[test]
-    fn output_that_was_released_entirely_is_truncated_to_nothing() {
-        let excerpt =
-            Output::of(&vec![b'a'; 1 << 20]).release(1 << 20).read(None, Continuation::Nothing, ROOM);
-        assert_eq!(excerpt, Excerpt { text: String::new(), truncated: true, next: 1 << 20 });
+    fn output_that_is_gone_entirely_is_truncated_to_nothing() {
+        let mut output = Output::of(&vec![b'a'; 1 << 20]);
+        let expected = Excerpt { truncated: true, next: 1 << 20, ..Excerpt::default() };
+        assert_eq!(output.release().read(None, Continuation::Nothing, ROOM), expected);
+    }
+
+    #[test]
+    fn what_goes_while_it_is_read_is_missing_and_nothing_else() {
+        let output = Output::in_segments_of(6, b"first\nother\nthird\n");
+        fs::remove_file(output.folder.path().join("logs").join(ID.segment_name(6))).unwrap();
+        // What is before a gap is not shown: it would look as if nothing was between.
+        let (text, _) = output.tail(2);
+        assert_eq!(text, "third\n");
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_counted_and_missing() {
+        let mut output = Output::of(b"one\n");
+        output.kept.dropped = 7;
+        let expected =
+            Excerpt { text: "one\n".to_owned(), truncated: true, dropped: 7, next: 4, ..Excerpt::default() };
+        assert_eq!(output.read(None, Continuation::Nothing, ROOM), expected);
+    }
+
+    #[test]
+    fn only_whole_lines_since_a_time_are_shown() {
+        // The second segment, of second 1, begins within a line; the third with one.
+        let output = Output::in_segments_of(6, b"first\nsecond\nthi\nlast\n");
+        for (seconds, expected) in
+            [(0, "first\nsecond\nthi\nlast\n"), (1, "second\nthi\nlast\n"), (2, "thi\nlast\n"), (9, "")]
+        {
+            assert_eq!(output.since(seconds, Stamps::Unwanted), whole(expected), "{seconds}");
+        }
+        let stamped = "1970-01-01T00:00:02.000000Z thi\n1970-01-01T00:00:02.000000Z last\n";
+        assert_eq!(output.since(2, Stamps::LineBegins), whole(stamped));
     }
 
     #[test]
     fn what_does_not_fit_is_left_out_by_whole_lines() {
         let output = Output::of("\u{1}\u{1}\nab\ncd\n".as_bytes());
         for (room, expected) in [(22, "\u{1}\u{1}\nab\ncd\n"), (21, "ab\ncd\n"), (7, "cd\n"), (4, "cd\n")] {
-            let Excerpt { text, truncated, next } = output.read(None, Continuation::Nothing, room);
+            let Excerpt { text, truncated, next, .. } = output.read(None, Continuation::Nothing, room);
             assert_eq!((text.as_str(), truncated, next), (expected, room < 22, 9), "{room}");
         }
     }
@@ -244,7 +343,7 @@ mod tests {
     fn a_character_that_is_cut_at_the_end_is_left_for_what_follows() {
         let output = Output::of(b"ab\xe2\x82");
         let followed = output.read(None, Continuation::Follows, ROOM);
-        assert_eq!(followed, Excerpt { text: "ab".to_owned(), truncated: false, next: 2 });
+        assert_eq!(followed, Excerpt { text: "ab".to_owned(), next: 2, ..Excerpt::default() });
         assert_eq!(output.tail(9), whole("ab\u{fffd}"));
     }
 }

@@ -84,8 +84,8 @@ pub(super) struct Ids<'a> {
     pub(super) groups: &'a [libc::gid_t],
 }
 
-/// The mode of a file of output whose child was, or is about to be, executed: the sticky bit means nothing for a file
-/// (chmod(2)), and so can say that. See [`Logs::was_begun`](crate::os::logs::Logs::was_begun).
+/// The mode of a pipe whose child was, or is about to be, executed: the sticky bit means nothing for it (chmod(2)), and so
+/// can say that. See [`Pipes::launched`](crate::os::logs::pipes::Pipes::launched).
 pub(in crate::os) const BEGUN_MODE: libc::mode_t = libc::S_ISVTX | 0o600;
 
 /// A step that was refused.
@@ -228,7 +228,8 @@ fn connect_output(output: ChildOutput<'_>, target: usize) -> Result<(), Errno> {
             }
         }
         ChildOutput::Append(path) => {
-            let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NOCTTY;
+            // A pipe that it can read from itself never tells it that nobody else does (SIGPIPE).
+            let flags = libc::O_RDWR | libc::O_APPEND | libc::O_NOFOLLOW | libc::O_NOCTTY;
             open(path, flags, target)
         }
     }

@@ -74,8 +74,8 @@ pub enum Output {
     Null,
     /// Where the broker's own goes; nowhere if the broker has it closed.
     Inherit,
-    /// Appended to this file, which the broker's user opens, creates with mode 0600 where it is missing, and
-    /// never follows when its last part is a symbolic link.
+    /// To this file or FIFO, which the broker's user opens for reading and writing, and never follows when its last part
+    /// is a symbolic link. It has to be there.
     Append(PathBuf),
 }
 

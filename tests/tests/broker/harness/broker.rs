@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,23 @@ impl TestBroker {
 
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.path("state")
+    }
+
+    /// What a child writes its standard output to.
+    pub(crate) fn pipe_of(&self, child: &Value) -> PathBuf {
+        let id = child["id"].as_str().expect("an id");
+        PathBuf::from(format!("{}.d/output/{id}.out", self.socket().display()))
+    }
+
+    /// How much of a child's output takes room on the disk, in bytes, as the broker sees it.
+    pub(crate) fn kept_of(&self, child: &Value) -> u64 {
+        let state = self.state_dir();
+        let state = state.strip_prefix("/").expect("an absolute path");
+        let logs = PathBuf::from(format!("/proc/{}/root", self.pid())).join(state).join("logs");
+        let id = child["id"].as_str().expect("an id");
+        let files = std::fs::read_dir(logs).expect("the folder of output").flatten();
+        let own = files.filter(|file| file.file_name().to_string_lossy().starts_with(id));
+        own.map(|file| file.metadata().expect("a file").blocks() * 512).sum()
     }
 
     /// A named pipe in the folder of this test.

@@ -148,8 +148,7 @@ fn a_child_that_was_never_started_is_not_there() {
     end_main(&child);
     // As it is between the intent and the deed.
     Record::of(&broker).sql("DELETE FROM progress");
-    let log = broker.state_dir().join("logs").join(format!("{}.out", child["id"].as_str().unwrap()));
-    std::fs::remove_file(log).unwrap();
+    std::fs::remove_file(broker.pipe_of(&child)).unwrap();
     broker.start_again();
     assert_eq!(list(&broker, true), [Value::Null; 0]);
     broker.json().create(with(willing(), &json!({"name": "one"})));

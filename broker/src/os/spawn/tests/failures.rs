@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use nix::sys::resource::getrlimit;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, mkfifo};
+use nix::unistd::{Gid, Uid};
 
 use super::*;
 use crate::os::spawn::{Resource, Rlimit, Step};
@@ -138,10 +137,9 @@ fn ids_that_the_broker_may_not_take_on_are_refused() {
 #[test]
 fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
     let scene = Scene::new();
-    // The child waits here for a reader who never comes.
-    mkfifo(&scene.path("fifo"), Mode::S_IRWXU).unwrap();
     for way in every_way() {
-        let stdout = Output::Append(scene.path("fifo"));
+        let leased = Leased::new(&scene.path("leased"));
+        let stdout = Output::Append(scene.path("leased"));
         let plan = SpawnPlan::prepare(SpawnSpec { stdout, ..scene.spec(&["/bin/true"]) }).unwrap();
         let mut spawner = Spawner::new(way).unwrap();
         let switch = spawner.kill_switch();
@@ -159,6 +157,7 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
             assert_eq!(children, "");
         });
         assert!(!switch.kill_overdue(Duration::ZERO), "there is nothing to kill any more");
+        leased.let_go();
     }
 }
 
@@ -166,16 +165,15 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
 fn a_patient_kill_switch_kills_nothing() {
     let scene = Scene::new();
     let way = every_way().next().unwrap();
-    mkfifo(&scene.path("fifo"), Mode::S_IRWXU).unwrap();
-    let stdout = Output::Append(scene.path("fifo"));
+    let leased = Leased::new(&scene.path("leased"));
+    let stdout = Output::Append(scene.path("leased"));
     let plan = SpawnPlan::prepare(SpawnSpec { stdout, ..scene.spec(&["/bin/true"]) }).unwrap();
     let mut spawner = Spawner::new(way).unwrap();
     let switch = spawner.kill_switch();
     std::thread::scope(|scope| {
         let spawning = scope.spawn(move || reap(&spawner.spawn(&plan).unwrap()));
         assert!(!switch.kill_overdue(Duration::from_secs(3600)));
-        // Opens when the child does.
-        let _reader = fs::File::open(scene.path("fifo")).unwrap();
+        leased.let_go();
         assert!(!switch.kill_overdue(Duration::from_secs(3600)));
         assert_eq!(spawning.join().unwrap(), 0);
     });

@@ -8,7 +8,8 @@ mod surroundings;
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -38,7 +39,16 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
+        let scene = Self { folder: TempDir::new().unwrap() };
+        scene.make_output("out");
+        scene.make_output("err");
+        scene
+    }
+
+    /// Makes an empty file for a child to write to.
+    fn make_output(&self, name: &str) {
+        let mut options = fs::File::options();
+        drop(options.write(true).create(true).truncate(true).mode(0o600).open(self.path(name)).unwrap());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -79,8 +89,32 @@ impl Scene {
     /// What a child wrote, taken away.
     fn take_output(&self) -> String {
         let text = fs::read_to_string(self.path("out")).unwrap();
-        fs::remove_file(self.path("out")).unwrap();
+        self.make_output("out");
         text
+    }
+}
+
+/// A file that keeps whoever opens it waiting until this lets go: a child on the way to its program.
+struct Leased(fs::File);
+
+/// Chooses the signal (`<linux/fcntl.h>`).
+const F_SETSIG: libc::c_int = 10;
+
+impl Leased {
+    #[expect(unsafe_code, reason = "nix has no leases")]
+    fn new(path: &Path) -> Self {
+        let file = fs::File::options().write(true).create(true).truncate(true).open(path).unwrap();
+        // That somebody waits is told by a signal that means nothing (fcntl(2)).
+        for (command, argument) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)] {
+            // SAFETY: both take a number, and no memory.
+            let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        }
+        Self(file)
+    }
+
+    fn let_go(self) {
+        drop(self.0);
     }
 }
 

@@ -54,7 +54,7 @@ fn streams_go_where_they_were_sent() {
         assert_eq!(run(way, scene.shell("echo appended")), 0);
         assert_eq!(scene.take_output(), "out\n/dev/null\nappended\n");
         assert_eq!(fs::read_to_string(scene.path("err")).unwrap(), "err\n");
-        fs::remove_file(scene.path("err")).unwrap();
+        scene.make_output("err");
 
         let null = scene.shell("test \"$(readlink /proc/$$/fd/1 /proc/$$/fd/2)\" = '/dev/null\n/dev/null'");
         assert_eq!(run(way, SpawnSpec { stdout: Output::Null, ..null }), 0, "{way:?}");

@@ -1,0 +1,45 @@
+//! What the log thread is told.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+
+use procbroker_protocol::ChildId;
+use tokio::sync::oneshot;
+
+use super::output::Kept;
+use super::stream::StreamId;
+
+/// The number of a pipe among all that the broker has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Token(pub(super) u64);
+
+/// One order. How many wait is bounded by what they belong to: a few for each child, one for each request.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// A pipe is open, and belongs to this user.
+    Keep { token: Token, id: StreamId, user: u32, pipe: OwnedFd },
+    /// Nothing of the child is left that could write: its pipes are emptied, closed and removed.
+    End { child: ChildId },
+    /// The child is not visible any more: its output goes.
+    Forget { child: ChildId },
+    /// Somebody wants to know what is kept, with all that has been written by now, or as soon as there is more.
+    Show { id: StreamId, when: When, answer: oneshot::Sender<Kept> },
+    /// Says when everything is done that was ordered before, and all that has been written by the children that have
+    /// ended is kept.
+    Settle { done: mpsc::Sender<()> },
+    /// Another program takes over: gives copies of all pipes, and touches none until it is to go on.
+    Pause { pipes: mpsc::Sender<Vec<Arc<OwnedFd>>> },
+    /// The other program could not take over.
+    GoOn,
+    /// The broker has no use for it any more.
+    Stop,
+}
+
+/// When an answer is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// As soon as what waits in the pipe is kept.
+    Now,
+    /// As soon as more has been moved than so many bytes, or nothing more can come.
+    MoreThan(u64),
+}

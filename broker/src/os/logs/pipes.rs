@@ -1,0 +1,181 @@
+//! The pipes that children write to: a FIFO for each kept stream of a living child, in a folder of the broker's alone.
+//!
+//! Broker and child both hold it open for reading and writing. So neither ever finds that nobody is at the other end: a
+//! broker that dies leaves no child with a SIGPIPE, and what is written meanwhile waits in the pipe for the next one.
+//! A child that runs as another user owns its FIFO, and can open `/dev/stdout` and `/dev/stderr` by their names.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::unistd::{geteuid, mkfifoat};
+use procbroker_protocol::ChildId;
+use procbroker_protocol::request::LogStream;
+
+use super::LogsError;
+use super::folder::{Folder, Origin};
+use super::stream::{self, StreamId};
+use crate::os::spawn::BEGUN_MODE;
+
+/// The folder of the pipes.
+#[derive(Clone, Debug)]
+pub struct Pipes {
+    folder: Folder,
+    origin: Origin,
+}
+
+/// What a pipe tells of its child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launched {
+    /// Its program was executed, or was about to be.
+    Begun,
+    /// It was not: there is no pipe, or no process has marked it.
+    NotBegun,
+    /// The pipes of the broker that would have started it are gone.
+    Unknown,
+}
+
+impl Pipes {
+    /// Opens the folder, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// When it belongs to somebody else, or the system refuses.
+    pub fn open(folder: PathBuf) -> Result<Self, LogsError> {
+        let (folder, origin) = Folder::open(folder)?;
+        Ok(Self { folder, origin })
+    }
+
+    /// Where the pipe of a stream is.
+    #[must_use]
+    pub fn path(&self, child: ChildId, stream: LogStream) -> PathBuf {
+        self.folder.path().join(StreamId { child, stream }.to_string())
+    }
+
+    /// Whether a child's program was executed, as far as the pipe of its standard output tells.
+    ///
+    /// Its process marks that just before; then it gives it to the user whom it becomes. Nobody else can do either, so
+    /// that no child can take its mark away.
+    #[must_use]
+    pub fn launched(&self, child: ChildId) -> Launched {
+        match self.origin {
+            Origin::Made => return Launched::Unknown,
+            Origin::Found => {}
+        }
+        let name = StreamId { child, stream: LogStream::Stdout }.to_string();
+        match fstatat(self.folder.descriptor(), name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) if found.st_mode & BEGUN_MODE == BEGUN_MODE => Launched::Begun,
+            Ok(found) if found.st_uid != geteuid().as_raw() => Launched::Begun,
+            Ok(_) | Err(Errno::ENOENT) => Launched::NotBegun,
+            Err(_) => Launched::Unknown,
+        }
+    }
+
+    /// Makes and opens the pipe of a stream; `None` where there is one already. It takes a few microseconds in memory.
+    pub(super) fn make(&self, id: StreamId) -> Result<Option<OwnedFd>, Errno> {
+        let name = id.to_string();
+        match mkfifoat(self.folder.descriptor(), name.as_str(), Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(()) => self.open_pipe(&name).map(Some),
+            Err(Errno::EEXIST) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens the pipe of a stream, if there is one.
+    pub(super) fn reopen(&self, id: StreamId) -> Result<Option<OwnedFd>, Errno> {
+        match self.open_pipe(&id.to_string()) {
+            Ok(pipe) => Ok(Some(pipe)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn open_pipe(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let pipe = self.folder.open_file(name, OFlag::O_RDWR)?;
+        let kind = SFlag::from_bits_truncate(fstat(&pipe)?.st_mode & SFlag::S_IFMT.bits());
+        if kind == SFlag::S_IFIFO { Ok(pipe) } else { Err(Errno::EPERM) }
+    }
+
+    /// Removes the pipe of a stream, if there is one. Who has it open keeps it.
+    pub(super) fn remove(&self, id: StreamId) {
+        if let Err(error) = self.folder.remove(&id.to_string()) {
+            tracing::warn!(%error, pipe = %id, "cannot remove the pipe of a child that has ended");
+        }
+    }
+
+    /// All streams that have a pipe.
+    pub(super) fn all(&self) -> Result<Vec<StreamId>, LogsError> {
+        let names = self.folder.names()?;
+        Ok(names.iter().filter_map(|name| stream::parse(name)).map(|named| named.id).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::io::{Read, Write};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn stdout(number: u128) -> StreamId {
+        StreamId { child: ChildId::from_uuid(Uuid::from_u128(number)), stream: LogStream::Stdout }
+    }
+
+    #[test]
+    fn a_pipe_is_the_brokers_alone_and_holds_what_is_written_while_nobody_reads() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pipes = Pipes::open(scratch.path().join("output")).unwrap();
+        let id = stdout(1);
+        let own = pipes.make(id).unwrap().unwrap();
+        assert!(pipes.make(id).unwrap().is_none());
+        let path = pipes.path(id.child, id.stream);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
+        let mut child = File::options().read(true).write(true).open(&path).unwrap();
+        drop(own);
+        child.write_all(b"meanwhile").unwrap();
+        let mut found = [0; 32];
+        let length = File::from(pipes.reopen(id).unwrap().unwrap()).read(&mut found).unwrap();
+        assert_eq!(&found[..length], b"meanwhile");
+        assert_eq!(pipes.all().unwrap(), [id]);
+        pipes.remove(id);
+        pipes.remove(id);
+        assert!(pipes.reopen(id).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_mark_tells_of_a_program_that_was_executed_and_its_absence_only_in_a_folder_that_was_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("output");
+        let pipes = Pipes::open(path.clone()).unwrap();
+        let [marked, unmarked, none] = [1, 2, 3].map(stdout);
+        drop([marked, unmarked].map(|id| pipes.make(id).unwrap().unwrap()));
+        fs::set_permissions(pipes.path(marked.child, marked.stream), Permissions::from_mode(BEGUN_MODE))
+            .unwrap();
+        for id in [marked, unmarked, none] {
+            assert_eq!(pipes.launched(id.child), Launched::Unknown);
+        }
+        let pipes = Pipes::open(path).unwrap();
+        let told = [marked, unmarked, none].map(|id| pipes.launched(id.child));
+        assert_eq!(told, [Launched::Begun, Launched::NotBegun, Launched::NotBegun]);
+    }
+
+    #[test]
+    fn what_is_no_pipe_is_not_opened_and_a_folder_that_cannot_be_used_is_named() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pipes = Pipes::open(scratch.path().join("output")).unwrap();
+        let id = stdout(1);
+        fs::write(pipes.path(id.child, id.stream), "").unwrap();
+        assert_eq!(pipes.reopen(id).unwrap_err(), Errno::EPERM);
+        let file = scratch.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("output")] {
+            let error = Pipes::open(path.clone()).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+}

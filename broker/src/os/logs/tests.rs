@@ -1,0 +1,176 @@
+//! The log thread with real pipes and files, and processes that write to them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use procbroker_protocol::request::LogStream;
+use uuid::Uuid;
+
+use super::*;
+
+const USER: u32 = 7;
+
+struct Scene {
+    folder: tempfile::TempDir,
+    logs: Logs,
+}
+
+fn id(number: u128) -> StreamId {
+    StreamId { child: ChildId::from_uuid(Uuid::from_u128(number)), stream: LogStream::Stdout }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Self::start(&folder, Vec::new());
+        Self { folder, logs }
+    }
+
+    fn start(folder: &tempfile::TempDir, children: Vec<Remembered>) -> Logs {
+        let pipes = Pipes::open(folder.path().join("output")).unwrap();
+        let bounds = LogBounds { per_child: 16 << 20, in_all: 1 << 30 };
+        let folder = folder.path().join("logs");
+        Logs::start(LogSettings { folder, pipes, bounds, children, inherited: Vec::new() }).unwrap()
+    }
+
+    /// What a child gets as its output.
+    fn pipe(&self, id: StreamId) -> File {
+        self.logs.open(id, USER).unwrap();
+        File::options().read(true).write(true).open(self.logs.pipes.path(id.child, id.stream)).unwrap()
+    }
+
+    async fn text(&self, id: StreamId) -> String {
+        let kept = self.logs.kept(id).await.unwrap();
+        String::from_utf8(kept.read(0, usize::MAX >> 1).unwrap().bytes).unwrap()
+    }
+
+    fn has_pipe(&self, id: StreamId) -> bool {
+        self.logs.pipes.path(id.child, id.stream).exists()
+    }
+}
+
+#[tokio::test]
+async fn what_has_been_written_is_kept_when_it_is_asked_for() {
+    let scene = Scene::new();
+    let mut pipe = scene.pipe(id(1));
+    for number in 0..1_000 {
+        write!(pipe, "{number},").unwrap();
+        assert!(scene.text(id(1)).await.ends_with(&format!("{number},")));
+    }
+    assert_eq!(scene.text(id(2)).await, "");
+}
+
+#[tokio::test]
+async fn everything_of_a_child_that_has_ended_is_kept_and_its_pipe_goes() {
+    let scene = Scene::new();
+    for number in 0..20 {
+        let pipe = scene.pipe(id(number));
+        let mut child = Command::new("seq").arg("20000").stdout(Stdio::from(pipe)).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        scene.logs.end(id(number).child);
+    }
+    let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect::<Vec<_>>().concat();
+    for number in 0..20 {
+        assert!(scene.text(id(number)).await == expected, "{number}");
+    }
+    scene.logs.settle(Duration::from_secs(60));
+    assert!((0..20).all(|number| !scene.has_pipe(id(number))));
+    scene.logs.forget(id(3).child);
+    assert_eq!(scene.text(id(3)).await, "");
+}
+
+#[tokio::test]
+async fn who_waits_for_more_is_told_of_more_or_that_nothing_comes() {
+    let scene = Scene::new();
+    let mut pipe = scene.pipe(id(1));
+    let nothing = scene.logs.kept(id(1)).await.unwrap();
+    let mut more = Box::pin(scene.logs.more_than(&nothing));
+    let none_yet = tokio::time::timeout(Duration::from_millis(20), &mut more).await;
+    assert!(none_yet.is_err(), "{none_yet:?}");
+    pipe.write_all(b"one").unwrap();
+    let kept = more.await.unwrap();
+    assert_eq!(kept.end(), 3);
+    let more = scene.logs.more_than(&kept);
+    scene.logs.end(id(1).child);
+    assert_eq!(more.await.unwrap().end(), 3);
+    // One that has no pipe, and never gets one.
+    let silent = scene.logs.kept(id(2)).await.unwrap();
+    let more = tokio::spawn({
+        let logs = scene.logs.clone();
+        async move { logs.more_than(&silent).await.unwrap().end() }
+    });
+    tokio::task::yield_now().await;
+    scene.logs.forget(id(2).child);
+    assert_eq!(more.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_flood_holds_up_no_other_user() {
+    let scene = Scene::new();
+    let floods: Vec<_> = (10..14).map(|number| scene.pipe(id(number))).collect();
+    let mut children: Vec<_> = floods
+        .into_iter()
+        .map(|pipe| Command::new("yes").stdout(Stdio::from(pipe)).spawn().unwrap())
+        .collect();
+    scene.logs.open(id(1), USER + 1).unwrap();
+    let mut pipe =
+        File::options().write(true).open(scene.logs.pipes.path(id(1).child, id(1).stream)).unwrap();
+    for number in 0..100 {
+        write!(pipe, "{number},").unwrap();
+        let kept = scene.text(id(1)).await;
+        assert!(kept.ends_with(&format!("{number},")), "{kept}");
+    }
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_next_broker_goes_on_with_the_pipes_of_living_children() {
+    let Scene { folder, logs } = Scene::new();
+    let scene = Scene { folder, logs };
+    let mut pipe = scene.pipe(id(1));
+    pipe.write_all(b"before\n").unwrap();
+    assert_eq!(scene.text(id(1)).await, "before\n");
+    drop(scene.pipe(id(2)));
+    let Scene { folder, logs } = scene;
+    // As if it had been killed: it touches nothing any more.
+    let _killed = logs.pause(Duration::from_secs(60)).unwrap();
+    pipe.write_all(b"meanwhile\n").unwrap();
+    let child = id(1).child;
+    let logs = Scene::start(&folder, vec![Remembered { child, user: USER, has_ended: false }]);
+    let scene = Scene { folder, logs };
+    let text = scene.text(id(1)).await;
+    assert!(text == "before\nmeanwhile\n", "{text}");
+    assert!(!scene.has_pipe(id(2)), "the pipe of a child that nobody knows stays");
+    pipe.write_all(b"after\n").unwrap();
+    assert_eq!(scene.text(id(1)).await, "before\nmeanwhile\nafter\n");
+    assert!(fs::metadata(scene.folder.path().join("logs")).unwrap().is_dir());
+}
+
+#[tokio::test]
+async fn a_paused_thread_touches_no_pipe_and_goes_on_when_it_may() {
+    let scene = Scene::new();
+    let mut pipe = scene.pipe(id(1));
+    let paused = scene.logs.pause(Duration::from_secs(60)).unwrap();
+    assert_eq!(paused.pipes().count(), 1);
+    pipe.write_all(b"one").unwrap();
+    let mut asked = Box::pin(scene.logs.kept(id(1)));
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut asked).await.is_err());
+    drop(paused);
+    assert_eq!(asked.await.unwrap().end(), 3);
+}
+
+#[tokio::test]
+async fn a_child_that_never_ran_leaves_no_pipe() {
+    let scene = Scene::new();
+    drop(scene.pipe(id(1)));
+    scene.logs.never_ran(id(1).child);
+    assert!(!scene.has_pipe(id(1)));
+    // Another attempt gets a new one.
+    let mut pipe = scene.pipe(id(1));
+    pipe.write_all(b"one").unwrap();
+    assert_eq!(scene.text(id(1)).await, "one");
+}
