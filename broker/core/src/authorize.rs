@@ -44,7 +44,7 @@ pub struct UserAccount {
 /// An account that the system does not know, or could not look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountsFailure {
-    /// Which one.
+    /// The account that was asked for.
     pub account: Account,
     /// What failed: the step `user` or `groups`, with the system's error.
     pub failure: SpawnFailure,
@@ -55,7 +55,7 @@ pub struct AccountsFailure {
 pub enum RunAs {
     /// The broker's own: it is not root, or the caller is.
     Broker,
-    /// These.
+    /// Those of this user.
     User {
         /// The user.
         uid: u32,

@@ -113,11 +113,7 @@ impl Child {
     // The table: one method a row.
 
     /// A record whose receipt was wanted is safe, or cannot be written.
-    pub(crate) fn recorded(
-        &mut self,
-        result: Result<(), RecordFailure>,
-        orders: &mut Orders<'_, '_>,
-    ) -> Next {
+    pub(crate) fn recorded(&mut self, result: Result<(), RecordFailure>, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Recording { cancelled } => {
                 let cancelled = cancelled.take();
@@ -136,7 +132,7 @@ impl Child {
     }
 
     /// It is its turn to be started, or that of its cleanup.
-    pub(crate) fn start(&mut self, orders: &mut Orders<'_, '_>) {
+    pub(crate) fn start(&mut self, orders: &mut Orders<'_>) {
         match &mut self.phase {
             Phase::Queued => self.spawn(orders),
             Phase::Cleaning(cleaning) => cleaning.spawn(&self.common, orders),
@@ -149,7 +145,7 @@ impl Child {
     }
 
     /// A program was executed.
-    pub(crate) fn spawned(&mut self, pid: Pid, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn spawned(&mut self, pid: Pid, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Spawning { stop } => {
                 let stop = stop.take();
@@ -171,7 +167,7 @@ impl Child {
     }
 
     /// There is no process, and there will be none.
-    pub(crate) fn spawn_failed(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn spawn_failed(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Spawning { .. } => self.main_not_spawned(failure, orders),
             Phase::Cleaning(cleaning) if cleaning.is_spawning() => {
@@ -188,12 +184,7 @@ impl Child {
     }
 
     /// The main process has ended, or that of the cleanup.
-    pub(crate) fn exited(
-        &mut self,
-        status: ExitStatus,
-        members: Members,
-        orders: &mut Orders<'_, '_>,
-    ) -> Next {
+    pub(crate) fn exited(&mut self, status: ExitStatus, members: Members, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Running { .. } => self.exited_by_itself(status, members, orders),
             Phase::Stopping(stopping) => match stopping.exited(&mut self.common, status, members, orders) {
@@ -206,7 +197,7 @@ impl Child {
     }
 
     /// What was left behind has, or may have, become less.
-    pub(crate) fn members_left(&mut self, left: Members, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn members_left(&mut self, left: Members, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Stopping(stopping) => match stopping.members_left(&mut self.common, left, orders) {
                 Some(exit) => self.release(exit, orders),
@@ -222,7 +213,7 @@ impl Child {
     }
 
     /// Its timer has run out.
-    pub(crate) fn due(&mut self, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn due(&mut self, orders: &mut Orders<'_>) -> Next {
         self.common.timer_ran_out();
         match &mut self.phase {
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => Next::NotReady,
@@ -240,7 +231,7 @@ impl Child {
         &mut self,
         reason: ExitReason,
         steps: Option<Vec<StopStep>>,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         let steps = steps.unwrap_or_else(|| self.params().stop.clone());
         self.begin_stop(Stop { reason, steps, kill_by: None }, orders)
@@ -248,7 +239,7 @@ impl Child {
 
     /// Begins a stop, or joins the one that is under way: that one keeps its reason and its steps, and the earlier of
     /// both bounds on its time. Only that its create has failed becomes the reason of one that waits for its process.
-    pub(crate) fn begin_stop(&mut self, stop: Stop, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn begin_stop(&mut self, stop: Stop, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => {
                 let is_news = match pending {
@@ -281,7 +272,7 @@ impl Child {
     }
 
     /// The shutdown leaves its processes no more time.
-    pub(crate) fn kill_now(&mut self, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn kill_now(&mut self, orders: &mut Orders<'_>) -> Next {
         let now = orders.now.instant;
         match &mut self.phase {
             // One that is being killed may have been left alone for a while: its next kill comes now too.
@@ -298,7 +289,7 @@ impl Child {
     }
 
     /// The shutdown goes on without its cleanup: the next broker begins it anew.
-    pub(crate) fn leave_cleanup(&mut self, orders: &mut Orders<'_, '_>) -> Next {
+    pub(crate) fn leave_cleanup(&mut self, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Cleaning(cleaning) => cleaning.leave(&mut self.common, orders),
             Phase::Recording { .. }
@@ -311,7 +302,7 @@ impl Child {
     }
 
     /// Bounds the time of its cleanup, for the sake of those that are stopped after it.
-    pub(crate) fn bound_cleanup(&mut self, by: Instant, orders: &mut Orders<'_, '_>) {
+    pub(crate) fn bound_cleanup(&mut self, by: Instant, orders: &mut Orders<'_>) {
         self.common.bound_cleanup(by);
         match &self.phase {
             Phase::Cleaning(cleaning) => cleaning.follow_bound(&mut self.common, orders),
@@ -327,12 +318,7 @@ impl Child {
     // What leads from one phase to the next.
 
     /// It has ended by itself. What it left behind gets its own steps.
-    fn exited_by_itself(
-        &mut self,
-        status: ExitStatus,
-        members: Members,
-        orders: &mut Orders<'_, '_>,
-    ) -> Next {
+    fn exited_by_itself(&mut self, status: ExitStatus, members: Members, orders: &mut Orders<'_>) -> Next {
         let (reason, at) = (ExitReason::Exited, orders.now.wall);
         if members == Members::Nothing {
             let exit = Exit { status, reason, forced: false, steps: Vec::new(), at };
@@ -344,7 +330,7 @@ impl Child {
         Next::Nothing
     }
 
-    fn enter_stop(&mut self, stop: Stop, leader: Leader, orders: &mut Orders<'_, '_>) {
+    fn enter_stop(&mut self, stop: Stop, leader: Leader, orders: &mut Orders<'_>) {
         let event = match leader {
             Leader::Alive { .. } => EventKind::Stopping,
             Leader::Gone { .. } => EventKind::Exited,
@@ -357,7 +343,7 @@ impl Child {
     }
 
     /// Nothing of its processes is left: its cleanup comes next, if it has one, and its end else.
-    fn release(&mut self, exit: Exit, orders: &mut Orders<'_, '_>) -> Next {
+    fn release(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
         self.common.set_due(None, orders);
         orders.order(Effect::Release { run: self.run() });
         if self.params().cleanup.is_none() {
@@ -376,7 +362,7 @@ impl Child {
     }
 
     /// It is over, after its cleanup if there was one.
-    fn end(&mut self, exit: Exit, cleaned: Option<Cleaned>, orders: &mut Orders<'_, '_>) -> Next {
+    fn end(&mut self, exit: Exit, cleaned: Option<Cleaned>, orders: &mut Orders<'_>) -> Next {
         self.common.set_due(None, orders);
         // The end of a cleanup is on record already.
         let is_news = cleaned.is_none();
@@ -391,7 +377,7 @@ impl Child {
     }
 
     /// It is over before it was started. Nobody was told of one that is not on record.
-    pub(crate) fn end_unstarted(&mut self, reason: ExitReason, orders: &mut Orders<'_, '_>) {
+    pub(crate) fn end_unstarted(&mut self, reason: ExitReason, orders: &mut Orders<'_>) {
         let was_told_of = match self.phase {
             Phase::Recording { .. } => false,
             Phase::Queued

@@ -17,21 +17,21 @@ use crate::record::{Intent, Progress};
 pub enum Effect {
     /// Let the client talk.
     Admit {
-        /// Which one.
+        /// The connection of the client.
         connection: ConnectionId,
     },
     /// Tell the client why it is not served, and close.
     Refuse {
-        /// Which one.
+        /// The connection of the client.
         connection: ConnectionId,
-        /// Why.
+        /// Tells the client why it is refused.
         error: Error,
     },
-    /// Send this answer.
+    /// Send an answer to a client.
     Answer {
-        /// To which request.
+        /// The request that is answered.
         call: Call,
-        /// The answer.
+        /// What the client is told.
         result: Result<Response, Error>,
         /// When it may go out.
         after: After,
@@ -40,14 +40,14 @@ pub enum Effect {
     Publish {
         /// Whose subscription it is.
         connection: ConnectionId,
-        /// What to send.
+        /// What the subscriber is told.
         notification: Notification,
     },
     /// Write to the record. What is written later is never safe before what was written earlier.
     Record {
-        /// Whose record.
+        /// The process, and by it its child.
         run: Run,
-        /// What to write.
+        /// What is written.
         record: Record,
         /// What it has to survive.
         safety: Safety,
@@ -56,18 +56,18 @@ pub enum Effect {
     },
     /// Start a process for the child. Answered with `Spawned` or `SpawnFailed`.
     Spawn {
-        /// Whose process.
+        /// The process, and by it its child.
         run: Run,
-        /// How.
+        /// What to execute, and with whose rights.
         order: Arc<SpawnOrder>,
         /// What the process is for.
         purpose: Purpose,
     },
     /// Send a signal. Answered with `Signalled`.
     Signal {
-        /// To whose processes.
+        /// The process, and by it its child.
         run: Run,
-        /// Which signal.
+        /// The signal.
         signal: Signal,
         /// Which of the processes.
         scope: Scope,
@@ -77,17 +77,17 @@ pub enum Effect {
     /// Send SIGKILL to everything that descends from the child. Answered with `Exited` if its main
     /// process was alive, and with `MembersLeft` else.
     Kill {
-        /// Whose processes.
+        /// The process, and by it its child.
         run: Run,
     },
     /// Nothing of the child is left: stop watching, and take down what contained it.
     Release {
-        /// Whose.
+        /// The process, and by it its child.
         run: Run,
     },
     /// The child is not visible any more: its output and its record can go.
     Forget {
-        /// Which one.
+        /// The child.
         child: ChildId,
     },
     /// Read a child's output and answer the request with it, no faster than its client takes it. Answered with
@@ -95,14 +95,14 @@ pub enum Effect {
     ReadLog {
         /// The request for it.
         call: Call,
-        /// Whose output.
+        /// The child.
         child: ChildId,
         /// Which part of it is read.
         excerpt: LogExcerpt,
     },
     /// A child has ended: what it wrote last is the end, for those who follow its output too.
     EndLog {
-        /// Which child.
+        /// The child.
         child: ChildId,
     },
     /// Find out whether another program could take over from this one. Answered with `UpgradeChecked`.
@@ -153,9 +153,9 @@ pub enum Safety {
 /// Whether the core waits for a record to be safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// It does.
+    /// The core waits for `Recorded`.
     Wanted,
-    /// It does not.
+    /// The core goes on without it.
     NotWanted,
 }
 
@@ -187,7 +187,7 @@ pub struct LogExcerpt {
 /// What follows an excerpt of a child's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Nothing.
+    /// Nothing follows.
     No,
     /// What the child writes from then on, until `EndLog`.
     UntilItEnds(SubscriptionId),
@@ -209,31 +209,31 @@ pub struct SpawnOrder {
 pub enum Report {
     /// A child was started.
     Started {
-        /// Which one.
+        /// The child.
         child: Arc<ChildView>,
     },
     /// A child could not be started.
     StartFailed {
-        /// Which one.
+        /// The child.
         child: Arc<ChildView>,
-        /// Why.
+        /// Tells people what went wrong.
         message: String,
     },
     /// A child has ended.
     Ended {
-        /// Which one.
+        /// The child.
         child: Arc<ChildView>,
     },
     /// A cleanup has failed, or could not be started.
     CleanupFailed {
-        /// Whose.
+        /// The child.
         child: Arc<ChildView>,
         /// What became of it.
         message: String,
     },
     /// A cleanup is not over at the end of the shutdown, and is left to the next broker.
     CleanupLeft {
-        /// Whose.
+        /// The child.
         child: Arc<ChildView>,
     },
     /// An earlier broker's children were taken over.
@@ -247,14 +247,14 @@ pub enum Report {
     },
     /// Another program will not take over from this one.
     UpgradeRefused {
-        /// Why.
+        /// Tells people what went wrong.
         message: String,
     },
     /// Another program takes over from this one.
     HandingOver,
     /// A child would not end by itself during the shutdown.
     Forced {
-        /// Which one.
+        /// The child.
         child: Arc<ChildView>,
     },
     /// The broker begins to shut down.

@@ -42,7 +42,7 @@ pub struct SubscriptionId(pub u64);
 /// One process of one child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {
-    /// Which child.
+    /// The child that the process belongs to.
     pub child: ChildId,
     /// Which of its processes.
     pub incarnation: Incarnation,

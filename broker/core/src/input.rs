@@ -20,7 +20,7 @@ pub enum Input {
     },
     /// A connection is gone; nobody reads its answers any more.
     Disconnected {
-        /// Which one.
+        /// The connection that is gone.
         connection: ConnectionId,
     },
     /// A client asks for something. Answered by exactly one `Answer`, unless it disconnects before.
@@ -34,30 +34,30 @@ pub enum Input {
     },
     /// Answers a `Record` whose receipt is wanted: it is as safe as it was asked to be, or could not be written.
     Recorded {
-        /// Whose record.
+        /// The process, and by it its child.
         run: Run,
         /// Whether it is written.
         result: Result<(), RecordFailure>,
     },
     /// Answers `Spawn`: the program was executed.
     Spawned {
-        /// Whose process.
+        /// The process, and by it its child.
         run: Run,
-        /// Its number.
+        /// The number of the process.
         pid: Pid,
     },
     /// Answers `Spawn`: there is no process.
     SpawnFailed {
         /// Whose process it would have been.
         run: Run,
-        /// What failed.
+        /// What failed, and how.
         failure: SpawnFailure,
     },
     /// The main process of a child has ended and has been reaped; its pid may mean another from now on.
     Exited {
-        /// Whose process.
+        /// The process, and by it its child.
         run: Run,
-        /// How it ended.
+        /// How the process ended.
         status: ExitStatus,
         /// What was left of its descendants right after.
         members: Members,
@@ -65,14 +65,14 @@ pub enum Input {
     /// What is left of a child's descendants, after its main process has ended: sent when something of
     /// it may have changed, and after each `Kill`.
     MembersLeft {
-        /// Whose descendants.
+        /// The process, and by it its child.
         run: Run,
-        /// What is left.
+        /// What is left of the descendants.
         members: Members,
     },
     /// Answers `Signal`.
     Signalled {
-        /// Whose process.
+        /// The process, and by it its child.
         run: Run,
         /// The request that it was sent for, if for one.
         call: Option<Call>,
@@ -81,19 +81,19 @@ pub enum Input {
     },
     /// The broker itself is told to stop.
     ShutdownAsked {
-        /// By what.
+        /// What told the broker to stop.
         cause: ShutdownCause,
     },
     /// Answers `ReadLog`: the request was answered.
     LogRead {
-        /// Which one.
+        /// The request that was answered.
         call: Call,
-        /// With what.
+        /// Whether it was answered with the text.
         outcome: LogOutcome,
     },
     /// A signal has come that is meant for the main command.
     PassOn {
-        /// Which one.
+        /// The signal that came.
         signal: Signal,
     },
     /// The broker is told to let another program take over.
@@ -105,12 +105,12 @@ pub enum Input {
     },
     /// Answers `HandOver`, when this program is still the broker.
     HandOverFailed {
-        /// Why.
+        /// What failed, and how.
         failure: UpgradeFailure,
     },
     /// Answers `Sweep`: how many processes that descend from the broker could not be ended.
     Swept {
-        /// Their number.
+        /// How many could not be ended.
         left: u32,
     },
     /// The clock has reached `next_deadline`.
@@ -129,7 +129,7 @@ pub struct Fresh {
 /// What is left of a child's descendants when its main process has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Members {
-    /// Nothing.
+    /// Nothing is left.
     Nothing,
     /// Some, and none of its process group.
     Outside,

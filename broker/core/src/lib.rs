@@ -1,10 +1,73 @@
 //! The process broker's decisions, as a pure state machine.
 //!
-//! [`Broker::handle`] takes one fact at a time (a request, an exit, a clock that has moved on) and
-//! appends the orders that follow from it. There is no clock, no randomness, no file, no process and
-//! no lock in here: times and ids come in with the facts, and what has to be done goes out as
-//! [`Effect`]s, each of which the edge answers with an [`Input`]. Everything that the broker promises
-//! is decided here, can be read here, and is proved on this very code by the simulator.
+//! [`Broker::handle`] takes one [`Input`] at a time (a request, an exit, a clock that has moved on) and appends the
+//! [`Effect`]s that follow from it, each of which the edge answers with another input. There is no clock, no
+//! randomness, no file, no process and no lock in here: times and ids come in with the inputs. Everything that the
+//! broker promises is decided here, can be read here, and is proved on this very code by the simulator.
+//!
+//! # Layers
+//!
+//! No module imports one that stands above it; `tests/layers.rs` reads the imports and fails on a ring.
+//!
+//! | layer | modules | what they may touch |
+//! | --- | --- | --- |
+//! | the one way in | `handle` | everything: it gives each input to what is below |
+//! | what happens | `methods` (what clients ask for, one file each), `life` (what a child goes through), `shutdown` (the broker's own end) | the broker's state, through the methods of its types |
+//! | the owner | `broker` | holds all state; answers, and lets requests wait |
+//! | state | `children`, `pending`, `connections`, `event_log`, `spawn_queue`, `timers`, `shutdown::waves` | each its own private fields |
+//! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its `Orders` hold: its timer, its place in the spawn queue, its events |
+//! | vocabulary | `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `authorize`, `validate` | nothing |
+//!
+//! To add a method, write `methods/NAME.rs` and call it in `handle::call`; to add an input, add a row to the table in
+//! `child`.
+//!
+//! # The walk of a create
+//!
+//! 1. `Called` comes in. `handle` checks that the connection has a place for one more request, that its user may call
+//!    the method (`authorize`) and that the parameters make sense (`validate`).
+//! 2. `methods::create` decides, now and wholly: whether the request was answered before, who holds the name, and
+//!    whether the bounds leave a place. The child is taken in (`children`), in the phase *Recording*; the request waits
+//!    (`pending`); `Record` of the intent goes out.
+//! 3. `Recorded` comes in: nobody has been told of the child before. It is *Queued* (`child::starting`), and `created`
+//!    is published.
+//! 4. At the end of the turn `life::start` takes from the `spawn_queue` whose turn it is: *Spawning*, `Spawn` goes out.
+//! 5. `Spawned` comes in: *Running*. Its progress is recorded, `started` and `ready` are published, and the request that
+//!    waits is looked at again (`methods::recheck`) and answered.
+//!
+//! # The walk of a destroy
+//!
+//! 1. `Called` comes in. `methods::destroy` finds the children that are meant (`methods::targets`), waits for them
+//!    (`pending`) and stops each: *Stopping* (`child::stopping`), the first step is recorded, and `Signal` goes out.
+//! 2. For each step that has had its time, the child's timer runs out and the next one is sent. After the last `Kill`
+//!    goes out, and again with pauses until nothing is left.
+//! 3. `Exited` comes in: the main process is gone. The steps go on while anything of its group is alive, as each
+//!    `MembersLeft` tells.
+//! 4. Nothing is left: `Release` goes out. With a cleanup the child is *Cleaning* (`child::cleaning`): the attempt is
+//!    recorded, takes its turn, runs within its time, and its outcome is recorded before anybody is told.
+//! 5. It is *Ended* (`life::stop`): name and limit are free, `ended` is published, followers of its output are told, the
+//!    next wave of a shutdown may begin, and the destroy is answered as soon as all this is on record.
+//!
+//! # The promises
+//!
+//! | promise | decided in | carried out by (the edge) | proved by (`tests/src/sim/checks`) |
+//! | --- | --- | --- | --- |
+//! | one owner of a name | `methods::create`, `children` | — (it is one decision in one turn) | `orders`, `creates` |
+//! | nothing is started that is not on record | `child::starting`: only `Recorded` leads to `Spawn` | the journal, which answers once it is written | `orders`, `lives` |
+//! | what a client was told holds after a crash | `pending`: [`After`] says what an answer waits for | the driver, which holds answers back | `promises` |
+//! | nothing outlives an orderly stop | `shutdown`, `shutdown::waves` | containment: signals, kills, the last sweep | `shutdown` |
+//! | the steps of a stop are kept, then all is killed | `child::stopping` | containment | `stops` |
+//! | nothing is lost in a crash | `life::recovery`, `child::resuming` | the journal, and recovery, which finds each process | `lives` |
+//! | a cleanup always runs, after all of the child is gone | `child::cleaning` | the spawners, as for a main process | `cleanups` |
+//! | nobody gains privilege | `authorize` | the peer's credentials, and the spawn, which takes them on | `orders`, `children` |
+//! | nobody holds up anybody else | `spawn_queue` (users take turns), `handle` and `connections` (bounds) | bounded queues to each client | `standstill`, `queries` |
+//! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |
+//!
+//! That these checkers find anything is proved by `tests/planted`: the simulator has to find each bug there.
+//!
+//! # Three words for the end of a life
+//!
+//! A child's *processes* are **released** when nothing of them is left. The *child* **ends**: what it held is free. Its
+//! *record* is **forgotten** when it is not visible any more.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod authorize;

@@ -19,13 +19,13 @@ impl Broker {
         &mut self,
         id: ChildId,
         turn: &mut Turn<'_>,
-        transition: impl FnOnce(&mut Child, &mut Orders<'_, '_>) -> Next,
+        transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
     ) {
         let Self { children, timers, spawn_queue, event_log, connections, config, state, .. } = self;
         let mut orders = Orders {
             now: turn.now,
             may_clean_up: state.may_clean_up(),
-            turn,
+            turn: turn.lend(),
             timers,
             spawn_queue,
             event_log,
@@ -43,7 +43,7 @@ impl Broker {
         &mut self,
         run: Run,
         turn: &mut Turn<'_>,
-        transition: impl FnOnce(&mut Child, &mut Orders<'_, '_>) -> Next,
+        transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
     ) -> bool {
         let is_present = self.children.get(run.child).is_some_and(|child| child.run() == run);
         if is_present {

@@ -15,12 +15,12 @@ use crate::timers::{Timer, Timers};
 use crate::turn::Turn;
 
 /// What one transition of one child may order.
-pub(crate) struct Orders<'a, 't> {
+pub(crate) struct Orders<'a> {
     /// When it happens.
     pub(crate) now: Now,
     /// Whether a cleanup may still be begun.
     pub(crate) may_clean_up: bool,
-    pub(crate) turn: &'a mut Turn<'t>,
+    pub(crate) turn: Turn<'a>,
     pub(crate) timers: &'a mut Timers,
     pub(crate) spawn_queue: &'a mut SpawnQueue,
     pub(crate) event_log: &'a mut EventLog,
@@ -28,7 +28,7 @@ pub(crate) struct Orders<'a, 't> {
     pub(crate) config: &'a Config,
 }
 
-impl Orders<'_, '_> {
+impl Orders<'_> {
     /// Orders something from the edge.
     pub(crate) fn order(&mut self, effect: Effect) {
         self.turn.order(effect);
@@ -36,7 +36,7 @@ impl Orders<'_, '_> {
 
     /// Keeps that something has happened to a child, and tells the subscribers.
     pub(crate) fn publish(&mut self, kind: EventKind, child: Arc<ChildView>) {
-        self.event_log.publish(kind, Some(child), (self.connections, self.config), self.turn);
+        self.event_log.publish(kind, Some(child), (self.connections, self.config), &mut self.turn);
     }
 
     /// Moves the one timer of a child.

@@ -55,12 +55,12 @@ pub(crate) enum WaitsFor {
     Wait {
         /// The child.
         child: ChildId,
-        /// What of it.
+        /// The state that is waited for.
         until: Until,
     },
     /// A `signal`, for its children to be spawned and for the kernel's word.
     Signal {
-        /// What to send.
+        /// The signal that is sent.
         signal: Signal,
         /// To which processes of each.
         scope: Scope,

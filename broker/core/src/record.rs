@@ -20,7 +20,7 @@ use crate::input::Members;
 /// That a child is about to be started, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// Which child.
+    /// The child that is started.
     pub id: ChildId,
     /// What its creator asked for.
     pub params: Arc<CreateParams>,
@@ -28,7 +28,7 @@ pub struct Intent {
     pub run_as: RunAs,
     /// Who created it.
     pub owner: Owner,
-    /// When.
+    /// When it was created.
     pub created_at: Timestamp,
     /// What holds its descendants.
     pub containment: Containment,
@@ -54,14 +54,14 @@ pub enum Role {
 pub enum Progress {
     /// Its process is not there yet, and is to be stopped as soon as it is.
     Unwanted {
-        /// Why.
+        /// Why it is to be stopped.
         reason: ExitReason,
         /// The signals to try.
         steps: Vec<StopStep>,
     },
     /// Its process was started.
     Running {
-        /// When.
+        /// When its process was started.
         started_at: Timestamp,
     },
     /// It is being brought to an end, or what it left behind is.
@@ -70,7 +70,7 @@ pub enum Progress {
     Cleaning {
         /// When the child was started.
         started_at: Option<Timestamp>,
-        /// How it ended.
+        /// How the child ended.
         exit: Exit,
         /// How many times the cleanup has been begun.
         attempts: u32,
@@ -82,7 +82,7 @@ pub enum Progress {
     Ended {
         /// When the child was started.
         started_at: Option<Timestamp>,
-        /// How it ended.
+        /// How the child ended.
         exit: Exit,
         /// What became of its cleanup, where there was one.
         cleanup: Option<Cleaned>,
@@ -136,7 +136,7 @@ pub enum Finding {
     /// It is there, and no other that got its number. If it has ended meanwhile, an
     /// [`Input::Exited`](crate::Input::Exited) will follow.
     Process {
-        /// Its number.
+        /// The number of the process.
         pid: Pid,
         /// Whose child it is.
         kinship: Kinship,

@@ -14,6 +14,12 @@ impl<'a> Turn<'a> {
         Self { now, effects }
     }
 
+    /// Returns the same turn, for what it is lent to.
+    pub(crate) fn lend(&mut self) -> Turn<'_> {
+        Turn { now: self.now, effects: self.effects }
+    }
+
+    /// Orders something from the edge.
     pub(crate) fn order(&mut self, effect: Effect) {
         self.effects.push(effect);
     }

@@ -108,7 +108,7 @@ impl Cleaning {
     }
 
     /// Has the next attempt recorded, and begun then.
-    pub(super) fn begin_attempt(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) -> Next {
+    pub(super) fn begin_attempt(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
         common.set_due(common.cleanup_by(), orders);
         common.next_run();
         self.attempts = self.attempts.saturating_add(1);
@@ -119,11 +119,7 @@ impl Cleaning {
 
     /// Its record is safe, or cannot be written: a resource is not held for that. Returns how the child ended and what
     /// became of its cleanup, once that is on record.
-    pub(super) fn recorded(
-        &mut self,
-        common: &Common,
-        orders: &mut Orders<'_, '_>,
-    ) -> Option<(Exit, Cleaned)> {
+    pub(super) fn recorded(&mut self, common: &Common, orders: &mut Orders<'_>) -> Option<(Exit, Cleaned)> {
         match &self.stage {
             CleaningStage::Recording => {
                 self.stage = CleaningStage::Queued;
@@ -140,7 +136,7 @@ impl Cleaning {
     }
 
     /// It is its turn to be started.
-    pub(super) fn spawn(&mut self, common: &Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn spawn(&mut self, common: &Common, orders: &mut Orders<'_>) {
         match self.stage {
             CleaningStage::Queued => {
                 self.stage = CleaningStage::Spawning;
@@ -157,7 +153,7 @@ impl Cleaning {
     }
 
     /// Its process runs.
-    pub(super) fn spawned(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn spawned(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         let timeout = common.params().cleanup.as_ref().map_or(Duration::ZERO, |cleanup| cleanup.timeout);
         let until = orders.now.instant.plus(timeout);
         self.stage = CleaningStage::Running { until };
@@ -176,7 +172,7 @@ impl Cleaning {
         &mut self,
         common: &mut Common,
         failure: &SpawnFailure,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         let command = common.params().cleanup.as_ref().and_then(|cleanup| cleanup.command.first());
         let message = format!(
@@ -197,7 +193,7 @@ impl Cleaning {
         common: &mut Common,
         status: ExitStatus,
         members: Members,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         let remains = match self.stage {
             CleaningStage::Running { .. } | CleaningStage::Killing { remains: Remains::Process, .. } => {
@@ -234,7 +230,7 @@ impl Cleaning {
         &mut self,
         common: &mut Common,
         members: Members,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         match self.stage {
             CleaningStage::Killing { remains: Remains::Descendants(_) | Remains::Interrupted, .. }
@@ -257,7 +253,7 @@ impl Cleaning {
     }
 
     /// Its timer has run out: its time is over, or what was killed is still there.
-    pub(super) fn due(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) -> Next {
+    pub(super) fn due(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
         match self.stage {
             CleaningStage::Running { until } if until <= orders.now.instant => {
                 self.kill(Remains::Process, common, orders);
@@ -276,7 +272,7 @@ impl Cleaning {
     }
 
     /// Sends SIGKILL to everything of it, and again after a while.
-    pub(super) fn kill(&mut self, remains: Remains, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn kill(&mut self, remains: Remains, common: &mut Common, orders: &mut Orders<'_>) {
         let pause = match self.stage {
             CleaningStage::Killing { pause, .. } => doubled(pause),
             CleaningStage::Recording
@@ -297,7 +293,7 @@ impl Cleaning {
         &mut self,
         remains: Remains,
         common: &mut Common,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         common.set_due(None, orders);
         orders.order(Effect::Release { run: common.run() });
@@ -314,7 +310,7 @@ impl Cleaning {
         &mut self,
         status: Option<ExitStatus>,
         common: &mut Common,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         let ok = status == Some(ExitStatus::Code(0));
         if self.fate == Fate::Leave && !ok {
@@ -332,7 +328,7 @@ impl Cleaning {
     }
 
     /// The shutdown goes on without it: the next broker begins it anew.
-    pub(super) fn leave(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) -> Next {
+    pub(super) fn leave(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
         self.fate = Fate::Leave;
         match self.stage {
             CleaningStage::Recording => self.is_left(common, orders),
@@ -352,7 +348,7 @@ impl Cleaning {
     }
 
     /// Nothing of an attempt is there, and none will be begun.
-    pub(super) fn is_left(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) -> Next {
+    pub(super) fn is_left(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
         common.set_due(None, orders);
         self.stage = CleaningStage::Left;
         self.record(Safety::Process, Receipt::NotWanted, common, orders);
@@ -361,7 +357,7 @@ impl Cleaning {
     }
 
     /// The bound on its time has changed.
-    pub(super) fn follow_bound(&self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn follow_bound(&self, common: &mut Common, orders: &mut Orders<'_>) {
         let by = common.cleanup_by();
         match self.stage {
             CleaningStage::Recording | CleaningStage::Queued => common.set_due(by, orders),
@@ -375,7 +371,7 @@ impl Cleaning {
         }
     }
 
-    fn record(&self, safety: Safety, receipt: Receipt, common: &Common, orders: &mut Orders<'_, '_>) {
+    fn record(&self, safety: Safety, receipt: Receipt, common: &Common, orders: &mut Orders<'_>) {
         common.record(self.progress(common, orders.now), safety, receipt, orders);
     }
 

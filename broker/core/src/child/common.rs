@@ -92,7 +92,7 @@ impl Common {
         self.incarnation = self.incarnation.next();
     }
 
-    pub(super) fn set_due(&mut self, due: Option<Instant>, orders: &mut Orders<'_, '_>) {
+    pub(super) fn set_due(&mut self, due: Option<Instant>, orders: &mut Orders<'_>) {
         orders.set_timer(self.id(), self.due, due);
         self.due = due;
     }
@@ -133,19 +133,19 @@ impl Common {
         progress: Progress,
         safety: Safety,
         receipt: Receipt,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) {
         let record = Record::Progress(progress);
         orders.order(Effect::Record { run: self.run(), record, safety, receipt });
     }
 
     /// Keeps and tells that something has happened to it; nobody is told of the main command.
-    pub(super) fn publish(&self, kind: EventKind, orders: &mut Orders<'_, '_>) {
+    pub(super) fn publish(&self, kind: EventKind, orders: &mut Orders<'_>) {
         self.publish_as(kind, Arc::clone(&self.view), orders);
     }
 
     /// Keeps and tells that its main process has ended, and nothing else of it is there.
-    pub(super) fn publish_exit(&self, exit: &Exit, orders: &mut Orders<'_, '_>) {
+    pub(super) fn publish_exit(&self, exit: &Exit, orders: &mut Orders<'_>) {
         let mut view = ChildView::clone(&self.view);
         view.exit = Some(exit.clone());
         view.pid = None;
@@ -153,7 +153,7 @@ impl Common {
         self.publish_as(EventKind::Exited, Arc::new(view), orders);
     }
 
-    fn publish_as(&self, kind: EventKind, view: Arc<ChildView>, orders: &mut Orders<'_, '_>) {
+    fn publish_as(&self, kind: EventKind, view: Arc<ChildView>, orders: &mut Orders<'_>) {
         match self.role {
             Role::Child => orders.publish(kind, view),
             Role::Main => {}

@@ -14,7 +14,7 @@ pub(crate) enum Next {
     NotReady,
     /// It ended before it was started: its creator gets the error, and nobody sees it any more.
     NeverStarted {
-        /// Why.
+        /// Why it ended.
         reason: ExitReason,
         /// What its creator is told, where that does not follow from the reason.
         error: Option<Error>,

@@ -8,7 +8,7 @@ use crate::time::Now;
 
 impl Child {
     /// Has its progress recorded, if there is more to tell than its intent.
-    pub(super) fn record_progress(&self, safety: Safety, receipt: Receipt, orders: &mut Orders<'_, '_>) {
+    pub(super) fn record_progress(&self, safety: Safety, receipt: Receipt, orders: &mut Orders<'_>) {
         if let Some(progress) = self.progress(orders.now) {
             self.common.record(progress, safety, receipt, orders);
         }

@@ -17,7 +17,7 @@ impl Child {
         &mut self,
         progress: Option<Progress>,
         finding: Finding,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         match progress {
             None => self.resume_running(self.view().created_at, finding, orders),
@@ -40,12 +40,7 @@ impl Child {
         }
     }
 
-    fn resume_running(
-        &mut self,
-        started_at: Timestamp,
-        finding: Finding,
-        orders: &mut Orders<'_, '_>,
-    ) -> Next {
+    fn resume_running(&mut self, started_at: Timestamp, finding: Finding, orders: &mut Orders<'_>) -> Next {
         self.common.show_start(Some(started_at));
         match finding {
             Finding::Process { pid, .. } => {
@@ -62,7 +57,7 @@ impl Child {
     }
 
     /// It was to be stopped as soon as it was there.
-    fn resume_unwanted(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_, '_>) -> Next {
+    fn resume_unwanted(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_>) -> Next {
         self.common.show_start(Some(self.view().created_at));
         match finding {
             Finding::Process { pid, .. } => {
@@ -80,7 +75,7 @@ impl Child {
     }
 
     /// Its main process has ended while no broker was there; what it left behind gets this stop.
-    fn resume_gone(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_, '_>) -> Next {
+    fn resume_gone(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_>) -> Next {
         let at = orders.now.wall;
         let (status, members, reason) = match finding {
             Finding::Gone { status, members } => (status, members, stop.reason),
@@ -97,12 +92,7 @@ impl Child {
         }
     }
 
-    fn resume_stop(
-        &mut self,
-        progress: StoppingProgress,
-        finding: Finding,
-        orders: &mut Orders<'_, '_>,
-    ) -> Next {
+    fn resume_stop(&mut self, progress: StoppingProgress, finding: Finding, orders: &mut Orders<'_>) -> Next {
         let now = orders.now;
         let (ended, reason, forced) = (progress.ended, progress.reason, progress.forced);
         self.common.show_start(progress.started_at);
@@ -149,7 +139,7 @@ impl Child {
         mut cleaning: Cleaning,
         ended: Option<ExitStatus>,
         finding: Finding,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         cleaning.show(&mut self.common);
         let next = match ended {
@@ -161,7 +151,7 @@ impl Child {
     }
 
     /// It was lost: nothing of it is left.
-    fn lost(&mut self, exit: Exit, orders: &mut Orders<'_, '_>) -> Next {
+    fn lost(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
         self.common.publish_exit(&exit, orders);
         self.release(exit, orders)
     }
@@ -170,12 +160,7 @@ impl Child {
 impl Cleaning {
     /// The attempt that an earlier broker began was interrupted by its death: whatever is left of it goes first, and
     /// then it is begun anew.
-    fn resume_interrupted(
-        &mut self,
-        common: &mut Common,
-        finding: Finding,
-        orders: &mut Orders<'_, '_>,
-    ) -> Next {
+    fn resume_interrupted(&mut self, common: &mut Common, finding: Finding, orders: &mut Orders<'_>) -> Next {
         match finding {
             // Its broker has not died.
             Finding::Process { kinship: Kinship::Own, .. } => self.spawned(common, orders),
@@ -200,7 +185,7 @@ impl Cleaning {
         status: ExitStatus,
         common: &mut Common,
         finding: Finding,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         let remains = Remains::Descendants(status);
         match finding {

@@ -15,7 +15,7 @@ use crate::time::Instant;
 
 impl Child {
     /// Bounds the time until it is ready.
-    pub(crate) fn have_ready_by(&mut self, due: Instant, orders: &mut Orders<'_, '_>) {
+    pub(crate) fn have_ready_by(&mut self, due: Instant, orders: &mut Orders<'_>) {
         self.common.set_due(Some(due), orders);
     }
 
@@ -24,7 +24,7 @@ impl Child {
         &mut self,
         cancelled: Option<Stop>,
         result: Result<(), RecordFailure>,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Next {
         if let Err(failure) = result {
             let error = Error::new(
@@ -43,14 +43,14 @@ impl Child {
     }
 
     /// It is its turn to be started.
-    pub(super) fn spawn(&mut self, orders: &mut Orders<'_, '_>) {
+    pub(super) fn spawn(&mut self, orders: &mut Orders<'_>) {
         self.phase = Phase::Spawning { stop: None };
         let order = Arc::clone(self.common.order());
         orders.order(Effect::Spawn { run: self.run(), order, purpose: Purpose::Main });
     }
 
     /// Its program was executed.
-    pub(super) fn main_spawned(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_, '_>) -> Next {
+    pub(super) fn main_spawned(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
         self.common.set_due(None, orders);
         self.common.show_start(Some(orders.now.wall));
@@ -74,7 +74,7 @@ impl Child {
     }
 
     /// Its program could not be executed.
-    pub(super) fn main_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_, '_>) -> Next {
+    pub(super) fn main_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
         let program = self.view().command.first().cloned().unwrap_or_default();
         let message = format!(

@@ -163,7 +163,7 @@ impl Stopping {
     }
 
     /// Sets the timer of the next step, or of the next kill.
-    pub(super) fn set_timer(&self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn set_timer(&self, common: &mut Common, orders: &mut Orders<'_>) {
         common.set_due(Some(self.due_at()), orders);
     }
 
@@ -175,7 +175,7 @@ impl Stopping {
     }
 
     /// Its timer has run out.
-    pub(super) fn due(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn due(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         match self.stage {
             StopStage::Killing { .. } => self.kill(common, orders),
             StopStage::Asking { .. } if self.kill_by.is_some_and(|by| by <= orders.now.instant) => {
@@ -186,7 +186,7 @@ impl Stopping {
     }
 
     /// Sends the next signal, or SIGKILL after the last.
-    pub(super) fn step(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn step(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         let Some(step) = self.steps.pop_front() else {
             return self.kill(common, orders);
         };
@@ -207,7 +207,7 @@ impl Stopping {
     }
 
     /// Sends SIGKILL to everything of a child, and again after a while.
-    pub(super) fn kill(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn kill(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         let now = orders.now;
         let first = !self.forced;
         if first {
@@ -233,7 +233,7 @@ impl Stopping {
         common: &mut Common,
         status: ExitStatus,
         members: Members,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Option<Exit> {
         self.leader = Leader::Gone { status, at: orders.now.wall, members };
         self.show(common);
@@ -249,7 +249,7 @@ impl Stopping {
         &mut self,
         common: &mut Common,
         left: Members,
-        orders: &mut Orders<'_, '_>,
+        orders: &mut Orders<'_>,
     ) -> Option<Exit> {
         match &mut self.leader {
             Leader::Alive { .. } => None,
@@ -261,7 +261,7 @@ impl Stopping {
     }
 
     /// Goes on as far as what is left of the child allows. Returns how it ended, once nothing is.
-    pub(super) fn look(&mut self, common: &mut Common, orders: &mut Orders<'_, '_>) -> Option<Exit> {
+    pub(super) fn look(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Option<Exit> {
         let outlook = match (&self.leader, self.stage) {
             (Leader::Gone { members: Members::Nothing, .. }, _) => Outlook::Over,
             (Leader::Gone { members: Members::Outside, .. }, StopStage::Asking { .. })
@@ -304,7 +304,7 @@ impl Stopping {
     }
 
     /// Has it recorded how far it is.
-    pub(super) fn record(&self, common: &Common, orders: &mut Orders<'_, '_>) {
+    pub(super) fn record(&self, common: &Common, orders: &mut Orders<'_>) {
         common.record(self.progress(common, orders.now), Safety::Process, Receipt::NotWanted, orders);
     }
 

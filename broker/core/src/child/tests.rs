@@ -91,12 +91,12 @@ impl Life {
         self.now += 1;
         let Self { child, now, timers, spawn_queue, event_log, config, effects } = self;
         let now = Now { instant: Instant::from_nanos(*now), wall: Timestamp::from_micros(*now) };
-        let mut turn = Turn::new(now, effects);
+        let turn = Turn::new(now, effects);
         let connections = Connections::default();
         let orders = &mut Orders {
             now,
             may_clean_up: true,
-            turn: &mut turn,
+            turn,
             timers,
             spawn_queue,
             event_log,
