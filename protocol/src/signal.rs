@@ -31,6 +31,8 @@ impl Signal {
     pub const KILL: Self = Self(nix::libc::SIGKILL);
     /// The stop that cannot be caught.
     pub const STOP: Self = Self(nix::libc::SIGSTOP);
+    /// Continues a process that is stopped.
+    pub const CONT: Self = Self(nix::libc::SIGCONT);
     /// Termination.
     pub const TERM: Self = Self(nix::libc::SIGTERM);
     /// SIGQUIT.

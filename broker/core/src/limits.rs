@@ -22,6 +22,11 @@ pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// cannot be ended keeps nobody busy.
 pub(crate) const KILL_AGAIN_FIRST: Duration = Duration::from_millis(10);
 
+/// After how long a cleanup is tried again that could not be started for a shortage; the pauses double.
+pub(crate) const SHORTAGE_PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// See [`SHORTAGE_PAUSE_FIRST`]: no pause is longer.
+pub(crate) const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
 pub(crate) const SHUTDOWN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 

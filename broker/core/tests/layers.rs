@@ -99,7 +99,9 @@ fn imports(sources_of: &Path) -> Imports {
 /// Takes a tree of imports apart: `a::{b, c::{d}}` is `a::b` and `a::c::d`.
 fn leaves(tree: &str) -> Vec<String> {
     let tree: String = tree.split_whitespace().collect();
-    let Some((prefix, rest)) = tree.split_once('{') else { return vec![tree] };
+    let Some((prefix, rest)) = tree.split_once('{') else {
+        return vec![tree];
+    };
     let mut depth = 0;
     let items = rest.strip_suffix('}').unwrap_or(rest).split(|char| {
         depth += match char {

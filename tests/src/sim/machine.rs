@@ -203,7 +203,13 @@ impl Machine {
             means.dice.within_millis(8)
         };
         let event = if means.dice.chance(means.trouble()) {
-            let failure = SpawnFailure { errno: 2, errno_name: "ENOENT".to_owned(), step: "exec".to_owned() };
+            let (errno, name) =
+                means.dice.choose([(2, "ENOENT"), (11, "EAGAIN"), (12, "ENOMEM"), (28, "ENOSPC")]);
+            let failure = SpawnFailure { errno, errno_name: name.to_owned(), step: "exec".to_owned() };
+            if part == Part::Cleanup && is_shortage(&failure) {
+                // Nothing of it has run.
+                self.past.entry(run.child).or_default().cleaned_by = None;
+            }
             Event::Input(Input::SpawnFailed { run, failure })
         } else {
             Event::Executed { run }
@@ -362,4 +368,10 @@ impl Machine {
 
 fn refusal() -> procbroker_core::UpgradeFailure {
     procbroker_core::UpgradeFailure { message: "the other program says no".to_owned() }
+}
+
+/// Whether a process could not be started for want of something that there may be enough of in a moment.
+#[must_use]
+pub fn is_shortage(failure: &SpawnFailure) -> bool {
+    ["EAGAIN", "EMFILE", "ENOMEM", "ENOSPC"].contains(&failure.errno_name.as_str())
 }

@@ -13,7 +13,7 @@ use crate::child::common::Common;
 use crate::child::next::Next;
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::input::Members;
-use crate::limits::KILL_AGAIN_FIRST;
+use crate::limits::{KILL_AGAIN_FIRST, SHORTAGE_PAUSE_FIRST, SHORTAGE_PAUSE_MAX};
 use crate::orders::Orders;
 use crate::record::Progress;
 use crate::time::{Instant, Now, doubled};
@@ -27,6 +27,8 @@ pub(super) struct Cleaning {
     attempts: u32,
     stage: CleaningStage,
     fate: Fate,
+    /// How long it waits after the next shortage.
+    pause: Duration,
 }
 
 /// Who sees a cleanup through.
@@ -47,6 +49,11 @@ enum CleaningStage {
     Queued,
     /// Its process is being started.
     Spawning,
+    /// It could not be started for a shortage, and is tried again.
+    Short {
+        /// When it is tried again.
+        again: Instant,
+    },
     /// Its process runs, until then at most.
     Running {
         /// When its time is over.
@@ -84,7 +91,13 @@ pub(super) enum Remains {
 impl Cleaning {
     /// Makes a cleanup that is about to be begun, after so many attempts.
     pub(super) fn new(exit: Exit, attempts: u32) -> Self {
-        Self { exit, attempts, stage: CleaningStage::Recording, fate: Fate::Finish }
+        Self {
+            exit,
+            attempts,
+            stage: CleaningStage::Recording,
+            fate: Fate::Finish,
+            pause: SHORTAGE_PAUSE_FIRST,
+        }
     }
 
     /// Brings what clients see in step with it.
@@ -102,6 +115,7 @@ impl Cleaning {
             CleaningStage::Spawning | CleaningStage::Running { .. } | CleaningStage::Killing { .. } => true,
             CleaningStage::Recording
             | CleaningStage::Queued
+            | CleaningStage::Short { .. }
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => false,
         }
@@ -129,6 +143,7 @@ impl Cleaning {
             CleaningStage::Closing { cleaned } => Some((self.exit.clone(), cleaned.clone())),
             CleaningStage::Queued
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { .. }
             | CleaningStage::Left => None,
@@ -145,6 +160,7 @@ impl Cleaning {
             }
             CleaningStage::Recording
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { .. }
             | CleaningStage::Closing { .. }
@@ -184,7 +200,27 @@ impl Cleaning {
         let child = Arc::clone(common.view());
         orders.order(Effect::Report(Report::CleanupFailed { child, message }));
         orders.order(Effect::Release { run: common.run() });
+        if is_shortage(failure) {
+            return self.try_again_later(common, orders);
+        }
         self.conclude(None, common, orders)
+    }
+
+    /// A shortage is no outcome: it passes, and what the child held is still to be released.
+    fn try_again_later(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
+        if self.fate == Fate::Leave {
+            return self.is_left(common, orders);
+        }
+        self.stage = CleaningStage::Short { again: orders.now.instant.plus(self.pause) };
+        self.pause = self.pause.saturating_mul(2).min(SHORTAGE_PAUSE_MAX);
+        self.follow_bound(common, orders);
+        Next::Nothing
+    }
+
+    fn try_again(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
+        self.stage = CleaningStage::Queued;
+        orders.spawn_queue.enqueue(common.uid(), common.id());
+        self.follow_bound(common, orders);
     }
 
     /// Its process has ended.
@@ -203,6 +239,7 @@ impl Cleaning {
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Killing { remains: Remains::Descendants(_), .. }
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => return Next::Nothing,
@@ -216,6 +253,7 @@ impl Cleaning {
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => self.kill(remains, common, orders),
@@ -245,6 +283,7 @@ impl Cleaning {
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { remains: Remains::Process, .. }
             | CleaningStage::Closing { .. }
@@ -259,10 +298,18 @@ impl Cleaning {
                 self.kill(Remains::Process, common, orders);
                 Next::Nothing
             }
-            // The shutdown has no more time for it, whatever its own time is.
-            CleaningStage::Recording | CleaningStage::Queued | CleaningStage::Running { .. } => {
-                self.leave(common, orders)
+            CleaningStage::Short { again }
+                if again <= orders.now.instant
+                    && common.cleanup_by().is_none_or(|by| by > orders.now.instant) =>
+            {
+                self.try_again(common, orders);
+                Next::Nothing
             }
+            // The shutdown has no more time for it, whatever its own time is.
+            CleaningStage::Recording
+            | CleaningStage::Queued
+            | CleaningStage::Short { .. }
+            | CleaningStage::Running { .. } => self.leave(common, orders),
             CleaningStage::Killing { remains, .. } => {
                 self.kill(remains, common, orders);
                 Next::Nothing
@@ -278,6 +325,7 @@ impl Cleaning {
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => KILL_AGAIN_FIRST,
@@ -331,7 +379,7 @@ impl Cleaning {
     pub(super) fn leave(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
         self.fate = Fate::Leave;
         match self.stage {
-            CleaningStage::Recording => self.is_left(common, orders),
+            CleaningStage::Recording | CleaningStage::Short { .. } => self.is_left(common, orders),
             CleaningStage::Queued => {
                 orders.spawn_queue.withdraw(common.uid(), common.id());
                 self.is_left(common, orders)
@@ -361,7 +409,7 @@ impl Cleaning {
         let by = common.cleanup_by();
         match self.stage {
             CleaningStage::Recording | CleaningStage::Queued => common.set_due(by, orders),
-            CleaningStage::Running { until } => {
+            CleaningStage::Running { until } | CleaningStage::Short { again: until } => {
                 common.set_due(Some(by.map_or(until, |by| until.min(by))), orders);
             }
             CleaningStage::Spawning
@@ -390,10 +438,16 @@ impl Cleaning {
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Spawning
+            | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { remains: Remains::Process | Remains::Interrupted, .. }
             | CleaningStage::Left => None,
         };
         Progress::Cleaning { started_at, exit, attempts: self.attempts, ended }
     }
+}
+
+/// Whether what failed may not fail in a moment: there is too little of something (EAGAIN, EMFILE, ENOMEM, ENOSPC).
+fn is_shortage(failure: &SpawnFailure) -> bool {
+    ["EAGAIN", "EMFILE", "ENOMEM", "ENOSPC"].contains(&failure.errno_name.as_str())
 }

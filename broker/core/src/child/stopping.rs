@@ -21,7 +21,7 @@ use crate::time::{Instant, Now, doubled};
 /// Why and how a child is to be stopped.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
-    /// Why.
+    /// Why the child is stopped.
     pub(crate) reason: ExitReason,
     /// The signals to try.
     pub(crate) steps: Vec<StopStep>,
@@ -49,12 +49,12 @@ pub(super) struct Stopping {
 pub(super) enum Leader {
     /// It is not reaped.
     Alive {
-        /// Its number.
+        /// The number of the main process.
         pid: Pid,
     },
     /// It is reaped.
     Gone {
-        /// How it ended.
+        /// How the main process ended.
         status: ExitStatus,
         /// When it ended.
         at: Timestamp,
@@ -203,7 +203,11 @@ impl Stopping {
         self.show(common);
         self.set_timer(common, orders);
         self.record(common, orders);
-        orders.order(Effect::Signal { run: common.run(), signal: step.signal, scope, call: None });
+        let run = common.run();
+        orders.order(Effect::Signal { run, signal: step.signal, scope, call: None });
+        if may_find_it_suspended(step.signal) {
+            orders.order(Effect::Signal { run, signal: Signal::CONT, scope, call: None });
+        }
     }
 
     /// Sends SIGKILL to everything of a child, and again after a while.
@@ -327,6 +331,12 @@ impl Stopping {
             forced: self.forced,
         })
     }
+}
+
+/// Returns whether a process that is suspended has to be continued to take a signal: SIGKILL and SIGCONT reach it anyway,
+/// and to SIGSTOP it would be the contrary (signal(7)).
+fn may_find_it_suspended(signal: Signal) -> bool {
+    ![Signal::STOP, Signal::CONT, Signal::KILL].contains(&signal)
 }
 
 /// Returns a time with the graces of some steps added to it.

@@ -6,6 +6,7 @@ use procbroker_core::{
     Effect, Input, KILL_AGAIN_AFTER, Members, Progress, Purpose, Receipt, Record, Report, Run, Safety,
 };
 use procbroker_protocol::create::ReadyTimeout;
+use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{DestroyParams, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, Exit, ExitReason, ExitStatus, Outcome, Request, Response, Signal,
@@ -433,4 +434,44 @@ fn a_cleanup_goes_on_when_its_client_disconnects() {
     world.begin_cleanup(attempt);
     world.end_cleanup(attempt, CLEAN);
     assert_eq!(world.ended(other, run).cleanup, outcome(true, Some(CLEAN), 1));
+}
+
+/// A failure for want of this.
+fn shortage(errno: i32, name: &str) -> SpawnFailure {
+    SpawnFailure { errno, errno_name: name.to_owned(), step: "exec".to_owned() }
+}
+
+#[test]
+fn a_shortage_is_no_outcome_of_a_cleanup_which_is_tried_again_until_it_runs() {
+    let mut halfway = Halfway::at(At::Spawning);
+    let (attempt, world) = (halfway.attempt, &mut halfway.world);
+    let shortages = [(11, "EAGAIN"), (24, "EMFILE"), (12, "ENOMEM"), (28, "ENOSPC")];
+    for ((errno, name), pause) in shortages.into_iter().zip([100, 200, 400, 800]) {
+        world.give(Input::SpawnFailed { run: attempt, failure: shortage(errno, name) });
+        world.advance(Duration::from_millis(pause - 1));
+        assert_eq!(world.spawns(), [], "{name}");
+        world.advance(Duration::from_millis(1));
+        assert_eq!(world.spawns(), [attempt], "{name}");
+    }
+    world.spawned(attempt);
+    world.end_cleanup(attempt, CLEAN);
+    let (client, run) = (halfway.client, halfway.run);
+    assert_eq!(halfway.world.ended(client, run).cleanup, outcome(true, Some(CLEAN), 1));
+}
+
+#[test]
+fn a_cleanup_that_waits_for_a_shortage_to_pass_is_left_to_the_next_broker_when_the_time_is_up() {
+    let mut halfway = Halfway::at(At::Spawning);
+    let (attempt, run, world) = (halfway.attempt, halfway.run, &mut halfway.world);
+    world.term();
+    world.give(Input::SpawnFailed { run: attempt, failure: shortage(12, "ENOMEM") });
+    world.take();
+    for _ in 0..30 {
+        world.advance(secs(1));
+        if world.spawns() == [attempt] {
+            world.give(Input::SpawnFailed { run: attempt, failure: shortage(12, "ENOMEM") });
+        }
+    }
+    assert!(world.is_on_record(run));
+    assert!(world.exit().is_some());
 }

@@ -343,3 +343,21 @@ fn a_destroy_goes_on_when_its_client_disconnects() {
     world.ends(run);
     assert_eq!(world.shown(other, run).state, ChildState::Ended);
 }
+
+#[test]
+fn each_signal_of_a_stop_is_followed_by_one_that_continues_a_suspended_child() {
+    let (mut world, client) = World::with_client();
+    let by = [Signal::STOP, Signal::CONT, Signal::KILL, Signal::TERM];
+    let run = world.start(client, stopped_by(by.map(|signal| step(signal, 1)).to_vec()));
+    let call = world.call(client, destroy(id(run)));
+    let mut sent = world.all_sent();
+    for _ in 1..by.len() {
+        world.advance(secs(1));
+        sent.extend(world.all_sent());
+    }
+    let expected = by.into_iter().chain([Signal::CONT]);
+    assert_eq!(sent, expected.map(|signal| Sent::Signal(run, signal, Scope::Group)).collect::<Vec<_>>());
+    world.ends(run);
+    let steps: Vec<Signal> = exit_of(&world, call).steps.iter().map(|step| step.signal).collect();
+    assert_eq!(steps, by, "what continues a child is no step of its stop");
+}

@@ -15,6 +15,11 @@ use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::track::Track;
 use crate::sim::machine::{Machine, Past};
 
+/// How long a cleanup waits after a shortage at the least, in nanoseconds.
+const SHORTAGE_PAUSE_FIRST: u64 = 100_000_000;
+/// See [`SHORTAGE_PAUSE_FIRST`]: and at the most.
+const SHORTAGE_PAUSE_MAX: u64 = 10_000_000_000;
+
 /// Something about a cleanup is written to the record of its child.
 ///
 /// # Errors
@@ -107,6 +112,10 @@ pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrde
         .cleaning
         .as_ref()
         .is_some_and(|cleaning| cleaning.incarnation == run.incarnation && cleaning.stage == Stage::Recorded);
+    let short = track.cleaning.as_ref().and_then(|cleaning| cleaning.short);
+    Check::Cleanup.demand(short.is_none_or(|since| ledger.now >= since + SHORTAGE_PAUSE_FIRST), || {
+        format!("{run:?} is tried again without a pause, after a shortage at {short:?}")
+    })?;
     Check::Cleanup.demand(its_turn && track.is_live(), || format!("{run:?} is begun, and is {track:?}"))?;
     Check::Cleanup.demand(track.known_exit.as_ref() == Some(exit), || {
         format!("the cleanup {run:?} is told {exit:?}, and its child had {:?}", track.known_exit)
@@ -165,7 +174,10 @@ pub fn goes_on(ledger: &Ledger, track: &Track, cleaning: &Cleaning) -> Checked {
     let fair = match cleaning.stage {
         Stage::Due | Stage::Closed { .. } => false,
         Stage::Recording => !full,
-        Stage::Recorded => !full && is_held(ledger, track),
+        Stage::Recorded => {
+            let pauses = cleaning.short.is_some_and(|since| now < since + SHORTAGE_PAUSE_MAX);
+            !full && (pauses || is_held(ledger, track))
+        }
         Stage::Ordered | Stage::Closing { .. } => true,
         Stage::Left => ledger.closing.is_some(),
         Stage::Running { since } => match cleaning.killed {

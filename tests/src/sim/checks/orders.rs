@@ -258,7 +258,10 @@ pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
     let track = known(ledger, run.child)?;
     let is_its_turn = match &track.cleaning {
         None => track.run == run && !track.recorded_end,
-        Some(cleaning) => cleaning.incarnation == run.incarnation && cleaning.is_over(),
+        Some(cleaning) => {
+            let never_was = cleaning.short == Some(ledger.now);
+            cleaning.incarnation == run.incarnation && (cleaning.is_over() || never_was)
+        }
     };
     Check::Orders.demand(is_its_turn && track.is_live(), || {
         format!("{run:?} is released at a wrong time: {track:?}")

@@ -20,6 +20,11 @@ const KILL_AGAIN_FIRST: u64 = 10_000_000;
 /// When it is not the next one, or not the time for it.
 pub fn step(ledger: &Ledger, run: Run, signal: Signal, scope: Scope) -> Checked {
     let track = known(ledger, run.child)?;
+    if let Some(reach) = track.to_continue {
+        return Check::Stops.demand((signal, scope) == (Signal::CONT, reach), || {
+            format!("{run:?} may be suspended, and gets {signal} ({scope:?}) after {:?}", track.sent)
+        });
+    }
     let reason = wanted(ledger, track)?;
     let next = track.steps().get(track.sent.len()).map(|step| step.signal);
     Check::Stops.demand(track.killed.is_none() && next == Some(signal), || {
@@ -77,6 +82,9 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     if !track.is_spawned() {
         return Ok(());
     }
+    Check::Stops.demand(track.to_continue.is_none(), || {
+        format!("{run:?} may be suspended, and is not continued after {:?}", track.sent)
+    })?;
     Check::Stops.demand(track.demands.is_empty() || track.is_stopping(), || {
         format!("nobody stops {run:?}: {:?}", track.demands)
     })?;

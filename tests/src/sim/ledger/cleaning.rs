@@ -16,6 +16,8 @@ pub struct Cleaning {
     pub members: Members,
     /// When SIGKILL was ordered first, and last.
     pub killed: Option<(u64, u64)>,
+    /// When it could not be started for a shortage: it is tried again.
+    pub short: Option<u64>,
     /// Whether it was killed before its own time was over.
     pub cut_short: bool,
 }
@@ -72,6 +74,7 @@ impl Cleaning {
             stage: Stage::Due,
             members: Members::Nothing,
             killed: None,
+            short: None,
             cut_short: false,
         }
     }

@@ -13,6 +13,7 @@ use crate::sim::ledger::asked::{Asked, Link};
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::track::{Demand, Start, Track};
 use crate::sim::ledger::upgrade::Upgrade;
+use crate::sim::machine::is_shortage;
 
 impl Ledger {
     /// Takes down what the broker is about to be told.
@@ -83,10 +84,15 @@ impl Ledger {
                 self.change(*run, |track| track.start = Start::Done { at: now, pid });
                 self.change_cleaning(*run, |cleaning| cleaning.stage = Stage::Running { since: now });
             }
-            Input::SpawnFailed { run, .. } => {
+            Input::SpawnFailed { run, failure } => {
                 self.change(*run, |track| track.start = Start::Failed);
-                let stage = Stage::Over { status: None, released: false };
-                self.change_cleaning(*run, |cleaning| cleaning.stage = stage);
+                self.change_cleaning(*run, |cleaning| {
+                    if is_shortage(failure) {
+                        (cleaning.stage, cleaning.short) = (Stage::Recorded, Some(now));
+                    } else {
+                        cleaning.stage = Stage::Over { status: None, released: false };
+                    }
+                });
             }
             Input::Exited { run, status, members } => self.exited(*run, *status, *members),
             Input::MembersLeft { run, members } => {

@@ -1,7 +1,7 @@
 //! What the broker orders, taken down after it was checked.
 
 use procbroker_core::{Effect, Progress, Purpose, Receipt, Record, Report, Run};
-use procbroker_protocol::ChildId;
+use procbroker_protocol::{ChildId, Signal};
 
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
@@ -31,11 +31,16 @@ impl Ledger {
                 self.change(*run, |track| track.start = Start::Ordered);
             }
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
-                self.change_cleaning(*run, |cleaning| cleaning.stage = Stage::Ordered);
+                self.change_cleaning(*run, |cleaning| {
+                    (cleaning.stage, cleaning.short) = (Stage::Ordered, None);
+                });
             }
-            Effect::Signal { run, signal, call: None, .. } => {
-                self.change(*run, |track| track.sent.push((now, *signal)));
-            }
+            Effect::Signal { run, signal, scope, call: None } => self.change(*run, |track| {
+                if track.to_continue.take().is_none() {
+                    track.sent.push((now, *signal));
+                    track.to_continue = is_to_be_continued(*signal).then_some(*scope);
+                }
+            }),
             Effect::Signal { run, call: Some(call), .. } => {
                 if let Some(asked) = self.calls.get_mut(call) {
                     asked.sent.insert(run.child);
@@ -169,4 +174,9 @@ impl Ledger {
         }
         self.visible.push_back((now, child));
     }
+}
+
+/// Whether a suspended process does not take this signal before it is continued.
+fn is_to_be_continued(signal: Signal) -> bool {
+    ![Signal::STOP, Signal::CONT, Signal::KILL].contains(&signal)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use procbroker_core::{Call, Members, Run, RunAs};
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::duration::nanos;
+use procbroker_protocol::request::Scope;
 use procbroker_protocol::{
     Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, Signal, StepTaken,
 };
@@ -73,6 +74,8 @@ pub struct Track {
     pub members: Members,
     /// The signals of its stop, and when they were ordered.
     pub sent: Vec<(u64, Signal)>,
+    /// What the last of them has to be followed by: SIGCONT to the same processes.
+    pub to_continue: Option<Scope>,
     /// When SIGKILL was ordered first, and last.
     pub killed: Option<(u64, u64)>,
     /// What it is stopped for; the first one decides how.
@@ -127,6 +130,7 @@ impl Track {
             exit: None,
             members: Members::Nothing,
             sent: Vec::new(),
+            to_continue: None,
             killed: None,
             demands: Vec::new(),
             kill_by: None,

@@ -381,8 +381,26 @@ impl World {
         std::mem::take(&mut self.orders)
     }
 
-    /// Takes the orders so far, and keeps the signals and kills among them.
+    /// Takes the orders so far, and keeps the signals and kills among them, but for the SIGCONT after each signal of a
+    /// stop.
     pub(crate) fn sent(&mut self) -> Vec<Sent> {
+        let mut sent = self.all_sent();
+        let mut last = None;
+        sent.retain(|next| {
+            let is_continued = match (&last, next) {
+                (Some(Sent::Signal(run, _, scope)), Sent::Signal(again, Signal::CONT, reach)) => {
+                    (run, scope) == (again, reach)
+                }
+                (None | Some(Sent::Signal(..) | Sent::Kill(_)), Sent::Signal(..) | Sent::Kill(_)) => false,
+            };
+            last = Some(*next);
+            !is_continued
+        });
+        sent
+    }
+
+    /// Takes the orders so far, and keeps all signals and kills among them.
+    pub(crate) fn all_sent(&mut self) -> Vec<Sent> {
         self.take()
             .into_iter()
             .filter_map(|effect| match effect {
@@ -410,7 +428,9 @@ impl World {
 
     /// Takes the orders so far, and tells which processes are to be started.
     pub(crate) fn spawns(&mut self) -> Vec<Run> {
-        let spawn = |effect| if let Effect::Spawn { run, .. } = effect { Some(run) } else { None };
+        let spawn = |effect| {
+            if let Effect::Spawn { run, .. } = effect { Some(run) } else { None }
+        };
         self.take().into_iter().filter_map(spawn).collect()
     }
 
