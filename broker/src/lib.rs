@@ -1,8 +1,56 @@
-//! The edge of the process broker: it carries out what the pure core decides.
+//! The edge of the process broker: it carries out what the pure core decides, and decides nothing itself.
 //!
-//! Facts come in through [`listener`] and [`connection`] (clients), [`os::process::reaper`] (ended processes) and
-//! [`spawners`] (started ones), go through the one queue of the [`driver`] to the core, and its orders go
-//! out to the modules of [`os`]. [`serve`] puts these together; [`cli`] is the program around it.
+//! [`serve`] puts a broker together; [`cli`] is the program around it. The [`driver`] owns the core and runs on the main
+//! thread, as do all connections. Whatever comes in becomes an `Input`, the core turns it into `Effect`s, and each effect
+//! is answered by another input.
+//!
+//! # Which thread runs what
+//!
+//! | thread | runs |
+//! | --- | --- |
+//! | main | the event loop: [`listener`], [`connection`], [`driver`], reaping ([`os::process::reaper`]), signals to one process or group |
+//! | spawners | the start of processes: [`spawners`] around [`os::spawn`] |
+//! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
+//! | journal | SQLite and fsync: [`os::journal`] |
+//! | trimmer | shortens the output files of children: [`os::logs`] |
+//! | blocking pool | encoding of large answers and reading of logs: [`blocking_pool`] |
+//! | `log` | the broker's own log, to standard error |
+//!
+//! All threads but the main one block every signal.
+//!
+//! # A create, step by step
+//!
+//! 1. [`listener`] accepts the connection and asks the kernel who it is ([`os::host::peer`]); [`connection`] decodes a
+//!    request and puts it into the [`driver`]'s queue.
+//! 2. The core authorizes, validates and decides (`methods/create.rs`), and orders the intent to be recorded.
+//! 3. `driver/records.rs` hands it to the journal thread, which commits it and answers `Recorded`.
+//! 4. The core orders the spawn. `driver/perform.rs` takes a cgroup ([`os::tree`]), composes the plan
+//!    ([`os::environment`]) and gives it to a spawner, which clones the child into its cgroup and waits for its exec.
+//! 5. The outcome comes back to the main thread: the pidfd is watched and held, and the core is told `Spawned`.
+//! 6. The core records the start, publishes it, and orders the answer, which [`connection`] encodes and writes.
+//!
+//! # A destroy, step by step
+//!
+//! 1. The request arrives as above. The core enters the first stop step, and orders its signal.
+//! 2. [`os::tree`] sends it by pidfd on the main thread, or on its worker where it is for all that descends from the child.
+//! 3. SIGCHLD, or the epoll of an adopted child, wakes the reaper, which retires the pid before it reaps it.
+//! 4. [`os::tree`] finds out what the child has left: nothing is told at once, else the worker walks. The core is told
+//!    `Exited` with it.
+//! 5. The core goes on with the steps until nothing is left: at last `Kill`, which the worker repeats until nothing new is
+//!    found. Then the cleanup is spawned as a child is.
+//! 6. The end is recorded. The answer waits in `driver/held.rs` until that is durable, and is written.
+//!
+//! # The promises
+//!
+//! | promise | decided in the core's | carried out by | proved by (`tests/tests/broker`) |
+//! | --- | --- | --- | --- |
+//! | an answer tells what is on record | `methods` | [`os::journal`], `driver/held.rs` | `record`, `chaos` |
+//! | one child a name, one owner | `methods/create.rs` | [`os::host::lock`] | `one_owner` |
+//! | nothing of a child outlives its destroy | `life`, `child` | [`os::tree`], [`os::process`] | `destroy`, `orderly_stop` |
+//! | a cleanup runs however its child ended | `life` | [`os::spawn`] | `cleanup`, `cleanup_surroundings` |
+//! | a crash of the broker loses no child | `life` | [`recovery`], [`os::process::identity`] | `recovery`, `chaos` |
+//! | an upgrade is noticed by nobody | `methods` | [`upgrade`] | `upgrade` |
+//! | no client holds up another or gains privilege | `authorize.rs` | [`connection`], [`os::host::peer`] | `who_may`, `hostile_clients` |
 
 pub mod blocking_pool;
 mod causes;
