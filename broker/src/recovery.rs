@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use procbroker_core::{Broker, Finding, Intent, Kinship, Members, Progress, Recovered, Run};
+use procbroker_core::{Broker, Finding, Intent, Members, Progress, Recovered, Run};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::create::StandardOutput;
 
@@ -14,7 +14,7 @@ use crate::os::journal::{Row, Stored};
 use crate::os::logs::pipes::{Launched, Pipes};
 use crate::os::process::identity::{BootId, ProcessIdentity};
 use crate::serve::ServeError;
-use processes::{Expected, Launch, Parentage, Sought};
+use processes::{Expected, Launch, Sought};
 
 /// A child on record.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct OnRecord {
 
 /// How the program before this one came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Predecessor {
+pub(crate) enum PreviousBroker {
     /// It was stopped or killed, at whatever it was doing; or there was none.
     Ended,
     /// It handed over, with no process being started and everything on record.
@@ -34,7 +34,7 @@ pub(crate) enum Predecessor {
 }
 
 /// What became of one whose end is not on record.
-pub(crate) type Processes = Vec<(Run, processes::Recovered)>;
+pub(crate) type Processes = Vec<(Run, processes::Whereabouts)>;
 
 /// Reads what an earlier broker wrote.
 ///
@@ -94,7 +94,7 @@ impl OnRecord {
 }
 
 /// Finds out what became of the children whose end is not on record. `passed` are the descriptors of processes that
-/// were kept for this broker. After a [handing over](Predecessor::HandedOver) no process can be there that is not on
+/// were kept for this broker. After a [handing over](PreviousBroker::HandedOver) no process can be there that is not on
 /// record.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub(crate) fn find(
     stored_boot: Option<BootId>,
     mut passed: BTreeMap<ChildId, OwnedFd>,
     pipes: &Pipes,
-    predecessor: Predecessor,
+    previous: PreviousBroker,
 ) -> Result<Processes, ServeError> {
     let boot = BootId::current()?;
     let is_other_boot = stored_boot.is_some_and(|stored| stored != boot);
@@ -113,15 +113,15 @@ pub(crate) fn find(
     for child in children.iter().filter(|child| !child.has_ended()) {
         let (run, id) = (child.run(), child.intent.id);
         if is_other_boot {
-            rebooted.push((run, processes::Recovered::Rebooted));
+            rebooted.push((run, processes::Whereabouts::Rebooted));
             continue;
         }
         // A process marks the pipe of its output before it becomes the child's program.
         let is_logged = child.intent.params.stdout == StandardOutput::Log;
         let is_ruled_out = child.may_be_unstarted()
-            && match predecessor {
-                Predecessor::HandedOver => true,
-                Predecessor::Ended => is_logged && pipes.launched(id) == Launched::NotBegun,
+            && match previous {
+                PreviousBroker::HandedOver => true,
+                PreviousBroker::Ended => is_logged && pipes.launched(id) == Launched::NotBegun,
             };
         let launch = if is_ruled_out { Launch::RuledOut } else { Launch::Possible };
         let sought =
@@ -152,33 +152,29 @@ pub(crate) fn findings(
         .collect()
 }
 
-fn finding(run: Run, found: &processes::Recovered, left: &HashMap<Run, Members>) -> Finding {
+fn finding(run: Run, found: &processes::Whereabouts, left: &HashMap<Run, Members>) -> Finding {
     match found {
-        processes::Recovered::Process { pid, parentage, .. } => {
-            let kinship = match parentage {
-                Parentage::Own => Kinship::Own,
-                Parentage::Foreign => Kinship::Foreign,
-            };
-            Finding::Process { pid: *pid, kinship }
+        processes::Whereabouts::Process { pid, kinship, .. } => {
+            Finding::Process { pid: *pid, kinship: *kinship }
         }
-        processes::Recovered::Gone { status, .. } => {
+        processes::Whereabouts::Gone { status, .. } => {
             let members = left.get(&run).copied().unwrap_or(Members::Nothing);
             Finding::Gone { status: *status, members }
         }
-        processes::Recovered::NeverStarted => Finding::NeverStarted,
-        processes::Recovered::Rebooted => Finding::Rebooted,
+        processes::Whereabouts::NeverStarted => Finding::NeverStarted,
+        processes::Whereabouts::Rebooted => Finding::Rebooted,
     }
 }
 
 /// The record of an earlier broker, before anything was looked for.
 #[derive(Debug)]
-pub(crate) struct Former {
+pub(crate) struct PreviousRecord {
     pub(crate) children: Vec<OnRecord>,
     pub(crate) boot: Option<BootId>,
     pub(crate) cgroup_folder: Option<std::path::PathBuf>,
 }
 
-impl Former {
+impl PreviousRecord {
     /// Makes sense of what was stored.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The live upgrade: this process becomes another program, and gives it everything that is open (`execve(2)`).
 //!
 //! Same process, same children: nobody but the broker's own program notices. What has to stay open is named in a
-//! parcel, a file in memory whose descriptor an environment variable tells. Locks stay held, because they belong to
+//! manifest, a file in memory whose descriptor an environment variable tells. Locks stay held, because they belong to
 //! what was opened and not to the program; listening sockets stay, and with them the clients that wait to be taken in.
 
 mod check;
@@ -30,18 +30,18 @@ use crate::os::host::nofile::Nofile;
 use crate::os::process::descriptor::own_by_number;
 use crate::os::process::signal_mask::HeldBack;
 
-/// The variable that names the parcel: the process that it is for, and the descriptor.
-pub const PARCEL_VARIABLE: &str = "PROCBROKER_PARCEL";
+/// The variable that names the manifest: the process that it is for, and the descriptor.
+pub const MANIFEST_VARIABLE: &str = "PROCBROKER_PARCEL";
 
-/// The form of the parcel. A program that does not know it cannot take over.
+/// The form of the manifest. A program that does not know it cannot take over.
 pub const FORMAT: u32 = 1;
 
-/// Bytes of a parcel, at most: ten thousand processes take half a megabyte.
-const PARCEL_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a manifest, at most: ten thousand processes take half a megabyte.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// What is handed over, by the numbers of descriptors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Parcel {
+struct Manifest {
     format: u32,
     listeners: Vec<RawFd>,
     /// The socket's path and the lock beside it, where the broker made it itself.
@@ -57,7 +57,7 @@ struct Parcel {
     kept: Option<[RawFd; 2]>,
 }
 
-impl Parcel {
+impl Manifest {
     /// All descriptors in it.
     fn numbers(&self) -> Vec<RawFd> {
         let lock = self.socket.iter().map(|(_, lock)| *lock);
@@ -70,7 +70,7 @@ impl Parcel {
 
 /// What is handed over, by the descriptors themselves.
 #[derive(Debug)]
-pub struct Belongings<'a> {
+pub struct Handover<'a> {
     /// The listening sockets.
     pub listeners: Vec<BorrowedFd<'a>>,
     /// The path of the socket that the broker made itself, and the lock beside it.
@@ -113,8 +113,8 @@ pub struct Inherited {
 /// The upgrade failed.
 #[derive(Debug, Error)]
 pub enum UpgradeError {
-    /// The parcel cannot be made.
-    #[error("cannot make the parcel of what is handed over: {0}; see the limits on memory and open files")]
+    /// The manifest cannot be made.
+    #[error("cannot make the manifest of what is handed over: {0}; see the limits on memory and open files")]
     Pack(#[source] io::Error),
     /// A descriptor cannot be kept open.
     #[error("cannot keep descriptor {descriptor} open for the new program: {errno}")]
@@ -182,14 +182,14 @@ impl Program {
     /// Signals have to be [held back](HeldBack) until the new program is ready for them: a SIGTERM in between would
     /// end the broker and leave its children.
     #[must_use]
-    pub fn take_over(&self, belongings: &Belongings<'_>, _held_back: &HeldBack) -> UpgradeError {
-        let parcel = match pack(belongings) {
-            Ok(parcel) => parcel,
+    pub fn execute(&self, handover: &Handover<'_>, _held_back: &HeldBack) -> UpgradeError {
+        let manifest = match pack(handover) {
+            Ok(manifest) => manifest,
             Err(error) => return UpgradeError::Pack(error),
         };
-        let kept: Vec<BorrowedFd<'_>> = belongings.descriptors().chain([parcel.as_fd()]).collect();
+        let kept: Vec<BorrowedFd<'_>> = handover.descriptors().chain([manifest.as_fd()]).collect();
         let error = match keep_open(&kept) {
-            Ok(()) => self.execute(parcel.as_raw_fd()),
+            Ok(()) => self.execute_with(manifest.as_raw_fd()),
             Err(error) => error,
         };
         for descriptor in kept {
@@ -199,10 +199,10 @@ impl Program {
         error
     }
 
-    fn execute(&self, parcel: RawFd) -> UpgradeError {
+    fn execute_with(&self, manifest: RawFd) -> UpgradeError {
         let failed = |errno| UpgradeError::Execute { program: self.path.clone(), errno };
-        let told = format!("{PARCEL_VARIABLE}={}:{parcel}", std::process::id());
-        let inherited = std::env::vars_os().filter(|(name, _)| name != PARCEL_VARIABLE);
+        let told = format!("{MANIFEST_VARIABLE}={}:{manifest}", std::process::id());
+        let inherited = std::env::vars_os().filter(|(name, _)| name != MANIFEST_VARIABLE);
         let environment = inherited.map(|(mut name, value)| {
             name.push("=");
             name.push(value);
@@ -222,7 +222,7 @@ impl Program {
     }
 }
 
-impl<'a> Belongings<'a> {
+impl<'a> Handover<'a> {
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
         let listeners = self.listeners.iter().copied();
         let processes = self.processes.iter().map(|(_, pidfd)| *pidfd);
@@ -238,10 +238,10 @@ impl<'a> Belongings<'a> {
 /// # Errors
 /// When it makes no sense.
 pub fn inherited() -> Result<Option<Inherited>, UpgradeError> {
-    std::env::var_os(PARCEL_VARIABLE).map_or(Ok(None), |told| unpack(&told))
+    std::env::var_os(MANIFEST_VARIABLE).map_or(Ok(None), |told| unpack(&told))
 }
 
-/// Takes what is in the parcel that the variable tells.
+/// Takes what is in the manifest that the variable tells.
 fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
     let numbers = told.to_str().and_then(|told| told.split_once(':'));
     let Some((process, descriptor)) = numbers else { return Ok(None) };
@@ -254,33 +254,34 @@ fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
     let mut text = Vec::new();
     let mut file = File::from(adopt(descriptor)?);
     file.rewind().map_err(UpgradeError::Unpack)?;
-    file.take(PARCEL_BYTES_MAX).read_to_end(&mut text).map_err(UpgradeError::Unpack)?;
-    let parcel: Parcel = serde_json::from_slice(&text).map_err(|error| UpgradeError::Unpack(error.into()))?;
-    if parcel.format != FORMAT {
-        return Err(UpgradeError::Format(parcel.format));
+    file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text).map_err(UpgradeError::Unpack)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|error| UpgradeError::Unpack(error.into()))?;
+    if manifest.format != FORMAT {
+        return Err(UpgradeError::Format(manifest.format));
     }
-    let mut numbers = parcel.numbers();
+    let mut numbers = manifest.numbers();
     numbers.push(descriptor);
     let count = numbers.len();
     if numbers.into_iter().collect::<BTreeSet<_>>().len() != count {
         return Err(malformed());
     }
     Ok(Some(Inherited {
-        listeners: parcel.listeners.into_iter().map(adopt).collect::<Result<_, _>>()?,
-        socket: match parcel.socket {
+        listeners: manifest.listeners.into_iter().map(adopt).collect::<Result<_, _>>()?,
+        socket: match manifest.socket {
             Some((path, lock)) => Some((path, adopt(lock)?)),
             None => None,
         },
-        state_lock: adopt(parcel.state_lock)?,
-        cgroup_folder: parcel.cgroup_folder.map(adopt).transpose()?,
-        processes: parcel
+        state_lock: adopt(manifest.state_lock)?,
+        cgroup_folder: manifest.cgroup_folder.map(adopt).transpose()?,
+        processes: manifest
             .processes
             .into_iter()
             .map(|(child, pidfd)| Ok((child, adopt(pidfd)?)))
             .collect::<Result<_, UpgradeError>>()?,
-        outputs: parcel.outputs.into_iter().map(adopt).collect::<Result<_, _>>()?,
-        nofile: Nofile { soft: parcel.nofile.0, hard: parcel.nofile.1 },
-        kept: match parcel.kept {
+        outputs: manifest.outputs.into_iter().map(adopt).collect::<Result<_, _>>()?,
+        nofile: Nofile { soft: manifest.nofile.0, hard: manifest.nofile.1 },
+        kept: match manifest.kept {
             Some([read, write]) => Some([adopt(read)?, adopt(write)?]),
             None => None,
         },
@@ -305,21 +306,21 @@ fn keep_open(descriptors: &[BorrowedFd<'_>]) -> Result<(), UpgradeError> {
     })
 }
 
-fn pack(belongings: &Belongings<'_>) -> io::Result<OwnedFd> {
+fn pack(handover: &Handover<'_>) -> io::Result<OwnedFd> {
     let number = |descriptor: &BorrowedFd<'_>| descriptor.as_raw_fd();
-    let parcel = Parcel {
+    let manifest = Manifest {
         format: FORMAT,
-        listeners: belongings.listeners.iter().map(number).collect(),
-        socket: belongings.socket.map(|(path, lock)| (path.to_owned(), lock.as_raw_fd())),
-        state_lock: belongings.state_lock.as_raw_fd(),
-        cgroup_folder: belongings.cgroup_folder.as_ref().map(number),
-        processes: belongings.processes.iter().map(|(child, pidfd)| (*child, number(pidfd))).collect(),
-        outputs: belongings.outputs.iter().map(number).collect(),
-        nofile: (belongings.nofile.soft, belongings.nofile.hard),
-        kept: belongings.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
+        listeners: handover.listeners.iter().map(number).collect(),
+        socket: handover.socket.map(|(path, lock)| (path.to_owned(), lock.as_raw_fd())),
+        state_lock: handover.state_lock.as_raw_fd(),
+        cgroup_folder: handover.cgroup_folder.as_ref().map(number),
+        processes: handover.processes.iter().map(|(child, pidfd)| (*child, number(pidfd))).collect(),
+        outputs: handover.outputs.iter().map(number).collect(),
+        nofile: (handover.nofile.soft, handover.nofile.hard),
+        kept: handover.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
     };
-    let mut file = File::from(memfd_create(c"procbroker parcel", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(&parcel)?)?;
+    let mut file = File::from(memfd_create(c"procbroker manifest", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(&manifest)?)?;
     Ok(file.into())
 }
 

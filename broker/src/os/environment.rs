@@ -19,7 +19,7 @@ use crate::os::host::nofile::Nofile;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::proc::CHILD_ID_VARIABLE;
 use crate::os::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
-use crate::upgrade::PARCEL_VARIABLE;
+use crate::upgrade::MANIFEST_VARIABLE;
 
 /// The variable for the child's name.
 const CHILD_NAME_VARIABLE: &str = "PROCBROKER_CHILD_NAME";
@@ -167,7 +167,7 @@ fn is_the_brokers_own(name: &[u8]) -> bool {
     name.starts_with(b"LISTEN_")
         || name.starts_with(b"WATCHDOG_")
         || name == b"NOTIFY_SOCKET"
-        || name == PARCEL_VARIABLE.as_bytes()
+        || name == MANIFEST_VARIABLE.as_bytes()
 }
 
 fn limit(value: create::Rlimit) -> u64 {

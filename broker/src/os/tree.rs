@@ -4,18 +4,20 @@
 //! there is one; by its session and process group; by the child's id in its environment; and by its ancestors. The
 //! common case, a child that leaves nothing behind, is answered at once; everything else is the worker's.
 //!
-//! Children of an earlier broker that was killed are foreign: nothing of them comes to this one, see `scan`.
+//! A child that a previous broker started before it was killed is adopted: nothing of it comes to this one, so that it is
+//! searched for [everywhere](search::Search::Everywhere).
 
+mod actions;
+mod adopt;
 pub mod cgroup;
-mod foreign;
-mod ledger;
+mod exit_watch;
+mod left;
 mod orders;
+mod process_table;
 mod scan;
-mod takeover;
+mod search;
 #[cfg(test)]
 mod tests;
-mod vigil;
-mod visitors;
 mod walk;
 mod worker;
 
@@ -37,21 +39,22 @@ use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::subreaper::Inheritance;
 use crate::os::tree::cgroup::Cgroups;
-use ledger::{Entry, Leader, SharedLedger};
+use exit_watch::ExitWatch;
 use orders::Orders;
-use vigil::Vigil;
+use process_table::{Entry, Leader, SharedTable};
+use search::{PerSearch, Search};
 use walk::Known;
 use worker::{Job, Pending, SignalOrder, Worker};
 
-/// Takes the worker's reports to the driver. It is called on the worker's thread and must not wait for the main one.
-pub type Report = Box<dyn Fn(Input) + Send>;
+/// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the main one.
+pub type Reporter = Box<dyn Fn(Input) + Send>;
 
 /// Every child's processes. All of its methods are for the main thread.
 #[derive(Debug)]
 pub struct Containment {
     inheritance: Inheritance,
     cgroups: Option<Arc<Cgroups>>,
-    ledger: SharedLedger,
+    table: SharedTable,
     orders: Orders,
     /// Closed when the worker has ended.
     worker: Receiver<()>,
@@ -80,23 +83,22 @@ impl Containment {
     pub fn new(
         inheritance: Inheritance,
         cgroups: Option<Cgroups>,
-        report: Report,
+        report: Reporter,
     ) -> Result<Self, ContainmentError> {
         let (jobs, received) = channel();
         let cgroups = cgroups.map(Arc::new);
-        let (ledger, pending) = (SharedLedger::default(), Pending::default());
-        let vigil = Vigil::new().map_err(ContainmentError::Descriptors)?;
-        let orders = Orders::new(jobs, vigil.bell(), pending.clone());
+        let (table, pending) = (SharedTable::default(), Pending::default());
+        let exit_watch = ExitWatch::new().map_err(ContainmentError::Descriptors)?;
+        let orders = Orders::new(jobs, exit_watch.waker(), pending.clone());
         let worker = Worker {
             inheritance: inheritance.share(),
             cgroups: cgroups.clone(),
-            ledger: ledger.clone(),
+            table: table.clone(),
             pending,
             report,
             known: Known::default(),
-            is_unsure: false,
-            is_unsure_of_foreign: false,
-            vigil,
+            is_unsure: PerSearch::default(),
+            exit_watch,
             is_untidy: false,
         };
         let (alive, ended) = channel();
@@ -107,14 +109,14 @@ impl Containment {
                 drop(alive);
             })
             .map_err(ContainmentError::Thread)?;
-        Ok(Self { inheritance, cgroups, ledger, orders, worker: ended })
+        Ok(Self { inheritance, cgroups, table, orders, worker: ended })
     }
 
     /// Before a child is spawned: the directory of the cgroup that it is to be born into, if it gets one.
     pub fn prepare(&mut self, run: Run) -> Option<OwnedFd> {
         let taken = self.cgroups.as_ref().and_then(|cgroups| cgroups.take().ok());
         let (group, directory) = taken.unzip();
-        self.ledger.lock().prepare(run, group);
+        self.table.lock().prepare(run, group);
         self.refill();
         directory
     }
@@ -122,29 +124,29 @@ impl Containment {
     /// A child was spawned. [`Reaper::watch`](crate::os::process::reaper::Reaper::watch) has to be called before, with the same
     /// pidfd.
     pub fn adopt(&mut self, run: Run, pid: Pid, pidfd: OwnedFd) {
-        self.ledger.lock().adopt(run, pid, Arc::new(pidfd));
+        self.table.lock().adopt(run, pid, Arc::new(pidfd));
     }
 
     /// What identifies the main process of a child for good, and its cgroup; none when it has none. It costs a
     /// system call or two.
     #[must_use]
     pub fn identity(&self, run: Run) -> Option<ProcessIdentity> {
-        let leader = self.ledger.lock().get(run)?.leader.clone()?;
+        let leader = self.table.lock().get(run)?.leader.clone()?;
         ProcessIdentity::of(leader.pid, leader.pidfd.as_fd(), self.group_number(run)).ok()
     }
 
     /// The main processes that are not the broker's own children, and that have not ended as far as is known: once they
     /// have, nobody else could find out how.
     #[must_use]
-    pub fn foreign_processes(&self) -> Vec<(ChildId, Arc<OwnedFd>)> {
-        self.ledger.lock().foreign_leaders()
+    pub fn adopted_processes(&self) -> Vec<(ChildId, Arc<OwnedFd>)> {
+        self.table.lock().adopted_leaders()
     }
 
     /// Whether some main process has ended, and been reaped, of which the worker has not reported it yet. Nobody else
     /// could find out how it ended.
     #[must_use]
     pub fn owes_ends(&self) -> bool {
-        self.ledger.lock().owes_ends()
+        self.table.lock().owes_ends()
     }
 
     /// What receives a message when the worker has done, and reported, everything that it was asked for so far.
@@ -158,7 +160,7 @@ impl Containment {
     /// The number of a child's cgroup in the [folder](Self::cgroup_folder).
     #[must_use]
     pub fn group_number(&self, run: Run) -> Option<u64> {
-        self.ledger.lock().get(run)?.group.map(|(group, _)| group.number())
+        self.table.lock().get(run)?.group.map(|(group, _)| group.number())
     }
 
     /// The folder that the cgroups of children are in.
@@ -175,32 +177,32 @@ impl Containment {
 
     /// The main process of a child has ended: the input for the core, or none when the worker will report it.
     pub fn exited(&mut self, run: Run, status: ExitStatus) -> Option<Input> {
-        let mut ledger = self.ledger.lock();
-        let entry = ledger.get(run)?;
-        let is_foreign = entry.is_foreign();
-        let has_left_nothing = if is_foreign {
-            self.is_group_empty(entry)
-        } else {
-            self.has_left_nothing(entry, ledger.has_elders())?
+        let mut table = self.table.lock();
+        let entry = table.get(run)?;
+        let search = entry.search;
+        let has_left_nothing = match search {
+            Search::Everywhere => self.is_group_empty(entry),
+            Search::Inherited => self.has_left_nothing(entry, table.has_children_from_before_upgrade())?,
         };
         if has_left_nothing {
-            ledger.ended(run);
+            table.ended(run);
             return Some(Input::Exited { run, status, members: Members::Nothing });
         }
-        ledger.drain(run, status);
-        drop(ledger);
-        self.orders.examine(is_foreign);
+        table.drain(run, status);
+        drop(table);
+        self.orders.examine(search);
         None
     }
 
     /// Whether nothing can be left of an own child. A process that has left its cgroup is an orphan, if there is any
     /// left; but among thousands of children of the main thread it takes tens of milliseconds to find out. While there
     /// are such, the cgroup decides, as it does for the children of an earlier broker.
-    fn has_left_nothing(&self, entry: &Entry, has_elders: bool) -> Option<bool> {
+    fn has_left_nothing(&self, entry: &Entry, has_children_from_before_upgrade: bool) -> Option<bool> {
         let leader = entry.leader.as_ref()?;
         let left_group = pidfd::has_group(leader.pidfd.as_fd()) == Ok(true);
         let has_group_members = || entry.group.is_some() && !self.is_group_empty(entry);
-        let has_no_orphans = || has_elders && entry.group.is_some() || self.inheritance.is_empty();
+        let has_no_orphans =
+            || has_children_from_before_upgrade && entry.group.is_some() || self.inheritance.is_empty();
         Some(!left_group && has_no_orphans() && !has_group_members())
     }
 
@@ -212,8 +214,8 @@ impl Containment {
 
     /// Orphans have been reaped: what is left of some child may have become less. Once for each batch is enough.
     pub fn orphan_reaped(&mut self) {
-        if !self.ledger.lock().draining().is_empty() {
-            self.orders.examine(false);
+        if !self.table.lock().draining(Search::Inherited).is_empty() {
+            self.orders.examine(Search::Inherited);
         }
     }
 
@@ -221,23 +223,25 @@ impl Containment {
     ///
     /// A process group without a leader that turns out to be empty is reported as well.
     pub fn signal(&mut self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) -> Option<Input> {
-        let (leader, is_alive, is_foreign) = {
-            let ledger = self.ledger.lock();
-            let entry = ledger.get(run);
+        let (leader, is_alive, search) = {
+            let table = self.table.lock();
+            let entry = table.get(run);
             let is_alive = entry.is_some_and(|entry| entry.living().is_some());
-            (entry.and_then(|entry| entry.leader.clone()), is_alive, ledger.is_foreign(run))
+            (entry.and_then(|entry| entry.leader.clone()), is_alive, table.search(run))
         };
         let outcome = match (leader, scope) {
-            (None, Scope::Group | Scope::All) if is_foreign => {
+            (None, Scope::Group | Scope::All) if search == Search::Everywhere => {
                 return self.signal_later(run, signal, scope, call);
             }
             (None, Scope::Main | Scope::Group | Scope::All) => SignalOutcome::Gone,
             (Some(leader), Scope::Main) => pidfd::outcome(pidfd::send(leader.pidfd.as_fd(), signal)),
             // Only who reaps a leader can tell what its number means.
-            (Some(leader), Scope::Group) => match signal_group(&leader, is_alive && !is_foreign, signal) {
-                Some(outcome) => outcome,
-                None => return self.signal_later(run, signal, scope, call),
-            },
+            (Some(leader), Scope::Group) => {
+                match signal_group(&leader, is_alive && search == Search::Inherited, signal) {
+                    Some(outcome) => outcome,
+                    None => return self.signal_later(run, signal, scope, call),
+                }
+            }
             (Some(_), Scope::All) => return self.signal_later(run, signal, scope, call),
         };
         if outcome == SignalOutcome::Gone {
@@ -248,14 +252,13 @@ impl Containment {
 
     /// A process or a group turned out to be empty.
     fn gone(&self, run: Run) {
-        let (is_draining, is_foreign) = {
-            let ledger = self.ledger.lock();
-            let is_foreign = ledger.is_foreign(run);
-            let draining = if is_foreign { ledger.draining_foreign() } else { ledger.draining() };
-            (!draining.is_empty(), is_foreign)
+        let (is_draining, search) = {
+            let table = self.table.lock();
+            let search = table.search(run);
+            (!table.draining(search).is_empty(), search)
         };
         if is_draining {
-            self.orders.examine(is_foreign);
+            self.orders.examine(search);
         }
     }
 
@@ -271,7 +274,7 @@ impl Containment {
 
     /// Nothing of a child is left, or it was never spawned.
     pub fn release(&mut self, run: Run) {
-        let entry = self.ledger.lock().release(run);
+        let entry = self.table.lock().release(run);
         if let Some(((group, wear), cgroups)) = entry.and_then(|entry| entry.group).zip(self.cgroups.as_ref())
         {
             cgroups.give_back(group, wear);

@@ -14,11 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use procbroker_core::{Pid, Run};
+use procbroker_core::{Kinship, Pid, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 use thiserror::Error;
 
-use crate::os::process::identity::{self, BootId, Held, ProcessIdentity};
+use crate::os::process::identity::{self, BootId, Lookup, ProcessIdentity};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
 
@@ -58,7 +58,7 @@ pub enum Launch {
 
 /// What has become of the main process of a child.
 #[derive(Debug)]
-pub enum Recovered {
+pub enum Whereabouts {
     /// It is there: alive, or not reaped yet.
     Process {
         /// Its number.
@@ -66,7 +66,7 @@ pub enum Recovered {
         /// Refers to it for good.
         pidfd: Arc<OwnedFd>,
         /// Whose child it is.
-        parentage: Parentage,
+        kinship: Kinship,
         /// The number of its cgroup, if that is on record.
         cgroup: Option<u64>,
     },
@@ -85,15 +85,6 @@ pub enum Recovered {
     NeverStarted,
     /// It lived in another run of the kernel.
     Rebooted,
-}
-
-/// Whose child a process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parentage {
-    /// The broker's: it has replaced its program, and is still the same process. It is the one to reap.
-    Own,
-    /// Somebody else's, since its parent was killed.
-    Foreign,
 }
 
 /// It cannot be found out what there is.
@@ -124,7 +115,7 @@ pub enum RecoveryError {
 ///
 /// # Errors
 /// When it cannot be told of one: to take it for one that has ended would be worse.
-pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, RecoveryError> {
+pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, RecoveryError> {
     let own = own_children();
     let mut lost = BTreeMap::new();
     let mut recovered = Vec::with_capacity(expected.len());
@@ -133,10 +124,10 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, Recover
             (Some(process), passed) => on_record(run.child, &process, passed)?,
             (None, Some(passed)) => passed_on(passed, sought),
             (None, None) => match launch {
-                Launch::RuledOut => Recovered::NeverStarted,
+                Launch::RuledOut => Whereabouts::NeverStarted,
                 Launch::Possible => {
                     lost.insert(run.child, Lost { sought, index: recovered.len() });
-                    Recovered::gone(None, None, None)
+                    Whereabouts::gone(None, None, None)
                 }
             },
         };
@@ -146,12 +137,12 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Recovered)>, Recover
         let living = recovered.iter().filter_map(|(_, found)| found.pid()).collect();
         for (child, (pid, pidfd)) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
             if let Some((_, found)) = lost.get(&child).and_then(|lost| recovered.get_mut(lost.index)) {
-                *found = Recovered::process(pid, pidfd, None);
+                *found = Whereabouts::process(pid, pidfd, None);
             }
         }
     }
     for (_, found) in &mut recovered {
-        found.tell_parentage(&own);
+        found.tell_kinship(&own);
     }
     Ok(recovered)
 }
@@ -168,33 +159,33 @@ fn on_record(
     child: ChildId,
     identity: &ProcessIdentity,
     passed: Option<OwnedFd>,
-) -> Result<Recovered, RecoveryError> {
+) -> Result<Whereabouts, RecoveryError> {
     let ProcessIdentity { pid, cgroup, .. } = *identity;
     if BootId::current().is_ok_and(|boot| boot != identity.boot) {
-        return Ok(Recovered::Rebooted);
+        return Ok(Whereabouts::Rebooted);
     }
     if let Some(passed) = passed.filter(|passed| identity.is_of(passed.as_fd())) {
         return Ok(if pidfd::is_reaped(passed.as_fd()) {
-            Recovered::gone(Some(pid), Some(passed), cgroup)
+            Whereabouts::gone(Some(pid), Some(passed), cgroup)
         } else {
-            Recovered::process(pid, passed, cgroup)
+            Whereabouts::process(pid, passed, cgroup)
         });
     }
     match identity::find(child, identity) {
-        Ok(Held::Same(pidfd)) => Ok(Recovered::process(pid, pidfd, cgroup)),
-        Ok(Held::Gone) => Ok(Recovered::gone(Some(pid), None, cgroup)),
-        Ok(Held::OtherBoot) => Ok(Recovered::Rebooted),
+        Ok(Lookup::Same(pidfd)) => Ok(Whereabouts::process(pid, pidfd, cgroup)),
+        Ok(Lookup::Gone) => Ok(Whereabouts::gone(Some(pid), None, cgroup)),
+        Ok(Lookup::OtherBoot) => Ok(Whereabouts::Rebooted),
         Err(errno) => Err(RecoveryError::Open { child, pid, errno }),
     }
 }
 
 /// A process that was passed on before it was on record.
-fn passed_on(passed: OwnedFd, sought: Sought) -> Recovered {
+fn passed_on(passed: OwnedFd, sought: Sought) -> Whereabouts {
     match pidfd::number(passed.as_fd()) {
         // It is found again with everything else that has the mark of the child.
-        Some(pid) if !sought.may_be(pid) => Recovered::gone(None, None, None),
-        Some(pid) => Recovered::process(pid, passed, None),
-        None => Recovered::gone(None, Some(passed), None),
+        Some(pid) if !sought.may_be(pid) => Whereabouts::gone(None, None, None),
+        Some(pid) => Whereabouts::process(pid, passed, None),
+        None => Whereabouts::gone(None, Some(passed), None),
     }
 }
 
@@ -209,10 +200,10 @@ impl Sought {
     }
 }
 
-impl Recovered {
+impl Whereabouts {
     /// Whose child it is remains to be said.
     fn process(pid: Pid, pidfd: OwnedFd, cgroup: Option<u64>) -> Self {
-        Self::Process { pid, pidfd: Arc::new(pidfd), parentage: Parentage::Foreign, cgroup }
+        Self::Process { pid, pidfd: Arc::new(pidfd), kinship: Kinship::Foreign, cgroup }
     }
 
     fn gone(pid: Option<Pid>, pidfd: Option<OwnedFd>, cgroup: Option<u64>) -> Self {
@@ -229,13 +220,13 @@ impl Recovered {
         }
     }
 
-    fn tell_parentage(&mut self, own: &HashSet<Pid>) {
-        if let Self::Process { pid, pidfd, parentage, .. } = self
+    fn tell_kinship(&mut self, own: &HashSet<Pid>) {
+        if let Self::Process { pid, pidfd, kinship, .. } = self
             && own.contains(pid)
             // One that is not the broker's child can be reaped, and its number be given to one that is.
             && !pidfd::is_reaped(pidfd.as_fd())
         {
-            *parentage = Parentage::Own;
+            *kinship = Kinship::Own;
         }
     }
 }

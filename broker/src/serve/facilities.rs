@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::os::process::pidfd::Abilities;
 use crate::os::process::subreaper::{Inheritance, InheritanceError};
 use crate::os::spawn::{self, Method, ProbeError};
-use crate::os::tree::cgroup::{Cgroups, Former};
+use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 
 /// What was found.
 #[derive(Debug)]
@@ -35,23 +35,23 @@ pub enum FacilitiesError {
     Spawn(#[from] ProbeError),
     /// Processes cannot be held by descriptor.
     #[error(
-        "this kernel has no pidfd_open, or the sandbox around the broker forbids it; the broker needs Linux 5.10 or later"
+        "this kernel has no pidfd_open, or the sandbox around the broker forbids it; the broker needs Linux 5.14 or later"
     )]
     NoPidfd,
 }
 
-/// Tries everything. To be called on the main thread, before there is a child. `former` is the folder of the groups
+/// Tries everything. To be called on the main thread, before there is a child. `previous` is the folder of the groups
 /// that an earlier broker has left, if children may live there.
 ///
 /// # Errors
 /// When something is missing that a broker cannot do without.
-pub fn probe(former: Option<Former>) -> Result<Found, FacilitiesError> {
+pub fn probe(previous: Option<PreviousFolder>) -> Result<Found, FacilitiesError> {
     let inheritance = Inheritance::begin()?;
     let pidfd = Abilities::probe();
     if !pidfd.open {
         return Err(FacilitiesError::NoPidfd);
     }
-    let (cgroups, cgroup) = match Cgroups::begin_after(former) {
+    let (cgroups, cgroup) = match Cgroups::begin_after(previous) {
         Ok(cgroups) => {
             let path = cgroups.path().display().to_string();
             (Some(cgroups), path)

@@ -41,7 +41,7 @@ use crate::os::service::notify::ServiceOwner;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::os::tree::cgroup;
-use crate::recovery::{self, Former, Predecessor, processes};
+use crate::recovery::{self, PreviousBroker, PreviousRecord, processes};
 use crate::serve::facilities::{self, Found};
 use crate::spawners::Spawners;
 use crate::upgrade::{self, Inherited, Program};
@@ -72,12 +72,12 @@ pub(crate) struct Machine {
     socket: PathBuf,
     program: Program,
     store: Store,
-    former: Former,
+    former: PreviousRecord,
     /// Processes that an earlier program of this process has handed over.
     processes: BTreeMap<ChildId, OwnedFd>,
     /// What systemd has kept for this broker.
     kept: Kept,
-    predecessor: Predecessor,
+    previous: PreviousBroker,
     log_bounds: LogBounds,
     /// Keeps open what waits in the pipes of children, until the log thread has opened them itself.
     outputs: Vec<OwnedFd>,
@@ -102,7 +102,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     let passed = activation::passed()?;
     let program = Program::own().map_err(ServeError::Program)?;
     let inherited = upgrade::inherited()?;
-    let predecessor = if inherited.is_some() { Predecessor::HandedOver } else { Predecessor::Ended };
+    let previous = if inherited.is_some() { PreviousBroker::HandedOver } else { PreviousBroker::Ended };
     let uid = nix::unistd::geteuid().as_raw();
     let allow_users = resolve("--allow-user", &arguments.allow_user, accounts::user_id)?;
     let allow_groups = resolve("--allow-group", &arguments.allow_group, accounts::group_id)?;
@@ -113,12 +113,12 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     let Taken { state, sockets, socket, nofile, folder, processes, outputs, kept } =
         take(arguments, &state_place, passed, inherited, uid)?;
     let runtime = RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?;
-    let (store, stored) = match predecessor {
-        Predecessor::Ended => journal::open(&state.record())?,
-        Predecessor::HandedOver => journal::go_on(&state.record())?,
+    let (store, stored) = match previous {
+        PreviousBroker::Ended => journal::open(&state.record())?,
+        PreviousBroker::HandedOver => journal::go_on(&state.record())?,
     };
-    let former = Former::read(stored, &state.record())?;
-    let groups = former.cgroup_folder.clone().map(|path| cgroup::Former { path, folder });
+    let former = PreviousRecord::read(stored, &state.record())?;
+    let groups = former.cgroup_folder.clone().map(|path| cgroup::PreviousFolder { path, folder });
     let mut found = facilities::probe(groups)?;
     choose_containment(arguments.containment, &mut found)?;
     sockets.activation().clone_into(&mut found.facilities.activation);
@@ -154,7 +154,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         former,
         processes,
         kept,
-        predecessor,
+        previous,
         log_bounds,
         outputs,
         pipes,
@@ -345,7 +345,7 @@ impl Machine {
             former,
             mut processes,
             kept,
-            predecessor,
+            previous,
             log_bounds,
             outputs,
             pipes,
@@ -357,17 +357,17 @@ impl Machine {
             fd_store.remove(run);
             processes.insert(run.child, pidfd);
         }
-        let processes = recovery::find(&former.children, former.boot, processes, &pipes, predecessor)?;
+        let processes = recovery::find(&former.children, former.boot, processes, &pipes, previous)?;
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
         let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
         for (run, process) in &processes {
-            reaper.take_over(*run, process);
-            if let processes::Recovered::Process { pidfd, .. } = process {
+            reaper.adopt(*run, process);
+            if let processes::Whereabouts::Process { pidfd, .. } = process {
                 fd_store.store(*run, pidfd.as_fd());
             }
         }
-        let left = containment.take_over(&processes);
+        let left = containment.adopt_all(&processes);
         let recovered = recovery::findings(former.children, &processes, &left);
         let logs = Logs::start(LogSettings {
             folder: state.logs(),

@@ -12,7 +12,7 @@ use crate::limits::{ANSWERING_PATIENCE, LOGS_PATIENCE, RECORD_PATIENCE};
 use crate::os::journal::JournalError;
 use crate::os::process::signal_mask::HeldBack;
 use crate::serve::startup::Sockets;
-use crate::upgrade::{Belongings, Program};
+use crate::upgrade::{Handover, Program};
 
 /// How often it is looked whether the answers are out.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -75,10 +75,10 @@ async fn become_program(
     let hands = driver.hands();
     let folder: Option<OwnedFd> =
         hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
-    let processes = hands.containment.foreign_processes();
+    let processes = hands.containment.adopted_processes();
     // From here on what children write waits in their pipes.
     let outputs = hands.logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
-    let belongings = Belongings {
+    let handover = Handover {
         listeners: sockets.descriptors(),
         socket: sockets.own(),
         state_lock: hands.state.lock(),
@@ -88,7 +88,7 @@ async fn become_program(
         nofile: hands.nofile,
         kept: hands.fd_store.ends(),
     };
-    Err(failed(&program.take_over(&belongings, &held_back)))
+    Err(failed(&program.execute(&handover, &held_back)))
 }
 
 /// Waits until the core knows of the end of everything that has been reaped: nobody could tell it later.

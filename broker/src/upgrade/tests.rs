@@ -1,4 +1,4 @@
-//! The parcel, by an exec of this very test; and what other programs say when they are asked.
+//! The manifest, by an exec of this very test; and what other programs say when they are asked.
 
 use std::fs::{self, Permissions};
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,7 +26,7 @@ fn is_closed_at_exec(descriptor: BorrowedFd<'_>) -> bool {
     fcntl(descriptor, FcntlArg::F_GETFD).unwrap() & FdFlag::FD_CLOEXEC.bits() != 0
 }
 
-/// Belongings of which each has a meaning that can be tried.
+/// Handover of which each has a meaning that can be tried.
 struct Scene {
     folder: PathBuf,
     listener: UnixListener,
@@ -52,8 +52,8 @@ impl Scene {
         }
     }
 
-    fn belongings(&self) -> Belongings<'_> {
-        Belongings {
+    fn handover(&self) -> Handover<'_> {
+        Handover {
             listeners: vec![self.listener.as_fd()],
             socket: Some((&self.folder, self.lock.as_fd())),
             state_lock: self.state_lock.as_fd(),
@@ -75,7 +75,7 @@ fn text_of(descriptor: OwnedFd) -> String {
 #[test]
 fn what_is_handed_over_is_what_comes_out() {
     let test = "what_is_handed_over_is_what_comes_out";
-    if std::env::var_os(PARCEL_VARIABLE).is_some() {
+    if std::env::var_os(MANIFEST_VARIABLE).is_some() {
         return check_inherited();
     }
     if !alone::here(module_path!(), test) {
@@ -95,7 +95,7 @@ fn what_is_handed_over_is_what_comes_out() {
             .collect(),
     };
     let held_back = HeldBack::begin().unwrap();
-    let error = program.take_over(&scene.belongings(), &held_back);
+    let error = program.execute(&scene.handover(), &held_back);
     panic!("{error}");
 }
 
@@ -140,31 +140,31 @@ fn an_exec_that_fails_changes_nothing() {
     {
         let program = Program { path, arguments: vec!["procbroker".into()] };
         let held_back = HeldBack::begin().unwrap();
-        let error = program.take_over(&scene.belongings(), &held_back);
+        let error = program.execute(&scene.handover(), &held_back);
         assert!(matches!(error, UpgradeError::Execute { errno, .. } if errno == expected), "{error}");
         drop(held_back);
-        for descriptor in scene.belongings().descriptors() {
+        for descriptor in scene.handover().descriptors() {
             assert!(is_closed_at_exec(descriptor), "{}", descriptor.as_raw_fd());
         }
     }
     assert_eq!(SigSet::thread_get_mask().unwrap(), before);
 }
 
-/// What a program finds that was given this text as its parcel.
-fn unpacked(test: &str, parcel: &str) -> Option<UpgradeError> {
+/// What a program finds that was given this text as its manifest.
+fn unpacked(test: &str, manifest: &str) -> Option<UpgradeError> {
     if !alone::here(module_path!(), test) {
         return None;
     }
-    let mut file = File::from(memfd_create(c"parcel", MFdFlags::empty()).unwrap());
-    file.write_all(parcel.as_bytes()).unwrap();
+    let mut file = File::from(memfd_create(c"manifest", MFdFlags::empty()).unwrap());
+    file.write_all(manifest.as_bytes()).unwrap();
     let told = format!("{}:{}", std::process::id(), std::os::fd::IntoRawFd::into_raw_fd(file));
     Some(unpack(OsStr::new(&told)).unwrap_err())
 }
 
 #[test]
 fn a_parcel_of_another_form_is_refused() {
-    let parcel = Parcel { format: FORMAT + 1, state_lock: 9, ..Parcel::default() };
-    let text = serde_json::to_string(&parcel).unwrap();
+    let manifest = Manifest { format: FORMAT + 1, state_lock: 9, ..Manifest::default() };
+    let text = serde_json::to_string(&manifest).unwrap();
     if let Some(error) = unpacked("a_parcel_of_another_form_is_refused", &text) {
         assert!(matches!(error, UpgradeError::Format(format) if format == FORMAT + 1), "{error}");
     }
@@ -172,8 +172,8 @@ fn a_parcel_of_another_form_is_refused() {
 
 #[test]
 fn a_parcel_that_names_a_descriptor_twice_is_refused() {
-    let parcel = Parcel { format: FORMAT, state_lock: 9, listeners: vec![9], ..Parcel::default() };
-    let text = serde_json::to_string(&parcel).unwrap();
+    let manifest = Manifest { format: FORMAT, state_lock: 9, listeners: vec![9], ..Manifest::default() };
+    let text = serde_json::to_string(&manifest).unwrap();
     if let Some(error) = unpacked("a_parcel_that_names_a_descriptor_twice_is_refused", &text) {
         assert!(matches!(error, UpgradeError::Unpack(_)), "{error}");
     }
@@ -181,7 +181,7 @@ fn a_parcel_that_names_a_descriptor_twice_is_refused() {
 
 #[test]
 fn a_parcel_that_is_none_is_refused() {
-    if let Some(error) = unpacked("a_parcel_that_is_none_is_refused", "no parcel") {
+    if let Some(error) = unpacked("a_parcel_that_is_none_is_refused", "no manifest") {
         assert!(matches!(error, UpgradeError::Unpack(_)), "{error}");
     }
 }
@@ -191,7 +191,7 @@ fn a_parcel_for_another_process_is_left_alone() {
     if alone::here_with(
         module_path!(),
         "a_parcel_for_another_process_is_left_alone",
-        &[(PARCEL_VARIABLE, "1:3")],
+        &[(MANIFEST_VARIABLE, "1:3")],
     ) {
         assert!(inherited().unwrap().is_none());
     }

@@ -12,11 +12,11 @@ use nix::errno::Errno;
 use procbroker_core::{Pid, Run};
 use procbroker_protocol::ExitStatus;
 
-use crate::os::process::pidfd;
+use super::{pidfd, proc};
 
 /// The main process of a child that is not the broker's own.
 #[derive(Clone, Debug)]
-pub(crate) struct Foreign {
+pub(crate) struct Adopted {
     pub(crate) run: Run,
     pub(crate) pid: Pid,
     pub(crate) pidfd: Arc<OwnedFd>,
@@ -50,23 +50,15 @@ pub(crate) fn ending(pid: Pid, pidfd: BorrowedFd<'_>, tells_reaped: bool) -> End
     Ending::Told(pidfd::exit_status(pidfd).unwrap_or(ExitStatus::Unknown))
 }
 
-impl Foreign {
+impl Adopted {
     pub(crate) fn ending(&self, tells_reaped: bool) -> Ending {
         ending(self.pid, self.pidfd.as_fd(), tells_reaped)
     }
 }
 
-/// How a process ended that has not been reaped; none where the kernel does not tell this user.
+/// How a process ended that has not been reaped; `None` where the kernel does not tell this user.
 fn zombie_status(pid: Pid) -> Option<ExitStatus> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    if fields.next()? != "Z" {
-        return None;
-    }
-    // Fields 4 to 51 are between.
-    let status = fields.nth(48)?.parse().ok()?;
+    let status = proc::zombie_status(pid)?;
     // To others the kernel shows a 0 there. The link, which a zombie has not any more, is kept from the same ones.
     let link = fs::read_link(format!("/proc/{pid}/exe"));
     let is_shown = link.is_err_and(|error| error.raw_os_error() == Some(Errno::ENOENT as i32));

@@ -85,7 +85,7 @@ pub struct ProcessIdentity {
 
 /// What there is of a process on record.
 #[derive(Debug)]
-pub enum Held {
+pub enum Lookup {
     /// The same process, alive or not reaped yet.
     Same(OwnedFd),
     /// It has been reaped.
@@ -129,13 +129,13 @@ impl ProcessIdentity {
 ///
 /// # Errors
 /// When it cannot be told, for want of descriptors or memory.
-pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Held, Errno> {
+pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Lookup, Errno> {
     if BootId::current().is_ok_and(|boot| boot != identity.boot) {
-        return Ok(Held::OtherBoot);
+        return Ok(Lookup::OtherBoot);
     }
     let pidfd = match pidfd::open(identity.pid) {
         Ok(pidfd) => pidfd,
-        Err(errno) if pidfd::means_gone(errno) => return Ok(Held::Gone),
+        Err(errno) if pidfd::means_gone(errno) => return Ok(Lookup::Gone),
         Err(errno) => return Err(errno),
     };
     let is_same = match identity.birthmark {
@@ -146,7 +146,7 @@ pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Held, Errno> {
             Err(errno) => return Err(errno),
         },
     };
-    Ok(if is_same { Held::Same(pidfd) } else { Held::Gone })
+    Ok(if is_same { Lookup::Same(pidfd) } else { Lookup::Gone })
 }
 
 /// Whether what a process cannot change speaks against its being the main process of a child.

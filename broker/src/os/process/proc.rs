@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::str::FromStr;
+use std::str::{FromStr, SplitAsciiWhitespace};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -40,10 +40,10 @@ pub(crate) fn processes() -> impl Iterator<Item = Pid> {
     all_processes().into_iter().flatten()
 }
 
-/// The same.
+/// Lists every process that this `/proc` shows.
 ///
 /// # Errors
-/// Such as EMFILE.
+/// When `/proc` cannot be opened, as for EMFILE.
 pub(crate) fn all_processes() -> io::Result<impl Iterator<Item = Pid>> {
     let entries = fs::read_dir("/proc")?;
     Ok(entries.flatten().filter_map(|entry| parse(entry.file_name().to_str()?)))
@@ -88,7 +88,7 @@ pub(crate) fn parents() -> Vec<ProcessStat> {
 pub struct ProcessStat {
     /// The process.
     pub pid: Pid,
-    /// Whether it has ended, and only waits to be reaped.
+    /// Whether all of its threads have ended, and it only waits to be reaped.
     pub is_zombie: bool,
     /// Whether it is a thread of the kernel, which belongs to nobody and has no environment.
     pub is_of_kernel: bool,
@@ -103,27 +103,50 @@ pub struct ProcessStat {
 }
 
 impl ProcessStat {
-    /// Reads that of a process; none when it has been reaped.
+    /// Reads the state of a process; `None` when it has been reaped.
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
-        Self::parse(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
+        Self::parse(&read_stat(&format!("/proc/{pid}/stat"))?)
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        // The second field, the name of the program, is in parentheses and may have any character in it.
-        let (pid, rest) = text.split_once(' ')?;
-        let (_name, rest) = rest.rsplit_once(')')?;
-        let mut fields = rest.split_ascii_whitespace();
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut fields = fields(text)?;
         let state = fields.next()?;
         let mut id = || fields.next().map(parse);
         let (parent, group, session) = (id()?, id()?, id()?);
-        // Fields 9 and 22; the three before were 4 to 6.
-        let flags = fields.nth(2).and_then(|flags| u64::from_str(flags).ok())?;
-        let start_ticks = fields.nth(12).and_then(|ticks| u64::from_str(ticks).ok())?;
-        let is_zombie = matches!(state, "Z" | "X" | "x");
+        // Fields 9, 20 and 22; the three before were 4 to 6.
+        let mut number = |skipped| fields.nth(skipped).and_then(|field| u64::from_str(field).ok());
+        let (flags, threads, start_ticks) = (number(2)?, number(10)?, number(1)?);
+        let pid = parse(text.split_once(' ')?.0)?;
+        // The state is that of the first thread, which may have ended before others.
+        let is_zombie = is_dead(state) && threads <= 1;
         let is_of_kernel = flags & KERNEL_THREAD != 0;
-        Some(Self { pid: parse(pid)?, is_zombie, is_of_kernel, parent, group, session, start_ticks })
+        Some(Self { pid, is_zombie, is_of_kernel, parent, group, session, start_ticks })
     }
+}
+
+/// The text of a `stat` file of `/proc`.
+fn read_stat(path: &str) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned())
+}
+
+/// The fields of a `stat` file from the third on. The second, the name of the program, is in parentheses and may have any
+/// character in it.
+fn fields(text: &str) -> Option<SplitAsciiWhitespace<'_>> {
+    Some(text.rsplit_once(')')?.1.split_ascii_whitespace())
+}
+
+fn is_dead(state: &str) -> bool {
+    matches!(state, "Z" | "X" | "x")
+}
+
+/// The status that a process ended with which has not been reaped, as `wait(2)` gives it (field 52). The kernel tells
+/// others than those who may trace the process a 0 instead.
+pub(crate) fn zombie_status(pid: Pid) -> Option<i32> {
+    let text = read_stat(&format!("/proc/{pid}/stat"))?;
+    let mut fields = fields(&text)?;
+    // Fields 4 to 51 are between.
+    if fields.next()? == "Z" { fields.nth(48)?.parse().ok() } else { None }
 }
 
 /// What the environment that a process started with says.
@@ -140,20 +163,66 @@ pub(crate) enum Mark {
 
 /// Reads the mark of a process.
 pub(crate) fn mark(pid: Pid) -> Mark {
-    let environment = match fs::read(format!("/proc/{pid}/environ")) {
-        Ok(environment) => environment,
-        // There is no descriptor or memory to read it with at the moment.
-        Err(error) if is_shortage(&error) => return Mark::Changing,
-        Err(_) => return Mark::Nobody,
-    };
-    if environment.is_empty() {
-        return if has_no_environment(pid) { Mark::Nobody } else { Mark::Changing };
+    match environment(pid) {
+        Environment::Changing => Mark::Changing,
+        Environment::Unreadable => Mark::Nobody,
+        Environment::Read(environment) => {
+            let value = variable(&environment, CHILD_ID_VARIABLE);
+            let child = value.and_then(|value| uuid::Uuid::try_parse_ascii(value).ok());
+            child.map_or(Mark::Nobody, |child| Mark::Child(ChildId::from_uuid(child)))
+        }
     }
-    let value = environment
-        .split(|&byte| byte == 0)
-        .find_map(|variable| variable.strip_prefix(CHILD_ID_VARIABLE.as_bytes())?.strip_prefix(b"="));
-    let child = value.and_then(|value| uuid::Uuid::try_parse_ascii(value).ok());
-    child.map_or(Mark::Nobody, |child| Mark::Child(ChildId::from_uuid(child)))
+}
+
+/// The variables that a process started with, each with a zero byte behind it.
+enum Environment {
+    Read(Vec<u8>),
+    /// It belongs to somebody else, or is gone.
+    Unreadable,
+    /// It cannot be told at this moment.
+    Changing,
+}
+
+fn environment(pid: Pid) -> Environment {
+    match environment_at(&format!("/proc/{pid}")) {
+        // A first thread that has ended has no memory any more, but the other threads have.
+        Environment::Changing => match living_thread(pid) {
+            Some(thread) => environment_at(&thread),
+            None => Environment::Changing,
+        },
+        found @ (Environment::Read(_) | Environment::Unreadable) => found,
+    }
+}
+
+fn environment_at(folder: &str) -> Environment {
+    match fs::read(format!("{folder}/environ")) {
+        Ok(environment) if environment.is_empty() && !has_no_environment(folder) => Environment::Changing,
+        Ok(environment) => Environment::Read(environment),
+        // There is no descriptor or memory to read it with at the moment.
+        Err(error) if is_shortage(&error) => Environment::Changing,
+        Err(_) => Environment::Unreadable,
+    }
+}
+
+/// The folder of a thread that lives in a process whose first thread has ended; `None` where that one lives.
+fn living_thread(pid: Pid) -> Option<String> {
+    let is_dead_at = |folder: &str| {
+        let text = read_stat(&format!("{folder}/stat"));
+        text.as_deref().and_then(fields).and_then(|mut fields| fields.next()).is_none_or(is_dead)
+    };
+    if !is_dead_at(&format!("/proc/{pid}")) {
+        return None;
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    threads
+        .filter_map(|thread| thread.path().into_os_string().into_string().ok())
+        .find(|path| !is_dead_at(path))
+}
+
+/// The value of a variable.
+fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut variables = environment.split(|&byte| byte == 0);
+    variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -162,30 +231,30 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// Whether a process was started without any variable. The kernel tells where in its memory the environment
 /// begins and ends (fields 50 and 51), which it does not know yet while it executes a program.
-fn has_no_environment(pid: Pid) -> bool {
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    let Some((_, rest)) = text.rsplit_once(')') else { return true };
-    let mut fields = rest.split_ascii_whitespace().skip(47);
+fn has_no_environment(folder: &str) -> bool {
+    let text = read_stat(&format!("{folder}/stat"));
+    let Some(fields) = text.as_deref().and_then(fields) else { return true };
+    let mut fields = fields.skip(47);
     let (begin, end) = (fields.next(), fields.next());
     begin.is_some_and(|begin| begin != "0") && begin == end
 }
 
 /// The mark of a process, which may be about to execute a program.
 pub(crate) fn settled_mark(pid: Pid) -> Mark {
-    until_settled(|| mark(pid), MARK_MOMENT)
+    until_settled(|| mark(pid), |mark| *mark == Mark::Changing, MARK_MOMENT)
 }
 
-/// The same, where what cannot be told now will not be asked again.
+/// The mark of a process that is not asked again if it cannot be told now.
 pub(crate) fn awaited_mark(pid: Pid) -> Mark {
-    until_settled(|| mark(pid), MARK_PATIENCE)
+    until_settled(|| mark(pid), |mark| *mark == Mark::Changing, MARK_PATIENCE)
 }
 
-fn until_settled(mut ask: impl FnMut() -> Mark, patience: Duration) -> Mark {
+fn until_settled<T>(mut ask: impl FnMut() -> T, is_changing: impl Fn(&T) -> bool, patience: Duration) -> T {
     let began = Instant::now();
     loop {
-        let mark = ask();
-        if mark != Mark::Changing || began.elapsed() >= patience {
-            return mark;
+        let answer = ask();
+        if !is_changing(&answer) || began.elapsed() >= patience {
+            return answer;
         }
         std::thread::sleep(MARK_REST);
     }
@@ -194,21 +263,11 @@ fn until_settled(mut ask: impl FnMut() -> Mark, patience: Duration) -> Mark {
 /// Whether a process that has the mark of a child is of its cleanup: only that is told how the child ended. The cleanup
 /// passes it on to what it starts, as it does with the mark.
 pub(crate) fn is_of_cleanup(pid: Pid) -> bool {
-    let began = Instant::now();
-    loop {
-        match fs::read(format!("/proc/{pid}/environ")) {
-            // It is about to execute another program.
-            Ok(environment) if environment.is_empty() && began.elapsed() < MARK_PATIENCE => {
-                std::thread::sleep(MARK_REST);
-            }
-            Ok(environment) => return environment.split(|&byte| byte == 0).any(tells_exit),
-            Err(_) => return false,
-        }
+    let is_changing = |found: &Environment| matches!(found, Environment::Changing);
+    match until_settled(|| environment(pid), is_changing, MARK_PATIENCE) {
+        Environment::Read(environment) => variable(&environment, EXIT_REASON_VARIABLE).is_some(),
+        Environment::Unreadable | Environment::Changing => false,
     }
-}
-
-fn tells_exit(variable: &[u8]) -> bool {
-    variable.strip_prefix(EXIT_REASON_VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 /// What `/proc` says of the process that a descriptor refers to.
@@ -241,6 +300,15 @@ mod tests {
         assert_eq!(ProcessStat::parse(text), Some(stat));
         assert_eq!(ProcessStat::parse("42 (a) S 7 8"), None);
         assert_eq!(ProcessStat::parse(""), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_while_others_run_is_no_zombie() {
+        let is_zombie = |threads| {
+            let text = format!("42 (a) Z 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 31415 0 0\n");
+            ProcessStat::parse(&text).map(|stat| stat.is_zombie)
+        };
+        assert_eq!([is_zombie(2), is_zombie(1)], [Some(false), Some(true)]);
     }
 
     #[test]
@@ -298,8 +366,9 @@ mod tests {
     #[test]
     fn a_process_that_takes_its_time_to_execute_its_program_is_asked_for_its_mark_until_it_has_one() {
         let mark = Mark::Child(ChildId::from_uuid(uuid::Uuid::from_u128(1)));
+        let is_changing = |mark: &Mark| *mark == Mark::Changing;
         let mut answers = [Mark::Changing; 20].into_iter().chain([mark]);
-        assert_eq!(until_settled(|| answers.next().unwrap(), Duration::from_secs(60)), mark);
-        assert_eq!(until_settled(|| Mark::Changing, Duration::ZERO), Mark::Changing);
+        assert_eq!(until_settled(|| answers.next().unwrap(), is_changing, Duration::from_secs(60)), mark);
+        assert_eq!(until_settled(|| Mark::Changing, is_changing, Duration::ZERO), Mark::Changing);
     }
 }

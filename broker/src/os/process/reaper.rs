@@ -21,16 +21,16 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use procbroker_core::{Pid, Run};
+use procbroker_core::{Kinship, Pid, Run};
 use procbroker_protocol::ExitStatus;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::exit_status::{Ending, Foreign};
+use super::exit_status::{Adopted, Ending};
 use crate::os::process::pidfd::{self, Abilities};
 use crate::os::process::subreaper::{Inheritance, ReapClock};
-use crate::recovery::processes::{Parentage, Recovered};
+use crate::recovery::processes::Whereabouts;
 
 /// So many processes are reaped at a time, before the driver looks at its other sources of input.
 const BATCH: usize = 256;
@@ -51,7 +51,7 @@ pub struct Reaper {
     watched: HashMap<u64, Watched>,
     tokens: HashMap<Pid, u64>,
     /// Their numbers are in nobody's table: whoever reaps them does not say so before the number is free.
-    foreign: HashMap<u64, Foreign>,
+    adopted: HashMap<u64, Adopted>,
     /// Whether the kernel keeps the status of what others reap.
     tells_reaped: bool,
     /// Those that epoll cannot announce: it would not take them, or a debugger keeps their status for now.
@@ -123,7 +123,7 @@ impl Reaper {
             next_token: 0,
             watched: HashMap::new(),
             tokens: HashMap::new(),
-            foreign: HashMap::new(),
+            adopted: HashMap::new(),
             tells_reaped: Abilities::probe().exit_status,
             asked_each_time: Vec::new(),
             fruitless_calls: 0,
@@ -139,18 +139,18 @@ impl Reaper {
     }
 
     /// Watches the main process of a child of an earlier broker, if it was found.
-    pub fn take_over(&mut self, run: Run, recovered: &Recovered) {
-        match recovered {
-            Recovered::Process { pid, pidfd, parentage: Parentage::Own, .. } => {
+    pub fn adopt(&mut self, run: Run, found: &Whereabouts) {
+        match found {
+            Whereabouts::Process { pid, pidfd, kinship: Kinship::Own, .. } => {
                 self.watch(run, *pid, pidfd.as_fd());
             }
-            Recovered::Process { pid, pidfd, parentage: Parentage::Foreign, .. } => {
+            Whereabouts::Process { pid, pidfd, kinship: Kinship::Foreign, .. } => {
                 let token = self.next_token();
-                let foreign = Foreign { run, pid: *pid, pidfd: Arc::clone(pidfd) };
-                self.foreign.insert(token, foreign);
+                let adopted = Adopted { run, pid: *pid, pidfd: Arc::clone(pidfd) };
+                self.adopted.insert(token, adopted);
                 self.announce(token, pidfd.as_fd());
             }
-            Recovered::Gone { .. } | Recovered::NeverStarted | Recovered::Rebooted => {}
+            Whereabouts::Gone { .. } | Whereabouts::NeverStarted | Whereabouts::Rebooted => {}
         }
     }
 
@@ -166,13 +166,13 @@ impl Reaper {
         }
     }
 
-    /// What becomes readable when a watched process has ended: none where a signal tells of each, because all are the
-    /// broker's own children. To be called in the event loop, once everything is taken over.
+    /// Readable when an adopted child exits. `None` when every child is the broker's own: SIGCHLD covers those. To be
+    /// called in the event loop, once every child is adopted.
     ///
     /// # Errors
     /// When the event loop cannot watch it.
     pub fn announcer(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
-        if self.foreign.is_empty() {
+        if self.adopted.is_empty() {
             return Ok(None);
         }
         let descriptor = self.as_fd().try_clone_to_owned()?;
@@ -184,7 +184,7 @@ impl Reaper {
     /// How many children are watched.
     #[must_use]
     pub fn watched(&self) -> usize {
-        self.watched.len() + self.foreign.len()
+        self.watched.len() + self.adopted.len()
     }
 
     /// Reaps what has ended: to be called when the reaper's descriptor is readable, and upon SIGCHLD.
@@ -223,17 +223,17 @@ impl Reaper {
                 Some(child) => reaped.push(child),
                 None => self.asked_each_time.push(token),
             }
-        } else if let Some(foreign) = self.foreign.get(&token) {
-            match foreign.ending(self.tells_reaped) {
+        } else if let Some(adopted) = self.adopted.get(&token) {
+            match adopted.ending(self.tells_reaped) {
                 Ending::Told(status) => {
-                    let (run, pid) = (foreign.run, foreign.pid);
-                    self.foreign.remove(&token);
+                    let (run, pid) = (adopted.run, adopted.pid);
+                    self.adopted.remove(&token);
                     reaped.push(Reaped::Child { run, pid, status });
                 }
                 Ending::NotReaped => {
                     // That it hangs up is announced without being asked for.
                     let mut event = EpollEvent::new(EpollFlags::EPOLLONESHOT, token);
-                    if self.epoll.modify(foreign.pidfd.as_fd(), &mut event).is_err() {
+                    if self.epoll.modify(adopted.pidfd.as_fd(), &mut event).is_err() {
                         self.asked_each_time.push(token);
                     }
                 }
@@ -244,8 +244,8 @@ impl Reaper {
     /// Children that nothing announces.
     fn reap_silent(&mut self, reaped: &mut Vec<Reaped>) {
         for token in std::mem::take(&mut self.asked_each_time) {
-            match self.foreign.get(&token) {
-                Some(foreign) if !pidfd::has_ended(foreign.pidfd.as_fd()) => self.asked_each_time.push(token),
+            match self.adopted.get(&token) {
+                Some(adopted) if !pidfd::has_ended(adopted.pidfd.as_fd()) => self.asked_each_time.push(token),
                 Some(_) | None => self.reap_ended(token, reaped),
             }
         }

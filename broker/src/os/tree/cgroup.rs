@@ -20,8 +20,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use procbroker_core::Pid;
 use thiserror::Error;
 
@@ -68,13 +68,12 @@ pub struct Cgroups {
     folder: Flock<File>,
     /// What the path of a child's group begins with in `/proc/PID/cgroup`.
     shown_prefix: String,
-    has_kill: bool,
     pool: Mutex<Pool>,
 }
 
 /// The folder of an earlier broker, in which children may live.
 #[derive(Debug)]
-pub struct Former {
+pub struct PreviousFolder {
     /// Where it was.
     pub path: PathBuf,
     /// The same, locked, if this process had it before it executed its program anew.
@@ -128,18 +127,18 @@ impl Cgroups {
         Self::begin_after(None)
     }
 
-    /// The same, with the folder of an earlier broker, if it is still there and nobody else has it: then its
-    /// groups go on as this broker's.
+    /// Goes on in the folder of a previous broker, if it is still there and nobody else has it: then its groups are
+    /// this broker's. Else it does what [`begin`](Self::begin) does.
     ///
     /// # Errors
     /// Why there are no groups to be had.
-    pub fn begin_after(former: Option<Former>) -> Result<Self, CgroupError> {
+    pub fn begin_after(previous: Option<PreviousFolder>) -> Result<Self, CgroupError> {
         let mountinfo = read("/proc/self/mountinfo")?;
         // Before anything is tidied, which would take it for one that was left behind.
-        if let Some(former) = former
-            && let Some(shown) = name_of(&former.path, &mountinfo)
-            && let Some(folder) = former.lock()
-            && let Ok(cgroups) = Self::in_folder(former.path, folder, &shown)
+        if let Some(previous) = previous
+            && let Some(shown) = name_of(&previous.path, &mountinfo)
+            && let Some(folder) = previous.lock()
+            && let Ok(cgroups) = Self::in_folder(previous.path, folder, &shown)
         {
             return Ok(cgroups);
         }
@@ -170,7 +169,7 @@ impl Cgroups {
 
     fn in_folder(path: PathBuf, folder: Flock<File>, shown: &str) -> Result<Self, CgroupError> {
         let (shown_prefix, pool) = (format!("{shown}/"), Mutex::new(Pool::default()));
-        let mut cgroups = Self { path, folder, shown_prefix, has_kill: false, pool };
+        let cgroups = Self { path, folder, shown_prefix, pool };
         cgroups.take_stock();
         cgroups.first_group().map_err(|errno| {
             let error = refused("use groups in", &cgroups.path, errno);
@@ -206,10 +205,10 @@ impl Cgroups {
     }
 
     /// Tries what will be needed of every group.
-    fn first_group(&mut self) -> Result<(), Errno> {
+    fn first_group(&self) -> Result<(), Errno> {
         let (group, directory) = self.make()?;
         drop(open_in(directory.as_fd(), "cgroup.procs", OFlag::O_RDWR)?);
-        self.has_kill = open_in(directory.as_fd(), "cgroup.kill", OFlag::O_WRONLY).is_ok();
+        drop(open_in(directory.as_fd(), "cgroup.kill", OFlag::O_WRONLY)?);
         self.pool().spares.push((group, directory));
         Ok(())
     }
@@ -234,23 +233,23 @@ impl Cgroups {
         self.folder.as_fd()
     }
 
-    /// Whether a whole group can be killed at once (`cgroup.kill`, Linux 5.14).
-    #[must_use]
-    pub fn has_kill(&self) -> bool {
-        self.has_kill
-    }
-
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A group that nothing was ever killed in, and its directory.
+    /// Takes a group that nothing was ever killed in, and its directory. A spare one that somebody else has removed is
+    /// thrown away.
     ///
     /// # Errors
     /// When there is no spare one, and none can be made.
     pub fn take(&self) -> Result<(Group, OwnedFd), Errno> {
-        let spare = self.pool().spares.pop();
-        spare.map_or_else(|| self.make(), Ok)
+        loop {
+            let Some((group, directory)) = self.pool().spares.pop() else { return self.make() };
+            // In a folder that was removed nothing is found any more.
+            if fstatat(&directory, "cgroup.procs", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+                return Ok((group, directory));
+            }
+        }
     }
 
     /// Takes a group back that is not needed any more; what becomes of it is decided by [`tidy`](Self::tidy).
@@ -329,10 +328,11 @@ impl Cgroups {
         self.is_populated(group) && !self.members(group).is_empty()
     }
 
-    /// Kills everything in the group and below it.
+    /// Kills everything in the group and below it (`cgroup.kill`, Linux 5.14), except for processes whose first thread
+    /// has ended: the kernel sends the signal to that one.
     ///
     /// # Errors
-    /// ENOENT before Linux 5.14: then each of [`members`](Self::members) is to be killed instead.
+    /// ENOENT when the group is gone.
     pub fn kill(&self, group: Group) -> Result<(), Errno> {
         let file = open_in(self.folder.as_fd(), &format!("{}/cgroup.kill", group.0), OFlag::O_WRONLY)?;
         File::from(file).write_all(b"1").map_err(|error| errno(&error))
@@ -373,7 +373,7 @@ impl Drop for Cgroups {
     }
 }
 
-impl Former {
+impl PreviousFolder {
     /// None when it is gone, or when somebody else has it.
     fn lock(&self) -> Option<Flock<File>> {
         let is_folder = |name: &OsStr| name.as_bytes().starts_with(FOLDER_PREFIX.as_bytes());

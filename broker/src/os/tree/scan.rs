@@ -5,15 +5,15 @@
 //! mark, its parent, and that it was seen to be before; the number of its session or group only while
 //! that number cannot have been given to another.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::ledger::Leader;
-use super::walk::{DEPTH_MAX, Found, Identity, Visitor, Walker};
+use super::process_table::Leader;
+use super::walk::{Action, DEPTH_MAX, Identity, LiveProcess, Walker};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, Mark, ProcessStat, settled_mark, stat_of};
 use crate::os::tree::cgroup::Group;
@@ -31,15 +31,6 @@ pub(super) struct Wanted {
     pub(super) others: HashMap<Pid, Arc<OwnedFd>>,
 }
 
-/// How much a scan has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// Everything that was there from its begin to its end.
-    Clear,
-    /// Something could not be looked at.
-    Unclear,
-}
-
 impl Wanted {
     fn is_passed_over(&self, pid: Pid) -> bool {
         self.others.get(&pid).is_some_and(|pidfd| !pidfd::has_ended(pidfd.as_fd()))
@@ -53,24 +44,24 @@ impl Wanted {
 }
 
 impl Walker<'_> {
-    /// Visits everything that is known to belong to one of these children.
-    pub(super) fn everywhere(&mut self, wanted: &Wanted, visitor: &mut dyn Visitor) -> Sight {
+    /// Visits everything that is known to belong to one of these children. Returns whether all could be looked at.
+    pub(super) fn everywhere(&mut self, wanted: &Wanted, action: &mut dyn Action) -> bool {
         self.begin();
-        self.seen = Some(std::collections::HashSet::new());
+        self.seen = Some(HashSet::new());
         self.is_unclear = false;
         match proc::all_processes() {
             Ok(pids) => {
                 for pid in pids.filter(|&pid| !wanted.is_passed_over(pid)) {
-                    self.inspect(pid, wanted, visitor);
+                    self.inspect(pid, wanted, action);
                 }
             }
             Err(_) => self.is_unclear = true,
         }
         self.seen = None;
-        if self.is_unclear { Sight::Unclear } else { Sight::Clear }
+        !self.is_unclear
     }
 
-    fn inspect(&mut self, pid: Pid, wanted: &Wanted, visitor: &mut dyn Visitor) {
+    fn inspect(&mut self, pid: Pid, wanted: &Wanted, action: &mut dyn Action) {
         let opened = pidfd::open(pid).and_then(|pidfd| Ok((stat_of(pid, pidfd.as_fd())?, pidfd)));
         let (stat, pidfd) = match opened {
             Ok((stat, _)) if stat.is_zombie || stat.is_of_kernel => return,
@@ -81,14 +72,14 @@ impl Walker<'_> {
             }
         };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
-        let Some(owner) = self.foreign_owner(identity, &stat, wanted) else { return };
+        let Some(owner) = self.wanted_owner(identity, &stat, wanted) else { return };
         // What was read meanwhile was another's if it has been reaped.
         if !pidfd::is_reaped(pidfd.as_fd()) {
-            self.descend(&Found { stat, identity, pidfd, owner: Some(owner) }, DEPTH_MAX, visitor);
+            self.descend(&LiveProcess { stat, identity, pidfd, owner: Some(owner) }, DEPTH_MAX, action);
         }
     }
 
-    fn foreign_owner(&mut self, identity: Identity, stat: &ProcessStat, wanted: &Wanted) -> Option<ChildId> {
+    fn wanted_owner(&mut self, identity: Identity, stat: &ProcessStat, wanted: &Wanted) -> Option<ChildId> {
         if let Some(&owner) = self.known.owners.get(&identity) {
             return Some(owner).filter(|owner| wanted.children.contains(owner));
         }

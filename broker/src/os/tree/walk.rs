@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::ledger::{Leader, SharedLedger};
+use super::process_table::{Leader, SharedTable};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, Mark, ProcessStat};
 use crate::os::process::subreaper::Inheritance;
@@ -35,10 +35,10 @@ pub(super) struct Known {
 
 impl Known {
     /// Forgets those whose child is gone, and at times those that are gone themselves.
-    pub(super) fn prune(&mut self, ledger: &SharedLedger) {
+    pub(super) fn prune(&mut self, table: &SharedTable) {
         {
-            let ledger = ledger.lock();
-            self.owners.retain(|_, owner| ledger.knows(*owner));
+            let table = table.lock();
+            self.owners.retain(|_, owner| table.knows(*owner));
         }
         if self.owners.len() > KNOWN_MIN.max(2 * self.living) {
             let lives = |(pid, _, start): &Identity| {
@@ -51,7 +51,7 @@ impl Known {
 }
 
 /// A living process in a walk.
-pub(super) struct Found {
+pub(super) struct LiveProcess {
     pub(super) stat: ProcessStat,
     pub(super) identity: Identity,
     pub(super) pidfd: OwnedFd,
@@ -69,18 +69,18 @@ pub(super) enum Breadth {
 }
 
 /// What happens at each living process of a walk.
-pub(super) trait Visitor {
+pub(super) trait Action {
     /// Before the children of the process are looked up.
-    fn enter(&mut self, found: &Found);
+    fn enter(&mut self, found: &LiveProcess);
     /// After everything below it was visited.
-    fn leave(&mut self, found: &Found);
+    fn leave(&mut self, found: &LiveProcess);
 }
 
 /// What a walk needs to know.
 pub(super) struct Walker<'a> {
     inheritance: &'a Inheritance,
     pub(super) cgroups: Option<&'a Cgroups>,
-    ledger: &'a SharedLedger,
+    table: &'a SharedTable,
     pub(super) known: &'a mut Known,
     /// The whole tree, where the kernel lists no children.
     tree: Option<HashMap<Pid, Vec<Pid>>>,
@@ -96,12 +96,12 @@ impl<'a> Walker<'a> {
     pub(super) fn new(
         inheritance: &'a Inheritance,
         cgroups: Option<&'a Cgroups>,
-        ledger: &'a SharedLedger,
+        table: &'a SharedTable,
         known: &'a mut Known,
     ) -> Self {
         let zombies = HashSet::new();
         let (tree, seen) = (None, None);
-        Self { inheritance, cgroups, ledger, known, tree, zombies, settled: true, seen, is_unclear: false }
+        Self { inheritance, cgroups, table, known, tree, zombies, settled: true, seen, is_unclear: false }
     }
 
     /// Visits all orphans and what descends from them. Living children are left out.
@@ -109,7 +109,7 @@ impl<'a> Walker<'a> {
     /// Returns whether nothing can have been missed: nobody died meanwhile, so that nobody moved, and nobody was
     /// between two programs, so that all could be asked whose they are. What was a
     /// zombie in an earlier walk of this walker has nothing below it any more.
-    pub(super) fn orphans(&mut self, breadth: Breadth, visitor: &mut dyn Visitor) -> bool {
+    pub(super) fn orphans(&mut self, breadth: Breadth, action: &mut dyn Action) -> bool {
         self.begin();
         let broker = self.inheritance.broker();
         let top = match breadth {
@@ -118,8 +118,8 @@ impl<'a> Walker<'a> {
         };
         self.settled = top.is_exact;
         for pid in top.pids {
-            if !self.ledger.lock().is_living_leader(pid) {
-                self.visit(pid, broker, None, DEPTH_MAX, visitor);
+            if !self.table.lock().is_living_leader(pid) {
+                self.visit(pid, broker, None, DEPTH_MAX, action);
             }
         }
         self.settled
@@ -128,12 +128,12 @@ impl<'a> Walker<'a> {
     /// Visits the main process of an own child, as long as it lives, and what descends from it.
     ///
     /// Returns what [`orphans`](Self::orphans) does.
-    pub(super) fn leader(&mut self, leader: &Leader, child: ChildId, visitor: &mut dyn Visitor) -> bool {
+    pub(super) fn leader(&mut self, leader: &Leader, child: ChildId, action: &mut dyn Action) -> bool {
         if pidfd::has_ended(leader.pidfd.as_fd()) {
             return true;
         }
         self.begin();
-        self.visit(leader.pid, self.inheritance.broker(), Some(child), DEPTH_MAX, visitor);
+        self.visit(leader.pid, self.inheritance.broker(), Some(child), DEPTH_MAX, action);
         self.settled
     }
 
@@ -156,36 +156,36 @@ impl<'a> Walker<'a> {
         parent: Pid,
         inherited: Option<ChildId>,
         depth: usize,
-        visitor: &mut dyn Visitor,
+        action: &mut dyn Action,
     ) {
         let Some(depth) = depth.checked_sub(1) else { return };
         let Some((pidfd, stat)) = self.hold(pid, parent) else { return };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
         let owner = inherited.or_else(|| self.owner(identity, &stat));
-        self.descend(&Found { stat, identity, pidfd, owner }, depth, visitor);
+        self.descend(&LiveProcess { stat, identity, pidfd, owner }, depth, action);
     }
 
     /// Visits one that was found, and what descends from it.
-    pub(super) fn descend(&mut self, found: &Found, depth: usize, visitor: &mut dyn Visitor) {
-        let Found { stat, identity, owner, .. } = found;
+    pub(super) fn descend(&mut self, found: &LiveProcess, depth: usize, action: &mut dyn Action) {
+        let LiveProcess { stat, identity, owner, .. } = found;
         if self.seen.as_mut().is_some_and(|seen| !seen.insert(*identity)) {
             return;
         }
         if let Some(owner) = owner {
             self.known.owners.insert(*identity, *owner);
         }
-        visitor.enter(found);
+        action.enter(found);
         let below = match &self.tree {
             None => proc::children(stat.pid),
             Some(tree) => tree.get(&stat.pid).cloned().unwrap_or_default(),
         };
         for child in below {
-            self.visit(child, stat.pid, *owner, depth, visitor);
+            self.visit(child, stat.pid, *owner, depth, action);
         }
         if pidfd::has_ended(found.pidfd.as_fd()) {
             self.settled = false;
         }
-        visitor.leave(found);
+        action.leave(found);
     }
 
     /// Makes sure that a number means a living process with this parent.
@@ -212,15 +212,15 @@ impl<'a> Walker<'a> {
         }
         let group = self.cgroups.and_then(|cgroups| cgroups.group_of(stat.pid));
         let owner = {
-            let ledger = self.ledger.lock();
-            let by_group = group.and_then(|group| ledger.owner_of_group(group));
-            by_group.or_else(|| ledger.owner_of_pid(stat.session)).or_else(|| ledger.owner_of_pid(stat.group))
+            let table = self.table.lock();
+            let by_group = group.and_then(|group| table.owner_of_group(group));
+            by_group.or_else(|| table.owner_of_pid(stat.session)).or_else(|| table.owner_of_pid(stat.group))
         };
         if owner.is_some() {
             return owner;
         }
         match proc::mark(stat.pid) {
-            Mark::Child(child) => self.ledger.lock().knows(child).then_some(child),
+            Mark::Child(child) => self.table.lock().knows(child).then_some(child),
             Mark::Nobody => None,
             Mark::Changing => {
                 self.settled = false;

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
-use procbroker_core::{Call, Input, Members, Pid, Run, SignalOutcome};
+use procbroker_core::{Call, Input, Members, Pid, Run};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
-use super::Report;
-use super::foreign::sweep_foreign;
-use super::ledger::{Leader, SharedLedger};
-use super::vigil::Vigil;
-use super::visitors::{Census, Held, Killer, Senders, Victims};
-use super::walk::{Breadth, Found, Known, Walker};
+use super::Reporter;
+use super::actions::{Killer, LiveRuns, Senders, Victims};
+use super::exit_watch::ExitWatch;
+use super::process_table::SharedTable;
+use super::search::{PerSearch, Search, Targets};
+use super::walk::{Breadth, Known, LiveProcess, Walker};
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
 use crate::os::process::subreaper::Inheritance;
@@ -32,11 +32,9 @@ pub(super) const KILL_ROUNDS: usize = 64;
 /// What the worker is asked to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Find out what is left of the own children whose main process has ended.
-    Examine,
-    /// The same of those of an earlier broker.
-    ExamineForeign,
-    /// The same, for those whose main process was gone before.
+    /// Find out what is left of the children whose main process has ended.
+    Examine(Search),
+    /// Find out what is left of those whose main process was gone before the broker came.
     Survey { answer: Sender<HashMap<Run, Members>> },
     /// Kill all of a child.
     Kill { run: Run },
@@ -62,8 +60,7 @@ pub(super) struct SignalOrder {
 /// The jobs of one kind that are waiting, of which more than one would do nothing more.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
-    pub(super) examine: Arc<AtomicBool>,
-    pub(super) examine_foreign: Arc<AtomicBool>,
+    pub(super) examine: PerSearch<Arc<AtomicBool>>,
     pub(super) tidy: Arc<AtomicBool>,
     /// All jobs that are waiting.
     pub(super) queued: Arc<AtomicUsize>,
@@ -72,37 +69,33 @@ pub(super) struct Pending {
 /// What is done together.
 #[derive(Debug, Default)]
 struct Batch {
-    signals: Vec<SignalOrder>,
-    kills: Vec<Run>,
-    foreign: Foreign,
+    orders: PerSearch<Orders>,
     survey: Option<Sender<HashMap<Run, Members>>>,
     sweep: Option<Instant>,
     tidy: bool,
     settled: Vec<Sender<()>>,
 }
 
-/// The part of it that is about children of an earlier broker.
+/// The part of a batch that is about children whose processes are found in one way.
 #[derive(Debug, Default)]
-struct Foreign {
+struct Orders {
     signals: Vec<SignalOrder>,
     kills: Vec<Run>,
     examine: bool,
 }
 
-/// The thread's own.
+/// The state of the worker thread.
 pub(super) struct Worker {
     pub(super) inheritance: Inheritance,
     pub(super) cgroups: Option<Arc<Cgroups>>,
-    pub(super) ledger: SharedLedger,
+    pub(super) table: SharedTable,
     pub(super) pending: Pending,
-    pub(super) report: Report,
+    pub(super) report: Reporter,
     pub(super) known: Known,
-    /// Whether so many processes died under the last look at what is left that it has to be repeated.
-    pub(super) is_unsure: bool,
-    /// The same of children of an earlier broker.
-    pub(super) is_unsure_of_foreign: bool,
-    /// What is waited for beside jobs.
-    pub(super) vigil: Vigil,
+    /// Whether the last look at what is left has to be repeated, such as for processes that died under it.
+    pub(super) is_unsure: PerSearch<bool>,
+    /// The exits that are waited for beside jobs.
+    pub(super) exit_watch: ExitWatch,
     /// Whether tidying was put off for something more urgent.
     pub(super) is_untidy: bool,
 }
@@ -124,16 +117,12 @@ impl Worker {
     }
 
     fn sort(&self, job: Job, batch: &mut Batch) {
+        let search = |run| self.table.lock().search(run);
         match job {
-            Job::Examine => {}
-            Job::ExamineForeign => batch.foreign.examine = true,
+            Job::Examine(search) => batch.orders.of_mut(search).examine = true,
             Job::Survey { answer } => batch.survey = Some(answer),
-            Job::Kill { run } if self.ledger.lock().is_foreign(run) => batch.foreign.kills.push(run),
-            Job::Kill { run } => batch.kills.push(run),
-            Job::Signal(order) if self.ledger.lock().is_foreign(order.run) => {
-                batch.foreign.signals.push(order);
-            }
-            Job::Signal(order) => batch.signals.push(order),
+            Job::Kill { run } => batch.orders.of_mut(search(run)).kills.push(run),
+            Job::Signal(order) => batch.orders.of_mut(search(order.run)).signals.push(order),
             Job::Sweep { deadline } => batch.sweep = Some(deadline),
             Job::Tidy => batch.tidy = true,
             Job::Settle { answer } => batch.settled.push(answer),
@@ -141,21 +130,19 @@ impl Worker {
     }
 
     fn carry_out(&mut self, batch: &Batch) {
-        self.signal(&batch.signals);
-        self.kill(&batch.kills);
-        self.examine();
-        let Foreign { signals, kills, examine } = &batch.foreign;
-        if !signals.is_empty() {
-            self.signal_foreign(signals);
-        }
-        if !kills.is_empty() {
-            self.kill_foreign(kills);
-        }
-        if let Some(answer) = &batch.survey {
-            // Whoever asked is waiting for it.
-            let _told = answer.send(self.survey());
-        } else if *examine || !kills.is_empty() || !signals.is_empty() || self.is_unsure_of_foreign {
-            self.examine_foreign();
+        for search in Search::ALL {
+            let orders = batch.orders.of(search);
+            self.signal(search, &orders.signals);
+            self.kill(search, &orders.kills);
+            let is_changed = !orders.signals.is_empty() || !orders.kills.is_empty();
+            match &batch.survey {
+                // Whoever asked is waiting for it.
+                Some(answer) if search == Search::Everywhere => drop(answer.send(self.survey())),
+                Some(_) | None if orders.examine || is_changed || *self.is_unsure.of(search) => {
+                    self.examine(search);
+                }
+                Some(_) | None => {}
+            }
         }
         if let Some(deadline) = batch.sweep {
             self.sweep(deadline);
@@ -170,12 +157,12 @@ impl Worker {
     }
 
     fn next_job(&self, jobs: &Receiver<Job>) -> Option<Job> {
-        let again = match (self.is_unsure_of_foreign, self.is_unsure, self.is_untidy) {
-            (true, _, _) => Job::ExamineForeign,
-            (false, true, _) => Job::Examine,
-            (false, false, true) => Job::Tidy,
-            (false, false, false) if self.vigil.is_empty() => return jobs.recv().ok(),
-            (false, false, false) => return self.next_job_or_end(jobs),
+        let unsure = Search::ALL.into_iter().find(|search| *self.is_unsure.of(*search));
+        let again = match unsure {
+            Some(search) => Job::Examine(search),
+            None if self.is_untidy => Job::Tidy,
+            None if self.exit_watch.is_empty() => return jobs.recv().ok(),
+            None => return self.next_job_or_exit(jobs),
         };
         match jobs.try_recv() {
             Ok(job) => Some(job),
@@ -188,18 +175,18 @@ impl Worker {
     }
 
     /// Waits for the end of something that is left of a child, too.
-    fn next_job_or_end(&self, jobs: &Receiver<Job>) -> Option<Job> {
+    fn next_job_or_exit(&self, jobs: &Receiver<Job>) -> Option<Job> {
         loop {
-            self.vigil.listen();
+            self.exit_watch.listen();
             let taken = jobs.try_recv();
-            let has_ended = matches!(taken, Err(TryRecvError::Empty)) && self.vigil.wait();
-            self.vigil.stop_listening();
+            let has_ended = matches!(taken, Err(TryRecvError::Empty)) && self.exit_watch.wait();
+            self.exit_watch.stop_listening();
             match taken {
                 Ok(job) => return Some(job),
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) if has_ended => {
                     self.pending.queued.fetch_add(1, Ordering::SeqCst);
-                    return Some(Job::ExamineForeign);
+                    return Some(Job::Examine(Search::Everywhere));
                 }
                 Err(TryRecvError::Empty) => {}
             }
@@ -216,60 +203,7 @@ impl Worker {
     }
 
     pub(super) fn walker(&mut self) -> Walker<'_> {
-        Walker::new(&self.inheritance, self.cgroups.as_deref(), &self.ledger, &mut self.known)
-    }
-
-    /// Reports what is left of each child whose main process has ended, where that is news.
-    fn examine(&mut self) {
-        self.pending.examine.store(false, Ordering::SeqCst);
-        self.is_unsure = false;
-        let runs: Vec<Run> = self.ledger.lock().draining().iter().copied().collect();
-        if runs.is_empty() {
-            return;
-        }
-        let mut census = self.census(Breadth::Orphans);
-        if runs.iter().any(|&run| self.is_hidden(run, &census)) {
-            census = self.census(Breadth::AllThreads);
-        }
-        let mut news = Vec::new();
-        for run in runs {
-            let mut members = census.members(run.child);
-            if members == Members::Nothing && self.has_members(run) {
-                members = Members::Outside;
-            }
-            if members == Members::Nothing && !census.is_settled {
-                self.is_unsure = true;
-                continue;
-            }
-            news.extend(self.ledger.lock().found(run, members));
-        }
-        for input in news {
-            (self.report)(input);
-        }
-    }
-
-    /// Counts until nothing can have been missed.
-    fn census(&mut self, breadth: Breadth) -> Census {
-        let ledger = self.ledger.clone();
-        let mut walker = self.walker();
-        let mut census = Census::new(ledger);
-        for _ in 0..SETTLING_WALKS {
-            census.left.clear();
-            census.is_settled = walker.orphans(breadth, &mut census);
-            if census.is_settled {
-                break;
-            }
-        }
-        self.known.prune(&self.ledger);
-        census
-    }
-
-    /// Whether something of a child must be there that the census has not found.
-    fn is_hidden(&self, run: Run, census: &Census) -> bool {
-        let members = census.members(run.child);
-        let leader = self.leader(run);
-        let has_group = || leader.is_some_and(|leader| pidfd::has_group(leader.pidfd.as_fd()) == Ok(true));
-        members != Members::Group && has_group() || members == Members::Nothing && self.has_members(run)
+        Walker::new(&self.inheritance, self.cgroups.as_deref(), &self.table, &mut self.known)
     }
 
     pub(super) fn has_members(&self, run: Run) -> bool {
@@ -278,39 +212,34 @@ impl Worker {
     }
 
     pub(super) fn group(&self, run: Run) -> Option<Group> {
-        self.ledger.lock().get(run)?.group.map(|(group, _)| group)
-    }
-
-    pub(super) fn leader(&self, run: Run) -> Option<Leader> {
-        self.ledger.lock().get(run)?.leader.clone()
+        self.table.lock().get(run)?.group.map(|(group, _)| group)
     }
 
     /// Sends SIGKILL to everything of these children, and again to what is new, until nothing is.
-    fn kill(&mut self, runs: &[Run]) {
-        let targets: Vec<(Run, Leader, Option<Group>)> = runs
-            .iter()
-            .filter_map(|&run| Some((run, self.leader(run)?, self.ledger.lock().wear_out(run))))
-            .collect();
-        if targets.is_empty() {
+    fn kill(&mut self, search: Search, runs: &[Run]) {
+        if runs.is_empty() {
             return;
         }
-        let held = Held::new(self.ledger.clone(), targets.iter().map(|(run, ..)| *run));
-        let mut killer = Killer::of(Victims::Of(held));
+        for &run in runs {
+            self.table.lock().wear_out(run);
+        }
+        let targets = Targets::new(&self.table, search, runs);
+        let mut killer = Killer::of(Victims::Of(LiveRuns::new(self.table.clone(), runs.iter().copied())));
         let cgroups = self.cgroups.clone();
         let mut walker = self.walker();
         for round in 0..KILL_ROUNDS {
             killer.fresh = false;
-            let mut is_settled = true;
-            for (run, leader, group) in &targets {
-                if let Some((cgroups, group)) = cgroups.as_ref().zip(*group)
-                    && (round > 0 || cgroups.kill(group).is_err())
-                {
+            for (cgroups, group) in targets.all.iter().filter_map(|target| cgroups.as_ref().zip(target.group))
+            {
+                if round > 0 || cgroups.kill(group).is_err() {
                     each_member(cgroups, group, None, &mut |found| killer.kill(found));
                 }
-                is_settled &= walker.leader(leader, run.child, &mut killer);
+            }
+            let is_settled = walker.targets(&targets, &mut killer);
+            // Only now: what has lost its parent cannot be told by it.
+            for leader in targets.all.iter().filter_map(|target| target.leader.as_ref()) {
                 let _nobody = pidfd::send_to_group(leader.pidfd.as_fd(), Signal::KILL);
             }
-            is_settled &= walker.orphans(Breadth::Orphans, &mut killer);
             if !killer.fresh && is_settled {
                 break;
             }
@@ -318,37 +247,31 @@ impl Worker {
     }
 
     /// Sends each of these signals once to each process of its child, and reports what became of it.
-    fn signal(&mut self, orders: &[SignalOrder]) {
-        let mut senders = Senders::new(self.ledger.clone());
-        let mut targets = Vec::new();
-        for order in orders {
-            let SignalOrder { run, call, .. } = *order;
-            let Some(leader) = self.leader(run) else {
-                (self.report)(Input::Signalled { run, call, outcome: SignalOutcome::Gone });
-                continue;
-            };
-            senders.add(run.child, Some(leader.pid), order);
-            targets.push((run, call, leader, self.group(run)));
-        }
-        if targets.is_empty() {
+    fn signal(&mut self, search: Search, orders: &[SignalOrder]) {
+        if orders.is_empty() {
             return;
+        }
+        let runs: Vec<Run> = orders.iter().map(|order| order.run).collect();
+        let targets = Targets::new(&self.table, search, &runs);
+        let mut senders = Senders::new(self.table.clone());
+        for order in orders {
+            senders.add(order.run.child, self.table.lock().group_number(order.run.child), order);
         }
         let cgroups = self.cgroups.clone();
         let mut walker = self.walker();
         for _ in 0..SETTLING_WALKS {
-            let mut is_settled = true;
-            for (run, _, leader, _) in &targets {
-                is_settled &= walker.leader(leader, run.child, &mut senders);
-            }
-            if walker.orphans(Breadth::Orphans, &mut senders) && is_settled {
+            let before = senders.count();
+            let is_settled = walker.targets(&targets, &mut senders);
+            // What a scan reaches it may have reached too late to see what that one had started.
+            if is_settled && (search == Search::Inherited || senders.count() == before) {
                 break;
             }
         }
-        for ((run, call, _, group), mut sender) in targets.into_iter().zip(senders.all) {
-            if let Some((cgroups, group)) = cgroups.as_ref().zip(group) {
+        for ((order, target), mut sender) in orders.iter().zip(&targets.all).zip(senders.all) {
+            if let Some((cgroups, group)) = cgroups.as_ref().zip(target.group) {
                 each_member(cgroups, group, None, &mut |found| sender.send(found));
             }
-            (self.report)(Input::Signalled { run, call, outcome: sender.outcome() });
+            (self.report)(Input::Signalled { run: order.run, call: order.call, outcome: sender.outcome() });
         }
     }
 
@@ -356,8 +279,8 @@ impl Worker {
     /// thread has to reap meanwhile.
     fn sweep(&mut self, deadline: Instant) {
         let mut killer = Killer::of(Victims::All);
-        let (inheritance, ledger, cgroups) =
-            (self.inheritance.share(), self.ledger.clone(), self.cgroups.clone());
+        let (inheritance, table, cgroups) =
+            (self.inheritance.share(), self.table.clone(), self.cgroups.clone());
         let mut walker = self.walker();
         let left = loop {
             // Before the walk, so that it kills each of them.
@@ -365,7 +288,7 @@ impl Worker {
                 inheritance.all().pids.into_iter().filter_map(hold_living).collect();
             killer.fresh = false;
             let is_settled = walker.orphans(Breadth::AllThreads, &mut killer);
-            living.extend(sweep_foreign(&mut walker, &ledger, cgroups.as_deref()));
+            living.extend(walker.kill_adopted(&table, cgroups.as_deref()));
             let is_over = living.is_empty() && is_settled && !killer.fresh;
             if is_over || Instant::now() >= deadline {
                 break living.len();
@@ -392,13 +315,13 @@ pub(super) fn each_member(
     cgroups: &Cgroups,
     group: Group,
     owner: Option<ChildId>,
-    visit: &mut dyn FnMut(&Found),
+    visit: &mut dyn FnMut(&LiveProcess),
 ) {
     for pid in cgroups.members(group) {
         let Ok(pidfd) = pidfd::open(pid) else { continue };
         let is_member = |stat: &ProcessStat| !stat.is_zombie && cgroups.group_of(pid) == Some(group);
         let Some(stat) = ProcessStat::read(pid).filter(is_member) else { continue };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
-        visit(&Found { stat, identity, pidfd, owner });
+        visit(&LiveProcess { stat, identity, pidfd, owner });
     }
 }

@@ -42,7 +42,7 @@ fn expected(run: Run, process: Option<ProcessIdentity>) -> Expected {
     Expected { run, process, passed: None, launch: Launch::Possible, sought: Sought::Main }
 }
 
-fn recover_one(expected: Expected) -> Recovered {
+fn recover_one(expected: Expected) -> Whereabouts {
     recover(vec![expected]).unwrap().remove(0).1
 }
 
@@ -54,16 +54,16 @@ fn a_process_is_found_until_it_is_reaped_and_its_status_by_who_holds_it() {
     let found = recover_one(expected(run, Some(identity)));
     // A child of this process, which stands for a broker that executed its program anew.
     assert!(
-        matches!(&found, Recovered::Process { pid: found, parentage: Parentage::Own, .. } if *found == pid),
+        matches!(&found, Whereabouts::Process { pid: found, kinship: Kinship::Own, .. } if *found == pid),
         "{found:?}"
     );
     pidfd::send(held.as_fd(), Signal::KILL).unwrap();
     assert!(pidfd::wait_for_end(held.as_fd(), Instant::now() + Duration::from_secs(60)));
     let zombie = recover_one(expected(run, Some(identity)));
-    assert!(matches!(&zombie, Recovered::Process { pid: found, .. } if *found == pid), "{zombie:?}");
+    assert!(matches!(&zombie, Whereabouts::Process { pid: found, .. } if *found == pid), "{zombie:?}");
     assert_eq!(end(process).signal(), Some(libc::SIGKILL));
     let status = |found| match found {
-        Recovered::Gone { status, .. } => status,
+        Whereabouts::Gone { status, .. } => status,
         other => panic!("{other:?}"),
     };
     assert_eq!(status(recover_one(expected(run, Some(identity)))), ExitStatus::Unknown);
@@ -81,10 +81,10 @@ fn a_pidfd_that_was_passed_for_a_process_that_is_not_on_record_is_believed() {
     let (run, (process, pid)) = (run(), start(&[]));
     let passed = || Expected { passed: Some(pidfd::open(pid).unwrap()), ..expected(run, None) };
     let (before, after) = (passed(), passed());
-    assert!(matches!(recover_one(before), Recovered::Process { pid: found, .. } if found == pid));
+    assert!(matches!(recover_one(before), Whereabouts::Process { pid: found, .. } if found == pid));
     assert!(end(process).success());
     let known = if pidfd::Abilities::probe().exit_status { ExitStatus::Code(0) } else { ExitStatus::Unknown };
-    assert!(matches!(recover_one(after), Recovered::Gone { pid: None, status, .. } if status == known));
+    assert!(matches!(recover_one(after), Whereabouts::Gone { pid: None, status, .. } if status == known));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_pidfd_that_was_passed_for_another_process_is_not_believed() {
     let (run, (process, pid), (other, other_pid)) = (run(), start(&[]), start(&[]));
     let passed = Some(pidfd::open(other_pid).unwrap());
     let found = recover_one(Expected { passed, ..expected(run, Some(identity(pid))) });
-    assert!(matches!(found, Recovered::Process { pid: found, .. } if found == pid));
+    assert!(matches!(found, Whereabouts::Process { pid: found, .. } if found == pid));
     assert!(end(process).success() && end(other).success());
 }
 
@@ -103,8 +103,8 @@ fn a_pidfd_that_was_passed_for_another_process_is_not_believed() {
 fn a_process_of_another_boot_is_not_looked_for() {
     let (run, (process, pid)) = (run(), start(&[]));
     let elsewhere = ProcessIdentity { boot: BootId(Uuid::nil()), ..identity(pid) };
-    assert!(matches!(recover_one(expected(run, Some(elsewhere))), Recovered::Rebooted));
-    assert!(matches!(identity::find(run.child, &elsewhere), Ok(Held::OtherBoot)));
+    assert!(matches!(recover_one(expected(run, Some(elsewhere))), Whereabouts::Rebooted));
+    assert!(matches!(identity::find(run.child, &elsewhere), Ok(Lookup::OtherBoot)));
     assert!(end(process).success());
 }
 
@@ -113,7 +113,7 @@ fn a_number_that_was_given_away_means_nobody() {
     let (run, (process, pid)) = (run(), start(&[]));
     for birthmark in [Birthmark::Inode(1), Birthmark::StartTicks(1)] {
         let recycled = ProcessIdentity { birthmark, ..identity(pid) };
-        assert!(matches!(recover_one(expected(run, Some(recycled))), Recovered::Gone { .. }));
+        assert!(matches!(recover_one(expected(run, Some(recycled))), Whereabouts::Gone { .. }));
     }
     assert!(end(process).success());
 }
@@ -123,13 +123,13 @@ fn a_child_that_cannot_have_been_started_is_not_searched_for() {
     let run = run();
     let (process, pid) = start(&[(CHILD_ID_VARIABLE, run.child.to_string())]);
     let found = recover_one(expected(run, None));
-    assert!(matches!(&found, Recovered::Process { pid: found, .. } if *found == pid), "{found:?}");
+    assert!(matches!(&found, Whereabouts::Process { pid: found, .. } if *found == pid), "{found:?}");
     let never = Expected { launch: Launch::RuledOut, ..expected(run, None) };
-    assert!(matches!(recover_one(never), Recovered::NeverStarted));
+    assert!(matches!(recover_one(never), Whereabouts::NeverStarted));
     assert!(end(process).success());
     let status = ExitStatus::Unknown;
     assert!(
-        matches!(recover_one(expected(run, None)), Recovered::Gone { status: known, .. } if known == status)
+        matches!(recover_one(expected(run, None)), Whereabouts::Gone { status: known, .. } if known == status)
     );
 }
 
@@ -139,18 +139,18 @@ fn the_process_of_a_cleanup_that_is_not_on_record_is_not_taken_for_the_main_one(
     let variables = [(CHILD_ID_VARIABLE, run.child.to_string()), (EXIT_REASON_VARIABLE, "exited".to_owned())];
     let (process, pid) = start(&variables);
     let is_remains = |expected| {
-        matches!(recover_one(expected), Recovered::Gone { pid: None, status: ExitStatus::Unknown, .. })
+        matches!(recover_one(expected), Whereabouts::Gone { pid: None, status: ExitStatus::Unknown, .. })
     };
     let passed = || Expected { passed: Some(pidfd::open(pid).unwrap()), ..expected(run, None) };
     assert!(is_remains(expected(run, None)) && is_remains(passed()));
     for expected in [expected(run, None), passed()] {
         let found = recover_one(Expected { sought: Sought::Cleanup, ..expected });
-        assert!(matches!(&found, Recovered::Process { pid: found, .. } if *found == pid), "{found:?}");
+        assert!(matches!(&found, Whereabouts::Process { pid: found, .. } if *found == pid), "{found:?}");
     }
     // The main one is found beside what it has started, however that was made up.
     let (main, main_pid) = start(&variables[..1]);
     let found = recover_one(expected(run, None));
-    assert!(matches!(&found, Recovered::Process { pid: found, .. } if *found == main_pid), "{found:?}");
+    assert!(matches!(&found, Whereabouts::Process { pid: found, .. } if *found == main_pid), "{found:?}");
     assert!(end(process).success() && end(main).success());
 }
 
@@ -160,7 +160,7 @@ fn a_process_with_the_mark_that_leads_no_session_is_not_the_main_one() {
     let mut command = Command::new("/bin/cat");
     command.env(CHILD_ID_VARIABLE, run.child.to_string()).process_group(0);
     let process = command.stdin(Stdio::piped()).spawn().unwrap();
-    assert!(matches!(recover_one(expected(run, None)), Recovered::Gone { pid: None, .. }));
+    assert!(matches!(recover_one(expected(run, None)), Whereabouts::Gone { pid: None, .. }));
     assert!(end(process).success());
 }
 

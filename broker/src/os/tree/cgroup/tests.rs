@@ -82,9 +82,6 @@ fn a_group_that_became_empty_by_itself_is_used_again() {
 #[test]
 fn a_killed_group_is_never_used_again() {
     let Some(cgroups) = cgroups("killed") else { return };
-    if !cgroups.has_kill() {
-        return;
-    }
     let (group, _directory) = cgroups.take().unwrap();
     let (mut child, _) = member(&cgroups, group);
     cgroups.kill(group).unwrap();
@@ -202,8 +199,8 @@ fn the_group_is_found_below_a_mount_that_shows_a_part_of_the_hierarchy() {
 
 #[test]
 fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is_given_again() {
-    let Some(scratch) = cgroups("former") else { return };
-    let path = scratch.path().join(format!("{FOLDER_PREFIX}former"));
+    let Some(scratch) = cgroups("previous") else { return };
+    let path = scratch.path().join(format!("{FOLDER_PREFIX}previous"));
     let shown = name_of(&path, &read("/proc/self/mountinfo").unwrap()).unwrap();
     let earlier = Cgroups::at(path.clone(), &shown).unwrap();
     let [empty, populated, last] = [(), (), ()].map(|()| earlier.take().unwrap().0);
@@ -211,9 +208,9 @@ fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is
     let passed = earlier.pass_folder().unwrap();
     // As an exec does: nothing is removed, and the passed descriptor keeps the lock.
     std::mem::forget(earlier);
-    assert!(Former { path: path.clone(), folder: None }.lock().is_none());
-    let former = Former { path: path.clone(), folder: Some(passed) };
-    let cgroups = Cgroups::begin_after(Some(former)).unwrap();
+    assert!(PreviousFolder { path: path.clone(), folder: None }.lock().is_none());
+    let previous = PreviousFolder { path: path.clone(), folder: Some(passed) };
+    let cgroups = Cgroups::begin_after(Some(previous)).unwrap();
     assert_eq!(cgroups.path(), path);
     assert_eq!(cgroups.group_of(pid), Some(populated));
     assert_eq!(cgroups.unclaimed(), [populated]);
@@ -229,11 +226,11 @@ fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is
 
 #[test]
 fn a_folder_that_is_gone_or_no_brokers_is_not_taken() {
-    let Some(scratch) = cgroups("no-former") else { return };
-    let gone = Former { path: scratch.path().join(format!("{FOLDER_PREFIX}gone")), folder: None };
+    let Some(scratch) = cgroups("no-previous") else { return };
+    let gone = PreviousFolder { path: scratch.path().join(format!("{FOLDER_PREFIX}gone")), folder: None };
     assert!(gone.lock().is_none());
     let (group, _directory) = scratch.take().unwrap();
-    assert!(Former { path: scratch.path().join(group.name()), folder: None }.lock().is_none());
+    assert!(PreviousFolder { path: scratch.path().join(group.name()), folder: None }.lock().is_none());
 }
 
 #[test]
@@ -265,4 +262,16 @@ fn a_folder_in_which_something_lives_is_left_as_it_is() {
     reap(&earlier, group, &mut child);
     drop(earlier);
     assert!(!path.exists());
+}
+
+#[test]
+fn spare_groups_that_somebody_else_has_removed_are_thrown_away() {
+    let Some(cgroups) = cgroups("removed") else { return };
+    assert!(cgroups.tidy(|| false));
+    for number in groups(&cgroups) {
+        fs::remove_dir(cgroups.path().join(number.to_string())).unwrap();
+    }
+    let (group, directory) = cgroups.take().unwrap();
+    assert_eq!(groups(&cgroups), vec![group.0]);
+    drop(open_in(directory.as_fd(), "cgroup.procs", OFlag::O_RDWR).unwrap());
 }

@@ -11,9 +11,9 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 use uuid::Uuid;
 
-use super::super::ledger::SharedLedger;
-use super::super::visitors::{Held, Killer, Senders, Victims};
-use super::super::walk::{Found, Visitor};
+use super::super::actions::{Killer, LiveRuns, Senders, Victims};
+use super::super::process_table::SharedTable;
+use super::super::walk::{Action, LiveProcess};
 use super::super::worker::SignalOrder;
 use super::scene::PATIENCE;
 use crate::os::process::pidfd;
@@ -29,11 +29,11 @@ impl Echo {
     }
 
     /// As a walk finds it, which takes it for this child's.
-    fn found_as_of(&self, owner: ChildId) -> Found {
+    fn found_as_of(&self, owner: ChildId) -> LiveProcess {
         let pid = Pid::new(self.0.id()).unwrap();
         let (pidfd, stat) = (pidfd::open(pid).unwrap(), ProcessStat::read(pid).unwrap());
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap(), stat.start_ticks);
-        Found { stat, identity, pidfd, owner: Some(owner) }
+        LiveProcess { stat, identity, pidfd, owner: Some(owner) }
     }
 
     /// Whether it still does its work: whatever was sent to it before has done nothing to it.
@@ -55,34 +55,34 @@ impl Drop for Echo {
     }
 }
 
-fn has_ended(found: &Found) -> bool {
+fn has_ended(found: &LiveProcess) -> bool {
     pidfd::wait_for_end(found.pidfd.as_fd(), Instant::now() + PATIENCE)
 }
 
-/// A ledger with a run of a child, and the run.
-fn ledger() -> (SharedLedger, Run) {
-    let ledger = SharedLedger::default();
+/// A table with a run of a child, and the run.
+fn table() -> (SharedTable, Run) {
+    let table = SharedTable::default();
     let run = Run { child: ChildId::from_uuid(Uuid::from_u128(1)), incarnation: Incarnation::FIRST };
-    ledger.lock().prepare(run, None);
-    (ledger, run)
+    table.lock().prepare(run, None);
+    (table, run)
 }
 
 /// The run is over, and the next one of the same child has begun.
-fn follow(ledger: &SharedLedger, run: Run) {
-    assert!(ledger.lock().release(run).is_some());
-    ledger.lock().prepare(Run { incarnation: run.incarnation.next(), ..run }, None);
+fn follow(table: &SharedTable, run: Run) {
+    assert!(table.lock().release(run).is_some());
+    table.lock().prepare(Run { incarnation: run.incarnation.next(), ..run }, None);
 }
 
-fn killer(ledger: &SharedLedger, run: Run) -> Killer {
-    Killer::of(Victims::Of(Held::new(ledger.clone(), [run])))
+fn killer(table: &SharedTable, run: Run) -> Killer {
+    Killer::of(Victims::Of(LiveRuns::new(table.clone(), [run])))
 }
 
 #[test]
 fn a_kill_of_a_run_that_was_released_ends_nothing_that_came_after_it() {
-    let (ledger, run) = ledger();
-    let mut killer = killer(&ledger, run);
+    let (table, run) = table();
+    let mut killer = killer(&table, run);
     let mut next = Echo::start();
-    follow(&ledger, run);
+    follow(&table, run);
     let found = next.found_as_of(run.child);
     killer.enter(&found);
     killer.leave(&found);
@@ -92,8 +92,8 @@ fn a_kill_of_a_run_that_was_released_ends_nothing_that_came_after_it() {
 
 #[test]
 fn a_kill_ends_what_is_of_its_run_and_nothing_of_another_child() {
-    let (ledger, run) = ledger();
-    let mut killer = killer(&ledger, run);
+    let (table, run) = table();
+    let mut killer = killer(&table, run);
     let (own, mut other) = (Echo::start(), Echo::start());
     let other_child = ChildId::from_uuid(Uuid::from_u128(2));
     let (of_run, of_other) = (own.found_as_of(run.child), other.found_as_of(other_child));
@@ -107,12 +107,12 @@ fn a_kill_ends_what_is_of_its_run_and_nothing_of_another_child() {
 
 #[test]
 fn what_a_kill_has_stopped_is_ended_though_its_run_was_released_meanwhile() {
-    let (ledger, run) = ledger();
-    let mut killer = killer(&ledger, run);
+    let (table, run) = table();
+    let mut killer = killer(&table, run);
     let process = Echo::start();
     let found = process.found_as_of(run.child);
     killer.enter(&found);
-    follow(&ledger, run);
+    follow(&table, run);
     // It would stand still for ever otherwise.
     killer.leave(&found);
     assert!(has_ended(&found));
@@ -120,10 +120,10 @@ fn what_a_kill_has_stopped_is_ended_though_its_run_was_released_meanwhile() {
 
 #[test]
 fn a_signal_to_a_run_that_was_released_reaches_nothing_that_came_after_it() {
-    let (ledger, run) = ledger();
+    let (table, run) = table();
     let order = SignalOrder { run, signal: Signal::KILL, scope: Scope::All, call: None };
     let senders = || {
-        let mut senders = Senders::new(ledger.clone());
+        let mut senders = Senders::new(table.clone());
         senders.add(run.child, None, &order);
         senders
     };
@@ -132,7 +132,7 @@ fn a_signal_to_a_run_that_was_released_reaches_nothing_that_came_after_it() {
     let found = before.found_as_of(run.child);
     early.enter(&found);
     assert!(has_ended(&found));
-    follow(&ledger, run);
+    follow(&table, run);
     late.enter(&next.found_as_of(run.child));
     assert!(next.answers());
     assert_eq!([early.count(), late.count()], [1, 0]);

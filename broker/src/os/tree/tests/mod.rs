@@ -1,9 +1,9 @@
 //! The reaper and the containment together, against real processes, in a process of their own for each test.
 
+mod adopted;
 mod children;
-mod foreign;
 mod late;
-mod predecessor;
+mod previous_broker;
 mod scene;
 mod strays;
 

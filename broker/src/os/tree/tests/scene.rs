@@ -27,7 +27,7 @@ use crate::os::process::proc::{CHILD_ID_VARIABLE, ProcessStat};
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawned, Spawner};
-use crate::os::tree::cgroup::{Cgroups, Former};
+use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
 
 /// How long a test waits for an event before it fails.
@@ -53,7 +53,7 @@ pub(super) struct Scene {
     plans: Sender<SpawnPlan>,
     spawned: Receiver<Spawned>,
     reports: Receiver<Input>,
-    bell: UnixStream,
+    waker: UnixStream,
     pub(super) inputs: Vec<Input>,
     next: u128,
 }
@@ -65,9 +65,9 @@ impl Scene {
     }
 
     /// The same, with the cgroups of an earlier broker.
-    pub(super) fn after(way: Way, former: Option<Former>) -> Option<Self> {
+    pub(super) fn after(way: Way, previous: Option<PreviousFolder>) -> Option<Self> {
         let inheritance = Inheritance::begin().unwrap();
-        let cgroups = if way == Way::Cgroup { Some(Cgroups::begin_after(former).ok()?) } else { None };
+        let cgroups = if way == Way::Cgroup { Some(Cgroups::begin_after(previous).ok()?) } else { None };
         let facilities = Facilities::probe(cgroups.as_ref().map(Cgroups::folder)).unwrap();
         let mut mask = SigSet::empty();
         mask.add(KernelSignal::SIGCHLD);
@@ -76,8 +76,8 @@ impl Scene {
         let scout = inheritance.share();
         let inheritance = if way == Way::Scan { inheritance.without_list() } else { inheritance };
         let (report, reports) = channel();
-        let (ring, bell) = UnixStream::pair().unwrap();
-        bell.set_nonblocking(true).unwrap();
+        let (ring, waker) = UnixStream::pair().unwrap();
+        waker.set_nonblocking(true).unwrap();
         let ring_bell = move |input| {
             report.send(input).unwrap();
             (&ring).write_all(b"!").unwrap();
@@ -96,7 +96,7 @@ impl Scene {
             plans,
             spawned,
             reports,
-            bell,
+            waker,
             inputs,
             next: 1,
         })
@@ -151,12 +151,12 @@ impl Scene {
     }
 
     /// Takes over what an earlier broker has left, and returns what is left of those that are gone.
-    pub(super) fn take_over(&mut self, expected: Vec<Expected>) -> HashMap<Run, Members> {
+    pub(super) fn adopt_all(&mut self, expected: Vec<Expected>) -> HashMap<Run, Members> {
         let recovered = recover(expected).unwrap();
         for (run, recovered) in &recovered {
-            self.reaper.take_over(*run, recovered);
+            self.reaper.adopt(*run, recovered);
         }
-        self.containment().take_over(&recovered)
+        self.containment().adopt_all(&recovered)
     }
 
     /// Goes on until the inputs say what the test wants to hear.
@@ -188,7 +188,7 @@ impl Scene {
     }
 
     fn wait(&self) {
-        let sources = [self.reaper.as_fd(), self.signals.as_fd(), self.bell.as_fd()];
+        let sources = [self.reaper.as_fd(), self.signals.as_fd(), self.waker.as_fd()];
         let mut events = sources.map(|source| PollFd::new(source, PollFlags::POLLIN));
         // Whatever comes to light only afterwards has not been announced: the broker would have waited for ever.
         let announced = poll(&mut events, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
@@ -196,7 +196,7 @@ impl Scene {
     }
 
     fn take_reports(&mut self) {
-        let _nothing = self.bell.read(&mut [0; 64]);
+        let _nothing = self.waker.read(&mut [0; 64]);
         self.inputs.extend(self.reports.try_iter());
     }
 

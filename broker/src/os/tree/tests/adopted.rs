@@ -7,14 +7,14 @@ use procbroker_core::{Incarnation, Input, Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, ExitStatus, Signal};
 
-use super::predecessor::{Left, Predecessor};
+use super::previous_broker::{Left, PreviousBroker};
 use super::scene::{Scene, Way, kill, lives};
 use super::{left, status};
 use crate::os::process::alone;
 use crate::os::process::identity::{Birthmark, ProcessIdentity};
 use crate::os::process::pidfd::{self, Abilities};
 use crate::os::process::proc::{CHILD_ID_VARIABLE, ProcessStat};
-use crate::recovery::processes::{Recovered, recover};
+use crate::recovery::processes::{Whereabouts, recover};
 
 /// A daemon that leaves its session and its parent, and says its pid.
 const DAEMON: &str = "(setsid sh -c 'echo $$ > $fifo; exec sleep 1000' &)";
@@ -28,15 +28,15 @@ const WILLING: &str = "trap 'exit 7' TERM; echo $$ > $fifo; while :; do sleep 0.
 const WAYS: [(Way, &str); 2] = [(Way::Cgroup, "cgroup"), (Way::List, "list")];
 
 /// Runs a test in each way, each time in a process of its own.
-fn each_way(test: &str, run: impl Fn(Predecessor, Way)) {
+fn each_way(test: &str, run: impl Fn(PreviousBroker, Way)) {
     let chosen = std::env::var("PROCBROKER_TEST_WAY").ok();
     for (way, name) in WAYS {
         if chosen.is_none() {
             alone::here_with(module_path!(), test, &[("PROCBROKER_TEST_WAY", name)]);
         } else if chosen.as_deref() == Some(name) {
             alone::forked(|| {
-                if let Some(predecessor) = Predecessor::new(way) {
-                    run(predecessor, way);
+                if let Some(previous) = PreviousBroker::new(way) {
+                    run(previous, way);
                 }
             });
         }
@@ -52,8 +52,8 @@ fn the_end_of_a_recovered_child_is_told_with_its_status_though_nobody_reaps_it()
             let child = earlier.start("trap 'exit 7' TERM; echo $$ > $fifo; while :; do sleep 0.01; done");
             assert_eq!(ear.pid(), child.pid);
             earlier.crash();
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            assert!(scene.take_over(vec![child.expected()]).is_empty());
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            assert!(scene.adopt_all(vec![child.expected()]).is_empty());
             assert_eq!(scene.containment().identity(child.run), Some(child.identity));
             let answer = scene.containment().signal(child.run, Signal::TERM, Scope::Main, None);
             let delivered = SignalOutcome::Delivered;
@@ -88,8 +88,8 @@ fn the_status_of_a_child_that_ended_while_no_broker_ran_is_known_to_who_held_it(
             earlier.reap();
             let mut of_held = held.expected();
             of_held.passed = Some(pidfd);
-            let told = |recovered: &Recovered| match recovered {
-                Recovered::Gone { status, .. } => *status,
+            let told = |recovered: &Whereabouts| match recovered {
+                Whereabouts::Gone { status, .. } => *status,
                 other => panic!("{other:?}"),
             };
             let recovered = recover(vec![of_held, not_held.expected()]).unwrap();
@@ -97,8 +97,8 @@ fn the_status_of_a_child_that_ended_while_no_broker_ran_is_known_to_who_held_it(
                 assert_eq!(told(&recovered[0].1), ExitStatus::Signal(Signal::KILL));
             }
             assert_eq!(told(&recovered[1].1), ExitStatus::Unknown);
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            let survey = scene.containment().take_over(&recovered);
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            let survey = scene.containment().adopt_all(&recovered);
             assert_eq!(survey, [(held.run, Members::Nothing), (not_held.run, Members::Nothing)].into());
             scene.close();
         },
@@ -112,10 +112,10 @@ fn the_status_of_a_zombie_that_was_found_is_told_before_and_after_it_is_reaped()
         |mut earlier, way| {
             let children = [(), ()].map(|()| earlier.start("exec sleep 1000"));
             earlier.crash();
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
             let [zombie, reaped] = children;
             kill(zombie.pid);
-            scene.take_over(children.map(|child| child.expected()).into());
+            scene.adopt_all(children.map(|child| child.expected()).into());
             scene.until(|inputs| left(inputs, zombie.run) == Some(Members::Nothing));
             let killed = ExitStatus::Signal(Signal::KILL);
             assert_eq!(status(&scene.inputs, zombie.run), Some(killed));
@@ -138,8 +138,8 @@ fn what_a_recovered_child_leaves_behind_is_reported_until_it_is_killed() {
         let child = earlier.start(&format!("{DAEMON}; exec sleep 1000"));
         let daemon = ear.pid();
         earlier.crash();
-        let mut scene = Scene::after(way, earlier.former()).unwrap();
-        scene.take_over(vec![child.expected()]);
+        let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+        scene.adopt_all(vec![child.expected()]);
         scene.containment().signal(child.run, Signal::KILL, Scope::Main, None);
         scene.until(|inputs| left(inputs, child.run) == Some(Members::Outside));
         assert!(lives(daemon));
@@ -162,8 +162,8 @@ fn a_kill_of_a_recovered_child_ends_all_of_it_though_it_left_the_session_and_the
             let processes = [ear.pid(), ear.pid()];
             let innocent = earlier.start("exec sleep 1000");
             earlier.crash();
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            scene.take_over(vec![child.expected(), innocent.expected()]);
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            scene.adopt_all(vec![child.expected(), innocent.expected()]);
             scene.containment().kill(child.run);
             scene.until(|inputs| left(inputs, child.run) == Some(Members::Nothing));
             assert_eq!(status(&scene.inputs, child.run), Some(ExitStatus::Signal(Signal::KILL)));
@@ -190,8 +190,8 @@ fn a_daemon_without_an_environment_of_a_child_that_is_gone_is_found_by_its_cgrou
             earlier.crash();
             kill(child.pid);
             earlier.until_reaped(child.pid);
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            let survey = scene.take_over(vec![child.expected()]);
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            let survey = scene.adopt_all(vec![child.expected()]);
             match way {
                 Way::Cgroup => {
                     assert_eq!(survey, [(child.run, Members::Outside)].into());
@@ -222,8 +222,8 @@ fn the_group_of_a_child_that_is_gone_gets_its_signals_and_its_end_is_reported() 
             earlier.crash();
             kill(child.pid);
             earlier.until_reaped(child.pid);
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            let survey = scene.take_over(vec![child.expected()]);
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            let survey = scene.adopt_all(vec![child.expected()]);
             assert_eq!(survey, [(child.run, Members::Group)].into());
             assert_eq!(scene.containment().signal(child.run, Signal::TERM, Scope::Group, None), None);
             scene.until(|inputs| left(inputs, child.run) == Some(Members::Outside));
@@ -245,8 +245,8 @@ fn a_signal_to_all_of_a_recovered_child_reaches_its_daemons_too() {
         let child = earlier.start(&format!("(setsid sh -c \"{wait}\" &); {WILLING}"));
         let both = [ear.pid(), ear.pid()];
         earlier.crash();
-        let mut scene = Scene::after(way, earlier.former()).unwrap();
-        scene.take_over(vec![child.expected()]);
+        let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+        scene.adopt_all(vec![child.expected()]);
         assert_eq!(scene.containment().signal(child.run, Signal::TERM, Scope::All, None), None);
         scene.until(|inputs| left(inputs, child.run) == Some(Members::Nothing));
         assert_eq!(status(&scene.inputs, child.run), Some(ExitStatus::Code(7)));
@@ -264,8 +264,8 @@ fn a_process_that_has_the_number_of_a_child_now_is_never_touched() {
         kill(child.pid);
         earlier.until_reaped(child.pid);
         child.identity.pid = innocent;
-        let mut scene = Scene::after(way, earlier.former()).unwrap();
-        let survey = scene.take_over(vec![child.expected()]);
+        let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+        let survey = scene.adopt_all(vec![child.expected()]);
         assert_eq!(survey, [(child.run, Members::Nothing)].into());
         for scope in [Scope::Main, Scope::Group, Scope::All] {
             let answer = scene.containment().signal(child.run, Signal::KILL, scope, None);
@@ -292,8 +292,8 @@ fn a_start_time_alone_takes_no_other_process_for_a_child() {
             let identity = expected.process.as_mut().unwrap();
             (identity.pid, identity.birthmark, expected.run) = (pid, Birthmark::StartTicks(ticks), run);
             match recover(vec![expected]).unwrap().remove(0).1 {
-                Recovered::Process { pid, .. } => Some(pid),
-                Recovered::Gone { .. } => None,
+                Whereabouts::Process { pid, .. } => Some(pid),
+                Whereabouts::Gone { .. } => None,
                 other => panic!("{other:?}"),
             }
         };
@@ -314,8 +314,8 @@ fn a_child_that_is_not_on_record_is_found_by_its_mark_and_not_taken_for_its_daem
             let child = earlier.start(&format!("{DAEMON}; exec sleep 1000"));
             let daemon = ear.pid();
             earlier.crash();
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            assert!(scene.take_over(vec![child.not_on_record()]).is_empty());
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            assert!(scene.adopt_all(vec![child.not_on_record()]).is_empty());
             assert_eq!(scene.containment().identity(child.run), Some(child.identity));
             scene.containment().kill(child.run);
             scene.until(|inputs| left(inputs, child.run) == Some(Members::Nothing));
@@ -333,8 +333,8 @@ fn the_sweep_ends_what_is_left_of_recovered_children() {
         let child = earlier.start(&format!("{DAEMON}; exec sleep 1000"));
         let daemon = ear.pid();
         earlier.crash();
-        let mut scene = Scene::after(way, earlier.former()).unwrap();
-        scene.take_over(vec![child.expected()]);
+        let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+        scene.adopt_all(vec![child.expected()]);
         scene.containment().signal(child.run, Signal::KILL, Scope::Main, None);
         scene.until(|inputs| left(inputs, child.run) == Some(Members::Outside));
         scene.containment().release(child.run);
@@ -351,8 +351,8 @@ fn a_recovered_child_that_lives_is_ended_by_the_sweep_too() {
         let child = earlier.start("trap '' TERM HUP; while :; do sleep 1000; done");
         let unknown = earlier.start("exec sleep 1000");
         earlier.crash();
-        let mut scene = Scene::after(way, earlier.former()).unwrap();
-        scene.take_over(vec![child.expected()]);
+        let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+        scene.adopt_all(vec![child.expected()]);
         assert_eq!(scene.sweep(), 0);
         assert!(!lives(child.pid));
         // Nobody knows of this one, but that the broker's folder is its cgroup's.
@@ -371,10 +371,10 @@ fn a_broker_that_goes_on_with_the_cgroups_of_another_gives_no_number_again() {
             earlier.crash();
             kill(gone.pid);
             earlier.until_reaped(gone.pid);
-            let mut scene = Scene::after(way, earlier.former()).unwrap();
-            let path = earlier.former().map(|former| former.path);
+            let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+            let path = earlier.previous_folder().map(|previous| previous.path);
             assert_eq!(scene.containment().cgroup_folder(), path.as_deref());
-            scene.take_over(children.map(|child| child.expected()).into());
+            scene.adopt_all(children.map(|child| child.expected()).into());
             assert_eq!(scene.containment().group_number(child.run), child.identity.cgroup);
             assert_eq!(scene.containment().group_number(gone.run), None);
             let new: Vec<_> = (0..64).map(|_| scene.start("exec sleep 1000")).collect();
@@ -399,8 +399,8 @@ fn a_group_that_two_have_on_record_is_that_of_the_one_that_lives_in_it() {
         kill(gone.pid);
         earlier.until_reaped(gone.pid);
         gone.identity.cgroup = living.identity.cgroup;
-        let mut scene = Scene::after(way, earlier.former()).unwrap();
-        let survey = scene.take_over(vec![gone.expected(), living.expected()]);
+        let mut scene = Scene::after(way, earlier.previous_folder()).unwrap();
+        let survey = scene.adopt_all(vec![gone.expected(), living.expected()]);
         assert_eq!(survey, [(gone.run, Members::Nothing)].into());
         assert_eq!(scene.containment().group_number(living.run), living.identity.cgroup);
         assert_eq!(scene.containment().group_number(gone.run), None);
@@ -420,7 +420,7 @@ fn children_of_a_broker_that_executed_itself_anew_are_reaped_as_its_own() {
         let leaving = started_here(&format!("export fifo={fifo}; {DAEMON}; exit 6"));
         let daemon = ear.pid();
         let expected = runs.iter().chain([&leaving]).map(|(left, _)| left.expected()).collect();
-        assert!(scene.take_over(expected).is_empty());
+        assert!(scene.adopt_all(expected).is_empty());
         scene.until(|inputs| left(inputs, leaving.0.run) == Some(Members::Outside));
         for (child, input) in runs {
             assert_eq!(status(&scene.inputs, child.run), None);

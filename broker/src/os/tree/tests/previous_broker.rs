@@ -24,7 +24,7 @@ use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, CHILD_ID_VARIABLE};
 use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawner};
-use crate::os::tree::cgroup::{Cgroups, Former};
+use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, Launch, Sought};
 
 /// Which of the two a process is to be.
@@ -34,7 +34,7 @@ const ROLE: &str = "PROCBROKER_TEST_PREDECESSOR";
 const PLACE: &str = "PROCBROKER_TEST_PREDECESSOR_SOCKET";
 
 /// The earlier broker, as the test sees it.
-pub(super) struct Predecessor {
+pub(super) struct PreviousBroker {
     folder: TempDir,
     init: Line,
     init_process: OwnedFd,
@@ -72,7 +72,7 @@ impl Line {
     }
 }
 
-impl Predecessor {
+impl PreviousBroker {
     /// To be made before the test becomes a subreaper. None where children can have no cgroups and are to.
     pub(super) fn new(way: Way) -> Option<Self> {
         let folder = TempDir::new().unwrap();
@@ -148,12 +148,12 @@ impl Predecessor {
         assert_eq!(self.init.ask("reap"), "reaped");
     }
 
-    pub(super) fn former(&self) -> Option<Former> {
-        self.cgroup_folder.clone().map(|path| Former { path, folder: None })
+    pub(super) fn previous_folder(&self) -> Option<PreviousFolder> {
+        self.cgroup_folder.clone().map(|path| PreviousFolder { path, folder: None })
     }
 }
 
-impl Drop for Predecessor {
+impl Drop for PreviousBroker {
     fn drop(&mut self) {
         let _told = self.init.0.get_ref().shutdown(std::net::Shutdown::Both);
         let ended = pidfd::wait_for_end(self.init_process.as_fd(), Instant::now() + PATIENCE);

@@ -8,15 +8,16 @@ use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 
 use super::scan::Wanted;
+use super::search::{PerSearch, Search};
 use crate::os::process::pidfd;
 use crate::os::tree::cgroup::{Group, Wear};
 
-/// The ledger, locked for moments only.
+/// The table, locked for moments only.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SharedLedger(Arc<Mutex<Ledger>>);
+pub(super) struct SharedTable(Arc<Mutex<ProcessTable>>);
 
-impl SharedLedger {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Ledger> {
+impl SharedTable {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ProcessTable> {
         // Each change to it is whole at every point at which a holder could panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -24,42 +25,30 @@ impl SharedLedger {
 
 /// Every child that has a process or may get one, and by what its processes are known.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct ProcessTable {
     entries: HashMap<Run, Entry>,
     by_child: HashMap<ChildId, Run>,
     /// The broker's own only: the numbers of others can be given away without its knowing.
     by_pid: HashMap<Pid, ChildId>,
     by_group: HashMap<Group, ChildId>,
-    /// The own ones whose main process has ended, while something may be left.
-    draining: BTreeSet<Run>,
-    /// The same of the foreign ones.
-    draining_foreign: BTreeSet<Run>,
+    /// The runs whose main process has ended, while something may be left.
+    draining: PerSearch<BTreeSet<Run>>,
     /// Everything that an earlier broker has started and this one has taken over, gone or not.
-    foreigners: BTreeSet<ChildId>,
+    adopted: BTreeSet<ChildId>,
     /// The own ones from before this process executed its program anew. They are children of the main thread, as
     /// orphans are.
-    elders: BTreeSet<Run>,
+    from_before_upgrade: BTreeSet<Run>,
 }
 
 /// One run of a child.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) origin: Origin,
+    pub(super) search: Search,
     pub(super) leader: Option<Leader>,
+    /// The number of its process group, which is that of its main process. It may be another's once that is gone.
+    group_number: Option<Pid>,
     pub(super) life: Life,
     pub(super) group: Option<(Group, Wear)>,
-}
-
-/// Who started it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// This process: what descends from it comes to the broker.
-    Own,
-    /// An earlier broker: nothing of it does.
-    Foreign {
-        /// The number that its main process had, which may be another's by now.
-        number: Option<Pid>,
-    },
 }
 
 /// The main process of a child.
@@ -88,39 +77,40 @@ pub(super) enum Life {
     Reported(Members),
 }
 
-impl Ledger {
+impl ProcessTable {
     pub(super) fn prepare(&mut self, run: Run, group: Option<Group>) {
-        self.enter(run, Entry::new(Origin::Own, group.map(|group| (group, Wear::Clean))));
+        self.enter(run, Entry::new(Search::Inherited, group.map(|group| (group, Wear::Clean))));
     }
 
     pub(super) fn adopt(&mut self, run: Run, pid: Pid, pidfd: Arc<OwnedFd>) {
         self.by_child.insert(run.child, run);
         self.by_pid.insert(pid, run.child);
-        let entry = self.entries.entry(run).or_insert_with(|| Entry::new(Origin::Own, None));
+        let entry = self.entries.entry(run).or_insert_with(|| Entry::new(Search::Inherited, None));
+        entry.group_number = Some(pid);
         entry.leader = Some(Leader { pid, pidfd });
     }
 
     /// A child of this process, from before it executed its program anew.
-    pub(super) fn adopt_again(&mut self, run: Run, leader: Leader, group: Option<Group>) {
-        self.enter(run, Entry::new(Origin::Own, worn(group)));
-        self.elders.insert(run);
+    pub(super) fn adopt_after_upgrade(&mut self, run: Run, leader: Leader, group: Option<Group>) {
+        self.enter(run, Entry::new(Search::Inherited, worn(group)));
+        self.from_before_upgrade.insert(run);
         self.adopt(run, leader.pid, leader.pidfd);
     }
 
     /// Whether the main thread has children that are no orphans.
-    pub(super) fn has_elders(&self) -> bool {
-        !self.elders.is_empty()
+    pub(super) fn has_children_from_before_upgrade(&self) -> bool {
+        !self.from_before_upgrade.is_empty()
     }
 
     /// A child of an earlier broker, whose main process was found.
-    pub(super) fn adopt_foreign(&mut self, run: Run, leader: Leader, group: Option<Group>) {
-        let entry = Entry::new(Origin::Foreign { number: Some(leader.pid) }, worn(group));
-        self.foreigners.insert(run.child);
-        self.enter(run, Entry { leader: Some(leader), ..entry });
+    pub(super) fn adopt_living(&mut self, run: Run, leader: Leader, group: Option<Group>) {
+        let entry = Entry::new(Search::Everywhere, worn(group));
+        self.adopted.insert(run.child);
+        self.enter(run, Entry { group_number: Some(leader.pid), leader: Some(leader), ..entry });
     }
 
     /// A child of an earlier broker, whose main process is gone; this was its number.
-    pub(super) fn adopt_rest(
+    pub(super) fn adopt_ended(
         &mut self,
         run: Run,
         number: Option<Pid>,
@@ -128,10 +118,11 @@ impl Ledger {
         group: Option<Group>,
     ) {
         let leader = number.zip(pidfd).map(|(pid, pidfd)| Leader { pid, pidfd });
-        let entry = Entry::new(Origin::Foreign { number }, worn(group));
-        self.foreigners.insert(run.child);
-        self.draining_foreign.insert(run);
-        self.enter(run, Entry { leader, life: Life::Reported(Members::Nothing), ..entry });
+        let entry = Entry::new(Search::Everywhere, worn(group));
+        self.adopted.insert(run.child);
+        self.draining.of_mut(Search::Everywhere).insert(run);
+        let life = Life::Reported(Members::Nothing);
+        self.enter(run, Entry { leader, group_number: number, life, ..entry });
     }
 
     fn enter(&mut self, run: Run, entry: Entry) {
@@ -146,29 +137,22 @@ impl Ledger {
         self.entries.get(&run)
     }
 
-    /// The living main processes of foreign children.
-    pub(super) fn foreign_leaders(&self) -> Vec<(ChildId, Arc<OwnedFd>)> {
-        let foreign = self.entries.iter().filter(|(_, entry)| entry.is_foreign());
-        let living = foreign.filter_map(|(run, entry)| {
-            let leader = entry.leader.as_ref().filter(|_| entry.life == Life::Alive)?;
-            Some((run.child, Arc::clone(&leader.pidfd)))
-        });
-        living.collect()
+    /// The living main processes of adopted children.
+    pub(super) fn adopted_leaders(&self) -> Vec<(ChildId, Arc<OwnedFd>)> {
+        let adopted = self.entries.iter().filter(|(_, entry)| entry.search == Search::Everywhere);
+        adopted.filter_map(|(run, entry)| Some((run.child, Arc::clone(&entry.living()?.pidfd)))).collect()
     }
 
-    pub(super) fn is_foreign(&self, run: Run) -> bool {
-        self.get(run).is_some_and(Entry::is_foreign)
+    /// The way in which its processes are found.
+    pub(super) fn search(&self, run: Run) -> Search {
+        self.get(run).map_or(Search::Inherited, |entry| entry.search)
     }
 
     /// Its main process has ended, and what it left has to be looked for.
     pub(super) fn drain(&mut self, run: Run, status: ExitStatus) {
         if let Some(entry) = self.entries.get_mut(&run) {
             entry.life = Life::Unreported(status);
-            let draining = match entry.origin {
-                Origin::Own => &mut self.draining,
-                Origin::Foreign { .. } => &mut self.draining_foreign,
-            };
-            draining.insert(run);
+            self.draining.of_mut(entry.search).insert(run);
         }
     }
 
@@ -186,20 +170,18 @@ impl Ledger {
             Some(Life::Unreported(_)) => true,
             Some(Life::Alive | Life::Reported(_)) | None => false,
         };
-        self.draining.iter().chain(&self.draining_foreign).any(owes)
+        Search::ALL.into_iter().flat_map(|search| self.draining(search)).any(owes)
     }
 
     fn drained(&mut self, run: Run) {
-        self.draining.remove(&run);
-        self.draining_foreign.remove(&run);
+        for search in Search::ALL {
+            self.draining.of_mut(search).remove(&run);
+        }
     }
 
-    pub(super) fn draining(&self) -> &BTreeSet<Run> {
-        &self.draining
-    }
-
-    pub(super) fn draining_foreign(&self) -> &BTreeSet<Run> {
-        &self.draining_foreign
+    /// The runs whose main process has ended, while something may be left.
+    pub(super) fn draining(&self, search: Search) -> &BTreeSet<Run> {
+        self.draining.of(search)
     }
 
     /// Notes what is left of a child, and returns what the core has to be told, if anything.
@@ -220,16 +202,16 @@ impl Ledger {
     }
 
     /// Notes that a child's group has to be killed, and is worth nothing afterwards.
-    pub(super) fn wear_out(&mut self, run: Run) -> Option<Group> {
-        let (group, wear) = self.entries.get_mut(&run)?.group.as_mut()?;
-        *wear = Wear::Killed;
-        Some(*group)
+    pub(super) fn wear_out(&mut self, run: Run) {
+        if let Some((_, wear)) = self.entries.get_mut(&run).and_then(|entry| entry.group.as_mut()) {
+            *wear = Wear::Killed;
+        }
     }
 
     pub(super) fn release(&mut self, run: Run) -> Option<Entry> {
         let entry = self.entries.remove(&run)?;
         self.drained(run);
-        self.elders.remove(&run);
+        self.from_before_upgrade.remove(&run);
         if self.by_child.get(&run.child) == Some(&run) {
             self.by_child.remove(&run.child);
         }
@@ -266,25 +248,21 @@ impl Ledger {
         entry.and_then(|entry| entry.leader.as_ref()).is_some_and(|leader| leader.pid == pid)
     }
 
-    /// The process group of a child.
-    pub(super) fn leader_pid(&self, child: ChildId) -> Option<Pid> {
-        let entry = self.entries.get(self.by_child.get(&child)?)?;
-        match entry.origin {
-            Origin::Own => entry.leader.as_ref().map(|leader| leader.pid),
-            Origin::Foreign { number } => number,
-        }
+    /// The number of the process group of a child.
+    pub(super) fn group_number(&self, child: ChildId) -> Option<Pid> {
+        self.entries.get(self.by_child.get(&child)?)?.group_number
     }
 
     /// All that an earlier broker has started and this one has taken over, gone or not.
-    pub(super) fn foreigners(&self) -> &BTreeSet<ChildId> {
-        &self.foreigners
+    pub(super) fn adopted(&self) -> &BTreeSet<ChildId> {
+        &self.adopted
     }
 
     /// What tells the processes of these children of an earlier broker.
     pub(super) fn wanted(&self, children: BTreeSet<ChildId>) -> Wanted {
         let mut wanted = Wanted { children, ..Wanted::default() };
         for (run, entry) in &self.entries {
-            let is_wanted = entry.is_foreign() && wanted.children.contains(&run.child);
+            let is_wanted = entry.search == Search::Everywhere && wanted.children.contains(&run.child);
             match &entry.leader {
                 Some(leader) if is_wanted => {
                     wanted.leaders.insert(leader.pid, (run.child, leader.clone()));
@@ -303,15 +281,8 @@ impl Ledger {
 }
 
 impl Entry {
-    fn new(origin: Origin, group: Option<(Group, Wear)>) -> Self {
-        Self { origin, leader: None, life: Life::Alive, group }
-    }
-
-    pub(super) fn is_foreign(&self) -> bool {
-        match self.origin {
-            Origin::Own => false,
-            Origin::Foreign { .. } => true,
-        }
+    fn new(search: Search, group: Option<(Group, Wear)>) -> Self {
+        Self { search, leader: None, group_number: None, life: Life::Alive, group }
     }
 
     /// Its main process, if the driver has not said that it has ended.
@@ -334,21 +305,21 @@ mod tests {
 
     #[test]
     fn only_those_from_before_the_program_was_replaced_are_elders_and_only_until_they_are_released() {
-        let mut ledger = Ledger::default();
+        let mut table = ProcessTable::default();
         let run = |number| Run {
             child: ChildId::from_uuid(Uuid::from_u128(number)),
             incarnation: Incarnation::FIRST,
         };
         let pid = Pid::new(std::process::id()).unwrap();
         let leader = Leader { pid, pidfd: Arc::new(pidfd::open(pid).unwrap()) };
-        ledger.adopt(run(1), leader.pid, Arc::clone(&leader.pidfd));
-        ledger.adopt_foreign(run(2), leader.clone(), None);
-        assert!(!ledger.has_elders());
-        ledger.adopt_again(run(3), leader.clone(), None);
-        ledger.adopt_again(run(4), leader, None);
-        ledger.release(run(3));
-        assert!(ledger.has_elders());
-        ledger.release(run(4));
-        assert!(!ledger.has_elders());
+        table.adopt(run(1), leader.pid, Arc::clone(&leader.pidfd));
+        table.adopt_living(run(2), leader.clone(), None);
+        assert!(!table.has_children_from_before_upgrade());
+        table.adopt_after_upgrade(run(3), leader.clone(), None);
+        table.adopt_after_upgrade(run(4), leader, None);
+        table.release(run(3));
+        assert!(table.has_children_from_before_upgrade());
+        table.release(run(4));
+        assert!(!table.has_children_from_before_upgrade());
     }
 }

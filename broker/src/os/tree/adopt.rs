@@ -1,42 +1,42 @@
-//! Takes over what an earlier broker has left.
+//! Adopts the children that a previous broker has left.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use procbroker_core::{Members, Run};
+use procbroker_core::{Kinship, Members, Run};
 
 use super::Containment;
-use super::ledger::Leader;
+use super::process_table::Leader;
 use super::worker::Job;
 use crate::os::tree::cgroup::Group;
-use crate::recovery::processes::{Parentage, Recovered};
+use crate::recovery::processes::Whereabouts;
 
 impl Containment {
-    /// Takes all of them over, before anything is spawned. [`Reaper::take_over`](crate::os::process::reaper::Reaper::take_over)
-    /// has to be called before, for each.
+    /// Adopts all of them, before anything is spawned. [`Reaper::adopt`](crate::os::process::reaper::Reaper::adopt) has
+    /// to be called before, for each.
     ///
     /// Returns, when it is known, what is left of each that is gone. It stays adopted until it is released, as every
     /// other, and changes are reported.
-    pub fn take_over(&mut self, recovered: &[(Run, Recovered)]) -> HashMap<Run, Members> {
+    pub fn adopt_all(&mut self, recovered: &[(Run, Whereabouts)]) -> HashMap<Run, Members> {
         let groups = self.claim_groups(recovered);
         let mut is_any_gone = false;
         for (run, recovered) in recovered {
             let (run, group) = (*run, groups.get(run).copied());
-            let mut ledger = self.ledger.lock();
+            let mut table = self.table.lock();
             match recovered {
-                Recovered::Process { pid, pidfd, parentage, .. } => {
+                Whereabouts::Process { pid, pidfd, kinship, .. } => {
                     let leader = Leader { pid: *pid, pidfd: Arc::clone(pidfd) };
-                    match parentage {
-                        Parentage::Own => ledger.adopt_again(run, leader, group),
-                        Parentage::Foreign => ledger.adopt_foreign(run, leader, group),
+                    match kinship {
+                        Kinship::Own => table.adopt_after_upgrade(run, leader, group),
+                        Kinship::Foreign => table.adopt_living(run, leader, group),
                     }
                 }
-                Recovered::Gone { pid, pidfd, .. } => {
-                    ledger.adopt_rest(run, *pid, pidfd.clone(), group);
+                Whereabouts::Gone { pid, pidfd, .. } => {
+                    table.adopt_ended(run, *pid, pidfd.clone(), group);
                     is_any_gone = true;
                 }
-                Recovered::NeverStarted | Recovered::Rebooted => {}
+                Whereabouts::NeverStarted | Whereabouts::Rebooted => {}
             }
         }
         if is_any_gone { self.survey() } else { HashMap::new() }
@@ -52,21 +52,23 @@ impl Containment {
     ///
     /// A record can be late: a group that became empty may have been given to another child when the broker was
     /// killed. So it is that of the one that lives in it; and of two that are both gone, neither's.
-    fn claim_groups(&self, recovered: &[(Run, Recovered)]) -> HashMap<Run, Group> {
+    fn claim_groups(&self, recovered: &[(Run, Whereabouts)]) -> HashMap<Run, Group> {
         let Some(cgroups) = &self.cgroups else { return HashMap::new() };
         let mut claimed = HashMap::new();
         let mut of_gone: HashMap<u64, Vec<Run>> = HashMap::new();
         for (run, recovered) in recovered {
             match recovered {
-                Recovered::Process { pid, cgroup, .. } => {
+                Whereabouts::Process { pid, cgroup, .. } => {
                     let number = cgroup.or_else(|| cgroups.group_of(*pid).map(Group::number));
                     let group = number.and_then(|number| cgroups.adopt(number));
                     claimed.extend(group.map(|group| (*run, group)));
                 }
-                Recovered::Gone { cgroup: Some(number), .. } => {
+                Whereabouts::Gone { cgroup: Some(number), .. } => {
                     of_gone.entry(*number).or_default().push(*run);
                 }
-                Recovered::Gone { cgroup: None, .. } | Recovered::NeverStarted | Recovered::Rebooted => {}
+                Whereabouts::Gone { cgroup: None, .. }
+                | Whereabouts::NeverStarted
+                | Whereabouts::Rebooted => {}
             }
         }
         for (number, runs) in of_gone {

@@ -1,34 +1,37 @@
 //! What is done at each process that is come across: count it, kill it, or send it a signal.
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use procbroker_core::{Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
-use super::ledger::SharedLedger;
-use super::walk::{Found, Identity, Visitor};
+use super::process_table::SharedTable;
+use super::walk::{Action, Identity, LiveProcess};
 use super::worker::SignalOrder;
 use crate::os::process::pidfd;
 
+/// So many processes are held at a time to wait for their ends.
+const HELD_MAX: usize = 1024;
+
 /// Counts what is left of each child.
-pub(super) struct Census {
-    pub(super) ledger: SharedLedger,
+pub(super) struct Snapshot {
+    pub(super) table: SharedTable,
     pub(super) left: BTreeMap<ChildId, Members>,
     /// Whether nothing can have been missed.
     pub(super) is_settled: bool,
 }
 
-impl Census {
-    pub(super) fn new(ledger: SharedLedger) -> Self {
-        Self { ledger, left: BTreeMap::new(), is_settled: false }
+impl Snapshot {
+    pub(super) fn new(table: SharedTable) -> Self {
+        Self { table, left: BTreeMap::new(), is_settled: false }
     }
 
     /// What it says of a child that this process of it is left.
-    pub(super) fn class(&self, owner: ChildId, found: &Found) -> Members {
+    pub(super) fn class(&self, owner: ChildId, found: &LiveProcess) -> Members {
         let group = found.stat.group;
-        let in_group = group.is_some() && group == self.ledger.lock().leader_pid(owner);
+        let in_group = group.is_some() && group == self.table.lock().group_number(owner);
         if in_group { Members::Group } else { Members::Outside }
     }
 
@@ -37,20 +40,48 @@ impl Census {
     }
 }
 
-impl Visitor for Census {
-    fn enter(&mut self, found: &Found) {
+impl Action for Snapshot {
+    fn enter(&mut self, found: &LiveProcess) {
         let Some(owner) = found.owner else { return };
         let members = self.class(owner, found);
         let known = self.left.entry(owner).or_insert(members);
         *known = members.max(*known);
     }
 
-    fn leave(&mut self, _found: &Found) {}
+    fn leave(&mut self, _found: &LiveProcess) {}
+}
+
+/// Counts what is left of each child, and keeps one process of each, whose end changes the count.
+pub(super) struct WitnessedSnapshot {
+    pub(super) counted: Snapshot,
+    pub(super) witnesses: BTreeMap<ChildId, (Members, OwnedFd)>,
+}
+
+impl WitnessedSnapshot {
+    pub(super) fn new(counted: Snapshot) -> Self {
+        Self { counted, witnesses: BTreeMap::new() }
+    }
+}
+
+impl Action for WitnessedSnapshot {
+    fn enter(&mut self, found: &LiveProcess) {
+        self.counted.enter(found);
+        let Some(owner) = found.owner else { return };
+        let members = self.counted.class(owner, found);
+        // One of the group is held if there is one: its end is what changes the answer.
+        if self.witnesses.get(&owner).is_none_or(|(known, _)| *known < members)
+            && let Ok(witness) = found.pidfd.try_clone()
+        {
+            self.witnesses.insert(owner, (members, witness));
+        }
+    }
+
+    fn leave(&mut self, _found: &LiveProcess) {}
 }
 
 /// Whom a kill is for.
 pub(super) enum Victims {
-    Of(Held),
+    Of(LiveRuns),
     All,
 }
 
@@ -58,19 +89,19 @@ pub(super) enum Victims {
 ///
 /// An order can be late: then the next run of the same child is on its way, with the same mark. A process that is held
 /// while the run of the order is not released yet is not of the next one, which is started after that.
-pub(super) struct Held {
-    ledger: SharedLedger,
+pub(super) struct LiveRuns {
+    table: SharedTable,
     runs: BTreeMap<ChildId, Run>,
 }
 
-impl Held {
-    pub(super) fn new(ledger: SharedLedger, runs: impl IntoIterator<Item = Run>) -> Self {
-        Self { ledger, runs: runs.into_iter().map(|run| (run.child, run)).collect() }
+impl LiveRuns {
+    pub(super) fn new(table: SharedTable, runs: impl IntoIterator<Item = Run>) -> Self {
+        Self { table, runs: runs.into_iter().map(|run| (run.child, run)).collect() }
     }
 
-    fn has(&self, found: &Found) -> bool {
+    fn has(&self, found: &LiveProcess) -> bool {
         let run = found.owner.and_then(|owner| self.runs.get(&owner));
-        run.is_some_and(|run| self.ledger.lock().get(*run).is_some())
+        run.is_some_and(|run| self.table.lock().get(*run).is_some())
     }
 }
 
@@ -89,7 +120,7 @@ impl Killer {
         Self { victims, condemned: HashSet::new(), killed: HashSet::new(), fresh: false }
     }
 
-    fn is_victim(&self, found: &Found) -> bool {
+    fn is_victim(&self, found: &LiveProcess) -> bool {
         let is_meant = match &self.victims {
             Victims::All => true,
             Victims::Of(held) => held.has(found),
@@ -97,7 +128,7 @@ impl Killer {
         is_meant && !self.killed.contains(&found.identity)
     }
 
-    pub(super) fn kill(&mut self, found: &Found) {
+    pub(super) fn kill(&mut self, found: &LiveProcess) {
         if self.killed.insert(found.identity) {
             self.fresh = true;
             let _gone = pidfd::send(found.pidfd.as_fd(), Signal::KILL);
@@ -105,31 +136,56 @@ impl Killer {
     }
 }
 
-impl Visitor for Killer {
-    fn enter(&mut self, found: &Found) {
+impl Action for Killer {
+    fn enter(&mut self, found: &LiveProcess) {
         if self.is_victim(found) {
             self.condemned.insert(found.identity);
             let _gone = pidfd::pause(found.pidfd.as_fd());
         }
     }
 
-    fn leave(&mut self, found: &Found) {
+    fn leave(&mut self, found: &LiveProcess) {
         if self.condemned.remove(&found.identity) {
             self.kill(found);
         }
     }
 }
 
+/// Kills what it comes across, and holds it, to wait for its end.
+pub(super) struct KillAndHold {
+    killer: Killer,
+    pub(super) held: Vec<OwnedFd>,
+}
+
+impl KillAndHold {
+    pub(super) fn new(killer: Killer) -> Self {
+        Self { killer, held: Vec::new() }
+    }
+}
+
+impl Action for KillAndHold {
+    fn enter(&mut self, found: &LiveProcess) {
+        self.killer.enter(found);
+    }
+
+    fn leave(&mut self, found: &LiveProcess) {
+        self.killer.leave(found);
+        if self.held.len() < HELD_MAX {
+            self.held.extend(found.pidfd.try_clone());
+        }
+    }
+}
+
 /// Those who send signals at the same time, and whose each one's child is.
 pub(super) struct Senders {
-    ledger: SharedLedger,
+    table: SharedTable,
     pub(super) all: Vec<Sender>,
     pub(super) of: BTreeMap<ChildId, Vec<usize>>,
 }
 
 impl Senders {
-    pub(super) fn new(ledger: SharedLedger) -> Self {
-        Self { ledger, all: Vec::new(), of: BTreeMap::new() }
+    pub(super) fn new(table: SharedTable) -> Self {
+        Self { table, all: Vec::new(), of: BTreeMap::new() }
     }
 
     /// One more, for this child; the number is that of its process group.
@@ -154,20 +210,20 @@ impl Senders {
     }
 }
 
-impl Visitor for Senders {
-    fn enter(&mut self, found: &Found) {
+impl Action for Senders {
+    fn enter(&mut self, found: &LiveProcess) {
         let own = found.owner.and_then(|owner| self.of.get(&owner));
         for &index in own.into_iter().flatten() {
             // As for a kill, an order can be late.
             if let Some(sender) = self.all.get_mut(index)
-                && self.ledger.lock().get(sender.run).is_some()
+                && self.table.lock().get(sender.run).is_some()
             {
                 sender.send(found);
             }
         }
     }
 
-    fn leave(&mut self, _found: &Found) {}
+    fn leave(&mut self, _found: &LiveProcess) {}
 }
 
 /// Which of a child's processes are meant.
@@ -188,7 +244,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn send(&mut self, found: &Found) {
+    pub(super) fn send(&mut self, found: &LiveProcess) {
         let is_meant = match self.whom {
             Whom::All => true,
             Whom::Group(number) => number.is_some() && found.stat.group == number,
