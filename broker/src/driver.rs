@@ -299,7 +299,12 @@ impl Driver {
     fn take_report(&mut self, report: FromThread) {
         match report {
             FromThread::Spawned(outcome) => self.hands.spawned(outcome, &mut self.inputs),
-            FromThread::Input(input) => self.inputs.push_back(input),
+            FromThread::Input(input) => {
+                if let Input::Recorded { run, result } = &input {
+                    self.hands.records.receipt(*run, result);
+                }
+                self.inputs.push_back(input);
+            }
             FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.hands.clients),
         }
         self.settle();

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use procbroker_core::{
-    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Run, ServiceState, SpawnOrder, UpgradeFailure,
+    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Receipt, Run, ServiceState, SpawnOrder,
+    UpgradeFailure,
 };
 use procbroker_protocol::ChildId;
 use procbroker_protocol::error::SpawnFailure;
@@ -22,6 +23,7 @@ use crate::follower::{Followers, LogQuery};
 use crate::limits::{LOGS_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::os::environment::Surroundings;
 use crate::os::host::nofile::Nofile;
+use crate::os::journal::Submitted;
 use crate::os::logs::{Logs, StreamId};
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::runtime_dir::RuntimeDir;
@@ -109,9 +111,16 @@ impl Hands {
             Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
             Effect::Record { run, record, safety, receipt } => {
                 let process = self.containment.identity(run);
-                if let Err(failure) = self.records.submit(run, &record, safety, receipt, process) {
-                    tracing::error!("{}", failure.message);
-                    inputs.push_back(Input::Recorded { run, result: Err(failure) });
+                let submitted = self.records.submit(run, &record, safety, receipt, process);
+                match (submitted, receipt) {
+                    (Ok(Submitted::Safe), Receipt::Wanted) => {
+                        inputs.push_back(Input::Recorded { run, result: Ok(()) });
+                    }
+                    (Ok(Submitted::Safe | Submitted::Waits), Receipt::Wanted | Receipt::NotWanted) => {}
+                    (Err(failure), Receipt::Wanted | Receipt::NotWanted) => {
+                        tracing::error!("{}", failure.message);
+                        inputs.push_back(Input::Recorded { run, result: Err(failure) });
+                    }
                 }
             }
             Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),

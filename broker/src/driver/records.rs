@@ -1,5 +1,6 @@
 //! What the core wants on record, in the words of the journal.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,17 @@ use procbroker_protocol::ChildId;
 use tokio::sync::mpsc;
 
 use super::FromThread;
-use crate::os::journal::{Change, Delivery, Entry, Host, Journal, JournalError, Position, Progress, Store};
+use crate::os::journal::{
+    Change, Delivery, Entry, Host, Journal, JournalError, Position, Progress, Store, Submitted,
+};
 use crate::os::process::identity::ProcessIdentity;
 
 /// The record of all children.
 #[derive(Debug)]
 pub struct Records {
     journal: Journal,
+    /// Children whose intents are waited for.
+    intended: BTreeSet<ChildId>,
 }
 
 impl Records {
@@ -31,21 +36,22 @@ impl Records {
             // A driver that has gone needs no report any more.
             drop(threads.blocking_send(report));
         };
-        Ok(Self { journal: store.start(host, Arc::new(deliver))? })
+        Ok(Self { journal: store.start(host, Arc::new(deliver))?, intended: BTreeSet::new() })
     }
 
-    /// Has one thing written. `process` is what the child's present process is known by, if it has one.
+    /// Has one thing written, and says whether it is safe already: then no receipt follows. `process` is what the child's
+    /// present process is known by, if it has one.
     ///
     /// # Errors
     /// When it has no written form, which none of the core's has been seen to lack.
     pub fn submit(
-        &self,
+        &mut self,
         run: Run,
         record: &Record,
         safety: Safety,
         receipt: Receipt,
         process: Option<ProcessIdentity>,
-    ) -> Result<(), RecordFailure> {
+    ) -> Result<Submitted, RecordFailure> {
         let unwritable = |error: serde_json::Error| RecordFailure {
             message: format!("the record of the child {} has no written form: {error}", run.child),
         };
@@ -60,13 +66,28 @@ impl Records {
             Receipt::Wanted => Some(run),
             Receipt::NotWanted => None,
         };
-        self.journal.submit(Entry { child: run.child, change, safety, receipt });
-        Ok(())
+        let is_intent = matches!(change, Change::Intent(_));
+        let submitted = self.journal.submit(Entry { child: run.child, change, safety, receipt });
+        match submitted {
+            Submitted::Waits if is_intent => drop(self.intended.insert(run.child)),
+            Submitted::Waits | Submitted::Safe => {}
+        }
+        Ok(submitted)
+    }
+
+    /// A receipt has come. An intent that the state file has refused is taken back from the log of intents, where it may be
+    /// still.
+    pub fn receipt(&mut self, run: Run, result: &Result<(), RecordFailure>) {
+        if self.intended.remove(&run.child) && result.is_err() {
+            self.forget(run.child);
+        }
     }
 
     /// Has what is on record of a child removed.
-    pub fn forget(&self, child: ChildId) {
-        self.journal.submit(Entry { child, change: Change::Remove, safety: Safety::Process, receipt: None });
+    pub fn forget(&mut self, child: ChildId) {
+        let entry = Entry { child, change: Change::Remove, safety: Safety::Process, receipt: None };
+        // Nobody waits for it.
+        let _ = self.journal.submit(entry);
     }
 
     /// How far everything was submitted that no attempt to write has covered yet, if there is anything such:

@@ -1,9 +1,12 @@
 //! The durable record of the children: what has to be known after a crash of the broker or of the machine.
 //!
-//! One thread owns the database, and writes all that waits for it in one transaction at a time: the more wait, the
-//! less each costs. Whoever submits is never held up by the disk.
+//! There are two records. The log of intents, in memory as a rule, is written by whoever submits, at once, and is safe
+//! against the sudden death of the broker. The database is safe against that of the machine. One thread owns it, and writes
+//! all that waits for it in one transaction at a time: within a second, and at once where a change has to outlive the
+//! machine, or found no room in the log. Whoever submits is never held up by the disk.
 
 mod error;
+mod intent_log;
 mod pending;
 mod read;
 mod schema;
@@ -24,6 +27,9 @@ use procbroker_protocol::ChildId;
 use crate::os::process::identity::{BootId, ProcessIdentity};
 
 pub use error::JournalError;
+use intent_log::{Append, IntentLog, Place};
+#[cfg(test)]
+pub(crate) use store::open_alone;
 pub use store::{Store, check, go_on, open};
 use worker::Desk;
 
@@ -92,6 +98,27 @@ pub struct Entry {
     pub receipt: Option<Run>,
 }
 
+/// Whether what was submitted is as safe as it was to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Submitted {
+    /// It is. No receipt follows.
+    Safe,
+    /// It is not yet, and a receipt follows if one was asked for.
+    Waits,
+}
+
+/// When a change is written to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Somebody waits for it.
+    AtOnce,
+    /// Nobody waits for it, but the log of intents gets full.
+    Soon,
+    /// With whatever comes within a second.
+    Later,
+}
+
 /// A place in the sequence of everything that is submitted: so many changes came up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
@@ -122,16 +149,53 @@ pub struct Journal {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
+    intents: Intents,
+}
+
+/// The log of intents, if there is one.
+#[derive(Debug)]
+struct Intents {
+    place: Option<Place>,
+    log: Option<IntentLog>,
+    /// Whether it is known, and was said, that it cannot be written to.
+    trouble: bool,
 }
 
 impl Journal {
-    /// Has a change written: at the latest with whatever is submitted later.
+    /// Has a change written: at the latest with whatever is submitted later. One that is in the log of intents, and does
+    /// not have to outlive the machine, is safe at once.
     ///
     /// Changes of one child that wait together become one. When the disk refuses, an intent with a receipt is
     /// answered with the reason and forgotten; the receipts of other changes are answered with it too, while the
     /// changes themselves stay and are tried again.
-    pub fn submit(&self, entry: Entry) {
-        self.desk.submit(entry);
+    pub fn submit(&mut self, entry: Entry) -> Submitted {
+        let pace = self.log(&entry);
+        let (pace, submitted) = match (pace, entry.safety) {
+            (Pace::AtOnce, Safety::Process) | (_, Safety::Power) => (Pace::AtOnce, Submitted::Waits),
+            (pace @ (Pace::Soon | Pace::Later), Safety::Process) => (pace, Submitted::Safe),
+        };
+        let receipt = entry.receipt.filter(|_| submitted == Submitted::Waits);
+        self.desk.submit(Entry { receipt, ..entry }, pace);
+        submitted
+    }
+
+    /// Writes a change to the log of intents, and says when it has to be in the database for that.
+    fn log(&mut self, entry: &Entry) -> Pace {
+        let Intents { place, log: Some(log), trouble } = &mut self.intents else { return Pace::AtOnce };
+        let (position, settled) = self.desk.next_position();
+        match log.append(position, entry, settled) {
+            Append::Safe => Pace::Later,
+            Append::Pressing => Pace::Soon,
+            Append::Full => Pace::AtOnce,
+            Append::Failed(error) => {
+                if !std::mem::replace(trouble, true) {
+                    let path = place.as_ref().map(Place::path).unwrap_or_default();
+                    tracing::error!(path = %path.display(), %error,
+                        "cannot write to the log of intents; creates wait for the state file as long as that lasts");
+                }
+                Pace::AtOnce
+            }
+        }
     }
 
     /// How far everything was submitted that no attempt to write has covered yet; none if there is nothing such. A
@@ -166,6 +230,10 @@ impl Drop for Journal {
             tracing::error!(path = %self.path.display(), "the last records are not written within {CLOSING_PATIENCE:?}");
         } else if thread.join().is_err() {
             tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
+        } else if let Some(place) = &self.intents.place
+            && self.desk.is_settled()
+        {
+            place.remove();
         }
     }
 }

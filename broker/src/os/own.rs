@@ -72,6 +72,16 @@ impl OwnFolder {
         Self::at(AT_FDCWD, path, path.to_owned())
     }
 
+    /// The same folder, by a descriptor of its own.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> Result<Self, OwnError> {
+        let descriptor = self.descriptor.try_clone();
+        let refused = |source| OwnError::Refused { attempt: "keep open", path: self.path.clone(), source };
+        Ok(Self { path: self.path.clone(), descriptor: descriptor.map_err(refused)? })
+    }
+
     fn at(folder: BorrowedFd<'_>, name: &Path, path: PathBuf) -> Result<Self, OwnError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(folder, name, flags, Mode::empty()) {

@@ -114,8 +114,8 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         take(arguments, &state_place, passed, inherited, uid)?;
     let runtime = RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?;
     let (store, stored) = match previous {
-        PreviousBroker::Ended => journal::open(&state.record())?,
-        PreviousBroker::HandedOver => journal::go_on(&state.record())?,
+        PreviousBroker::Ended => journal::open(&state.record(), runtime.folder())?,
+        PreviousBroker::HandedOver => journal::go_on(&state.record(), runtime.folder())?,
     };
     let former = PreviousRecord::read(stored, &state.record())?;
     let groups = former.cgroup_folder.clone().map(|path| cgroup::PreviousFolder { path, folder });

@@ -1,6 +1,7 @@
 //! The record of the children itself: files that cannot be used, and disks that cannot be written to.
 
 mod disk;
+mod intents;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

@@ -49,14 +49,20 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let host = Host { boot: BootId(Uuid::from_u128(7)), cgroup_folder: None };
-        let journal = journal::open(&path).unwrap().0.start(&host, std::sync::Arc::new(drop)).unwrap();
+        let mut journal =
+            journal::open_alone(&path).unwrap().0.start(&host, std::sync::Arc::new(drop)).unwrap();
         for number in 1..=CHILDREN {
             let change = Change::Intent(format!("intent {number}"));
-            journal.submit(Entry { child: child(number), change, safety: Safety::Process, receipt: None });
+            let _ = journal.submit(Entry {
+                child: child(number),
+                change,
+                safety: Safety::Process,
+                receipt: None,
+            });
         }
         drop(journal);
         let (threads, reports) = mpsc::channel(16);
-        let store = journal::open(&path).unwrap().0.waiting_for(patience);
+        let store = journal::open_alone(&path).unwrap().0.waiting_for(patience);
         let records = Records::start(store, &host, threads).unwrap();
         let mut clients = Clients::default();
         let outboxes = [0, 1].map(|connection| {

@@ -8,6 +8,9 @@ use procbroker_core::RecordFailure;
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use crate::os::own::OwnError;
+use crate::os::process::identity::BootIdError;
+
 /// What a start without the file costs.
 const PRICE: &str =
     "at the price that the children on record are unknown from then on, and that their cleanups do not run";
@@ -58,6 +61,22 @@ pub enum JournalError {
         /// What was found.
         finding: String,
     },
+    /// The log of intents and the file do not go together any more.
+    #[error(
+        "the log of intents {path} is damaged, or belongs to a newer copy of the state file: {finding}; put back good copies of both, or move the log away, at the price that what was last recorded is unknown from then on: children that were created and cleanups that were run in the last moments before the end of the broker"
+    )]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// What was found.
+        finding: String,
+    },
+    /// Something that belongs to it is not the broker's own.
+    #[error(transparent)]
+    NotOwn(#[from] OwnError),
+    /// One run of the kernel cannot be told from another.
+    #[error(transparent)]
+    Boot(#[from] BootIdError),
     /// It is the database of another program.
     #[error(
         "the state file {path} belongs to another program (its application id is {application:#010x}); give the broker another place with --state-dir"

@@ -11,7 +11,7 @@ use rusqlite::types::{FromSql, Type};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use super::{Host, JournalError, Progress, Row};
+use super::{Host, JournalError, Position, Progress, Row};
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 /// The key of the boot id in the table of the host.
@@ -19,6 +19,32 @@ pub(super) const BOOT: &str = "boot";
 
 /// The key of the folder of the cgroups there.
 pub(super) const CGROUP_FOLDER: &str = "cgroup_folder";
+
+/// The key that belongs to this file alone, by which its log of intents is told from others.
+pub(super) const KEY: &str = "key";
+
+/// Up to which entry everything is in the file.
+pub(super) const FOLDED: &str = "folded";
+
+/// How the file and its log of intents go together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    pub(super) key: Uuid,
+    /// Everything up to here is in the file.
+    pub(super) folded: Position,
+}
+
+/// Reads that; a file that never had a log gets a key.
+pub(super) fn ahead(connection: &Connection, path: &Path) -> Result<Ahead, JournalError> {
+    let read = || -> rusqlite::Result<Ahead> {
+        let Some(key) = value(connection, KEY)? else {
+            return Ok(Ahead { key: Uuid::new_v4(), folded: Position::default() });
+        };
+        let folded = value(connection, FOLDED)?.map_or(0, u64::from_le_bytes);
+        Ok(Ahead { key: Uuid::from_bytes(key), folded: Position(folded) })
+    };
+    read().map_err(JournalError::database("read", path))
+}
 
 /// All children, and where they stand.
 pub(super) struct Numbered {

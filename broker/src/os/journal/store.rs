@@ -8,12 +8,17 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use procbroker_core::Safety;
 use procbroker_protocol::ChildId;
 use rusqlite::{Connection, OpenFlags};
 
-use super::read::{self, Numbered};
+use super::intent_log::Place;
+use super::read::{self, Ahead, Numbered};
 use super::schema::{self, Found, STEPS, Step};
-use super::{Deliver, Host, Journal, JournalError, Row, Stored, beside, worker};
+use super::writer::Writer;
+use super::{Deliver, Entry, Host, Journal, JournalError, Position, Row, Stored, beside, pending, worker};
+use crate::os::own::OwnFolder;
+use crate::os::process::identity::BootId;
 
 /// How long another process may hold the file, such as somebody's sqlite3 program, before that is an error.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
@@ -33,6 +38,10 @@ pub struct Store {
     pub(super) index: HashMap<ChildId, i64>,
     /// The first row number that was never used.
     pub(super) next_seq: i64,
+    /// How far it has everything that was submitted.
+    pub(super) ahead: Ahead,
+    /// Where its log of intents is, if it has one.
+    pub(super) intents: Option<Place>,
     /// The file, as this process has it open beside SQLite.
     pub(super) beside: Beside,
     pub(super) log: Log,
@@ -69,21 +78,27 @@ pub(super) enum Former {
     HandedOver,
 }
 
-/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read. What
-/// was read is safe against a loss of power.
+/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read, after what
+/// an earlier broker has left in the log of intents in the runtime folder. What was read is safe against a loss of power.
 ///
 /// # Errors
 /// When it cannot be used as it is. It is then as it was.
-pub fn open(path: &Path) -> Result<(Store, Stored), JournalError> {
-    open_with(path, STEPS, Former::Unknown)
+pub fn open(path: &Path, runtime: &OwnFolder) -> Result<(Store, Stored), JournalError> {
+    open_with(path, STEPS, Former::Unknown, Some(runtime))
 }
 
-/// The same after a program that has flushed its journal and was replaced by this one.
+/// Like [`open`], after a program that has flushed its journal and was replaced by this one.
 ///
 /// # Errors
 /// As [`open`].
-pub fn go_on(path: &Path) -> Result<(Store, Stored), JournalError> {
-    open_with(path, STEPS, Former::HandedOver)
+pub fn go_on(path: &Path, runtime: &OwnFolder) -> Result<(Store, Stored), JournalError> {
+    open_with(path, STEPS, Former::HandedOver, Some(runtime))
+}
+
+/// Opens the file for tests in which everything waits for it: there is no log of intents.
+#[cfg(test)]
+pub(crate) fn open_alone(path: &Path) -> Result<(Store, Stored), JournalError> {
+    open_with(path, STEPS, Former::Unknown, None)
 }
 
 /// What the tests of other modules open, which hold the file for a while: however long that takes on a busy machine, it is
@@ -100,6 +115,7 @@ pub(super) fn open_with(
     path: &Path,
     steps: &[Step],
     former: Former,
+    runtime: Option<&OwnFolder>,
 ) -> Result<(Store, Stored), JournalError> {
     let is_there = fs::exists(path).map_err(JournalError::file("find", path))?;
     let new = if is_there { None } else { Some(make(path, steps)?) };
@@ -119,7 +135,17 @@ pub(super) fn open_with(
     configure(&connection).map_err(JournalError::database("set up", path))?;
     use_log(&connection, path)?;
     bring_up(&connection, path, version, steps)?;
-    let Numbered { rows, index, next_seq } = read::rows(&connection, path)?;
+    let mut ahead = read::ahead(&connection, path)?;
+    let mut found = read::rows(&connection, path)?;
+    let place = |folder| Place::new(folder, ahead.key, BootId::current()?);
+    let intents = runtime.map(place).transpose()?;
+    let left = intents.as_ref().map_or(Ok(Vec::new()), |place| place.read(ahead.folded))?;
+    if !left.is_empty() {
+        ahead.folded = fold(&connection, found, left, ahead.folded)
+            .map_err(JournalError::database("bring the log of intents into", path))?;
+        found = read::rows(&connection, path)?;
+    }
+    let Numbered { rows, index, next_seq } = found;
     let host = read::host(&connection, path)?;
     connection.release_memory().map_err(JournalError::database("read", path))?;
     match &beside {
@@ -128,7 +154,30 @@ pub(super) fn open_with(
         Beside::Synced { .. } | Beside::Unsynced(_) | Beside::Nothing => {}
     }
     let path = path.to_owned();
-    Ok((Store { connection, path, index, next_seq, beside, log }, Stored { rows, host }))
+    Ok((Store { connection, path, index, next_seq, ahead, intents, beside, log }, Stored { rows, host }))
+}
+
+/// Writes what an earlier broker has left in its log of intents, in the order in which it was submitted and as one
+/// transaction: a crash in the midst of it leaves everything as it was. It is acted on at once, and has to outlive the
+/// machine. Says how far everything is in the file then.
+fn fold(
+    connection: &Connection,
+    found: Numbered,
+    left: Vec<Entry>,
+    folded: Position,
+) -> rusqlite::Result<Position> {
+    let count = u64::try_from(left.len()).unwrap_or(u64::MAX);
+    let up_to = Position(folded.0.saturating_add(count));
+    let mut batch = pending::Batch::new();
+    for entry in left {
+        pending::add(&mut batch, Entry { safety: Safety::Power, ..entry });
+    }
+    let mut writer = Writer::new(connection, found.index, found.next_seq, Some(folded));
+    // Nobody waits for them any more.
+    drop(writer.drop_strangers(&mut batch));
+    writer.write(&batch, up_to)?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    Ok(up_to)
 }
 
 /// Whether this version could take the file over, and what it would find there. Nothing of it is changed, and the
@@ -163,6 +212,7 @@ impl Store {
     /// # Errors
     /// When nothing can be written, or there is no thread to be had.
     pub fn start(self, host: &Host, deliver: Deliver) -> Result<Journal, JournalError> {
+        // The log of intents is made after that: nothing is in one that belongs to no file.
         self.note(host).map_err(JournalError::database("write", &self.path))?;
         worker::start(self, deliver)
     }
@@ -172,20 +222,22 @@ impl Store {
     /// the disk; the next sync covers the header as well.
     fn note(&self, host: &Host) -> rusqlite::Result<()> {
         match self.log {
-            Log::Left => return note(&self.connection, host),
+            Log::Left => return note(&self.connection, host, self.ahead),
             Log::New => {}
         }
         self.connection.pragma_update(None, "synchronous", "OFF")?;
-        let noted = note(&self.connection, host);
+        let noted = note(&self.connection, host, self.ahead);
         self.connection.pragma_update(None, "synchronous", "NORMAL").and(noted)
     }
 }
 
-fn note(connection: &Connection, host: &Host) -> rusqlite::Result<()> {
+fn note(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction.execute("DELETE FROM host", [])?;
     let mut insert = transaction.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
     insert.execute((read::BOOT, host.boot.0.as_bytes()))?;
+    insert.execute((read::KEY, ahead.key.as_bytes()))?;
+    insert.execute((read::FOLDED, ahead.folded.0.to_le_bytes()))?;
     if let Some(folder) = &host.cgroup_folder {
         insert.execute((read::CGROUP_FOLDER, folder.as_os_str().as_bytes()))?;
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::os::process::identity::Birthmark;
 
+mod ahead;
 mod awaiting;
 mod failing;
 mod files;
@@ -18,6 +19,11 @@ mod kill;
 
 /// Longer than anything here takes, even on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The file alone: everything waits for it.
+fn open(path: &Path) -> std::result::Result<(Store, Stored), JournalError> {
+    open_alone(path)
+}
 
 type Result<T = ()> = std::result::Result<T, RecordFailure>;
 
@@ -81,20 +87,25 @@ impl Writing {
         Self::start(open(path).unwrap().0)
     }
 
-    fn submit(&self, number: u128, change: Change) {
-        self.journal.submit(Entry { child: child(number), change, safety: Safety::Process, receipt: None });
+    fn submit(&mut self, number: u128, change: Change) {
+        let _ = self.journal.submit(Entry {
+            child: child(number),
+            change,
+            safety: Safety::Process,
+            receipt: None,
+        });
     }
 
     /// Waits for the receipt too.
-    fn write_with(&self, safety: Safety, number: u128, change: Change) -> Result {
+    fn write_with(&mut self, safety: Safety, number: u128, change: Change) -> Result {
         let receipt = Some(run(number));
-        self.journal.submit(Entry { child: child(number), change, safety, receipt });
+        let _ = self.journal.submit(Entry { child: child(number), change, safety, receipt });
         let (run_, result) = self.receipts.recv_timeout(PATIENCE).unwrap();
         assert_eq!(run_, run(number));
         result
     }
 
-    fn write(&self, number: u128, change: Change) -> Result {
+    fn write(&mut self, number: u128, change: Change) -> Result {
         self.write_with(Safety::Process, number, change)
     }
 }
@@ -104,7 +115,7 @@ fn what_was_written_is_found_again_in_the_order_of_the_intents() {
     let (_folder, path) = scratch();
     let (store, stored) = open(&path).unwrap();
     assert_eq!(stored, Stored { rows: Vec::new(), host: None });
-    let writing = Writing::start(store);
+    let mut writing = Writing::start(store);
     let marks = [Birthmark::Inode(u64::MAX), Birthmark::StartTicks(1_234)];
     for (number, birthmark) in [(2, marks[0]), (1, marks[1])] {
         writing.write(number, intent(number)).unwrap();
@@ -129,13 +140,13 @@ fn what_was_written_is_found_again_in_the_order_of_the_intents() {
 #[test]
 fn rows_are_changed_and_removed_by_later_journals_too() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     for number in 1..=3 {
         writing.write(number, intent(number)).unwrap();
     }
     writing.write(1, progress("on")).unwrap();
     drop(writing);
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     writing.write(1, Change::Remove).unwrap();
     writing.write(2, progress("on")).unwrap();
     writing.write(4, intent(4)).unwrap();
@@ -187,7 +198,7 @@ fn what_could_not_be_written_does_not_undo_what_came_since() {
 #[test]
 fn everybody_who_waits_gets_one_receipt_and_the_last_progress_stays() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     let numbers = || 1..=50_u128;
     for number in numbers() {
         let entry = |change| Entry {
@@ -196,9 +207,9 @@ fn everybody_who_waits_gets_one_receipt_and_the_last_progress_stays() {
             safety: Safety::Process,
             receipt: Some(run(number)),
         };
-        writing.journal.submit(entry(intent(number)));
+        let _ = writing.journal.submit(entry(intent(number)));
         for step in 0..20 {
-            writing.journal.submit(entry(progress(&format!("step {step}"))));
+            let _ = writing.journal.submit(entry(progress(&format!("step {step}"))));
         }
     }
     let mut counts = std::collections::BTreeMap::<_, usize>::new();
@@ -217,7 +228,7 @@ fn everybody_who_waits_gets_one_receipt_and_the_last_progress_stays() {
 #[test]
 fn what_nobody_waits_for_is_written_by_a_flush_and_at_the_end() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     writing.journal.flush(Duration::ZERO).unwrap();
     writing.submit(1, intent(1));
     writing.journal.flush(PATIENCE).unwrap();
@@ -230,7 +241,7 @@ fn what_nobody_waits_for_is_written_by_a_flush_and_at_the_end() {
 #[test]
 fn what_becomes_of_a_child_without_an_intent_is_refused() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     let failure = writing.write(1, progress("on")).unwrap_err();
     assert!(failure.message.contains("not on record"), "{failure:?}");
     writing.write(1, Change::Remove).unwrap();
@@ -243,7 +254,7 @@ fn what_becomes_of_a_child_without_an_intent_is_refused() {
 #[test]
 fn the_log_starts_anew_before_it_gets_long() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     let long = "x".repeat(20_000);
     for number in 1..=1_200 {
         writing.write(1 + number % 4, Change::Intent(long.clone())).unwrap();

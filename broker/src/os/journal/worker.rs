@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use procbroker_core::{RecordFailure, Run};
 
+use super::Intents;
 use super::error::{failure, is_want_of_room};
+use super::intent_log::FoldMark;
 use super::pending::{self, Batch, Content};
 use super::store::Beside;
 use super::writer::Writer;
-use super::{Deliver, Delivery, Entry, Journal, JournalError, Position, Store};
+use super::{Deliver, Delivery, Entry, Journal, JournalError, Pace, Position, Store};
+
+/// How long what is in the log of intents may wait for more, before it is written to the state file.
+const FOLD_AFTER: Duration = Duration::from_millis(500);
 
 /// How long the writer rests after a failure before it tries again by itself, at first.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -37,14 +42,18 @@ pub(super) struct Desk {
 struct State {
     due: Batch,
     phase: Phase,
-    /// Whether the thread sleeps.
-    is_asleep: bool,
+    sleep: Sleep,
+    /// When what waits is written, though nobody is in a hurry.
+    fold_at: Option<Instant>,
     /// Whether something has come, or is asked for, since the last attempt began.
     is_urgent: bool,
     /// How far changes were submitted.
     submitted: Position,
     /// So far they are written, or were refused.
     settled: Position,
+    /// The last change of which somebody is told when it is written; of those that are in the log of intents alone, and are
+    /// to be nowhere else yet, nobody is.
+    needed: Position,
     /// So far they are written, or an attempt has failed.
     attempted: Position,
     /// Of which attempts somebody wants to know.
@@ -53,6 +62,17 @@ struct State {
     attempts: u64,
     /// The last attempt that failed.
     failed: Option<(u64, RecordFailure)>,
+}
+
+/// Whether the thread has to be woken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    #[default]
+    Awake,
+    /// It wakes by itself when what waits is to be written.
+    UntilThen,
+    /// There is nothing to do.
+    Sound,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,11 +102,42 @@ struct Attempt {
 }
 
 impl Desk {
-    pub(super) fn submit(&self, entry: Entry) {
+    /// A desk at which everything up to here is written.
+    pub(super) fn at(position: Position) -> Self {
+        let state = State {
+            submitted: position,
+            settled: position,
+            attempted: position,
+            needed: position,
+            ..State::default()
+        };
+        Self { state: Mutex::new(state), ..Self::default() }
+    }
+
+    /// Whether everything is written that was submitted, or was refused.
+    pub(super) fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.settled >= state.submitted
+    }
+
+    /// The place of the change that is submitted next, and how far everything is written, or was refused.
+    pub(super) fn next_position(&self) -> (Position, Position) {
+        let state = self.lock();
+        (Position(state.submitted.0.saturating_add(1)), state.settled)
+    }
+
+    pub(super) fn submit(&self, entry: Entry, pace: Pace) {
         let mut state = self.lock();
         state.submitted = Position(state.submitted.0.saturating_add(1));
         pending::add(&mut state.due, entry);
-        let sleeps = state.call();
+        let sleeps = match pace {
+            Pace::AtOnce => {
+                state.needed = state.submitted;
+                state.call()
+            }
+            Pace::Soon => state.call(),
+            Pace::Later => state.note(),
+        };
         // A thread that is woken with the lock in the way goes to sleep once more.
         drop(state);
         if sleeps {
@@ -96,13 +147,13 @@ impl Desk {
 
     pub(super) fn await_attempt(&self) -> Option<Position> {
         let mut state = self.lock();
-        let submitted = state.submitted;
-        if state.attempted >= submitted || state.phase == Phase::Over {
+        let needed = state.needed;
+        if state.attempted >= needed || state.phase == Phase::Over {
             return None;
         }
-        let first = state.awaited.map_or(submitted, |awaited| awaited.first);
-        state.awaited = Some(Awaited { first, last: submitted });
-        Some(submitted)
+        let first = state.awaited.map_or(needed, |awaited| awaited.first);
+        state.awaited = Some(Awaited { first, last: needed });
+        Some(needed)
     }
 
     pub(super) fn attempted(&self) -> Position {
@@ -150,9 +201,10 @@ impl Desk {
         loop {
             let is_last = state.phase != Phase::Open;
             let has_work = !state.due.is_empty() || pause.is_some();
-            let is_time = again.is_none_or(|again| Instant::now() >= again);
+            let due_at = again.or(state.fold_at);
+            let is_time = due_at.is_none_or(|due_at| Instant::now() >= due_at);
             if has_work && (is_time || state.is_urgent || is_last) {
-                state.is_urgent = false;
+                (state.is_urgent, state.fold_at) = (false, None);
                 state.attempts = state.attempts.saturating_add(1);
                 let batch = std::mem::take(&mut state.due);
                 let (number, submitted) = (state.attempts, state.submitted);
@@ -161,13 +213,15 @@ impl Desk {
             if is_last {
                 return None;
             }
-            state.is_asleep = true;
-            let rest = again.map(|again| again.saturating_duration_since(Instant::now()));
-            state = match rest {
-                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(rest) => self.work.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
+            state = if let Some(due_at) = due_at.filter(|_| has_work) {
+                state.sleep = Sleep::UntilThen;
+                let rest = due_at.saturating_duration_since(Instant::now());
+                self.work.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                state.sleep = Sleep::Sound;
+                self.work.wait(state).unwrap_or_else(PoisonError::into_inner)
             };
-            state.is_asleep = false;
+            state.sleep = Sleep::Awake;
         }
     }
 
@@ -220,7 +274,19 @@ impl State {
     /// There is something to do. Says whether the thread has to be woken for it.
     fn call(&mut self) -> bool {
         self.is_urgent = true;
-        std::mem::take(&mut self.is_asleep)
+        std::mem::take(&mut self.sleep) != Sleep::Awake
+    }
+
+    /// There is something to do, which may wait for more. Says whether the thread has to be woken to take note.
+    fn note(&mut self) -> bool {
+        if self.fold_at.is_none() {
+            self.fold_at = Instant::now().checked_add(FOLD_AFTER);
+        }
+        let sleeps = self.sleep == Sleep::Sound;
+        if sleeps {
+            self.sleep = Sleep::Awake;
+        }
+        sleeps
     }
 
     /// An attempt has ended. Says so far as somebody waits for it; what is awaited beyond that is told by a later one.
@@ -265,20 +331,27 @@ impl Drop for Presence {
 }
 
 /// Starts the thread.
-pub(super) fn start(store: Store, deliver: Deliver) -> Result<Journal, JournalError> {
-    let (desk, path) = (Arc::new(Desk::default()), store.path.clone());
+pub(super) fn start(mut store: Store, deliver: Deliver) -> Result<Journal, JournalError> {
+    let (desk, path) = (Arc::new(Desk::at(store.ahead.folded)), store.path.clone());
+    let place = store.intents.take();
+    let (log, mark) =
+        match place.as_ref().map(|place| place.create(store.ahead.folded)).transpose()?.flatten() {
+            Some((log, mark)) => (Some(log), Some(mark)),
+            None => (None, None),
+        };
+    let intents = Intents { place, log, trouble: false };
     let presence = Presence { desk: Arc::clone(&desk), deliver };
     let work = move || {
         let Presence { desk, deliver } = &presence;
-        run(store, desk, deliver);
+        run(store, mark, desk, deliver);
     };
     let thread = thread::Builder::new().name("journal".to_owned()).stack_size(STACK_BYTES).spawn(work);
     let thread = thread.map_err(|source| JournalError::Thread { path: path.clone(), source })?;
-    Ok(Journal { desk, thread: Some(thread), path })
+    Ok(Journal { desk, thread: Some(thread), path, intents })
 }
 
-fn run(store: Store, desk: &Desk, deliver: &Deliver) {
-    let Store { connection, path, index, next_seq, beside, .. } = store;
+fn run(store: Store, mark: Option<FoldMark>, desk: &Desk, deliver: &Deliver) {
+    let Store { connection, path, index, next_seq, ahead, beside, .. } = store;
     // Before anything is promised. The folder is synced with the first sync of the log.
     match &beside {
         Beside::Unsynced(file) => {
@@ -288,8 +361,9 @@ fn run(store: Store, desk: &Desk, deliver: &Deliver) {
         }
         Beside::Synced { .. } | Beside::Nothing => {}
     }
-    let writer = Writer::new(&connection, index, next_seq);
-    let mut clerk = Clerk { writer, desk, deliver, path: &path, pause: None, trouble: Trouble::None };
+    let folded = mark.as_ref().map(|_| ahead.folded);
+    let writer = Writer::new(&connection, index, next_seq, folded);
+    let mut clerk = Clerk { writer, mark, desk, deliver, path: &path, pause: None, trouble: Trouble::None };
     while let Some(attempt) = clerk.desk.next(clerk.pause) {
         let is_last = attempt.is_last;
         clerk.attempt(attempt);
@@ -308,6 +382,8 @@ fn run(store: Store, desk: &Desk, deliver: &Deliver) {
 /// Writes what the desk has, and tells everybody what came of it.
 struct Clerk<'a> {
     writer: Writer<'a>,
+    /// Where it is noted for the log of intents how far it is not needed.
+    mark: Option<FoldMark>,
     desk: &'a Desk,
     deliver: &'a Deliver,
     path: &'a PathBuf,
@@ -331,7 +407,7 @@ impl Clerk<'_> {
         let Attempt { mut batch, number, submitted, is_last: _ } = attempt;
         let strangers = self.writer.drop_strangers(&mut batch);
         self.answer(strangers, &Err(RecordFailure { message: "the child is not on record".to_owned() }));
-        let Err(error) = self.write(&batch) else {
+        let Err(error) = self.write(&batch, submitted) else {
             self.succeeded(batch, submitted);
             return;
         };
@@ -339,7 +415,7 @@ impl Clerk<'_> {
         let refused = pending::refuse(&mut batch);
         self.complain(&failure, refused.intents);
         self.answer(refused.receipts, &Err(failure.clone()));
-        let is_rest_written = refused.intents > 0 && self.writer.write(&batch).is_ok();
+        let is_rest_written = refused.intents > 0 && self.writer.write(&batch, submitted).is_ok();
         if is_rest_written {
             self.settle(submitted);
         } else {
@@ -350,12 +426,12 @@ impl Clerk<'_> {
 
     /// Writes all of a batch. Where there is no room for it, the log may have some: what is in it is copied to where it
     /// belongs, so that it starts anew with what is written next, and the whole batch is tried again.
-    fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
-        let Err(error) = self.writer.write(batch) else { return Ok(()) };
+    fn write(&mut self, batch: &Batch, up_to: Position) -> rusqlite::Result<()> {
+        let Err(error) = self.writer.write(batch, up_to) else { return Ok(()) };
         if !is_want_of_room(&error) || self.writer.checkpoint().is_err() {
             return Err(error);
         }
-        self.writer.write(batch)
+        self.writer.write(batch, up_to)
     }
 
     fn succeeded(&mut self, batch: Batch, submitted: Position) {
@@ -378,6 +454,9 @@ impl Clerk<'_> {
 
     fn settle(&mut self, submitted: Position) {
         self.pause = None;
+        if let Some(mark) = &mut self.mark {
+            mark.note(submitted);
+        }
         self.tell(self.desk.succeeded(submitted));
     }
 

@@ -7,8 +7,9 @@ use procbroker_protocol::ChildId;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Statement};
 
-use super::Progress;
 use super::pending::{self, Batch, Content};
+use super::read::FOLDED;
+use super::{Position, Progress};
 use crate::os::process::identity::Birthmark;
 
 /// Above so many pages in the write-ahead log they are copied to where they belong: 8 MiB, which a start after a crash
@@ -21,6 +22,8 @@ pub(super) struct Writer<'c> {
     statements: Option<Statements<'c>>,
     index: HashMap<ChildId, i64>,
     next_seq: i64,
+    /// How far the file says that it has everything, if there is a log of intents to which that matters.
+    folded: Option<Position>,
     /// What SQLite is set to.
     safety: Safety,
     /// A transaction has failed and none has been written since.
@@ -34,13 +37,19 @@ struct Statements<'c> {
     put_progress: Statement<'c>,
     remove_child: Statement<'c>,
     remove_progress: Statement<'c>,
+    put_folded: Statement<'c>,
     overwrite: Statement<'c>,
 }
 
 impl<'c> Writer<'c> {
-    pub(super) fn new(connection: &'c Connection, index: HashMap<ChildId, i64>, next_seq: i64) -> Self {
+    pub(super) fn new(
+        connection: &'c Connection,
+        index: HashMap<ChildId, i64>,
+        next_seq: i64,
+        folded: Option<Position>,
+    ) -> Self {
         let safety = Safety::Process;
-        Self { connection, statements: None, index, next_seq, safety, is_unclean: false }
+        Self { connection, statements: None, index, next_seq, folded, safety, is_unclean: false }
     }
 
     /// Takes what became of children that are not on record out of a batch, and returns who waits for it.
@@ -59,15 +68,20 @@ impl<'c> Writer<'c> {
         receipts
     }
 
-    /// Writes all of it, or nothing.
-    pub(super) fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
-        if batch.is_empty() && !self.is_unclean {
+    /// Writes all of it, or nothing, and with it that everything up to a position is there: what is in the log of
+    /// intents up to there is not needed any more, and not looked at.
+    pub(super) fn write(&mut self, batch: &Batch, up_to: Position) -> rusqlite::Result<()> {
+        let folded = self.folded.map(|_| up_to);
+        if batch.is_empty() && !self.is_unclean && folded == self.folded {
             return Ok(());
         }
-        let result = self.set_safety(pending::safety(batch)).and_then(|()| self.transact(batch));
+        let result = self.set_safety(pending::safety(batch)).and_then(|()| self.transact(batch, folded));
         self.is_unclean = result.is_err();
         match result {
-            Ok(next_seq) => self.take_note(batch, next_seq),
+            Ok(next_seq) => {
+                self.folded = folded;
+                self.take_note(batch, next_seq);
+            }
             Err(_) if !self.connection.is_autocommit() => self.connection.execute_batch("ROLLBACK")?,
             Err(_) => {}
         }
@@ -90,7 +104,7 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    fn transact(&mut self, batch: &Batch) -> rusqlite::Result<i64> {
+    fn transact(&mut self, batch: &Batch, folded: Option<Position>) -> rusqlite::Result<i64> {
         let statements = match &mut self.statements {
             Some(statements) => statements,
             absent @ None => absent.insert(Statements::prepare(self.connection)?),
@@ -121,6 +135,9 @@ impl<'c> Writer<'c> {
                 }
                 (Content::Progress(_) | Content::Gone, None) => {}
             }
+        }
+        if let Some(Position(up_to)) = folded {
+            statements.put_folded.execute((FOLDED, up_to.to_le_bytes()))?;
         }
         statements.commit.execute([])?;
         Ok(next_seq)
@@ -169,6 +186,7 @@ impl<'c> Statements<'c> {
             )?,
             remove_child: connection.prepare("DELETE FROM child WHERE seq = ?1")?,
             remove_progress: connection.prepare("DELETE FROM progress WHERE seq = ?1")?,
+            put_folded: connection.prepare("REPLACE INTO host (key, value) VALUES (?1, ?2)")?,
             // A value that is the same as before would not be written.
             overwrite: connection
                 .prepare("REPLACE INTO host (key, value) VALUES ('overwritten', randomblob(16))")?,

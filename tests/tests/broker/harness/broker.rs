@@ -140,10 +140,13 @@ impl TestBroker {
         Ended { status, log: self.log() }
     }
 
-    /// Waits until all that clients were told so far is on record. What is recorded later is never safe before: so it is
-    /// when a child is forgotten again that could not be started.
+    /// Waits until all that clients were told so far is in the state file, and not in the log of intents alone. What is
+    /// recorded later is never there before: so it is when a child has come there that has a cleanup, and is forgotten
+    /// again because it could not be started.
     pub(crate) fn recorded(&self) {
-        let refused = self.json().refused("create", json!({"command": ["/no/such/program"]}));
+        let command = json!(["/no/such/program"]);
+        let refused =
+            self.json().refused("create", json!({"command": command, "cleanup": {"command": command}}));
         assert_eq!(refused.kind, "spawn_failed", "{}", refused.message);
         Record::of(self)
             .await_none("SELECT 1 FROM child LEFT JOIN progress USING (seq) WHERE progress.seq IS NULL");

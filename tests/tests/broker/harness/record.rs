@@ -1,7 +1,8 @@
 //! The record of a broker that does not run, as another program sees and changes it.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -28,6 +29,26 @@ while database.execute(sys.argv[2]).fetchone():
 print('[]')
 ";
 
+/// Locks a database until standard input is closed.
+const HOLD: &str = "
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+database.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.read()
+";
+
+/// A program that has locked the database.
+#[derive(Debug)]
+pub(crate) struct Hold(Child);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 /// The database of a broker.
 #[derive(Debug)]
 pub(crate) struct Record(PathBuf);
@@ -45,6 +66,16 @@ impl Record {
     /// Carries out a statement, and returns its rows.
     pub(crate) fn sql(&self, statement: &str) -> Vec<Vec<Value>> {
         self.python(SQL, statement)
+    }
+
+    /// Keeps the broker from writing to it, for as long as what is returned lives.
+    pub(crate) fn hold(&self) -> Hold {
+        let mut python = Command::new("python3");
+        python.args(["-c", HOLD]).arg(&self.0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = python.spawn().expect("python3");
+        let mut said = [0; 5];
+        holder.stdout.take().expect("a pipe").read_exact(&mut said).expect("a locked database");
+        Hold(holder)
     }
 
     /// Waits until a query has no rows; a broker may write meanwhile.

@@ -159,7 +159,7 @@ fn a_disk_that_becomes_read_only_refuses_creates_and_nothing_else() {
     let mut client = broker.json();
     let child = first(&mut client, &pipe);
     break_disk(&broker);
-    let refused = client.refused("create", willing());
+    let refused = client.refused("create", large(&pipe));
     for word in ["state.db", "see that its disk is in order"] {
         assert!(refused.message.contains(word), "no {word} in {refused:?}");
     }

@@ -15,7 +15,7 @@ fn locked(path: &Path) -> rusqlite::Connection {
 #[test]
 fn an_attempt_that_somebody_waits_for_is_told_when_what_it_covers_is_written() {
     let (_folder, path) = scratch();
-    let writing = patient(&path);
+    let mut writing = patient(&path);
     assert_eq!(writing.journal.await_attempt(), None);
     let (mut told, mut lock) = (None, Some(locked(&path)));
     for number in 1..=500 {
@@ -38,7 +38,7 @@ fn an_attempt_that_somebody_waits_for_is_told_when_what_it_covers_is_written() {
 #[test]
 fn an_attempt_that_nobody_waits_for_is_not_told() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     for number in 1..=50 {
         writing.write(number, intent(number)).unwrap();
         writing.submit(number, progress("on"));
@@ -52,7 +52,7 @@ fn an_attempt_that_nobody_waits_for_is_not_told() {
 #[test]
 fn several_positions_that_are_waited_for_at_once_are_all_told() {
     let (_folder, path) = scratch();
-    let writing = patient(&path);
+    let mut writing = patient(&path);
     let lock = locked(&path);
     let positions: Vec<_> = (1..=4)
         .map(|number| {

@@ -27,7 +27,7 @@ fn on_a_full_disk_creates_are_refused_and_forgotten_and_all_else_goes_on() {
     let (_folder, path) = scratch();
     let (store, _) = open(&path).unwrap();
     leave_room(&store, 8);
-    let writing = Writing::start(store);
+    let mut writing = Writing::start(store);
     let mut written: Vec<u128> = Vec::new();
     let failure = (1..).find_map(|number| match writing.write(number, large()) {
         Ok(()) => {
@@ -59,20 +59,20 @@ fn one_intent_that_finds_no_room_does_not_hold_up_what_came_with_it() {
     let (_folder, path) = scratch();
     let (store, _) = open(&path).unwrap();
     leave_room(&store, 1);
-    let mut writer = writer::Writer::new(&store.connection, store.index, store.next_seq);
+    let mut writer = writer::Writer::new(&store.connection, store.index, store.next_seq, None);
     let mut batch = pending::Batch::new();
     let entry =
         |number, change, receipt| Entry { child: child(number), change, safety: Safety::Process, receipt };
     pending::add(&mut batch, entry(1, intent(1), None));
-    writer.write(&batch).unwrap();
+    writer.write(&batch, Position::default()).unwrap();
     batch.clear();
 
     pending::add(&mut batch, entry(1, progress("on"), Some(run(1))));
     pending::add(&mut batch, entry(2, Change::Intent("x".repeat(30_000)), Some(run(2))));
-    writer.write(&batch).unwrap_err();
+    writer.write(&batch, Position::default()).unwrap_err();
     let refused = pending::refuse(&mut batch);
     assert_eq!((refused.receipts, refused.intents), (vec![run(1), run(2)], 1));
-    writer.write(&batch).unwrap();
+    writer.write(&batch, Position::default()).unwrap();
     drop(writer);
     assert_eq!(check(&path).unwrap(), [row(1, Some("on"))]);
 }
@@ -83,19 +83,19 @@ fn what_a_failed_write_may_have_left_in_the_log_is_overwritten() {
     let (_folder, path) = scratch();
     let (store, _) = open(&path).unwrap();
     leave_room(&store, 0);
-    let mut writer = writer::Writer::new(&store.connection, store.index, store.next_seq);
+    let mut writer = writer::Writer::new(&store.connection, store.index, store.next_seq, None);
     let pages = || store.connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::NOOP).unwrap().0;
     let mut batch = pending::Batch::new();
-    writer.write(&batch).unwrap();
+    writer.write(&batch, Position::default()).unwrap();
     assert_eq!(pages(), 0, "nothing to write, nothing written");
     let change = Change::Intent("x".repeat(30_000));
     pending::add(&mut batch, Entry { child: child(1), change, safety: Safety::Power, receipt: Some(run(1)) });
-    writer.write(&batch).unwrap_err();
+    writer.write(&batch, Position::default()).unwrap_err();
     pending::refuse(&mut batch);
     assert!(batch.is_empty() && pages() == 0);
-    writer.write(&batch).unwrap();
+    writer.write(&batch, Position::default()).unwrap();
     assert_eq!(pages(), 1);
-    writer.write(&batch).unwrap();
+    writer.write(&batch, Position::default()).unwrap();
     assert_eq!(pages(), 1);
 }
 
@@ -155,7 +155,7 @@ fn what_the_disk_refuses_is_told_at_once_and_written_when_it_can_be() {
     // The thread that writes inherits the mask: EFBIG is enough.
     SigSet::from(Signal::SIGXFSZ).thread_block().unwrap();
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     for number in 1..=2 {
         writing.write(number, intent(number)).unwrap();
     }
@@ -215,13 +215,13 @@ fn a_log_that_takes_all_the_room_is_emptied_before_a_create_is_refused() {
     }
     let disk = PathBuf::from(std::env::var_os("PROCBROKER_TEST_DISK").unwrap());
     let path = disk.join("state.db");
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     for number in 1..=4 {
         writing.write(number, large()).unwrap();
     }
     // Closed in order, the file has the room that they need.
     drop(writing);
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     // Several times what the disk has, each time to the end of the log.
     for number in 1..=400 {
         writing.write(1 + number % 4, large()).unwrap();

@@ -7,7 +7,7 @@ use crate::os::journal::store::{Former, Log, check_with, make_safe, open_with};
 /// A file with so many children in it, closed in order.
 fn file_with(children: u128) -> (TempDir, PathBuf) {
     let (folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     for number in 1..=children {
         writing.submit(number, intent(number));
         writing.submit(number, progress(&"on ".repeat(100)));
@@ -153,14 +153,14 @@ fn an_older_file_is_brought_up_to_this_version() {
     let rows = check_with(&path, &[FIRST, SECOND]).unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!(check(&path).unwrap(), rows, "a check changes nothing");
-    let (store, stored) = open_with(&path, &[FIRST, SECOND], Former::Unknown).unwrap();
+    let (store, stored) = open_with(&path, &[FIRST, SECOND], Former::Unknown, None).unwrap();
     assert_eq!(stored.rows, rows);
     let note: String =
         store.connection.query_row("SELECT max(note) FROM child", [], |row| row.get(0)).unwrap();
     assert_eq!(note, "none");
     drop(store);
     assert!(matches!(open(&path), Err(JournalError::Newer { version: 2, known: 1, .. })));
-    assert_eq!(open_with(&path, &[FIRST, SECOND], Former::Unknown).unwrap().1.rows, rows);
+    assert_eq!(open_with(&path, &[FIRST, SECOND], Former::Unknown, None).unwrap().1.rows, rows);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_step_that_fails_leaves_the_file_as_it_was() {
     let (_folder, path) = file_with(3);
     for error in [
         check_with(&path, &[FIRST, SECOND, BROKEN]).unwrap_err(),
-        open_with(&path, &[FIRST, SECOND, BROKEN], Former::Unknown).map(drop).unwrap_err(),
+        open_with(&path, &[FIRST, SECOND, BROKEN], Former::Unknown, None).map(drop).unwrap_err(),
     ] {
         assert!(matches!(error, JournalError::Migration { from: 1, to: 3, .. }), "{error:?}");
     }
@@ -195,7 +195,7 @@ fn a_log_is_taken_for_unsafe_unless_the_file_is_new_or_was_closed_in_order() {
     let (_folder, path) = scratch();
     let (store, _) = open(&path).unwrap();
     assert_eq!(store.log, Log::New);
-    let writing = Writing::start(store);
+    let mut writing = Writing::start(store);
     writing.write(1, intent(1)).unwrap();
     let (_copies, killed) = as_killed(&path);
     drop(writing);
@@ -207,7 +207,7 @@ fn a_log_is_taken_for_unsafe_unless_the_file_is_new_or_was_closed_in_order() {
 #[test]
 fn what_cannot_be_made_safe_against_a_loss_of_power_is_not_acted_on() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     writing.write(1, intent(1)).unwrap();
     let (_copies, killed) = as_killed(&path);
     let file = fs::File::open(&killed).unwrap();
@@ -230,14 +230,14 @@ fn is_locked(path: &Path) -> bool {
 #[test]
 fn a_file_is_locked_against_others_for_as_long_as_it_is_written_to() {
     let (_folder, path) = scratch();
-    let writing = Writing::open(&path);
+    let mut writing = Writing::open(&path);
     writing.write(1, intent(1)).unwrap();
     assert!(is_locked(&path), "a new file");
     let (_copies, killed) = as_killed(&path);
     drop(writing);
     assert!(!is_locked(&path));
     for path in [path, killed] {
-        let writing = Writing::open(&path);
+        let mut writing = Writing::open(&path);
         writing.write(2, intent(2)).unwrap();
         assert!(is_locked(&path), "a file that was there");
     }

@@ -21,11 +21,12 @@ impl Drop for Victim {
 
 /// Writes one child after the other, with some ahead of the receipts, and says what is written.
 fn write_on(path: &Path) {
-    let writing = Writing::open(path);
+    let mut writing = Writing::open(path);
     for number in 1_u128.. {
         let receipt = Some(run(number));
         let safety = if number % 64 == 0 { Safety::Power } else { Safety::Process };
-        writing.journal.submit(Entry { child: child(number), change: intent(number), safety, receipt });
+        let _ =
+            writing.journal.submit(Entry { child: child(number), change: intent(number), safety, receipt });
         writing.submit(number, progress("on"));
         if number > 8 {
             let (run, result) = writing.receipts.recv().unwrap();

@@ -1,0 +1,87 @@
+//! What can be read of a log after a crash: pure, and told apart from damage.
+//!
+//! The state file has every entry up to a number. What follows has to be in the log, one number after the other, at least
+//! as far as the broker has answered. An entry beyond that may be torn: nobody was told of it. What is missing before has
+//! been damaged, be it in the log or in the state file, which then shows less than was written to it.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::form::{self, ALIGNMENT, HEADER_BYTES, Mark, Seal};
+use crate::os::journal::Entry;
+use crate::os::process::identity::BootId;
+
+/// What a log has.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Left {
+    /// What is to be written to the state file, in this order.
+    Entries(Vec<Entry>),
+    /// It was written in another run of the kernel. A loss of power can have torn it anywhere, and takes what was not in the
+    /// state file; so it is all the same whether the log was in memory or on a disk.
+    OtherBoot,
+    /// It belongs to another state file, which was in the place of this one.
+    OtherState,
+}
+
+/// Something was promised and is not there.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(in super::super) enum Damage {
+    /// The file does not begin as it was made.
+    #[error("its header is not whole")]
+    Header,
+    /// It does not tell how far it goes.
+    #[error("it does not tell any more how far it goes")]
+    Marks,
+    /// Entries are missing.
+    #[error("entry {missing} is neither there nor in the state file, and {last} were written")]
+    Missing {
+        /// The first that is.
+        missing: u64,
+        /// How far there were entries.
+        last: u64,
+    },
+}
+
+/// Reads the bytes of a log. The state file has everything up to `folded`.
+pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<Left, Damage> {
+    let (own_key, own_boot) = form::read_header(log).ok_or(Damage::Header)?;
+    if own_key != key {
+        return Ok(Left::OtherState);
+    }
+    if own_boot != boot {
+        return Ok(Left::OtherBoot);
+    }
+    let seal = Seal::new(key, boot);
+    let mark = |mark| seal.read_mark(log, mark).ok_or(Damage::Marks);
+    let promised = mark(Mark::Answered)?.max(mark(Mark::Folded)?);
+    let mut found = entries(log, &seal, folded);
+    let mut entries = Vec::with_capacity(found.len());
+    let mut next = folded.saturating_add(1);
+    while let Some(entry) = found.remove(&next) {
+        entries.push(entry);
+        next = next.saturating_add(1);
+    }
+    let last = found.last_key_value().map_or(promised, |(number, _)| promised.max(*number));
+    if next <= last { Err(Damage::Missing { missing: next, last }) } else { Ok(Left::Entries(entries)) }
+}
+
+/// All whole entries beyond a number, wherever they are. Those of earlier rounds are in the state file.
+fn entries(log: &[u8], seal: &Seal, beyond: u64) -> BTreeMap<u64, Entry> {
+    let mut found = BTreeMap::new();
+    let mut rest = log.get(usize::try_from(HEADER_BYTES).unwrap_or(usize::MAX)..).unwrap_or_default();
+    while !rest.is_empty() {
+        let step = match seal.decode(rest) {
+            Some((number, entry, length)) => {
+                if number > beyond {
+                    found.insert(number, entry);
+                }
+                length
+            }
+            None => ALIGNMENT,
+        };
+        rest = rest.get(step..).unwrap_or_default();
+    }
+    found
+}

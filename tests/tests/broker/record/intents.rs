@@ -1,0 +1,93 @@
+//! The log of intents: what is in it, and not in the state file, when the broker is killed.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+
+use serde_json::{Value, json};
+
+use crate::harness::children::{willing, with};
+use crate::harness::{Record, Setup, TestBroker};
+
+/// A broker that was killed while its state file could not be written to: what clients were told since is in the log alone.
+/// One child runs, one has ended, and one was destroyed and is forgotten.
+struct Scene {
+    broker: TestBroker,
+    running: Value,
+    ended: Value,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut broker = Setup::new().flags(["--ended-max=1"]).start();
+        let mut client = broker.json();
+        let quiet = with(willing(), &json!({"stdout": "null"}));
+        // The state file has something already.
+        broker.recorded();
+        let hold = Record::of(&broker).hold();
+        let forgotten = client.create(with(quiet.clone(), &json!({"name": "forgotten"})));
+        client.ok("destroy", json!({"target": forgotten["id"]}));
+        let ended = client.create(with(quiet.clone(), &json!({"name": "ended"})));
+        let ended = client.ok("destroy", json!({"target": ended["id"]}))["children"][0].take();
+        let running = client.create(with(quiet, &json!({"name": "running"})));
+        broker.crash();
+        drop(hold);
+        assert_eq!(Record::of(&broker).sql("SELECT seq FROM child"), Vec::<Vec<Value>>::new());
+        Self { broker, running, ended }
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.broker.socket().with_extension("sock.d").join("intents")
+    }
+}
+
+#[test]
+fn what_clients_were_told_is_known_though_the_state_file_never_saw_it() {
+    let Scene { mut broker, running, ended } = Scene::new();
+    for _ in 0..2 {
+        broker.start_again();
+        let listed = broker.json().ok("list", json!({"all": true}))["children"].take();
+        assert_eq!(listed, json!([ended, running]));
+        broker.crash();
+    }
+    broker.start_again();
+    assert_eq!(
+        broker.json().refused("create", with(willing(), &json!({"name": "running"}))).kind,
+        "name_taken"
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_damaged_log_is_named_with_the_way_out_and_no_silent_fresh_start() {
+    let mut scene = Scene::new();
+    let log = scene.log();
+    let whole = fs::read(&log).unwrap();
+    let damage = |start: usize, bytes: &[u8]| {
+        let file = fs::File::options().write(true).open(&log).unwrap();
+        file.write_all_at(bytes, u64::try_from(start).unwrap()).unwrap();
+    };
+    // The last entry, of which somebody was told, and one before it that is not in the state file either.
+    let entries: Vec<_> =
+        (0..16_384).step_by(8).filter(|at| whole[*at..].starts_with(b"\xffPB\xfe")).collect();
+    let [.., before, _, last] = entries[..] else { panic!("{entries:?}") };
+    for (start, bytes) in
+        [(0, [0; 64]), (512, [0; 64]), (1_024, [0; 64]), (before, [0; 64]), (last, [b'x'; 64])]
+    {
+        damage(start, &bytes);
+        let began = scene.broker.log().len();
+        let refused = scene.broker.setup().refuses();
+        assert_eq!(refused.code(), Some(1));
+        let said = &refused.log[began..];
+        for words in ["cannot start", "intents is damaged", "move the log away"] {
+            assert!(said.contains(words), "no {words} in {said}");
+        }
+        damage(0, &whole[..16_384 + 64]);
+    }
+    fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(4_096).unwrap();
+    assert_eq!(scene.broker.setup().refuses().code(), Some(1));
+    fs::write(&log, &whole).unwrap();
+    scene.broker.start_again();
+    let listed = scene.broker.json().ok("list", json!({}))["children"].take();
+    assert_eq!(listed, json!([scene.running]));
+    scene.broker.stop();
+}
