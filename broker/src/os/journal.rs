@@ -13,6 +13,7 @@ mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod worker;
 mod writer;
 

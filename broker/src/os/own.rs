@@ -124,6 +124,14 @@ impl OwnFolder {
         }
     }
 
+    /// A folder in this one that is there: that it is the broker's own is for the caller to check.
+    ///
+    /// # Errors
+    /// When it is a link or no folder, or when the system refuses.
+    pub fn folder(&self, name: &str) -> Result<Self, OwnError> {
+        Self::at(self.descriptor.as_fd(), Path::new(name), self.path.join(name))
+    }
+
     /// A folder in this one, made where it is missing, that is the broker's own and closed to others.
     ///
     /// # Errors
@@ -154,10 +162,23 @@ impl OwnFolder {
             Err(Errno::ENXIO) => return Err(OwnError::Untrusted { path, flaw: "is no file" }),
             Err(errno) => return Err(OwnError::refused("open", &path)(errno)),
         };
-        let found = fstat(&file).map_err(OwnError::refused("read", &path))?;
-        match flaw_of_file(&found) {
-            None => Ok(file.into()),
-            Some(flaw) => Err(OwnError::Untrusted { path, flaw }),
+        check_file(&file, &path)?;
+        Ok(file.into())
+    }
+
+    /// Whether what is in the place of a path is this folder, still.
+    ///
+    /// # Errors
+    /// When it is another one, or the system refuses.
+    pub fn check_in_place(&self) -> Result<(), OwnError> {
+        let own = fstat(&self.descriptor).map_err(OwnError::refused("read", &self.path))?;
+        if place_of(&self.path)? == (own.st_dev, own.st_ino) {
+            Ok(())
+        } else {
+            Err(OwnError::Untrusted {
+                path: self.path.clone(),
+                flaw: "was put in the place of another folder",
+            })
         }
     }
 
@@ -222,6 +243,18 @@ impl OwnFolder {
 impl AsFd for OwnFolder {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+}
+
+/// Whether an open file is a regular one of the broker's own, with one name at most, to which nobody else can write.
+///
+/// # Errors
+/// When it is not.
+pub fn check_file(file: impl AsFd, path: &Path) -> Result<(), OwnError> {
+    let found = fstat(file).map_err(OwnError::refused("read", path))?;
+    match flaw_of_file(&found) {
+        None => Ok(()),
+        Some(flaw) => Err(OwnError::Untrusted { path: path.to_owned(), flaw }),
     }
 }
 

@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
 
+use super::own::{OwnError, OwnFolder};
 use super::runtime_dir::NOTE;
 use crate::os::host::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
@@ -25,7 +26,7 @@ const RECORD: &str = "state.db";
 /// A state folder that is this broker's as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
-    path: PathBuf,
+    folder: OwnFolder,
     lock: Lock,
 }
 
@@ -35,6 +36,9 @@ pub enum StateDirError {
     /// It cannot be made, or is not to be trusted.
     #[error("no state can be kept: {0} with --state-dir")]
     Folder(#[from] FolderError),
+    /// Something in it is not the broker's own.
+    #[error("no state can be kept: {0}; or give another folder with --state-dir")]
+    NotOwn(#[from] OwnError),
     /// It is of use to others, too.
     #[error(
         "no state can be kept in {path}: others can write to it, and {entry} in it is not the broker's; give a folder of \
@@ -53,14 +57,13 @@ pub enum StateDirError {
 
 impl StateDir {
     /// Makes the folder, with those above it, where it is missing; closes it to all other users, unless it holds
-    /// something else as well; and locks it.
+    /// something else as well; and locks it. What is in it is acted on, so that all of it has to be the broker's own.
     ///
     /// # Errors
-    /// When it belongs to somebody else, or others can write to what is not the broker's alone; when another broker uses
-    /// it; or when the system refuses.
+    /// When it, or something in it, belongs to somebody else, is a link, or can be written to by others; when another broker
+    /// uses it; or when the system refuses.
     pub fn open(place: &Place) -> Result<Self, StateDirError> {
         Self::open_with(place, |path| {
-            close_to_others(path)?;
             Lock::take(&path.join(LOCK), &format!("the state folder {}", path.display()))
                 .map_err(StateDirError::from)
         })
@@ -84,20 +87,34 @@ impl StateDir {
         // The state of the machine's broker is nobody's to read either.
         let origin = if place.origin == Origin::System { Origin::User } else { place.origin };
         make_folder(path, origin)?;
+        let folder = OwnFolder::open(path)?;
+        // What others put there before is looked at, and refused, before anything is changed; once more when nobody can put
+        // anything there any more.
+        check_entries(&folder)?;
+        close_to_others(path)?;
+        check_entries(&folder)?;
         let lock = lock(path)?;
-        Ok(Self { path: path.to_owned(), lock })
+        Ok(Self { folder, lock })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.folder.path()
     }
 
     /// The file in which the children are on record.
     #[must_use]
     pub fn record(&self) -> PathBuf {
-        self.path.join(RECORD)
+        self.path().join(RECORD)
+    }
+
+    /// Whether the path still leads to this folder, as it did when what is opened by its path was opened.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_in_place(&self) -> Result<(), StateDirError> {
+        Ok(self.folder.check_in_place()?)
     }
 
     /// What is locked.
@@ -109,8 +126,26 @@ impl StateDir {
     /// The folder of the children's output.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
-        self.path.join(LOGS)
+        self.path().join(LOGS)
     }
+}
+
+/// Whether everything of the broker's in its folder is its own.
+fn check_entries(folder: &OwnFolder) -> Result<(), StateDirError> {
+    for name in folder.entries()?.iter().filter(|name| is_brokers(name)) {
+        if name == LOGS {
+            folder.folder(name)?.check_own()?;
+        } else {
+            folder.has_file(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the broker, or SQLite for it, makes something of that name: SQLite's have the record's name and an ending, drafts
+/// have endings too.
+fn is_brokers(name: &str) -> bool {
+    name == LOCK || name == LOGS || name.starts_with(NOTE) || name.starts_with(RECORD)
 }
 
 /// A folder that was there before may have been made with another mode. One that is not the broker's alone stays as it is:
@@ -136,12 +171,11 @@ fn close_to_others(path: &Path) -> Result<(), StateDirError> {
     Ok(())
 }
 
-/// Something in a folder that no broker has made. Drafts of the note and of the record have other endings.
+/// Something in a folder that no broker has made.
 fn foreign_entry(path: &Path) -> std::io::Result<Option<String>> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        // SQLite puts files of its own beside the record, which have its name and an ending.
-        if name != LOCK && name != LOGS && !name.starts_with(NOTE) && !name.starts_with(RECORD) {
+        if !is_brokers(&name) {
             return Ok(Some(name));
         }
     }

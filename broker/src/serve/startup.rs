@@ -117,6 +117,8 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         PreviousBroker::Ended => journal::open(&state.record(), runtime.folder())?,
         PreviousBroker::HandedOver => journal::go_on(&state.record(), runtime.folder())?,
     };
+    // SQLite opens its files by their paths.
+    state.check_in_place()?;
     let former = PreviousRecord::read(stored, &state.record())?;
     let groups = former.cgroup_folder.clone().map(|path| cgroup::PreviousFolder { path, folder });
     let mut found = facilities::probe(groups)?;

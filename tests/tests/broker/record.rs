@@ -2,6 +2,7 @@
 
 mod disk;
 mod intents;
+mod planted;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

@@ -12,6 +12,7 @@ use procbroker_core::Pid;
 use thiserror::Error;
 
 use crate::limits::LEFT_LOCK_PATIENCE;
+use crate::os::own::{self, OwnError};
 use crate::os::process::proc::ProcessStat;
 
 /// How often a lock file is opened anew because its holder removed it in that moment.
@@ -43,6 +44,9 @@ pub enum LockError {
         /// The broker that wrote its number there.
         holder: Option<u32>,
     },
+    /// The file is not the broker's own.
+    #[error(transparent)]
+    NotOwn(#[from] OwnError),
     /// The file cannot be used.
     #[error("cannot {attempt} the lock file {path}: {source}; the broker needs to write there")]
     File {
@@ -83,7 +87,12 @@ impl Lock {
         for _ in 0..ROUNDS {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed("open"))?;
+            let file = options
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(path)
+                .map_err(failed("open"))?;
+            // It is written to, and its name is not what it may be a link to.
+            own::check_file(&file, path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -235,5 +244,16 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
         assert!(matches!(Lock::take(&link, "it"), Err(LockError::File { .. })));
+    }
+
+    #[test]
+    fn a_lock_file_that_is_another_file_too_is_refused_and_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("lock"), folder.path().join("other"));
+        fs::write(&other, "precious").unwrap();
+        fs::hard_link(&other, &path).unwrap();
+        let message = Lock::take(&path, "it").unwrap_err().to_string();
+        assert!(message.contains("second name") && message.contains("lock"), "{message}");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
     }
 }

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::intent_log::Place;
 use super::read::{self, Ahead, Numbered};
 use super::schema::{self, Found, STEPS, Step};
+use super::wal;
 use super::writer::Writer;
 use super::{Deliver, Entry, Host, Journal, JournalError, Position, Row, Stored, beside, pending, worker};
 use crate::os::own::OwnFolder;
@@ -120,6 +121,7 @@ pub(super) fn open_with(
     let is_there = fs::exists(path).map_err(JournalError::file("find", path))?;
     let new = if is_there { None } else { Some(make(path, steps)?) };
     let log = find_log(path);
+    wal::check(path)?;
     let beside = match (new, log, former) {
         (Some(file), Log::New | Log::Left, Former::Unknown | Former::HandedOver) => Beside::Unsynced(file),
         (None, Log::Left, Former::Unknown) => {

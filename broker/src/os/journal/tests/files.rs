@@ -218,6 +218,34 @@ fn what_cannot_be_made_safe_against_a_loss_of_power_is_not_acted_on() {
     assert!(error.to_string().contains("state.db-wal"), "{error}");
 }
 
+#[test]
+fn a_log_of_sqlite_with_a_damaged_head_is_no_silent_fresh_start() {
+    let (_folder, path) = scratch();
+    let mut writing = Writing::open(&path);
+    for number in 1..=20 {
+        writing.write(number, intent(number)).unwrap();
+    }
+    let (_copies, killed) = as_killed(&path);
+    let log = beside(&killed, "-wal");
+    let whole = fs::read(&log).unwrap();
+    for damage in [0..512, 0..4, 3..4, 16..17, 24..32] {
+        let mut damaged = whole.clone();
+        damaged[damage].iter_mut().for_each(|byte| *byte = u8::from(*byte == 0));
+        fs::write(&log, damaged).unwrap();
+        let error = open(&killed).unwrap_err();
+        assert!(
+            matches!(&error, JournalError::Damaged { finding, .. } if finding.contains("-wal")),
+            "{error}"
+        );
+    }
+    for length in [1, 31] {
+        fs::write(&log, &whole[..length]).unwrap();
+        assert!(matches!(open(&killed), Err(JournalError::Damaged { .. })), "{length} bytes");
+    }
+    fs::write(&log, &whole).unwrap();
+    assert_eq!(open(&killed).unwrap().1.rows.len(), 20);
+}
+
 /// Whether this process has a lock on the file that others can see (`proc_locks(5)`).
 fn is_locked(path: &Path) -> bool {
     let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
