@@ -23,7 +23,7 @@ pub enum Error {
     Broker(Box<BrokerError>),
     /// Nobody listens there.
     #[error(
-        "no broker is there at {}; start one with `procbroker serve`, or name its socket in PROCBROKER_SOCKET",
+        "no broker is there at {}; start one with 'procbroker serve', or name its socket in PROCBROKER_SOCKET",
         socket.display()
     )]
     NotThere {

@@ -1,10 +1,13 @@
-//! A verb that is one request to the broker: what it asks, and how the answer is shown.
+//! A verb that makes requests to the broker: what it asks, and how the answer is shown.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use procbroker_client::{Broker, Error as ClientError};
 use procbroker_protocol::json_lines::objects::ResultObject;
-use procbroker_protocol::{Child, Request, Response};
+use procbroker_protocol::{Child, ExitStatus, Request, Response};
+use tokio::task::JoinSet;
 
 use super::call;
 use super::command_status::CommandStatus;
@@ -12,16 +15,24 @@ use super::failure::Failure;
 use super::print::{Report, Screen, Style};
 use super::verbs::PrintArguments;
 
-/// A verb that is one request to the broker.
+/// How many requests are under way at a time. A broker takes more of one connection, unless told otherwise.
+const AT_ONCE_MAX: usize = 32;
+
+/// A verb that makes requests to the broker.
 pub(super) trait Ask {
     /// Returns how the verb was asked to print.
     fn print(&self) -> PrintArguments;
 
-    /// Returns the request that the arguments ask for.
+    /// Returns the requests that the arguments ask for: one, unless several children are named.
     ///
     /// # Errors
     /// [`Failure::Usage`] where the arguments contradict each other.
-    fn request(&self) -> Result<Request, Failure>;
+    fn requests(&self) -> Result<Vec<Request>, Failure>;
+
+    /// Chooses what is shown of the answer, where the broker cannot do so.
+    fn choose(&self, answer: Response) -> Response {
+        answer
+    }
 
     /// Shows the answer to a program: fields between tabs.
     ///
@@ -52,12 +63,81 @@ pub(super) enum Verdict {
         /// One line that says so.
         why: String,
     },
+    /// The child has ended in this way, and its exit status is to be passed on.
+    Ended(ExitStatus),
 }
 
-/// Sends the request of a verb, and shows the answer.
+/// Sends the requests of a verb, and shows the answers as one.
 pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<Report, Failure> {
-    let answer = call::call(socket, verb.request()?)?;
-    show(verb, &answer, Style::of_standard_output(verb.print()))
+    let requests = verb.requests()?;
+    let answers = call::runtime()?.block_on(async {
+        let broker = call::connect(socket).await?;
+        Ok::<_, Failure>(send(&broker, requests).await)
+    })?;
+    let json = verb.print().json;
+    conclude(verb, answers, json, || Style::of_standard_output(verb.print()))
+}
+
+/// Sends requests side by side, and returns their answers in the order of the requests.
+async fn send(broker: &Broker, requests: Vec<Request>) -> Vec<Result<Response, ClientError>> {
+    let mut calls = JoinSet::new();
+    let mut answers = BTreeMap::new();
+    for (place, request) in requests.into_iter().enumerate() {
+        if calls.len() >= AT_ONCE_MAX {
+            answers.extend(calls.join_next().await.and_then(Result::ok));
+        }
+        let broker = broker.clone();
+        calls.spawn(async move { (place, broker.call(request).await) });
+    }
+    while let Some(call) = calls.join_next().await {
+        answers.extend(call.ok());
+    }
+    answers.into_values().collect()
+}
+
+/// Shows what succeeded, and says what did not.
+fn conclude(
+    verb: &dyn Ask,
+    answers: Vec<Result<Response, ClientError>>,
+    json: bool,
+    style: impl FnOnce() -> Style,
+) -> Result<Report, Failure> {
+    let mut given = Vec::new();
+    let mut refused = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(answer) => given.push(answer),
+            Err(error) => refused.push(Failure::from(error)),
+        }
+    }
+    let mut refused = refused.into_iter();
+    let Some(answer) = together(given)? else { return Err(refused.next().unwrap_or(Failure::Answer)) };
+    let mut report = show(verb, &verb.choose(answer), style())?;
+    for failure in refused {
+        if report.status == CommandStatus::Done {
+            report.status = failure.status();
+        }
+        report.remarks.push_str(&failure.report(json));
+    }
+    Ok(report)
+}
+
+/// One answer of all: the children of several.
+fn together(answers: Vec<Response>) -> Result<Option<Response>, Failure> {
+    let mut answers = answers.into_iter();
+    let Some(mut first) = answers.next() else { return Ok(None) };
+    for answer in answers {
+        let (Response::Children(all), Response::Children(more)) = (&mut first, answer) else {
+            return Err(Failure::Answer);
+        };
+        for child in more {
+            // A child can be named by its id and by its name.
+            if !all.iter().any(|present| present.id == child.id) {
+                all.push(child);
+            }
+        }
+    }
+    Ok(Some(first))
 }
 
 /// Shows the answer to a verb's request.
@@ -70,9 +150,10 @@ pub(super) fn show(verb: &dyn Ask, answer: &Response, style: Style) -> Result<Re
     match verb.verdict(answer) {
         Verdict::Done => Ok(report),
         Verdict::Failed { why } => {
-            let note = if style == Style::Json { report.note } else { Some(why) };
-            Ok(Report { note, status: CommandStatus::Failed, ..report })
+            let report = if style == Style::Json { report } else { report.with_remark(&why) };
+            Ok(Report { status: CommandStatus::Failed, ..report })
         }
+        Verdict::Ended(exit) => Ok(Report { status: CommandStatus::of_child(exit), ..report }),
     }
 }
 

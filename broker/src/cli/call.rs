@@ -1,17 +1,11 @@
-//! One request to the broker and its answer.
+//! The way to the broker.
 
 use std::path::PathBuf;
 
 use procbroker_client::Broker;
-use procbroker_protocol::{Request, Response};
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
-
-/// Asks the broker, and waits for its answer on this thread: a command has nothing else to do meanwhile.
-pub(super) fn call(socket: Option<PathBuf>, request: Request) -> Result<Response, Failure> {
-    runtime()?.block_on(async { Ok(connect(socket).await?.call(request).await?) })
-}
 
 /// The event loop that the socket needs.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
@@ -36,11 +30,15 @@ mod tests {
     use std::thread;
 
     use procbroker_protocol::request::{ListParams, NoParams};
-    use procbroker_protocol::{Error, ErrorKind};
+    use procbroker_protocol::{Error, ErrorKind, Request, Response};
 
     use super::*;
     use crate::cli::command_status::CommandStatus;
     use crate::cli::fake_broker::serve;
+
+    fn call(socket: Option<PathBuf>, request: Request) -> Result<Response, Failure> {
+        runtime()?.block_on(async { Ok(connect(socket).await?.call(request).await?) })
+    }
 
     /// Calls a broker that gives this answer, and checks that it is asked exactly this.
     fn call_to(socket: &Path, answer: Result<Response, Error>) -> Result<Response, Failure> {

@@ -2,33 +2,64 @@
 
 use std::process::ExitCode;
 
-use procbroker_protocol::ErrorKind;
+use procbroker_protocol::{ErrorKind, ExitStatus};
 
 /// How the command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum CommandStatus {
     /// Done.
-    Done = 0,
+    Done,
     /// It failed in a way that is none of the others.
-    Failed = 1,
+    Failed,
     /// The command line, or parameters that the broker refused.
-    Usage = 2,
+    Usage,
     /// There is no such child.
-    NotFound = 3,
+    NotFound,
     /// The name is taken, or a limit is exceeded.
-    Taken = 4,
+    Taken,
     /// No broker listens there.
-    NoBroker = 5,
+    NoBroker,
     /// The caller may not do this.
-    Denied = 6,
+    Denied,
     /// It took longer than it was given.
-    TimedOut = 7,
+    TimedOut,
+    /// The exit status of a child that was waited for, passed on.
+    Child(u8),
+}
+
+impl CommandStatus {
+    /// The exit status of a child as a shell has it: its code, or 128 and the number of the signal that ended it. One
+    /// that is not known counts as failed.
+    pub(super) fn of_child(exit: ExitStatus) -> Self {
+        match exit {
+            ExitStatus::Code(code) => Self::Child(u8::try_from(code & 0xFF).unwrap_or(u8::MAX)),
+            ExitStatus::Signal(signal) => {
+                let number = u8::try_from(signal.number()).unwrap_or(u8::MAX);
+                Self::Child(number.saturating_add(128))
+            }
+            ExitStatus::Unknown => Self::Failed,
+        }
+    }
+
+    /// The number that the command exits with.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Taken => 4,
+            Self::NoBroker => 5,
+            Self::Denied => 6,
+            Self::TimedOut => 7,
+            Self::Child(code) => code,
+        }
+    }
 }
 
 impl From<CommandStatus> for ExitCode {
     fn from(status: CommandStatus) -> Self {
-        Self::from(status as u8)
+        Self::from(status.code())
     }
 }
 
@@ -56,7 +87,7 @@ impl From<&ErrorKind> for CommandStatus {
 #[cfg(test)]
 mod tests {
     use procbroker_protocol::error::SpawnFailure;
-    use procbroker_protocol::{Exit, ExitReason, ExitStatus, Timestamp};
+    use procbroker_protocol::{Exit, ExitReason, Signal, Timestamp};
 
     use super::*;
 
@@ -88,8 +119,21 @@ mod tests {
             (ErrorKind::Internal, 1),
         ];
         for (kind, status) in cases {
-            assert_eq!(CommandStatus::from(&kind) as u8, status, "{kind}");
+            assert_eq!(CommandStatus::from(&kind).code(), status, "{kind}");
         }
-        assert_eq!(CommandStatus::NoBroker as u8, 5);
+        assert_eq!(CommandStatus::NoBroker.code(), 5);
+    }
+
+    #[test]
+    fn the_exit_status_of_a_child_is_passed_on_as_a_shell_does() {
+        let cases = [
+            (ExitStatus::Code(0), 0),
+            (ExitStatus::Code(42), 42),
+            (ExitStatus::Signal(Signal::KILL), 137),
+            (ExitStatus::Unknown, 1),
+        ];
+        for (exit, code) in cases {
+            assert_eq!(CommandStatus::of_child(exit).code(), code, "{exit:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use procbroker_protocol::error::Error as BrokerError;
 use procbroker_protocol::json_lines::objects::ErrorObject;
 use thiserror::Error;
 
+use super::access;
 use super::command_status::CommandStatus;
 use super::print::escape::escaped;
 use crate::causes::with_causes;
@@ -77,7 +78,7 @@ impl Failure {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("procbroker: {}\n", escaped(&with_causes(self)));
+        let mut text = format!("procbroker: {}\n", escaped(&self.message()));
         if let Some(ErrorKind::StartFailed { log_tail, .. }) = self.answer().map(|error| &error.kind) {
             for line in log_tail.lines() {
                 let _ = writeln!(text, "  | {}", escaped(line));
@@ -86,10 +87,25 @@ impl Failure {
         text
     }
 
+    /// What is said of it on the command line.
+    fn message(&self) -> String {
+        match self {
+            Self::Client(ClientError::Broker(error)) => in_words_of_flags(&error.kind, &error.message),
+            Self::Client(ClientError::NoAccess { socket, source: _ }) => access::refusal(socket),
+            Self::Client(_)
+            | Self::Usage { .. }
+            | Self::TakeOver { .. }
+            | Self::Machine { .. }
+            | Self::Output(_)
+            | Self::Interrupted
+            | Self::Answer => with_causes(self),
+        }
+    }
+
     fn object(&self) -> String {
         let object = match self.answer() {
             Some(error) => serde_json::to_string(&ErrorObject(error)),
-            None => serde_json::to_string(&serde_json::json!({ "message": with_causes(self) })),
+            None => serde_json::to_string(&serde_json::json!({ "message": self.message() })),
         };
         // Texts and numbers always have a JSON form.
         object.map_or_else(|_| self.text(), |line| line + "\n")
@@ -119,6 +135,35 @@ fn client_status(error: &ClientError) -> CommandStatus {
         ClientError::Timeout { .. } => CommandStatus::TimedOut,
         _ => CommandStatus::Failed,
     }
+}
+
+/// Parameters whose flag has another name.
+const FLAGS: [(&str, &str); 7] = [
+    ("command", "the command"),
+    ("target", "the target"),
+    ("signal", "the signal"),
+    ("labels", "--label"),
+    ("groups", "--group"),
+    ("rlimits", "--rlimit"),
+    ("resources", "--resource"),
+];
+
+/// A message of the broker with the names of the flags instead of those of the wire's parameters.
+fn in_words_of_flags(kind: &ErrorKind, message: &str) -> String {
+    let flag = |parameter: &str| {
+        let name = parameter.split_once('.').map_or(parameter, |(name, _)| name);
+        let other = FLAGS.iter().find(|(other, _)| *other == name).map(|(_, flag)| (*flag).to_owned());
+        other.unwrap_or_else(|| format!("--{}", name.replace('_', "-")))
+    };
+    if let (ErrorKind::InvalidParams, Some((parameter, reason))) =
+        (kind, message.strip_prefix("invalid parameter ").and_then(|rest| rest.split_once(": ")))
+    {
+        return format!("invalid value for {}: {reason}", flag(parameter));
+    }
+    // The broker names the parameter that bounds a wait in parentheses.
+    ["ready_timeout", "timeout"].iter().fold(message.to_owned(), |message, parameter| {
+        message.replace(&format!("({parameter})"), &format!("({})", flag(parameter)))
+    })
 }
 
 #[cfg(test)]
@@ -191,6 +236,24 @@ mod tests {
         }
         assert_eq!(Failure::Output(source()).status(), CommandStatus::Failed);
         assert_eq!(Failure::Answer.status(), CommandStatus::Failed);
+    }
+
+    #[test]
+    fn parameters_have_the_names_of_their_flags_for_people_and_those_of_the_wire_for_programs() {
+        let cases = [
+            ("invalid parameter if_exists: give a name", "invalid value for --if-exists: give a name"),
+            ("invalid parameter cleanup.command: it is empty", "invalid value for --cleanup: it is empty"),
+            ("invalid parameter rlimits: \"x\" is none", "invalid value for --rlimit: \"x\" is none"),
+            ("invalid parameter command: it is empty", "invalid value for the command: it is empty"),
+        ];
+        for (wire, shown) in cases {
+            let failure = refused(ErrorKind::InvalidParams, wire);
+            assert_eq!(failure.report(false), format!("procbroker: {shown}\n"));
+            let object: serde_json::Value = serde_json::from_str(&failure.report(true)).unwrap();
+            assert_eq!(object["message"], wire);
+        }
+        let late = refused(ErrorKind::Timeout, "not ready within 1s (ready_timeout), and is stopped");
+        assert_eq!(late.report(false), "procbroker: not ready within 1s (--ready-timeout), and is stopped\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Start-up is kept light, for scripts that run it often: one thread, one connection, one request.
 
+mod access;
 mod ask;
 mod call;
 mod command_status;
@@ -57,10 +58,8 @@ fn conclude(json: bool, outcome: Result<Report, Failure>) -> CommandStatus {
         Err(error) => Err(Failure::Output(error)),
     });
     match written {
-        Ok(Report { result: _, note, status }) => {
-            if let Some(note) = note {
-                complain(&format!("procbroker: {note}\n"));
-            }
+        Ok(Report { result: _, remarks, status }) => {
+            complain(&remarks);
             status
         }
         Err(failure) => {

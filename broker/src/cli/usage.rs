@@ -1,6 +1,8 @@
 //! Errors of the command line, in the one-line form of all others.
 
-use clap::error::ErrorKind;
+use std::borrow::Cow;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::command_status::CommandStatus;
 use super::print::escape::escaped;
@@ -18,20 +20,43 @@ pub(super) fn answer(error: &clap::Error) -> CommandStatus {
             CommandStatus::Usage
         }
         _ => {
-            super::complain(&line(&error.render().to_string()));
+            super::complain(&explanation(error));
             CommandStatus::Usage
         }
     }
 }
 
+/// What is wrong with a command line, and what to do instead.
+fn explanation(error: &clap::Error) -> String {
+    if let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some((_, pointer)) = POINTERS.iter().find(|(other, _)| other == verb)
+    {
+        return format!("procbroker: there is no verb '{verb}'; {pointer}\n");
+    }
+    line(&error.render().to_string())
+}
+
+/// Verbs of other tools that mean something else here, or more than one thing, and what to use.
+const POINTERS: [(&str, &str); 6] = [
+    (
+        "kill",
+        "'procbroker destroy TARGET' stops a child, 'procbroker signal TARGET SIGNAL' sends it a signal",
+    ),
+    ("start", "'procbroker create -- COMMAND' starts a child, 'procbroker serve' the broker"),
+    ("exec", "'procbroker create -- COMMAND' starts one more child; nothing can be run inside another"),
+    ("attach", "'procbroker logs --follow TARGET' shows what a child writes; none of them has a terminal"),
+    ("show", "'procbroker get TARGET' shows one child, 'procbroker list' all of them"),
+    ("version", "'procbroker --version' shows this program's, 'procbroker status' the broker's"),
+];
+
 /// What is wrong with a command line, in one line.
 pub(super) fn message(error: &clap::Error) -> String {
-    let line = line(&error.render().to_string());
+    let line = explanation(error);
     line.trim_end().strip_prefix("procbroker: ").unwrap_or(&line).to_owned()
 }
 
 /// Verbs that end something: nobody who has mistyped another one is to be led to them.
-const ENDING_VERBS: [&str; 2] = ["destroy", "shutdown"];
+const ENDING_VERBS: [&str; 5] = ["destroy", "stop", "rm", "restart", "shutdown"];
 
 /// The message of a rendered error as one line: without its prefix, and with where to read more instead of the
 /// usage. An error about one value has no usage, and says all there is to say.
@@ -46,10 +71,12 @@ fn line(rendered: &str) -> String {
         if part.starts_with("For more information") {
             break;
         }
-        if ENDING_VERBS.iter().any(|verb| part == format!("tip: a similar subcommand exists: '{verb}'")) {
+        // A signal is what looks like a flag of one letter, and that is said in better words below.
+        if part.starts_with("tip: to pass '-") && !part.starts_with("tip: to pass '--") {
             continue;
         }
         let part = part.strip_prefix("error: ").unwrap_or(part);
+        let Some(part) = less_ending_verbs(part) else { continue };
         let separator = match message.chars().next_back() {
             None => "",
             Some(':') => " ",
@@ -57,17 +84,33 @@ fn line(rendered: &str) -> String {
             Some(_) => "; ",
         };
         message.push_str(separator);
-        message.push_str(part);
+        message.push_str(&part);
     }
     format!("procbroker: {}{advice}\n", escaped(&message))
 }
 
+/// A line of the message, and of a tip that names verbs only those that end nothing; none where no verb is left.
+fn less_ending_verbs(part: &str) -> Option<Cow<'_, str>> {
+    if !part.starts_with("tip: ") || !part.contains("similar subcommand") {
+        return Some(Cow::Borrowed(part));
+    }
+    let named = part.split('\'').skip(1).step_by(2);
+    let left: Vec<String> =
+        named.filter(|verb| !ENDING_VERBS.contains(verb)).map(|verb| format!("'{verb}'")).collect();
+    match left.as_slice() {
+        [] => None,
+        [verb] => Some(format!("tip: a similar subcommand exists: {verb}").into()),
+        verbs => Some(format!("tip: some similar subcommands exist: {}", verbs.join(", ")).into()),
+    }
+}
+
 /// Where to read more; and what is most often forgotten.
 fn advice_for(command: &str, message: &str) -> String {
-    let forgotten = if command == "procbroker create" && message.starts_with("unexpected argument") {
-        "; the command to start comes after '--'"
-    } else {
-        ""
+    let unexpected = message.starts_with("unexpected argument");
+    let forgotten = match command {
+        "procbroker create" | "procbroker run" if unexpected => "; the command to start comes after '--'",
+        "procbroker signal" if unexpected => "; the signal comes after the child",
+        _ => "",
     };
     format!("{forgotten}; see '{command} --help'")
 }
@@ -86,8 +129,9 @@ mod tests {
     use crate::cli::verbs::CommandLine;
 
     fn refusal(arguments: &[&str]) -> String {
-        let error = CommandLine::try_parse_from(std::iter::once(&"procbroker").chain(arguments)).unwrap_err();
-        line(&error.render().to_string())
+        explanation(
+            &CommandLine::try_parse_from(std::iter::once(&"procbroker").chain(arguments)).unwrap_err(),
+        )
     }
 
     #[test]
@@ -99,11 +143,24 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_that_says_what_to_do() {
-        let cases: [(&[&str], &str); 10] = [
-            (&["restart", "a"], "unrecognized subcommand 'restart'; see 'procbroker --help'"),
+        let cases: [(&[&str], &str); 14] = [
+            (&["frobnicate", "a"], "unrecognized subcommand 'frobnicate'; see 'procbroker --help'"),
+            (&["restar", "a"], "unrecognized subcommand 'restar'; see 'procbroker --help'"),
+            (
+                &["kill", "a"],
+                "there is no verb 'kill'; 'procbroker destroy TARGET' stops a child, 'procbroker signal TARGET SIGNAL' sends it a signal",
+            ),
+            (
+                &["run", "sleep", "9"],
+                "unexpected argument 'sleep' found; the command to start comes after '--'; see 'procbroker run --help'",
+            ),
+            (
+                &["signal", "-9", "a"],
+                "unexpected argument '-9' found; the signal comes after the child; see 'procbroker signal --help'",
+            ),
             (
                 &["lst"],
-                "unrecognized subcommand 'lst'; tip: a similar subcommand exists: 'list'; see 'procbroker --help'",
+                "unrecognized subcommand 'lst'; tip: some similar subcommands exist: 'ls', 'list'; see 'procbroker --help'",
             ),
             (
                 &["get"],
@@ -131,7 +188,7 @@ mod tests {
             ),
             (
                 &["destroy", "a", "--all"],
-                "the argument '[TARGET]' cannot be used with '--all'; see 'procbroker destroy --help'",
+                "the argument '[TARGET]...' cannot be used with '--all'; see 'procbroker destroy --help'",
             ),
             (
                 &["list", "--labels", "\x1b[31m"],

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use procbroker_protocol::Target;
 use procbroker_protocol::create::{Account, Lifetime, Limit, Rlimit, StopStep, default_stop};
 use procbroker_protocol::duration::{self, DurationError};
+use procbroker_protocol::{Signal, Target};
 use thiserror::Error;
 
 use super::size::{ByteSize, ByteSizeError};
@@ -116,6 +116,11 @@ pub(in crate::cli) fn account(text: &str) -> Result<Account, ValueError> {
     Ok(Account::from_text(text))
 }
 
+/// Takes a signal by its name or its number, with a dash or without.
+pub(in crate::cli) fn signal(text: &str) -> Result<Signal, ValueError> {
+    Ok(text.strip_prefix('-').unwrap_or(text).parse()?)
+}
+
 /// Takes `SIGNAL` or `SIGNAL:GRACE`.
 pub(in crate::cli) fn stop_step(text: &str) -> Result<StopStep, ValueError> {
     let (signal, grace) = match text.split_once(':') {
@@ -212,8 +217,6 @@ pub(in crate::cli) fn file_mode(text: &str) -> Result<u32, ValueError> {
 
 #[cfg(test)]
 mod tests {
-    use procbroker_protocol::Signal;
-
     use super::*;
 
     fn step(signal: Signal, seconds: u64) -> StopStep {

@@ -27,7 +27,7 @@ async fn a_missing_socket_is_named_with_what_to_do() {
     assert_eq!(
         error.to_string(),
         format!(
-            "no broker is there at {}; start one with `procbroker serve`, or name its socket in PROCBROKER_SOCKET",
+            "no broker is there at {}; start one with 'procbroker serve', or name its socket in PROCBROKER_SOCKET",
             path.display()
         )
     );

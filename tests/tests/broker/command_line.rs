@@ -1,6 +1,7 @@
 //! Every verb against a real broker: what it prints, and its exit status.
 
 mod events;
+mod reflexes;
 mod shown;
 
 use std::process::{Command, Stdio};
@@ -14,15 +15,15 @@ use crate::harness::{Process, STRANGER, Said, Setup, TestBroker, is_root, procbr
 pub(crate) const DONE: i32 = 0;
 pub(crate) const FAILED: i32 = 1;
 pub(crate) const USAGE: i32 = 2;
-const NOT_FOUND: i32 = 3;
+pub(crate) const NOT_FOUND: i32 = 3;
 const TAKEN: i32 = 4;
 pub(crate) const NO_BROKER: i32 = 5;
 pub(crate) const DENIED: i32 = 6;
 const TIMED_OUT: i32 = 7;
 
 /// What a verb prints on a terminal, by script(1).
-fn on_a_terminal(broker: &TestBroker, arguments: &str) -> Said {
-    let line = format!("stty columns 120; {} {arguments}", crate::harness::procbroker().display());
+fn on_a_terminal(broker: &TestBroker, columns: usize, arguments: &str) -> Said {
+    let line = format!("stty columns {columns}; {} {arguments}", crate::harness::procbroker().display());
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     command.env("PROCBROKER_SOCKET", broker.socket()).env("TERM", "xterm");
@@ -168,16 +169,16 @@ fn piped_output_has_a_line_for_each_child_with_fields_between_tabs() {
 fn a_terminal_gets_tables() {
     let mut broker = TestBroker::start();
     broker.json().create(with(willing(), &json!({"name": "one"})));
-    let list = on_a_terminal(&broker, "list");
+    let list = on_a_terminal(&broker, 120, "list");
     assert_eq!(list.status, DONE, "{list:?}");
     for word in ["NAME", "STATE", "one", "running", "sleep infinity"] {
         assert!(list.out.contains(word), "no {word} in {}", list.out);
     }
-    let status = on_a_terminal(&broker, "status");
+    let status = on_a_terminal(&broker, 120, "status");
     assert!(status.out.contains(&broker.pid().to_string()), "{}", status.out);
-    let create = on_a_terminal(&broker, "create --name two -- sleep infinity");
+    let create = on_a_terminal(&broker, 120, "create --name two -- sleep infinity");
     assert!(create.out.contains("created two"), "{}", create.out);
-    let shutdown = on_a_terminal(&broker, "shutdown");
+    let shutdown = on_a_terminal(&broker, 120, "shutdown");
     assert!(shutdown.out.contains("stopped 2 children"), "{}", shutdown.out);
     broker.ended_in_order();
 }

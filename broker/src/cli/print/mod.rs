@@ -5,6 +5,7 @@ pub(super) mod escape;
 pub(super) mod sheet;
 mod style;
 pub(super) mod table;
+mod width;
 pub(super) mod words;
 
 use super::command_status::CommandStatus;
@@ -15,8 +16,8 @@ pub(super) use style::{Screen, Style};
 pub(super) struct Report {
     /// For standard output.
     pub(super) result: String,
-    /// For standard error: one line, without its end.
-    pub(super) note: Option<String>,
+    /// For standard error: whole lines.
+    pub(super) remarks: String,
     /// The exit status.
     pub(super) status: CommandStatus,
 }
@@ -24,11 +25,19 @@ pub(super) struct Report {
 impl Report {
     /// A result and nothing else.
     pub(super) fn done(result: String) -> Self {
-        Self { result, note: None, status: CommandStatus::Done }
+        Self { result, remarks: String::new(), status: CommandStatus::Done }
     }
 
     /// Nothing to show, and one line that says so.
-    pub(super) fn nothing(note: impl Into<String>) -> Self {
-        Self { note: Some(note.into()), ..Self::done(String::new()) }
+    pub(super) fn nothing(remark: &str) -> Self {
+        Self::done(String::new()).with_remark(remark)
+    }
+
+    /// This, and one line more on standard error.
+    pub(super) fn with_remark(mut self, remark: &str) -> Self {
+        self.remarks.push_str("procbroker: ");
+        self.remarks.push_str(remark);
+        self.remarks.push('\n');
+        self
     }
 }

@@ -9,6 +9,9 @@ use super::elapsed;
 use super::style::Screen;
 use super::words::ABSENT;
 
+/// How many columns stand between a key and its value.
+const GAP: u16 = 2;
+
 /// One fact: the path of its JSON member, its value where there is one, and what helps people to read it.
 pub(in crate::cli) struct Fact {
     key: &'static str,
@@ -42,20 +45,34 @@ pub(in crate::cli) fn lines(facts: &[Fact]) -> String {
     out
 }
 
+/// The least that is shown of a value beside its key, in columns. Where that is too much, it stands below the key.
+const VALUE_WIDTH_MIN: usize = 24;
+
 /// A table of the facts that are there.
 pub(in crate::cli) fn table(facts: &[Fact], screen: Screen) -> String {
+    let keys = facts.iter().map(|fact| fact.key.len()).max().unwrap_or(0);
+    let beside = keys + usize::from(GAP) + VALUE_WIDTH_MIN <= usize::from(screen.width);
+    let mut out = String::new();
     let mut table = screen.table();
     for Fact { key, value, remark } in facts {
         let Some(value) = value else { continue };
         let remark = remark.as_ref().map_or_else(String::new, |remark| format!(" ({remark})"));
-        table.add_row(Row::from([(*key).to_owned(), format!("{value}{remark}")]));
-    }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        if index == 0 {
-            column.set_padding((0, 2)).set_constraint(ColumnConstraint::ContentWidth);
+        if beside {
+            table.add_row(Row::from([(*key).to_owned(), format!("{value}{remark}")]));
         } else {
-            column.set_padding((0, 0));
+            // A terminal breaks a long value better than a column of a few characters.
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{key}\n  {value}{remark}");
         }
+    }
+    if !beside {
+        return out;
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, GAP)).set_constraint(ColumnConstraint::ContentWidth);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_padding((0, 0));
     }
     table.trim_fmt() + "\n"
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::time::SystemTime;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use procbroker_protocol::Timestamp;
 
 use crate::cli::verbs::PrintArguments;
@@ -60,6 +60,16 @@ impl Screen {
         }
         table
     }
+}
+
+/// The text in a colour, where colours are wanted.
+pub(super) fn painted(text: &str, colour: Color, screen: Screen) -> String {
+    let mut table = screen.table();
+    table.add_row([Cell::new(text).fg(colour)]);
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 0)).set_constraint(ColumnConstraint::ContentWidth);
+    }
+    table.trim_fmt()
 }
 
 /// Whether a terminal gets colours: not where `NO_COLOR` is set to anything (no-color.org), and not a dumb one.

@@ -3,13 +3,24 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use comfy_table::{Cell, Color, ColumnConstraint, Row, Table, Width};
+use comfy_table::{Cell, Color, ColumnConstraint};
 use procbroker_protocol::{Child, ChildState, Exit, Timestamp};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::elapsed;
 use super::escape::command_line;
-use super::style::Screen;
+use super::style::{Screen, painted};
+use super::width::{cut, packed};
 use super::words::{ABSENT, exit_word, or_absent, title};
+
+/// How many columns stand between two columns of the table.
+const GAP: u16 = 2;
+
+/// The least that is shown of a command in a table, in columns. Where that is too much, each child has lines of its own.
+const COMMAND_WIDTH_MIN: usize = 10;
+
+/// How far the lines below the name of a child stand in.
+const INDENT: &str = "  ";
 
 /// One line for each child, its fields between tabs. The fields and their order are documented in the help.
 pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
@@ -32,55 +43,126 @@ pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
     out
 }
 
-/// The table of children. Rows have one line each: the command is cut where the terminal ends.
+/// The children for people: a table with a line for each, or some lines for each where a table is too wide.
+///
+/// No line is wider than the screen; a command that does not fit is cut.
 pub(in crate::cli) fn table(children: &[Arc<Child>], exits: bool, screen: Screen) -> String {
+    let rows: Vec<Row> = children.iter().map(|child| Row::of(child, exits, screen.now)).collect();
+    let columns = columns(&rows, exits);
+    let taken: usize = columns.iter().map(|column| column.width(&rows) + usize::from(GAP)).sum();
+    let wanted = rows.iter().map(|row| row.command.width()).max().unwrap_or(0);
+    let least = wanted.min(COMMAND_WIDTH_MIN).max(COMMAND.width());
+    match usize::from(screen.width).checked_sub(taken) {
+        Some(left) if left >= least => grid(&rows, &columns, left, screen),
+        Some(_) | None => rows.iter().map(|row| row.paragraph(screen)).collect(),
+    }
+}
+
+/// The heading of the last column.
+const COMMAND: &str = "COMMAND";
+
+/// A column before that of the commands.
+#[derive(Clone, Copy)]
+struct Column {
+    heading: &'static str,
+    /// What stands in it for a child; nothing when there is nothing to say.
+    text: fn(&Row) -> Option<&str>,
+}
+
+impl Column {
+    fn width(self, rows: &[Row]) -> usize {
+        let widths = rows.iter().map(|row| (self.text)(row).unwrap_or(ABSENT).width());
+        widths.max().unwrap_or(0).max(self.heading.width())
+    }
+}
+
+/// The columns in which something stands for at least one child.
+fn columns(rows: &[Row], exits: bool) -> Vec<Column> {
+    let all = [
+        Column { heading: "NAME", text: |row| Some(&row.title) },
+        Column { heading: "STATE", text: |row| Some(row.state.as_str()) },
+        Column { heading: "PID", text: |row| row.pid.as_deref() },
+        Column { heading: if exits { "SINCE" } else { "UPTIME" }, text: |row| row.since.as_deref() },
+        Column { heading: "RESTARTS", text: |row| row.restarts.as_deref() },
+        Column { heading: "EXIT", text: |row| row.exit.as_deref() },
+    ];
+    all.into_iter().filter(|column| rows.iter().any(|row| (column.text)(row).is_some())).collect()
+}
+
+fn grid(rows: &[Row], columns: &[Column], command_width: usize, screen: Screen) -> String {
     let mut table = screen.table();
-    let mut header = vec!["NAME", "STATE", "PID", "UPTIME", "RESTARTS"];
-    if exits {
-        header.push("EXIT");
+    table.set_header(columns.iter().map(|column| column.heading).chain([COMMAND]));
+    for row in rows {
+        let cells = columns.iter().map(|column| {
+            let text = (column.text)(row).unwrap_or(ABSENT);
+            let cell = Cell::new(text);
+            if column.heading == "STATE" { cell.fg(colour(row.state)) } else { cell }
+        });
+        table.add_row(cells.chain([Cell::new(cut(&row.command, command_width))]));
     }
-    header.push("COMMAND");
-    let command_column = header.len().saturating_sub(1);
-    table.set_header(header);
-    for child in children {
-        table.add_row(row(child, exits, screen.now));
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let gap = if index < columns.len() { GAP } else { 0 };
+        column.set_padding((0, gap)).set_constraint(ColumnConstraint::ContentWidth);
     }
-    arrange(&mut table, command_column);
     table.trim_fmt() + "\n"
 }
 
-fn row(child: &Child, exits: bool, now: Timestamp) -> Row {
-    let mut row = Row::new();
-    row.max_height(1);
-    row.add_cell(Cell::new(title(child)));
-    row.add_cell(Cell::new(child.state.as_str()).fg(colour(child.state)));
-    row.add_cell(Cell::new(or_absent(child.pid.as_ref())));
-    row.add_cell(Cell::new(uptime(child, now)));
-    row.add_cell(Cell::new(child.restarts));
-    if exits {
-        let exit = child.exit.as_ref();
-        row.add_cell(Cell::new(exit.map_or_else(|| ABSENT.to_owned(), |exit| exit_cell(exit, now))));
-    }
-    // A command is cut at the last column that fits, not at the last word.
-    row.add_cell(Cell::new(command_line(&child.command)).set_delimiter('\n'));
-    row
+/// What is said of a child.
+struct Row {
+    title: String,
+    state: ChildState,
+    pid: Option<String>,
+    /// How long its process has run, or is gone.
+    since: Option<String>,
+    restarts: Option<String>,
+    exit: Option<String>,
+    command: String,
 }
 
-/// The least that is shown of a command, as wide as its heading, however narrow the terminal.
-const COMMAND_WIDTH_MIN: Width = Width::Fixed(7);
-
-/// Every column is as wide as what is in it, and the command gets what is left of the terminal.
-fn arrange(table: &mut Table, command_column: usize) {
-    for (index, column) in table.column_iter_mut().enumerate() {
-        if index == command_column {
-            column.set_padding((0, 0)).set_constraint(ColumnConstraint::LowerBoundary(COMMAND_WIDTH_MIN));
-        } else {
-            column.set_padding((0, 2)).set_constraint(ColumnConstraint::ContentWidth);
+impl Row {
+    fn of(child: &Child, exits: bool, now: Timestamp) -> Self {
+        Self {
+            title: title(child),
+            state: child.state,
+            pid: child.pid.map(|pid| pid.to_string()),
+            since: since(child, exits, now),
+            restarts: (child.restarts > 0).then(|| child.restarts.to_string()),
+            exit: child.exit.as_ref().filter(|_| exits).map(exit_cell),
+            command: command_line(&child.command),
         }
     }
+
+    /// The lines of one child: its name, what is known of it, and its command.
+    fn paragraph(&self, screen: Screen) -> String {
+        let width = usize::from(screen.width);
+        let restarts = self
+            .restarts
+            .as_ref()
+            .map(|count| format!("{count} {}", if count == "1" { "restart" } else { "restarts" }));
+        let pid = self.pid.as_ref().map(|pid| format!("pid {pid}"));
+        let state = painted(self.state.as_str(), colour(self.state), screen);
+        let since = self
+            .since
+            .as_ref()
+            .map(|since| if self.exit.is_some() { format!("{since} ago") } else { since.clone() });
+        let facts = [pid, restarts, self.exit.clone(), since];
+        let first = (state, self.state.as_str().width());
+        let facts = facts
+            .into_iter()
+            .flatten()
+            .map(|fact| (cut(&fact, width.saturating_sub(INDENT.len())), fact.width()));
+        let mut out = cut(&self.title, width) + "\n";
+        for line in packed(std::iter::once(first).chain(facts), width.saturating_sub(INDENT.len())) {
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{INDENT}{line}");
+        }
+        let _ = writeln!(out, "{INDENT}{}", cut(&self.command, width.saturating_sub(INDENT.len())));
+        out
+    }
 }
 
-fn colour(state: ChildState) -> Color {
+/// The colour of a state.
+pub(in crate::cli) fn colour(state: ChildState) -> Color {
     match state {
         ChildState::Running => Color::Green,
         ChildState::Starting | ChildState::Stopping | ChildState::Cleaning | ChildState::Backoff => {
@@ -90,16 +172,14 @@ fn colour(state: ChildState) -> Color {
     }
 }
 
-/// How long its process has run; nothing when it has none.
-fn uptime(child: &Child, now: Timestamp) -> String {
-    match (child.pid, child.started_at) {
-        (Some(_), Some(started_at)) => elapsed::between(started_at, now),
-        (None, _) | (_, None) => ABSENT.to_owned(),
-    }
+/// How long its process has run, or, where ends are shown, is gone.
+fn since(child: &Child, exits: bool, now: Timestamp) -> Option<String> {
+    let exit = child.exit.as_ref().filter(|_| exits);
+    let at = child.pid.and(child.started_at).or(exit.map(|exit| exit.at))?;
+    Some(elapsed::between(at, now))
 }
 
-fn exit_cell(exit: &Exit, now: Timestamp) -> String {
+fn exit_cell(exit: &Exit) -> String {
     let forced = if exit.forced { ", forced" } else { "" };
-    let ago = elapsed::between(exit.at, now);
-    format!("{} ({}{forced}) {ago} ago", exit_word(exit.status), exit.reason.as_str())
+    format!("{} ({}{forced})", exit_word(exit.status), exit.reason.as_str())
 }

@@ -1,6 +1,11 @@
-//! `completions`: the script that completes verbs and flags in a shell.
+//! `completions`: the script that completes verbs, flags, children and signals in a shell.
+//!
+//! Verbs and flags come from the definition of the command line. What a broker knows is asked of it while somebody
+//! types, by the hidden verb `complete`: in bash, zsh and fish.
 
-use clap::{Args, CommandFactory};
+use std::fmt::Write as _;
+
+use clap::{Arg, Args, Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::{CommandLine, PROGRAM};
@@ -20,11 +25,157 @@ pub(in crate::cli) struct CompletionsArguments {
     pub(in crate::cli) shell: Shell,
 }
 
-/// The script that completes verbs and flags in a shell.
+/// The script that completes in a shell.
 pub(in crate::cli) fn completions(shell: Shell) -> String {
+    let mut program = without_hidden_verbs();
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), PROGRAM, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    clap_complete::generate(shell, &mut program, PROGRAM, &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    match shell {
+        Shell::Bash => script + &bash(&program),
+        Shell::Zsh => zsh(&script),
+        Shell::Fish => script + &fish(&program),
+        // Elvish and PowerShell, and what the library may learn later, complete verbs and flags alone.
+        _ => script,
+    }
+}
+
+/// The definition of the command line, less the verbs that nobody is to type.
+fn without_hidden_verbs() -> Command {
+    let whole = CommandLine::command();
+    let shown = whole.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    let program = Command::new(PROGRAM).version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
+    program.args(whole.get_arguments().cloned()).subcommands(shown)
+}
+
+/// What `complete` is asked for at a place of a verb.
+fn asked_for(verb: &Command, place: &Arg) -> Option<&'static str> {
+    match (place.get_id().as_str(), verb.get_name()) {
+        ("target", "get" | "wait" | "logs") => Some("all-children"),
+        ("target", _) => Some("children"),
+        ("signal", _) => Some("signals"),
+        _ => None,
+    }
+}
+
+/// The names of a verb.
+fn names(verb: &Command) -> Vec<&str> {
+    std::iter::once(verb.get_name()).chain(verb.get_visible_aliases()).collect()
+}
+
+/// The flags after which a value comes, of all verbs.
+fn flags_with_a_value(program: &Command) -> Vec<String> {
+    let all = std::iter::once(program).chain(program.get_subcommands());
+    let with_value = all
+        .flat_map(Command::get_arguments)
+        .filter(|flag| !flag.is_positional() && flag.get_action().takes_values());
+    let mut names: Vec<String> = with_value
+        .flat_map(|flag| {
+            let long = flag.get_long().map(|long| format!("--{long}"));
+            let short = flag.get_short().map(|short| format!("-{short}"));
+            [long, short]
+        })
+        .flatten()
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// For bash: a function around the generated one, which knows the places.
+fn bash(program: &Command) -> String {
+    let mut places = String::new();
+    for verb in program.get_subcommands() {
+        let names = names(verb).join("|");
+        for (index, place) in verb.get_positionals().enumerate() {
+            let Some(what) = asked_for(verb, place) else { continue };
+            let many = place.get_num_args().is_some_and(|count| count.max_values() > 1);
+            let count = if many { "*".to_owned() } else { index.to_string() };
+            for name in names.split('|') {
+                let _ = writeln!(places, "        {name}:{count}) what={what} ;;");
+            }
+        }
+    }
+    let flags = flags_with_a_value(program).join("|");
+    format!(
+        r#"
+_procbroker_or_ask() {{
+    local word verb="" count=0 flag="" what="" socket=()
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        if [[ -n $flag ]]; then
+            [[ $flag == --socket ]] && socket=(--socket "$word")
+            flag=""
+            continue
+        fi
+        case "$word" in
+            {flags}) flag=$word ;;
+            -*) ;;
+            *) if [[ -z $verb ]]; then verb=$word; else count=$((count + 1)); fi ;;
+        esac
+    done
+    case "$verb:$count" in
+{places}    esac
+    if [[ -n $what && -z $flag && $2 != -* ]]; then
+        COMPREPLY=($(compgen -W "$("$1" "${{socket[@]}}" complete "$what" 2>/dev/null)" -- "$2"))
+    else
+        _procbroker "$@"
+    fi
+}}
+complete -F _procbroker_or_ask -o bashdefault -o default procbroker
+"#
+    )
+}
+
+/// For zsh: functions that the generated specifications of the places call.
+fn zsh(script: &str) -> String {
+    let functions = r#"_procbroker_ask() {
+    local -a words_there
+    words_there=(${(f)"$(_call_program words procbroker complete $1 2>/dev/null)"})
+    _describe -t words "$2" words_there
+}
+(( $+functions[_procbroker_children] )) || _procbroker_children() { _procbroker_ask children child }
+(( $+functions[_procbroker_all_children] )) || _procbroker_all_children() { _procbroker_ask all-children child }
+(( $+functions[_procbroker_signals] )) || _procbroker_signals() { _procbroker_ask signals signal }
+
+"#;
+    let mut out = String::new();
+    let mut verb = "";
+    for line in script.lines() {
+        if line.starts_with("if [ \"$funcstack[1]\"") {
+            out.push_str(functions);
+        }
+        if let Some(name) = line.strip_prefix('(').and_then(|line| line.strip_suffix(')')) {
+            verb = name;
+        }
+        let function = match verb {
+            _ if line.contains("signal -- ") => "_procbroker_signals",
+            "get" | "inspect" | "wait" | "logs" => "_procbroker_all_children",
+            _ => "_procbroker_children",
+        };
+        if line.contains("target -- ") || line.contains(":signal -- ") {
+            out.push_str(&line.replace(":_default'", &format!(":{function}'")));
+        } else {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// For fish: one more rule for each place. It does not count them: `signal` offers children and signals.
+fn fish(program: &Command) -> String {
+    let mut rules = String::new();
+    for verb in program.get_subcommands() {
+        for place in verb.get_positionals() {
+            let Some(what) = asked_for(verb, place) else { continue };
+            let _ = writeln!(
+                rules,
+                "complete -c procbroker -n \"__fish_procbroker_using_subcommand {}\" -f -a \"(procbroker complete {what} 2>/dev/null)\"",
+                names(verb).join(" ")
+            );
+        }
+    }
+    rules
 }
 
 #[cfg(test)]
@@ -34,12 +185,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shell_completes_every_verb() {
+    fn every_shell_completes_every_verb_that_is_shown() {
         for shell in Shell::value_variants() {
             let script = completions(*shell);
             for verb in CommandLine::command().get_subcommands() {
-                assert!(script.contains(verb.get_name()), "{shell} lacks {verb}");
+                let name = verb.get_name();
+                let offered = script.contains(&format!("{PROGRAM};{name}"))
+                    || script.contains(&format!("'{name}"))
+                    || script.contains(&format!("\"{name}\""))
+                    || script.contains(&format!("procbroker,{name})"));
+                assert_eq!(offered, !verb.is_hide_set(), "{shell}: {name}");
             }
         }
+    }
+
+    #[test]
+    fn shells_ask_for_children_and_signals_where_they_stand() {
+        let bash = completions(Shell::Bash);
+        for place in [
+            "destroy:*) what=children",
+            "rm:*) what=children",
+            "signal:0) what=children",
+            "signal:1) what=signals",
+            "logs:0) what=all-children",
+        ] {
+            assert!(bash.contains(place), "{place} is not in {bash}");
+        }
+        let zsh = completions(Shell::Zsh);
+        for place in [
+            "The children, by id or name:_procbroker_children'",
+            "(-9):_procbroker_signals'",
+            ":_procbroker_all_children'",
+        ] {
+            assert!(zsh.contains(place), "{place} is not in {zsh}");
+        }
+        assert!(!zsh.contains("by id or name:_default"), "{zsh}");
+        let fish = completions(Shell::Fish);
+        assert!(
+            fish.contains("using_subcommand destroy stop rm\" -f -a \"(procbroker complete children"),
+            "{fish}"
+        );
     }
 }

@@ -271,9 +271,9 @@ impl Ask for CreateArguments {
         self.print
     }
 
-    fn request(&self) -> Result<Request, Failure> {
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
         let params = self.params().map_err(|error| Failure::usage(&error))?;
-        Ok(Request::Create(Box::new(params)))
+        Ok(vec![Request::Create(Box::new(params))])
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

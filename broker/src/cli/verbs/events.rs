@@ -85,7 +85,14 @@ async fn run(
     style: Style,
     reader_gone: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
+    let since = params.since;
     let mut events: Events = broker.events(params).await?;
+    if let Some(since) = since.filter(|since| *since > events.next_seq()) {
+        let next = events.next_seq();
+        let message =
+            format!("--since {since} is beyond the end: the next event of this broker has the number {next}");
+        return Err(Failure::Usage { message });
+    }
     tokio::pin!(reader_gone);
     loop {
         let happening = tokio::select! {
@@ -122,8 +129,9 @@ fn lagged(missed: u64, subscription: u64, output: &mut impl Write, style: Style)
     match style {
         Style::Json => reader::write(output, &json(&Notification::Lagged { subscription, missed })?),
         Style::Plain | Style::Terminal(_) => {
+            let events = if missed == 1 { "event was" } else { "events were" };
             complain(&format!(
-                "procbroker: {missed} events were missed; `procbroker list` shows how things are\n"
+                "procbroker: {missed} {events} missed; 'procbroker list' shows how things are\n"
             ));
             Ok(Reader::Reads)
         }

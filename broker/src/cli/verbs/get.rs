@@ -31,8 +31,8 @@ impl Ask for GetArguments {
         self.print
     }
 
-    fn request(&self) -> Result<Request, Failure> {
-        Ok(Request::Get(OneParams { target: self.target.clone() }))
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
+        Ok(vec![Request::Get(OneParams { target: self.target.clone() })])
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

@@ -47,10 +47,10 @@ pub(in crate::cli) struct LogsArguments {
     #[arg(value_parser = target)]
     target: Target,
     /// Only the last so many lines [default: all that is kept]
-    #[arg(long, value_name = "LINES")]
+    #[arg(long, short = 'n', value_name = "LINES")]
     tail: Option<u32>,
     /// Go on with what the child writes, until it has ended
-    #[arg(long)]
+    #[arg(long, short)]
     follow: bool,
     /// Which of its outputs
     #[arg(long, value_name = "STREAM", default_value = "stdout", value_parser = one_of(STREAMS))]
@@ -168,10 +168,9 @@ impl<W: Write> Shown<W> {
                 let response = Response::Logs(logs.clone());
                 self.line(serde_json::to_string(&ResultObject(&response)))
             }
-            Style::Plain => reader::write(&mut self.output, &logs.text),
-            Style::Terminal(_) => {
+            Style::Plain | Style::Terminal(_) => {
                 if logs.truncated {
-                    complain("procbroker: older output is not kept any more\n");
+                    complain("procbroker: the beginning is missing: older output is not kept any more\n");
                 }
                 reader::write(&mut self.output, &logs.text)
             }

@@ -31,7 +31,7 @@ pub(in crate::cli) fn manual(verb: Option<&str>) -> Result<String, Failure> {
     page(command).map_err(Failure::Output)
 }
 
-fn no_such_verb(program: &Command, verb: &str) -> Failure {
+pub(super) fn no_such_verb(program: &Command, verb: &str) -> Failure {
     let shown = program.get_subcommands().filter(|verb| !verb.is_hide_set());
     let verbs: Vec<&str> = shown.map(Command::get_name).collect();
     Failure::Usage { message: format!("there is no verb {verb:?}; there are {}", verbs.join(", ")) }
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn a_page_of_no_verb_is_refused() {
-        let message = manual(Some("stop")).unwrap_err().to_string();
-        assert!(message.starts_with("there is no verb \"stop\"; there are serve, run, create"), "{message}");
+        let message = manual(Some("pause")).unwrap_err().to_string();
+        assert!(message.starts_with("there is no verb \"pause\"; there are serve, run, create"), "{message}");
         assert!(!message.contains("can-take-over"), "{message}");
     }
 }

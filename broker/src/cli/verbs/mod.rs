@@ -2,19 +2,24 @@
 //! and its examples.
 
 mod can_take_over;
+mod complete;
 mod completions;
 mod create;
 mod destroy;
 mod events;
 mod get;
+mod help;
 mod list;
 mod logs;
 mod man;
+mod renew;
+mod restart;
 mod run;
 mod serve;
 mod shutdown;
 mod signal;
 mod status;
+mod targets;
 mod upgrade;
 mod wait;
 
@@ -31,14 +36,18 @@ use super::ask::{self, Ask};
 use super::print::Report;
 use super::{Program, conclude};
 use can_take_over::CanTakeOverArguments;
+use complete::CompleteArguments;
 use completions::CompletionsArguments;
 use create::CreateArguments;
 use destroy::DestroyArguments;
 use events::EventsArguments;
 use get::GetArguments;
+use help::HelpArguments;
 use list::ListArguments;
 use logs::LogsArguments;
 use man::ManArguments;
+use renew::RenewArguments;
+use restart::RestartArguments;
 use run::RunArguments;
 use shutdown::ShutdownArguments;
 use signal::SignalArguments;
@@ -90,7 +99,7 @@ pub(super) enum Verb {
     /// passed on to it.
     #[command(override_usage = "procbroker run [OPTIONS] -- <COMMAND>...", after_long_help = run::EXAMPLES)]
     Run(Box<RunArguments>),
-    /// What one request to the broker does.
+    /// A verb that makes requests to the broker.
     #[command(flatten)]
     Ask(Question),
     /// Show what a child has written
@@ -117,6 +126,12 @@ pub(super) enum Verb {
     /// A broker that is to be upgraded asks this of the program that would take its place.
     #[command(hide = true)]
     CanTakeOver(CanTakeOverArguments),
+    /// Print what a shell completes at this place: the names of children, or signals
+    #[command(hide = true)]
+    Complete(CompleteArguments),
+    /// Print the help of a verb, as `--help` after it does
+    #[command(hide = true)]
+    Help(HelpArguments),
     /// Print the completions for a shell
     #[command(after_long_help = completions::EXAMPLES)]
     Completions(CompletionsArguments),
@@ -125,7 +140,7 @@ pub(super) enum Verb {
     Man(ManArguments),
 }
 
-/// A verb that is one request to the broker.
+/// A verb that makes requests to the broker.
 #[derive(Debug, Subcommand)]
 pub(super) enum Question {
     /// Start a child
@@ -136,19 +151,30 @@ pub(super) enum Question {
     /// Stop children, and wait until they and all their descendants are gone and cleaned up
     ///
     /// Destroying a child that has ended already is no error.
-    #[command(after_long_help = destroy::EXAMPLES)]
+    #[command(visible_aliases = ["stop", "rm"], after_long_help = destroy::EXAMPLES)]
     Destroy(DestroyArguments),
     /// Show children, the oldest first
+    #[command(visible_aliases = ["ls", "ps"], after_long_help = list::EXAMPLES)]
     List(ListArguments),
     /// Show everything about one child
+    #[command(visible_alias = "inspect")]
     Get(GetArguments),
     /// Wait until a child has ended, or is ready
     ///
-    /// The exit status is 0 once the child has ended, whatever its own exit code: that is printed. With
-    /// `--until ready` it is 1 when the child has ended instead. It is 7 when the time is up first.
+    /// The exit status is 0 once the child has ended, whatever its own exit code: that is printed, and with
+    /// `--exit-code` passed on. With `--until ready` it is 1 when the child has ended instead. It is 7 when the time
+    /// is up first.
+    #[command(after_long_help = wait::EXAMPLES)]
     Wait(WaitArguments),
     /// Send a signal to a child
+    #[command(after_long_help = signal::EXAMPLES)]
     Signal(SignalArguments),
+    /// Stop children and start them again, with the same id and name
+    #[command(after_long_help = restart::EXAMPLES)]
+    Restart(RestartArguments),
+    /// Give children whose lifetime is `ttl:DURATION` their whole time again
+    #[command(after_long_help = renew::EXAMPLES)]
+    Renew(RenewArguments),
     /// Show the broker itself: its version, children, facilities and limits
     Status(StatusArguments),
     /// Stop every child and then the broker, as SIGTERM does, and show what happened to each
@@ -165,6 +191,8 @@ impl Question {
             Self::Get(verb) => verb,
             Self::Wait(verb) => verb,
             Self::Signal(verb) => verb,
+            Self::Restart(verb) => verb,
+            Self::Renew(verb) => verb,
             Self::Status(verb) => verb,
             Self::Shutdown(verb) => verb,
         }
@@ -190,6 +218,10 @@ impl CommandLine {
             Verb::CanTakeOver(arguments) => {
                 conclude(false, can_take_over::can_take_over(&arguments, program.read_record)).into()
             }
+            Verb::Complete(arguments) => {
+                conclude(false, Ok(Report::done(complete::complete(socket, &arguments)))).into()
+            }
+            Verb::Help(arguments) => conclude(false, help::help(&arguments).map(Report::done)).into(),
             Verb::Completions(arguments) => {
                 conclude(false, Ok(Report::done(completions::completions(arguments.shell)))).into()
             }

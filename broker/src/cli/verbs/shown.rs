@@ -13,6 +13,7 @@ use procbroker_protocol::{
     Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, Response, Signal,
     Status, StepTaken, Timestamp,
 };
+use unicode_width::UnicodeWidthStr as _;
 use uuid::Uuid;
 
 use super::{CommandLine, Verb};
@@ -91,7 +92,7 @@ fn report(arguments: &[&str], answer: &Response, style: Style) -> Result<Report,
 
 fn shown(arguments: &[&str], answer: &Response, style: Style) -> String {
     let report = report(arguments, answer, style).unwrap();
-    assert_eq!((report.note, report.status), (None, CommandStatus::Done));
+    assert_eq!((report.remarks.as_str(), report.status), ("", CommandStatus::Done));
     report.result
 }
 
@@ -99,38 +100,84 @@ fn shown(arguments: &[&str], answer: &Response, style: Style) -> String {
 fn a_list_is_a_table_as_wide_as_the_terminal() {
     let expected = concat!(
         "NAME                                  STATE     PID   UPTIME  RESTARTS  COMMAND\n",
-        "render-42                             running   4001  12m 5s  0         python3 render.py --scene '…\n",
+        "render-42                             running   4001  12m 5s  -         python3 render.py --scene '…\n",
         "01930000-0000-7000-8000-000000000002  starting  4002  12m 5s  2         sleep 60\n",
-        "job                                   ended     -     -       0         ./job\n",
+        "job                                   ended     -     -       -         ./job\n",
     );
+    assert_eq!(shown(LIST, &three(), terminal(101)), expected.replace("'…", "'a…"));
     assert_eq!(shown(LIST, &three(), terminal(100)), expected);
 }
 
 #[test]
 fn a_list_of_all_shows_how_children_ended() {
     let expected = concat!(
-        "NAME                                  STATE     PID   UPTIME  RESTARTS  EXIT                                 COMMAND\n",
-        "render-42                             running   4001  12m 5s  0         -                                    python3 render.py --scene 'a long one.blend' 42\n",
-        "01930000-0000-7000-8000-000000000002  starting  4002  12m 5s  2         -                                    sleep 60\n",
-        "job                                   ended     -     -       0         SIGKILL (destroyed, forced) 40s ago  ./job\n",
+        "NAME                                  STATE     PID   SINCE   RESTARTS  EXIT                         COMMAND\n",
+        "render-42                             running   4001  12m 5s  -         -                            python3 render.py --scene 'a long one.blend' 42\n",
+        "01930000-0000-7000-8000-000000000002  starting  4002  12m 5s  2         -                            sleep 60\n",
+        "job                                   ended     -     40s     -         SIGKILL (destroyed, forced)  ./job\n",
     );
-    assert_eq!(shown(LIST_ALL, &three(), terminal(160)), expected);
+    assert_eq!(shown(LIST_ALL, &three(), terminal(165)), expected);
 }
 
 #[test]
-fn no_line_of_a_table_is_wider_than_the_terminal_and_each_child_has_one() {
-    for width in [90, 100, 120] {
-        let text = shown(LIST, &three(), terminal(width));
-        assert_eq!(text.lines().count(), 4, "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{width}:\n{text}");
+fn a_column_in_which_nothing_stands_is_left_out() {
+    let job = ended(running(3, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Exited, false);
+    let answer = Response::Children(vec![Arc::new(job)]);
+    let expected =
+        concat!("NAME  STATE  SINCE  EXIT        COMMAND\n", "job   ended  40s    0 (exited)  ./job\n");
+    assert_eq!(shown(LIST_ALL, &answer, terminal(80)), expected);
+    let answer = Response::Children(vec![Arc::new(running(1, Some("job"), &["./job"]))]);
+    let expected = concat!("NAME  STATE    PID   UPTIME  COMMAND\n", "job   running  4001  12m 5s  ./job\n");
+    assert_eq!(shown(LIST, &answer, terminal(80)), expected);
+}
+
+#[test]
+fn where_a_table_is_too_wide_each_child_has_lines_of_its_own() {
+    let expected = concat!(
+        "render-42\n",
+        "  running  pid 4001  12m 5s\n",
+        "  python3 render.py --scene 'a long one…\n",
+        "01930000-0000-7000-8000-000000000002\n",
+        "  starting  pid 4002  2 restarts  12m 5s\n",
+        "  sleep 60\n",
+        "job\n",
+        "  ended  SIGKILL (destroyed, forced)\n",
+        "  40s ago\n",
+        "  ./job\n",
+    );
+    assert_eq!(shown(LIST_ALL, &three(), terminal(40)), expected);
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal_whatever_the_names_and_commands() {
+    let long = "n".repeat(43);
+    let children = [
+        running(1, Some(&long), &["echo", "東京タワー東京タワー東京タワー東京タワー東京タワー東京タワー"]),
+        running(2, None, &["sleep", "e\u{301}e\u{301}e\u{301}", &"x".repeat(200)]),
+        ended(running(3, None, &["a"]), ExitStatus::Signal(Signal::KILL), ExitReason::Destroyed, true),
+    ];
+    let children = Response::Children(children.map(Arc::new).to_vec());
+    for arguments in [LIST, LIST_ALL] {
+        for width in [20, 40, 60, 79, 80, 81, 90, 100, 120, 200] {
+            let text = shown(arguments, &children, terminal(width));
+            assert!(text.lines().all(|line| line.width() <= usize::from(width)), "{width}:\n{text}");
+            assert!(width < 43 || text.contains(&long), "{width}:\n{text}");
+        }
     }
+    let text = shown(LIST, &children, terminal(100));
+    assert_eq!(text.lines().count(), 4, "{text}");
 }
 
 #[test]
 fn a_very_narrow_terminal_still_shows_every_child() {
     let text = shown(LIST, &three(), terminal(1));
-    assert_eq!(text.lines().count(), 4, "{text}");
-    assert!(text.contains("render-42"), "{text}");
+    assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), 3, "{text}");
+}
+
+#[test]
+fn a_sheet_stands_below_its_keys_where_the_terminal_is_narrow() {
+    let text = shown(GET, &sheet_child(), terminal(40));
+    assert!(text.contains("\nname\n  render-42\n"), "{text}");
 }
 
 #[test]
@@ -182,8 +229,8 @@ fn an_empty_list_says_so_to_people_only() {
     let none = Response::Children(Vec::new());
     let human = report(LIST, &none, terminal(80)).unwrap();
     assert_eq!(
-        (human.result.as_str(), human.note.as_deref()),
-        ("", Some("no child is alive; start one with 'procbroker create -- COMMAND'"))
+        (human.result.as_str(), human.remarks.as_str()),
+        ("", "procbroker: no child is alive; start one with 'procbroker create -- COMMAND'\n")
     );
     assert_eq!(human.status, CommandStatus::Done);
     assert_eq!(shown(LIST, &none, Style::Plain), "");
@@ -247,13 +294,13 @@ fn waiting_until_a_child_is_ready_fails_when_it_has_ended() {
     assert_eq!(shown(view, &alive, terminal(80)), "job: running, pid 4001\n");
     let job = ended(running(1, Some("job"), &["./job"]), ExitStatus::Code(0), ExitReason::Exited, false);
     let gone = Response::Child(Arc::new(job));
-    for (style, note) in [
-        (terminal(80), Some("job has ended, so it is not ready")),
-        (Style::Plain, Some("job has ended, so it is not ready")),
-        (Style::Json, None),
+    for (style, remarks) in [
+        (terminal(80), "procbroker: job has ended, so it is not ready\n"),
+        (Style::Plain, "procbroker: job has ended, so it is not ready\n"),
+        (Style::Json, ""),
     ] {
         let report = report(view, &gone, style).unwrap();
-        assert_eq!((report.status, report.note.as_deref()), (CommandStatus::Failed, note), "{style:?}");
+        assert_eq!((report.status, report.remarks.as_str()), (CommandStatus::Failed, remarks), "{style:?}");
         assert!(!report.result.is_empty(), "{style:?}");
     }
 }
@@ -389,8 +436,8 @@ fn a_shutdown_is_a_table_and_a_summary() {
     };
     let text = shown(SHUTDOWN, &Response::ShutDown(report), terminal(120));
     let expected = concat!(
-        "NAME  STATE  PID  UPTIME  RESTARTS  EXIT                  COMMAND\n",
-        "job   ended  -    -       0         0 (shutdown) 40s ago  ./job\n",
+        "NAME  STATE  SINCE  EXIT          COMMAND\n",
+        "job   ended  40s    0 (shutdown)  ./job\n",
         "the broker stopped 1 child in 1s 200ms, 0 by force\n",
     );
     assert_eq!(text, expected);

@@ -27,8 +27,8 @@ impl Ask for ShutdownArguments {
         self.print
     }
 
-    fn request(&self) -> Result<Request, Failure> {
-        Ok(Request::Shutdown(ShutdownParams { timeout: self.timeout }))
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
+        Ok(vec![Request::Shutdown(ShutdownParams { timeout: self.timeout })])
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

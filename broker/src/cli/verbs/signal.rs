@@ -8,7 +8,13 @@ use super::PrintArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::{Report, Screen, table};
-use crate::cli::values::{Choice, one_of, target};
+use crate::cli::values::{Choice, one_of, signal, target};
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  procbroker signal render-42 HUP
+  procbroker signal render-42 -9 --scope all";
 
 /// The words of `--scope`.
 const SCOPES: &[Choice<Scope>] = &[
@@ -23,7 +29,8 @@ pub(in crate::cli) struct SignalArguments {
     /// The child, by id or name
     #[arg(value_parser = target)]
     target: Target,
-    /// The signal, by name (SIGHUP or HUP) or number
+    /// The signal, by name (SIGHUP or HUP) or number, or as kill(1) takes it (-9)
+    #[arg(value_parser = signal, allow_hyphen_values = true)]
     signal: Signal,
     /// Which of its processes get it
     #[arg(long, value_name = "SCOPE", default_value = "main", value_parser = one_of(SCOPES))]
@@ -37,9 +44,9 @@ impl Ask for SignalArguments {
         self.print
     }
 
-    fn request(&self) -> Result<Request, Failure> {
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
         let Self { target, signal, scope, print: _ } = self;
-        Ok(Request::Signal(SignalParams { target: target.clone(), signal: *signal, scope: *scope }))
+        Ok(vec![Request::Signal(SignalParams { target: target.clone(), signal: *signal, scope: *scope })])
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

@@ -24,8 +24,8 @@ impl Ask for StatusArguments {
         self.print
     }
 
-    fn request(&self) -> Result<Request, Failure> {
-        Ok(Request::Status(NoParams {}))
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
+        Ok(vec![Request::Status(NoParams {})])
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

@@ -18,7 +18,10 @@ fn parse(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
 
 fn request(arguments: &[&str]) -> Request {
     match parse(arguments).unwrap().verb {
-        Verb::Ask(question) => question.ask().request().unwrap(),
+        Verb::Ask(question) => {
+            let [request] = <[Request; 1]>::try_from(question.ask().requests().unwrap()).unwrap();
+            request
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -160,7 +163,7 @@ fn each_word_means_its_value() {
 
 #[test]
 fn the_other_verbs_make_their_requests() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 23] = [
         (&["destroy", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
         (
             &["destroy", "--label=a=b", "--label", "c=d", "--no-wait"],
@@ -170,6 +173,13 @@ fn the_other_verbs_make_their_requests() {
             &["destroy", "--all", "--stop", "INT:1s,KILL:0"],
             r#"{"target":{"all":true},"stop":[{"signal":"SIGINT","grace":1},{"signal":"SIGKILL","grace":0}],"no_wait":false}"#,
         ),
+        (&["stop", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
+        (&["rm", "a", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
+        (&["restart", "a"], r#"{"target":"a"}"#),
+        (&["renew", "--label", "a=b"], r#"{"target":{"labels":{"a":"b"}}}"#),
+        (&["ps", "-aq", "--name", "render-*"], r#"{"labels":{},"all":true,"fields":null}"#),
+        (&["ls"], r#"{"labels":{},"all":false,"fields":null}"#),
+        (&["inspect", "a"], r#"{"target":"a"}"#),
         (&["list"], r#"{"labels":{},"all":false,"fields":null}"#),
         (&["list", "--all", "--label=a=b"], r#"{"labels":{"a":"b"},"all":true,"fields":null}"#),
         (
@@ -182,6 +192,8 @@ fn the_other_verbs_make_their_requests() {
             r#"{"target":"a","until":"ready","timeout":60}"#,
         ),
         (&["signal", "a", "hup"], r#"{"target":"a","signal":"SIGHUP","scope":"main"}"#),
+        (&["signal", "a", "-9"], r#"{"target":"a","signal":"SIGKILL","scope":"main"}"#),
+        (&["signal", "a", "-HUP"], r#"{"target":"a","signal":"SIGHUP","scope":"main"}"#),
         (&["signal", "a", "9", "--scope=all"], r#"{"target":"a","signal":"SIGKILL","scope":"all"}"#),
         (&["signal", "--scope=group", "a", "USR1"], r#"{"target":"a","signal":"SIGUSR1","scope":"group"}"#),
         (&["status"], "{}"),
@@ -195,7 +207,7 @@ fn the_other_verbs_make_their_requests() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_refused() {
-    let cases: [&[&str]; 29] = [
+    let cases: [&[&str]; 32] = [
         &[],
         &["run"],
         &["create"],
@@ -209,7 +221,6 @@ fn a_command_line_that_makes_no_sense_is_refused() {
         &["create", "--lifetime", "for ever", "--", "true"],
         &["create", "--user", "", "--", "true"],
         &["destroy"],
-        &["destroy", "a", "b"],
         &["destroy", "a", "--all"],
         &["destroy", "--all", "--label=a=b"],
         &["get"],
@@ -218,6 +229,10 @@ fn a_command_line_that_makes_no_sense_is_refused() {
         &["wait", "a", "--timeout", "-1"],
         &["signal", "a"],
         &["signal", "a", "SIGFOO"],
+        &["signal", "a", "-SIGFOO"],
+        &["restart"],
+        &["list", "--name", "["],
+        &["list", "--quiet", "--json"],
         &["serve", "--max-children", "0"],
         &["serve", "--json"],
         &["serve", "--log-bytes", "4095"],
@@ -238,15 +253,38 @@ fn a_key_that_comes_twice_is_a_usage_error() {
         let Verb::Ask(question) = parse(&["create", flag, flag, "--", "true"]).unwrap().verb else {
             panic!("{flag}")
         };
-        let failure = question.ask().request().unwrap_err();
+        let failure = question.ask().requests().unwrap_err();
         assert_eq!(failure.status(), crate::cli::command_status::CommandStatus::Usage, "{flag}");
         assert!(failure.to_string().contains("given twice"), "{failure}");
     }
 }
 
 #[test]
+fn several_targets_are_a_request_each() {
+    let Verb::Ask(question) = parse(&["destroy", "a", "b", "a", "c", "--no-wait"]).unwrap().verb else {
+        panic!("no request")
+    };
+    let requests = question.ask().requests().unwrap();
+    let params: Vec<String> =
+        requests.iter().map(|request| serde_json::to_string(&ParamsObject(request)).unwrap()).collect();
+    let of = |target: &str| format!(r#"{{"target":"{target}","stop":null,"no_wait":true}}"#);
+    assert_eq!(params, ["a", "b", "c"].map(of));
+}
+
+#[test]
+fn a_childs_exit_status_is_known_only_at_its_end() {
+    let Verb::Ask(question) = parse(&["wait", "a", "--exit-code", "--until=ready"]).unwrap().verb else {
+        panic!("no request")
+    };
+    let failure = question.ask().requests().unwrap_err();
+    assert_eq!(failure.status(), crate::cli::command_status::CommandStatus::Usage);
+}
+
+#[test]
 fn json_can_be_asked_of_every_verb_that_asks_the_broker() {
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 10] = [
+        &["restart", "--json", "a"],
+        &["renew", "--json", "a"],
         &["create", "--json", "--", "true"],
         &["destroy", "--json", "a"],
         &["list", "--json"],

@@ -13,6 +13,13 @@ use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::values::{Choice, one_of, target};
 
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  procbroker wait render-42 --timeout 1m
+  procbroker wait server --until ready
+  procbroker wait job --exit-code || echo \"the job failed with status $?\"";
+
 /// The words of `--until`.
 const UNTIL: &[Choice<Until>] = &[
     Choice { word: "ready", value: Until::Ready, help: "It is ready, or has ended before it was" },
@@ -28,6 +35,11 @@ pub(in crate::cli) struct WaitArguments {
     /// What to wait for
     #[arg(long, value_name = "STATE", default_value = "ended", value_parser = one_of(UNTIL))]
     until: Until,
+    /// Exit with the child's own exit status: its code, or 128 and the number of the signal that ended it
+    ///
+    /// An error of this command has its own exit status, which can be the same number: 3 where there is no such child.
+    #[arg(long)]
+    exit_code: bool,
     /// How long to wait [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
@@ -40,9 +52,13 @@ impl Ask for WaitArguments {
         self.print
     }
 
-    fn request(&self) -> Result<Request, Failure> {
-        let Self { target, until, timeout, print: _ } = self;
-        Ok(Request::Wait(WaitParams { target: target.clone(), until: *until, timeout: *timeout }))
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
+        let Self { target, until, timeout, exit_code, print: _ } = self;
+        if *exit_code && *until == Until::Ready {
+            let message = "--exit-code waits for the end of the child; leave out --until ready".to_owned();
+            return Err(Failure::Usage { message });
+        }
+        Ok(vec![Request::Wait(WaitParams { target: target.clone(), until: *until, timeout: *timeout })])
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {
@@ -62,6 +78,9 @@ impl Ask for WaitArguments {
         match (self.until, answer) {
             (Until::Ready, Response::Child(child)) if child.state == ChildState::Ended => {
                 Verdict::Failed { why: format!("{} has ended, so it is not ready", title(child)) }
+            }
+            (Until::Ended, Response::Child(child)) if self.exit_code => {
+                child.exit.as_ref().map_or(Verdict::Done, |exit| Verdict::Ended(exit.status))
             }
             (Until::Ready | Until::Ended, _) => Verdict::Done,
         }

@@ -1,0 +1,25 @@
+//! `help`: the help of the program or of one verb, for those who ask for it in this way.
+
+use clap::{Args, CommandFactory};
+
+use super::CommandLine;
+use super::man::no_such_verb;
+use crate::cli::failure::Failure;
+
+/// The arguments of `help`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HelpArguments {
+    /// The verb to explain; without one, the program
+    verb: Option<String>,
+}
+
+/// The text that `--help` prints.
+pub(in crate::cli) fn help(arguments: &HelpArguments) -> Result<String, Failure> {
+    let mut program = CommandLine::command();
+    program.build();
+    let Some(verb) = &arguments.verb else { return Ok(program.render_long_help().to_string()) };
+    match program.find_subcommand_mut(verb) {
+        Some(verb) => Ok(verb.render_long_help().to_string()),
+        None => Err(no_such_verb(&program, verb)),
+    }
+}

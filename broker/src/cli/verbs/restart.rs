@@ -1,0 +1,49 @@
+//! `restart`: stops children and starts them again.
+
+use clap::Args;
+use procbroker_protocol::request::ManyParams;
+use procbroker_protocol::{Request, Response};
+
+use super::PrintArguments;
+use super::targets::TargetArguments;
+use crate::cli::ask::{Ask, children_of};
+use crate::cli::failure::Failure;
+use crate::cli::print::{Report, Screen, table};
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  procbroker restart render-42
+  procbroker restart --label pool=render";
+
+/// The arguments of `restart`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RestartArguments {
+    #[command(flatten)]
+    targets: TargetArguments,
+    #[command(flatten)]
+    print: PrintArguments,
+}
+
+impl Ask for RestartArguments {
+    fn print(&self) -> PrintArguments {
+        self.print
+    }
+
+    fn requests(&self) -> Result<Vec<Request>, Failure> {
+        let restart = |target| Request::Restart(ManyParams { target });
+        Ok(self.targets.targets()?.into_iter().map(restart).collect())
+    }
+
+    fn plain(&self, answer: &Response) -> Result<String, Failure> {
+        children_of(answer).map(table::lines)
+    }
+
+    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+        let children = children_of(answer)?;
+        if children.is_empty() {
+            return Ok(Report::nothing("no live child matches; nothing was restarted"));
+        }
+        Ok(Report::done(table::table(children, false, screen)))
+    }
+}

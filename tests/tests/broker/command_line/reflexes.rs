@@ -1,0 +1,200 @@
+//! What users of other tools type without a thought: aliases, short flags, several names, a child's exit status.
+
+use serde_json::json;
+
+use super::{DONE, FAILED, NOT_FOUND, TIMED_OUT, USAGE, failed, on_a_terminal};
+use crate::harness::TestBroker;
+use crate::harness::children::{willing, with};
+
+/// Starts children of these names.
+fn named(broker: &TestBroker, names: &[&str]) {
+    for name in names {
+        broker.json().create(with(willing(), &json!({"name": name})));
+    }
+}
+
+#[test]
+fn verbs_have_the_names_that_other_tools_give_them() {
+    let broker = TestBroker::start();
+    named(&broker, &["one", "two"]);
+    let list = broker.run(&["list"]).out;
+    for alias in ["ls", "ps"] {
+        assert_eq!(broker.run(&[alias]).out, list);
+    }
+    assert_eq!(broker.run(&["inspect", "one"]).out, broker.run(&["get", "one"]).out);
+    assert_eq!(broker.run(&["stop", "one"]).status, DONE);
+    assert_eq!(broker.run(&["rm", "two"]).status, DONE);
+    assert_eq!(broker.run(&["ls"]).out, "");
+}
+
+#[test]
+fn a_verb_of_another_meaning_leads_to_the_right_one() {
+    let broker = TestBroker::start();
+    for (verb, instead) in [
+        ("kill", "procbroker destroy TARGET"),
+        ("kill", "procbroker signal TARGET SIGNAL"),
+        ("start", "procbroker create -- COMMAND"),
+        ("exec", "procbroker create -- COMMAND"),
+    ] {
+        failed(&broker.run(&[verb, "one"]), USAGE, instead);
+    }
+    failed(&broker.run(&["run", "sleep", "1"]), USAGE, "the command to start comes after '--'");
+    assert_eq!(broker.run(&["help", "list"]).out, broker.run(&["list", "--help"]).out);
+    assert_eq!(broker.run(&["help"]).out, broker.run(&["--help"]).out);
+}
+
+#[test]
+fn destroy_takes_several_and_goes_on_where_one_is_missing() {
+    let broker = TestBroker::start();
+    named(&broker, &["a", "b", "c", "d"]);
+    let said = broker.run(&["destroy", "a", "b"]);
+    assert_eq!((said.status, said.out.lines().count(), said.err.as_str()), (DONE, 2, ""), "{said:?}");
+    let said = broker.run(&["destroy", "c", "nobody", "d"]);
+    assert_eq!((said.status, said.out.lines().count()), (NOT_FOUND, 2), "{said:?}");
+    assert!(said.err.contains("nobody") && said.err.lines().count() == 1, "{said:?}");
+    assert_eq!(broker.run(&["list"]).out, "");
+    named(&broker, &["e"]);
+    let said = broker.run(&["destroy", "--json", "nobody", "e", "none"]);
+    assert_eq!((said.status, said.out.lines().count()), (NOT_FOUND, 1), "{said:?}");
+    assert_eq!(said.json()["children"][0]["name"], "e");
+    let errors: Vec<serde_json::Value> =
+        said.err.lines().map(|line| serde_json::from_str(line).expect("an error object a line")).collect();
+    assert_eq!(errors.len(), 2);
+    assert!(errors.iter().all(|error| error["data"]["kind"] == "not_found"), "{errors:?}");
+}
+
+#[test]
+fn list_can_be_narrowed_to_names_and_ids_alone() {
+    let broker = TestBroker::start();
+    named(&broker, &["render-1", "render-2", "mail"]);
+    broker.json().create(willing());
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let out = broker.run(arguments).out;
+        out.lines().map(|line| line.split('\t').nth(1).expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&["list", "--name", "render-*"]), ["render-1", "render-2"]);
+    assert_eq!(names(&["list", "--name", "render-[2-9]"]), ["render-2"]);
+    assert_eq!(names(&["list", "--name", "mail"]), ["mail"]);
+    assert_eq!(names(&["list", "--name", "render"]), Vec::<String>::new());
+    let json = broker.run(&["list", "--json", "--name", "m???"]).json();
+    assert_eq!(json["children"].as_array().unwrap().len(), 1);
+    let all = broker.json().ok("list", json!({}));
+    let ids: Vec<&str> =
+        all["children"].as_array().unwrap().iter().map(|child| child["id"].as_str().unwrap()).collect();
+    assert_eq!(broker.run(&["list", "-q"]).out.lines().collect::<Vec<_>>(), ids);
+    assert_eq!(broker.run(&["ps", "-aq", "--name", "mail"]).out.lines().count(), 1);
+    failed(&broker.run(&["list", "--name", "["]), USAGE, "--name");
+}
+
+#[test]
+fn wait_passes_on_the_exit_status_of_the_child() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    for (name, command, status) in
+        [("code", "exit 42", 42), ("killed", "kill -KILL $$", 137), ("fine", "exit 0", DONE)]
+    {
+        let child =
+            client.ok("create", json!({"name": name, "command": ["sh", "-c", command], "no_wait": true}));
+        let id = child["child"]["id"].as_str().unwrap();
+        let said = broker.run(&["wait", "--exit-code", id]);
+        assert_eq!((said.status, said.out.lines().count(), said.err.as_str()), (status, 1, ""), "{said:?}");
+    }
+    named(&broker, &["alive"]);
+    failed(&broker.run(&["wait", "alive", "--exit-code", "--timeout", "1ms"]), TIMED_OUT, "alive");
+    failed(&broker.run(&["wait", "alive", "--exit-code", "--until", "ready"]), USAGE, "--exit-code");
+}
+
+#[test]
+fn a_signal_can_be_written_as_kill_takes_it() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    for (name, signal, died_of) in [("a", "-9", "SIGKILL"), ("b", "-HUP", "SIGHUP"), ("c", "int", "SIGINT")] {
+        named(&broker, &[name]);
+        assert_eq!(broker.run(&["signal", name, signal]).status, DONE);
+        let exit = client.ok("wait", json!({"target": name}))["child"]["exit"].take();
+        assert_eq!(exit["signal"], died_of);
+    }
+}
+
+#[test]
+fn events_from_a_number_that_is_yet_to_come_are_an_error_that_names_the_next() {
+    let broker = TestBroker::start();
+    named(&broker, &["one"]);
+    failed(&broker.run(&["events", "--since", "1000"]), USAGE, "number 4");
+}
+
+#[test]
+fn completions_know_children_and_signals() {
+    let broker = TestBroker::start();
+    named(&broker, &["one", "two"]);
+    let child = broker.json().create(willing());
+    broker.run(&["destroy", "two"]);
+    let words = |what: &str| -> Vec<String> {
+        broker.run(&["complete", what]).out.lines().map(str::to_owned).collect()
+    };
+    let id = child["id"].as_str().unwrap();
+    assert_eq!(words("children"), ["one", id]);
+    assert_eq!(words("all-children"), ["one", "two", id]);
+    assert!(words("signals").contains(&"HUP".to_owned()));
+    // Nobody who types is to read errors.
+    let nowhere = broker.path("nowhere");
+    let said = broker.run(&["complete", "children", "--socket", nowhere.to_str().unwrap()]);
+    assert_eq!((said.status, said.out.as_str(), said.err.as_str()), (DONE, "", ""));
+}
+
+#[test]
+fn bash_completes_the_names_of_children() {
+    let broker = TestBroker::start();
+    named(&broker, &["render-1", "render-2", "mail"]);
+    let script = format!(
+        "eval \"$({program} completions bash)\"
+         COMP_WORDS=({program} rm mail render); COMP_CWORD=3
+         _procbroker_or_ask {program} render mail; echo \"${{COMPREPLY[*]}}\"
+         COMP_WORDS=({program} signal mail WIN); COMP_CWORD=3
+         _procbroker_or_ask {program} WIN mail; echo \"${{COMPREPLY[*]}}\"
+         COMP_WORDS=({program} can); COMP_CWORD=1
+         _procbroker_or_ask {program} can {program}; echo \"${{COMPREPLY[*]}}\"",
+        program = crate::harness::procbroker().display(),
+    );
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["--norc", "-c", &script]).env("PROCBROKER_SOCKET", broker.socket());
+    let said = crate::harness::Said::by(&mut bash);
+    assert_eq!(said.out, "render-1 render-2\nWINCH\n\n", "{said:?}");
+}
+
+/// A line less its escape sequences, each of which ends with a letter.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    first
+        + &parts
+            .map(|part| part.split_once(char::is_alphabetic).map_or("", |(_, text)| text))
+            .collect::<String>()
+}
+
+#[test]
+fn no_line_of_a_list_is_broken_on_a_terminal_of_80_columns() {
+    let broker = TestBroker::start();
+    let long = "n".repeat(43);
+    broker.json().create(json!({"name": long, "command": ["sleep", "infinity"]}));
+    broker
+        .json()
+        .create(json!({"command": ["sh", "-c", "exec sleep infinity # 東京タワー東京タワー東京タワー"]}));
+    for columns in [80, 40] {
+        let said = on_a_terminal(&broker, columns, "ls");
+        assert_eq!(said.status, DONE, "{said:?}");
+        let lines: Vec<String> =
+            said.out.lines().map(|line| without_colours(line.trim_end_matches('\r'))).collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= columns), "{}", said.out);
+        assert_eq!(lines.iter().any(|line| line.starts_with("NAME")), columns == 80, "{}", said.out);
+    }
+}
+
+#[test]
+fn restart_and_renew_reach_the_broker() {
+    let broker = TestBroker::start();
+    for verb in ["restart", "renew"] {
+        let said = broker.run(&[verb, "nobody"]);
+        assert!([FAILED, NOT_FOUND].contains(&said.status) && !said.err.is_empty(), "{said:?}");
+    }
+}
