@@ -13,6 +13,7 @@ use super::call;
 use super::command_status::CommandStatus;
 use super::failure::Failure;
 use super::print::{Report, Screen, Style};
+use super::progress::{self, Awaited};
 use super::verbs::PrintArguments;
 
 /// How many requests are under way at a time. A broker takes more of one connection, unless told otherwise.
@@ -32,6 +33,11 @@ pub(super) trait Ask {
     /// Chooses what is shown of the answer, where the broker cannot do so.
     fn choose(&self, answer: Response) -> Response {
         answer
+    }
+
+    /// Says what is waited for, where that can take long.
+    fn awaited(&self) -> Option<Awaited> {
+        None
     }
 
     /// Shows the answer to a program: fields between tabs.
@@ -72,7 +78,11 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<Report, Fai
     let requests = verb.requests()?;
     let answers = call::runtime()?.block_on(async {
         let broker = call::connect(socket).await?;
-        Ok::<_, Failure>(send(&broker, requests).await)
+        let work = send(&broker, requests);
+        match verb.awaited().filter(|_| progress::is_wanted(verb.print().json)) {
+            Some(awaited) => progress::beside(&broker, &awaited, work).await,
+            None => Ok(work.await),
+        }
     })?;
     let json = verb.print().json;
     conclude(verb, answers, json, || Style::of_standard_output(verb.print()))

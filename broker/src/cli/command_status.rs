@@ -23,6 +23,8 @@ pub(super) enum CommandStatus {
     Denied,
     /// It took longer than it was given.
     TimedOut,
+    /// Whoever waited has typed Ctrl-C: 128 and the number of SIGINT, as in a shell.
+    Interrupted,
     /// The exit status of a child that was waited for, passed on.
     Child(u8),
 }
@@ -52,6 +54,7 @@ impl CommandStatus {
             Self::NoBroker => 5,
             Self::Denied => 6,
             Self::TimedOut => 7,
+            Self::Interrupted => 130,
             Self::Child(code) => code,
         }
     }

@@ -48,6 +48,12 @@ pub(super) enum Failure {
         "the broker was stopped or replaced while the output was followed; run this again to see what came after"
     )]
     Interrupted,
+    /// Whoever waited has typed Ctrl-C.
+    #[error("{goes_on}")]
+    GivenUp {
+        /// What goes on all the same.
+        goes_on: &'static str,
+    },
     /// The broker answered something that belongs to another request.
     #[error("the broker answered with something else than was asked for; are both of one version?")]
     Answer,
@@ -68,6 +74,7 @@ impl Failure {
             | Self::Output(_)
             | Self::Interrupted
             | Self::Answer => CommandStatus::Failed,
+            Self::GivenUp { .. } => CommandStatus::Interrupted,
             Self::Client(error) => client_status(error),
         }
     }
@@ -98,6 +105,7 @@ impl Failure {
             | Self::Machine { .. }
             | Self::Output(_)
             | Self::Interrupted
+            | Self::GivenUp { .. }
             | Self::Answer => with_causes(self),
         }
     }
@@ -121,6 +129,7 @@ impl Failure {
             | Self::Machine { .. }
             | Self::Output(_)
             | Self::Interrupted
+            | Self::GivenUp { .. }
             | Self::Answer => None,
         }
     }

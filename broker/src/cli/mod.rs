@@ -10,6 +10,7 @@ mod failure;
 #[cfg(test)]
 mod fake_broker;
 mod print;
+mod progress;
 mod reader;
 mod size;
 mod usage;

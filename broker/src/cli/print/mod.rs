@@ -5,7 +5,7 @@ pub(super) mod escape;
 pub(super) mod sheet;
 mod style;
 pub(super) mod table;
-mod width;
+pub(super) mod width;
 pub(super) mod words;
 
 use super::command_status::CommandStatus;

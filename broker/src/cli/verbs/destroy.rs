@@ -10,6 +10,7 @@ use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::{Report, Screen, table};
+use crate::cli::progress::{Awaited, End};
 use crate::cli::values::stop_step;
 
 /// What stands below the flags in help and manual page.
@@ -45,6 +46,13 @@ impl Ask for DestroyArguments {
         let destroy =
             |target| Request::Destroy(DestroyParams { target, stop: stop.clone(), no_wait: self.no_wait });
         Ok(self.targets.targets()?.into_iter().map(destroy).collect())
+    }
+
+    fn awaited(&self) -> Option<Awaited> {
+        let targets = self.targets.targets().ok().filter(|_| !self.no_wait)?;
+        let steps = Some(self.stop.clone()).filter(|steps| !steps.is_empty());
+        let goes_on = "the stop goes on; 'procbroker list' shows how far it is";
+        Some(Awaited { targets, end: End::Stopped(steps), goes_on })
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

@@ -263,6 +263,8 @@ Exit status:
   5  no broker there
   6  permission denied
   7  timeout
+  130  Ctrl-C was typed while it waited; what was asked for goes on
+`run` has that of its main command, `wait --exit-code` that of the child.
 
 Environment:
   PROCBROKER_SOCKET  the broker's socket, where --socket is not given

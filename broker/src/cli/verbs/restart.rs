@@ -9,6 +9,7 @@ use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::{Report, Screen, table};
+use crate::cli::progress::{Awaited, End};
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -33,6 +34,12 @@ impl Ask for RestartArguments {
     fn requests(&self) -> Result<Vec<Request>, Failure> {
         let restart = |target| Request::Restart(ManyParams { target });
         Ok(self.targets.targets()?.into_iter().map(restart).collect())
+    }
+
+    fn awaited(&self) -> Option<Awaited> {
+        let targets = self.targets.targets().ok()?;
+        let goes_on = "the restart goes on; 'procbroker list' shows how far it is";
+        Some(Awaited { targets, end: End::Restarted, goes_on })
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

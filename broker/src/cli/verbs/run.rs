@@ -14,11 +14,15 @@ use crate::cli::values::{Choice, one_of, stop_step};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   Apache in a container, with a graceful stop and its failsafe:
-    procbroker run --main-stop SIGWINCH:20s,SIGTERM:5s -- \\
-        apachectl -D FOREGROUND
+    procbroker run --main-stop SIGWINCH:20s,SIGTERM:12s \\
+        --shutdown-timeout 60s -- \\
+        sh -c '. /etc/apache2/envvars; exec apache2 -D FOREGROUND'
   gunicorn, whose workers run as another user:
     procbroker run --allow-user www-data --socket-group www-data \\
         --socket-mode 660 -- gunicorn --user www-data app:app
+
+A script in front of the server has to exec it. apachectl does not: it keeps
+the server's signals, and its exit status.
 
 Docker and Kubernetes kill what does not stop in time: give them more than
 --shutdown-timeout (docker run --stop-timeout, terminationGracePeriodSeconds).";
@@ -51,13 +55,13 @@ pub(in crate::cli) struct RunArguments {
     command: Vec<String>,
     /// The signals that ask the main command to end, tried in turn, each with how long to wait for it (10s unless given)
     ///
-    /// May be repeated, or given as a list with commas. `SIGWINCH:20s,SIGTERM:5s` is
+    /// May be repeated, or given as a list with commas. `SIGWINCH:20s,SIGTERM:12s` is
     /// Apache's graceful stop, and what follows where a request hangs. [default: SIGTERM:20s]
     #[arg(long, value_name = "SIGNAL[:GRACE]", value_delimiter = ',', value_parser = stop_step)]
     main_stop: Vec<StopStep>,
     /// Which processes of the main command these signals go to
     ///
-    /// The group reaches a server behind a script, such as apachectl. A server that passes its own stop on, and whose
+    /// The group reaches a server behind a script that does not exec it. A server that passes its own stop on, and whose
     /// workers take SIGTERM for an order to drop everything (uWSGI), is stopped by its main process alone.
     #[arg(long, value_name = "SCOPE", default_value = "group", value_parser = one_of(STOP_SCOPES))]
     main_stop_scope: Scope,

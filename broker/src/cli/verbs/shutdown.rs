@@ -5,12 +5,14 @@ use std::time::Duration;
 use clap::Args;
 use procbroker_protocol::request::ShutdownParams;
 use procbroker_protocol::response::ShutdownReport;
-use procbroker_protocol::{Request, Response, duration};
+use procbroker_protocol::{Request, Response, Target, duration};
 
 use super::PrintArguments;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
+use crate::cli::print::words::count;
 use crate::cli::print::{Report, Screen, table};
+use crate::cli::progress::{Awaited, End};
 
 /// The arguments of `shutdown`.
 #[derive(Debug, Args)]
@@ -31,6 +33,11 @@ impl Ask for ShutdownArguments {
         Ok(vec![Request::Shutdown(ShutdownParams { timeout: self.timeout })])
     }
 
+    fn awaited(&self) -> Option<Awaited> {
+        let goes_on = "the shutdown goes on, until the broker is gone";
+        Some(Awaited { targets: vec![Target::All], end: End::Stopped(None), goes_on })
+    }
+
     fn plain(&self, answer: &Response) -> Result<String, Failure> {
         Ok(table::lines(&report_of(answer)?.children))
     }
@@ -38,11 +45,10 @@ impl Ask for ShutdownArguments {
     fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
         let ShutdownReport { children, forced, took } = report_of(answer)?;
         let table = if children.is_empty() { String::new() } else { table::table(children, true, screen) };
-        let count = children.len();
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let took = duration::display(Duration::from_millis(millis));
-        let children = if count == 1 { "child" } else { "children" };
-        let summary = format!("the broker stopped {count} {children} in {took}, {forced} by force\n");
+        let children = count(children.len(), "child", "children");
+        let summary = format!("the broker stopped {children} in {took}, {forced} by force\n");
         Ok(Report::done(table + &summary))
     }
 }

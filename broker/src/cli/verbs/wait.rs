@@ -11,6 +11,7 @@ use crate::cli::ask::{Ask, Verdict, child_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen, table};
+use crate::cli::progress::{Awaited, End};
 use crate::cli::values::{Choice, one_of, target};
 
 /// What stands below the flags in help and manual page.
@@ -59,6 +60,12 @@ impl Ask for WaitArguments {
             return Err(Failure::Usage { message });
         }
         Ok(vec![Request::Wait(WaitParams { target: target.clone(), until: *until, timeout: *timeout })])
+    }
+
+    fn awaited(&self) -> Option<Awaited> {
+        let goes_on = "the child goes on: nothing was stopped";
+        let end = End::Seen(self.timeout);
+        Some(Awaited { targets: vec![self.target.clone()], end, goes_on })
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

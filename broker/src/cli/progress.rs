@@ -1,0 +1,271 @@
+//! What is still waited for, on the terminal of somebody who waits: a line for each child, drawn anew every second.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use procbroker_client::Broker;
+use procbroker_protocol::create::StopStep;
+use procbroker_protocol::request::{ListParams, OneParams};
+use procbroker_protocol::{Child, ChildId, ChildState, Request, Response, Target};
+use terminal_size::{Height, Width, terminal_size_of};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::complain;
+use super::failure::Failure;
+use super::print::width::cut;
+use super::print::words::{count, title};
+
+/// How often the lines are drawn anew; what is done sooner shows none.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The most children that have a line of their own.
+const LINES_MAX: usize = 10;
+
+/// The columns and lines of a terminal that does not tell.
+const SIZE_UNKNOWN: (u16, u16) = (80, 24);
+
+/// What a verb waits for.
+#[derive(Clone, Debug)]
+pub(super) struct Awaited {
+    /// Which children.
+    pub(super) targets: Vec<Target>,
+    /// What is to become of them.
+    pub(super) end: End,
+    /// What goes on when nobody waits for it any more, as a whole sentence.
+    pub(super) goes_on: &'static str,
+}
+
+/// What children that are waited for are to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Stopped, by these steps where the verb gives them.
+    Stopped(Option<Vec<StopStep>>),
+    /// Stopped and started again.
+    Restarted,
+    /// What they become by themselves, for so long at most.
+    Seen(Option<Duration>),
+}
+
+/// Whether somebody sits there to see it.
+pub(super) fn is_wanted(json: bool) -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    !json && !dumb && std::io::stderr().is_terminal()
+}
+
+/// Does the work, and shows meanwhile what it waits for.
+///
+/// # Errors
+/// [`Failure::GivenUp`] when whoever waits has typed Ctrl-C.
+pub(super) async fn beside<T>(
+    broker: &Broker,
+    awaited: &Awaited,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|source| Failure::Machine { attempted: "cannot wait for Ctrl-C", source })?;
+    let drawing = Drawing::default();
+    let outcome = tokio::select! {
+        biased;
+        result = work => Ok(result),
+        _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: awaited.goes_on }),
+        never = watch(broker, awaited, &drawing) => match never {},
+    };
+    drawing.show(&[]);
+    outcome
+}
+
+/// Something that does not come.
+enum Never {}
+
+/// Asks how the children are, and draws it, again and again.
+async fn watch(broker: &Broker, awaited: &Awaited, drawing: &Drawing) -> Never {
+    let mut seen = Seen::since(Instant::now());
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let children = children(broker, &awaited.targets).await;
+        drawing.show(&seen.lines(&children, &awaited.end, Instant::now()));
+    }
+}
+
+/// The children that are waited for, as far as the broker tells.
+async fn children(broker: &Broker, targets: &[Target]) -> Vec<Arc<Child>> {
+    let mut all = Vec::new();
+    // Each is a question of its own, so that there are not more than can be shown.
+    for target in targets.iter().take(LINES_MAX) {
+        let request = match target {
+            Target::All => Request::List(ListParams::default()),
+            Target::Labels(labels) => {
+                Request::List(ListParams { labels: labels.clone(), ..ListParams::default() })
+            }
+            Target::Id(_) | Target::Name(_) => Request::Get(OneParams { target: target.clone() }),
+        };
+        match broker.call(request).await {
+            Ok(Response::Children(children)) => all.extend(children),
+            Ok(Response::Child(child)) => all.push(child),
+            // One that is not there is not waited for, and its own request says so.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    all
+}
+
+/// Since when children are in their states, as far as was seen from here.
+struct Seen {
+    began: Instant,
+    states: BTreeMap<ChildId, (ChildState, Instant)>,
+}
+
+impl Seen {
+    fn since(began: Instant) -> Self {
+        Self { began, states: BTreeMap::new() }
+    }
+
+    /// A line for each child that is still waited for, and one for those that had no room.
+    fn lines(&mut self, children: &[Arc<Child>], end: &End, now: Instant) -> Vec<String> {
+        let is_first = self.states.is_empty();
+        let mut lines = Vec::new();
+        let mut in_turn = 0_usize;
+        for child in children {
+            let begin = if is_first { self.began } else { now };
+            let entry = self.states.entry(child.id).or_insert((child.state, begin));
+            if entry.0 != child.state {
+                *entry = (child.state, now);
+            }
+            let lasted = now.saturating_duration_since(entry.1);
+            match phase(child.state, end, lasted) {
+                Phase::Awaited(what) => lines.push(format!("{}  {what}", title(child))),
+                Phase::InTurn => in_turn += 1,
+                Phase::Over => {}
+            }
+        }
+        let hidden = lines.len().saturating_sub(LINES_MAX);
+        lines.truncate(LINES_MAX);
+        if hidden > 0 {
+            lines.push(format!("and {hidden} more"));
+        }
+        if in_turn > 0 {
+            lines.push(format!("{} to be stopped after them", count(in_turn, "child", "children")));
+        }
+        lines
+    }
+}
+
+/// Where a child stands on the way to what is waited for.
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// It is waited for, in this way.
+    Awaited(String),
+    /// Its stop has not begun.
+    InTurn,
+    /// It is not waited for any more.
+    Over,
+}
+
+fn phase(state: ChildState, end: &End, lasted: Duration) -> Phase {
+    let seconds = lasted.as_secs();
+    match (state, end) {
+        (ChildState::Ended, _) | (ChildState::Running, End::Restarted) => Phase::Over,
+        (_, End::Seen(bound)) => Phase::Awaited(match bound {
+            Some(bound) => format!("{}, {seconds} of {} s", state.as_str(), bound.as_secs()),
+            None => format!("{}, {seconds} s", state.as_str()),
+        }),
+        (ChildState::Stopping, End::Stopped(Some(steps))) => Phase::Awaited(step_at(steps, lasted)),
+        (ChildState::Stopping, End::Stopped(None) | End::Restarted) => {
+            Phase::Awaited(format!("stopping, {seconds} s"))
+        }
+        (ChildState::Cleaning, End::Stopped(_) | End::Restarted) => {
+            Phase::Awaited(format!("cleaning up, {seconds} s"))
+        }
+        (ChildState::Starting | ChildState::Backoff, End::Restarted) => {
+            Phase::Awaited(format!("{}, {seconds} s", state.as_str()))
+        }
+        (ChildState::Running | ChildState::Starting | ChildState::Backoff, End::Stopped(_)) => Phase::InTurn,
+    }
+}
+
+/// Which step a stop has come to after so long: `SIGTERM, 3 of 10 s`.
+fn step_at(steps: &[StopStep], lasted: Duration) -> String {
+    let mut left = lasted;
+    for step in steps {
+        let grace = step.grace;
+        match left.checked_sub(grace) {
+            Some(rest) => left = rest,
+            None => return format!("{}, {} of {} s", step.signal, left.as_secs(), grace.as_secs_f64()),
+        }
+    }
+    format!("SIGKILL, {} s", left.as_secs())
+}
+
+/// The lines that stand on the terminal.
+#[derive(Debug, Default)]
+struct Drawing {
+    height: Cell<usize>,
+}
+
+impl Drawing {
+    /// Puts these lines in the place of those before.
+    fn show(&self, lines: &[String]) {
+        let size = terminal_size_of(std::io::stderr());
+        let (columns, rows) = size.map_or(SIZE_UNKNOWN, |(Width(columns), Height(rows))| (columns, rows));
+        let mut out = String::new();
+        if self.height.get() > 0 {
+            // Up to the first of them, and everything from there is erased (ECMA-48: CUU, ED).
+            let _ = write!(out, "\r\x1b[{}A\x1b[J", self.height.get());
+        }
+        // A line at the right edge would wrap, and one above the top can't be reached again.
+        let shown = lines.len().min(usize::from(rows).saturating_sub(2));
+        for line in lines.iter().take(shown) {
+            let _ = writeln!(out, "{}", cut(line, usize::from(columns).saturating_sub(1)));
+        }
+        self.height.set(shown);
+        complain(&out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_protocol::Signal;
+
+    use super::*;
+
+    fn steps() -> Vec<StopStep> {
+        let step = |signal, seconds| StopStep { signal, grace: Duration::from_secs(seconds) };
+        vec![step(Signal::HUP, 2), step(Signal::TERM, 10)]
+    }
+
+    #[test]
+    fn a_stop_is_at_the_step_that_its_time_has_come_to() {
+        let at = |millis| step_at(&steps(), Duration::from_millis(millis));
+        assert_eq!(at(0), "SIGHUP, 0 of 2 s");
+        assert_eq!(at(1_999), "SIGHUP, 1 of 2 s");
+        assert_eq!(at(2_000), "SIGTERM, 0 of 10 s");
+        assert_eq!(at(5_500), "SIGTERM, 3 of 10 s");
+        assert_eq!(at(13_000), "SIGKILL, 1 s");
+    }
+
+    #[test]
+    fn only_those_on_their_way_are_waited_for() {
+        let stopped = || End::Stopped(None);
+        let second = Duration::from_secs(1);
+        let awaited = |text: &str| Phase::Awaited(text.to_owned());
+        let cases = [
+            (ChildState::Stopping, stopped(), awaited("stopping, 1 s")),
+            (ChildState::Stopping, End::Stopped(Some(steps())), awaited("SIGHUP, 1 of 2 s")),
+            (ChildState::Cleaning, stopped(), awaited("cleaning up, 1 s")),
+            (ChildState::Running, stopped(), Phase::InTurn),
+            (ChildState::Ended, stopped(), Phase::Over),
+            (ChildState::Running, End::Restarted, Phase::Over),
+            (ChildState::Starting, End::Restarted, awaited("starting, 1 s")),
+            (ChildState::Running, End::Seen(None), awaited("running, 1 s")),
+            (ChildState::Running, End::Seen(Some(Duration::from_secs(60))), awaited("running, 1 of 60 s")),
+            (ChildState::Ended, End::Seen(None), Phase::Over),
+        ];
+        for (state, end, expected) in cases {
+            assert_eq!(phase(state, &end, second), expected, "{state:?} {end:?}");
+        }
+    }
+}

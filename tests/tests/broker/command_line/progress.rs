@@ -1,0 +1,118 @@
+//! Long stops on a terminal: who is waited for is shown, and Ctrl-C ends the waiting alone.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use super::DONE;
+use crate::harness::children::{stubborn, with};
+use crate::harness::{TestBroker, await_end, procbroker};
+
+/// The exit status of what SIGINT has ended, as a shell has it.
+const INTERRUPTED: i32 = 130;
+
+/// A verb on a terminal of script(1). It is ended with the test, whatever becomes of that.
+struct OnTerminal {
+    script: Child,
+    said: String,
+}
+
+impl OnTerminal {
+    fn run(broker: &TestBroker, arguments: &str) -> Self {
+        let line = format!("stty columns 80; exec {} {arguments}", procbroker().display());
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        script.env("PROCBROKER_SOCKET", broker.socket()).env("TERM", "xterm").env("NO_COLOR", "1");
+        script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self { script: script.spawn().unwrap(), said: String::new() }
+    }
+
+    /// Reads on until this text has come. A verb that does not say it is found by the test runner.
+    fn until(&mut self, text: &str) {
+        let output = self.script.stdout.as_mut().expect("an open output");
+        let mut chunk = [0; 1024];
+        while !self.said.contains(text) {
+            let length = output.read(&mut chunk).unwrap();
+            assert_ne!(length, 0, "it never said {text:?}: {}", self.said);
+            self.said.push_str(&String::from_utf8_lossy(&chunk[..length]));
+        }
+    }
+
+    /// Types.
+    fn types(&mut self, keys: &[u8]) {
+        self.script.stdin.as_mut().expect("an open input").write_all(keys).unwrap();
+    }
+
+    /// Its exit status, and all that it has said.
+    fn ended(mut self) -> (i32, String) {
+        let mut rest = Vec::new();
+        self.script.stdout.as_mut().expect("an open output").read_to_end(&mut rest).unwrap();
+        let status = await_end(&mut self.script).expect("the verb ends").code().expect("an exit status");
+        (status, std::mem::take(&mut self.said) + &String::from_utf8_lossy(&rest))
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // It may have ended, and been reaped, already.
+        let _ = self.script.kill();
+        let _ = self.script.wait();
+    }
+}
+
+/// A child that ends only by force, and its name.
+fn stubborn_child(broker: &TestBroker, name: &str) {
+    let mut hello = broker.fifo(name);
+    broker.json().create(with(stubborn(&hello), &json!({"name": name})));
+    hello.line();
+}
+
+#[test]
+fn a_long_stop_shows_whom_it_waits_for_and_leaves_the_result_alone() {
+    let broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    let mut stop = OnTerminal::run(&broker, "destroy one --stop TERM:300s");
+    stop.until("one  SIGTERM, 1 of 300 s\r\n");
+    stop.until("one  SIGTERM, 2 of 300 s\r\n");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+    let (status, said) = stop.ended();
+    assert_eq!(status, DONE, "{said:?}");
+    let (_, result) = said.rsplit_once("\x1b[1A\x1b[J").expect("the line is taken away");
+    assert!(result.starts_with("NAME") && result.lines().count() == 2, "{result:?}");
+}
+
+#[test]
+fn a_wait_shows_how_the_child_is() {
+    let broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    let mut wait = OnTerminal::run(&broker, "wait one --timeout 300s");
+    wait.until("one  running, 1 of 300 s\r\n");
+    wait.types(b"\x03");
+    let (status, said) = wait.ended();
+    assert_eq!(status, INTERRUPTED, "{said:?}");
+    assert!(said.contains("nothing was stopped"), "{said:?}");
+    assert_eq!(broker.json().ok("get", json!({"target": "one"}))["child"]["state"], "running");
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_and_the_stop_goes_on() {
+    let broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    let mut stop = OnTerminal::run(&broker, "destroy one --stop TERM:300s");
+    stop.until("one  SIGTERM");
+    stop.types(b"\x03");
+    let (status, said) = stop.ended();
+    assert_eq!(status, INTERRUPTED, "{said:?}");
+    assert!(said.contains("the stop goes on"), "{said:?}");
+    assert_eq!(broker.json().ok("get", json!({"target": "one"}))["child"]["state"], "stopping");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+}
+
+#[test]
+fn a_long_stop_is_quiet_in_a_pipe() {
+    let broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    let said = broker.run(&["destroy", "one", "--stop", "TERM:1200ms"]);
+    assert_eq!((said.status, said.out.lines().count(), said.err.as_str()), (DONE, 1, ""), "{said:?}");
+}
