@@ -302,7 +302,9 @@ impl Containment {
         let _ended = self.worker.recv_timeout(patience);
         // Whoever has the last reference removes the groups: a worker that is still busy ends with the process,
         // and leaves them to the next broker.
-        drop(self.cgroups);
+        if let Some(cgroups) = self.cgroups {
+            cgroups.leave();
+        }
     }
 }
 

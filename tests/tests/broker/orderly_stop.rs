@@ -1,12 +1,14 @@
 //! Promise 2: nothing outlives an orderly stop, and it keeps within its deadline.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::children::{attentive, pid_in, stubborn, willing, with};
-use crate::harness::{Ended, Fifo, JsonClient, Setup, TestBroker};
+use crate::harness::{Ended, Fifo, JsonClient, Setup, TestBroker, broker_group};
 
 /// A stop that only the deadline, or somebody in a hurry, cuts short.
 const PATIENT: &str = "1h";
@@ -103,6 +105,23 @@ mod heavy {
 
     fn last_lines(ended: &Ended) -> String {
         ended.log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
+    }
+
+    /// More groups than the broker removes itself: it holds nobody up with them, and they are gone all the same.
+    #[test]
+    fn the_groups_of_many_children_are_removed_after_the_stop() {
+        let mut broker = TestBroker::start();
+        let mut client = broker.json();
+        let children: Vec<Value> = (0..200).map(|_| client.create(willing())).collect();
+        let pid = children[0]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
+        let Some(folder) = broker_group(pid) else {
+            return eprintln!("skipped: children have no control groups here");
+        };
+        let lock = File::open(&folder).expect("the folder of groups");
+        broker.stop();
+        // Whoever removes them holds the lock until it is done.
+        let _done = Flock::lock(lock, FlockArg::LockExclusive).expect("the lock of the folder");
+        assert!(!folder.exists(), "{} is left", folder.display());
     }
 
     #[test]

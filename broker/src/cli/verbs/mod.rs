@@ -12,6 +12,7 @@ mod help;
 mod list;
 mod logs;
 mod man;
+mod remove_groups;
 mod renew;
 mod restart;
 mod run;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{Args, Parser, Subcommand};
 
+use remove_groups::RemoveGroupsArguments;
 pub use run::MainArguments;
 pub use serve::{BoundArguments, ContainmentChoice, LogLevel, ServeArguments};
 
@@ -132,6 +134,11 @@ pub(super) enum Verb {
     /// Print the help of a verb, as `--help` after it does
     #[command(hide = true)]
     Help(HelpArguments),
+    /// Remove the empty control groups of a broker that has exited
+    ///
+    /// A broker that leaves many starts this, so that nobody has to wait until all are removed.
+    #[command(hide = true)]
+    RemoveGroups(RemoveGroupsArguments),
     /// Print the completions for a shell
     #[command(after_long_help = completions::EXAMPLES)]
     Completions(CompletionsArguments),
@@ -222,6 +229,9 @@ impl CommandLine {
                 conclude(false, Ok(Report::done(complete::complete(socket, &arguments)))).into()
             }
             Verb::Help(arguments) => conclude(false, help::help(&arguments).map(Report::done)).into(),
+            Verb::RemoveGroups(arguments) => {
+                conclude(false, Ok(remove_groups::remove_groups(&arguments))).into()
+            }
             Verb::Completions(arguments) => {
                 conclude(false, Ok(Report::done(completions::completions(arguments.shell)))).into()
             }

@@ -73,7 +73,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 /// The folder of the broker's groups that a process is in: that of the child is one below it.
-fn broker_group(pid: i32) -> Option<PathBuf> {
+pub(crate) fn broker_group(pid: i32) -> Option<PathBuf> {
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = lines.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let mounts = fs::read_to_string("/proc/mounts").ok()?;

@@ -25,7 +25,7 @@ pub(crate) use ending::{Ended, await_end};
 pub(crate) use fifo::Fifo;
 pub(crate) use frames::FrameClient;
 pub(crate) use json::{JsonClient, Refused, result_of};
-pub(crate) use leftovers::{kill_tagged, tagged_environments, tagged_processes};
+pub(crate) use leftovers::{broker_group, kill_tagged, tagged_environments, tagged_processes};
 pub(crate) use orphans::{adopt_orphans, await_death, await_zombie, reap};
 pub(crate) use process::Process;
 pub(crate) use program::{procbroker, procbroker_in};
