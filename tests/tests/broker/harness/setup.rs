@@ -171,8 +171,10 @@ impl Setup {
         self.folder.path().join("state")
     }
 
-    /// Folders that the broker's user can write to, for its socket and its state.
+    /// Folders that the broker's user can write to, for its socket and its state. What a test has made of the state
+    /// folder since stays.
     fn own_folders(&self) {
+        let has_state = self.state_dir().exists();
         for folder in ["run", "state", "home"] {
             let folder = self.folder.path().join(folder);
             fs::create_dir_all(&folder).unwrap();
@@ -180,6 +182,8 @@ impl Setup {
                 std::os::unix::fs::chown(&folder, Some(user), Some(user)).unwrap();
             }
         }
-        fs::set_permissions(self.state_dir(), Permissions::from_mode(0o700)).unwrap();
+        if !has_state {
+            fs::set_permissions(self.state_dir(), Permissions::from_mode(0o700)).unwrap();
+        }
     }
 }
