@@ -223,12 +223,17 @@ impl Containment {
     ///
     /// A process group without a leader that turns out to be empty is reported as well.
     pub fn signal(&mut self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) -> Option<Input> {
-        let (leader, is_alive, search) = {
+        let (leader, is_alive, search, has_group) = {
             let table = self.table.lock();
             let entry = table.get(run);
             let is_alive = entry.is_some_and(|entry| entry.living().is_some());
-            (entry.and_then(|entry| entry.leader.clone()), is_alive, table.search(run))
+            let has_group = entry.is_some_and(|entry| entry.group.is_some());
+            (entry.and_then(|entry| entry.leader.clone()), is_alive, table.search(run), has_group)
         };
+        // A stop may end the parent of what nothing else tells whose it is: the worker takes note of it before.
+        if call.is_none() && is_alive && search == Search::Inherited && !has_group {
+            return self.signal_later(run, signal, scope, call);
+        }
         let outcome = match (leader, scope) {
             (None, Scope::Group | Scope::All) if search == Search::Everywhere => {
                 return self.signal_later(run, signal, scope, call);

@@ -79,6 +79,15 @@ impl Action for WitnessedSnapshot {
     fn leave(&mut self, _found: &LiveProcess) {}
 }
 
+/// Does nothing: a walk itself takes note of whose each process is.
+pub(super) struct TakeNote;
+
+impl Action for TakeNote {
+    fn enter(&mut self, _found: &LiveProcess) {}
+
+    fn leave(&mut self, _found: &LiveProcess) {}
+}
+
 /// Whom a kill is for.
 pub(super) enum Victims {
     Of(LiveRuns),

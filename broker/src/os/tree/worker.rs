@@ -11,12 +11,12 @@ use procbroker_core::{Call, Input, Members, Pid, Run};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
-use super::Reporter;
-use super::actions::{Killer, LiveRuns, Senders, Victims};
+use super::actions::{Killer, LiveRuns, Senders, TakeNote, Victims};
 use super::exit_watch::ExitWatch;
 use super::process_table::SharedTable;
 use super::search::{PerSearch, Search, Targets};
 use super::walk::{Breadth, Known, LiveProcess, Walker};
+use super::{Reporter, signal_group};
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
 use crate::os::process::subreaper::Inheritance;
@@ -251,10 +251,14 @@ impl Worker {
         if orders.is_empty() {
             return;
         }
+        let orders = self.signal_at_once(search, orders);
         let runs: Vec<Run> = orders.iter().map(|order| order.run).collect();
+        if runs.is_empty() {
+            return;
+        }
         let targets = Targets::new(&self.table, search, &runs);
         let mut senders = Senders::new(self.table.clone());
-        for order in orders {
+        for order in &orders {
             senders.add(order.run.child, self.table.lock().group_number(order.run.child), order);
         }
         let cgroups = self.cgroups.clone();
@@ -273,6 +277,31 @@ impl Worker {
             }
             (self.report)(Input::Signalled { run: order.run, call: order.call, outcome: sender.outcome() });
         }
+    }
+
+    /// Takes note of what descends from children without a cgroup, which may lose the parent that tells whose it is; then
+    /// sends the signals that one system call sends. Returns the others.
+    fn signal_at_once(&mut self, search: Search, orders: &[SignalOrder]) -> Vec<SignalOrder> {
+        let without_group: Vec<Run> =
+            orders.iter().map(|order| order.run).filter(|&run| self.group(run).is_none()).collect();
+        if search == Search::Inherited && !without_group.is_empty() {
+            let targets = Targets::new(&self.table, search, &without_group);
+            let _noted = self.walker().targets(&targets, &mut TakeNote);
+        }
+        let is_left = |order: &&SignalOrder| {
+            let SignalOrder { run, signal, scope, call } = **order;
+            let leader = self.table.lock().get(run).and_then(|entry| entry.leader.clone());
+            let outcome = leader.and_then(|leader| match scope {
+                Scope::Main => Some(pidfd::outcome(pidfd::send(leader.pidfd.as_fd(), signal))),
+                Scope::Group => signal_group(&leader, false, signal),
+                Scope::All => None,
+            });
+            if let Some(outcome) = outcome {
+                (self.report)(Input::Signalled { run, call, outcome });
+            }
+            outcome.is_none()
+        };
+        orders.iter().filter(is_left).copied().collect()
     }
 
     /// Kills everything that descends from the broker until nothing does, or until the time is up. The main

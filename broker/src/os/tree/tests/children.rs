@@ -178,3 +178,18 @@ fn no_signal_reaches_a_main_process_that_was_reaped() {
         assert_eq!(scene.containment().signal(run, Signal::KILL, Scope::All, None), Some(gone));
     });
 }
+
+#[test]
+fn a_daemon_that_nothing_tells_is_known_by_its_parent_from_the_first_stop_signal_on() {
+    let test = "a_daemon_that_nothing_tells_is_known_by_its_parent_from_the_first_stop_signal_on";
+    each_way(test, |scene, _| {
+        let mut ear = scene.ear();
+        let run = scene.start("env -i setsid sh -c 'echo $$ > $0; exec env -i sleep 1000' $fifo & wait");
+        let daemon = ear.pid();
+        scene.containment().signal(run, Signal::TERM, Scope::Group, None);
+        scene.until(|inputs| left(inputs, run) == Some(Members::Outside));
+        scene.containment().kill(run);
+        scene.until(|inputs| left(inputs, run) == Some(Members::Nothing));
+        assert!(!lives(daemon));
+    });
+}
