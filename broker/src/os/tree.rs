@@ -5,7 +5,7 @@
 //! common case, a child that leaves nothing behind, is answered at once; everything else is the worker's.
 //!
 //! A child that a previous broker started before it was killed is adopted: nothing of it comes to this one, so that it is
-//! searched for [everywhere](search::Search::Everywhere).
+//! searched for everywhere (`search::Search`).
 
 mod actions;
 mod adopt;
