@@ -32,7 +32,7 @@ pub enum NameError {
     },
     /// A character outside of the allowed ones.
     #[error(
-        "the name {name:?} has the character {character:?}; letters, digits and (after the first) any of . _ : @ - are allowed"
+        "the name {name:?} has the character {character:?}; ASCII letters, digits and (after the first) any of . _ : @ - are allowed"
     )]
     Character {
         /// The text.

@@ -168,7 +168,7 @@ mod tests {
             ),
             (
                 &["get", "a b"],
-                "invalid value 'a b' for '<TARGET>': the name \"a b\" has the character ' '; letters, digits and (after the first) any of . _ : @ - are allowed",
+                "invalid value 'a b' for '<TARGET>': the name \"a b\" has the character ' '; ASCII letters, digits and (after the first) any of . _ : @ - are allowed",
             ),
             (
                 &["create", "sleep", "9"],

@@ -42,6 +42,8 @@ pub(super) fn no_such_verb(program: &Command, verb: &str) -> Failure {
 fn page(command: Command) -> std::io::Result<String> {
     let extra = command.get_after_long_help().map(ToString::to_string);
     let has_verbs = command.has_subcommands();
+    let aliases: Vec<String> =
+        command.get_visible_aliases().map(|alias| format!("{PROGRAM} {alias}")).collect();
     let source = format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
     // An empty date would be left out, and what follows it would move into its place.
     let man = Man::new(command).date(" ").source(source).manual("procbroker manual");
@@ -50,6 +52,12 @@ fn page(command: Command) -> std::io::Result<String> {
     man.render_name_section(&mut out)?;
     man.render_synopsis_section(&mut out)?;
     man.render_description_section(&mut out)?;
+    if !aliases.is_empty() {
+        let mut roff = Roff::new();
+        roff.control("SH", ["ALIASES"]);
+        roff.text([clap_mangen::roff::roman(aliases.join(", "))]);
+        roff.to_writer(&mut out)?;
+    }
     man.render_options_section(&mut out)?;
     if has_verbs {
         man.render_subcommands_section(&mut out)?;
@@ -95,6 +103,13 @@ mod tests {
         let page = manual(None).unwrap();
         assert!(page.contains(".SH \"EXIT STATUS\""), "{page}");
         assert!(page.contains("no broker there"), "{page}");
+    }
+
+    #[test]
+    fn the_page_of_a_verb_has_its_other_names_and_can_be_found_by_them() {
+        let page = manual(Some("destroy")).unwrap();
+        assert!(page.contains(".SH ALIASES\nprocbroker stop, procbroker rm\n"), "{page}");
+        assert_eq!(manual(Some("rm")).unwrap(), page);
     }
 
     #[test]

@@ -158,7 +158,7 @@ pub(super) enum Question {
     /// Stop children, and wait until they and all their descendants are gone and cleaned up
     ///
     /// Destroying a child that has ended already is no error.
-    #[command(visible_aliases = ["stop", "rm"], after_long_help = destroy::EXAMPLES)]
+    #[command(visible_aliases = ["stop", "rm"], override_usage = targets::usage("destroy"), after_long_help = destroy::EXAMPLES)]
     Destroy(DestroyArguments),
     /// Show children, the oldest first
     #[command(visible_aliases = ["ls", "ps"], after_long_help = list::EXAMPLES)]
@@ -177,10 +177,10 @@ pub(super) enum Question {
     #[command(after_long_help = signal::EXAMPLES)]
     Signal(SignalArguments),
     /// Stop children and start them again, with the same id and name
-    #[command(after_long_help = restart::EXAMPLES)]
+    #[command(override_usage = targets::usage("restart"), after_long_help = restart::EXAMPLES)]
     Restart(RestartArguments),
     /// Give children whose lifetime is `ttl:DURATION` their whole time again
-    #[command(after_long_help = renew::EXAMPLES)]
+    #[command(override_usage = targets::usage("renew"), after_long_help = renew::EXAMPLES)]
     Renew(RenewArguments),
     /// Show the broker itself: its version, children, facilities and limits
     Status(StatusArguments),

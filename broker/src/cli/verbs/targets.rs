@@ -3,6 +3,7 @@
 use clap::{ArgGroup, Args};
 use procbroker_protocol::Target;
 
+use super::PROGRAM;
 use crate::cli::failure::Failure;
 use crate::cli::values::{map, pair, target};
 
@@ -19,6 +20,11 @@ pub(super) struct TargetArguments {
     /// Every live child that you may act on
     #[arg(long)]
     all: bool,
+}
+
+/// The usage of a verb that takes them.
+pub(super) fn usage(verb: &str) -> String {
+    format!("{PROGRAM} {verb} [OPTIONS] <TARGET>... | --label <KEY=VALUE>... | --all")
 }
 
 impl TargetArguments {
