@@ -193,7 +193,7 @@ pub enum StandardError {
 
 /// One step of a stop: a signal, and how long to wait for its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a step such as {\"signal\": \"SIGTERM\", \"grace\": 10}")]
 pub struct StopStep {
     /// What is sent to the child's process group.
     pub signal: Signal,

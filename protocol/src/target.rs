@@ -62,14 +62,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// The JSON form of a target that is not a string.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Selection {
-    Labels(UniqueKeys<String>),
-    All(bool),
-}
-
 impl Target {
     /// A target by labels; none at all would mean every child, which is to be said as such.
     fn checked_labels<E: de::Error>(labels: BTreeMap<String, String>) -> Result<Self, E> {
@@ -118,12 +110,23 @@ impl<'de> Deserialize<'de> for Target {
                 Target::from_text(text).map_err(E::custom)
             }
 
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Target, A::Error> {
-                match Selection::deserialize(de::value::MapAccessDeserializer::new(map))? {
-                    Selection::Labels(UniqueKeys(labels)) => Target::checked_labels(labels),
-                    Selection::All(true) => Ok(Target::All),
-                    Selection::All(false) => Err(de::Error::custom("a target's \"all\" can only be true")),
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Target, A::Error> {
+                let not_one =
+                    || de::Error::custom("it has labels or all, and nothing else; give one of them");
+                let member: String = map.next_key()?.ok_or_else(not_one)?;
+                let target = match member.as_str() {
+                    "labels" => {
+                        let UniqueKeys(labels) = map.next_value()?;
+                        Target::checked_labels(labels)?
+                    }
+                    "all" if map.next_value()? => Target::All,
+                    "all" => return Err(de::Error::custom("a target's \"all\" can only be true")),
+                    other => return Err(de::Error::unknown_field(other, &["labels", "all"])),
+                };
+                if map.next_key::<String>()?.is_some() {
+                    return Err(not_one());
                 }
+                Ok(target)
             }
         }
         if deserializer.is_human_readable() {

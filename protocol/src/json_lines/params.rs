@@ -1,8 +1,11 @@
 //! From a line to a request: which method, and its parameters.
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 
 use super::envelope::{self, Envelope};
+use super::value::Value;
 use super::{JsonRequest, Refusal, ReplyTo};
 use crate::error::{Error, ErrorKind};
 use crate::request::{Method, Request};
@@ -55,16 +58,12 @@ fn read(method: Method, params: Option<&str>) -> Result<Request, Error> {
 }
 
 fn parse<T: DeserializeOwned>(method: Method, json: &str) -> Result<T, Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let reason = without_place(error.inner());
-        let message = if error.path().iter().len() == 0 {
-            format!("{method}: {reason}")
-        } else {
-            format!("{method}: {}: {reason}", error.path())
-        };
-        Error::new(ErrorKind::InvalidParams, message)
-    })
+    let invalid =
+        |reason: &dyn fmt::Display| Error::new(ErrorKind::InvalidParams, format!("{method}: {reason}"));
+    // It is JSON, as the envelope has shown; what the parser can still refuse is what it does not hold.
+    let value: Value = serde_json::from_str(json)
+        .map_err(|_| invalid(&"params are nested too deeply, or have a number that is out of range"))?;
+    T::deserialize(value).map_err(|misfit| invalid(&misfit))
 }
 
 /// The text of an error without the line and column: they would count from the start of a part of the
@@ -196,18 +195,18 @@ mod tests {
     #[test]
     fn wrong_params_name_the_method_the_field_and_what_was_expected() {
         let cases = [
-            (r#""method":"create""#, "create: missing field `command`"),
+            (r#""method":"create""#, "create: the field \"command\" is missing"),
             (
                 r#""method":"create","params":{"command":["a"],"stop":[{"signal":"SIGFOO"}]}"#,
                 "create: stop[0].signal: \"SIGFOO\" is not a signal; give a name such as \"SIGHUP\" or \"HUP\", or a number from 1 to 64",
             ),
             (
                 r#""method":"create","params":{"command":"a"}"#,
-                "create: command: invalid type: string \"a\", expected a sequence",
+                "create: command: expected a list, but got the string \"a\"",
             ),
             (
                 r#""method":"create","params":{"command":["a"],"env":{"A":1}}"#,
-                "create: env.A: invalid type: integer `1`, expected a string",
+                "create: env.A: expected a string, but got 1",
             ),
             (
                 r#""method":"create","params":{"command":["a"],"env":{"A":"1","A":"2"}}"#,
@@ -215,7 +214,7 @@ mod tests {
             ),
             (
                 r#""method":"create","params":{"command":["a"],"limit":{"key":"k","max":1,"more":2}}"#,
-                "create: limit.more: unknown field `more`, expected `key` or `max`",
+                "create: limit: unknown field \"more\"; there are key, max",
             ),
             (
                 r#""method":"list","params":{"labels":{"a":"1","\u0061":"2"}}"#,
@@ -225,20 +224,20 @@ mod tests {
                 r#""method":"list","params":{"fields":["pid","nmae"]}"#,
                 "list: fields[1]: a child has no member \"nmae\"; it has id, name, labels, command, pid, owner, state, created_at, started_at, restarts, lifetime, stop_order, exit, cleanup, containment",
             ),
-            (r#""method":"list","params":{"all":true,"all":true}"#, "list: duplicate field `all`"),
+            (r#""method":"list","params":{"all":true,"all":true}"#, "list: the field \"all\" is given twice"),
             (
                 r#""method":"get","params":{"target":{"labels":{"a":"1","a":"2"}}}"#,
                 "get: target.labels: the key \"a\" is given twice",
             ),
             (
                 r#""method":"get","params":{"target":7}"#,
-                "get: target: invalid type: integer `7`, expected an id, a name, {\"labels\": {..}} or {\"all\": true}",
+                "get: target: expected an id, a name, {\"labels\": {..}} or {\"all\": true}, but got 7",
             ),
             (
                 r#""method":"wait","params":{"target":"a","timeout":-1}"#,
                 "wait: timeout: a duration of -1 seconds is negative",
             ),
-            (r#""method":"status","params":{"x":1}"#, "status: x: unknown field `x`, there are no fields"),
+            (r#""method":"status","params":{"x":1}"#, "status: unknown field \"x\"; there are none"),
             (
                 r#""method":"get","params":["a"]"#,
                 "get: params are named: give an object such as {\"target\": \"web\"}",
@@ -246,6 +245,60 @@ mod tests {
             (
                 r#""method":"get","params":"a""#,
                 "get: params are named: give an object such as {\"target\": \"web\"}",
+            ),
+        ];
+        for (members, expected) in cases {
+            let (reply, code, message) = refused(&request(members));
+            assert_eq!((reply, code, message.as_str()), (id("1"), -32602, expected));
+        }
+    }
+
+    #[test]
+    fn wrong_params_within_others_say_what_was_expected_and_what_came() {
+        let cases = [
+            (
+                r#""method":"get","params":{"target":{"labls":{"a":"1"}}}"#,
+                "get: target: unknown field \"labls\"; there are labels, all",
+            ),
+            (
+                r#""method":"get","params":{"target":{"all":true,"labels":{"a":"1"}}}"#,
+                "get: target: it has labels or all, and nothing else; give one of them",
+            ),
+            (
+                r#""method":"get","params":{"target":{}}"#,
+                "get: target: it has labels or all, and nothing else; give one of them",
+            ),
+            (
+                r#""method":"destroy","params":{"target":"a","stop":["SIGTERM"]}"#,
+                "destroy: stop[0]: expected a step such as {\"signal\": \"SIGTERM\", \"grace\": 10}, but got the string \"SIGTERM\"",
+            ),
+            (
+                r#""method":"destroy","params":{"target":"a","stop":[["SIGTERM",1]]}"#,
+                "destroy: stop[0]: expected a step such as {\"signal\": \"SIGTERM\", \"grace\": 10}, but got a list",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"restart":{"policy":"sometimes"}}"#,
+                "create: restart.policy: \"sometimes\" is none of never, on-failure, always",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"restart":[]}"#,
+                "create: restart: expected an object, but got a list",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"lifetime":"pid"}"#,
+                "create: lifetime: give \"pid\" as an object: {\"pid\": ..}",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"stop_order":1.5}"#,
+                "create: stop_order: expected a whole number from -2147483648 to 2147483647, but got 1.5",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"no_wait":"yes"}"#,
+                "create: no_wait: expected true or false, but got the string \"yes\"",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"if_exists":7}"#,
+                "create: if_exists: expected one of fail, reuse, replace, but got 7",
             ),
         ];
         for (members, expected) in cases {
