@@ -122,7 +122,12 @@ enum Go {
 
 /// Answers a request, and sends what follows.
 async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs: Logs) {
-    let LogQuery { call, child, excerpt: LogExcerpt { stream, kept_in, tail, follow }, to } = query;
+    let LogQuery {
+        call,
+        child,
+        excerpt: LogExcerpt { stream, kept_in, tail, since, timestamps, follow },
+        to,
+    } = query;
     let subscription = match follow {
         Follow::No => None,
         Follow::UntilItEnds(subscription) | Follow::Rest(subscription) => Some(subscription.0),
@@ -134,8 +139,8 @@ async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs:
     let continuation = subscription.map_or(Continuation::Nothing, |_| Continuation::Follows);
     let wanted = Wanted {
         tail,
-        since: None,
-        stamps: Stamps::Unwanted,
+        since,
+        stamps: if timestamps { Stamps::LineBegins } else { Stamps::Unwanted },
         continuation,
         text_bytes_max: LOG_TEXT_BYTES_MAX,
     };

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::{LogStream, Scope};
-use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal};
+use procbroker_protocol::{
+    Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal, Timestamp,
+};
 
 use crate::authorize::RunAs;
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
@@ -180,6 +182,10 @@ pub struct LogExcerpt {
     pub kept_in: LogStream,
     /// The last lines only.
     pub tail: Option<u32>,
+    /// Only what was written at this time or later.
+    pub since: Option<Timestamp>,
+    /// Whether each line begins with its time.
+    pub timestamps: bool,
     /// What is to follow.
     pub follow: Follow,
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy, StopStep};
-use procbroker_protocol::request::LogsParams;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::limits::{Bounds, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
@@ -35,7 +34,7 @@ pub(crate) fn request(request: &Request, bounds: &Bounds) -> Result<(), Error> {
         Request::Destroy(params) => params.stop.as_deref().map_or(Ok(()), stop),
         Request::Get(params) => single("get", &params.target),
         Request::Wait(params) => single("wait", &params.target),
-        Request::Logs(params) => logs(params),
+        Request::Logs(params) => single("logs", &params.target),
         Request::List(_)
         | Request::Signal(_)
         | Request::Restart(_)
@@ -159,16 +158,6 @@ fn stop(steps: &[StopStep]) -> Result<(), Error> {
         return Ok(());
     }
     Err(invalid("stop", &format!("it has {} steps; at most {STOP_STEPS_MAX} are taken", steps.len())))
-}
-
-/// Refuses what the broker cannot do yet, rather than do without it in silence.
-fn logs(params: &LogsParams) -> Result<(), Error> {
-    single("logs", &params.target)?;
-    if params.since.is_none() && !params.timestamps {
-        return Ok(());
-    }
-    let message = "logs cannot do this yet: since and timestamps; ask without them";
-    Err(Error::new(ErrorKind::Unsupported, message))
 }
 
 fn single(method: &str, target: &Target) -> Result<(), Error> {

@@ -66,7 +66,14 @@ impl Scene {
 
     fn serve(&mut self, number: u64, tail: Option<u32>, follow: Follow, to: mpsc::Sender<Paced>) {
         let call = Call { connection: ConnectionId(1), number };
-        let excerpt = LogExcerpt { stream: LogStream::Stdout, kept_in: LogStream::Stdout, tail, follow };
+        let excerpt = LogExcerpt {
+            stream: LogStream::Stdout,
+            kept_in: LogStream::Stdout,
+            tail,
+            since: None,
+            timestamps: false,
+            follow,
+        };
         self.followers.serve(LogQuery { call, child: Self::child(), excerpt, to });
     }
 

@@ -114,6 +114,50 @@ fn a_child_that_opens_its_output_by_name_wipes_nothing() {
 }
 
 #[test]
+fn lines_are_shown_with_their_times_and_only_those_since_a_time() {
+    let broker = TestBroker::start();
+    let mut orders = broker.fifo("orders");
+    let mut client = broker.json();
+    client.create(with(echoing(&orders), &json!({"name": "one"})));
+    let mut times = Vec::new();
+    for line in ["first", "second", "third"] {
+        orders.say(line);
+        let line = format!("{line}\n");
+        let stamped = loop {
+            let (text, _) = logs(&mut client, &json!({"target": "one", "tail": 1, "timestamps": true}));
+            if text.ends_with(&line) {
+                break text;
+            }
+        };
+        let (time, rest) = stamped.split_once(' ').expect("a time and a line");
+        assert!(rest == line && time.ends_with('Z') && time.len() == 27, "{stamped}");
+        times.push(time.to_owned());
+        // Times are told apart from a thousandth of a second on.
+        let said = std::time::Instant::now();
+        while said.elapsed() < std::time::Duration::from_millis(3) {
+            client.ok("status", json!({}));
+        }
+    }
+    assert!(times.is_sorted(), "{times:?}");
+    let all = format!("{} first\n{} second\n{} third\n", times[0], times[1], times[2]);
+    assert_eq!(logs(&mut client, &json!({"target": "one", "timestamps": true})), whole(&all));
+    assert_eq!(logs(&mut client, &json!({"target": "one", "since": times[1]})), whole("second\nthird\n"));
+    assert_eq!(logs(&mut client, &json!({"target": "one", "since": "1h", "tail": 1})), whole("third\n"));
+    assert_eq!(logs(&mut client, &json!({"target": "one", "since": 0})), whole(""));
+    let mut follower =
+        Follower::of(&broker, &json!({"target": "one", "since": times[2], "timestamps": true}));
+    assert_eq!(follower.first, format!("{} third\n", times[2]));
+    orders.say("fourth");
+    let stamped = follower.until("\n");
+    assert!(stamped.ends_with("Z fourth\n") && stamped > format!("{} ", times[2]), "{stamped}");
+    // The next broker knows them too.
+    let mut broker = broker;
+    broker.crash_and_start_again();
+    let (text, _) = logs(&mut broker.json(), &json!({"target": "one", "timestamps": true}));
+    assert_eq!(text, format!("{all}{stamped}"));
+}
+
+#[test]
 fn a_child_that_writes_nothing_takes_no_file_and_leaves_no_pipe() {
     let broker = TestBroker::start();
     let mut client = broker.json();

@@ -2,7 +2,7 @@
 
 use procbroker_protocol::create::StandardError;
 use procbroker_protocol::request::{LogStream, LogsParams};
-use procbroker_protocol::{ChildId, CreateParams};
+use procbroker_protocol::{ChildId, CreateParams, Since, Timestamp};
 
 use crate::broker::Broker;
 use crate::child::Child;
@@ -35,7 +35,9 @@ impl Broker {
             child.follow(call.connection, subscription);
         }
         self.wait_for(call, WaitsFor::Logs { subscription }, None);
-        let excerpt = LogExcerpt { stream: params.stream, kept_in, tail: params.tail, follow };
+        let LogsParams { stream, tail, since, timestamps, .. } = *params;
+        let since = since.map(|since| begin(since, turn.now.wall));
+        let excerpt = LogExcerpt { stream, kept_in, tail, since, timestamps, follow };
         turn.order(Effect::ReadLog { call, child, excerpt });
     }
 
@@ -69,6 +71,17 @@ impl Broker {
             }
         }
         turn.order(Effect::EndLog { child: id });
+    }
+}
+
+/// The time from which on output is wanted.
+fn begin(since: Since, now: Timestamp) -> Timestamp {
+    match since {
+        Since::Time(time) => time,
+        Since::Age(age) => {
+            let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+            Timestamp::from_micros(now.as_micros().saturating_sub(age))
+        }
     }
 }
 

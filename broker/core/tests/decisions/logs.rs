@@ -1,9 +1,11 @@
 //! Logs: whose output is read, which part of it, and until when it is followed.
 
+use std::time::Duration;
+
 use procbroker_core::{Effect, Follow, Input, LogExcerpt, LogOutcome, Members, Run, SubscriptionId};
 use procbroker_protocol::create::StandardError;
 use procbroker_protocol::request::{LogStream, LogsParams};
-use procbroker_protocol::{CreateParams, ErrorKind, ExitStatus, Request};
+use procbroker_protocol::{CreateParams, ErrorKind, ExitStatus, Request, Since, Timestamp};
 
 use crate::world::*;
 
@@ -32,9 +34,28 @@ fn a_read_is_ordered_as_it_was_asked_for() {
         for tail in [None, Some(0), Some(10)] {
             let call = world.call(client, Request::Logs(LogsParams { tail, ..logs(target.clone()) }));
             let (stream, kept_in, follow) = (LogStream::Stdout, LogStream::Stdout, Follow::No);
-            let excerpt = LogExcerpt { stream, kept_in, tail, follow };
+            let excerpt = LogExcerpt { stream, kept_in, tail, since: None, timestamps: false, follow };
             assert_eq!(world.take(), [Effect::ReadLog { call, child: run.child, excerpt }]);
         }
+    }
+}
+
+#[test]
+fn an_age_is_counted_from_when_it_is_asked_for() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    let time = Timestamp::from_micros(7_000_000);
+    let now = world.wall().as_micros();
+    for (since, expected) in [
+        (Since::Time(time), time.as_micros()),
+        (Since::Age(Duration::from_millis(2)), now - 2_000),
+        (Since::Age(Duration::MAX), 0),
+    ] {
+        let params = LogsParams { since: Some(since), timestamps: true, ..logs(id(run)) };
+        world.call(client, Request::Logs(params));
+        let [excerpt] = reads(&mut world).try_into().unwrap();
+        let LogExcerpt { since, timestamps, .. } = excerpt;
+        assert_eq!((since, timestamps), (Some(Timestamp::from_micros(expected)), true));
     }
 }
 

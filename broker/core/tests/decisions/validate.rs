@@ -1,13 +1,11 @@
 //! Parameters that make no sense are refused by kind, with the field named, and nothing is started.
 
-use std::time::Duration;
-
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
     Cleanup, IfExists, Lifetime, Limit, Ready, Resources, Restart, RestartPolicy, Rlimit, StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
-use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Since, Target};
+use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
 
 use crate::world::*;
 
@@ -157,19 +155,6 @@ fn methods_on_one_child_refuse_a_target_of_many() {
             assert_eq!(error.kind, ErrorKind::InvalidParams);
             assert!(error.message.contains("parameter target: "), "{}", error.message);
         }
-    }
-}
-
-#[test]
-fn logs_refuses_what_cannot_be_done_yet_and_says_so() {
-    let (mut world, client) = World::with_client();
-    let run = world.start(client, unnamed());
-    let params = logs(id(run));
-    let age = Some(Since::Age(Duration::from_secs(60)));
-    for params in [LogsParams { since: age, ..params.clone() }, LogsParams { timestamps: true, ..params }] {
-        let error = world.ask(client, Request::Logs(params)).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unsupported);
-        assert!(error.message.contains("since and timestamps"), "{}", error.message);
     }
 }
 

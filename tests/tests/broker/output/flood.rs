@@ -128,8 +128,10 @@ fn a_full_disk_holds_up_no_child_and_what_is_lost_is_counted() {
     let flood = "seq 1 2000000; echo done >\"$1\"; exec sleep infinity";
     let child = client.create(with(script(&done, flood), &json!({"name": "one"})));
     assert_eq!(done.line(), "done");
-    let (text, truncated) = logs(&mut client, &json!({"target": "one"}));
-    assert!(truncated && text.starts_with("1\n2\n"), "{} bytes", text.len());
+    let answer = client.ok("logs", json!({"target": "one"}));
+    let (text, dropped) = (answer["text"].as_str().unwrap(), answer["dropped"].as_u64().unwrap());
+    assert!(answer["truncated"] == true && text.starts_with("1\n2\n"), "{} bytes", text.len());
+    assert!(dropped > 8 << 20, "{dropped} bytes are said to be lost");
     assert!(broker.kept_of(&child) <= 2 << 20);
     assert_eq!(logs(&mut client, &json!({"target": early["id"]})), whole("early\n"));
     client.ok("destroy", json!({"target": "one"}));
