@@ -170,8 +170,8 @@ async fn read_excerpt(kept: Kept, wanted: Wanted) -> Result<Excerpt, LogsError> 
 
 fn answer(excerpt: Result<Excerpt, LogsError>, subscription: Option<u64>) -> Result<Response, Error> {
     match excerpt {
-        Ok(Excerpt { text, truncated, .. }) => {
-            Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped: 0 }))
+        Ok(Excerpt { text, truncated, dropped, .. }) => {
+            Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped }))
         }
         Err(error) => {
             tracing::warn!(%error, "a request for output is refused");

@@ -1,11 +1,12 @@
 //! No more descriptors, no more processes: creates fail with clear errors, and the broker lives on and recovers.
 
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use serde_json::json;
 
 use crate::harness::children::{willing, with};
-use crate::harness::{JsonClient, Refused, Setup, TestBroker, is_root, user_of_this_process};
+use crate::harness::{JsonClient, PATIENCE, Refused, Setup, TestBroker, is_root, user_of_this_process};
 
 /// Creates as many as it takes to fail, and says how many there are and what the last was answered.
 fn create_until_refused(client: &mut JsonClient) -> (usize, Refused) {
@@ -58,7 +59,11 @@ fn a_broker_whose_descriptors_are_taken_by_connections_serves_those_and_recovers
         client.ok("status", json!({}));
     }
     drop(crowd);
-    broker.status();
+    // Each is forgotten when the broker has seen that it is closed.
+    let began = Instant::now();
+    while client.ok("status", json!({}))["connections"] != 1 {
+        assert!(began.elapsed() < PATIENCE, "{}", broker.status());
+    }
     let child = client.create(willing());
     assert_eq!(client.ok("destroy", json!({"target": child["id"]}))["children"][0]["state"], "ended");
 }
