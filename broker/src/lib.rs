@@ -11,9 +11,9 @@
 //! | main | the event loop: [`listener`], [`connection`], [`driver`], reaping ([`os::process::reaper`]), signals to one process or group |
 //! | spawners | the start of processes: [`spawners`] around [`os::spawn`] |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
-//! | journal | SQLite and fsync: [`os::journal`] |
-//! | trimmer | shortens the output files of children: [`os::logs`] |
-//! | blocking pool | encoding of large answers and reading of logs: [`blocking_pool`] |
+//! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: [`os::journal`] |
+//! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
+//! | `blocking` | look-ups of accounts, encoding of large answers, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
 //!
 //! All threads but the main one block every signal.
@@ -23,7 +23,8 @@
 //! 1. [`listener`] accepts the connection and asks the kernel who it is ([`os::host::peer`]); [`connection`] decodes a
 //!    request and puts it into the [`driver`]'s queue.
 //! 2. The core authorizes, validates and decides (`methods/create.rs`), and orders the intent to be recorded.
-//! 3. `driver/records.rs` hands it to the journal thread, which commits it and answers `Recorded`.
+//! 3. `driver/records.rs` writes it to the intent log, which answers `Recorded` at once; that of a child with a cleanup waits
+//!    for the journal thread, which commits it to the disk.
 //! 4. The core orders the spawn. `driver/perform.rs` takes a cgroup ([`os::tree`]), composes the plan
 //!    ([`os::environment`]) and gives it to a spawner, which clones the child into its cgroup and waits for its exec.
 //! 5. The outcome comes back to the main thread: the pidfd is watched and held, and the core is told `Spawned`.
