@@ -22,10 +22,9 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::connection::Outbox;
-use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE};
+use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
-use crate::spawners::{Outcome, TEND_EVERY};
 pub use clients::Clients;
 use held::Held;
 pub use perform::Hands;
@@ -55,8 +54,6 @@ pub enum Fact {
 /// What threads of the edge report.
 #[derive(Debug)]
 pub enum FromThread {
-    /// A process was started, or not.
-    Spawned(Outcome),
     /// A walk over the processes of children has shown something, or the journal has written it.
     Input(Input),
     /// Everything that was submitted to the journal up to here is written, or could not be: somebody waits for it.
@@ -75,6 +72,8 @@ pub struct Sources {
     /// Readable when a watched process has ended: there only where some are not the broker's own children, of whose end
     /// no signal tells.
     pub announcer: Option<AsyncFd<OwnedFd>>,
+    /// Readable when something has come of a process that is being started.
+    pub landings: AsyncFd<OwnedFd>,
 }
 
 /// Why the driver stops working.
@@ -104,8 +103,6 @@ pub struct Driver {
     /// Inputs that are there at once, before any other fact.
     inputs: VecDeque<Input>,
     effects: Vec<Effect>,
-    /// When the spawning threads are looked after, while they have something to do.
-    tend_at: Option<Instant>,
     leave: Option<Leave>,
     /// Answers that wait for the record.
     held: Held,
@@ -127,7 +124,6 @@ impl Driver {
             start,
             inputs: VecDeque::new(),
             effects: Vec::new(),
-            tend_at: None,
             leave: None,
             held: Held::default(),
             farewells: Vec::new(),
@@ -229,7 +225,7 @@ impl Driver {
         }
         let backlog = self.hands.has_backlog();
         let wake_at = self.wake_at();
-        let Sources { facts, threads, signals, announcer } = sources;
+        let Sources { facts, threads, signals, announcer, landings } = sources;
         tokio::select! {
             biased;
             told = signals.next() => match told {
@@ -241,9 +237,8 @@ impl Driver {
                 while let Ok(report) = threads.try_recv() {
                     self.take_report(report);
                 }
-                // A child may have ended before it was watched, with a signal that came too early.
-                self.reap();
             }
+            () = announced(Some(landings)) => self.land(),
             () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
             () = until(wake_at), if wake_at.is_some() => self.wake(),
             Some(fact) = facts.recv() => {
@@ -257,25 +252,20 @@ impl Driver {
         }
     }
 
-    /// When something is due that nothing else tells of. It is one timer, because each one that is set earlier
-    /// than the last wakes the event loop.
+    /// When something is due that nothing else tells of.
     fn wake_at(&self) -> Option<Instant> {
-        let due = self
-            .broker
-            .next_deadline()
-            .map(|deadline| self.start + Duration::from_nanos(deadline.as_nanos()));
-        let tend = self.tend_at.filter(|_| self.hands.spawns_in_flight());
-        match (due, tend) {
-            (Some(due), Some(tend)) => Some(due.min(tend)),
-            (due, tend) => due.or(tend),
-        }
+        let due = self.broker.next_deadline();
+        let due = due.map(|deadline| self.start + Duration::from_nanos(deadline.as_nanos()));
+        let overdue = self.hands.launcher.overdue_at(SPAWN_PATIENCE);
+        due.into_iter().chain(overdue).min()
     }
 
     /// Does what is due.
     fn wake(&mut self) {
-        if self.tend_at.is_some_and(|tend_at| tend_at <= Instant::now()) {
-            self.hands.tend();
-            self.tend_at = Some(Instant::now() + TEND_EVERY);
+        if self.hands.launcher.kill_overdue(SPAWN_PATIENCE) > 0 {
+            tracing::warn!(
+                "a child did not get to execute its program within {SPAWN_PATIENCE:?} and was killed"
+            );
         }
         self.take(Input::Due);
     }
@@ -298,7 +288,6 @@ impl Driver {
 
     fn take_report(&mut self, report: FromThread) {
         match report {
-            FromThread::Spawned(outcome) => self.hands.spawned(outcome, &mut self.inputs),
             FromThread::Input(input) => {
                 if let Input::Recorded { run, result } = &input {
                     self.hands.records.receipt(*run, result);
@@ -308,6 +297,14 @@ impl Driver {
             FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.hands.clients),
         }
         self.settle();
+    }
+
+    /// Takes in which programs have been executed, and tells the core.
+    fn land(&mut self) {
+        self.hands.land(&mut self.inputs);
+        self.settle();
+        // One may have ended before it was watched, with a signal that came too early.
+        self.reap();
     }
 
     /// Reaps what has ended, and tells the core.
@@ -323,17 +320,11 @@ impl Driver {
 
     /// Takes in what is there, and carries out what follows, until nothing follows any more.
     fn settle(&mut self) {
-        if !self.hands.spawns_in_flight() {
-            self.tend_at = None;
-        }
         while let Some(input) = self.inputs.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
             self.broker.handle(self.now(), input, &mut effects);
             self.perform_all(&mut effects);
             self.effects = effects;
-        }
-        if self.tend_at.is_none() && self.hands.spawns_in_flight() {
-            self.tend_at = Some(Instant::now() + TEND_EVERY);
         }
     }
 
@@ -379,7 +370,7 @@ fn now_since(start: Instant) -> Now {
     }
 }
 
-/// Waits until a watched process has ended.
+/// Waits until a descriptor of this kind is readable.
 async fn announced(announcer: Option<&AsyncFd<OwnedFd>>) {
     match announcer {
         Some(announcer) => match announcer.readable().await {

@@ -1,22 +1,22 @@
 //! The edge of the process broker: it carries out what the pure core decides, and decides nothing itself.
 //!
-//! [`serve`] puts a broker together; [`cli`] is the program around it. The [`driver`] owns the core and runs on the main
-//! thread, as do all connections. Whatever comes in becomes an `Input`, the core turns it into `Effect`s, and each effect
+//! [`serve`] puts a broker together; [`cli`] is the program around it. The [`driver`] owns the core and has a thread,
+//! on which all connections run too. Whatever comes in becomes an `Input`, the core turns it into `Effect`s, and each effect
 //! is answered by another input.
 //!
 //! # Which thread runs what
 //!
 //! | thread | runs |
 //! | --- | --- |
-//! | main | the event loop: [`listener`], [`connection`], [`driver`], reaping ([`os::process::reaper`]), signals to one process or group |
-//! | spawners | the start of processes: [`spawners`] around [`os::spawn`] |
+//! | main | nothing: it sleeps, because its children are the orphans that the broker inherits ([`os::process::subreaper`]) |
+//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), signals to one process or group |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
 //! | `blocking` | look-ups of accounts, encoding of large answers, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
 //!
-//! All threads but the main one block every signal.
+//! All threads but the driver's block every signal.
 //!
 //! # A create, step by step
 //!
@@ -26,14 +26,16 @@
 //! 3. `driver/records.rs` writes it to the intent log, which answers `Recorded` at once; that of a child with a cleanup waits
 //!    for the journal thread, which commits it to the disk.
 //! 4. The core orders the spawn. `driver/perform.rs` takes a cgroup ([`os::tree`]), composes the plan
-//!    ([`os::environment`]) and gives it to a spawner, which clones the child into its cgroup and waits for its exec.
-//! 5. The outcome comes back to the main thread: the pidfd is watched and held, and the core is told `Spawned`.
+//!    ([`os::environment`]) and launches it ([`os::spawn`]): the child is cloned into its cgroup, and nobody waits for its
+//!    exec.
+//! 5. Its slot's pipe hangs up when the program is executed: the pidfd is watched and held, and the core is told
+//!    `Spawned`.
 //! 6. The core records the start, publishes it, and orders the answer, which [`connection`] encodes and writes.
 //!
 //! # A destroy, step by step
 //!
 //! 1. The request arrives as above. The core enters the first stop step, and orders its signal.
-//! 2. [`os::tree`] sends it by pidfd on the main thread, or on its worker where it is for all that descends from the child.
+//! 2. [`os::tree`] sends it by pidfd on the driver's thread, or on its worker where it is for all that descends from the child.
 //! 3. SIGCHLD, or the epoll of an adopted child, wakes the reaper, which retires the pid before it reaps it.
 //! 4. [`os::tree`] finds out what the child has left: nothing is told at once, else the worker walks. The core is told
 //!    `Exited` with it.
@@ -65,5 +67,4 @@ pub mod os;
 pub mod recovery;
 pub mod report;
 pub mod serve;
-pub mod spawners;
 pub mod upgrade;

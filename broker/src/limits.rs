@@ -6,7 +6,7 @@ use std::time::Duration;
 /// gets its turn whatever the others send.
 pub const FACTS_WAITING: usize = 64;
 
-/// Reports of spawned processes and finished walks that wait for the driver.
+/// Reports of finished walks and of the journal that wait for the driver.
 pub const REPORTS_WAITING: usize = 1_024;
 
 /// Facts that the driver takes in before it lets the connections send what came of them.
@@ -49,12 +49,6 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the last answers may take to be written when the broker exits.
 pub const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
-
-/// Threads that start processes, at most: one for each spawn that the core has in flight.
-pub const SPAWNERS_MAX: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
-
-/// Of these, so many are there from the start on a large machine.
-pub const SPAWNERS_IDLE_MAX: usize = 16;
 
 /// How long the last output of children may take to be kept when the broker exits, and a piece of it when another program
 /// takes over.

@@ -7,6 +7,7 @@ pub(crate) mod startup;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Listener;
@@ -34,7 +35,7 @@ use startup::Prepared;
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
 #[must_use]
 pub fn serve(arguments: &ServeArguments) -> ExitCode {
-    // Signals are for the main thread, once it is ready for them: every other thread inherits that it takes none. So
+    // Signals are for the driver's thread, once it is ready for them: every other thread inherits that it takes none. So
     // none is lost while the program is replaced.
     let _held = SigSet::all().thread_block();
     let _log = write_log_to_standard_error(arguments.log);
@@ -75,13 +76,23 @@ pub fn read_record(path: &Path) -> Result<(), String> {
 
 fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
     let prepared = startup::prepare(arguments)?;
+    // This thread sleeps from here on: what its children are is what the broker has inherited, and nothing else.
+    let driver = thread::Builder::new().name("driver".to_owned()).spawn(move || drive(prepared));
+    match driver.map_err(ServeError::Thread)?.join() {
+        Ok(cause) => cause,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Everything that the broker does, on the thread that is the parent of its children.
+fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(4)
         .thread_keep_alive(Duration::from_secs(1))
         .on_thread_start(|| {
-            // None of these threads is to take a signal that is meant for the main one.
+            // None of these threads is to take a signal that is meant for the driver's.
             let _ = SigSet::all().thread_block();
         })
         .build()
@@ -105,6 +116,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
+    let landings = hands.launcher.landings().map_err(ServeError::Landings)?;
     tokio::spawn(ServiceOwner.keep_watchdog_fed());
     let program = Arc::clone(&hands.program);
     let mut driver = Driver::new(config, hands, recovered);
@@ -114,7 +126,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let mut receiving = receive(listeners);
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
-    let mut sources = Sources { facts, threads, signals, announcer };
+    let mut sources = Sources { facts, threads, signals, announcer, landings };
     let cause = loop {
         match driver.run(&mut sources).await {
             Leave::Exit(cause) => break cause,

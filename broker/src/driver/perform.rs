@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::errno::Errno;
 use procbroker_core::{
     Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Receipt, Run, ServiceState, SpawnOrder,
     UpgradeFailure,
@@ -29,11 +28,10 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service::fd_store::FdStore;
 use crate::os::service::notify::ServiceOwner;
-use crate::os::spawn::{self, ErrorOutput, Output, SpawnSpec, Step};
+use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, SpawnSpec, Step};
 use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::report;
-use crate::spawners::{Job, KeptOutput, Outcome, Spawners};
 use crate::upgrade::{self, Program};
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
@@ -48,7 +46,7 @@ pub struct Hands {
     /// Does what may block.
     pub pool: BlockingPool,
     /// Starts processes.
-    pub spawners: Spawners,
+    pub launcher: Launcher<Errand>,
     /// Reaps them.
     pub reaper: Reaper,
     /// Signals and finds what belongs to them.
@@ -75,31 +73,39 @@ pub struct Hands {
     pub threads: mpsc::Sender<FromThread>,
     /// Who owns the broker's service, if anybody does.
     pub owner: ServiceOwner,
-    /// How many processes are being started.
-    pub in_flight: usize,
     /// Whether the reaper has more than one batch could take.
     pub backlog: Backlog,
     /// Room for what is reaped at a time.
     pub reaped: Vec<Reaped>,
+    /// Room for what has come of launches at a time.
+    pub landed: Vec<Landing<Errand>>,
+}
+
+/// What a process is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errand {
+    run: Run,
+    output: KeptOutput,
+}
+
+/// How much the output of a process matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeptOutput {
+    /// It is not started without.
+    Needed,
+    /// It is started all the same.
+    Wanted,
+    /// It has none: it could not be kept.
+    Missing,
 }
 
 impl Hands {
-    /// Whether processes are being started.
-    pub(super) fn spawns_in_flight(&self) -> bool {
-        self.in_flight > 0
-    }
-
     /// Whether more has ended than one batch could take.
     pub(super) fn has_backlog(&self) -> bool {
         match self.backlog {
             Backlog::Nothing => false,
             Backlog::More => true,
         }
-    }
-
-    /// Looks after the spawning threads.
-    pub(super) fn tend(&mut self) {
-        self.spawners.tend();
     }
 
     /// Carries out one order. What is known of its outcome at once goes to `inputs`.
@@ -133,6 +139,8 @@ impl Hands {
             Effect::Signal { run, signal, scope, call } => {
                 inputs.extend(self.containment.signal(run, signal, scope, call));
             }
+            // One that has no program yet has nothing else either.
+            Effect::Kill { run } if self.launcher.kill(|errand| errand.run == run) => {}
             Effect::Kill { run } => self.containment.kill(run),
             Effect::Release { run } => {
                 self.fd_store.remove(run);
@@ -173,22 +181,21 @@ impl Hands {
     fn spawn(&mut self, run: Run, order: &SpawnOrder, purpose: &Purpose, inputs: &mut VecDeque<Input>) {
         self.fd_store.expect(run);
         let cgroup = self.containment.prepare(run);
-        let submitted = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|spec| {
-            let refused = |_| spawn::SpawnFailure::Refused { step: Step::Clone, errno: Errno::EAGAIN };
-            let output = match purpose {
-                Purpose::Main => KeptOutput::Needed,
-                // What its child held is released even on a disk that takes nothing any more.
-                Purpose::Cleanup { .. } => KeptOutput::Wanted,
-            };
-            match self.open_output(run.child, &spec) {
-                Err(failure) if output == KeptOutput::Needed => return Err(failure),
+        let output = match purpose {
+            Purpose::Main => KeptOutput::Needed,
+            // What its child held is released even on a disk that takes nothing any more.
+            Purpose::Cleanup { .. } => KeptOutput::Wanted,
+        };
+        let plan = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|spec| {
+            match (self.open_output(run.child, &spec), output) {
+                (Err(failure), KeptOutput::Needed) => return Err(failure),
                 // A cleanup finds that there is none.
-                Err(_) | Ok(()) => {}
+                (Err(_), KeptOutput::Wanted | KeptOutput::Missing) | (Ok(()), _) => {}
             }
-            self.spawners.submit(Job { run, spec, output }).map_err(refused)
+            SpawnPlan::prepare(spec)
         });
-        match submitted {
-            Ok(()) => self.in_flight += 1,
+        match plan {
+            Ok(plan) => self.launch(plan, Errand { run, output }, inputs),
             Err(failure) => inputs.push_back(Input::SpawnFailed { run, failure: told(failure) }),
         }
     }
@@ -212,32 +219,57 @@ impl Hands {
         Ok(())
     }
 
+    fn launch(&mut self, plan: SpawnPlan, errand: Errand, inputs: &mut VecDeque<Input>) {
+        if let Err(landing) = self.launcher.launch(plan, errand) {
+            self.has_landed(*landing, inputs);
+        }
+    }
+
     /// Keeps the output of a child no longer, nor its record.
     fn forget(&mut self, child: ChildId) {
         self.records.forget(child);
         self.logs.forget(child);
     }
 
-    /// Takes in what a spawning thread has done.
-    pub(super) fn spawned(&mut self, outcome: Outcome, inputs: &mut VecDeque<Input>) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let Outcome { run, result } = outcome;
-        match result {
-            Ok(spawned) => {
+    /// Takes in what has come of launches.
+    pub(super) fn land(&mut self, inputs: &mut VecDeque<Input>) {
+        let mut landed = std::mem::take(&mut self.landed);
+        self.launcher.landed(&mut landed);
+        for landing in landed.drain(..) {
+            self.has_landed(landing, inputs);
+        }
+        self.landed = landed;
+    }
+
+    fn has_landed(&mut self, landing: Landing<Errand>, inputs: &mut VecDeque<Input>) {
+        let Landing { of: Errand { run, output }, mut plan, result } = landing;
+        match (result, output) {
+            (Ok(spawned), _) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
                 self.reaper.watch(run, pid, spawned.pidfd.as_fd());
                 self.fd_store.store(run, spawned.pidfd.as_fd());
                 self.containment.adopt(run, pid, spawned.pidfd);
                 inputs.push_back(Input::Spawned { run, pid });
             }
-            Err(failure) => inputs.push_back(Input::SpawnFailed { run, failure: told(failure) }),
+            (Err(failure), KeptOutput::Wanted) if failure.is_of_output() => {
+                tracing::warn!(child = %run.child, "the output of a cleanup cannot be kept: {failure}");
+                plan.keep_no_output();
+                self.launch(plan, Errand { run, output: KeptOutput::Missing }, inputs);
+            }
+            (Err(failure), _) => {
+                // Its pipe would say, after a crash of the broker, that it may have run.
+                if output == KeptOutput::Needed {
+                    self.logs.never_ran(run.child);
+                }
+                inputs.push_back(Input::SpawnFailed { run, failure: told(failure) });
+            }
         }
     }
 
     /// Reaps a batch of what has ended.
     pub(super) fn reap(&mut self, inputs: &mut VecDeque<Input>) {
         let mut reaped = std::mem::take(&mut self.reaped);
-        self.backlog = self.reaper.reap(self.in_flight, &mut reaped);
+        self.backlog = self.reaper.reap(self.launcher.in_flight(), &mut reaped);
         let mut orphans = false;
         for one in reaped.drain(..) {
             match one {

@@ -18,7 +18,9 @@ use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
 use crate::os::host::nofile::Nofile;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::proc::CHILD_ID_VARIABLE;
-use crate::os::spawn::{ErrorOutput, Identity, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step};
+use crate::os::spawn::{
+    ErrorOutput, Identity, LaunchName, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step,
+};
 use crate::upgrade::MANIFEST_VARIABLE;
 
 /// The variable for the child's name.
@@ -81,6 +83,7 @@ impl Surroundings {
         };
         let log = Output::Append(self.pipes.path(child, LogStream::Stdout));
         Ok(SpawnSpec {
+            name: LaunchName::of(child),
             command: command.iter().map(OsString::from).collect(),
             env: self.environment(child, params, purpose),
             cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),

@@ -46,10 +46,10 @@ use search::{PerSearch, Search};
 use walk::Known;
 use worker::{Job, Pending, SignalOrder, Worker};
 
-/// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the main one.
+/// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the driver's.
 pub type Reporter = Box<dyn Fn(Input) + Send>;
 
-/// Every child's processes. All of its methods are for the main thread.
+/// Every child's processes. All of its methods are for one thread, the driver's.
 #[derive(Debug)]
 pub struct Containment {
     inheritance: Inheritance,

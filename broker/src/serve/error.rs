@@ -103,9 +103,15 @@ pub enum ServeError {
     /// What holds descendants could not be set up.
     #[error("cannot start")]
     Containment(#[from] ContainmentError),
-    /// The spawning threads could not be started.
-    #[error("cannot start the threads that spawn")]
-    Spawners(#[source] io::Error),
+    /// The slots in which children are started could not be made.
+    #[error("cannot make the slots in which children are started; raise the limits on memory and open files")]
+    Launcher(#[source] io::Error),
+    /// What has come of children that are started cannot be watched.
+    #[error("cannot watch what comes of children that are started")]
+    Landings(#[source] io::Error),
+    /// The thread that everything is decided and done on could not be started.
+    #[error("cannot start the driver's thread; raise the limit on processes (ulimit -u)")]
+    Thread(#[source] io::Error),
     /// The event loop could not be started.
     #[error("cannot start the event loop")]
     Runtime(#[source] io::Error),

@@ -51,14 +51,17 @@ pub fn probe(previous: Option<PreviousFolder>) -> Result<Found, FacilitiesError>
     if !pidfd.open {
         return Err(FacilitiesError::NoPidfd);
     }
+    let spawn = spawn::Facilities::probe()?;
     let (cgroups, cgroup) = match Cgroups::begin_after(previous) {
-        Ok(cgroups) => {
-            let path = cgroups.path().display().to_string();
-            (Some(cgroups), path)
-        }
+        Ok(cgroups) => match spawn.try_birth_in(cgroups.folder()) {
+            Ok(()) => {
+                let path = cgroups.path().display().to_string();
+                (Some(cgroups), path)
+            }
+            Err(reason) => (None, format!("none: no child can be born into one: {reason}")),
+        },
         Err(reason) => (None, format!("none: {reason}")),
     };
-    let spawn = spawn::Facilities::probe(cgroups.as_ref().map(Cgroups::folder))?;
     let containment = if cgroups.is_some() { Containment::Cgroup } else { Containment::Subreaper };
     let facilities = status::Facilities {
         spawn: match spawn.method {

@@ -38,12 +38,12 @@ use crate::os::service::activation;
 use crate::os::service::activation::Passed;
 use crate::os::service::fd_store::{FdStore, Kept};
 use crate::os::service::notify::ServiceOwner;
+use crate::os::spawn::Launcher;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::os::tree::cgroup;
 use crate::recovery::{self, PreviousBroker, PreviousRecord, processes};
 use crate::serve::facilities::{self, Found};
-use crate::spawners::Spawners;
 use crate::upgrade::{self, Inherited, Program};
 
 /// The folder of the children's pipes, in the runtime folder.
@@ -353,6 +353,8 @@ impl Machine {
             pipes,
         } = self;
         let Found { spawn, inheritance, cgroups, .. } = found;
+        // Before there are thousands of descriptors: each child copies those below its slot's.
+        let launcher = Launcher::new(spawn).map_err(ServeError::Launcher)?;
         let (mut fd_store, kept) = FdStore::open(kept);
         for (run, pidfd) in kept {
             // Its next one is stored as this broker counts it.
@@ -381,13 +383,10 @@ impl Machine {
         let host =
             Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
         let records = Records::start(store, &host, threads.clone())?;
-        let spawned = threads.clone();
-        let deliver = Arc::new(move |outcome| drop(spawned.blocking_send(FromThread::Spawned(outcome))));
-        let spawners = Spawners::start(spawn, logs.clone(), deliver).map_err(ServeError::Spawners)?;
         let hands = Hands {
             clients: Clients::default(),
             pool,
-            spawners,
+            launcher,
             reaper,
             containment,
             surroundings: Surroundings::new(socket, pipes, nofile),
@@ -401,9 +400,9 @@ impl Machine {
             program: Arc::new(program),
             threads,
             owner: ServiceOwner,
-            in_flight: 0,
             backlog: Backlog::More,
             reaped: Vec::new(),
+            landed: Vec::new(),
         };
         Ok((hands, recovered))
     }

@@ -1,13 +1,19 @@
 //! The bare system calls: a loop of the fastest spawn, and of kill and reap.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use procbroker::os::spawn::{ErrorOutput, Identity, Output, SpawnPlan, SpawnSpec, Spawner};
+use procbroker::os::spawn::{
+    ErrorOutput, Identity, LaunchName, Launcher, Output, SpawnFailure, SpawnPlan, SpawnSpec, Spawned,
+};
+use procbroker_protocol::ChildId;
+use uuid::Uuid;
 
 use crate::failure::{Attempt, Failure};
 use crate::interrupt;
@@ -55,29 +61,55 @@ impl Drop for Flock {
     }
 }
 
-/// The plan of a child with as little around it as there can be, or with its output in a file.
-pub(crate) fn plan(command: Vec<String>, log: Option<PathBuf>) -> Result<SpawnPlan, Failure> {
+/// A child with as little around it as there can be, or with its output in a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) command: Vec<String>,
+    pub(crate) log: Option<PathBuf>,
+}
+
+fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
     let spec = SpawnSpec {
-        command: command.into_iter().map(Into::into).collect(),
+        name: LaunchName::of(ChildId::from_uuid(Uuid::nil())),
+        command: plan.command.iter().map(Into::into).collect(),
         env: Vec::new(),
         cwd: "/".into(),
         umask: Mode::from_bits_truncate(0o022),
         identity: Identity::Unchanged,
         rlimits: Vec::new(),
-        stdout: log.map_or(Output::Null, Output::Append),
+        stdout: plan.log.clone().map_or(Output::Null, Output::Append),
         stderr: ErrorOutput::Stdout,
         cgroup: None,
     };
-    SpawnPlan::prepare(spec).map_err(|error| Failure::unexpected("prepare a bare spawn", error.to_string()))
+    SpawnPlan::prepare(spec)
 }
+
+/// Starts one process after the other, with nothing around it but the wait for its program.
+#[derive(Debug)]
+pub(crate) struct Spawner(Launcher<()>);
 
 pub(crate) fn spawner(scene: &Scene) -> Result<Spawner, Failure> {
-    Spawner::new(scene.facilities).attempting("make a spawner")
+    Launcher::new(scene.facilities).map(Spawner).attempting("make a spawner")
 }
 
-pub(crate) fn spawn(spawner: &mut Spawner, plan: &SpawnPlan) -> Result<Pid, Failure> {
+fn launch(launcher: &mut Launcher<()>, plan: &Plan) -> Result<Spawned, SpawnFailure> {
+    let mut landed = Vec::new();
+    if let Err(landing) = launcher.launch(prepare(plan)?, ()) {
+        return landing.result;
+    }
+    loop {
+        // Interrupted or not, it is looked at then.
+        let _ready = poll(&mut [PollFd::new(launcher.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+        launcher.landed(&mut landed);
+        if let Some(landing) = landed.pop() {
+            return landing.result;
+        }
+    }
+}
+
+pub(crate) fn spawn(Spawner(launcher): &mut Spawner, plan: &Plan) -> Result<Pid, Failure> {
     interrupt::check()?;
-    let started = spawner.spawn(plan);
+    let started = launch(launcher, plan);
     started
         .map(|process| process.pid)
         .map_err(|error| Failure::unexpected("spawn a bare child", error.to_string()))
@@ -86,7 +118,7 @@ pub(crate) fn spawn(spawner: &mut Spawner, plan: &SpawnPlan) -> Result<Pid, Fail
 /// Starts so many children from so many threads, and says how long that took.
 pub(crate) fn spawn_many(
     scene: &Scene,
-    plan: &SpawnPlan,
+    plan: &Plan,
     threads: usize,
     children: usize,
 ) -> Result<(Flock, Duration), Failure> {

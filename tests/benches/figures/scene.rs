@@ -73,7 +73,7 @@ impl Scene {
             .attempting("make a scratch folder")?;
         let binary = find_binary()?;
         let child = compile_child(folder.path())?;
-        let facilities = Facilities::probe(None)
+        let facilities = Facilities::probe()
             .map_err(|error| Failure::unexpected("find the fastest way to spawn", error.to_string()))?;
         let crowd = limits::crowd()?;
         Ok(Self { folder, child, binary, serve, facilities, effort, crowd })

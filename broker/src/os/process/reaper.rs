@@ -1,9 +1,9 @@
 //! Takes note of every process that ends, and has the kernel forget it.
 //!
 //! The main processes of children are watched by pidfd. To ask the kernel for "any child that has ended" would
-//! make it look at all that live: 3 ms for each question with 10,000 of them. Only the children of the main
-//! thread, which are the orphans that the broker inherits (see [`subreaper`](super::subreaper)), are asked for
-//! in that way. So a child is not reaped before it is watched, however early it ends.
+//! make it look at all that live: 3 ms for each question with 10,000 of them. The orphans that the broker inherits are
+//! the children of the main thread (see [`subreaper`](super::subreaper)): the kernel lists them, and each is asked for.
+//! So a child is not reaped before it is watched, however early it ends.
 //!
 //! Children of an earlier broker are not this one's to reap: see `exit_status`.
 #![expect(
@@ -29,7 +29,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::exit_status::{Adopted, Ending};
 use crate::os::process::pidfd::{self, Abilities};
-use crate::os::process::subreaper::{Inheritance, ReapClock};
+use crate::os::process::subreaper::Inheritance;
 use crate::recovery::processes::Whereabouts;
 
 /// So many processes are reaped at a time, before the driver looks at its other sources of input.
@@ -46,7 +46,7 @@ const CHILDREN_PER_CALL: usize = 16;
 #[derive(Debug)]
 pub struct Reaper {
     epoll: Epoll,
-    clock: ReapClock,
+    inheritance: Inheritance,
     next_token: u64,
     watched: HashMap<u64, Watched>,
     tokens: HashMap<Pid, u64>,
@@ -112,14 +112,14 @@ enum Waited {
 }
 
 impl Reaper {
-    /// One that watches nothing yet. All of its methods are for the main thread.
+    /// One that watches nothing yet. All of its methods are for one thread.
     ///
     /// # Errors
     /// When the kernel is out of descriptors or memory.
     pub fn new(inheritance: &Inheritance) -> Result<Self, ReaperError> {
         Ok(Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(ReaperError)?,
-            clock: inheritance.clock(),
+            inheritance: inheritance.share(),
             next_token: 0,
             watched: HashMap::new(),
             tokens: HashMap::new(),
@@ -189,20 +189,20 @@ impl Reaper {
 
     /// Reaps what has ended: to be called when the reaper's descriptor is readable, and upon SIGCHLD.
     ///
-    /// `spawns_in_flight` is the number of children that may exist and are not watched yet. The threads that
-    /// spawned them have to live until they are watched: the main thread would inherit them.
+    /// `spawns_in_flight` is the number of children that may exist and are not watched yet. The thread that
+    /// started them has to live until they are watched: the main thread would inherit them.
     pub fn reap(&mut self, spawns_in_flight: usize, reaped: &mut Vec<Reaped>) -> Backlog {
         let before = reaped.len();
-        let clock = self.clock.clone();
+        let clock = self.inheritance.clock();
         clock.during(|| {
             self.reap_announced(reaped);
             self.reap_silent(reaped);
-            self.reap_any(libc::__WNOTHREAD, reaped);
+            self.reap_orphans(spawns_in_flight, reaped);
             self.fruitless_calls = if reaped.len() > before { 0 } else { self.fruitless_calls + 1 };
             let patience = FRUITLESS_CALLS + self.watched.len() / CHILDREN_PER_CALL;
             if self.fruitless_calls > patience && spawns_in_flight == 0 {
                 self.fruitless_calls = 0;
-                self.reap_any(0, reaped);
+                self.reap_any(reaped);
             }
         });
         if reaped.len() - before < BATCH { Backlog::Nothing } else { Backlog::More }
@@ -275,12 +275,30 @@ impl Reaper {
         }
     }
 
-    /// Whatever has ended, among the children of this thread or of all.
-    fn reap_any(&mut self, threads: i32, reaped: &mut Vec<Reaped>) {
+    /// Orphans that have ended. Among them are the broker's own children from before it executed its program anew.
+    fn reap_orphans(&mut self, spawns_in_flight: usize, reaped: &mut Vec<Reaped>) {
+        if self.inheritance.is_empty() {
+            return;
+        }
+        let Some(listed) = self.inheritance.listed() else {
+            // Without a list all children are asked, once none is there that would be taken for an orphan.
+            if spawns_in_flight == 0 {
+                self.reap_any(reaped);
+            }
+            return;
+        };
+        for pid in listed.into_iter().filter(|pid| !self.tokens.contains_key(pid)) {
+            if let Waited::Ended(pid, _) = wait(libc::P_PID, pid.get(), libc::WEXITED) {
+                reaped.push(Reaped::Orphan { pid });
+            }
+        }
+    }
+
+    /// Whatever has ended, among all children.
+    fn reap_any(&mut self, reaped: &mut Vec<Reaped>) {
         for _ in 0..BATCH {
-            let flags = libc::WEXITED | threads;
-            let Waited::Ended(pid, status) = wait(libc::P_ALL, 0, flags | libc::WNOWAIT) else { return };
-            // A child is here too when the thread that spawned it has ended.
+            let flags = libc::WEXITED | libc::WNOWAIT;
+            let Waited::Ended(pid, status) = wait(libc::P_ALL, 0, flags) else { return };
             let token = self.tokens.get(&pid).copied();
             let watched = token.and_then(|token| self.watched.get(&token).copied());
             if let Some(token) = token {

@@ -1,7 +1,7 @@
 //! Inherits orphans: what loses its parent below the broker becomes a child of the broker's main thread.
 //!
-//! The broker is a subreaper (`prctl(2)`, `PR_SET_CHILD_SUBREAPER`). Its main thread starts no process itself, so the
-//! children of that thread are the orphans.
+//! The broker is a subreaper (`prctl(2)`, `PR_SET_CHILD_SUBREAPER`). Its main thread starts no process itself: it sleeps.
+//! So the children of that thread are the orphans.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +20,7 @@ use super::proc::{ProcessStat, children, processes, read_list};
 /// How often a list is read again because something was reaped meanwhile.
 const LIST_ROUNDS: usize = 64;
 
-/// Counts what the main thread reaps, so that a reader of its list of children in another thread can tell
+/// Counts what the driver's thread reaps, so that a reader of the list of orphans in another thread can tell
 /// whether the list was changed under it: the kernel then may have left somebody out (`proc_tid_children(5)`).
 /// It is odd while something is being reaped.
 #[derive(Clone, Debug, Default)]
@@ -120,11 +120,16 @@ impl Inheritance {
 
     /// Whether the list is empty, at the cost of one system call. False where there is no list.
     ///
-    /// Only the main thread may ask: nothing is taken out of the list meanwhile.
+    /// Only the thread that reaps may ask: nothing is taken out of the list meanwhile.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let mut first = [0; 1];
         self.children.as_ref().is_some_and(|file| matches!(file.read_at(&mut first, 0), Ok(0)))
+    }
+
+    /// The list as it is; none where the kernel has none. For the thread that reaps, which alone takes something out.
+    pub(super) fn listed(&self) -> Option<Vec<Pid>> {
+        read_list(self.children.as_ref()?).ok()
     }
 
     /// The orphans, zombies among them; where there is no list, the broker's own children too.

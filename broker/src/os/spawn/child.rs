@@ -1,87 +1,59 @@
 //! What the child does between its birth and its program.
 //!
-//! It runs in the memory of the broker, on a stack of its own, while the thread that spawned it is suspended
-//! and all others go on. So it makes raw system calls and nothing else: no allocation, no lock, no panic. The
-//! wrappers of the C library are out of bounds too: its `setresuid` asks every thread of the broker to do
-//! the same, its `sigaction` may take a lock. (`errno` is that of the suspended thread.)
+//! It runs in the memory of the broker, on a stack of its own, while the thread that made it and all others go on. So
+//! it makes raw system calls and nothing else: no allocation, no lock, no panic, nothing of the running threads' own
+//! variables. The wrappers of the C library are out of bounds: each writes the `errno` of the thread that made the
+//! child, its `setresuid` asks every thread of the broker to do the same, its `sigaction` may take a lock.
+//!
+//! All signals are blocked from before its birth until the last call before the program: no handler of the broker's
+//! ever runs here. What it reads is not touched by the broker until its program or its death is known.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::convert::Infallible;
-use std::ffi::{CStr, c_char, c_long, c_void};
+use std::ffi::{CStr, c_void};
 
 use nix::errno::Errno;
 
 use super::failure::Step;
-use super::flight::Report;
+use super::plan::{Ids, PlannedOutput, Program};
+use super::raw::call;
 use super::resource::Rlimit;
 use super::signals::{self, Signals};
+use super::slot::ReportTo;
 
-/// The exit status of a child that failed; nobody but the spawner sees it.
+/// The exit status of a child that failed; nobody but the launcher sees it.
 const FAILED: usize = 127;
 
+/// The lowest descriptor that no program expects to be there.
+const FIRST_FREE: usize = 3;
+
 /// Everything that the child reads, prepared by the broker.
-pub(super) struct ChildPlan<'a> {
-    pub(super) report: &'a Report,
-    pub(super) departure: Departure,
-    pub(super) errand: Errand<'a>,
+pub(super) struct ChildPlan {
+    pub(super) report: ReportTo,
+    /// The broker's pid, as the child sees its parent.
+    pub(super) broker: usize,
+    pub(super) tether: Tether,
+    /// Those to be given their default dispositions.
+    pub(super) signals: Signals,
+    pub(super) errand: Errand,
 }
 
-/// How the child gets rid of the broker's descriptors.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Departure {
-    /// It shares the broker's table, and leaves it with no more than 0, 1 and 2: `close_range(2)`, Linux 5.9.
-    /// Copying the table first would cost as much as the rest of the spawn at a thousand descriptors.
-    CloseRange,
-    /// It has a copy of the table and closes all of it, up to this one.
-    OneByOne {
-        /// The highest descriptor that the broker may have open.
-        highest: usize,
-    },
+/// The end of its slot's pipe that the child holds, with close-on-exec: the broker sees it hang up when the program is
+/// executed, or the child dies.
+#[derive(Clone, Debug)]
+pub(super) struct Tether {
+    /// The broker's end, which is read from.
+    pub(super) descriptor: usize,
+    /// That end, below `/proc/self/fd`: opened for writing it is the other one.
+    pub(super) path: std::ffi::CString,
 }
 
 /// What the child is for.
-pub(super) enum Errand<'a> {
+pub(super) enum Errand {
     /// To show that a child can be made and can leave the broker's descriptors.
     Rehearse,
     /// To become a program.
-    Execute(Program<'a>),
-}
-
-/// A program and its surroundings.
-pub(super) struct Program<'a> {
-    /// The broker's pid, as the child sees its parent.
-    pub(super) broker: usize,
-    /// The open `cgroup.procs` of the group to enter, where the kernel has not put it there at birth.
-    pub(super) cgroup_procs: Option<usize>,
-    pub(super) stdout: ChildOutput<'a>,
-    /// `None`: the same as `stdout`.
-    pub(super) stderr: Option<ChildOutput<'a>>,
-    pub(super) rlimits: &'a [Rlimit],
-    pub(super) ids: Option<Ids<'a>>,
-    /// Those to be given their default dispositions.
-    pub(super) signals: Signals,
-    pub(super) umask: libc::mode_t,
-    pub(super) cwd: &'a CStr,
-    /// Ends with a null pointer, as do `env` and its strings with a NUL.
-    pub(super) argv: &'a [*const c_char],
-    pub(super) env: &'a [*const c_char],
-    /// The paths to execute, tried in turn.
-    pub(super) candidates: &'a [*const c_char],
-}
-
-/// Where a stream goes.
-#[derive(Clone, Copy)]
-pub(super) enum ChildOutput<'a> {
-    Null,
-    Inherit,
-    Append(&'a CStr),
-}
-
-/// The ids to take on.
-pub(super) struct Ids<'a> {
-    pub(super) uid: libc::uid_t,
-    pub(super) gid: libc::gid_t,
-    pub(super) groups: &'a [libc::gid_t],
+    Execute(Box<Program>),
 }
 
 /// The mode of a pipe whose child was, or is about to be, executed: the sticky bit means nothing for it (chmod(2)), and so
@@ -100,7 +72,7 @@ struct Refusal {
 /// `plan` points to a [`ChildPlan`], and the caller is a process of its own that has one thread.
 pub(super) unsafe extern "C" fn child_main(plan: *const c_void) -> ! {
     // SAFETY: the caller says that it points there, and nobody writes a plan.
-    let plan = unsafe { &*plan.cast::<ChildPlan<'_>>() };
+    let plan = unsafe { &*plan.cast::<ChildPlan>() };
     let status = match perform(plan) {
         Ok(()) => 0,
         Err(Refusal { step, errno }) => {
@@ -114,32 +86,33 @@ pub(super) unsafe extern "C" fn child_main(plan: *const c_void) -> ! {
     }
 }
 
-fn perform(plan: &ChildPlan<'_>) -> Result<(), Refusal> {
+fn perform(plan: &ChildPlan) -> Result<(), Refusal> {
     match &plan.errand {
-        Errand::Rehearse => leave_descriptors(plan.departure).map_err(at(Step::Descriptors)),
-        Errand::Execute(program) => match become_program(plan.departure, program) {
+        Errand::Rehearse => leave_descriptors(&plan.tether).map_err(at(Step::Descriptors)),
+        Errand::Execute(program) => match become_program(plan, program) {
             Ok(never) => match never {},
             Err(refusal) => Err(refusal),
         },
     }
 }
 
-/// The order matters: files are opened by the broker's user, limits are set by who may set them, the working
-/// directory is entered by the child's user, and signals are let in last.
-fn become_program(departure: Departure, program: &Program<'_>) -> Result<Infallible, Refusal> {
-    if let Some(procs) = program.cgroup_procs {
-        enter_cgroup(procs).map_err(at(Step::Cgroup))?;
-    }
-    leave_descriptors(departure).map_err(at(Step::Descriptors))?;
+/// The order matters: a child that hangs has its name before anything can block, files are opened by the broker's
+/// user, limits are set by who may set them, the working directory is entered by the child's user, and signals are let
+/// in last.
+fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Refusal> {
+    let name = program.name.address();
+    // SAFETY: it reads 16 bytes, the last of which is a NUL.
+    unsafe { call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0]) }.map_err(at(Step::Session))?;
+    leave_descriptors(&plan.tether).map_err(at(Step::Descriptors))?;
     // SAFETY: it takes no memory.
     unsafe { call(libc::SYS_setsid, [0; 4]) }.map_err(at(Step::Session))?;
     connect_streams(program)?;
-    for limit in program.rlimits {
+    for limit in &program.rlimits {
         set_rlimit(*limit).map_err(at(Step::Rlimits))?;
     }
     if let Some(ids) = &program.ids {
         // Another user may not change the mode of the file of its output.
-        mark_output(program)?;
+        mark_output(plan, program)?;
         give_output(program, ids);
         take_on(ids)?;
     }
@@ -148,18 +121,18 @@ fn become_program(departure: Departure, program: &Program<'_>) -> Result<Infalli
     // SAFETY: the path ends with a NUL.
     unsafe { call(libc::SYS_chdir, [program.cwd.as_ptr().expose_provenance(), 0, 0, 0]) }
         .map_err(at(Step::Cwd))?;
-    reset_signals(program.signals).map_err(at(Step::Signals))?;
     if program.ids.is_none() {
-        mark_output(program)?;
+        mark_output(plan, program)?;
     }
-    Err(Refusal { step: Step::Exec, errno: execute(program) })
+    reset_signals(plan.signals).map_err(at(Step::Signals))?;
+    Err(Refusal { step: Step::Exec, errno: execute(plan, program) })
 }
 
 /// Leaves a trace, as late as can be, that the program is about to be executed: a broker that is killed in the middle of
 /// the spawn knows nothing of it, and the next one has to tell a child that may have run from one that has not.
-fn mark_output(program: &Program<'_>) -> Result<(), Refusal> {
-    let ChildOutput::Append(_) = program.stdout else { return Ok(()) };
-    if !has_parent(program.broker) {
+fn mark_output(plan: &ChildPlan, program: &Program) -> Result<(), Refusal> {
+    let PlannedOutput::Append(_) = program.stdout else { return Ok(()) };
+    if !has_parent(plan.broker) {
         return Err(Refusal { step: Step::Exec, errno: Errno::ESRCH });
     }
     // SAFETY: it takes no memory.
@@ -168,10 +141,10 @@ fn mark_output(program: &Program<'_>) -> Result<(), Refusal> {
 
 /// Lets another user open the files of its own output once more: programs are told to write to `/dev/stderr`, and opening
 /// that opens the file behind it anew (proc(5)). The folder stays closed, so that nobody else comes near them.
-fn give_output(program: &Program<'_>, ids: &Ids<'_>) {
-    let outputs = [(1, Some(program.stdout)), (2, program.stderr)];
+fn give_output(program: &Program, ids: &Ids) {
+    let outputs = [(1, Some(&program.stdout)), (2, program.stderr.as_ref())];
     for (descriptor, output) in outputs {
-        if let Some(ChildOutput::Append(_)) = output {
+        if let Some(PlannedOutput::Append(_)) = output {
             // SAFETY: it takes no memory. A broker that may not do it (CAP_CHOWN) starts the child all the same, which
             // can write to what it has open.
             let _as_it_is =
@@ -180,78 +153,85 @@ fn give_output(program: &Program<'_>, ids: &Ids<'_>) {
     }
 }
 
-/// "0" stands for the process that writes it.
-fn enter_cgroup(procs: usize) -> Result<(), Errno> {
-    let oneself = b"0";
-    // SAFETY: the buffer has that one byte.
-    unsafe { call(libc::SYS_write, [procs, oneself.as_ptr().expose_provenance(), oneself.len(), 0]) }
-        .map(drop)
+/// Gets a table of its own with nothing in it but 0, 1, 2 and its end of the tether: `close_range(2)`, Linux 5.9.
+///
+/// The broker's table is shared until then, because a copy would cost as much as the rest of the spawn at a thousand
+/// descriptors. Only what is below the broker's end of the tether is copied: it is one of the first that are opened.
+fn leave_descriptors(tether: &Tether) -> Result<(), Errno> {
+    close_range(tether.descriptor.wrapping_add(1), usize::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+    let mut held = open(&tether.path, libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NONBLOCK)?;
+    if held < FIRST_FREE {
+        // The broker was started without them. The program gets its own ones there.
+        // SAFETY: it takes no memory.
+        let above = unsafe { call(libc::SYS_fcntl, [held, libc::F_DUPFD_CLOEXEC as usize, FIRST_FREE, 0]) }?;
+        // SAFETY: it was opened here, and its duplicate stays.
+        unsafe { call(libc::SYS_close, [held, 0, 0, 0]) }?;
+        held = above;
+    }
+    if held > FIRST_FREE {
+        close_range(FIRST_FREE, held.wrapping_sub(1), 0)?;
+    }
+    close_range(held.wrapping_add(1), usize::MAX, 0)
 }
 
-fn leave_descriptors(departure: Departure) -> Result<(), Errno> {
-    match departure {
-        Departure::CloseRange => {
-            let flags = libc::CLOSE_RANGE_UNSHARE as usize;
-            // SAFETY: this process gets a table of its own, and owns nothing that lives in a descriptor.
-            unsafe { call(libc::SYS_close_range, [3, u32::MAX as usize, flags, 0]) }.map(drop)
-        }
-        Departure::OneByOne { highest } => {
-            for descriptor in 3..=highest {
-                // SAFETY: the table is a copy, which this process alone uses. (EBADF: it was not open.)
-                let _closed = unsafe { call(libc::SYS_close, [descriptor, 0, 0, 0]) };
-            }
-            Ok(())
-        }
-    }
+fn close_range(first: usize, last: usize, flags: libc::c_uint) -> Result<(), Errno> {
+    let last = last.min(u32::MAX as usize);
+    // SAFETY: this process owns nothing that lives in a descriptor.
+    unsafe { call(libc::SYS_close_range, [first, last, flags as usize, 0]) }.map(drop)
 }
 
 /// Nothing is taken for granted about 0, 1 and 2: the broker may have been started with any of them closed, so
 /// that a file opened here may get any of these numbers. In this order none is in the way of another.
-fn connect_streams(program: &Program<'_>) -> Result<(), Refusal> {
+fn connect_streams(program: &Program) -> Result<(), Refusal> {
     open_null(0).map_err(at(Step::Stdin))?;
-    connect_output(program.stdout, 1).map_err(at(Step::Stdout))?;
-    match program.stderr {
+    connect_output(&program.stdout, 1).map_err(at(Step::Stdout))?;
+    match &program.stderr {
         None => duplicate(1, 2),
         Some(output) => connect_output(output, 2),
     }
     .map_err(at(Step::Stderr))
 }
 
-fn connect_output(output: ChildOutput<'_>, target: usize) -> Result<(), Errno> {
+fn connect_output(output: &PlannedOutput, target: usize) -> Result<(), Errno> {
     match output {
-        ChildOutput::Null => open_null(target),
-        ChildOutput::Inherit => {
+        PlannedOutput::Null => open_null(target),
+        PlannedOutput::Inherit => {
             // SAFETY: it takes no memory. (It clears the close-on-exec flag.)
             match unsafe { call(libc::SYS_fcntl, [target, libc::F_SETFD as usize, 0, 0]) } {
                 Err(Errno::EBADF) => open_null(target),
                 other => other.map(drop),
             }
         }
-        ChildOutput::Append(path) => {
+        PlannedOutput::Append(path) => {
             // A pipe that it can read from itself never tells it that nobody else does (SIGPIPE).
             let flags = libc::O_RDWR | libc::O_APPEND | libc::O_NOFOLLOW | libc::O_NOCTTY;
-            open(path, flags, target)
+            open_as(path, flags, target)
         }
     }
 }
 
 fn open_null(target: usize) -> Result<(), Errno> {
-    open(c"/dev/null", libc::O_RDWR, target)
+    open_as(c"/dev/null", libc::O_RDWR, target)
 }
 
 /// Opens a file as this descriptor, without close-on-exec.
-fn open(path: &CStr, flags: libc::c_int, target: usize) -> Result<(), Errno> {
-    let here = libc::AT_FDCWD as isize;
-    let arguments =
-        [here.cast_unsigned(), path.as_ptr().expose_provenance(), flags.cast_unsigned() as usize, 0o600];
-    // SAFETY: the path ends with a NUL.
-    let opened = unsafe { call(libc::SYS_openat, arguments) }?;
+fn open_as(path: &CStr, flags: libc::c_int, target: usize) -> Result<(), Errno> {
+    let opened = open(path, flags)?;
     if opened == target {
         return Ok(());
     }
     duplicate(opened, target)?;
     // SAFETY: it was opened here, and its duplicate stays.
     unsafe { call(libc::SYS_close, [opened, 0, 0, 0]) }.map(drop)
+}
+
+/// Opens a file as the lowest descriptor that is free.
+fn open(path: &CStr, flags: libc::c_int) -> Result<usize, Errno> {
+    let here = libc::AT_FDCWD as isize;
+    let arguments =
+        [here.cast_unsigned(), path.as_ptr().expose_provenance(), flags.cast_unsigned() as usize, 0o600];
+    // SAFETY: the path ends with a NUL.
+    unsafe { call(libc::SYS_openat, arguments) }
 }
 
 fn duplicate(descriptor: usize, target: usize) -> Result<(), Errno> {
@@ -267,21 +247,45 @@ fn set_rlimit(limit: Rlimit) -> Result<(), Errno> {
     unsafe { call(libc::SYS_prlimit64, [0, resource, values.as_ptr().expose_provenance(), 0]) }.map(drop)
 }
 
-/// Until it executes its program, the child has the ids of its user and the memory of the broker. The first
-/// line keeps that user from tracing it, whatever `fs.suid_dumpable` says. The flag belongs to the memory
-/// and so stays with the broker: from here on it dumps no core, and only a privileged user can trace it.
-fn take_on(ids: &Ids<'_>) -> Result<(), Refusal> {
-    // SAFETY: it takes no memory.
-    unsafe { call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0]) }.map_err(at(Step::User))?;
+/// Until it executes its program, the child has the ids of its user and the memory of the broker, which that user must
+/// neither trace nor have dumped.
+///
+/// What forbids both belongs to the memory and so stays with the broker: from here on it dumps no core, and only a
+/// privileged user can trace it. But a change of ids resets it to `fs.suid_dumpable`, which may be 1 (`prctl(2)`,
+/// `PR_SET_DUMPABLE`), so that it is set again. In between the child keeps its capabilities over the change, because
+/// nobody traces a process that may do more than himself (`ptrace(2)`, "Ptrace access mode checking"), and it drops them
+/// only then.
+fn take_on(ids: &Ids) -> Result<(), Refusal> {
     let groups = [ids.groups.len(), ids.groups.as_ptr().expose_provenance(), 0, 0];
     // SAFETY: it reads as many 32-bit ids as the slice has.
     unsafe { call(libc::SYS_setgroups, groups) }.map_err(at(Step::Groups))?;
     let [uid, gid] = [ids.uid as usize, ids.gid as usize];
     // SAFETY: it takes no memory, and changes this process only.
     unsafe { call(libc::SYS_setresgid, [gid, gid, gid, 0]) }.map_err(at(Step::Groups))?;
-    // SAFETY: as above.
+    forbid_tracing()?;
+    // SAFETY: it takes no memory. (Where securebits are locked the change of ids is all that there is.)
+    let _kept = unsafe { call(libc::SYS_prctl, [libc::PR_SET_KEEPCAPS as usize, 1, 0, 0]) };
+    // SAFETY: as for the groups.
     unsafe { call(libc::SYS_setresuid, [uid, uid, uid, 0]) }.map_err(at(Step::User))?;
-    Ok(())
+    forbid_tracing()?;
+    drop_capabilities().map_err(at(Step::User))
+}
+
+fn forbid_tracing() -> Result<(), Refusal> {
+    // SAFETY: it takes no memory.
+    unsafe { call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0]) }
+        .map_err(at(Step::User))
+        .map(drop)
+}
+
+/// Permitted, effective and inheritable ones, and with these the ambient ones (`capabilities(7)`).
+fn drop_capabilities() -> Result<(), Errno> {
+    // `_LINUX_CAPABILITY_VERSION_3`, and the calling process.
+    let header = [0x2008_0522_u32, 0];
+    let none = [0_u32; 6];
+    let arguments = [header.as_ptr().expose_provenance(), none.as_ptr().expose_provenance(), 0, 0];
+    // SAFETY: it reads a header and two sets of three words.
+    unsafe { call(libc::SYS_capset, arguments) }.map(drop)
 }
 
 /// The empty mask comes last: from here on a signal can end the child.
@@ -304,17 +308,17 @@ fn reset_signals(signals: Signals) -> Result<(), Errno> {
 
 /// Tries each candidate, as `execvp(3)` does: one that is missing is passed over, one that is forbidden is
 /// remembered. A file that is no program is an error, and not fed to a shell.
-fn execute(program: &Program<'_>) -> Errno {
-    let [argv, env] = [program.argv.as_ptr().expose_provenance(), program.env.as_ptr().expose_provenance()];
+fn execute(plan: &ChildPlan, program: &Program) -> Errno {
+    let [argv, env] = [program.argv.address(), program.env.address()];
     let mut forbidden = false;
     let mut missing = Errno::ENOENT;
-    for candidate in program.candidates {
-        if !has_parent(program.broker) {
+    for candidate in &program.candidates {
+        if !has_parent(plan.broker) {
             return Errno::ESRCH;
         }
+        let path = candidate.as_ptr().expose_provenance();
         // SAFETY: the path ends with a NUL, and both lists with a null pointer.
-        let Err(errno) = (unsafe { call(libc::SYS_execve, [candidate.expose_provenance(), argv, env, 0]) })
-        else {
+        let Err(errno) = (unsafe { call(libc::SYS_execve, [path, argv, env, 0]) }) else {
             continue;
         };
         match errno {
@@ -341,14 +345,4 @@ fn has_parent(broker: usize) -> bool {
 
 fn at(step: Step) -> impl FnOnce(Errno) -> Refusal {
     move |errno| Refusal { step, errno }
-}
-
-/// Makes a system call; addresses are passed as numbers.
-///
-/// # Safety
-/// As the call itself: addresses point to what it reads or writes.
-unsafe fn call(number: c_long, [a, b, c, d]: [usize; 4]) -> Result<usize, Errno> {
-    // SAFETY: the caller keeps the call's contract, and superfluous arguments are ignored.
-    let result = unsafe { libc::syscall(number, a, b, c, d) };
-    usize::try_from(result).map_err(|_| Errno::last())
 }

@@ -1,21 +1,20 @@
-//! The birth of a child: the two ways to ask the kernel for it, and how it is told from a stillborn one.
+//! The birth of a child: the two ways to ask the kernel for it, and how one that has its program is told from others.
 //!
-//! Both ways suspend the calling thread until the child executes its program or ends (`CLONE_VFORK`), open a
-//! pidfd, and give the child **no exit signal**. Until it executes its program it is thus a "clone child", which
+//! Neither way suspends the calling thread: the child gets to its program while the broker goes on. Both open a pidfd,
+//! and give the child **no exit signal**. Until it executes its program it is thus a "clone child", which
 //! `waitid` without `__WALL` or `__WCLONE` does not see: the broker's one reaper can neither reap it nor be woken by
-//! it, and the spawner alone sees to a failed one. A successful `execve` makes it an ordinary child, with
+//! it, and the launcher alone sees to a failed one. A successful `execve` makes it an ordinary child, with
 //! SIGCHLD as its exit signal (`de_thread` in the kernel's `fs/exec.c`; `wait(2)`, "clone children").
 #![expect(unsafe_code, reason = "clone, clone3, and a child on a stack of its own")]
 
 use std::ffi::{c_long, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::AtomicI32;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::child::{ChildPlan, Departure, child_main};
+use super::child::{ChildPlan, child_main};
 use super::memory::Stack;
 use super::signals::SignalsBlocked;
 
@@ -31,16 +30,18 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// Which system call makes a child.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Method {
-    /// `clone3(2)`, Linux 5.5: the child runs in the broker's memory, which costs the same however large that is.
+    /// `clone3(2)`: the child runs in the broker's memory, which costs the same however large that is.
     Clone3,
     /// `clone(2)`: the child runs in a copy of the broker's memory, as after `fork(2)`. For where a seccomp
     /// filter does not let `clone3` through, and for other processors than `x86_64` and `aarch64`.
     Clone,
 }
 
-/// What is left of a child when the suspended thread goes on.
+/// What there is of a child.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Birth {
+    /// It has not got to its program so far, or has not quite ended: the broker's memory is in use.
+    Underway,
     /// It executes its program: an ordinary child, perhaps even one that has ended and was reaped.
     Executed,
     /// It exited before; reaped here.
@@ -52,27 +53,31 @@ pub(super) enum Birth {
     },
 }
 
-/// Makes a child that runs [`child_main`] with this plan, and suspends the thread until it has its program or ends.
+/// Makes a child that runs [`child_main`] with this plan, and returns while it does.
 ///
-/// The pidfd is in the slot before the child runs, with close-on-exec. A child in the same memory uses the
-/// stack. `into` is the directory of a cgroup to be born into, and needs [`Method::Clone3`].
-pub(super) fn start(
+/// The pidfd has close-on-exec. A child in the same memory uses the stack. `into` is the directory of a cgroup to be
+/// born into, and needs [`Method::Clone3`].
+///
+/// # Safety
+/// Neither the stack nor anything of the plan is touched until [`outcome`] says that the child is not underway any more.
+pub(super) unsafe fn start(
     method: Method,
-    plan: &ChildPlan<'_>,
-    stack: &mut Stack,
-    pidfd: &AtomicI32,
+    plan: *const ChildPlan,
+    stack: &Stack,
     into: Option<BorrowedFd<'_>>,
-) -> Result<Pid, Errno> {
-    let common = libc::CLONE_VFORK | libc::CLONE_PIDFD | shared_table(plan.departure);
-    let plan = ptr::from_ref(plan).cast::<c_void>();
-    // A signal to the broker's process group would else end the child before it has a session of its own.
-    let _blocked = SignalsBlocked::all();
+) -> Result<(Pid, OwnedFd), Errno> {
+    let common = libc::CLONE_PIDFD | libc::CLONE_FILES;
+    let plan = plan.cast::<c_void>();
+    let mut pidfd: libc::c_int = -1;
+    // The child inherits that all are blocked: it must run no handler, which would be the broker's, and a signal to the
+    // broker's process group must not end it before it has a session of its own.
+    let blocked = SignalsBlocked::all();
     let result = match method {
         Method::Clone3 => {
             let (lowest, bytes) = stack.range();
             let mut arguments = Clone3Arguments {
                 flags: u64::from((common | libc::CLONE_VM).cast_unsigned()) | CLONE_CLEAR_SIGHAND,
-                pidfd: pidfd.as_ptr().expose_provenance() as u64,
+                pidfd: (&raw mut pidfd).expose_provenance() as u64,
                 stack: lowest,
                 stack_size: bytes,
                 ..Clone3Arguments::default()
@@ -81,40 +86,39 @@ pub(super) fn start(
                 arguments.flags |= CLONE_INTO_CGROUP;
                 arguments.cgroup = u64::from(directory.as_raw_fd().cast_unsigned());
             }
-            // SAFETY: the child gets a stack that nobody else uses while `stack` is borrowed and this thread is
-            // suspended, and a plan that outlives its use of it.
+            // SAFETY: the child gets a stack that nobody else uses, and a plan that outlives its use of it, as the
+            // caller promises.
             unsafe { clone3(&arguments, plan) }
         }
-        // SAFETY: the child gets a copy of this thread's stack and of all that the plan borrows.
-        Method::Clone => unsafe { clone(common, pidfd, plan) },
+        // SAFETY: the child gets a copy of this thread's stack and of all that the plan has.
+        Method::Clone => unsafe { clone(common, &raw mut pidfd, plan) },
     };
-    let pid = Errno::result(result)?;
+    drop(blocked);
+    let pid = result?;
+    // SAFETY: the kernel has opened it for the child that has just been made.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     // The kernel's pids are 32 bits wide.
-    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Errno::EOVERFLOW)
+    i32::try_from(pid).map(|pid| (Pid::from_raw(pid), pidfd)).map_err(|_| Errno::EOVERFLOW)
 }
 
-/// A table that the child can leave in one call is shared with it instead of being copied.
-const fn shared_table(departure: Departure) -> libc::c_int {
-    match departure {
-        Departure::CloseRange => libc::CLONE_FILES,
-        Departure::OneByOne { .. } => 0,
-    }
-}
-
-/// Finds out what came of a child, and reaps one that has no program.
+/// Finds out what came of a child, and reaps one that has no program. Never waits.
 ///
-/// It does not block for long: a child with a program is not seen (ECHILD), and one without is about to end.
+/// A clone child that is not dead is found and not reaped, one with a program is not found (ECHILD). That holds from the
+/// moment at which its `execve` cannot return any more, so that nothing of the plan is read after it either: the kernel
+/// has copied arguments and environment before (`bprm_execve`).
 pub(super) fn outcome(pidfd: BorrowedFd<'_>) -> Birth {
     let which = pidfd.as_raw_fd().cast_unsigned();
+    let flags = libc::WEXITED | libc::__WCLONE | libc::WNOHANG;
     loop {
         // SAFETY: all integers, for which zero is a value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: it writes to `info` only.
-        let result =
-            unsafe { libc::waitid(libc::P_PIDFD, which, &raw mut info, libc::WEXITED | libc::__WCLONE) };
+        let result = unsafe { libc::waitid(libc::P_PIDFD, which, &raw mut info, flags) };
         match Errno::result(result) {
+            // SAFETY: `waitid` has filled in the fields of a child's end, or left all at zero.
+            Ok(_) if unsafe { info.si_pid() } == 0 => return Birth::Underway,
             Ok(_) if info.si_code == libc::CLD_EXITED => return Birth::Exited,
-            // SAFETY: `waitid` has filled in the fields of a child's end.
+            // SAFETY: as above.
             Ok(_) => return Birth::Killed { signal: unsafe { info.si_status() } },
             Err(Errno::EINTR) => {}
             Err(_) => return Birth::Executed,
@@ -143,12 +147,10 @@ struct Clone3Arguments {
 /// Asks for a child with a stack of its own. The wrapper of the C library would return in the child as well, to
 /// frames that are not on that stack; here it never leaves the assembly.
 ///
-/// The result is the system call's: a pid, or a negated error number turned into -1 and `errno`.
-///
 /// # Safety
 /// The stack of `arguments` must be free, and `plan` what [`child_main`] asks for.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
+unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> Result<c_long, Errno> {
     let result: c_long;
     // SAFETY: in the parent nothing changes but the result and what every system call clobbers. The child begins
     // with an empty, 16-byte aligned stack, ends the chain of frames, and calls a function that does not return.
@@ -172,7 +174,7 @@ unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
             options(nostack),
         );
     }
-    with_errno(result)
+    told(result)
 }
 
 /// As for `x86_64`.
@@ -180,7 +182,7 @@ unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
 /// # Safety
 /// The stack of `arguments` must be free, and `plan` what [`child_main`] asks for.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
+unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> Result<c_long, Errno> {
     let result: c_long;
     // SAFETY: in the parent nothing changes but the result. The child begins with an empty, 16-byte aligned stack,
     // ends the chain of frames, and calls a function that does not return.
@@ -201,7 +203,7 @@ unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
             options(nostack),
         );
     }
-    with_errno(result)
+    told(result)
 }
 
 /// There is no code for this processor: as on a kernel without the system call.
@@ -209,18 +211,15 @@ unsafe fn clone3(arguments: &Clone3Arguments, plan: *const c_void) -> c_long {
 /// # Safety
 /// None needed.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone3(_arguments: &Clone3Arguments, _plan: *const c_void) -> c_long {
-    with_errno(-c_long::from(libc::ENOSYS))
+unsafe fn clone3(_arguments: &Clone3Arguments, _plan: *const c_void) -> Result<c_long, Errno> {
+    told(-c_long::from(libc::ENOSYS))
 }
 
-/// The C library's convention.
-fn with_errno(result: c_long) -> c_long {
+/// What the kernel returned: a pid, or a negated error number.
+fn told(result: c_long) -> Result<c_long, Errno> {
     match i32::try_from(result) {
-        Ok(negated @ -4095..=-1) => {
-            Errno::from_raw(-negated).set();
-            -1
-        }
-        _ => result,
+        Ok(negated @ -4095..=-1) => Err(Errno::from_raw(-negated)),
+        _ => Ok(result),
     }
 }
 
@@ -228,14 +227,14 @@ fn with_errno(result: c_long) -> c_long {
 ///
 /// # Safety
 /// `plan` must be what [`child_main`] asks for.
-unsafe fn clone(flags: libc::c_int, pidfd: &AtomicI32, plan: *const c_void) -> c_long {
+unsafe fn clone(flags: libc::c_int, pidfd: *mut libc::c_int, plan: *const c_void) -> Result<c_long, Errno> {
     let flags = c_long::from(flags);
     let none = ptr::null::<c_void>();
     // SAFETY: the kernel writes the pidfd only. Without a new stack the child goes on with a copy of this one.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd.as_ptr(), none, none) };
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, pidfd, none, none) };
     if result == 0 {
         // SAFETY: this is the child, with one thread.
         unsafe { child_main(plan) }
     }
-    result
+    Errno::result(result)
 }

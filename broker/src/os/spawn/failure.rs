@@ -128,7 +128,7 @@ pub enum SpawnFailure {
     /// The child was killed before its program began.
     ///
     /// The kernel does it at birth to every child of a cgroup that was ever killed by `cgroup.kill`, and
-    /// [`KillSwitch`](super::KillSwitch) does it on purpose.
+    /// [`Launcher::kill`](super::Launcher::kill) does it on purpose.
     #[error("the process was killed by signal {signal} before its program began")]
     Killed {
         /// The number of the signal.

@@ -1,15 +1,18 @@
 //! What to spawn: checked, and converted to what the kernel takes, before there is a process.
+#![expect(unsafe_code, reason = "lists of pointers, as execve takes them, to what the same value owns")]
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString, c_char};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::ptr;
 
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
 use super::failure::{SpawnFailure, Step};
+use super::name::LaunchName;
 use super::resource::Rlimit;
 
 /// Where a program is looked up when its environment has no PATH.
@@ -18,6 +21,8 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Everything about a new process, in plain types.
 #[derive(Debug)]
 pub struct SpawnSpec {
+    /// What the process is called until it executes its program.
+    pub name: LaunchName,
     /// The program and its arguments. A program without a slash is looked up in the PATH of `env`; one with a
     /// slash that is relative starts at `cwd`.
     pub command: Vec<OsString>,
@@ -88,21 +93,29 @@ pub enum ErrorOutput {
     Own(Output),
 }
 
-/// A [`SpawnSpec`] that has been checked, ready for any number of spawns.
+/// A [`SpawnSpec`] that has been checked, ready to be launched.
 #[derive(Debug)]
 pub struct SpawnPlan {
-    pub(super) argv: Vec<CString>,
-    pub(super) env: Vec<CString>,
-    /// The paths to execute, tried in turn.
-    pub(super) candidates: Vec<CString>,
-    pub(super) cwd: CString,
-    pub(super) umask: Mode,
-    pub(super) identity: Identity,
-    pub(super) rlimits: Vec<Rlimit>,
+    pub(super) program: Box<Program>,
+    pub(super) cgroup: Option<OwnedFd>,
+}
+
+/// A program and its surroundings, in the form that the child reads them. Nothing in it is borrowed.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) name: LaunchName,
     pub(super) stdout: PlannedOutput,
     /// `None`: the same as `stdout`.
     pub(super) stderr: Option<PlannedOutput>,
-    pub(super) cgroup: Option<OwnedFd>,
+    pub(super) rlimits: Vec<Rlimit>,
+    /// `None`: those of the broker.
+    pub(super) ids: Option<Ids>,
+    pub(super) umask: libc::mode_t,
+    pub(super) cwd: CString,
+    pub(super) argv: Strings,
+    pub(super) env: Strings,
+    /// The paths to execute, tried in turn.
+    pub(super) candidates: Vec<CString>,
 }
 
 /// An [`Output`] whose path the kernel can take.
@@ -111,6 +124,42 @@ pub(super) enum PlannedOutput {
     Null,
     Inherit,
     Append(CString),
+}
+
+/// The ids to take on.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pub(super) uid: libc::uid_t,
+    pub(super) gid: libc::gid_t,
+    pub(super) groups: Vec<libc::gid_t>,
+}
+
+/// Strings with a list of pointers to them that ends with a null pointer.
+#[derive(Debug)]
+pub(super) struct Strings {
+    pointers: Vec<*const c_char>,
+    /// What they point to, and what stays where it is when this is moved.
+    _owned: Vec<CString>,
+}
+
+// SAFETY: the pointers lead to what the same value owns, and nobody writes there.
+unsafe impl Send for Strings {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Strings {}
+
+impl Strings {
+    /// The address of the list, as a number.
+    pub(super) fn address(&self) -> usize {
+        self.pointers.as_ptr().expose_provenance()
+    }
+}
+
+impl FromIterator<CString> for Strings {
+    fn from_iter<T: IntoIterator<Item = CString>>(strings: T) -> Self {
+        let owned: Vec<CString> = strings.into_iter().collect();
+        let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _owned: owned }
+    }
 }
 
 impl SpawnPlan {
@@ -132,31 +181,43 @@ impl SpawnPlan {
         for &limit in &spec.rlimits {
             check_rlimit(limit)?;
         }
-        Ok(Self {
-            argv,
-            env,
-            candidates,
-            cwd: c_string(spec.cwd.into_os_string(), Step::Cwd)?,
-            umask: spec.umask,
-            identity: spec.identity,
-            rlimits: spec.rlimits,
+        let program = Program {
+            name: spec.name,
             stdout: planned_output(spec.stdout, Step::Stdout)?,
             stderr: match spec.stderr {
                 ErrorOutput::Stdout => None,
                 ErrorOutput::Own(output) => Some(planned_output(output, Step::Stderr)?),
             },
-            cgroup: spec.cgroup,
-        })
+            rlimits: spec.rlimits,
+            ids: ids(&spec.identity),
+            umask: spec.umask.bits(),
+            cwd: c_string(spec.cwd.into_os_string(), Step::Cwd)?,
+            argv,
+            env,
+            candidates,
+        };
+        Ok(Self { program: Box::new(program), cgroup: spec.cgroup })
     }
 
     /// Lets output go nowhere that would have been kept in a file.
     pub fn keep_no_output(&mut self) {
-        if let PlannedOutput::Append(_) = self.stdout {
-            self.stdout = PlannedOutput::Null;
+        let Program { stdout, stderr, .. } = &mut *self.program;
+        for output in [Some(stdout), stderr.as_mut()].into_iter().flatten() {
+            if let PlannedOutput::Append(_) = output {
+                *output = PlannedOutput::Null;
+            }
         }
-        if let Some(PlannedOutput::Append(_)) = self.stderr {
-            self.stderr = Some(PlannedOutput::Null);
-        }
+    }
+}
+
+fn ids(identity: &Identity) -> Option<Ids> {
+    match identity {
+        Identity::Unchanged => None,
+        Identity::Become { uid, gid, groups } => Some(Ids {
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+            groups: groups.iter().map(|group| group.as_raw()).collect(),
+        }),
     }
 }
 
@@ -224,6 +285,7 @@ mod tests {
 
     fn spec(command: &[&str], env: &[(&str, &str)]) -> SpawnSpec {
         SpawnSpec {
+            name: LaunchName::NOBODY,
             command: command.iter().map(OsString::from).collect(),
             env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             cwd: "/".into(),
@@ -238,7 +300,7 @@ mod tests {
 
     fn paths(program: &str, env: &[(&str, &str)]) -> Vec<String> {
         let plan = SpawnPlan::prepare(spec(&[program], env)).unwrap();
-        plan.candidates.into_iter().map(|candidate| candidate.into_string().unwrap()).collect()
+        plan.program.candidates.into_iter().map(|candidate| candidate.into_string().unwrap()).collect()
     }
 
     fn refusal(spec: SpawnSpec) -> (&'static str, Errno) {

@@ -7,7 +7,7 @@ use super::exit_watch::Waker;
 use super::search::Search;
 use super::worker::{Job, Pending};
 
-/// The main thread's end of the queue. The worker ends when it is dropped.
+/// The driver's end of the queue. The worker ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Orders {
     jobs: Option<Sender<Job>>,

@@ -1,4 +1,4 @@
-//! What is known of each child that has a process, for the main thread and the worker.
+//! What is known of each child that has a process, for the driver and the worker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};

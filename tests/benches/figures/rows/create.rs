@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use procbroker::os::spawn::{SpawnPlan, Spawner};
 use procbroker_client::blocking;
 use procbroker_protocol::{CreateParams, Target};
 
@@ -31,7 +30,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     let mut stream = peer.connect()?;
     let hello = Hello::new(scene, "create")?;
     let command = scene.child_command(Some(hello.path()));
-    let minimal = bare::plan(command.clone(), None)?;
+    let minimal = bare::Plan { command: command.clone(), log: None };
     let mut logging = NewFiles { folder: scene.subfolder()?, count: 0 };
     let mut spawner = bare::spawner(scene)?;
     let mut other_spawner = bare::spawner(scene)?;
@@ -46,7 +45,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
                 &mut || one_create(&mut connection, &params, &hello),
                 &mut || client_create(&client, &command, &hello),
                 &mut || bare_create(&mut spawner, &minimal, &hello),
-                &mut || bare_create(&mut other_spawner, &logging.plan(command.clone())?, &hello),
+                &mut || bare_create(&mut other_spawner, &logging.plan(command.clone()), &hello),
                 &mut || standard_create(&command, &hello),
                 &mut || echo(&mut stream),
             ],
@@ -137,8 +136,8 @@ fn client_failure(source: procbroker_client::Error) -> Failure {
 }
 
 pub(super) fn bare_create(
-    spawner: &mut Spawner,
-    plan: &SpawnPlan,
+    spawner: &mut bare::Spawner,
+    plan: &bare::Plan,
     hello: &Hello,
 ) -> Result<Duration, Failure> {
     let mut flock = Flock::default();
@@ -157,9 +156,9 @@ struct NewFiles {
 }
 
 impl NewFiles {
-    fn plan(&mut self, command: Vec<String>) -> Result<SpawnPlan, Failure> {
+    fn plan(&mut self, command: Vec<String>) -> bare::Plan {
         self.count += 1;
-        bare::plan(command, Some(self.folder.join(self.count.to_string())))
+        bare::Plan { command, log: Some(self.folder.join(self.count.to_string())) }
     }
 }
 

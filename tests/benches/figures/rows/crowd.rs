@@ -65,7 +65,7 @@ struct Look {
     params: CreateParams,
     /// Without a hello, and with a label by which they are destroyed without the crowd.
     silent: CreateParams,
-    plan: procbroker::os::spawn::SpawnPlan,
+    plan: bare::Plan,
 }
 
 impl Look {
@@ -73,7 +73,7 @@ impl Look {
         let hello = Hello::new(scene, "crowd")?;
         let command = scene.child_command(Some(hello.path()));
         let silent = CreateParams { labels: label(), ..CreateParams::new(scene.child_command(None)) };
-        let plan = bare::plan(command.clone(), None)?;
+        let plan = bare::Plan { command: command.clone(), log: None };
         Ok(Self { hello, params: CreateParams::new(command), silent, plan })
     }
 

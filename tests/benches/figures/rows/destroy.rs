@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use procbroker::os::spawn::{SpawnPlan, Spawner};
 use procbroker_protocol::{CreateParams, Target};
 
 use crate::bare::{self, Flock};
@@ -26,7 +25,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     let mut stream = peer.connect()?;
     let hello = Hello::new(scene, "destroy")?;
     let command = scene.child_command(Some(hello.path()));
-    let plan = bare::plan(command.clone(), None)?;
+    let plan = bare::Plan { command: command.clone(), log: None };
     let params = CreateParams::new(command);
     let mut spawner = bare::spawner(scene)?;
 
@@ -61,7 +60,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     ])
 }
 
-fn one_kill(spawner: &mut Spawner, plan: &SpawnPlan, hello: &Hello) -> Result<Duration, Failure> {
+fn one_kill(spawner: &mut bare::Spawner, plan: &bare::Plan, hello: &Hello) -> Result<Duration, Failure> {
     let mut flock = Flock::default();
     flock.push(bare::spawn(spawner, plan)?);
     hello.wait()?;

@@ -24,7 +24,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
 fn figure(scene: &Scene, children: usize) -> Result<Figure, Failure> {
     let command = scene.child_command(None);
     let params = CreateParams::new(command.clone());
-    let plan = bare::plan(command, None)?;
+    let plan = bare::Plan { command, log: None };
     let mut rounds = Vec::new();
     for _ in 0..scene.effort.long_rounds().max(2) {
         let (mut flock, _) = bare::spawn_many(scene, &plan, 2, children)?;

@@ -20,7 +20,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     let mut connection = broker.connect()?;
     let command = scene.child_command(None);
     let params = CreateParams::new(command.clone());
-    let plan = bare::plan(command, None)?;
+    let plan = bare::Plan { command, log: None };
     let children = match scene.effort {
         Effort::Quick => 400,
         Effort::Full => 1_600,
@@ -54,12 +54,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     ])
 }
 
-fn bare_rate(
-    scene: &Scene,
-    plan: &procbroker::os::spawn::SpawnPlan,
-    threads: usize,
-    children: usize,
-) -> Result<f64, Failure> {
+fn bare_rate(scene: &Scene, plan: &bare::Plan, threads: usize, children: usize) -> Result<f64, Failure> {
     let (mut flock, took) = bare::spawn_many(scene, plan, threads, children)?;
     let spawned = flock.len();
     flock.end(Signal::SIGTERM)?;

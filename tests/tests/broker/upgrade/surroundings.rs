@@ -34,7 +34,7 @@ fn children_find_the_same_around_them() {
 }
 
 #[test]
-fn no_thread_but_the_main_one_takes_signals() {
+fn no_thread_but_the_drivers_takes_signals() {
     let broker = replaceable().start();
     upgrade(&broker);
     let mut client = broker.json();
@@ -48,8 +48,8 @@ fn no_thread_but_the_main_one_takes_signals() {
         let status = fs::read_to_string(path.join("status")).unwrap_or_default();
         let Some(blocked) = status.lines().find_map(|line| line.strip_prefix("SigBlk:")) else { continue };
         let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
-        if path.ends_with(broker.pid().to_string()) {
-            assert_eq!(blocked, 0, "the main thread");
+        if fs::read_to_string(path.join("comm")).unwrap_or_default().trim() == "driver" {
+            assert_eq!(blocked, 0, "the driver's thread");
         } else {
             // SIGHUP, SIGINT, SIGUSR2, SIGTERM and SIGCHLD.
             let meant = [1, 2, 12, 15, 17].iter().fold(0, |set, signal| set | 1 << (signal - 1));
@@ -89,7 +89,8 @@ fn many_in_a_row_leave_nothing_behind() {
         assert!(last <= first + 35, "{first} {last}");
     }
     let [descriptors, threads, _] = last;
-    assert!(descriptors <= 100 && threads <= 20, "{last:?}");
+    // 64 of them are those of the slots in which children are started.
+    assert!(descriptors <= 164 && threads <= 20, "{last:?}");
 }
 
 #[test]

@@ -42,69 +42,54 @@ impl Drop for Group {
     }
 }
 
-fn every_entry() -> impl Iterator<Item = Facilities> {
-    let born = every_way().filter(|way| way.method == Method::Clone3);
-    every_way().chain(born.map(|way| Facilities { cgroup_entry: CgroupEntry::AtBirth, ..way }))
-}
+const BORN: Facilities = Facilities { method: Method::Clone3 };
 
 #[test]
 fn a_child_is_in_its_cgroup_before_its_program_begins() {
     let Some(group) = Group::new("entry") else { return };
     let scene = Scene::new();
-    for way in every_entry() {
-        let spec = SpawnSpec { cgroup: Some(group.directory()), ..scene.spec(&["cat", "/proc/self/cgroup"]) };
-        assert_eq!(run(way, spec), 0);
-        let name = group.0.file_name().unwrap().to_str().unwrap();
-        assert!(scene.take_output().lines().any(|line| line.ends_with(name)), "{way:?}");
-    }
+    let spec = SpawnSpec { cgroup: Some(group.directory()), ..scene.spec(&["cat", "/proc/self/cgroup"]) };
+    assert_eq!(run(BORN, spec), 0);
+    let name = group.0.file_name().unwrap().to_str().unwrap();
+    assert!(scene.take_output().lines().any(|line| line.ends_with(name)));
 }
 
 #[test]
 fn a_directory_that_is_no_cgroup_is_refused() {
     let scene = Scene::new();
-    for way in every_entry() {
-        let folder = fs::File::open(scene.folder.path()).unwrap();
-        let spec = SpawnSpec { cgroup: Some(folder.into()), ..scene.spec(&["/bin/true"]) };
-        let expected = match way.cgroup_entry {
-            CgroupEntry::AtBirth => Errno::EBADF,
-            CgroupEntry::ByItself => Errno::ENOENT,
-        };
-        assert_eq!(refusal(way, spec), ("cgroup", expected), "{way:?}");
-    }
+    let folder = fs::File::open(scene.folder.path()).unwrap();
+    assert!(BORN.try_birth_in(folder.as_fd()).is_err());
+    let spec = SpawnSpec { cgroup: Some(folder.into()), ..scene.spec(&["/bin/true"]) };
+    assert_eq!(refusal(BORN, spec), ("cgroup", Errno::EBADF));
 }
 
 #[test]
 fn a_child_killed_at_birth_by_its_cgroup_is_reported() {
     let Some(group) = Group::new("kill") else { return };
     let scene = Scene::new();
-    let way = Facilities { cgroup_entry: CgroupEntry::AtBirth, ..every_way().next().unwrap() };
     let spec = || SpawnSpec { cgroup: Some(group.directory()), ..scene.spec(&["/bin/true"]) };
-    assert_eq!(run(way, spec()), 0);
-    if fs::write(group.0.join("cgroup.kill"), "1").is_err() {
-        return; // Before Linux 5.14.
-    }
-    match spawn(way, spec()) {
+    BORN.try_birth_in(group.directory().as_fd()).unwrap();
+    assert_eq!(run(BORN, spec()), 0);
+    fs::write(group.0.join("cgroup.kill"), "1").unwrap();
+    let is_born_dead = BORN.try_birth_in(group.directory().as_fd()).is_err();
+    match spawn(BORN, spec()) {
         Err(failure) => assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }),
         // A kernel without the trap.
-        Ok(spawned) => assert_eq!(reap(&spawned), 0),
+        Ok(spawned) => assert_eq!((reap(&spawned), is_born_dead), (0, false)),
     }
     assert_eq!(children_of_this_thread(), "");
-    let probed = Facilities::probe(Some(group.directory().as_fd())).unwrap();
-    let way = Facilities { descriptors: probed.descriptors, method: probed.method, ..probed };
-    assert_eq!(run(way, spec()), 0, "the probe has found a way in: {probed:?}");
+}
+
+#[test]
+fn a_child_in_a_copy_of_the_memory_is_born_into_no_cgroup() {
+    let Some(group) = Group::new("copy") else { return };
+    assert!(Facilities { method: Method::Clone }.try_birth_in(group.directory().as_fd()).is_err());
 }
 
 #[test]
 fn the_probe_finds_a_way_that_works_and_leaves_no_process() {
     let scene = Scene::new();
-    let probed = Facilities::probe(None).unwrap();
+    let probed = Facilities::probe().unwrap();
     assert_eq!(children_of_this_thread(), "");
     assert_eq!(run(probed, scene.spec(&["/bin/true"])), 0);
-}
-
-#[test]
-fn the_probe_takes_a_directory_that_is_no_cgroup_for_what_it_is() {
-    let folder = fs::File::open("/").unwrap();
-    let probed = Facilities::probe(Some(folder.as_fd())).unwrap();
-    assert_eq!(probed.cgroup_entry, CgroupEntry::ByItself);
 }

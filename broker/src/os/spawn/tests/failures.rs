@@ -139,44 +139,56 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
     let scene = Scene::new();
     for way in every_way() {
         let leased = Leased::new(&scene.path("leased"));
-        let stdout = Output::Append(scene.path("leased"));
-        let plan = SpawnPlan::prepare(SpawnSpec { stdout, ..scene.spec(&["/bin/true"]) }).unwrap();
-        let mut spawner = Spawner::new(way).unwrap();
-        let switch = spawner.kill_switch();
-        assert!(!switch.kill_overdue(Duration::ZERO), "there is nothing to kill yet");
-        std::thread::scope(|scope| {
-            let spawning = scope.spawn(move || {
-                let result = spawner.spawn(&plan).map(|spawned| spawned.pid);
-                (result, children_of_this_thread())
-            });
-            while !switch.kill_overdue(Duration::ZERO) {
-                std::thread::yield_now();
-            }
-            let (result, children) = spawning.join().unwrap();
-            assert_eq!(result, Err(SpawnFailure::Killed { signal: libc::SIGKILL }), "{way:?}");
-            assert_eq!(children, "");
-        });
-        assert!(!switch.kill_overdue(Duration::ZERO), "there is nothing to kill any more");
+        let spec = SpawnSpec { stdout: Output::Append(scene.path("leased")), ..scene.spec(&["/bin/true"]) };
+        let mut launcher = Launcher::with_slots(way, 1).unwrap();
+        assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill yet");
+        assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), ()).is_ok());
+        assert_eq!(launcher.kill_overdue(Duration::ZERO), 1);
+        assert_eq!(landed(&mut launcher), Err(SpawnFailure::Killed { signal: libc::SIGKILL }), "{way:?}");
+        assert_eq!(children_of_this_thread(), "");
+        assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill any more");
         leased.let_go();
     }
 }
 
 #[test]
-fn a_patient_kill_switch_kills_nothing() {
+fn only_the_child_that_is_meant_is_killed() {
     let scene = Scene::new();
-    let way = every_way().next().unwrap();
-    let leased = Leased::new(&scene.path("leased"));
-    let stdout = Output::Append(scene.path("leased"));
-    let plan = SpawnPlan::prepare(SpawnSpec { stdout, ..scene.spec(&["/bin/true"]) }).unwrap();
-    let mut spawner = Spawner::new(way).unwrap();
-    let switch = spawner.kill_switch();
-    std::thread::scope(|scope| {
-        let spawning = scope.spawn(move || reap(&spawner.spawn(&plan).unwrap()));
-        assert!(!switch.kill_overdue(Duration::from_secs(3600)));
+    for way in every_way() {
+        let leased = Leased::new(&scene.path("leased"));
+        let spec = SpawnSpec { stdout: Output::Append(scene.path("leased")), ..scene.spec(&["/bin/true"]) };
+        let mut launcher = Launcher::with_slots(way, 1).unwrap();
+        assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), "one").is_ok());
+        assert!(!launcher.kill(|of| *of == "another"));
+        assert!(launcher.kill(|of| *of == "one"));
+        assert_eq!(landed(&mut launcher), Err(SpawnFailure::Killed { signal: libc::SIGKILL }), "{way:?}");
+        assert!(!launcher.kill(|_| true), "there is nothing to kill any more");
         leased.let_go();
-        assert!(!switch.kill_overdue(Duration::from_secs(3600)));
-        assert_eq!(spawning.join().unwrap(), 0);
-    });
+    }
+}
+
+#[test]
+fn a_child_within_its_time_is_not_killed() {
+    let scene = Scene::new();
+    for way in every_way() {
+        let leased = Leased::new(&scene.path("leased"));
+        let spec = SpawnSpec { stdout: Output::Append(scene.path("leased")), ..scene.spec(&["/bin/true"]) };
+        let mut launcher = Launcher::with_slots(way, 1).unwrap();
+        assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), ()).is_ok());
+        assert_eq!(launcher.kill_overdue(Duration::from_hours(1)), 0);
+        leased.let_go();
+        assert_eq!(landed(&mut launcher), Ok(0), "{way:?}");
+    }
+}
+
+/// The exit status of the one child that is on its way, or why there is none.
+fn landed<T>(launcher: &mut Launcher<T>) -> Result<i32, SpawnFailure> {
+    let mut landed = Vec::new();
+    while landed.is_empty() {
+        launcher.wait();
+        launcher.landed(&mut landed);
+    }
+    landed.pop().unwrap().result.map(|spawned| reap(&spawned))
 }
 
 static CHILD_SIGNALS: AtomicUsize = AtomicUsize::new(0);
@@ -201,7 +213,7 @@ fn count_child_signals() {
     let scene = Scene::new();
     for (index, way) in every_way().enumerate() {
         refusal(way, scene.spec(&["/missing"]));
-        Facilities::probe(None).unwrap();
+        Facilities::probe().unwrap();
         assert_eq!(CHILD_SIGNALS.load(Ordering::SeqCst), index, "{way:?}");
         let spawned = spawn(way, scene.spec(&["/bin/true"])).unwrap();
         // As the broker's reaper finds it, whichever child it is.
@@ -219,20 +231,19 @@ fn want_of_descriptors_is_a_failed_clone_and_leaks_none() {
     let scene = Scene::new();
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     for way in every_way() {
-        let plan = SpawnPlan::prepare(scene.spec(&["/bin/true"])).unwrap();
-        let mut spawner = Spawner::new(way).unwrap();
+        let plan = || SpawnPlan::prepare(scene.spec(&["/bin/true"])).unwrap();
+        let mut starter = Starter::new(way);
         let before = open();
         let (soft, hard) = getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
         let limit =
             |soft| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard);
         limit(0).unwrap();
-        let failure = spawner.spawn(&plan).unwrap_err();
+        let failure = starter.spawn(plan()).unwrap_err();
         limit(soft).unwrap();
         assert_eq!((failure.step_name(), failure.errno()), ("clone", Errno::EMFILE), "{way:?}");
-        let missing = SpawnPlan::prepare(scene.spec(&["/missing"])).unwrap();
         for _ in 0..100 {
-            spawner.spawn(&missing).unwrap_err();
-            assert_eq!(reap(&spawner.spawn(&plan).unwrap()), 0);
+            starter.spawn(SpawnPlan::prepare(scene.spec(&["/missing"])).unwrap()).unwrap_err();
+            assert_eq!(reap(&starter.spawn(plan()).unwrap()), 0);
         }
         assert_eq!(open(), before, "{way:?}");
         assert_eq!(children_of_this_thread(), "");

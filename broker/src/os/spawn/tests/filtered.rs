@@ -33,33 +33,17 @@ fn without_clone3_the_probe_finds_clone_and_without_that_it_says_so() {
     let scene = Scene::new();
     let true_program = || scene.spec(&["/bin/true"]);
     refuse(libc::SYS_clone3, Errno::ENOSYS);
-    let probed = Facilities::probe(None).unwrap();
-    assert_eq!((probed.method, probed.cgroup_entry), (Method::Clone, CgroupEntry::ByItself));
+    let probed = Facilities::probe().unwrap();
+    assert_eq!(probed.method, Method::Clone);
     assert_eq!(run(probed, true_program()), 0);
 
-    let clone3 = Facilities { method: Method::Clone3, ..probed };
+    let clone3 = Facilities { method: Method::Clone3 };
     assert_eq!(refusal(clone3, true_program()), ("clone", Errno::ENOSYS));
 
     refuse(libc::SYS_clone, Errno::EACCES);
-    let error = Facilities::probe(None).unwrap_err().to_string();
+    let error = Facilities::probe().unwrap_err().to_string();
     let expected = "no process can be created here: could not create a process: EACCES: Permission denied";
     assert_eq!(error, expected);
-}
-
-#[test]
-fn without_close_range_the_probe_finds_that_descriptors_are_closed_one_by_one() {
-    if !alone("filtered::without_close_range_the_probe_finds_that_descriptors_are_closed_one_by_one") {
-        return;
-    }
-    let scene = Scene::new();
-    refuse(libc::SYS_close_range, Errno::EPERM);
-    let probed = Facilities::probe(None).unwrap();
-    assert_eq!(probed.descriptors, DescriptorClosing::OneByOne);
-    assert_eq!(run(probed, scene.spec(&["ls", "/proc/self/fd"])), 0);
-    assert_eq!(scene.take_output(), "0\n1\n2\n3\n");
-
-    let at_once = Facilities { descriptors: DescriptorClosing::CloseRange, ..probed };
-    assert_eq!(refusal(at_once, scene.spec(&["/bin/true"])), ("descriptors", Errno::EPERM));
 }
 
 #[test]
@@ -68,6 +52,6 @@ fn want_of_processes_is_no_reason_for_another_way() {
         return;
     }
     refuse(libc::SYS_clone3, Errno::EAGAIN);
-    let error = Facilities::probe(None).unwrap_err().to_string();
+    let error = Facilities::probe().unwrap_err().to_string();
     assert!(error.contains("could not create a process: EAGAIN"), "{error}");
 }

@@ -19,17 +19,32 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{
-    CgroupEntry, DescriptorClosing, ErrorOutput, Facilities, Identity, Method, Output, SpawnFailure,
-    SpawnPlan, SpawnSpec, Spawned, Spawner,
+    ErrorOutput, Facilities, Identity, LaunchName, Launcher, Method, Output, SpawnFailure, SpawnPlan,
+    SpawnSpec, Spawned,
 };
+
+/// Starts processes one at a time, and waits for each.
+pub(in crate::os) struct Starter(Launcher<()>);
+
+impl Starter {
+    pub(in crate::os) fn new(facilities: Facilities) -> Self {
+        Self(Launcher::with_slots(facilities, 1).unwrap())
+    }
+
+    pub(in crate::os) fn spawn(&mut self, plan: SpawnPlan) -> Result<Spawned, SpawnFailure> {
+        self.0.launch(plan, ()).map_err(|landing| landing.result.unwrap_err())?;
+        let mut landed = Vec::new();
+        while landed.is_empty() {
+            self.0.wait();
+            self.0.landed(&mut landed);
+        }
+        landed.pop().unwrap().result
+    }
+}
 
 /// Every way, whether or not the probe would choose it here.
 fn every_way() -> impl Iterator<Item = Facilities> {
-    let methods = [Method::Clone3, Method::Clone];
-    let closings = [DescriptorClosing::CloseRange, DescriptorClosing::OneByOne];
-    methods.into_iter().flat_map(move |method| {
-        closings.map(|descriptors| Facilities { method, descriptors, cgroup_entry: CgroupEntry::ByItself })
-    })
+    [Method::Clone3, Method::Clone].into_iter().map(|method| Facilities { method })
 }
 
 /// A folder that the child's user may enter, and the specification of a child that writes there.
@@ -70,6 +85,7 @@ impl Scene {
     /// Its output goes to the file `out`.
     fn spec<S: AsRef<Path>>(&self, command: &[S]) -> SpawnSpec {
         SpawnSpec {
+            name: LaunchName::NOBODY,
             command: command.iter().map(|argument| argument.as_ref().into()).collect(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: "/".into(),
@@ -119,7 +135,7 @@ impl Leased {
 }
 
 fn spawn(way: Facilities, spec: SpawnSpec) -> Result<Spawned, SpawnFailure> {
-    Spawner::new(way).unwrap().spawn(&SpawnPlan::prepare(spec)?)
+    Starter::new(way).spawn(SpawnPlan::prepare(spec)?)
 }
 
 /// Waits for the end of a child as a reaper does that does not ask for clone children.

@@ -242,7 +242,7 @@ fn a_child_takes_on_every_id_of_its_user_and_keeps_no_capability() {
         assert_eq!(status(&text, "Uid"), "65534\t65534\t65534\t65534", "{way:?}");
         assert_eq!(status(&text, "Gid"), "65533\t65533\t65533\t65533");
         assert_eq!(status(&text, "Groups"), "7 12");
-        for set in ["CapPrm", "CapEff", "CapAmb"] {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(status(&text, set), "0000000000000000", "{set}");
         }
         // The working directory is entered with its permissions.
@@ -296,21 +296,21 @@ fn without_a_path_the_default_one_is_searched() {
 }
 
 #[test]
-fn spawners_work_side_by_side() {
+fn launchers_work_side_by_side() {
     let scene = Scene::new();
     std::thread::scope(|scope| {
         for (thread, way) in every_way().enumerate() {
             let scene = &scene;
             scope.spawn(move || {
-                let mut spawner = Spawner::new(way).unwrap();
+                let mut starter = Starter::new(way);
                 for round in 0..25 {
                     let code = i32::try_from(thread * 25 + round).unwrap();
                     let plan = SpawnPlan::prepare(scene.shell(&format!("exit {code}"))).unwrap();
-                    let child = spawner.spawn(&plan).unwrap();
+                    let child = starter.spawn(plan).unwrap();
                     assert!(fcntl(&child.pidfd, FcntlArg::F_GETFD).unwrap() & libc::FD_CLOEXEC != 0);
                     assert_eq!(reap(&child), code);
                     let missing = SpawnPlan::prepare(scene.spec(&["/missing"])).unwrap();
-                    spawner.spawn(&missing).unwrap_err();
+                    starter.spawn(missing).unwrap_err();
                 }
                 assert_eq!(children_of_this_thread(), "");
             });

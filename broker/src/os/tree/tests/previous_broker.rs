@@ -23,7 +23,8 @@ use super::scene::{PATIENCE, Way};
 use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, CHILD_ID_VARIABLE};
-use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawner};
+use crate::os::spawn::tests::Starter;
+use crate::os::spawn::{ErrorOutput, Facilities, Identity, LaunchName, Output, SpawnPlan, SpawnSpec};
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, Launch, Sought};
 
@@ -232,14 +233,15 @@ fn be_init(mut line: Line, kind: &str) {
 
 fn be_broker(mut line: Line, in_cgroups: bool) {
     let cgroups = if in_cgroups { Cgroups::begin().ok() } else { None };
-    let facilities = Facilities::probe(cgroups.as_ref().map(Cgroups::folder)).unwrap();
-    let mut starter = Spawner::new(facilities).unwrap();
+    let facilities = Facilities::probe().unwrap();
+    let mut starter = Starter::new(facilities);
     line.tell(&cgroups.as_ref().map_or("none".to_owned(), |cgroups| cgroups.path().display().to_string()));
     while let Some(order) = line.hear() {
         let [child, fifo, script] = order.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
         let (group, directory) = cgroups.as_ref().map(|cgroups| cgroups.take().unwrap()).unzip();
         let env = [("PATH", "/usr/bin:/bin"), ("fifo", fifo), (CHILD_ID_VARIABLE, child)];
         let spec = SpawnSpec {
+            name: LaunchName::NOBODY,
             command: ["/bin/sh", "-c", script].map(Into::into).into(),
             env: env.map(|(name, value)| (name.into(), value.into())).into(),
             cwd: "/".into(),
@@ -250,7 +252,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             stderr: ErrorOutput::Own(Output::Null),
             cgroup: directory,
         };
-        let spawned = starter.spawn(&SpawnPlan::prepare(spec).unwrap()).unwrap();
+        let spawned = starter.spawn(SpawnPlan::prepare(spec).unwrap()).unwrap();
         let group = group.map_or("none".to_owned(), |group| group.number().to_string());
         line.tell(&format!("{} {group}", spawned.pid));
     }

@@ -26,7 +26,10 @@ use crate::os::process::pidfd;
 use crate::os::process::proc::{CHILD_ID_VARIABLE, ProcessStat};
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
-use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawned, Spawner};
+use crate::os::spawn::tests::Starter;
+use crate::os::spawn::{
+    ErrorOutput, Facilities, Identity, LaunchName, Output, SpawnPlan, SpawnSpec, Spawned,
+};
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
 
@@ -68,7 +71,7 @@ impl Scene {
     pub(super) fn after(way: Way, previous: Option<PreviousFolder>) -> Option<Self> {
         let inheritance = Inheritance::begin().unwrap();
         let cgroups = if way == Way::Cgroup { Some(Cgroups::begin_after(previous).ok()?) } else { None };
-        let facilities = Facilities::probe(cgroups.as_ref().map(Cgroups::folder)).unwrap();
+        let facilities = Facilities::probe().unwrap();
         let mut mask = SigSet::empty();
         mask.add(KernelSignal::SIGCHLD);
         mask.thread_block().unwrap();
@@ -123,6 +126,7 @@ impl Scene {
         let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let env = own.into_iter().chain(mark).chain(given);
         let spec = SpawnSpec {
+            name: LaunchName::NOBODY,
             command: command.iter().map(Into::into).collect(),
             env: env.map(|(name, value)| (name.into(), value.into())).collect(),
             cwd: "/".into(),
@@ -295,9 +299,9 @@ fn spawn_thread(facilities: Facilities) -> (Sender<SpawnPlan>, Receiver<Spawned>
     let (plans, taken) = channel::<SpawnPlan>();
     let (done, spawned) = channel();
     thread::spawn(move || {
-        let mut starter = Spawner::new(facilities).unwrap();
+        let mut starter = Starter::new(facilities);
         for plan in taken {
-            done.send(starter.spawn(&plan).unwrap()).unwrap();
+            done.send(starter.spawn(plan).unwrap()).unwrap();
         }
     });
     (plans, spawned)

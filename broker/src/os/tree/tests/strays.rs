@@ -12,7 +12,10 @@ use super::scene::{Scene, Way, kill, lives};
 use crate::os::process::alone;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
-use crate::os::spawn::{ErrorOutput, Facilities, Identity, Output, SpawnPlan, SpawnSpec, Spawned, Spawner};
+use crate::os::spawn::tests::Starter;
+use crate::os::spawn::{
+    ErrorOutput, Facilities, Identity, LaunchName, Output, SpawnPlan, SpawnSpec, Spawned,
+};
 
 /// Has the test below start a sibling of its own process.
 const ROLE: &str = "PROCBROKER_TEST_SIBLING";
@@ -146,6 +149,7 @@ mod heavy {
 
     fn plan(code: u128) -> SpawnPlan {
         SpawnPlan::prepare(SpawnSpec {
+            name: LaunchName::NOBODY,
             command: ["/bin/sh".into(), "-c".into(), format!("exit {code}").into()].into(),
             env: Vec::new(),
             cwd: "/".into(),
@@ -170,16 +174,16 @@ mod heavy {
             "no_status_is_lost_or_swapped_among_thousands_of_short_children",
             || {
                 let mut reaper = Reaper::new(&Inheritance::begin().unwrap()).unwrap();
-                let facilities = Facilities::probe(None).unwrap();
+                let facilities = Facilities::probe().unwrap();
                 let (report, spawned) = channel();
                 let (end, all_done) = channel::<()>();
                 let all_done = Arc::new(Mutex::new(all_done));
                 for thread in 0..THREADS {
                     let (report, all_done) = (report.clone(), Arc::clone(&all_done));
                     std::thread::spawn(move || {
-                        let mut starter = Spawner::new(facilities).unwrap();
+                        let mut starter = Starter::new(facilities);
                         for number in thread * CHILDREN_PER_THREAD..(thread + 1) * CHILDREN_PER_THREAD {
-                            report.send((number, starter.spawn(&plan(code(number))).unwrap())).unwrap();
+                            report.send((number, starter.spawn(plan(code(number))).unwrap())).unwrap();
                         }
                         // The children of a thread that has ended would be the main thread's.
                         let _ended = all_done.lock().unwrap().recv();

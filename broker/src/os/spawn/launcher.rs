@@ -1,0 +1,368 @@
+//! Starts processes without waiting for them: each has a slot until its program or its death is known.
+//!
+//! The end of a launch is one event of the launcher's descriptor: the pipe of the slot hangs up when the program is
+//! executed, because the child's end of it has close-on-exec, or when the child dies. The pidfd is watched from birth as
+//! well: a child that is killed before it has its end of the pipe gives no other event.
+#![expect(unsafe_code, reason = "tokio takes an owned descriptor on trust")]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::Pid;
+use procbroker_protocol::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::child::Errand;
+use super::clone::{Birth, Method};
+use super::failure::{SpawnFailure, Step};
+use super::memory::Shared;
+use super::plan::SpawnPlan;
+use super::probe::Facilities;
+use super::signals::Signals;
+use super::slot::{Departed, Reports, Slot};
+use crate::os::process::pidfd;
+
+/// Children that are on their way at a time: as many as the core orders.
+pub const SLOTS: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
+
+/// At the start slots take so much of the descriptors that there may be, as a divisor; the others come when they are
+/// needed.
+const SHARE_OF_DESCRIPTORS: u64 = 16;
+
+/// Set in the token of a pidfd; the rest is the number of the slot.
+const DEATH: u64 = 1 << 32;
+
+/// A process that executes its program.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its id, and that of its process group and session.
+    pub pid: Pid,
+    /// Refers to it for good, even after it has been reaped. Has close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// What came of a launch.
+#[derive(Debug)]
+pub struct Landing<T> {
+    /// What it was launched for.
+    pub of: T,
+    /// What was launched.
+    pub plan: SpawnPlan,
+    /// The process, or why there is none.
+    pub result: Result<Spawned, SpawnFailure>,
+}
+
+/// What is kept of a launch while its child is on its way.
+#[derive(Debug)]
+struct Load<T> {
+    of: T,
+    /// The directory of its cgroup.
+    cgroup: Option<OwnedFd>,
+    /// Since when it is on its way, or since it was killed for that.
+    since: Instant,
+}
+
+/// The end of a launch, whatever was to be made.
+struct End<T> {
+    errand: Errand,
+    load: Load<T>,
+    result: Result<Spawned, SpawnFailure>,
+}
+
+/// Starts processes. What one is for is the caller's.
+#[derive(Debug)]
+pub struct Launcher<T> {
+    facilities: Facilities,
+    /// What a child must be given default dispositions for: it would inherit them.
+    signals: Signals,
+    epoll: Epoll,
+    slots: Vec<Slot>,
+    reports: Arc<Shared<Reports>>,
+    /// The numbers of the empty ones. The one that was used last comes first: few stacks are ever touched.
+    free: Vec<usize>,
+    /// What those in use carry beside what the child reads.
+    loads: Vec<Option<Load<T>>>,
+    /// Dead, and somebody else (a debugger) has to let go of it before it can be reaped.
+    unreaped: Vec<usize>,
+}
+
+impl<T> Launcher<T> {
+    /// A launcher that uses these ways.
+    ///
+    /// A child ignores none of the signals that the broker ignores now, such as SIGPIPE, which every Rust
+    /// program does: whoever ignores another one later makes a new launcher. (To look at each disposition
+    /// for each child would cost a tenth of the spawn.) Its descriptors should be among the first that are opened.
+    ///
+    /// # Errors
+    /// When its memory (some 8 MiB, of which few pages are ever touched) cannot be mapped, or there are no descriptors.
+    pub fn new(facilities: Facilities) -> io::Result<Self> {
+        let (descriptors, _hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let share = usize::try_from(descriptors / SHARE_OF_DESCRIPTORS).unwrap_or(SLOTS);
+        Self::with_slots(facilities, share.clamp(1, SLOTS))
+    }
+
+    pub(super) fn with_slots(facilities: Facilities, count: usize) -> io::Result<Self> {
+        let signals = match facilities.method {
+            // The kernel resets those with a handler (CLONE_CLEAR_SIGHAND).
+            Method::Clone3 => Signals::ignored(),
+            Method::Clone => Signals::CHANGEABLE,
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let reports = Arc::new(Shared::zeroed()?);
+        let (slots, free, loads) = (Vec::new(), Vec::new(), Vec::new());
+        let unreaped = Vec::new();
+        let mut launcher = Self { facilities, signals, epoll, slots, reports, free, loads, unreaped };
+        for _ in 0..count {
+            launcher.add_slot()?;
+        }
+        launcher.free.reverse();
+        Ok(launcher)
+    }
+
+    fn add_slot(&mut self) -> io::Result<()> {
+        let number = self.slots.len();
+        let slot = Slot::new(number, &self.reports)?;
+        // Nothing but that it hangs up, each time that it does.
+        self.epoll.add(slot.pipe(), EpollEvent::new(EpollFlags::EPOLLET, number as u64))?;
+        self.slots.push(slot);
+        self.loads.push(None);
+        self.free.push(number);
+        Ok(())
+    }
+
+    /// What becomes readable when something has come of a launch: to be called in the event loop.
+    ///
+    /// # Errors
+    /// When the event loop cannot watch it.
+    pub fn landings(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let descriptor = self.as_fd().try_clone_to_owned()?;
+        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
+        let landings = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+        landings.map_err(io::Error::from)
+    }
+
+    /// How many are on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Starts a process, and returns while it gets to its program: [`landed`](Self::landed) tells of it.
+    ///
+    /// # Errors
+    /// The landing of one that was never made. EAGAIN when no slot is free.
+    pub fn launch(&mut self, plan: SpawnPlan, of: T) -> Result<(), Box<Landing<T>>> {
+        let SpawnPlan { program, cgroup } = plan;
+        match self.start(Errand::Execute(program), Load { of, cgroup, since: Instant::now() }) {
+            None => Ok(()),
+            Some(end) => end.landing().map_or(Ok(()), |landing| Err(Box::new(landing))),
+        }
+    }
+
+    /// Makes a child, or says at once why it cannot be made.
+    fn start(&mut self, errand: Errand, load: Load<T>) -> Option<End<T>> {
+        let refused = |errand, load, step, errno| {
+            Some(End { errand, load, result: Err(SpawnFailure::refused(step, errno)) })
+        };
+        if self.free.is_empty() && self.slots.len() < SLOTS {
+            // There were few descriptors at the start.
+            if let Err(error) = self.add_slot() {
+                return refused(errand, load, Step::Clone, Errno::try_from(error).unwrap_or(Errno::EMFILE));
+            }
+        }
+        let number = self.free.last().copied();
+        let Some((number, slot)) = number.and_then(|number| Some((number, self.slots.get_mut(number)?)))
+        else {
+            return refused(errand, load, Step::Clone, Errno::EAGAIN);
+        };
+        let into = load.cgroup.as_ref().map(AsFd::as_fd);
+        let step = |errno| refusing_step(errno, into.is_some());
+        if let Err((errand, errno)) = slot.enter(self.facilities.method, self.signals, errand, into) {
+            let step = step(errno);
+            return refused(errand, load, step, errno);
+        }
+        self.free.pop();
+        if let Some(pidfd) = slot.pidfd() {
+            let event =
+                EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, number as u64 | DEATH);
+            if self.epoll.add(pidfd, event).is_err() {
+                // Asked for with each event of any other one.
+                self.unreaped.push(number);
+            }
+        }
+        if let Some(place) = self.loads.get_mut(number) {
+            *place = Some(load);
+        }
+        None
+    }
+
+    /// Kills the child that was launched for this before it gets to its program. Says whether there was one.
+    ///
+    /// It fails with [`SpawnFailure::Killed`] then. Should it execute its program in this very moment, then it is a
+    /// program that SIGKILL ends.
+    pub fn kill(&self, is_meant: impl Fn(&T) -> bool) -> bool {
+        let mut any = false;
+        for (slot, load) in self.slots.iter().zip(&self.loads) {
+            if let (Some(pidfd), Some(load)) = (slot.pidfd(), load)
+                && is_meant(&load.of)
+            {
+                any = true;
+                // It cannot have been reaped: only the launcher does that. (Nobody but a security module refuses.)
+                let _ended = pidfd::send(pidfd, Signal::KILL);
+            }
+        }
+        any
+    }
+
+    /// When the child that has been on its way for longest has been so for this long.
+    #[must_use]
+    pub fn overdue_at(&self, patience: Duration) -> Option<Instant> {
+        self.loads.iter().flatten().map(|load| load.since + patience).min()
+    }
+
+    /// Kills those that have been on their way for this long. Each is asked once.
+    pub fn kill_overdue(&mut self, patience: Duration) -> usize {
+        let now = Instant::now();
+        let mut killed = 0;
+        for (slot, load) in self.slots.iter().zip(&mut self.loads) {
+            if let (Some(pidfd), Some(load)) = (slot.pidfd(), load)
+                && load.since + patience <= now
+            {
+                // It cannot have been reaped: only the launcher does that.
+                let _ended = pidfd::send(pidfd, Signal::KILL);
+                load.since = now;
+                killed += 1;
+            }
+        }
+        killed
+    }
+
+    /// What has come of launches since it was asked last. Never waits.
+    pub fn landed(&mut self, landed: &mut Vec<Landing<T>>) {
+        self.depart(|end| landed.extend(end.landing()));
+    }
+
+    fn depart(&mut self, mut tell: impl FnMut(End<T>)) {
+        let mut events = [EpollEvent::empty(); 2 * SLOTS];
+        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        let unreaped = std::mem::take(&mut self.unreaped);
+        let told = events.iter().take(count).map(EpollEvent::data);
+        for token in told.chain(unreaped.into_iter().map(|number| number as u64 | DEATH)) {
+            let Ok(number) = usize::try_from(token & !DEATH) else { continue };
+            let (Some(slot), Some(place)) = (self.slots.get_mut(number), self.loads.get_mut(number)) else {
+                continue;
+            };
+            match (slot.leave(), place.take()) {
+                (Some(departed), Some(load)) => {
+                    // It may live long, and be watched by somebody else.
+                    let _unwatched = self.epoll.delete(&departed.pidfd);
+                    self.free.push(number);
+                    tell(end(departed, load));
+                }
+                (_, load) => {
+                    // An event of one that has left before, or one that is dead and not to be reaped yet.
+                    *place = load;
+                    let is_dead = token & DEATH != 0 && slot.pidfd().is_some();
+                    if is_dead && !self.unreaped.contains(&number) {
+                        self.unreaped.push(number);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until something has come of a launch, at start and in tests: a driver never does.
+    pub(super) fn wait(&self) {
+        let mut descriptors = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        // Interrupted or not, it is looked at then.
+        let _ready = poll(&mut descriptors, PollTimeout::NONE);
+    }
+}
+
+impl Launcher<()> {
+    /// Makes a child that executes nothing, and waits for its end.
+    pub(super) fn rehearse(&mut self, into: Option<OwnedFd>) -> Result<(), SpawnFailure> {
+        let mut end = self.start(Errand::Rehearse, Load { of: (), cgroup: into, since: Instant::now() });
+        loop {
+            match end {
+                Some(End { result: Err(IT_EXITED), .. }) => return Ok(()),
+                Some(End { result: Err(failure), .. }) => return Err(failure),
+                Some(End { result: Ok(_), .. }) => {
+                    return Err(SpawnFailure::refused(Step::Clone, Errno::EPROTO));
+                }
+                None => {
+                    self.wait();
+                    self.depart(|other| end = Some(other));
+                }
+            }
+        }
+    }
+}
+
+impl<T> End<T> {
+    /// None if no program was to be executed.
+    fn landing(self) -> Option<Landing<T>> {
+        let Self { errand, load: Load { of, cgroup, .. }, result } = self;
+        match errand {
+            Errand::Execute(program) => Some(Landing { of, plan: SpawnPlan { program, cgroup }, result }),
+            Errand::Rehearse => None,
+        }
+    }
+}
+
+/// A child exits only after a report, unless it was made to try whether it can be.
+const IT_EXITED: SpawnFailure = SpawnFailure::refused(Step::Exec, Errno::EPROTO);
+
+fn end<T>(departed: Departed, load: Load<T>) -> End<T> {
+    let Departed { pid, pidfd, errand, birth, failure } = departed;
+    let result = match (failure, birth) {
+        (Some(failure), _) => Err(failure),
+        (None, Birth::Executed) => Ok(Spawned { pid, pidfd }),
+        (None, Birth::Killed { signal }) => Err(SpawnFailure::Killed { signal }),
+        (None, Birth::Exited | Birth::Underway) => Err(IT_EXITED),
+    };
+    End { errand, load, result }
+}
+
+impl<T> AsFd for Launcher<T> {
+    /// Readable when something has come of a launch.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+impl<T> Drop for Launcher<T> {
+    /// What a child reads and runs on is never taken from under it: a broker that exits leaves it to the kernel.
+    fn drop(&mut self) {
+        for slot in self.slots.drain(..) {
+            if slot.pidfd().is_some() {
+                std::mem::forget(slot);
+            }
+        }
+    }
+}
+
+/// Tells the errors that `clone3(2)` has for the cgroup from those for the process.
+fn refusing_step(errno: Errno, into_cgroup: bool) -> Step {
+    match errno {
+        Errno::EACCES
+        | Errno::EBADF
+        | Errno::EBUSY
+        | Errno::ENODEV
+        | Errno::ENOENT
+        | Errno::EOPNOTSUPP
+        | Errno::EPERM
+            if into_cgroup =>
+        {
+            Step::Cgroup
+        }
+        _ => Step::Clone,
+    }
+}

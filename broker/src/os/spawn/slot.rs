@@ -1,0 +1,189 @@
+//! The place of one child that is on its way to its program: its stack, its plan, where it reports, and the pipe that
+//! tells when it has left.
+#![expect(unsafe_code, reason = "a child in the broker's memory; a descriptor that fcntl has made")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{Pid, pipe2};
+
+use super::child::{ChildPlan, Errand, Tether};
+use super::clone::{self, Birth, Method};
+use super::failure::{SpawnFailure, Step};
+use super::launcher::SLOTS;
+use super::memory::{Shareable, Shared, Stack};
+use super::signals::Signals;
+
+/// The lowest number of the descriptor of a pipe: those of the standard streams are a program's own.
+const LOWEST_DESCRIPTOR: i32 = 3;
+
+/// What a child writes if it does not get to its program.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Report {
+    /// The [`Step`] that failed; 0 for none.
+    step: AtomicU32,
+    /// The error number of that step.
+    errno: AtomicI32,
+}
+
+/// Those of all slots, in one page, which a child in a copy of the memory shares as well.
+#[derive(Debug)]
+pub(super) struct Reports([Report; SLOTS]);
+
+// SAFETY: atomic integers, for which zero is a value.
+unsafe impl Shareable for Reports {}
+
+impl Report {
+    /// Records a failure; the child's last word.
+    fn refuse(&self, step: Step, errno: Errno) {
+        self.errno.store(errno as i32, Ordering::Relaxed);
+        self.step.store(step as u32, Ordering::Release);
+    }
+
+    /// Takes what the child recorded.
+    fn failure(&self) -> Option<SpawnFailure> {
+        let step = Step::from_discriminant(self.step.load(Ordering::Acquire))?;
+        Some(SpawnFailure::refused(step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
+    }
+}
+
+/// Where one child reports.
+#[derive(Clone, Debug)]
+pub(super) struct ReportTo {
+    reports: Arc<Shared<Reports>>,
+    slot: usize,
+}
+
+impl ReportTo {
+    fn report(&self) -> Option<&Report> {
+        self.reports.get().0.get(self.slot)
+    }
+
+    /// Records a failure; the child's last word.
+    pub(super) fn refuse(&self, step: Step, errno: Errno) {
+        if let Some(report) = self.report() {
+            report.refuse(step, errno);
+        }
+    }
+
+    fn begin(&self) {
+        if let Some(report) = self.report() {
+            report.step.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One slot. No two children are in it at a time.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Has no copy of the other end: it hangs up when the child lets go of it.
+    pipe: OwnedFd,
+    tether: Tether,
+    stack: Stack,
+    report: ReportTo,
+    occupant: Option<Occupant>,
+}
+
+/// A child on its way.
+struct Occupant {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Read by the child: neither moved nor changed while it may do that.
+    plan: Box<ChildPlan>,
+}
+
+/// A child that has left.
+pub(super) struct Departed {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    pub(super) errand: Errand,
+    pub(super) birth: Birth,
+    /// What it has reported.
+    pub(super) failure: Option<SpawnFailure>,
+}
+
+impl Slot {
+    /// Makes an empty one.
+    pub(super) fn new(number: usize, reports: &Arc<Shared<Reports>>) -> io::Result<Self> {
+        let (read, _write) = pipe2(OFlag::O_CLOEXEC)?;
+        let pipe = above_streams(read)?;
+        let path = CString::new(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
+        let tether = Tether { descriptor: pipe.as_raw_fd().cast_unsigned() as usize, path };
+        let report = ReportTo { reports: Arc::clone(reports), slot: number };
+        Ok(Self { pipe, tether, stack: Stack::new()?, report, occupant: None })
+    }
+
+    /// Hangs up when a child has executed its program, or has died after it took hold of the other end.
+    pub(super) fn pipe(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// The child that is here.
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.occupant.as_ref().map(|occupant| occupant.pidfd.as_fd())
+    }
+
+    /// Makes a child, which has the slot until [`leave`](Self::leave) says that it has left.
+    pub(super) fn enter(
+        &mut self,
+        method: Method,
+        signals: Signals,
+        errand: Errand,
+        into: Option<BorrowedFd<'_>>,
+    ) -> Result<(), (Errand, Errno)> {
+        if self.occupant.is_some() {
+            return Err((errand, Errno::EBUSY));
+        }
+        self.report.begin();
+        let plan = Box::new(ChildPlan {
+            report: self.report.clone(),
+            broker: std::process::id() as usize,
+            tether: self.tether.clone(),
+            signals,
+            errand,
+        });
+        // SAFETY: the slot is empty, so that nobody has its stack; both stay as they are while there is an occupant.
+        match unsafe { clone::start(method, &raw const *plan, &self.stack, into) } {
+            Ok((pid, pidfd)) => {
+                self.occupant = Some(Occupant { pid, pidfd, plan });
+                Ok(())
+            }
+            Err(errno) => Err((plan.errand, errno)),
+        }
+    }
+
+    /// What has become of the child that was here, if it is not underway any more. The slot is empty then.
+    pub(super) fn leave(&mut self) -> Option<Departed> {
+        let birth = clone::outcome(self.occupant.as_ref()?.pidfd.as_fd());
+        match birth {
+            Birth::Underway => None,
+            Birth::Executed | Birth::Exited | Birth::Killed { .. } => {
+                let Occupant { pid, pidfd, plan } = self.occupant.take()?;
+                let failure = self.report.report().and_then(Report::failure);
+                Some(Departed { pid, pidfd, errand: plan.errand, birth, failure })
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Occupant {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Occupant").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+/// The same open file, under a number above those of the standard streams.
+fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    if descriptor.as_raw_fd() >= LOWEST_DESCRIPTOR {
+        return Ok(descriptor);
+    }
+    let above = fcntl(&descriptor, FcntlArg::F_DUPFD_CLOEXEC(LOWEST_DESCRIPTOR))?;
+    // SAFETY: it was made by this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(above) })
+}
