@@ -3,6 +3,7 @@
 mod cgroup;
 mod failures;
 mod filtered;
+mod hanging;
 mod orphaned;
 mod surroundings;
 

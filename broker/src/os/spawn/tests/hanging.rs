@@ -1,0 +1,148 @@
+//! Children that do not get to their programs: each holds its slot, and nothing else.
+#![expect(unsafe_code, reason = "takes a lease, and asks for the errno of this thread")]
+
+use std::os::fd::AsRawFd;
+
+use nix::unistd::mkfifo;
+
+use super::*;
+use crate::os::spawn::{Landing, SLOTS};
+
+/// Launches a program, without waiting for it.
+fn launch(launcher: &mut Launcher<u32>, of: u32, spec: SpawnSpec) -> Result<(), (u32, &'static str, Errno)> {
+    launcher.launch(SpawnPlan::prepare(spec).unwrap(), of).map_err(|landing| {
+        let failure = landing.result.unwrap_err();
+        (landing.of, failure.step_name(), failure.errno())
+    })
+}
+
+/// The next launch that comes to an end.
+fn landing(launcher: &mut Launcher<u32>) -> Landing<u32> {
+    let mut landed = Vec::new();
+    while landed.is_empty() {
+        launcher.wait();
+        launcher.landed(&mut landed);
+    }
+    assert_eq!(landed.len(), 1);
+    landed.pop().unwrap()
+}
+
+/// A child that waits at a FIFO for a reader.
+fn at_fifo(scene: &Scene) -> SpawnSpec {
+    let path = scene.path("fifo");
+    if !path.exists() {
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+    }
+    SpawnSpec { stdout: Output::Append(path), ..scene.spec(&["/bin/true"]) }
+}
+
+#[test]
+fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
+    let scene = Scene::new();
+    for way in every_way() {
+        let mut launcher = Launcher::with_slots(way, 2).unwrap();
+        launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+        assert!(!launcher.kill(|of| *of == 2), "there is no such child");
+        launch(&mut launcher, 2, scene.spec(&["/bin/true"])).unwrap();
+        let lands = landing(&mut launcher);
+        assert_eq!(lands.of, 2, "{way:?}: it does not wait for the other one");
+        assert_eq!(reap(&lands.result.unwrap()), 0);
+        assert_eq!(launcher.in_flight(), 1);
+        assert!(launcher.kill(|of| *of == 1));
+        let lands = landing(&mut launcher);
+        assert_eq!(
+            (lands.of, lands.result.unwrap_err()),
+            (1, SpawnFailure::Killed { signal: libc::SIGKILL })
+        );
+        assert_eq!(launcher.in_flight(), 0);
+        assert!(!launcher.kill(|_| true), "there is nothing to kill any more");
+        assert_eq!(children_of_this_thread(), "");
+    }
+}
+
+#[test]
+fn a_child_that_is_stopped_before_its_program_can_be_killed() {
+    let scene = Scene::new();
+    for way in every_way() {
+        let mut launcher = Launcher::with_slots(way, 1).unwrap();
+        launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+        let pid: i32 = children_of_this_thread().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
+        assert!(launcher.kill(|_| true));
+        let failure = landing(&mut launcher).result.unwrap_err();
+        assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
+        assert_eq!(children_of_this_thread(), "");
+    }
+}
+
+#[test]
+fn a_child_whose_program_is_held_by_a_lease_can_be_killed() {
+    let scene = Scene::new();
+    scene.write("program", "#!/bin/sh\n", "755");
+    // Held until this is dropped, or for 45 s: the kernel signals the holder with SIGIO, which would end it.
+    // SAFETY: it takes two integers.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    for way in every_way() {
+        let held = fs::File::options().read(true).write(true).open(scene.path("program")).unwrap();
+        // SAFETY: it takes integers only.
+        if unsafe { libc::fcntl(held.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } != 0 {
+            // Where the file system knows no leases, or somebody has a copy of the descriptor for the moment.
+            return;
+        }
+        let mut launcher = Launcher::with_slots(way, 1).unwrap();
+        launch(&mut launcher, 1, scene.spec(&[scene.path("program")])).unwrap();
+        assert!(launcher.kill(|_| true));
+        let failure = landing(&mut launcher).result.unwrap_err();
+        assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
+    }
+}
+
+#[test]
+fn no_two_children_share_a_slot() {
+    let scene = Scene::new();
+    let way = every_way().next().unwrap();
+    let mut launcher = Launcher::with_slots(way, 1).unwrap();
+    let count = u32::try_from(SLOTS).unwrap();
+    for number in 0..count {
+        launch(&mut launcher, number, at_fifo(&scene)).unwrap();
+    }
+    assert_eq!(launcher.in_flight(), SLOTS);
+    assert_eq!(launch(&mut launcher, count, at_fifo(&scene)), Err((count, "clone", Errno::EAGAIN)));
+    for number in 0..count {
+        assert!(launcher.kill(|of| *of == number));
+        let lands = landing(&mut launcher);
+        assert_eq!((lands.of, lands.result.is_err()), (number, true));
+    }
+    assert_eq!(children_of_this_thread(), "");
+}
+
+#[test]
+fn a_child_that_takes_too_long_is_killed_once() {
+    let scene = Scene::new();
+    let mut launcher = Launcher::with_slots(every_way().next().unwrap(), 1).unwrap();
+    assert_eq!(launcher.overdue_at(std::time::Duration::ZERO), None);
+    launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    assert!(launcher.overdue_at(hour).is_some() && launcher.kill_overdue(hour) == 0);
+    assert_eq!(launcher.kill_overdue(std::time::Duration::ZERO), 1);
+    assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
+}
+
+#[test]
+fn a_child_does_not_touch_the_errno_of_the_thread_that_made_it() {
+    let scene = Scene::new();
+    for way in every_way() {
+        let mut launcher = Launcher::with_slots(way, 1).unwrap();
+        let missing = scene.spec(&["/missing"]);
+        let plan = SpawnPlan::prepare(missing).unwrap();
+        launcher.launch(plan, 1_u32).unwrap();
+        Errno::set_raw(12_345);
+        // Nothing is called meanwhile that could set it itself.
+        let mut spins = 0_u64;
+        while spins < 50_000_000 {
+            spins = std::hint::black_box(spins) + 1;
+        }
+        assert_eq!(Errno::last_raw(), 12_345, "{way:?}");
+        assert!(landing(&mut launcher).result.is_err());
+    }
+}
