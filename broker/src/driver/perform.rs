@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use procbroker_core::{
-    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Receipt, Run, ServiceState, SpawnOrder,
-    UpgradeFailure,
+    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, ServiceState,
+    SpawnOrder, UpgradeFailure,
 };
 use procbroker_protocol::ChildId;
 use procbroker_protocol::error::SpawnFailure;
@@ -19,7 +19,9 @@ use super::clients::Clients;
 use super::records::Records;
 use crate::blocking_pool::BlockingPool;
 use crate::follower::{Followers, LogQuery};
-use crate::limits::{LOGS_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
+use crate::limits::{
+    LOGS_PATIENCE, SPAWN_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE, UNWANTED_SPAWN_PATIENCE,
+};
 use crate::os::environment::Surroundings;
 use crate::os::host::nofile::Nofile;
 use crate::os::journal::Submitted;
@@ -116,6 +118,9 @@ impl Hands {
             Effect::Answer { call, result, after: _ } => self.clients.answer(call, result),
             Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
             Effect::Record { run, record, safety, receipt } => {
+                if let Record::Progress(Progress::Unwanted { .. }) = &record {
+                    self.launcher.hurry(SPAWN_PATIENCE, UNWANTED_SPAWN_PATIENCE, |errand| errand.run == run);
+                }
                 let process = self.containment.identity(run);
                 let submitted = self.records.submit(run, &record, safety, receipt, process);
                 match (submitted, receipt) {

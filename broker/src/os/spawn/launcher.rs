@@ -227,6 +227,14 @@ impl<T> Launcher<T> {
         self.loads.iter().flatten().map(|load| load.since + patience).min()
     }
 
+    /// Leaves the child that was launched for this no more than a moment of that patience.
+    pub fn hurry(&mut self, patience: Duration, moment: Duration, is_meant: impl Fn(&T) -> bool) {
+        let Some(since) = Instant::now().checked_sub(patience.saturating_sub(moment)) else { return };
+        for load in self.loads.iter_mut().flatten().filter(|load| is_meant(&load.of)) {
+            load.since = load.since.min(since);
+        }
+    }
+
     /// Kills those that have been on their way for this long. Each is asked once.
     pub fn kill_overdue(&mut self, patience: Duration) -> usize {
         let now = Instant::now();

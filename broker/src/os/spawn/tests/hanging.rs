@@ -129,6 +129,21 @@ fn a_child_that_takes_too_long_is_killed_once() {
 }
 
 #[test]
+fn a_child_that_nobody_wants_any_more_is_left_a_moment() {
+    let scene = Scene::new();
+    let mut launcher = Launcher::with_slots(every_way().next().unwrap(), 1).unwrap();
+    launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+    let [minute, moment] = [60_000, 50].map(std::time::Duration::from_millis);
+    launcher.hurry(minute, moment, |of| *of == 2);
+    assert!(launcher.overdue_at(minute).unwrap() > std::time::Instant::now() + minute / 2);
+    launcher.hurry(minute, moment, |of| *of == 1);
+    while launcher.kill_overdue(minute) == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
+}
+
+#[test]
 fn a_child_does_not_touch_the_errno_of_the_thread_that_made_it() {
     let scene = Scene::new();
     for way in every_way() {
