@@ -3,8 +3,6 @@
 
 use std::os::fd::AsRawFd;
 
-use nix::unistd::mkfifo;
-
 use super::*;
 use crate::os::spawn::{Landing, SLOTS};
 
@@ -27,21 +25,18 @@ fn landing(launcher: &mut Launcher<u32>) -> Landing<u32> {
     landed.pop().unwrap()
 }
 
-/// A child that waits at a FIFO for a reader.
-fn at_fifo(scene: &Scene) -> SpawnSpec {
-    let path = scene.path("fifo");
-    if !path.exists() {
-        mkfifo(&path, Mode::S_IRWXU).unwrap();
-    }
-    SpawnSpec { stdout: Output::Append(path), ..scene.spec(&["/bin/true"]) }
+/// A child that waits for its output to be let go.
+fn at_lease(scene: &Scene) -> SpawnSpec {
+    SpawnSpec { stdout: Output::Append(scene.path("leased")), ..scene.spec(&["/bin/true"]) }
 }
 
 #[test]
 fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
     let scene = Scene::new();
     for way in every_way() {
+        let leased = Leased::new(&scene.path("leased"));
         let mut launcher = Launcher::with_slots(way, 2).unwrap();
-        launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+        launch(&mut launcher, 1, at_lease(&scene)).unwrap();
         assert!(!launcher.kill(|of| *of == 2), "there is no such child");
         launch(&mut launcher, 2, scene.spec(&["/bin/true"])).unwrap();
         let lands = landing(&mut launcher);
@@ -57,6 +52,7 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         assert_eq!(launcher.in_flight(), 0);
         assert!(!launcher.kill(|_| true), "there is nothing to kill any more");
         assert_eq!(children_of_this_thread(), "");
+        leased.let_go();
     }
 }
 
@@ -64,14 +60,16 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
 fn a_child_that_is_stopped_before_its_program_can_be_killed() {
     let scene = Scene::new();
     for way in every_way() {
+        let leased = Leased::new(&scene.path("leased"));
         let mut launcher = Launcher::with_slots(way, 1).unwrap();
-        launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+        launch(&mut launcher, 1, at_lease(&scene)).unwrap();
         let pid: i32 = children_of_this_thread().trim().parse().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
         assert!(launcher.kill(|_| true));
         let failure = landing(&mut launcher).result.unwrap_err();
         assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
         assert_eq!(children_of_this_thread(), "");
+        leased.let_go();
     }
 }
 
@@ -100,39 +98,44 @@ fn a_child_whose_program_is_held_by_a_lease_can_be_killed() {
 #[test]
 fn no_two_children_share_a_slot() {
     let scene = Scene::new();
+    let leased = Leased::new(&scene.path("leased"));
     let way = every_way().next().unwrap();
     let mut launcher = Launcher::with_slots(way, 1).unwrap();
     let count = u32::try_from(SLOTS).unwrap();
     for number in 0..count {
-        launch(&mut launcher, number, at_fifo(&scene)).unwrap();
+        launch(&mut launcher, number, at_lease(&scene)).unwrap();
     }
     assert_eq!(launcher.in_flight(), SLOTS);
-    assert_eq!(launch(&mut launcher, count, at_fifo(&scene)), Err((count, "clone", Errno::EAGAIN)));
+    assert_eq!(launch(&mut launcher, count, at_lease(&scene)), Err((count, "clone", Errno::EAGAIN)));
     for number in 0..count {
         assert!(launcher.kill(|of| *of == number));
         let lands = landing(&mut launcher);
         assert_eq!((lands.of, lands.result.is_err()), (number, true));
     }
     assert_eq!(children_of_this_thread(), "");
+    leased.let_go();
 }
 
 #[test]
 fn a_child_that_takes_too_long_is_killed_once() {
     let scene = Scene::new();
+    let leased = Leased::new(&scene.path("leased"));
     let mut launcher = Launcher::with_slots(every_way().next().unwrap(), 1).unwrap();
     assert_eq!(launcher.overdue_at(std::time::Duration::ZERO), None);
-    launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+    launch(&mut launcher, 1, at_lease(&scene)).unwrap();
     let hour = std::time::Duration::from_secs(3600);
     assert!(launcher.overdue_at(hour).is_some() && launcher.kill_overdue(hour) == 0);
     assert_eq!(launcher.kill_overdue(std::time::Duration::ZERO), 1);
     assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
+    leased.let_go();
 }
 
 #[test]
 fn a_child_that_nobody_wants_any_more_is_left_a_moment() {
     let scene = Scene::new();
+    let leased = Leased::new(&scene.path("leased"));
     let mut launcher = Launcher::with_slots(every_way().next().unwrap(), 1).unwrap();
-    launch(&mut launcher, 1, at_fifo(&scene)).unwrap();
+    launch(&mut launcher, 1, at_lease(&scene)).unwrap();
     let [minute, moment] = [60_000, 50].map(std::time::Duration::from_millis);
     launcher.hurry(minute, moment, |of| *of == 2);
     assert!(launcher.overdue_at(minute).unwrap() > std::time::Instant::now() + minute / 2);
@@ -141,6 +144,7 @@ fn a_child_that_nobody_wants_any_more_is_left_a_moment() {
         std::thread::yield_now();
     }
     assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
+    leased.let_go();
 }
 
 #[test]
