@@ -11,15 +11,18 @@ const CROWD: usize = 10_000;
 /// Left for the machine's other processes and for the rows' own.
 const RESERVE: usize = 2_000;
 
-/// How many children can live beside each other: a broker holds a descriptor for each, and the kernel counts
-/// each thread of the machine.
+/// What a broker holds open for each child: its pidfd and the pipe of its output.
+const DESCRIPTORS_A_CHILD: u64 = 2;
+
+/// How many children can live beside each other: by the broker's descriptors, and because the kernel counts each thread of
+/// the machine.
 pub(crate) fn crowd() -> Result<usize, Failure> {
     let (_, descriptors) =
         getrlimit(Resource::RLIMIT_NOFILE).attempting("read the limit of open descriptors")?;
     let (processes, _) = getrlimit(Resource::RLIMIT_NPROC).attempting("read the limit of processes")?;
     let pids = read_number("/proc/sys/kernel/pid_max").unwrap_or(usize::MAX);
     let free_pids = pids.saturating_sub(running());
-    let room = [descriptors, processes]
+    let room = [descriptors / DESCRIPTORS_A_CHILD, processes]
         .into_iter()
         .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
         .chain([free_pids])

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use procbroker_client::blocking;
 use procbroker_protocol::{CreateParams, Target};
 
@@ -31,7 +32,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     let hello = Hello::new(scene, "create")?;
     let command = scene.child_command(Some(hello.path()));
     let minimal = bare::Plan { command: command.clone(), log: None };
-    let mut logging = NewFiles { folder: scene.subfolder()?, count: 0 };
+    let mut logging = NewPipes { folder: scene.subfolder()?, count: 0 };
     let mut spawner = bare::spawner(scene)?;
     let mut other_spawner = bare::spawner(scene)?;
     let params = CreateParams::new(command.clone());
@@ -45,7 +46,7 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
                 &mut || one_create(&mut connection, &params, &hello),
                 &mut || client_create(&client, &command, &hello),
                 &mut || bare_create(&mut spawner, &minimal, &hello),
-                &mut || bare_create(&mut other_spawner, &logging.plan(command.clone()), &hello),
+                &mut || bare_create(&mut other_spawner, &logging.plan(command.clone())?, &hello),
                 &mut || standard_create(&command, &hello),
                 &mut || echo(&mut stream),
             ],
@@ -84,7 +85,7 @@ impl Rounds {
         let bare = "bare spawn + echo";
         let goal = Goal::RatioAtMost(RATIO_MAX);
         let bare_note = format!(
-            "bare: spawn until hello {} (output to /dev/null), with its output in a new file, as the broker's \
+            "bare: spawn until hello {} (output to /dev/null), with its output in a new pipe, as the broker's \
              children have it, {}, std::process::Command {}; echo {}",
             middle(&self.spawns),
             middle(&self.with_log),
@@ -149,16 +150,18 @@ pub(super) fn bare_create(
     Ok(took)
 }
 
-/// A new file for each child's output.
-struct NewFiles {
+/// A new pipe for each child's output.
+struct NewPipes {
     folder: PathBuf,
     count: usize,
 }
 
-impl NewFiles {
-    fn plan(&mut self, command: Vec<String>) -> bare::Plan {
+impl NewPipes {
+    fn plan(&mut self, command: Vec<String>) -> Result<bare::Plan, Failure> {
         self.count += 1;
-        bare::Plan { command, log: Some(self.folder.join(self.count.to_string())) }
+        let path = self.folder.join(self.count.to_string());
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).attempting("make a pipe for a child's output")?;
+        Ok(bare::Plan { command, log: Some(path) })
     }
 }
 
