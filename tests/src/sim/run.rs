@@ -22,6 +22,9 @@ use procbroker_protocol::duration::nanos;
 /// More turns than any run needs: one that takes more is spinning.
 const TURNS_MAX: u64 = 60_000;
 
+/// And more than ever happens in the model beside it.
+const EVENTS_MAX: u64 = 10 * TURNS_MAX;
+
 /// What happened in a run, in lines.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -124,7 +127,11 @@ impl Simulation<'_> {
 
     /// Lets the earliest of what is planned and what the broker waits for happen, until the last one exits.
     fn go_on(&mut self) -> Checked {
+        // What the model plans for itself tells the broker nothing, and would not be counted as a turn of it.
+        let mut events = 0;
         loop {
+            events += 1;
+            Check::Progress.demand(events <= EVENTS_MAX, || "the broker never comes to an end".to_owned())?;
             if self.broker.is_some() && self.ledger.exited && !self.leave()? {
                 return Ok(());
             }
