@@ -309,6 +309,8 @@ impl Containment {
         // and leaves them to the next broker.
         if let Some(cgroups) = self.cgroups {
             cgroups.leave();
+            // To drop it would unlock the folder, which is whoever's that removes it now: the broker exits.
+            std::mem::forget(cgroups);
         }
     }
 }

@@ -3,11 +3,19 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::cli::print::Report;
 use crate::os::tree::cgroup;
+
+/// How long it is tried to remove what has just become empty; what is left then, the next broker removes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long is rested before it is tried again.
+const REST: Duration = Duration::from_millis(5);
 
 /// The arguments of `remove-groups`.
 #[derive(Debug, Args)]
@@ -19,6 +27,10 @@ pub(in crate::cli) struct RemoveGroupsArguments {
 
 /// Removes what is below standard input, as far as nothing lives in it, and then the folder.
 pub(in crate::cli) fn remove_groups(arguments: &RemoveGroupsArguments) -> Report {
-    cgroup::remove_folder(io::stdin().as_fd(), &arguments.folder);
+    let began = Instant::now();
+    // A group stays populated until its last process has left the processor for good.
+    while !cgroup::remove_folder(io::stdin().as_fd(), &arguments.folder) && began.elapsed() < PATIENCE {
+        thread::sleep(REST);
+    }
     Report::done(String::new())
 }
