@@ -376,7 +376,7 @@ impl Cgroups {
     /// Removes the folder, as far as nothing lives in it. It happens too when this is dropped.
     pub fn remove(&self) {
         self.pool().spares.clear();
-        remove_folder(self.folder.as_fd(), &self.path);
+        let _is_gone = remove_folder(self.folder.as_fd(), &self.path);
     }
 
     /// Removes the folder at once where it has few groups, and has a process of its own do it where there are many:
@@ -453,6 +453,7 @@ impl Group {
 
 /// Removes the groups below a broker's folder, as far as nothing lives in them, and then the folder, which is at this path.
 /// Returns whether it is gone.
+#[must_use]
 pub fn remove_folder(folder: BorrowedFd<'_>, path: &Path) -> bool {
     for name in subgroups(folder) {
         remove_tree(folder, &name, DEPTH_MAX);
