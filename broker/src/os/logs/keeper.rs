@@ -245,14 +245,16 @@ impl Keeper {
             .rfind(|token| self.work.pipes.get(token).is_some_and(|pipe| pipe.id == id));
         let Some((token, pipe)) = token.and_then(|token| Some((token, self.work.pipes.get_mut(&token)?)))
         else {
+            let kept = self.store.kept(id);
             match when {
-                // One that is gone needs no answer.
-                When::Now => drop(answer.send(self.store.kept(id))),
-                When::MoreThan(moved) => {
-                    let moved = moved.saturating_add(1);
-                    let waiting = Waiting { moved, patience: Patience::UntilThereIsMore, answer };
+                // Nothing has come yet, and perhaps the pipe is still to come.
+                When::MoreThan(0) if kept.end() == 0 => {
+                    let waiting = Waiting { moved: 1, patience: Patience::UntilThereIsMore, answer };
                     self.work.quiet.entry(id).or_default().push(waiting);
                 }
+                // What has been moved went through a pipe that is gone by now, so nothing more comes. Who has gone
+                // needs no answer.
+                When::Now | When::MoreThan(_) => drop(answer.send(kept)),
             }
             return;
         };

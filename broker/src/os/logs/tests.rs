@@ -91,9 +91,13 @@ async fn who_waits_for_more_is_told_of_more_or_that_nothing_comes() {
     pipe.write_all(b"one").unwrap();
     let kept = more.await.unwrap();
     assert_eq!(kept.end(), 3);
-    let more = scene.logs.more_than(&kept);
+    let mut more = Box::pin(scene.logs.more_than(&kept));
+    let none_yet = tokio::time::timeout(Duration::from_millis(20), &mut more).await;
+    assert!(none_yet.is_err(), "{none_yet:?}");
     scene.logs.end(id(1).child);
     assert_eq!(more.await.unwrap().end(), 3);
+    scene.logs.settle(Duration::from_secs(60));
+    assert_eq!(scene.logs.more_than(&kept).await.unwrap().end(), 3);
     // One that has no pipe, and never gets one.
     let silent = scene.logs.kept(id(2)).await.unwrap();
     let more = tokio::spawn({
