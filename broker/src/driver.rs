@@ -11,7 +11,7 @@ mod signals;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use procbroker_core::{
     After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Now, Peer, Recovered, UpgradeFailure,
@@ -19,10 +19,10 @@ use procbroker_core::{
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
 
 use crate::connection::Outbox;
 use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE};
+use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
 pub use clients::Clients;
@@ -74,6 +74,8 @@ pub struct Sources {
     pub announcer: Option<AsyncFd<OwnedFd>>,
     /// Readable when something has come of a process that is being started.
     pub landings: AsyncFd<OwnedFd>,
+    /// Rings when something is due.
+    pub alarm: Alarm,
 }
 
 /// Why the driver stops working.
@@ -99,7 +101,6 @@ pub enum Stay {
 pub struct Driver {
     broker: Broker,
     hands: Hands,
-    start: Instant,
     /// Inputs that are there at once, before any other fact.
     inputs: VecDeque<Input>,
     effects: Vec<Effect>,
@@ -114,14 +115,12 @@ impl Driver {
     /// A driver of a core that takes over these children.
     #[must_use]
     pub fn new(config: Config, hands: Hands, recovered: Vec<Recovered>) -> Self {
-        let start = Instant::now();
         let mut effects = Vec::new();
         let has_many = recovered.len() >= MANY_RECOVERED;
-        let broker = Broker::recover(config, now_since(start), recovered, &mut effects);
+        let broker = Broker::recover(config, now(), recovered, &mut effects);
         let mut driver = Self {
             broker,
             hands,
-            start,
             inputs: VecDeque::new(),
             effects: Vec::new(),
             leave: None,
@@ -225,7 +224,10 @@ impl Driver {
         }
         let backlog = self.hands.has_backlog();
         let wake_at = self.wake_at();
-        let Sources { facts, threads, signals, announcer, landings } = sources;
+        let Sources { facts, threads, signals, announcer, landings, alarm } = sources;
+        if let Some(wake_at) = wake_at {
+            alarm.set(wake_at);
+        }
         tokio::select! {
             biased;
             told = signals.next() => match told {
@@ -240,7 +242,7 @@ impl Driver {
             }
             () = announced(Some(landings)) => self.land(),
             () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
-            () = until(wake_at), if wake_at.is_some() => self.wake(),
+            () = alarm.rings() => self.wake(),
             Some(fact) = facts.recv() => {
                 self.fact(fact);
                 for _ in 1..FACTS_A_TURN {
@@ -252,11 +254,10 @@ impl Driver {
         }
     }
 
-    /// When something is due that nothing else tells of.
-    fn wake_at(&self) -> Option<Instant> {
-        let due = self.broker.next_deadline();
-        let due = due.map(|deadline| self.start + Duration::from_nanos(deadline.as_nanos()));
-        let overdue = self.hands.launcher.overdue_at(SPAWN_PATIENCE);
+    /// How long after the machine's start something is due that nothing else tells of.
+    fn wake_at(&self) -> Option<Duration> {
+        let due = self.broker.next_deadline().map(|deadline| Duration::from_nanos(deadline.as_nanos()));
+        let overdue = self.hands.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
         due.into_iter().chain(overdue).min()
     }
 
@@ -322,7 +323,7 @@ impl Driver {
     fn settle(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.broker.handle(self.now(), input, &mut effects);
+            self.broker.handle(now(), input, &mut effects);
             self.perform_all(&mut effects);
             self.effects = effects;
         }
@@ -346,10 +347,6 @@ impl Driver {
         }
     }
 
-    fn now(&self) -> Now {
-        now_since(self.start)
-    }
-
     /// Completes the record, lets go of all clients, so that their last answers are written and their connections
     /// closed, and of what the machine lent.
     pub fn finish(mut self) {
@@ -362,8 +359,8 @@ impl Driver {
     }
 }
 
-fn now_since(start: Instant) -> Now {
-    let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+fn now() -> Now {
+    let nanoseconds = u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX);
     Now {
         instant: procbroker_core::Instant::from_nanos(nanoseconds),
         wall: Timestamp::from(SystemTime::now()),
@@ -378,14 +375,6 @@ async fn announced(announcer: Option<&AsyncFd<OwnedFd>>) {
             // The event loop itself has ended.
             Err(_) => std::future::pending().await,
         },
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        // The timer counts in milliseconds, and never fires early.
-        Some(moment) => sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -27,6 +27,7 @@ use crate::cli::{LogLevel, ServeArguments};
 use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
 use crate::listener::Reception;
+use crate::os::host::clock::Alarm;
 use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
@@ -117,6 +118,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
     let landings = hands.launcher.landings().map_err(ServeError::Landings)?;
+    let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     tokio::spawn(ServiceOwner.keep_watchdog_fed());
     let program = Arc::clone(&hands.program);
     let mut driver = Driver::new(config, hands, recovered);
@@ -126,7 +128,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let mut receiving = receive(listeners);
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
-    let mut sources = Sources { facts, threads, signals, announcer, landings };
+    let mut sources = Sources { facts, threads, signals, announcer, landings, alarm };
     let cause = loop {
         match driver.run(&mut sources).await {
             Leave::Exit(cause) => break cause,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::authorize::RunAs;
 use crate::ids::Pid;
 use crate::input::Members;
+use crate::time::Instant;
 
 /// That a child is about to be started, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +103,8 @@ pub struct StoppingProgress {
     pub ended: Option<(ExitStatus, Timestamp)>,
     /// The steps that are still to come.
     pub steps: Vec<StopStep>,
-    /// When the step that was taken last has had its time.
-    pub until: Timestamp,
+    /// When the step that was taken last has had its time; of the boot that it was recorded in.
+    pub until: Instant,
     /// The signals that were sent.
     pub taken: Vec<StepTaken>,
     /// Whether SIGKILL was needed.

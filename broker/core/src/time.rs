@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use procbroker_protocol::Timestamp;
 use procbroker_protocol::duration::nanos;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::KILL_AGAIN_AFTER;
 
-/// A moment of monotonic time: nanoseconds since some start that never changes within a boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// A moment: nanoseconds since the machine was started, those of a suspension among them (`CLOCK_BOOTTIME`).
+///
+/// It means the same to every broker of one boot, and nobody can set the clock that it is read from: deadlines go on record
+/// as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Instant(u64);
 
 impl Instant {
@@ -53,12 +58,6 @@ pub struct Now {
 }
 
 impl Now {
-    /// What the wall clock will show at a moment that is not over, as far as nobody sets it.
-    pub(crate) fn wall_at(self, instant: Instant) -> Timestamp {
-        let microseconds = u64::try_from(instant.since(self.instant).as_micros()).unwrap_or(u64::MAX);
-        Timestamp::from_micros(self.wall.as_micros().saturating_add(microseconds))
-    }
-
     /// The moment at which the wall clock shows, or showed, this. One that was before the first of all is that one.
     pub(crate) fn instant_at(self, wall: Timestamp) -> Instant {
         let between = |later: Timestamp, earlier: Timestamp| {

@@ -1,7 +1,8 @@
-//! What the machine lends to the broker: sockets, folders, locks, accounts, memory, descriptors.
+//! What the machine lends to the broker: sockets, folders, locks, accounts, time, memory, descriptors.
 
 pub mod accounts;
 pub mod client_socket;
+pub mod clock;
 pub mod folder;
 pub mod heap;
 pub mod lock;

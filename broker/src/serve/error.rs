@@ -109,6 +109,9 @@ pub enum ServeError {
     /// What has come of children that are started cannot be watched.
     #[error("cannot watch what comes of children that are started")]
     Landings(#[source] io::Error),
+    /// There is no alarm to be had for the deadlines.
+    #[error("cannot make a timer for deadlines (timerfd_create)")]
+    Alarm(#[source] io::Error),
     /// The thread that everything is decided and done on could not be started.
     #[error("cannot start the driver's thread; raise the limit on processes (ulimit -u)")]
     Thread(#[source] io::Error),

@@ -110,7 +110,7 @@ impl Child {
                 return self.lost(Exit { status, reason, forced, steps: progress.taken, at }, orders);
             }
         };
-        let mut stopping = Stopping::resumed(progress, leader, now);
+        let mut stopping = Stopping::resumed(progress, leader, now.instant);
         stopping.show(&mut self.common);
         stopping.set_timer(&mut self.common, orders);
         match leader {

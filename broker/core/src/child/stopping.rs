@@ -120,9 +120,9 @@ impl Stopping {
 
     /// Goes on with a stop of an earlier broker. The signal of the step that it was at has been sent, and is not sent
     /// again.
-    pub(super) fn resumed(stopping: StoppingProgress, leader: Leader, now: Now) -> Self {
+    pub(super) fn resumed(stopping: StoppingProgress, leader: Leader, now: Instant) -> Self {
         let StoppingProgress { started_at: _, reason, ended: _, steps, until, taken, forced } = stopping;
-        let stage = StopStage::Asking { until: end_of_step(now, until, taken.last()) };
+        let stage = StopStage::Asking { until: until.max(now) };
         let steps = steps.into();
         Self { reason, leader, steps, stage, taken, forced, kill_by: None }
     }
@@ -326,7 +326,7 @@ impl Stopping {
                 Leader::Gone { status, at, .. } => Some((status, at)),
             },
             steps: self.steps.iter().copied().collect(),
-            until: now.wall_at(until),
+            until,
             taken: self.taken.clone(),
             forced: self.forced,
         })
@@ -342,13 +342,6 @@ fn may_find_it_suspended(signal: Signal) -> bool {
 /// Returns a time with the graces of some steps added to it.
 pub(super) fn sum<'a>(time: Duration, steps: impl Iterator<Item = &'a StopStep>) -> Duration {
     steps.fold(time, |sum, step| sum.saturating_add(step.grace))
-}
-
-/// When the step that was taken last has had its time. A wall clock that was set back does not lengthen it.
-fn end_of_step(now: Now, until: Timestamp, taken: Option<&StepTaken>) -> Instant {
-    let end = now.instant_at(until).max(now.instant);
-    let grace = taken.and_then(|step| until.as_micros().checked_sub(step.at.as_micros()));
-    grace.map_or(end, |microseconds| end.min(now.instant.plus(Duration::from_micros(microseconds))))
 }
 
 /// Returns the earlier of two bounds, either of which may be absent.

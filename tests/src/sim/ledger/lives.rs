@@ -136,7 +136,7 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     let taken = track.sent.iter().map(|(_, signal)| StopStep { signal: *signal, grace: Duration::ZERO });
     let steps = taken.chain(stopping.steps.iter().copied()).collect();
     track.demands.push(Demand { reason: stopping.reason, steps });
-    let until = moment_at(stopping.until, now).max(now);
+    let until = stopping.until.as_nanos().max(now);
     track.resumed = Some((track.sent.len(), until));
     track.refused = stopping.reason == ExitReason::StartFailed;
     if stopping.forced {
@@ -200,14 +200,4 @@ fn lost(track: &Track) -> ExitReason {
 /// The first moment at which the wall clock shows this.
 fn moment(at: Timestamp) -> u64 {
     at.as_micros().saturating_sub(wall(0).as_micros()).saturating_mul(1_000)
-}
-
-/// When it is that time, from now on, as the broker reckons it.
-fn moment_at(at: Timestamp, now: u64) -> u64 {
-    let (at, shown) = (at.as_micros(), wall(now).as_micros());
-    if at >= shown {
-        now.saturating_add((at - shown).saturating_mul(1_000))
-    } else {
-        now.saturating_sub((shown - at).saturating_mul(1_000))
-    }
 }
