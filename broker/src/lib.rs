@@ -59,6 +59,7 @@ pub mod blocking_pool;
 mod causes;
 pub mod cli;
 pub mod connection;
+mod counted;
 pub mod driver;
 pub mod follower;
 pub mod limits;

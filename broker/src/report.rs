@@ -8,6 +8,8 @@ use procbroker_protocol::Child;
 use procbroker_protocol::duration;
 use tracing::{debug, info, warn};
 
+use crate::counted;
+
 /// Writes the line of a report.
 pub fn write(report: &Report) {
     match report {
@@ -36,7 +38,8 @@ pub fn write(report: &Report) {
                 );
             }
             if *void > 0 {
-                info!("{void} children were about to be started and were not");
+                let were = counted::counted(*void, "child was", "children were");
+                info!("{were} about to be started and never started");
             }
         }
         Report::UpgradeRefused { message } => warn!("not upgraded: {message}"),
@@ -52,14 +55,15 @@ pub fn write(report: &Report) {
         }
         Report::Hurried { children } => warn!(children, "told again to stop; killing what is left"),
         Report::ShutDown { children, forced, left: 0, took } => {
-            let took = whole(*took);
-            info!("shut down: {children} children ended, {forced} of them killed, in {took}");
+            let (children, took) = (counted::children(*children), whole(*took));
+            info!("shut down: {children} ended, {forced} of them killed, in {took}");
         }
         Report::ShutDown { children, forced, left, took } => {
-            let took = whole(*took);
+            let (children, took) = (counted::children(*children), whole(*took));
+            let left = counted::counted(*left, "process", "processes");
             warn!(
-                "shut down at the deadline: {children} children ended, {forced} of them killed, {left} processes \
-                 could not be ended, in {took}"
+                "shut down at the deadline: {children} ended, {forced} of them killed, {left} could not be ended, in \
+                 {took}"
             );
         }
         Report::Idle => debug!("nothing to do; exiting as --exit-when-idle says"),

@@ -128,7 +128,7 @@ def test_docker_stop_ends_it_in_order(container: Container) -> None:
     tool("stop", container.name)
     assert tool("wait", container.name) == "0"
     container.says("ended child=job-a status=SIGHUP reason=shutdown")
-    container.says("shut down: 1 children ended, 0 of them killed")
+    container.says("shut down: 1 child ended, 0 of them killed")
 
 
 def test_cleanups_of_a_container_that_was_killed_run_at_its_next_start(container: Container) -> None:

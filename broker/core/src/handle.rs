@@ -144,7 +144,7 @@ impl Broker {
         Err(Error::new(
             ErrorKind::Overloaded,
             format!(
-                "this connection has {bound} requests that are not answered yet, which is the bound; wait for some"
+                "this connection has as many requests that are not answered yet as it may have, {bound}; wait for some"
             ),
         ))
     }

@@ -17,7 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::complain;
 use super::failure::Failure;
 use super::print::width::cut;
-use super::print::words::{count, title};
+use super::print::words::title;
+use crate::counted;
 
 /// How often the lines are drawn anew; what is done sooner shows none.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -148,7 +149,7 @@ impl Seen {
             lines.push(format!("and {hidden} more"));
         }
         if in_turn > 0 {
-            lines.push(format!("{} to be stopped after them", count(in_turn, "child", "children")));
+            lines.push(format!("{} to be stopped after them", counted::children(in_turn)));
         }
         lines
     }

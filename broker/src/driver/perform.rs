@@ -18,6 +18,7 @@ use super::FromThread;
 use super::clients::Clients;
 use super::records::Records;
 use crate::blocking_pool::BlockingPool;
+use crate::counted;
 use crate::follower::{Followers, LogQuery};
 use crate::limits::{
     LOGS_PATIENCE, SPAWN_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE, UNWANTED_SPAWN_PATIENCE,
@@ -154,7 +155,7 @@ impl Hands {
             Effect::Forget { child } => self.forget(child),
             Effect::Report(line) => report::write(&line),
             Effect::Notify(ServiceState::Stopping { timeout, children }) => {
-                self.owner.stopping(timeout, &format!("Stopping {children} children"));
+                self.owner.stopping(timeout, &format!("Stopping {}", counted::children(children)));
             }
             Effect::Sweep => self.containment.sweep(Instant::now() + SWEEP_PATIENCE),
             // The driver itself takes these.

@@ -144,6 +144,14 @@ fn lines_are_shown_with_their_times_and_only_those_since_a_time() {
     assert_eq!(logs(&mut client, &json!({"target": "one", "since": times[1]})), whole("second\nthird\n"));
     assert_eq!(logs(&mut client, &json!({"target": "one", "since": "1h", "tail": 1})), whole("third\n"));
     assert_eq!(logs(&mut client, &json!({"target": "one", "since": 0})), whole(""));
+    for (flags, expected) in [
+        (&["-t"][..], all.as_str()),
+        (&["--since", &times[1]], "second\nthird\n"),
+        (&["--since", "1h", "-n", "1", "--timestamps"], all.lines().last().unwrap()),
+    ] {
+        let said = broker.run(&[&["logs", "one"], flags].concat());
+        assert_eq!((said.out.trim_end(), said.err.as_str()), (expected.trim_end(), ""), "{said:?}");
+    }
     let mut follower =
         Follower::of(&broker, &json!({"target": "one", "since": times[2], "timestamps": true}));
     assert_eq!(follower.first, format!("{} third\n", times[2]));

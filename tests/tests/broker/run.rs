@@ -142,7 +142,7 @@ fn its_end_alone_stops_the_children_and_then_the_broker() {
     let exit = client.answer(waiting).unwrap()["child"]["exit"].take();
     assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGTERM"), &json!("shutdown")));
     let ended = ends_with(&mut broker, 9);
-    assert_eq!(ended.lines_with("shut down: 1 children ended, 0 of them killed").len(), 1, "{}", ended.log);
+    assert_eq!(ended.lines_with("shut down: 1 child ended, 0 of them killed").len(), 1, "{}", ended.log);
 }
 
 #[test]

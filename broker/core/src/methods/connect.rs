@@ -27,9 +27,9 @@ impl Broker {
         let bounds = &self.config.bounds;
         let (all, own) = (self.connections.count(), self.connections.count_of(uid));
         let reached = if own >= bounds.max_connections_per_user {
-            format!("user {uid} has {own} connections to this broker, which is the bound for a user")
+            format!("user {uid} has as many connections to this broker as a user may have, {own}")
         } else if all >= bounds.max_connections {
-            format!("this broker has {all} connections, which is its bound")
+            format!("this broker has as many connections as it may have, {all}")
         } else {
             return Ok(());
         };

@@ -173,13 +173,13 @@ impl Broker {
         let exceeded = |message: String| Err(Error::new(ErrorKind::LimitExceeded, message));
         if own >= bounds.max_children_per_user {
             return exceeded(format!(
-                "user {} has {own} live children, which is the bound for a user (--max-children-per-user)",
+                "user {} has as many live children as a user may have, {own} (--max-children-per-user)",
                 peer.uid
             ));
         }
         if all >= bounds.max_children {
             return exceeded(format!(
-                "the broker has {all} live children, which is its bound (--max-children)"
+                "the broker has as many live children as it may have, {all} (--max-children)"
             ));
         }
         let Some(limit) = &params.limit else {
@@ -188,7 +188,7 @@ impl Broker {
         let count = self.children.limited_count(&limit.key);
         if count >= limit.max {
             return exceeded(format!(
-                "there are {count} live children under the limit {:?}, and this create allows {}",
+                "the limit {:?} is reached: {count} live, and this create allows {}",
                 limit.key, limit.max
             ));
         }

@@ -52,7 +52,7 @@ impl Broker {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
                 format!(
-                    "this connection has {bound} subscriptions, which is the bound (--max-subscriptions); use another connection"
+                    "this connection has as many subscriptions as it may have, {bound} (--max-subscriptions); use another one"
                 ),
             ));
         }

@@ -19,11 +19,6 @@ pub(in crate::cli) fn exit_word(status: ExitStatus) -> String {
     }
 }
 
-/// A number with its word: `1 child`, `2 children`.
-pub(in crate::cli) fn count(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
-
 /// The state of a child, with its pid while it has one and with how it ended once it has.
 pub(in crate::cli) fn condition(child: &Child) -> String {
     match (&child.exit, child.pid) {

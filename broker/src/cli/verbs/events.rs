@@ -20,6 +20,7 @@ use crate::cli::print::words::{ABSENT, exit_word, title};
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{ValueError, map, pair};
 use crate::cli::{call, complain};
+use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -129,10 +130,8 @@ fn lagged(missed: u64, subscription: u64, output: &mut impl Write, style: Style)
     match style {
         Style::Json => reader::write(output, &json(&Notification::Lagged { subscription, missed })?),
         Style::Plain | Style::Terminal(_) => {
-            let events = if missed == 1 { "event was" } else { "events were" };
-            complain(&format!(
-                "procbroker: {missed} {events} missed; 'procbroker list' shows how things are\n"
-            ));
+            let were_missed = counted(missed, "event was", "events were") + " missed";
+            complain(&format!("procbroker: {were_missed}; 'procbroker list' shows how things are\n"));
             Ok(Reader::Reads)
         }
     }

@@ -9,6 +9,7 @@ use procbroker_protocol::event::Notification;
 use procbroker_protocol::json_lines::objects::{NotificationObject, ResultObject};
 use procbroker_protocol::request::{LogStream, LogsParams};
 use procbroker_protocol::response::Logs;
+use procbroker_protocol::since::Since;
 use procbroker_protocol::{Request, Response, Target};
 use serde_json::Error as JsonError;
 
@@ -19,12 +20,14 @@ use crate::cli::print::Style;
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{Choice, one_of, target};
 use crate::cli::{call, complain};
+use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   procbroker logs render-42
   procbroker logs --tail 20 --follow render-42
+  procbroker logs --since 5m --timestamps render-42
   procbroker logs --follow --json render-42 | jq -r .text
 
 With --json and --follow, one object a line: the answer, then the
@@ -52,6 +55,14 @@ pub(in crate::cli) struct LogsArguments {
     /// Go on with what the child writes, until it has ended
     #[arg(long, short)]
     follow: bool,
+    /// Only what was written since then: a time such as 2026-11-23T14:52:17Z, or an age such as 5m
+    ///
+    /// An age without a unit is a number of seconds.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Since>,
+    /// Begin each line with the time at which it was written
+    #[arg(long, short)]
+    timestamps: bool,
     /// Which of its outputs
     #[arg(long, value_name = "STREAM", default_value = "stdout", value_parser = one_of(STREAMS))]
     stream: LogStream,
@@ -62,14 +73,14 @@ pub(in crate::cli) struct LogsArguments {
 impl LogsArguments {
     /// The parameters that these arguments ask for.
     fn params(&self) -> LogsParams {
-        let Self { target, tail, follow, stream, print: _ } = self;
+        let Self { target, tail, follow, since, timestamps, stream, print: _ } = self;
         LogsParams {
             target: target.clone(),
             stream: *stream,
             tail: *tail,
             follow: *follow,
-            since: None,
-            timestamps: false,
+            since: *since,
+            timestamps: *timestamps,
         }
     }
 }
@@ -146,6 +157,18 @@ async fn follow_to_the_end(
     Ok(())
 }
 
+/// What the text lacks, where it is not all that the child has written.
+fn missing(logs: &Logs) -> Option<String> {
+    match (logs.dropped, logs.truncated) {
+        (0, false) => None,
+        (0, true) => Some("the beginning is missing: older output is not kept any more".to_owned()),
+        (dropped, _) => {
+            let bytes = counted(dropped, "byte is", "bytes are");
+            Some(format!("{bytes} missing: the disk was full when the child wrote them"))
+        }
+    }
+}
+
 /// Nothing was to be carried out, so that a lost connection leaves no doubt whether it was.
 fn interrupted(error: ClientError) -> Failure {
     match error {
@@ -169,8 +192,8 @@ impl<W: Write> Shown<W> {
                 self.line(serde_json::to_string(&ResultObject(&response)))
             }
             Style::Plain | Style::Terminal(_) => {
-                if logs.truncated {
-                    complain("procbroker: the beginning is missing: older output is not kept any more\n");
+                if let Some(missing) = missing(logs) {
+                    complain(&format!("procbroker: {missing}\n"));
                 }
                 reader::write(&mut self.output, &logs.text)
             }

@@ -10,9 +10,9 @@ use procbroker_protocol::{Request, Response, Target, duration};
 use super::PrintArguments;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
-use crate::cli::print::words::count;
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::progress::{Awaited, End};
+use crate::counted;
 
 /// The arguments of `shutdown`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ impl Ask for ShutdownArguments {
         let table = if children.is_empty() { String::new() } else { table::table(children, true, screen) };
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let took = duration::display(Duration::from_millis(millis));
-        let children = count(children.len(), "child", "children");
+        let children = counted::children(children.len());
         let summary = format!("the broker stopped {children} in {took}, {forced} by force\n");
         Ok(Report::done(table + &summary))
     }

@@ -85,12 +85,7 @@ fn signals_reach_the_main_command_and_end_it() {
         broker.signal(signal);
         assert_eq!(pipe.line(), "SIGTERM");
         let ended = ends_with(&mut broker.outside, 3);
-        assert_eq!(
-            ended.lines_with("shut down: 1 children ended, 0 of them killed").len(),
-            1,
-            "{}",
-            ended.log
-        );
+        assert_eq!(ended.lines_with("shut down: 1 child ended, 0 of them killed").len(), 1, "{}", ended.log);
     }
 }
 

@@ -68,7 +68,7 @@ fn children_are_stopped_after_it_and_cleaned_up_and_creates_are_refused_from_the
     child_go.say("end");
     assert_eq!(order.lines(2), ["child ended", "cleaned shutdown 3 -"]);
     let ended = ends_with(&mut broker, 3);
-    assert_eq!(ended.lines_with("shut down: 1 children ended, 0 of them killed").len(), 1, "{}", ended.log);
+    assert_eq!(ended.lines_with("shut down: 1 child ended, 0 of them killed").len(), 1, "{}", ended.log);
 }
 
 #[test]

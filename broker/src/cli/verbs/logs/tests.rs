@@ -201,4 +201,23 @@ fn logs_asks_for_what_its_flags_say() {
         r#"{"target":"a","stream":"stderr","tail":20,"follow":true,"since":null,"timestamps":false}"#
     );
     assert!(parsed(&arguments).0);
+    assert_eq!(
+        params(&["logs", "-t", "-f", "-n", "3", "--since", "5m", "a"]),
+        r#"{"target":"a","stream":"stdout","tail":3,"follow":true,"since":300,"timestamps":true}"#
+    );
+    for (since, expected) in [("90", "90"), ("2026-11-23T14:52:17Z", "\"2026-11-23T14:52:17.000000Z\"")] {
+        let params = params(&["logs", "--since", since, "a"]);
+        assert!(params.contains(&format!("\"since\":{expected},")), "{params}");
+    }
+    assert!(CommandLine::try_parse_from(["procbroker", "logs", "a", "--since", "yesterday"]).is_err());
+}
+
+#[test]
+fn what_is_missing_of_the_text_is_said() {
+    let missing =
+        |dropped, truncated| missing(&Logs { text: String::new(), truncated, subscription: None, dropped });
+    assert_eq!(missing(0, false), None);
+    assert!(missing(0, true).unwrap().starts_with("the beginning is missing"));
+    assert!(missing(1, true).unwrap().starts_with("1 byte is missing"));
+    assert!(missing(4096, true).unwrap().starts_with("4096 bytes are missing"));
 }
