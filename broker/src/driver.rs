@@ -5,23 +5,25 @@
 
 mod clients;
 mod held;
+mod measure;
 mod perform;
 mod records;
 mod signals;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Input, Now, Peer, Recovered, UpgradeFailure,
+    After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Histogram, Input, Now, Peer, Recovered,
+    UpgradeFailure,
 };
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::Outbox;
-use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE};
+use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE, TURN_BOUNDS};
 use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
@@ -48,6 +50,11 @@ pub enum Fact {
         peer: Peer,
         /// Where its answers go.
         outbox: Outbox,
+    },
+    /// Somebody wants the metrics.
+    Measure {
+        /// Where their text goes.
+        answer: oneshot::Sender<String>,
     },
 }
 
@@ -109,6 +116,8 @@ pub struct Driver {
     held: Held,
     /// Who asked for an upgrade, and is told of it when it cannot fail any more but by the other program.
     farewells: Vec<Call>,
+    /// How long it took for each input, with all that followed from it.
+    turns: Histogram,
 }
 
 impl Driver {
@@ -126,6 +135,7 @@ impl Driver {
             leave: None,
             held: Held::default(),
             farewells: Vec::new(),
+            turns: Histogram::new(&TURN_BOUNDS),
         };
         driver.perform_all(&mut effects);
         if has_many {
@@ -284,6 +294,8 @@ impl Driver {
                 self.hands.clients.insert(connection, outbox);
                 self.take(Input::Connected { connection, peer });
             }
+            // One that has gone needs no answer.
+            Fact::Measure { answer } => drop(answer.send(self.metrics())),
         }
     }
 
@@ -322,10 +334,12 @@ impl Driver {
     /// Takes in what is there, and carries out what follows, until nothing follows any more.
     fn settle(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
+            let began = Instant::now();
             let mut effects = std::mem::take(&mut self.effects);
             self.broker.handle(now(), input, &mut effects);
             self.perform_all(&mut effects);
             self.effects = effects;
+            self.turns.observe(began.elapsed());
         }
     }
 

@@ -64,6 +64,7 @@ pub mod driver;
 pub mod follower;
 pub mod limits;
 pub mod listener;
+pub mod metrics;
 pub mod os;
 pub mod recovery;
 pub mod report;

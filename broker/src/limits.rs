@@ -44,6 +44,34 @@ pub const REFUSAL_BYTES: usize = 64 << 10;
 /// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
 pub const REFUSED_AT_A_TIME: usize = 64;
 
+/// Who fetches metrics at a time; further ones wait in the kernel's queue.
+pub const METRICS_READERS_MAX: usize = 8;
+
+/// How long one that fetches metrics may take for all of it.
+pub const METRICS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much of a request for metrics is read, in bytes.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
+
+/// How many headers a request for metrics may have.
+pub const METRICS_HEADERS_MAX: usize = 64;
+
+/// The bounds that turns of the driver are counted by: most take microseconds.
+pub const TURN_BOUNDS: [Duration; 12] = [
+    Duration::from_micros(10),
+    Duration::from_micros(25),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
 /// How long the listener rests when the system has no descriptor left for one more connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

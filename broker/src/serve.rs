@@ -27,6 +27,7 @@ use crate::cli::{LogLevel, ServeArguments};
 use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
 use crate::listener::Reception;
+use crate::metrics;
 use crate::os::host::clock::Alarm;
 use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
@@ -109,11 +110,15 @@ fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
 async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (facts_in, facts) = mpsc::channel(FACTS_WAITING);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
-    let Prepared { config, machine, sockets, places } = prepared;
+    let Prepared { config, machine, sockets, places, metrics } = prepared;
     let listeners = sockets.listeners()?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
     let (hands, recovered) = machine.hands(threads_in, facts_in.clone(), pool.clone())?;
+    if let Some(socket) = metrics {
+        let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;
+        tokio::spawn(metrics::http::serve(listener, facts_in.clone()));
+    }
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;

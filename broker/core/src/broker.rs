@@ -12,6 +12,7 @@ use crate::effect::{After, Effect};
 use crate::event_log::EventLog;
 use crate::ids::{Call, ConnectionId};
 use crate::main_process::MainState;
+use crate::metrics::{Counts, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, Ticket, WaitsFor};
 use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
@@ -32,6 +33,7 @@ pub struct Broker {
     pub(crate) upgrade: UpgradeState,
     pub(crate) main: MainState,
     pub(crate) event_log: EventLog,
+    pub(crate) metrics: Metrics,
     pub(crate) retention_due: Option<Instant>,
     pub(crate) idle_due: Option<Instant>,
 }
@@ -51,6 +53,7 @@ impl Broker {
             upgrade: UpgradeState::None,
             main: MainState::Absent,
             event_log: EventLog::default(),
+            metrics: Metrics::default(),
             retention_due: None,
             idle_due: None,
         }
@@ -73,6 +76,7 @@ impl Broker {
         result: Result<Response, Error>,
         turn: &mut Turn<'_>,
     ) {
+        self.metrics.answered(call, &result);
         if self.connections.get(call.connection).is_some() {
             turn.order(Effect::Answer { call, result, after });
         }
@@ -166,6 +170,12 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         self.event_log.publish(kind, child, (&self.connections, &self.config), turn);
+    }
+
+    /// Returns what was counted since the start, for `metrics`.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.metrics.counts(self.children.counts(), self.connections.count())
     }
 
     /// Whether creates are taken.

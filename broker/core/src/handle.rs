@@ -1,6 +1,6 @@
 //! The one way in: an input, and the orders that follow from it.
 
-use procbroker_protocol::{Error, ErrorKind, Request};
+use procbroker_protocol::{Error, ErrorKind, Method, Request};
 
 use crate::broker::Broker;
 use crate::connections::Connection;
@@ -106,6 +106,9 @@ impl Broker {
         let Some(connection) = self.connections.get(call.connection) else {
             return;
         };
+        if request.method() == Method::Create {
+            self.metrics.create_called(call);
+        }
         let allowed = self
             .check_pipeline(connection)
             .and_then(|()| authorize::may_call(&self.config, connection.peer(), request.method()))

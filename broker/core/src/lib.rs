@@ -14,9 +14,9 @@
 //! | the one way in | `handle` | everything: it gives each input to what is below |
 //! | what happens | `methods` (what clients ask for, one file each), `life` (what a child goes through), `shutdown` (the broker's own end) | the broker's state, through the methods of its types |
 //! | the owner | `broker` | holds all state; answers, and lets requests wait |
-//! | state | `children`, `pending`, `connections`, `event_log`, `spawn_queue`, `timers`, `shutdown::waves` | each its own private fields |
+//! | state | `children`, `pending`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers`, `shutdown::waves` | each its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its `Orders` hold: its timer, its place in the spawn queue, its events |
-//! | vocabulary | `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `authorize`, `validate` | nothing |
+//! | vocabulary | `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `handle::call`; to add an input, add a row to the table in
 //! `child`.
@@ -79,6 +79,7 @@ mod connections;
 mod effect;
 mod event_log;
 mod handle;
+mod histogram;
 mod ids;
 mod input;
 mod labels;
@@ -86,6 +87,7 @@ mod life;
 mod limits;
 mod main_process;
 mod methods;
+mod metrics;
 mod orders;
 mod pending;
 mod record;
@@ -103,6 +105,7 @@ pub use effect::{
     After, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety, ServiceState,
     SpawnOrder,
 };
+pub use histogram::Histogram;
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
@@ -111,5 +114,6 @@ pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
 };
 pub use main_process::{MainCommand, MainExit};
+pub use metrics::{Cleanups, Counts, Creates, Totals};
 pub use record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress};
 pub use time::{Instant, Now};

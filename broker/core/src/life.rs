@@ -21,7 +21,7 @@ impl Broker {
         turn: &mut Turn<'_>,
         transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
     ) {
-        let Self { children, timers, spawn_queue, event_log, connections, config, state, .. } = self;
+        let Self { children, timers, spawn_queue, event_log, metrics, connections, config, state, .. } = self;
         let mut orders = Orders {
             now: turn.now,
             may_clean_up: state.may_clean_up(),
@@ -29,6 +29,7 @@ impl Broker {
             timers,
             spawn_queue,
             event_log,
+            metrics,
             connections,
             config,
         };

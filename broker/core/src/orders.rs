@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::event_log::EventLog;
+use crate::metrics::Metrics;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
@@ -24,6 +25,7 @@ pub(crate) struct Orders<'a> {
     pub(crate) timers: &'a mut Timers,
     pub(crate) spawn_queue: &'a mut SpawnQueue,
     pub(crate) event_log: &'a mut EventLog,
+    pub(crate) metrics: &'a mut Metrics,
     pub(crate) connections: &'a Connections,
     pub(crate) config: &'a Config,
 }
@@ -34,8 +36,9 @@ impl Orders<'_> {
         self.turn.order(effect);
     }
 
-    /// Keeps that something has happened to a child, and tells the subscribers.
+    /// Keeps and counts that something has happened to a child, and tells the subscribers.
     pub(crate) fn publish(&mut self, kind: EventKind, child: Arc<ChildView>) {
+        self.metrics.happened(kind, &child, self.now.instant);
         self.event_log.publish(kind, Some(child), (self.connections, self.config), &mut self.turn);
     }
 

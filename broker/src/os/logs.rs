@@ -3,6 +3,7 @@
 //! [`Logs`] is the way to that thread. The driver gives it a pipe before it starts a child, and tells it when nothing of
 //! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
 
+mod amounts;
 mod excerpt;
 mod folder;
 mod keeper;
@@ -33,6 +34,7 @@ use procbroker_protocol::ChildId;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub use amounts::Amounts;
 pub use excerpt::{Continuation, Excerpt, Wanted, read};
 use folder::Folder;
 use keeper::{BELL, Keeper, Work};
@@ -103,6 +105,7 @@ struct Way {
     bell: Arc<EventFd>,
     epoll: Arc<Epoll>,
     next: AtomicU64,
+    amounts: Arc<Amounts>,
 }
 
 impl Way {
@@ -144,6 +147,7 @@ impl Logs {
         watch(&epoll, Token(BELL), bell.as_fd())
             .map_err(|errno| refused("watch the bell of")(errno.into()))?;
         let (orders, received) = mpsc::channel();
+        let amounts = Arc::new(Amounts::default());
         let mut keeper = Keeper {
             epoll: Arc::clone(&epoll),
             bell: Arc::clone(&bell),
@@ -152,6 +156,7 @@ impl Logs {
             store: Store::new(folder.clone(), bounds),
             transfer: Transfer::new()?,
             work: Work::new(),
+            amounts: Arc::clone(&amounts),
         };
         // Those of the new children follow.
         let next = AtomicU64::new(2 * children.len() as u64);
@@ -164,7 +169,7 @@ impl Logs {
         };
         let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
         builder.spawn(work).map_err(refused("start a thread for"))?;
-        Ok(Self { pipes, way: Arc::new(Way { orders, bell, epoll, next }) })
+        Ok(Self { pipes, way: Arc::new(Way { orders, bell, epoll, next, amounts }) })
     }
 
     /// Makes the pipe of a stream, for a child that is about to be started, unless it has one from before.
@@ -184,6 +189,12 @@ impl Logs {
             return Err(errno);
         }
         Ok(())
+    }
+
+    /// How much is kept and was dropped, in all.
+    #[must_use]
+    pub fn amounts(&self) -> &Amounts {
+        &self.way.amounts
     }
 
     /// Nothing of a child is left that could write: all that it has written is kept, and its pipes go.
@@ -274,6 +285,7 @@ impl Keeper {
             Ok(files) => tracing::info!(files, "removed the output of children that nobody knows any more"),
             Err(error) => tracing::warn!("{error}"),
         }
+        self.amounts.keep(self.store.room());
         left.retain(|id| {
             let is_known = known.contains_key(&id.child);
             if !is_known {

@@ -1,6 +1,7 @@
 //! Why a broker could not start.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use procbroker_core::AccountsFailure;
@@ -124,6 +125,14 @@ pub enum ServeError {
     /// The driver has ended without an order to.
     #[error("the driver of the broker has failed")]
     Driver(#[source] tokio::task::JoinError),
+    /// Metrics cannot be served where the flag says.
+    #[error("cannot serve metrics at {address}; give another address with --metrics")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub(crate) struct Prepared {
     pub(crate) machine: Machine,
     pub(crate) sockets: Sockets,
     pub(crate) places: Places,
+    /// Where metrics are fetched, if they are to be.
+    pub(crate) metrics: Option<TcpListener>,
 }
 
 /// Where a broker is to be found, for its log.
@@ -103,6 +106,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     let program = Program::own().map_err(ServeError::Program)?;
     let inherited = upgrade::inherited()?;
     let previous = if inherited.is_some() { PreviousBroker::HandedOver } else { PreviousBroker::Ended };
+    let metrics = metrics_socket(arguments, previous)?;
     let uid = nix::unistd::geteuid().as_raw();
     let allow_users = resolve("--allow-user", &arguments.allow_user, accounts::user_id)?;
     let allow_groups = resolve("--allow-group", &arguments.allow_group, accounts::group_id)?;
@@ -161,7 +165,24 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         outputs,
         pipes,
     };
-    Ok(Prepared { config, machine, sockets, places })
+    Ok(Prepared { config, machine, sockets, places, metrics })
+}
+
+/// Where metrics are fetched. A program that takes over does without when the address is not to be had any more: it has
+/// children to look after.
+fn metrics_socket(
+    arguments: &ServeArguments,
+    previous: PreviousBroker,
+) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = arguments.metrics else { return Ok(None) };
+    match (TcpListener::bind(address), previous) {
+        (Ok(socket), _) => Ok(Some(socket)),
+        (Err(source), PreviousBroker::Ended) => Err(ServeError::Metrics { address, source }),
+        (Err(error), PreviousBroker::HandedOver) => {
+            tracing::error!(%address, %error, "metrics cannot be served any more");
+            Ok(None)
+        }
+    }
 }
 
 /// The main command, with the surroundings of this program itself.

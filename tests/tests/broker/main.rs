@@ -28,6 +28,8 @@ mod hostile_clients;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod one_owner;
 #[cfg(test)]
 mod orderly_stop;

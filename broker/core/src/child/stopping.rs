@@ -217,6 +217,7 @@ impl Stopping {
         if first {
             self.forced = true;
             self.taken.push(StepTaken { signal: Signal::KILL, at: now.wall });
+            orders.metrics.stop_forced();
         }
         let pause = match self.stage {
             StopStage::Asking { .. } => KILL_AGAIN_FIRST,

@@ -20,6 +20,7 @@ use crate::event_log::EventLog;
 use crate::ids::Pid;
 use crate::input::{Members, RecordFailure};
 use crate::limits::Bounds;
+use crate::metrics::Metrics;
 use crate::orders::Orders;
 use crate::record::{Intent, Role};
 use crate::spawn_queue::SpawnQueue;
@@ -50,6 +51,7 @@ struct Life {
     timers: Timers,
     spawn_queue: SpawnQueue,
     event_log: EventLog,
+    metrics: Metrics,
     config: Config,
     effects: Vec<Effect>,
 }
@@ -64,6 +66,7 @@ impl Life {
             timers: Timers::default(),
             spawn_queue: SpawnQueue::default(),
             event_log: EventLog::default(),
+            metrics: Metrics::default(),
             config: config(),
             effects: Vec::new(),
         };
@@ -89,7 +92,7 @@ impl Life {
     /// Gives the child an input, as the broker does.
     fn take(&mut self, input: &str) -> Next {
         self.now += 1;
-        let Self { child, now, timers, spawn_queue, event_log, config, effects } = self;
+        let Self { child, now, timers, spawn_queue, event_log, metrics, config, effects } = self;
         let now = Now { instant: Instant::from_nanos(*now), wall: Timestamp::from_micros(*now) };
         let turn = Turn::new(now, effects);
         let connections = Connections::default();
@@ -100,6 +103,7 @@ impl Life {
             timers,
             spawn_queue,
             event_log,
+            metrics,
             connections: &connections,
             config,
         };

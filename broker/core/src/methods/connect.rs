@@ -18,7 +18,10 @@ impl Broker {
                 self.connections.open(connection, peer);
                 turn.order(Effect::Admit { connection });
             }
-            Err(error) => turn.order(Effect::Refuse { connection, error }),
+            Err(error) => {
+                self.metrics.connection_refused();
+                turn.order(Effect::Refuse { connection, error });
+            }
         }
     }
 
@@ -52,6 +55,7 @@ impl Broker {
         let Some(connection) = self.connections.close(id) else {
             return;
         };
+        self.metrics.disconnected(id);
         for (subscription, followed) in connection.subscriptions() {
             self.event_log.unsubscribe(subscription);
             if let Some(child) = followed.and_then(|child| self.children.get_mut(child)) {

@@ -21,6 +21,8 @@ mod logs;
 #[cfg(test)]
 mod main_command;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod promises;
 mod query;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `serve`: the flags of the broker itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::MainArguments;
 use crate::cli::size::{ByteSize, ByteSizeError};
 use crate::cli::values::{account, file_mode};
+use crate::metrics::http::address;
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -107,6 +109,12 @@ pub struct ServeArguments {
     /// What holds the descendants of a child together
     #[arg(long, value_name = "WAY", value_enum, default_value_t)]
     pub containment: ContainmentChoice,
+    /// Serve metrics for Prometheus at this port, or address and port, by HTTP [default: nowhere]
+    ///
+    /// They are at `/metrics`, for whoever can connect: with a port alone, that is everybody on this machine. `procbroker
+    /// metrics` shows the same to root and the broker's user.
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
     /// How much to log, on standard error
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     pub log: LogLevel,

@@ -16,6 +16,7 @@ use procbroker_protocol::ChildId;
 use tokio::sync::oneshot;
 
 use super::LogsError;
+use super::amounts::Amounts;
 use super::order::{Order, Token, When};
 use super::output::Kept;
 use super::pipes::Pipes;
@@ -46,6 +47,7 @@ pub(super) struct Keeper {
     pub(super) store: Store,
     pub(super) transfer: Transfer,
     pub(super) work: Work,
+    pub(super) amounts: Arc<Amounts>,
 }
 
 /// What the thread knows of the pipes.
@@ -221,6 +223,7 @@ impl Keeper {
         }
         self.dismiss(child);
         self.store.remove(child);
+        self.amounts.keep(self.store.room());
     }
 
     /// Lets a pipe have its turn, unless it waits for one already.
@@ -304,12 +307,14 @@ impl Keeper {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         let (kept, result) = self.store.append(pipe.id, pipe.user, &mut self.transfer, length, now);
         self.transfer.consume(pipe.descriptor.as_fd(), length);
+        self.amounts.keep(self.store.room());
         pipe.moved = pipe.moved.saturating_add(length as u64);
         if kept < length {
             self.transfer.forget();
             let lost = (length - kept) as u64;
             self.store.count_dropped(pipe.id, pipe.user, lost);
             self.work.lost = self.work.lost.saturating_add(lost);
+            self.amounts.drop_more(lost);
             if let Err(error) = result {
                 warn(&mut self.work, &error);
             }

@@ -264,6 +264,11 @@ impl Store {
         true
     }
 
+    /// What all that is kept takes on the disk.
+    pub(super) fn room(&self) -> u64 {
+        self.usage.in_all()
+    }
+
     /// Bytes of a stream could not be kept.
     pub(super) fn count_dropped(&mut self, id: StreamId, user: u32, bytes: u64) {
         let child = self.children.entry(id.child).or_insert_with(|| Child::new(user));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{
-    Accounts, AccountsFailure, After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Fresh,
+    Accounts, AccountsFailure, After, Broker, Call, Config, ConnectionId, Counts, Effect, ExitCause, Fresh,
     Incarnation, Input, Instant, Members, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause,
     SignalOutcome,
 };
@@ -205,6 +205,11 @@ impl World {
             | Effect::Sweep
             | Effect::Exit(_) => {}
         }
+    }
+
+    /// What the broker has counted.
+    pub(crate) fn counts(&self) -> Counts {
+        self.broker.counts()
     }
 
     pub(crate) fn wall(&self) -> Timestamp {

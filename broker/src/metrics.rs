@@ -1,0 +1,29 @@
+//! The broker's metrics in the Prometheus text format, and the HTTP that they are fetched by.
+
+pub mod http;
+mod text;
+
+use procbroker_core::{Counts, Histogram};
+
+/// What is measured.
+#[derive(Debug)]
+pub struct Metrics<'a> {
+    /// The version of the program.
+    pub version: &'a str,
+    /// What the core has counted.
+    pub counts: &'a Counts,
+    /// How long the driver took for each input, with all that followed from it.
+    pub turns: &'a Histogram,
+    /// How many bytes the kept output of children takes on the disk.
+    pub output_bytes: u64,
+    /// How many bytes of output could not be kept.
+    pub log_dropped_bytes: u64,
+}
+
+impl Metrics<'_> {
+    /// Returns them as Prometheus reads them: its text-based format, version 0.0.4.
+    #[must_use]
+    pub fn text(&self) -> String {
+        text::text(self)
+    }
+}
