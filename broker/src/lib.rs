@@ -62,6 +62,8 @@ pub mod connection;
 mod counted;
 pub mod driver;
 pub mod follower;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod listener;
 pub mod metrics;

@@ -249,23 +249,12 @@ fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
     if process.parse() != Ok(std::process::id()) {
         return Ok(None);
     }
-    let malformed = || UpgradeError::Unpack(io::ErrorKind::InvalidData.into());
     let descriptor: RawFd = descriptor.parse().map_err(|_| malformed())?;
     let mut text = Vec::new();
     let mut file = File::from(adopt(descriptor)?);
     file.rewind().map_err(UpgradeError::Unpack)?;
     file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text).map_err(UpgradeError::Unpack)?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| UpgradeError::Unpack(error.into()))?;
-    if manifest.format != FORMAT {
-        return Err(UpgradeError::Format(manifest.format));
-    }
-    let mut numbers = manifest.numbers();
-    numbers.push(descriptor);
-    let count = numbers.len();
-    if numbers.into_iter().collect::<BTreeSet<_>>().len() != count {
-        return Err(malformed());
-    }
+    let manifest = read_manifest(&text, descriptor)?;
     Ok(Some(Inherited {
         listeners: manifest.listeners.into_iter().map(adopt).collect::<Result<_, _>>()?,
         socket: match manifest.socket {
@@ -286,6 +275,31 @@ fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
             None => None,
         },
     }))
+}
+
+/// Reads a manifest that came in this descriptor. No descriptor may be in it twice.
+fn read_manifest(text: &[u8], descriptor: RawFd) -> Result<Manifest, UpgradeError> {
+    let manifest: Manifest =
+        serde_json::from_slice(text).map_err(|error| UpgradeError::Unpack(error.into()))?;
+    if manifest.format != FORMAT {
+        return Err(UpgradeError::Format(manifest.format));
+    }
+    let mut numbers = manifest.numbers();
+    numbers.push(descriptor);
+    let count = numbers.len();
+    if numbers.into_iter().collect::<BTreeSet<_>>().len() != count {
+        return Err(malformed());
+    }
+    Ok(manifest)
+}
+
+/// Reads any bytes as a manifest.
+pub(crate) fn read_any_manifest(bytes: &[u8]) {
+    let _ = read_manifest(bytes, libc::STDERR_FILENO + 1);
+}
+
+fn malformed() -> UpgradeError {
+    UpgradeError::Unpack(io::ErrorKind::InvalidData.into())
 }
 
 /// Takes a descriptor that was handed over, and closes it to the children of this program.

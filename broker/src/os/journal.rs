@@ -28,6 +28,7 @@ use procbroker_protocol::ChildId;
 use crate::os::process::identity::{BootId, ProcessIdentity};
 
 pub use error::JournalError;
+pub(crate) use intent_log::read_any as read_any_intents;
 use intent_log::{Append, IntentLog, Place};
 #[cfg(test)]
 pub(crate) use store::open_alone;

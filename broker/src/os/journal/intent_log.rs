@@ -25,6 +25,7 @@ use crate::os::own::{OwnError, OwnFolder};
 use crate::os::process::identity::BootId;
 use form::{HEADER_BYTES, Mark, Seal};
 pub(super) use replay::Left;
+pub(crate) use replay::read_any;
 
 /// The file in the runtime folder.
 const NAME: &str = "intents";

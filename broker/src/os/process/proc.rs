@@ -219,6 +219,16 @@ fn living_thread(pid: Pid) -> Option<String> {
         .find(|path| !is_dead_at(path))
 }
 
+/// Reads any text as the state of a process.
+pub(crate) fn read_any_stat(text: &str) {
+    let _ = ProcessStat::parse(text);
+}
+
+/// Reads any bytes as the environment of a process.
+pub(crate) fn read_any_environment(bytes: &[u8]) {
+    let _ = variable(bytes, "PROCBROKER_CHILD_ID");
+}
+
 /// The value of a variable.
 fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut variables = environment.split(|&byte| byte == 0);

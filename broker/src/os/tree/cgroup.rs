@@ -27,6 +27,7 @@ use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use procbroker_core::Pid;
 use thiserror::Error;
 
+pub(crate) use mount::read_any as read_any_mounts;
 use mount::{locate, name_of};
 use tree::{add_members, is_populated, open_group, open_in, remove_tree, subgroups};
 

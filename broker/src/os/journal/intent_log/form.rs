@@ -159,12 +159,19 @@ impl Seal {
         if *signature != self.sign(number, body) {
             return None;
         }
-        let config = bincode::config::standard();
-        let (written, read) =
-            bincode::serde::borrow_decode_from_slice::<Written<'_>, _>(body, config).ok()?;
-        let entry = (read == length).then(|| entry(&written)).flatten()?;
-        Some((number, entry, length.checked_add(ENTRY_HEADER_BYTES)?.next_multiple_of(ALIGNMENT)))
+        Some((
+            number,
+            decode_body(body)?,
+            length.checked_add(ENTRY_HEADER_BYTES)?.next_multiple_of(ALIGNMENT),
+        ))
     }
+}
+
+/// What is in a whole entry, after its header.
+pub(super) fn decode_body(body: &[u8]) -> Option<Entry> {
+    let config = bincode::config::standard();
+    let (written, read) = bincode::serde::borrow_decode_from_slice::<Written<'_>, _>(body, config).ok()?;
+    (read == body.len()).then(|| entry(&written)).flatten()
 }
 
 fn written(entry: &Entry) -> Written<'_> {

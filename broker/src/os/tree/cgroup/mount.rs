@@ -34,6 +34,11 @@ pub(super) fn name_of(folder: &Path, mountinfo: &str) -> Option<String> {
     })
 }
 
+/// Reads any text as the mounts of a process.
+pub(crate) fn read_any(mountinfo: &str, folder: &Path) {
+    let _ = name_of(folder, mountinfo);
+}
+
 /// The part of the hierarchy that each mount of it shows, and where.
 fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, PathBuf)> {
     mountinfo.lines().filter_map(|line| {
