@@ -345,10 +345,17 @@ impl Simulation<'_> {
     }
 }
 
-/// What a broker holds, without the numbers in it, and without the events that it keeps for those who come later.
+/// What a broker holds, without the numbers in it, the events that it keeps for those who come later, and what it has counted.
 fn footprint(broker: &Broker) -> String {
     let held = format!("{broker:?}");
-    let (before, rest) = held.split_once("kept: [").unwrap_or((&held, ""));
-    let (_, after) = rest.rsplit_once("], subscribers").unwrap_or(("", rest));
-    before.chars().chain(after.chars()).filter(|character| !character.is_ascii_digit()).collect()
+    let held = without(&held, "kept: [", "], subscribers");
+    let held = without(&held, "totals: ", ", stopping: ");
+    held.chars().filter(|character| !character.is_ascii_digit()).collect()
+}
+
+/// A text without what is between the first of these and the last of those.
+fn without(text: &str, from: &str, to: &str) -> String {
+    let (before, rest) = text.split_once(from).unwrap_or((text, ""));
+    let (_, after) = rest.rsplit_once(to).unwrap_or(("", rest));
+    [before, after].concat()
 }

@@ -19,7 +19,8 @@ fn patient() -> Value {
 
 /// The summary, and a line for each child that needed force.
 fn says_how_it_went(ended: &Ended, children: usize, forced: usize) {
-    let summary = format!("shut down: {children} children ended, {forced} of them killed");
+    let children = if children == 1 { "1 child".to_owned() } else { format!("{children} children") };
+    let summary = format!("shut down: {children} ended, {forced} of them killed");
     assert_eq!(ended.lines_with(&summary).len(), 1, "the summary in {}", ended.log);
     assert_eq!(ended.lines_with("was killed").len(), forced, "lines for killed children in {}", ended.log);
 }
