@@ -298,6 +298,7 @@ impl Broker {
         let method = request.method();
         match self.call(request).await? {
             Response::Child(info) => Ok(info),
+            Response::Got(got) => Ok(got.child),
             other => Err(unexpected(method, &other)),
         }
     }
@@ -443,6 +444,7 @@ fn prepare(request: &mut Request) -> Result<(), Invalid> {
         | Request::Renew(_)
         | Request::Logs(_)
         | Request::Status(_)
+        | Request::Metrics(_)
         | Request::Shutdown(_)
         | Request::Upgrade(_) => {}
     }

@@ -179,8 +179,10 @@ impl<B> Command<B> {
     }
 
     /// When it counts as running; once its program is executed unless set.
-    pub fn ready(&mut self, ready: Ready) -> &mut Self {
-        self.params.ready = ready;
+    ///
+    /// A probe is made of a [`Check`](procbroker_protocol::create::Check).
+    pub fn ready(&mut self, ready: impl Into<Ready>) -> &mut Self {
+        self.params.ready = ready.into();
         self
     }
 
@@ -226,10 +228,21 @@ impl<B> Command<B> {
         self.take(cleanup, |params, cleanup| params.cleanup = Some(cleanup))
     }
 
-    /// At most so many live children under this key.
+    /// At most so many live children under this key; it is refused when there are.
     pub fn limit(&mut self, key: impl Into<String>, max: u32) -> &mut Self {
-        self.params.limit = Some(Limit { key: key.into(), max });
+        self.params.limit = Some(Limit { key: key.into(), max, wait: None });
         self
+    }
+
+    /// At most so many live children under this key; a create waits so long for a place, in the order of arrival.
+    pub fn limit_and_wait(&mut self, key: impl Into<String>, max: u32, wait: Duration) -> &mut Self {
+        let key = key.into();
+        self.take_duration(wait, |params, wait| params.limit = Some(Limit { key, max, wait: Some(wait) }))
+    }
+
+    /// With [`Ready::Notify`]: the time within which it has to send `WATCHDOG=1`, again and again, or it is stopped.
+    pub fn watchdog(&mut self, within: Duration) -> &mut Self {
+        self.take_duration(within, |params, within| params.watchdog = Some(within))
     }
 
     /// A resource limit (setrlimit(2)), soft and hard, by lower-case name such as `nofile`.
@@ -282,6 +295,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use procbroker_protocol::Signal;
+    use procbroker_protocol::create::Check;
     use procbroker_protocol::name::NameError;
 
     use super::*;
@@ -302,7 +316,9 @@ mod tests {
             .if_exists(IfExists::Reuse)
             .stop([("SIGHUP", second), ("TERM", second)])
             .cleanup(["rm", "x"], second)
-            .limit("render", 4)
+            .limit_and_wait("render", 4, second)
+            .watchdog(second)
+            .ready(Check::Log("up".to_owned()))
             .linger(second)
             .params()
             .unwrap();
@@ -317,7 +333,9 @@ mod tests {
             [Signal::HUP, Signal::TERM]
         );
         assert_eq!(params.cleanup.unwrap().command, ["rm", "x"]);
-        assert_eq!(params.limit.unwrap().max, 4);
+        assert_eq!(params.limit, Some(Limit { key: "render".to_owned(), max: 4, wait: Some(second) }));
+        assert_eq!(params.watchdog, Some(second));
+        assert_eq!(params.ready, Check::Log("up".to_owned()).into());
         assert_eq!(params.linger, Duration::from_secs(1));
         assert_eq!(params.request_id, None);
     }

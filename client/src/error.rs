@@ -186,7 +186,7 @@ impl Error {
     /// Whether a live child holds the name already.
     #[must_use]
     pub fn is_name_taken(&self) -> bool {
-        self.kind() == Some(&ErrorKind::NameTaken)
+        matches!(self.kind(), Some(ErrorKind::NameTaken(_)))
     }
 
     /// Whether there is no such child, or none that this user may see.

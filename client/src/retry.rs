@@ -48,7 +48,8 @@ impl Repeat {
             | Request::Renew(_)
             | Request::Logs(_)
             | Request::Events(_)
-            | Request::Status(_) => Self::Safe,
+            | Request::Status(_)
+            | Request::Metrics(_) => Self::Safe,
             Request::Signal(_) | Request::Restart(_) | Request::Shutdown(_) | Request::Upgrade(_) => {
                 Self::Never
             }
@@ -191,6 +192,8 @@ pub(crate) fn unexpected(method: Method, response: &Response) -> Error {
         Response::Created(_) => "a created child",
         Response::Children(_) => "children",
         Response::Child(_) => "a child",
+        Response::Got(_) => "a child and its specification",
+        Response::Metrics(_) => "metrics",
         Response::Logs(_) => "a log",
         Response::Subscribed(_) => "a subscription",
         Response::Status(_) => "a status",

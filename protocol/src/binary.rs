@@ -269,9 +269,9 @@ mod tests {
                 "the request could not be decoded: 2 bytes follow its end".into()
             )
         );
-        let (id, kind, message) = refused(&[7, 13]);
+        let (id, kind, message) = refused(&[7, 14]);
         assert_eq!((id, kind), (Some(7), ErrorKind::MethodNotFound));
-        assert!(message.contains("0 to 12"), "{message}");
+        assert!(message.contains("0 to 13"), "{message}");
         let (_, kind, message) = refused(&[7, 3, 1, 1, b' ']);
         assert_eq!(kind, ErrorKind::InvalidParams);
         assert!(message.contains("the name \" \""), "{message}");

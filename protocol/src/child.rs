@@ -11,6 +11,7 @@ use crate::create::Lifetime;
 use crate::name::Name;
 use crate::signal::Signal;
 use crate::timestamp::Timestamp;
+use crate::usage::Usage;
 
 /// The id of a child: a UUID of version 7, so that ids sort by the time of their creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,7 +45,10 @@ impl fmt::Debug for ChildId {
 }
 
 /// A child at one moment.
+///
+/// In JSON one object of all members but `usage`, which is there when it was asked for and can be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Child {
     /// Its id, the same through restarts of it and of the broker.
     pub id: ChildId,
@@ -76,6 +80,70 @@ pub struct Child {
     pub cleanup: Option<Cleaned>,
     /// What holds its descendants together.
     pub containment: Containment,
+    /// What it says of itself: the `STATUS=` that it sent last (`sd_notify(3)`).
+    pub status_text: Option<String>,
+    /// What it uses, where that was asked for and can be told.
+    pub usage: Option<Box<Usage>>,
+}
+
+impl Child {
+    /// A child with nothing but its id, to be filled with what else is known of it.
+    pub(crate) fn with_id(id: ChildId) -> Self {
+        Self {
+            id,
+            name: None,
+            labels: BTreeMap::new(),
+            command: Vec::new(),
+            pid: None,
+            owner: Owner { uid: u32::MAX, gid: u32::MAX },
+            state: ChildState::Ended,
+            created_at: Timestamp::default(),
+            started_at: None,
+            restarts: 0,
+            lifetime: Lifetime::Broker,
+            stop_order: 0,
+            exit: None,
+            cleanup: None,
+            containment: Containment::Subreaper,
+            status_text: None,
+            usage: None,
+        }
+    }
+}
+
+impl Serialize for Child {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return Self::serialize(self, serializer);
+        }
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("id", &self.id)?;
+        object.serialize_entry("name", &self.name)?;
+        object.serialize_entry("labels", &self.labels)?;
+        object.serialize_entry("command", &self.command)?;
+        object.serialize_entry("pid", &self.pid)?;
+        object.serialize_entry("owner", &self.owner)?;
+        object.serialize_entry("state", &self.state)?;
+        object.serialize_entry("status_text", &self.status_text)?;
+        object.serialize_entry("created_at", &self.created_at)?;
+        object.serialize_entry("started_at", &self.started_at)?;
+        object.serialize_entry("restarts", &self.restarts)?;
+        object.serialize_entry("lifetime", &self.lifetime)?;
+        object.serialize_entry("stop_order", &self.stop_order)?;
+        object.serialize_entry("exit", &self.exit)?;
+        object.serialize_entry("cleanup", &self.cleanup)?;
+        object.serialize_entry("containment", &self.containment)?;
+        if let Some(usage) = &self.usage {
+            object.serialize_entry("usage", usage)?;
+        }
+        object.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Child {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
 }
 
 /// The user and group that a child belongs to.
@@ -133,7 +201,7 @@ pub enum Containment {
 /// How a child ended.
 ///
 /// In JSON one object: `{"code": 0, "reason": "exited", ..}`, with `"signal"` or `"unknown": true` in
-/// the place of `"code"`.
+/// the place of `"code"`; `gave_up` and `oom` are there when they are true.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Exit {
@@ -147,6 +215,18 @@ pub struct Exit {
     pub steps: Vec<StepTaken>,
     /// When its main process ended, as far as is known.
     pub at: Timestamp,
+    /// Whether it was not started again because it had been too often already.
+    pub gave_up: bool,
+    /// Whether it was killed for want of memory.
+    pub oom: bool,
+}
+
+impl Exit {
+    /// An end without any signal from the broker.
+    #[must_use]
+    pub fn new(status: ExitStatus, reason: ExitReason, at: Timestamp) -> Self {
+        Self { status, reason, forced: false, steps: Vec::new(), at, gave_up: false, oom: false }
+    }
 }
 
 /// What the kernel reported of an ended process.
@@ -193,6 +273,8 @@ pub enum ExitReason {
     StartFailed,
     /// It ended with the machine, or while no broker could see it.
     BrokerLost,
+    /// It did not say in time that it was well.
+    Watchdog,
 }
 
 impl ExitReason {
@@ -208,6 +290,7 @@ impl ExitReason {
             Self::OwnerGone => "owner_gone",
             Self::StartFailed => "start_failed",
             Self::BrokerLost => "broker_lost",
+            Self::Watchdog => "watchdog",
         }
     }
 }
@@ -283,12 +366,17 @@ impl Serialize for Exit {
         if !serializer.is_human_readable() {
             return Self::serialize(self, serializer);
         }
-        let mut map = serializer.serialize_map(Some(5))?;
+        let mut map = serializer.serialize_map(None)?;
         self.status.serialize_entry(&mut map)?;
         map.serialize_entry("reason", &self.reason)?;
         map.serialize_entry("forced", &self.forced)?;
         map.serialize_entry("steps", &self.steps)?;
         map.serialize_entry("at", &self.at)?;
+        for (name, is_so) in [("gave_up", self.gave_up), ("oom", self.oom)] {
+            if is_so {
+                map.serialize_entry(name, &true)?;
+            }
+        }
         map.end()
     }
 }
@@ -303,11 +391,16 @@ impl<'de> Deserialize<'de> for Exit {
             forced: bool,
             steps: Vec<StepTaken>,
             at: Timestamp,
+            #[serde(default)]
+            gave_up: bool,
+            #[serde(default)]
+            oom: bool,
         }
         if !deserializer.is_human_readable() {
             return Self::deserialize(deserializer);
         }
-        let Readable { code, signal, reason, forced, steps, at } = Readable::deserialize(deserializer)?;
-        Ok(Self { status: ExitStatus::from_members(code, signal), reason, forced, steps, at })
+        let Readable { code, signal, reason, forced, steps, at, gave_up, oom } =
+            Readable::deserialize(deserializer)?;
+        Ok(Self { status: ExitStatus::from_members(code, signal), reason, forced, steps, at, gave_up, oom })
     }
 }

@@ -1,6 +1,8 @@
 //! The parameters of `create`: everything that decides how a child starts, runs and stops.
 
 mod account;
+mod ready;
+mod resources;
 mod rlimit;
 mod umask;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 pub use account::Account;
+pub use ready::{AddressError, Check, Probe, Ready};
+pub use resources::Resources;
 pub use rlimit::Rlimit;
 pub use umask::{Umask, UmaskError};
 
@@ -100,6 +104,9 @@ pub struct CreateParams {
     /// Bounds set through control groups.
     #[serde(default, deserialize_with = "or_default")]
     pub resources: Option<Resources>,
+    /// With `ready: notify`: the time within which it has to send `WATCHDOG=1`, again and again.
+    #[serde(default, with = "duration::optional")]
+    pub watchdog: Option<Duration>,
 }
 
 impl CreateParams {
@@ -133,6 +140,7 @@ impl CreateParams {
             limit: None,
             rlimits: BTreeMap::new(),
             resources: None,
+            watchdog: None,
         }
     }
 }
@@ -223,17 +231,6 @@ pub fn default_stop() -> Vec<StopStep> {
 
 fn stop_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<StopStep>, D::Error> {
     or_else(deserializer, default_stop)
-}
-
-/// When a child counts as running.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ready {
-    /// As soon as its program has been executed.
-    #[default]
-    Spawn,
-    /// When it says so through `NOTIFY_SOCKET` (`sd_notify(3)`).
-    Notify,
 }
 
 /// How long a child may take to become ready: 30 seconds unless given.
@@ -385,24 +382,9 @@ pub struct Limit {
     pub key: String,
     /// How many of them may live at a time.
     pub max: u32,
-}
-
-/// Bounds set through control groups (version 2).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Resources {
-    /// `memory.max`, in bytes.
-    #[serde(deserialize_with = "or_default")]
-    pub memory_max: Option<u64>,
-    /// `cpu.weight`, 1 to 10,000.
-    #[serde(deserialize_with = "or_default")]
-    pub cpu_weight: Option<u32>,
-    /// `cpu.max`, as the kernel takes it: a quota and a period in microseconds.
-    #[serde(deserialize_with = "or_default")]
-    pub cpu_max: Option<String>,
-    /// `pids.max`.
-    #[serde(deserialize_with = "or_default")]
-    pub pids_max: Option<u32>,
+    /// How long a create waits for a place, in the order of arrival; none is refused at once.
+    #[serde(default, with = "duration::optional")]
+    pub wait: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -85,7 +85,9 @@ pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S:
     } else if duration.subsec_nanos() == 0 {
         serializer.serialize_u64(duration.as_secs())
     } else {
-        serializer.serialize_f64(duration.as_secs_f64())
+        // A division would be off by the last digit of some numbers.
+        let decimal = format!("{}.{:09}", duration.as_secs(), duration.subsec_nanos());
+        serializer.serialize_f64(decimal.parse().unwrap_or(duration.as_secs_f64()))
     }
 }
 
@@ -177,6 +179,7 @@ mod tests {
             ("\"1m 30s\"", 90_000, "90"),
             ("\"7\"", 7_000, "7"),
             ("0", 0, "0"),
+            ("\"1s 501ms\"", 1_501, "1.501"),
         ];
         for (input, milliseconds, output) in cases {
             let read: OnWire = serde_json::from_str(input).unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::Exit;
+use crate::child::{ChildId, ChildState, Exit};
 
 /// A refusal or failure: its kind for programs, its message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -29,8 +29,8 @@ pub enum ErrorKind {
     MethodNotFound,
     /// The parameters are not those of the method.
     InvalidParams,
-    /// A live child holds the name.
-    NameTaken,
+    /// A live child holds the name: this one, where the caller may see it.
+    NameTaken(Option<Holder>),
     /// There is no such child, or it is not the caller's to see.
     NotFound,
     /// The caller may not do this.
@@ -58,6 +58,15 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// The child that holds a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its id.
+    pub id: ChildId,
+    /// Where it is in its life.
+    pub state: ChildState,
+}
+
 /// Where and why starting a process failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnFailure {
@@ -78,7 +87,7 @@ impl ErrorKind {
             Self::InvalidRequest => "invalid_request",
             Self::MethodNotFound => "method_not_found",
             Self::InvalidParams => "invalid_params",
-            Self::NameTaken => "name_taken",
+            Self::NameTaken(_) => "name_taken",
             Self::NotFound => "not_found",
             Self::PermissionDenied => "permission_denied",
             Self::LimitExceeded => "limit_exceeded",
@@ -100,7 +109,7 @@ impl ErrorKind {
             Self::InvalidRequest => -32600,
             Self::MethodNotFound => -32601,
             Self::InvalidParams => -32602,
-            Self::NameTaken => 1,
+            Self::NameTaken(_) => 1,
             Self::NotFound => 2,
             Self::PermissionDenied => 3,
             Self::LimitExceeded => 4,

@@ -22,24 +22,27 @@ pub mod response;
 pub mod signal;
 pub mod since;
 pub mod socket_path;
-
+pub mod spec;
 pub mod status;
 pub mod target;
 pub mod timestamp;
+pub mod usage;
 pub mod version;
 
 pub use child::{
     Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, StepTaken,
 };
 pub use create::CreateParams;
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Holder};
 pub use event::{Event, EventKind, Notification};
 pub use name::Name;
 pub use partial::{Field, Fields, PartialChild, PartialChildren};
 pub use request::{Method, Request};
-pub use response::{Outcome, Response};
+pub use response::{Got, Outcome, Response};
 pub use signal::Signal;
 pub use since::Since;
+pub use spec::Spec;
 pub use status::Status;
 pub use target::Target;
 pub use timestamp::Timestamp;
+pub use usage::Usage;

@@ -15,27 +15,7 @@ use crate::child::{Child, ChildId, ChildState, Cleaned, Containment, Exit, Owner
 use crate::create::Lifetime;
 use crate::name::Name;
 use crate::timestamp::Timestamp;
-
-/// A child with nothing but its id, to be filled with the members that come.
-fn with_id(id: ChildId) -> Child {
-    Child {
-        id,
-        name: None,
-        labels: BTreeMap::new(),
-        command: Vec::new(),
-        pid: None,
-        owner: Owner { uid: u32::MAX, gid: u32::MAX },
-        state: ChildState::Ended,
-        created_at: Timestamp::default(),
-        started_at: None,
-        restarts: 0,
-        lifetime: Lifetime::Broker,
-        stop_order: 0,
-        exit: None,
-        cleanup: None,
-        containment: Containment::Subreaper,
-    }
-}
+use crate::usage::Usage;
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $variant:ident $member:ident: $type:ty;)*) => {
@@ -134,6 +114,10 @@ fields! {
     Cleanup cleanup: Option<Cleaned>;
     /// What holds its descendants together.
     Containment containment: Containment;
+    /// What it says of itself.
+    StatusText status_text: Option<String>;
+    /// What it uses, where that can be told.
+    Usage usage: Option<Box<Usage>>;
 }
 
 /// A set of [`Field`]s. The empty one asks for ids alone.
@@ -420,7 +404,8 @@ impl<'de> Visitor<'de> for RowOf {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Child, A::Error> {
-        let mut child = with_id(elements.next_element()?.ok_or_else(|| de::Error::missing_field("id"))?);
+        let mut child =
+            Child::with_id(elements.next_element()?.ok_or_else(|| de::Error::missing_field("id"))?);
         for field in self.0.iter() {
             read_element(field, &mut child, &mut elements)?;
         }

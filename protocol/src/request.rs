@@ -45,6 +45,8 @@ pub enum Request {
     Shutdown(ShutdownParams),
     /// Put a new binary in the broker's place.
     Upgrade(NoParams),
+    /// Show what the broker counts.
+    Metrics(NoParams),
 }
 
 /// The name of a request.
@@ -76,11 +78,13 @@ pub enum Method {
     Shutdown,
     /// See [`Request::Upgrade`].
     Upgrade,
+    /// See [`Request::Metrics`].
+    Metrics,
 }
 
 impl Method {
     /// Every method, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Create,
         Self::Destroy,
         Self::List,
@@ -92,6 +96,7 @@ impl Method {
         Self::Logs,
         Self::Events,
         Self::Status,
+        Self::Metrics,
         Self::Shutdown,
         Self::Upgrade,
     ];
@@ -111,6 +116,7 @@ impl Method {
             Self::Logs => "logs",
             Self::Events => "events",
             Self::Status => "status",
+            Self::Metrics => "metrics",
             Self::Shutdown => "shutdown",
             Self::Upgrade => "upgrade",
         }
@@ -145,6 +151,7 @@ impl Request {
             Self::Logs(_) => Method::Logs,
             Self::Events(_) => Method::Events,
             Self::Status(_) => Method::Status,
+            Self::Metrics(_) => Method::Metrics,
             Self::Shutdown(_) => Method::Shutdown,
             Self::Upgrade(_) => Method::Upgrade,
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::child::Child;
 use crate::duration;
 use crate::partial::PartialChildren;
+use crate::spec::Spec;
 use crate::status::Status;
 
 /// One answer; which variant it is follows from the request's method.
@@ -20,7 +21,7 @@ pub enum Response {
     Created(Created),
     /// To `destroy`, `list`, `signal`, `restart` and `renew`.
     Children(Vec<Arc<Child>>),
-    /// To `get` and `wait`.
+    /// To `wait`.
     Child(Arc<Child>),
     /// To `logs`.
     Logs(Logs),
@@ -34,6 +35,26 @@ pub enum Response {
     Upgraded,
     /// To `list` with `fields`.
     PartialChildren(PartialChildren),
+    /// To `get`.
+    Got(Got),
+    /// To `metrics`.
+    Metrics(Metrics),
+}
+
+/// The answer to `get`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Got {
+    /// The child.
+    pub child: Arc<Child>,
+    /// Its specification, where the caller may see that.
+    pub spec: Option<Box<Spec>>,
+}
+
+/// The answer to `metrics`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// What is counted, in the text format of Prometheus.
+    pub text: String,
 }
 
 /// The answer to `create`.

@@ -11,6 +11,9 @@ use crate::json_lines;
 pub use crate::status::ProtocolRange;
 
 /// The versions of the binary protocol that this library speaks.
+///
+/// A message that gains a member has another layout, and needs a version of its own. Version 1 is that of the first
+/// release: until then, its layout is what `protocol/tests/golden` has.
 pub const PROTOCOL: ProtocolRange = ProtocolRange { lowest: 1, highest: 1 };
 
 /// What both sides begin the binary encoding with.

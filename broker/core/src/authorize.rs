@@ -89,7 +89,7 @@ const fn access(method: Method) -> Access {
         | Method::Logs
         | Method::Events
         | Method::Status => Access::Own,
-        Method::Shutdown | Method::Upgrade => Access::Administrator,
+        Method::Metrics | Method::Shutdown | Method::Upgrade => Access::Administrator,
     }
 }
 

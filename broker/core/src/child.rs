@@ -321,7 +321,7 @@ impl Child {
     fn exited_by_itself(&mut self, status: ExitStatus, members: Members, orders: &mut Orders<'_>) -> Next {
         let (reason, at) = (ExitReason::Exited, orders.now.wall);
         if members == Members::Nothing {
-            let exit = Exit { status, reason, forced: false, steps: Vec::new(), at };
+            let exit = Exit::new(status, reason, at);
             self.common.publish_exit(&exit, orders);
             return self.release(exit, orders);
         }

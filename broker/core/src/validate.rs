@@ -1,5 +1,8 @@
 //! Whether the parameters of a request make sense, before anything is decided about it.
 
+mod readiness;
+mod resources;
+
 use std::time::Duration;
 
 use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy, StopStep};
@@ -41,12 +44,15 @@ pub(crate) fn request(request: &Request, bounds: &Bounds) -> Result<(), Error> {
         | Request::Renew(_)
         | Request::Events(_)
         | Request::Status(_)
+        | Request::Metrics(_)
         | Request::Shutdown(_)
         | Request::Upgrade(_) => Ok(()),
     }
 }
 
 fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
+    readiness::check(params)?;
+    params.resources.as_ref().map_or(Ok(()), resources::check)?;
     built(params)?;
     command("command", &params.command)?;
     environment(params)?;
@@ -83,14 +89,20 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 fn built(params: &CreateParams) -> Result<(), Error> {
     let missing = if params.restart.policy != RestartPolicy::Never {
         "restart: a policy other than never"
+    } else if params.watchdog.is_some() {
+        "watchdog"
     } else if params.ready == Ready::Notify {
         "ready: notify"
+    } else if params.ready != Ready::Spawn {
+        "ready: a probe"
     } else if params.lifetime != Lifetime::Broker {
         "lifetime: one other than broker"
     } else if params.linger != Duration::ZERO {
         "linger"
     } else if params.resources.is_some() {
         "resources"
+    } else if params.limit.as_ref().is_some_and(|limit| limit.wait.is_some()) {
+        "limit: wait"
     } else {
         return Ok(());
     };
@@ -124,7 +136,9 @@ fn environment(params: &CreateParams) -> Result<(), Error> {
 /// Bounds what one child's command line and environment cost the broker.
 fn command_size(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
-    let arguments: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();
+    let probe = readiness::words(&params.ready);
+    let arguments: usize =
+        params.command.iter().chain(cleanup).chain(probe).map(|argument| argument.len() + 1).sum();
     let variables: usize = params.env.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
     let bytes = arguments + variables;
     if bytes <= usize::try_from(bounds.max_command_bytes).unwrap_or(usize::MAX) {

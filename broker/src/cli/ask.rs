@@ -180,5 +180,17 @@ pub(super) fn children_of(answer: &Response) -> Result<&[Arc<Child>], Failure> {
 
 /// The child of an answer that has one.
 pub(super) fn child_of(answer: &Response) -> Result<&Child, Failure> {
-    if let Response::Child(child) = answer { Ok(child) } else { Err(Failure::Answer) }
+    match answer {
+        Response::Child(child) => Ok(child),
+        Response::Got(got) => Ok(&got.child),
+        Response::Created(_)
+        | Response::Children(_)
+        | Response::Logs(_)
+        | Response::Subscribed(_)
+        | Response::Status(_)
+        | Response::ShutDown(_)
+        | Response::Upgraded
+        | Response::PartialChildren(_)
+        | Response::Metrics(_) => Err(Failure::Answer),
+    }
 }

@@ -71,7 +71,7 @@ impl From<&ErrorKind> for CommandStatus {
         match kind {
             ErrorKind::InvalidParams => Self::Usage,
             ErrorKind::NotFound => Self::NotFound,
-            ErrorKind::NameTaken | ErrorKind::LimitExceeded => Self::Taken,
+            ErrorKind::NameTaken(_) | ErrorKind::LimitExceeded => Self::Taken,
             ErrorKind::PermissionDenied => Self::Denied,
             ErrorKind::Timeout => Self::TimedOut,
             ErrorKind::ParseError
@@ -97,19 +97,13 @@ mod tests {
     #[test]
     fn every_kind_of_error_has_its_exit_status() {
         let spawn = SpawnFailure { errno: 2, errno_name: "ENOENT".to_owned(), step: "exec".to_owned() };
-        let exit = Exit {
-            status: ExitStatus::Code(1),
-            reason: ExitReason::StartFailed,
-            forced: false,
-            steps: Vec::new(),
-            at: Timestamp::default(),
-        };
+        let exit = Exit::new(ExitStatus::Code(1), ExitReason::StartFailed, Timestamp::default());
         let cases = [
             (ErrorKind::ParseError, 1),
             (ErrorKind::InvalidRequest, 1),
             (ErrorKind::MethodNotFound, 1),
             (ErrorKind::InvalidParams, 2),
-            (ErrorKind::NameTaken, 4),
+            (ErrorKind::NameTaken(None), 4),
             (ErrorKind::NotFound, 3),
             (ErrorKind::PermissionDenied, 6),
             (ErrorKind::LimitExceeded, 4),

@@ -187,13 +187,7 @@ mod tests {
     }
 
     fn start_failed() -> Failure {
-        let exit = Exit {
-            status: ExitStatus::Code(1),
-            reason: ExitReason::StartFailed,
-            forced: false,
-            steps: Vec::new(),
-            at: Timestamp::default(),
-        };
+        let exit = Exit::new(ExitStatus::Code(1), ExitReason::StartFailed, Timestamp::default());
         let log_tail = "Traceback:\n\x1b[31mno module\n".to_owned();
         refused(ErrorKind::StartFailed { exit: Box::new(exit), log_tail }, "it ended before it was ready")
     }

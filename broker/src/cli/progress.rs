@@ -107,6 +107,7 @@ async fn children(broker: &Broker, targets: &[Target]) -> Vec<Arc<Child>> {
         match broker.call(request).await {
             Ok(Response::Children(children)) => all.extend(children),
             Ok(Response::Child(child)) => all.push(child),
+            Ok(Response::Got(got)) => all.push(got.child),
             // One that is not there is not waited for, and its own request says so.
             Ok(_) | Err(_) => {}
         }

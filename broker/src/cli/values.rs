@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use procbroker_protocol::create::{Account, Lifetime, Limit, Rlimit, StopStep, default_stop};
+use procbroker_protocol::create::{
+    Account, AddressError, Check, Lifetime, Limit, Ready, Rlimit, StopStep, default_stop,
+};
 use procbroker_protocol::duration::{self, DurationError};
 use procbroker_protocol::{Signal, Target};
 use thiserror::Error;
@@ -31,11 +33,21 @@ pub(in crate::cli) enum ValueError {
     /// A lifetime of another form.
     #[error("a lifetime is broker, connection, pid:N or ttl:DURATION")]
     Lifetime,
+    /// A readiness of another form.
+    #[error(
+        "it is spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT; a command is given with --ready-command"
+    )]
+    Ready,
+    /// See [`AddressError`].
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// A size of another form.
     #[error(transparent)]
     Size(#[from] ByteSizeError),
     /// A resource that is not one of ours.
-    #[error("{name:?} is no resource; there are memory_max, cpu_weight, cpu_max and pids_max")]
+    #[error(
+        "{name:?} is no resource; there are memory_max, memory_high, cpu_weight, cpu_max, pids_max and io_weight"
+    )]
     Resource {
         /// The text.
         name: String,
@@ -146,6 +158,18 @@ pub(in crate::cli) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
     }
 }
 
+/// Takes `spawn`, `notify`, `tcp:ADDRESS:PORT`, `unix:PATH` or `log:TEXT`.
+pub(in crate::cli) fn ready(text: &str) -> Result<Ready, ValueError> {
+    match text.split_once(':') {
+        None if text == "spawn" => Ok(Ready::Spawn),
+        None if text == "notify" => Ok(Ready::Notify),
+        Some(("tcp", address)) => Ok(Check::tcp(address)?.into()),
+        Some(("unix", path)) if !path.is_empty() => Ok(Check::Unix(path.to_owned()).into()),
+        Some(("log", text)) if !text.is_empty() => Ok(Check::Log(text.to_owned()).into()),
+        None | Some(_) => Err(ValueError::Ready),
+    }
+}
+
 fn number(text: &str) -> Result<u32, ValueError> {
     text.parse().map_err(|_| ValueError::Number { text: text.to_owned(), max: u32::MAX.into() })
 }
@@ -156,7 +180,7 @@ pub(in crate::cli) fn limit(text: &str) -> Result<Limit, ValueError> {
         .rsplit_once('=')
         .filter(|(key, _)| !key.is_empty())
         .ok_or(ValueError::Pair { form: "KEY=MAX" })?;
-    Ok(Limit { key: key.to_owned(), max: number(max)? })
+    Ok(Limit { key: key.to_owned(), max: number(max)?, wait: None })
 }
 
 /// Takes `NAME=VALUE`, where the value is a number or `unlimited`.
@@ -176,12 +200,16 @@ pub(in crate::cli) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError>
 pub(in crate::cli) enum Resource {
     /// `memory.max`, in bytes.
     MemoryMax(ByteSize),
+    /// `memory.high`, in bytes.
+    MemoryHigh(ByteSize),
     /// `cpu.weight`.
     CpuWeight(u32),
     /// `cpu.max`, as the kernel takes it.
     CpuMax(String),
     /// `pids.max`.
     PidsMax(u32),
+    /// `io.weight`.
+    IoWeight(u32),
 }
 
 impl Resource {
@@ -189,9 +217,11 @@ impl Resource {
     pub(in crate::cli) fn name(&self) -> &'static str {
         match self {
             Self::MemoryMax(_) => "memory_max",
+            Self::MemoryHigh(_) => "memory_high",
             Self::CpuWeight(_) => "cpu_weight",
             Self::CpuMax(_) => "cpu_max",
             Self::PidsMax(_) => "pids_max",
+            Self::IoWeight(_) => "io_weight",
         }
     }
 }
@@ -201,9 +231,11 @@ pub(in crate::cli) fn resource(text: &str) -> Result<Resource, ValueError> {
     let (name, value) = split(text, "KEY=VALUE")?;
     match name {
         "memory_max" => Ok(Resource::MemoryMax(value.parse()?)),
+        "memory_high" => Ok(Resource::MemoryHigh(value.parse()?)),
         "cpu_weight" => number(value).map(Resource::CpuWeight),
         "cpu_max" => Ok(Resource::CpuMax(value.to_owned())),
         "pids_max" => number(value).map(Resource::PidsMax),
+        "io_weight" => number(value).map(Resource::IoWeight),
         other => Err(ValueError::Resource { name: other.to_owned() }),
     }
 }
@@ -263,8 +295,20 @@ mod tests {
     }
 
     #[test]
+    fn each_readiness_has_its_form() {
+        assert_eq!(ready("spawn").unwrap(), Ready::Spawn);
+        assert_eq!(ready("notify").unwrap(), Ready::Notify);
+        assert_eq!(ready("tcp:[::1]:80").unwrap(), Check::tcp("[::1]:80").unwrap().into());
+        assert_eq!(ready("unix:/run/a:b").unwrap(), Check::Unix("/run/a:b".to_owned()).into());
+        assert_eq!(ready("log:it runs: now").unwrap(), Check::Log("it runs: now".to_owned()).into());
+        for text in ["", "soon", "tcp", "tcp:", "tcp:80", "unix:", "log:", "command:true", "spawn:1"] {
+            assert!(ready(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_limit_is_split_at_its_last_equals_sign() {
-        assert_eq!(limit("a=b=4").unwrap(), Limit { key: "a=b".to_owned(), max: 4 });
+        assert_eq!(limit("a=b=4").unwrap(), Limit { key: "a=b".to_owned(), max: 4, wait: None });
         for text in ["", "a", "=4", "a=", "a=-1", "a=4294967296"] {
             assert!(limit(text).is_err(), "{text}");
         }
@@ -287,6 +331,8 @@ mod tests {
         assert_eq!(resource("cpu_max=50000 100000").unwrap(), Resource::CpuMax("50000 100000".to_owned()));
         assert_eq!(resource("cpu_weight=100").unwrap(), Resource::CpuWeight(100));
         assert_eq!(resource("pids_max=64").unwrap(), Resource::PidsMax(64));
+        assert_eq!(resource("io_weight=50").unwrap(), Resource::IoWeight(50));
+        assert_eq!(resource("memory_high=1k").unwrap(), Resource::MemoryHigh(ByteSize::new(1024)));
         for text in ["memory_max=", "memory_max=K", "memory_max=1MB", "memory_max=99999999T", "memory_max=é"]
         {
             assert!(resource(text).is_err(), "{text}");

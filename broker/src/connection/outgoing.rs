@@ -40,6 +40,8 @@ pub(super) fn is_large(result: &Result<Response, Error>) -> bool {
         Ok(
             Response::Created(_)
             | Response::Child(_)
+            | Response::Got(_)
+            | Response::Metrics(_)
             | Response::Subscribed(_)
             | Response::Status(_)
             | Response::Upgraded,

@@ -70,6 +70,8 @@ pub(super) fn subscription(result: &Result<Response, Error>) -> Option<u64> {
             Response::Created(_)
             | Response::Children(_)
             | Response::Child(_)
+            | Response::Got(_)
+            | Response::Metrics(_)
             | Response::Status(_)
             | Response::ShutDown(_)
             | Response::Upgraded

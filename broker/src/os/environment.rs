@@ -322,7 +322,7 @@ mod tests {
         change(&mut params);
         let order = SpawnOrder { params: Arc::new(params), run_as: RunAs::Broker };
         let at = Timestamp::from_micros(0);
-        let exit = Exit { status, reason: ExitReason::Destroyed, forced: false, steps: Vec::new(), at };
+        let exit = Exit::new(status, ExitReason::Destroyed, at);
         surroundings(&folder).spec(child(), &order, &Purpose::Cleanup { exit }, None).unwrap()
     }
 

@@ -185,6 +185,8 @@ pub(crate) fn child(name: &str) -> ChildInfo {
         exit: None,
         cleanup: None,
         containment: Containment::Subreaper,
+        status_text: None,
+        usage: None,
     }
 }
 

@@ -36,6 +36,7 @@ fn absent_and_null_mean_the_default() {
         "limit",
         "rlimits",
         "resources",
+        "watchdog",
     ];
     for field in fields {
         let json = format!(r#"{{"command": ["true"], "{field}": null}}"#);
@@ -65,7 +66,7 @@ fn the_id_that_means_no_change_is_nobodys() {
 
 #[test]
 fn every_parameter_reads_back_as_written() {
-    let json = r#"{"command":["a","b"],"name":"n","if_exists":"reuse","request_id":"67e55044-10b1-426f-9247-bb680e5fe0c8","labels":{"k":"v"},"cwd":"/tmp","env":{"A":"1"},"env_clear":true,"umask":"077","user":"www-data","groups":["adm",4],"stdin":"null","stdout":"null","stderr":"log","stop":[{"signal":"SIGHUP","grace":0.5}],"stop_order":-3,"ready":"notify","ready_timeout":5,"no_wait":true,"restart":{"policy":"on-failure","max":2,"window":10,"backoff":1,"backoff_max":8},"lifetime":{"ttl":60},"linger":3,"cleanup":{"command":["rm","x"],"timeout":9},"limit":{"key":"k","max":4},"rlimits":{"core":"unlimited","nofile":1024},"resources":{"memory_max":1048576,"cpu_weight":100,"cpu_max":"50000 100000","pids_max":64}}"#;
+    let json = r#"{"command":["a","b"],"name":"n","if_exists":"reuse","request_id":"67e55044-10b1-426f-9247-bb680e5fe0c8","labels":{"k":"v"},"cwd":"/tmp","env":{"A":"1"},"env_clear":true,"umask":"077","user":"www-data","groups":["adm",4],"stdin":"null","stdout":"null","stderr":"log","stop":[{"signal":"SIGHUP","grace":0.5}],"stop_order":-3,"ready":"notify","ready_timeout":5,"no_wait":true,"restart":{"policy":"on-failure","max":2,"window":10,"backoff":1,"backoff_max":8},"lifetime":{"ttl":60},"linger":3,"cleanup":{"command":["rm","x"],"timeout":9},"limit":{"key":"k","max":4,"wait":1.5},"rlimits":{"core":"unlimited","nofile":1024},"resources":{"memory_max":1048576,"cpu_weight":100,"cpu_max":"50000 100000","pids_max":64,"memory_high":524288,"io_weight":50},"watchdog":20}"#;
     let params = read(json).unwrap();
     assert_eq!(serde_json::to_string(&params).unwrap(), json);
     let config = bincode::config::standard();
@@ -86,6 +87,12 @@ fn a_field_out_of_form_is_refused() {
         r#""stdin": "inherit""#,
         r#""stdout": "stdout""#,
         r#""lifetime": "pid""#,
+        r#""ready": "log""#,
+        r#""ready": {}"#,
+        r#""ready": ["spawn"]"#,
+        r#""watchdog": -1"#,
+        r#""limit": {"key": "k", "max": 1, "wait": "soon"}"#,
+        r#""resources": {"memory": 1}"#,
         r#""stop": [{"signal": "SIGFOO"}]"#,
         r#""stop": [{"grace": 1}]"#,
         r#""limit": {"key": "k"}"#,

@@ -8,10 +8,10 @@ use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
 
 use crate::child::Exit;
-use crate::error::{Error, ErrorKind, SpawnFailure};
+use crate::error::{Error, ErrorKind, Holder, SpawnFailure};
 use crate::event::Notification;
 use crate::request::Request;
-use crate::response::{Created, Logs, Outcome, Response};
+use crate::response::{Created, Got, Logs, Outcome, Response};
 
 /// What stands under `params` of a request.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,9 @@ impl Serialize for ParamsObject<'_> {
             Request::Restart(params) | Request::Renew(params) => params.serialize(serializer),
             Request::Logs(params) => params.serialize(serializer),
             Request::Events(params) => params.serialize(serializer),
-            Request::Status(params) | Request::Upgrade(params) => params.serialize(serializer),
+            Request::Status(params) | Request::Upgrade(params) | Request::Metrics(params) => {
+                params.serialize(serializer)
+            }
             Request::Shutdown(params) => params.serialize(serializer),
         }
     }
@@ -58,6 +60,8 @@ impl Serialize for ResultObject<'_> {
             Response::Status(status) => status.serialize(serializer),
             Response::ShutDown(report) => report.serialize(serializer),
             Response::PartialChildren(children) => children.serialize(serializer),
+            Response::Got(got) => serialize_got(got, serializer),
+            Response::Metrics(metrics) => metrics.serialize(serializer),
             Response::Upgraded => serializer.serialize_map(Some(0))?.end(),
         }
     }
@@ -85,6 +89,15 @@ fn serialize_created<S: Serializer>(created: &Created, serializer: S) -> Result<
         object.serialize_entry("same_spec", &same_spec)?;
     }
     object.serialize_entry("child", &created.child)?;
+    object.end()
+}
+
+fn serialize_got<S: Serializer>(got: &Got, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut object = serializer.serialize_map(None)?;
+    object.serialize_entry("child", &got.child)?;
+    if let Some(spec) = &got.spec {
+        object.serialize_entry("spec", spec)?;
+    }
     object.end()
 }
 
@@ -127,11 +140,15 @@ impl Serialize for ErrorData<'_> {
                 object.serialize_entry("exit", exit)?;
                 object.serialize_entry("log_tail", log_tail)?;
             }
+            ErrorKind::NameTaken(Some(Holder { id, state })) => {
+                object.serialize_entry("id", id)?;
+                object.serialize_entry("state", state)?;
+            }
             ErrorKind::ParseError
             | ErrorKind::InvalidRequest
             | ErrorKind::MethodNotFound
             | ErrorKind::InvalidParams
-            | ErrorKind::NameTaken
+            | ErrorKind::NameTaken(None)
             | ErrorKind::NotFound
             | ErrorKind::PermissionDenied
             | ErrorKind::LimitExceeded

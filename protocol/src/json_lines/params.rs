@@ -54,6 +54,7 @@ fn read(method: Method, params: Option<&str>) -> Result<Request, Error> {
         Method::Status => Request::Status(parse(method, json)?),
         Method::Shutdown => Request::Shutdown(parse(method, json)?),
         Method::Upgrade => Request::Upgrade(parse(method, json)?),
+        Method::Metrics => Request::Metrics(parse(method, json)?),
     })
 }
 
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!((reply, code), (id("1"), -32601));
         assert_eq!(
             message,
-            "there is no method \"spawn\"; there are create, destroy, list, get, wait, signal, restart, renew, logs, events, status, shutdown, upgrade"
+            "there is no method \"spawn\"; there are create, destroy, list, get, wait, signal, restart, renew, logs, events, status, metrics, shutdown, upgrade"
         );
     }
 
@@ -214,7 +215,7 @@ mod tests {
             ),
             (
                 r#""method":"create","params":{"command":["a"],"limit":{"key":"k","max":1,"more":2}}"#,
-                "create: limit: unknown field \"more\"; there are key, max",
+                "create: limit: unknown field \"more\"; there are key, max, wait",
             ),
             (
                 r#""method":"list","params":{"labels":{"a":"1","\u0061":"2"}}"#,
@@ -222,7 +223,7 @@ mod tests {
             ),
             (
                 r#""method":"list","params":{"fields":["pid","nmae"]}"#,
-                "list: fields[1]: a child has no member \"nmae\"; it has id, name, labels, command, pid, owner, state, created_at, started_at, restarts, lifetime, stop_order, exit, cleanup, containment",
+                "list: fields[1]: a child has no member \"nmae\"; it has id, name, labels, command, pid, owner, state, created_at, started_at, restarts, lifetime, stop_order, exit, cleanup, containment, status_text, usage",
             ),
             (r#""method":"list","params":{"all":true,"all":true}"#, "list: the field \"all\" is given twice"),
             (

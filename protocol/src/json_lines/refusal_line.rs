@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use thiserror::Error as ThisError;
 
-use crate::child::Exit;
-use crate::error::{Error, ErrorKind, SpawnFailure};
+use crate::child::{ChildId, ChildState, Exit};
+use crate::error::{Error, ErrorKind, Holder, SpawnFailure};
 
 /// A line is no JSON-RPC error.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -34,6 +34,8 @@ struct Data {
     step: Option<String>,
     exit: Option<Box<Exit>>,
     log_tail: Option<String>,
+    id: Option<ChildId>,
+    state: Option<ChildState>,
 }
 
 /// Reads the error from a line `{"jsonrpc": "2.0", "id": .., "error": {..}}`. A kind that this library does not
@@ -62,7 +64,7 @@ fn kind(code: i32, data: Data) -> Option<ErrorKind> {
         ErrorKind::InvalidRequest,
         ErrorKind::MethodNotFound,
         ErrorKind::InvalidParams,
-        ErrorKind::NameTaken,
+        ErrorKind::NameTaken(None),
         ErrorKind::NotFound,
         ErrorKind::PermissionDenied,
         ErrorKind::LimitExceeded,
@@ -79,6 +81,10 @@ fn kind(code: i32, data: Data) -> Option<ErrorKind> {
             step: data.step?,
         })),
         Some("start_failed") => Some(ErrorKind::StartFailed { exit: data.exit?, log_tail: data.log_tail? }),
+        Some("name_taken") => {
+            let holder = data.id.zip(data.state).map(|(id, state)| Holder { id, state });
+            Some(ErrorKind::NameTaken(holder))
+        }
         Some(name) => plain.into_iter().find(|kind| kind.as_str() == name),
         None => plain.into_iter().find(|kind| kind.code() == code),
     }

@@ -62,7 +62,8 @@ fn results() -> Vec<(String, Result<Response, Error>)> {
     let errors = samples::errors().into_iter().map(|error| (error.kind.to_string(), Err(error)));
     let later =
         samples::later_responses().into_iter().map(|(name, response)| (name.to_owned(), Ok(response)));
-    responses.chain(errors).chain(later).collect()
+    let later_errors = samples::later_errors().into_iter().map(|(name, error)| (name, Err(error)));
+    responses.chain(errors).chain(later).chain(later_errors).collect()
 }
 
 fn encoded<T>(values: &[(String, T)], encode: impl Fn(u64, &T, &mut Vec<u8>)) -> Vec<Entry> {
@@ -91,7 +92,7 @@ fn the_samples_leave_no_variant_out() {
         numbers.into_iter().collect()
     };
     let responses = samples::responses().into_iter().chain(samples::later_responses());
-    assert_eq!(variants(responses.map(|(_, response)| Ok(response)).collect()), (0..9).collect::<Vec<u8>>());
+    assert_eq!(variants(responses.map(|(_, response)| Ok(response)).collect()), (0..11).collect::<Vec<u8>>());
     assert_eq!(variants(samples::errors().into_iter().map(Err).collect()), (0..15).collect::<Vec<u8>>());
 }
 

@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
 use procbroker_protocol::create::{
-    Account, Cleanup, IfExists, Lifetime, Limit, Ready, ReadyTimeout, Resources, Restart, RestartPolicy,
-    Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
+    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources, Restart,
+    RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
 };
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
     ShutdownParams, SignalParams, Until, WaitParams,
 };
-use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
+use procbroker_protocol::response::{Created, Got, Logs, Metrics, ShutdownReport, Subscribed};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Name,
-    Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Status, Target, Timestamp,
+    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Holder, Name,
+    Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Spec, Status, Target,
+    Timestamp, Usage,
 };
 use uuid::Uuid;
 
@@ -79,14 +80,17 @@ fn full_create() -> CreateParams {
             command: strings(&["rm", "-rf", "/srv/scratch"]),
             timeout: Duration::from_secs(9),
         }),
-        limit: Some(Limit { key: "render".into(), max: 4 }),
+        limit: Some(Limit { key: "render".into(), max: 4, wait: None }),
         rlimits: [("core".to_owned(), Rlimit::Unlimited), ("nofile".to_owned(), Rlimit::Value(1024))].into(),
         resources: Some(Resources {
             memory_max: Some(1 << 30),
             cpu_weight: Some(100),
             cpu_max: Some("50000 100000".into()),
             pids_max: None,
+            memory_high: None,
+            io_weight: None,
         }),
+        watchdog: None,
     }
 }
 
@@ -194,7 +198,9 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
         ("list, every member", list_of(Field::ALL)),
         ("logs, since a time", logs_since(Since::Time(at(0)))),
         ("logs, since an age", logs_since(Since::Age(Duration::from_secs(300)))),
+        ("metrics", Request::Metrics(NoParams {})),
     ]);
+    requests.extend(later_creates());
     requests
 }
 
@@ -215,6 +221,8 @@ fn new_child() -> Child {
         exit: None,
         cleanup: None,
         containment: Containment::Subreaper,
+        status_text: None,
+        usage: None,
     }
 }
 
@@ -234,8 +242,36 @@ fn running_child() -> Child {
     }
 }
 
+/// A child that says and uses something.
+fn busy_child() -> Child {
+    let usage = Usage {
+        cpu: Some(Duration::from_micros(1_500_250)),
+        memory: Some(1 << 24),
+        memory_peak: Some(1 << 25),
+        processes: Some(3),
+    };
+    Child { status_text: Some("7 requests, \"ä\"".into()), usage: Some(Box::new(usage)), ..running_child() }
+}
+
+fn spec() -> Spec {
+    let log = "/var/lib/procbroker/logs/01935b2c-7d00-7abc-8def-0123456789ab.out".into();
+    Spec { params: full_create(), group: Some(33), log: Some(log) }
+}
+
+/// Children with what came later, where it can only partly be told.
+fn later_children() -> Vec<Arc<Child>> {
+    let killed = Exit { oom: true, ..exit(ExitStatus::Signal(Signal::KILL), ExitReason::Exited) };
+    let given_up = Exit { gave_up: true, ..exit(ExitStatus::Code(1), ExitReason::Watchdog) };
+    let usage = Usage { cpu: Some(Duration::ZERO), ..Usage::default() };
+    vec![
+        ended(killed, None),
+        ended(given_up, None),
+        Arc::new(Child { usage: Some(Box::new(usage)), ..running_child() }),
+    ]
+}
+
 fn exit(status: ExitStatus, reason: ExitReason) -> Exit {
-    Exit { status, reason, forced: false, steps: vec![], at: at(60) }
+    Exit::new(status, reason, at(60))
 }
 
 fn ended(exit: Exit, cleanup: Option<Cleaned>) -> Arc<Child> {
@@ -350,6 +386,46 @@ pub(super) fn later_responses() -> Vec<(&'static str, Response)> {
         ("children, ids alone", some(&[])),
         ("children, every member", some(Field::ALL)),
         ("logs, some of them not kept", Response::Logs(logs)),
+        ("got, of somebody else", Response::Got(Got { child: Arc::new(new_child()), spec: None })),
+        (
+            "got, all of it",
+            Response::Got(Got { child: Arc::new(busy_child()), spec: Some(Box::new(spec())) }),
+        ),
+        ("children, later reasons and members", Response::Children(later_children())),
+        ("metrics", Response::Metrics(Metrics { text: "# TYPE up gauge\nup 1\n".into() })),
+    ]
+}
+
+/// Creates with what came later.
+fn later_creates() -> Vec<(&'static str, Request)> {
+    let create = |params| Request::Create(Box::new(params));
+    let plain = || CreateParams::new(strings(&["serve"]));
+    let seconds = Duration::from_secs;
+    let probe = |name, check| (name, create(CreateParams { ready: Ready::from(check), ..plain() }));
+    let watched = CreateParams {
+        ready: Ready::Notify,
+        watchdog: Some(seconds(20)),
+        limit: Some(Limit { key: "render".into(), max: 4, wait: Some(Duration::from_millis(1500)) }),
+        ..plain()
+    };
+    let slowly =
+        Probe { check: Check::Command(strings(&["curl", "-f", "http://[::1]/"])), interval: seconds(5) };
+    let resources = Resources {
+        memory_max: None,
+        cpu_weight: None,
+        cpu_max: Some("max".into()),
+        pids_max: Some(64),
+        memory_high: Some(1 << 29),
+        io_weight: Some(50),
+    };
+    vec![
+        ("create, watched and waiting for a place", create(watched)),
+        probe("create, ready at an address", Check::tcp("127.0.0.1:8080").unwrap()),
+        probe("create, ready at an address of version 6", Check::tcp("[fe80::1]:80").unwrap()),
+        probe("create, ready at a socket", Check::Unix("/run/web.sock".into())),
+        probe("create, ready by its log", Check::Log("listening on ä".into())),
+        ("create, ready by a command", create(CreateParams { ready: Ready::Probe(slowly), ..plain() })),
+        ("create, with other resources", create(CreateParams { resources: Some(resources), ..plain() })),
     ]
 }
 
@@ -370,6 +446,16 @@ fn logs_since(since: Since) -> Request {
     })
 }
 
+/// Errors with facts that came later.
+pub(super) fn later_errors() -> Vec<(String, Error)> {
+    let holder = Holder { id: id(), state: ChildState::Stopping };
+    let kind = ErrorKind::NameTaken(Some(holder));
+    vec![(
+        "name_taken, by a child of one's own".into(),
+        Error::new(kind, "what was attempted, and what to do"),
+    )]
+}
+
 /// One error of every kind.
 pub(super) fn errors() -> Vec<Error> {
     let spawn = SpawnFailure { errno: 2, errno_name: "ENOENT".into(), step: "exec".into() };
@@ -379,7 +465,7 @@ pub(super) fn errors() -> Vec<Error> {
         ErrorKind::InvalidRequest,
         ErrorKind::MethodNotFound,
         ErrorKind::InvalidParams,
-        ErrorKind::NameTaken,
+        ErrorKind::NameTaken(None),
         ErrorKind::NotFound,
         ErrorKind::PermissionDenied,
         ErrorKind::LimitExceeded,

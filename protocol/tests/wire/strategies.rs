@@ -7,17 +7,18 @@ use std::time::Duration;
 use procbroker_protocol::binary::ServerMessage;
 use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
 use procbroker_protocol::create::{
-    Account, Cleanup, IfExists, Lifetime, Limit, Ready, ReadyTimeout, Resources, Restart, RestartPolicy,
-    Rlimit, StandardError, StandardOutput, StopStep, Umask,
+    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources, Restart,
+    RestartPolicy, Rlimit, StandardError, StandardOutput, StopStep, Umask,
 };
 use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
     ShutdownParams, SignalParams, Until, WaitParams,
 };
-use procbroker_protocol::response::{Created, Logs, ShutdownReport, Subscribed};
+use procbroker_protocol::response::{Created, Got, Logs, Metrics, ShutdownReport, Subscribed};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Fields, Name,
-    Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Target, Timestamp,
+    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Fields,
+    Holder, Name, Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Spec, Target,
+    Timestamp, Usage,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -101,14 +102,36 @@ fn lifetime() -> impl Strategy<Value = Lifetime> {
     ]
 }
 
+fn ready() -> impl Strategy<Value = Ready> {
+    let check = prop_oneof![
+        (any::<std::net::SocketAddrV4>())
+            .prop_filter("a port is not 0", |address| address.port() != 0)
+            .prop_map(|address| Check::Tcp(address.into())),
+        (any::<std::net::Ipv6Addr>(), 1..=u16::MAX).prop_map(|address| Check::Tcp(address.into())),
+        text().prop_map(Check::Unix),
+        text().prop_map(Check::Log),
+        vec(text(), 0..3).prop_map(Check::Command),
+    ];
+    prop_oneof![
+        Just(Ready::Spawn),
+        Just(Ready::Notify),
+        (check, duration()).prop_map(|(check, interval)| Ready::Probe(Probe { check, interval })),
+    ]
+}
+
 fn resources() -> impl Strategy<Value = Resources> {
-    (option::of(any::<u64>()), option::of(any::<u32>()), option::of(text()), option::of(any::<u32>()))
-        .prop_map(|(memory_max, cpu_weight, cpu_max, pids_max)| Resources {
+    let memory = (option::of(any::<u64>()), option::of(any::<u64>()));
+    let weights = (option::of(any::<u32>()), option::of(any::<u32>()));
+    (memory, weights, option::of(text()), option::of(any::<u32>())).prop_map(
+        |((memory_max, memory_high), (cpu_weight, io_weight), cpu_max, pids_max)| Resources {
             memory_max,
             cpu_weight,
             cpu_max,
             pids_max,
-        })
+            memory_high,
+            io_weight,
+        },
+    )
 }
 
 fn create() -> impl Strategy<Value = CreateParams> {
@@ -120,32 +143,33 @@ fn create() -> impl Strategy<Value = CreateParams> {
         (vec(text(), 0..5), option::of(name()), exists, option::of(uuid()), labels(), option::of(text()));
     let around =
         (labels(), any::<bool>(), any::<u16>(), option::of(account()), option::of(vec(account(), 0..3)));
-    let output =
-        (outputs, errors, stop(), any::<i32>(), select(vec![Ready::Spawn, Ready::Notify]), duration());
+    let output = (outputs, errors, stop(), any::<i32>(), ready(), duration());
     let life = (any::<bool>(), restart(), lifetime(), duration());
     let cleanup = option::of((vec(text(), 0..3), duration()));
     let rlimit = prop_oneof![Just(Rlimit::Unlimited), any::<u64>().prop_map(Rlimit::Value)];
     let rest = (
         cleanup,
-        option::of((text(), any::<u32>())),
+        option::of((text(), any::<u32>(), option::of(duration()))),
         btree_map(text(), rlimit, 0..3),
         option::of(resources()),
+        option::of(duration()),
     );
     (what, around, output, life, rest).prop_map(|(what, around, output, life, rest)| {
         let (command, name, if_exists, request_id, labels, cwd) = what;
         let (env, env_clear, umask, user, groups) = around;
         let (stdout, stderr, stop, stop_order, ready, ready_timeout) = output;
         let (no_wait, restart, lifetime, linger) = life;
-        let (cleanup, limit, rlimits, resources) = rest;
+        let (cleanup, limit, rlimits, resources, watchdog) = rest;
         let umask = Umask::from_bits(umask);
         let ready_timeout = ReadyTimeout(ready_timeout);
         let cleanup = cleanup.map(|(command, timeout)| Cleanup { command, timeout });
-        let limit = limit.map(|(key, max)| Limit { key, max });
+        let limit = limit.map(|(key, max, wait)| Limit { key, max, wait });
         let plain = CreateParams::new(command);
         let named = CreateParams { name, if_exists, request_id, labels, cwd, env, env_clear, umask, ..plain };
         let stopped =
             CreateParams { user, groups, stdout, stderr, stop, stop_order, ready, ready_timeout, ..named };
-        CreateParams { no_wait, restart, lifetime, linger, cleanup, limit, rlimits, resources, ..stopped }
+        let bound = CreateParams { cleanup, limit, rlimits, resources, watchdog, ..stopped };
+        CreateParams { no_wait, restart, lifetime, linger, ..bound }
     })
 }
 
@@ -183,6 +207,7 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         1 => option::of(duration()).prop_map(|timeout| Request::Shutdown(ShutdownParams { timeout })),
         1 => Just(Request::Status(NoParams {})),
         1 => Just(Request::Upgrade(NoParams {})),
+        1 => Just(Request::Metrics(NoParams {})),
     ]
 }
 
@@ -200,10 +225,33 @@ fn exit_status() -> impl Strategy<Value = ExitStatus> {
 
 fn exit() -> impl Strategy<Value = Exit> {
     let reason =
-        select(vec![ExitReason::Exited, ExitReason::Destroyed, ExitReason::Replaced, ExitReason::BrokerLost]);
+        select(vec![ExitReason::Exited, ExitReason::Destroyed, ExitReason::Watchdog, ExitReason::BrokerLost]);
     let steps = vec((signal(), moment()).prop_map(|(signal, at)| StepTaken { signal, at }), 0..3);
-    (exit_status(), reason, any::<bool>(), steps, moment())
-        .prop_map(|(status, reason, forced, steps, at)| Exit { status, reason, forced, steps, at })
+    (exit_status(), reason, any::<[bool; 3]>(), steps, moment()).prop_map(
+        |(status, reason, [forced, gave_up, oom], steps, at)| Exit {
+            status,
+            reason,
+            forced,
+            steps,
+            at,
+            gave_up,
+            oom,
+        },
+    )
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    let memory = (option::of(any::<u64>()), option::of(any::<u64>()));
+    (option::of(duration()), memory, option::of(any::<u32>()))
+        .prop_map(|(cpu, (memory, memory_peak), processes)| Usage { cpu, memory, memory_peak, processes })
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    (create(), option::of(any::<u32>()), option::of(text())).prop_map(|(params, group, log)| Spec {
+        params,
+        group,
+        log,
+    })
 }
 
 fn child() -> impl Strategy<Value = Arc<Child>> {
@@ -220,8 +268,9 @@ fn child() -> impl Strategy<Value = Arc<Child>> {
         any::<(u32, u32)>(),
     );
     let when = (state, moment(), option::of(moment()), any::<u32>(), lifetime(), any::<i32>());
-    (who, when, option::of(exit()), option::of(cleaned), containment).prop_map(
-        |(who, when, exit, cleanup, containment)| {
+    let says = (containment, option::of(text()), option::of(usage()));
+    (who, when, option::of(exit()), option::of(cleaned), says).prop_map(
+        |(who, when, exit, cleanup, (containment, status_text, usage))| {
             let (id, name, labels, command, pid, (uid, gid)) = who;
             let (state, created_at, started_at, restarts, lifetime, stop_order) = when;
             let owner = Owner { uid, gid };
@@ -242,6 +291,8 @@ fn child() -> impl Strategy<Value = Arc<Child>> {
                 exit,
                 cleanup,
                 containment,
+                status_text,
+                usage: usage.map(Box::new),
             })
         },
     )
@@ -261,6 +312,9 @@ fn response() -> impl Strategy<Value = Response> {
             Response::PartialChildren(PartialChildren::new(fields, children))
         }),
         child().prop_map(Response::Child),
+        (child(), option::of(spec()))
+            .prop_map(|(child, spec)| Response::Got(Got { child, spec: spec.map(Box::new) })),
+        text().prop_map(|text| Response::Metrics(Metrics { text })),
         (text(), any::<bool>(), option::of(any::<u64>()), any::<u64>()).prop_map(
             |(text, truncated, subscription, dropped)| {
                 Response::Logs(Logs { text, truncated, subscription, dropped })
@@ -280,7 +334,9 @@ fn response() -> impl Strategy<Value = Response> {
 pub(super) fn error() -> impl Strategy<Value = Error> {
     let start_failed = (exit(), text())
         .prop_map(|(exit, log_tail)| ErrorKind::StartFailed { exit: Box::new(exit), log_tail });
-    let kind = prop_oneof![select(samples::errors()).prop_map(|error| error.kind), start_failed];
+    let holder = (id(), select(vec![ChildState::Running, ChildState::Stopping]))
+        .prop_map(|(id, state)| ErrorKind::NameTaken(Some(Holder { id, state })));
+    let kind = prop_oneof![select(samples::errors()).prop_map(|error| error.kind), start_failed, holder];
     (kind, text()).prop_map(|(kind, message)| Error { kind, message })
 }
 

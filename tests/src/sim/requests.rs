@@ -113,8 +113,11 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     ]));
     params.no_wait = dice.chance(20);
     if dice.chance(20) {
-        params.limit =
-            Some(Limit { key: dice.choose(["a", "b"]).to_owned(), max: dice.choose([0, 1, 2, 3]) });
+        params.limit = Some(Limit {
+            key: dice.choose(["a", "b"]).to_owned(),
+            max: dice.choose([0, 1, 2, 3]),
+            wait: None,
+        });
     }
     if dice.chance(from.setting.cleanups) {
         let timeout = dice.choose([0, 1, 40, 1_000, 30_000, 30_000]);

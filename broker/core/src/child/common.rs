@@ -47,6 +47,8 @@ impl Common {
             exit: None,
             cleanup: None,
             containment,
+            status_text: None,
+            usage: None,
         };
         Self {
             order: Arc::new(SpawnOrder { params, run_as }),
@@ -163,7 +165,7 @@ impl Common {
 
 /// How a child ends that was never started.
 pub(crate) fn exit_before_start(reason: ExitReason, at: Timestamp) -> Exit {
-    Exit { status: ExitStatus::Unknown, reason, forced: false, steps: Vec::new(), at }
+    Exit::new(ExitStatus::Unknown, reason, at)
 }
 
 /// What a process is called: a child as its creator says.

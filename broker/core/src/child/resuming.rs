@@ -85,7 +85,7 @@ impl Child {
             Finding::Rebooted => (ExitStatus::Unknown, Members::Nothing, lost_with_the_machine(stop.reason)),
         };
         if members == Members::Nothing {
-            self.lost(Exit { status, reason, forced: false, steps: Vec::new(), at }, orders)
+            self.lost(Exit::new(status, reason, at), orders)
         } else {
             self.enter_stop(stop, Leader::Gone { status, at, members }, orders);
             Next::Nothing
@@ -107,7 +107,8 @@ impl Child {
             Finding::Rebooted => {
                 let (status, at) = ended.unwrap_or((ExitStatus::Unknown, now.wall));
                 let reason = lost_with_the_machine(reason);
-                return self.lost(Exit { status, reason, forced, steps: progress.taken, at }, orders);
+                return self
+                    .lost(Exit { forced, steps: progress.taken, ..Exit::new(status, reason, at) }, orders);
             }
         };
         let mut stopping = Stopping::resumed(progress, leader, now.instant);

@@ -294,7 +294,8 @@ impl Stopping {
         match self.leader {
             Leader::Alive { .. } => None,
             Leader::Gone { status, at, .. } => {
-                Some(Exit { status, reason: self.reason, forced: self.forced, steps: self.taken.clone(), at })
+                let forced = self.forced;
+                Some(Exit { forced, steps: self.taken.clone(), ..Exit::new(status, self.reason, at) })
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
-    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, ExitReason, Name, Owner, Response,
+    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, ExitReason, Holder, Name, Owner, Response,
 };
 
 use crate::authorize::{self, Peer, RunAs};
@@ -100,7 +100,7 @@ impl Broker {
         };
         let holder = child.id();
         if !authorize::may_act_on(&self.config, peer, child.owner()) {
-            return Err(Error::new(ErrorKind::NameTaken, format!("the name {name} is taken")));
+            return Err(Error::new(ErrorKind::NameTaken(None), format!("the name {name} is taken")));
         }
         match attempt.params.if_exists {
             IfExists::Fail => Err(name_taken(name, child.view())),
@@ -211,7 +211,7 @@ impl Broker {
 
 fn name_taken(name: &Name, holder: &ChildView) -> Error {
     Error::new(
-        ErrorKind::NameTaken,
+        ErrorKind::NameTaken(Some(Holder { id: holder.id, state: holder.state })),
         format!(
             "the name {name} is held by the child {} ({}); use if_exists reuse or replace, or another name",
             holder.id,

@@ -176,7 +176,7 @@ fn somebody_elses_name_is_taken_whatever_is_asked_and_that_is_all_that_is_told()
         for params in [named("a"), reuse("a"), replace("a")] {
             let call = world.create(bob, params);
             let error = world.answer(call).unwrap_err();
-            assert_eq!(error.kind, ErrorKind::NameTaken);
+            assert_eq!(error.kind, ErrorKind::NameTaken(None));
             assert_eq!(error.message, "the name a is taken");
         }
         assert_eq!(world.take(), []);

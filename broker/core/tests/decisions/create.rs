@@ -37,15 +37,15 @@ fn a_name_is_held_in_every_state_but_ended() {
     };
     let call = world.create(client, named("a"));
     let run = world.run(call);
-    assert_eq!(second(&mut world), ErrorKind::NameTaken);
+    assert!(matches!(second(&mut world), ErrorKind::NameTaken(Some(_))));
     world.recorded(run);
-    assert_eq!(second(&mut world), ErrorKind::NameTaken);
+    assert!(matches!(second(&mut world), ErrorKind::NameTaken(Some(_))));
     world.spawned(run);
-    assert_eq!(second(&mut world), ErrorKind::NameTaken);
+    assert!(matches!(second(&mut world), ErrorKind::NameTaken(Some(_))));
     world.exited(run, ExitStatus::Code(0), Members::Group);
-    assert_eq!(second(&mut world), ErrorKind::NameTaken);
+    assert!(matches!(second(&mut world), ErrorKind::NameTaken(Some(_))));
     world.advance(secs(10));
-    assert_eq!(second(&mut world), ErrorKind::NameTaken);
+    assert!(matches!(second(&mut world), ErrorKind::NameTaken(Some(_))));
     world.left(run, Members::Nothing);
     let next = world.start(client, named("a"));
     assert_ne!(next.child, run.child);
@@ -241,7 +241,7 @@ fn same_spec_tells_what_decides_how_a_child_runs_and_stops() {
         |params| params.cwd = Some("/tmp".to_owned()),
         |params| params.stop = vec![StopStep { signal: Signal::HUP, grace: secs(10) }],
         |params| params.stop_order = 1,
-        |params| params.limit = Some(Limit { key: "k".to_owned(), max: 1 }),
+        |params| params.limit = Some(Limit { key: "k".to_owned(), max: 1, wait: None }),
     ];
     let expected = same.into_iter().map(|change| (change, true));
     let (mut world, client) = World::with_client();

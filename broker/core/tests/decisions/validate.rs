@@ -1,8 +1,11 @@
 //! Parameters that make no sense are refused by kind, with the field named, and nothing is started.
 
+use std::time::Duration;
+
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
-    Cleanup, IfExists, Lifetime, Limit, Ready, Resources, Restart, RestartPolicy, Rlimit, StopStep,
+    Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, Resources, Restart, RestartPolicy, Rlimit,
+    StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
 use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
@@ -59,13 +62,56 @@ fn parameters_that_make_no_sense_are_refused_with_their_field() {
         ("cwd", |params| params.cwd = Some(text("tmp"))),
         ("cwd", |params| params.cwd = Some(text("./tmp"))),
         ("cwd", |params| params.cwd = Some(text("/tmp\0"))),
-        ("limit.key", |params| params.limit = Some(Limit { key: text(""), max: 1 })),
-        ("limit.key", |params| params.limit = Some(Limit { key: "k".repeat(257), max: 1 })),
+        ("limit.key", |params| params.limit = Some(Limit { key: text(""), max: 1, wait: None })),
+        ("limit.key", |params| params.limit = Some(Limit { key: "k".repeat(257), max: 1, wait: None })),
         ("rlimits", |params| params.rlimits = [(text("files"), Rlimit::Unlimited)].into()),
         ("rlimits", |params| params.rlimits = [(text("NOFILE"), Rlimit::Value(1))].into()),
         ("rlimits", |params| params.rlimits = [(text(""), Rlimit::Value(1))].into()),
         ("rlimits", |params| {
             params.rlimits = [(text("nofile"), Rlimit::Value(1)), (text("x"), Rlimit::Value(1))].into();
+        }),
+    ];
+    for (index, (field, change)) in cases.into_iter().enumerate() {
+        let (kind, message) = refusal(change).unwrap_or_else(|| panic!("case {index} ({field}) was taken"));
+        assert_eq!(kind, ErrorKind::InvalidParams, "case {index}");
+        assert!(message.contains(&format!("parameter {field}: ")), "case {index}: {message}");
+    }
+}
+#[test]
+fn what_cannot_show_readiness_or_bound_resources_is_refused_with_its_field() {
+    let cases: [(&str, Change); 15] = [
+        ("watchdog", |params| params.watchdog = Some(secs(1))),
+        ("watchdog", |params| {
+            params.ready = Ready::Notify;
+            params.watchdog = Some(Duration::from_millis(9));
+        }),
+        ("ready.interval", |params| {
+            let check = Check::Log(text("up"));
+            params.ready = Ready::Probe(Probe { check, interval: Duration::from_millis(9) });
+        }),
+        ("ready.unix", |params| params.ready = Check::Unix(text("run/web.sock")).into()),
+        ("ready.unix", |params| params.ready = Check::Unix(text("/run/web\0sock")).into()),
+        ("ready.unix", |params| params.ready = Check::Unix(format!("/{}", "x".repeat(107))).into()),
+        ("ready.log", |params| params.ready = Check::Log(text("")).into()),
+        ("ready.log", |params| params.ready = Check::Log(text("a\nb")).into()),
+        ("ready.command", |params| params.ready = Check::Command(vec![]).into()),
+        ("resources.memory_max", |params| {
+            params.resources = Some(Resources { memory_max: Some(0), ..Resources::default() });
+        }),
+        ("resources.memory_high", |params| {
+            params.resources = Some(Resources { memory_high: Some(0), ..Resources::default() });
+        }),
+        ("resources.pids_max", |params| {
+            params.resources = Some(Resources { pids_max: Some(0), ..Resources::default() });
+        }),
+        ("resources.cpu_weight", |params| {
+            params.resources = Some(Resources { cpu_weight: Some(0), ..Resources::default() });
+        }),
+        ("resources.io_weight", |params| {
+            params.resources = Some(Resources { io_weight: Some(10_001), ..Resources::default() });
+        }),
+        ("resources.cpu_max", |params| {
+            params.resources = Some(Resources { cpu_max: Some(text("half")), ..Resources::default() });
         }),
     ];
     for (index, (field, change)) in cases.into_iter().enumerate() {
@@ -83,7 +129,7 @@ fn parameters_at_their_bounds_are_taken() {
         |params| params.stop = steps(32),
         |params| params.stop = steps(0),
         |params| params.cwd = Some(text("/")),
-        |params| params.limit = Some(Limit { key: "k".repeat(256), max: 1 }),
+        |params| params.limit = Some(Limit { key: "k".repeat(256), max: 1, wait: None }),
         |params| params.env = [(text("A"), text("a=b"))].into(),
         |params| params.rlimits = [(text("nofile"), Rlimit::Value(0))].into(),
         |params| params.command = vec![text("a"), text("")],
@@ -95,7 +141,7 @@ fn parameters_at_their_bounds_are_taken() {
 
 #[test]
 fn what_is_not_built_yet_is_unsupported_and_named() {
-    let cases: [(&str, Change); 8] = [
+    let cases: [(&str, Change); 11] = [
         ("restart", |params| {
             params.restart = Restart { policy: RestartPolicy::Always, ..Restart::default() };
         }),
@@ -108,6 +154,14 @@ fn what_is_not_built_yet_is_unsupported_and_named() {
         ("lifetime", |params| params.lifetime = Lifetime::Ttl(secs(1))),
         ("linger", |params| params.linger = secs(1)),
         ("resources", |params| params.resources = Some(Resources::default())),
+        ("a probe", |params| params.ready = Check::Log(text("up")).into()),
+        ("watchdog", |params| {
+            params.ready = Ready::Notify;
+            params.watchdog = Some(secs(1));
+        }),
+        ("limit: wait", |params| {
+            params.limit = Some(Limit { key: text("k"), max: 1, wait: Some(secs(1)) });
+        }),
     ];
     for (index, (field, change)) in cases.into_iter().enumerate() {
         let (kind, message) = refusal(change).unwrap_or_else(|| panic!("case {index} ({field}) was taken"));

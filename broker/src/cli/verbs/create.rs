@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use procbroker_protocol::create::{
-    Account, Cleanup, CreateParams, IfExists, Lifetime, Limit, Ready, ReadyTimeout, Resources, Restart,
-    RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask, default_stop,
+    Account, Check, Cleanup, CreateParams, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources,
+    Restart, RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
+    default_stop,
 };
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{Name, Request, Response, duration};
@@ -19,7 +20,8 @@ use crate::cli::failure::Failure;
 use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen};
 use crate::cli::values::{
-    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, resource, rlimit, stop_step,
+    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, resource, rlimit,
+    stop_step,
 };
 
 /// What stands below the flags in help and manual page.
@@ -62,16 +64,6 @@ const STDERR: &[Choice<StandardError>] = &[
     Choice { word: "log", value: StandardError::Log, help: "To a log of its own" },
     Choice { word: "null", value: StandardError::Null, help: "Nowhere" },
     Choice { word: "inherit", value: StandardError::Inherit, help: "To the broker's own" },
-];
-
-/// The words of `--ready`.
-const READY: &[Choice<Ready>] = &[
-    Choice { word: "spawn", value: Ready::Spawn, help: "As soon as its program runs" },
-    Choice {
-        word: "notify",
-        value: Ready::Notify,
-        help: "When it sends READY=1 to $NOTIFY_SOCKET (sd_notify)",
-    },
 ];
 
 /// The words of `--restart`.
@@ -171,12 +163,27 @@ struct LifeArguments {
     /// When the broker stops, lower orders are stopped first, and entirely, before the next begins
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     stop_order: i32,
-    /// When it counts as running
-    #[arg(long, value_name = "WHEN", default_value = "spawn", value_parser = one_of(READY))]
+    /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
+    ///
+    /// `spawn`: as soon as its program runs. `notify`: when it sends READY=1 as `sd_notify` does.
+    /// `tcp:127.0.0.1:8080`, `unix:/run/web.sock`: when something accepts connections there. `log:TEXT`: when a line of
+    /// its output contains TEXT. For a command that finds it out, see --ready-command.
+    #[arg(long, value_name = "WHEN", default_value = "spawn", value_parser = ready)]
     ready: Ready,
+    /// It counts as running when this command, run as its user, exits with 0: one element, repeated for each
+    ///
+    /// --ready-command test --ready-command -f --ready-command "$folder/up"
+    #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true, conflicts_with = "ready")]
+    ready_command: Vec<String>,
+    /// The pause before it is found out again whether it runs; it doubles with each, to a second [default: 100ms]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    ready_interval: Option<Duration>,
     /// How long it may take to become ready; then it is stopped, and the exit status is 7
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     ready_timeout: Duration,
+    /// With --ready notify: the time within which it has to send WATCHDOG=1, again and again, or it is stopped
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    watchdog: Option<Duration>,
     /// After which ends it is started again
     #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
     restart: RestartPolicy,
@@ -220,13 +227,17 @@ struct BoundsArguments {
     /// Fail, with exit status 4, when MAX live children have this key already
     #[arg(long, value_name = "KEY=MAX", value_parser = limit)]
     limit: Option<Limit>,
+    /// With --limit: how long to wait for a place, in the order of arrival, before that
+    #[arg(long, value_name = "DURATION", requires = "limit", value_parser = duration::parse)]
+    limit_wait: Option<Duration>,
     /// A resource limit, soft and hard, such as nofile=1024 or core=unlimited; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = rlimit)]
     rlimit: Vec<(String, Rlimit)>,
     /// A bound of its control group, such as `memory_max=512M`; may be repeated
     ///
-    /// There are `memory_max` (bytes, or with k, M, G or T), `cpu_weight` (1 to 10000), `cpu_max` (a quota and a
-    /// period in microseconds, such as "50000 100000") and `pids_max`. It needs a broker that has a control group (version 2) delegated to it.
+    /// There are `memory_max` and `memory_high` (bytes, or with k, M, G or T), `cpu_weight` and `io_weight` (1 to 10000),
+    /// `cpu_max` (a quota and a period in microseconds, such as "50000 100000") and `pids_max`. It needs a broker that has
+    /// a control group (version 2) delegated to it.
     #[arg(long, value_name = "KEY=VALUE", value_parser = resource)]
     resource: Vec<Resource>,
 }
@@ -252,16 +263,17 @@ impl CreateArguments {
             stderr: surroundings.stderr,
             stop: if life.stop.is_empty() { default_stop() } else { life.stop.clone() },
             stop_order: life.stop_order,
-            ready: life.ready,
+            ready: life.ready(),
             ready_timeout: ReadyTimeout(life.ready_timeout),
             no_wait: self.no_wait,
             restart: life.restart(),
             lifetime: life.lifetime,
             linger: life.linger,
             cleanup: life.cleanup(),
-            limit: bounds.limit.clone(),
+            limit: bounds.limit.clone().map(|limit| Limit { wait: bounds.limit_wait, ..limit }),
             rlimits: map("--rlimit", &bounds.rlimit)?,
             resources: resources(&bounds.resource)?,
+            watchdog: life.watchdog,
         })
     }
 }
@@ -303,6 +315,19 @@ fn sentence(created: &Created) -> String {
 }
 
 impl LifeArguments {
+    fn ready(&self) -> Ready {
+        let ready = match self.ready_command.as_slice() {
+            [] => self.ready.clone(),
+            command => Check::Command(command.to_vec()).into(),
+        };
+        match ready {
+            Ready::Probe(Probe { check, interval }) => {
+                Ready::Probe(Probe { check, interval: self.ready_interval.unwrap_or(interval) })
+            }
+            word @ (Ready::Spawn | Ready::Notify) => word,
+        }
+    }
+
     fn restart(&self) -> Restart {
         Restart {
             policy: self.restart,
@@ -334,9 +359,11 @@ fn resources(given: &[Resource]) -> Result<Option<Resources>, ValueError> {
     for resource in given {
         let taken = match resource {
             Resource::MemoryMax(size) => resources.memory_max.replace(size.bytes()).is_some(),
+            Resource::MemoryHigh(size) => resources.memory_high.replace(size.bytes()).is_some(),
             Resource::CpuWeight(weight) => resources.cpu_weight.replace(*weight).is_some(),
             Resource::CpuMax(quota) => resources.cpu_max.replace(quota.clone()).is_some(),
             Resource::PidsMax(pids) => resources.pids_max.replace(*pids).is_some(),
+            Resource::IoWeight(weight) => resources.io_weight.replace(*weight).is_some(),
         };
         if taken {
             return Err(ValueError::Twice { key: resource.name().to_owned(), flag: "--resource" });

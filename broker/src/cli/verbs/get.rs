@@ -53,6 +53,7 @@ fn facts(child: &Child, now: Option<Timestamp>) -> Vec<Fact> {
         Fact::new("id", child.id),
         Fact::maybe("name", child.name.as_ref()),
         Fact::new("state", child.state.as_str()),
+        Fact::maybe("status_text", child.status_text.as_deref().map(escaped)),
         Fact::maybe("pid", child.pid),
         Fact::new("command", command_line(&child.command)),
         Fact::maybe("labels", labels),
@@ -70,7 +71,7 @@ fn facts(child: &Child, now: Option<Timestamp>) -> Vec<Fact> {
     facts
 }
 
-fn exit(exit: Option<&Exit>, now: Option<Timestamp>) -> [Fact; 5] {
+fn exit(exit: Option<&Exit>, now: Option<Timestamp>) -> [Fact; 7] {
     let steps = exit.filter(|exit| !exit.steps.is_empty()).map(|exit| {
         let steps: Vec<String> =
             exit.steps.iter().map(|step| format!("{} at {}", step.signal, step.at)).collect();
@@ -82,6 +83,8 @@ fn exit(exit: Option<&Exit>, now: Option<Timestamp>) -> [Fact; 5] {
         Fact::maybe("exit.forced", exit.map(|exit| exit.forced)),
         Fact::maybe("exit.steps", steps),
         Fact::moment("exit.at", exit.map(|exit| exit.at), now),
+        Fact::maybe("exit.gave_up", exit.filter(|exit| exit.gave_up).map(|_| true)),
+        Fact::maybe("exit.oom", exit.filter(|exit| exit.oom).map(|_| true)),
     ]
 }
 

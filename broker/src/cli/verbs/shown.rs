@@ -60,12 +60,14 @@ fn running(number: u128, name: Option<&str>, command: &[&str]) -> Child {
         exit: None,
         cleanup: None,
         containment: Containment::Subreaper,
+        status_text: None,
+        usage: None,
     }
 }
 
 fn ended(child: Child, status: ExitStatus, reason: ExitReason, forced: bool) -> Child {
     let steps = vec![StepTaken { signal: Signal::TERM, at: at(9_950) }];
-    let exit = Exit { status, reason, forced, steps, at: at(9_960) };
+    let exit = Exit { forced, steps, ..Exit::new(status, reason, at(9_960)) };
     Child { pid: None, state: ChildState::Ended, exit: Some(exit), ..child }
 }
 
@@ -353,6 +355,7 @@ fn get_in_a_pipe_has_every_key_with_absent_ones_marked() {
         "id\t01930000-0000-7000-8000-000000000001\n",
         "name\t-\n",
         "state\trunning\n",
+        "status_text\t-\n",
         "pid\t4001\n",
         "command\tsleep 60\n",
         "labels\t-\n",
@@ -369,6 +372,8 @@ fn get_in_a_pipe_has_every_key_with_absent_ones_marked() {
         "exit.forced\t-\n",
         "exit.steps\t-\n",
         "exit.at\t-\n",
+        "exit.gave_up\t-\n",
+        "exit.oom\t-\n",
         "cleanup.ok\t-\n",
         "cleanup.exit\t-\n",
         "cleanup.attempts\t-\n",

@@ -121,12 +121,16 @@ fn every_parameter_of_create_has_its_flag() {
         "/a b",
         "--cleanup-timeout=7s",
         "--limit=render=4",
+        "--limit-wait=1500ms",
+        "--watchdog=20s",
         "--rlimit=nofile=1024",
         "--rlimit=core=unlimited",
         "--resource=memory_max=1M",
         "--resource=cpu_weight=100",
         "--resource=cpu_max=50000 100000",
         "--resource=pids_max=64",
+        "--resource=memory_high=512k",
+        "--resource=io_weight=50",
         "--",
         "python3",
         "--flag",
@@ -139,8 +143,9 @@ fn every_parameter_of_create_has_its_flag() {
         r#"{"signal":"SIGTERM","grace":10},{"signal":"SIGINT","grace":0.25}],"stop_order":-5,"ready":"notify","#,
         r#""ready_timeout":5,"no_wait":true,"restart":{"policy":"on-failure","max":3,"window":10,"backoff":1,"#,
         r#""backoff_max":60},"lifetime":{"ttl":3600},"linger":2,"cleanup":{"command":["rm","-rf","/a b"],"#,
-        r#""timeout":7},"limit":{"key":"render","max":4},"rlimits":{"core":"unlimited","nofile":1024},"#,
-        r#""resources":{"memory_max":1048576,"cpu_weight":100,"cpu_max":"50000 100000","pids_max":64}}"#,
+        r#""timeout":7},"limit":{"key":"render","max":4,"wait":1.5},"rlimits":{"core":"unlimited","nofile":1024},"#,
+        r#""resources":{"memory_max":1048576,"cpu_weight":100,"cpu_max":"50000 100000","pids_max":64,"#,
+        r#""memory_high":524288,"io_weight":50},"watchdog":20}"#,
     );
     assert_eq!(params(&arguments), expected);
 }
@@ -150,6 +155,20 @@ fn a_relative_folder_is_taken_from_where_the_command_runs() {
     let here = std::env::current_dir().unwrap();
     let cwd = create(&["create", "--cwd", "sub", "--", "true"]).cwd.unwrap();
     assert_eq!(std::path::Path::new(&cwd), here.join("sub"));
+}
+
+#[test]
+fn what_shows_that_a_child_is_ready_has_its_flags() {
+    let ready = |arguments: &[&str]| {
+        let ready = create(&[&["create"], arguments, &["--", "true"]].concat()).ready;
+        serde_json::to_string(&ready).unwrap()
+    };
+    assert_eq!(ready(&[]), r#""spawn""#);
+    assert_eq!(ready(&["--ready=tcp:localhost:80"]), r#"{"tcp":"127.0.0.1:80","interval":0.1}"#);
+    let unix = ["--ready=unix:/run/web", "--ready-interval=5s"];
+    assert_eq!(ready(&unix), r#"{"unix":"/run/web","interval":5}"#);
+    let command = ["--ready-command", "test", "--ready-command", "-f", "--ready-command", "/a b"];
+    assert_eq!(ready(&command), r#"{"command":["test","-f","/a b"],"interval":0.1}"#);
 }
 
 #[test]

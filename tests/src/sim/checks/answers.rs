@@ -122,6 +122,7 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
         | Request::Renew(_)
         | Request::Events(_)
         | Request::Status(_)
+        | Request::Metrics(_)
         | Request::Shutdown(_) => Err(unfair()),
     }
 }

@@ -96,15 +96,13 @@ fn details(track: &Track, child: &Child) -> Checked {
 fn expected_exit(track: &Track, child: &Child) -> Option<Exit> {
     track.exit_now().or_else(|| {
         let never_was = child.state == ChildState::Ended && !track.is_spawned();
-        never_was.then(|| Exit {
-            status: ExitStatus::Unknown,
-            reason: match (track.start, track.demands.first()) {
+        never_was.then(|| {
+            let reason = match (track.start, track.demands.first()) {
                 (Start::Recorded { written: true }, Some(demand)) => demand.reason,
                 _ => ExitReason::StartFailed,
-            },
-            forced: false,
-            steps: Vec::new(),
-            at: child.exit.as_ref().map_or_else(|| wall(0), |exit| exit.at),
+            };
+            let at = child.exit.as_ref().map_or_else(|| wall(0), |exit| exit.at);
+            Exit::new(ExitStatus::Unknown, reason, at)
         })
     })
 }

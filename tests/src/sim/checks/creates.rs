@@ -3,7 +3,7 @@
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::Created;
-use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Outcome, Response};
+use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Holder, Outcome, Response};
 
 use crate::sim::checks::{children, orders};
 use crate::sim::finding::{Check, Checked};
@@ -136,7 +136,7 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         None => same_request(ledger, asked, params).any(failed),
     };
     let fair = match &error.kind {
-        ErrorKind::NameTaken => return name_taken(ledger, asked, params, error),
+        ErrorKind::NameTaken(told) => return name_taken(ledger, asked, params, *told, &error.message),
         ErrorKind::ShuttingDown => ledger.closing.is_some(),
         ErrorKind::Timeout => any(&|track| {
             let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
@@ -167,7 +167,13 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
     })
 }
 
-fn name_taken(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -> Checked {
+fn name_taken(
+    ledger: &Ledger,
+    asked: &Asked,
+    params: &CreateParams,
+    told: Option<Holder>,
+    message: &str,
+) -> Checked {
     let holder = params.name.as_ref().and_then(|name| ledger.holder(name));
     let Some(holder) = holder else {
         return Err(Check::Creates.broken(format!("{params:?} fails, and nobody has the name")));
@@ -176,9 +182,12 @@ fn name_taken(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Err
     Check::Creates.demand(!own || params.if_exists == IfExists::Fail, || {
         format!("{params:?} fails because of {holder:?}")
     })?;
-    let told = error.message.contains(&holder.run.child.to_string());
-    Check::Privilege
-        .demand(own || !told, || format!("user {} is told of {}", asked.peer.uid, holder.run.child))
+    let told = told.map(|told| told.id);
+    let expected = own.then_some(holder.run.child);
+    let named = message.contains(&holder.run.child.to_string());
+    Check::Privilege.demand(told == expected && (own || !named), || {
+        format!("user {} is told of {told:?}, and the name is held by {holder:?}", asked.peer.uid)
+    })
 }
 
 /// After a turn: a create that waits has something to wait for.

@@ -116,7 +116,8 @@ fn answered(ledger: &Ledger, asked: &Asked) -> Checked {
         | Request::Restart(_)
         | Request::Renew(_)
         | Request::Events(_)
-        | Request::Status(_) => Err(late()),
+        | Request::Status(_)
+        | Request::Metrics(_) => Err(late()),
     }
 }
 

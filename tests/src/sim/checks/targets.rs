@@ -31,6 +31,7 @@ pub fn requested_signal(ledger: &Ledger, run: Run, signal: Signal, scope: Scope,
         | Request::Logs(_)
         | Request::Events(_)
         | Request::Status(_)
+        | Request::Metrics(_)
         | Request::Shutdown(_)
         | Request::Upgrade(_) => false,
     };

@@ -17,7 +17,8 @@ impl Ledger {
         if link.unanswered >= self.config.bounds.max_pipelined {
             return Some("overloaded");
         }
-        let for_administrators = matches!(asked.request, Request::Shutdown(_) | Request::Upgrade(_));
+        let for_administrators =
+            matches!(asked.request, Request::Shutdown(_) | Request::Upgrade(_) | Request::Metrics(_));
         if for_administrators && !self.is_administrator(uid) {
             return Some("permission_denied");
         }
@@ -30,7 +31,7 @@ impl Ledger {
             Request::Get(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Wait(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Logs(params) if !params.target.is_single() => Some("invalid_params"),
-            Request::Restart(_) | Request::Renew(_) => Some("unsupported"),
+            Request::Restart(_) | Request::Renew(_) | Request::Metrics(_) => Some("unsupported"),
             Request::Logs(_)
             | Request::Events(_)
             | Request::Upgrade(_)
@@ -86,6 +87,8 @@ fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> 
         || params.ready != Ready::Spawn
         || params.lifetime != Lifetime::Broker
         || params.linger != Duration::ZERO
+        || params.watchdog.is_some()
+        || params.limit.as_ref().is_some_and(|limit| limit.wait.is_some())
         || params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();

@@ -212,6 +212,7 @@ impl Ledger {
             | Request::Renew(_)
             | Request::Events(_)
             | Request::Status(_)
+            | Request::Metrics(_)
             | Request::Shutdown(_)
             | Request::Upgrade(_) => None,
         };
@@ -255,7 +256,8 @@ impl Ledger {
             | Request::Renew(_)
             | Request::Logs(_)
             | Request::Events(_)
-            | Request::Status(_) => {}
+            | Request::Status(_)
+            | Request::Metrics(_) => {}
         }
     }
 

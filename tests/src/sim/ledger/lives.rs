@@ -119,7 +119,7 @@ fn found(track: &mut Track, started_at: Timestamp, finding: Finding, now: u64) {
     track.exit = Some((now, status));
     track.members = members;
     if finding == Finding::Rebooted {
-        let exit = Exit { status, reason: lost(track), forced: false, steps: Vec::new(), at: wall(now) };
+        let exit = Exit::new(status, lost(track), wall(now));
         track.known_exit = Some(exit);
     } else if members != Members::Nothing && track.demands.is_empty() {
         let steps = track.params.stop.clone();
@@ -150,7 +150,7 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     if finding == Finding::Rebooted {
         let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, wall(now)));
         let (steps, forced) = (stopping.taken.clone(), stopping.forced);
-        track.known_exit = Some(Exit { status, reason: lost(track), forced, steps, at });
+        track.known_exit = Some(Exit { forced, steps, ..Exit::new(status, lost(track), at) });
     }
 }
 

@@ -128,7 +128,7 @@ pub fn is_of_its_start(kind: &ErrorKind) -> bool {
         | ErrorKind::InvalidRequest
         | ErrorKind::MethodNotFound
         | ErrorKind::InvalidParams
-        | ErrorKind::NameTaken
+        | ErrorKind::NameTaken(_)
         | ErrorKind::NotFound
         | ErrorKind::PermissionDenied
         | ErrorKind::LimitExceeded

@@ -205,7 +205,7 @@ impl Track {
             steps.push(StepTaken { signal: Signal::KILL, at: wall(first) });
         }
         let reason = self.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
-        Some(Exit { status, reason, forced: self.killed.is_some(), steps, at: wall(at) })
+        Some(Exit { forced: self.killed.is_some(), steps, ..Exit::new(status, reason, wall(at)) })
     }
 
     /// When the time of an attempt at its cleanup is over.

@@ -60,7 +60,7 @@ pub(crate) struct Halfway {
 }
 
 pub(crate) fn limited() -> CreateParams {
-    CreateParams { limit: Some(Limit { key: "k".to_owned(), max: 1 }), ..cleaned(named("a")) }
+    CreateParams { limit: Some(Limit { key: "k".to_owned(), max: 1, wait: None }), ..cleaned(named("a")) }
 }
 
 impl Halfway {

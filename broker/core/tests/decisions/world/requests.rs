@@ -43,7 +43,7 @@ pub(crate) fn labelled(key: &str, value: &str) -> CreateParams {
 }
 
 pub(crate) fn under_limit(key: &str, max: u32) -> CreateParams {
-    CreateParams { limit: Some(Limit { key: key.to_owned(), max }), ..unnamed() }
+    CreateParams { limit: Some(Limit { key: key.to_owned(), max, wait: None }), ..unnamed() }
 }
 
 pub(crate) fn requested(params: CreateParams, request: u128) -> CreateParams {

@@ -1,0 +1,251 @@
+//! When a child counts as ready.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::duration;
+
+/// When a child counts as running.
+///
+/// In JSON `"spawn"`, `"notify"`, or a probe: one of `{"tcp": "127.0.0.1:8080"}`, `{"unix": "/path"}`,
+/// `{"log": "text"}` and `{"command": [..]}`, which may have an `interval` beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub enum Ready {
+    /// As soon as its program has been executed.
+    #[default]
+    Spawn,
+    /// When it says so through `NOTIFY_SOCKET` (`sd_notify(3)`).
+    Notify,
+    /// When the broker finds it so.
+    Probe(Probe),
+}
+
+/// A question that the broker asks again and again until the answer is yes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is tried.
+    pub check: Check,
+    /// The pause before it is tried for the second time; it doubles with each, to a second.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+}
+
+/// What shows that a child is ready.
+///
+/// The order of the variants is part of the binary encoding: new ones go to the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Check {
+    /// Something accepts connections at this address.
+    Tcp(SocketAddr),
+    /// Something accepts connections on the Unix stream socket at this path.
+    Unix(String),
+    /// A line of its output contains this text.
+    Log(String),
+    /// This command, run as the child's user, exits with 0.
+    Command(Vec<String>),
+}
+
+impl Probe {
+    /// The pause between the first two tries where none is given: 0.1 seconds.
+    pub const INTERVAL: Duration = Duration::from_millis(100);
+}
+
+impl From<Check> for Ready {
+    fn from(check: Check) -> Self {
+        Self::Probe(Probe { check, interval: Probe::INTERVAL })
+    }
+}
+
+impl Check {
+    /// Reads the address of a [`Check::Tcp`]; the name `localhost` means 127.0.0.1, and no other is looked up.
+    ///
+    /// # Errors
+    /// When the text is no address with a port.
+    pub fn tcp(text: &str) -> Result<Self, AddressError> {
+        let refusal = || AddressError { text: text.to_owned() };
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().map_err(|_| refusal())?)),
+            None => text.parse().map_err(|_| refusal())?,
+        };
+        if address.port() == 0 { Err(refusal()) } else { Ok(Self::Tcp(address)) }
+    }
+}
+
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an address; give one with its port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"")]
+pub struct AddressError {
+    text: String,
+}
+
+/// The probes by their names.
+const CHECKS: &str = "tcp, unix, log or command";
+
+impl Serialize for Ready {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return Self::serialize(self, serializer);
+        }
+        let Probe { check, interval } = match self {
+            Self::Spawn => return serializer.serialize_str("spawn"),
+            Self::Notify => return serializer.serialize_str("notify"),
+            Self::Probe(probe) => probe,
+        };
+        let mut object = serializer.serialize_map(Some(2))?;
+        match check {
+            Check::Tcp(address) => object.serialize_entry("tcp", address)?,
+            Check::Unix(path) => object.serialize_entry("unix", path)?,
+            Check::Log(text) => object.serialize_entry("log", text)?,
+            Check::Command(command) => object.serialize_entry("command", command)?,
+        }
+        object.serialize_entry("interval", &Interval(*interval))?;
+        object.end()
+    }
+}
+
+/// The value of the member `interval`.
+#[derive(Serialize, Deserialize)]
+struct Interval(#[serde(with = "duration")] Duration);
+
+impl<'de> Deserialize<'de> for Ready {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_any(Readable)
+        } else {
+            Self::deserialize(deserializer)
+        }
+    }
+}
+
+/// Reads the JSON form.
+struct Readable;
+
+impl<'de> de::Visitor<'de> for Readable {
+    type Value = Ready;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("\"spawn\", \"notify\" or a probe such as {\"tcp\": \"127.0.0.1:8080\"}")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Ready, E> {
+        match word {
+            "spawn" => Ok(Ready::Spawn),
+            "notify" => Ok(Ready::Notify),
+            "tcp" | "unix" | "log" | "command" => {
+                Err(E::custom(format_args!("give {word:?} as an object: {{{word:?}: ..}}")))
+            }
+            other => Err(E::custom(format_args!("{other:?} is none of spawn, notify, {CHECKS}"))),
+        }
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Ready, A::Error> {
+        let (mut check, mut interval) = (None, None);
+        while let Some(member) = map.next_key::<String>()? {
+            let found = match member.as_str() {
+                "tcp" => Check::tcp(&map.next_value::<String>()?).map_err(de::Error::custom)?,
+                "unix" => Check::Unix(map.next_value()?),
+                "log" => Check::Log(map.next_value()?),
+                "command" => Check::Command(map.next_value()?),
+                "interval" => {
+                    if interval.replace(map.next_value::<Option<Interval>>()?).is_some() {
+                        return Err(de::Error::duplicate_field("interval"));
+                    }
+                    continue;
+                }
+                other => {
+                    let known = &["tcp", "unix", "log", "command", "interval"];
+                    return Err(de::Error::unknown_field(other, known));
+                }
+            };
+            if check.replace(found).is_some() {
+                return Err(de::Error::custom(format_args!("it has {CHECKS}; give one of them, once")));
+            }
+        }
+        let check = check.ok_or_else(|| {
+            de::Error::custom(format_args!("a probe has {CHECKS} beside its interval; give one of them"))
+        })?;
+        let interval = interval.flatten().map_or(Probe::INTERVAL, |Interval(interval)| interval);
+        Ok(Ready::Probe(Probe { check, interval }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Ready, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_form_reads_back_as_written() {
+        for json in [
+            r#""spawn""#,
+            r#""notify""#,
+            r#"{"tcp":"127.0.0.1:8080","interval":0.1}"#,
+            r#"{"tcp":"[::1]:8080","interval":5}"#,
+            r#"{"unix":"/run/web.sock","interval":0.25}"#,
+            r#"{"log":"listening on","interval":0.1}"#,
+            r#"{"command":["curl","-f","http://localhost/"],"interval":0.1}"#,
+        ] {
+            let ready = read(json).unwrap();
+            assert_eq!(serde_json::to_string(&ready).unwrap(), json);
+            let config = bincode::config::standard();
+            let bytes = bincode::serde::encode_to_vec(&ready, config).unwrap();
+            let (back, length): (Ready, usize) = bincode::serde::decode_from_slice(&bytes, config).unwrap();
+            assert_eq!((back, length), (ready, bytes.len()));
+        }
+    }
+
+    #[test]
+    fn an_interval_that_is_not_given_is_a_tenth_of_a_second() {
+        let log = Ready::from(Check::Log("up".to_owned()));
+        for json in
+            [r#"{"log":"up"}"#, r#"{"interval":null,"log":"up"}"#, r#"{"log":"up","interval":"100ms"}"#]
+        {
+            assert_eq!(read(json).unwrap(), log, "{json}");
+        }
+    }
+
+    #[test]
+    fn localhost_is_the_loopback_address() {
+        assert_eq!(Check::tcp("localhost:80"), Check::tcp("127.0.0.1:80"));
+        for text in [
+            "8080",
+            ":8080",
+            "127.0.0.1",
+            "example.org:80",
+            "127.0.0.1:0",
+            "localhost:0",
+            "localhost:",
+            "::1:80",
+        ] {
+            assert!(Check::tcp(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_probe_is_told_what_there_is() {
+        for (json, told) in [
+            (r#""tcp""#, r#"give "tcp" as an object: {"tcp": ..}"#),
+            (r#""soon""#, "\"soon\" is none of spawn, notify, tcp, unix, log or command"),
+            ("{}", "a probe has tcp, unix, log or command beside its interval"),
+            (r#"{"interval":1}"#, "a probe has tcp, unix, log or command beside its interval"),
+            (r#"{"log":"a","log":"b"}"#, "give one of them, once"),
+            (r#"{"log":"a","unix":"/b"}"#, "give one of them, once"),
+            (r#"{"log":"a","interval":1,"interval":1}"#, "duplicate field"),
+            (r#"{"http":"http://localhost/"}"#, "unknown field `http`"),
+            (r#"{"tcp":8080}"#, "expected a string"),
+            (r#"{"tcp":"web:8080"}"#, "\"web:8080\" is not an address"),
+            (r#"{"log":"a","interval":-1}"#, "negative"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(told), "{json}: {error}");
+        }
+    }
+}
