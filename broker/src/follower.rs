@@ -16,7 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::Fact;
-use crate::limits::{LOG_PIECE_REST, LOG_TEXT_BYTES_MAX};
+use crate::limits::{
+    LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX,
+};
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Excerpt, Logs, LogsError, StreamId, Wanted, read};
@@ -83,6 +85,18 @@ impl Followers {
             }
         };
         tokio::spawn(serve(query, ending, self.facts.clone(), self.logs.clone()));
+    }
+
+    /// Has the last of a child's output read, and the core told of it: nothing, where that takes too long. To be called in
+    /// the event loop.
+    pub fn read_tail(&self, call: Call, child: ChildId, kept_in: LogStream) {
+        let (logs, facts) = (self.logs.clone(), self.facts.clone());
+        tokio::spawn(async move {
+            let tail = timeout(LOG_TAIL_PATIENCE, tail(StreamId { child, stream: kept_in }, logs)).await;
+            let tail = tail.unwrap_or_default();
+            // A driver that has gone needs no report any more.
+            let _ = facts.send(Fact::Input(Input::TailRead { call, tail })).await;
+        });
     }
 
     /// A child has ended, and nothing of it is left that could write: its followers are sent the rest, and told that
@@ -159,6 +173,19 @@ async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs:
         let source = Source::new(kept, next, stamps);
         Follower { subscription, stream, to, ending, logs }.follow(source).await;
     }
+}
+
+/// The last of an output, as far as it can be read.
+async fn tail(id: StreamId, logs: Logs) -> String {
+    let Some(kept) = logs.kept(id).await else { return String::new() };
+    let wanted = Wanted {
+        tail: Some(LOG_TAIL_LINES),
+        since: None,
+        stamps: Stamps::Unwanted,
+        continuation: Continuation::Nothing,
+        text_bytes_max: LOG_TAIL_BYTES_MAX,
+    };
+    read_excerpt(kept, wanted).await.map(|excerpt| excerpt.text).unwrap_or_default()
 }
 
 /// Reads on a thread that may wait for the disk.

@@ -123,3 +123,12 @@ pub const LOG_PIECE_REST: Duration = Duration::from_millis(10);
 /// How much text an answer to `logs` holds at most, as a JSON string, in bytes: what a message may have, less its other
 /// members.
 pub const LOG_TEXT_BYTES_MAX: usize = procbroker_protocol::limits::ANSWER_BYTES_MAX - (4 << 10);
+
+/// How many lines of its output the error tells of a child that ended before it was ready.
+pub const LOG_TAIL_LINES: u32 = 20;
+
+/// Bytes of them, at most.
+pub const LOG_TAIL_BYTES_MAX: usize = 4 << 10;
+
+/// How long such an error waits for the disk.
+pub const LOG_TAIL_PATIENCE: Duration = Duration::from_secs(2);

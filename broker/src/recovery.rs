@@ -62,6 +62,7 @@ impl OnRecord {
             Some(Progress::Ended { .. }) => true,
             Some(
                 Progress::Unwanted { .. }
+                | Progress::Starting { .. }
                 | Progress::Running { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. },
@@ -75,7 +76,8 @@ impl OnRecord {
         match &self.progress {
             None | Some(Progress::Unwanted { .. }) => true,
             Some(
-                Progress::Running { .. }
+                Progress::Starting { .. }
+                | Progress::Running { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. }
                 | Progress::Ended { .. },

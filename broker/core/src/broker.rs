@@ -98,6 +98,14 @@ impl Broker {
         self.timers.set(Timer::Call(ticket), None, due);
     }
 
+    /// The place of a request that waits.
+    pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
+        let connection = self.connections.get(call.connection)?;
+        let is_meant =
+            |ticket: &Ticket| self.pending.get(*ticket).is_some_and(|pending| pending.call == call);
+        connection.pending().find(is_meant)
+    }
+
     /// Takes a request that waits, to answer it or to drop it.
     pub(crate) fn take_pending(&mut self, ticket: Ticket) -> Option<PendingRequest> {
         let pending = self.pending.take(ticket)?;

@@ -4,19 +4,20 @@
 //! happens, as one table; each row is one method of [`Child`], and each cell one arm of its match. A dash means that
 //! the input comes too late or too early there, and changes nothing.
 //!
-//! | input          | Recording      | Queued       | Spawning      | Running       | Stopping      | Cleaning          | Ended |
-//! | -------------- | -------------- | ------------ | ------------- | ------------- | ------------- | ----------------- | ----- |
-//! | `recorded`     | Queued, or end | -            | -             | -             | -             | queue, or end     | -     |
-//! | `start`        | -              | Spawning     | -             | -             | -             | spawn the cleanup | -     |
-//! | `spawned`      | -              | -            | Running       | -             | -             | bound its time    | -     |
-//! | `spawn_failed` | -              | -            | end           | -             | -             | record the outcome| -     |
-//! | `exited`       | -              | -            | -             | Stopping, or release | go on, or release | kill, or record the outcome | - |
-//! | `members_left` | -              | -            | -             | -             | go on, or release | record the outcome| -  |
-//! | `due`          | not ready      | not ready    | not ready     | -             | next step, or kill | kill, or leave   | -     |
-//! | `stop`         | remember it    | end          | remember it   | Stopping      | join it       | -                 | -     |
-//! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | kill at once  | -                 | -     |
-//! | `leave_cleanup`| -              | -            | -             | -             | -             | leave, or kill    | -     |
-//! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | bound its time    | remember it |
+//! | input          | Recording      | Queued       | Spawning      | Starting      | Running       | Stopping      | Cleaning          | Ended |
+//! | -------------- | -------------- | ------------ | ------------- | ------------- | ------------- | ------------- | ----------------- | ----- |
+//! | `recorded`     | Queued, or end | -            | -             | -             | -             | -             | queue, or end     | -     |
+//! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn the cleanup | -     |
+//! | `spawned`      | -              | -            | Starting, or Running | -      | -             | -             | bound its time    | -     |
+//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | record the outcome| -     |
+//! | `notified`     | -              | -            | -             | Running, or more time | -     | more time     | -                 | -     |
+//! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | kill, or record the outcome | - |
+//! | `members_left` | -              | -            | -             | -             | -             | go on, or release | record the outcome| -  |
+//! | `due`          | not ready      | not ready    | not ready     | not ready     | -             | next step, or kill | kill, or leave   | -     |
+//! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | -                 | -     |
+//! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | -                 | -     |
+//! | `leave_cleanup`| -              | -            | -             | -             | -             | -             | leave, or kill    | -     |
+//! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | remember it   | bound its time    | remember it |
 //!
 //! *Release* means that nothing of the child's processes is left: what contained them is taken down, and Cleaning
 //! follows if it has a cleanup, Ended else. *End* means that it is Ended and gives free what it held.
@@ -26,6 +27,7 @@ mod common;
 mod next;
 mod progress;
 mod questions;
+mod readiness;
 mod resuming;
 mod starting;
 mod stopping;
@@ -45,6 +47,7 @@ use crate::child::stopping::{Leader, Stopping};
 use crate::effect::{Effect, Receipt, Report, Safety};
 use crate::ids::{ConnectionId, Pid, SubscriptionId};
 use crate::input::{Members, RecordFailure};
+use crate::notice::Notice;
 use crate::orders::Orders;
 use crate::pending::Ticket;
 use crate::record::Intent;
@@ -83,6 +86,11 @@ enum Phase {
     Spawning {
         /// The stop that begins as soon as there is something to stop.
         stop: Option<Stop>,
+    },
+    /// Its process runs, and is not ready yet.
+    Starting {
+        /// The main process.
+        pid: Pid,
     },
     /// Its process runs and is ready.
     Running {
@@ -125,6 +133,7 @@ impl Child {
             },
             Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Ended => Next::Nothing,
@@ -138,6 +147,7 @@ impl Child {
             Phase::Cleaning(cleaning) => cleaning.spawn(&self.common, orders),
             Phase::Recording { .. }
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Ended => {}
@@ -160,6 +170,7 @@ impl Child {
             }
             Phase::Recording { .. }
             | Phase::Queued
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Ended => Next::Nothing,
@@ -176,6 +187,7 @@ impl Child {
             }
             Phase::Recording { .. }
             | Phase::Queued
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Cleaning(_)
@@ -186,7 +198,8 @@ impl Child {
     /// The main process has ended, or that of the cleanup.
     pub(crate) fn exited(&mut self, status: ExitStatus, members: Members, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
-            Phase::Running { .. } => self.exited_by_itself(status, members, orders),
+            Phase::Starting { .. } => self.exited_by_itself(ExitReason::StartFailed, status, members, orders),
+            Phase::Running { .. } => self.exited_by_itself(ExitReason::Exited, status, members, orders),
             Phase::Stopping(stopping) => match stopping.exited(&mut self.common, status, members, orders) {
                 Some(exit) => self.release(exit, orders),
                 None => Next::Nothing,
@@ -194,6 +207,28 @@ impl Child {
             Phase::Cleaning(cleaning) => cleaning.exited(&mut self.common, status, members, orders),
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Ended => Next::Nothing,
         }
+    }
+
+    /// A process of it has told something of itself.
+    pub(crate) fn notified(&mut self, notices: &[Notice], orders: &mut Orders<'_>) -> Next {
+        let mut next = Next::Nothing;
+        for notice in notices {
+            match &mut self.phase {
+                Phase::Starting { .. } => {
+                    if let Next::Changed = self.told_while_starting(notice, orders) {
+                        next = Next::Changed;
+                    }
+                }
+                Phase::Stopping(stopping) => stopping.told(notice, &mut self.common, orders),
+                Phase::Recording { .. }
+                | Phase::Queued
+                | Phase::Spawning { .. }
+                | Phase::Running { .. }
+                | Phase::Cleaning(_)
+                | Phase::Ended => {}
+            }
+        }
+        next
     }
 
     /// What was left behind has, or may have, become less.
@@ -207,6 +242,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Ended => Next::Nothing,
         }
@@ -216,7 +252,9 @@ impl Child {
     pub(crate) fn due(&mut self, orders: &mut Orders<'_>) -> Next {
         self.common.timer_ran_out();
         match &mut self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => Next::NotReady,
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Starting { .. } => {
+                Next::NotReady
+            }
             Phase::Stopping(stopping) => {
                 stopping.due(&mut self.common, orders);
                 Next::Nothing
@@ -257,7 +295,7 @@ impl Child {
                 orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
                 Next::NeverStarted { reason: stop.reason, error: None }
             }
-            Phase::Running { pid } => {
+            Phase::Starting { pid } | Phase::Running { pid } => {
                 let pid = *pid;
                 self.enter_stop(stop, Leader::Alive { pid }, orders);
                 Next::Nothing
@@ -280,6 +318,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Cleaning(_)
             | Phase::Ended => {}
@@ -295,6 +334,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Ended => Next::Nothing,
@@ -309,6 +349,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Ended => {}
@@ -318,15 +359,22 @@ impl Child {
     // What leads from one phase to the next.
 
     /// It has ended by itself. What it left behind gets its own steps.
-    fn exited_by_itself(&mut self, status: ExitStatus, members: Members, orders: &mut Orders<'_>) -> Next {
-        let (reason, at) = (ExitReason::Exited, orders.now.wall);
+    fn exited_by_itself(
+        &mut self,
+        reason: ExitReason,
+        status: ExitStatus,
+        members: Members,
+        orders: &mut Orders<'_>,
+    ) -> Next {
+        let at = orders.now.wall;
         if members == Members::Nothing {
             let exit = Exit::new(status, reason, at);
             self.common.publish_exit(&exit, orders);
             return self.release(exit, orders);
         }
         let stop = Stop { reason, steps: self.params().stop.clone(), kill_by: None };
-        self.enter_stop(stop, Leader::Gone { status, at, members }, orders);
+        let stopping = Stopping::new(stop, Leader::Gone { status, at, members }, orders.now.instant);
+        self.begin(stopping.by_its_own_end(), EventKind::Exited, orders);
         Next::Nothing
     }
 
@@ -335,7 +383,11 @@ impl Child {
             Leader::Alive { .. } => EventKind::Stopping,
             Leader::Gone { .. } => EventKind::Exited,
         };
-        let mut stopping = Box::new(Stopping::new(stop, leader, orders.now.instant));
+        self.begin(Stopping::new(stop, leader, orders.now.instant), event, orders);
+    }
+
+    fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
+        let mut stopping = Box::new(stopping);
         stopping.show(&mut self.common);
         self.common.publish(event, orders);
         stopping.step(&mut self.common, orders);
@@ -382,6 +434,7 @@ impl Child {
             Phase::Recording { .. } => false,
             Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Cleaning(_)

@@ -102,6 +102,16 @@ pub enum Effect {
         /// Which part of it is read.
         excerpt: LogExcerpt,
     },
+    /// Read the last of a child's output, for a request that is to tell why its child has failed. Answered with
+    /// `TailRead`.
+    ReadTail {
+        /// The request that waits for it.
+        call: Call,
+        /// The child.
+        child: ChildId,
+        /// The stream that it is in.
+        kept_in: LogStream,
+    },
     /// A child has ended: what it wrote last is the end, for those who follow its output too.
     EndLog {
         /// The child.

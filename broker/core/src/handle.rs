@@ -52,6 +52,8 @@ impl Broker {
             Input::Called { call, request, fresh } => self.call(call, request, &fresh, turn),
             Input::Recorded { run, result } => self.recorded(run, result, turn),
             Input::Spawned { run, pid } => self.spawned(run, pid, turn),
+            Input::Notified { run, notices } => self.notified(run, &notices, turn),
+            Input::TailRead { call, tail } => self.tail_read(call, tail, turn),
             Input::SpawnFailed { run, failure } => self.spawn_failed(run, &failure, turn),
             Input::Exited { run, status, members } => self.exited(run, status, members, turn),
             Input::MembersLeft { run, members } => self.members_left(run, members, turn),

@@ -7,6 +7,7 @@ use procbroker_protocol::{ChildId, ExitStatus, Request, Signal};
 
 use crate::authorize::{Accounts, AccountsFailure, Peer};
 use crate::ids::{Call, ConnectionId, Pid, Run};
+use crate::notice::Notice;
 
 /// One fact. Those that answer an [`crate::Effect`] name it.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,20 @@ pub enum Input {
         run: Run,
         /// What failed, and how.
         failure: SpawnFailure,
+    },
+    /// A process of a child has told something of itself.
+    Notified {
+        /// The process, and by it its child.
+        run: Run,
+        /// What it has told, in its order.
+        notices: Vec<Notice>,
+    },
+    /// Answers `ReadTail`.
+    TailRead {
+        /// The request that waits for it.
+        call: Call,
+        /// The last of what the child wrote.
+        tail: String,
     },
     /// The main process of a child has ended and has been reaped; its pid may mean another from now on.
     Exited {

@@ -31,8 +31,10 @@
 //! 3. `Recorded` comes in: nobody has been told of the child before. It is *Queued* (`child::starting`), and `created`
 //!    is published.
 //! 4. At the end of the turn `life::start` takes from the `spawn_queue` whose turn it is: *Spawning*, `Spawn` goes out.
-//! 5. `Spawned` comes in: *Running*. Its progress is recorded, `started` and `ready` are published, and the request that
-//!    waits is looked at again (`methods::recheck`) and answered.
+//! 5. `Spawned` comes in: *Running*, or *Starting* where it is ready only when it says so. Its progress is recorded, and
+//!    `started` is published.
+//! 6. `Notified` comes in, of a child that is *Starting* (`child::readiness`): *Running*. `ready` is published, and the
+//!    request that waits is looked at again (`methods::recheck`) and answered.
 //!
 //! # The walk of a destroy
 //!
@@ -88,6 +90,7 @@ mod limits;
 mod main_process;
 mod methods;
 mod metrics;
+mod notice;
 mod orders;
 mod pending;
 mod record;
@@ -115,5 +118,6 @@ pub use limits::{
 };
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, Totals};
+pub use notice::Notice;
 pub use record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress};
 pub use time::{Instant, Now};

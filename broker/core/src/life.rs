@@ -1,6 +1,7 @@
 //! What a child goes through: each input is given to its child, and what follows for others is seen to.
 
 mod main_command;
+mod readiness;
 mod recovery;
 mod start;
 mod stop;

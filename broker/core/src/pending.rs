@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use procbroker_protocol::create::Ready;
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Response, Signal};
+use procbroker_protocol::{
+    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, Response, Signal,
+};
 
 use crate::authorize::RunAs;
 use crate::effect::After;
@@ -43,6 +46,13 @@ pub(crate) enum WaitsFor {
         child: ChildId,
         /// What to answer then.
         outcome: Outcome,
+        /// How far the child has to be.
+        stage: Stage,
+    },
+    /// A `create` whose child has ended before it was ready, for the last of its output.
+    Tail {
+        /// How the child ended.
+        exit: Box<Exit>,
     },
     /// A `destroy`, for all of its children to have ended.
     Destroy {
@@ -95,6 +105,15 @@ pub(crate) struct SignalResult {
     pub(crate) refused: Option<ChildId>,
 }
 
+/// How far a child has to be for its create to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its program has been executed.
+    Spawned,
+    /// It is ready.
+    Ready,
+}
+
 /// A `create` that has been checked and is about to be decided.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
@@ -106,6 +125,18 @@ pub(crate) struct Attempt {
     pub(crate) id: ChildId,
     /// What the answer says if a child is created now.
     pub(crate) outcome: Outcome,
+}
+
+impl Stage {
+    /// How far the child of this create has to be.
+    pub(crate) fn of(params: &CreateParams) -> Self {
+        if params.no_wait { Self::Spawned } else { Self::Ready }
+    }
+}
+
+/// Whether a create is answered before its child is ready.
+pub(crate) fn is_answered_early(params: &CreateParams) -> bool {
+    params.no_wait && params.ready != Ready::Spawn
 }
 
 /// All requests that wait.
@@ -149,7 +180,9 @@ impl WaitsFor {
             // The intent is on record since before the start, and by it a later broker finds the child. That it
             // runs follows, and its creator does not wait for that.
             Self::Start { .. } if result.is_ok() => After::Nothing,
-            Self::Start { .. } | Self::Destroy { .. } | Self::Wait { .. } => After::Records,
+            Self::Start { .. } | Self::Tail { .. } | Self::Destroy { .. } | Self::Wait { .. } => {
+                After::Records
+            }
             Self::Name { .. } | Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
                 After::Nothing
             }
@@ -166,6 +199,11 @@ impl WaitsFor {
         matches!(self, Self::Start { .. })
     }
 
+    /// Whether a create waits for the last words of its child.
+    pub(crate) fn is_tail(&self) -> bool {
+        matches!(self, Self::Tail { .. })
+    }
+
     /// Whether an upgrade is waited for.
     pub(crate) fn is_upgrade(&self) -> bool {
         matches!(self, Self::Upgrade)
@@ -178,7 +216,7 @@ impl WaitsFor {
             Self::Start { child, .. } | Self::Wait { child, .. } => vec![*child],
             Self::Destroy { left, .. } => left.iter().copied().collect(),
             Self::Signal { unspawned, .. } => unspawned.iter().copied().collect(),
-            Self::Logs { .. } | Self::Upgrade | Self::Shutdown => Vec::new(),
+            Self::Tail { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => Vec::new(),
         }
     }
 }
@@ -231,7 +269,8 @@ mod tests {
     fn an_answer_that_tells_how_far_a_child_is_waits_for_the_record() {
         let failure = Err(Error::new(ErrorKind::Internal, "it"));
         let wait = WaitsFor::Wait { child: child(1), until: Until::Ended };
-        let start = WaitsFor::Start { child: child(1), outcome: Outcome::Created };
+        let (outcome, stage) = (Outcome::Created, Stage::Ready);
+        let start = WaitsFor::Start { child: child(1), outcome, stage };
         assert_eq!(wait.answer_waits_for(&Ok(Response::Upgraded)), After::Records);
         assert_eq!(start.answer_waits_for(&Ok(Response::Upgraded)), After::Nothing);
         assert_eq!(start.answer_waits_for(&failure), After::Records);

@@ -60,7 +60,14 @@ pub enum Progress {
         /// The signals to try.
         steps: Vec<StopStep>,
     },
-    /// Its process was started.
+    /// Its process was started, and is not ready yet.
+    Starting {
+        /// When its process was started.
+        started_at: Timestamp,
+        /// When it has failed to start, if it is not ready.
+        ready_by: Instant,
+    },
+    /// Its process was started, and is ready.
     Running {
         /// When its process was started.
         started_at: Timestamp,

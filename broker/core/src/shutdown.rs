@@ -58,6 +58,7 @@ impl Broker {
         turn.order(Effect::Notify(ServiceState::Stopping { timeout, children }));
         self.publish_with(EventKind::ShuttingDown, None, turn);
         self.refuse_waiting_creates(turn);
+        self.tell_without_tails(turn);
     }
 
     /// Creates that wait for a name are new ones too.
@@ -199,6 +200,7 @@ impl Broker {
                 WaitsFor::Shutdown => Ok(Response::ShutDown(report.clone())),
                 WaitsFor::Name { .. } | WaitsFor::Upgrade => Err(shutting_down()),
                 WaitsFor::Start { .. }
+                | WaitsFor::Tail { .. }
                 | WaitsFor::Destroy { .. }
                 | WaitsFor::Wait { .. }
                 | WaitsFor::Signal { .. }

@@ -137,6 +137,7 @@ impl Hands {
             }
             Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),
             Effect::ReadLog { call, child, excerpt } => self.read_log(call, child, excerpt),
+            Effect::ReadTail { call, child, kept_in } => self.followers.read_tail(call, child, kept_in),
             Effect::EndLog { child } => {
                 self.logs.end(child);
                 self.followers.child_ended(child);

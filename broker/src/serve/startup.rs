@@ -446,6 +446,7 @@ fn remembered(child: &Recovered) -> Remembered {
         Some(Progress::Ended { .. }) => true,
         Some(
             Progress::Unwanted { .. }
+            | Progress::Starting { .. }
             | Progress::Running { .. }
             | Progress::Stopping(_)
             | Progress::Cleaning { .. },

@@ -164,7 +164,12 @@ impl Simulation<'_> {
             None | Some(Progress::Unwanted { .. }) => tally.unrecorded += 1,
             Some(Progress::Stopping(_)) => tally.stops_resumed += 1,
             Some(Progress::Cleaning { .. }) if kinship == Kinship::Foreign => tally.cleanups_interrupted += 1,
-            Some(Progress::Running { .. } | Progress::Cleaning { .. } | Progress::Ended { .. }) => {}
+            Some(
+                Progress::Starting { .. }
+                | Progress::Running { .. }
+                | Progress::Cleaning { .. }
+                | Progress::Ended { .. },
+            ) => {}
         }
     }
 }

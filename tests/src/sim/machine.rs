@@ -103,6 +103,9 @@ impl Machine {
             Effect::Forget { child } => self.disk.forget(*child),
             Effect::Sweep => self.sweep(means),
             Effect::ReadLog { call, .. } => Self::read_log(*call, means),
+            Effect::ReadTail { call, .. } => {
+                means.tell(10, Input::TailRead { call: *call, tail: "the last of it".to_owned() });
+            }
             Effect::CheckUpgrade => {
                 let result = if means.dice.chance(75) { Ok(()) } else { Err(refusal()) };
                 let delay = means.dice.choose([0, 5, 5, 20_000]);

@@ -214,6 +214,7 @@ impl Simulation<'_> {
             Input::Recorded { run, .. }
             | Input::Spawned { run, .. }
             | Input::SpawnFailed { run, .. }
+            | Input::Notified { run, .. }
             | Input::Exited { run, .. }
             | Input::MembersLeft { run, .. } => *run = Run { incarnation: Incarnation(0), ..*run },
             Input::Connected { .. }
@@ -222,6 +223,7 @@ impl Simulation<'_> {
             | Input::Signalled { .. }
             | Input::ShutdownAsked { .. }
             | Input::LogRead { .. }
+            | Input::TailRead { .. }
             | Input::PassOn { .. }
             | Input::UpgradeAsked
             | Input::UpgradeChecked { .. }

@@ -24,8 +24,21 @@ pub(super) struct Common {
     view: Arc<ChildView>,
     role: Role,
     due: Option<Instant>,
+    readiness: Readiness,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
     cleanup_by: Option<Instant>,
+}
+
+/// Whether a child has been ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// It has not.
+    Awaited {
+        /// When it has failed to start, if it is to be ready by some time.
+        by: Option<Instant>,
+    },
+    /// It has.
+    Reached,
 }
 
 impl Common {
@@ -56,6 +69,7 @@ impl Common {
             view: Arc::new(view),
             role,
             due: None,
+            readiness: Readiness::Awaited { by: None },
             cleanup_by: None,
         }
     }
@@ -101,6 +115,30 @@ impl Common {
 
     pub(super) fn timer_ran_out(&mut self) {
         self.due = None;
+    }
+
+    /// Has it ready by then, or whenever that is.
+    pub(super) fn await_ready(&mut self, by: Option<Instant>) {
+        self.readiness = Readiness::Awaited { by };
+    }
+
+    /// It is ready, or was.
+    pub(super) fn is_ready(&mut self) {
+        self.readiness = Readiness::Reached;
+    }
+
+    pub(super) fn was_ready(&self) -> bool {
+        match self.readiness {
+            Readiness::Awaited { .. } => false,
+            Readiness::Reached => true,
+        }
+    }
+
+    pub(super) fn ready_by(&self) -> Option<Instant> {
+        match self.readiness {
+            Readiness::Awaited { by } => by,
+            Readiness::Reached => None,
+        }
     }
 
     pub(super) fn cleanup_by(&self) -> Option<Instant> {

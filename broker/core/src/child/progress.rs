@@ -25,6 +25,9 @@ impl Child {
                 Progress::Unwanted { reason, steps }
             }
             Phase::Queued => return None,
+            Phase::Starting { .. } => {
+                Progress::Starting { started_at: started_at?, ready_by: self.common.ready_by()? }
+            }
             Phase::Running { .. } => Progress::Running { started_at: started_at? },
             Phase::Stopping(stopping) => stopping.progress(&self.common, now),
             Phase::Cleaning(cleaning) => cleaning.progress(&self.common, now),

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_protocol::request::Until;
+use procbroker_protocol::create::StandardError;
+use procbroker_protocol::request::{LogStream, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Owner};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::child::stopping::sum;
 use crate::child::{Child, Phase};
 use crate::ids::{ConnectionId, Run, SubscriptionId};
 use crate::limits::REUSES_REMEMBERED;
-use crate::pending::Ticket;
+use crate::pending::{Stage, Ticket, is_answered_early};
 use crate::record::Role;
 use crate::time::Instant;
 
@@ -65,6 +66,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Cleaning(_) => true,
@@ -78,6 +80,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_) => true,
             Phase::Cleaning(_) | Phase::Ended => false,
@@ -87,7 +90,7 @@ impl Child {
     /// Whether its main process is there.
     pub(crate) fn has_main_process(&self) -> bool {
         match &self.phase {
-            Phase::Running { .. } => true,
+            Phase::Starting { .. } | Phase::Running { .. } => true,
             Phase::Stopping(stopping) => stopping.is_leader_alive(),
             Phase::Recording { .. }
             | Phase::Queued
@@ -100,7 +103,9 @@ impl Child {
     /// Whether a process of it may be there, of its cleanup too.
     pub(crate) fn may_have_processes(&self) -> bool {
         match &self.phase {
-            Phase::Spawning { .. } | Phase::Running { .. } | Phase::Stopping(_) => true,
+            Phase::Spawning { .. } | Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping(_) => {
+                true
+            }
             Phase::Cleaning(cleaning) => cleaning.may_have_processes(),
             Phase::Recording { .. } | Phase::Queued | Phase::Ended => false,
         }
@@ -110,7 +115,7 @@ impl Child {
     pub(crate) fn is_ending(&self) -> bool {
         match &self.phase {
             Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
-            Phase::Queued | Phase::Running { .. } => false,
+            Phase::Queued | Phase::Starting { .. } | Phase::Running { .. } => false,
             Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
         }
     }
@@ -119,13 +124,35 @@ impl Child {
     pub(crate) fn is_unspawned(&self) -> bool {
         match self.phase {
             Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => true,
-            Phase::Running { .. } | Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => false,
+            Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
         }
     }
 
-    /// Whether a `wait` for it to be ready is over: it has been ready, or will never be.
+    /// Whether a `wait` for it to be ready is over: it has been ready, or has ended without.
     pub(crate) fn is_settled(&self) -> bool {
-        !self.is_unspawned()
+        self.common.was_ready() || !self.is_live()
+    }
+
+    /// Whether it is ready, or has been.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.common.was_ready()
+    }
+
+    /// Whether a create that waits for this is to be answered.
+    pub(crate) fn has_come_to(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Spawned => !self.is_unspawned(),
+            Stage::Ready => self.is_settled(),
+        }
+    }
+
+    /// Whether its create was answered before it was ready.
+    pub(crate) fn was_answered_early(&self) -> bool {
+        !self.is_unspawned() && is_answered_early(self.params())
     }
 
     /// Whether what a `wait` waits for has come.
@@ -133,6 +160,14 @@ impl Child {
         match until {
             Until::Ready => self.is_settled(),
             Until::Ended => !self.is_live(),
+        }
+    }
+
+    /// Returns the stream in which it says last what went wrong.
+    pub(crate) fn last_words(&self) -> LogStream {
+        match self.params().stderr {
+            StandardError::Log => LogStream::Stderr,
+            StandardError::Stdout | StandardError::Null | StandardError::Inherit => LogStream::Stdout,
         }
     }
 
@@ -147,6 +182,7 @@ impl Child {
             Phase::Recording { cancelled: None }
             | Phase::Queued
             | Phase::Spawning { stop: None }
+            | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Ended => sum(Duration::ZERO, self.params().stop.iter()),
         }

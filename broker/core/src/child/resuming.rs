@@ -1,5 +1,6 @@
 //! Resuming: a child goes on where an earlier broker was with it, by what is on record and what is found of it.
 
+use procbroker_protocol::create::Ready;
 use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::child::cleaning::{Cleaning, Remains};
@@ -10,6 +11,7 @@ use crate::effect::{Effect, Receipt, Safety};
 use crate::input::Members;
 use crate::orders::Orders;
 use crate::record::{Finding, Kinship, Progress, StoppingProgress};
+use crate::time::Instant;
 
 impl Child {
     /// Goes on with a child that had not ended, as far as is on record.
@@ -19,14 +21,27 @@ impl Child {
         finding: Finding,
         orders: &mut Orders<'_>,
     ) -> Next {
+        if self.params().ready == Ready::Spawn {
+            self.common.is_ready();
+        }
         match progress {
-            None => self.resume_running(self.view().created_at, finding, orders),
+            None => self.resume_up(self.view().created_at, None, finding, orders),
             Some(Progress::Unwanted { reason, steps }) => {
                 self.resume_unwanted(Stop { reason, steps, kill_by: None }, finding, orders)
             }
-            Some(Progress::Running { started_at }) => self.resume_running(started_at, finding, orders),
-            Some(Progress::Stopping(stopping)) => self.resume_stop(stopping, finding, orders),
+            Some(Progress::Starting { started_at, ready_by }) => {
+                self.resume_up(started_at, Some(ready_by), finding, orders)
+            }
+            Some(Progress::Running { started_at }) => {
+                self.common.is_ready();
+                self.resume_up(started_at, None, finding, orders)
+            }
+            Some(Progress::Stopping(stopping)) => {
+                self.resume_readiness(stopping.reason);
+                self.resume_stop(stopping, finding, orders)
+            }
             Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
+                self.resume_readiness(exit.reason);
                 self.common.show_start(started_at);
                 let cleaning = Cleaning::new(exit, attempts);
                 self.resume_cleanup(cleaning, ended, finding, orders)
@@ -40,19 +55,38 @@ impl Child {
         }
     }
 
-    fn resume_running(&mut self, started_at: Timestamp, finding: Finding, orders: &mut Orders<'_>) -> Next {
+    /// It had been started, or may have been.
+    fn resume_up(
+        &mut self,
+        started_at: Timestamp,
+        ready_by: Option<Instant>,
+        finding: Finding,
+        orders: &mut Orders<'_>,
+    ) -> Next {
         self.common.show_start(Some(started_at));
         match finding {
             Finding::Process { pid, .. } => {
-                self.enter_running(pid);
+                if self.was_ready() {
+                    self.enter_running(pid);
+                } else {
+                    self.resume_starting(pid, ready_by, orders);
+                }
                 // Its process may not have been on record.
                 self.record_progress(Safety::Process, Receipt::NotWanted, orders);
                 Next::Nothing
             }
             Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
                 let steps = self.params().stop.clone();
-                self.resume_gone(Stop { reason: ExitReason::Exited, steps, kill_by: None }, finding, orders)
+                let reason = if self.was_ready() { ExitReason::Exited } else { ExitReason::StartFailed };
+                self.resume_gone(Stop { reason, steps, kill_by: None }, finding, orders)
             }
+        }
+    }
+
+    /// What is on record of an end does not say more of whether it was ready before.
+    fn resume_readiness(&mut self, reason: ExitReason) {
+        if reason != ExitReason::StartFailed {
+            self.common.is_ready();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildState, Error, ErrorKind, EventKind, ExitReason};
+use procbroker_protocol::{Error, ErrorKind, EventKind, ExitReason};
 
 use crate::child::stopping::{Leader, Stop};
 use crate::child::{Child, Next, Phase};
@@ -11,14 +11,8 @@ use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::ids::Pid;
 use crate::input::RecordFailure;
 use crate::orders::Orders;
-use crate::time::Instant;
 
 impl Child {
-    /// Bounds the time until it is ready.
-    pub(crate) fn have_ready_by(&mut self, due: Instant, orders: &mut Orders<'_>) {
-        self.common.set_due(Some(due), orders);
-    }
-
     /// The intent is on record: now, and not before, the process may be started.
     pub(super) fn intent_recorded(
         &mut self,
@@ -52,25 +46,21 @@ impl Child {
     /// Its program was executed.
     pub(super) fn main_spawned(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
-        self.common.set_due(None, orders);
         self.common.show_start(Some(orders.now.wall));
-        self.enter_running(pid);
+        self.enter_up(pid, orders);
         if stop.is_none() {
             // Else what is on record is that it is to be stopped, until that has begun.
             self.record_progress(Safety::Process, Receipt::NotWanted, orders);
         }
         orders.order(Effect::Report(Report::Started { child: Arc::clone(self.view()) }));
         self.common.publish(EventKind::Started, orders);
-        self.common.publish(EventKind::Ready, orders);
+        if self.was_ready() {
+            self.common.publish(EventKind::Ready, orders);
+        }
         if let Some(stop) = stop {
             self.enter_stop(stop, Leader::Alive { pid }, orders);
         }
         Next::Changed
-    }
-
-    pub(super) fn enter_running(&mut self, pid: Pid) {
-        self.phase = Phase::Running { pid };
-        self.common.show(ChildState::Running, Some(pid), None);
     }
 
     /// Its program could not be executed.

@@ -14,6 +14,7 @@ use crate::effect::{Effect, Receipt, Safety};
 use crate::ids::Pid;
 use crate::input::Members;
 use crate::limits::KILL_AGAIN_FIRST;
+use crate::notice::Notice;
 use crate::orders::Orders;
 use crate::record::{Progress, Role, StoppingProgress};
 use crate::time::{Instant, Now, doubled};
@@ -33,6 +34,7 @@ pub(crate) struct Stop {
 #[derive(Debug)]
 pub(super) struct Stopping {
     reason: ExitReason,
+    cause: Cause,
     leader: Leader,
     /// The steps that are still to come.
     steps: VecDeque<StopStep>,
@@ -42,6 +44,21 @@ pub(super) struct Stopping {
     /// Whether SIGKILL was needed.
     forced: bool,
     kill_by: Option<Instant>,
+}
+
+/// What began a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Its main process ended by itself, and left something behind.
+    OwnEnd,
+    /// Somebody, or a time that is over.
+    Asked,
+}
+
+impl Cause {
+    fn of(reason: ExitReason) -> Self {
+        if reason == ExitReason::Exited { Self::OwnEnd } else { Self::Asked }
+    }
 }
 
 /// The main process of a child that is being stopped.
@@ -109,6 +126,7 @@ impl Stopping {
         let Stop { reason, steps, kill_by } = stop;
         Self {
             reason,
+            cause: Cause::of(reason),
             leader,
             steps: steps.into(),
             stage: StopStage::Asking { until: now },
@@ -124,7 +142,12 @@ impl Stopping {
         let StoppingProgress { started_at: _, reason, ended: _, steps, until, taken, forced } = stopping;
         let stage = StopStage::Asking { until: until.max(now) };
         let steps = steps.into();
-        Self { reason, leader, steps, stage, taken, forced, kill_by: None }
+        Self { reason, cause: Cause::of(reason), leader, steps, stage, taken, forced, kill_by: None }
+    }
+
+    /// Has it begun by the end of the main process, whatever it is to be called.
+    pub(super) fn by_its_own_end(self) -> Self {
+        Self { cause: Cause::OwnEnd, ..self }
     }
 
     pub(super) fn is_forced(&self) -> bool {
@@ -174,6 +197,21 @@ impl Stopping {
         }
     }
 
+    /// One of its processes has told something of itself: it may ask for more time before the next step.
+    pub(super) fn told(&mut self, notice: &Notice, common: &mut Common, orders: &mut Orders<'_>) {
+        match (notice, &mut self.stage) {
+            (Notice::MoreTime(time), StopStage::Asking { until }) => {
+                let longer = orders.now.instant.plus(*time);
+                if *until < longer {
+                    *until = longer;
+                    self.set_timer(common, orders);
+                    self.record(common, orders);
+                }
+            }
+            (Notice::MoreTime(_), StopStage::Killing { .. }) | (Notice::Ready, _) => {}
+        }
+    }
+
     /// Its timer has run out.
     pub(super) fn due(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         match self.stage {
@@ -195,10 +233,10 @@ impl Stopping {
         self.taken.push(StepTaken { signal: step.signal, at: now.wall });
         // A stop that somebody asked for goes to the process group. Descendants of a child that ended by
         // itself may have no group of its left, and get the steps themselves.
-        let scope = match (self.reason, common.role()) {
-            (ExitReason::Exited, _) => Scope::All,
-            (_, Role::Child) => Scope::Group,
-            (_, Role::Main) => orders.stop_scope_of_main(),
+        let scope = match (self.cause, common.role()) {
+            (Cause::OwnEnd, _) => Scope::All,
+            (Cause::Asked, Role::Child) => Scope::Group,
+            (Cause::Asked, Role::Main) => orders.stop_scope_of_main(),
         };
         self.show(common);
         self.set_timer(common, orders);
@@ -270,7 +308,7 @@ impl Stopping {
         let outlook = match (&self.leader, self.stage) {
             (Leader::Gone { members: Members::Nothing, .. }, _) => Outlook::Over,
             (Leader::Gone { members: Members::Outside, .. }, StopStage::Asking { .. })
-                if self.reason != ExitReason::Exited =>
+                if self.cause == Cause::Asked =>
             {
                 Outlook::Unreachable
             }

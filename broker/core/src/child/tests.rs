@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_protocol::create::Cleanup;
+use procbroker_protocol::create::{Cleanup, Ready};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::status::Facilities;
 use procbroker_protocol::{
@@ -21,6 +21,7 @@ use crate::ids::Pid;
 use crate::input::{Members, RecordFailure};
 use crate::limits::Bounds;
 use crate::metrics::Metrics;
+use crate::notice::Notice;
 use crate::orders::Orders;
 use crate::record::{Intent, Role};
 use crate::spawn_queue::SpawnQueue;
@@ -58,10 +59,13 @@ struct Life {
 
 impl Life {
     /// Takes a child with a cleanup so far on its way.
-    fn after(steps: usize) -> Self {
+    fn after((ready, steps): Column) -> Self {
         let cleanup = Cleanup { command: vec!["release".to_owned()], timeout: Duration::from_secs(1) };
         let mut life = Self {
-            child: Child::new(&intent(1, |params| params.cleanup = Some(cleanup))),
+            child: Child::new(&intent(1, |params| {
+                params.cleanup = Some(cleanup);
+                params.ready = ready;
+            })),
             now: 0,
             timers: Timers::default(),
             spawn_queue: SpawnQueue::default(),
@@ -82,6 +86,7 @@ impl Life {
             Phase::Recording { .. } => "Recording",
             Phase::Queued => "Queued",
             Phase::Spawning { .. } => "Spawning",
+            Phase::Starting { .. } => "Starting",
             Phase::Running { .. } => "Running",
             Phase::Stopping(_) => "Stopping",
             Phase::Cleaning(_) => "Cleaning",
@@ -122,6 +127,7 @@ impl Life {
                 let (errno_name, step) = ("ENOENT".to_owned(), "exec".to_owned());
                 child.spawn_failed(&SpawnFailure { errno: 2, errno_name, step }, orders)
             }
+            "notified" => child.notified(&[Notice::Ready], orders),
             "exited" => child.exited(done, Members::Nothing, orders),
             "daemonized" => child.exited(done, Members::Group, orders),
             "members left" => child.members_left(Members::Nothing, orders),
@@ -156,26 +162,42 @@ fn config() -> Config {
 const WAY: [&str; 10] =
     ["recorded", "start", "spawned", "stop", "exited", "recorded", "start", "spawned", "exited", "recorded"];
 
-/// How far on its way a child is in each column of the table. One that is being cleaned has four: its cleanup is
-/// being recorded, waits for its turn, is being started, and runs.
-const COLUMNS: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10];
+/// When a child is ready, and how far it is on its way.
+type Column = (Ready, usize);
+
+/// The columns of the table. A child that is being cleaned has four: its cleanup is being recorded, waits for its turn, is
+/// being started, and runs.
+const COLUMNS: [Column; 11] = [
+    (Ready::Spawn, 0),
+    (Ready::Spawn, 1),
+    (Ready::Spawn, 2),
+    (Ready::Notify, 3),
+    (Ready::Spawn, 3),
+    (Ready::Spawn, 4),
+    (Ready::Spawn, 5),
+    (Ready::Spawn, 6),
+    (Ready::Spawn, 7),
+    (Ready::Spawn, 8),
+    (Ready::Spawn, 10),
+];
 
 /// What each input makes of each phase: a dash where it comes too early or too late and changes nothing, else the phase
 /// after it, and in brackets what the broker has to see to.
 const TABLE: &str = "
-              | Recording      | Queued         | Spawning         | Running           | Stopping          | Cleaning     | Cleaning     | Cleaning | Cleaning | Ended
-recorded      | Queued         | -              | -                | -                 | -                 | Cleaning     | -            | -        | -        | -
-not recorded  | (NeverStarted) | -              | -                | -                 | -                 | Cleaning     | -            | -        | -        | -
-start         | -              | Spawning       | -                | -                 | -                 | -            | Cleaning     | -        | -        | -
-spawned       | -              | -              | Running(Changed) | -                 | -                 | -            | -            | Cleaning | -        | -
-spawn failed  | -              | -              | (NeverStarted)   | -                 | -                 | -            | -            | Cleaning | -        | -
-exited        | -              | -              | -                | Cleaning(Changed) | Cleaning(Changed) | -            | -            | -        | Cleaning | -
-daemonized    | -              | -              | -                | Stopping          | Stopping          | -            | -            | -        | Cleaning | -
-members left  | -              | -              | -                | -                 | -                 | -            | -            | -        | -        | -
-due           | (NotReady)     | (NotReady)     | (NotReady)       | -                 | Stopping          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
-stop          | Recording      | (NeverStarted) | Spawning         | Stopping          | -                 | -            | -            | -        | -        | -
-kill now      | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | -            | -            | -        | -        | -
-leave cleanup | -              | -              | -                | -                 | -                 | (LeftBehind) | (LeftBehind) | Cleaning | Cleaning | -
+              | Recording      | Queued         | Spawning         | Starting | Running           | Stopping          | Cleaning     | Cleaning     | Cleaning | Cleaning | Ended
+recorded      | Queued         | -              | -                | - | -                 | -                 | Cleaning     | -            | -        | -        | -
+not recorded  | (NeverStarted) | -              | -                | - | -                 | -                 | Cleaning     | -            | -        | -        | -
+start         | -              | Spawning       | -                | - | -                 | -                 | -            | Cleaning     | -        | -        | -
+spawned       | -              | -              | Running(Changed) | - | -                 | -                 | -            | -            | Cleaning | -        | -
+spawn failed  | -              | -              | (NeverStarted)   | - | -                 | -                 | -            | -            | Cleaning | -        | -
+notified | - | - | - | Running(Changed) | - | - | - | - | - | - | -
+exited        | -              | -              | -                | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | -            | -            | -        | Cleaning | -
+daemonized    | -              | -              | -                | Stopping | Stopping          | Stopping          | -            | -            | -        | Cleaning | -
+members left  | -              | -              | -                | - | -                 | -                 | -            | -            | -        | -        | -
+due           | (NotReady)     | (NotReady)     | (NotReady)       | (NotReady) | -                 | Stopping          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
+stop          | Recording      | (NeverStarted) | Spawning         | Stopping | Stopping          | -                 | -            | -            | -        | -        | -
+kill now      | Recording      | (NeverStarted) | Spawning         | Stopping | Stopping          | Stopping          | -            | -            | -        | -        | -
+leave cleanup | -              | -              | -                | - | -                 | -                 | (LeftBehind) | (LeftBehind) | Cleaning | Cleaning | -
 ";
 
 #[test]
@@ -188,16 +210,16 @@ fn every_phase_answers_every_input_as_the_table_says() {
 
 fn row(expected: &str) -> String {
     let input = expected.split('|').next().unwrap_or_default().trim();
-    let cells = COLUMNS.map(|steps| match input {
-        "" => Life::after(steps).phase().to_owned(),
-        input => cell(steps, input),
+    let cells = COLUMNS.map(|column| match input {
+        "" => Life::after(column).phase().to_owned(),
+        input => cell(column, input),
     });
     format!("{input} | {}\n", cells.join(" | "))
 }
 
 /// Says what an input makes of a child that is so far on its way.
-fn cell(steps: usize, input: &str) -> String {
-    let mut life = Life::after(steps);
+fn cell(column: Column, input: &str) -> String {
+    let mut life = Life::after(column);
     let phase = life.phase();
     let before = format!("{:?}", life.child.phase);
     let next = match life.take(input) {

@@ -7,6 +7,7 @@ use crate::child::Child;
 use crate::config::Config;
 use crate::effect::{Effect, Report};
 use crate::ids::{Incarnation, Run};
+use crate::pending::is_answered_early;
 use crate::record::{Finding, Kinship, Progress, Recovered, Role};
 use crate::time::Now;
 use crate::turn::Turn;
@@ -116,7 +117,8 @@ impl Recovered {
         match &self.progress {
             None | Some(Progress::Unwanted { .. }) => true,
             Some(
-                Progress::Running { .. }
+                Progress::Starting { .. }
+                | Progress::Running { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. }
                 | Progress::Ended { .. },
@@ -127,12 +129,12 @@ impl Recovered {
     /// Whether its create was answered with an error: the same request starts another one.
     fn has_failed_to_start(&self) -> bool {
         let reason = match &self.progress {
-            None | Some(Progress::Running { .. }) => return false,
+            None | Some(Progress::Starting { .. } | Progress::Running { .. }) => return false,
             Some(Progress::Unwanted { reason, .. }) => *reason,
             Some(Progress::Stopping(stopping)) => stopping.reason,
             Some(Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) => exit.reason,
         };
-        reason == ExitReason::StartFailed
+        reason == ExitReason::StartFailed && !is_answered_early(&self.intent.params)
     }
 
     fn ended_at(&self) -> Option<Timestamp> {
@@ -140,6 +142,7 @@ impl Recovered {
             Some(Progress::Ended { at, .. }) => Some(*at),
             Some(
                 Progress::Unwanted { .. }
+                | Progress::Starting { .. }
                 | Progress::Running { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. },

@@ -1,7 +1,7 @@
 //! The start of a child: its intent is on record, then its process is started in its turn, or it never was.
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, duration};
+use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason};
 
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
@@ -89,30 +89,21 @@ impl Broker {
     }
 
     /// Answers every create that waits for this child to start.
-    fn fail_start(&mut self, id: ChildId, error: &Error, turn: &mut Turn<'_>) {
+    pub(crate) fn fail_start(&mut self, id: ChildId, error: &Error, turn: &mut Turn<'_>) {
         for ticket in self.watchers(id, WaitsFor::is_start).0 {
             self.answer_pending(ticket, Err(error.clone()), turn);
         }
     }
 
     /// Returns the requests that wait for a child and are `wanted`, and the others.
-    fn watchers(&self, id: ChildId, wanted: impl Fn(&WaitsFor) -> bool) -> (Vec<Ticket>, Vec<Ticket>) {
+    pub(crate) fn watchers(
+        &self,
+        id: ChildId,
+        wanted: impl Fn(&WaitsFor) -> bool,
+    ) -> (Vec<Ticket>, Vec<Ticket>) {
         let watchers = self.children.get(id).map(Child::watchers).unwrap_or_default();
         watchers
             .into_iter()
             .partition(|ticket| self.pending.get(*ticket).is_some_and(|pending| wanted(&pending.waits_for)))
-    }
-
-    /// A child was not ready in time: its creator gets the error, and it is stopped.
-    pub(crate) fn not_ready_in_time(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let allowed = self.children.get(id).map(|child| child.params().ready_timeout.0).unwrap_or_default();
-        let allowed = duration::display(allowed);
-        let error = Error::new(
-            ErrorKind::Timeout,
-            format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),
-        );
-        self.fail_start(id, &error, turn);
-        self.children.forget_request(id);
-        self.stop_child(id, ExitReason::StartFailed, None, turn);
     }
 }

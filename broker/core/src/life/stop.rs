@@ -46,6 +46,7 @@ impl Broker {
         self.children.end(id, turn.now.instant);
         self.end_logs(id, turn);
         self.left_wave(id, turn);
+        self.tell_that_it_failed(id, turn);
         self.child_changed(id, turn);
         if is_main {
             self.children.forget(id);

@@ -14,7 +14,7 @@ use crate::child::{Child, Next};
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::Call;
 use crate::input::Fresh;
-use crate::pending::{Attempt, WaitsFor, shutting_down};
+use crate::pending::{Attempt, Stage, WaitsFor, shutting_down};
 use crate::record::{Intent, Role};
 use crate::turn::Turn;
 
@@ -36,8 +36,9 @@ impl Broker {
         let Some(connection) = self.connection(call.connection) else {
             return;
         };
+        let stage = Stage::of(&params);
         if let Some((child, outcome)) = self.first_answer(connection.peer(), &params) {
-            return self.answer_when_started(call, child, outcome, turn);
+            return self.answer_when_started(call, child, outcome, stage, turn);
         }
         match authorize::run_as(&self.config, connection.peer(), &params, &fresh.accounts) {
             Ok(run_as) => {
@@ -55,8 +56,9 @@ impl Broker {
             return;
         };
         let peer = connection.peer().clone();
+        let stage = Stage::of(&attempt.params);
         if let Some((child, outcome)) = self.first_answer(&peer, &attempt.params) {
-            return self.answer_when_started(call, child, outcome, turn);
+            return self.answer_when_started(call, child, outcome, stage, turn);
         }
         let holding = match self.check_serving().and_then(|()| self.check_name(&peer, &attempt)) {
             Ok(holding) => holding,
@@ -105,7 +107,7 @@ impl Broker {
         match attempt.params.if_exists {
             IfExists::Fail => Err(name_taken(name, child.view())),
             IfExists::Reuse if child.is_ending() => Ok(Holding::Wait { holder }),
-            IfExists::Reuse if child.is_settled() => Ok(Holding::Existing {
+            IfExists::Reuse if child.has_come_to(Stage::of(&attempt.params)) => Ok(Holding::Existing {
                 child: Arc::clone(child.view()),
                 same_spec: self.is_same_spec(child, peer, attempt),
             }),
@@ -140,6 +142,7 @@ impl Broker {
         }
         let Attempt { params, run_as, id, outcome } = attempt;
         let due = turn.now.instant.plus(params.ready_timeout.0);
+        let stage = Stage::of(&params);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
         let created_at = turn.now.wall;
         let containment = self.config.containment;
@@ -162,7 +165,7 @@ impl Broker {
             child.have_ready_by(due, orders);
             Next::Nothing
         });
-        self.answer_when_started(call, id, outcome, turn);
+        self.answer_when_started(call, id, outcome, stage, turn);
         turn.order(Effect::Record { run, record: Record::Intent(intent), safety, receipt: Receipt::Wanted });
     }
 
@@ -196,15 +199,22 @@ impl Broker {
     }
 
     /// Answers a create now if its child is there, else when it is.
-    fn answer_when_started(&mut self, call: Call, id: ChildId, outcome: Outcome, turn: &mut Turn<'_>) {
+    fn answer_when_started(
+        &mut self,
+        call: Call,
+        id: ChildId,
+        outcome: Outcome,
+        stage: Stage,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(child) = self.children.get(id) else {
             return;
         };
-        if child.is_settled() {
+        if child.has_come_to(stage) {
             let child = Arc::clone(child.view());
             self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
         } else {
-            self.wait_for(call, WaitsFor::Start { child: id, outcome }, None);
+            self.wait_for(call, WaitsFor::Start { child: id, outcome, stage }, None);
         }
     }
 }

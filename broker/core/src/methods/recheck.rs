@@ -8,25 +8,16 @@ use procbroker_protocol::{ChildId, Response};
 
 use crate::broker::Broker;
 use crate::effect::Effect;
-use crate::ids::Call;
-use crate::pending::{Ticket, WaitsFor};
+use crate::pending::{Stage, Ticket, WaitsFor};
 use crate::turn::Turn;
 
 impl Broker {
-    /// The place of a request that waits.
-    pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
-        let connection = self.connection(call.connection)?;
-        let is_meant =
-            |ticket: &Ticket| self.pending.get(*ticket).is_some_and(|pending| pending.call == call);
-        connection.pending().find(is_meant)
-    }
-
     /// Looks again at one request that waits, after one of its children has changed.
     pub(crate) fn recheck(&mut self, ticket: Ticket, id: ChildId, turn: &mut Turn<'_>) {
         let Some(child) = self.children.get(id) else {
             return;
         };
-        let (live, settled, ending) = (child.is_live(), child.is_settled(), child.is_ending());
+        let (live, ending) = (child.is_live(), child.is_ending());
         let takes_signals = child.takes_signals();
         let (shown, run) = (Arc::clone(child.view()), child.run());
         let Some(pending) = self.pending.get_mut(ticket) else {
@@ -36,6 +27,7 @@ impl Broker {
         match &mut pending.waits_for {
             WaitsFor::Name { attempt, .. } => {
                 let reuses = attempt.params.if_exists == IfExists::Reuse;
+                let settled = child.has_come_to(Stage::of(&attempt.params));
                 if (!live || reuses && settled && !ending)
                     && let Some(pending) = self.take_pending(ticket)
                     && let WaitsFor::Name { attempt, .. } = pending.waits_for
@@ -43,7 +35,7 @@ impl Broker {
                     self.decide(call, *attempt, turn);
                 }
             }
-            WaitsFor::Start { outcome, .. } if settled => {
+            WaitsFor::Start { outcome, stage, .. } if child.has_come_to(*stage) => {
                 let outcome = *outcome;
                 self.answer_pending(ticket, Ok(Response::Created(Created { outcome, child: shown })), turn);
             }
@@ -62,7 +54,7 @@ impl Broker {
                     self.answer_pending(ticket, Ok(Response::Child(shown)), turn);
                 }
             }
-            WaitsFor::Signal { signal, scope, unspawned, sent, result, .. } if settled => {
+            WaitsFor::Signal { signal, scope, unspawned, sent, result, .. } if !child.is_unspawned() => {
                 let (signal, scope) = (*signal, *scope);
                 unspawned.remove(&id);
                 if takes_signals {
@@ -75,6 +67,7 @@ impl Broker {
                 self.conclude_signal(ticket, turn);
             }
             WaitsFor::Start { .. }
+            | WaitsFor::Tail { .. }
             | WaitsFor::Destroy { .. }
             | WaitsFor::Signal { .. }
             | WaitsFor::Logs { .. }

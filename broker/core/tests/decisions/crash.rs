@@ -129,6 +129,7 @@ fn is_cut_short(world: &World, run: Run) -> bool {
             None
             | Some(
                 Progress::Unwanted { .. }
+                | Progress::Starting { .. }
                 | Progress::Running { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. },

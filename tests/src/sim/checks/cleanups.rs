@@ -68,7 +68,13 @@ pub fn record(
         }
         (Progress::Cleaning { ended: Some(_), .. }, Receipt::Wanted)
         | (Progress::Ended { .. }, Receipt::Wanted | Receipt::NotWanted)
-        | (Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_), _) => false,
+        | (
+            Progress::Unwanted { .. }
+            | Progress::Starting { .. }
+            | Progress::Running { .. }
+            | Progress::Stopping(_),
+            _,
+        ) => false,
     };
     Check::Cleanup.demand(fair, wrong)?;
     let (Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) = progress else { return Ok(()) };

@@ -88,7 +88,7 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
     let at = matches!(track.start, Start::Done { at, .. } if started_at(progress) == Some(wall(at)));
     Check::Orders.demand(at, wrong)?;
     match (progress, &track.cleaning) {
-        (Progress::Running { .. }, None) => {
+        (Progress::Starting { .. } | Progress::Running { .. }, None) => {
             Check::Orders.demand(track.run == run && !track.is_ending(), wrong)
         }
         (Progress::Stopping(stopping), None) => {
@@ -105,16 +105,20 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
             cleanups::record(ledger, (track, cleaning), run, progress, how)
         }
         (Progress::Cleaning { .. } | Progress::Unwanted { .. }, None)
-        | (Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_), Some(_)) => {
-            Err(Check::Orders.broken(wrong()))
-        }
+        | (
+            Progress::Unwanted { .. }
+            | Progress::Starting { .. }
+            | Progress::Running { .. }
+            | Progress::Stopping(_),
+            Some(_),
+        ) => Err(Check::Orders.broken(wrong())),
     }
 }
 
 fn started_at(progress: &Progress) -> Option<Timestamp> {
     match progress {
         Progress::Unwanted { .. } => None,
-        Progress::Running { started_at } => Some(*started_at),
+        Progress::Starting { started_at, .. } | Progress::Running { started_at } => Some(*started_at),
         Progress::Stopping(stopping) => stopping.started_at,
         Progress::Cleaning { started_at, .. } | Progress::Ended { started_at, .. } => *started_at,
     }

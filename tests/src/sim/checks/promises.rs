@@ -64,6 +64,7 @@ fn has_ended(told: &Told, progress: Option<&Progress>) -> bool {
         }
         Some(
             Progress::Unwanted { .. }
+            | Progress::Starting { .. }
             | Progress::Running { .. }
             | Progress::Stopping(_)
             | Progress::Cleaning { .. },
@@ -76,7 +77,7 @@ fn has_ended(told: &Told, progress: Option<&Progress>) -> bool {
 fn reason(progress: Option<&Progress>) -> Option<ExitReason> {
     match progress? {
         Progress::Unwanted { reason, .. } => Some(*reason),
-        Progress::Running { .. } => None,
+        Progress::Starting { .. } | Progress::Running { .. } => None,
         Progress::Stopping(stopping) => Some(stopping.reason),
         Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. } => Some(exit.reason),
     }

@@ -43,6 +43,7 @@ impl Ledger {
             | Input::Spawned { .. }
             | Input::SpawnFailed { .. }
             | Input::Exited { .. }
+            | Input::Notified { .. }
             | Input::MembersLeft { .. } => self.reported(input),
             Input::LogRead { call, .. } => self.answered(*call),
             Input::UpgradeAsked => self.wish_for_an_upgrade(),
@@ -59,8 +60,11 @@ impl Ledger {
                     self.upgrade = Upgrade::Refused;
                 }
             }
-            Input::Signalled { call: None, .. } | Input::PassOn { .. } | Input::Swept { .. } | Input::Due => {
-            }
+            Input::Signalled { call: None, .. }
+            | Input::TailRead { .. }
+            | Input::PassOn { .. }
+            | Input::Swept { .. }
+            | Input::Due => {}
         }
     }
 

@@ -80,7 +80,9 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             track.demands.push(Demand { reason: *reason, steps: steps.clone() });
             found(&mut track, recovered.intent.created_at, finding, now);
         }
-        Some(Progress::Running { started_at }) => found(&mut track, *started_at, finding, now),
+        Some(Progress::Starting { started_at, .. } | Progress::Running { started_at }) => {
+            found(&mut track, *started_at, finding, now);
+        }
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
         Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
             over(&mut track, *started_at, exit);

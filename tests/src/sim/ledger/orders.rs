@@ -86,7 +86,11 @@ impl Ledger {
                     asked.reading = true;
                 }
             }
-            Effect::Publish { .. } | Effect::EndLog { .. } | Effect::Report(_) | Effect::Notify(_) => {}
+            Effect::ReadTail { .. }
+            | Effect::Publish { .. }
+            | Effect::EndLog { .. }
+            | Effect::Report(_)
+            | Effect::Notify(_) => {}
         }
     }
 

@@ -106,7 +106,7 @@ impl Disk {
 fn rank(progress: &Progress) -> (u32, u32) {
     match progress {
         Progress::Unwanted { .. } => (0, 0),
-        Progress::Running { .. } => (1, 0),
+        Progress::Starting { .. } | Progress::Running { .. } => (1, 0),
         Progress::Stopping(_) => (2, 0),
         Progress::Cleaning { attempts, .. } => (3, *attempts),
         Progress::Ended { .. } => (4, 0),
@@ -252,9 +252,13 @@ fn process(child: &Recovered) -> Option<(Run, Option<procbroker_protocol::Name>)
     let name = match child.progress {
         Some(Progress::Ended { .. }) => return None,
         Some(Progress::Cleaning { .. }) => None,
-        Some(Progress::Unwanted { .. } | Progress::Running { .. } | Progress::Stopping(_)) | None => {
-            child.intent.params.name.clone()
-        }
+        Some(
+            Progress::Unwanted { .. }
+            | Progress::Starting { .. }
+            | Progress::Running { .. }
+            | Progress::Stopping(_),
+        )
+        | None => child.intent.params.name.clone(),
     };
     is_there.then(|| (Broker::recovered_run(child.intent.id), name))
 }

@@ -197,6 +197,7 @@ impl World {
             | Effect::Answer { .. }
             | Effect::Publish { .. }
             | Effect::ReadLog { .. }
+            | Effect::ReadTail { .. }
             | Effect::EndLog { .. }
             | Effect::CheckUpgrade
             | Effect::HandOver
@@ -417,6 +418,7 @@ impl World {
                 | Effect::Record { .. }
                 | Effect::Publish { .. }
                 | Effect::ReadLog { .. }
+                | Effect::ReadTail { .. }
                 | Effect::EndLog { .. }
                 | Effect::CheckUpgrade
                 | Effect::HandOver

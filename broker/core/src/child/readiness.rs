@@ -1,0 +1,77 @@
+//! Readiness: a child whose program runs is not ready before it says so, or a probe does; until then its time is bounded.
+
+use procbroker_protocol::create::Ready;
+use procbroker_protocol::{ChildState, EventKind};
+
+use crate::child::{Child, Next, Phase};
+use crate::effect::{Receipt, Safety};
+use crate::ids::Pid;
+use crate::notice::Notice;
+use crate::orders::Orders;
+use crate::time::Instant;
+
+impl Child {
+    /// Bounds the time until it is ready.
+    pub(crate) fn have_ready_by(&mut self, due: Instant, orders: &mut Orders<'_>) {
+        self.common.await_ready(Some(due));
+        self.common.set_due(Some(due), orders);
+    }
+
+    /// Its process is there: it is ready at once, or waits for a word of it.
+    pub(super) fn enter_up(&mut self, pid: Pid, orders: &mut Orders<'_>) {
+        if self.params().ready == Ready::Spawn {
+            self.common.set_due(None, orders);
+            self.enter_running(pid);
+        } else {
+            self.enter_starting(pid);
+        }
+    }
+
+    fn enter_starting(&mut self, pid: Pid) {
+        self.phase = Phase::Starting { pid };
+        self.common.show(ChildState::Starting, Some(pid), None);
+    }
+
+    pub(super) fn enter_running(&mut self, pid: Pid) {
+        self.common.is_ready();
+        self.phase = Phase::Running { pid };
+        self.common.show(ChildState::Running, Some(pid), None);
+    }
+
+    /// It goes on waiting for the word, with what was left of its time when an earlier broker died.
+    pub(super) fn resume_starting(&mut self, pid: Pid, by: Option<Instant>, orders: &mut Orders<'_>) {
+        let by = by.unwrap_or_else(|| orders.now.instant.plus(self.params().ready_timeout.0));
+        self.have_ready_by(by, orders);
+        self.enter_starting(pid);
+    }
+
+    /// It has told something of itself, and was not ready before.
+    pub(super) fn told_while_starting(&mut self, notice: &Notice, orders: &mut Orders<'_>) -> Next {
+        match notice {
+            Notice::Ready => self.became_ready(orders),
+            Notice::MoreTime(time) => {
+                self.have_more_time(orders.now.instant.plus(*time), orders);
+                Next::Nothing
+            }
+        }
+    }
+
+    fn became_ready(&mut self, orders: &mut Orders<'_>) -> Next {
+        let Phase::Starting { pid } = self.phase else {
+            return Next::Nothing;
+        };
+        self.common.set_due(None, orders);
+        self.enter_running(pid);
+        self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        self.common.publish(EventKind::Ready, orders);
+        Next::Changed
+    }
+
+    /// Its time to get ready ends then, or later (`EXTEND_TIMEOUT_USEC` of `sd_notify(3)`).
+    fn have_more_time(&mut self, until: Instant, orders: &mut Orders<'_>) {
+        if self.common.ready_by().is_some_and(|by| by < until) {
+            self.have_ready_by(until, orders);
+            self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Readiness, for those who wait for it: a word of a child is passed on to it, and who waited for one that has failed is told
+//! why, with the last of what it wrote.
+
+use std::sync::Arc;
+
+use procbroker_protocol::{ChildId, Error, ErrorKind, Exit, ExitReason, duration};
+
+use crate::broker::Broker;
+use crate::effect::Effect;
+use crate::ids::{Call, Run};
+use crate::notice::Notice;
+use crate::pending::{Ticket, WaitsFor};
+use crate::turn::Turn;
+
+impl Broker {
+    /// A process of a child has told something of itself.
+    pub(crate) fn notified(&mut self, run: Run, notices: &[Notice], turn: &mut Turn<'_>) {
+        self.with_run(run, turn, |child, orders| child.notified(notices, orders));
+    }
+
+    /// A child was not ready in time: its creator gets the error, and it is stopped.
+    pub(crate) fn not_ready_in_time(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let allowed = self.children.get(id).map(|child| child.params().ready_timeout.0).unwrap_or_default();
+        let allowed = duration::display(allowed);
+        let error = Error::new(
+            ErrorKind::Timeout,
+            format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),
+        );
+        self.fail_start(id, &error, turn);
+        self.forget_failed_request(id);
+        self.stop_child(id, ExitReason::StartFailed, None, turn);
+    }
+
+    /// A child is over: if it never was ready, who waits for that is told, as soon as the last of its output is read.
+    pub(crate) fn tell_that_it_failed(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        let Some(child) = self.children.get(id).filter(|child| !child.was_ready()) else {
+            return;
+        };
+        let (view, kept_in) = (Arc::clone(child.view()), child.last_words());
+        self.forget_failed_request(id);
+        let Some(exit) = &view.exit else {
+            return;
+        };
+        for ticket in self.watchers(id, WaitsFor::is_start).0 {
+            let Some(pending) = self.take_pending(ticket) else {
+                continue;
+            };
+            self.wait_for(pending.call, WaitsFor::Tail { exit: Box::new(exit.clone()) }, None);
+            if self.is_serving() {
+                turn.order(Effect::ReadTail { call: pending.call, child: id, kept_in });
+            }
+        }
+        if !self.is_serving() {
+            self.tell_without_tails(turn);
+        }
+    }
+
+    /// The last of a child's output is read.
+    pub(crate) fn tail_read(&mut self, call: Call, tail: String, turn: &mut Turn<'_>) {
+        if let Some(ticket) = self.ticket(call) {
+            self.answer_with_tail(ticket, tail, turn);
+        }
+    }
+
+    /// The broker is shutting down, and nobody waits for what is read any more.
+    pub(crate) fn tell_without_tails(&mut self, turn: &mut Turn<'_>) {
+        for ticket in self.pending.tickets(|pending| pending.waits_for.is_tail()) {
+            self.answer_with_tail(ticket, String::new(), turn);
+        }
+    }
+
+    fn answer_with_tail(&mut self, ticket: Ticket, log_tail: String, turn: &mut Turn<'_>) {
+        let Some(WaitsFor::Tail { exit }) = self.pending.get(ticket).map(|pending| &pending.waits_for) else {
+            return;
+        };
+        let (exit, message) = (exit.clone(), failed(exit));
+        let error = Error::new(ErrorKind::StartFailed { exit, log_tail }, message);
+        self.answer_pending(ticket, Err(error), turn);
+    }
+
+    /// Lets the request for a child that has failed start another one, unless it was answered before that.
+    fn forget_failed_request(&mut self, id: ChildId) {
+        if self.children.get(id).is_some_and(|child| !child.was_answered_early()) {
+            self.children.forget_request(id);
+        }
+    }
+}
+
+/// Says that a child has failed to start.
+fn failed(exit: &Exit) -> String {
+    let (status, reason) = (exit.status, exit.reason);
+    if reason == ExitReason::StartFailed {
+        format!("the child ended before it was ready ({status}); see its log")
+    } else {
+        format!("the child was stopped before it was ready ({})", reason.as_str())
+    }
+}
