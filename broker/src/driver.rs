@@ -3,6 +3,7 @@
 //! There is one task and one queue for facts. What the machine reports (exits, spawned processes) goes
 //! first, because clients wait for it; what clients ask for comes in the order of its arrival.
 
+mod audit;
 mod clients;
 mod held;
 mod measure;
@@ -27,6 +28,7 @@ use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE, TURN_BOUNDS};
 use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
+use audit::Audit;
 pub use clients::Clients;
 use held::Held;
 pub use perform::Hands;
@@ -118,6 +120,7 @@ pub struct Driver {
     farewells: Vec<Call>,
     /// How long it took for each input, with all that followed from it.
     turns: Histogram,
+    audit: Audit,
 }
 
 impl Driver {
@@ -136,6 +139,7 @@ impl Driver {
             held: Held::default(),
             farewells: Vec::new(),
             turns: Histogram::new(&TURN_BOUNDS),
+            audit: Audit::default(),
         };
         driver.perform_all(&mut effects);
         if has_many {
@@ -287,11 +291,16 @@ impl Driver {
                 if let Input::Disconnected { connection } = &input {
                     self.hands.clients.remove(*connection);
                     self.held.disconnected(*connection);
+                    self.audit.disconnected(*connection);
+                }
+                if let Input::Called { call, request, fresh: _ } = &input {
+                    self.audit.called(*call, request);
                 }
                 self.take(input);
             }
             Fact::Connected { connection, peer, outbox } => {
                 self.hands.clients.insert(connection, outbox);
+                self.audit.connected(connection, &peer);
                 self.take(Input::Connected { connection, peer });
             }
             // One that has gone needs no answer.
@@ -352,6 +361,12 @@ impl Driver {
     }
 
     fn perform(&mut self, effect: Effect) {
+        if let Effect::Answer { call, result, after: _ } = &effect {
+            self.audit.answered(*call, result);
+        }
+        if let Effect::Refuse { connection, error } = &effect {
+            self.audit.refused(*connection, error);
+        }
         match effect {
             Effect::Exit(cause) => self.leave = Some(Leave::Exit(cause)),
             Effect::HandOver => self.leave = Some(Leave::HandOver),

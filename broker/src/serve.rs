@@ -2,6 +2,7 @@
 
 mod error;
 pub mod facilities;
+mod log;
 pub(crate) mod startup;
 
 use std::path::Path;
@@ -17,15 +18,14 @@ use procbroker_protocol::ExitStatus;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 pub use error::ServeError;
 
 use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
-use crate::cli::{LogLevel, ServeArguments};
+use crate::cli::ServeArguments;
 use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
-use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, LOG_LINES_WAITING, REPORTS_WAITING};
+use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Reception;
 use crate::metrics;
 use crate::os::host::clock::Alarm;
@@ -40,7 +40,7 @@ pub fn serve(arguments: &ServeArguments) -> ExitCode {
     // Signals are for the driver's thread, once it is ready for them: every other thread inherits that it takes none. So
     // none is lost while the program is replaced.
     let _held = SigSet::all().thread_block();
-    let _log = write_log_to_standard_error(arguments.log);
+    let _log = log::to_standard_error(arguments.log, arguments.log_format);
     match run(arguments) {
         Ok(ExitCause::Done) => ExitCode::SUCCESS,
         Ok(ExitCause::Left(_)) => ExitCode::FAILURE,
@@ -168,26 +168,4 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
 /// Ends what still runs on other threads without waiting for it.
 fn end(runtime: Runtime) {
     runtime.shutdown_background();
-}
-
-/// Sends the log to standard error, from a thread of its own. It is written out when the guard is dropped.
-fn write_log_to_standard_error(level: LogLevel) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LOG_LINES_WAITING)
-        .thread_name("log")
-        .finish(std::io::stderr());
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level.filter())
-        .with_target(false)
-        .with_ansi(terminal)
-        .with_writer(writer);
-    // Under systemd the journal has the time already. It fails only when a log is there already.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().try_init()
-    } else {
-        log.try_init()
-    };
-    guard
 }

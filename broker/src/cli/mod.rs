@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use size::ByteSize;
-pub use verbs::{BoundArguments, ContainmentChoice, LogLevel, MainArguments, ServeArguments};
+pub use verbs::{BoundArguments, ContainmentChoice, LogFormat, LogLevel, MainArguments, ServeArguments};
 
 use command_status::CommandStatus;
 use failure::Failure;

@@ -8,6 +8,8 @@
 mod harness;
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod child_surroundings;

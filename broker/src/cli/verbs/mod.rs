@@ -32,7 +32,7 @@ use clap::{Args, Parser, Subcommand};
 
 use remove_groups::RemoveGroupsArguments;
 pub use run::MainArguments;
-pub use serve::{BoundArguments, ContainmentChoice, LogLevel, ServeArguments};
+pub use serve::{BoundArguments, ContainmentChoice, LogFormat, LogLevel, ServeArguments};
 
 use super::ask::{self, Ask};
 use super::print::Report;

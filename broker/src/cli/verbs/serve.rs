@@ -118,6 +118,9 @@ pub struct ServeArguments {
     /// How much to log, on standard error
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     pub log: LogLevel,
+    /// How lines of the log look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
     /// What clients can ask for.
     #[command(flatten)]
     pub bounds: BoundArguments,
@@ -209,6 +212,16 @@ pub enum ContainmentChoice {
     Cgroup,
     /// The process group, the session, and the orphans that the broker inherits
     Subreaper,
+}
+
+/// How lines of the broker's log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    #[default]
+    Text,
+    /// A JSON object a line, with `timestamp`, `level`, `target`, `message` and what belongs to it
+    Json,
 }
 
 /// How much the broker logs.

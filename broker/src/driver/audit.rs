@@ -1,0 +1,253 @@
+//! Who has asked for what, and who was refused: a line of the log for each, under the target `audit`.
+//!
+//! What changes something is told when it is asked for, because what comes of it can take long; a create is told when it
+//! is answered, because only then its child is known. Every other request is told at the level `debug`, under `request`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use procbroker_core::{Call, ConnectionId, Peer};
+use procbroker_protocol::{Error, Method, Outcome, Request, Response};
+use tracing::{debug, info};
+
+/// The clients, and what they have asked for and not been answered.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    callers: BTreeMap<ConnectionId, Caller>,
+    open: BTreeMap<Call, Asked>,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Caller {
+    uid: u32,
+    gid: u32,
+    pid: Option<u32>,
+}
+
+/// A request that is not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    method: Method,
+    /// What it is about.
+    child: String,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    caller: Caller,
+    asked: Asked,
+    what: What,
+}
+
+/// What a line tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// It was asked for.
+    Asked,
+    /// A create was answered with this child.
+    Created { id: String, outcome: &'static str },
+    /// It was not done.
+    Refused { kind: &'static str, message: String },
+    /// Who asked for it has gone before the answer.
+    Left,
+}
+
+impl Audit {
+    /// A client has connected.
+    pub(super) fn connected(&mut self, connection: ConnectionId, peer: &Peer) {
+        let Peer { uid, gid, pid, .. } = *peer;
+        self.callers.insert(connection, Caller { uid, gid, pid });
+    }
+
+    /// A client is not let in.
+    pub(super) fn refused(&mut self, connection: ConnectionId, error: &Error) {
+        if let Some(Caller { uid, gid, pid }) = self.callers.remove(&connection) {
+            let (kind, message) = (error.kind.as_str(), in_one_line(&error.message));
+            info!(target: "audit", uid, gid, pid, kind, "audit: connection refused: {message}");
+        }
+    }
+
+    /// A client has gone.
+    pub(super) fn disconnected(&mut self, connection: ConnectionId) {
+        for entry in self.left(connection) {
+            entry.write();
+        }
+    }
+
+    fn left(&mut self, connection: ConnectionId) -> Vec<Entry> {
+        let first = Call { connection, number: 0 };
+        let last = Call { connection, number: u64::MAX };
+        let calls: Vec<Call> = self.open.range(first..=last).map(|(call, _)| *call).collect();
+        let open: Vec<Asked> = calls.iter().filter_map(|call| self.open.remove(call)).collect();
+        let Some(caller) = self.callers.remove(&connection) else { return Vec::new() };
+        let creates = open.into_iter().filter(|asked| asked.method == Method::Create);
+        creates.map(|asked| Entry { caller, asked, what: What::Left }).collect()
+    }
+
+    /// A client asks for something.
+    pub(super) fn called(&mut self, call: Call, request: &Request) {
+        debug!(target: "request", connection = call.connection.0, number = call.number, method = request.method().as_str(), "request");
+        if let Some(entry) = self.asked(call, request) {
+            entry.write();
+        }
+    }
+
+    fn asked(&mut self, call: Call, request: &Request) -> Option<Entry> {
+        let child = subject(request)?;
+        let asked = Asked { method: request.method(), child };
+        self.open.insert(call, asked.clone());
+        let caller = *self.callers.get(&call.connection)?;
+        (asked.method != Method::Create).then_some(Entry { caller, asked, what: What::Asked })
+    }
+
+    /// A request is answered.
+    pub(super) fn answered(&mut self, call: Call, result: &Result<Response, Error>) {
+        match result {
+            Ok(_) => {
+                debug!(target: "request", connection = call.connection.0, number = call.number, "answered");
+            }
+            Err(error) => {
+                debug!(target: "request", connection = call.connection.0, number = call.number, kind = error.kind.as_str(), "refused: {}", in_one_line(&error.message));
+            }
+        }
+        if let Some(entry) = self.outcome(call, result) {
+            entry.write();
+        }
+    }
+
+    fn outcome(&mut self, call: Call, result: &Result<Response, Error>) -> Option<Entry> {
+        let asked = self.open.remove(&call)?;
+        let caller = *self.callers.get(&call.connection)?;
+        let what = match result {
+            Ok(Response::Created(created)) => {
+                let outcome = match created.outcome {
+                    Outcome::Created => "created",
+                    Outcome::Existing { .. } => "existing",
+                    Outcome::Replaced => "replaced",
+                };
+                What::Created { id: created.child.id.to_string(), outcome }
+            }
+            // What it asked for was told before.
+            Ok(_) => return None,
+            Err(error) => What::Refused { kind: error.kind.as_str(), message: in_one_line(&error.message) },
+        };
+        Some(Entry { caller, asked, what })
+    }
+}
+
+impl Entry {
+    fn write(&self) {
+        let Self { caller: Caller { uid, gid, pid }, asked: Asked { method, child }, what } = self;
+        let (uid, gid, pid, method) = (*uid, *gid, *pid, method.as_str());
+        match what {
+            What::Asked => info!(target: "audit", method, child, uid, gid, pid, "audit: asked"),
+            What::Created { id, outcome } => {
+                info!(target: "audit", method, child, uid, gid, pid, id, outcome, "audit: answered");
+            }
+            What::Refused { kind, message } => {
+                info!(target: "audit", method, child, uid, gid, pid, kind, "audit: refused: {message}");
+            }
+            What::Left => {
+                info!(target: "audit", method, child, uid, gid, pid, "audit: the client left before the answer");
+            }
+        }
+    }
+}
+
+/// What a request is about, where it changes something or is not for everybody.
+fn subject(request: &Request) -> Option<String> {
+    let subject = match request {
+        Request::Create(params) => match &params.name {
+            Some(name) => name.to_string(),
+            None => in_one_line(&params.command.join(" ")),
+        },
+        Request::Destroy(params) => in_one_line(&params.target),
+        Request::Signal(params) => in_one_line(&format_args!("{} {}", params.target, params.signal)),
+        Request::Restart(params) | Request::Renew(params) => in_one_line(&params.target),
+        Request::Shutdown(_) | Request::Upgrade(_) => "all".to_owned(),
+        Request::List(_)
+        | Request::Get(_)
+        | Request::Wait(_)
+        | Request::Logs(_)
+        | Request::Events(_)
+        | Request::Status(_) => return None,
+    };
+    Some(subject)
+}
+
+/// The longest text of a client's that a line repeats, in characters.
+const TEXT_MAX: usize = 200;
+
+/// A text of a client's as it may stand in a log: no line of its own begins in it.
+fn in_one_line(text: &impl fmt::Display) -> String {
+    let text = text.to_string();
+    let escape = |character: char| -> String {
+        if character.is_control() { character.escape_default().collect() } else { character.into() }
+    };
+    text.chars().take(TEXT_MAX).map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+
+    use procbroker_protocol::request::{ListParams, ManyParams};
+    use procbroker_protocol::{CreateParams, ErrorKind, Target};
+
+    use super::*;
+
+    const CALL: Call = Call { connection: ConnectionId(7), number: 3 };
+    const CALLER: Caller = Caller { uid: 33, gid: 34, pid: Some(35) };
+
+    fn audit() -> Audit {
+        let mut audit = Audit::default();
+        audit.connected(CALL.connection, &Peer { uid: 33, gid: 34, groups: Vec::new(), pid: Some(35) });
+        audit
+    }
+
+    fn create() -> Request {
+        let command = vec!["printf".to_owned(), "a\nb".to_owned()];
+        Request::Create(Box::new(CreateParams::new(command)))
+    }
+
+    fn entry(method: Method, child: &str, what: What) -> Entry {
+        Entry { caller: CALLER, asked: Asked { method, child: child.to_owned() }, what }
+    }
+
+    #[test]
+    fn what_changes_something_is_told_when_it_is_asked_for_and_once() {
+        let mut audit = audit();
+        let request = Request::Restart(ManyParams { target: Target::All });
+        let asked = audit.asked(CALL, &request);
+        assert_eq!(asked, Some(entry(Method::Restart, "all children", What::Asked)));
+        assert_eq!(audit.outcome(CALL, &Ok(Response::Children(Vec::new()))), None);
+        assert!(audit.open.is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_is_told_with_its_kind() {
+        let mut audit = audit();
+        audit.asked(CALL, &Request::Restart(ManyParams { target: Target::All }));
+        let refusal = Error::new(ErrorKind::PermissionDenied, "not\nyou");
+        let what = What::Refused { kind: "permission_denied", message: "not\\nyou".to_owned() };
+        assert_eq!(audit.outcome(CALL, &Err(refusal)), Some(entry(Method::Restart, "all children", what)));
+    }
+
+    #[test]
+    fn a_create_is_told_once_its_child_is_known_or_nobody_waits_for_it() {
+        let mut audit = audit();
+        assert_eq!(audit.asked(CALL, &create()), None);
+        let left = audit.left(CALL.connection);
+        assert_eq!(left, [entry(Method::Create, "printf a\\nb", What::Left)]);
+        assert!(audit.open.is_empty() && audit.callers.is_empty());
+    }
+
+    #[test]
+    fn what_only_looks_is_not_told() {
+        let mut audit = audit();
+        assert_eq!(audit.asked(CALL, &Request::List(ListParams::default())), None);
+        assert!(audit.open.is_empty());
+        assert_eq!(audit.outcome(CALL, &Ok(Response::Children(vec![]))), None);
+    }
+}

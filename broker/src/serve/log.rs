@@ -1,0 +1,32 @@
+//! The broker's own log: where its lines go, and how they look.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+
+use crate::cli::{LogFormat, LogLevel};
+use crate::limits::LOG_LINES_WAITING;
+
+/// Sends the log to standard error, from a thread of its own. It is written out when the guard is dropped.
+pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_LINES_WAITING)
+        .thread_name("log")
+        .finish(io::stderr());
+    let log = tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(writer);
+    // It fails only when a log is there already.
+    let _ = match format {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let log = log.with_target(false).with_ansi(io::stderr().is_terminal());
+            // Under systemd the journal has the time already.
+            if std::env::var_os("JOURNAL_STREAM").is_some() {
+                log.without_time().try_init()
+            } else {
+                log.try_init()
+            }
+        }
+    };
+    guard
+}
