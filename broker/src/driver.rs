@@ -19,6 +19,7 @@ use procbroker_core::{
     After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Histogram, Input, Now, Peer, Recovered,
     UpgradeFailure,
 };
+use procbroker_protocol::response::Metrics as MetricsAnswer;
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -372,6 +373,11 @@ impl Driver {
             Effect::HandOver => self.leave = Some(Leave::HandOver),
             Effect::Answer { call, result: Ok(Response::Upgraded), after: _ } => self.farewells.push(call),
             Effect::Answer { call, result, after: After::Records } => self.held.add(call, result),
+            Effect::Measure { call } => {
+                let answer = Ok(Response::Metrics(MetricsAnswer { text: self.metrics() }));
+                self.audit.answered(call, &answer);
+                self.hands.clients.answer(call, answer);
+            }
             other => self.hands.perform(other, &mut self.inputs),
         }
     }

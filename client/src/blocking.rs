@@ -181,6 +181,14 @@ impl Broker {
         self.event_loop.run(self.inner.status())
     }
 
+    /// What the broker has counted; see [`crate::Broker::metrics`].
+    ///
+    /// # Errors
+    /// See [`crate::Broker::metrics`].
+    pub fn metrics(&self) -> Result<String, Error> {
+        self.event_loop.run(self.inner.metrics())
+    }
+
     /// Stops every child and the broker; see [`crate::Broker::shutdown`].
     ///
     /// # Errors

@@ -339,6 +339,19 @@ impl Broker {
         }
     }
 
+    /// What the broker has counted, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// See [`Error`]; it is for root and the broker's own user.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let request = Request::Metrics(NoParams {});
+        let method = request.method();
+        match self.call(request).await? {
+            Response::Metrics(metrics) => Ok(metrics.text),
+            other => Err(unexpected(method, &other)),
+        }
+    }
+
     /// Stops every child and the broker, and reports what happened to each. With a timeout, that is how
     /// long the whole may take, instead of the broker's own setting.
     ///

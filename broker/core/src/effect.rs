@@ -117,6 +117,11 @@ pub enum Effect {
         /// The child.
         child: ChildId,
     },
+    /// Answer the request with the metrics: what the broker has counted, and what the edge has.
+    Measure {
+        /// The request that is answered.
+        call: Call,
+    },
     /// Find out whether another program could take over from this one. Answered with `UpgradeChecked`.
     CheckUpgrade,
     /// Become the other program: everything that is on record, and every process, is handed over. When that

@@ -130,7 +130,8 @@ impl Broker {
             Request::Logs(params) => self.logs(call, &params, turn),
             Request::Events(params) => self.subscribe(call, params, turn),
             Request::Upgrade(_) => self.upgrade(Some(call), turn),
-            Request::Restart(_) | Request::Renew(_) | Request::Metrics(_) => {
+            Request::Metrics(_) => self.measure(call, turn),
+            Request::Restart(_) | Request::Renew(_) => {
                 let method = request.method();
                 let error = Error::new(
                     ErrorKind::Unsupported,

@@ -7,6 +7,7 @@ mod events;
 mod get;
 mod list;
 mod logs;
+mod metrics;
 mod recheck;
 mod shutdown;
 mod signal;

@@ -99,7 +99,8 @@ impl Audit {
         let asked = Asked { method: request.method(), child };
         self.open.insert(call, asked.clone());
         let caller = *self.callers.get(&call.connection)?;
-        (asked.method != Method::Create).then_some(Entry { caller, asked, what: What::Asked })
+        let is_told_later = [Method::Create, Method::Metrics].contains(&asked.method);
+        (!is_told_later).then_some(Entry { caller, asked, what: What::Asked })
     }
 
     /// A request is answered.
@@ -166,7 +167,7 @@ fn subject(request: &Request) -> Option<String> {
         Request::Destroy(params) => in_one_line(&params.target),
         Request::Signal(params) => in_one_line(&format_args!("{} {}", params.target, params.signal)),
         Request::Restart(params) | Request::Renew(params) => in_one_line(&params.target),
-        Request::Shutdown(_) | Request::Upgrade(_) => "all".to_owned(),
+        Request::Shutdown(_) | Request::Upgrade(_) | Request::Metrics(_) => "all".to_owned(),
         Request::List(_)
         | Request::Get(_)
         | Request::Wait(_)

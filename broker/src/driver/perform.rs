@@ -160,7 +160,9 @@ impl Hands {
             }
             Effect::Sweep => self.containment.sweep(Instant::now() + SWEEP_PATIENCE),
             // The driver itself takes these.
-            Effect::HandOver | Effect::Exit(ExitCause::Done | ExitCause::Left(_) | ExitCause::Main(_)) => {}
+            Effect::HandOver
+            | Effect::Measure { .. }
+            | Effect::Exit(ExitCause::Done | ExitCause::Left(_) | ExitCause::Main(_)) => {}
         }
     }
 

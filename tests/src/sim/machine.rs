@@ -122,6 +122,7 @@ impl Machine {
             | Effect::Answer { .. }
             | Effect::Publish { .. }
             | Effect::EndLog { .. }
+            | Effect::Measure { .. }
             | Effect::Report(_)
             | Effect::Notify(_)
             | Effect::Exit(_) => {}

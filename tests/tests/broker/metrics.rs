@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::children::{stubborn, willing, with};
 use crate::harness::{Setup, TestBroker};
@@ -75,6 +75,13 @@ fn what_happens_to_children_is_counted_and_fetched() {
     ] {
         assert!((sample(&text, name) - value).abs() < 1e-9, "{name} is not {value}: {text}");
     }
+    let said = broker.run(&["metrics"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!((sample(&said.out, "connections") - 2.0).abs() < 1e-9, "{said:?}");
+    assert_eq!(
+        broker.run(&["metrics", "--json"]).json()["text"].as_str().unwrap().lines().next(),
+        text.lines().next()
+    );
     assert!(sample(&text, "stop_duration_seconds_sum") >= 0.01, "{text}");
     assert!(sample(&text, "turn_duration_seconds_count") > 10.0, "{text}");
     checked_by_promtool(&text);
@@ -92,6 +99,46 @@ fn checked_by_promtool(text: &str) {
     let said =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// Runs promtool on the files of the project, where it is installed.
+fn promtool(arguments: &[&str]) {
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
+    match Command::new("promtool").args(arguments).current_dir(project).output() {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(_) => eprintln!("skipped: promtool is not installed (Debian's package is prometheus)"),
+    }
+}
+
+#[test]
+fn the_example_alerts_fire_when_they_should() {
+    promtool(&["check", "rules", "broker/metrics/alerts.yml"]);
+    promtool(&["test", "rules", "tests/metrics/alerts.yml"]);
+}
+
+#[test]
+fn the_example_dashboard_shows_only_what_there_is() {
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
+    let text = std::fs::read_to_string(project.join("broker/metrics/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let broker = TestBroker::start();
+    broker.json().create(willing());
+    let metrics = broker.run(&["metrics"]).out;
+    let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("queries"));
+    let mut shown = 0;
+    for query in queries {
+        let expression = query["expr"].as_str().expect("a query");
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in expression.split(|c| !word(c)).filter(|name| name.starts_with("procbroker_")) {
+            assert!(
+                metrics.contains(&format!("{name} ")) || metrics.contains(&format!("{name}{{")),
+                "{name}"
+            );
+            shown += 1;
+        }
+    }
+    assert!(shown > 8, "{shown} metrics are shown");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What is counted: creates, refusals, stops, kills and cleanups, each once.
 
-use procbroker_core::{Cleanups, Creates, Input, Members, Totals};
+use procbroker_core::{Cleanups, Creates, Effect, Input, Members, Totals};
+use procbroker_protocol::request::NoParams;
 use procbroker_protocol::status::ChildCounts;
-use procbroker_protocol::{CreateParams, ExitStatus, Request, Signal};
+use procbroker_protocol::{CreateParams, ErrorKind, ExitStatus, Request, Signal};
 
 use crate::world::*;
 
@@ -104,6 +105,16 @@ fn a_cleanup_that_fails_is_counted_as_one() {
     world.begin_cleanup(next(run));
     world.end_cleanup(next(run), ExitStatus::Code(1));
     assert_eq!(world.counts().totals.cleanups, Cleanups { ok: 0, failed: 1 });
+}
+
+#[test]
+fn only_the_administrator_gets_the_metrics() {
+    let (mut world, client) = World::with_client();
+    let call = world.call(client, Request::Metrics(NoParams {}));
+    assert_eq!(world.take(), [Effect::Measure { call }]);
+    let alice = world.connect(ALICE);
+    let refused = world.ask(alice, Request::Metrics(NoParams {})).unwrap_err();
+    assert_eq!((refused.kind, world.take()), (ErrorKind::PermissionDenied, Vec::new()));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod help;
 mod list;
 mod logs;
 mod man;
+mod metrics;
 mod remove_groups;
 mod renew;
 mod restart;
@@ -48,6 +49,7 @@ use help::HelpArguments;
 use list::ListArguments;
 use logs::LogsArguments;
 use man::ManArguments;
+use metrics::MetricsArguments;
 use renew::RenewArguments;
 use restart::RestartArguments;
 use run::RunArguments;
@@ -184,6 +186,11 @@ pub(super) enum Question {
     Renew(RenewArguments),
     /// Show the broker itself: its version, children, facilities and limits
     Status(StatusArguments),
+    /// Show what the broker has counted, in the text format of Prometheus
+    ///
+    /// For root and the broker's own user. `serve --metrics` serves the same by HTTP.
+    #[command(after_long_help = metrics::EXAMPLES)]
+    Metrics(MetricsArguments),
     /// Stop every child and then the broker, as SIGTERM does, and show what happened to each
     Shutdown(ShutdownArguments),
 }
@@ -201,6 +208,7 @@ impl Question {
             Self::Restart(verb) => verb,
             Self::Renew(verb) => verb,
             Self::Status(verb) => verb,
+            Self::Metrics(verb) => verb,
             Self::Shutdown(verb) => verb,
         }
     }

@@ -89,6 +89,7 @@ impl Ledger {
             Effect::ReadTail { .. }
             | Effect::Publish { .. }
             | Effect::EndLog { .. }
+            | Effect::Measure { .. }
             | Effect::Report(_)
             | Effect::Notify(_) => {}
         }

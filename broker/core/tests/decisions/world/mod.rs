@@ -199,6 +199,7 @@ impl World {
             | Effect::ReadLog { .. }
             | Effect::ReadTail { .. }
             | Effect::EndLog { .. }
+            | Effect::Measure { .. }
             | Effect::CheckUpgrade
             | Effect::HandOver
             | Effect::Report(_)
@@ -420,6 +421,7 @@ impl World {
                 | Effect::ReadLog { .. }
                 | Effect::ReadTail { .. }
                 | Effect::EndLog { .. }
+                | Effect::Measure { .. }
                 | Effect::CheckUpgrade
                 | Effect::HandOver
                 | Effect::Spawn { .. }
