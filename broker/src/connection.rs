@@ -13,11 +13,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
-use procbroker_core::{Accounts, Call, ConnectionId, Fresh, Input};
-use procbroker_protocol::{ChildId, Error, ErrorKind, Request, Response};
+use nix::unistd::geteuid;
+use procbroker_core::{Accounts, AccountsFailure, Call, Caller, ConnectionId, Fresh, Input, Login};
+use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Request, Response};
 use tokio::io::Interest;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +35,7 @@ use crate::limits::{
     ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
 use crate::os::host::accounts;
+use crate::os::host::caller::Standpoint;
 use crate::os::host::client_socket::{ClientSocket, Readiness};
 use codec::{Codec, Incoming, RequestId};
 
@@ -47,6 +50,12 @@ pub struct Surroundings {
     pub outbox: mpsc::Receiver<Outgoing>,
     /// The user at its other end.
     pub user: u32,
+    /// The process at its other end, where it has a number here.
+    pub pid: Option<u32>,
+    /// What that process is compared with.
+    pub standpoint: Standpoint,
+    /// What programs are told of the user, once it was looked up.
+    pub login: Option<Arc<Login>>,
     /// Does what may block.
     pub pool: BlockingPool,
     /// How long a message may stay unfinished.
@@ -296,19 +305,41 @@ impl Connection {
     }
 
     /// What the decision about a request needs from outside: a new id, and accounts that are looked up.
-    async fn fresh(&self, request: &Request) -> Result<Fresh, PoolError> {
+    async fn fresh(&mut self, request: &Request) -> Result<Fresh, PoolError> {
         let Request::Create(params) = request else {
-            return Ok(Fresh { child: ChildId::from_uuid(Uuid::nil()), accounts: Ok(Accounts::default()) });
+            let (accounts, caller) = (Ok(Accounts::default()), Ok(Caller::default()));
+            return Ok(Fresh { child: ChildId::from_uuid(Uuid::nil()), accounts, caller });
         };
         let child = ChildId::from_uuid(Uuid::now_v7());
-        if params.user.is_none() && params.groups.is_none() {
-            return Ok(Fresh { child, accounts: Ok(Accounts::default()) });
+        let accounts = self.accounts(params).await?;
+        let Surroundings { standpoint, pid, login, .. } = &self.surroundings;
+        let login = login.clone();
+        let confinement = standpoint.confinement(self.socket.descriptor(), *pid);
+        Ok(Fresh { child, accounts, caller: confinement.map(|confinement| Caller { login, confinement }) })
+    }
+
+    /// Looks up the accounts that a create names, and the caller's own if its child is told of it.
+    async fn accounts(
+        &mut self,
+        params: &CreateParams,
+    ) -> Result<Result<Accounts, AccountsFailure>, PoolError> {
+        let Surroundings { pool, user, login, .. } = &mut self.surroundings;
+        let user = *user;
+        let needs_login = login.is_none() && user != 0 && params.user.is_none() && geteuid().is_root();
+        if !needs_login && params.user.is_none() && params.groups.is_none() {
+            return Ok(Ok(Accounts::default()));
         }
         // A look-up may ask a server (nsswitch.conf(5)), which nobody else has to wait for.
-        let Surroundings { pool, user, .. } = &self.surroundings;
         let wanted = params.clone();
-        let accounts = pool.run(*user, move || accounts::look_up(&wanted)).await?;
-        Ok(Fresh { child, accounts })
+        let look_up = move || {
+            let own = if needs_login { Some(Arc::new(accounts::login(user)?)) } else { None };
+            Ok((own, accounts::look_up(&wanted)?))
+        };
+        let found = pool.run(user, look_up).await?;
+        Ok(found.map(|(own, accounts)| {
+            *login = own.or(login.take());
+            accounts
+        }))
     }
 
     /// Encodes the answers that are there, as long as the client keeps up.

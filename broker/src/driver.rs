@@ -50,7 +50,7 @@ pub enum Fact {
         /// Its connection.
         connection: ConnectionId,
         /// Who it is.
-        peer: Peer,
+        who: Who,
         /// Where its answers go.
         outbox: Outbox,
     },
@@ -59,6 +59,15 @@ pub enum Fact {
         /// Where their text goes.
         answer: oneshot::Sender<String>,
     },
+}
+
+/// Who has connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// A user, as the kernel tells it.
+    Known(Peer),
+    /// One who has no number in the broker's user namespace.
+    Unmapped,
 }
 
 /// What threads of the edge report.
@@ -247,7 +256,7 @@ impl Driver {
             biased;
             told = signals.next() => match told {
                 Told::ChildEnded => self.reap(),
-                Told::Input(input) => self.take(input),
+                Told::Input(input) => self.take(*input),
             },
             Some(report) = threads.recv() => {
                 self.take_report(report);
@@ -299,10 +308,15 @@ impl Driver {
                 }
                 self.take(input);
             }
-            Fact::Connected { connection, peer, outbox } => {
+            Fact::Connected { connection, who, outbox } => {
                 self.hands.clients.insert(connection, outbox);
-                self.audit.connected(connection, &peer);
-                self.take(Input::Connected { connection, peer });
+                self.take(match who {
+                    Who::Known(peer) => {
+                        self.audit.connected(connection, &peer);
+                        Input::Connected { connection, peer }
+                    }
+                    Who::Unmapped => Input::ConnectedUnmapped { connection },
+                });
             }
             // One that has gone needs no answer.
             Fact::Measure { answer } => drop(answer.send(self.metrics())),

@@ -12,8 +12,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
-use crate::driver::Fact;
+use crate::driver::{Fact, Who};
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME};
+use crate::os::host::caller::Standpoint;
 use crate::os::host::peer;
 
 /// What tells when a reception and all of its clients are gone.
@@ -38,6 +39,7 @@ pub struct Reception {
     places: Arc<Semaphore>,
     max_pipelined: usize,
     pool: BlockingPool,
+    standpoint: Standpoint,
     partial_message_timeout: Duration,
     /// Held by every client's task, so that the last one's end can be waited for.
     _presence: mpsc::Sender<()>,
@@ -50,6 +52,7 @@ impl Reception {
         facts: mpsc::Sender<Fact>,
         bounds: &procbroker_core::Bounds,
         pool: BlockingPool,
+        standpoint: Standpoint,
     ) -> (Self, Emptiness) {
         let (presence, emptiness) = mpsc::channel(1);
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
@@ -60,6 +63,7 @@ impl Reception {
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             max_pipelined: number(bounds.max_pipelined),
             pool,
+            standpoint,
             partial_message_timeout: bounds.partial_message_timeout,
             _presence: presence,
         };
@@ -95,15 +99,19 @@ impl Reception {
         };
         let id = ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, outbox) = mpsc::channel(self.max_pipelined.saturating_add(ANSWERS_WAITING));
-        let user = peer.uid;
-        let connect = Fact::Connected { connection: id, peer, outbox: sender };
+        let (user, pid) = (peer.uid, peer.pid);
+        let who = if self.standpoint.is_unmapped(user, pid) { Who::Unmapped } else { Who::Known(peer) };
+        let connect = Fact::Connected { connection: id, who, outbox: sender };
         if self.facts.send(connect).await.is_ok() {
             let surroundings = Surroundings {
                 id,
                 facts: self.facts.clone(),
                 outbox,
                 user,
+                pid,
                 pool: self.pool.clone(),
+                standpoint: self.standpoint,
+                login: None,
                 partial_message_timeout: self.partial_message_timeout,
             };
             connection::serve(stream, surroundings).await;

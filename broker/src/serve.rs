@@ -28,6 +28,7 @@ use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay}
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Reception;
 use crate::metrics;
+use crate::os::host::caller::Standpoint;
 use crate::os::host::clock::Alarm;
 use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
@@ -119,7 +120,8 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
         let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;
         tokio::spawn(metrics::http::serve(listener, facts_in.clone()));
     }
-    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool);
+    let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
+    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool, standpoint);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
     let landings = hands.launcher.landings().map_err(ServeError::Landings)?;

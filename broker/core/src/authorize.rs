@@ -1,11 +1,14 @@
 //! Who may do what: one table of methods, and the rights that a child gets.
 
+use std::sync::Arc;
+
 use procbroker_protocol::create::Account;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Method, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::launch::{Caller, CallerUnknown, Launch, Login};
 
 /// The client at the other end of a connection, as the kernel reported it when it connected
 /// (`SO_PEERCRED` and `SO_PEERGROUPS`, unix(7)).
@@ -39,6 +42,8 @@ pub struct UserAccount {
     pub gid: u32,
     /// All of its groups.
     pub groups: Vec<u32>,
+    /// What programs are told of it.
+    pub login: Arc<Login>,
 }
 
 /// An account that the system does not know, or could not look up.
@@ -187,7 +192,8 @@ fn run_as_broker(config: &Config, params: &CreateParams, accounts: &Accounts) ->
     Ok(RunAs::Broker)
 }
 
-/// A caller that is not root can name itself, and groups that it has.
+/// A caller that is not root can name itself, and exactly the groups that it has: to leave one out can open a file that is
+/// closed to that group (CVE-2014-8989).
 fn run_as_caller(peer: &Peer, named: Option<u32>, accounts: &Accounts) -> Result<RunAs, Error> {
     if let Some(uid) = named
         && uid != peer.uid
@@ -197,20 +203,56 @@ fn run_as_caller(peer: &Peer, named: Option<u32>, accounts: &Accounts) -> Result
             peer.uid
         )));
     }
-    let groups = match &accounts.groups {
-        None => peer.groups.clone(),
-        Some(groups) => {
-            let has = |group: &u32| *group == peer.gid || peer.groups.contains(group);
-            if let Some(group) = groups.iter().find(|group| !has(group)) {
-                return Err(denied(format!(
-                    "user {} cannot give a child group {group}: it is not in that group itself",
-                    peer.uid
-                )));
-            }
-            groups.clone()
+    if let Some(groups) = &accounts.groups {
+        let has = |group: &u32| *group == peer.gid || peer.groups.contains(group);
+        if let Some(group) = groups.iter().find(|group| !has(group)) {
+            return Err(denied(format!(
+                "user {} cannot give a child group {group}: it is not in that group itself",
+                peer.uid
+            )));
         }
+        let is_kept = |group: &u32| *group == peer.gid || groups.contains(group);
+        if let Some(group) = peer.groups.iter().find(|group| !is_kept(group)) {
+            return Err(denied(format!(
+                "user {} cannot leave out group {group}: only root chooses groups; without `groups` a child has all \
+                of its creator's",
+                peer.uid
+            )));
+        }
+    }
+    Ok(RunAs::User { uid: peer.uid, gid: peer.gid, groups: peer.groups.clone() })
+}
+
+/// What the process of a child starts with that gets these rights: no looser than its creator was at this moment.
+pub(crate) fn launch(
+    config: &Config,
+    run_as: &RunAs,
+    accounts: &Result<Accounts, AccountsFailure>,
+    caller: &Result<Caller, CallerUnknown>,
+) -> Result<Launch, Error> {
+    let caller = caller.as_ref().map_err(|unknown| {
+        denied(match unknown {
+            CallerUnknown::Gone => {
+                "cannot create a child: the process that opened this connection is gone, and with \
+                it what confined it; connect from the process that creates"
+                    .to_owned()
+            }
+            CallerUnknown::Closed => {
+                "cannot create a child: the kernel does not tell the broker what confines the \
+                process that asks for it (/proc/PID/status)"
+                    .to_owned()
+            }
+        })
+    })?;
+    let login = match run_as {
+        RunAs::User { uid, .. } if *uid != config.broker_uid => {
+            let named = accounts.as_ref().ok().and_then(|accounts| accounts.user.as_ref());
+            let known = named.map(|user| &user.login).or(caller.login.as_ref());
+            Some(known.map_or_else(|| Arc::new(Login::of_number(*uid)), Arc::clone))
+        }
+        RunAs::User { .. } | RunAs::Broker => None,
     };
-    Ok(RunAs::User { uid: peer.uid, gid: peer.gid, groups })
+    Ok(Launch { login, confinement: caller.confinement.clone() })
 }
 
 fn denied(message: String) -> Error {

@@ -11,6 +11,7 @@ use procbroker_protocol::{
 
 use crate::authorize::RunAs;
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
+use crate::launch::Launch;
 use crate::main_process::MainExit;
 use crate::record::{Intent, Progress};
 
@@ -223,6 +224,8 @@ pub struct SpawnOrder {
     pub params: Arc<CreateParams>,
     /// Whose rights it gets.
     pub run_as: RunAs,
+    /// What its process starts with beside them.
+    pub launch: Launch,
 }
 
 /// A line for people.

@@ -48,6 +48,7 @@ impl Broker {
     fn take(&mut self, input: Input, turn: &mut Turn<'_>) {
         match input {
             Input::Connected { connection, peer } => self.connect(connection, peer, turn),
+            Input::ConnectedUnmapped { connection } => Self::connect_unmapped(connection, turn),
             Input::Disconnected { connection } => self.disconnect(connection),
             Input::Called { call, request, fresh } => self.call(call, request, &fresh, turn),
             Input::Recorded { run, result } => self.recorded(run, result, turn),

@@ -7,6 +7,7 @@ use procbroker_protocol::{ChildId, ExitStatus, Request, Signal};
 
 use crate::authorize::{Accounts, AccountsFailure, Peer};
 use crate::ids::{Call, ConnectionId, Pid, Run};
+use crate::launch::{Caller, CallerUnknown};
 use crate::notice::Notice;
 
 /// One fact. Those that answer an [`crate::Effect`] name it.
@@ -18,6 +19,12 @@ pub enum Input {
         connection: ConnectionId,
         /// Who is at its other end.
         peer: Peer,
+    },
+    /// A client connected whose user has no number in the broker's user namespace, so that it is none that was ever
+    /// allowed. Answered by `Refuse`.
+    ConnectedUnmapped {
+        /// The new connection.
+        connection: ConnectionId,
     },
     /// A connection is gone; nobody reads its answers any more.
     Disconnected {
@@ -139,6 +146,8 @@ pub struct Fresh {
     pub child: ChildId,
     /// The accounts that a `create` names, as the system knows them.
     pub accounts: Result<Accounts, AccountsFailure>,
+    /// The process that a `create` came from, looked into after the request was read.
+    pub caller: Result<Caller, CallerUnknown>,
 }
 
 /// What is left of a child's descendants when its main process has ended.
@@ -189,7 +198,8 @@ pub enum SignalOutcome {
 /// What told the broker to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownCause {
-    /// SIGTERM, SIGINT or SIGHUP; a second one of the former two ends all that is left at once.
+    /// SIGTERM, SIGINT or SIGHUP; one more of the former two, a second or more after the first, ends all that is left
+    /// at once.
     Signal {
         /// Its name is for the log only: SIGHUP does not hurry a shutdown that is under way.
         hurries: bool,

@@ -13,6 +13,7 @@ use procbroker_protocol::{
 use crate::authorize::RunAs;
 use crate::effect::After;
 use crate::ids::{Call, SubscriptionId};
+use crate::launch::Launch;
 use crate::time::Instant;
 
 /// The place of a waiting request in the order of arrival.
@@ -121,6 +122,8 @@ pub(crate) struct Attempt {
     pub(crate) params: Arc<CreateParams>,
     /// The rights that the child gets.
     pub(crate) run_as: RunAs,
+    /// What its process starts with beside them.
+    pub(crate) launch: Launch,
     /// The id that it gets.
     pub(crate) id: ChildId,
     /// What the answer says if a child is created now.

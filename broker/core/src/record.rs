@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::authorize::RunAs;
 use crate::ids::Pid;
 use crate::input::Members;
+use crate::launch::Launch;
 use crate::time::Instant;
 
 /// That a child is about to be started, and how.
@@ -27,6 +28,9 @@ pub struct Intent {
     pub params: Arc<CreateParams>,
     /// Whose rights it gets.
     pub run_as: RunAs,
+    /// What its processes start with beside them.
+    #[serde(default, skip_serializing_if = "Launch::is_plain")]
+    pub launch: Launch,
     /// Who created it.
     pub owner: Owner,
     /// When it was created.

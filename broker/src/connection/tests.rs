@@ -52,6 +52,9 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
         facts: tell,
         outbox,
         user: 0,
+        pid: None,
+        standpoint: Standpoint::of_this_process().unwrap(),
+        login: None,
         pool: BlockingPool::start().unwrap(),
         partial_message_timeout,
     };

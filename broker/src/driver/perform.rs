@@ -265,6 +265,12 @@ impl Hands {
                 plan.keep_no_output();
                 self.launch(plan, Errand { run, output: KeptOutput::Missing }, inputs);
             }
+            (Err(failure), KeptOutput::Wanted | KeptOutput::Missing)
+                if failure.is_of_directory() && plan.start_at_root() =>
+            {
+                // What the child held is released even when the folder that it worked in is gone.
+                self.launch(plan, Errand { run, output }, inputs);
+            }
             (Err(failure), _) => {
                 // Its pipe would say, after a crash of the broker, that it may have run.
                 if output == KeptOutput::Needed {

@@ -30,7 +30,7 @@ pub(super) enum Told {
     /// Some child has ended, or several.
     ChildEnded,
     /// Something for the core to know.
-    Input(Input),
+    Input(Box<Input>),
 }
 
 /// What a signal means.
@@ -91,7 +91,7 @@ impl Signals {
                 return Poll::Ready(Told::ChildEnded);
             }
             let mut come = self.others.iter_mut().filter_map(|(signal, meaning)| {
-                signal.poll_recv(context).is_ready().then(|| Told::Input(meaning.input()))
+                signal.poll_recv(context).is_ready().then(|| Told::Input(Box::new(meaning.input())))
             });
             come.next().map_or(Poll::Pending, Poll::Ready)
         })

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
-use procbroker_core::{Purpose, RunAs, SpawnOrder};
+use procbroker_core::{Confinement, HardLimit, Login, Purpose, RunAs, SpawnOrder};
 use procbroker_protocol::create::{self, StandardError, StandardOutput};
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
@@ -19,7 +19,7 @@ use crate::os::host::nofile::Nofile;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::proc::CHILD_ID_VARIABLE;
 use crate::os::spawn::{
-    ErrorOutput, Identity, LaunchName, Output, Resource, Rlimit, SpawnFailure, SpawnSpec, Step,
+    ErrorOutput, Identity, LaunchName, Output, Resource, Restraint, Rlimit, SpawnFailure, SpawnSpec, Step,
 };
 use crate::upgrade::MANIFEST_VARIABLE;
 
@@ -77,6 +77,8 @@ impl Surroundings {
         cgroup: Option<OwnedFd>,
     ) -> Result<SpawnSpec, SpawnFailure> {
         let params = &*order.params;
+        let confinement = order.launch.confinement.as_deref();
+        let hard_limits = confinement.map_or(&[][..], |confinement| &confinement.hard_limits);
         let command = match purpose {
             Purpose::Main => params.command.as_slice(),
             Purpose::Cleanup { .. } => params.cleanup.as_ref().map_or(&[][..], |cleanup| &cleanup.command),
@@ -85,11 +87,12 @@ impl Surroundings {
         Ok(SpawnSpec {
             name: LaunchName::of(child),
             command: command.iter().map(OsString::from).collect(),
-            env: self.environment(child, params, purpose),
+            env: self.environment(child, order, purpose),
             cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),
             umask: Mode::from_bits_truncate(params.umask.bits().into()),
             identity: identity(&order.run_as),
-            rlimits: self.rlimits(params)?,
+            restraint: confinement.map_or_else(Restraint::default, restraint),
+            rlimits: self.rlimits(params, purpose, hard_limits)?,
             stdout: match (params.stdout, purpose) {
                 // What a cleanup says is wanted most when it fails.
                 (StandardOutput::Log, _) | (StandardOutput::Null, Purpose::Cleanup { .. }) => log,
@@ -114,10 +117,16 @@ impl Surroundings {
     fn environment(
         &self,
         child: ChildId,
-        params: &CreateParams,
+        order: &SpawnOrder,
         purpose: &Purpose,
     ) -> Vec<(OsString, OsString)> {
+        let params = &*order.params;
         let mut environment = if params.env_clear { BTreeMap::new() } else { self.base.clone() };
+        if let Some(login) = order.launch.login.as_ref().filter(|_| !params.env_clear) {
+            let Login { name, home, shell } = &**login;
+            let told = [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)];
+            environment.extend(told.map(|(variable, value)| (variable.into(), value.into())));
+        }
         environment.extend(params.env.iter().map(|(name, value)| (name.into(), value.into())));
         environment.insert(SOCKET_VARIABLE.into(), self.socket.clone().into());
         environment.insert(CHILD_ID_VARIABLE.into(), child.to_string().into());
@@ -136,16 +145,45 @@ impl Surroundings {
         environment.into_iter().collect()
     }
 
-    fn rlimits(&self, params: &CreateParams) -> Result<Vec<Rlimit>, SpawnFailure> {
-        let unknown = SpawnFailure::Refused { step: Step::Rlimits, errno: Errno::EINVAL };
-        let given = params.rlimits.iter().map(|(name, value)| {
-            let resource = Resource::from_name(name).ok_or(unknown)?;
-            Ok(Rlimit::both(resource, limit(*value)))
-        });
-        let mut rlimits: Vec<Rlimit> = given.collect::<Result<_, _>>()?;
-        if !rlimits.iter().any(|limit| limit.resource == Resource::NOFILE) {
-            let Nofile { soft, hard } = self.nofile;
-            rlimits.push(Rlimit { resource: Resource::NOFILE, soft, hard });
+    /// What was asked for, which binds the child and not what releases its resources, and what bound its creator, which
+    /// binds both.
+    fn rlimits(
+        &self,
+        params: &CreateParams,
+        purpose: &Purpose,
+        bounds: &[HardLimit],
+    ) -> Result<Vec<Rlimit>, SpawnFailure> {
+        let refused = |errno| SpawnFailure::Refused { step: Step::Rlimits, errno };
+        let bound = |resource| {
+            let mut bounds = bounds.iter();
+            let bound = bounds.find(|bound| Resource::from_number(bound.resource) == Some(resource));
+            bound.map_or(u64::MAX, |bound| bound.value)
+        };
+        let mut rlimits = Vec::new();
+        let asked = match purpose {
+            Purpose::Main => Some(&params.rlimits),
+            Purpose::Cleanup { .. } => None,
+        };
+        for (name, value) in asked.into_iter().flatten() {
+            let resource = Resource::from_name(name).ok_or(refused(Errno::EINVAL))?;
+            let value = limit(*value);
+            if value > bound(resource) {
+                return Err(refused(Errno::EPERM));
+            }
+            rlimits.push(Rlimit::both(resource, value));
+        }
+        let bounded = bounds.iter().filter_map(|bound| Resource::from_number(bound.resource));
+        for resource in bounded.chain([Resource::NOFILE]) {
+            if rlimits.iter().any(|limit| limit.resource == resource) {
+                continue;
+            }
+            let (soft, hard) = if resource == Resource::NOFILE {
+                (self.nofile.soft, self.nofile.hard)
+            } else {
+                resource.own_limits().map_err(refused)?
+            };
+            let hard = hard.min(bound(resource));
+            rlimits.push(Rlimit { resource, soft: soft.min(hard), hard });
         }
         Ok(rlimits)
     }
@@ -180,6 +218,11 @@ fn limit(value: create::Rlimit) -> u64 {
     }
 }
 
+fn restraint(confinement: &Confinement) -> Restraint {
+    let Confinement { no_new_privs, capabilities, hard_limits: _ } = confinement;
+    Restraint { no_new_privs: *no_new_privs, capabilities: *capabilities }
+}
+
 fn identity(run_as: &RunAs) -> Identity {
     match run_as {
         RunAs::Broker => Identity::Unchanged,
@@ -195,6 +238,7 @@ fn identity(run_as: &RunAs) -> Identity {
 mod tests {
     use std::sync::Arc;
 
+    use procbroker_core::Launch;
     use procbroker_protocol::create::Umask;
     use procbroker_protocol::{ExitReason, Signal, Timestamp};
     use std::time::Duration;
@@ -231,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CreateParams::new(vec!["a".to_owned(), "b".to_owned()]);
         change(&mut params);
-        let order = SpawnOrder { params: Arc::new(params), run_as };
+        let order = SpawnOrder { params: Arc::new(params), run_as, launch: Launch::default() };
         surroundings(&folder).spec(child(), &order, &Purpose::Main, None)
     }
 
@@ -301,6 +345,73 @@ mod tests {
         assert_eq!((failure.step_name(), failure.errno()), ("rlimits", Errno::EINVAL));
     }
 
+    /// How a child of another user is spawned, who is known by this name and confined like this.
+    fn spec_of_another(
+        change: impl FnOnce(&mut CreateParams),
+        purpose: &Purpose,
+        hard_limits: Vec<HardLimit>,
+    ) -> Result<SpawnSpec, SpawnFailure> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CreateParams::new(vec!["a".to_owned()]);
+        change(&mut params);
+        let login =
+            Login { name: "bob".to_owned(), home: "/home/bob".to_owned(), shell: "/bin/zsh".to_owned() };
+        let confinement = Confinement { no_new_privs: true, capabilities: Some(3), hard_limits };
+        let launch = Launch { login: Some(Arc::new(login)), confinement: Some(Arc::new(confinement)) };
+        let run_as = RunAs::User { uid: 1, gid: 2, groups: Vec::new() };
+        let order = SpawnOrder { params: Arc::new(params), run_as, launch };
+        surroundings(&folder).spec(child(), &order, purpose, None)
+    }
+
+    fn login_variables(spec: &SpawnSpec) -> Vec<String> {
+        let told = ["HOME", "LOGNAME", "SHELL", "USER"];
+        let told = spec.env.iter().filter(|(name, _)| told.iter().any(|wanted| name == wanted));
+        told.map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
+    }
+
+    #[test]
+    fn another_users_child_is_told_of_its_user_unless_its_creator_says_otherwise() {
+        let plain = spec_of_another(|_| (), &Purpose::Main, Vec::new()).unwrap();
+        assert_eq!(login_variables(&plain), ["HOME=/home/bob", "LOGNAME=bob", "SHELL=/bin/zsh", "USER=bob"]);
+        let own = |params: &mut CreateParams| {
+            params.env.insert("HOME".to_owned(), "/srv".to_owned());
+        };
+        let own = spec_of_another(own, &Purpose::Main, Vec::new()).unwrap();
+        assert_eq!(login_variables(&own)[0], "HOME=/srv");
+        let cleared = spec_of_another(|params| params.env_clear = true, &Purpose::Main, Vec::new()).unwrap();
+        assert!(login_variables(&cleared).is_empty());
+    }
+
+    #[test]
+    fn what_confined_the_creator_binds_the_child_and_its_cleanup() {
+        let nofile = HardLimit { resource: 7, value: 12 };
+        let core = HardLimit { resource: 4, value: 0 };
+        let own = |params: &mut CreateParams| {
+            params.rlimits.insert("nofile".to_owned(), create::Rlimit::Value(11));
+        };
+        let [core_limit, nofile_limit] = ["core", "nofile"].map(|name| Resource::from_name(name).unwrap());
+        let bounded = Rlimit { resource: nofile_limit, soft: 10, hard: 12 };
+        let expected = [Rlimit::both(core_limit, 0), bounded];
+        let plain = spec_of_another(|_| (), &Purpose::Main, vec![core, nofile]).unwrap();
+        assert_eq!(plain.rlimits, expected);
+        assert_eq!(plain.restraint, Restraint { no_new_privs: true, capabilities: Some(3) });
+        let asked = spec_of_another(own, &Purpose::Main, vec![core, nofile]).unwrap();
+        assert_eq!(asked.rlimits, [Rlimit::both(nofile_limit, 11), Rlimit::both(core_limit, 0)]);
+        let tight = HardLimit { resource: 7, value: 10 };
+        let refused = spec_of_another(own, &Purpose::Main, vec![tight]).unwrap_err();
+        assert_eq!((refused.step_name(), refused.errno()), ("rlimits", Errno::EPERM));
+        // A cleanup is bound by what bound its creator, and not by what was asked for the child.
+        let at = Timestamp::from_micros(0);
+        let exit = Exit::new(ExitStatus::Code(0), ExitReason::Destroyed, at);
+        let cleanup = |params: &mut CreateParams| {
+            let (command, timeout) = (vec!["b".to_owned()], Duration::from_secs(1));
+            params.cleanup = Some(create::Cleanup { command, timeout });
+            params.rlimits.insert("nofile".to_owned(), create::Rlimit::Value(5));
+        };
+        let cleanup = spec_of_another(cleanup, &Purpose::Cleanup { exit }, vec![core, nofile]).unwrap();
+        assert_eq!(cleanup.rlimits, expected);
+    }
+
     #[test]
     fn a_child_gets_the_rights_that_the_core_has_decided() {
         assert_eq!(spec(|_| (), RunAs::Broker).unwrap().identity, Identity::Unchanged);
@@ -320,7 +431,7 @@ mod tests {
         params.cleanup = Some(create::Cleanup { command, timeout: Duration::from_secs(1) });
         params.env_clear = true;
         change(&mut params);
-        let order = SpawnOrder { params: Arc::new(params), run_as: RunAs::Broker };
+        let order = SpawnOrder { params: Arc::new(params), run_as: RunAs::Broker, launch: Launch::default() };
         let at = Timestamp::from_micros(0);
         let exit = Exit::new(status, ExitReason::Destroyed, at);
         surroundings(&folder).spec(child(), &order, &Purpose::Cleanup { exit }, None).unwrap()

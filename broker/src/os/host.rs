@@ -1,6 +1,7 @@
 //! What the machine lends to the broker: sockets, folders, locks, accounts, time, memory, descriptors.
 
 pub mod accounts;
+pub mod caller;
 pub mod client_socket;
 pub mod clock;
 pub mod folder;

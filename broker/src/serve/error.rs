@@ -119,6 +119,9 @@ pub enum ServeError {
     /// The event loop could not be started.
     #[error("cannot start the event loop")]
     Runtime(#[source] io::Error),
+    /// What the broker itself is like cannot be told.
+    #[error("cannot find out what confines the broker itself")]
+    Standpoint(#[source] io::Error),
     /// No thread for work that may block.
     #[error("cannot start the threads for work that may block")]
     Blocking(#[source] io::Error),

@@ -10,7 +10,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use procbroker::os::spawn::{
-    ErrorOutput, Identity, LaunchName, Launcher, Output, SpawnFailure, SpawnPlan, SpawnSpec, Spawned,
+    ErrorOutput, Identity, LaunchName, Launcher, Output, Restraint, SpawnFailure, SpawnPlan, SpawnSpec,
+    Spawned,
 };
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
@@ -76,6 +77,7 @@ fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
         cwd: "/".into(),
         umask: Mode::from_bits_truncate(0o022),
         identity: Identity::Unchanged,
+        restraint: Restraint::default(),
         rlimits: Vec::new(),
         stdout: plan.log.clone().map_or(Output::Null, Output::Append),
         stderr: ErrorOutput::Stdout,

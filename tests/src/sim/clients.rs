@@ -140,7 +140,11 @@ impl Clients {
         self.ids += 1;
         let child = ChildId::from_uuid(Uuid::from_u128((7 << 76) | (2 << 62) | (self.ids << 80)));
         self.children.push(child);
-        let fresh = Fresh { child, accounts: requests::accounts(&request) };
+        let fresh = Fresh {
+            child,
+            accounts: requests::accounts(&request),
+            caller: requests::caller(&request, self.ids),
+        };
         Input::Called { call: Call { connection, number: self.calls }, request, fresh }
     }
 

@@ -1,9 +1,12 @@
 //! What clients ask for: few names, labels and keys, so that they get in each other's way.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Accounts, AccountsFailure, UserAccount};
+use procbroker_core::{
+    Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, HardLimit, Login, UserAccount,
+};
 use procbroker_protocol::create::{Account, Cleanup, IfExists, Limit, ReadyTimeout, RestartPolicy, StopStep};
 use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
@@ -150,9 +153,31 @@ fn spoil(params: &mut CreateParams, dice: &mut Dice) {
         4..8 => {
             params.user = Some(Account::Id(dice.choose([0, BROKER_USER, USERS[0], USERS[1], 4_242])));
         }
-        8 | 9 => params.groups = Some(vec![Account::Id(dice.choose([ALLOWED_GROUP, 0, USERS[0]]))]),
+        8 | 9 => {
+            let groups: &[u32] =
+                dice.choose([&[ALLOWED_GROUP][..], &[0], &[88], &[USERS[0]], &[88, USERS[0]]]);
+            params.groups = Some(groups.iter().copied().map(Account::Id).collect());
+        }
         _ => {}
     }
+}
+
+/// What is found of the process that makes a request: confined now and then, or gone.
+///
+/// # Errors
+/// When it is gone.
+pub fn caller(request: &Request, number: u128) -> Result<Caller, CallerUnknown> {
+    let Request::Create(_) = request else { return Ok(Caller::default()) };
+    let confinement = match number % 32 {
+        5 => return Err(CallerUnknown::Gone),
+        6..9 => Some(Arc::new(Confinement {
+            no_new_privs: number.is_multiple_of(2),
+            capabilities: Some(0),
+            hard_limits: vec![HardLimit { resource: 6, value: 50 }],
+        })),
+        _ => None,
+    };
+    Ok(Caller { login: None, confinement })
 }
 
 /// What the system knows of the accounts that a request names.
@@ -166,7 +191,12 @@ pub fn accounts(request: &Request) -> Result<Accounts, AccountsFailure> {
             let failure = SpawnFailure { errno: 2, errno_name: "ENOENT".to_owned(), step: "user".to_owned() };
             return Err(AccountsFailure { account: Account::Id(4_242), failure });
         }
-        Some(Account::Id(uid)) => Some(UserAccount { uid: *uid, gid: *uid, groups: vec![*uid] }),
+        Some(Account::Id(uid)) => Some(UserAccount {
+            uid: *uid,
+            gid: *uid,
+            groups: vec![*uid],
+            login: Arc::new(Login::of_number(*uid)),
+        }),
         Some(Account::Name(_)) | None => None,
     };
     let group = |account: &Account| match account {

@@ -218,6 +218,7 @@ impl Simulation<'_> {
             | Input::Exited { run, .. }
             | Input::MembersLeft { run, .. } => *run = Run { incarnation: Incarnation(0), ..*run },
             Input::Connected { .. }
+            | Input::ConnectedUnmapped { .. }
             | Input::Disconnected { .. }
             | Input::Called { .. }
             | Input::Signalled { .. }

@@ -1,5 +1,8 @@
 //! What a cleanup finds around it, and what becomes of one that goes wrong.
 
+use std::fs;
+
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -34,7 +37,7 @@ fn a_cleanup_knows_its_child_and_its_broker() {
 }
 
 #[test]
-fn a_cleanup_has_the_folder_the_mask_and_the_limits_of_its_child() {
+fn a_cleanup_has_the_folder_and_the_mask_of_its_child_and_not_its_limits() {
     let broker = TestBroker::start();
     let mut pipe = broker.fifo("pipe");
     let mut client = broker.json();
@@ -42,7 +45,23 @@ fn a_cleanup_has_the_folder_the_mask_and_the_limits_of_its_child() {
     // Neither a pipe, of which the shell holds an end for a moment, nor a redirection that it has to restore.
     let tell = "exec >\"$1\"; pwd; umask; ulimit -n; ls -m /proc/$$/fd; exit";
     client.create(with(with(json!({"command": ["true"]}), &own), &cleanup(&pipe, tell)));
-    assert_eq!(pipe.lines(4), [broker.folder().to_str().unwrap(), "0027", "77", "0, 1, 2"]);
+    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert_eq!(pipe.lines(4), [broker.folder().to_str().unwrap(), "0027", &soft.to_string(), "0, 1, 2"]);
+}
+
+#[test]
+fn a_cleanup_runs_even_if_the_folder_of_its_child_is_gone() {
+    let broker = TestBroker::start();
+    let folder = broker.path("short-lived");
+    fs::create_dir(&folder).unwrap();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let own = with(with(willing(), &json!({"cwd": folder})), &cleanup(&pipe, "pwd >\"$1\""));
+    let child = client.create(own);
+    fs::remove_dir(&folder).unwrap();
+    let ended = &client.ok("destroy", json!({"target": child["id"]}))["children"][0];
+    assert_eq!(pipe.line(), "/");
+    assert_eq!((&ended["cleanup"]["ok"], &ended["cleanup"]["attempts"]), (&json!(true), &json!(1)));
 }
 
 #[test]

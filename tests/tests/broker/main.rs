@@ -19,6 +19,7 @@ mod cleanup;
 mod cleanup_surroundings;
 #[cfg(test)]
 mod command_line;
+mod confinement;
 #[cfg(test)]
 mod destroy;
 #[cfg(test)]

@@ -43,7 +43,8 @@ enum Readiness {
 
 impl Common {
     pub(super) fn new(intent: &Intent) -> Self {
-        let Intent { id, params, run_as, owner, created_at, containment, outcome: _, role } = intent.clone();
+        let Intent { id, params, run_as, launch, owner, created_at, containment, outcome: _, role } =
+            intent.clone();
         let view = ChildView {
             id,
             name: label(role, &params),
@@ -64,7 +65,7 @@ impl Common {
             usage: None,
         };
         Self {
-            order: Arc::new(SpawnOrder { params, run_as }),
+            order: Arc::new(SpawnOrder { params, run_as, launch }),
             incarnation: Incarnation::FIRST,
             view: Arc::new(view),
             role,

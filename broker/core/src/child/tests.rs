@@ -19,6 +19,7 @@ use crate::effect::Effect;
 use crate::event_log::EventLog;
 use crate::ids::Pid;
 use crate::input::{Members, RecordFailure};
+use crate::launch::Launch;
 use crate::limits::Bounds;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
@@ -37,6 +38,7 @@ pub(crate) fn intent(number: u128, change: impl FnOnce(&mut CreateParams)) -> In
         id: ChildId::from_uuid(Uuid::from_u128(number)),
         params: Arc::new(params),
         run_as: RunAs::Broker,
+        launch: Launch::default(),
         owner: Owner { uid: 7, gid: 7 },
         created_at: Timestamp::from_micros(0),
         containment: Containment::Subreaper,

@@ -15,6 +15,7 @@ use crate::child::Child;
 use crate::effect::{Effect, Receipt, Record, Report, Safety};
 use crate::ids::Run;
 use crate::input::RecordFailure;
+use crate::launch::Launch;
 use crate::main_process::{MainCommand, MainExit, MainState};
 use crate::record::{Intent, Role};
 use crate::turn::Turn;
@@ -40,7 +41,8 @@ impl Broker {
         // SO_PEERCRED has no say here: it is the broker's own.
         let owner = Owner { uid: self.config.broker_uid, gid: 0 };
         let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
-        let intent = Intent { id, params, run_as, owner, created_at, containment, outcome, role };
+        let launch = Launch::default();
+        let intent = Intent { id, params, run_as, launch, owner, created_at, containment, outcome, role };
         let child = Child::new(&intent);
         let run = child.run();
         self.main = MainState::Present(id);

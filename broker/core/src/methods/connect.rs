@@ -25,6 +25,14 @@ impl Broker {
         }
     }
 
+    /// Refuses a client whose user is none here.
+    pub(crate) fn connect_unmapped(connection: ConnectionId, turn: &mut Turn<'_>) {
+        let message = "the user of this process has no number in the broker's user namespace (user_namespaces(7)), so \
+            that the broker cannot tell it from others; map it there, or run the broker outside";
+        let error = Error::new(ErrorKind::PermissionDenied, message);
+        turn.order(Effect::Refuse { connection, error });
+    }
+
     /// Whether one more connection of this user is within the bounds.
     fn check_connections(&self, uid: u32) -> Result<(), Error> {
         let bounds = &self.config.bounds;

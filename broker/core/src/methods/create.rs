@@ -40,10 +40,15 @@ impl Broker {
         if let Some((child, outcome)) = self.first_answer(connection.peer(), &params) {
             return self.answer_when_started(call, child, outcome, stage, turn);
         }
-        match authorize::run_as(&self.config, connection.peer(), &params, &fresh.accounts) {
-            Ok(run_as) => {
-                let attempt =
-                    Attempt { params: Arc::new(params), run_as, id: fresh.child, outcome: Outcome::Created };
+        let allowed =
+            authorize::run_as(&self.config, connection.peer(), &params, &fresh.accounts).and_then(|run_as| {
+                let launch = authorize::launch(&self.config, &run_as, &fresh.accounts, &fresh.caller)?;
+                Ok((run_as, launch))
+            });
+        match allowed {
+            Ok((run_as, launch)) => {
+                let (params, outcome) = (Arc::new(params), Outcome::Created);
+                let attempt = Attempt { params, run_as, launch, id: fresh.child, outcome };
                 self.decide(call, attempt, turn);
             }
             Err(error) => self.answer(call, Err(error), turn),
@@ -140,7 +145,7 @@ impl Broker {
         if let Err(error) = self.check_bounds(peer, &attempt.params) {
             return self.answer(call, Err(error), turn);
         }
-        let Attempt { params, run_as, id, outcome } = attempt;
+        let Attempt { params, run_as, launch, id, outcome } = attempt;
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let stage = Stage::of(&params);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
@@ -152,6 +157,7 @@ impl Broker {
             id,
             params,
             run_as,
+            launch,
             owner,
             created_at,
             containment,

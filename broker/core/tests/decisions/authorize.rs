@@ -1,6 +1,11 @@
 //! Who may call, see and act on what, and whose rights a child gets.
 
-use procbroker_core::{Accounts, AccountsFailure, Effect, Peer, RunAs, SpawnOrder, UserAccount};
+use std::sync::Arc;
+
+use procbroker_core::{
+    Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, Effect, HardLimit, Input, Launch, Login,
+    Peer, RunAs, SpawnOrder, UserAccount,
+};
 use procbroker_protocol::create::Account;
 use procbroker_protocol::request::{ManyParams, NoParams, Until};
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Outcome, Request, Response, Signal, Target};
@@ -12,8 +17,13 @@ fn caller(uid: u32) -> Peer {
     Peer { uid, gid: 60, groups: vec![70, 71], pid: None }
 }
 
+fn login(name: &str) -> Login {
+    Login { name: name.to_owned(), home: format!("/home/{name}"), shell: "/bin/bash".to_owned() }
+}
+
 fn account(uid: u32) -> UserAccount {
-    UserAccount { uid, gid: uid + 1, groups: vec![uid + 1, 80] }
+    let login = Arc::new(login(&format!("user-{uid}")));
+    UserAccount { uid, gid: uid + 1, groups: vec![uid + 1, 80], login }
 }
 
 /// What a broker that runs as `broker` decides about the rights of a child that `peer` asks for.
@@ -53,11 +63,11 @@ fn a_broker_as_root_runs_a_child_as_its_caller() {
 }
 
 #[test]
-fn a_caller_can_choose_among_the_groups_that_it_has() {
-    for groups in [&[70_u32][..], &[60, 71], &[]] {
-        assert_eq!(rights(0, caller(ALICE), None, Some(groups)), Ok(user(ALICE, 60, groups)));
+fn a_caller_can_name_exactly_the_groups_that_it_has() {
+    for groups in [&[70_u32, 71][..], &[71, 70], &[60, 70, 71]] {
+        assert_eq!(rights(0, caller(ALICE), None, Some(groups)), Ok(user(ALICE, 60, &[70, 71])));
     }
-    for groups in [&[0_u32][..], &[70, 72]] {
+    for groups in [&[0_u32, 70, 71][..], &[70, 71, 72], &[70], &[60, 71], &[60], &[]] {
         let error = rights(0, caller(ALICE), None, Some(groups)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::PermissionDenied, "{groups:?}");
     }
@@ -229,4 +239,80 @@ fn destroy_of_all_leaves_the_children_of_others() {
     assert!(world.shown(bob, other).exit.is_none());
     let restart = Request::Restart(ManyParams { target: id(other) });
     assert!(world.ask(alice, restart).is_err());
+}
+
+/// How a broker as root starts the child of this peer.
+fn launch(peer: Peer, caller: Result<Caller, CallerUnknown>, user: Option<u32>) -> Result<Launch, Error> {
+    let mut world = World::with(|config| config.broker_uid = 0);
+    world.caller = caller;
+    let client = world.try_connect(peer)?;
+    let params = CreateParams { user: user.map(Account::Id), ..unnamed() };
+    let accounts = Accounts { user: user.map(account), groups: None };
+    let call = world.call_as(client, Request::Create(Box::new(params)), Ok(accounts));
+    if world.is_answered(call) {
+        return Err(world.answer(call).unwrap_err());
+    }
+    let run = world.run(call);
+    world.recorded(run);
+    let orders = world.take();
+    let order = orders.iter().find_map(|effect| match effect {
+        Effect::Spawn { order, .. } => Some(order),
+        _ => None,
+    });
+    Ok(order.unwrap().launch.clone())
+}
+
+fn known(login: Option<Login>, confinement: Option<Confinement>) -> Caller {
+    Caller { login: login.map(Arc::new), confinement: confinement.map(Arc::new) }
+}
+
+fn confined() -> Confinement {
+    let hard_limits = vec![HardLimit { resource: 6, value: 50 }];
+    Confinement { no_new_privs: true, capabilities: Some(0x400), hard_limits }
+}
+
+#[test]
+fn a_child_is_confined_as_its_creator_was_whoever_it_runs_as() {
+    for (uid, named) in [(ALICE, None), (0, None), (0, Some(BOB))] {
+        let launch = launch(caller(uid), Ok(known(None, Some(confined()))), named).unwrap();
+        assert_eq!(launch.confinement, Some(Arc::new(confined())));
+    }
+    assert!(launch(caller(0), Ok(known(None, None)), None).unwrap().is_plain());
+}
+
+#[test]
+fn a_child_is_told_whose_it_is_unless_it_is_the_brokers_own_users() {
+    let told = |uid, caller_login, named| {
+        let launch = launch(caller(uid), Ok(known(caller_login, None)), named).unwrap();
+        launch.login.map(|login| Login::clone(&login))
+    };
+    assert_eq!(told(ALICE, Some(login("alice")), None), Some(login("alice")));
+    assert_eq!(told(0, None, Some(BOB)), Some(account(BOB).login.as_ref().clone()));
+    // Root's own children, and those that name it.
+    assert_eq!(told(0, None, None), None);
+    assert_eq!(told(0, None, Some(0)), None);
+    let number = Login { name: ALICE.to_string(), home: "/".to_owned(), shell: "/bin/sh".to_owned() };
+    assert_eq!(told(ALICE, None, None), Some(number));
+}
+
+#[test]
+fn who_cannot_be_looked_into_creates_nothing() {
+    for unknown in [CallerUnknown::Gone, CallerUnknown::Closed] {
+        for uid in [ALICE, 0] {
+            let error = launch(caller(uid), Err(unknown), None).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::PermissionDenied, "{unknown:?}");
+        }
+    }
+}
+
+#[test]
+fn a_user_who_is_none_here_is_refused() {
+    let mut world = World::new();
+    let connection = world.connect(ALICE);
+    world.give(Input::ConnectedUnmapped { connection });
+    let refused = world.take().into_iter().find_map(|effect| match effect {
+        Effect::Refuse { connection: refused, error } if refused == connection => Some(error.kind),
+        _ => None,
+    });
+    assert_eq!(refused, Some(ErrorKind::PermissionDenied));
 }

@@ -1,10 +1,12 @@
 //! Looks up users and groups by name (`nsswitch.conf(5)`), which may take as long as a directory service takes.
 
 use std::ffi::CString;
+use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use procbroker_core::{Accounts, AccountsFailure, UserAccount};
+use procbroker_core::{Accounts, AccountsFailure, Login, UserAccount};
 use procbroker_protocol::CreateParams;
 use procbroker_protocol::create::Account;
 use procbroker_protocol::error::SpawnFailure;
@@ -56,14 +58,39 @@ fn user(account: &Account) -> Result<UserAccount, AccountsFailure> {
             uid: user.uid.as_raw(),
             gid: user.gid.as_raw(),
             groups: groups_of(&user).map_err(failed)?,
+            login: Arc::new(login_of(&user)),
         }),
         // Some systems say ENOENT, ESRCH, EBADF or EPERM where they mean "not found" (getpwnam(3)).
         (Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM), Account::Id(id)) => {
-            Ok(UserAccount { uid: *id, gid: *id, groups: vec![*id] })
+            Ok(UserAccount { uid: *id, gid: *id, groups: vec![*id], login: Arc::new(Login::of_number(*id)) })
         }
         (Ok(None), Account::Name(_)) => Err(failed(Errno::ENOENT)),
         (Err(errno), Account::Name(_) | Account::Id(_)) => Err(failed(errno)),
     }
+}
+
+/// Looks up what programs are told of a user. This may block: it is for a thread that may.
+///
+/// # Errors
+/// When the system could not look it up.
+pub fn login(uid: u32) -> Result<Login, AccountsFailure> {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => Ok(login_of(&user)),
+        // Some systems say so where they mean "not found" (getpwnam(3)).
+        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
+            Ok(Login::of_number(uid))
+        }
+        Err(errno) => Err(failure("user", &Account::Id(uid), errno)),
+    }
+}
+
+/// An entry may leave out the home and the shell (passwd(5)).
+fn login_of(user: &User) -> Login {
+    let or = |path: &Path, other: &str| match path.to_string_lossy().as_ref() {
+        "" => other.to_owned(),
+        path => path.to_owned(),
+    };
+    Login { name: user.name.clone(), home: or(&user.dir, "/"), shell: or(&user.shell, "/bin/sh") }
 }
 
 fn groups_of(user: &User) -> Result<Vec<u32>, Errno> {
@@ -95,6 +122,8 @@ mod tests {
             let accounts = look_up(&params(Some(text), Some(&[text, "4000000"]))).unwrap();
             let user = accounts.user.unwrap();
             assert_eq!((user.uid, user.gid), (0, 0));
+            assert_eq!((user.login.name.as_str(), user.login.home.as_str()), ("root", "/root"));
+            assert_eq!(*user.login, login(0).unwrap());
             assert!(user.groups.contains(&0));
             assert_eq!(accounts.groups, Some(vec![0, 4_000_000]));
             assert_eq!(user_id(&Account::from_text(text)).unwrap(), 0);
@@ -105,7 +134,9 @@ mod tests {
     #[test]
     fn a_number_without_an_entry_is_a_user_with_its_own_group() {
         let user = look_up(&params(Some("3999999"), None)).unwrap().user;
-        let expected = UserAccount { uid: 3_999_999, gid: 3_999_999, groups: vec![3_999_999] };
+        let login = Arc::new(login(3_999_999).unwrap());
+        assert_eq!(*login, Login::of_number(3_999_999));
+        let expected = UserAccount { uid: 3_999_999, gid: 3_999_999, groups: vec![3_999_999], login };
         assert_eq!(user, Some(expected));
     }
 

@@ -8,7 +8,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -42,6 +42,12 @@ impl ClientSocket {
     /// When the event loop cannot watch it.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
         Ok(Self { descriptor: watch(descriptor, Interest::READABLE)?, room: None })
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.get_ref().as_fd()
     }
 
     /// Reads what is there, at most so much; 0 bytes mean that the client's side is closed.

@@ -14,6 +14,7 @@ use std::ffi::{CStr, c_void};
 
 use nix::errno::Errno;
 
+use super::bonds;
 use super::failure::Step;
 use super::plan::{Ids, PlannedOutput, Program};
 use super::raw::call;
@@ -110,12 +111,18 @@ fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Ref
     for limit in &program.rlimits {
         set_rlimit(*limit).map_err(at(Step::Rlimits))?;
     }
+    let bounding = bonds::lower_bounding_set(program.restraint).map_err(at(Step::Confinement))?;
     if let Some(ids) = &program.ids {
         // Another user may not change the mode of the file of its output.
         mark_output(plan, program)?;
         give_output(program, ids);
+        if ids.is_other {
+            bonds::leave_brokers_keyring().map_err(at(Step::Session))?;
+            bonds::take_default_priorities();
+        }
         take_on(ids)?;
     }
+    bonds::forbid_new_rights(program.restraint, bounding).map_err(at(Step::Confinement))?;
     // SAFETY: it takes no memory.
     unsafe { call(libc::SYS_umask, [program.umask as usize, 0, 0, 0]) }.map_err(at(Step::Umask))?;
     // SAFETY: the path ends with a NUL.
@@ -268,7 +275,7 @@ fn take_on(ids: &Ids) -> Result<(), Refusal> {
     // SAFETY: as for the groups.
     unsafe { call(libc::SYS_setresuid, [uid, uid, uid, 0]) }.map_err(at(Step::User))?;
     forbid_tracing()?;
-    drop_capabilities().map_err(at(Step::User))
+    bonds::drop_capabilities().map_err(at(Step::User))
 }
 
 fn forbid_tracing() -> Result<(), Refusal> {
@@ -276,16 +283,6 @@ fn forbid_tracing() -> Result<(), Refusal> {
     unsafe { call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0]) }
         .map_err(at(Step::User))
         .map(drop)
-}
-
-/// Permitted, effective and inheritable ones, and with these the ambient ones (`capabilities(7)`).
-fn drop_capabilities() -> Result<(), Errno> {
-    // `_LINUX_CAPABILITY_VERSION_3`, and the calling process.
-    let header = [0x2008_0522_u32, 0];
-    let none = [0_u32; 6];
-    let arguments = [header.as_ptr().expose_provenance(), none.as_ptr().expose_provenance(), 0, 0];
-    // SAFETY: it reads a header and two sets of three words.
-    unsafe { call(libc::SYS_capset, arguments) }.map(drop)
 }
 
 /// The empty mask comes last: from here on a signal can end the child.

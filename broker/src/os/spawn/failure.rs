@@ -32,6 +32,8 @@ pub enum Step {
     Groups,
     /// `setresuid(2)`.
     User,
+    /// What confined its creator: its capability bounding set, and `PR_SET_NO_NEW_PRIVS`.
+    Confinement,
     /// `umask(2)`; the kernel never refuses it.
     Umask,
     /// `chdir(2)`, with the permissions of the child's user.
@@ -44,7 +46,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Clone,
         Self::Cgroup,
         Self::Descriptors,
@@ -55,6 +57,7 @@ impl Step {
         Self::Rlimits,
         Self::Groups,
         Self::User,
+        Self::Confinement,
         Self::Umask,
         Self::Cwd,
         Self::Signals,
@@ -75,6 +78,7 @@ impl Step {
             Self::Rlimits => "rlimits",
             Self::Groups => "groups",
             Self::User => "user",
+            Self::Confinement => "confinement",
             Self::Umask => "umask",
             Self::Cwd => "cwd",
             Self::Signals => "signals",
@@ -95,6 +99,7 @@ impl Step {
             Self::Rlimits => "set the resource limits",
             Self::Groups => "set the groups",
             Self::User => "become the user",
+            Self::Confinement => "confine the process as its creator was",
             Self::Umask => "set the umask",
             Self::Cwd => "change to the working directory",
             Self::Signals => "reset the signals",
@@ -150,6 +155,12 @@ impl SpawnFailure {
     #[must_use]
     pub const fn is_of_output(&self) -> bool {
         matches!(self, Self::Refused { step: Step::Stdout | Step::Stderr, .. })
+    }
+
+    /// Whether it failed for want of its working directory.
+    #[must_use]
+    pub const fn is_of_directory(&self) -> bool {
+        matches!(self, Self::Refused { step: Step::Cwd, .. })
     }
 
     /// The error number; ECANCELED for a child that was killed, where the kernel gives none.

@@ -8,6 +8,7 @@
 //! Inside, `clone` is the birth, `child` what the child does until it executes its program, and `slot` what the
 //! two share.
 
+mod bonds;
 mod child;
 mod clone;
 mod failure;
@@ -29,6 +30,6 @@ pub use clone::Method;
 pub use failure::{SpawnFailure, Step};
 pub use launcher::{Landing, Launcher, SLOTS, Spawned};
 pub use name::LaunchName;
-pub use plan::{ErrorOutput, Identity, Output, SpawnPlan, SpawnSpec};
+pub use plan::{ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec};
 pub use probe::{Facilities, ProbeError};
 pub use resource::{Resource, Rlimit};

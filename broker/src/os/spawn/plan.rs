@@ -34,6 +34,8 @@ pub struct SpawnSpec {
     pub umask: Mode,
     /// Who the process runs as.
     pub identity: Identity,
+    /// What it is denied beside that.
+    pub restraint: Restraint,
     /// The limits that differ from the broker's own. A broker that has raised its own soft `nofile` gives the
     /// original one here, for each child that asks for none.
     pub rlimits: Vec<Rlimit>,
@@ -70,6 +72,15 @@ impl Identity {
             Self::Become { uid, .. } => *uid,
         }
     }
+}
+
+/// What keeps a process from rights that the broker may have.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Restraint {
+    /// No program gives it more rights than it has (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`).
+    pub no_new_privs: bool,
+    /// Its capability bounding set has none beside these (`capabilities(7)`), one bit for each; `None`: it is the broker's.
+    pub capabilities: Option<u64>,
 }
 
 /// Where a stream of output goes.
@@ -110,6 +121,7 @@ pub(super) struct Program {
     pub(super) rlimits: Vec<Rlimit>,
     /// `None`: those of the broker.
     pub(super) ids: Option<Ids>,
+    pub(super) restraint: Restraint,
     pub(super) umask: libc::mode_t,
     pub(super) cwd: CString,
     pub(super) argv: Strings,
@@ -132,6 +144,8 @@ pub(super) struct Ids {
     pub(super) uid: libc::uid_t,
     pub(super) gid: libc::gid_t,
     pub(super) groups: Vec<libc::gid_t>,
+    /// Whether the user is another one than the broker's.
+    pub(super) is_other: bool,
 }
 
 /// Strings with a list of pointers to them that ends with a null pointer.
@@ -190,6 +204,7 @@ impl SpawnPlan {
             },
             rlimits: spec.rlimits,
             ids: ids(&spec.identity),
+            restraint: spec.restraint,
             umask: spec.umask.bits(),
             cwd: c_string(spec.cwd.into_os_string(), Step::Cwd)?,
             argv,
@@ -197,6 +212,13 @@ impl SpawnPlan {
             candidates,
         };
         Ok(Self { program: Box::new(program), cgroup: spec.cgroup })
+    }
+
+    /// Lets the process start in the root directory. Says whether it was to start elsewhere.
+    pub fn start_at_root(&mut self) -> bool {
+        let elsewhere = self.program.cwd.as_c_str() != c"/";
+        c"/".clone_into(&mut self.program.cwd);
+        elsewhere
     }
 
     /// Lets output go nowhere that would have been kept in a file.
@@ -217,6 +239,7 @@ fn ids(identity: &Identity) -> Option<Ids> {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
             groups: groups.iter().map(|group| group.as_raw()).collect(),
+            is_other: *uid != nix::unistd::geteuid(),
         }),
     }
 }
@@ -291,6 +314,7 @@ mod tests {
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,
+            restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,

@@ -36,6 +36,12 @@ impl Resource {
         NAMES.iter().find(|(known, _)| *known == name).map(|&(_, resource)| Self(resource))
     }
 
+    /// The resource of the kernel's number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        NAMES.iter().map(|&(_, resource)| Self(resource)).find(|resource| resource.0 as u32 == number)
+    }
+
     /// Every name that [`from_name`](Self::from_name) knows, for messages that list them.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMES.iter().map(|&(name, _)| name)
@@ -48,7 +54,15 @@ impl Resource {
 
     /// The broker's own hard limit; none is `u64::MAX`.
     pub(super) fn own_hard_limit(self) -> nix::Result<u64> {
-        nix::sys::resource::getrlimit(self.0).map(|(_soft, hard)| hard)
+        self.own_limits().map(|(_soft, hard)| hard)
+    }
+
+    /// The broker's own limits, soft and hard; none is `u64::MAX`.
+    ///
+    /// # Errors
+    /// None that a kernel has a reason for.
+    pub fn own_limits(self) -> nix::Result<(u64, u64)> {
+        nix::sys::resource::getrlimit(self.0)
     }
 }
 

@@ -20,7 +20,8 @@ use procbroker::os::own::OwnFolder;
 use procbroker::os::process::identity::{BootId, ProcessIdentity};
 use procbroker::os::process::pidfd;
 use procbroker_core::{
-    Incarnation, Input, Intent, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs, Safety,
+    Incarnation, Input, Intent, Launch, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs,
+    Safety,
 };
 use procbroker_protocol::child::{Containment, Owner};
 use procbroker_protocol::{ChildId, CreateParams, Outcome};
@@ -165,6 +166,7 @@ impl Book {
             id: run.child,
             params: Arc::clone(&self.params),
             run_as: RunAs::Broker,
+            launch: Launch::default(),
             owner: Owner { uid: getuid().as_raw(), gid: getgid().as_raw() },
             created_at: SystemTime::now().into(),
             containment: Containment::Subreaper,

@@ -152,6 +152,10 @@ pub fn intent(ledger: &Ledger, run: Run, intent: &Intent) -> Checked {
     Check::Privilege.demand(rights.as_ref() == Some(&intent.run_as), || {
         format!("{run:?} gets {:?} and not {rights:?}", intent.run_as)
     })?;
+    let confinement = asked.fresh.caller.as_ref().map(|caller| &caller.confinement);
+    Check::Privilege.demand(confinement == Ok(&intent.launch.confinement), || {
+        format!("{run:?} is confined by {:?} and its creator by {confinement:?}", intent.launch.confinement)
+    })?;
     one_owner(ledger, run, asked, &intent.params)
 }
 
@@ -161,9 +165,7 @@ fn is_entitled(ledger: &Ledger, asked: &Asked, run_as: &RunAs) -> bool {
     match run_as {
         RunAs::Broker => ledger.config.broker_uid != 0 || peer.uid == 0,
         RunAs::User { uid, gid, groups } => {
-            let own = *uid == peer.uid
-                && *gid == peer.gid
-                && groups.iter().all(|group| group == gid || peer.groups.contains(group));
+            let own = *uid == peer.uid && *gid == peer.gid && *groups == peer.groups;
             ledger.config.broker_uid == 0 && (own || peer.uid == 0)
         }
     }

@@ -1,5 +1,6 @@
 //! Which refusals follow from a request alone, by the contract.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use procbroker_core::{Accounts, Peer, RunAs};
@@ -55,7 +56,7 @@ impl Ledger {
             asked.peer.uid != 0
                 && (user.is_some_and(|uid| uid != asked.peer.uid) || !has_groups(&asked.peer, accounts))
         };
-        denied.then_some("permission_denied")
+        (denied || asked.fresh.caller.is_err()).then_some("permission_denied")
     }
 }
 
@@ -67,7 +68,7 @@ pub fn rights(broker_uid: u32, asked: &Asked) -> Option<RunAs> {
     let own = |groups: &[u32]| RunAs::User { uid: peer.uid, gid: peer.gid, groups: groups.to_vec() };
     Some(match (user, groups) {
         _ if broker_uid != 0 => RunAs::Broker,
-        (_, groups) if peer.uid != 0 => own(groups.as_ref().unwrap_or(&peer.groups)),
+        (_, _) if peer.uid != 0 => own(&peer.groups),
         (None, None) => RunAs::Broker,
         (None, Some(groups)) => own(groups),
         (Some(user), groups) => RunAs::User {
@@ -78,8 +79,11 @@ pub fn rights(broker_uid: u32, asked: &Asked) -> Option<RunAs> {
     })
 }
 
+/// Whether the groups that are named, if any are, are exactly those of the caller.
 fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
-    accounts.groups.iter().flatten().all(|group| *group == peer.gid || peer.groups.contains(group))
+    let Some(named) = &accounts.groups else { return true };
+    let with_first = |groups: &[u32]| groups.iter().copied().chain([peer.gid]).collect::<BTreeSet<_>>();
+    with_first(named) == with_first(&peer.groups)
 }
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {

@@ -60,7 +60,9 @@ impl Ledger {
                     self.upgrade = Upgrade::Refused;
                 }
             }
-            Input::Signalled { call: None, .. }
+            // No client of the simulator comes from another user namespace.
+            Input::ConnectedUnmapped { .. }
+            | Input::Signalled { call: None, .. }
             | Input::TailRead { .. }
             | Input::PassOn { .. }
             | Input::Swept { .. }

@@ -51,6 +51,18 @@ impl JsonClient {
 
     /// Talks as another user, with these groups (the first is the primary one), by socat(1).
     pub(crate) fn as_user(socket: &Path, user: u32, groups: &[u32]) -> Self {
+        Self::as_user_through(socket, user, groups, &[], &["socat", "-t", "0", "-"])
+    }
+
+    /// Talks as another user, by a process that setpriv(1) confines with these flags, and that these words begin: they are
+    /// followed by the address of the socket, as socat(1) has it.
+    pub(crate) fn as_user_through(
+        socket: &Path,
+        user: u32,
+        groups: &[u32],
+        confined: &[&str],
+        words: &[&str],
+    ) -> Self {
         let (primary, others) = groups.split_first().expect("a primary group");
         let others: Vec<String> = others.iter().map(u32::to_string).collect();
         let mut command = Command::new("setpriv");
@@ -61,7 +73,7 @@ impl JsonClient {
             command.args(["--groups", &others.join(",")]);
         }
         // When the broker closes, so does it.
-        command.args(["socat", "-t", "0", "-"]).arg(format!("UNIX-CONNECT:{}", socket.display()));
+        command.args(confined).args(words).arg(format!("UNIX-CONNECT:{}", socket.display()));
         let mut between = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{
-    Accounts, AccountsFailure, After, Broker, Call, Config, ConnectionId, Counts, Effect, ExitCause, Fresh,
-    Incarnation, Input, Instant, Members, Now, Peer, Purpose, Receipt, Record, Report, Run, ShutdownCause,
-    SignalOutcome,
+    Accounts, AccountsFailure, After, Broker, Call, Caller, CallerUnknown, Config, ConnectionId, Counts,
+    Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose, Receipt, Record,
+    Report, Run, ShutdownCause, SignalOutcome,
 };
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::response::Created;
@@ -51,6 +51,8 @@ pub(crate) struct World {
     connections: u64,
     calls: u64,
     fresh: BTreeMap<Call, ChildId>,
+    /// What is found of the process that calls.
+    pub(crate) caller: Result<Caller, CallerUnknown>,
     answers: BTreeMap<Call, Result<Response, Error>>,
     /// The answers that wait for the record, with how many writes have to be safe before they go out.
     promises: BTreeMap<Call, usize>,
@@ -99,6 +101,7 @@ impl World {
             connections: 0,
             calls: 0,
             fresh: BTreeMap::new(),
+            caller: Ok(Caller::default()),
             answers: BTreeMap::new(),
             promises: BTreeMap::new(),
             orders: Vec::new(),
@@ -269,7 +272,8 @@ impl World {
         let call = Call { connection, number: self.calls };
         let child = ChildId::from_uuid(Uuid::from_u128(u128::from(self.calls)));
         self.fresh.insert(call, child);
-        self.give(Input::Called { call, request, fresh: Fresh { child, accounts } });
+        let fresh = Fresh { child, accounts, caller: self.caller.clone() };
+        self.give(Input::Called { call, request, fresh });
         call
     }
 

@@ -1,5 +1,6 @@
 //! The module against real processes.
 
+mod bonds;
 mod cgroup;
 mod failures;
 mod filtered;
@@ -20,8 +21,8 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{
-    ErrorOutput, Facilities, Identity, LaunchName, Launcher, Method, Output, SpawnFailure, SpawnPlan,
-    SpawnSpec, Spawned,
+    ErrorOutput, Facilities, Identity, LaunchName, Launcher, Method, Output, Restraint, SpawnFailure,
+    SpawnPlan, SpawnSpec, Spawned,
 };
 
 /// Starts processes one at a time, and waits for each.
@@ -92,6 +93,7 @@ impl Scene {
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,
+            restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdout: Output::Append(self.path("out")),
             stderr: ErrorOutput::Stdout,

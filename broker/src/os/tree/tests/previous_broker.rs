@@ -24,7 +24,9 @@ use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, CHILD_ID_VARIABLE};
 use crate::os::spawn::tests::Starter;
-use crate::os::spawn::{ErrorOutput, Facilities, Identity, LaunchName, Output, SpawnPlan, SpawnSpec};
+use crate::os::spawn::{
+    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
+};
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, Launch, Sought};
 
@@ -247,6 +249,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,
+            restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Null),

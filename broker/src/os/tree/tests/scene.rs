@@ -28,7 +28,7 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, LaunchName, Output, SpawnPlan, SpawnSpec, Spawned,
+    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, Spawned,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
@@ -132,6 +132,7 @@ impl Scene {
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,
+            restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Inherit),

@@ -14,7 +14,7 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, LaunchName, Output, SpawnPlan, SpawnSpec, Spawned,
+    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, Spawned,
 };
 
 /// Has the test below start a sibling of its own process.
@@ -155,6 +155,7 @@ mod heavy {
             cwd: "/".into(),
             umask: nix::sys::stat::Mode::empty(),
             identity: Identity::Unchanged,
+            restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,

@@ -1,0 +1,84 @@
+//! What a child's process starts with beside its ids: who its user is to programs, and what its creator was confined by.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// What a child's process starts with, beside the ids of its user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The user that the environment names; none where the child runs as the broker's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Arc<Login>>,
+    /// What the creator's process was confined by at the time of the create, if by anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Arc<Confinement>>,
+}
+
+impl Launch {
+    /// Says whether the process starts as the broker itself does.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A user as programs look for it in their environment: HOME, USER and LOGNAME, SHELL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// Its name.
+    pub name: String,
+    /// Its home directory.
+    pub home: String,
+    /// Its shell.
+    pub shell: String,
+}
+
+impl Login {
+    /// A user without an account.
+    #[must_use]
+    pub fn of_number(uid: u32) -> Self {
+        Self { name: uid.to_string(), home: "/".to_owned(), shell: "/bin/sh".to_owned() }
+    }
+}
+
+/// What confines a process more tightly than the broker is confined itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// No program gives it more rights than it has (`PR_SET_NO_NEW_PRIVS`, prctl(2)).
+    #[serde(default)]
+    pub no_new_privs: bool,
+    /// Its capability bounding set (capabilities(7)), one bit for each capability; none where it has all of the broker's.
+    #[serde(default)]
+    pub capabilities: Option<u64>,
+    /// Its hard resource limits that are below the broker's.
+    #[serde(default)]
+    pub hard_limits: Vec<HardLimit>,
+}
+
+/// How far a process may raise one of its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardLimit {
+    /// The kernel's number of the resource (getrlimit(2)).
+    pub resource: u32,
+    /// The limit, in the resource's own unit.
+    pub value: u64,
+}
+
+/// The process that a create came from, as it was at that time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Its user; none where nobody has to know.
+    pub login: Option<Arc<Login>>,
+    /// What confines it, if anything does.
+    pub confinement: Option<Arc<Confinement>>,
+}
+
+/// Why it cannot be told what confines the process that a create came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallerUnknown {
+    /// It has ended, and whoever speaks for it on its connection may be less confined or more.
+    Gone,
+    /// The kernel does not let the broker look into it.
+    Closed,
+}

@@ -1,0 +1,254 @@
+//! What confines the process at the other end of a connection, at this moment.
+//!
+//! `/proc/PID/status` is that of the process's first thread: `no_new_privs` and the bounding set belong to threads.
+#![expect(unsafe_code, reason = "prlimit(2) of another process has no safe wrapper")]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+use procbroker_core::{CallerUnknown, Confinement, HardLimit};
+
+use crate::os::process::pidfd;
+
+/// The kernel's resources, by number (`getrlimit(2)`).
+const RESOURCES: usize = 16;
+
+/// How `/proc/PID/limits` begins each of its lines, by the number of the resource.
+const LIMIT_NAMES: [&str; RESOURCES] = [
+    "Max cpu time",
+    "Max file size",
+    "Max data size",
+    "Max stack size",
+    "Max core file size",
+    "Max resident set",
+    "Max processes",
+    "Max open files",
+    "Max locked memory",
+    "Max address space",
+    "Max file locks",
+    "Max pending signals",
+    "Max msgqueue size",
+    "Max nice priority",
+    "Max realtime priority",
+    "Max realtime timeout",
+];
+
+/// What confines a process, in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bonds {
+    no_new_privs: bool,
+    /// The capability bounding set.
+    capabilities: u64,
+    /// The hard limits, by the number of the resource; `u64::MAX` is none.
+    hard_limits: [u64; RESOURCES],
+}
+
+/// What the broker's own process is like, to compare others with.
+#[derive(Clone, Copy, Debug)]
+pub struct Standpoint {
+    own: Bonds,
+    /// The number that stands for every user without one here, if there are such users (`user_namespaces(7)`).
+    unmapped: Option<u32>,
+}
+
+impl Standpoint {
+    /// Looks at the broker's own process.
+    ///
+    /// # Errors
+    /// When `/proc` does not tell.
+    pub fn of_this_process() -> io::Result<Self> {
+        let own = read(std::process::id()).map_err(|unknown| match unknown {
+            CallerUnknown::Gone | CallerUnknown::Closed => io::Error::other(
+                "/proc/self/status and /proc/self/limits cannot be read; mount proc(5) there",
+            ),
+        })?;
+        Ok(Self { own, unmapped: unmapped() })
+    }
+
+    /// Whether the process of this number, whose user the kernel calls so, is of a user that has no number here.
+    #[must_use]
+    pub fn is_unmapped(&self, uid: u32, pid: Option<u32>) -> bool {
+        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
+        self.unmapped == Some(uid)
+            && pid.is_none_or(|pid| {
+                // The number may also be a user's own, in the same namespace.
+                let theirs = namespace(&pid.to_string());
+                theirs.is_none() || theirs != namespace("self")
+            })
+    }
+
+    /// Finds out what confines the process at the other end more tightly than the broker.
+    ///
+    /// A process of another pid namespace (a sidecar) cannot be looked into; its children gain nothing from programs.
+    ///
+    /// # Errors
+    /// When it has ended, or the kernel does not tell.
+    pub fn confinement(
+        &self,
+        stream: BorrowedFd<'_>,
+        pid: Option<u32>,
+    ) -> Result<Option<Arc<Confinement>>, CallerUnknown> {
+        let Some(pid) = pid else {
+            let unseen = Confinement { no_new_privs: true, ..Confinement::default() };
+            return Ok((!self.own.no_new_privs).then(|| Arc::new(unseen)));
+        };
+        let held = match getsockopt(&stream, sockopt::PeerPidfd) {
+            Ok(held) => Some(held),
+            // Before Linux 6.5 there is the number alone.
+            Err(Errno::ENOPROTOOPT) => None,
+            Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => return Err(CallerUnknown::Gone),
+            Err(_) => return Err(CallerUnknown::Closed),
+        };
+        let bonds = read(pid)?;
+        // As long as it is there its number is nobody else's. One that has ended has left its connection to another.
+        match held {
+            Some(held) if pidfd::has_ended(held.as_fd()) => Err(CallerUnknown::Gone),
+            Some(_) | None => Ok(self.tighter(&bonds)),
+        }
+    }
+
+    fn tighter(&self, bonds: &Bonds) -> Option<Arc<Confinement>> {
+        let limits = (0..).zip(bonds.hard_limits.iter().zip(&self.own.hard_limits));
+        let lower = limits.filter(|(_, (theirs, own))| theirs < own);
+        let tighter = Confinement {
+            no_new_privs: bonds.no_new_privs && !self.own.no_new_privs,
+            capabilities: (self.own.capabilities & !bonds.capabilities != 0).then_some(bonds.capabilities),
+            hard_limits: lower.map(|(resource, (&value, _))| HardLimit { resource, value }).collect(),
+        };
+        (tighter != Confinement::default()).then(|| Arc::new(tighter))
+    }
+}
+
+/// The user that stands for those without a number, where the broker's user namespace has not all of them.
+fn unmapped() -> Option<u32> {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    if counts.sum::<u64>() >= u64::from(u32::MAX) {
+        return None;
+    }
+    let number = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+    Some(number.and_then(|number| number.trim().parse().ok()).unwrap_or(65_534))
+}
+
+fn read(pid: u32) -> Result<Bonds, CallerUnknown> {
+    let status = text(pid, "status")?;
+    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let capabilities = value("CapBnd").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let hard_limits = match limits(pid) {
+        // Not without `CAP_SYS_RESOURCE`, for a process of another user.
+        Err(Errno::EPERM) => parse_limits(&text(pid, "limits")?),
+        Err(_) => return Err(CallerUnknown::Gone),
+        Ok(limits) => Some(limits),
+    };
+    match (value("NoNewPrivs"), capabilities, hard_limits) {
+        (Some(no_new_privs), Some(capabilities), Some(hard_limits)) => {
+            Ok(Bonds { no_new_privs: no_new_privs.trim() != "0", capabilities, hard_limits })
+        }
+        _ => Err(CallerUnknown::Closed),
+    }
+}
+
+fn text(pid: u32, file: &str) -> Result<String, CallerUnknown> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => CallerUnknown::Gone,
+        _ => CallerUnknown::Closed,
+    })
+}
+
+fn limits(pid: u32) -> Result<[u64; RESOURCES], Errno> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    let mut hard = [0; RESOURCES];
+    for (resource, place) in (0_u32..).zip(&mut hard) {
+        // The kernel's `struct rlimit64`: soft and hard.
+        let mut limit = [0_u64; 2];
+        let none = std::ptr::null::<u64>();
+        // SAFETY: it reads nothing, and writes one limit, which has this size.
+        let result = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, limit.as_mut_ptr()) };
+        Errno::result(result)?;
+        *place = limit[1];
+    }
+    Ok(hard)
+}
+
+/// Reads `/proc/PID/limits` (`proc_pid_limits(5)`): in each line the name, the soft limit and the hard one.
+fn parse_limits(text: &str) -> Option<[u64; RESOURCES]> {
+    let mut hard = [0; RESOURCES];
+    for (name, place) in LIMIT_NAMES.iter().zip(&mut hard) {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        *place = match line.split_whitespace().nth(1)? {
+            "unlimited" => u64::MAX,
+            number => number.parse().ok()?,
+        };
+    }
+    Some(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn bonds(no_new_privs: bool, capabilities: u64, nofile: u64) -> Bonds {
+        let mut hard_limits = [u64::MAX; RESOURCES];
+        hard_limits[7] = nofile;
+        Bonds { no_new_privs, capabilities, hard_limits }
+    }
+
+    #[test]
+    fn only_what_is_tighter_than_the_broker_counts() {
+        let standpoint = Standpoint { own: bonds(false, 0b110, 100), unmapped: None };
+        let tighter = |theirs| standpoint.tighter(&theirs);
+        for free in [bonds(false, 0b110, 100), bonds(false, 0b111, 101), bonds(false, 0b110, u64::MAX)] {
+            assert_eq!(tighter(free), None, "{free:?}");
+        }
+        let confined = tighter(bonds(true, 0b101, 99));
+        let hard_limits = vec![HardLimit { resource: 7, value: 99 }];
+        let expected = Confinement { no_new_privs: true, capabilities: Some(0b101), hard_limits };
+        assert_eq!(confined, Some(Arc::new(expected)));
+        let standpoint = Standpoint { own: bonds(true, 0, 0), unmapped: None };
+        assert_eq!(standpoint.tighter(&bonds(true, 0, 0)), None);
+    }
+
+    #[test]
+    fn limits_are_read_alike_by_call_and_from_the_file() {
+        let pid = std::process::id();
+        let file = fs::read_to_string("/proc/self/limits").unwrap();
+        assert_eq!(parse_limits(&file), Some(limits(pid).unwrap()));
+        assert_eq!(parse_limits(file.split_once("Max pending signals").unwrap().0), None);
+    }
+
+    #[test]
+    fn this_process_is_no_more_confined_than_itself() {
+        let standpoint = Standpoint::of_this_process().unwrap();
+        let (one, _other) = UnixStream::pair().unwrap();
+        let confinement = standpoint.confinement(one.as_fd(), Some(std::process::id())).unwrap();
+        assert_eq!(confinement, None);
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_seen_gains_nothing() {
+        let standpoint = Standpoint { own: bonds(false, 0, 0), unmapped: None };
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(standpoint.confinement(one.as_fd(), None).unwrap().is_some_and(|bonds| bonds.no_new_privs));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_looked_for_by_its_number() {
+        assert_eq!(read(u32::try_from(libc::pid_t::MAX).unwrap()), Err(CallerUnknown::Gone));
+    }
+
+    #[test]
+    fn the_number_for_all_the_unmapped_is_a_users_own_in_the_same_namespace_only() {
+        let own = bonds(false, 0, 0);
+        let standpoint = Standpoint { own, unmapped: Some(65_534) };
+        assert!(standpoint.is_unmapped(65_534, None));
+        assert!(!standpoint.is_unmapped(65_534, Some(std::process::id())));
+        assert!(!standpoint.is_unmapped(1_000, None));
+        assert!(!Standpoint { own, unmapped: None }.is_unmapped(65_534, None));
+    }
+}
