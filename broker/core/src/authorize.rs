@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::create::Account;
+use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Method, Owner};
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,15 @@ pub enum RunAs {
         /// The supplementary groups.
         groups: Vec<u32>,
     },
+}
+
+/// A process that asks for a signal, as `kill(2)` looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Its user.
+    pub uid: u32,
+    /// Its number, if it has one here.
+    pub pid: Option<u32>,
 }
 
 /// What a method asks of its caller.
@@ -221,6 +230,26 @@ fn run_as_caller(peer: &Peer, named: Option<u32>, accounts: &Accounts) -> Result
         }
     }
     Ok(RunAs::User { uid: peer.uid, gid: peer.gid, groups: peer.groups.clone() })
+}
+
+/// Who has to have the right to signal a process, as `kill(2)` asks for it: the caller, where the broker has more rights.
+///
+/// A broker that is not root has those of its children's user, and the kernel asks for them itself.
+pub(crate) fn asker(config: &Config, peer: &Peer) -> Option<Asker> {
+    (config.broker_uid == 0 && peer.uid != 0).then_some(Asker { uid: peer.uid, pid: peer.pid })
+}
+
+/// Whether the caller may have its child write to where the broker itself writes: whoever may forges what others read there.
+pub(crate) fn may_inherit(config: &Config, peer: &Peer, params: &CreateParams) -> Result<(), Error> {
+    let inherits = params.stdout == StandardOutput::Inherit || params.stderr == StandardError::Inherit;
+    if !inherits || is_administrator(config, peer.uid) {
+        return Ok(());
+    }
+    Err(denied(format!(
+        "stdout and stderr `inherit` are the broker's own output, for root and the broker's own user; user {} is \
+        neither: use `log`",
+        peer.uid
+    )))
 }
 
 /// What the process of a child starts with that gets these rights: no looser than its creator was at this moment.

@@ -9,7 +9,7 @@ use procbroker_protocol::{
     Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal, Timestamp,
 };
 
-use crate::authorize::RunAs;
+use crate::authorize::{Asker, RunAs};
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
 use crate::launch::Launch;
 use crate::main_process::MainExit;
@@ -74,8 +74,8 @@ pub enum Effect {
         signal: Signal,
         /// Which of the processes.
         scope: Scope,
-        /// The request that asked for it, if one did.
-        call: Option<Call>,
+        /// The request that asked for it, if one did; else it is the broker's own act.
+        call: Option<Asked>,
     },
     /// Send SIGKILL to everything that descends from the child. Answered with `Exited` if its main
     /// process was alive, and with `MembersLeft` else.
@@ -136,6 +136,15 @@ pub enum Effect {
     Sweep,
     /// Send the answers that are still waiting, and exit.
     Exit(ExitCause),
+}
+
+/// A request that asks for a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The request.
+    pub call: Call,
+    /// Who has to have the right to send it; none where the kernel's word to the broker is enough.
+    pub by: Option<Asker>,
 }
 
 /// What an answer waits for.

@@ -102,12 +102,12 @@ mod timers;
 mod turn;
 mod validate;
 
-pub use authorize::{Accounts, AccountsFailure, Peer, RunAs, UserAccount};
+pub use authorize::{Accounts, AccountsFailure, Asker, Peer, RunAs, UserAccount};
 pub use broker::Broker;
 pub use config::Config;
 pub use effect::{
-    After, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety, ServiceState,
-    SpawnOrder,
+    After, Asked, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
+    ServiceState, SpawnOrder,
 };
 pub use histogram::Histogram;
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};

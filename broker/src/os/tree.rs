@@ -14,6 +14,7 @@ mod exit_watch;
 mod left;
 mod orders;
 mod process_table;
+mod right;
 mod scan;
 mod search;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::killpg;
-use procbroker_core::{Call, Input, Members, Pid, Run, SignalOutcome};
+use procbroker_core::{Asked, Input, Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, ExitStatus, Signal};
 use thiserror::Error;
@@ -222,7 +223,9 @@ impl Containment {
     /// Sends a signal: the input for the core, or none when the worker will report it.
     ///
     /// A process group without a leader that turns out to be empty is reported as well.
-    pub fn signal(&mut self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) -> Option<Input> {
+    pub fn signal(&mut self, run: Run, signal: Signal, scope: Scope, asked: Option<Asked>) -> Option<Input> {
+        let by = asked.and_then(|asked| asked.by);
+        let call = asked.map(|asked| asked.call);
         let (leader, is_alive, search, has_group) = {
             let table = self.table.lock();
             let entry = table.get(run);
@@ -232,22 +235,24 @@ impl Containment {
         };
         // A stop may end the parent of what nothing else tells whose it is: the worker takes note of it before.
         if call.is_none() && is_alive && search == Search::Inherited && !has_group {
-            return self.signal_later(run, signal, scope, call);
+            return self.signal_later(run, signal, scope, asked);
         }
         let outcome = match (leader, scope) {
             (None, Scope::Group | Scope::All) if search == Search::Everywhere => {
-                return self.signal_later(run, signal, scope, call);
+                return self.signal_later(run, signal, scope, asked);
             }
             (None, Scope::Main | Scope::Group | Scope::All) => SignalOutcome::Gone,
-            (Some(leader), Scope::Main) => pidfd::outcome(pidfd::send(leader.pidfd.as_fd(), signal)),
+            (Some(leader), Scope::Main) => right::send(leader.pid, leader.pidfd.as_fd(), signal, by),
+            // The kernel asks for the broker's right, and not for another's: each one is looked at.
+            (Some(_), Scope::Group) if by.is_some() => return self.signal_later(run, signal, scope, asked),
             // Only who reaps a leader can tell what its number means.
             (Some(leader), Scope::Group) => {
                 match signal_group(&leader, is_alive && search == Search::Inherited, signal) {
                     Some(outcome) => outcome,
-                    None => return self.signal_later(run, signal, scope, call),
+                    None => return self.signal_later(run, signal, scope, asked),
                 }
             }
-            (Some(_), Scope::All) => return self.signal_later(run, signal, scope, call),
+            (Some(_), Scope::All) => return self.signal_later(run, signal, scope, asked),
         };
         if outcome == SignalOutcome::Gone {
             self.gone(run);
@@ -267,8 +272,8 @@ impl Containment {
         }
     }
 
-    fn signal_later(&self, run: Run, signal: Signal, scope: Scope, call: Option<Call>) -> Option<Input> {
-        self.orders.give(Job::Signal(SignalOrder { run, signal, scope, call }));
+    fn signal_later(&self, run: Run, signal: Signal, scope: Scope, asked: Option<Asked>) -> Option<Input> {
+        self.orders.give(Job::Signal(SignalOrder { run, signal, scope, asked }));
         None
     }
 

@@ -96,7 +96,8 @@ impl Machine {
             Effect::Signal { run, signal, scope, call } => {
                 let outcome = self.signal(*run, *signal, *scope, means);
                 let delay = if means.dice.chance(4) { 1_500 } else { 1 };
-                means.tell(delay, Input::Signalled { run: *run, call: *call, outcome });
+                let call = call.map(|asked| asked.call);
+                means.tell(delay, Input::Signalled { run: *run, call, outcome });
             }
             Effect::Kill { run } => self.kill(*run, means),
             Effect::Release { run } => self.release(*run),

@@ -7,7 +7,9 @@ use std::time::Duration;
 use procbroker_core::{
     Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, HardLimit, Login, UserAccount,
 };
-use procbroker_protocol::create::{Account, Cleanup, IfExists, Limit, ReadyTimeout, RestartPolicy, StopStep};
+use procbroker_protocol::create::{
+    Account, Cleanup, IfExists, Limit, ReadyTimeout, RestartPolicy, StandardError, StandardOutput, StopStep,
+};
 use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
@@ -158,6 +160,8 @@ fn spoil(params: &mut CreateParams, dice: &mut Dice) {
                 dice.choose([&[ALLOWED_GROUP][..], &[0], &[88], &[USERS[0]], &[88, USERS[0]]]);
             params.groups = Some(groups.iter().copied().map(Account::Id).collect());
         }
+        10 => params.stdout = StandardOutput::Inherit,
+        11 => params.stderr = StandardError::Inherit,
         _ => {}
     }
 }

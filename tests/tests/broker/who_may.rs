@@ -183,6 +183,87 @@ fn only_root_may_name_another_user() {
 }
 
 #[test]
+fn a_signal_needs_what_kill_would_ask_of_its_caller() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let mut hello = broker.fifo("hello");
+    // A program that is root's whoever executes it, and says when it is.
+    let program = broker.path("set-user-id");
+    fs::copy("/usr/bin/perl", &program).expect("perl(1)");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let (mut client, mut root) = (stranger(&broker, STRANGER), broker.json());
+    let say = "open(F, '>', $ARGV[0]); print F \"$>\\n\"; close F; sleep while 1";
+    let elevated = |command: Vec<&str>| with(json!({"command": command}), &json!({"name": "elevated"}));
+    let (program, path) = (program.to_str().unwrap(), hello.path().to_str().unwrap().to_owned());
+    let child = client.create(elevated(vec![program, "-U", "-e", say, &path]));
+    assert_eq!(hello.line(), "0", "it has root's rights, unless the folder forbids that");
+    let users = Process::of(&child).status("Uid");
+    // Its real user is the caller, and kill(2) asks for that, or for the saved one.
+    assert_eq!(users[..3], [STRANGER.to_string(), "0".to_owned(), "0".to_owned()]);
+    client.ok("signal", json!({"target": "elevated", "signal": "CONT", "scope": "all"}));
+    client.ok("destroy", json!({"target": "elevated"}));
+
+    // One that has become root wholly.
+    let become_root = format!("$< = 0; $( = 0; {say}");
+    let child = client.create(elevated(vec![program, "-U", "-e", &become_root, &path]));
+    assert_eq!(hello.line(), "0");
+    assert_eq!(Process::of(&child).status("Uid"), ["0"; 4]);
+    for scope in ["main", "group", "all"] {
+        for signal in ["KILL", "CONT"] {
+            let refused =
+                client.refused("signal", json!({"target": "elevated", "signal": signal, "scope": scope}));
+            assert_eq!(refused.kind, "permission_denied", "{scope}: {refused:?}");
+        }
+    }
+    assert!(Process::of(&child).is_alive());
+    // Root may, and so may the broker itself, which is what a destroy is.
+    root.ok("signal", json!({"target": "elevated", "signal": "CONT", "scope": "group"}));
+    let ended = client.ok("destroy", json!({"target": "elevated"}));
+    assert_eq!(ended["children"][0]["exit"]["reason"], "destroyed");
+    // As with kill(2), what may be signalled is, and the rest is passed over.
+    let both = format!("\"$1\" -U -e '{become_root}' \"$2\" & exec sleep infinity");
+    let mixed = json!({"command": ["sh", "-c", both, "sh", program, path], "name": "mixed"});
+    let child = client.create(mixed);
+    assert_eq!(hello.line(), "0");
+    client.ok("signal", json!({"target": "mixed", "signal": "KILL", "scope": "group"}));
+    let ended = client.ok("wait", json!({"target": child["id"]}))["child"].take();
+    assert_eq!(ended["exit"]["signal"], "SIGKILL");
+}
+
+#[test]
+fn only_root_and_the_brokers_user_may_write_to_the_brokers_own_output() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let mut client = stranger(&broker, STRANGER);
+    for params in [json!({"stdout": "inherit"}), json!({"stderr": "inherit"})] {
+        let refused = client.refused("create", with(willing(), &params));
+        assert_eq!(refused.kind, "permission_denied", "{refused:?}");
+        broker.json().create(with(willing(), &params));
+    }
+}
+
+#[test]
+fn a_child_has_all_groups_of_its_caller() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let mut client = JsonClient::as_user(broker.socket(), STRANGER, &[STRANGER, OTHER_STRANGER, 64_077]);
+    // A file can be closed to a group.
+    for groups in [json!([]), json!([OTHER_STRANGER]), json!([STRANGER])] {
+        let refused = client.refused("create", with(willing(), &json!({"groups": groups})));
+        assert_eq!(refused.kind, "permission_denied", "{groups}: {refused:?}");
+    }
+    let own = json!({"groups": [64_077, OTHER_STRANGER]});
+    let groups = Process::of(&client.create(with(willing(), &own))).status("Groups");
+    assert_eq!(groups, [OTHER_STRANGER.to_string(), "64077".to_owned()]);
+}
+
+#[test]
 fn only_root_and_the_brokers_user_may_end_the_broker() {
     if !is_root() {
         return;

@@ -14,6 +14,7 @@ use crate::child::{Child, Next};
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::Call;
 use crate::input::Fresh;
+use crate::launch::Launch;
 use crate::pending::{Attempt, Stage, WaitsFor, shutting_down};
 use crate::record::{Intent, Role};
 use crate::turn::Turn;
@@ -40,12 +41,7 @@ impl Broker {
         if let Some((child, outcome)) = self.first_answer(connection.peer(), &params) {
             return self.answer_when_started(call, child, outcome, stage, turn);
         }
-        let allowed =
-            authorize::run_as(&self.config, connection.peer(), &params, &fresh.accounts).and_then(|run_as| {
-                let launch = authorize::launch(&self.config, &run_as, &fresh.accounts, &fresh.caller)?;
-                Ok((run_as, launch))
-            });
-        match allowed {
+        match self.rights(connection.peer(), &params, fresh) {
             Ok((run_as, launch)) => {
                 let (params, outcome) = (Arc::new(params), Outcome::Created);
                 let attempt = Attempt { params, run_as, launch, id: fresh.child, outcome };
@@ -53,6 +49,14 @@ impl Broker {
             }
             Err(error) => self.answer(call, Err(error), turn),
         }
+    }
+
+    /// Decides what the child may be given.
+    fn rights(&self, peer: &Peer, params: &CreateParams, fresh: &Fresh) -> Result<(RunAs, Launch), Error> {
+        let run_as = authorize::run_as(&self.config, peer, params, &fresh.accounts)?;
+        authorize::may_inherit(&self.config, peer, params)?;
+        let launch = authorize::launch(&self.config, &run_as, &fresh.accounts, &fresh.caller)?;
+        Ok((run_as, launch))
     }
 
     /// Decides about a create, now and wholly: there is no other place that starts a child.

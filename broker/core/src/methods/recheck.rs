@@ -20,10 +20,13 @@ impl Broker {
         let (live, ending) = (child.is_live(), child.is_ending());
         let takes_signals = child.takes_signals();
         let (shown, run) = (Arc::clone(child.view()), child.run());
+        let Some(call) = self.pending.get(ticket).map(|pending| pending.call) else {
+            return;
+        };
+        let asked = self.asked(call);
         let Some(pending) = self.pending.get_mut(ticket) else {
             return;
         };
-        let call = pending.call;
         match &mut pending.waits_for {
             WaitsFor::Name { attempt, .. } => {
                 let reuses = attempt.params.if_exists == IfExists::Reuse;
@@ -59,7 +62,7 @@ impl Broker {
                 unspawned.remove(&id);
                 if takes_signals {
                     sent.insert(id);
-                    turn.order(Effect::Signal { run, signal, scope, call: Some(call) });
+                    turn.order(Effect::Signal { run, signal, scope, call: Some(asked) });
                 } else {
                     result.gone = Some(id);
                 }

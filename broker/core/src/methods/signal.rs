@@ -3,9 +3,11 @@
 use procbroker_protocol::request::SignalParams;
 use procbroker_protocol::{Error, ErrorKind, Response, Target};
 
+use crate::authorize;
 use crate::broker::Broker;
 use crate::child::Child;
-use crate::effect::Effect;
+use crate::connections::Connection;
+use crate::effect::{Asked, Effect};
 use crate::ids::{Call, Run};
 use crate::input::SignalOutcome;
 use crate::pending::{SignalResult, Ticket, WaitsFor};
@@ -39,10 +41,17 @@ impl Broker {
             result: SignalResult::default(),
         };
         self.wait_for(call, cause, None);
+        let asked = self.asked(call);
         for run in runs {
             let (signal, scope) = (params.signal, params.scope);
-            turn.order(Effect::Signal { run, signal, scope, call: Some(call) });
+            turn.order(Effect::Signal { run, signal, scope, call: Some(asked) });
         }
+    }
+
+    /// Returns a request for a signal, and who has to have the right to send it.
+    pub(crate) fn asked(&self, call: Call) -> Asked {
+        let peer = self.connection(call.connection).map(Connection::peer);
+        Asked { call, by: peer.and_then(|peer| authorize::asker(&self.config, peer)) }
     }
 
     /// The kernel has spoken about one signal of a request.
@@ -78,10 +87,10 @@ impl Broker {
             return;
         }
         let answer = match result {
-            SignalResult { refused: Some(id), .. } => Err(Error::new(
+            SignalResult { delivered: 0, refused: Some(id), .. } => Err(Error::new(
                 ErrorKind::PermissionDenied,
                 format!(
-                    "cannot send {signal} to the child {id}: the kernel does not let the broker signal it"
+                    "cannot send {signal} to the child {id}: its process runs as another user (kill(2)); destroy ends it"
                 ),
             )),
             SignalResult { delivered: 0, gone: Some(id), .. } => Err(has_ended(&Target::Id(*id))),

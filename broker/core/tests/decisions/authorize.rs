@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use procbroker_core::{
-    Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, Effect, HardLimit, Input, Launch, Login,
-    Peer, RunAs, SpawnOrder, UserAccount,
+    Accounts, AccountsFailure, Asker, Caller, CallerUnknown, Confinement, Effect, HardLimit, Input, Launch,
+    Login, Peer, RunAs, SignalOutcome, SpawnOrder, UserAccount,
 };
-use procbroker_protocol::create::Account;
+use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::request::{ManyParams, NoParams, Until};
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Outcome, Request, Response, Signal, Target};
 
@@ -315,4 +315,66 @@ fn a_user_who_is_none_here_is_refused() {
         _ => None,
     });
     assert_eq!(refused, Some(ErrorKind::PermissionDenied));
+}
+
+/// By whose right a signal is sent for this client of a broker that runs as `broker`.
+fn asker(broker: u32, uid: u32) -> Option<Asker> {
+    let mut world = World::with(|config| config.broker_uid = broker);
+    let client = world.try_connect(Peer { pid: Some(77), ..caller(uid) }).unwrap();
+    let run = world.start(client, unnamed());
+    world.take();
+    world.call(client, signal(id(run), Signal::HUP));
+    let sent = world.take().into_iter().find_map(|effect| match effect {
+        Effect::Signal { call: Some(asked), .. } => Some(asked.by),
+        _ => None,
+    });
+    sent.unwrap()
+}
+
+#[test]
+fn a_signal_is_sent_by_the_right_of_who_asks_for_it() {
+    assert_eq!(asker(0, ALICE), Some(Asker { uid: ALICE, pid: Some(77) }));
+    // Root may signal everybody, and a broker that is not root has no right to lend.
+    assert_eq!(asker(0, 0), None);
+    assert_eq!(asker(BROKER_UID, ALICE), None);
+    assert_eq!(asker(BROKER_UID, 0), None);
+}
+
+#[test]
+fn a_signal_is_done_if_one_child_could_be_signalled_and_denied_if_none_could() {
+    for (second, denied) in [(SignalOutcome::Delivered, false), (SignalOutcome::Refused, true)] {
+        let mut world = World::with(|config| config.broker_uid = 0);
+        let alice = world.connect(ALICE);
+        let runs = [world.start(alice, unnamed()), world.start(alice, unnamed())];
+        let call = world.call(alice, signal(Target::All, Signal::HUP));
+        for (run, outcome) in runs.into_iter().zip([SignalOutcome::Refused, second]) {
+            world.give(Input::Signalled { run, call: Some(call), outcome });
+        }
+        let refused = world.answer(call).err().map(|error| error.kind);
+        assert_eq!(refused, denied.then_some(ErrorKind::PermissionDenied));
+    }
+}
+
+#[test]
+fn the_brokers_own_output_is_for_root_and_its_user() {
+    for (broker, uid, allowed) in [
+        (0, 0, true),
+        (0, ALICE, false),
+        (BROKER_UID, BROKER_UID, true),
+        (BROKER_UID, 0, true),
+        (BROKER_UID, ALICE, false),
+    ] {
+        let own = CreateParams { stdout: StandardOutput::Inherit, ..unnamed() };
+        let errors = CreateParams { stderr: StandardError::Inherit, ..unnamed() };
+        for params in [own, errors] {
+            let mut world = World::with(|config| config.broker_uid = broker);
+            let client = world.try_connect(caller(uid)).unwrap();
+            let call = world.create(client, params);
+            if allowed {
+                world.run(call);
+            } else {
+                assert_eq!(world.refused(call), ErrorKind::PermissionDenied);
+            }
+        }
+    }
 }

@@ -125,6 +125,14 @@ impl ProcessStat {
     }
 }
 
+/// The users of a process (`proc_pid_status(5)`): real, effective, saved, and for files; `None` when it has been reaped.
+pub(crate) fn user_ids(pid: Pid) -> Option<[u32; 4]> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let ids: Option<Vec<u32>> = line.split_whitespace().map(|id| id.parse().ok()).collect();
+    ids?.try_into().ok()
+}
+
 /// The text of a `stat` file of `/proc`.
 fn read_stat(path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned())

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 
-use procbroker_core::{Members, Pid, Run, SignalOutcome};
+use procbroker_core::{Asker, Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
 use super::process_table::SharedTable;
+use super::right;
 use super::walk::{Action, Identity, LiveProcess};
 use super::worker::SignalOrder;
 use crate::os::process::pidfd;
@@ -208,6 +209,7 @@ impl Senders {
             run: order.run,
             whom,
             signal: order.signal,
+            by: order.asked.and_then(|asked| asked.by),
             sent: HashSet::new(),
             results: [0; 2],
         });
@@ -247,8 +249,10 @@ pub(super) struct Sender {
     run: Run,
     pub(super) whom: Whom,
     pub(super) signal: Signal,
+    /// Who has to have the right to.
+    by: Option<Asker>,
     pub(super) sent: HashSet<Identity>,
-    /// How many got it, and how many the broker may not signal.
+    /// How many got it, and how many may not be signalled.
     pub(super) results: [usize; 2],
 }
 
@@ -262,7 +266,7 @@ impl Sender {
             return;
         }
         let [delivered, refused] = &mut self.results;
-        match pidfd::outcome(pidfd::send(found.pidfd.as_fd(), self.signal)) {
+        match right::send(found.stat.pid, found.pidfd.as_fd(), self.signal, self.by) {
             SignalOutcome::Delivered => *delivered += 1,
             SignalOutcome::Refused => *refused += 1,
             SignalOutcome::Gone => {}

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
-use procbroker_core::{Call, Input, Members, Pid, Run};
+use procbroker_core::{Asked, Input, Members, Pid, Run};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
 use super::actions::{Killer, LiveRuns, Senders, TakeNote, Victims};
 use super::exit_watch::ExitWatch;
 use super::process_table::SharedTable;
+use super::right;
 use super::search::{PerSearch, Search, Targets};
 use super::walk::{Breadth, Known, LiveProcess, Walker};
 use super::{Reporter, signal_group};
@@ -54,7 +55,7 @@ pub(super) struct SignalOrder {
     pub(super) run: Run,
     pub(super) signal: Signal,
     pub(super) scope: Scope,
-    pub(super) call: Option<Call>,
+    pub(super) asked: Option<Asked>,
 }
 
 /// The jobs of one kind that are waiting, of which more than one would do nothing more.
@@ -275,7 +276,8 @@ impl Worker {
             if let Some((cgroups, group)) = cgroups.as_ref().zip(target.group) {
                 each_member(cgroups, group, None, &mut |found| sender.send(found));
             }
-            (self.report)(Input::Signalled { run: order.run, call: order.call, outcome: sender.outcome() });
+            let call = order.asked.map(|asked| asked.call);
+            (self.report)(Input::Signalled { run: order.run, call, outcome: sender.outcome() });
         }
     }
 
@@ -289,10 +291,13 @@ impl Worker {
             let _noted = self.walker().targets(&targets, &mut TakeNote);
         }
         let is_left = |order: &&SignalOrder| {
-            let SignalOrder { run, signal, scope, call } = **order;
+            let SignalOrder { run, signal, scope, asked } = **order;
+            let by = asked.and_then(|asked| asked.by);
+            let call = asked.map(|asked| asked.call);
             let leader = self.table.lock().get(run).and_then(|entry| entry.leader.clone());
             let outcome = leader.and_then(|leader| match scope {
-                Scope::Main => Some(pidfd::outcome(pidfd::send(leader.pidfd.as_fd(), signal))),
+                Scope::Main => Some(right::send(leader.pid, leader.pidfd.as_fd(), signal, by)),
+                Scope::Group if by.is_some() => None,
                 Scope::Group => signal_group(&leader, false, signal),
                 Scope::All => None,
             });

@@ -53,7 +53,7 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::Signal { run, signal, scope, call } => {
             orders::reaches_a_process(ledger, machine, *run, "a signal")?;
             match call {
-                Some(call) => targets::requested_signal(ledger, *run, *signal, *scope, *call)?,
+                Some(asked) => targets::requested_signal(ledger, *run, *signal, *scope, *asked)?,
                 None => stops::step(ledger, *run, *signal, *scope)?,
             }
         }

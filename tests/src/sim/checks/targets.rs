@@ -1,6 +1,6 @@
 //! Signals that clients ask for: to whom they go, and what is answered.
 
-use procbroker_core::{Call, Run, SignalOutcome};
+use procbroker_core::{self as core, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{Child, ChildId, Error, Request, Signal};
 use std::sync::Arc;
@@ -14,7 +14,14 @@ use crate::sim::ledger::asked::Asked;
 ///
 /// # Errors
 /// When the request does not ask for it.
-pub fn requested_signal(ledger: &Ledger, run: Run, signal: Signal, scope: Scope, call: Call) -> Checked {
+pub fn requested_signal(
+    ledger: &Ledger,
+    run: Run,
+    signal: Signal,
+    scope: Scope,
+    request: core::Asked,
+) -> Checked {
+    let core::Asked { call, by } = request;
     let asked = ledger.calls.get(&call).filter(|_| ledger.waiting.contains(&call));
     let Some(asked) = asked else {
         return Err(Check::Answers.broken(format!("a signal to {run:?} for {call:?}, which does not wait")));
@@ -35,6 +42,10 @@ pub fn requested_signal(ledger: &Ledger, run: Run, signal: Signal, scope: Scope,
         | Request::Shutdown(_)
         | Request::Upgrade(_) => false,
     };
+    let peer = &asked.peer;
+    let needs_right = ledger.config.broker_uid == 0 && peer.uid != 0;
+    let right = needs_right.then_some(core::Asker { uid: peer.uid, pid: peer.pid });
+    Check::Privilege.demand(by == right, || format!("{signal} goes to {run:?} by the right of {by:?}"))?;
     let meant = asked.meant.as_ref().is_some_and(|meant| meant.contains(&run.child));
     Check::Privilege
         .demand(wanted && meant, || format!("{signal} goes to {run:?}, which {call:?} does not mean"))?;
@@ -57,9 +68,9 @@ pub fn signalled(ledger: &Ledger, asked: &Asked, children: &[Arc<Child>]) -> Che
     Check::Answers
         .demand(visible == shown, || format!("a signal to {visible:?} is answered with {shown:?}"))?;
     let delivered = asked.outcomes.contains(&SignalOutcome::Delivered) || meant.is_empty();
-    let clean = !asked.outcomes.contains(&SignalOutcome::Refused) && asked.outstanding.is_empty();
-    Check::Answers
-        .demand(delivered && clean, || format!("a signal is answered well: {:?}", asked.outcomes))?;
+    Check::Answers.demand(delivered && asked.outstanding.is_empty(), || {
+        format!("a signal is answered well: {:?}", asked.outcomes)
+    })?;
     children.iter().try_for_each(|child| children::child(ledger, asked.peer.uid, child))
 }
 
@@ -70,7 +81,11 @@ pub fn signalled(ledger: &Ledger, asked: &Asked, children: &[Arc<Child>]) -> Che
 pub fn unsignalled(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
     let spoken = asked.outstanding.is_empty();
     let fair = match error.kind.as_str() {
-        "permission_denied" => spoken && asked.outcomes.contains(&SignalOutcome::Refused),
+        "permission_denied" => {
+            spoken
+                && asked.outcomes.contains(&SignalOutcome::Refused)
+                && !asked.outcomes.contains(&SignalOutcome::Delivered)
+        }
         "not_found" => {
             spoken && !asked.outcomes.contains(&SignalOutcome::Delivered) && nothing_is_left(ledger, asked)
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use procbroker_core::{Accounts, Peer, RunAs};
-use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy};
+use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy, StandardError, StandardOutput};
 use procbroker_protocol::{CreateParams, Request};
 
 use crate::sim::ledger::Ledger;
@@ -26,7 +26,7 @@ impl Ledger {
         match &asked.request {
             Request::Create(params) => {
                 let known = params.request_id.is_some_and(|id| self.first_answer(uid, id).is_some());
-                let denied = || if known { None } else { self.denied(asked) };
+                let denied = || if known { None } else { self.denied(params, asked) };
                 malformed(params, self.config.bounds.max_command_bytes).or_else(denied)
             }
             Request::Get(params) if !params.target.is_single() => Some("invalid_params"),
@@ -46,8 +46,8 @@ impl Ledger {
         }
     }
 
-    /// Whether the accounts that a create names are unknown, or more than the caller has.
-    fn denied(&self, asked: &Asked) -> Option<&'static str> {
+    /// Whether the accounts that a create names are unknown, or it asks for more than the caller has.
+    fn denied(&self, params: &CreateParams, asked: &Asked) -> Option<&'static str> {
         let Ok(accounts) = &asked.fresh.accounts else { return Some("spawn_failed") };
         let user = accounts.user.as_ref().map(|user| user.uid);
         let denied = if self.config.broker_uid != 0 {
@@ -56,7 +56,9 @@ impl Ledger {
             asked.peer.uid != 0
                 && (user.is_some_and(|uid| uid != asked.peer.uid) || !has_groups(&asked.peer, accounts))
         };
-        (denied || asked.fresh.caller.is_err()).then_some("permission_denied")
+        let inherits = params.stdout == StandardOutput::Inherit || params.stderr == StandardError::Inherit;
+        let forges = inherits && ![0, self.config.broker_uid].contains(&asked.peer.uid);
+        (denied || forges || asked.fresh.caller.is_err()).then_some("permission_denied")
     }
 }
 

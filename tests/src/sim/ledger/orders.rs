@@ -41,8 +41,8 @@ impl Ledger {
                     track.to_continue = is_to_be_continued(*signal).then_some(*scope);
                 }
             }),
-            Effect::Signal { run, call: Some(call), .. } => {
-                if let Some(asked) = self.calls.get_mut(call) {
+            Effect::Signal { run, call: Some(asked), .. } => {
+                if let Some(asked) = self.calls.get_mut(&asked.call) {
                     asked.sent.insert(run.child);
                     asked.outstanding.insert(run.child);
                 }

@@ -121,7 +121,7 @@ fn what_a_kill_has_stopped_is_ended_though_its_run_was_released_meanwhile() {
 #[test]
 fn a_signal_to_a_run_that_was_released_reaches_nothing_that_came_after_it() {
     let (table, run) = table();
-    let order = SignalOrder { run, signal: Signal::KILL, scope: Scope::All, call: None };
+    let order = SignalOrder { run, signal: Signal::KILL, scope: Scope::All, asked: None };
     let senders = || {
         let mut senders = Senders::new(table.clone());
         senders.add(run.child, None, &order);
