@@ -310,13 +310,14 @@ impl Driver {
             }
             Fact::Connected { connection, who, outbox } => {
                 self.hands.clients.insert(connection, outbox);
-                self.take(match who {
+                let input = match who {
                     Who::Known(peer) => {
                         self.audit.connected(connection, &peer);
                         Input::Connected { connection, peer }
                     }
                     Who::Unmapped => Input::ConnectedUnmapped { connection },
-                });
+                };
+                self.take(input);
             }
             // One that has gone needs no answer.
             Fact::Measure { answer } => drop(answer.send(self.metrics())),

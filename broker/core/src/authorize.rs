@@ -259,20 +259,7 @@ pub(crate) fn launch(
     accounts: &Result<Accounts, AccountsFailure>,
     caller: &Result<Caller, CallerUnknown>,
 ) -> Result<Launch, Error> {
-    let caller = caller.as_ref().map_err(|unknown| {
-        denied(match unknown {
-            CallerUnknown::Gone => {
-                "cannot create a child: the process that opened this connection is gone, and with \
-                it what confined it; connect from the process that creates"
-                    .to_owned()
-            }
-            CallerUnknown::Closed => {
-                "cannot create a child: the kernel does not tell the broker what confines the \
-                process that asks for it (/proc/PID/status)"
-                    .to_owned()
-            }
-        })
-    })?;
+    let caller = caller.as_ref().map_err(|unknown| not_looked_into(*unknown))?;
     let login = match run_as {
         RunAs::User { uid, .. } if *uid != config.broker_uid => {
             let named = accounts.as_ref().ok().and_then(|accounts| accounts.user.as_ref());
@@ -282,6 +269,31 @@ pub(crate) fn launch(
         RunAs::User { .. } | RunAs::Broker => None,
     };
     Ok(Launch { login, confinement: caller.confinement.clone() })
+}
+
+/// The error for a create whose caller's confinement is not known.
+fn not_looked_into(unknown: CallerUnknown) -> Error {
+    match unknown {
+        CallerUnknown::Gone => denied(
+            "cannot create a child: the process that opened this connection is gone, and with it what confined it; \
+            connect from the process that creates"
+                .to_owned(),
+        ),
+        CallerUnknown::Closed => denied(
+            "cannot create a child: the kernel does not tell the broker what confines the process that asks for it \
+            (/proc/PID/status)"
+                .to_owned(),
+        ),
+        CallerUnknown::Short(shortage) => {
+            let (errno, name) = shortage.errno();
+            let (errno_name, step) = (name.to_owned(), "caller".to_owned());
+            let failure = SpawnFailure { errno, errno_name, step };
+            let message = format!(
+                "cannot create a child: there is nothing left to find out with what confines its caller ({name})"
+            );
+            Error::new(ErrorKind::SpawnFailed(failure), message)
+        }
+    }
 }
 
 fn denied(message: String) -> Error {

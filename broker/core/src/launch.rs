@@ -81,4 +81,29 @@ pub enum CallerUnknown {
     Gone,
     /// The kernel does not let the broker look into it.
     Closed,
+    /// There is nothing left to look with.
+    Short(Shortage),
+}
+
+/// What the broker has no more of at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// Descriptors of its own (EMFILE).
+    Descriptors,
+    /// Open files of the whole machine (ENFILE).
+    Files,
+    /// Memory (ENOMEM).
+    Memory,
+}
+
+impl Shortage {
+    /// Returns the error number, with its name (errno(3)).
+    #[must_use]
+    pub const fn errno(self) -> (i32, &'static str) {
+        match self {
+            Self::Descriptors => (24, "EMFILE"),
+            Self::Files => (23, "ENFILE"),
+            Self::Memory => (12, "ENOMEM"),
+        }
+    }
 }

@@ -114,7 +114,7 @@ pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
 };
-pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login};
+pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
 };

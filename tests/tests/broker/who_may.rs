@@ -223,8 +223,9 @@ fn a_signal_needs_what_kill_would_ask_of_its_caller() {
     let ended = client.ok("destroy", json!({"target": "elevated"}));
     assert_eq!(ended["children"][0]["exit"]["reason"], "destroyed");
     // As with kill(2), what may be signalled is, and the rest is passed over.
-    let both = format!("\"$1\" -U -e '{become_root}' \"$2\" & exec sleep infinity");
-    let mixed = json!({"command": ["sh", "-c", both, "sh", program, path], "name": "mixed"});
+    let both = "\"$1\" -U -e \"$2\" \"$3\" & exec sleep infinity";
+    let command = ["sh", "-c", both, "sh", program, &become_root, &path];
+    let mixed = json!({"command": command, "name": "mixed"});
     let child = client.create(mixed);
     assert_eq!(hello.line(), "0");
     client.ok("signal", json!({"target": "mixed", "signal": "KILL", "scope": "group"}));

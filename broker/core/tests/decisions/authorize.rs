@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use procbroker_core::{
     Accounts, AccountsFailure, Asker, Caller, CallerUnknown, Confinement, Effect, HardLimit, Input, Launch,
-    Login, Peer, RunAs, SignalOutcome, SpawnOrder, UserAccount,
+    Login, Peer, RunAs, Shortage, SignalOutcome, SpawnOrder, UserAccount,
 };
 use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::request::{ManyParams, NoParams, Until};
@@ -315,6 +315,14 @@ fn a_user_who_is_none_here_is_refused() {
         _ => None,
     });
     assert_eq!(refused, Some(ErrorKind::PermissionDenied));
+}
+
+#[test]
+fn a_shortage_is_told_as_one_and_not_as_a_want_of_right() {
+    let short = Err(CallerUnknown::Short(Shortage::Descriptors));
+    let error = launch(caller(ALICE), short, None).unwrap_err();
+    let ErrorKind::SpawnFailed(failure) = error.kind else { panic!("{error:?}") };
+    assert_eq!((failure.errno, &*failure.errno_name, &*failure.step), (24, "EMFILE", "caller"));
 }
 
 /// By whose right a signal is sent for this client of a broker that runs as `broker`.

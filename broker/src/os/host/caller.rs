@@ -3,14 +3,14 @@
 //! `/proc/PID/status` is that of the process's first thread: `no_new_privs` and the bounding set belong to threads.
 #![expect(unsafe_code, reason = "prlimit(2) of another process has no safe wrapper")]
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
-use procbroker_core::{CallerUnknown, Confinement, HardLimit};
+use procbroker_core::{CallerUnknown, Confinement, HardLimit, Shortage};
 
 use crate::os::process::pidfd;
 
@@ -37,6 +37,9 @@ const LIMIT_NAMES: [&str; RESOURCES] = [
     "Max realtime timeout",
 ];
 
+/// Room for a file of `/proc`; most are shorter.
+const TEXT_BYTES: usize = 4096;
+
 /// What confines a process, in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bonds {
@@ -61,10 +64,8 @@ impl Standpoint {
     /// # Errors
     /// When `/proc` does not tell.
     pub fn of_this_process() -> io::Result<Self> {
-        let own = read(std::process::id()).map_err(|unknown| match unknown {
-            CallerUnknown::Gone | CallerUnknown::Closed => io::Error::other(
-                "/proc/self/status and /proc/self/limits cannot be read; mount proc(5) there",
-            ),
+        let own = read(std::process::id()).map_err(|_| {
+            io::Error::other("/proc/self/status and /proc/self/limits cannot be read; mount proc(5) there")
         })?;
         Ok(Self { own, unmapped: unmapped() })
     }
@@ -101,7 +102,7 @@ impl Standpoint {
             // Before Linux 6.5 there is the number alone.
             Err(Errno::ENOPROTOOPT) => None,
             Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => return Err(CallerUnknown::Gone),
-            Err(_) => return Err(CallerUnknown::Closed),
+            Err(errno) => return Err(unknown(errno)),
         };
         let bonds = read(pid)?;
         // As long as it is there its number is nobody else's. One that has ended has left its connection to another.
@@ -153,10 +154,24 @@ fn read(pid: u32) -> Result<Bonds, CallerUnknown> {
 }
 
 fn text(pid: u32, file: &str) -> Result<String, CallerUnknown> {
-    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ESRCH) => CallerUnknown::Gone,
+    let mut text = Vec::with_capacity(TEXT_BYTES);
+    let read = File::open(format!("/proc/{pid}/{file}")).and_then(|file| {
+        // Without asking for its length, which such a file does not have.
+        file.take(u64::MAX).read_to_end(&mut text)
+    });
+    read.map_err(|error| Errno::try_from(error).map_or(CallerUnknown::Closed, unknown))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// What an error says of a process that was to be looked into.
+fn unknown(errno: Errno) -> CallerUnknown {
+    match errno {
+        Errno::ENOENT | Errno::ESRCH => CallerUnknown::Gone,
+        Errno::EMFILE => CallerUnknown::Short(Shortage::Descriptors),
+        Errno::ENFILE => CallerUnknown::Short(Shortage::Files),
+        Errno::ENOMEM => CallerUnknown::Short(Shortage::Memory),
         _ => CallerUnknown::Closed,
-    })
+    }
 }
 
 fn limits(pid: u32) -> Result<[u64; RESOURCES], Errno> {
