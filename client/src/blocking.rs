@@ -29,7 +29,7 @@ use procbroker_protocol::child::Child as ChildInfo;
 use procbroker_protocol::request::{EventsParams, LogsParams, Scope};
 use procbroker_protocol::response::{Logs, ShutdownReport};
 use procbroker_protocol::{
-    ChildId, Field, Name, Outcome, PartialChildren, Request, Response, Status, Target,
+    ChildId, Field, Name, Outcome, PartialChildren, Request, Response, Spec, Status, Target,
 };
 use tokio::runtime::{Handle, Runtime};
 
@@ -290,6 +290,12 @@ impl Child {
     #[must_use]
     pub fn info(&self) -> &Arc<ChildInfo> {
         self.inner.info()
+    }
+
+    /// What it was created with, and what that has become; see [`crate::Child::spec`].
+    #[must_use]
+    pub fn spec(&self) -> Option<&Spec> {
+        self.inner.spec()
     }
 
     /// Takes a new snapshot.

@@ -10,7 +10,7 @@ use procbroker_protocol::child::Child as ChildInfo;
 use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogsParams, Method, NoParams, OneParams, ShutdownParams,
 };
-use procbroker_protocol::response::ShutdownReport;
+use procbroker_protocol::response::{Got, ShutdownReport};
 use procbroker_protocol::{Field, PartialChildren, Request, Response, Status, duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
@@ -264,7 +264,7 @@ impl Broker {
         let method = request.method();
         match self.call(request).await? {
             Response::Children(children) => {
-                Ok(children.into_iter().map(|info| Child::new(self.clone(), info)).collect())
+                Ok(children.into_iter().map(|info| Child::new(self.clone(), info, None)).collect())
             }
             other => Err(unexpected(method, &other)),
         }
@@ -290,7 +290,8 @@ impl Broker {
     /// [`Error::Broker`] of the kind `not_found` when there is none that this user may see.
     pub async fn get(&self, target: impl ToTarget) -> Result<Child, Error> {
         let request = Request::Get(OneParams { target: target.to_target()? });
-        Ok(Child::new(self.clone(), self.one(request).await?))
+        let got = self.got(request).await?;
+        Ok(Child::new(self.clone(), got.child, got.spec))
     }
 
     /// Makes a request that is answered with one child.
@@ -298,7 +299,15 @@ impl Broker {
         let method = request.method();
         match self.call(request).await? {
             Response::Child(info) => Ok(info),
-            Response::Got(got) => Ok(got.child),
+            other => Err(unexpected(method, &other)),
+        }
+    }
+
+    /// Makes a request that is answered with one child and its specification.
+    pub(crate) async fn got(&self, request: Request) -> Result<Got, Error> {
+        let method = request.method();
+        match self.call(request).await? {
+            Response::Got(got) => Ok(got),
             other => Err(unexpected(method, &other)),
         }
     }

@@ -9,7 +9,7 @@ use procbroker_protocol::request::{
     DestroyParams, ManyParams, Method, OneParams, Scope, SignalParams, Until, WaitParams,
 };
 use procbroker_protocol::{
-    ChildId, ChildState, ErrorKind, Name, Outcome, Request, Response, Target, duration,
+    ChildId, ChildState, ErrorKind, Name, Outcome, Request, Response, Spec, Target, duration,
 };
 
 use crate::broker::Broker;
@@ -24,6 +24,7 @@ use crate::retry::unexpected;
 pub struct Child {
     broker: Broker,
     info: Arc<ChildInfo>,
+    spec: Option<Arc<Spec>>,
 }
 
 /// What a create came to; it derefs to the [`Child`].
@@ -39,7 +40,7 @@ impl Created {
     pub(crate) fn from_response(broker: &Broker, response: Response) -> Result<Self, Error> {
         match response {
             Response::Created(created) => {
-                Ok(Self { outcome: created.outcome, child: Child::new(broker.clone(), created.child) })
+                Ok(Self { outcome: created.outcome, child: Child::new(broker.clone(), created.child, None) })
             }
             other => Err(unexpected(Method::Create, &other)),
         }
@@ -61,8 +62,8 @@ impl ToTarget for Child {
 }
 
 impl Child {
-    pub(crate) fn new(broker: Broker, info: Arc<ChildInfo>) -> Self {
-        Self { broker, info }
+    pub(crate) fn new(broker: Broker, info: Arc<ChildInfo>, spec: Option<Box<Spec>>) -> Self {
+        Self { broker, info, spec: spec.map(Arc::from) }
     }
 
     /// Its id, the same through restarts of it and of the broker.
@@ -90,6 +91,13 @@ impl Child {
         &self.info
     }
 
+    /// What it was created with, and what that has become: user, groups, environment, stop, limits, where its output is
+    /// kept. None unless the snapshot is of [`Broker::get`] or [`refresh`](Self::refresh), and this user may see it.
+    #[must_use]
+    pub fn spec(&self) -> Option<&Spec> {
+        self.spec.as_deref()
+    }
+
     fn target(&self) -> Target {
         Target::Id(self.info.id)
     }
@@ -99,7 +107,8 @@ impl Child {
     /// # Errors
     /// [`Error::Broker`] of the kind `not_found` when it ended long ago.
     pub async fn refresh(&mut self) -> Result<&Arc<ChildInfo>, Error> {
-        self.info = self.broker.one(Request::Get(OneParams { target: self.target() })).await?;
+        let got = self.broker.got(Request::Get(OneParams { target: self.target() })).await?;
+        (self.info, self.spec) = (got.child, got.spec.map(Arc::from));
         Ok(&self.info)
     }
 

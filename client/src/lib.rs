@@ -53,8 +53,8 @@ pub use procbroker_protocol as protocol;
 pub use procbroker_protocol::create::{IfExists, Lifetime};
 pub use procbroker_protocol::{
     Child as ChildInfo, ChildId, ChildState, Cleaned, ErrorKind, Event, EventKind, Exit, ExitReason,
-    ExitStatus, Field, Name, Outcome, PartialChild, PartialChildren, Request, Response, Signal, Status,
-    Target,
+    ExitStatus, Field, Name, Outcome, PartialChild, PartialChildren, Request, Response, Signal, Spec, Status,
+    Target, Usage,
 };
 
 pub use broker::{Broker, Builder, Upgrade};

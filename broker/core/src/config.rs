@@ -34,6 +34,8 @@ pub struct Config {
     pub exit_when_idle: Option<Duration>,
     /// The main command, of `procbroker run`.
     pub main: Option<MainCommand>,
+    /// The folder that the output of children is kept in, as it is shown.
+    pub log_folder: String,
     /// What holds the descendants of children on this machine.
     pub containment: Containment,
     /// What was found at start, for `status`.

@@ -141,6 +141,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         shutdown_timeout: arguments.shutdown_timeout,
         exit_when_idle: arguments.exit_when_idle,
         main: arguments.main.as_ref().map(main_command).transpose()?,
+        log_folder: state.logs().display().to_string(),
         containment: found.containment,
         facilities: found.facilities.clone(),
     };

@@ -9,7 +9,7 @@ use procbroker_client::{Error, Happening, Outcome, Response};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::fake::{Fake, child, created, none, nowhere};
+use crate::fake::{Fake, child, created, got_of, none, nowhere};
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -32,7 +32,7 @@ fn a_child_is_created_looked_at_and_destroyed() {
     let server = async |fake: Fake| {
         let mut peer = fake.accept().await;
         peer.answer_next(created("a")).await;
-        peer.answer_next(Ok(Response::Child(Arc::new(child("b"))))).await;
+        peer.answer_next(got_of(child("b"))).await;
         peer.answer_next(Ok(Response::Children(vec![Arc::new(child("c"))]))).await;
         assert_eq!(peer.try_next().await, None, "the last handle closes the connection");
     };

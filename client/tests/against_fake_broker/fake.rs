@@ -8,7 +8,7 @@ use procbroker_client::protocol::binary::{decode_request, encode_answer, encode_
 use procbroker_client::protocol::child::{Containment, Owner};
 use procbroker_client::protocol::frame::{Framed, Frames};
 use procbroker_client::protocol::limits::REQUEST_BYTES_MAX;
-use procbroker_client::protocol::response::{Created, Subscribed};
+use procbroker_client::protocol::response::{Created, Got, Subscribed};
 use procbroker_client::protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange, Status};
 use procbroker_client::protocol::version::{OFFER_BYTES, PROTOCOL, answer_offer};
 use procbroker_client::protocol::{Error, ErrorKind, Notification, Timestamp};
@@ -135,9 +135,14 @@ impl Peer {
     /// Answers each `get` with a child of the name asked for, until the client closes the connection.
     pub(crate) async fn answer_gets(mut self) {
         while let Some((id, request)) = self.try_next().await {
-            self.answer(id, Ok(Response::Child(Arc::new(got(&request))))).await;
+            self.answer(id, got_of(got(&request))).await;
         }
     }
+}
+
+/// The answer to a `get` that shows this child.
+pub(crate) fn got_of(child: impl Into<Arc<ChildInfo>>) -> Result<Response, Error> {
+    Ok(Response::Got(Got { child: child.into(), spec: None }))
 }
 
 /// The child that a `get` by name asks for.

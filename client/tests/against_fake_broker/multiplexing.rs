@@ -6,7 +6,7 @@ use procbroker_client::protocol::request::ListParams;
 use procbroker_client::{Request, Response, Select};
 use tokio::join;
 
-use crate::fake::{Fake, got, none};
+use crate::fake::{Fake, got, got_of, none};
 
 #[tokio::test]
 async fn answers_out_of_order_reach_their_callers() {
@@ -17,7 +17,7 @@ async fn answers_out_of_order_reach_their_callers() {
         let mut peer = fake.accept().await;
         let requests = [peer.next().await, peer.next().await, peer.next().await];
         for (id, request) in requests.into_iter().rev() {
-            peer.answer(id, Ok(Response::Child(Arc::new(got(&request))))).await;
+            peer.answer(id, got_of(got(&request))).await;
         }
         peer
     };
@@ -71,7 +71,7 @@ async fn a_dropped_call_disturbs_no_other() {
         let (id, request) = peer.next().await;
         assert_eq!(id, 2);
         peer.answer(1, none()).await;
-        peer.answer(id, Ok(Response::Child(Arc::new(got(&request))))).await;
+        peer.answer(id, got_of(got(&request))).await;
     };
     let (child, ()) = join!(broker.get("kept"), server);
     assert_eq!(child.unwrap().name().unwrap().as_str(), "kept");
@@ -84,7 +84,7 @@ async fn the_connection_closes_with_the_last_handle() {
     let server = async {
         let mut peer = fake.accept().await;
         let (id, request) = peer.next().await;
-        peer.answer(id, Ok(Response::Child(Arc::new(got(&request))))).await;
+        peer.answer(id, got_of(got(&request))).await;
         peer
     };
     let (child, mut peer) = join!(broker.get("a"), server);

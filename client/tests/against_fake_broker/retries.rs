@@ -9,7 +9,7 @@ use procbroker_client::{Broker, Child, ChildState, Error, Outcome, Request, Resp
 use tokio::join;
 use uuid::Uuid;
 
-use crate::fake::{Fake, Peer, child, child_of, created, failure, none};
+use crate::fake::{Fake, Peer, child, child_of, created, failure, got_of, none};
 
 /// Long enough for a first connection on a busy machine, and short enough to wait for it to pass.
 const SHORT: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ async fn child_at(fake: &Fake) -> (Child, Peer) {
     let broker = fake.broker();
     let (child, peer) = join!(broker.get("a"), async {
         let mut peer = fake.accept().await;
-        peer.answer_next(Ok(Response::Child(Arc::new(child("a"))))).await;
+        peer.answer_next(got_of(child("a"))).await;
         peer
     });
     (child.unwrap(), peer)

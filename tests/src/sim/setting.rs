@@ -130,6 +130,7 @@ fn config(dice: &mut Dice) -> Config {
         } else {
             None
         },
+        log_folder: "/logs".to_owned(),
         containment: Containment::Subreaper,
         facilities: Facilities::default(),
     }

@@ -155,6 +155,7 @@ fn config() -> Config {
         shutdown_timeout: Duration::from_secs(30),
         exit_when_idle: None,
         main: None,
+        log_folder: "/logs".to_owned(),
         containment: Containment::Subreaper,
         facilities: Facilities::default(),
     }

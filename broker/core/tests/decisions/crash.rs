@@ -69,7 +69,7 @@ fn lived(turns: usize) -> (World, Run) {
 
 fn get_child(world: &mut World, client: ConnectionId, run: Run) -> Option<Child> {
     match world.ask(client, get(id(run))) {
-        Ok(Response::Child(child)) => Some(Child::clone(&child)),
+        Ok(Response::Got(got)) => Some(Child::clone(&got.child)),
         Err(Error { kind: ErrorKind::NotFound, .. }) => None,
         other => panic!("answered with {other:?}"),
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Bounds, Input, Members, SignalOutcome};
+use procbroker_core::{Bounds, ConnectionId, Input, Members, Run, SignalOutcome};
+use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
-    ChildState, ErrorKind, ExitStatus, Field, Method, Name, Request, Response, Signal, Target,
-    version::PROTOCOL,
+    ChildState, CreateParams, ErrorKind, ExitStatus, Field, Got, Method, Name, Request, Response, Signal,
+    Spec, Target, version::PROTOCOL,
 };
 
 use crate::world::*;
@@ -69,6 +70,56 @@ fn list_shows_only_the_members_that_are_asked_for() {
     assert_eq!((child.state(), child.pid()), (Some(&ChildState::Running), None));
     let Ok(Response::PartialChildren(ids)) = world.ask(client, list(&[])) else { panic!("another answer") };
     assert_eq!(ids.iter().map(|child| (child.id(), child.name())).collect::<Vec<_>>(), [(run.child, None)]);
+}
+
+/// The specification that somebody is told of a child.
+fn spec_for(world: &mut World, client: ConnectionId, run: Run) -> Option<Spec> {
+    match world.ask(client, get(id(run))) {
+        Ok(Response::Got(Got { spec, .. })) => spec.map(|spec| *spec),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+#[test]
+fn get_tells_what_a_child_was_created_with_and_what_that_has_become() {
+    let mut world = World::with(|config| config.broker_uid = 0);
+    let (alice, root) = (world.connect(ALICE), world.connect(0));
+    let asked = CreateParams { env: [("A".to_owned(), "1".to_owned())].into(), ..named("a") };
+    let run = world.start(alice, asked.clone());
+    let expected = Spec {
+        params: CreateParams {
+            user: Some(Account::Id(ALICE)),
+            groups: Some(vec![Account::Id(ALICE)]),
+            cwd: Some("/".to_owned()),
+            ..asked
+        },
+        group: Some(ALICE),
+        log: Some(format!("/logs/{}.out", run.child)),
+    };
+    for client in [alice, root] {
+        assert_eq!(spec_for(&mut world, client, run).as_ref(), Some(&expected));
+    }
+    world.ends(run);
+    assert_eq!(spec_for(&mut world, alice, run), Some(expected));
+}
+
+#[test]
+fn the_specification_of_a_child_with_the_brokers_own_rights_names_its_user_and_where_its_errors_are() {
+    let (mut world, client) = World::with_client();
+    let cases = [
+        (StandardOutput::Log, StandardError::Log, Some("out")),
+        (StandardOutput::Null, StandardError::Log, Some("err")),
+        (StandardOutput::Null, StandardError::Stdout, None),
+    ];
+    for (stdout, stderr, ending) in cases {
+        let run = world.start(client, CreateParams { stdout, stderr, ..unnamed() });
+        let spec = spec_for(&mut world, client, run).unwrap();
+        assert_eq!(spec.log, ending.map(|ending| format!("/logs/{}.{ending}", run.child)));
+        assert_eq!(
+            (spec.params.user, spec.params.groups, spec.group),
+            (Some(Account::Id(BROKER_UID)), None, None)
+        );
+    }
 }
 
 #[test]

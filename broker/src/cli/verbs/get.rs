@@ -1,10 +1,12 @@
 //! `get`: shows everything about one child.
 
+mod specification;
+
 use clap::Args;
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::request::OneParams;
 use procbroker_protocol::{
-    Child, Cleaned, Containment, Exit, Request, Response, Target, Timestamp, duration,
+    Child, Cleaned, Containment, Exit, Request, Response, Spec, Target, Timestamp, Usage, duration,
 };
 
 use super::PrintArguments;
@@ -36,16 +38,21 @@ impl Ask for GetArguments {
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {
-        Ok(sheet::lines(&facts(child_of(answer)?, None)))
+        Ok(sheet::lines(&facts(child_of(answer)?, spec_of(answer), None)))
     }
 
     fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
-        Ok(Report::done(sheet::table(&facts(child_of(answer)?, Some(screen.now)), screen)))
+        Ok(Report::done(sheet::table(&facts(child_of(answer)?, spec_of(answer), Some(screen.now)), screen)))
     }
 }
 
+/// The specification in an answer that has one.
+fn spec_of(answer: &Response) -> Option<&Spec> {
+    if let Response::Got(got) = answer { got.spec.as_deref() } else { None }
+}
+
 /// Everything about a child; with the present moment, how long ago things were.
-fn facts(child: &Child, now: Option<Timestamp>) -> Vec<Fact> {
+fn facts(child: &Child, spec: Option<&Spec>, now: Option<Timestamp>) -> Vec<Fact> {
     let labels: Vec<String> =
         child.labels.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
     let labels = if labels.is_empty() { None } else { Some(labels.join(" ")) };
@@ -68,6 +75,8 @@ fn facts(child: &Child, now: Option<Timestamp>) -> Vec<Fact> {
     ];
     facts.extend(exit(child.exit.as_ref(), now));
     facts.extend(cleanup(child.cleanup.as_ref()));
+    facts.extend(usage(child.usage.as_deref()));
+    facts.extend(specification::facts(spec));
     facts
 }
 
@@ -93,6 +102,15 @@ fn cleanup(cleaned: Option<&Cleaned>) -> [Fact; 3] {
         Fact::maybe("cleanup.ok", cleaned.map(|cleaned| cleaned.ok)),
         Fact::maybe("cleanup.exit", cleaned.and_then(|cleaned| cleaned.exit).map(exit_word)),
         Fact::maybe("cleanup.attempts", cleaned.map(|cleaned| cleaned.attempts)),
+    ]
+}
+
+fn usage(usage: Option<&Usage>) -> [Fact; 4] {
+    [
+        Fact::maybe("usage.cpu", usage.and_then(|usage| usage.cpu).map(duration::display)),
+        Fact::maybe("usage.memory", usage.and_then(|usage| usage.memory)),
+        Fact::maybe("usage.memory_peak", usage.and_then(|usage| usage.memory_peak)),
+        Fact::maybe("usage.processes", usage.and_then(|usage| usage.processes)),
     ]
 }
 

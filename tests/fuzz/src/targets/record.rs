@@ -112,6 +112,7 @@ fn config() -> Config {
         shutdown_timeout: Duration::from_secs(30),
         exit_when_idle: None,
         main: None,
+        log_folder: String::new(),
         containment: Containment::Cgroup,
         facilities: Facilities::default(),
     }

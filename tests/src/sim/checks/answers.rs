@@ -2,7 +2,7 @@
 
 use procbroker_core::Call;
 use procbroker_protocol::duration::nanos;
-use procbroker_protocol::{ChildState, Error, ErrorKind, Request, Response};
+use procbroker_protocol::{ChildState, Error, ErrorKind, Got, Request, Response};
 
 use crate::sim::checks::{children, creates, queries, shutdown, targets, upgrades};
 use crate::sim::finding::{Check, Checked, Finding};
@@ -78,9 +78,10 @@ fn method(ledger: &Ledger, asked: &Asked, response: &Response) -> Checked {
         (Request::List(params), Response::Children(children)) => {
             queries::listed(ledger, uid, params, children)
         }
-        (Request::Get(_), Response::Child(child)) => {
+        (Request::Get(_), Response::Got(Got { child, spec })) => {
             let found = asked.meant.as_ref().and_then(|meant| meant.first()) == Some(&child.id);
             Check::Answers.demand(found, || format!("get of {:?} gives {}", asked.meant, child.id))?;
+            queries::specified(ledger, child.id, spec.as_deref())?;
             children::child(ledger, uid, child)
         }
         (Request::Wait(params), Response::Child(child)) => {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use procbroker_core::RunAs;
+use procbroker_protocol::create::Account;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::{ListParams, Until, WaitParams};
-use procbroker_protocol::{Child, ChildId, Status};
+use procbroker_protocol::{Child, ChildId, CreateParams, Spec, Status};
 
 use crate::sim::checks::children;
 use crate::sim::finding::{Check, Checked};
@@ -26,6 +28,25 @@ pub fn listed(ledger: &Ledger, uid: u32, params: &ListParams, children: &[Arc<Ch
     let shown: Vec<ChildId> = children.iter().map(|child| child.id).collect();
     Check::Answers.demand(expected == shown, || format!("{uid} is shown {shown:?} and not {expected:?}"))?;
     children.iter().try_for_each(|child| children::child(ledger, uid, child))
+}
+
+/// The specification in an answer to `get`.
+///
+/// # Errors
+/// When it is not what the child was created with, but for what that has become.
+pub fn specified(ledger: &Ledger, child: ChildId, spec: Option<&Spec>) -> Checked {
+    let track = ledger.tracks.get(&child);
+    let told = spec.zip(track).is_some_and(|(spec, track)| {
+        let asked = &track.params;
+        let (user, groups, cwd) = (asked.user.clone(), asked.groups.clone(), asked.cwd.clone());
+        let params = CreateParams { user, groups, cwd, ..spec.params.clone() };
+        let uid = match &track.run_as {
+            RunAs::Broker => ledger.config.broker_uid,
+            RunAs::User { uid, .. } => *uid,
+        };
+        params == **asked && spec.params.user == Some(Account::Id(uid))
+    });
+    Check::Answers.demand(told, || format!("{spec:?} is told of {track:?}"))
 }
 
 /// `wait` is answered.

@@ -89,6 +89,7 @@ impl World {
             shutdown_timeout: Duration::from_secs(30),
             exit_when_idle: None,
             main: None,
+            log_folder: "/logs".to_owned(),
             containment: Containment::Subreaper,
             facilities: Facilities::default(),
         };
@@ -365,6 +366,7 @@ impl World {
     pub(crate) fn child(&self, call: Call) -> Arc<Child> {
         match self.answer(call) {
             Ok(Response::Child(child)) => child,
+            Ok(Response::Got(got)) => got.child,
             other => panic!("answered with {other:?}"),
         }
     }
