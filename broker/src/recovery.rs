@@ -64,6 +64,7 @@ impl OnRecord {
                 Progress::Unwanted { .. }
                 | Progress::Starting { .. }
                 | Progress::Running { .. }
+                | Progress::Restarting { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. },
             )
@@ -74,7 +75,8 @@ impl OnRecord {
     /// Whether it may be that there never was a process of it.
     fn may_be_unstarted(&self) -> bool {
         match &self.progress {
-            None | Some(Progress::Unwanted { .. }) => true,
+            // The next run of one that is restarted may be there, and may not.
+            None | Some(Progress::Unwanted { .. } | Progress::Restarting { .. }) => true,
             Some(
                 Progress::Starting { .. }
                 | Progress::Running { .. }

@@ -19,6 +19,12 @@ pub fn write(report: &Report) {
         Report::StartFailed { child, message } => {
             warn!(child = %label(child), command = %command(child), "not started: {message}");
         }
+        Report::Restarting { child, pause } => {
+            let exit = child.exit.as_ref();
+            let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
+            let pause = duration::display(*pause);
+            info!(child = %label(child), %status, restarts = child.restarts, %pause, "ended, and is started again");
+        }
         Report::Ended { child } => {
             let exit = child.exit.as_ref();
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());

@@ -4,23 +4,25 @@
 //! happens, as one table; each row is one method of [`Child`], and each cell one arm of its match. A dash means that
 //! the input comes too late or too early there, and changes nothing.
 //!
-//! | input          | Recording      | Queued       | Spawning      | Starting      | Running       | Stopping      | Cleaning          | Ended |
-//! | -------------- | -------------- | ------------ | ------------- | ------------- | ------------- | ------------- | ----------------- | ----- |
-//! | `recorded`     | Queued, or end | -            | -             | -             | -             | -             | queue, or end     | -     |
-//! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn the cleanup | -     |
-//! | `spawned`      | -              | -            | Starting, or Running | -      | -             | -             | bound its time    | -     |
-//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | record the outcome| -     |
-//! | `notified`     | -              | -            | -             | Running, or more time | -     | more time     | -                 | -     |
-//! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | kill, or record the outcome | - |
-//! | `members_left` | -              | -            | -             | -             | -             | go on, or release | record the outcome| -  |
-//! | `due`          | not ready      | not ready    | not ready     | not ready     | -             | next step, or kill | kill, or leave   | -     |
-//! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | -                 | -     |
-//! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | -                 | -     |
+//! | input          | Recording      | Queued       | Spawning      | Starting      | Running       | Stopping      | Restarting    | Cleaning          | Ended |
+//! | -------------- | -------------- | ------------ | ------------- | ------------- | ------------- | ------------- | ------------- | ----------------- | ----- |
+//! | `recorded`     | Queued, or end | -            | -             | -             | -             | -             | pause, queue, or again | queue, or end | - |
+//! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn         | spawn the cleanup | -     |
+//! | `spawned`      | -              | -            | Starting, or Running | -      | -             | -             | Starting, or Running | bound its time | -  |
+//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | release       | record the outcome| -     |
+//! | `notified`     | -              | -            | -             | Running, or more time | -     | more time     | -             | -                 | -     |
+//! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | - | kill, or record the outcome | - |
+//! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
+//! | `due`          | not ready      | not ready    | not ready     | not ready     | -             | next step, or kill | queue, or not ready | kill, or leave | - |
+//! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
+//! | `restart`      | -              | -            | -             | Stopping      | Stopping      | Restarting after it | queue   | -                 | -     |
+//! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | as `stop`     | -                 | -     |
 //! | `leave_cleanup`| -              | -            | -             | -             | -             | -             | leave, or kill    | -     |
 //! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | remember it   | bound its time    | remember it |
 //!
-//! *Release* means that nothing of the child's processes is left: what contained them is taken down, and Cleaning
-//! follows if it has a cleanup, Ended else. *End* means that it is Ended and gives free what it held.
+//! *Release* means that nothing of a run is left: what contained it is taken down, and Restarting follows where another run
+//! is to come. Else it is *concluded*: Cleaning follows if it has a cleanup, Ended if not. *End* means that it is Ended and gives
+//! free what it held.
 
 mod cleaning;
 mod common;
@@ -28,7 +30,9 @@ mod next;
 mod progress;
 mod questions;
 mod readiness;
+mod restarting;
 mod resuming;
+mod running_again;
 mod starting;
 mod stopping;
 
@@ -43,6 +47,7 @@ use uuid::Uuid;
 
 use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
+use crate::child::restarting::{Follows, Restarting};
 use crate::child::stopping::{Leader, Stopping};
 use crate::effect::{Effect, Receipt, Report, Safety};
 use crate::ids::{ConnectionId, Pid, SubscriptionId};
@@ -50,11 +55,12 @@ use crate::input::{Members, RecordFailure};
 use crate::notice::Notice;
 use crate::orders::Orders;
 use crate::pending::Ticket;
-use crate::record::Intent;
+use crate::record::{Afterwards, Intent};
 use crate::time::Instant;
 
 pub(crate) use common::exit_before_start;
 pub(crate) use next::Next;
+pub(crate) use restarting::RestartWish;
 pub(crate) use stopping::Stop;
 
 /// A child that the broker knows.
@@ -99,6 +105,8 @@ enum Phase {
     },
     /// It is being brought to an end, or what it left behind is.
     Stopping(Box<Stopping>),
+    /// Nothing of its last run is left, and the next one is to come.
+    Restarting(Box<Restarting>),
     /// Nothing of it is left, and its cleanup is under way.
     Cleaning(Box<Cleaning>),
     /// It is over.
@@ -127,6 +135,10 @@ impl Child {
                 let cancelled = cancelled.take();
                 self.intent_recorded(cancelled, result, orders)
             }
+            Phase::Restarting(restarting) => {
+                restarting.recorded(result.is_ok(), &mut self.common, orders);
+                Next::Nothing
+            }
             Phase::Cleaning(cleaning) => match cleaning.recorded(&self.common, orders) {
                 Some((exit, cleaned)) => self.end(exit, Some(cleaned), orders),
                 None => Next::Nothing,
@@ -145,6 +157,7 @@ impl Child {
         match &mut self.phase {
             Phase::Queued => self.spawn(orders),
             Phase::Cleaning(cleaning) => cleaning.spawn(&self.common, orders),
+            Phase::Restarting(_) => self.start_again(orders),
             Phase::Recording { .. }
             | Phase::Spawning { .. }
             | Phase::Starting { .. }
@@ -161,6 +174,10 @@ impl Child {
                 let stop = stop.take();
                 self.main_spawned(pid, stop, orders)
             }
+            Phase::Restarting(restarting) if restarting.is_spawning() => {
+                let stop = self.take_stop_of_restart();
+                self.main_spawned(pid, stop, orders)
+            }
             Phase::Cleaning(cleaning) => {
                 if cleaning.is_spawning() {
                     orders.spawn_queue.finish(self.common.uid());
@@ -173,6 +190,7 @@ impl Child {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
+            | Phase::Restarting(_)
             | Phase::Ended => Next::Nothing,
         }
     }
@@ -181,6 +199,7 @@ impl Child {
     pub(crate) fn spawn_failed(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
             Phase::Spawning { .. } => self.main_not_spawned(failure, orders),
+            Phase::Restarting(_) => self.not_started_again(failure, orders),
             Phase::Cleaning(cleaning) if cleaning.is_spawning() => {
                 orders.spawn_queue.finish(self.common.uid());
                 cleaning.spawn_failed(&mut self.common, failure, orders)
@@ -200,12 +219,16 @@ impl Child {
         match &mut self.phase {
             Phase::Starting { .. } => self.exited_by_itself(ExitReason::StartFailed, status, members, orders),
             Phase::Running { .. } => self.exited_by_itself(ExitReason::Exited, status, members, orders),
-            Phase::Stopping(stopping) => match stopping.exited(&mut self.common, status, members, orders) {
-                Some(exit) => self.release(exit, orders),
-                None => Next::Nothing,
-            },
+            Phase::Stopping(stopping) => {
+                let over = stopping.exited(&mut self.common, status, members, orders);
+                self.stop_is_over(over, orders)
+            }
             Phase::Cleaning(cleaning) => cleaning.exited(&mut self.common, status, members, orders),
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Ended => Next::Nothing,
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Restarting(_)
+            | Phase::Ended => Next::Nothing,
         }
     }
 
@@ -224,6 +247,7 @@ impl Child {
                 | Phase::Queued
                 | Phase::Spawning { .. }
                 | Phase::Running { .. }
+                | Phase::Restarting(_)
                 | Phase::Cleaning(_)
                 | Phase::Ended => {}
             }
@@ -234,16 +258,17 @@ impl Child {
     /// What was left behind has, or may have, become less.
     pub(crate) fn members_left(&mut self, left: Members, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
-            Phase::Stopping(stopping) => match stopping.members_left(&mut self.common, left, orders) {
-                Some(exit) => self.release(exit, orders),
-                None => Next::Nothing,
-            },
+            Phase::Stopping(stopping) => {
+                let over = stopping.members_left(&mut self.common, left, orders);
+                self.stop_is_over(over, orders)
+            }
             Phase::Cleaning(cleaning) => cleaning.members_left(&mut self.common, left, orders),
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
             | Phase::Starting { .. }
             | Phase::Running { .. }
+            | Phase::Restarting(_)
             | Phase::Ended => Next::Nothing,
         }
     }
@@ -259,6 +284,7 @@ impl Child {
                 stopping.due(&mut self.common, orders);
                 Next::Nothing
             }
+            Phase::Restarting(_) => self.restart_due(orders),
             Phase::Cleaning(cleaning) => cleaning.due(&mut self.common, orders),
             Phase::Running { .. } | Phase::Ended => Next::Nothing,
         }
@@ -301,10 +327,14 @@ impl Child {
                 Next::Nothing
             }
             Phase::Stopping(stopping) => {
-                stopping.join(&stop);
+                let is_news = stopping.join(&stop);
                 stopping.set_timer(&mut self.common, orders);
+                if is_news {
+                    stopping.record(&self.common, orders);
+                }
                 Next::Nothing
             }
+            Phase::Restarting(_) => self.stop_between_runs(stop, orders),
             Phase::Cleaning(_) | Phase::Ended => Next::Nothing,
         }
     }
@@ -320,6 +350,7 @@ impl Child {
             | Phase::Spawning { .. }
             | Phase::Starting { .. }
             | Phase::Running { .. }
+            | Phase::Restarting(_)
             | Phase::Cleaning(_)
             | Phase::Ended => {}
         }
@@ -337,6 +368,7 @@ impl Child {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
+            | Phase::Restarting(_)
             | Phase::Ended => Next::Nothing,
         }
     }
@@ -352,6 +384,7 @@ impl Child {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
+            | Phase::Restarting(_)
             | Phase::Ended => {}
         }
     }
@@ -370,20 +403,42 @@ impl Child {
         if members == Members::Nothing {
             let exit = Exit::new(status, reason, at);
             self.common.publish_exit(&exit, orders);
-            return self.release(exit, orders);
+            return self.release(exit, Afterwards::Policy, orders);
         }
         let stop = Stop { reason, steps: self.params().stop.clone(), kill_by: None };
-        let stopping = Stopping::new(stop, Leader::Gone { status, at, members }, orders.now.instant);
+        let stopping =
+            Stopping::new(stop, Leader::Gone { status, at, members }, Afterwards::Policy, orders.now.instant);
         self.begin(stopping.by_its_own_end(), EventKind::Exited, orders);
         Next::Nothing
     }
 
     fn enter_stop(&mut self, stop: Stop, leader: Leader, orders: &mut Orders<'_>) {
+        // What somebody else has wanted is not undone by a policy.
+        let afterwards = match stop.reason {
+            ExitReason::Exited | ExitReason::Watchdog | ExitReason::StartFailed => Afterwards::Policy,
+            ExitReason::Destroyed
+            | ExitReason::Shutdown
+            | ExitReason::Replaced
+            | ExitReason::Expired
+            | ExitReason::OwnerGone
+            | ExitReason::BrokerLost => Afterwards::End,
+        };
+        self.enter_stop_for(stop, leader, afterwards, orders);
+    }
+
+    /// Makes a stop that leads to another run, or to the end.
+    fn enter_stop_for(
+        &mut self,
+        stop: Stop,
+        leader: Leader,
+        afterwards: Afterwards,
+        orders: &mut Orders<'_>,
+    ) {
         let event = match leader {
             Leader::Alive { .. } => EventKind::Stopping,
             Leader::Gone { .. } => EventKind::Exited,
         };
-        self.begin(Stopping::new(stop, leader, orders.now.instant), event, orders);
+        self.begin(Stopping::new(stop, leader, afterwards, orders.now.instant), event, orders);
     }
 
     fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
@@ -394,10 +449,31 @@ impl Child {
         self.phase = Phase::Stopping(stopping);
     }
 
-    /// Nothing of its processes is left: its cleanup comes next, if it has one, and its end else.
-    fn release(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
+    /// A stop goes on, or is over with this exit.
+    fn stop_is_over(&mut self, over: Option<Exit>, orders: &mut Orders<'_>) -> Next {
+        match (&self.phase, over) {
+            (Phase::Stopping(stopping), Some(exit)) => {
+                let afterwards = stopping.afterwards();
+                self.release(exit, afterwards, orders)
+            }
+            (_, Some(_) | None) => Next::Nothing,
+        }
+    }
+
+    /// Nothing of a run is left: the next one follows, or the end.
+    fn release(&mut self, mut exit: Exit, afterwards: Afterwards, orders: &mut Orders<'_>) -> Next {
         self.common.set_due(None, orders);
         orders.order(Effect::Release { run: self.run() });
+        match self.follows(&exit, afterwards, orders) {
+            Follows::Run { pause } => return self.enter_restart(exit, pause, orders),
+            Follows::GivingUp => exit.gave_up = true,
+            Follows::End => {}
+        }
+        self.conclude(exit, orders)
+    }
+
+    /// No run follows: its cleanup comes next, if it has one, and its end else.
+    fn conclude(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
         if self.params().cleanup.is_none() {
             return self.end(exit, None, orders);
         }
@@ -437,6 +513,7 @@ impl Child {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
+            | Phase::Restarting(_)
             | Phase::Cleaning(_)
             | Phase::Ended => true,
         };

@@ -252,6 +252,13 @@ pub enum Report {
         /// Tells people what went wrong.
         message: String,
     },
+    /// A run of a child has ended, and another one follows.
+    Restarting {
+        /// The child.
+        child: Arc<ChildView>,
+        /// How long it is until then.
+        pause: Duration,
+    },
     /// A child has ended.
     Ended {
         /// The child.

@@ -132,7 +132,8 @@ impl Broker {
             Request::Events(params) => self.subscribe(call, params, turn),
             Request::Upgrade(_) => self.upgrade(Some(call), turn),
             Request::Metrics(_) => self.measure(call, turn),
-            Request::Restart(_) | Request::Renew(_) => {
+            Request::Restart(params) => self.restart(call, &params, turn),
+            Request::Renew(_) => {
                 let method = request.method();
                 let error = Error::new(
                     ErrorKind::Unsupported,

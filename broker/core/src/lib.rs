@@ -121,5 +121,5 @@ pub use limits::{
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, Totals};
 pub use notice::Notice;
-pub use record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress};
+pub use record::{Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress};
 pub use time::{Instant, Now};

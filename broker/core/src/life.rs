@@ -25,6 +25,7 @@ impl Broker {
         let Self { children, timers, spawn_queue, event_log, metrics, connections, config, state, .. } = self;
         let mut orders = Orders {
             now: turn.now,
+            may_start: state.is_serving(),
             may_clean_up: state.may_clean_up(),
             turn: turn.lend(),
             timers,

@@ -5,6 +5,15 @@ use std::time::Duration;
 use procbroker_protocol::limits::REQUEST_BYTES_MAX;
 use procbroker_protocol::status::Limits;
 
+/// The shortest pause before a restart: a child that cannot live is no reason to do nothing else.
+pub(crate) const RESTART_PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// After how long it is tried again to record that a child is about to be restarted.
+pub(crate) const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How many restarts of one child are counted at most. A `max` above that is no bound.
+pub(crate) const RESTARTS_COUNTED_MAX: usize = 1_000;
+
 /// How many ended children stay visible unless set otherwise.
 pub const ENDED_KEPT: u32 = 1_024;
 

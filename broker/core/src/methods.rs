@@ -9,6 +9,7 @@ mod list;
 mod logs;
 mod metrics;
 mod recheck;
+mod restart;
 mod shutdown;
 mod signal;
 mod status;

@@ -19,6 +19,8 @@ use crate::turn::Turn;
 pub(crate) struct Orders<'a> {
     /// When it happens.
     pub(crate) now: Now,
+    /// Whether another run may still be begun.
+    pub(crate) may_start: bool,
     /// Whether a cleanup may still be begun.
     pub(crate) may_clean_up: bool,
     pub(crate) turn: Turn<'a>,

@@ -62,6 +62,13 @@ pub(crate) enum WaitsFor {
         /// Those that have not.
         left: BTreeSet<ChildId>,
     },
+    /// A `restart`, for its children to be ready again.
+    Restart {
+        /// All of the children.
+        children: Vec<ChildId>,
+        /// Those that are not, each with how often it will have been restarted then.
+        left: BTreeMap<ChildId, u32>,
+    },
     /// A `wait`.
     Wait {
         /// The child.
@@ -183,9 +190,11 @@ impl WaitsFor {
             // The intent is on record since before the start, and by it a later broker finds the child. That it
             // runs follows, and its creator does not wait for that.
             Self::Start { .. } if result.is_ok() => After::Nothing,
-            Self::Start { .. } | Self::Tail { .. } | Self::Destroy { .. } | Self::Wait { .. } => {
-                After::Records
-            }
+            Self::Start { .. }
+            | Self::Tail { .. }
+            | Self::Destroy { .. }
+            | Self::Restart { .. }
+            | Self::Wait { .. } => After::Records,
             Self::Name { .. } | Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
                 After::Nothing
             }
@@ -218,6 +227,7 @@ impl WaitsFor {
             Self::Name { holder, .. } => vec![*holder],
             Self::Start { child, .. } | Self::Wait { child, .. } => vec![*child],
             Self::Destroy { left, .. } => left.iter().copied().collect(),
+            Self::Restart { left, .. } => left.keys().copied().collect(),
             Self::Signal { unspawned, .. } => unspawned.iter().copied().collect(),
             Self::Tail { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => Vec::new(),
         }

@@ -4,7 +4,9 @@
 //! life, and is all that a later broker has to know to go on where this one was. What identifies the process is
 //! added by the edge, which alone knows it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::{
@@ -70,11 +72,30 @@ pub enum Progress {
         started_at: Timestamp,
         /// When it has failed to start, if it is not ready.
         ready_by: Instant,
+        /// The runs before this one.
+        #[serde(default)]
+        runs: Runs,
     },
     /// Its process was started, and is ready.
     Running {
         /// When its process was started.
         started_at: Timestamp,
+        /// The runs before this one.
+        #[serde(default)]
+        runs: Runs,
+    },
+    /// A run has ended, and the next one is to come. Its process may be there already.
+    Restarting {
+        /// When the last run was started.
+        started_at: Option<Timestamp>,
+        /// How the last run ended.
+        exit: Exit,
+        /// When the next one is due; of the boot that it was recorded in.
+        until: Instant,
+        /// Why and by which signals its process is to be stopped as soon as it is there, if it is.
+        unwanted: Option<(ExitReason, Vec<StopStep>)>,
+        /// The runs so far.
+        runs: Runs,
     },
     /// It is being brought to an end, or what it left behind is.
     Stopping(StoppingProgress),
@@ -89,6 +110,9 @@ pub enum Progress {
         /// How the process of this attempt has ended, if only what it left behind is still there.
         #[serde(default)]
         ended: Option<ExitStatus>,
+        /// How often the child was restarted.
+        #[serde(default)]
+        restarts: u32,
     },
     /// It is over.
     Ended {
@@ -100,6 +124,9 @@ pub enum Progress {
         cleanup: Option<Cleaned>,
         /// When it was over.
         at: Timestamp,
+        /// How often the child was restarted.
+        #[serde(default)]
+        restarts: u32,
     },
 }
 
@@ -120,6 +147,37 @@ pub struct StoppingProgress {
     pub taken: Vec<StepTaken>,
     /// Whether SIGKILL was needed.
     pub forced: bool,
+    /// What comes after it.
+    #[serde(default)]
+    pub afterwards: Afterwards,
+    /// The runs before this one.
+    #[serde(default)]
+    pub runs: Runs,
+}
+
+/// What comes after a run, when nothing of it is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Afterwards {
+    /// What the child's policy says.
+    #[default]
+    Policy,
+    /// The child's end.
+    End,
+    /// Another run: somebody has asked for a restart.
+    Restart,
+}
+
+/// What is known of a child's runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runs {
+    /// How often the child was restarted, by itself and by hand.
+    pub restarts: u32,
+    /// When it was restarted by itself, as far as that still counts, oldest first; of the boot that it was recorded in.
+    pub recent: VecDeque<Instant>,
+    /// The pause before the next restart; none before the first.
+    pub pause: Option<Duration>,
+    /// When the present run has begun; of the boot that it was recorded in.
+    pub since: Option<Instant>,
 }
 
 /// One child on record, and what is found of it.

@@ -202,6 +202,7 @@ impl Broker {
                 WaitsFor::Start { .. }
                 | WaitsFor::Tail { .. }
                 | WaitsFor::Destroy { .. }
+                | WaitsFor::Restart { .. }
                 | WaitsFor::Wait { .. }
                 | WaitsFor::Signal { .. }
                 | WaitsFor::Logs { .. } => Err(Error::new(

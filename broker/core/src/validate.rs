@@ -5,7 +5,7 @@ mod resources;
 
 use std::time::Duration;
 
-use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy, StopStep};
+use procbroker_protocol::create::{IfExists, Lifetime, Ready, StopStep};
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::limits::{Bounds, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
@@ -87,9 +87,7 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 
 /// Refuses what this version cannot do yet, rather than do without it in silence.
 fn built(params: &CreateParams) -> Result<(), Error> {
-    let missing = if params.restart.policy != RestartPolicy::Never {
-        "restart: a policy other than never"
-    } else if params.watchdog.is_some() {
+    let missing = if params.watchdog.is_some() {
         "watchdog"
     } else if params.ready == Ready::Notify {
         "ready: notify"

@@ -449,6 +449,7 @@ fn remembered(child: &Recovered) -> Remembered {
             Progress::Unwanted { .. }
             | Progress::Starting { .. }
             | Progress::Running { .. }
+            | Progress::Restarting { .. }
             | Progress::Stopping(_)
             | Progress::Cleaning { .. },
         )

@@ -167,6 +167,7 @@ impl Simulation<'_> {
             Some(
                 Progress::Starting { .. }
                 | Progress::Running { .. }
+                | Progress::Restarting { .. }
                 | Progress::Cleaning { .. }
                 | Progress::Ended { .. },
             ) => {}

@@ -8,7 +8,7 @@ use procbroker_core::{
     Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, HardLimit, Login, UserAccount,
 };
 use procbroker_protocol::create::{
-    Account, Cleanup, IfExists, Limit, ReadyTimeout, RestartPolicy, StandardError, StandardOutput, StopStep,
+    Account, Cleanup, IfExists, Limit, ReadyTimeout, Resources, StandardError, StandardOutput, StopStep,
 };
 use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
@@ -73,7 +73,7 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
             timeout: from.dice.chance(50).then(|| Duration::from_secs(from.dice.choose([1, 5, 40]))),
         }),
         98 => Request::Upgrade(NoParams {}),
-        _ => Request::Restart(ManyParams { target: target(from) }),
+        _ => Request::Renew(ManyParams { target: target(from) }),
     }
 }
 
@@ -150,7 +150,7 @@ fn spoil(params: &mut CreateParams, dice: &mut Dice) {
     match dice.below(40) {
         0 => params.command.clear(),
         1 => params.command.push("x".repeat(80)),
-        2 => params.restart.policy = RestartPolicy::Always,
+        2 => params.resources = Some(Resources::default()),
         3 => params.if_exists = IfExists::Replace,
         4..8 => {
             params.user = Some(Account::Id(dice.choose([0, BROKER_USER, USERS[0], USERS[1], 4_242])));

@@ -45,6 +45,8 @@ mod recovery;
 #[cfg(test)]
 mod refused_creates;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 mod rust_client;

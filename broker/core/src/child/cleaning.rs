@@ -426,9 +426,16 @@ impl Cleaning {
     /// Returns what a later broker has to know to go on from here.
     pub(super) fn progress(&self, common: &Common, now: Now) -> Progress {
         let (started_at, exit) = (common.view().started_at, self.exit.clone());
+        let restarts = common.runs().restarts;
         let ended = match &self.stage {
             CleaningStage::Closing { cleaned } => {
-                return Progress::Ended { started_at, exit, cleanup: Some(cleaned.clone()), at: now.wall };
+                return Progress::Ended {
+                    started_at,
+                    exit,
+                    cleanup: Some(cleaned.clone()),
+                    at: now.wall,
+                    restarts,
+                };
             }
             CleaningStage::Killing { remains: Remains::Descendants(status), .. } => {
                 // One that was cut short has not had its outcome.
@@ -443,7 +450,7 @@ impl Cleaning {
             | CleaningStage::Killing { remains: Remains::Process | Remains::Interrupted, .. }
             | CleaningStage::Left => None,
         };
-        Progress::Cleaning { started_at, exit, attempts: self.attempts, ended }
+        Progress::Cleaning { started_at, exit, attempts: self.attempts, ended, restarts }
     }
 }
 

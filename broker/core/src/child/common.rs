@@ -10,7 +10,7 @@ use procbroker_protocol::{
 use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
 use crate::ids::{Incarnation, Pid, Run};
 use crate::orders::Orders;
-use crate::record::{Intent, Progress, Role};
+use crate::record::{Intent, Progress, Role, Runs};
 use crate::time::Instant;
 
 /// What people call the main command, in the log. No client ever sees it.
@@ -23,6 +23,7 @@ pub(super) struct Common {
     incarnation: Incarnation,
     view: Arc<ChildView>,
     role: Role,
+    runs: Runs,
     due: Option<Instant>,
     readiness: Readiness,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
@@ -69,6 +70,7 @@ impl Common {
             incarnation: Incarnation::FIRST,
             view: Arc::new(view),
             role,
+            runs: Runs::default(),
             due: None,
             readiness: Readiness::Awaited { by: None },
             cleanup_by: None,
@@ -107,6 +109,26 @@ impl Common {
     /// Makes reports about its earlier processes late ones.
     pub(super) fn next_run(&mut self) {
         self.incarnation = self.incarnation.next();
+    }
+
+    pub(super) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    pub(super) fn runs_mut(&mut self) -> &mut Runs {
+        &mut self.runs
+    }
+
+    /// Counts one more restart.
+    pub(super) fn count_restart(&mut self) {
+        self.runs.restarts = self.runs.restarts.saturating_add(1);
+        Arc::make_mut(&mut self.view).restarts = self.runs.restarts;
+    }
+
+    /// Takes in what is on record of its runs.
+    pub(super) fn resume_runs(&mut self, runs: Runs) {
+        Arc::make_mut(&mut self.view).restarts = runs.restarts;
+        self.runs = runs;
     }
 
     pub(super) fn set_due(&mut self, due: Option<Instant>, orders: &mut Orders<'_>) {

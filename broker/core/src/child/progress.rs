@@ -26,9 +26,13 @@ impl Child {
             }
             Phase::Queued => return None,
             Phase::Starting { .. } => {
-                Progress::Starting { started_at: started_at?, ready_by: self.common.ready_by()? }
+                let (ready_by, runs) = (self.common.ready_by()?, self.common.runs().clone());
+                Progress::Starting { started_at: started_at?, ready_by, runs }
             }
-            Phase::Running { .. } => Progress::Running { started_at: started_at? },
+            Phase::Running { .. } => {
+                Progress::Running { started_at: started_at?, runs: self.common.runs().clone() }
+            }
+            Phase::Restarting(restarting) => restarting.progress(&self.common),
             Phase::Stopping(stopping) => stopping.progress(&self.common, now),
             Phase::Cleaning(cleaning) => cleaning.progress(&self.common, now),
             Phase::Ended => Progress::Ended {
@@ -36,6 +40,7 @@ impl Child {
                 exit: view.exit.clone()?,
                 cleanup: view.cleanup.clone(),
                 at: now.wall,
+                restarts: view.restarts,
             },
         })
     }

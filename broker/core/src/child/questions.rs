@@ -7,7 +7,7 @@ use std::time::Duration;
 use procbroker_protocol::create::StandardError;
 use procbroker_protocol::request::{LogStream, Until};
 use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, Owner};
+use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, ExitReason, Owner};
 use uuid::Uuid;
 
 use crate::authorize::RunAs;
@@ -69,6 +69,7 @@ impl Child {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
+            | Phase::Restarting(_)
             | Phase::Cleaning(_) => true,
             Phase::Ended => false,
         }
@@ -76,13 +77,14 @@ impl Child {
 
     /// Whether a signal may find something of it: there is a process, or will be.
     pub(crate) fn takes_signals(&self) -> bool {
-        match self.phase {
+        match &self.phase {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_) => true,
+            Phase::Restarting(restarting) => !restarting.is_pausing(),
             Phase::Cleaning(_) | Phase::Ended => false,
         }
     }
@@ -95,6 +97,7 @@ impl Child {
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning { .. }
+            | Phase::Restarting(_)
             | Phase::Cleaning(_)
             | Phase::Ended => false,
         }
@@ -106,6 +109,7 @@ impl Child {
             Phase::Spawning { .. } | Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping(_) => {
                 true
             }
+            Phase::Restarting(restarting) => restarting.is_spawning(),
             Phase::Cleaning(cleaning) => cleaning.may_have_processes(),
             Phase::Recording { .. } | Phase::Queued | Phase::Ended => false,
         }
@@ -115,15 +119,19 @@ impl Child {
     pub(crate) fn is_ending(&self) -> bool {
         match &self.phase {
             Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
+            Phase::Restarting(restarting) => {
+                restarting.stop().is_some_and(|stop| stop.reason != ExitReason::StartFailed)
+            }
             Phase::Queued | Phase::Starting { .. } | Phase::Running { .. } => false,
-            Phase::Stopping(_) | Phase::Cleaning(_) | Phase::Ended => true,
+            Phase::Stopping(stopping) => stopping.is_for_good(),
+            Phase::Cleaning(_) | Phase::Ended => true,
         }
     }
 
-    /// Whether there is no process yet.
+    /// Whether there is no process yet, or none at the moment.
     pub(crate) fn is_unspawned(&self) -> bool {
         match self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => true,
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Restarting(_) => true,
             Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -134,10 +142,21 @@ impl Child {
 
     /// Whether a `wait` for it to be ready is over: it has been ready, or has ended without.
     pub(crate) fn is_settled(&self) -> bool {
-        self.common.was_ready() || !self.is_live()
+        let is_to_run_again = match &self.phase {
+            Phase::Stopping(stopping) => !stopping.is_for_good(),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Restarting(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        };
+        !is_to_run_again && self.common.was_ready() || !self.is_live()
     }
 
-    /// Whether it is ready, or has been.
+    /// Whether it is ready, or its present run has been.
     pub(crate) fn was_ready(&self) -> bool {
         self.common.was_ready()
     }
@@ -177,6 +196,9 @@ impl Child {
             Phase::Stopping(stopping) => stopping.need(now),
             Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
                 sum(Duration::ZERO, stop.steps.iter())
+            }
+            Phase::Restarting(restarting) => {
+                restarting.stop().map_or(Duration::ZERO, |stop| sum(Duration::ZERO, stop.steps.iter()))
             }
             Phase::Cleaning(_) => Duration::ZERO,
             Phase::Recording { cancelled: None }

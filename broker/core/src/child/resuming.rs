@@ -1,6 +1,6 @@
 //! Resuming: a child goes on where an earlier broker was with it, by what is on record and what is found of it.
 
-use procbroker_protocol::create::Ready;
+use procbroker_protocol::create::{Ready, StopStep};
 use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::child::cleaning::{Cleaning, Remains};
@@ -10,7 +10,7 @@ use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::input::Members;
 use crate::orders::Orders;
-use crate::record::{Finding, Kinship, Progress, StoppingProgress};
+use crate::record::{Afterwards, Finding, Kinship, Progress, Runs, StoppingProgress};
 use crate::time::Instant;
 
 impl Child {
@@ -29,24 +29,33 @@ impl Child {
             Some(Progress::Unwanted { reason, steps }) => {
                 self.resume_unwanted(Stop { reason, steps, kill_by: None }, finding, orders)
             }
-            Some(Progress::Starting { started_at, ready_by }) => {
+            Some(Progress::Starting { started_at, ready_by, runs }) => {
+                self.common.resume_runs(runs);
                 self.resume_up(started_at, Some(ready_by), finding, orders)
             }
-            Some(Progress::Running { started_at }) => {
+            Some(Progress::Running { started_at, runs }) => {
+                self.common.resume_runs(runs);
                 self.common.is_ready();
                 self.resume_up(started_at, None, finding, orders)
+            }
+            Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
+                self.common.show_start(started_at);
+                self.common.resume_runs(runs);
+                self.resume_restart(exit, until, unwanted, finding, orders)
             }
             Some(Progress::Stopping(stopping)) => {
                 self.resume_readiness(stopping.reason);
                 self.resume_stop(stopping, finding, orders)
             }
-            Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
+            Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts }) => {
                 self.resume_readiness(exit.reason);
+                self.common.resume_runs(Runs { restarts, ..Runs::default() });
                 self.common.show_start(started_at);
                 let cleaning = Cleaning::new(exit, attempts);
                 self.resume_cleanup(cleaning, ended, finding, orders)
             }
-            Some(Progress::Ended { started_at, exit, cleanup, at: _ }) => {
+            Some(Progress::Ended { started_at, exit, cleanup, at: _, restarts }) => {
+                self.common.resume_runs(Runs { restarts, ..Runs::default() });
                 self.phase = Phase::Ended;
                 self.common.show_start(started_at);
                 self.common.show_end(exit, cleanup);
@@ -127,6 +136,7 @@ impl Child {
     }
 
     fn resume_stop(&mut self, progress: StoppingProgress, finding: Finding, orders: &mut Orders<'_>) -> Next {
+        self.common.resume_runs(progress.runs.clone());
         let now = orders.now;
         let (ended, reason, forced) = (progress.ended, progress.reason, progress.forced);
         self.common.show_start(progress.started_at);
@@ -161,10 +171,7 @@ impl Child {
         }
         let over = stopping.look(&mut self.common, orders);
         self.phase = Phase::Stopping(Box::new(stopping));
-        match over {
-            Some(exit) => self.release(exit, orders),
-            None => Next::Nothing,
-        }
+        self.stop_is_over(over, orders)
     }
 
     /// Goes on with an attempt: one whose process has ended is seen through, one that was interrupted is begun anew
@@ -185,10 +192,63 @@ impl Child {
         next
     }
 
-    /// It was lost: nothing of it is left.
+    /// A run had ended and the next one was to come: whatever there is of that goes on.
+    fn resume_restart(
+        &mut self,
+        exit: Exit,
+        until: Instant,
+        unwanted: Option<(ExitReason, Vec<StopStep>)>,
+        finding: Finding,
+        orders: &mut Orders<'_>,
+    ) -> Next {
+        self.common.await_ready(None);
+        let stop = unwanted.map(|(reason, steps)| Stop { reason, steps, kill_by: None });
+        match (finding, stop) {
+            (Finding::Process { pid, .. }, stop) => {
+                self.common.runs_mut().begin(orders.now.instant);
+                self.common.show_start(Some(orders.now.wall));
+                let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
+                self.have_ready_by(ready_by, orders);
+                self.enter_up(pid, orders);
+                match stop {
+                    Some(stop) => self.enter_stop(stop, Leader::Alive { pid }, orders),
+                    None => self.record_progress(Safety::Process, Receipt::NotWanted, orders),
+                }
+                Next::Nothing
+            }
+            (Finding::Gone { members: Members::Outside | Members::Group, .. }, stop) => {
+                let steps = self.params().stop.clone();
+                let stop = stop.unwrap_or(Stop { reason: ExitReason::Exited, steps, kill_by: None });
+                self.resume_gone(stop, finding, orders)
+            }
+            (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop)) => {
+                self.conclude(Exit { reason: stop.reason, ..exit }, orders)
+            }
+            // Whether it was ever there cannot be told from the last run's traces, and nothing of it is.
+            (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, None) => {
+                self.pause_on(exit, until, orders)
+            }
+            (Finding::Rebooted, _) => {
+                let exit = Exit { reason: ExitReason::BrokerLost, ..exit };
+                self.conclude(exit, orders)
+            }
+        }
+    }
+
+    /// It was lost: nothing of it is left. After the machine was started anew, nothing follows.
     fn lost(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
         self.common.publish_exit(&exit, orders);
-        self.release(exit, orders)
+        let afterwards = match exit.reason {
+            ExitReason::Exited | ExitReason::Watchdog => Afterwards::Policy,
+            ExitReason::Destroyed
+            | ExitReason::Shutdown
+            | ExitReason::Replaced
+            | ExitReason::Expired
+            | ExitReason::OwnerGone
+            | ExitReason::StartFailed
+            | ExitReason::BrokerLost => Afterwards::End,
+        };
+        self.release(exit, afterwards, orders)
     }
 }
 

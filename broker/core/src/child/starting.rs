@@ -47,6 +47,7 @@ impl Child {
     pub(super) fn main_spawned(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
         self.common.show_start(Some(orders.now.wall));
+        self.common.runs_mut().begin(orders.now.instant);
         self.enter_up(pid, orders);
         if stop.is_none() {
             // Else what is on record is that it is to be stopped, until that has begun.

@@ -16,7 +16,7 @@ use crate::input::Members;
 use crate::limits::KILL_AGAIN_FIRST;
 use crate::notice::Notice;
 use crate::orders::Orders;
-use crate::record::{Progress, Role, StoppingProgress};
+use crate::record::{Afterwards, Progress, Role, StoppingProgress};
 use crate::time::{Instant, Now, doubled};
 
 /// Why and how a child is to be stopped.
@@ -44,6 +44,7 @@ pub(super) struct Stopping {
     /// Whether SIGKILL was needed.
     forced: bool,
     kill_by: Option<Instant>,
+    afterwards: Afterwards,
 }
 
 /// What began a stop.
@@ -122,7 +123,7 @@ impl Stop {
 
 impl Stopping {
     /// Makes a stop whose first step is due now.
-    pub(super) fn new(stop: Stop, leader: Leader, now: Instant) -> Self {
+    pub(super) fn new(stop: Stop, leader: Leader, afterwards: Afterwards, now: Instant) -> Self {
         let Stop { reason, steps, kill_by } = stop;
         Self {
             reason,
@@ -133,16 +134,37 @@ impl Stopping {
             taken: Vec::new(),
             forced: false,
             kill_by,
+            afterwards,
         }
     }
 
     /// Goes on with a stop of an earlier broker. The signal of the step that it was at has been sent, and is not sent
     /// again.
     pub(super) fn resumed(stopping: StoppingProgress, leader: Leader, now: Instant) -> Self {
-        let StoppingProgress { started_at: _, reason, ended: _, steps, until, taken, forced } = stopping;
+        let StoppingProgress {
+            started_at: _,
+            reason,
+            ended: _,
+            steps,
+            until,
+            taken,
+            forced,
+            afterwards,
+            runs: _,
+        } = stopping;
         let stage = StopStage::Asking { until: until.max(now) };
         let steps = steps.into();
-        Self { reason, cause: Cause::of(reason), leader, steps, stage, taken, forced, kill_by: None }
+        Self {
+            reason,
+            cause: Cause::of(reason),
+            leader,
+            steps,
+            stage,
+            taken,
+            forced,
+            kill_by: None,
+            afterwards,
+        }
     }
 
     /// Has it begun by the end of the main process, whatever it is to be called.
@@ -161,9 +183,36 @@ impl Stopping {
         }
     }
 
-    /// Takes in the bound of another stop of the same child.
-    pub(super) fn join(&mut self, later: &Stop) {
+    /// Takes in another stop of the same child: the bound on its time, and that nothing comes after it. Returns whether
+    /// that is news.
+    pub(super) fn join(&mut self, later: &Stop) -> bool {
         self.kill_by = earliest(self.kill_by, later.kill_by);
+        if self.afterwards == Afterwards::Restart {
+            self.reason = later.reason;
+        }
+        std::mem::replace(&mut self.afterwards, Afterwards::End) != Afterwards::End
+    }
+
+    /// Has another run come after it, unless the child is to end. Returns whether one comes.
+    pub(super) fn restart(&mut self) -> bool {
+        match self.afterwards {
+            Afterwards::Policy => {
+                self.afterwards = Afterwards::Restart;
+                true
+            }
+            Afterwards::Restart => true,
+            Afterwards::End => false,
+        }
+    }
+
+    /// Whether nothing comes after it, as far as that is known: a policy decides at its end.
+    pub(super) fn is_for_good(&self) -> bool {
+        self.afterwards != Afterwards::Restart
+    }
+
+    /// What comes after it.
+    pub(super) fn afterwards(&self) -> Afterwards {
+        self.afterwards
     }
 
     /// Has the next kill come at this time, unless none has come yet or it is soon anyway.
@@ -369,6 +418,8 @@ impl Stopping {
             until,
             taken: self.taken.clone(),
             forced: self.forced,
+            afterwards: self.afterwards,
+            runs: common.runs().clone(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_protocol::create::{Cleanup, Ready};
+use procbroker_protocol::create::{Cleanup, Ready, RestartPolicy};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::status::Facilities;
 use procbroker_protocol::{
@@ -60,13 +60,15 @@ struct Life {
 }
 
 impl Life {
-    /// Takes a child with a cleanup so far on its way.
-    fn after((ready, steps): Column) -> Self {
+    /// Takes a child with a cleanup so far on a way.
+    fn after((way, steps): Column) -> Self {
         let cleanup = Cleanup { command: vec!["release".to_owned()], timeout: Duration::from_secs(1) };
         let mut life = Self {
             child: Child::new(&intent(1, |params| {
                 params.cleanup = Some(cleanup);
-                params.ready = ready;
+                params.ready = if way == NOTIFYING { Ready::Notify } else { Ready::Spawn };
+                params.restart.policy =
+                    if way == RESTARTED { RestartPolicy::Always } else { RestartPolicy::Never };
             })),
             now: 0,
             timers: Timers::default(),
@@ -76,7 +78,7 @@ impl Life {
             config: config(),
             effects: Vec::new(),
         };
-        for step in &WAY[..steps] {
+        for step in &way[..steps] {
             let _ = life.take(step);
         }
         life.effects.clear();
@@ -91,6 +93,7 @@ impl Life {
             Phase::Starting { .. } => "Starting",
             Phase::Running { .. } => "Running",
             Phase::Stopping(_) => "Stopping",
+            Phase::Restarting(_) => "Restarting",
             Phase::Cleaning(_) => "Cleaning",
             Phase::Ended => "Ended",
         }
@@ -105,6 +108,7 @@ impl Life {
         let connections = Connections::default();
         let orders = &mut Orders {
             now,
+            may_start: true,
             may_clean_up: true,
             turn,
             timers,
@@ -134,6 +138,10 @@ impl Life {
             "daemonized" => child.exited(done, Members::Group, orders),
             "members left" => child.members_left(Members::Nothing, orders),
             "due" => child.due(orders),
+            "restart" => {
+                let _wish = child.restart(orders);
+                Next::Nothing
+            }
             "stop" => child.stop(ExitReason::Destroyed, None, orders),
             "kill now" => child.kill_now(orders),
             "leave cleanup" => child.leave_cleanup(orders),
@@ -161,46 +169,58 @@ fn config() -> Config {
     }
 }
 
+/// How a child came to where it is: its inputs, and how many of them.
+type Column = (&'static [&'static str], usize);
+
 /// The whole way of a child that is destroyed.
-const WAY: [&str; 10] =
-    ["recorded", "start", "spawned", "stop", "exited", "recorded", "start", "spawned", "exited", "recorded"];
+const DESTROYED: &[&str] =
+    &["recorded", "start", "spawned", "stop", "exited", "recorded", "start", "spawned", "exited", "recorded"];
 
-/// When a child is ready, and how far it is on its way.
-type Column = (Ready, usize);
+/// The way of a child that says when it is ready.
+const NOTIFYING: &[&str] = &["recorded", "start", "spawned"];
 
-/// The columns of the table. A child that is being cleaned has four: its cleanup is being recorded, waits for its turn, is
-/// being started, and runs.
-const COLUMNS: [Column; 11] = [
-    (Ready::Spawn, 0),
-    (Ready::Spawn, 1),
-    (Ready::Spawn, 2),
-    (Ready::Notify, 3),
-    (Ready::Spawn, 3),
-    (Ready::Spawn, 4),
-    (Ready::Spawn, 5),
-    (Ready::Spawn, 6),
-    (Ready::Spawn, 7),
-    (Ready::Spawn, 8),
-    (Ready::Spawn, 10),
+/// The way of a child that ends by itself and is restarted.
+const RESTARTED: &[&str] = &["recorded", "start", "spawned", "exited", "recorded", "due", "start"];
+
+/// The columns of the table. A child that is restarted has four of its own: that is being recorded, it pauses, waits for
+/// its turn, and is being started. One that is being cleaned has four: its cleanup is being recorded, waits for its turn,
+/// is being started, and runs.
+const COLUMNS: [Column; 15] = [
+    (DESTROYED, 0),
+    (DESTROYED, 1),
+    (DESTROYED, 2),
+    (NOTIFYING, 3),
+    (DESTROYED, 3),
+    (DESTROYED, 4),
+    (RESTARTED, 4),
+    (RESTARTED, 5),
+    (RESTARTED, 6),
+    (RESTARTED, 7),
+    (DESTROYED, 5),
+    (DESTROYED, 6),
+    (DESTROYED, 7),
+    (DESTROYED, 8),
+    (DESTROYED, 10),
 ];
 
 /// What each input makes of each phase: a dash where it comes too early or too late and changes nothing, else the phase
 /// after it, and in brackets what the broker has to see to.
 const TABLE: &str = "
-              | Recording      | Queued         | Spawning         | Starting | Running           | Stopping          | Cleaning     | Cleaning     | Cleaning | Cleaning | Ended
-recorded      | Queued         | -              | -                | - | -                 | -                 | Cleaning     | -            | -        | -        | -
-not recorded  | (NeverStarted) | -              | -                | - | -                 | -                 | Cleaning     | -            | -        | -        | -
-start         | -              | Spawning       | -                | - | -                 | -                 | -            | Cleaning     | -        | -        | -
-spawned       | -              | -              | Running(Changed) | - | -                 | -                 | -            | -            | Cleaning | -        | -
-spawn failed  | -              | -              | (NeverStarted)   | - | -                 | -                 | -            | -            | Cleaning | -        | -
-notified | - | - | - | Running(Changed) | - | - | - | - | - | - | -
-exited        | -              | -              | -                | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | -            | -            | -        | Cleaning | -
-daemonized    | -              | -              | -                | Stopping | Stopping          | Stopping          | -            | -            | -        | Cleaning | -
-members left  | -              | -              | -                | - | -                 | -                 | -            | -            | -        | -        | -
-due           | (NotReady)     | (NotReady)     | (NotReady)       | (NotReady) | -                 | Stopping          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
-stop          | Recording      | (NeverStarted) | Spawning         | Stopping | Stopping          | -                 | -            | -            | -        | -        | -
-kill now      | Recording      | (NeverStarted) | Spawning         | Stopping | Stopping          | Stopping          | -            | -            | -        | -        | -
-leave cleanup | -              | -              | -                | - | -                 | -                 | (LeftBehind) | (LeftBehind) | Cleaning | Cleaning | -
+              | Recording      | Queued         | Spawning         | Starting          | Running           | Stopping          | Restarting        | Restarting        | Restarting        | Restarting          | Cleaning     | Cleaning     | Cleaning | Cleaning | Ended
+recorded      | Queued         | -              | -                | -                 | -                 | -                 | Restarting        | -                 | -                 | -                   | Cleaning     | -            | -        | -        | -
+not recorded  | (NeverStarted) | -              | -                | -                 | -                 | -                 | Restarting        | -                 | -                 | -                   | Cleaning     | -            | -        | -        | -
+start         | -              | Spawning       | -                | -                 | -                 | -                 | -                 | -                 | Restarting        | -                   | -            | Cleaning     | -        | -        | -
+spawned       | -              | -              | Running(Changed) | -                 | -                 | -                 | -                 | -                 | -                 | Running(Changed)    | -            | -            | Cleaning | -        | -
+spawn failed  | -              | -              | (NeverStarted)   | -                 | -                 | -                 | -                 | -                 | -                 | Restarting(Changed) | -            | -            | Cleaning | -        | -
+notified      | -              | -              | -                | Running(Changed)  | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
+exited        | -              | -              | -                | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | -                 | -                 | -                 | -                   | -            | -            | -        | Cleaning | -
+daemonized    | -              | -              | -                | Stopping          | Stopping          | Stopping          | -                 | -                 | -                 | -                   | -            | -            | -        | Cleaning | -
+members left  | -              | -              | -                | -                 | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
+due           | (NotReady)     | (NotReady)     | (NotReady)       | (NotReady)        | -                 | Stopping          | -                 | Restarting        | -                 | Restarting          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
+stop          | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | -                 | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -
+restart       | -              | -              | -                | Stopping          | Stopping          | -                 | Restarting        | Restarting        | -                 | -                   | -            | -            | -        | -        | -
+kill now      | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | Stopping          | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -
+leave cleanup | -              | -              | -                | -                 | -                 | -                 | -                 | -                 | -                 | -                   | (LeftBehind) | (LeftBehind) | Cleaning | Cleaning | -
 ";
 
 #[test]

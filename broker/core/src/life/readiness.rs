@@ -33,7 +33,9 @@ impl Broker {
 
     /// A child is over: if it never was ready, who waits for that is told, as soon as the last of its output is read.
     pub(crate) fn tell_that_it_failed(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(child) = self.children.get(id).filter(|child| !child.was_ready()) else {
+        let Some(child) =
+            self.children.get(id).filter(|child| !child.was_ready() && child.view().restarts == 0)
+        else {
             return;
         };
         let (view, kept_in) = (Arc::clone(child.view()), child.last_words());

@@ -119,6 +119,7 @@ impl Recovered {
             Some(
                 Progress::Starting { .. }
                 | Progress::Running { .. }
+                | Progress::Restarting { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. }
                 | Progress::Ended { .. },
@@ -129,12 +130,18 @@ impl Recovered {
     /// Whether its create was answered with an error: the same request starts another one.
     fn has_failed_to_start(&self) -> bool {
         let reason = match &self.progress {
-            None | Some(Progress::Starting { .. } | Progress::Running { .. }) => return false,
-            Some(Progress::Unwanted { reason, .. }) => *reason,
-            Some(Progress::Stopping(stopping)) => stopping.reason,
-            Some(Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) => exit.reason,
+            None
+            | Some(Progress::Starting { .. } | Progress::Running { .. } | Progress::Restarting { .. }) => {
+                return false;
+            }
+            Some(Progress::Unwanted { reason, .. }) => (*reason, 0),
+            Some(Progress::Stopping(stopping)) => (stopping.reason, stopping.runs.restarts),
+            Some(Progress::Cleaning { exit, restarts, .. } | Progress::Ended { exit, restarts, .. }) => {
+                (exit.reason, *restarts)
+            }
         };
-        reason == ExitReason::StartFailed && !is_answered_early(&self.intent.params)
+        // A restart that failed was not what its create was answered for.
+        reason == (ExitReason::StartFailed, 0) && !is_answered_early(&self.intent.params)
     }
 
     fn ended_at(&self) -> Option<Timestamp> {
@@ -144,6 +151,7 @@ impl Recovered {
                 Progress::Unwanted { .. }
                 | Progress::Starting { .. }
                 | Progress::Running { .. }
+                | Progress::Restarting { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. },
             )

@@ -52,6 +52,16 @@ impl Broker {
                     self.answer_pending(ticket, Ok(Response::Children(children)), turn);
                 }
             }
+            WaitsFor::Restart { left, .. } => {
+                let is_ready = child.is_settled() && !ending;
+                let is_over =
+                    left.get(&id).is_some_and(|restarts| !live || shown.restarts >= *restarts && is_ready);
+                if is_over {
+                    left.remove(&id);
+                    self.unwatch(ticket, id);
+                    self.conclude_restart(ticket, turn);
+                }
+            }
             WaitsFor::Wait { until, .. } => {
                 if child.has_reached(*until) {
                     self.answer_pending(ticket, Ok(Response::Child(shown)), turn);

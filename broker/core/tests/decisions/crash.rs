@@ -131,6 +131,7 @@ fn is_cut_short(world: &World, run: Run) -> bool {
                 Progress::Unwanted { .. }
                 | Progress::Starting { .. }
                 | Progress::Running { .. }
+                | Progress::Restarting { .. }
                 | Progress::Stopping(_)
                 | Progress::Cleaning { .. },
             ) => true,

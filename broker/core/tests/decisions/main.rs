@@ -36,6 +36,8 @@ mod recovery_of_stops;
 #[cfg(test)]
 mod request_id;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod start;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Effect, Finding, Members, Progress, Report, Run};
+use procbroker_core::{Effect, Finding, Members, Progress, Report, Run, Runs};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
@@ -81,7 +81,10 @@ fn a_process_that_was_not_on_record_is_found_under_its_intent() {
     let created_at = world.wall();
     world.jump(secs(5));
     world.crash(alive(run));
-    assert_eq!(world.progress(run), Some(Progress::Running { started_at: created_at }));
+    assert_eq!(
+        world.progress(run),
+        Some(Progress::Running { started_at: created_at, runs: Runs::default() })
+    );
     let client = back(&mut world);
     let shown = world.shown(client, run);
     assert_eq!((shown.state, shown.pid), (ChildState::Running, Some(pid_of(run).get())));

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
-    Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, Resources, Restart, RestartPolicy, Rlimit,
-    StopStep,
+    Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit, StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
 use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
@@ -141,13 +140,7 @@ fn parameters_at_their_bounds_are_taken() {
 
 #[test]
 fn what_is_not_built_yet_is_unsupported_and_named() {
-    let cases: [(&str, Change); 11] = [
-        ("restart", |params| {
-            params.restart = Restart { policy: RestartPolicy::Always, ..Restart::default() };
-        }),
-        ("restart", |params| {
-            params.restart = Restart { policy: RestartPolicy::OnFailure, ..Restart::default() };
-        }),
+    let cases: [(&str, Change); 9] = [
         ("ready", |params| params.ready = Ready::Notify),
         ("lifetime", |params| params.lifetime = Lifetime::Connection),
         ("lifetime", |params| params.lifetime = Lifetime::Pid(1)),

@@ -21,7 +21,7 @@ use procbroker::os::process::identity::{BootId, ProcessIdentity};
 use procbroker::os::process::pidfd;
 use procbroker_core::{
     Incarnation, Input, Intent, Launch, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs,
-    Safety,
+    Runs, Safety,
 };
 use procbroker_protocol::child::{Containment, Owner};
 use procbroker_protocol::{ChildId, CreateParams, Outcome};
@@ -140,7 +140,10 @@ impl Book {
                 took
             }
         };
-        let progress = Record::Progress(Progress::Running { started_at: SystemTime::now().into() });
+        let progress = Record::Progress(Progress::Running {
+            started_at: SystemTime::now().into(),
+            runs: Runs::default(),
+        });
         let process = Some(self.process);
         let _ = self
             .records

@@ -72,6 +72,7 @@ pub fn record(
             Progress::Unwanted { .. }
             | Progress::Starting { .. }
             | Progress::Running { .. }
+            | Progress::Restarting { .. }
             | Progress::Stopping(_),
             _,
         ) => false,

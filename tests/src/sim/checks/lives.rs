@@ -73,6 +73,8 @@ pub fn leaves(ledger: &Ledger, machine: &Machine) -> Checked {
                 alive || machine.has_excuse()
             }
             None | Some(Progress::Unwanted { .. }) => !track.is_spawned(),
+            // A shutdown lets nothing run again.
+            Some(Progress::Restarting { .. }) => false,
         };
         Check::Recovery.demand(open, || format!("{track:?} is left on record as {:?}", row.progress))?;
     }

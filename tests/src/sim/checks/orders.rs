@@ -104,9 +104,11 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         (Progress::Cleaning { .. } | Progress::Ended { .. }, Some(cleaning)) => {
             cleanups::record(ledger, (track, cleaning), run, progress, how)
         }
-        (Progress::Cleaning { .. } | Progress::Unwanted { .. }, None)
+        // Nobody has asked for a restart.
+        (Progress::Cleaning { .. } | Progress::Unwanted { .. } | Progress::Restarting { .. }, None)
         | (
             Progress::Unwanted { .. }
+            | Progress::Restarting { .. }
             | Progress::Starting { .. }
             | Progress::Running { .. }
             | Progress::Stopping(_),
@@ -118,9 +120,11 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
 fn started_at(progress: &Progress) -> Option<Timestamp> {
     match progress {
         Progress::Unwanted { .. } => None,
-        Progress::Starting { started_at, .. } | Progress::Running { started_at } => Some(*started_at),
+        Progress::Starting { started_at, .. } | Progress::Running { started_at, .. } => Some(*started_at),
         Progress::Stopping(stopping) => stopping.started_at,
-        Progress::Cleaning { started_at, .. } | Progress::Ended { started_at, .. } => *started_at,
+        Progress::Restarting { started_at, .. }
+        | Progress::Cleaning { started_at, .. }
+        | Progress::Ended { started_at, .. } => *started_at,
     }
 }
 

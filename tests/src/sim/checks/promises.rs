@@ -66,6 +66,7 @@ fn has_ended(told: &Told, progress: Option<&Progress>) -> bool {
             Progress::Unwanted { .. }
             | Progress::Starting { .. }
             | Progress::Running { .. }
+            | Progress::Restarting { .. }
             | Progress::Stopping(_)
             | Progress::Cleaning { .. },
         )
@@ -77,7 +78,7 @@ fn has_ended(told: &Told, progress: Option<&Progress>) -> bool {
 fn reason(progress: Option<&Progress>) -> Option<ExitReason> {
     match progress? {
         Progress::Unwanted { reason, .. } => Some(*reason),
-        Progress::Starting { .. } | Progress::Running { .. } => None,
+        Progress::Starting { .. } | Progress::Running { .. } | Progress::Restarting { .. } => None,
         Progress::Stopping(stopping) => Some(stopping.reason),
         Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. } => Some(exit.reason),
     }

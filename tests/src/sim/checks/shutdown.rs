@@ -47,6 +47,9 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
             .demand(ledger.closing.as_ref().is_some_and(|closing| closing.hurried.is_some()), || {
                 "the shutdown is hurried by nobody".to_owned()
             }),
+        Report::Restarting { child, pause: _ } => {
+            Check::Orders.demand(false, || format!("{child:?} is restarted, and nobody has asked for it"))
+        }
         Report::Started { child } | Report::Forced { child } | Report::Ended { child } => {
             children::child(ledger, child.owner.uid, child)
         }

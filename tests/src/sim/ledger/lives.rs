@@ -80,11 +80,13 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             track.demands.push(Demand { reason: *reason, steps: steps.clone() });
             found(&mut track, recovered.intent.created_at, finding, now);
         }
-        Some(Progress::Starting { started_at, .. } | Progress::Running { started_at }) => {
+        Some(Progress::Starting { started_at, .. } | Progress::Running { started_at, .. }) => {
             found(&mut track, *started_at, finding, now);
         }
+        // Nobody has asked for a restart.
+        Some(Progress::Restarting { .. }) => {}
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
-        Some(Progress::Cleaning { started_at, exit, attempts, ended }) => {
+        Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts: _ }) => {
             over(&mut track, *started_at, exit);
             let found = found_cleaning(*attempts, *ended, finding, now);
             let cut_short = before.cleaning.as_ref().is_some_and(|cleaning| {
@@ -92,7 +94,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             });
             track.cleaning = Some(Cleaning { cut_short, ..found });
         }
-        Some(Progress::Ended { started_at, exit, cleanup, at }) => {
+        Some(Progress::Ended { started_at, exit, cleanup, at, restarts: _ }) => {
             over(&mut track, *started_at, exit);
             track.cleaned.clone_from(cleanup);
             track.recorded_end = true;

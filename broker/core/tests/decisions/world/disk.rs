@@ -54,7 +54,10 @@ impl Disk {
             (Record::Intent(intent), None) => self.writes.push(Write::Intent(Arc::clone(intent))),
             (Record::Progress(progress), Some((_, before))) => {
                 let (before, after) = (before.as_ref().map(rank), rank(progress));
-                assert!(before < Some((4, 0)), "{run:?} is written after its end: {progress:?}");
+                assert!(
+                    before.is_none_or(|(_, stage, _)| stage < 4),
+                    "{run:?} is written after its end: {progress:?}"
+                );
                 assert!(before <= Some(after), "{run:?} goes back from {before:?} to {progress:?}");
                 self.writes.push(Write::Progress(run.child, progress.clone()));
             }
@@ -102,14 +105,15 @@ impl Disk {
     }
 }
 
-/// How far a child is, and at which attempt of its cleanup.
-fn rank(progress: &Progress) -> (u32, u32) {
+/// How often a child was restarted, how far it is since, and at which attempt of its cleanup.
+fn rank(progress: &Progress) -> (u32, u32, u32) {
     match progress {
-        Progress::Unwanted { .. } => (0, 0),
-        Progress::Starting { .. } | Progress::Running { .. } => (1, 0),
-        Progress::Stopping(_) => (2, 0),
-        Progress::Cleaning { attempts, .. } => (3, *attempts),
-        Progress::Ended { .. } => (4, 0),
+        Progress::Unwanted { .. } => (0, 0, 0),
+        Progress::Restarting { runs, .. } => (runs.restarts, 0, 0),
+        Progress::Starting { runs, .. } | Progress::Running { runs, .. } => (runs.restarts, 1, 0),
+        Progress::Stopping(stopping) => (stopping.runs.restarts, 2, 0),
+        Progress::Cleaning { attempts, restarts, .. } => (*restarts, 3, *attempts),
+        Progress::Ended { restarts, .. } => (*restarts, 4, 0),
     }
 }
 
@@ -219,7 +223,10 @@ impl World {
         self.promises.clear();
         self.orders.clear();
         self.exit = None;
-        self.safe.clear();
+        // That another run is to come is on record since before.
+        let is_to_come = |child: &&Recovered| matches!(child.progress, Some(Progress::Restarting { .. }));
+        let to_come = found.iter().filter(is_to_come);
+        self.safe = to_come.map(|child| Broker::recovered_run(child.intent.id)).collect();
         self.awaited.clear();
         self.spawned = found.iter().filter_map(process).collect();
         let mut effects = Vec::new();
@@ -256,6 +263,7 @@ fn process(child: &Recovered) -> Option<(Run, Option<procbroker_protocol::Name>)
             Progress::Unwanted { .. }
             | Progress::Starting { .. }
             | Progress::Running { .. }
+            | Progress::Restarting { .. }
             | Progress::Stopping(_),
         )
         | None => child.intent.params.name.clone(),

@@ -17,6 +17,7 @@ use procbroker_core::{
     Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose, Receipt, Record,
     Report, Run, ShutdownCause, SignalOutcome,
 };
+use procbroker_protocol::create::RestartPolicy;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{
@@ -169,7 +170,12 @@ impl World {
             }
             Effect::Spawn { run, order, purpose: Purpose::Main } => {
                 assert!(self.safe.contains(run), "{run:?} is started before it is on record");
-                assert!(self.started.insert(run.child), "{run:?} is started twice");
+                let is_restart = run.incarnation != Incarnation::FIRST
+                    || order.params.restart.policy != RestartPolicy::Never;
+                let is_first = self.started.insert(run.child);
+                assert!(is_first || is_restart, "{run:?} is started twice");
+                let mut others = self.spawned.keys().filter(|other| other.child == run.child);
+                assert_eq!(others.next(), None, "{run:?} is started before its last run is gone");
                 let name = order.params.name.clone();
                 if name.is_some() {
                     let held = self.spawned.values().any(|held| *held == name);

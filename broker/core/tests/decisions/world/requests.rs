@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use procbroker_core::{Members, Peer, RecordFailure, Run};
-use procbroker_protocol::create::{IfExists, Limit, StopStep};
+use procbroker_protocol::create::{IfExists, Limit, Restart, RestartPolicy, StopStep};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
-    DestroyParams, ListParams, NoParams, OneParams, Scope, ShutdownParams, SignalParams, Until, WaitParams,
+    DestroyParams, ListParams, ManyParams, NoParams, OneParams, Scope, ShutdownParams, SignalParams, Until,
+    WaitParams,
 };
 use procbroker_protocol::{CreateParams, Request, Signal, Target};
 use uuid::Uuid;
@@ -72,6 +73,14 @@ pub(crate) fn name(name: &str) -> Target {
 
 pub(crate) fn labels(key: &str, value: &str) -> Target {
     Target::Labels([(key.to_owned(), value.to_owned())].into())
+}
+
+pub(crate) fn restarted(policy: RestartPolicy, params: CreateParams) -> CreateParams {
+    CreateParams { restart: Restart { policy, ..Restart::default() }, ..params }
+}
+
+pub(crate) fn restart(target: Target) -> Request {
+    Request::Restart(ManyParams { target })
 }
 
 pub(crate) fn get(target: Target) -> Request {

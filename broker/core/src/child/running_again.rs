@@ -1,0 +1,215 @@
+//! Running again: what leads from the end of one run of a child to the next one, and away from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus};
+
+use crate::child::restarting::{Follows, RestartStage, RestartWish, Restarting, wants_restart};
+use crate::child::stopping::{Leader, Stop};
+use crate::child::{Child, Next, Phase};
+use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
+use crate::orders::Orders;
+use crate::record::Afterwards;
+use crate::time::Instant;
+
+impl Child {
+    /// What comes after a run that ended in this way.
+    pub(super) fn follows(&mut self, exit: &Exit, afterwards: Afterwards, orders: &Orders<'_>) -> Follows {
+        if !orders.may_start {
+            return Follows::End;
+        }
+        match afterwards {
+            Afterwards::End => Follows::End,
+            Afterwards::Restart => {
+                self.common.runs_mut().forget();
+                Follows::Run { pause: Duration::ZERO }
+            }
+            Afterwards::Policy => {
+                let policy = self.params().restart;
+                let is_failed_restart =
+                    exit.reason == ExitReason::StartFailed && self.common.runs().restarts > 0;
+                let is_by_itself = matches!(exit.reason, ExitReason::Exited | ExitReason::Watchdog);
+                if !(is_by_itself || is_failed_restart) || !wants_restart(policy.policy, exit.status) {
+                    return Follows::End;
+                }
+                let pause = self.common.runs_mut().count(&policy, orders.now.instant);
+                pause.map_or(Follows::GivingUp, |pause| Follows::Run { pause })
+            }
+        }
+    }
+
+    /// The next run comes after a pause.
+    pub(super) fn enter_restart(&mut self, exit: Exit, pause: Duration, orders: &mut Orders<'_>) -> Next {
+        let until = orders.now.instant.plus(pause);
+        self.common.next_run();
+        self.common.count_restart();
+        self.common.await_ready(None);
+        let mut restarting = Box::new(Restarting { exit, stage: RestartStage::Unrecorded { until } });
+        restarting.show(&mut self.common);
+        let child = Arc::clone(self.view());
+        orders.order(Effect::Report(Report::Restarting { child, pause }));
+        self.common.publish(EventKind::Restarting, orders);
+        restarting.record(&mut self.common, orders);
+        self.phase = Phase::Restarting(restarting);
+        Next::Changed
+    }
+
+    /// Goes on with the pause of an earlier broker.
+    pub(super) fn pause_on(&mut self, exit: Exit, until: Instant, orders: &mut Orders<'_>) -> Next {
+        let mut restarting = Box::new(Restarting { exit, stage: RestartStage::Pausing { until } });
+        restarting.show(&mut self.common);
+        if until > orders.now.instant {
+            self.common.set_due(Some(until), orders);
+        } else {
+            restarting.enqueue(&mut self.common, orders);
+        }
+        self.phase = Phase::Restarting(restarting);
+        Next::Nothing
+    }
+
+    /// It is to be started again, whatever its policy.
+    pub(crate) fn restart(&mut self, orders: &mut Orders<'_>) -> RestartWish {
+        let restarts = self.common.runs().restarts;
+        match &mut self.phase {
+            Phase::Starting { pid } | Phase::Running { pid } => {
+                let leader = Leader::Alive { pid: *pid };
+                // No other word says that somebody wanted this run to end.
+                let stop =
+                    Stop { reason: ExitReason::Destroyed, steps: self.params().stop.clone(), kill_by: None };
+                self.enter_stop_for(stop, leader, Afterwards::Restart, orders);
+                RestartWish::Granted { restarts: restarts.saturating_add(1) }
+            }
+            Phase::Stopping(stopping) => {
+                if stopping.restart() {
+                    stopping.record(&self.common, orders);
+                    RestartWish::Granted { restarts: restarts.saturating_add(1) }
+                } else {
+                    RestartWish::TooLate
+                }
+            }
+            Phase::Restarting(restarting) => {
+                if restarting.is_pausing() {
+                    self.common.runs_mut().forget();
+                    restarting.hurry(&mut self.common, orders);
+                } else if restarting.stop().is_some() {
+                    return RestartWish::TooLate;
+                }
+                RestartWish::Granted { restarts }
+            }
+            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } if stop.is_some() => {
+                RestartWish::TooLate
+            }
+            // It is being started, and that is all that anybody can want.
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => {
+                RestartWish::Granted { restarts }
+            }
+            Phase::Cleaning(_) | Phase::Ended => RestartWish::TooLate,
+        }
+    }
+
+    /// It is its turn to be started again.
+    pub(super) fn start_again(&mut self, orders: &mut Orders<'_>) {
+        let Phase::Restarting(restarting) = &mut self.phase else { return };
+        match restarting.stage {
+            RestartStage::Queued => {
+                restarting.stage = RestartStage::Spawning { stop: None };
+                let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
+                self.have_ready_by(ready_by, orders);
+                let order = Arc::clone(self.common.order());
+                orders.order(Effect::Spawn { run: self.run(), order, purpose: Purpose::Main });
+            }
+            RestartStage::Recording { .. }
+            | RestartStage::Unrecorded { .. }
+            | RestartStage::Pausing { .. }
+            | RestartStage::Spawning { .. } => {}
+        }
+    }
+
+    /// The timer of a restart has run out: its pause, that before another attempt to record it, or the time that its start may take.
+    pub(super) fn restart_due(&mut self, orders: &mut Orders<'_>) -> Next {
+        let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
+        match restarting.stage {
+            RestartStage::Pausing { .. } => {
+                restarting.enqueue(&mut self.common, orders);
+                Next::Nothing
+            }
+            RestartStage::Unrecorded { .. } => {
+                restarting.record(&mut self.common, orders);
+                Next::Nothing
+            }
+            RestartStage::Recording { .. } | RestartStage::Queued => Next::Nothing,
+            RestartStage::Spawning { .. } => {
+                let steps = self.params().stop.clone();
+                self.begin_stop(Stop { reason: ExitReason::StartFailed, steps, kill_by: None }, orders)
+            }
+        }
+    }
+
+    /// Its program could not be executed again: that is a run that has failed.
+    pub(super) fn not_started_again(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
+        let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
+        let RestartStage::Spawning { stop } = &mut restarting.stage else { return Next::Nothing };
+        let stop = stop.take();
+        orders.spawn_queue.finish(self.common.uid());
+        let child = Arc::clone(self.common.view());
+        let message = format!("{} failed with {}", failure.step, failure.errno_name);
+        orders.order(Effect::Report(Report::StartFailed { child, message }));
+        let (reason, afterwards) = match stop {
+            Some(Stop { reason, .. }) if reason != ExitReason::StartFailed => (reason, Afterwards::End),
+            Some(_) | None => (ExitReason::StartFailed, Afterwards::Policy),
+        };
+        let exit = Exit::new(ExitStatus::Unknown, reason, orders.now.wall);
+        self.release(exit, afterwards, orders)
+    }
+
+    /// It is to end between two runs.
+    pub(super) fn stop_between_runs(&mut self, stop: Stop, orders: &mut Orders<'_>) -> Next {
+        let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
+        match &mut restarting.stage {
+            RestartStage::Spawning { stop: pending } => {
+                let is_news = match pending {
+                    Some(earlier) => earlier.join(&stop),
+                    None => true,
+                };
+                if is_news {
+                    pending.get_or_insert(stop);
+                    self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+                }
+                Next::Nothing
+            }
+            RestartStage::Recording { .. }
+            | RestartStage::Unrecorded { .. }
+            | RestartStage::Pausing { .. }
+            | RestartStage::Queued => {
+                // How the last run ended stays true; why nothing follows is news.
+                let exit = Exit { reason: stop.reason, ..restarting.exit.clone() };
+                orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
+                self.common.set_due(None, orders);
+                self.conclude(exit, orders)
+            }
+        }
+    }
+
+    /// Takes the stop that was remembered for the process that is there now.
+    pub(super) fn take_stop_of_restart(&mut self) -> Option<Stop> {
+        match &mut self.phase {
+            Phase::Restarting(restarting) => match &mut restarting.stage {
+                RestartStage::Spawning { stop } => stop.take(),
+                RestartStage::Recording { .. }
+                | RestartStage::Unrecorded { .. }
+                | RestartStage::Pausing { .. }
+                | RestartStage::Queued => None,
+            },
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => None,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `restart`: stops the present run of children by their own steps, and starts the next one at once.
+//!
+//! It answers when every new run is ready, or its child has ended all the same. One that is in a pause before a restart is
+//! started at once; one that is being started anyway is waited for. A child that is on its way to its end is not kept from it.
+
+use std::collections::BTreeMap;
+
+use procbroker_protocol::request::ManyParams;
+use procbroker_protocol::{ChildId, Error, ErrorKind, Response, Target};
+
+use crate::broker::Broker;
+use crate::child::{Child, Next, RestartWish};
+use crate::ids::Call;
+use crate::pending::{Ticket, WaitsFor, shutting_down};
+use crate::turn::Turn;
+
+impl Broker {
+    /// `restart`: all the children that are meant at once.
+    pub(crate) fn restart(&mut self, call: Call, params: &ManyParams, turn: &mut Turn<'_>) {
+        let target = &params.target;
+        let children = match self.resolve(call.connection, target, Child::is_live) {
+            Ok(_) if !self.is_serving() => return self.answer(call, Err(shutting_down()), turn),
+            Ok(children) => children,
+            Err(error) => return self.answer(call, Err(error), turn),
+        };
+        let mut left = BTreeMap::new();
+        for id in children {
+            match self.wish_restart(id, turn) {
+                RestartWish::Granted { restarts } => drop(left.insert(id, restarts)),
+                RestartWish::TooLate => match target {
+                    Target::Id(_) | Target::Name(_) => return self.answer(call, Err(too_late(target)), turn),
+                    // Of many, it is not among those that can be meant.
+                    Target::Labels(_) | Target::All => {}
+                },
+            }
+        }
+        let children: Vec<ChildId> = left.keys().copied().collect();
+        left.retain(|id, restarts| !self.is_restarted(*id, *restarts));
+        if left.is_empty() {
+            return self.promise(call, Ok(Response::Children(self.shown(&children))), turn);
+        }
+        self.wait_for(call, WaitsFor::Restart { children, left }, None);
+    }
+
+    /// Answers a `restart` when all of its children are ready again.
+    pub(crate) fn conclude_restart(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
+        let Some(pending) = self.pending.get_mut(ticket) else { return };
+        if let WaitsFor::Restart { children, left } = &pending.waits_for
+            && left.is_empty()
+        {
+            let children = children.clone();
+            let shown = self.shown(&children);
+            self.answer_pending(ticket, Ok(Response::Children(shown)), turn);
+        }
+    }
+
+    fn wish_restart(&mut self, id: ChildId, turn: &mut Turn<'_>) -> RestartWish {
+        let mut wish = RestartWish::TooLate;
+        self.with_child(id, turn, |child, orders| {
+            wish = child.restart(orders);
+            Next::Changed
+        });
+        wish
+    }
+
+    /// Whether a child has been restarted so many times and is ready, or has ended.
+    pub(crate) fn is_restarted(&self, id: ChildId, restarts: u32) -> bool {
+        self.children.get(id).is_none_or(|child| {
+            !child.is_live() || child.view().restarts >= restarts && child.is_settled() && !child.is_ending()
+        })
+    }
+}
+
+fn too_late(target: &Target) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("the child {target} has ended, or is on its way to its end; create it anew instead"),
+    )
+}

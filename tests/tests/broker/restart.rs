@@ -1,0 +1,69 @@
+//! Children that come back: by their policy, and by hand, across a crash of the broker too.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::harness::TestBroker;
+use crate::harness::children::{willing, with};
+
+#[test]
+fn a_child_that_cannot_live_is_restarted_as_often_as_it_may_be_and_cleaned_up_once() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let mark = broker.path("cleaned");
+    let text = format!("echo cleaned >>{}", mark.display());
+    let child = client.create(json!({
+        "command": ["sh", "-c", "echo here; exit 3"],
+        "restart": {"policy": "on-failure", "max": 3, "backoff": 0.01},
+        "cleanup": {"command": ["sh", "-c", text]},
+    }));
+    let ended = client.ok("wait", json!({"target": child["id"]}))["child"].clone();
+    assert_eq!((&ended["restarts"], &ended["exit"]["gave_up"]), (&json!(3), &json!(true)));
+    assert_eq!((&ended["exit"]["code"], &ended["exit"]["reason"]), (&json!(3), &json!("exited")));
+    // All runs write to one output.
+    let logs = client.ok("logs", json!({"target": child["id"]}));
+    assert_eq!(logs["text"], "here\nhere\nhere\nhere\n");
+    assert_eq!(fs::read_to_string(mark).unwrap(), "cleaned\n");
+}
+
+#[test]
+fn a_restart_by_hand_gives_a_child_another_process_and_nothing_else() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let before = client.create(with(willing(), &json!({"name": "one"})));
+    let answer = client.ok("restart", json!({"target": "one"}));
+    let after = &answer["children"][0];
+    assert_eq!((&after["id"], &after["state"]), (&before["id"], &json!("running")));
+    assert_eq!(after["restarts"], 1);
+    assert_ne!(after["pid"], before["pid"]);
+    let refused = client.refused("restart", json!({"target": "none"}));
+    assert_eq!(refused.kind, "not_found");
+}
+
+#[test]
+fn a_child_that_dies_while_no_broker_is_there_is_restarted_by_the_next_one_and_never_twice() {
+    let mut broker = TestBroker::start();
+    let params = with(willing(), &json!({"name": "one", "restart": {"policy": "always", "backoff": 0.01}}));
+    let child = broker.json().create(params);
+    broker.recorded();
+    broker.crash();
+    let pid = i32::try_from(child["pid"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    broker.start_again();
+    let mut client = broker.json();
+    client.ok("events", json!({"since": 1}));
+    let ready = loop {
+        let event = client.notification();
+        if event["kind"] == "ready" {
+            break event["child"].clone();
+        }
+    };
+    assert_eq!((&ready["id"], &ready["restarts"]), (&child["id"], &json!(1)));
+    assert_ne!(ready["pid"], child["pid"]);
+    broker.recorded();
+    broker.crash_and_start_again();
+    let same = broker.json().ok("get", json!({"target": "one"}))["child"].clone();
+    assert_eq!((&same["pid"], &same["restarts"]), (&ready["pid"], &json!(1)));
+}
