@@ -36,6 +36,9 @@ pub(crate) const SHORTAGE_PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// See [`SHORTAGE_PAUSE_FIRST`]: no pause is longer.
 pub(crate) const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// From so long after the first on, SIGTERM and SIGINT hurry a shutdown.
+pub(crate) const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
+
 /// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
 pub(crate) const SHUTDOWN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 

@@ -29,8 +29,8 @@ impl Broker {
                 self.begin_shutdown(timeout.max(SHUTDOWN_TIMEOUT_MIN), hurries, turn);
             }
             BrokerState::Stopping(shutdown) => {
-                let again = shutdown.is_hurried_by(hurries);
                 let now = turn.now.instant;
+                let again = shutdown.is_hurried_by(hurries, now);
                 if timeout.is_some_and(|timeout| shutdown.tighten(now, timeout.max(SHUTDOWN_TIMEOUT_MIN))) {
                     let current = shutdown.current();
                     shutdown.set_timer(&mut self.timers);

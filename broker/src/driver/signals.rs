@@ -7,6 +7,9 @@ use procbroker_core::{Input, ShutdownCause};
 use procbroker_protocol::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::os::host::window::WindowSignals;
+use crate::os::process::proc;
+
 /// Whom signals are for that do not end the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
@@ -22,6 +25,9 @@ pub struct Signals {
     child: Signal,
     /// Their streams do not end before the event loop does.
     others: Vec<(Signal, Meaning)>,
+    /// SIGWINCH, where it is for the main command: one that a terminal sends when its size changes is not, since it would
+    /// stop an Apache.
+    windows: Option<WindowSignals>,
 }
 
 /// What a signal has told.
@@ -55,7 +61,8 @@ impl Meaning {
 }
 
 impl Signals {
-    /// Takes the signals over from their default actions.
+    /// Takes the signals over from their default actions. SIGHUP and SIGINT that are ignored by now stay so: somebody has
+    /// started the broker with nohup(1), or in the background of a script.
     ///
     /// # Errors
     /// When the system refuses.
@@ -66,21 +73,29 @@ impl Signals {
             (SignalKind::interrupt(), stop(true)),
             (SignalKind::hangup(), stop(false)),
         ];
+        let ignored = proc::ignored_signals();
+        let is_ignored = |kind: SignalKind| ignored >> (kind.as_raw_value() - 1) & 1 == 1;
+        let may_be_ignored = [SignalKind::hangup(), SignalKind::interrupt()];
+        meanings.retain(|(kind, _)| !may_be_ignored.contains(kind) || !is_ignored(*kind));
+        let mut windows = None;
         match audience {
             Audience::Broker => meanings.push((SignalKind::user_defined2(), Meaning::Upgrade)),
-            Audience::MainCommand => meanings.extend([
-                (SignalKind::user_defined1(), Meaning::PassOn(Number::USR1)),
-                (SignalKind::user_defined2(), Meaning::PassOn(Number::USR2)),
-                (SignalKind::window_change(), Meaning::PassOn(Number::WINCH)),
-                (SignalKind::quit(), Meaning::PassOn(Number::QUIT)),
-            ]),
+            Audience::MainCommand => {
+                meanings.extend([
+                    (SignalKind::user_defined1(), Meaning::PassOn(Number::USR1)),
+                    (SignalKind::user_defined2(), Meaning::PassOn(Number::USR2)),
+                    (SignalKind::quit(), Meaning::PassOn(Number::QUIT)),
+                ]);
+                windows = Some(WindowSignals::take_over()?);
+            }
         }
         let others = meanings.into_iter().map(|(kind, meaning)| Ok((signal(kind)?, meaning)));
-        let signals =
-            Self { child: signal(SignalKind::child())?, others: others.collect::<std::io::Result<_>>()? };
+        let others = others.collect::<std::io::Result<_>>()?;
+        let signals = Self { child: signal(SignalKind::child())?, others, windows };
         // Only now, so that one which came before has its effect. They were blocked until then, by the broker itself
         // and perhaps by whoever started it.
-        SigSet::empty().thread_set_mask()?;
+        let still_blocked = signals.windows.as_ref().map_or_else(SigSet::empty, |_| WindowSignals::set());
+        still_blocked.thread_set_mask()?;
         Ok(signals)
     }
 
@@ -89,6 +104,12 @@ impl Signals {
         std::future::poll_fn(|context| {
             if let Poll::Ready(Some(())) = self.child.poll_recv(context) {
                 return Poll::Ready(Told::ChildEnded);
+            }
+            // It is waited for no more once the event loop has ended.
+            if let Some(Poll::Ready(Ok(()))) = self.windows.as_ref().map(|windows| windows.poll_sent(context))
+            {
+                let input = Meaning::PassOn(Number::WINCH).input();
+                return Poll::Ready(Told::Input(Box::new(input)));
             }
             let mut come = self.others.iter_mut().filter_map(|(signal, meaning)| {
                 signal.poll_recv(context).is_ready().then(|| Told::Input(Box::new(meaning.input())))

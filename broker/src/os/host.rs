@@ -10,3 +10,4 @@ pub mod lock;
 pub mod nofile;
 pub mod peer;
 pub mod socket;
+pub mod window;

@@ -209,7 +209,7 @@ fn a_stop_in_a_hurry_still_runs_the_cleanups() {
     hello.line();
     broker.signal(Signal::SIGTERM);
     broker.says("STOPPING=1");
-    broker.signal(Signal::SIGTERM);
+    broker.signal_that_counts_again(Signal::SIGTERM);
     broker.ended_in_order();
     assert_eq!(pipe.rest(), ["cleaned shutdown - SIGKILL"]);
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::children::{attentive, pid_in, stubborn, willing, with};
-use crate::harness::{Ended, Fifo, JsonClient, Setup, TestBroker, broker_group};
+use crate::harness::{Ended, Fifo, JsonClient, Process, Setup, TestBroker, broker_group};
 
 /// A stop that only the deadline, or somebody in a hurry, cuts short.
 const PATIENT: &str = "1h";
@@ -218,11 +218,47 @@ fn a_second_signal_kills_what_is_left() {
         hello.lines(2);
         broker.signal(Signal::SIGTERM);
         broker.says("STOPPING=1");
-        broker.signal(second);
+        broker.signal_that_counts_again(second);
         let ended = broker.ended_in_order();
         says_how_it_went(&ended, 2, 2);
         assert_eq!(ended.lines_with("told again to stop").len(), 1, "{}", ended.log);
     }
+}
+
+#[test]
+fn two_signals_at_once_are_one() {
+    // As terminals and launchers send them.
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut broker = TestBroker::start();
+        let (mut hello, mut go) = (broker.fifo("hello"), broker.fifo("go"));
+        broker.json().create(attentive(&hello, "ended", Some(&go)));
+        hello.line();
+        broker.signal(Signal::SIGINT);
+        broker.signal(second);
+        broker.says("STOPPING=1");
+        go.say("go");
+        let ended = broker.ended_in_order();
+        says_how_it_went(&ended, 1, 0);
+    }
+}
+
+#[test]
+fn a_hangup_or_an_interrupt_that_was_ignored_at_the_start_stays_so() {
+    // As nohup(1) and the background of a script have it.
+    let ignoring = ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"];
+    let mut broker = Setup::new().through(ignoring).start();
+    let child = broker.json().create(willing());
+    broker.signal(Signal::SIGHUP);
+    broker.signal(Signal::SIGINT);
+    assert_eq!(broker.status()["shutting_down"], false);
+    // Nor after it has executed its program anew.
+    assert_eq!(broker.run(&["upgrade"]).status, 0);
+    broker.signal(Signal::SIGHUP);
+    broker.signal(Signal::SIGINT);
+    assert_eq!(broker.status()["shutting_down"], false);
+    // A child is told of its own all the same.
+    assert_eq!(Process::of(&child).status("SigIgn"), ["0000000000000000"]);
+    broker.stop();
 }
 
 #[test]

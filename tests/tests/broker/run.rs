@@ -3,6 +3,7 @@
 mod init;
 mod next;
 mod stop;
+mod terminal;
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;

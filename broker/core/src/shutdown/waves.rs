@@ -8,7 +8,7 @@ use procbroker_protocol::{Child as ChildView, ChildId};
 
 use crate::child::Child;
 use crate::children::Children;
-use crate::limits::HURRIED_CLEANUPS_MAX;
+use crate::limits::{HURRIED_CLEANUPS_MAX, SECOND_SIGNAL_AFTER};
 use crate::record::Role;
 use crate::shutdown::budget::{bounds, need, scale};
 use crate::time::Instant;
@@ -63,8 +63,8 @@ pub(crate) struct Shutdown {
     /// When everything that is left is killed, cleanups too.
     kill_at: Instant,
     force: Force,
-    /// Whether SIGTERM or SIGINT is among what asked for it: the next one of them hurries.
-    told: bool,
+    /// When SIGTERM or SIGINT first asked for it: one of them that comes a while later hurries.
+    told: Option<Instant>,
     due: Option<Instant>,
     /// The waves that are not over, in the order in which they are stopped.
     waves: BTreeMap<Rank, Wave>,
@@ -139,7 +139,7 @@ impl Shutdown {
             deadline,
             kill_at,
             force: Force::None,
-            told,
+            told: told.then_some(began),
             due: None,
             waves,
             current: None,
@@ -148,9 +148,10 @@ impl Shutdown {
         }
     }
 
-    /// Takes in one more signal. Returns whether it hurries the shutdown: it is the second of those that do.
-    pub(crate) fn is_hurried_by(&mut self, hurries: bool) -> bool {
-        hurries && std::mem::replace(&mut self.told, true)
+    /// Takes in one more signal. Returns whether it hurries the shutdown: it is one of those that do, and the first was
+    /// a while ago. Terminals and launchers send both at once, or one of them twice.
+    pub(crate) fn is_hurried_by(&mut self, hurries: bool, now: Instant) -> bool {
+        hurries && now.since(*self.told.get_or_insert(now)) >= SECOND_SIGNAL_AFTER
     }
 
     /// Shortens the time, unless it would become longer. Returns whether it did.

@@ -55,7 +55,7 @@ fn a_cleanup_follows_every_end_of_a_child_and_is_told_how_it_ended() {
         (
             |world, _, _| {
                 world.term();
-                world.term();
+                world.term_again();
             },
             ExitReason::Shutdown,
             true,

@@ -167,7 +167,7 @@ fn a_second_signal_kills_children_and_lets_cleanups_run() {
     world.begin_cleanup(next(runs[2]));
     world.term();
     world.take();
-    world.term();
+    world.term_again();
     assert_eq!(world.sent(), [Sent::Kill(runs[1]), Sent::Kill(runs[0])]);
     for run in &runs[..2] {
         world.exited(*run, KILLED, Members::Nothing);
@@ -186,7 +186,7 @@ fn the_cleanups_of_a_hurried_shutdown_have_five_seconds() {
     let (mut world, client, runs) = cleaned_waves(&[(0, 10, 100)]);
     world.term();
     world.advance(secs(2));
-    world.term();
+    world.term_again();
     world.exited(runs[0], KILLED, Members::Nothing);
     let attempt = next(runs[0]);
     world.begin_cleanup(attempt);

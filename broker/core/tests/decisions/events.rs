@@ -210,7 +210,7 @@ fn a_shutdown_is_told_before_the_first_stop() {
     world.take();
     world.term();
     assert_eq!(world.kinds(client), [EventKind::ShuttingDown, EventKind::Stopping]);
-    world.term();
+    world.term_again();
     world.ends(runs[0]);
     assert!(!world.kinds(client).contains(&EventKind::ShuttingDown));
 }

@@ -313,7 +313,7 @@ fn the_second_signal_kills_it_and_the_children_at_once() {
     let child = world.start(client, stopped_by(by_term(3)));
     world.term();
     assert_eq!(world.sent(), [winch(main)]);
-    world.term();
+    world.term_again();
     assert_eq!(world.sent(), [Sent::Kill(child), Sent::Kill(main)]);
     world.ends(child);
     world.exited(main, KILLED, Members::Nothing);

@@ -385,7 +385,7 @@ fn a_shutdown_stops_and_cleans_up_what_was_taken_over() {
     sweep(&mut world);
     let Halfway { mut world, run, attempt, .. } = Halfway::at(At::Running);
     world.crash(alive(attempt));
-    world.term();
+    world.term_again();
     world.exited(first(run), KILLED, Members::Nothing);
     world.begin_cleanup(next(first(run)));
     world.end_cleanup(next(first(run)), CLEAN);

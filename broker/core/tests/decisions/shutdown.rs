@@ -51,7 +51,7 @@ fn after_the_exit_nothing_is_decided_any_more() {
     assert_eq!(world.due_in(), None);
     world.take();
     world.ends(runs[0]);
-    world.term();
+    world.term_again();
     world.call(client, status());
     assert_eq!(world.take(), []);
 }

@@ -183,7 +183,7 @@ fn a_second_signal_kills_everything_at_once() {
     world.call(client, destroy(id(runs[2])));
     world.term();
     world.take();
-    world.term();
+    world.term_again();
     assert_eq!(world.sent(), [Sent::Kill(runs[1]), Sent::Kill(runs[0]), Sent::Kill(runs[2])]);
     for run in &runs {
         world.ends(*run);
@@ -198,7 +198,7 @@ fn a_second_signal_skips_the_steps_that_are_left() {
     let run = world.start(client, stopped_by(vec![step(Signal::HUP, 5), step(Signal::INT, 5)]));
     world.term();
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Group)]);
-    world.term();
+    world.term_again();
     assert_eq!(world.sent(), [Sent::Kill(run)]);
     world.ends(run);
     let steps = world.shown(client, run).exit.clone().unwrap().steps;
@@ -213,7 +213,7 @@ fn a_second_signal_kills_a_child_that_is_being_spawned_as_soon_as_it_is_there() 
     let run = world.run(create);
     world.recorded(run);
     world.term();
-    world.term();
+    world.term_again();
     world.take();
     world.spawned(run);
     assert_eq!(world.sent().last(), Some(&Sent::Kill(run)));
@@ -257,4 +257,33 @@ fn a_shorter_time_tightens_a_shutdown_and_a_longer_one_does_not_stretch_it() {
         world.advance(secs(4));
         assert_eq!(world.exit(), Some(ExitCause::Left(1)));
     }
+}
+
+#[test]
+fn a_second_signal_counts_from_a_second_after_the_first() {
+    let (mut world, _, runs) = world_of(&[(0, 60)]);
+    world.advance(secs(5));
+    world.term();
+    assert_eq!(world.sent(), [term(runs[0])]);
+    // A terminal or a launcher sends two at once.
+    for pause in [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(989)] {
+        world.advance(pause);
+        world.term();
+        assert_eq!(world.take(), []);
+    }
+    world.advance(Duration::from_millis(1));
+    world.term();
+    assert_eq!(world.sent(), [Sent::Kill(runs[0])]);
+}
+
+#[test]
+fn a_signal_after_a_request_for_a_shutdown_is_the_first() {
+    let (mut world, client, runs) = world_of(&[(0, 60)]);
+    world.call(client, shutdown(None));
+    world.take();
+    world.advance(secs(5));
+    world.term();
+    assert_eq!(world.take(), []);
+    world.term_again();
+    assert_eq!(world.sent(), [Sent::Kill(runs[0])]);
 }

@@ -125,6 +125,13 @@ impl ProcessStat {
     }
 }
 
+/// The signals that this process ignores, signal 1 in the lowest bit (`proc_pid_status(5)`); none where that is not told.
+pub(crate) fn ignored_signals() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
 /// The users of a process (`proc_pid_status(5)`): real, effective, saved, and for files; `None` when it has been reaped.
 pub(crate) fn user_ids(pid: Pid) -> Option<[u32; 4]> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

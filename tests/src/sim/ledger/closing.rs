@@ -26,8 +26,8 @@ pub struct Closing {
     pub deadline: u64,
     /// When everything left is killed at the latest.
     pub kill_at: u64,
-    /// Whether a signal that hurries is among what asked for it.
-    pub told: bool,
+    /// When a signal that hurries has first asked for it.
+    pub told: Option<u64>,
     /// When it was hurried.
     pub hurried: Option<u64>,
     /// The shortest time that was asked for.
@@ -51,7 +51,7 @@ impl Closing {
             began: now,
             deadline,
             kill_at,
-            told,
+            told: told.then_some(now),
             hurried: None,
             timeout,
             needs: BTreeMap::new(),

@@ -119,6 +119,13 @@ impl TestBroker {
     }
 
     /// Waits until the broker says this to its service's owner, such as `STOPPING=1`.
+    /// Sends a signal to a broker that was told to stop before, when it counts again: that takes a second by itself, and
+    /// nothing tells of it.
+    pub(crate) fn signal_that_counts_again(&self, signal: Signal) {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        self.signal(signal);
+    }
+
     pub(crate) fn says(&self, word: &str) {
         assert!(self.owner.hears(word, self.stdout.as_fd()), "the broker ended without {word}");
     }

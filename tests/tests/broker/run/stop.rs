@@ -104,7 +104,7 @@ fn a_second_signal_kills_it_and_the_children() {
     hello.line();
     broker.signal(Signal::SIGTERM);
     broker.says("STOPPING=1");
-    broker.signal(Signal::SIGINT);
+    broker.signal_that_counts_again(Signal::SIGINT);
     let ended = ends_with(&mut broker, 128 + 9);
     assert_eq!(ended.lines_with("told again to stop").len(), 1, "{}", ended.log);
 }

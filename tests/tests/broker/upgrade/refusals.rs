@@ -145,7 +145,7 @@ fn a_broker_that_stops_does_not_upgrade() {
     broker.signal(Signal::SIGTERM);
     assert_eq!(hello.line(), "told");
     assert_eq!(client.refused("upgrade", json!({})).kind, "shutting_down");
-    broker.signal(Signal::SIGTERM);
+    broker.signal_that_counts_again(Signal::SIGTERM);
     broker.ended_in_order();
 }
 

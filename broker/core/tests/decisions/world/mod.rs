@@ -346,6 +346,12 @@ impl World {
         self.give(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries: true } });
     }
 
+    /// SIGTERM comes again, as soon as it counts.
+    pub(crate) fn term_again(&mut self) {
+        self.jump(Duration::from_secs(1));
+        self.term();
+    }
+
     pub(crate) fn hangup(&mut self) {
         self.give(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries: false } });
     }
