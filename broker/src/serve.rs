@@ -30,6 +30,7 @@ use crate::listener::Reception;
 use crate::metrics;
 use crate::os::host::caller::Standpoint;
 use crate::os::host::clock::Alarm;
+use crate::os::host::terminal;
 use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
@@ -42,7 +43,12 @@ pub fn serve(arguments: &ServeArguments) -> ExitCode {
     // none is lost while the program is replaced.
     let _held = SigSet::all().thread_block();
     let _log = log::to_standard_error(arguments.log, arguments.log_format);
-    match run(arguments) {
+    let outcome = run(arguments);
+    if arguments.is_interactive() {
+        // Whoever has started the broker may have gone on with another terminal, or with none.
+        let _as_it_is = terminal::take_back();
+    }
+    match outcome {
         Ok(ExitCause::Done) => ExitCode::SUCCESS,
         Ok(ExitCause::Left(_)) => ExitCode::FAILURE,
         Ok(ExitCause::Main(exit)) => ExitCode::from(as_a_shell_says(exit)),
@@ -111,11 +117,14 @@ fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
 async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (facts_in, facts) = mpsc::channel(FACTS_WAITING);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
-    let Prepared { config, machine, sockets, places, metrics } = prepared;
+    let Prepared { config, machine, sockets, places, metrics, interactive } = prepared;
     let listeners = sockets.listeners()?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
-    let (hands, recovered) = machine.hands(threads_in, facts_in.clone(), pool.clone())?;
+    let (mut hands, recovered) = machine.hands(threads_in, facts_in.clone(), pool.clone())?;
+    if let Some(main) = config.main.as_ref().filter(|_| interactive) {
+        hands.surroundings.lend_input(main.id);
+    }
     if let Some(socket) = metrics {
         let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;
         tokio::spawn(metrics::http::serve(listener, facts_in.clone()));

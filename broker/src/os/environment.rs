@@ -16,10 +16,12 @@ use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
 
 use crate::os::host::nofile::Nofile;
+use crate::os::host::terminal;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::proc::CHILD_ID_VARIABLE;
 use crate::os::spawn::{
-    ErrorOutput, Identity, LaunchName, Output, Resource, Restraint, Rlimit, SpawnFailure, SpawnSpec, Step,
+    ErrorOutput, Identity, LaunchName, Output, Resource, Restraint, Rlimit, SpawnFailure, SpawnSpec,
+    StandardInput, Step,
 };
 use crate::upgrade::MANIFEST_VARIABLE;
 
@@ -46,6 +48,8 @@ pub struct Surroundings {
     socket: PathBuf,
     pipes: Pipes,
     nofile: Nofile,
+    /// Who has the broker's own standard input.
+    interactive: Option<ChildId>,
 }
 
 impl Surroundings {
@@ -62,7 +66,25 @@ impl Surroundings {
         nofile: Nofile,
     ) -> Self {
         let base = environment.filter(|(name, _)| !is_the_brokers_own(name.as_bytes())).collect();
-        Self { base, socket, pipes, nofile }
+        Self { base, socket, pipes, nofile, interactive: None }
+    }
+
+    /// Lends the broker's standard input to this child, and its terminal if that is one.
+    pub fn lend_input(&mut self, to: ChildId) {
+        self.interactive = Some(to);
+    }
+
+    fn stdin(&self, child: ChildId, purpose: &Purpose) -> StandardInput {
+        match purpose {
+            Purpose::Main if self.interactive == Some(child) => {
+                if terminal::is_own() {
+                    StandardInput::Terminal
+                } else {
+                    StandardInput::Inherit
+                }
+            }
+            Purpose::Main | Purpose::Cleanup { .. } => StandardInput::Null,
+        }
     }
 
     /// Says how a process of a child is to be spawned. `cgroup` is the directory of its group.
@@ -93,6 +115,7 @@ impl Surroundings {
             identity: identity(&order.run_as),
             restraint: confinement.map_or_else(Restraint::default, restraint),
             rlimits: self.rlimits(params, purpose, hard_limits)?,
+            stdin: self.stdin(child, purpose),
             stdout: match (params.stdout, purpose) {
                 // What a cleanup says is wanted most when it fails.
                 (StandardOutput::Log, _) | (StandardOutput::Null, Purpose::Cleanup { .. }) => log,

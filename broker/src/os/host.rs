@@ -10,4 +10,5 @@ pub mod lock;
 pub mod nofile;
 pub mod peer;
 pub mod socket;
+pub mod terminal;
 pub mod window;

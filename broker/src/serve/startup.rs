@@ -58,6 +58,8 @@ pub(crate) struct Prepared {
     pub(crate) places: Places,
     /// Where metrics are fetched, if they are to be.
     pub(crate) metrics: Option<TcpListener>,
+    /// Whether the main command has the broker's own standard input.
+    pub(crate) interactive: bool,
 }
 
 /// Where a broker is to be found, for its log.
@@ -166,7 +168,8 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         outputs,
         pipes,
     };
-    Ok(Prepared { config, machine, sockets, places, metrics })
+    let interactive = arguments.is_interactive();
+    Ok(Prepared { config, machine, sockets, places, metrics, interactive })
 }
 
 /// Where metrics are fetched. A program that takes over does without when the address is not to be had any more: it has

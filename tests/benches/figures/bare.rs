@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use procbroker::os::spawn::{
     ErrorOutput, Identity, LaunchName, Launcher, Output, Restraint, SpawnFailure, SpawnPlan, SpawnSpec,
-    Spawned,
+    Spawned, StandardInput,
 };
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
@@ -79,6 +79,7 @@ fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
         identity: Identity::Unchanged,
         restraint: Restraint::default(),
         rlimits: Vec::new(),
+        stdin: StandardInput::Null,
         stdout: plan.log.clone().map_or(Output::Null, Output::Append),
         stderr: ErrorOutput::Stdout,
         cgroup: None,

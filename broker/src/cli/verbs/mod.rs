@@ -100,7 +100,8 @@ pub(super) enum Verb {
     /// and the children after it, all within --shutdown-timeout. When the main command ends by itself, everything else
     /// is stopped too. The exit status is that of the main command; 128 and the number of the signal where one ended it,
     /// 127 where it was not found, and 126 where it could not be executed. SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT are
-    /// passed on to it.
+    /// passed on to it, but for a SIGWINCH that a terminal sends when it is resized. A second SIGTERM or SIGINT, a second
+    /// or more after the first, kills what is left.
     #[command(override_usage = "procbroker run [OPTIONS] -- <COMMAND>...", after_long_help = run::EXAMPLES)]
     Run(Box<RunArguments>),
     /// A verb that makes requests to the broker.

@@ -45,6 +45,8 @@ pub struct MainArguments {
     pub stop: Vec<StopStep>,
     /// Which of its processes they go to.
     pub stop_scope: Scope,
+    /// Whether it has the broker's own standard input and terminal.
+    pub interactive: bool,
 }
 
 /// The flags of `procbroker run`.
@@ -65,6 +67,12 @@ pub(in crate::cli) struct RunArguments {
     /// workers take SIGTERM for an order to drop everything (uWSGI), is stopped by its main process alone.
     #[arg(long, value_name = "SCOPE", default_value = "group", value_parser = one_of(STOP_SCOPES))]
     main_stop_scope: Scope,
+    /// Give the main command this program's own standard input, and its terminal: `docker run -it IMAGE bash` works
+    ///
+    /// It is in the foreground of the terminal then, with job control, and gets what is typed there, Ctrl-C included.
+    /// Otherwise its standard input is empty, and it has no terminal.
+    #[arg(long, short)]
+    interactive: bool,
     #[command(flatten)]
     serve: ServeArguments,
 }
@@ -72,13 +80,13 @@ pub(in crate::cli) struct RunArguments {
 impl RunArguments {
     /// The broker that these arguments ask for.
     pub(in crate::cli) fn into_serve(self) -> ServeArguments {
-        let Self { command, main_stop, main_stop_scope: stop_scope, serve } = self;
+        let Self { command, main_stop, main_stop_scope: stop_scope, interactive, serve } = self;
         let stop = if main_stop.is_empty() {
             vec![StopStep { signal: Signal::TERM, grace: MAIN_GRACE }]
         } else {
             main_stop
         };
-        ServeArguments { main: Some(MainArguments { command, stop, stop_scope }), ..serve }
+        ServeArguments { main: Some(MainArguments { command, stop, stop_scope, interactive }), ..serve }
     }
 }
 
@@ -110,6 +118,7 @@ mod tests {
         let main =
             main_of(&["run", "--max-children", "7", "--", "apachectl", "-D", "FOREGROUND", "--", "--log"]);
         assert_eq!(main.command, ["apachectl", "-D", "FOREGROUND", "--", "--log"]);
+        assert!(!main.interactive && main_of(&["run", "-i", "--", "bash"]).interactive);
         let serve = parsed(&["run", "--shutdown-timeout", "45s", "--", "true"]).unwrap();
         assert_eq!(serve.shutdown_timeout, Duration::from_secs(45));
     }

@@ -127,6 +127,11 @@ pub struct ServeArguments {
 }
 
 impl ServeArguments {
+    /// Whether the main command has this program's own standard input.
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.main.as_ref().is_some_and(|main| main.interactive)
+    }
+
     /// Whether somebody is allowed to connect, while the socket's permissions let in its owner only.
     #[must_use]
     pub fn allows_in_vain(&self) -> bool {

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use super::bonds;
 use super::failure::Step;
-use super::plan::{Ids, PlannedOutput, Program};
+use super::plan::{Ids, PlannedOutput, Program, StandardInput};
 use super::raw::call;
 use super::resource::Rlimit;
 use super::signals::{self, Signals};
@@ -105,9 +105,17 @@ fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Ref
     // SAFETY: it reads 16 bytes, the last of which is a NUL.
     unsafe { call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0]) }.map_err(at(Step::Session))?;
     leave_descriptors(&plan.tether).map_err(at(Step::Descriptors))?;
-    // SAFETY: it takes no memory.
-    unsafe { call(libc::SYS_setsid, [0; 4]) }.map_err(at(Step::Session))?;
+    match program.stdin {
+        // SAFETY: it takes no memory.
+        StandardInput::Null | StandardInput::Inherit => unsafe { call(libc::SYS_setsid, [0; 4]) },
+        // SAFETY: it takes no memory.
+        StandardInput::Terminal => unsafe { call(libc::SYS_setpgid, [0; 4]) },
+    }
+    .map_err(at(Step::Session))?;
     connect_streams(program)?;
+    if program.stdin == StandardInput::Terminal {
+        come_to_foreground().map_err(at(Step::Session))?;
+    }
     for limit in &program.rlimits {
         set_rlimit(*limit).map_err(at(Step::Rlimits))?;
     }
@@ -190,7 +198,11 @@ fn close_range(first: usize, last: usize, flags: libc::c_uint) -> Result<(), Err
 /// Nothing is taken for granted about 0, 1 and 2: the broker may have been started with any of them closed, so
 /// that a file opened here may get any of these numbers. In this order none is in the way of another.
 fn connect_streams(program: &Program) -> Result<(), Refusal> {
-    open_null(0).map_err(at(Step::Stdin))?;
+    match program.stdin {
+        StandardInput::Null => open_null(0),
+        StandardInput::Inherit | StandardInput::Terminal => keep(0),
+    }
+    .map_err(at(Step::Stdin))?;
     connect_output(&program.stdout, 1).map_err(at(Step::Stdout))?;
     match &program.stderr {
         None => duplicate(1, 2),
@@ -202,19 +214,32 @@ fn connect_streams(program: &Program) -> Result<(), Refusal> {
 fn connect_output(output: &PlannedOutput, target: usize) -> Result<(), Errno> {
     match output {
         PlannedOutput::Null => open_null(target),
-        PlannedOutput::Inherit => {
-            // SAFETY: it takes no memory. (It clears the close-on-exec flag.)
-            match unsafe { call(libc::SYS_fcntl, [target, libc::F_SETFD as usize, 0, 0]) } {
-                Err(Errno::EBADF) => open_null(target),
-                other => other.map(drop),
-            }
-        }
+        PlannedOutput::Inherit => keep(target),
         PlannedOutput::Append(path) => {
             // A pipe that it can read from itself never tells it that nobody else does (SIGPIPE).
             let flags = libc::O_RDWR | libc::O_APPEND | libc::O_NOFOLLOW | libc::O_NOCTTY;
             open_as(path, flags, target)
         }
     }
+}
+
+/// Keeps what the broker has open there.
+fn keep(target: usize) -> Result<(), Errno> {
+    // SAFETY: it takes no memory. (It clears the close-on-exec flag.)
+    match unsafe { call(libc::SYS_fcntl, [target, libc::F_SETFD as usize, 0, 0]) } {
+        Err(Errno::EBADF) => open_null(target),
+        other => other.map(drop),
+    }
+}
+
+/// Makes its own process group that of the terminal's foreground (`tcsetpgrp(3)`). SIGTTOU is blocked, as all signals are.
+fn come_to_foreground() -> Result<(), Errno> {
+    // SAFETY: it takes no memory.
+    let own = unsafe { call(libc::SYS_getpid, [0; 4]) }?;
+    let group = libc::pid_t::try_from(own).map_err(|_| Errno::EOVERFLOW)?;
+    let request = usize::try_from(libc::TIOCSPGRP).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: it reads one number.
+    unsafe { call(libc::SYS_ioctl, [0, request, (&raw const group).expose_provenance(), 0]) }.map(drop)
 }
 
 fn open_null(target: usize) -> Result<(), Errno> {

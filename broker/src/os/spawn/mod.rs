@@ -30,6 +30,6 @@ pub use clone::Method;
 pub use failure::{SpawnFailure, Step};
 pub use launcher::{Landing, Launcher, SLOTS, Spawned};
 pub use name::LaunchName;
-pub use plan::{ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec};
+pub use plan::{ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
 pub use probe::{Facilities, ProbeError};
 pub use resource::{Resource, Rlimit};

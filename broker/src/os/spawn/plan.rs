@@ -39,6 +39,8 @@ pub struct SpawnSpec {
     /// The limits that differ from the broker's own. A broker that has raised its own soft `nofile` gives the
     /// original one here, for each child that asks for none.
     pub rlimits: Vec<Rlimit>,
+    /// Standard input.
+    pub stdin: StandardInput,
     /// Standard output.
     pub stdout: Output,
     /// Standard error.
@@ -83,6 +85,19 @@ pub struct Restraint {
     pub capabilities: Option<u64>,
 }
 
+/// Where standard input comes from.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum StandardInput {
+    /// Nowhere: `/dev/null`.
+    #[default]
+    Null,
+    /// From where the broker's own comes; nowhere if the broker has it closed.
+    Inherit,
+    /// From the terminal of the broker's session, in whose foreground the process is: it has a process group of its own
+    /// there, and no session.
+    Terminal,
+}
+
 /// Where a stream of output goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Output {
@@ -115,6 +130,7 @@ pub struct SpawnPlan {
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) name: LaunchName,
+    pub(super) stdin: StandardInput,
     pub(super) stdout: PlannedOutput,
     /// `None`: the same as `stdout`.
     pub(super) stderr: Option<PlannedOutput>,
@@ -197,6 +213,7 @@ impl SpawnPlan {
         }
         let program = Program {
             name: spec.name,
+            stdin: spec.stdin,
             stdout: planned_output(spec.stdout, Step::Stdout)?,
             stderr: match spec.stderr {
                 ErrorOutput::Stdout => None,
@@ -316,6 +333,7 @@ mod tests {
             identity: Identity::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
+            stdin: StandardInput::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,
             cgroup: None,

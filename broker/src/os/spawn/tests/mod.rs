@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use super::{
     ErrorOutput, Facilities, Identity, LaunchName, Launcher, Method, Output, Restraint, SpawnFailure,
-    SpawnPlan, SpawnSpec, Spawned,
+    SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 
 /// Starts processes one at a time, and waits for each.
@@ -95,6 +95,7 @@ impl Scene {
             identity: Identity::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
+            stdin: StandardInput::Null,
             stdout: Output::Append(self.path("out")),
             stderr: ErrorOutput::Stdout,
             cgroup: None,

@@ -25,7 +25,7 @@ use crate::os::process::pidfd;
 use crate::os::process::proc::{self, CHILD_ID_VARIABLE};
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
+    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, Launch, Sought};
@@ -251,6 +251,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             identity: Identity::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
+            stdin: StandardInput::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Null),
             cgroup: directory,

@@ -29,6 +29,7 @@ use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
     ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, Spawned,
+    StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
@@ -134,6 +135,7 @@ impl Scene {
             identity: Identity::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
+            stdin: StandardInput::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Inherit),
             cgroup,

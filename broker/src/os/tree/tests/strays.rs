@@ -15,6 +15,7 @@ use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
     ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, Spawned,
+    StandardInput,
 };
 
 /// Has the test below start a sibling of its own process.
@@ -157,6 +158,7 @@ mod heavy {
             identity: Identity::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
+            stdin: StandardInput::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,
             cgroup: None,
