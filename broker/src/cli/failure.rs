@@ -84,6 +84,11 @@ impl Failure {
         if json { self.object() } else { self.text() }
     }
 
+    /// What is said of it, in one line that steers no terminal.
+    pub(super) fn line(&self) -> String {
+        escaped(&self.message())
+    }
+
     fn text(&self) -> String {
         let mut text = format!("procbroker: {}\n", escaped(&self.message()));
         if let Some(ErrorKind::StartFailed { log_tail, .. }) = self.answer().map(|error| &error.kind) {

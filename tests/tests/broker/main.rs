@@ -59,6 +59,8 @@ mod storm;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]
+mod top;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod who_may;

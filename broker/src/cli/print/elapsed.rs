@@ -7,7 +7,7 @@ const UNITS: [(u64, char); 4] = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's'
 
 /// The time between two moments, in its two largest units: `3d 4h`, `12m 5s`, `0s`. Clocks can be set back, so
 /// that the second is earlier: that reads as no time.
-pub(super) fn between(from: Timestamp, to: Timestamp) -> String {
+pub(in crate::cli) fn between(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.as_micros().saturating_sub(from.as_micros()) / 1_000_000;
     let mut rest = seconds;
     let counts = UNITS.map(|(length, unit)| {

@@ -22,6 +22,7 @@ mod shutdown;
 mod signal;
 mod status;
 mod targets;
+mod top;
 mod upgrade;
 mod wait;
 
@@ -56,6 +57,7 @@ use run::RunArguments;
 use shutdown::ShutdownArguments;
 use signal::SignalArguments;
 use status::StatusArguments;
+use top::TopArguments;
 use upgrade::UpgradeArguments;
 use wait::WaitArguments;
 
@@ -119,6 +121,11 @@ pub(super) enum Verb {
     /// missed.
     #[command(after_long_help = events::EXAMPLES)]
     Events(EventsArguments),
+    /// Watch the children on a terminal, and stop, restart or signal them by keys
+    ///
+    /// Children come and go as it happens; what they use is asked for once a second.
+    #[command(after_long_help = top::EXAMPLES)]
+    Top(TopArguments),
     /// Put a new version of the program into the running broker's place
     ///
     /// The broker asks the program that is in its own place by now whether it can take over, and becomes it: the same
@@ -228,6 +235,7 @@ impl CommandLine {
             }
             Verb::Logs(arguments) => logs::show(socket, &arguments).into(),
             Verb::Events(arguments) => events::show(socket, &arguments).into(),
+            Verb::Top(arguments) => top::show(socket, &arguments).into(),
             Verb::Upgrade(arguments) => {
                 conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
             }

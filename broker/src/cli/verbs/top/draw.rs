@@ -1,0 +1,281 @@
+//! How `top` looks: a function of what is known to the cells of a screen.
+
+use procbroker_protocol::ChildState;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier, Style};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::model::{Mode, Model};
+use super::rows::{HISTORY, Row};
+use crate::cli::print::elapsed::between;
+use crate::cli::print::width::cut;
+use crate::counted;
+
+/// From so many columns on there is room for graphs and long names.
+const WIDE: u16 = 110;
+
+/// The bars of a graph, lowest first.
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// What the keys do, in one line.
+const KEYS: &str = "Enter output  s stop  r restart  x signal  / filter  o order  ? help  q quit";
+
+/// What `?` shows.
+const HELP: [&str; 11] = [
+    "arrows, j, k, PgUp, PgDn   select a child",
+    "Enter                      show or hide its output",
+    "s                          stop it, by its own stop steps",
+    "r                          restart it",
+    "x                          send it a signal",
+    "/                          show only those whose name or command has a text,",
+    "                           or that have a label (key=value); Esc shows all",
+    "o                          order by age, name, state, cpu, memory, restarts",
+    "q, Ctrl-C                  leave; nothing is stopped by it",
+    "",
+    "any key goes back",
+];
+
+/// Draws everything.
+pub(super) fn draw(model: &Model, has_colours: bool, area: Rect, buffer: &mut Buffer) {
+    let canvas = &mut Canvas { area, buffer, has_colours };
+    let height = area.height;
+    if model.mode == Mode::Help {
+        return help(canvas);
+    }
+    let visible = model.visible();
+    canvas.line(0, &summary(model), Style::new().add_modifier(Modifier::BOLD));
+    let columns = Columns::of(area.width);
+    canvas.line(1, &columns.titles(), Style::new().add_modifier(Modifier::REVERSED));
+    // The header, the titles and the last line are always there.
+    let pane = if model.has_pane { (height.saturating_sub(3) / 2).max(2) } else { 0 };
+    let rows = height.saturating_sub(3).saturating_sub(pane);
+    table(canvas, model, &visible, &columns, rows);
+    if model.has_pane {
+        output(canvas, model, 2 + rows, pane);
+    }
+    footer(canvas, model, height.saturating_sub(1));
+}
+
+/// A screen that is drawn on.
+struct Canvas<'a> {
+    area: Rect,
+    buffer: &'a mut Buffer,
+    has_colours: bool,
+}
+
+impl Canvas<'_> {
+    /// Writes a whole line; what does not fit is cut, and one below the screen is left out.
+    fn line(&mut self, y: u16, text: &str, style: Style) {
+        if y >= self.area.height {
+            return;
+        }
+        let width = usize::from(self.area.width);
+        let text = cut(text, width);
+        let padded = text.clone() + &" ".repeat(width.saturating_sub(text.width()));
+        let style = if self.has_colours { style } else { Style { fg: None, bg: None, ..style } };
+        self.buffer.set_stringn(self.area.x, self.area.y + y, padded, width, style);
+    }
+}
+
+fn summary(model: &Model) -> String {
+    const STATES: [ChildState; 5] = [
+        ChildState::Starting,
+        ChildState::Running,
+        ChildState::Stopping,
+        ChildState::Cleaning,
+        ChildState::Backoff,
+    ];
+    let live: Vec<&Row> = model.all().filter(|row| row.state != ChildState::Ended).collect();
+    let mut text = counted::children(live.len());
+    let counts = STATES.map(|state| (state, live.iter().filter(|row| row.state == state).count()));
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(state, count)| format!("{count} {}", state.as_str()))
+        .collect();
+    if !words.is_empty() {
+        text = format!("{text}: {}", words.join(", "));
+    }
+    let shares: Vec<f64> = live.iter().filter_map(|row| row.cpu).collect();
+    if !shares.is_empty() {
+        text = format!("{text}   cpu {:.0}%", 100.0 * shares.iter().sum::<f64>());
+    }
+    let memory: Vec<u64> = live.iter().filter_map(|row| row.memory).collect();
+    if !memory.is_empty() {
+        text = format!("{text}   memory {}", bytes(memory.iter().sum()));
+    }
+    text = format!("{text}   by {}", model.order.word());
+    if !model.filter.is_empty() {
+        text = format!("{text}   with {:?}", model.filter);
+    }
+    text
+}
+
+/// How wide the columns are; 0 for one that is left out.
+struct Columns {
+    name: usize,
+    graph: usize,
+}
+
+impl Columns {
+    fn of(width: u16) -> Self {
+        if width >= WIDE { Self { name: 36, graph: HISTORY } } else { Self { name: 18, graph: 0 } }
+    }
+
+    fn titles(&self) -> String {
+        self.line(["NAME", "STATE", "PID", "AGE", "CPU%", "MEM", "RST", "", "COMMAND"])
+    }
+
+    fn row(&self, row: &Row, now: procbroker_protocol::Timestamp) -> String {
+        let since = row.started_at.unwrap_or(row.created_at);
+        let told = |told: Option<String>| told.unwrap_or_else(|| "-".to_owned());
+        let last = match (&row.exit, row.state) {
+            (Some(exit), ChildState::Ended) => exit,
+            (_, _) => row.status_text.as_ref().unwrap_or(&row.command),
+        };
+        self.line([
+            &row.title,
+            row.state.as_str(),
+            &told(row.pid.map(|pid| pid.to_string())),
+            &between(since, now),
+            &told(row.cpu.map(|share| format!("{:.1}", 100.0 * share))),
+            &told(row.memory.map(bytes)),
+            &row.restarts.to_string(),
+            &graph(row),
+            last,
+        ])
+    }
+
+    fn line(&self, [name, state, pid, age, cpu, memory, restarts, graph, command]: [&str; 9]) -> String {
+        let mut line = left(name, self.name);
+        for (text, width, is_number) in [
+            (state, 8, false),
+            (pid, 7, true),
+            (age, 7, true),
+            (cpu, 5, true),
+            (memory, 5, true),
+            (restarts, 3, true),
+        ] {
+            line.push(' ');
+            line.push_str(&if is_number { right(text, width) } else { left(text, width) });
+        }
+        if self.graph > 0 {
+            line.push_str("  ");
+            line.push_str(&left(graph, self.graph));
+        }
+        line.push_str("  ");
+        line.push_str(command);
+        line
+    }
+}
+
+fn left(text: &str, width: usize) -> String {
+    let text = cut(text, width);
+    let room = width.saturating_sub(text.width());
+    text + &" ".repeat(room)
+}
+
+fn right(text: &str, width: usize) -> String {
+    let text = cut(text, width);
+    " ".repeat(width.saturating_sub(text.width())) + &text
+}
+
+/// What a child had of a processor lately, a bar for each second.
+fn graph(row: &Row) -> String {
+    let room = HISTORY.saturating_sub(row.history.len());
+    let bars = row.history.iter().map(|share| {
+        let eighth = BARS.iter().zip(1_u32..).find(|(_, place)| *share * 8.0 <= f64::from(*place));
+        eighth.map_or('█', |(bar, _)| *bar)
+    });
+    std::iter::repeat_n(' ', room).chain(bars).collect()
+}
+
+/// An amount of memory in at most five characters.
+fn bytes(amount: u64) -> String {
+    let mut rest = amount;
+    let mut tenths = 0;
+    for unit in ["B", "K", "M", "G", "T"] {
+        if rest < 1024 {
+            return if rest < 10 && unit != "B" {
+                format!("{rest}.{tenths}{unit}")
+            } else {
+                format!("{rest}{unit}")
+            };
+        }
+        tenths = (rest % 1024) * 10 / 1024;
+        rest /= 1024;
+    }
+    format!("{rest}P")
+}
+
+fn table(canvas: &mut Canvas<'_>, model: &Model, visible: &[&Row], columns: &Columns, height: u16) {
+    if visible.is_empty() {
+        let nothing = if model.filter.is_empty() {
+            "no child is alive; start one with 'procbroker create -- COMMAND'"
+        } else {
+            "no child has this text; Esc shows all"
+        };
+        return canvas.line(2, nothing, Style::new());
+    }
+    let selected = model.selected_place(visible);
+    // Whole pages, so that rows keep their places while the selection moves.
+    let page = usize::from(height.max(1));
+    let first = selected / page * page;
+    for (y, (place, row)) in (0..height).zip(visible.iter().enumerate().skip(first)) {
+        let style = if place == selected {
+            Style::new().add_modifier(Modifier::REVERSED)
+        } else {
+            style_of(row.state)
+        };
+        canvas.line(2 + y, &columns.row(row, model.now), style);
+    }
+}
+
+fn style_of(state: ChildState) -> Style {
+    match state {
+        ChildState::Running => Style::new(),
+        ChildState::Starting => Style::new().fg(Color::Cyan),
+        ChildState::Stopping | ChildState::Cleaning => Style::new().fg(Color::Yellow),
+        ChildState::Backoff => Style::new().fg(Color::Magenta),
+        ChildState::Ended => Style::new().fg(Color::DarkGray).add_modifier(Modifier::DIM),
+    }
+}
+
+/// The selected child: how it ended last, its labels, and the end of its output.
+fn output(canvas: &mut Canvas<'_>, model: &Model, top: u16, height: u16) {
+    let Some(row) = model.selected() else { return };
+    let mut title = vec![format!("── {}", row.title)];
+    title.extend(row.exit.as_ref().map(|exit| format!("last exit {exit}")));
+    title.extend(row.labels.iter().cloned());
+    title.push("──".to_owned());
+    canvas.line(top, &title.join("  "), Style::new().fg(Color::Cyan));
+    let room = height.saturating_sub(1);
+    let Some(lines) = model.log() else {
+        return canvas.line(top + 1, "its output is being asked for", Style::new());
+    };
+    if lines.is_empty() {
+        return canvas.line(top + 1, "it has written nothing", Style::new());
+    }
+    let first = lines.len().saturating_sub(usize::from(room));
+    for (y, line) in (0..room).zip(lines.iter().skip(first)) {
+        canvas.line(top + 1 + y, line, Style::new());
+    }
+}
+
+fn footer(canvas: &mut Canvas<'_>, model: &Model, y: u16) {
+    let text = match (&model.mode, &model.notice) {
+        (Mode::Filter, _) => format!("filter: {}_", model.filter),
+        (Mode::Confirm { question, .. }, _) => question.clone(),
+        (Mode::Signal { title, text, .. }, _) => format!("signal to {title}: {text}_"),
+        (Mode::Browse | Mode::Help, Some(notice)) => notice.clone(),
+        (Mode::Browse | Mode::Help, None) => KEYS.to_owned(),
+    };
+    canvas.line(y, &text, Style::new().add_modifier(Modifier::BOLD));
+}
+
+fn help(canvas: &mut Canvas<'_>) {
+    for (y, line) in (0_u16..).zip(HELP) {
+        canvas.line(y, line, Style::new());
+    }
+}

@@ -1,0 +1,358 @@
+//! What `top` knows and shows, and what each key makes of it. It has no terminal, no clock and no broker.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use procbroker_protocol::{ChildId, ChildState, Event, EventKind, PartialChildren, Signal, Timestamp};
+
+use super::rows::Row;
+use crate::cli::print::escape::escaped;
+use crate::cli::values::signal;
+
+/// How long a child that has ended is still shown.
+const ENDED_SHOWN: Duration = Duration::from_secs(5);
+
+/// How many lines of output are kept for the pane.
+const LOG_LINES: usize = 200;
+
+/// How far a page is.
+const PAGE: usize = 10;
+
+/// A key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    Enter,
+    Escape,
+    Backspace,
+    Character(char),
+    /// Ctrl-C.
+    Interrupt,
+}
+
+/// What somebody wants who has pressed a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Quit,
+    Stop(ChildId),
+    Restart(ChildId),
+    Signal(ChildId, Signal),
+}
+
+/// What to ask the broker next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    List,
+    Log(ChildId),
+}
+
+/// What children are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Age,
+    Name,
+    State,
+    Cpu,
+    Memory,
+    Restarts,
+}
+
+impl Order {
+    /// Returns its word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Name => "name",
+            Self::State => "state",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Restarts => "restarts",
+        }
+    }
+
+    fn next(self) -> Self {
+        match self {
+            Self::Age => Self::Name,
+            Self::Name => Self::State,
+            Self::State => Self::Cpu,
+            Self::Cpu => Self::Memory,
+            Self::Memory => Self::Restarts,
+            Self::Restarts => Self::Age,
+        }
+    }
+
+    fn apply(self, rows: &mut [&Row]) {
+        match self {
+            // That of their ids.
+            Self::Age => {}
+            Self::Name => rows.sort_by(|one, other| one.title.cmp(&other.title)),
+            Self::State => rows.sort_by_key(|row| row.state.as_str()),
+            Self::Cpu => {
+                rows.sort_by(|one, other| other.cpu.unwrap_or(-1.0).total_cmp(&one.cpu.unwrap_or(-1.0)));
+            }
+            Self::Memory => rows.sort_by_key(|row| Reverse(row.memory)),
+            Self::Restarts => rows.sort_by_key(|row| Reverse(row.restarts)),
+        }
+    }
+}
+
+/// What the next key is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Browse,
+    Help,
+    /// The filter is typed.
+    Filter,
+    /// A stop or a restart is to be confirmed.
+    Confirm {
+        wish: Wish,
+        question: String,
+    },
+    /// The signal is typed.
+    Signal {
+        child: ChildId,
+        title: String,
+        text: String,
+    },
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    rows: BTreeMap<ChildId, Row>,
+    selected: Option<ChildId>,
+    pub(super) order: Order,
+    pub(super) filter: String,
+    pub(super) mode: Mode,
+    /// Whether the output of the selected child is shown.
+    pub(super) has_pane: bool,
+    /// The output that came last, and whose it is.
+    log: Option<(ChildId, Vec<String>)>,
+    /// Something to tell, until the next key.
+    pub(super) notice: Option<String>,
+    pub(super) now: Timestamp,
+    asked_last: Question,
+}
+
+impl Model {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            selected: None,
+            order: Order::Age,
+            filter: String::new(),
+            mode: Mode::Browse,
+            has_pane: false,
+            log: None,
+            notice: None,
+            now,
+            asked_last: Question::List,
+        }
+    }
+
+    // What the broker tells.
+
+    /// The live children have been listed.
+    pub(super) fn listed(&mut self, children: &PartialChildren, now: Timestamp) {
+        self.now = now;
+        for row in self.rows.values_mut() {
+            row.missed = row.missed.saturating_add(1);
+        }
+        for child in children.iter() {
+            let Some(mut row) = Row::of_listed(&child) else { continue };
+            if let Some(before) = self.rows.remove(&row.id) {
+                // What was asked for before it had ended is answered after.
+                if before.state == ChildState::Ended {
+                    self.rows.insert(before.id, before);
+                    continue;
+                }
+                row = row.after(before);
+            }
+            row.measure(child.usage().and_then(|usage| usage.as_deref()), now);
+            self.rows.insert(row.id, row);
+        }
+        // One of which an event has told just now is not in an answer that was on its way. One that is in no answer any
+        // more has ended, and the event was missed.
+        self.rows.retain(|_, row| row.missed < 2 || row.ended_at.is_some());
+        self.forget_ended();
+    }
+
+    /// Something has happened.
+    pub(super) fn happened(&mut self, event: &Event) {
+        let Some(child) = event.child.as_deref() else {
+            if event.kind == EventKind::ShuttingDown {
+                self.notice = Some("the broker is shutting down".to_owned());
+            }
+            return;
+        };
+        let mut row = Row::of(child);
+        if let Some(before) = self.rows.remove(&row.id) {
+            row = row.after(before);
+        }
+        if row.state == ChildState::Ended {
+            row.ended_at = Some(event.at);
+        }
+        self.rows.insert(row.id, row);
+    }
+
+    /// This is the end of a child's output.
+    pub(super) fn logged(&mut self, child: ChildId, text: &str) {
+        let lines: Vec<String> = text.lines().map(escaped).collect();
+        let first = lines.len().saturating_sub(LOG_LINES);
+        self.log = Some((child, lines.get(first..).unwrap_or_default().to_vec()));
+    }
+
+    /// Time has passed.
+    pub(super) fn passed(&mut self, now: Timestamp) {
+        self.now = now;
+        self.forget_ended();
+    }
+
+    fn forget_ended(&mut self) {
+        let now = self.now.as_micros();
+        let shown = u64::try_from(ENDED_SHOWN.as_micros()).unwrap_or(u64::MAX);
+        self.rows.retain(|_, row| row.ended_at.is_none_or(|at| now.saturating_sub(at.as_micros()) < shown));
+    }
+
+    /// What to ask next: the list, and every other time the output that is shown.
+    pub(super) fn question(&mut self) -> Question {
+        self.asked_last = match (self.asked_last, self.has_pane, self.selected()) {
+            (Question::List, true, Some(row)) => Question::Log(row.id),
+            (Question::List | Question::Log(_), _, _) => Question::List,
+        };
+        self.asked_last
+    }
+
+    // What is shown.
+
+    /// Returns the children to show, in their order.
+    pub(super) fn visible(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.values().filter(|row| row.has(&self.filter)).collect();
+        self.order.apply(&mut rows);
+        rows
+    }
+
+    /// Returns every child that is known.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// Returns the place of the selected child among those that are shown: the first of them where none was selected.
+    pub(super) fn selected_place(&self, visible: &[&Row]) -> usize {
+        visible.iter().position(|row| Some(row.id) == self.selected).unwrap_or(0)
+    }
+
+    /// Returns the selected child.
+    pub(super) fn selected(&self) -> Option<&Row> {
+        let visible = self.visible();
+        visible.get(self.selected_place(&visible)).copied()
+    }
+
+    /// Returns the output of the selected child, once it has come.
+    pub(super) fn log(&self) -> Option<&[String]> {
+        let selected = self.selected()?.id;
+        self.log.as_ref().filter(|(child, _)| *child == selected).map(|(_, lines)| lines.as_slice())
+    }
+
+    // What keys do.
+
+    /// A key was pressed.
+    pub(super) fn pressed(&mut self, key: Key) -> Option<Wish> {
+        if key == Key::Interrupt {
+            return Some(Wish::Quit);
+        }
+        self.notice = None;
+        match std::mem::replace(&mut self.mode, Mode::Browse) {
+            Mode::Browse => self.browsed(key),
+            Mode::Help => None,
+            Mode::Filter => {
+                self.filtered(key);
+                None
+            }
+            Mode::Confirm { wish, .. } => (key == Key::Character('y')).then_some(wish),
+            Mode::Signal { child, title, text } => self.typed_signal(key, child, title, text),
+        }
+    }
+
+    fn browsed(&mut self, key: Key) -> Option<Wish> {
+        match key {
+            Key::Character('q') => return Some(Wish::Quit),
+            Key::Up | Key::Character('k') => self.select(|place, _| place.saturating_sub(1)),
+            Key::Down | Key::Character('j') => self.select(|place, _| place + 1),
+            Key::PageUp => self.select(|place, _| place.saturating_sub(PAGE)),
+            Key::PageDown => self.select(|place, _| place + PAGE),
+            Key::Home => self.select(|_, _| 0),
+            Key::End => self.select(|_, last| last),
+            Key::Enter => {
+                self.has_pane = !self.has_pane;
+                // It is asked for at the next chance.
+                self.asked_last = Question::List;
+            }
+            Key::Escape if self.has_pane => self.has_pane = false,
+            Key::Escape => self.filter.clear(),
+            Key::Character('/') => self.mode = Mode::Filter,
+            Key::Character('?' | 'h') => self.mode = Mode::Help,
+            Key::Character('o') => self.order = self.order.next(),
+            Key::Character('s') => self.confirm("stop", Wish::Stop),
+            Key::Character('r') => self.confirm("restart", Wish::Restart),
+            Key::Character('x') => {
+                if let Some(row) = self.selected() {
+                    let (child, title) = (row.id, row.title.clone());
+                    self.mode = Mode::Signal { child, title, text: String::new() };
+                }
+            }
+            Key::Backspace | Key::Character(_) | Key::Interrupt => {}
+        }
+        None
+    }
+
+    /// Selects another child, by its place and that of the last one.
+    fn select(&mut self, to: impl FnOnce(usize, usize) -> usize) {
+        let visible = self.visible();
+        let last = visible.len().saturating_sub(1);
+        let place = to(self.selected_place(&visible), last).min(last);
+        self.selected = visible.get(place).map(|row| row.id);
+    }
+
+    fn confirm(&mut self, verb: &str, wish: impl FnOnce(ChildId) -> Wish) {
+        // Which one is meant must not change while the question stands.
+        let Some((id, title)) = self.selected().map(|row| (row.id, row.title.clone())) else { return };
+        self.selected = Some(id);
+        self.mode = Mode::Confirm { wish: wish(id), question: format!("{verb} {title}? (y/n)") };
+    }
+
+    fn filtered(&mut self, key: Key) {
+        match key {
+            Key::Enter => return,
+            Key::Escape => return self.filter.clear(),
+            Key::Backspace => drop(self.filter.pop()),
+            Key::Character(character) => self.filter.push(character),
+            Key::Up | Key::Down | Key::PageUp | Key::PageDown | Key::Home | Key::End | Key::Interrupt => {}
+        }
+        self.mode = Mode::Filter;
+    }
+
+    fn typed_signal(&mut self, key: Key, child: ChildId, title: String, mut text: String) -> Option<Wish> {
+        match key {
+            Key::Escape => return None,
+            Key::Enter => match signal(&text) {
+                Ok(signal) => return Some(Wish::Signal(child, signal)),
+                Err(error) => {
+                    self.notice = Some(error.to_string());
+                    return None;
+                }
+            },
+            Key::Backspace => drop(text.pop()),
+            Key::Character(character) => text.push(character),
+            Key::Up | Key::Down | Key::PageUp | Key::PageDown | Key::Home | Key::End | Key::Interrupt => {}
+        }
+        self.mode = Mode::Signal { child, title, text };
+        None
+    }
+}

@@ -1,0 +1,251 @@
+//! What goes on while `top` is open: events come as they happen, and the broker is asked once a second.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use procbroker_client::{Broker, Error as ClientError, Events, Happening};
+use procbroker_protocol::request::{
+    DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, Scope, SignalParams,
+};
+use procbroker_protocol::{ChildId, PartialChildren, Request, Response, Target, Timestamp};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::model::{Model, Question, Wish};
+use super::rows;
+use super::terminal::{Terminal, Typed, typed};
+use crate::cli::command_status::CommandStatus;
+use crate::cli::failure::Failure;
+
+/// How often the broker is asked.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the screen is drawn at most, unless a key was pressed.
+const DRAWN_EVERY: Duration = Duration::from_millis(100);
+
+/// How many lines of output are asked for.
+const LINES: u32 = 200;
+
+/// What has come of a request.
+enum Told {
+    Listed(PartialChildren),
+    Output(ChildId, String),
+    /// What has come of what a key asked for.
+    Done(String),
+    Failed(String),
+}
+
+/// Shows the children until a key or a signal ends it.
+pub(super) async fn run(broker: Broker) -> Result<CommandStatus, Failure> {
+    let mut events = broker.events(EventsParams::default()).await?;
+    let machine = |source| Failure::Machine { attempted: "cannot take over the terminal", source };
+    let mut ends = Ends::install().map_err(machine)?;
+    let mut terminal = Terminal::open().map_err(machine)?;
+    let mut keys = typed().map_err(machine)?;
+    let mut session = Session::new(broker);
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        if session.is_to_be_drawn() {
+            terminal.show(&session.model).map_err(Failure::Output)?;
+            session.drawn();
+        }
+        tokio::select! {
+            biased;
+            () = ends.come() => return Ok(CommandStatus::Interrupted),
+            typed = keys.recv() => match typed {
+                Some(Typed::Key(key)) => match session.model.pressed(key) {
+                    Some(Wish::Quit) => return Ok(CommandStatus::Done),
+                    wish => session.pressed(wish),
+                },
+                Some(Typed::Resized) => session.draw_now(),
+                None => return Ok(CommandStatus::Done),
+            },
+            Some(Ok(told)) = session.asked.join_next() => session.told(told),
+            () = sleep_until(session.draw_at.unwrap_or_else(Instant::now)), if session.draw_at.is_some() => {}
+            _ = ticks.tick() => session.tick(),
+            happening = next(&mut events), if !session.is_cut_off => session.happened(happening),
+        }
+    }
+}
+
+async fn next(events: &mut Events) -> Result<Happening, ClientError> {
+    events.next().await
+}
+
+/// What ends it from outside.
+struct Ends([Signal; 4]);
+
+impl Ends {
+    fn install() -> io::Result<Self> {
+        let kinds =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+        let [interrupt, terminate, hangup, quit] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?, quit?]))
+    }
+
+    async fn come(&mut self) {
+        let [interrupt, terminate, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+    }
+}
+
+struct Session {
+    broker: Broker,
+    model: Model,
+    asked: JoinSet<Told>,
+    /// Whether the broker has not answered yet what it was asked at a tick.
+    waits: bool,
+    /// Whether no events come until the next tick.
+    is_cut_off: bool,
+    /// Whether it was told that the broker could not be asked, and it has not been since.
+    is_lost: bool,
+    drawn_at: Option<Instant>,
+    /// When the screen is to be drawn, if it is to be.
+    draw_at: Option<Instant>,
+}
+
+impl Session {
+    fn new(broker: Broker) -> Self {
+        Self {
+            broker,
+            model: Model::new(now()),
+            asked: JoinSet::new(),
+            waits: false,
+            is_cut_off: false,
+            is_lost: false,
+            drawn_at: None,
+            draw_at: Some(Instant::now()),
+        }
+    }
+
+    fn is_to_be_drawn(&self) -> bool {
+        self.draw_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn drawn(&mut self) {
+        self.drawn_at = Some(Instant::now());
+        self.draw_at = None;
+    }
+
+    fn draw_now(&mut self) {
+        self.draw_at = Some(Instant::now());
+    }
+
+    /// Draws soon: what happens at the same time is drawn once.
+    fn draw_soon(&mut self) {
+        let earliest = self.drawn_at.map_or_else(Instant::now, |at| at + DRAWN_EVERY);
+        self.draw_at = Some(self.draw_at.map_or(earliest, |at| at.min(earliest)));
+    }
+
+    /// A second has passed.
+    fn tick(&mut self) {
+        self.is_cut_off = false;
+        self.model.passed(now());
+        self.draw_soon();
+        if self.waits {
+            return;
+        }
+        self.waits = true;
+        let (broker, question) = (self.broker.clone(), self.model.question());
+        self.asked.spawn(async move { answered(broker.call(request_of(question)).await, question) });
+    }
+
+    /// A key was pressed.
+    fn pressed(&mut self, wish: Option<Wish>) {
+        self.draw_now();
+        let (request, done) = match wish {
+            None | Some(Wish::Quit) => return,
+            Some(Wish::Stop(id)) => {
+                let params = DestroyParams { target: Target::Id(id), stop: None, no_wait: true };
+                (Request::Destroy(params), "its stop has begun")
+            }
+            Some(Wish::Restart(id)) => {
+                (Request::Restart(ManyParams { target: Target::Id(id) }), "it was restarted")
+            }
+            Some(Wish::Signal(id, signal)) => {
+                let params = SignalParams { target: Target::Id(id), signal, scope: Scope::Main };
+                (Request::Signal(params), "the signal was sent")
+            }
+        };
+        let broker = self.broker.clone();
+        self.asked.spawn(async move {
+            match broker.call(request).await {
+                Ok(_) => Told::Done(done.to_owned()),
+                Err(error) => Told::Done(Failure::from(error).line()),
+            }
+        });
+    }
+
+    /// The broker has answered.
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Listed(children) => {
+                self.waits = false;
+                if std::mem::take(&mut self.is_lost) {
+                    self.model.notice = None;
+                }
+                self.model.listed(&children, now());
+            }
+            Told::Output(child, text) => {
+                self.waits = false;
+                self.model.logged(child, &text);
+            }
+            Told::Done(what) => self.model.notice = Some(what),
+            Told::Failed(message) => {
+                self.waits = false;
+                self.is_lost = true;
+                self.model.notice = Some(message);
+            }
+        }
+        self.draw_soon();
+    }
+
+    /// Something has happened, or events do not come any more.
+    fn happened(&mut self, happening: Result<Happening, ClientError>) {
+        match happening {
+            Ok(Happening::Event(event)) => self.model.happened(&event),
+            // The next list shows how things are.
+            Ok(Happening::Lagged { .. } | Happening::Restarted) => {}
+            Err(error) => {
+                self.is_cut_off = true;
+                self.is_lost = true;
+                self.model.notice = Some(Failure::from(error).line());
+            }
+        }
+        self.draw_soon();
+    }
+}
+
+fn request_of(question: Question) -> Request {
+    match question {
+        Question::List => Request::List(ListParams { fields: Some(rows::wanted()), ..ListParams::default() }),
+        Question::Log(child) => Request::Logs(LogsParams {
+            target: Target::Id(child),
+            stream: LogStream::Stdout,
+            tail: Some(LINES),
+            follow: false,
+            since: None,
+            timestamps: false,
+        }),
+    }
+}
+
+fn answered(answer: Result<Response, ClientError>, question: Question) -> Told {
+    match (answer, question) {
+        (Ok(Response::PartialChildren(children)), Question::List) => Told::Listed(children),
+        (Ok(Response::Logs(logs)), Question::Log(child)) => Told::Output(child, logs.text),
+        (Ok(_), Question::List | Question::Log(_)) => Told::Failed(Failure::Answer.line()),
+        (Err(error), _) => Told::Failed(Failure::from(error).line()),
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}

@@ -1,0 +1,164 @@
+//! `top` in a real terminal, that of tmux: driven by keys, and gone without a trace.
+
+use std::process::Command;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::command_line::{USAGE, failed};
+use crate::harness::children::{willing, with};
+use crate::harness::{PATIENCE, Process, Said, TestBroker, await_death, procbroker};
+
+/// A terminal of tmux's, in which a shell runs `top` and says how it has left the terminal.
+struct Screen {
+    socket: String,
+    server: Process,
+}
+
+impl Screen {
+    fn open(broker: &TestBroker, columns: u16, lines: u16) -> Self {
+        let socket = broker.path("tmux").to_str().expect("a path of text").to_owned();
+        let script = format!(
+            "before=$(stty -g); echo was here; {} top; echo \"left with $?\"; \
+             [ \"$before\" = \"$(stty -g)\" ] && echo as before; exec sleep infinity",
+            procbroker().display()
+        );
+        let mut tmux = Command::new("tmux");
+        tmux.args(["-S", &socket, "-f", "/dev/null", "new-session", "-d"]);
+        tmux.args(["-x", &columns.to_string(), "-y", &lines.to_string(), &script]);
+        tmux.env("PROCBROKER_SOCKET", broker.socket()).env("SHELL", "/bin/sh").env("LC_ALL", "C.UTF-8");
+        let said = Said::by(&mut tmux);
+        assert_eq!(said.status, 0, "{said:?}");
+        let server = tmux_says(&socket, &["display-message", "-p", "#{pid}"]).trim().parse().expect("a pid");
+        Self { socket, server: Process::executing(server) }
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        tmux_says(&self.socket, arguments)
+    }
+
+    /// Types these keys, by tmux's names of them.
+    fn types(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// What can be seen as soon as that is so.
+    fn shows(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+        let began = Instant::now();
+        loop {
+            let seen = self.tmux(&["capture-pane", "-p"]);
+            if is_so(&seen) {
+                return seen;
+            }
+            assert!(began.elapsed() < PATIENCE, "it never shows {what}:\n{seen}");
+        }
+    }
+
+    /// What can be seen as soon as a line of it has all of these words.
+    fn has_line(&self, words: &[&str]) -> String {
+        self.shows(&words.join(" "), |seen| {
+            seen.lines().any(|line| words.iter().all(|word| line.contains(word)))
+        })
+    }
+
+    /// The process of `top`.
+    fn top(&self) -> Pid {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        let pid = std::fs::read_to_string(children).unwrap().trim().parse().expect("one child");
+        Pid::from_raw(pid)
+    }
+
+    /// The terminal is the shell's again, as it was before.
+    fn is_given_back(&self, status: i32) {
+        let seen = self.has_line(&["as before"]);
+        assert!(seen.contains("was here") && seen.contains(&format!("left with {status}\n")), "{seen}");
+        assert!(!seen.contains("COMMAND"), "{seen}");
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-S", &self.socket, "kill-server"]).output();
+        await_death(self.server);
+    }
+}
+
+fn tmux_says(socket: &str, arguments: &[&str]) -> String {
+    let said = Said::by(Command::new("tmux").args(["-S", socket]).args(arguments));
+    assert_eq!(said.status, 0, "{arguments:?}: {said:?}");
+    said.out
+}
+
+/// Whether there is a tmux. It says so when not, because a skipped check should be seen.
+fn has_tmux() -> bool {
+    let is_there = Command::new("tmux").arg("-V").output().is_ok();
+    if !is_there {
+        eprintln!("skipped: tmux is not installed");
+    }
+    is_there
+}
+
+#[test]
+fn children_come_and_go_and_are_stopped_by_keys() {
+    if !has_tmux() {
+        return;
+    }
+    for (columns, lines) in [(80, 24), (200, 60)] {
+        let broker = TestBroker::start();
+        let mut client = broker.json();
+        client.create(with(willing(), &json!({"name": "one"})));
+        let screen = Screen::open(&broker, columns, lines);
+        screen.has_line(&["one", "running", "sleep infinity"]);
+        client.create(json!({"name": "two", "command": ["sh", "-c", "echo it speaks; exec sleep infinity"]}));
+        screen.has_line(&["two", "running"]);
+        screen.types(&["Down", "Enter"]);
+        screen.has_line(&["it speaks"]);
+        screen.types(&["/", "one", "Enter"]);
+        screen.shows("one alone", |seen| !seen.contains("two") && seen.contains("one"));
+        screen.types(&["Enter", "Escape"]);
+        screen.has_line(&["two", "running"]);
+        screen.types(&["Home", "Down", "s"]);
+        screen.has_line(&["stop two? (y/n)"]);
+        screen.types(&["y"]);
+        let exit = client.ok("wait", json!({"target": "two"}))["child"]["exit"].take();
+        assert_eq!(exit["reason"], "destroyed");
+        screen.has_line(&["two", "ended", "SIGTERM (destroyed)"]);
+        screen.types(&["Home", "x", "usr1", "Enter"]);
+        let exit = client.ok("wait", json!({"target": "one"}))["child"]["exit"].take();
+        assert_eq!(exit["signal"], "SIGUSR1");
+        screen.types(&["q"]);
+        screen.is_given_back(0);
+    }
+}
+
+#[test]
+fn the_terminal_is_given_back_whatever_ends_it() {
+    if !has_tmux() {
+        return;
+    }
+    let mut broker = TestBroker::start();
+    for (signal, status) in [(Signal::SIGTERM, 130), (Signal::SIGHUP, 130), (Signal::SIGINT, 130)] {
+        let screen = Screen::open(&broker, 80, 24);
+        screen.has_line(&["0 children"]);
+        kill(screen.top(), signal).unwrap();
+        screen.is_given_back(status);
+    }
+    // A broker that goes and comes again is no end.
+    broker.json().create(with(willing(), &json!({"name": "one"})));
+    let screen = Screen::open(&broker, 80, 24);
+    screen.has_line(&["one", "running"]);
+    broker.crash_and_start_again();
+    broker.json().create(with(willing(), &json!({"name": "two"})));
+    screen.has_line(&["two", "running"]);
+    screen.types(&["C-c"]);
+    screen.is_given_back(0);
+}
+
+#[test]
+fn without_a_terminal_it_is_a_usage_error() {
+    let broker = TestBroker::start();
+    failed(&broker.run(&["top"]), USAGE, "procbroker list");
+}
