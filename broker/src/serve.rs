@@ -3,6 +3,7 @@
 mod error;
 pub mod facilities;
 mod log;
+mod passed_with_flags;
 pub(crate) mod startup;
 
 use std::path::Path;

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "procbroker run -- gunicorn": "test_stop.py runs the servers below the broker",
     "docker build": "tests/servers/container builds and runs the images",
     "systemctl enable": "tests/tests/broker boots a systemd with the units",
+    "SocketGroup=www-data": "the same systemd has it, in the scenario activation",
 }
 
 

@@ -24,7 +24,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use size::ByteSize;
-pub use verbs::{BoundArguments, ContainmentChoice, LogFormat, LogLevel, MainArguments, ServeArguments};
+pub use verbs::{
+    BoundArguments, ContainmentChoice, LogFormat, LogLevel, MainArguments, ServeArguments,
+    WRITE_BY_OTHERS_THAN_THE_OWNER,
+};
 
 use command_status::CommandStatus;
 use failure::Failure;

@@ -92,8 +92,21 @@ async fn watch(broker: &Broker, awaited: &Awaited, drawing: &Drawing) -> Never {
     }
 }
 
+/// A child that is waited for.
+struct Looked {
+    child: Arc<Child>,
+    /// The steps of its own stop, where the broker tells them.
+    stop: Option<Vec<StopStep>>,
+}
+
+impl Looked {
+    fn at(child: Arc<Child>) -> Self {
+        Self { child, stop: None }
+    }
+}
+
 /// The children that are waited for, as far as the broker tells.
-async fn children(broker: &Broker, targets: &[Target]) -> Vec<Arc<Child>> {
+async fn children(broker: &Broker, targets: &[Target]) -> Vec<Looked> {
     let mut all = Vec::new();
     // Each is a question of its own, so that there are not more than can be shown.
     for target in targets.iter().take(LINES_MAX) {
@@ -105,9 +118,12 @@ async fn children(broker: &Broker, targets: &[Target]) -> Vec<Arc<Child>> {
             Target::Id(_) | Target::Name(_) => Request::Get(OneParams { target: target.clone() }),
         };
         match broker.call(request).await {
-            Ok(Response::Children(children)) => all.extend(children),
-            Ok(Response::Child(child)) => all.push(child),
-            Ok(Response::Got(got)) => all.push(got.child),
+            Ok(Response::Children(children)) => all.extend(children.into_iter().map(Looked::at)),
+            Ok(Response::Child(child)) => all.push(Looked::at(child)),
+            Ok(Response::Got(got)) => {
+                let stop = got.spec.map(|spec| spec.params.stop);
+                all.push(Looked { child: got.child, stop });
+            }
             // One that is not there is not waited for, and its own request says so.
             Ok(_) | Err(_) => {}
         }
@@ -127,18 +143,18 @@ impl Seen {
     }
 
     /// A line for each child that is still waited for, and one for those that had no room.
-    fn lines(&mut self, children: &[Arc<Child>], end: &End, now: Instant) -> Vec<String> {
+    fn lines(&mut self, children: &[Looked], end: &End, now: Instant) -> Vec<String> {
         let is_first = self.states.is_empty();
         let mut lines = Vec::new();
         let mut in_turn = 0_usize;
-        for child in children {
+        for Looked { child, stop } in children {
             let begin = if is_first { self.began } else { now };
             let entry = self.states.entry(child.id).or_insert((child.state, begin));
             if entry.0 != child.state {
                 *entry = (child.state, now);
             }
             let lasted = now.saturating_duration_since(entry.1);
-            match phase(child.state, end, lasted) {
+            match phase(child.state, end, stop.as_deref(), lasted) {
                 Phase::Awaited(what) => lines.push(format!("{}  {what}", title(child))),
                 Phase::InTurn => in_turn += 1,
                 Phase::Over => {}
@@ -167,7 +183,8 @@ enum Phase {
     Over,
 }
 
-fn phase(state: ChildState, end: &End, lasted: Duration) -> Phase {
+/// `stop` are the steps of the child's own stop, where they are known.
+fn phase(state: ChildState, end: &End, stop: Option<&[StopStep]>, lasted: Duration) -> Phase {
     let seconds = lasted.as_secs();
     match (state, end) {
         (ChildState::Ended, _) | (ChildState::Running, End::Restarted) => Phase::Over,
@@ -177,7 +194,8 @@ fn phase(state: ChildState, end: &End, lasted: Duration) -> Phase {
         }),
         (ChildState::Stopping, End::Stopped(Some(steps))) => Phase::Awaited(step_at(steps, lasted)),
         (ChildState::Stopping, End::Stopped(None) | End::Restarted) => {
-            Phase::Awaited(format!("stopping, {seconds} s"))
+            let told = |steps| step_at(steps, lasted);
+            Phase::Awaited(stop.map_or_else(|| format!("stopping, {seconds} s"), told))
         }
         (ChildState::Cleaning, End::Stopped(_) | End::Restarted) => {
             Phase::Awaited(format!("cleaning up, {seconds} s"))
@@ -250,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_by_the_childs_own_steps_tells_them_where_they_are_known() {
+        let second = Duration::from_secs(1);
+        for end in [End::Stopped(None), End::Restarted] {
+            let phase = phase(ChildState::Stopping, &end, Some(&steps()), second);
+            assert_eq!(phase, Phase::Awaited("SIGHUP, 1 of 2 s".to_owned()), "{end:?}");
+        }
+    }
+
+    #[test]
     fn only_those_on_their_way_are_waited_for() {
         let stopped = || End::Stopped(None);
         let second = Duration::from_secs(1);
@@ -267,7 +294,7 @@ mod tests {
             (ChildState::Ended, End::Seen(None), Phase::Over),
         ];
         for (state, end, expected) in cases {
-            assert_eq!(phase(state, &end, second), expected, "{state:?} {end:?}");
+            assert_eq!(phase(state, &end, None, second), expected, "{state:?} {end:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::ServeError;
+use super::{ServeError, passed_with_flags};
 use crate::blocking_pool::BlockingPool;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
 use crate::driver::{Clients, Fact, FromThread, Hands, Records};
@@ -314,7 +314,9 @@ fn sockets(
     uid: u32,
 ) -> Result<(Sockets, PathBuf), ServeError> {
     if !passed.is_empty() {
-        return Ok(passed_sockets(arguments, passed));
+        let (sockets, path) = passed_sockets(arguments, passed);
+        passed_with_flags::warn(arguments, &path);
+        return Ok((sockets, path));
     }
     let place = match &arguments.socket {
         Some(path) => Place::given(path.clone()),

@@ -76,6 +76,24 @@ stop_leaves_nothing() {
     passed "a stop ends the child and its descendant in order"
 }
 
+members_of_a_group_are_let_in() {
+    local folder=/etc/systemd/system child
+    mkdir -p $folder/procbroker.socket.d $folder/procbroker.service.d
+    printf '[Socket]\nSocketMode=0660\nSocketGroup=www-data\n' >$folder/procbroker.socket.d/www-data.conf
+    printf '[Service]\nExecStart=\nExecStart=/usr/local/bin/procbroker serve --allow-user www-data\n' \
+        >$folder/procbroker.service.d/www-data.conf
+    systemctl daemon-reload && systemctl restart procbroker.socket procbroker.service
+    equal "access to the socket" "660 root www-data" "$(stat --format='%a %U %G' "$SOCKET")"
+    child=$(setpriv --reuid www-data --regid www-data --clear-groups \
+        procbroker create --socket "$SOCKET" -- sleep infinity)
+    request get "{\"target\":\"$child\"}"
+    equal "whose child it is" www-data "$(stat --format=%U "/proc/$(field child.pid)")"
+    rm -r $folder/procbroker.socket.d $folder/procbroker.service.d
+    systemctl stop procbroker.service
+    systemctl daemon-reload && systemctl restart procbroker.socket
+    passed "a web user is let in as the README says"
+}
+
 idle_broker_exits_and_comes_back() {
     local first
     mkfifo /run/went-idle
@@ -109,4 +127,5 @@ units_are_accepted
 first_request_starts_the_broker
 child_lives_inside_the_service
 stop_leaves_nothing
+members_of_a_group_are_let_in
 idle_broker_exits_and_comes_back

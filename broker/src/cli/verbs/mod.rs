@@ -34,7 +34,9 @@ use clap::{Args, Parser, Subcommand};
 
 use remove_groups::RemoveGroupsArguments;
 pub use run::MainArguments;
-pub use serve::{BoundArguments, ContainmentChoice, LogFormat, LogLevel, ServeArguments};
+pub use serve::{
+    BoundArguments, ContainmentChoice, LogFormat, LogLevel, ServeArguments, WRITE_BY_OTHERS_THAN_THE_OWNER,
+};
 
 use super::ask::{self, Ask};
 use super::print::Report;

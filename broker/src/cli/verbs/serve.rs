@@ -31,6 +31,9 @@ Signals:
   SIGTERM, SIGINT and SIGHUP stop every child, then the broker. A second
   SIGTERM or SIGINT kills at once.";
 
+/// The permissions with which others than its owner may connect to a socket: unix(7) asks for that to write.
+pub const WRITE_BY_OTHERS_THAN_THE_OWNER: u32 = 0o022;
+
 /// The heading of the flags that bound what clients can ask for.
 const BOUNDS: &str = "Bounds";
 
@@ -132,13 +135,34 @@ impl ServeArguments {
         self.main.as_ref().is_some_and(|main| main.interactive)
     }
 
+    /// The permissions of the socket where no flag says others.
+    pub const SOCKET_MODE: u32 = 0o600;
+
+    /// Whether somebody is allowed to connect, beside root and the broker's user.
+    #[must_use]
+    pub fn allows_others(&self) -> bool {
+        !(self.allow_user.is_empty() && self.allow_group.is_empty())
+    }
+
     /// Whether somebody is allowed to connect, while the socket's permissions let in its owner only.
     #[must_use]
     pub fn allows_in_vain(&self) -> bool {
-        // unix(7): to connect takes the permission to write.
-        const WRITE_BY_OTHERS_THAN_THE_OWNER: u32 = 0o022;
-        let allows_others = !(self.allow_user.is_empty() && self.allow_group.is_empty());
-        allows_others && self.socket_mode & WRITE_BY_OTHERS_THAN_THE_OWNER == 0
+        self.allows_others() && self.socket_mode & WRITE_BY_OTHERS_THAN_THE_OWNER == 0
+    }
+
+    /// The arguments that the command line `serve` with these flags gives.
+    #[cfg(test)]
+    pub(crate) fn parsed(flags: &[&str]) -> Result<Self, clap::Error> {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[arg(long)]
+            socket: Option<PathBuf>,
+            #[command(flatten)]
+            serve: ServeArguments,
+        }
+        let words = std::iter::once("serve").chain(flags.iter().copied());
+        <Line as clap::Parser>::try_parse_from(words)
+            .map(|Line { socket, serve }| ServeArguments { socket, ..serve })
     }
 
     /// The bounds that the flags set.

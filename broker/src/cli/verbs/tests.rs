@@ -421,3 +421,25 @@ fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
         assert!(words.contains(text), "{text} is not in {help}");
     }
 }
+
+#[test]
+fn the_example_for_kubernetes_has_command_lines_that_are_understood() {
+    let manifest = include_str!("../../../kubernetes/sidecar.yml");
+    let arguments = manifest.lines().filter_map(|line| line.trim().strip_prefix("args: "));
+    let words = |list: &str| serde_json::from_str::<Vec<String>>(list).expect("a list in one line");
+    let served: Vec<Vec<String>> = arguments.map(words).filter(|words| words[0] == "serve").collect();
+    assert_eq!(served.len(), 1, "{served:?}");
+    let words: Vec<&str> = served[0].iter().map(String::as_str).collect();
+    let serving = serve(&words);
+    assert_eq!(serving.metrics, Some("0.0.0.0:9464".parse().unwrap()));
+    for probe in manifest.lines().filter_map(|line| line.split_once("{command: ")) {
+        let words = words_of_probe(probe.1);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert!(matches!(parse(&words[1..]).unwrap().verb, Verb::Ask(Question::Status(_))), "{words:?}");
+    }
+}
+
+/// The command of a probe, which a brace closes.
+fn words_of_probe(text: &str) -> Vec<String> {
+    serde_json::from_str(text.trim_end_matches('}')).expect("a list in one line")
+}
