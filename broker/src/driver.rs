@@ -32,7 +32,7 @@ use crate::os::journal::{JournalError, Position};
 use audit::Audit;
 pub use clients::Clients;
 use held::Held;
-pub use perform::Hands;
+pub use perform::{Hands, user};
 pub use records::Records;
 use signals::Told;
 pub use signals::{Audience, Signals};
@@ -91,6 +91,8 @@ pub struct Sources {
     /// Readable when a watched process has ended: there only where some are not the broker's own children, of whose end
     /// no signal tells.
     pub announcer: Option<AsyncFd<OwnedFd>>,
+    /// Readable when a child has told something of itself.
+    pub notices: AsyncFd<OwnedFd>,
     /// Readable when something has come of a process that is being started.
     pub landings: AsyncFd<OwnedFd>,
     /// Rings when something is due.
@@ -247,8 +249,9 @@ impl Driver {
             self.reap();
         }
         let backlog = self.hands.has_backlog();
+        let has_unheard = self.hands.has_unheard();
         let wake_at = self.wake_at();
-        let Sources { facts, threads, signals, announcer, landings, alarm } = sources;
+        let Sources { facts, threads, signals, announcer, landings, notices, alarm } = sources;
         if let Some(wake_at) = wake_at {
             alarm.set(wake_at);
         }
@@ -274,7 +277,9 @@ impl Driver {
                     self.fact(fact);
                 }
             }
+            () = announced(Some(notices)) => self.hear(),
             () = std::future::ready(()), if backlog => {}
+            () = std::future::ready(()), if has_unheard => self.hear(),
         }
     }
 
@@ -282,7 +287,8 @@ impl Driver {
     fn wake_at(&self) -> Option<Duration> {
         let due = self.broker.next_deadline().map(|deadline| Duration::from_nanos(deadline.as_nanos()));
         let overdue = self.hands.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
-        due.into_iter().chain(overdue).min()
+        let rested = self.hands.notices.rest_until().map(clock::after_boot);
+        due.into_iter().chain(overdue).chain(rested).min()
     }
 
     /// Does what is due.
@@ -292,6 +298,7 @@ impl Driver {
                 "a child did not get to execute its program within {SPAWN_PATIENCE:?} and was killed"
             );
         }
+        self.hands.notices.wake(Instant::now());
         self.take(Input::Due);
     }
 
@@ -343,6 +350,12 @@ impl Driver {
         self.settle();
         // One may have ended before it was watched, with a signal that came too early.
         self.reap();
+    }
+
+    /// Takes in what children tell of themselves, and tells the core.
+    fn hear(&mut self) {
+        self.hands.hear(&mut self.inputs);
+        self.settle();
     }
 
     /// Reaps what has ended, and tells the core.

@@ -81,7 +81,8 @@ pub struct Handover<'a> {
     pub cgroup_folder: Option<BorrowedFd<'a>>,
     /// Processes that are not the broker's own children, and could not be found again once they have ended.
     pub processes: Vec<(ChildId, BorrowedFd<'a>)>,
-    /// The pipes that children write to: what waits in one of a child that has ended is lost when nobody has it open.
+    /// The pipes that children write to, and the sockets on which they tell how they are: what waits in one is lost when
+    /// nobody has it open.
     pub outputs: Vec<BorrowedFd<'a>>,
     /// The limit on open files that children get; the broker's own is raised.
     pub nofile: Nofile,
@@ -102,7 +103,8 @@ pub struct Inherited {
     pub cgroup_folder: Option<OwnedFd>,
     /// Processes that are not the broker's own children.
     pub processes: BTreeMap<ChildId, OwnedFd>,
-    /// The pipes that children write to, which are found again by their names.
+    /// The pipes that children write to, which are found again by their names, and the sockets on which they tell how they
+    /// are.
     pub outputs: Vec<OwnedFd>,
     /// The limit on open files that children get.
     pub nofile: Nofile,

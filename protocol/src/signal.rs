@@ -35,6 +35,8 @@ impl Signal {
     pub const CONT: Self = Self(nix::libc::SIGCONT);
     /// Termination.
     pub const TERM: Self = Self(nix::libc::SIGTERM);
+    /// An end that leaves a trace of where it was.
+    pub const ABRT: Self = Self(nix::libc::SIGABRT);
     /// SIGQUIT.
     pub const QUIT: Self = Self(nix::libc::SIGQUIT);
     /// SIGUSR1.

@@ -10,10 +10,10 @@
 //! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn         | spawn the cleanup | -     |
 //! | `spawned`      | -              | -            | Starting, or Running | -      | -             | -             | Starting, or Running | bound its time | -  |
 //! | `spawn_failed` | -              | -            | end           | -             | -             | -             | release       | record the outcome| -     |
-//! | `notified`     | -              | -            | -             | Running, or more time | -     | more time     | -             | -                 | -     |
+//! | `notified`     | -              | -            | -             | Running, or more time | Running, or Stopping | more time | -          | -                 | -     |
 //! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | - | kill, or record the outcome | - |
 //! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
-//! | `due`          | not ready      | not ready    | not ready     | not ready     | -             | next step, or kill | queue, or not ready | kill, or leave | - |
+//! | `due`          | not ready      | not ready    | not ready     | not ready     | Stopping      | next step, or kill | queue, or not ready | kill, or leave | - |
 //! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
 //! | `restart`      | -              | -            | -             | Stopping      | Stopping      | Restarting after it | queue   | -                 | -     |
 //! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | as `stop`     | -                 | -     |
@@ -35,6 +35,7 @@ mod resuming;
 mod running_again;
 mod starting;
 mod stopping;
+mod watchdog;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
 use crate::child::restarting::{Follows, Restarting};
 use crate::child::stopping::{Leader, Stopping};
+use crate::child::watchdog::Watchdog;
 use crate::effect::{Effect, Receipt, Report, Safety};
 use crate::ids::{ConnectionId, Pid, SubscriptionId};
 use crate::input::{Members, RecordFailure};
@@ -102,6 +104,8 @@ enum Phase {
     Running {
         /// The main process.
         pid: Pid,
+        /// What is to be heard from it.
+        watchdog: Watchdog,
     },
     /// It is being brought to an end, or what it left behind is.
     Stopping(Box<Stopping>),
@@ -233,26 +237,31 @@ impl Child {
     }
 
     /// A process of it has told something of itself.
-    pub(crate) fn notified(&mut self, notices: &[Notice], orders: &mut Orders<'_>) -> Next {
-        let mut next = Next::Nothing;
-        for notice in notices {
-            match &mut self.phase {
-                Phase::Starting { .. } => {
-                    if let Next::Changed = self.told_while_starting(notice, orders) {
-                        next = Next::Changed;
-                    }
-                }
-                Phase::Stopping(stopping) => stopping.told(notice, &mut self.common, orders),
+    pub(crate) fn notified(&mut self, notice: &Notice, orders: &mut Orders<'_>) -> Next {
+        match (&mut self.phase, notice) {
+            (Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping(_), Notice::Status(text)) => {
+                self.common.show_status(text);
+                Next::Nothing
+            }
+            (Phase::Starting { .. }, notice) => self.told_while_starting(notice, orders),
+            (Phase::Running { watchdog, .. }, notice) => {
+                let watchdog = watchdog.told(notice, orders.now.instant);
+                self.keep_watch(watchdog, orders)
+            }
+            (Phase::Stopping(stopping), notice) => {
+                stopping.told(notice, &mut self.common, orders);
+                Next::Nothing
+            }
+            (
                 Phase::Recording { .. }
                 | Phase::Queued
                 | Phase::Spawning { .. }
-                | Phase::Running { .. }
                 | Phase::Restarting(_)
                 | Phase::Cleaning(_)
-                | Phase::Ended => {}
-            }
+                | Phase::Ended,
+                _,
+            ) => Next::Nothing,
         }
-        next
     }
 
     /// What was left behind has, or may have, become less.
@@ -286,7 +295,11 @@ impl Child {
             }
             Phase::Restarting(_) => self.restart_due(orders),
             Phase::Cleaning(cleaning) => cleaning.due(&mut self.common, orders),
-            Phase::Running { .. } | Phase::Ended => Next::Nothing,
+            Phase::Running { watchdog, .. } => {
+                let watchdog = watchdog.due(orders.now.instant);
+                self.keep_watch(watchdog, orders)
+            }
+            Phase::Ended => Next::Nothing,
         }
     }
 
@@ -321,7 +334,7 @@ impl Child {
                 orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
                 Next::NeverStarted { reason: stop.reason, error: None }
             }
-            Phase::Starting { pid } | Phase::Running { pid } => {
+            Phase::Starting { pid } | Phase::Running { pid, .. } => {
                 let pid = *pid;
                 self.enter_stop(stop, Leader::Alive { pid }, orders);
                 Next::Nothing

@@ -87,11 +87,7 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 
 /// Refuses what this version cannot do yet, rather than do without it in silence.
 fn built(params: &CreateParams) -> Result<(), Error> {
-    let missing = if params.watchdog.is_some() {
-        "watchdog"
-    } else if params.ready == Ready::Notify {
-        "ready: notify"
-    } else if params.ready != Ready::Spawn {
+    let missing = if matches!(params.ready, Ready::Probe(_)) {
         "ready: a probe"
     } else if params.lifetime != Lifetime::Broker {
         "lifetime: one other than broker"

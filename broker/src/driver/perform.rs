@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::unistd::Uid;
 use procbroker_core::{
-    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, ServiceState,
-    SpawnOrder, UpgradeFailure,
+    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, RunAs,
+    ServiceState, SpawnOrder, UpgradeFailure,
 };
 use procbroker_protocol::ChildId;
+use procbroker_protocol::create::Ready;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::LogStream;
 use tokio::sync::mpsc;
@@ -23,10 +26,11 @@ use crate::follower::{Followers, LogQuery};
 use crate::limits::{
     LOGS_PATIENCE, SPAWN_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE, UNWANTED_SPAWN_PATIENCE,
 };
-use crate::os::environment::Surroundings;
+use crate::os::environment::{Surroundings, tell_where_to_notify};
 use crate::os::host::nofile::Nofile;
 use crate::os::journal::Submitted;
 use crate::os::logs::{Logs, StreamId};
+use crate::os::notices::{Notices, Rest, Told};
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service::fd_store::FdStore;
@@ -78,6 +82,12 @@ pub struct Hands {
     pub owner: ServiceOwner,
     /// Whether the reaper has more than one batch could take.
     pub backlog: Backlog,
+    /// Hears what children tell of themselves.
+    pub notices: Notices,
+    /// Whether they have told more than could be taken in at a time.
+    pub unheard: Rest,
+    /// Room for what they tell at a time.
+    pub told: Vec<Told>,
     /// Room for what is reaped at a time.
     pub reaped: Vec<Reaped>,
     /// Room for what has come of launches at a time.
@@ -111,6 +121,14 @@ impl Hands {
         }
     }
 
+    /// Whether children have told more than could be taken in at a time.
+    pub(super) fn has_unheard(&self) -> bool {
+        match self.unheard {
+            Rest::Nothing => false,
+            Rest::More => true,
+        }
+    }
+
     /// Carries out one order. What is known of its outcome at once goes to `inputs`.
     pub(super) fn perform(&mut self, effect: Effect, inputs: &mut VecDeque<Input>) {
         match effect {
@@ -139,6 +157,7 @@ impl Hands {
             Effect::ReadLog { call, child, excerpt } => self.read_log(call, child, excerpt),
             Effect::ReadTail { call, child, kept_in } => self.followers.read_tail(call, child, kept_in),
             Effect::EndLog { child } => {
+                self.notices.end(child);
                 self.logs.end(child);
                 self.followers.child_ended(child);
             }
@@ -195,7 +214,14 @@ impl Hands {
             // What its child held is released even on a disk that takes nothing any more.
             Purpose::Cleanup { .. } => KeptOutput::Wanted,
         };
-        let plan = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|spec| {
+        let notify = match self.open_notices(run, order, purpose) {
+            Ok(notify) => notify,
+            Err(failure) => return inputs.push_back(Input::SpawnFailed { run, failure }),
+        };
+        let plan = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|mut spec| {
+            if let Some(socket) = notify {
+                tell_where_to_notify(&mut spec, socket, order.params.watchdog);
+            }
             match (self.open_output(run.child, &spec), output) {
                 (Err(failure), KeptOutput::Needed) => return Err(failure),
                 // A cleanup finds that there is none.
@@ -234,6 +260,42 @@ impl Hands {
         }
     }
 
+    /// Makes the socket on which a child is to tell how it is, where it does.
+    fn open_notices(
+        &mut self,
+        run: Run,
+        order: &SpawnOrder,
+        purpose: &Purpose,
+    ) -> Result<Option<PathBuf>, SpawnFailure> {
+        match (purpose, &order.params.ready) {
+            (Purpose::Main, Ready::Notify) => {}
+            (Purpose::Main | Purpose::Cleanup { .. }, Ready::Spawn | Ready::Notify | Ready::Probe(_)) => {
+                return Ok(None);
+            }
+        }
+        let opened = self.notices.open_for(run.child, &self.runtime, user(&order.run_as));
+        opened.map(Some).map_err(|errno| SpawnFailure {
+            errno: errno as i32,
+            errno_name: format!("{errno:?}"),
+            step: "notify".to_owned(),
+        })
+    }
+
+    /// Takes in what children tell of themselves. Who else has sent something is not heard.
+    pub(super) fn hear(&mut self, inputs: &mut VecDeque<Input>) {
+        let mut told = std::mem::take(&mut self.told);
+        self.unheard = self.notices.read(Instant::now(), &mut told);
+        for Told { run, sender, notices, descriptors } in told.drain(..) {
+            if self.containment.is_of(run, sender) {
+                inputs.push_back(Input::Notified { run, notices });
+            } else {
+                tracing::warn!(child = %run.child, pid = %sender, "a process told something that is not the child's");
+            }
+            drop(descriptors);
+        }
+        self.told = told;
+    }
+
     /// Keeps the output of a child no longer, nor its record.
     fn forget(&mut self, child: ChildId) {
         self.records.forget(child);
@@ -258,6 +320,9 @@ impl Hands {
                 self.reaper.watch(run, pid, spawned.pidfd.as_fd());
                 self.fd_store.store(run, spawned.pidfd.as_fd());
                 self.containment.adopt(run, pid, spawned.pidfd);
+                if output == KeptOutput::Needed {
+                    self.notices.hear(run);
+                }
                 inputs.push_back(Input::Spawned { run, pid });
             }
             (Err(failure), KeptOutput::Wanted) if failure.is_of_output() => {
@@ -305,6 +370,15 @@ impl Hands {
         drop(self.records);
         self.logs.settle(LOGS_PATIENCE);
         self.containment.shut_down(TIDYING_PATIENCE);
+    }
+}
+
+/// Whose the processes of a child are, where they are not the broker's own user's.
+#[must_use]
+pub fn user(run_as: &RunAs) -> Option<Uid> {
+    match run_as {
+        RunAs::Broker => None,
+        RunAs::User { uid, .. } => Some(Uid::from_raw(*uid)),
     }
 }
 

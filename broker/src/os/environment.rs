@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
@@ -24,6 +25,9 @@ use crate::os::spawn::{
     StandardInput, Step,
 };
 use crate::upgrade::MANIFEST_VARIABLE;
+
+/// The variable for the socket that a child tells on how it is.
+const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// The variable for the child's name.
 const CHILD_NAME_VARIABLE: &str = "PROCBROKER_CHILD_NAME";
@@ -212,6 +216,19 @@ impl Surroundings {
     }
 }
 
+/// Tells a child where to send its words to, and how often it has to say that it is well (`sd_watchdog_enabled(3)`). Whatever
+/// else stood there was meant for somebody else.
+pub fn tell_where_to_notify(spec: &mut SpawnSpec, socket: PathBuf, watchdog: Option<Duration>) {
+    spec.env.retain(|(name, _)| {
+        let name = name.as_bytes();
+        !name.starts_with(b"WATCHDOG_") && name != NOTIFY_VARIABLE.as_bytes()
+    });
+    spec.env.push((NOTIFY_VARIABLE.into(), socket.into()));
+    if let Some(period) = watchdog {
+        spec.env.push(("WATCHDOG_USEC".into(), period.as_micros().to_string().into()));
+    }
+}
+
 /// Tells a cleanup how the child ended. What is unknown is absent.
 fn tell_exit(exit: &Exit, environment: &mut BTreeMap<OsString, OsString>) {
     match exit.status {
@@ -230,7 +247,7 @@ fn tell_exit(exit: &Exit, environment: &mut BTreeMap<OsString, OsString>) {
 fn is_the_brokers_own(name: &[u8]) -> bool {
     name.starts_with(b"LISTEN_")
         || name.starts_with(b"WATCHDOG_")
-        || name == b"NOTIFY_SOCKET"
+        || name == NOTIFY_VARIABLE.as_bytes()
         || name == MANIFEST_VARIABLE.as_bytes()
 }
 
@@ -264,7 +281,6 @@ mod tests {
     use procbroker_core::Launch;
     use procbroker_protocol::create::Umask;
     use procbroker_protocol::{ExitReason, Signal, Timestamp};
-    use std::time::Duration;
     use uuid::Uuid;
 
     use super::*;

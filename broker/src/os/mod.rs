@@ -4,6 +4,7 @@ pub mod environment;
 pub mod host;
 pub mod journal;
 pub mod logs;
+pub mod notices;
 pub mod own;
 pub mod process;
 pub mod runtime_dir;

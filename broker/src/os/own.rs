@@ -116,6 +116,24 @@ impl OwnFolder {
         self.check(0o077, "is open to others (its mode is not 0700)")
     }
 
+    /// Whether the folder is the broker's own, and nobody else's to look into: they may pass through at most.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_passable(&self) -> Result<(), OwnError> {
+        self.check(0o066, "is open to others (its mode is neither 0700 nor 0711)")
+    }
+
+    /// A folder in this one, made where it is missing, that is the broker's own, and that others may pass through at most.
+    ///
+    /// # Errors
+    /// When something else is in its place, or the system refuses.
+    pub fn passable_subfolder(&self, name: &str) -> Result<Self, OwnError> {
+        let folder = self.make(name)?;
+        folder.check_passable()?;
+        Ok(folder)
+    }
+
     fn check(&self, forbidden: u32, flaw: &'static str) -> Result<(), OwnError> {
         let found = fstat(&self.descriptor).map_err(OwnError::refused("read", &self.path))?;
         match flaw_of(&found, forbidden, flaw) {
@@ -137,14 +155,18 @@ impl OwnFolder {
     /// # Errors
     /// When something else is in its place, or the system refuses.
     pub fn subfolder(&self, name: &str) -> Result<Self, OwnError> {
+        let folder = self.make(name)?;
+        folder.check_closed()?;
+        Ok(folder)
+    }
+
+    fn make(&self, name: &str) -> Result<Self, OwnError> {
         let path = self.path.join(name);
         match mkdirat(&self.descriptor, name, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(OwnError::refused("make the folder", &path)(errno)),
         }
-        let folder = Self::at(self.descriptor.as_fd(), Path::new(name), path)?;
-        folder.check_closed()?;
-        Ok(folder)
+        Self::at(self.descriptor.as_fd(), Path::new(name), path)
     }
 
     /// Opens a file in this folder, or makes it, mode 0600, where the flags say so. It is a regular file of the broker's

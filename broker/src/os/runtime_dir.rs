@@ -179,7 +179,7 @@ fn left(state: &OwnFolder) -> Result<Option<OwnFolder>, RuntimeDirError> {
         Err(error) if error.is_absence() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    folder.check_closed()?;
+    folder.check_passable()?;
     let owner = Note::read(&folder, OWNER)?;
     Ok(owner.filter(|owner| owner.key == note.key).map(|_| folder))
 }
@@ -193,7 +193,7 @@ fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
         _ => Err(refused(error)),
     })?;
     let folder = OwnFolder::open(path)?;
-    folder.check_closed()?;
+    folder.check_passable()?;
     match Note::read(&folder, OWNER)? {
         None => match folder.entries()?.into_iter().find(|name| name != DRAFT) {
             None => Ok(folder),

@@ -11,6 +11,7 @@ mod actions;
 mod adopt;
 pub mod cgroup;
 mod exit_watch;
+mod kin;
 mod left;
 mod orders;
 mod process_table;

@@ -110,6 +110,9 @@ pub enum ServeError {
     /// What has come of children that are started cannot be watched.
     #[error("cannot watch what comes of children that are started")]
     Landings(#[source] io::Error),
+    /// What children tell of themselves cannot be watched.
+    #[error("cannot watch what children tell of themselves")]
+    Notices(#[source] io::Error),
     /// There is no alarm to be had for the deadlines.
     #[error("cannot make a timer for deadlines (timerfd_create)")]
     Alarm(#[source] io::Error),

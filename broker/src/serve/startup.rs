@@ -12,8 +12,10 @@ use std::time::SystemTime;
 use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
-use procbroker_core::{AccountsFailure, Config, Input, MainCommand, Progress, Recovered, RunAs};
-use procbroker_protocol::create::{Account, CreateParams, StandardError, StandardOutput, Umask};
+use procbroker_core::{
+    AccountsFailure, Broker, Config, Finding, Input, Intent, MainCommand, Progress, Recovered, RunAs,
+};
+use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
 use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
 use tokio::sync::mpsc;
@@ -22,7 +24,7 @@ use uuid::Uuid;
 use super::{ServeError, passed_with_flags};
 use crate::blocking_pool::BlockingPool;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
-use crate::driver::{Clients, Fact, FromThread, Hands, Records};
+use crate::driver::{Clients, Fact, FromThread, Hands, Records, user};
 use crate::follower::Followers;
 use crate::os::environment::Surroundings;
 use crate::os::host::accounts;
@@ -31,6 +33,7 @@ use crate::os::host::socket::{self, SocketFile, SocketOptions};
 use crate::os::journal::{self, Host, Store};
 use crate::os::logs::pipes::Pipes;
 use crate::os::logs::{LogBounds, LogSettings, Logs, Remembered};
+use crate::os::notices::{self, Notices, Rest};
 use crate::os::own::OwnError;
 use crate::os::process::identity::BootId;
 use crate::os::process::reaper::{Backlog, Reaper};
@@ -400,6 +403,9 @@ impl Machine {
         }
         let left = containment.adopt_all(&processes);
         let recovered = recovery::findings(former.children, &processes, &left);
+        let (sockets, outputs) = outputs.into_iter().partition(notices::is_socket);
+        let mut notices = Notices::open(&runtime, sockets)?;
+        hear_again(&mut notices, &runtime, &recovered);
         let logs = Logs::start(LogSettings {
             folder: state.logs(),
             pipes: pipes.clone(),
@@ -428,11 +434,31 @@ impl Machine {
             threads,
             owner: ServiceOwner,
             backlog: Backlog::More,
+            notices,
+            unheard: Rest::Nothing,
+            told: Vec::new(),
             reaped: Vec::new(),
             landed: Vec::new(),
         };
         Ok((hands, recovered))
     }
+}
+
+/// Goes on hearing the children of an earlier broker that tell how they are.
+fn hear_again(notices: &mut Notices, runtime: &RuntimeDir, recovered: &[Recovered]) {
+    for child in recovered {
+        let Intent { id, params, run_as, .. } = &child.intent;
+        let is_there = matches!(child.finding, Finding::Process { .. });
+        let is_cleanup = matches!(child.progress, Some(Progress::Cleaning { .. } | Progress::Ended { .. }));
+        if !is_there || is_cleanup || params.ready != Ready::Notify {
+            continue;
+        }
+        match notices.open_for(*id, runtime, user(run_as)) {
+            Ok(_) => notices.hear(Broker::recovered_run(*id)),
+            Err(errno) => tracing::error!(child = %id, %errno, "a child cannot be heard any more"),
+        }
+    }
+    notices.tidy();
 }
 
 /// Takes the reports of a thread to the driver. The thread may wait for its turn; a driver that has gone needs no report

@@ -84,7 +84,7 @@ async fn become_program(
         state_lock: hands.state.lock(),
         cgroup_folder: folder.as_ref().map(AsFd::as_fd),
         processes: processes.iter().map(|(child, pidfd)| (*child, pidfd.as_fd())).collect(),
-        outputs: outputs.pipes().collect(),
+        outputs: outputs.pipes().chain(hands.notices.sockets()).collect(),
         nofile: hands.nofile,
         kept: hands.fd_store.ends(),
     };

@@ -39,6 +39,8 @@ mod orderly_stop;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod readiness;
+#[cfg(test)]
 mod record;
 #[cfg(test)]
 mod recovery;

@@ -185,6 +185,13 @@ impl Common {
         Arc::make_mut(&mut self.view).started_at = started_at;
     }
 
+    /// Shows what it says of itself, for people.
+    pub(super) fn show_status(&mut self, text: &str) {
+        if self.view.status_text.as_deref() != Some(text) {
+            Arc::make_mut(&mut self.view).status_text = Some(text.to_owned()).filter(|text| !text.is_empty());
+        }
+    }
+
     pub(super) fn show_end(&mut self, exit: Exit, cleaned: Option<Cleaned>) {
         self.show(ChildState::Ended, None, Some(exit));
         Arc::make_mut(&mut self.view).cleanup = cleaned;

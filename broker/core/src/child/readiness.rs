@@ -1,9 +1,11 @@
-//! Readiness: a child whose program runs is not ready before it says so, or a probe does; until then its time is bounded.
+//! Readiness: a child whose program runs is not ready before it says so; until then its time is bounded, and from then on its
+//! watchdog runs.
 
-use procbroker_protocol::create::Ready;
-use procbroker_protocol::{ChildState, EventKind};
+use procbroker_protocol::create::{Ready, StopStep, default_stop};
+use procbroker_protocol::{ChildState, EventKind, ExitReason, Signal};
 
-use crate::child::{Child, Next, Phase};
+use crate::child::watchdog::Watchdog;
+use crate::child::{Child, Next, Phase, Stop};
 use crate::effect::{Receipt, Safety};
 use crate::ids::Pid;
 use crate::notice::Notice;
@@ -20,8 +22,7 @@ impl Child {
     /// Its process is there: it is ready at once, or waits for a word of it.
     pub(super) fn enter_up(&mut self, pid: Pid, orders: &mut Orders<'_>) {
         if self.params().ready == Ready::Spawn {
-            self.common.set_due(None, orders);
-            self.enter_running(pid);
+            self.enter_running(pid, orders);
         } else {
             self.enter_starting(pid);
         }
@@ -32,10 +33,14 @@ impl Child {
         self.common.show(ChildState::Starting, Some(pid), None);
     }
 
-    pub(super) fn enter_running(&mut self, pid: Pid) {
+    /// It is ready: its watchdog begins with a whole period.
+    pub(super) fn enter_running(&mut self, pid: Pid, orders: &mut Orders<'_>) {
+        let watchdog = Watchdog::begin(self.params().watchdog, orders.now.instant);
         self.common.is_ready();
-        self.phase = Phase::Running { pid };
+        self.phase = Phase::Running { pid, watchdog };
         self.common.show(ChildState::Running, Some(pid), None);
+        // Nothing has bitten yet: this sets the timer.
+        let _ = self.keep_watch(watchdog, orders);
     }
 
     /// It goes on waiting for the word, with what was left of its time when an earlier broker died.
@@ -53,6 +58,8 @@ impl Child {
                 self.have_more_time(orders.now.instant.plus(*time), orders);
                 Next::Nothing
             }
+            Notice::Unwell if self.params().watchdog.is_some() => self.bite(orders),
+            Notice::Status(_) | Notice::Stopping | Notice::Well | Notice::Unwell => Next::Nothing,
         }
     }
 
@@ -60,8 +67,7 @@ impl Child {
         let Phase::Starting { pid } = self.phase else {
             return Next::Nothing;
         };
-        self.common.set_due(None, orders);
-        self.enter_running(pid);
+        self.enter_running(pid, orders);
         self.record_progress(Safety::Process, Receipt::NotWanted, orders);
         self.common.publish(EventKind::Ready, orders);
         Next::Changed
@@ -73,5 +79,27 @@ impl Child {
             self.have_ready_by(until, orders);
             self.record_progress(Safety::Process, Receipt::NotWanted, orders);
         }
+    }
+
+    /// Goes on watching it, or ends it: SIGABRT leaves a trace of where it hung, then come its own steps.
+    pub(super) fn keep_watch(&mut self, now: Watchdog, orders: &mut Orders<'_>) -> Next {
+        let Phase::Running { watchdog, .. } = &mut self.phase else {
+            return Next::Nothing;
+        };
+        *watchdog = now;
+        match now {
+            Watchdog::Off => self.common.set_due(None, orders),
+            Watchdog::On { by, .. } => self.common.set_due(Some(by), orders),
+            Watchdog::Bitten => return self.bite(orders),
+        }
+        Next::Nothing
+    }
+
+    pub(super) fn bite(&mut self, orders: &mut Orders<'_>) -> Next {
+        let own = &self.params().stop;
+        let grace = own.first().or(default_stop().first()).map(|step| step.grace).unwrap_or_default();
+        let abort = StopStep { signal: Signal::ABRT, grace };
+        let steps = std::iter::once(abort).chain(own.iter().copied()).collect();
+        self.begin_stop(Stop { reason: ExitReason::Watchdog, steps, kill_by: None }, orders)
     }
 }

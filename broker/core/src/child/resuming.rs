@@ -76,7 +76,7 @@ impl Child {
         match finding {
             Finding::Process { pid, .. } => {
                 if self.was_ready() {
-                    self.enter_running(pid);
+                    self.enter_running(pid, orders);
                 } else {
                     self.resume_starting(pid, ready_by, orders);
                 }

@@ -257,7 +257,8 @@ impl Stopping {
                     self.record(common, orders);
                 }
             }
-            (Notice::MoreTime(_), StopStage::Killing { .. }) | (Notice::Ready, _) => {}
+            (Notice::MoreTime(_), StopStage::Killing { .. })
+            | (Notice::Ready | Notice::Status(_) | Notice::Stopping | Notice::Well | Notice::Unwell, _) => {}
         }
     }
 

@@ -133,7 +133,7 @@ impl Life {
                 let (errno_name, step) = ("ENOENT".to_owned(), "exec".to_owned());
                 child.spawn_failed(&SpawnFailure { errno: 2, errno_name, step }, orders)
             }
-            "notified" => child.notified(&[Notice::Ready], orders),
+            "notified" => child.notified(&Notice::Ready, orders),
             "exited" => child.exited(done, Members::Nothing, orders),
             "daemonized" => child.exited(done, Members::Group, orders),
             "members left" => child.members_left(Members::Nothing, orders),

@@ -15,7 +15,9 @@ use crate::turn::Turn;
 impl Broker {
     /// A process of a child has told something of itself.
     pub(crate) fn notified(&mut self, run: Run, notices: &[Notice], turn: &mut Turn<'_>) {
-        self.with_run(run, turn, |child, orders| child.notified(notices, orders));
+        for notice in notices {
+            self.with_run(run, turn, |child, orders| child.notified(notice, orders));
+        }
     }
 
     /// A child was not ready in time: its creator gets the error, and it is stopped.

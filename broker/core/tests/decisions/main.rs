@@ -26,6 +26,8 @@ mod metrics;
 mod promises;
 mod query;
 #[cfg(test)]
+mod readiness;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod recovery_of_cleanups;

@@ -140,18 +140,13 @@ fn parameters_at_their_bounds_are_taken() {
 
 #[test]
 fn what_is_not_built_yet_is_unsupported_and_named() {
-    let cases: [(&str, Change); 9] = [
-        ("ready", |params| params.ready = Ready::Notify),
+    let cases: [(&str, Change); 7] = [
         ("lifetime", |params| params.lifetime = Lifetime::Connection),
         ("lifetime", |params| params.lifetime = Lifetime::Pid(1)),
         ("lifetime", |params| params.lifetime = Lifetime::Ttl(secs(1))),
         ("linger", |params| params.linger = secs(1)),
         ("resources", |params| params.resources = Some(Resources::default())),
         ("a probe", |params| params.ready = Check::Log(text("up")).into()),
-        ("watchdog", |params| {
-            params.ready = Ready::Notify;
-            params.watchdog = Some(secs(1));
-        }),
         ("limit: wait", |params| {
             params.limit = Some(Limit { key: text("k"), max: 1, wait: Some(secs(1)) });
         }),

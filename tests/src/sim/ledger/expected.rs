@@ -90,10 +90,9 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
     let unbuilt = params.restart.policy != RestartPolicy::Never
-        || params.ready != Ready::Spawn
+        || matches!(params.ready, Ready::Probe(_))
         || params.lifetime != Lifetime::Broker
         || params.linger != Duration::ZERO
-        || params.watchdog.is_some()
         || params.limit.as_ref().is_some_and(|limit| limit.wait.is_some())
         || params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);

@@ -1,0 +1,336 @@
+//! Readiness and the watchdog: what a child tells of itself, and what follows when it does not.
+
+use std::time::Duration;
+
+use procbroker_core::{Effect, Finding, Incarnation, Input, Kinship, Members, Notice, Run};
+use procbroker_protocol::create::{Ready, ReadyTimeout};
+use procbroker_protocol::request::{LogStream, Scope, Until};
+use procbroker_protocol::{
+    ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal,
+};
+
+use crate::world::*;
+
+fn notifying() -> CreateParams {
+    CreateParams { ready: Ready::Notify, ..named("a") }
+}
+
+fn watched(period: u64) -> CreateParams {
+    CreateParams { watchdog: Some(secs(period)), stop: vec![step(Signal::TERM, 3)], ..notifying() }
+}
+
+fn tell(world: &mut World, run: Run, notice: Notice) {
+    world.give(Input::Notified { run, notices: vec![notice] });
+}
+
+/// A child that is spawned and not ready, and the request for it.
+fn starting(
+    world: &mut World,
+    client: procbroker_core::ConnectionId,
+    params: CreateParams,
+) -> (procbroker_core::Call, Run) {
+    let call = world.create(client, params);
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    world.take();
+    (call, run)
+}
+
+/// A child that is ready and has a watchdog.
+fn guarded(period: u64) -> (World, procbroker_core::ConnectionId, Run) {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, watched(period));
+    tell(&mut world, run, Notice::Ready);
+    world.take();
+    (world, client, run)
+}
+
+fn tails(world: &mut World) -> Vec<procbroker_core::Call> {
+    let tail = |effect| if let Effect::ReadTail { call, .. } = effect { Some(call) } else { None };
+    world.take().into_iter().filter_map(tail).collect()
+}
+
+#[test]
+fn a_create_is_answered_when_the_child_says_that_it_is_ready() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, notifying());
+    let shown = world.shown(client, run);
+    assert_eq!(shown.state, ChildState::Starting);
+    assert!(shown.pid.is_some() && shown.started_at.is_some());
+    assert!(!world.is_answered(call));
+    tell(&mut world, run, Notice::Status("warm".to_owned()));
+    assert!(!world.is_answered(call));
+    tell(&mut world, run, Notice::Ready);
+    let created = world.created(call);
+    assert_eq!(created.child.state, ChildState::Running);
+    assert_eq!(created.child.status_text.as_deref(), Some("warm"));
+    assert_eq!(world.due_in(), None, "its time to get ready is over");
+}
+
+#[test]
+fn with_no_wait_a_create_is_answered_as_soon_as_it_is_spawned() {
+    let (mut world, client) = World::with_client();
+    let params = CreateParams { no_wait: true, ..notifying() };
+    let (call, run) = starting(&mut world, client, requested(params.clone(), 9));
+    assert_eq!(world.created(call).child.state, ChildState::Starting);
+    // It ends before it was ready: the create has been answered, and stays so.
+    world.ends(run);
+    let again = world.create(client, requested(params, 9));
+    assert_eq!(world.created(again).child.id, run.child);
+    assert_eq!(world.shown(client, run).exit.clone().unwrap().reason, ExitReason::StartFailed);
+}
+
+#[test]
+fn ready_is_an_event_of_its_own_after_started() {
+    let (mut world, client) = World::with_client();
+    world.subscribe(client, None);
+    let call = world.create(client, notifying());
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    assert_eq!(world.kinds(client), [EventKind::Created, EventKind::Started]);
+    tell(&mut world, run, Notice::Ready);
+    tell(&mut world, run, Notice::Ready);
+    assert_eq!(world.kinds(client), [EventKind::Ready]);
+}
+
+#[test]
+fn reuses_and_waits_go_on_when_it_is_ready() {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, notifying());
+    let reuse = world.create(client, CreateParams { ready: Ready::Notify, ..reuse("a") });
+    let hasty = world
+        .create(client, CreateParams { ready: Ready::Notify, no_wait: true, ..super::world::reuse("a") });
+    let wait = world.call(client, wait(id(run), Until::Ready, None));
+    assert!(!world.is_answered(reuse) && !world.is_answered(wait));
+    assert_eq!(world.created(hasty).child.state, ChildState::Starting);
+    tell(&mut world, run, Notice::Ready);
+    assert_eq!(world.created(reuse).outcome, Outcome::Existing { same_spec: true });
+    assert_eq!(world.child(wait).state, ChildState::Running);
+}
+
+#[test]
+fn one_that_is_not_ready_in_time_is_stopped_and_its_create_fails() {
+    let (mut world, client) = World::with_client();
+    let params = CreateParams { ready_timeout: ReadyTimeout(secs(5)), ..notifying() };
+    let call = world.create(client, params);
+    let run = world.run(call);
+    world.recorded(run);
+    world.advance(secs(2));
+    world.spawned(run);
+    world.take();
+    assert_eq!(world.due_in(), Some(secs(3)), "what comes before counts too");
+    world.advance(secs(3));
+    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::Group)]);
+    // A word that comes too late is no use.
+    tell(&mut world, run, Notice::Ready);
+    assert_eq!(world.shown(client, run).state, ChildState::Stopping);
+    world.ends(run);
+    assert_eq!(world.shown(client, run).exit.clone().unwrap().reason, ExitReason::StartFailed);
+    assert_eq!(tails(&mut world), [], "it has been told already");
+}
+
+#[test]
+fn a_child_may_ask_for_more_time_to_get_ready_and_never_for_less() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, notifying());
+    tell(&mut world, run, Notice::MoreTime(secs(10)));
+    assert_eq!(world.due_in(), Some(secs(30)));
+    world.advance(secs(25));
+    tell(&mut world, run, Notice::MoreTime(secs(60)));
+    world.advance(secs(59));
+    assert!(!world.is_answered(call));
+    world.advance(secs(1));
+    assert_eq!(world.refused(call), ErrorKind::Timeout);
+}
+
+#[test]
+fn a_child_may_ask_for_more_time_to_end() {
+    let (mut world, client, run) = guarded(100);
+    world.call(client, destroy(id(run)));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::Group)]);
+    world.advance(secs(2));
+    tell(&mut world, run, Notice::MoreTime(secs(8)));
+    world.advance(secs(7));
+    assert_eq!(world.sent(), []);
+    world.advance(secs(1));
+    assert_eq!(world.sent(), [Sent::Kill(run)]);
+}
+
+#[test]
+fn one_that_ends_before_it_is_ready_is_told_with_its_exit_and_its_last_words() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, requested(notifying(), 5));
+    world.exited(run, ExitStatus::Code(3), Members::Nothing);
+    assert!(!world.is_answered(call), "its output is read first");
+    let orders = world.take();
+    let tail = Effect::ReadTail { call, child: run.child, kept_in: LogStream::Stdout };
+    assert!(orders.contains(&tail), "{orders:?}");
+    // Its name is free already, and the same request may start another one.
+    let next = world.create(client, requested(notifying(), 5));
+    let other = world.run(next);
+    assert_eq!(world.intents(), [other]);
+    world.give(Input::TailRead { call, tail: "no such table\n".to_owned() });
+    let error = world.answer(call).unwrap_err();
+    let ErrorKind::StartFailed { exit, log_tail } = error.kind else { panic!("{error:?}") };
+    assert_eq!((exit.status, exit.reason), (ExitStatus::Code(3), ExitReason::StartFailed));
+    assert_eq!(log_tail, "no such table\n");
+    world.give(Input::TailRead { call, tail: "again".to_owned() });
+}
+
+#[test]
+fn what_a_failed_start_leaves_behind_gets_its_steps() {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, notifying());
+    world.exited(run, ExitStatus::Code(0), Members::Outside);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::All)]);
+    world.advance(secs(10));
+    assert_eq!(world.sent(), [Sent::Kill(run)]);
+}
+
+#[test]
+fn one_that_is_destroyed_before_it_is_ready_tells_so() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, notifying());
+    let wait = world.call(client, wait(id(run), Until::Ready, None));
+    world.call(client, destroy(id(run)));
+    assert!(!world.is_answered(call) && !world.is_answered(wait));
+    world.ends(run);
+    assert_eq!(world.child(wait).state, ChildState::Ended);
+    world.give(Input::TailRead { call, tail: String::new() });
+    let ErrorKind::StartFailed { exit, .. } = world.refused(call) else { panic!("{:?}", world.answer(call)) };
+    assert_eq!(exit.reason, ExitReason::Destroyed);
+}
+
+#[test]
+fn a_shutdown_answers_a_create_whose_child_was_not_ready_without_reading() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, notifying());
+    world.term();
+    world.ends(run);
+    let ErrorKind::StartFailed { exit, .. } = world.refused(call) else { panic!("{:?}", world.answer(call)) };
+    assert_eq!(exit.reason, ExitReason::Shutdown);
+}
+
+#[test]
+fn a_shutdown_answers_a_create_whose_childs_last_words_are_being_read() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, notifying());
+    world.ends(run);
+    assert!(!world.is_answered(call));
+    world.term();
+    assert_eq!(world.refused(call).as_str(), "start_failed");
+}
+
+#[test]
+fn a_word_about_another_run_changes_nothing() {
+    let (mut world, client) = World::with_client();
+    let (call, run) = starting(&mut world, client, notifying());
+    for number in [0, 2] {
+        let other = Run { incarnation: Incarnation(number), ..run };
+        tell(&mut world, other, Notice::Ready);
+        tell(&mut world, other, Notice::Unwell);
+    }
+    assert!(!world.is_answered(call));
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn after_a_crash_a_child_goes_on_waiting_with_what_was_left_of_its_time() {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, requested(notifying(), 5));
+    world.advance(secs(10));
+    world.crash(alive(run));
+    let client = world.connect(BROKER_UID);
+    assert_eq!(world.shown(client, run).state, ChildState::Starting);
+    let again = world.create(client, requested(notifying(), 5));
+    assert_eq!(world.due_in(), Some(secs(20)));
+    tell(&mut world, run, Notice::Ready);
+    assert_eq!(world.created(again).child.id, run.child);
+    assert_eq!(world.due_in(), None);
+}
+
+#[test]
+fn after_a_crash_the_time_to_get_ready_is_over_when_it_was_to_be() {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, notifying());
+    world.jump(secs(40));
+    world.crash(alive(run));
+    world.advance(Duration::ZERO);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::Group)]);
+    let _ = client;
+}
+
+#[test]
+fn one_that_died_with_no_broker_there_before_it_was_ready_has_failed_to_start() {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, requested(notifying(), 5));
+    world.crash(Finding::Gone { status: ExitStatus::Code(1), members: Members::Nothing });
+    let client_after = world.connect(BROKER_UID);
+    assert_eq!(world.shown(client_after, run).exit.clone().unwrap().reason, ExitReason::StartFailed);
+    let next = world.create(client_after, requested(notifying(), 5));
+    assert_ne!(world.run(next), run);
+    assert!(!world.is_answered(next));
+    let _ = client;
+}
+
+#[test]
+fn one_that_was_ready_stays_so_after_a_crash() {
+    let (mut world, _, run) = guarded(10);
+    world.advance(secs(4));
+    world.crash(Finding::Process { pid: pid_of(run), kinship: Kinship::Foreign });
+    let client = world.connect(BROKER_UID);
+    assert_eq!(world.shown(client, run).state, ChildState::Running);
+    assert_eq!(world.due_in(), Some(secs(10)), "the watchdog begins with a whole period");
+}
+
+#[test]
+fn a_watchdog_that_is_not_fed_ends_the_child_with_a_trace_of_where_it_hung() {
+    let (mut world, client, run) = guarded(10);
+    world.advance(secs(6));
+    tell(&mut world, run, Notice::Well);
+    world.advance(secs(9));
+    assert_eq!(world.sent(), []);
+    world.advance(secs(1));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::ABRT, Scope::Group)]);
+    world.advance(secs(3));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::Group)]);
+    world.advance(secs(3));
+    assert_eq!(world.sent(), [Sent::Kill(run)]);
+    world.ends(run);
+    let exit = world.shown(client, run).exit.clone().unwrap();
+    assert_eq!((exit.reason, exit.forced), (ExitReason::Watchdog, true));
+}
+
+#[test]
+fn a_watchdog_does_not_run_before_the_child_is_ready_nor_while_it_is_stopped() {
+    let (mut world, client) = World::with_client();
+    let (_, run) = starting(&mut world, client, watched(1));
+    world.advance(secs(5));
+    assert_eq!(world.sent(), []);
+    tell(&mut world, run, Notice::Ready);
+    world.call(client, destroy(id(run)));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::Group)]);
+    world.advance(secs(2));
+    assert_eq!(world.sent(), []);
+    world.ends(run);
+    assert_eq!(world.shown(client, run).exit.clone().unwrap().reason, ExitReason::Destroyed);
+}
+
+#[test]
+fn a_child_that_says_that_it_is_unwell_is_ended_at_once() {
+    let (mut world, client, run) = guarded(10);
+    tell(&mut world, run, Notice::Unwell);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::ABRT, Scope::Group)]);
+    world.ends(run);
+    assert_eq!(world.shown(client, run).exit.clone().unwrap().reason, ExitReason::Watchdog);
+}
+
+#[test]
+fn a_child_that_is_about_to_end_by_itself_is_not_watched() {
+    let (mut world, _, run) = guarded(10);
+    tell(&mut world, run, Notice::Stopping);
+    assert_eq!(world.due_in(), None);
+}

@@ -1,0 +1,306 @@
+//! What children tell of themselves (`sd_notify(3)`): a datagram socket for each that asked for one, which only the child's
+//! own processes are heard on.
+//!
+//! The sockets are files in a folder of the runtime folder, and each is writable by its child's user alone, so that nobody
+//! else can fill its queue. Who has sent a datagram is what the kernel says (`SO_PASSCRED`, unix(7)); it counts if that is
+//! the child's main process or descends from it. A socket lives as long as its child. An upgrade hands it over; after a
+//! crash the next broker binds the same path anew, and a word that was sent meanwhile was refused to its sender.
+
+#![expect(unsafe_code, reason = "tokio takes on trust that a descriptor that it watches stays the same one")]
+
+mod datagram;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt::PassCred,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat};
+use nix::unistd::{Uid, fchownat};
+use procbroker_core::{Notice, Pid, Run};
+use procbroker_protocol::ChildId;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::os::own::{OwnError, OwnFolder};
+use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError};
+use datagram::Datagram;
+
+/// The folder of the sockets, in the runtime folder.
+const FOLDER: &str = "notify";
+
+/// How many sockets are looked at in one go.
+const SOCKETS_A_TURN: usize = 64;
+
+/// How many datagrams of one socket are read before the next one has its turn.
+const DATAGRAMS_A_TURN: usize = 8;
+
+/// How many datagrams of one child are read in a [`WINDOW`]: whoever sends more waits.
+const DATAGRAMS_A_WINDOW: u32 = 200;
+
+/// The time over which datagrams are counted.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The sockets of all children that have one.
+#[derive(Debug)]
+pub struct Notices {
+    folder: OwnFolder,
+    epoll: Epoll,
+    listening: BTreeMap<ChildId, Listening>,
+    /// Which child each number in an event means.
+    tokens: BTreeMap<u64, ChildId>,
+    next_token: u64,
+    /// Those that have sent too much, with when they are read again.
+    resting: VecDeque<(Instant, ChildId)>,
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Listening {
+    socket: OwnedFd,
+    token: u64,
+    /// Whose word is heard: none until its program has been executed.
+    run: Option<Run>,
+    window_began: Option<Instant>,
+    in_window: u32,
+}
+
+/// Whether there may be more to read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There is not.
+    Nothing,
+    /// There may be.
+    More,
+}
+
+/// What one process of a child has told.
+#[derive(Debug)]
+pub struct Told {
+    /// The child.
+    pub run: Run,
+    /// The process.
+    pub sender: Pid,
+    /// What it has told.
+    pub notices: Vec<Notice>,
+    /// Descriptors that came along. Who waits for a barrier (`sd_notify_barrier(3)`) waits for them to be closed.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Notices {
+    /// Takes the folder for the sockets. `inherited` are those of the program before this one.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or the system refuses a descriptor.
+    pub fn open(runtime: &RuntimeDir, inherited: Vec<OwnedFd>) -> Result<Self, RuntimeDirError> {
+        let folder = runtime.folder().passable_subfolder(FOLDER)?;
+        let refused = |errno: Errno| OwnError::Refused {
+            attempt: "watch the sockets in",
+            path: folder.path().to_owned(),
+            source: errno.into(),
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused)?;
+        let (listening, tokens) = (BTreeMap::new(), BTreeMap::new());
+        let mut notices = Self { folder, epoll, listening, tokens, next_token: 0, resting: VecDeque::new() };
+        for socket in inherited {
+            if let Some(child) = child_of(&socket) {
+                notices.keep(child, socket);
+            }
+        }
+        Ok(notices)
+    }
+
+    /// Becomes readable when a child has told something.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn bell(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let descriptor = self.epoll.0.as_fd().try_clone_to_owned()?;
+        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
+        let bell = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+        bell.map_err(io::Error::from)
+    }
+
+    /// The sockets, for the next program of this process.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listening.values().map(|one| one.socket.as_fd())
+    }
+
+    /// Makes the socket of a child whose processes are this user's, unless it has one, and says where it is. Nobody is heard
+    /// on it before [`hear`](Self::hear).
+    ///
+    /// # Errors
+    /// Such as EMFILE, or ENAMETOOLONG where the runtime folder's path is too long for a socket in it.
+    pub fn open_for(
+        &mut self,
+        child: ChildId,
+        runtime: &RuntimeDir,
+        user: Option<Uid>,
+    ) -> Result<PathBuf, Errno> {
+        let name = name_of(child);
+        let path = self.folder.path().join(&name);
+        if let Some(listening) = self.listening.get_mut(&child) {
+            listening.run = None;
+            return Ok(path);
+        }
+        let socket = self.bind(&name, &path)?;
+        if let Some(user) = user {
+            // Its user may pass through, and still not look around.
+            let passable = Mode::S_IRWXU | Mode::S_IXGRP | Mode::S_IXOTH;
+            fchmod(runtime.as_fd(), passable)?;
+            fchmod(self.folder.as_fd(), passable)?;
+            fchownat(&self.folder, name.as_str(), Some(user), None, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
+        self.keep(child, socket);
+        Ok(path)
+    }
+
+    fn bind(&self, name: &str, path: &Path) -> Result<OwnedFd, Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        setsockopt(&socket, PassCred, &true)?;
+        // What a broker that crashed has left leads nowhere.
+        self.folder.remove(name).map_err(|_| Errno::EEXIST)?;
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        bind(descriptor, &UnixAddr::new(path)?)?;
+        fchmodat(&self.folder, name, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
+        Ok(socket)
+    }
+
+    fn keep(&mut self, child: ChildId, socket: OwnedFd) {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.tokens.insert(token, child);
+        let listening = Listening { socket, token, run: None, window_began: None, in_window: 0 };
+        self.listening.insert(child, listening);
+    }
+
+    /// Hears what the processes of this run tell from now on, and have told before.
+    pub fn hear(&mut self, run: Run) {
+        let Self { epoll, listening, .. } = self;
+        if let Some(listening) = listening.get_mut(&run.child) {
+            listening.run = Some(run);
+            watch(epoll, listening);
+        }
+    }
+
+    /// A child has ended: its socket goes.
+    pub fn end(&mut self, child: ChildId) {
+        let Some(listening) = self.listening.remove(&child) else { return };
+        self.tokens.remove(&listening.token);
+        if let Err(error) = self.folder.remove(&name_of(child)) {
+            tracing::warn!(%error, "cannot remove the socket of a child that has ended");
+        }
+    }
+
+    /// Removes what is left of children that are not heard any more.
+    pub fn tidy(&self) {
+        for name in self.folder.entries().unwrap_or_default() {
+            let child = uuid::Uuid::try_parse(&name).ok().map(ChildId::from_uuid);
+            if child.is_none_or(|child| !self.listening.contains_key(&child)) {
+                // It is in nobody's way.
+                let _ = self.folder.remove(&name);
+            }
+        }
+    }
+
+    /// When somebody is heard again who has told too much.
+    #[must_use]
+    pub fn rest_until(&self) -> Option<Instant> {
+        self.resting.front().map(|(until, _)| *until)
+    }
+
+    /// Hears those again whose rest is over.
+    pub fn wake(&mut self, now: Instant) {
+        while self.rest_until().is_some_and(|until| until <= now) {
+            let Some((_, child)) = self.resting.pop_front() else { break };
+            let Self { epoll, listening, .. } = self;
+            if let Some(listening) = listening.get_mut(&child).filter(|one| one.run.is_some()) {
+                watch(epoll, listening);
+            }
+        }
+    }
+
+    /// Reads what there is, some of each.
+    pub fn read(&mut self, now: Instant, told: &mut Vec<Told>) -> Rest {
+        let mut events = [EpollEvent::empty(); SOCKETS_A_TURN];
+        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or_default();
+        let mut rest = if count == SOCKETS_A_TURN { Rest::More } else { Rest::Nothing };
+        for event in &events[..count] {
+            let Some(child) = self.tokens.get(&event.data()).copied() else { continue };
+            let Some(listening) = self.listening.get_mut(&child) else { continue };
+            if listening.read(now, told) == Rest::More {
+                rest = Rest::More;
+            }
+            if listening.run.is_none() || listening.in_window >= DATAGRAMS_A_WINDOW {
+                let mut nothing = EpollEvent::new(EpollFlags::empty(), listening.token);
+                // It is watched, so that this cannot fail.
+                let _ = self.epoll.modify(&listening.socket, &mut nothing);
+                if listening.run.is_some() {
+                    tracing::warn!(%child, "a child tells too much of itself; it is heard again in a moment");
+                    self.resting.push_back((now + WINDOW, child));
+                }
+            }
+        }
+        rest
+    }
+}
+
+impl Listening {
+    fn read(&mut self, now: Instant, told: &mut Vec<Told>) -> Rest {
+        if self.window_began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
+            (self.window_began, self.in_window) = (Some(now), 0);
+        }
+        let Some(run) = self.run else { return Rest::Nothing };
+        for _ in 0..DATAGRAMS_A_TURN {
+            if self.in_window >= DATAGRAMS_A_WINDOW {
+                return Rest::Nothing;
+            }
+            match datagram::receive(self.socket.as_fd()) {
+                Ok(Datagram { sender: Some(sender), text, descriptors }) => {
+                    self.in_window += 1;
+                    told.push(Told { run, sender, notices: Notice::parse(&text), descriptors });
+                }
+                Ok(Datagram { sender: None, .. }) => self.in_window += 1,
+                Err(Errno::EINTR) => {}
+                Err(_) => return Rest::Nothing,
+            }
+        }
+        Rest::More
+    }
+}
+
+fn watch(epoll: &Epoll, listening: &Listening) {
+    let mut event = EpollEvent::new(EpollFlags::EPOLLIN, listening.token);
+    let watched = match epoll.add(&listening.socket, event) {
+        Err(Errno::EEXIST) => epoll.modify(&listening.socket, &mut event),
+        other => other,
+    };
+    if let Err(errno) = watched {
+        tracing::error!(%errno, "a child cannot be heard; it will not be found ready");
+    }
+}
+
+/// Whether a descriptor that was handed over is a socket, and not a pipe.
+#[must_use]
+pub fn is_socket(descriptor: &OwnedFd) -> bool {
+    fstat(descriptor).is_ok_and(|found| found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits())
+}
+
+fn name_of(child: ChildId) -> String {
+    child.as_uuid().simple().to_string()
+}
+
+/// Whose socket it is, by its path.
+fn child_of(socket: &OwnedFd) -> Option<ChildId> {
+    let address: UnixAddr = getsockname(std::os::fd::AsRawFd::as_raw_fd(socket)).ok()?;
+    let name = address.path()?.file_name()?.to_str()?.to_owned();
+    uuid::Uuid::try_parse(&name).ok().map(ChildId::from_uuid)
+}

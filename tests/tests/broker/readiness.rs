@@ -1,0 +1,149 @@
+//! Children that say themselves when they are ready, and how they are (`sd_notify(3)`).
+
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde_json::{Value, json};
+
+use crate::harness::children::{script, willing, with};
+use crate::harness::{Fifo, JsonClient, Process, TestBroker, is_root};
+
+/// What a library in Python does: one datagram to the socket that the environment names.
+const TELL: &str = "import os, socket, sys
+def tell(text):
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(text.encode(), os.environ['NOTIFY_SOCKET'])
+";
+
+/// A program in Python that tells something of itself, and has the path of a pipe as its first argument.
+fn python(pipe: &Fifo, text: &str) -> Value {
+    let program = format!("{TELL}{text}\nimport signal\nwhile True: signal.pause()");
+    json!({"command": ["python3", "-c", program, pipe.path()], "ready": "notify"})
+}
+
+fn wait(client: &mut JsonClient, child: &Value) -> Value {
+    client.ok("wait", json!({"target": child["id"]}))["child"].take()
+}
+
+/// One that is ready when a line comes through the pipe; says `asked` before.
+fn on_a_word(pipe: &Fifo, go: &Fifo) -> Value {
+    let go = go.path().display();
+    python(
+        pipe,
+        &format!("open(sys.argv[1], 'w').write('asked\\n'); open('{go}').readline(); tell('READY=1')"),
+    )
+}
+
+fn state(broker: &TestBroker, name: &str) -> Value {
+    broker.json().ok("get", json!({"target": name}))["child"]["state"].take()
+}
+
+#[test]
+fn systemd_notify_makes_a_child_ready_and_shows_what_it_does() {
+    if Command::new("systemd-notify").arg("--version").output().is_err() {
+        println!("skipped: there is no systemd-notify");
+        return;
+    }
+    let broker = TestBroker::start();
+    let pipe = broker.fifo("pipe");
+    let text = "systemd-notify --ready --status='Serving 3 pages'; exec sleep infinity";
+    let child = broker.json().create(with(script(&pipe, text), &json!({"ready": "notify"})));
+    assert_eq!((&child["state"], &child["status_text"]), (&json!("running"), &json!("Serving 3 pages")));
+}
+
+#[test]
+fn a_create_is_answered_when_the_child_says_so_and_nobody_else() {
+    let broker = TestBroker::start();
+    let (mut pipe, mut go) = (broker.fifo("pipe"), broker.fifo("go"));
+    let mut client = broker.json();
+    let created = client.send("create", with(on_a_word(&pipe, &go), &json!({"name": "a"})));
+    assert_eq!(pipe.line(), "asked");
+    let shown = broker.json().ok("get", json!({"target": "a"}))["child"].take();
+    assert_eq!(shown["state"], "starting");
+    let environment = Process::of(&shown).environment();
+    // This very process is its user's, as a rule, and none of its own.
+    let forger = UnixDatagram::unbound().unwrap();
+    forger.connect(&environment["NOTIFY_SOCKET"]).unwrap();
+    let (taken_in, barrier) = std::io::pipe().unwrap();
+    let rights = [barrier.as_raw_fd()];
+    let text = [IoSlice::new(b"READY=1\nSTATUS=forged")];
+    let rights = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(forger.as_raw_fd(), &text, &rights, MsgFlags::empty(), None).unwrap();
+    drop(barrier);
+    // The broker closes what came along when it has taken in what was told.
+    assert_eq!(std::io::Read::read(&mut { taken_in }, &mut [0]).unwrap(), 0);
+    assert_eq!(state(&broker, "a"), "starting");
+    go.say("go");
+    let child = client.answer(created).unwrap()["child"].take();
+    assert_eq!((&child["state"], &child["status_text"]), (&json!("running"), &Value::Null));
+}
+
+#[test]
+fn a_child_of_another_user_is_heard_too() {
+    if !is_root() {
+        println!("skipped: only root starts children of others");
+        return;
+    }
+    let broker = TestBroker::start();
+    let pipe = broker.fifo("pipe");
+    let child = broker.json().create(with(python(&pipe, "tell('READY=1')"), &json!({"user": 65_534})));
+    assert_eq!(child["state"], "running");
+}
+
+#[test]
+fn one_that_ends_before_it_is_ready_is_told_with_what_it_wrote_last() {
+    let broker = TestBroker::start();
+    let pipe = broker.fifo("pipe");
+    let text = "echo reading the table; echo no such table >&2; exit 3";
+    let params = with(script(&pipe, text), &json!({"ready": "notify", "name": "a"}));
+    let refused = broker.json().refused("create", params);
+    assert_eq!(refused.kind, "start_failed");
+    assert_eq!(refused.data["log_tail"], "reading the table\nno such table\n");
+    let exit = &refused.data["exit"];
+    assert_eq!((&exit["code"], &exit["reason"]), (&json!(3), &json!("start_failed")));
+    // Its name is free.
+    broker.json().create(with(willing(), &json!({"name": "a"})));
+}
+
+#[test]
+fn a_child_that_was_starting_goes_on_after_a_crash_and_after_an_upgrade() {
+    let mut broker = TestBroker::start();
+    let (mut pipe, mut go) = (broker.fifo("pipe"), broker.fifo("go"));
+    let request = json!({"name": "a", "request_id": "0190163d-8694-739b-aea5-966c26f8ad91"});
+    let params = with(on_a_word(&pipe, &go), &request);
+    broker.json().send("create", params.clone());
+    assert_eq!(pipe.line(), "asked");
+    broker.recorded();
+    broker.crash_and_start_again();
+    assert_eq!(state(&broker, "a"), "starting");
+    assert_eq!(broker.run(&["upgrade", "--json"]).status, 0);
+    assert_eq!(state(&broker, "a"), "starting");
+    let mut client = broker.json();
+    let again = client.send("create", params);
+    go.say("go");
+    let child = client.answer(again).unwrap()["child"].take();
+    assert_eq!(child["state"], "running");
+}
+
+#[test]
+fn a_child_that_hangs_is_ended_by_its_watchdog() {
+    let broker = TestBroker::start();
+    let pipe = broker.fifo("pipe");
+    let text = "
+import time
+assert int(os.environ['WATCHDOG_USEC']) == 300000
+tell('READY=1')
+for _ in range(5):
+    time.sleep(0.1)
+    tell('WATCHDOG=1')
+open(sys.argv[1], 'w').write('hung\\n')";
+    let mut client = broker.json();
+    let child = client.create(with(python(&pipe, text), &json!({"watchdog": 0.3})));
+    let ended = wait(&mut client, &child);
+    let exit = &ended["exit"];
+    assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGABRT"), &json!("watchdog")));
+    let mut pipe = pipe;
+    assert_eq!(pipe.line(), "hung", "it was ended although it said that it was well");
+}
