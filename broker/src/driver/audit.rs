@@ -3,18 +3,24 @@
 //! What changes something is told when it is asked for, because what comes of it can take long; a create is told when it
 //! is answered, because only then its child is known. Every other request is told at the level `debug`, under `request`.
 
+mod refusals;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Instant;
 
 use procbroker_core::{Call, ConnectionId, Peer};
 use procbroker_protocol::{Error, Method, Outcome, Request, Response};
 use tracing::{debug, info};
+
+use refusals::Refusals;
 
 /// The clients, and what they have asked for and not been answered.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     callers: BTreeMap<ConnectionId, Caller>,
     open: BTreeMap<Call, Asked>,
+    refusals: Refusals,
 }
 
 /// Who calls.
@@ -63,7 +69,9 @@ impl Audit {
 
     /// A client is not let in.
     pub(super) fn refused(&mut self, connection: ConnectionId, error: &Error) {
-        if let Some(Caller { uid, gid, pid }) = self.callers.remove(&connection) {
+        if let Some(Caller { uid, gid, pid }) = self.callers.remove(&connection)
+            && self.is_told(uid)
+        {
             let (kind, message) = (error.kind.as_str(), in_one_line(&error.message));
             info!(target: "audit", uid, gid, pid, kind, "audit: connection refused: {message}");
         }
@@ -113,9 +121,20 @@ impl Audit {
                 debug!(target: "request", connection = call.connection.0, number = call.number, kind = error.kind.as_str(), "refused: {}", in_one_line(&error.message));
             }
         }
-        if let Some(entry) = self.outcome(call, result) {
+        if let Some(entry) = self.outcome(call, result)
+            && (result.is_ok() || self.is_told(entry.caller.uid))
+        {
             entry.write();
         }
+    }
+
+    /// Whether one more refusal of this user is told. What was not told before is summed up.
+    fn is_told(&mut self, uid: u32) -> bool {
+        let told = self.refusals.count(uid, Instant::now());
+        for (uid, count) in told.withheld {
+            info!(target: "audit", uid, count, "audit: so many more of this user were refused");
+        }
+        told.itself
     }
 
     fn outcome(&mut self, call: Call, result: &Result<Response, Error>) -> Option<Entry> {
