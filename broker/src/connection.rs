@@ -18,10 +18,12 @@ use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
 use nix::unistd::geteuid;
-use procbroker_core::{Accounts, AccountsFailure, Call, Caller, ConnectionId, Fresh, Input, Login};
+use procbroker_core::{
+    Accounts, AccountsFailure, Call, Caller, ConnectionId, Fresh, GROUPS_MAX, Input, Login,
+};
 use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Request, Response};
 use tokio::io::Interest;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -60,6 +62,8 @@ pub struct Surroundings {
     pub pool: BlockingPool,
     /// How long a message may stay unfinished.
     pub partial_message_timeout: Duration,
+    /// Who may take time to be refused. All others are refused at once.
+    pub refusals: Arc<Semaphore>,
 }
 
 /// A connection at work.
@@ -329,6 +333,10 @@ impl Connection {
         if !needs_login && params.user.is_none() && params.groups.is_none() {
             return Ok(Ok(Accounts::default()));
         }
+        if params.groups.as_ref().is_some_and(|groups| groups.len() > GROUPS_MAX) {
+            // The core refuses it, whatever they are.
+            return Ok(Ok(Accounts::default()));
+        }
         // A look-up may ask a server (nsswitch.conf(5)), which nobody else has to wait for.
         let wanted = params.clone();
         let look_up = move || {
@@ -415,12 +423,14 @@ impl Connection {
 
     /// Answers the first request with a refusal, in the client's encoding, and closes.
     async fn refuse(&mut self, error: Error) {
-        // A client that sends nothing is told all the same.
-        let id = tokio::time::timeout(REFUSAL_PATIENCE, self.first_id()).await.ok().flatten();
+        // A client that sends nothing is told all the same, and a crowd of them holds nobody's place.
+        let patient = Arc::clone(&self.surroundings.refusals).try_acquire_owned().ok();
+        let patience = patient.as_ref().map_or(Duration::ZERO, |_| REFUSAL_PATIENCE);
+        let id = tokio::time::timeout(patience, self.first_id()).await.ok().flatten();
         self.unwritten.clear();
         codec::refusal(id, error, &mut self.unwritten);
         // One that does not even take its refusal gets none.
-        let _ = tokio::time::timeout(REFUSAL_PATIENCE, self.flush()).await;
+        let _ = tokio::time::timeout(patience, self.flush()).await;
     }
 
     /// The id of the first request that comes, if it has one that can be answered in JSON.
@@ -434,11 +444,12 @@ impl Connection {
                 Some(Incoming::Bytes(_) | Incoming::Fatal(_)) => return None,
                 None => {}
             }
-            self.socket.readable().await.ok()?;
             match self.codec.read_from(&self.socket) {
                 Ok(0) => return None,
                 Ok(length) => seen += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.readable().await.ok()?;
+                }
                 Err(_) => return None,
             }
         }

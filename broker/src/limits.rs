@@ -41,6 +41,9 @@ pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How much of that request is read, in bytes.
 pub const REFUSAL_BYTES: usize = 64 << 10;
 
+/// How many refused clients may take that long at a time. A request that is there already is answered all the same.
+pub const REFUSED_PATIENTLY: usize = 16;
+
 /// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
 pub const REFUSED_AT_A_TIME: usize = 64;
 

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::driver::{Fact, Who};
-use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME};
+use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME, REFUSED_PATIENTLY};
 use crate::os::host::caller::Standpoint;
 use crate::os::host::peer;
 
@@ -37,6 +37,8 @@ pub struct Reception {
     /// Clients at a time: those that the core admits, and a few that it refuses. Further ones wait in the
     /// kernel's queue.
     places: Arc<Semaphore>,
+    /// Who may take time to be refused.
+    refusals: Arc<Semaphore>,
     max_pipelined: usize,
     pool: BlockingPool,
     standpoint: Standpoint,
@@ -61,6 +63,7 @@ impl Reception {
             facts,
             next_id: Arc::new(AtomicU64::new(1)),
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(REFUSED_PATIENTLY)),
             max_pipelined: number(bounds.max_pipelined),
             pool,
             standpoint,
@@ -113,6 +116,7 @@ impl Reception {
                 standpoint: self.standpoint,
                 login: None,
                 partial_message_timeout: self.partial_message_timeout,
+                refusals: Arc::clone(&self.refusals),
             };
             connection::serve(stream, surroundings).await;
         }

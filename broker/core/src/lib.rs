@@ -116,7 +116,7 @@ pub use input::{
 };
 pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
-    Bounds, ENDED_KEPT, ENDED_KEPT_FOR, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
+    Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
 };
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, Totals};

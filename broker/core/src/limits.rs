@@ -71,6 +71,9 @@ pub(crate) const EVENTS_KEPT: usize = 10_000;
 /// The steps of a stop, at most: each is a signal and a wait, and nobody needs more.
 pub(crate) const STOP_STEPS_MAX: usize = 32;
 
+/// Groups that a create can name. More are not looked up either, which may take long for each.
+pub const GROUPS_MAX: usize = 256;
+
 /// Labels of a child, at most, and bytes of all of them together.
 pub(crate) const LABELS_MAX: usize = 64;
 /// See [`LABELS_MAX`].

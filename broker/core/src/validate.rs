@@ -8,7 +8,7 @@ use std::time::Duration;
 use procbroker_protocol::create::{IfExists, Lifetime, Ready, StopStep};
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
-use crate::limits::{Bounds, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
+use crate::limits::{Bounds, GROUPS_MAX, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
 
 /// The resource limits that setrlimit(2) knows, by their names on the wire.
 const RLIMITS: [&str; 16] = [
@@ -57,6 +57,9 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
     command("command", &params.command)?;
     environment(params)?;
     command_size(params, bounds)?;
+    if params.groups.as_ref().is_some_and(|groups| groups.len() > GROUPS_MAX) {
+        return Err(invalid("groups", &format!("at most {GROUPS_MAX} are taken")));
+    }
     labels(params)?;
     stop(&params.stop)?;
     if let Some(cleanup) = &params.cleanup {

@@ -57,6 +57,7 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
         login: None,
         pool: BlockingPool::start().unwrap(),
         partial_message_timeout,
+        refusals: Arc::new(Semaphore::new(1)),
     };
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
     let connection = tokio::spawn(serve(stream, surroundings));
@@ -86,4 +87,40 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
     drop(client);
     connection.await.unwrap();
     assert!(matches!(facts.recv().await, Some(Fact::Input(Input::Disconnected { .. }))));
+}
+
+/// What a client is told that is refused and says nothing but this, if there is no place for who takes time.
+async fn told_in_a_crowd(request: &[u8]) -> String {
+    let (own, other) = Client::pair().unwrap();
+    other.set_nonblocking(true).unwrap();
+    (&own).write_all(request).unwrap();
+    let (tell, _facts) = mpsc::channel(8);
+    let (answers, outbox) = mpsc::channel(OUTBOX);
+    let surroundings = Surroundings {
+        id: ConnectionId(1),
+        facts: tell,
+        outbox,
+        user: 0,
+        pid: None,
+        standpoint: Standpoint::of_this_process().unwrap(),
+        login: None,
+        pool: BlockingPool::start().unwrap(),
+        partial_message_timeout: Duration::from_secs(60),
+        refusals: Arc::new(Semaphore::new(0)),
+    };
+    answers.try_send(Outgoing::Refused(Error::new(ErrorKind::PermissionDenied, "no"))).unwrap();
+    let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
+    let refused = tokio::time::timeout(REFUSAL_PATIENCE, serve(stream, surroundings)).await;
+    assert!(refused.is_ok(), "it holds its place");
+    let mut text = String::new();
+    (&own).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn in_a_crowd_whoever_is_refused_is_told_at_once() {
+    let silent = told_in_a_crowd(b"").await;
+    assert!(silent.contains("permission_denied") && silent.contains("\"id\":null"), "{silent}");
+    let asking = told_in_a_crowd(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"status\"}\n").await;
+    assert!(asking.contains("permission_denied") && asking.contains("\"id\":7"), "{asking}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
-    Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit, StopStep,
+    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit, StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
 use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
@@ -36,7 +36,7 @@ fn refusal(change: Change) -> Option<(ErrorKind, String)> {
 
 #[test]
 fn parameters_that_make_no_sense_are_refused_with_their_field() {
-    let cases: [(&str, Change); 26] = [
+    let cases: [(&str, Change); 27] = [
         ("command", |params| params.command = vec![]),
         ("command", |params| params.command = vec![text("")]),
         ("command", |params| params.command = vec![text("a\0b")]),
@@ -45,6 +45,7 @@ fn parameters_that_make_no_sense_are_refused_with_their_field() {
         ("env", |params| params.env = [(text("A=B"), text("v"))].into()),
         ("env", |params| params.env = [(text("A\0"), text("v"))].into()),
         ("env", |params| params.env = [(text("A"), text("v\0"))].into()),
+        ("groups", |params| params.groups = Some(vec![Account::Id(7); 257])),
         ("labels", |params| params.labels = [(text(""), text("v"))].into()),
         ("labels", |params| params.labels = (0..65).map(|n| (n.to_string(), text(""))).collect()),
         ("labels", |params| params.labels = [(text("a"), "v".repeat(16 << 10))].into()),
