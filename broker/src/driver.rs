@@ -75,6 +75,13 @@ pub enum Who {
 pub enum FromThread {
     /// A walk over the processes of children has shown something, or the journal has written it.
     Input(Input),
+    /// What children use has been found out, and added to the answer.
+    Measured {
+        /// The request that is answered.
+        call: Call,
+        /// The answer.
+        answer: Box<Response>,
+    },
     /// Everything that was submitted to the journal up to here is written, or could not be: somebody waits for it.
     Attempted(Position),
 }
@@ -170,7 +177,7 @@ impl Driver {
     /// Whether the connections have taken all of their answers, and none waits for the record.
     #[must_use]
     pub fn all_answers_are_out(&self) -> bool {
-        self.held.is_empty() && self.hands.clients.all_answers_are_out()
+        self.held.is_empty() && self.hands.measuring == 0 && self.hands.clients.all_answers_are_out()
     }
 
     /// Waits until everything is written that is to be on record so far, and lets the answers go that wait for it.
@@ -339,6 +346,10 @@ impl Driver {
                 }
                 self.inputs.push_back(input);
             }
+            FromThread::Measured { call, answer } => {
+                self.hands.measuring = self.hands.measuring.saturating_sub(1);
+                self.hands.clients.answer(call, Ok(*answer));
+            }
             FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.hands.clients),
         }
         self.settle();
@@ -390,7 +401,7 @@ impl Driver {
     }
 
     fn perform(&mut self, effect: Effect) {
-        if let Effect::Answer { call, result, after: _ } = &effect {
+        if let Effect::Answer { call, result, after: _, usage: _ } = &effect {
             self.audit.answered(*call, result);
         }
         if let Effect::Refuse { connection, error } = &effect {
@@ -399,8 +410,10 @@ impl Driver {
         match effect {
             Effect::Exit(cause) => self.leave = Some(Leave::Exit(cause)),
             Effect::HandOver => self.leave = Some(Leave::HandOver),
-            Effect::Answer { call, result: Ok(Response::Upgraded), after: _ } => self.farewells.push(call),
-            Effect::Answer { call, result, after: After::Records } => self.held.add(call, result),
+            Effect::Answer { call, result: Ok(Response::Upgraded), after: _, usage: _ } => {
+                self.farewells.push(call);
+            }
+            Effect::Answer { call, result, after: After::Records, usage: _ } => self.held.add(call, result),
             Effect::Measure { call } => {
                 let answer = Ok(Response::Metrics(MetricsAnswer { text: self.metrics() }));
                 self.audit.answered(call, &answer);

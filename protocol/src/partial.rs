@@ -272,6 +272,17 @@ impl PartialChildren {
         Self { fields, children }
     }
 
+    /// The same children with what they use, where that is known.
+    #[must_use]
+    pub fn with_usage(mut self, usage_of: impl Fn(ChildId) -> Option<Usage>) -> Self {
+        for child in &mut self.children {
+            if let Some(usage) = usage_of(child.id) {
+                Arc::make_mut(child).usage = Some(Box::new(usage));
+            }
+        }
+        self
+    }
+
     /// The members that are known.
     #[must_use]
     pub fn fields(&self) -> Fields {

@@ -8,9 +8,9 @@ use crate::child::Child;
 use crate::children::Children;
 use crate::config::Config;
 use crate::connections::{Connection, Connections};
-use crate::effect::{After, Effect};
+use crate::effect::{After, Effect, UsageQuery};
 use crate::event_log::EventLog;
-use crate::ids::{Call, ConnectionId};
+use crate::ids::{Call, ConnectionId, Run};
 use crate::main_process::MainState;
 use crate::metrics::{Counts, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, Ticket, WaitsFor};
@@ -78,7 +78,24 @@ impl Broker {
     ) {
         self.metrics.answered(call, &result);
         if self.connections.get(call.connection).is_some() {
-            turn.order(Effect::Answer { call, result, after });
+            turn.order(Effect::Answer { call, result, after, usage: None });
+        }
+    }
+
+    /// Sends an answer that tells what children use at that moment as well.
+    pub(crate) fn answer_with_usage(
+        &mut self,
+        call: Call,
+        response: Response,
+        runs: Vec<Run>,
+        turn: &mut Turn<'_>,
+    ) {
+        let result = Ok(response);
+        self.metrics.answered(call, &result);
+        if let Some(connection) = self.connections.get(call.connection) {
+            let user = connection.peer().uid;
+            let usage = (!runs.is_empty()).then_some(UsageQuery { user, runs });
+            turn.order(Effect::Answer { call, result, after: After::Nothing, usage });
         }
     }
 

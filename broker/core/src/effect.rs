@@ -38,6 +38,8 @@ pub enum Effect {
         result: Result<Response, Error>,
         /// When it may go out.
         after: After,
+        /// Whose usage it tells as well, if it does.
+        usage: Option<UsageQuery>,
     },
     /// Send this to a subscriber, unless it reads too slowly: then it is told how many it has missed.
     Publish {
@@ -156,6 +158,16 @@ pub enum After {
     /// is as safe as it was asked to be, or that it could not be written. What the client has been told holds then,
     /// even if the broker dies at once.
     Records,
+}
+
+/// The children whose usage goes with an answer. The edge finds it out beside its other work, and adds it before the answer
+/// goes out, as far as it can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageQuery {
+    /// The user who asks, in whose turn it is found out.
+    pub user: u32,
+    /// The processes.
+    pub runs: Vec<Run>,
 }
 
 /// What is written to a child's record.

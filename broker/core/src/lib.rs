@@ -107,7 +107,7 @@ pub use broker::Broker;
 pub use config::Config;
 pub use effect::{
     After, Asked, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
-    ServiceState, SpawnOrder,
+    ServiceState, SpawnOrder, UsageQuery,
 };
 pub use histogram::Histogram;
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};

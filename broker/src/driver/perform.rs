@@ -1,6 +1,6 @@
 //! Carries out the core's orders, each with the one module of the edge that can.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::time::Instant;
 use nix::unistd::Uid;
 use procbroker_core::{
     Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, RunAs,
-    ServiceState, SpawnOrder, UpgradeFailure,
+    ServiceState, SpawnOrder, UpgradeFailure, UsageQuery,
 };
-use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Ready;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::LogStream;
+use procbroker_protocol::{ChildId, Got, Response, Usage};
 use tokio::sync::mpsc;
 
 use super::FromThread;
@@ -88,6 +88,8 @@ pub struct Hands {
     pub unheard: Rest,
     /// Room for what they tell at a time.
     pub told: Vec<Told>,
+    /// How many answers wait for what their children use.
+    pub measuring: usize,
     /// Room for what is reaped at a time.
     pub reaped: Vec<Reaped>,
     /// Room for what has come of launches at a time.
@@ -134,7 +136,10 @@ impl Hands {
         match effect {
             Effect::Admit { connection } => self.clients.admit(connection),
             Effect::Refuse { connection, error } => self.clients.refuse(connection, error),
-            Effect::Answer { call, result, after: _ } => self.clients.answer(call, result),
+            Effect::Answer { call, result: Ok(answer), after: _, usage: Some(query) } => {
+                self.measure(call, answer, query);
+            }
+            Effect::Answer { call, result, after: _, usage: _ } => self.clients.answer(call, result),
             Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
             Effect::Record { run, record, safety, receipt } => {
                 if let Record::Progress(Progress::Unwanted { .. }) = &record {
@@ -190,6 +195,20 @@ impl Hands {
         if let Some(to) = self.clients.paced(call.connection) {
             self.followers.serve(LogQuery { call, child, excerpt, to });
         }
+    }
+
+    /// Finds out what children use, on a thread that can wait for the files that tell it. Where there is none, it is not
+    /// told.
+    fn measure(&mut self, call: Call, answer: Response, UsageQuery { user, runs }: UsageQuery) {
+        self.measuring += 1;
+        let meter = self.containment.meter(&runs);
+        let (pool, threads) = (self.pool.clone(), self.threads.clone());
+        tokio::spawn(async move {
+            let used = pool.run(user, move || meter.read()).await.unwrap_or_default();
+            let answer = Box::new(with_usage(answer, &used));
+            // A driver that has gone has no clients any more.
+            let _ = threads.send(FromThread::Measured { call, answer }).await;
+        });
     }
 
     /// Asks the other program, on a thread that can wait for it.
@@ -379,6 +398,22 @@ pub fn user(run_as: &RunAs) -> Option<Uid> {
     match run_as {
         RunAs::Broker => None,
         RunAs::User { uid, .. } => Some(Uid::from_raw(*uid)),
+    }
+}
+
+/// Adds to an answer what its children use.
+fn with_usage(answer: Response, used: &HashMap<ChildId, Usage>) -> Response {
+    match answer {
+        Response::Got(Got { mut child, spec }) => {
+            if let Some(usage) = used.get(&child.id) {
+                Arc::make_mut(&mut child).usage = Some(Box::new(*usage));
+            }
+            Response::Got(Got { child, spec })
+        }
+        Response::PartialChildren(children) => {
+            Response::PartialChildren(children.with_usage(|child| used.get(&child).copied()))
+        }
+        other => other,
     }
 }
 

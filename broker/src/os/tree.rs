@@ -13,6 +13,7 @@ pub mod cgroup;
 mod exit_watch;
 mod kin;
 mod left;
+mod meter;
 mod orders;
 mod process_table;
 mod right;
@@ -42,6 +43,8 @@ use crate::os::process::pidfd;
 use crate::os::process::subreaper::Inheritance;
 use crate::os::tree::cgroup::Cgroups;
 use exit_watch::ExitWatch;
+pub use meter::Meter;
+use meter::Subject;
 use orders::Orders;
 use process_table::{Entry, Leader, SharedTable};
 use search::{PerSearch, Search};
@@ -157,6 +160,14 @@ impl Containment {
         let (answer, settled) = channel();
         self.orders.give(Job::Settle { answer });
         settled
+    }
+
+    /// What finds out what these children use, on another thread.
+    #[must_use]
+    pub fn meter(&self, runs: &[Run]) -> Meter {
+        let table = self.table.lock();
+        let subjects = runs.iter().filter_map(|run| Some(Subject::of(run.child, table.get(*run)?))).collect();
+        Meter::new(self.cgroups.clone(), subjects)
     }
 
     /// The number of a child's cgroup in the [folder](Self::cgroup_folder).

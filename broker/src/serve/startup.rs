@@ -437,6 +437,7 @@ impl Machine {
             notices,
             unheard: Rest::Nothing,
             told: Vec::new(),
+            measuring: 0,
             reaped: Vec::new(),
             landed: Vec::new(),
         };

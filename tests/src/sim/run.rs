@@ -331,7 +331,9 @@ impl Simulation<'_> {
             match effect {
                 Effect::Refuse { connection, .. } => self.clients.refused(*connection),
                 Effect::Spawn { purpose: Purpose::Cleanup { .. }, .. } => self.tally.cleanups += 1,
-                Effect::Answer { call, result, after } => answers.extend(self.answer(*call, result, *after)),
+                Effect::Answer { call, result, after, usage: _ } => {
+                    answers.extend(self.answer(*call, result, *after));
+                }
                 _ => {}
             }
             let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };

@@ -33,7 +33,7 @@ fn a_willing_child_ends_by_its_first_signal() {
     assert!(!Process(child["pid"].as_i64().unwrap()).is_alive());
     // It is over, and destroying it once more changes nothing.
     assert_eq!(destroy(&mut client, &child), ended);
-    assert_eq!(client.ok("get", json!({"target": child["id"]}))["child"], ended);
+    assert_eq!(client.got(&child["id"]), ended);
 }
 
 #[test]

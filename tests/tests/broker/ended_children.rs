@@ -44,7 +44,7 @@ fn an_ended_child_is_shown_to_those_who_ask_for_it() {
     for params in [json!({"all": true}), json!({"all": true, "labels": {"pool": "p"}})] {
         assert_eq!(client.ok("list", params)["children"], json!([child]));
     }
-    assert_eq!(client.ok("get", json!({"target": child["id"]}))["child"], child);
+    assert_eq!(client.got(&child["id"]), child);
     assert_eq!(client.ok("wait", json!({"target": child["id"]}))["child"], child);
     assert_eq!(client.ok("wait", json!({"target": child["id"], "until": "ready"}))["child"], child);
     assert_eq!(broker.status()["children"]["ended"], 1);
@@ -97,9 +97,9 @@ fn a_name_means_the_live_child_that_has_it() {
     let first = ended(&mut client, &json!({"name": "one"}));
     let second = client.create(with(willing(), &json!({"name": "one"})));
     assert_ne!(first["id"], second["id"]);
-    assert_eq!(client.ok("get", json!({"target": "one"}))["child"], second);
+    assert_eq!(client.got(&json!("one")), second);
     client.ok("destroy", json!({"target": "one"}));
-    assert_eq!(client.ok("get", json!({"target": first["id"]}))["child"], first);
+    assert_eq!(client.got(&first["id"]), first);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_child_is_known_again_as_it_was() {
         assert_ne!(before["instance"], after["instance"]);
         assert_eq!(before["children"], after["children"]);
         let mut client = broker.json();
-        assert_eq!(client.ok("get", json!({"target": "one"}))["child"], child);
+        assert_eq!(client.got(&json!("one")), child);
         assert_eq!(client.ok("list", json!({"labels": {"pool": "render"}}))["children"], json!([child]));
         assert!(Process::of(&child).is_alive());
         let ended = destroy(&mut client, &child);

@@ -49,7 +49,7 @@ fn every_method_is_answered_in_json() {
     assert_eq!((&child["state"], &child["name"]), (&json!("running"), &json!("one")));
     assert_eq!(child["command"], json!(["sleep", "infinity"]));
     for by_id_or_name in [child["id"].clone(), json!("one")] {
-        assert_eq!(&client.ok("get", json!({"target": by_id_or_name}))["child"], child);
+        assert_eq!(&client.got(&by_id_or_name), child);
     }
     assert_eq!(client.ok("list", json!({"labels": {"pool": "p"}}))["children"], json!([child]));
     assert_eq!(client.ok("list", json!({"labels": {"pool": "q"}}))["children"], json!([]));
@@ -63,6 +63,40 @@ fn every_method_is_answered_in_json() {
     assert_eq!(status["protocol"], json!({"lowest": 1, "highest": 1}));
     assert_eq!(client.ok("shutdown", json!({}))["children"], json!([]));
     broker.ended_in_order();
+}
+
+#[test]
+fn what_a_child_uses_is_told_to_those_who_ask_for_it() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let child = client.create(json!({"command": ["sh", "-c", "sleep infinity & wait"], "name": "one"}));
+    assert_eq!(child.get("usage"), None);
+    client.create(with(willing(), &json!({"name": "two"})));
+    client.ok("destroy", json!({"target": "two"}));
+    assert_eq!(client.ok("list", json!({}))["children"][0].get("usage"), None);
+    let usage = client.ok("get", json!({"target": "one"}))["child"]["usage"].take();
+    assert!(usage["cpu"].is_number() && usage["memory"].as_u64().unwrap() > 0, "{usage}");
+    assert!((1..=2).contains(&usage["processes"].as_u64().unwrap()), "{usage}");
+    let listed = client.ok("list", json!({"all": true, "fields": ["usage", "name"]}))["children"].take();
+    assert!(listed[0]["usage"]["processes"].is_number(), "{listed}");
+    assert_eq!(listed[1]["usage"], Value::Null, "nothing is left of it");
+}
+
+#[test]
+fn the_whole_specification_is_told_and_create_takes_it() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let extras = json!({"env": {"A": "1"}, "stop": [{"signal": "SIGINT", "grace": 2}], "cwd": "/"});
+    client.create(with(willing(), &with(extras, &json!({"name": "one"}))));
+    let mut spec = client.ok("get", json!({"target": "one"}))["spec"].take();
+    assert_eq!((&spec["env"], &spec["stop"][0]["signal"]), (&json!({"A": "1"}), &json!("SIGINT")));
+    let members = spec.as_object_mut().unwrap();
+    let log = members.remove("log").unwrap();
+    assert!(std::path::Path::new(log.as_str().unwrap()).is_absolute(), "{log}");
+    members.remove("group");
+    members.insert("if_exists".to_owned(), json!("reuse"));
+    let again = client.ok("create", spec.clone());
+    assert_eq!(again["outcome"], "existing", "{spec}");
 }
 
 #[test]

@@ -40,6 +40,11 @@ impl Child {
         self.common.params()
     }
 
+    /// The run whose usage can be told: that of its main process, while that is there.
+    pub(crate) fn measured_run(&self) -> Option<Run> {
+        self.view().pid.map(|_| self.run())
+    }
+
     /// Returns whose rights it has.
     pub(crate) fn run_as(&self) -> &RunAs {
         &self.common.order().run_as

@@ -17,11 +17,14 @@ impl Broker {
     /// `get`: one child, live or ended. Whoever may see it may see how it was specified: its owner, root and the broker's
     /// user.
     pub(crate) fn get(&mut self, call: Call, params: &OneParams, turn: &mut Turn<'_>) {
-        let result = self.find(call.connection, &params.target).map(|child| {
+        let found = self.find(call.connection, &params.target).map(|child| {
             let spec = Some(Box::new(spec(&self.config, child)));
-            Response::Got(Got { child: Arc::clone(child.view()), spec })
+            (Response::Got(Got { child: Arc::clone(child.view()), spec }), child.measured_run())
         });
-        self.answer(call, result, turn);
+        match found {
+            Ok((got, run)) => self.answer_with_usage(call, got, run.into_iter().collect(), turn),
+            Err(error) => self.answer(call, Err(error), turn),
+        }
     }
 }
 

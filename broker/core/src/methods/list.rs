@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use procbroker_protocol::request::ListParams;
-use procbroker_protocol::{PartialChildren, Response};
+use procbroker_protocol::{Field, PartialChildren, Response};
 
 use crate::authorize;
 use crate::broker::Broker;
@@ -22,7 +22,12 @@ impl Broker {
             authorize::may_act_on(&self.config, connection.peer(), child.owner())
                 && has_labels(child.view(), &params.labels)
         };
-        let shown = |child: &Child| Arc::clone(child.view());
+        let is_measured = params.fields.is_some_and(|fields| fields.contains(Field::Usage));
+        let mut runs = Vec::new();
+        let shown = |child: &Child| {
+            runs.extend(child.measured_run().filter(|_| is_measured));
+            Arc::clone(child.view())
+        };
         let children: Vec<_> = if params.all {
             self.children.all().filter(wanted).map(shown).collect()
         } else {
@@ -32,6 +37,6 @@ impl Broker {
             None => Response::Children(children),
             Some(fields) => Response::PartialChildren(PartialChildren::new(fields, children)),
         };
-        self.answer(call, Ok(listed), turn);
+        self.answer_with_usage(call, listed, runs, turn);
     }
 }

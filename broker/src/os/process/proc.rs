@@ -155,6 +155,20 @@ fn is_dead(state: &str) -> bool {
     matches!(state, "Z" | "X" | "x")
 }
 
+/// The time that processors have spent on a process and on those children of it that it has waited for, in clock ticks.
+pub(crate) fn cpu_ticks(pid: Pid) -> Option<u64> {
+    let text = read_stat(&format!("/proc/{pid}/stat"))?;
+    // Fields 14 to 17.
+    let times = fields(&text)?.skip(11).take(4).map(|field| u64::from_str(field).ok());
+    times.sum()
+}
+
+/// The memory of a process that is in the machine's, in pages.
+pub(crate) fn resident_pages(pid: Pid) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The status that a process ended with which has not been reaped, as `wait(2)` gives it (field 52). The kernel tells
 /// others than those who may trace the process a 0 instead.
 pub(crate) fn zombie_status(pid: Pid) -> Option<i32> {

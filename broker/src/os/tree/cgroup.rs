@@ -29,7 +29,7 @@ use thiserror::Error;
 
 pub(crate) use mount::read_any as read_any_mounts;
 use mount::{locate, name_of};
-use tree::{add_members, is_populated, open_group, open_in, remove_tree, subgroups};
+use tree::{add_members, cpu_used, is_populated, open_group, open_in, read_number, remove_tree, subgroups};
 
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
@@ -77,6 +77,19 @@ pub struct Cgroups {
     pool: Mutex<Pool>,
 }
 
+/// What the kernel counts for a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupUsage {
+    /// Microseconds of processor time, of processes that have ended too.
+    pub cpu_micros: Option<u64>,
+    /// Bytes of memory, where the controller is there.
+    pub memory: Option<u64>,
+    /// The most of them at any time.
+    pub memory_peak: Option<u64>,
+    /// What lives in it.
+    pub members: Vec<Pid>,
+}
+
 /// The folder of an earlier broker, in which children may live.
 #[derive(Debug)]
 pub struct PreviousFolder {
@@ -102,6 +115,8 @@ struct Pool {
     next: u64,
     spares: Vec<(Group, OwnedFd)>,
     returned: HashMap<Group, Wear>,
+    /// What the kernel has counted before for those that were used before, in microseconds; none where nobody knows.
+    used_before: HashMap<Group, Option<u64>>,
     /// Those of an earlier broker in which something lives, and that no child has claimed so far.
     inherited: BTreeSet<Group>,
 }
@@ -212,7 +227,10 @@ impl Cgroups {
     /// or has been claimed before.
     #[must_use]
     pub fn adopt(&self, number: u64) -> Option<Group> {
-        self.pool().inherited.take(&Group(number))
+        let mut pool = self.pool();
+        let group = pool.inherited.take(&Group(number))?;
+        pool.used_before.insert(group, None);
+        Some(group)
     }
 
     /// Groups of the earlier broker that no child has claimed.
@@ -294,6 +312,8 @@ impl Cgroups {
             if !self.reuse(group, wear) && !remove_tree(self.folder.as_fd(), &group.name(), DEPTH_MAX) {
                 // Something still lives there.
                 self.pool().returned.insert(group, Wear::Killed);
+            } else if !self.is_spare(group) {
+                self.pool().used_before.remove(&group);
             }
         }
         while self.pool().spares.len() < SPARES {
@@ -312,9 +332,32 @@ impl Cgroups {
         // A directory with one below it has a third link.
         let is_leaf = fstat(&directory).is_ok_and(|status| status.st_nlink == 2);
         if is_leaf {
-            self.pool().spares.push((group, directory));
+            let used = cpu_used(directory.as_fd());
+            let mut pool = self.pool();
+            pool.used_before.insert(group, used);
+            pool.spares.push((group, directory));
         }
         is_leaf
+    }
+
+    fn is_spare(&self, group: Group) -> bool {
+        self.pool().spares.iter().any(|(spare, _)| *spare == group)
+    }
+
+    /// What a group's present child has used, as far as the kernel counts that, and its processes.
+    #[must_use]
+    pub fn usage(&self, group: Group) -> Option<GroupUsage> {
+        let directory = self.directory(group).ok()?;
+        let used_before = self.pool().used_before.get(&group).copied();
+        let used = cpu_used(directory.as_fd());
+        // Of a group without a history, all is its child's.
+        let cpu_micros =
+            used.zip(used_before.unwrap_or(Some(0))).map(|(now, before)| now.saturating_sub(before));
+        let number = |name| read_number(directory.as_fd(), name);
+        let memory_peak = number("memory.peak").filter(|_| used_before.is_none());
+        let mut members = Vec::new();
+        add_members(directory.as_fd(), DEPTH_MAX, &mut members);
+        Some(GroupUsage { cpu_micros, memory: number("memory.current"), memory_peak, members })
     }
 
     fn make(&self) -> Result<(Group, OwnedFd), Errno> {

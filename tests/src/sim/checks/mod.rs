@@ -41,7 +41,7 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
     match effect {
         Effect::Admit { connection } => orders::admitted(ledger, *connection)?,
         Effect::Refuse { connection, error } => orders::refused(ledger, *connection, error)?,
-        Effect::Answer { call, result, after: _ } => answers::answer(ledger, *call, result)?,
+        Effect::Answer { call, result, after: _, usage: _ } => answers::answer(ledger, *call, result)?,
         Effect::Record { run, record: Record::Intent(intent), .. } => orders::intent(ledger, *run, intent)?,
         Effect::Record { run, record: Record::Progress(progress), safety, receipt } => {
             orders::progress(ledger, *run, progress, (*safety, *receipt))?;

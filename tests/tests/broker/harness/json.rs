@@ -166,6 +166,13 @@ impl JsonClient {
         self.call(method, params).unwrap_or_else(|refused| panic!("{method}: {refused:?}"))
     }
 
+    /// The child that `get` shows, without what it uses, which is never the same.
+    pub(crate) fn got(&mut self, target: &Value) -> Value {
+        let mut child = self.ok("get", json!({"target": target}))["child"].take();
+        child.as_object_mut().expect("an object").remove("usage");
+        child
+    }
+
     /// Asks for something that is to be refused.
     pub(crate) fn refused(&mut self, method: &str, params: Value) -> Refused {
         self.call(method, params).expect_err("a refusal")

@@ -62,7 +62,7 @@ fn create_until_refused(client: &mut JsonClient, pipe: &Fifo) -> (usize, Refused
 fn manages(client: &mut JsonClient, child: &Value, count: usize) {
     let listed = client.ok("list", json!({}));
     assert_eq!(listed["children"].as_array().unwrap().len(), count);
-    assert_eq!(client.ok("get", json!({"target": "first"}))["child"], *child);
+    assert_eq!(client.got(&json!("first")), *child);
     let ended = client.ok("destroy", json!({"target": "first"}))["children"][0].take();
     assert_eq!((&ended["state"], &ended["exit"]["signal"]), (&json!("ended"), &json!("SIGTERM")));
     assert_eq!(ended["cleanup"]["ok"], true, "a cleanup runs whatever the disk is like: {ended}");

@@ -199,6 +199,6 @@ fn a_shutdown_that_is_killed_is_finished_by_the_next() {
             (&json!("shutdown"), &json!("SIGKILL"))
         );
         // What the shutdown had not come to goes on.
-        assert_eq!(broker.json().ok("get", json!({"target": other["id"]}))["child"], other);
+        assert_eq!(broker.json().got(&other["id"]), other);
     }
 }

@@ -142,7 +142,7 @@ impl World {
             assert_eq!(self.exit, None, "ordered after the exit: {effect:?}");
             self.check(&effect);
             match effect {
-                Effect::Answer { call, result, after } => {
+                Effect::Answer { call, result, after, usage: _ } => {
                     match after {
                         After::Nothing => {}
                         After::Records => promised.push(call),

@@ -80,6 +80,22 @@ fn a_group_that_became_empty_by_itself_is_used_again() {
 }
 
 #[test]
+fn what_an_earlier_child_of_a_group_has_used_is_not_the_next_ones() {
+    let Some(cgroups) = cgroups("usage") else { return };
+    let (group, _directory) = cgroups.take().unwrap();
+    let (mut child, pid) = member(&cgroups, group);
+    let first = cgroups.usage(group).unwrap();
+    assert_eq!(first.members, [pid]);
+    assert!(first.cpu_micros.unwrap() > 0);
+    drop(child.stdin.take());
+    reap(&cgroups, group, &mut child);
+    cgroups.give_back(group, Wear::Clean);
+    assert!(cgroups.tidy(|| false));
+    let again = cgroups.usage(group).unwrap();
+    assert_eq!((again.cpu_micros, again.members), (Some(0), vec![]));
+}
+
+#[test]
 fn a_killed_group_is_never_used_again() {
     let Some(cgroups) = cgroups("killed") else { return };
     let (group, _directory) = cgroups.take().unwrap();

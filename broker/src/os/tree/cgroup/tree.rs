@@ -55,6 +55,23 @@ pub(super) fn add_members(directory: BorrowedFd<'_>, depth: usize, members: &mut
     }
 }
 
+/// The number that is all of a file in a group, if it is there.
+pub(super) fn read_number(directory: BorrowedFd<'_>, name: &str) -> Option<u64> {
+    read_text(directory, name)?.trim_end().parse().ok()
+}
+
+/// The processor time of a group, in microseconds. Every group has it, whatever controllers there are (`cpu.stat`).
+pub(super) fn cpu_used(directory: BorrowedFd<'_>) -> Option<u64> {
+    let text = read_text(directory, "cpu.stat")?;
+    text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|number| number.parse().ok())
+}
+
+fn read_text(directory: BorrowedFd<'_>, name: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut file = File::from(open_in(directory, name, OFlag::O_RDONLY).ok()?);
+    file.read_to_string(&mut text).ok().map(|_| text)
+}
+
 /// Whether this `cgroup.events` says that something lives in its group or below it; zombies do not count.
 pub(super) fn is_populated(directory: BorrowedFd<'_>, events: &str) -> bool {
     let Ok(file) = open_in(directory, events, OFlag::O_RDONLY) else { return false };

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use procbroker_core::{Input, Members, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ExitStatus, Signal};
@@ -191,5 +193,24 @@ fn a_daemon_that_nothing_tells_is_known_by_its_parent_from_the_first_stop_signal
         scene.containment().kill(run);
         scene.until(|inputs| left(inputs, run) == Some(Members::Nothing));
         assert!(!lives(daemon));
+    });
+}
+
+#[test]
+fn what_a_child_and_its_descendants_use_is_found_out_while_it_lives() {
+    each_way("what_a_child_and_its_descendants_use_is_found_out_while_it_lives", |scene, way| {
+        let mut ear = scene.ear();
+        let run = scene.start("sh -c 'echo $$ > $fifo; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo > $fifo; exec sleep 1000' & wait");
+        ear.pid();
+        ear.line();
+        let used = scene.containment().meter(&[run]).read();
+        let usage = used[&run.child];
+        assert_eq!(usage.processes, Some(2), "{way:?}");
+        assert!(usage.memory.unwrap() > 100_000, "{usage:?}");
+        assert!(usage.cpu.unwrap() > Duration::ZERO, "{usage:?}");
+        scene.containment().kill(run);
+        scene.until(|inputs| left(inputs, run).is_some());
+        assert!(scene.containment().meter(&[run]).read().is_empty(), "it has ended");
+        scene.containment().release(run);
     });
 }
