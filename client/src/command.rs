@@ -180,7 +180,7 @@ impl<B> Command<B> {
 
     /// When it counts as running; once its program is executed unless set.
     ///
-    /// A probe is made of a [`Check`](procbroker_protocol::create::Check).
+    /// [`Ready::tcp`], [`Ready::unix`], [`Ready::log`] and [`Ready::command`] make what the broker tries itself.
     pub fn ready(&mut self, ready: impl Into<Ready>) -> &mut Self {
         self.params.ready = ready.into();
         self
@@ -295,7 +295,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use procbroker_protocol::Signal;
-    use procbroker_protocol::create::Check;
+    use procbroker_protocol::create::{Check, RestartPolicy};
     use procbroker_protocol::name::NameError;
 
     use super::*;
@@ -318,7 +318,8 @@ mod tests {
             .cleanup(["rm", "x"], second)
             .limit_and_wait("render", 4, second)
             .watchdog(second)
-            .ready(Check::Log("up".to_owned()))
+            .ready(Ready::log("up"))
+            .restart(Restart::on_failure().at_most(3, second))
             .linger(second)
             .params()
             .unwrap();
@@ -335,6 +336,7 @@ mod tests {
         assert_eq!(params.cleanup.unwrap().command, ["rm", "x"]);
         assert_eq!(params.limit, Some(Limit { key: "render".to_owned(), max: 4, wait: Some(second) }));
         assert_eq!(params.watchdog, Some(second));
+        assert_eq!((params.restart.policy, params.restart.max), (RestartPolicy::OnFailure, 3));
         assert_eq!(params.ready, Check::Log("up".to_owned()).into());
         assert_eq!(params.linger, Duration::from_secs(1));
         assert_eq!(params.request_id, None);

@@ -32,6 +32,29 @@
 //! # }
 //! ```
 //!
+//! A server that is ready when it accepts connections, and comes back when it crashes:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use procbroker_client::{Broker, IfExists, Ready, Restart};
+//!
+//! # async fn example() -> Result<(), procbroker_client::Error> {
+//! let broker = Broker::connect().await?;
+//! let mut server = broker
+//!     .command("./server")
+//!     .name("server-42")
+//!     .if_exists(IfExists::Reuse)
+//!     .ready(Ready::tcp(([127, 0, 0, 1], 8080)))
+//!     .restart(Restart::on_failure().at_most(3, Duration::from_secs(60)))
+//!     .limit_and_wait("servers", 10, Duration::from_secs(5))
+//!     .spawn()
+//!     .await?;
+//! let usage = server.child.refresh().await?.usage.clone();
+//! println!("{:?}, {:?}", usage, server.spec().and_then(|spec| spec.log.as_ref()));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! All clones of a [`Broker`] share one connection. It is made again when the broker is restarted or
 //! upgraded, and calls in progress go on where that is safe; a create always is, since each carries an
 //! id. It needs a tokio runtime with its I/O and time drivers enabled; programs without one use
@@ -50,7 +73,9 @@ mod route;
 mod subscription;
 
 pub use procbroker_protocol as protocol;
-pub use procbroker_protocol::create::{IfExists, Lifetime};
+pub use procbroker_protocol::create::{
+    IfExists, Lifetime, Ready, Resources, Restart, Rlimit, StandardError, StandardOutput,
+};
 pub use procbroker_protocol::{
     Child as ChildInfo, ChildId, ChildState, Cleaned, ErrorKind, Event, EventKind, Exit, ExitReason,
     ExitStatus, Field, Name, Outcome, PartialChild, PartialChildren, Request, Response, Signal, Spec, Status,

@@ -278,6 +278,36 @@ pub struct Restart {
 }
 
 impl Restart {
+    /// It is not started again.
+    #[must_use]
+    pub fn never() -> Self {
+        Self::default()
+    }
+
+    /// It is started again after any end but exit code 0.
+    #[must_use]
+    pub fn on_failure() -> Self {
+        Self { policy: RestartPolicy::OnFailure, ..Self::default() }
+    }
+
+    /// It is started again however it ends.
+    #[must_use]
+    pub fn always() -> Self {
+        Self { policy: RestartPolicy::Always, ..Self::default() }
+    }
+
+    /// Bounds how often it is started again within a time; 5 times in a minute unless set.
+    #[must_use]
+    pub fn at_most(self, max: u32, window: Duration) -> Self {
+        Self { max, window, ..self }
+    }
+
+    /// Sets the first pause, which doubles with each restart, and the longest; 0.1 and 30 seconds unless set.
+    #[must_use]
+    pub fn pausing(self, first: Duration, longest: Duration) -> Self {
+        Self { backoff: first, backoff_max: longest, ..self }
+    }
+
     fn default_max() -> u32 {
         5
     }

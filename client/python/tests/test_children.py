@@ -43,8 +43,9 @@ def test_reuse_returns_the_child_that_is_there(broker: Broker) -> None:
     assert len({first, same, other}) == 1
     assert (same.outcome, same.same_spec) == ("existing", True)
     assert (other.outcome, other.same_spec) == ("existing", False)
-    with pytest.raises(NameTaken, match="one"):
+    with pytest.raises(NameTaken, match="one") as taken:
         broker.create(FOREVER, name="one")
+    assert (taken.value.holder, taken.value.holder_state) == (first.id, "running")
     new = broker.create(FOREVER, name="one", if_exists="replace")
     assert new.outcome == "replaced"
     assert new != first
@@ -167,6 +168,20 @@ def test_get_by_name_and_by_id(broker: Broker) -> None:
     with pytest.raises(NotFound, match="nobody"):
         broker.get("nobody")
     assert isinstance(broker.wait("named", "ready"), Child)
+
+
+def test_get_and_refresh_tell_what_a_child_uses_and_how_it_was_specified(broker: Broker) -> None:
+    child = broker.create(FOREVER, env={"A": "1"})
+    assert (child.usage, child.spec) == (None, None)
+    spec = child.refresh().spec
+    assert spec is not None
+    assert spec["env"] == {"A": "1"}
+    usage = child.usage
+    assert usage is not None
+    assert usage.processes == 1
+    assert usage.memory is not None
+    listed = next(one for one in broker.list(fields=["usage"]) if one == child)
+    assert listed.usage is not None
 
 
 def test_status_tells_of_the_broker(broker: Broker) -> None:

@@ -50,6 +50,37 @@ pub enum Check {
     Command(Vec<String>),
 }
 
+impl Ready {
+    /// When something accepts connections at this address, such as `([127, 0, 0, 1], 8080)`.
+    pub fn tcp(address: impl Into<SocketAddr>) -> Self {
+        Check::Tcp(address.into()).into()
+    }
+
+    /// When something accepts connections on the Unix stream socket at this path.
+    pub fn unix(path: impl Into<String>) -> Self {
+        Check::Unix(path.into()).into()
+    }
+
+    /// When a line of its output contains this text.
+    pub fn log(text: impl Into<String>) -> Self {
+        Check::Log(text.into()).into()
+    }
+
+    /// When this command, run as the child's user, exits with 0.
+    pub fn command<I: IntoIterator<Item: Into<String>>>(command: I) -> Self {
+        Check::Command(command.into_iter().map(Into::into).collect()).into()
+    }
+
+    /// Sets the pause before a probe is tried for the second time; what is no probe stays as it is.
+    #[must_use]
+    pub fn every(self, interval: Duration) -> Self {
+        match self {
+            Self::Probe(Probe { check, interval: _ }) => Self::Probe(Probe { check, interval }),
+            word @ (Self::Spawn | Self::Notify) => word,
+        }
+    }
+}
+
 impl Probe {
     /// The pause between the first two tries where none is given: 0.1 seconds.
     pub const INTERVAL: Duration = Duration::from_millis(100);
@@ -209,6 +240,20 @@ mod tests {
             [r#"{"log":"up"}"#, r#"{"interval":null,"log":"up"}"#, r#"{"log":"up","interval":"100ms"}"#]
         {
             assert_eq!(read(json).unwrap(), log, "{json}");
+        }
+    }
+
+    #[test]
+    fn each_probe_has_its_short_form() {
+        let cases = [
+            (Ready::tcp(([127, 0, 0, 1], 80)), r#"{"tcp":"127.0.0.1:80"}"#),
+            (Ready::unix("/run/a"), r#"{"unix":"/run/a"}"#),
+            (Ready::log("up").every(Duration::from_secs(1)), r#"{"log":"up","interval":1}"#),
+            (Ready::command(["test", "-f", "a"]), r#"{"command":["test","-f","a"]}"#),
+            (Ready::Notify.every(Duration::from_secs(1)), r#""notify""#),
+        ];
+        for (ready, json) in cases {
+            assert_eq!(Ok(ready), read(json), "{json}");
         }
     }
 

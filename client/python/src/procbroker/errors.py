@@ -72,6 +72,16 @@ class NameTaken(BrokerError):
 
     KIND = "name_taken"
 
+    @property
+    def holder(self) -> Optional[str]:
+        """The id of the child that holds it, where the caller may see that."""
+        return _text(self.data.get("id"))
+
+    @property
+    def holder_state(self) -> Optional[str]:
+        """The state of that child, such as ``"stopping"``."""
+        return _text(self.data.get("state"))
+
 
 class NotFound(BrokerError, LookupError):
     """There is no such child, or it is not the caller's to see."""
