@@ -37,13 +37,16 @@ use crate::os::service::fd_store::FdStore;
 use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, SpawnSpec, Step};
 use crate::os::state_dir::StateDir;
-use crate::os::tree::Containment;
+use crate::os::tree::{Containment, Groups};
 use crate::report;
 use crate::upgrade::{self, Program};
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
 /// own user.
 const OWN_USER: u32 = 0;
+
+/// When so many have ended at once, perhaps nothing lives any more.
+const MANY_ENDED: usize = 8;
 
 /// What the driver acts with.
 #[derive(Debug)]
@@ -369,10 +372,15 @@ impl Hands {
     pub(super) fn reap(&mut self, inputs: &mut VecDeque<Input>) {
         let mut reaped = std::mem::take(&mut self.reaped);
         self.backlog = self.reaper.reap(self.launcher.in_flight(), &mut reaped);
+        // One look for each of a few costs less than one for all that shows nothing.
+        let groups =
+            if reaped.len() < MANY_ENDED { Groups::Unknown } else { self.containment.look_at_groups() };
         let mut orphans = false;
         for one in reaped.drain(..) {
             match one {
-                Reaped::Child { run, status, .. } => inputs.extend(self.containment.exited(run, status)),
+                Reaped::Child { run, status, .. } => {
+                    inputs.extend(self.containment.exited(run, status, groups));
+                }
                 Reaped::Orphan { .. } => orphans = true,
             }
         }

@@ -2,12 +2,12 @@
 
 use std::task::{Context, Poll, Waker};
 
-use nix::sys::signal::SigSet;
 use procbroker_core::{Input, ShutdownCause};
 use procbroker_protocol::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::os::host::window::WindowSignals;
+use crate::os::process::child_signal::ChildSignal;
 use crate::os::process::proc;
 
 /// Whom signals are for that do not end the broker.
@@ -22,7 +22,7 @@ pub enum Audience {
 /// The signals, taken over from their default actions.
 #[derive(Debug)]
 pub struct Signals {
-    child: Signal,
+    child: ChildSignal,
     /// Their streams do not end before the event loop does.
     others: Vec<(Signal, Meaning)>,
     /// SIGWINCH, where it is for the main command: one that a terminal sends when its size changes is not, since it would
@@ -91,10 +91,13 @@ impl Signals {
         }
         let others = meanings.into_iter().map(|(kind, meaning)| Ok((signal(kind)?, meaning)));
         let others = others.collect::<std::io::Result<_>>()?;
-        let signals = Self { child: signal(SignalKind::child())?, others, windows };
+        let signals = Self { child: ChildSignal::new()?, others, windows };
         // Only now, so that one which came before has its effect. They were blocked until then, by the broker itself
         // and perhaps by whoever started it.
-        let still_blocked = signals.windows.as_ref().map_or_else(SigSet::empty, |_| WindowSignals::set());
+        let mut still_blocked = ChildSignal::mask();
+        if signals.windows.is_some() {
+            still_blocked.extend(&WindowSignals::set());
+        }
         still_blocked.thread_set_mask()?;
         Ok(signals)
     }
@@ -102,7 +105,7 @@ impl Signals {
     /// Waits for one. None is lost when this is given up in the midst of waiting.
     pub(super) async fn next(&mut self) -> Told {
         std::future::poll_fn(|context| {
-            if let Poll::Ready(Some(())) = self.child.poll_recv(context) {
+            if self.child.poll(context).is_ready() {
                 return Poll::Ready(Told::ChildEnded);
             }
             // It is waited for no more once the event loop has ended.

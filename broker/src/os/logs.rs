@@ -4,6 +4,7 @@
 //! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
 
 mod amounts;
+mod bell;
 mod excerpt;
 mod folder;
 mod keeper;
@@ -29,12 +30,12 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use procbroker_protocol::ChildId;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use amounts::Amounts;
+use bell::Bell;
 pub use excerpt::{Continuation, Excerpt, Wanted, read};
 use folder::Folder;
 use keeper::{BELL, Keeper, Work};
@@ -102,7 +103,7 @@ pub struct Logs {
 #[derive(Debug)]
 struct Way {
     orders: mpsc::Sender<Order>,
-    bell: Arc<EventFd>,
+    bell: Arc<Bell>,
     epoll: Arc<Epoll>,
     next: AtomicU64,
     amounts: Arc<Amounts>,
@@ -112,8 +113,7 @@ impl Way {
     fn order(&self, order: Order) {
         // A thread that has gone keeps nothing any more.
         let _ = self.orders.send(order);
-        // A full counter rings already.
-        let _ = self.bell.write(1);
+        self.bell.ring();
     }
 }
 
@@ -142,8 +142,7 @@ impl Logs {
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Arc::new);
         let epoll = epoll.map_err(|errno| refused("watch the pipes of")(errno.into()))?;
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
-        let bell = bell.map_err(|errno| refused("make a bell for")(errno.into()))?;
+        let bell = Bell::new().map(Arc::new).map_err(|errno| refused("make a bell for")(errno.into()))?;
         watch(&epoll, Token(BELL), bell.as_fd())
             .map_err(|errno| refused("watch the bell of")(errno.into()))?;
         let (orders, received) = mpsc::channel();

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod alone;
+pub mod child_signal;
 pub mod descriptor;
 mod exit_status;
 pub mod identity;

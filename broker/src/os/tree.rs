@@ -65,6 +65,15 @@ pub struct Containment {
     worker: Receiver<()>,
 }
 
+/// What is known of the cgroups of all children together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// Nothing lives in any of them.
+    Empty,
+    /// Something may live in some of them.
+    Unknown,
+}
+
 /// The worker cannot be started.
 #[derive(Debug, Error)]
 pub enum ContainmentError {
@@ -189,13 +198,15 @@ impl Containment {
     }
 
     /// The main process of a child has ended: the input for the core, or none when the worker will report it.
-    pub fn exited(&mut self, run: Run, status: ExitStatus) -> Option<Input> {
+    pub fn exited(&mut self, run: Run, status: ExitStatus, groups: Groups) -> Option<Input> {
         let mut table = self.table.lock();
         let entry = table.get(run)?;
         let search = entry.search;
         let has_left_nothing = match search {
-            Search::Everywhere => self.is_group_empty(entry),
-            Search::Inherited => self.has_left_nothing(entry, table.has_children_from_before_upgrade())?,
+            Search::Everywhere => self.is_group_empty(entry, groups),
+            Search::Inherited => {
+                self.has_left_nothing(entry, groups, table.has_children_from_before_upgrade())?
+            }
         };
         if has_left_nothing {
             table.ended(run);
@@ -210,19 +221,37 @@ impl Containment {
     /// Whether nothing can be left of an own child. A process that has left its cgroup is an orphan, if there is any
     /// left; but among thousands of children of the main thread it takes tens of milliseconds to find out. While there
     /// are such, the cgroup decides, as it does for the children of an earlier broker.
-    fn has_left_nothing(&self, entry: &Entry, has_children_from_before_upgrade: bool) -> Option<bool> {
+    fn has_left_nothing(
+        &self,
+        entry: &Entry,
+        groups: Groups,
+        has_children_from_before_upgrade: bool,
+    ) -> Option<bool> {
         let leader = entry.leader.as_ref()?;
         let left_group = pidfd::has_group(leader.pidfd.as_fd()) == Ok(true);
-        let has_group_members = || entry.group.is_some() && !self.is_group_empty(entry);
+        let has_group_members = || entry.group.is_some() && !self.is_group_empty(entry, groups);
         let has_no_orphans =
             || has_children_from_before_upgrade && entry.group.is_some() || self.inheritance.is_empty();
         Some(!left_group && has_no_orphans() && !has_group_members())
     }
 
     /// Whether a child has a cgroup in which nothing lives.
-    fn is_group_empty(&self, entry: &Entry) -> bool {
+    fn is_group_empty(&self, entry: &Entry, groups: Groups) -> bool {
         let group = self.cgroups.as_ref().zip(entry.group);
-        group.is_some_and(|(cgroups, (group, _))| !cgroups.has_members(group))
+        group.is_some_and(|(cgroups, (group, _))| match groups {
+            Groups::Empty => true,
+            Groups::Unknown => !cgroups.has_members(group),
+        })
+    }
+
+    /// What one look says of the cgroups of all children: it is for when many have ended, and spares a look at each of
+    /// theirs. It says nothing about a process that is started later.
+    #[must_use]
+    pub fn look_at_groups(&self) -> Groups {
+        match &self.cgroups {
+            Some(cgroups) if cgroups.are_all_empty() => Groups::Empty,
+            Some(_) | None => Groups::Unknown,
+        }
     }
 
     /// Orphans have been reaped: what is left of some child may have become less. Once for each batch is enough.

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 use procbroker_protocol::ChildId;
 use tokio::sync::oneshot;
 
 use super::LogsError;
 use super::amounts::Amounts;
+use super::bell::Bell;
 use super::order::{Order, Token, When};
 use super::output::Kept;
 use super::pipes::Pipes;
@@ -31,6 +31,9 @@ pub(super) const BELL: u64 = u64::MAX;
 /// Signs that are taken in at a time.
 const EVENTS_AT_A_TIME: usize = 256;
 
+/// Pipes that turn out to be empty are so many looked at before orders and signs are: a thousand children may end at once.
+const TURNS_AT_A_TIME: usize = 64;
+
 /// Above so many pipes with something to say, no file stays open from one turn to the next.
 const OPEN_FILES_MAX: usize = 64;
 
@@ -41,7 +44,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) epoll: Arc<Epoll>,
-    pub(super) bell: Arc<EventFd>,
+    pub(super) bell: Arc<Bell>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) folder: Pipes,
     pub(super) store: Store,
@@ -145,19 +148,28 @@ impl Keeper {
             let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
             // Errors but EINTR are not known to come; then the orders are looked at all the same.
             let count = self.epoll.wait(&mut events, timeout).unwrap_or_default();
+            // Before the orders are looked at: what comes too late for that rings again.
+            self.bell.answer();
             // A pipe is ordered to be kept before it can ring.
             while let Ok(order) = self.orders.try_recv() {
                 self.obey(order);
             }
             for event in events.iter().take(count) {
-                if event.data() == BELL {
-                    let _rung = self.bell.read();
-                } else {
+                if event.data() != BELL {
                     self.make_ready(Token(event.data()));
                 }
             }
             if self.work.mode == Mode::Moving {
-                self.take_turn();
+                self.take_turns();
+            }
+        }
+    }
+
+    /// Gives turns until a pipe had something to say: only that takes its time.
+    fn take_turns(&mut self) {
+        for _ in 0..TURNS_AT_A_TIME {
+            if self.take_turn() == Emptied::No || self.work.turns.is_empty() {
+                return;
             }
         }
     }
@@ -278,11 +290,12 @@ impl Keeper {
         self.make_ready(token);
     }
 
-    /// Moves one piece, of whoever comes next.
-    fn take_turn(&mut self) {
+    /// Moves one piece, of whoever comes next, and tells whether that one is empty.
+    fn take_turn(&mut self) -> Emptied {
+        let mut emptied = Emptied::Yes;
         if let Some(token) = self.work.turns.next() {
-            let is_empty = self.move_piece(token);
-            self.after_turn(token, is_empty);
+            emptied = self.move_piece(token);
+            self.after_turn(token, emptied);
         }
         if self.work.turns.is_empty() {
             for done in self.work.settling.drain(..) {
@@ -290,6 +303,7 @@ impl Keeper {
                 let _ = done.send(());
             }
         }
+        emptied
     }
 
     /// Moves one piece of a pipe, and tells whether it is empty.

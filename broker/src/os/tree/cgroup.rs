@@ -29,7 +29,10 @@ use thiserror::Error;
 
 pub(crate) use mount::read_any as read_any_mounts;
 use mount::{locate, name_of};
-use tree::{add_members, cpu_used, is_populated, open_group, open_in, read_number, remove_tree, subgroups};
+use tree::{
+    add_members, cpu_used, is_known_empty, is_populated, open_group, open_in, read_number, remove_tree,
+    subgroups,
+};
 
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
@@ -379,6 +382,12 @@ impl Cgroups {
     #[must_use]
     pub fn is_populated(&self, group: Group) -> bool {
         is_populated(self.folder.as_fd(), &format!("{}/cgroup.events", group.0))
+    }
+
+    /// Whether it is known that nothing lives in any group of the folder.
+    #[must_use]
+    pub fn are_all_empty(&self) -> bool {
+        is_known_empty(self.folder.as_fd(), "cgroup.events")
     }
 
     /// Whether a process that has not ended is in the group or below it. A group stays populated until its last

@@ -57,9 +57,9 @@ fn groups(cgroups: &Cgroups) -> Vec<u64> {
 fn a_group_knows_its_members_and_is_theirs_alone() {
     let Some(cgroups) = cgroups("members") else { return };
     let (group, _directory) = cgroups.take().unwrap();
-    assert!(!cgroups.is_populated(group));
+    assert!(!cgroups.is_populated(group) && cgroups.are_all_empty());
     let (mut child, pid) = member(&cgroups, group);
-    assert!(cgroups.is_populated(group));
+    assert!(cgroups.is_populated(group) && !cgroups.are_all_empty());
     assert_eq!(cgroups.members(group), [pid]);
     assert_eq!(cgroups.group_of(pid), Some(group));
     assert_eq!(cgroups.group_of(Pid::new(std::process::id()).unwrap()), None);

@@ -74,9 +74,18 @@ fn read_text(directory: BorrowedFd<'_>, name: &str) -> Option<String> {
 
 /// Whether this `cgroup.events` says that something lives in its group or below it; zombies do not count.
 pub(super) fn is_populated(directory: BorrowedFd<'_>, events: &str) -> bool {
+    says(directory, events, b"populated 1")
+}
+
+/// Whether this `cgroup.events` can be read, and says that nothing lives in its group or below it.
+pub(super) fn is_known_empty(directory: BorrowedFd<'_>, events: &str) -> bool {
+    says(directory, events, b"populated 0")
+}
+
+fn says(directory: BorrowedFd<'_>, events: &str, wanted: &[u8]) -> bool {
     let Ok(file) = open_in(directory, events, OFlag::O_RDONLY) else { return false };
     let mut text = [0; 128];
     let count = File::from(file).read(&mut text).unwrap_or(0);
     let text = text.get(..count).unwrap_or_default();
-    text.split(|&byte| byte == b'\n').any(|line| line == b"populated 1")
+    text.split(|&byte| byte == b'\n').any(|line| line == wanted)
 }

@@ -212,10 +212,13 @@ impl Scene {
         let mut reaped = Vec::new();
         while self.reaper.reap(0, &mut reaped) == Backlog::More {}
         let containment = self.containment.as_mut().unwrap();
+        let groups = containment.look_at_groups();
         let mut orphans = false;
         for one in reaped {
             match one {
-                Reaped::Child { run, status, .. } => self.inputs.extend(containment.exited(run, status)),
+                Reaped::Child { run, status, .. } => {
+                    self.inputs.extend(containment.exited(run, status, groups));
+                }
                 Reaped::Orphan { .. } => orphans = true,
             }
         }
