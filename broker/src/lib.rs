@@ -68,6 +68,7 @@ pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod os;
+pub mod prober;
 pub mod recovery;
 pub mod report;
 pub mod serve;

@@ -135,3 +135,9 @@ pub const LOG_TAIL_BYTES_MAX: usize = 4 << 10;
 
 /// How long such an error waits for the disk.
 pub const LOG_TAIL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many probes are made at a time.
+pub const PROBES_MAX: usize = 64;
+
+/// How long a probe waits for an answer.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);

@@ -11,9 +11,10 @@
 //! | `spawned`      | -              | -            | Starting, or Running | -      | -             | -             | Starting, or Running | bound its time | -  |
 //! | `spawn_failed` | -              | -            | end           | -             | -             | -             | release       | record the outcome| -     |
 //! | `notified`     | -              | -            | -             | Running, or more time | Running, or Stopping | more time | -          | -                 | -     |
+//! | `probed`       | -              | -            | -             | Running, or rest | -          | -             | -             | -                 | -     |
 //! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | - | kill, or record the outcome | - |
 //! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
-//! | `due`          | not ready      | not ready    | not ready     | not ready     | Stopping      | next step, or kill | queue, or not ready | kill, or leave | - |
+//! | `due`          | not ready      | not ready    | not ready     | probe, or not ready | Stopping      | next step, or kill | queue, or not ready | kill, or leave | - |
 //! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
 //! | `restart`      | -              | -            | -             | Stopping      | Stopping      | Restarting after it | queue   | -                 | -     |
 //! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | as `stop`     | -                 | -     |
@@ -27,6 +28,7 @@
 mod cleaning;
 mod common;
 mod next;
+mod probing;
 mod progress;
 mod questions;
 mod readiness;
@@ -48,6 +50,7 @@ use uuid::Uuid;
 
 use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
+use crate::child::probing::Probing;
 use crate::child::restarting::{Follows, Restarting};
 use crate::child::stopping::{Leader, Stopping};
 use crate::child::watchdog::Watchdog;
@@ -99,6 +102,8 @@ enum Phase {
     Starting {
         /// The main process.
         pid: Pid,
+        /// How it is found out when it is.
+        probing: Probing,
     },
     /// Its process runs and is ready.
     Running {
@@ -264,6 +269,21 @@ impl Child {
         }
     }
 
+    /// It was found ready, or not.
+    pub(crate) fn probed(&mut self, is_ready: bool, orders: &mut Orders<'_>) -> Next {
+        match &mut self.phase {
+            Phase::Starting { .. } => self.probed_while_starting(is_ready, orders),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Restarting(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => Next::Nothing,
+        }
+    }
+
     /// What was left behind has, or may have, become less.
     pub(crate) fn members_left(&mut self, left: Members, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
@@ -286,9 +306,8 @@ impl Child {
     pub(crate) fn due(&mut self, orders: &mut Orders<'_>) -> Next {
         self.common.timer_ran_out();
         match &mut self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Starting { .. } => {
-                Next::NotReady
-            }
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => Next::NotReady,
+            Phase::Starting { .. } => self.due_while_starting(orders),
             Phase::Stopping(stopping) => {
                 stopping.due(&mut self.common, orders);
                 Next::Nothing
@@ -334,7 +353,7 @@ impl Child {
                 orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
                 Next::NeverStarted { reason: stop.reason, error: None }
             }
-            Phase::Starting { pid } | Phase::Running { pid, .. } => {
+            Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
                 let pid = *pid;
                 self.enter_stop(stop, Leader::Alive { pid }, orders);
                 Next::Nothing

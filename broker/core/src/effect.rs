@@ -115,6 +115,15 @@ pub enum Effect {
         /// The stream that it is in.
         kept_in: LogStream,
     },
+    /// Find out whether a child is ready. Answered with `Probed`.
+    Probe {
+        /// The process, and by it its child.
+        run: Run,
+        /// What shows it, and whose rights the child has.
+        order: Arc<SpawnOrder>,
+        /// When its present process was started: what it wrote before does not count.
+        since: Timestamp,
+    },
     /// A child has ended: what it wrote last is the end, for those who follow its output too.
     EndLog {
         /// The child.

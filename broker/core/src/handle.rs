@@ -54,6 +54,9 @@ impl Broker {
             Input::Recorded { run, result } => self.recorded(run, result, turn),
             Input::Spawned { run, pid } => self.spawned(run, pid, turn),
             Input::Notified { run, notices } => self.notified(run, &notices, turn),
+            Input::Probed { run, is_ready } => {
+                self.with_run(run, turn, |child, orders| child.probed(is_ready, orders));
+            }
             Input::TailRead { call, tail } => self.tail_read(call, tail, turn),
             Input::SpawnFailed { run, failure } => self.spawn_failed(run, &failure, turn),
             Input::Exited { run, status, members } => self.exited(run, status, members, turn),

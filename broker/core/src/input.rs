@@ -68,6 +68,13 @@ pub enum Input {
         /// What it has told, in its order.
         notices: Vec<Notice>,
     },
+    /// Answers `Probe`.
+    Probed {
+        /// The process, and by it its child.
+        run: Run,
+        /// Whether it was found ready.
+        is_ready: bool,
+    },
     /// Answers `ReadTail`.
     TailRead {
         /// The request that waits for it.

@@ -5,7 +5,7 @@ mod resources;
 
 use std::time::Duration;
 
-use procbroker_protocol::create::{IfExists, Lifetime, Ready, StopStep};
+use procbroker_protocol::create::{Check, IfExists, Lifetime, Probe, Ready, StopStep};
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::limits::{Bounds, GROUPS_MAX, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
@@ -90,8 +90,8 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 
 /// Refuses what this version cannot do yet, rather than do without it in silence.
 fn built(params: &CreateParams) -> Result<(), Error> {
-    let missing = if matches!(params.ready, Ready::Probe(_)) {
-        "ready: a probe"
+    let missing = if matches!(params.ready, Ready::Probe(Probe { check: Check::Command(_), .. })) {
+        "ready: command"
     } else if params.lifetime != Lifetime::Broker {
         "lifetime: one other than broker"
     } else if params.linger != Duration::ZERO {

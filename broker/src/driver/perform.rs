@@ -11,10 +11,10 @@ use procbroker_core::{
     Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, RunAs,
     ServiceState, SpawnOrder, UpgradeFailure, UsageQuery,
 };
-use procbroker_protocol::create::Ready;
+use procbroker_protocol::create::{Probe, Ready};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::LogStream;
-use procbroker_protocol::{ChildId, Got, Response, Usage};
+use procbroker_protocol::{ChildId, Got, Response, Timestamp, Usage};
 use tokio::sync::mpsc;
 
 use super::FromThread;
@@ -38,6 +38,7 @@ use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, SpawnSpec, Step};
 use crate::os::state_dir::StateDir;
 use crate::os::tree::{Containment, Groups};
+use crate::prober::{Prober, Question};
 use crate::report;
 use crate::upgrade::{self, Program};
 
@@ -65,6 +66,8 @@ pub struct Hands {
     pub surroundings: Surroundings,
     /// Keeps what children write.
     pub logs: Logs,
+    /// Asks children whether they are ready.
+    pub prober: Prober,
     /// Those who read that.
     pub followers: Followers,
     /// What outlives the broker.
@@ -164,6 +167,7 @@ impl Hands {
             Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),
             Effect::ReadLog { call, child, excerpt } => self.read_log(call, child, excerpt),
             Effect::ReadTail { call, child, kept_in } => self.followers.read_tail(call, child, kept_in),
+            Effect::Probe { run, order, since } => self.probe(run, &order, since),
             Effect::EndLog { child } => {
                 self.notices.end(child);
                 self.logs.end(child);
@@ -301,6 +305,14 @@ impl Hands {
             errno_name: format!("{errno:?}"),
             step: "notify".to_owned(),
         })
+    }
+
+    /// Has it found out whether a child is ready.
+    fn probe(&self, run: Run, order: &SpawnOrder, since: Timestamp) {
+        if let Ready::Probe(Probe { check, .. }) = &order.params.ready {
+            let user = user(&order.run_as).unwrap_or_else(nix::unistd::geteuid).as_raw();
+            self.prober.ask(Question { run, user, check: check.clone(), since });
+        }
     }
 
     /// Takes in what children tell of themselves. Who else has sent something is not heard.

@@ -46,6 +46,7 @@ use crate::os::spawn::Launcher;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::os::tree::cgroup;
+use crate::prober::Prober;
 use crate::recovery::{self, PreviousBroker, PreviousRecord, processes};
 use crate::serve::facilities::{self, Found};
 use crate::upgrade::{self, Inherited, Program};
@@ -416,6 +417,7 @@ impl Machine {
         let host =
             Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
         let records = Records::start(store, &host, threads.clone())?;
+        let prober = Prober::new(&logs, pool.clone(), facts.clone());
         let hands = Hands {
             clients: Clients::default(),
             pool,
@@ -423,6 +425,7 @@ impl Machine {
             reaper,
             containment,
             surroundings: Surroundings::new(socket, pipes, nofile),
+            prober,
             followers: Followers::new(&logs, facts),
             logs,
             records,

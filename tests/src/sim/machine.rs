@@ -123,6 +123,7 @@ impl Machine {
             | Effect::Answer { .. }
             | Effect::Publish { .. }
             | Effect::EndLog { .. }
+            | Effect::Probe { .. }
             | Effect::Measure { .. }
             | Effect::Report(_)
             | Effect::Notify(_)

@@ -215,6 +215,7 @@ impl Simulation<'_> {
             | Input::Spawned { run, .. }
             | Input::SpawnFailed { run, .. }
             | Input::Notified { run, .. }
+            | Input::Probed { run, .. }
             | Input::Exited { run, .. }
             | Input::MembersLeft { run, .. } => *run = Run { incarnation: Incarnation(0), ..*run },
             Input::Connected { .. }

@@ -147,3 +147,53 @@ open(sys.argv[1], 'w').write('hung\\n')";
     let mut pipe = pipe;
     assert_eq!(pipe.line(), "hung", "it was ended although it said that it was well");
 }
+
+/// A web server at this port, which takes a while to start.
+const SERVER: &str = "import http.server, socketserver, sys, time
+time.sleep(0.3)
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_): pass
+socketserver.TCPServer.request_queue_size = 128
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Quiet).serve_forever()";
+
+#[test]
+fn of_many_requests_for_a_web_server_each_can_connect_to_the_one_there_is() {
+    let broker = TestBroker::start();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let params = json!({
+        "command": ["python3", "-c", SERVER, free.port().to_string()],
+        "name": "web",
+        "if_exists": "reuse",
+        "ready": {"tcp": free.to_string()},
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                broker.json().create(params.clone());
+                std::net::TcpStream::connect(free).expect("the server is ready");
+            });
+        }
+    });
+    assert_eq!(broker.json().ok("list", json!({"all": true}))["children"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_child_is_ready_when_it_has_written_so_or_listens() {
+    let broker = TestBroker::start();
+    let mut pipe = broker.fifo("pipe");
+    let text = "echo 'not up'; read go <\"$1\"; echo 'now it is ready to serve'; exec sleep infinity";
+    let mut client = broker.json();
+    let params = with(script(&pipe, text), &json!({"ready": {"log": "is ready"}, "name": "a"}));
+    let created = client.send("create", params);
+    pipe.say("go");
+    assert_eq!(client.answer(created).unwrap()["child"]["state"], "running");
+    let path = broker.path("listener");
+    let listener = "import signal, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
+while True: signal.pause()";
+    let child = broker.json().create(json!({
+        "command": ["python3", "-c", listener, path],
+        "ready": {"unix": path},
+    }));
+    assert_eq!(child["state"], "running");
+}

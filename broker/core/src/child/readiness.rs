@@ -1,12 +1,15 @@
 //! Readiness: a child whose program runs is not ready before it says so; until then its time is bounded, and from then on its
 //! watchdog runs.
 
+use std::sync::Arc;
+
 use procbroker_protocol::create::{Ready, StopStep, default_stop};
 use procbroker_protocol::{ChildState, EventKind, ExitReason, Signal};
 
+use crate::child::probing::Probing;
 use crate::child::watchdog::Watchdog;
 use crate::child::{Child, Next, Phase, Stop};
-use crate::effect::{Receipt, Safety};
+use crate::effect::{Effect, Receipt, Safety};
 use crate::ids::Pid;
 use crate::notice::Notice;
 use crate::orders::Orders;
@@ -24,13 +27,53 @@ impl Child {
         if self.params().ready == Ready::Spawn {
             self.enter_running(pid, orders);
         } else {
-            self.enter_starting(pid);
+            self.enter_starting(pid, orders);
         }
     }
 
-    fn enter_starting(&mut self, pid: Pid) {
-        self.phase = Phase::Starting { pid };
+    fn enter_starting(&mut self, pid: Pid, orders: &mut Orders<'_>) {
+        let probing = Probing::begin(&self.params().ready, orders.now.instant);
+        self.phase = Phase::Starting { pid, probing };
         self.common.show(ChildState::Starting, Some(pid), None);
+        self.set_starting_timer(orders);
+    }
+
+    /// Sets the timer of the next probe, or of the end of its time.
+    fn set_starting_timer(&mut self, orders: &mut Orders<'_>) {
+        let Phase::Starting { probing, .. } = &self.phase else {
+            return;
+        };
+        let due = probing.due_at().into_iter().chain(self.common.ready_by()).min();
+        self.common.set_due(due, orders);
+    }
+
+    /// It is time for the next probe, or its time is over.
+    pub(super) fn due_while_starting(&mut self, orders: &mut Orders<'_>) -> Next {
+        let now = orders.now.instant;
+        if self.common.ready_by().is_some_and(|by| by <= now) {
+            return Next::NotReady;
+        }
+        let Phase::Starting { probing, .. } = &mut self.phase else {
+            return Next::Nothing;
+        };
+        if probing.ask(now) {
+            let (run, since) = (self.run(), self.view().started_at.unwrap_or(orders.now.wall));
+            orders.order(Effect::Probe { run, order: Arc::clone(self.common.order()), since });
+        }
+        self.set_starting_timer(orders);
+        Next::Nothing
+    }
+
+    /// A probe has found it ready, or not yet.
+    pub(super) fn probed_while_starting(&mut self, is_ready: bool, orders: &mut Orders<'_>) -> Next {
+        if is_ready {
+            return self.became_ready(orders);
+        }
+        if let Phase::Starting { probing, .. } = &mut self.phase {
+            probing.rest(orders.now.instant);
+        }
+        self.set_starting_timer(orders);
+        Next::Nothing
     }
 
     /// It is ready: its watchdog begins with a whole period.
@@ -47,7 +90,7 @@ impl Child {
     pub(super) fn resume_starting(&mut self, pid: Pid, by: Option<Instant>, orders: &mut Orders<'_>) {
         let by = by.unwrap_or_else(|| orders.now.instant.plus(self.params().ready_timeout.0));
         self.have_ready_by(by, orders);
-        self.enter_starting(pid);
+        self.enter_starting(pid, orders);
     }
 
     /// It has told something of itself, and was not ready before.
@@ -64,7 +107,7 @@ impl Child {
     }
 
     fn became_ready(&mut self, orders: &mut Orders<'_>) -> Next {
-        let Phase::Starting { pid } = self.phase else {
+        let Phase::Starting { pid, .. } = self.phase else {
             return Next::Nothing;
         };
         self.enter_running(pid, orders);
@@ -76,7 +119,8 @@ impl Child {
     /// Its time to get ready ends then, or later (`EXTEND_TIMEOUT_USEC` of `sd_notify(3)`).
     fn have_more_time(&mut self, until: Instant, orders: &mut Orders<'_>) {
         if self.common.ready_by().is_some_and(|by| by < until) {
-            self.have_ready_by(until, orders);
+            self.common.await_ready(Some(until));
+            self.set_starting_timer(orders);
             self.record_progress(Safety::Process, Receipt::NotWanted, orders);
         }
     }

@@ -73,7 +73,7 @@ impl Child {
     pub(crate) fn restart(&mut self, orders: &mut Orders<'_>) -> RestartWish {
         let restarts = self.common.runs().restarts;
         match &mut self.phase {
-            Phase::Starting { pid } | Phase::Running { pid, .. } => {
+            Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
                 let leader = Leader::Alive { pid: *pid };
                 // No other word says that somebody wanted this run to end.
                 let stop =

@@ -134,6 +134,7 @@ impl Life {
                 child.spawn_failed(&SpawnFailure { errno: 2, errno_name, step }, orders)
             }
             "notified" => child.notified(&Notice::Ready, orders),
+            "probed" => child.probed(true, orders),
             "exited" => child.exited(done, Members::Nothing, orders),
             "daemonized" => child.exited(done, Members::Group, orders),
             "members left" => child.members_left(Members::Nothing, orders),
@@ -213,10 +214,11 @@ start         | -              | Spawning       | -                | -          
 spawned       | -              | -              | Running(Changed) | -                 | -                 | -                 | -                 | -                 | -                 | Running(Changed)    | -            | -            | Cleaning | -        | -
 spawn failed  | -              | -              | (NeverStarted)   | -                 | -                 | -                 | -                 | -                 | -                 | Restarting(Changed) | -            | -            | Cleaning | -        | -
 notified      | -              | -              | -                | Running(Changed)  | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
+probed        | -              | -              | -                | Running(Changed)  | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
 exited        | -              | -              | -                | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | -                 | -                 | -                 | -                   | -            | -            | -        | Cleaning | -
 daemonized    | -              | -              | -                | Stopping          | Stopping          | Stopping          | -                 | -                 | -                 | -                   | -            | -            | -        | Cleaning | -
 members left  | -              | -              | -                | -                 | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
-due           | (NotReady)     | (NotReady)     | (NotReady)       | (NotReady)        | -                 | Stopping          | -                 | Restarting        | -                 | Restarting          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
+due           | (NotReady)     | (NotReady)     | (NotReady)       | -                 | -                 | Stopping          | -                 | Restarting        | -                 | Restarting          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
 stop          | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | -                 | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -
 restart       | -              | -              | -                | Stopping          | Stopping          | -                 | Restarting        | Restarting        | -                 | -                   | -            | -            | -        | -        | -
 kill now      | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | Stopping          | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use procbroker_core::{Effect, Finding, Incarnation, Input, Kinship, Members, Notice, Run};
-use procbroker_protocol::create::{Ready, ReadyTimeout};
+use procbroker_protocol::create::{Check, Ready, ReadyTimeout};
 use procbroker_protocol::request::{LogStream, Scope, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal,
@@ -222,6 +222,50 @@ fn a_shutdown_answers_a_create_whose_childs_last_words_are_being_read() {
     assert!(!world.is_answered(call));
     world.term();
     assert_eq!(world.refused(call).as_str(), "start_failed");
+}
+
+fn probes(world: &mut World) -> usize {
+    world.take().iter().filter(|effect| matches!(effect, Effect::Probe { .. })).count()
+}
+
+#[test]
+fn a_child_is_probed_one_question_at_a_time_with_pauses_that_double_until_it_is_ready() {
+    let (mut world, client) = World::with_client();
+    let ready = Check::Log("up".to_owned()).into();
+    let call = world.create(client, CreateParams { ready, ..named("a") });
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    assert_eq!(probes(&mut world), 1, "the first question is asked at once");
+    world.advance(secs(2));
+    assert_eq!(probes(&mut world), 0, "the first one is not answered");
+    for pause in [100, 200, 400, 800, 1_000, 1_000] {
+        world.give(Input::Probed { run, is_ready: false });
+        world.advance(Duration::from_millis(pause - 1));
+        assert_eq!(probes(&mut world), 0, "{pause}");
+        world.advance(Duration::from_millis(1));
+        assert_eq!(probes(&mut world), 1, "{pause}");
+    }
+    let stale = Run { incarnation: Incarnation(2), ..run };
+    world.give(Input::Probed { run: stale, is_ready: true });
+    assert!(!world.is_answered(call));
+    world.give(Input::Probed { run, is_ready: true });
+    assert_eq!(world.created(call).child.state, ChildState::Running);
+    assert_eq!(world.due_in(), None);
+}
+
+#[test]
+fn a_child_that_is_never_found_ready_has_failed_in_time() {
+    let (mut world, client) = World::with_client();
+    let ready = Check::Log("up".to_owned()).into();
+    let params = CreateParams { ready, ready_timeout: ReadyTimeout(secs(1)), ..named("a") };
+    let (call, run) = starting(&mut world, client, params);
+    world.give(Input::Probed { run, is_ready: false });
+    world.advance(Duration::from_millis(100));
+    world.advance(Duration::from_millis(900));
+    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    world.give(Input::Probed { run, is_ready: true });
+    assert_eq!(world.shown(client, run).state, ChildState::Stopping);
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn what_is_not_built_yet_is_unsupported_and_named() {
         ("lifetime", |params| params.lifetime = Lifetime::Ttl(secs(1))),
         ("linger", |params| params.linger = secs(1)),
         ("resources", |params| params.resources = Some(Resources::default())),
-        ("a probe", |params| params.ready = Check::Log(text("up")).into()),
+        ("ready: command", |params| params.ready = Check::Command(vec![text("up")]).into()),
         ("limit: wait", |params| {
             params.limit = Some(Limit { key: text("k"), max: 1, wait: Some(secs(1)) });
         }),

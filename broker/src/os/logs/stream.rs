@@ -20,7 +20,8 @@ pub struct StreamId {
 
 impl StreamId {
     /// Both outputs of a child.
-    pub(super) fn both(child: ChildId) -> [Self; 2] {
+    /// Both streams of a child.
+    pub(crate) fn both(child: ChildId) -> [Self; 2] {
         [LogStream::Stdout, LogStream::Stderr].map(|stream| Self { child, stream })
     }
 

@@ -73,7 +73,11 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::Report(report) => shutdown::report(ledger, report)?,
         Effect::Sweep => shutdown::sweep(ledger)?,
         Effect::Exit(cause) => shutdown::exit(ledger, machine, *cause)?,
-        Effect::ReadTail { .. } | Effect::EndLog { .. } | Effect::Measure { .. } | Effect::Notify(_) => {}
+        Effect::ReadTail { .. }
+        | Effect::Probe { .. }
+        | Effect::EndLog { .. }
+        | Effect::Measure { .. }
+        | Effect::Notify(_) => {}
     }
     ledger.record(effect);
     match effect {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use procbroker_core::{Accounts, Peer, RunAs};
-use procbroker_protocol::create::{IfExists, Lifetime, Ready, RestartPolicy, StandardError, StandardOutput};
+use procbroker_protocol::create::{
+    Check, IfExists, Lifetime, Probe, Ready, RestartPolicy, StandardError, StandardOutput,
+};
 use procbroker_protocol::{CreateParams, Request};
 
 use crate::sim::ledger::Ledger;
@@ -90,7 +92,7 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
     let unbuilt = params.restart.policy != RestartPolicy::Never
-        || matches!(params.ready, Ready::Probe(_))
+        || matches!(&params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }))
         || params.lifetime != Lifetime::Broker
         || params.linger != Duration::ZERO
         || params.limit.as_ref().is_some_and(|limit| limit.wait.is_some())

@@ -44,6 +44,7 @@ impl Ledger {
             | Input::SpawnFailed { .. }
             | Input::Exited { .. }
             | Input::Notified { .. }
+            | Input::Probed { .. }
             | Input::MembersLeft { .. } => self.reported(input),
             Input::LogRead { call, .. } => self.answered(*call),
             Input::UpgradeAsked => self.wish_for_an_upgrade(),

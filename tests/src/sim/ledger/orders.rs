@@ -87,6 +87,7 @@ impl Ledger {
                 }
             }
             Effect::ReadTail { .. }
+            | Effect::Probe { .. }
             | Effect::Publish { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }

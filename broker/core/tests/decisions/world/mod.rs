@@ -208,6 +208,7 @@ impl World {
             | Effect::Publish { .. }
             | Effect::ReadLog { .. }
             | Effect::ReadTail { .. }
+            | Effect::Probe { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }
             | Effect::CheckUpgrade
@@ -438,6 +439,7 @@ impl World {
                 | Effect::Publish { .. }
                 | Effect::ReadLog { .. }
                 | Effect::ReadTail { .. }
+                | Effect::Probe { .. }
                 | Effect::EndLog { .. }
                 | Effect::Measure { .. }
                 | Effect::CheckUpgrade
