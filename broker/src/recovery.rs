@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use procbroker_core::{Broker, Finding, Intent, Members, Progress, Recovered, Run};
+use procbroker_core::{Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::create::StandardOutput;
+use serde::Deserialize;
 
 use crate::os::journal::{Row, Stored};
 use crate::os::logs::pipes::{Launched, Pipes};
@@ -22,6 +23,15 @@ pub(crate) struct OnRecord {
     intent: Intent,
     progress: Option<Progress>,
     process: Option<ProcessIdentity>,
+}
+
+/// How far a child is, as it is written: with when it expires beside, if it has a time to live.
+#[derive(Deserialize)]
+struct FromDisk {
+    #[serde(flatten)]
+    progress: Progress,
+    #[serde(default)]
+    expires: Option<Instant>,
 }
 
 /// How the program before this one came to its end.
@@ -44,10 +54,15 @@ pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<Vec<OnRecord>, ServeEr
     let read = |row: Row| {
         let child = row.child;
         let damaged = |source| ServeError::Record { child, path: path.to_owned(), source };
-        let intent = serde_json::from_str(&row.intent).map_err(damaged)?;
+        let mut intent: Intent = serde_json::from_str(&row.intent).map_err(damaged)?;
         let (progress, process) = match row.progress {
             Some(progress) => {
-                (Some(serde_json::from_str(&progress.text).map_err(damaged)?), progress.process)
+                let FromDisk { progress: how_far, expires } =
+                    serde_json::from_str(&progress.text).map_err(damaged)?;
+                if let Some(expires) = expires {
+                    intent.tie = Tie::Until(expires);
+                }
+                (Some(how_far), progress.process)
             }
             None => (None, None),
         };

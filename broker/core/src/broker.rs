@@ -11,9 +11,11 @@ use crate::connections::{Connection, Connections};
 use crate::effect::{After, Effect, UsageQuery};
 use crate::event_log::EventLog;
 use crate::ids::{Call, ConnectionId, Run};
+use crate::leases::Leases;
 use crate::main_process::MainState;
 use crate::metrics::{Counts, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, Ticket, WaitsFor};
+use crate::places::Places;
 use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::Instant;
@@ -27,6 +29,8 @@ pub struct Broker {
     pub(crate) children: Children,
     pub(crate) pending: PendingRequests,
     pub(crate) connections: Connections,
+    pub(crate) leases: Leases,
+    pub(crate) places: Places,
     pub(crate) timers: Timers,
     pub(crate) spawn_queue: SpawnQueue,
     pub(crate) state: BrokerState,
@@ -47,6 +51,8 @@ impl Broker {
             children: Children::default(),
             pending: PendingRequests::default(),
             connections: Connections::default(),
+            leases: Leases::default(),
+            places: Places::default(),
             timers: Timers::default(),
             spawn_queue: SpawnQueue::default(),
             state: BrokerState::Serving,
@@ -105,7 +111,11 @@ impl Broker {
             return;
         };
         let watched = waits_for.watched();
+        let seeker = waits_for.seeker().map(|(key, uid)| (key.to_owned(), uid));
         let ticket = self.pending.add(PendingRequest { call, due, waits_for });
+        if let Some((key, uid)) = seeker {
+            self.places.add(&key, uid, ticket);
+        }
         connection.add_pending(ticket);
         for id in watched {
             if let Some(child) = self.children.get_mut(id) {
@@ -127,6 +137,9 @@ impl Broker {
     pub(crate) fn take_pending(&mut self, ticket: Ticket) -> Option<PendingRequest> {
         let pending = self.pending.take(ticket)?;
         self.timers.set(Timer::Call(ticket), pending.due, None);
+        if let Some((key, uid)) = pending.waits_for.seeker() {
+            self.places.remove(key, uid, ticket);
+        }
         for id in pending.waits_for.watched() {
             if let Some(child) = self.children.get_mut(id) {
                 child.unwatch(ticket);

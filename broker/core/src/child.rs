@@ -81,6 +81,8 @@ pub(crate) struct Child {
     followers: BTreeSet<(ConnectionId, SubscriptionId)>,
     /// The requests of users that were answered with it when it was there already.
     reuses: VecDeque<(u32, Uuid)>,
+    /// Whether it was replaced before it was ready: its create is answered with what takes its place.
+    superseded: bool,
 }
 
 /// Where a child is in its life.
@@ -132,6 +134,7 @@ impl Child {
             watchers: BTreeSet::new(),
             followers: BTreeSet::new(),
             reuses: VecDeque::new(),
+            superseded: false,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
 use crate::launch::Launch;
 use crate::main_process::MainExit;
 use crate::record::{Intent, Progress};
+use crate::time::Instant;
 
 /// One order. The edge carries it out and decides nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,8 @@ pub enum Effect {
         safety: Safety,
         /// Whether `Recorded` is to follow.
         receipt: Receipt,
+        /// When the child expires, if it has a time to live that was renewed: it takes the place of what the intent says.
+        expires: Option<Instant>,
     },
     /// Start a process for the child. Answered with `Spawned` or `SpawnFailed`.
     Spawn {

@@ -7,7 +7,7 @@ use crate::connections::Connection;
 use crate::effect::Effect;
 use crate::ids::Call;
 use crate::input::{Fresh, Input, ShutdownCause};
-use crate::pending::Ticket;
+use crate::pending::{Ticket, no_place};
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 use crate::turn::Turn;
@@ -49,7 +49,7 @@ impl Broker {
         match input {
             Input::Connected { connection, peer } => self.connect(connection, peer, turn),
             Input::ConnectedUnmapped { connection } => Self::connect_unmapped(connection, turn),
-            Input::Disconnected { connection } => self.disconnect(connection),
+            Input::Disconnected { connection } => self.disconnect(connection, turn),
             Input::Called { call, request, fresh } => self.call(call, request, &fresh, turn),
             Input::Recorded { run, result } => self.recorded(run, result, turn),
             Input::Spawned { run, pid } => self.spawned(run, pid, turn),
@@ -91,6 +91,7 @@ impl Broker {
             was_due = true;
             match timer {
                 Timer::Child(id) => self.child_due(id, turn),
+                Timer::Lease(id) => self.lease_due(id, turn),
                 Timer::Call(ticket) => self.call_due(ticket, turn),
                 Timer::Retention => {
                     self.retention_due = None;
@@ -136,14 +137,7 @@ impl Broker {
             Request::Upgrade(_) => self.upgrade(Some(call), turn),
             Request::Metrics(_) => self.measure(call, turn),
             Request::Restart(params) => self.restart(call, &params, turn),
-            Request::Renew(_) => {
-                let method = request.method();
-                let error = Error::new(
-                    ErrorKind::Unsupported,
-                    format!("{method} is not offered by this version of the broker"),
-                );
-                self.answer(call, Err(error), turn);
-            }
+            Request::Renew(params) => self.renew(call, &params, turn),
         }
     }
 
@@ -165,6 +159,9 @@ impl Broker {
             return;
         };
         pending.due = None;
+        if let Some(error) = pending.seeks().map(no_place) {
+            return self.answer_pending(ticket, Err(error), turn);
+        }
         let child = pending.waits_for.watched().first().and_then(|id| self.children.get(*id));
         let message = child.map_or_else(String::new, |child| {
             let shown = child.view();

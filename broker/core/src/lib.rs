@@ -14,7 +14,7 @@
 //! | the one way in | `handle` | everything: it gives each input to what is below |
 //! | what happens | `methods` (what clients ask for, one file each), `life` (what a child goes through), `shutdown` (the broker's own end) | the broker's state, through the methods of its types |
 //! | the owner | `broker` | holds all state; answers, and lets requests wait |
-//! | state | `children`, `pending`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers`, `shutdown::waves` | each its own private fields |
+//! | state | `children`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers`, `shutdown::waves` | each its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its `Orders` hold: its timer, its place in the spawn queue, its events |
 //! | vocabulary | `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `authorize`, `validate` | nothing |
 //!
@@ -86,6 +86,7 @@ mod ids;
 mod input;
 mod labels;
 mod launch;
+mod leases;
 mod life;
 mod limits;
 mod main_process;
@@ -94,6 +95,7 @@ mod metrics;
 mod notice;
 mod orders;
 mod pending;
+mod places;
 mod record;
 mod shutdown;
 mod spawn_queue;
@@ -121,5 +123,7 @@ pub use limits::{
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, Totals};
 pub use notice::Notice;
-pub use record::{Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress};
+pub use record::{
+    Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie,
+};
 pub use time::{Instant, Now};

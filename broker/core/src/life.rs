@@ -1,6 +1,8 @@
 //! What a child goes through: each input is given to its child, and what follows for others is seen to.
 
+mod lease;
 mod main_command;
+mod places;
 mod readiness;
 mod recovery;
 mod start;

@@ -65,6 +65,9 @@ pub(crate) const HURRIED_CLEANUPS_MAX: Duration = Duration::from_secs(5);
 /// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor, if that takes so long.
 pub(crate) const CLEANUP_SHARE_DIVISOR: u32 = 4;
 
+/// How long the holders of a child have at the least to come back, after their connections were lost with the broker.
+pub(crate) const LINGER_AFTER_A_CRASH_MIN: Duration = Duration::from_secs(10);
+
 /// How long processes that are being started have before an upgrade is given up.
 pub(crate) const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 

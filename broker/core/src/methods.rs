@@ -1,6 +1,7 @@
 //! What clients ask for, one file a method; and how its children are found, and looked at again.
 
 mod connect;
+mod contest;
 mod create;
 mod destroy;
 mod events;
@@ -9,6 +10,7 @@ mod list;
 mod logs;
 mod metrics;
 mod recheck;
+mod renew;
 mod restart;
 mod shutdown;
 mod signal;

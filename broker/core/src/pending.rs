@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use procbroker_protocol::create::Ready;
+use procbroker_protocol::create::{IfExists, Ready};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{
-    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, Response, Signal,
+    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, Response, Signal, duration,
 };
 
 use crate::authorize::RunAs;
@@ -38,6 +38,13 @@ pub(crate) enum WaitsFor {
     Name {
         /// The holder.
         holder: ChildId,
+        /// The create itself.
+        attempt: Box<Attempt>,
+    },
+    /// A `create` for a place under the key of its limit: decided again when it is its turn for one.
+    Place {
+        /// Whose it is.
+        uid: u32,
         /// The create itself.
         attempt: Box<Attempt>,
     },
@@ -135,6 +142,39 @@ pub(crate) struct Attempt {
     pub(crate) id: ChildId,
     /// What the answer says if a child is created now.
     pub(crate) outcome: Outcome,
+    /// What it does about the holder of its name.
+    pub(crate) claim: Claim,
+    /// Until when it waits for a place under its limit, once it does.
+    pub(crate) place_by: Option<Instant>,
+}
+
+/// What a create does about the child that holds its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It fails, reuses or replaces it, and starts a child where there is none.
+    Own(IfExists),
+    /// It would replace, and a later one has put its child there: it reuses that, or starts its own where there is none.
+    Yielded,
+    /// Its own child was replaced before it was ready: it is answered with the one that takes the place, and starts none.
+    Superseded,
+}
+
+impl Claim {
+    /// Returns what the same request does about the name when it comes again.
+    pub(crate) fn inherited(self) -> Option<Self> {
+        match self {
+            Self::Own(_) => None,
+            Self::Yielded | Self::Superseded => Some(self),
+        }
+    }
+
+    /// Whether it is answered with the holder of the name, once that is ready.
+    pub(crate) fn joins(self) -> bool {
+        match self {
+            Self::Own(IfExists::Reuse) | Self::Yielded | Self::Superseded => true,
+            Self::Own(IfExists::Fail | IfExists::Replace) => false,
+        }
+    }
 }
 
 impl Stage {
@@ -195,15 +235,42 @@ impl WaitsFor {
             | Self::Destroy { .. }
             | Self::Restart { .. }
             | Self::Wait { .. } => After::Records,
-            Self::Name { .. } | Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
-                After::Nothing
-            }
+            Self::Name { .. }
+            | Self::Place { .. }
+            | Self::Signal { .. }
+            | Self::Logs { .. }
+            | Self::Upgrade
+            | Self::Shutdown => After::Nothing,
         }
     }
 
     /// Whether a create waits for a name.
     pub(crate) fn is_name(&self) -> bool {
         matches!(self, Self::Name { .. })
+    }
+
+    /// Whether a create waits that has started nothing: for a name, or for a place.
+    pub(crate) fn is_unstarted(&self) -> bool {
+        matches!(self, Self::Name { .. } | Self::Place { .. })
+    }
+
+    /// Returns the key of the limit under which a create waits for a place, and whose create it is.
+    pub(crate) fn seeker(&self) -> Option<(&str, u32)> {
+        match self {
+            Self::Place { uid, attempt } => {
+                attempt.params.limit.as_ref().map(|limit| (limit.key.as_str(), *uid))
+            }
+            Self::Name { .. }
+            | Self::Start { .. }
+            | Self::Tail { .. }
+            | Self::Destroy { .. }
+            | Self::Restart { .. }
+            | Self::Wait { .. }
+            | Self::Signal { .. }
+            | Self::Logs { .. }
+            | Self::Upgrade
+            | Self::Shutdown => None,
+        }
     }
 
     /// Whether a create waits for its child.
@@ -229,7 +296,9 @@ impl WaitsFor {
             Self::Destroy { left, .. } => left.iter().copied().collect(),
             Self::Restart { left, .. } => left.keys().copied().collect(),
             Self::Signal { unspawned, .. } => unspawned.iter().copied().collect(),
-            Self::Tail { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => Vec::new(),
+            Self::Place { .. } | Self::Tail { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
+                Vec::new()
+            }
         }
     }
 }
@@ -240,6 +309,46 @@ pub(crate) fn shutting_down() -> Error {
         ErrorKind::ShuttingDown,
         "the broker is shutting down and starts no child any more; try again when it is back",
     )
+}
+
+/// The refusal of a create that has waited for a place for as long as it wanted to.
+pub(crate) fn no_place(attempt: &Attempt) -> Error {
+    let limit = attempt.params.limit.as_ref();
+    let key = limit.map(|limit| limit.key.as_str()).unwrap_or_default();
+    let wait = duration::display(limit.and_then(|limit| limit.wait).unwrap_or_default());
+    Error::new(
+        ErrorKind::LimitExceeded,
+        format!(
+            "no place under the limit {key:?} has become free within {wait} (limit.wait); nothing was started"
+        ),
+    )
+}
+
+impl PendingRequest {
+    /// Returns the create that waits for a place, if this is one.
+    pub(crate) fn seeks(&self) -> Option<&Attempt> {
+        match &self.waits_for {
+            WaitsFor::Place { attempt, .. } => Some(attempt),
+            WaitsFor::Name { .. }
+            | WaitsFor::Start { .. }
+            | WaitsFor::Tail { .. }
+            | WaitsFor::Destroy { .. }
+            | WaitsFor::Restart { .. }
+            | WaitsFor::Wait { .. }
+            | WaitsFor::Signal { .. }
+            | WaitsFor::Logs { .. }
+            | WaitsFor::Upgrade
+            | WaitsFor::Shutdown => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Ticket {
+    /// Makes the first tickets.
+    pub(crate) fn some(count: u64) -> Vec<Self> {
+        (0..count).map(Self).collect()
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_protocol::create::StopStep;
+use procbroker_protocol::create::{Lifetime, StopStep};
 use procbroker_protocol::{
     ChildId, Cleaned, Containment, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, StepTaken,
     Timestamp,
@@ -44,6 +44,38 @@ pub struct Intent {
     /// What it is to the broker.
     #[serde(default)]
     pub role: Role,
+    /// What its life hangs on beside connections.
+    #[serde(default)]
+    pub tie: Tie,
+}
+
+/// What a child's life hangs on beside the broker and its connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tie {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its time, which ends then; of the boot that it was recorded in.
+    Until(Instant),
+}
+
+impl Tie {
+    /// Returns what the life of a child hangs on that is created now.
+    pub(crate) fn of(lifetime: Lifetime, now: Instant) -> Self {
+        match lifetime {
+            Lifetime::Ttl(length) => Self::Until(now.plus(length)),
+            Lifetime::Broker | Lifetime::Connection | Lifetime::Pid(_) => Self::None,
+        }
+    }
+
+    /// Returns when the child expires, if it has a time to live.
+    #[must_use]
+    pub fn expires(&self) -> Option<Instant> {
+        match self {
+            Self::None => None,
+            Self::Until(until) => Some(*until),
+        }
+    }
 }
 
 /// What a process is to the broker.

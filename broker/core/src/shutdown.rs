@@ -61,9 +61,9 @@ impl Broker {
         self.tell_without_tails(turn);
     }
 
-    /// Creates that wait for a name are new ones too.
+    /// Creates that wait for a name or a place are new ones too.
     fn refuse_waiting_creates(&mut self, turn: &mut Turn<'_>) {
-        for ticket in self.pending.tickets(|pending| pending.waits_for.is_name()) {
+        for ticket in self.pending.tickets(|pending| pending.waits_for.is_unstarted()) {
             self.answer_pending(ticket, Err(shutting_down()), turn);
         }
     }
@@ -198,7 +198,7 @@ impl Broker {
             };
             let result = match pending.waits_for {
                 WaitsFor::Shutdown => Ok(Response::ShutDown(report.clone())),
-                WaitsFor::Name { .. } | WaitsFor::Upgrade => Err(shutting_down()),
+                WaitsFor::Name { .. } | WaitsFor::Place { .. } | WaitsFor::Upgrade => Err(shutting_down()),
                 WaitsFor::Start { .. }
                 | WaitsFor::Tail { .. }
                 | WaitsFor::Destroy { .. }

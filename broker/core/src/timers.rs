@@ -12,6 +12,8 @@ use crate::time::Instant;
 pub(crate) enum Timer {
     /// A step of a child's stop, a further kill, or the end of its time to get ready.
     Child(ChildId),
+    /// The end of what a child's life hangs on.
+    Lease(ChildId),
     /// The end of a request's patience.
     Call(Ticket),
     /// The end of an ended child's visibility.

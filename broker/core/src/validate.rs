@@ -51,6 +51,7 @@ pub(crate) fn request(request: &Request, bounds: &Bounds) -> Result<(), Error> {
 }
 
 fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
+    lifetime(params)?;
     readiness::check(params)?;
     params.resources.as_ref().map_or(Ok(()), resources::check)?;
     built(params)?;
@@ -92,14 +93,10 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 fn built(params: &CreateParams) -> Result<(), Error> {
     let missing = if matches!(params.ready, Ready::Probe(Probe { check: Check::Command(_), .. })) {
         "ready: command"
-    } else if params.lifetime != Lifetime::Broker {
-        "lifetime: one other than broker"
-    } else if params.linger != Duration::ZERO {
-        "linger"
+    } else if let Lifetime::Pid(_) = params.lifetime {
+        "lifetime: pid"
     } else if params.resources.is_some() {
         "resources"
-    } else if params.limit.as_ref().is_some_and(|limit| limit.wait.is_some()) {
-        "limit: wait"
     } else {
         return Ok(());
     };
@@ -107,6 +104,20 @@ fn built(params: &CreateParams) -> Result<(), Error> {
         ErrorKind::Unsupported,
         format!("create cannot do this yet: {missing}; nothing was started"),
     ))
+}
+
+/// Checks what the child's life hangs on.
+fn lifetime(params: &CreateParams) -> Result<(), Error> {
+    if params.linger != Duration::ZERO && params.lifetime != Lifetime::Connection {
+        return Err(invalid(
+            "linger",
+            "it is the time after the last connection that holds the child; it needs the lifetime connection",
+        ));
+    }
+    if params.lifetime == Lifetime::Ttl(Duration::ZERO) {
+        return Err(invalid("lifetime", "a child with a ttl of 0 would end at once; give it more"));
+    }
+    Ok(())
 }
 
 fn command(field: &str, command: &[String]) -> Result<(), Error> {

@@ -147,12 +147,12 @@ impl Hands {
             }
             Effect::Answer { call, result, after: _, usage: _ } => self.clients.answer(call, result),
             Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
-            Effect::Record { run, record, safety, receipt } => {
+            Effect::Record { run, record, safety, receipt, expires } => {
                 if let Record::Progress(Progress::Unwanted { .. }) = &record {
                     self.launcher.hurry(SPAWN_PATIENCE, UNWANTED_SPAWN_PATIENCE, |errand| errand.run == run);
                 }
                 let process = self.containment.identity(run);
-                let submitted = self.records.submit(run, &record, safety, receipt, process);
+                let submitted = self.records.submit(run, (&record, expires), safety, receipt, process);
                 match (submitted, receipt) {
                     (Ok(Submitted::Safe), Receipt::Wanted) => {
                         inputs.push_back(Input::Recorded { run, result: Ok(()) });

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Input, Receipt, Record, RecordFailure, Run, Safety};
+use procbroker_core::{Input, Instant, Receipt, Record, RecordFailure, Run, Safety};
 use procbroker_protocol::ChildId;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::FromThread;
@@ -20,6 +21,15 @@ pub struct Records {
     journal: Journal,
     /// Children whose intents are waited for.
     intended: BTreeSet<ChildId>,
+}
+
+/// How far a child is, as it is written: with when it expires beside, if it has a time to live.
+#[derive(Serialize)]
+struct OnDisk<'a> {
+    #[serde(flatten)]
+    progress: &'a procbroker_core::Progress,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Instant>,
 }
 
 impl Records {
@@ -39,7 +49,7 @@ impl Records {
         Ok(Self { journal: store.start(host, Arc::new(deliver))?, intended: BTreeSet::new() })
     }
 
-    /// Has one thing written, and says whether it is safe already: then no receipt follows. `process` is what the child's
+    /// Has one thing written, with when its child expires, and says whether it is safe already: then no receipt follows. `process` is what the child's
     /// present process is known by, if it has one.
     ///
     /// # Errors
@@ -47,7 +57,7 @@ impl Records {
     pub fn submit(
         &mut self,
         run: Run,
-        record: &Record,
+        (record, expires): (&Record, Option<Instant>),
         safety: Safety,
         receipt: Receipt,
         process: Option<ProcessIdentity>,
@@ -58,7 +68,8 @@ impl Records {
         let change = match record {
             Record::Intent(intent) => Change::Intent(serde_json::to_string(&**intent).map_err(unwritable)?),
             Record::Progress(progress) => {
-                let text = serde_json::to_string(progress).map_err(unwritable)?;
+                let line = OnDisk { progress, expires };
+                let text = serde_json::to_string(&line).map_err(unwritable)?;
                 Change::Progress(Progress { text, process })
             }
         };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use procbroker_core::{Intent, Progress, Safety};
+use procbroker_core::{Instant, Intent, Progress, Safety, Tie};
 use procbroker_protocol::ChildId;
 
 use crate::sim::dice::Dice;
@@ -44,7 +44,8 @@ impl Row {
 #[derive(Clone, Debug)]
 enum Write {
     Intent(Arc<Intent>),
-    Progress(ChildId, Progress, Option<Identity>),
+    /// With its process, and when the child expires.
+    Progress(ChildId, Progress, Option<Identity>, Option<Instant>),
     Forget(ChildId),
 }
 
@@ -91,10 +92,10 @@ impl Disk {
         &mut self,
         child: ChildId,
         progress: &Progress,
-        process: Option<Identity>,
+        (process, expires): (Option<Identity>, Option<Instant>),
         safety: Safety,
     ) -> usize {
-        self.write(Write::Progress(child, progress.clone(), process), safety)
+        self.write(Write::Progress(child, progress.clone(), process, expires), safety)
     }
 
     /// Takes in that a child is not to be known any more.
@@ -144,7 +145,7 @@ impl Disk {
     #[must_use]
     pub fn end_outlives_power(&self, child: ChildId) -> bool {
         let is_meant =
-            |write: &Write| matches!(write, Write::Progress(id, Progress::Ended { .. }, _) if *id == child);
+            |write: &Write| matches!(write, Write::Progress(id, Progress::Ended { .. }, ..) if *id == child);
         self.log.iter().take(self.power_safe).any(is_meant)
     }
 
@@ -182,9 +183,12 @@ impl Disk {
                     let row = Row { intent: Arc::clone(intent), progress: None, process: None };
                     rows.insert(intent.id, row);
                 }
-                Write::Progress(child, progress, process) => {
+                Write::Progress(child, progress, process, expires) => {
                     if let Some(row) = rows.get_mut(child) {
                         (row.progress, row.process) = (Some(progress.clone()), *process);
+                        if let Some(expires) = expires {
+                            Arc::make_mut(&mut row.intent).tie = Tie::Until(*expires);
+                        }
                     }
                 }
                 Write::Forget(child) => {

@@ -15,6 +15,8 @@ pub enum Check {
     Answers,
     /// Nobody sees or touches what is not his, and nobody gains rights.
     Privilege,
+    /// A child lives as long as it is held or renewed, and no longer.
+    Leases,
     /// A child is shown as it is.
     Children,
     /// What was promised before a crash holds after it.

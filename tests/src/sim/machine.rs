@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use procbroker_core::{
-    Call, Effect, Input, LogOutcome, Pid, Purpose, Receipt, Record, RecordFailure, Run, Safety, SignalOutcome,
+    Call, Effect, Input, Instant, LogOutcome, Pid, Purpose, Receipt, Record, RecordFailure, Run, Safety,
+    SignalOutcome,
 };
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::Scope;
@@ -89,8 +90,8 @@ impl Machine {
     /// Carries out one order.
     pub fn perform(&mut self, effect: &Effect, means: &mut Means<'_>) {
         match effect {
-            Effect::Record { run, record, safety, receipt } => {
-                self.record(*run, record, *safety, *receipt, means);
+            Effect::Record { run, record, safety, receipt, expires } => {
+                self.record(*run, (record, *expires), *safety, *receipt, means);
             }
             Effect::Spawn { run, purpose, .. } => self.spawn(*run, purpose, means),
             Effect::Signal { run, signal, scope, call } => {
@@ -164,7 +165,14 @@ impl Machine {
         undying || !self.flights.is_empty() || self.strays > 0
     }
 
-    fn record(&mut self, run: Run, record: &Record, safety: Safety, receipt: Receipt, means: &mut Means<'_>) {
+    fn record(
+        &mut self,
+        run: Run,
+        (record, expires): (&Record, Option<Instant>),
+        safety: Safety,
+        receipt: Receipt,
+        means: &mut Means<'_>,
+    ) {
         let fails = receipt == Receipt::Wanted && means.dice.chance(means.trouble());
         let place = match record {
             // What is refused is not on the disk, and does not come there.
@@ -173,7 +181,7 @@ impl Machine {
             Record::Progress(progress) => {
                 let family = self.bound.get(&run);
                 let process = family.map(|family| Identity { family: *family, boot: self.boot });
-                self.disk.progress(run.child, progress, process, safety)
+                self.disk.progress(run.child, progress, (process, expires), safety)
             }
         };
         if receipt == Receipt::NotWanted {

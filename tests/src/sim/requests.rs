@@ -8,7 +8,8 @@ use procbroker_core::{
     Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, HardLimit, Login, UserAccount,
 };
 use procbroker_protocol::create::{
-    Account, Cleanup, IfExists, Limit, ReadyTimeout, Resources, StandardError, StandardOutput, StopStep,
+    Account, Cleanup, IfExists, Lifetime, Limit, ReadyTimeout, Resources, StandardError, StandardOutput,
+    StopStep,
 };
 use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
@@ -40,7 +41,8 @@ pub struct Circumstances<'a> {
 /// Rolls a request.
 pub fn roll(from: &mut Circumstances<'_>) -> Request {
     match from.dice.below(100) {
-        0..46 => Request::Create(Box::new(create(from))),
+        0..44 => Request::Create(Box::new(create(from))),
+        44..46 => Request::Renew(ManyParams { target: target(from) }),
         46..62 => destroy(from),
         62..74 => Request::Wait(WaitParams {
             target: target(from),
@@ -129,11 +131,26 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
         params.cleanup =
             Some(Cleanup { command: vec!["tidy".to_owned()], timeout: Duration::from_millis(timeout) });
     }
+    live(&mut params, dice);
     if from.setting.insistent {
         insist(&mut params, dice);
     }
     spoil(&mut params, dice);
     params
+}
+
+/// Binds its life to connections or to a time, now and then.
+fn live(params: &mut CreateParams, dice: &mut Dice) {
+    match dice.below(10) {
+        0..2 => {
+            params.lifetime = Lifetime::Connection;
+            params.linger = Duration::from_millis(dice.choose([0, 0, 5, 900, 30_000]));
+        }
+        2..4 => {
+            params.lifetime = Lifetime::Ttl(Duration::from_millis(dice.choose([3, 200, 4_000, 60_000])));
+        }
+        _ => {}
+    }
 }
 
 /// Asks for the same as ever, which is not ready in time one time and is another.

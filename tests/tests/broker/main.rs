@@ -29,6 +29,8 @@ mod events;
 #[cfg(test)]
 mod hostile_clients;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod metrics;

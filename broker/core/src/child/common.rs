@@ -10,7 +10,7 @@ use procbroker_protocol::{
 use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
 use crate::ids::{Incarnation, Pid, Run};
 use crate::orders::Orders;
-use crate::record::{Intent, Progress, Role, Runs};
+use crate::record::{Intent, Progress, Role, Runs, Tie};
 use crate::time::Instant;
 
 /// What people call the main command, in the log. No client ever sees it.
@@ -26,6 +26,7 @@ pub(super) struct Common {
     runs: Runs,
     due: Option<Instant>,
     readiness: Readiness,
+    tie: Tie,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
     cleanup_by: Option<Instant>,
 }
@@ -44,7 +45,7 @@ enum Readiness {
 
 impl Common {
     pub(super) fn new(intent: &Intent) -> Self {
-        let Intent { id, params, run_as, launch, owner, created_at, containment, outcome: _, role } =
+        let Intent { id, params, run_as, launch, owner, created_at, containment, outcome: _, role, tie } =
             intent.clone();
         let view = ChildView {
             id,
@@ -73,6 +74,7 @@ impl Common {
             runs: Runs::default(),
             due: None,
             readiness: Readiness::Awaited { by: None },
+            tie,
             cleanup_by: None,
         }
     }
@@ -99,6 +101,16 @@ impl Common {
 
     pub(super) fn view(&self) -> &Arc<ChildView> {
         &self.view
+    }
+
+    /// Returns what its life hangs on beside connections.
+    pub(super) fn tie(&self) -> &Tie {
+        &self.tie
+    }
+
+    /// Has it expire then.
+    pub(super) fn expires_at(&mut self, until: Instant) {
+        self.tie = Tie::Until(until);
     }
 
     /// Returns its present process.
@@ -206,7 +218,8 @@ impl Common {
         orders: &mut Orders<'_>,
     ) {
         let record = Record::Progress(progress);
-        orders.order(Effect::Record { run: self.run(), record, safety, receipt });
+        let expires = self.tie.expires();
+        orders.order(Effect::Record { run: self.run(), record, safety, receipt, expires });
     }
 
     /// Keeps and tells that something has happened to it; nobody is told of the main command.

@@ -4,7 +4,7 @@ use crate::child::{Child, Phase, Stop};
 use crate::effect::{Receipt, Safety};
 use crate::orders::Orders;
 use crate::record::Progress;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 impl Child {
     /// Has its progress recorded, if there is more to tell than its intent.
@@ -12,6 +12,12 @@ impl Child {
         if let Some(progress) = self.progress(orders.now) {
             self.common.record(progress, safety, receipt, orders);
         }
+    }
+
+    /// Has it expire then, and a later broker know of it as soon as there is more on record than its intent.
+    pub(crate) fn expires_at(&mut self, until: Instant, orders: &mut Orders<'_>) {
+        self.common.expires_at(until);
+        self.record_progress(Safety::Process, Receipt::NotWanted, orders);
     }
 
     /// Returns what a later broker has to know to go on from here; nothing more than the intent before there is a

@@ -13,10 +13,11 @@ use uuid::Uuid;
 use crate::authorize::RunAs;
 use crate::child::stopping::sum;
 use crate::child::{Child, Phase};
+use crate::effect::SpawnOrder;
 use crate::ids::{ConnectionId, Run, SubscriptionId};
 use crate::limits::REUSES_REMEMBERED;
-use crate::pending::{Stage, Ticket, is_answered_early};
-use crate::record::Role;
+use crate::pending::{Attempt, Claim, Stage, Ticket, is_answered_early};
+use crate::record::{Role, Tie};
 use crate::time::Instant;
 
 impl Child {
@@ -53,6 +54,11 @@ impl Child {
     /// Returns how clients see it.
     pub(crate) fn view(&self) -> &Arc<ChildView> {
         self.common.view()
+    }
+
+    /// Returns what its life hangs on beside connections.
+    pub(crate) fn tie(&self) -> &Tie {
+        self.common.tie()
     }
 
     /// Returns its present process.
@@ -212,6 +218,30 @@ impl Child {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Ended => sum(Duration::ZERO, self.params().stop.iter()),
+        }
+    }
+
+    /// Whether it was replaced before it was ready.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded
+    }
+
+    /// Keeps in mind that it is replaced before it was ready.
+    pub(crate) fn is_replaced_unready(&mut self) {
+        self.superseded = true;
+    }
+
+    /// Returns what is left to do of its create after it was replaced: to find the child that takes its place.
+    pub(crate) fn superseded_attempt(&self) -> Attempt {
+        let SpawnOrder { params, run_as, launch } = self.common.order().as_ref();
+        Attempt {
+            params: Arc::clone(params),
+            run_as: run_as.clone(),
+            launch: launch.clone(),
+            id: self.id(),
+            outcome: self.outcome,
+            claim: Claim::Superseded,
+            place_by: None,
         }
     }
 

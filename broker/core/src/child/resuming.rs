@@ -27,6 +27,9 @@ impl Child {
         match progress {
             None => self.resume_up(self.view().created_at, None, finding, orders),
             Some(Progress::Unwanted { reason, steps }) => {
+                if reason == ExitReason::Replaced {
+                    self.is_replaced_unready();
+                }
                 self.resume_unwanted(Stop { reason, steps, kill_by: None }, finding, orders)
             }
             Some(Progress::Starting { started_at, ready_by, runs }) => {

@@ -67,6 +67,13 @@ impl Child {
     /// Its program could not be executed.
     pub(super) fn main_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
+        if let Phase::Spawning { stop: Some(stop) } = &self.phase
+            && failure.step == KILLED
+            && stop.reason != ExitReason::StartFailed
+        {
+            // It did not get to its program because it was to be stopped.
+            return Next::NeverStarted { reason: stop.reason, error: None };
+        }
         let program = self.view().command.first().cloned().unwrap_or_default();
         let message = format!(
             "cannot start {program:?}: {} failed with {} ({})",
@@ -80,6 +87,9 @@ impl Child {
         Next::NeverStarted { reason: ExitReason::StartFailed, error: Some(error) }
     }
 }
+
+/// The step at which a process is when it is killed because it does not get to its program.
+const KILLED: &str = "killed";
 
 /// What a user can do about a step that failed.
 fn advice(step: &str) -> &'static str {

@@ -24,7 +24,7 @@ use crate::limits::Bounds;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
 use crate::orders::Orders;
-use crate::record::{Intent, Role};
+use crate::record::{Intent, Role, Tie};
 use crate::spawn_queue::SpawnQueue;
 use crate::time::{Instant, Now};
 use crate::timers::Timers;
@@ -44,6 +44,7 @@ pub(crate) fn intent(number: u128, change: impl FnOnce(&mut CreateParams)) -> In
         containment: Containment::Subreaper,
         outcome: Outcome::Created,
         role: Role::Child,
+        tie: Tie::None,
     }
 }
 

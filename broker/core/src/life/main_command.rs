@@ -17,7 +17,7 @@ use crate::ids::Run;
 use crate::input::RecordFailure;
 use crate::launch::Launch;
 use crate::main_process::{MainCommand, MainExit, MainState};
-use crate::record::{Intent, Role};
+use crate::record::{Intent, Role, Tie};
 use crate::turn::Turn;
 
 impl Broker {
@@ -41,14 +41,16 @@ impl Broker {
         // SO_PEERCRED has no say here: it is the broker's own.
         let owner = Owner { uid: self.config.broker_uid, gid: 0 };
         let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
-        let launch = Launch::default();
-        let intent = Intent { id, params, run_as, launch, owner, created_at, containment, outcome, role };
+        let (launch, tie) = (Launch::default(), Tie::None);
+        let intent =
+            Intent { id, params, run_as, launch, owner, created_at, containment, outcome, role, tie };
         let child = Child::new(&intent);
         let run = child.run();
         self.main = MainState::Present(id);
         self.children.insert(child);
         let record = Record::Intent(Arc::new(intent));
-        turn.order(Effect::Record { run, record, safety: Safety::Process, receipt: Receipt::Wanted });
+        let (safety, receipt) = (Safety::Process, Receipt::Wanted);
+        turn.order(Effect::Record { run, record, safety, receipt, expires: None });
     }
 
     /// A main command was found: it is this broker's if it was handed over, and is to go else.

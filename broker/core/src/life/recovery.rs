@@ -97,6 +97,7 @@ impl Broker {
             Finding::Process { .. } => counts.alive += 1,
             Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => counts.ended += 1,
         }
+        self.bind_again(id, child.is_unspawned(), turn);
         self.with_child(id, turn, |taken, orders| taken.resume(child.progress, finding, orders));
         if role == Role::Main {
             let is_own = matches!(finding, Finding::Process { kinship: Kinship::Own, .. });

@@ -59,6 +59,7 @@ impl Broker {
             Next::Nothing
         });
         self.children.end_unseen(id);
+        self.leases.remove(id, &mut self.timers);
         self.left_wave(id, turn);
         self.end_logs(id, turn);
         // A create that waits for the name comes after the requests that wait for this child itself,
@@ -67,13 +68,12 @@ impl Broker {
         for ticket in others {
             self.recheck(ticket, id, turn);
         }
-        let attempts: Vec<_> = names.into_iter().filter_map(|ticket| self.take_pending(ticket)).collect();
-        self.children.forget(id);
+        let waiting = names.into_iter().filter_map(|ticket| self.take_pending(ticket)).collect();
+        let key = self.children.forget(id).and_then(|child| child.limit_key());
         turn.order(Effect::Forget { child: id });
-        for pending in attempts {
-            if let WaitsFor::Name { attempt, .. } = pending.waits_for {
-                self.decide(pending.call, *attempt, turn);
-            }
+        self.contest(waiting, turn);
+        if let Some(key) = key {
+            self.offer_places(&key, turn);
         }
     }
 

@@ -44,10 +44,15 @@ impl Broker {
     pub(crate) fn end(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let is_main = self.children.get(id).is_some_and(|child| child.role() == Role::Main);
         self.children.end(id, turn.now.instant);
+        self.leases.remove(id, &mut self.timers);
         self.end_logs(id, turn);
         self.left_wave(id, turn);
         self.tell_that_it_failed(id, turn);
         self.child_changed(id, turn);
+        self.name_is_free(id, turn);
+        if let Some(key) = self.children.get(id).and_then(Child::limit_key) {
+            self.offer_places(&key, turn);
+        }
         if is_main {
             self.children.forget(id);
             turn.order(Effect::Forget { child: id });

@@ -58,8 +58,8 @@ impl Broker {
         }
     }
 
-    /// Drops what only the client of this connection waited for. Children that it created stay.
-    pub(crate) fn disconnect(&mut self, id: ConnectionId) {
+    /// Drops what only the client of this connection waited for, and lets go of what it held.
+    pub(crate) fn disconnect(&mut self, id: ConnectionId, turn: &Turn<'_>) {
         let Some(connection) = self.connections.close(id) else {
             return;
         };
@@ -73,5 +73,6 @@ impl Broker {
         for ticket in connection.pending() {
             self.take_pending(ticket);
         }
+        self.leases.close(id, turn.now.instant, &mut self.timers);
     }
 }

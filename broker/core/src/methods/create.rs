@@ -5,18 +5,19 @@ use std::sync::Arc;
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
-    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, ExitReason, Holder, Name, Owner, Response,
+    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Name, Owner,
+    Response,
 };
 
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::Broker;
-use crate::child::{Child, Next};
+use crate::child::{Child, Next, exit_before_start};
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::Call;
 use crate::input::Fresh;
 use crate::launch::Launch;
-use crate::pending::{Attempt, Stage, WaitsFor, shutting_down};
-use crate::record::{Intent, Role};
+use crate::pending::{Attempt, Claim, Stage, WaitsFor, shutting_down};
+use crate::record::{Intent, Role, Tie};
 use crate::turn::Turn;
 
 /// What is to be done about a create, as far as the name decides.
@@ -43,8 +44,9 @@ impl Broker {
         }
         match self.rights(connection.peer(), &params, fresh) {
             Ok((run_as, launch)) => {
-                let (params, outcome) = (Arc::new(params), Outcome::Created);
-                let attempt = Attempt { params, run_as, launch, id: fresh.child, outcome };
+                let claim = self.claim_of(connection.peer(), &params);
+                let (params, id, outcome) = (Arc::new(params), fresh.child, Outcome::Created);
+                let attempt = Attempt { params, run_as, launch, id, outcome, claim, place_by: None };
                 self.decide(call, attempt, turn);
             }
             Err(error) => self.answer(call, Err(error), turn),
@@ -64,22 +66,40 @@ impl Broker {
         let Some(connection) = self.connection(call.connection) else {
             return;
         };
-        let peer = connection.peer().clone();
         let stage = Stage::of(&attempt.params);
-        if let Some((child, outcome)) = self.first_answer(&peer, &attempt.params) {
+        if let Some((child, outcome)) = self.first_answer(connection.peer(), &attempt.params) {
             return self.answer_when_started(call, child, outcome, stage, turn);
         }
+        self.claim(call, attempt, turn);
+    }
+
+    /// Decides about a create whose request was not answered before.
+    fn claim(&mut self, call: Call, attempt: Attempt, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connection(call.connection) else {
+            return;
+        };
+        let peer = connection.peer().clone();
         let holding = match self.check_serving().and_then(|()| self.check_name(&peer, &attempt)) {
             Ok(holding) => holding,
+            Err(error) if attempt.claim == Claim::Superseded => {
+                return self.fail_superseded(call, attempt.id, error, turn);
+            }
             Err(error) => return self.answer(call, Err(error), turn),
         };
         match holding {
-            Holding::Free => self.start(call, &peer, attempt, turn),
+            Holding::Free => match attempt.claim {
+                Claim::Own(_) | Claim::Yielded => self.start(call, &peer, attempt, turn),
+                Claim::Superseded => {
+                    let error = self.replaced_in_vain(attempt.id, turn);
+                    self.fail_superseded(call, attempt.id, error, turn);
+                }
+            },
             Holding::Existing { child, same_spec } => {
                 let outcome = Outcome::Existing { same_spec };
                 if let Some(request) = attempt.params.request_id {
                     self.children.remember_reuse(peer.uid, request, child.id, outcome);
                 }
+                self.hold(child.id, call.connection);
                 self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
             }
             Holding::Wait { holder } => {
@@ -88,14 +108,20 @@ impl Broker {
             Holding::Replace { holder } => {
                 let attempt = Box::new(Attempt { outcome: Outcome::Replaced, ..attempt });
                 self.wait_for(call, WaitsFor::Name { holder, attempt }, None);
+                self.supersede(holder);
                 self.stop_child(holder, ExitReason::Replaced, None, turn);
             }
         }
     }
 
-    /// The child that the same request has been answered with before, and how.
+    /// The child that the same request has been answered with before, and how. One that was replaced before it was
+    /// ready is no answer where nothing has taken its place.
     fn first_answer(&self, peer: &Peer, params: &CreateParams) -> Option<(ChildId, Outcome)> {
-        self.children.answered_with(peer.uid, params.request_id?)
+        let (id, outcome) = self.children.answered_with(peer.uid, params.request_id?)?;
+        let child = self.children.get(id)?;
+        let name = child.params().name.as_ref();
+        let is_answer = !child.is_superseded() || name.is_some_and(|name| self.is_held(name));
+        is_answer.then_some((id, outcome))
     }
 
     fn check_serving(&self) -> Result<(), Error> {
@@ -113,15 +139,18 @@ impl Broker {
         if !authorize::may_act_on(&self.config, peer, child.owner()) {
             return Err(Error::new(ErrorKind::NameTaken(None), format!("the name {name} is taken")));
         }
-        match attempt.params.if_exists {
-            IfExists::Fail => Err(name_taken(name, child.view())),
-            IfExists::Reuse if child.is_ending() => Ok(Holding::Wait { holder }),
-            IfExists::Reuse if child.has_come_to(Stage::of(&attempt.params)) => Ok(Holding::Existing {
-                child: Arc::clone(child.view()),
-                same_spec: self.is_same_spec(child, peer, attempt),
-            }),
-            IfExists::Reuse => Ok(Holding::Wait { holder }),
-            IfExists::Replace => Ok(Holding::Replace { holder }),
+        match attempt.claim {
+            Claim::Own(IfExists::Fail) => Err(name_taken(name, child.view())),
+            Claim::Own(IfExists::Replace) => Ok(Holding::Replace { holder }),
+            Claim::Own(IfExists::Reuse) | Claim::Yielded | Claim::Superseded
+                if child.has_come_to(Stage::of(&attempt.params)) && !child.is_ending() =>
+            {
+                Ok(Holding::Existing {
+                    child: Arc::clone(child.view()),
+                    same_spec: self.is_same_spec(child, peer, attempt),
+                })
+            }
+            Claim::Own(IfExists::Reuse) | Claim::Yielded | Claim::Superseded => Ok(Holding::Wait { holder }),
         }
     }
 
@@ -146,13 +175,18 @@ impl Broker {
 
     /// Takes in a new child, if the bounds leave a place for it, and has its intent recorded.
     fn start(&mut self, call: Call, peer: &Peer, attempt: Attempt, turn: &mut Turn<'_>) {
+        let Some(attempt) = self.wait_for_place(call, peer.uid, attempt, turn) else {
+            return;
+        };
         if let Err(error) = self.check_bounds(peer, &attempt.params) {
             return self.answer(call, Err(error), turn);
         }
-        let Attempt { params, run_as, launch, id, outcome } = attempt;
+        let Attempt { params, run_as, launch, id, outcome, claim: _, place_by: _ } = attempt;
+        let (name, request) = (params.name.clone(), params.request_id.map(|request| (peer.uid, request)));
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let stage = Stage::of(&params);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
+        let tie = Tie::of(params.lifetime, turn.now.instant);
         let created_at = turn.now.wall;
         let containment = self.config.containment;
         // A resource that a cleanup releases outlives the machine's own end.
@@ -167,16 +201,20 @@ impl Broker {
             containment,
             outcome,
             role: Role::Child,
+            tie,
         });
         let child = Child::new(&intent);
         let run = child.run();
         self.children.insert(child);
+        self.bind(id, call.connection, turn.now.instant);
         self.with_child(id, turn, |child, orders| {
             child.have_ready_by(due, orders);
             Next::Nothing
         });
         self.answer_when_started(call, id, outcome, stage, turn);
-        turn.order(Effect::Record { run, record: Record::Intent(intent), safety, receipt: Receipt::Wanted });
+        let (record, receipt) = (Record::Intent(intent), Receipt::Wanted);
+        turn.order(Effect::Record { run, record, safety, receipt, expires: None });
+        self.join_started(name.as_ref(), request, turn);
     }
 
     fn check_bounds(&self, peer: &Peer, params: &CreateParams) -> Result<(), Error> {
@@ -220,12 +258,37 @@ impl Broker {
         let Some(child) = self.children.get(id) else {
             return;
         };
+        if child.is_superseded() {
+            let attempt = child.superseded_attempt();
+            return self.claim(call, attempt, turn);
+        }
         if child.has_come_to(stage) {
             let child = Arc::clone(child.view());
             self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
         } else {
             self.wait_for(call, WaitsFor::Start { child: id, outcome, stage }, None);
         }
+        self.hold(id, call.connection);
+    }
+}
+
+impl Broker {
+    /// A create whose child was replaced fails after all, and is not remembered.
+    fn fail_superseded(&mut self, call: Call, id: ChildId, error: Error, turn: &mut Turn<'_>) {
+        self.children.forget_request(id);
+        self.promise(call, Err(error), turn);
+    }
+
+    /// Tells a create whose child was replaced that nothing has taken its place.
+    fn replaced_in_vain(&self, id: ChildId, turn: &Turn<'_>) -> Error {
+        let exit = self.children.get(id).and_then(|child| child.view().exit.clone());
+        let reason = ExitReason::Replaced;
+        let exit =
+            exit.map_or_else(|| exit_before_start(reason, turn.now.wall), |exit| Exit { reason, ..exit });
+        Error::new(
+            ErrorKind::StartFailed { exit: Box::new(exit), log_tail: String::new() },
+            "the child was replaced before it was ready, and the one that was to take its place could not be started",
+        )
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{ChildId, Response};
 
@@ -29,9 +28,9 @@ impl Broker {
         };
         match &mut pending.waits_for {
             WaitsFor::Name { attempt, .. } => {
-                let reuses = attempt.params.if_exists == IfExists::Reuse;
                 let settled = child.has_come_to(Stage::of(&attempt.params));
-                if (!live || reuses && settled && !ending)
+                let is_answer = live && settled && !ending && attempt.claim.joins();
+                if is_answer
                     && let Some(pending) = self.take_pending(ticket)
                     && let WaitsFor::Name { attempt, .. } = pending.waits_for
                 {
@@ -80,6 +79,7 @@ impl Broker {
                 self.conclude_signal(ticket, turn);
             }
             WaitsFor::Start { .. }
+            | WaitsFor::Place { .. }
             | WaitsFor::Tail { .. }
             | WaitsFor::Destroy { .. }
             | WaitsFor::Signal { .. }

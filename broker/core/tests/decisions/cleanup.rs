@@ -183,7 +183,7 @@ fn what_a_cleanup_releases_is_on_record_for_the_death_of_the_machine() {
     let Halfway { mut world, attempt, .. } = Halfway::at(At::Running);
     world.exited(attempt, CLEAN, Members::Nothing);
     let is_outcome = |order: &Effect| match order {
-        Effect::Record { run, record: Record::Progress(Progress::Ended { .. }), safety, receipt } => {
+        Effect::Record { run, record: Record::Progress(Progress::Ended { .. }), safety, receipt, .. } => {
             (*run, *safety, *receipt) == (attempt, Safety::Power, Receipt::Wanted)
         }
         _ => false,

@@ -9,6 +9,8 @@ mod cleanup;
 #[cfg(test)]
 mod cleanup_at_shutdown;
 #[cfg(test)]
+mod contest;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod create;
@@ -17,11 +19,15 @@ mod events;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod main_command;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod places;
 #[cfg(test)]
 mod promises;
 mod query;

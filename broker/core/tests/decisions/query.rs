@@ -7,8 +7,8 @@ use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
-    ChildState, CreateParams, ErrorKind, ExitStatus, Field, Got, Method, Name, Request, Response, Signal,
-    Spec, Target, version::PROTOCOL,
+    ChildState, CreateParams, ErrorKind, ExitStatus, Field, Got, Name, Request, Response, Signal, Spec,
+    Target, version::PROTOCOL,
 };
 
 use crate::world::*;
@@ -324,16 +324,4 @@ fn status_counts_children_by_state_and_connections() {
     assert_eq!((status.version.as_str(), status.pid, status.protocol), ("1.2.3", 77, PROTOCOL));
     assert_eq!((status.shutting_down, status.limits.shutdown_timeout), (false, secs(30)));
     assert_eq!(status.limits.max_children, Bounds::default().max_children);
-}
-
-#[test]
-fn methods_that_are_not_built_yet_say_so() {
-    use procbroker_protocol::request::ManyParams;
-    let (mut world, client) = World::with_client();
-    let run = world.start(client, named("a"));
-    let request = Request::Renew(ManyParams { target: id(run) });
-    let method: Method = request.method();
-    let error = world.ask(client, request).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unsupported);
-    assert!(error.message.contains(method.as_str()), "{}", error.message);
 }

@@ -21,7 +21,7 @@ use procbroker::os::process::identity::{BootId, ProcessIdentity};
 use procbroker::os::process::pidfd;
 use procbroker_core::{
     Incarnation, Input, Intent, Launch, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs,
-    Runs, Safety,
+    Runs, Safety, Tie,
 };
 use procbroker_protocol::child::{Containment, Owner};
 use procbroker_protocol::{ChildId, CreateParams, Outcome};
@@ -125,7 +125,8 @@ impl Book {
         let run = Run { child: ChildId::from_uuid(Uuid::now_v7()), incarnation: Incarnation::FIRST };
         let record = Record::Intent(self.intent(run));
         let begin = Instant::now();
-        let submitted = self.records.submit(run, &record, safety, Receipt::Wanted, None).map_err(failed)?;
+        let submitted =
+            self.records.submit(run, (&record, None), safety, Receipt::Wanted, None).map_err(failed)?;
         let took = match submitted {
             Submitted::Safe => begin.elapsed(),
             Submitted::Waits => {
@@ -147,7 +148,7 @@ impl Book {
         let process = Some(self.process);
         let _ = self
             .records
-            .submit(run, &progress, Safety::Process, Receipt::NotWanted, process)
+            .submit(run, (&progress, None), Safety::Process, Receipt::NotWanted, process)
             .map_err(failed)?;
         self.records
             .flush(PATIENCE)
@@ -175,6 +176,7 @@ impl Book {
             containment: Containment::Subreaper,
             outcome: Outcome::Created,
             role: Role::Child,
+            tie: Tie::None,
         })
     }
 }

@@ -4,7 +4,7 @@ use procbroker_core::Call;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildState, Error, ErrorKind, Got, Request, Response};
 
-use crate::sim::checks::{children, creates, queries, shutdown, targets, upgrades};
+use crate::sim::checks::{children, creates, leases, queries, shutdown, targets, upgrades};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -27,9 +27,10 @@ pub fn answer(ledger: &mut Ledger, call: Call, result: &Result<Response, Error>)
         return refusal(call, kind, result);
     }
     if let Err(error) = result {
+        let by_renew = matches!(asked.request, Request::Renew(_)) && error.kind == ErrorKind::Unsupported;
         let impossible =
             ["overloaded", "invalid_params", "unsupported", "method_not_found", "invalid_request"];
-        Check::Answers.demand(!impossible.contains(&error.kind.as_str()), || {
+        Check::Answers.demand(by_renew || !impossible.contains(&error.kind.as_str()), || {
             format!("{call:?} is answered with {error:?} and is {:?}", asked.request)
         })?;
     }
@@ -74,6 +75,7 @@ fn method(ledger: &Ledger, asked: &Asked, response: &Response) -> Checked {
                 children::as_then(ledger, uid, child)
             })
         }
+        (Request::Renew(_), Response::Children(children)) => leases::renewed(ledger, asked, children),
         (Request::Signal(_), Response::Children(children)) => targets::signalled(ledger, asked, children),
         (Request::List(params), Response::Children(children)) => {
             queries::listed(ledger, uid, params, children)
@@ -103,6 +105,7 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
     };
     match &asked.request {
         Request::Signal(_) => targets::unsignalled(ledger, asked, error),
+        Request::Renew(params) => leases::not_renewed(ledger, asked, params, error),
         Request::Wait(params) if error.kind == ErrorKind::Timeout => {
             let due = params.timeout.map(|timeout| asked.at.saturating_add(nanos(timeout)));
             if due == Some(ledger.now) { Ok(()) } else { Err(unfair()) }
@@ -120,7 +123,6 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
         Request::Create(_)
         | Request::List(_)
         | Request::Restart(_)
-        | Request::Renew(_)
         | Request::Events(_)
         | Request::Status(_)
         | Request::Metrics(_)

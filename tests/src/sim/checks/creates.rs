@@ -8,7 +8,7 @@ use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Holder, Ou
 use crate::sim::checks::{children, orders};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
-use crate::sim::ledger::asked::Asked;
+use crate::sim::ledger::asked::{Asked, Claim};
 use crate::sim::ledger::expected::rights;
 use crate::sim::ledger::told::is_of_its_start;
 use crate::sim::ledger::track::{Start, Track};
@@ -27,6 +27,9 @@ pub fn answered(
         Ok(Response::Created(created)) => {
             well(ledger, asked, params, created)?;
             remember(ledger, asked, params, created);
+            if let Some(call) = ledger.handed_out.get(&asked.fresh.child).copied() {
+                ledger.holds(call.connection, created.child.id);
+            }
             Ok(())
         }
         Ok(response) => Err(Check::Creates.broken(format!("a create is answered with {response:?}"))),
@@ -92,9 +95,9 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
     match created.outcome {
         Outcome::Existing { .. } if first.is_some() => Ok(()),
         Outcome::Existing { same_spec } => {
-            let fair = params.if_exists == IfExists::Reuse
-                && params.name.is_some()
-                && track.params.name == params.name
+            let fair = asked.if_exists() == IfExists::Reuse
+                && track.params.name.is_some()
+                && track.params.name.as_ref() == asked.wanted_name()
                 && track.is_live()
                 && track.is_spawned()
                 && !track.is_ending();
@@ -106,7 +109,8 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
         }
         outcome @ (Outcome::Created | Outcome::Replaced) => {
             let own = track.run.child == asked.fresh.child || first.is_some();
-            Check::Creates.demand(own && track.is_spawned() && !track.refused, || {
+            let good = track.is_spawned() && !track.refused && !track.superseded;
+            Check::Creates.demand(own && good, || {
                 format!("{params:?} is answered with {track:?}, which it did not start")
             })?;
             let replaces = track.params.if_exists == IfExists::Replace;
@@ -120,14 +124,20 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
 /// Whether a child runs and stops as it would if this create had started it.
 fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track) -> bool {
     let other = &track.params;
-    let user = rights(ledger.config.broker_uid, asked).as_ref() == Some(&track.run_as);
-    user && params.command == other.command
+    let (params, wanted) = match &asked.claim {
+        Claim::Own | Claim::Yielded => (params, rights(ledger.config.broker_uid, asked)),
+        Claim::Superseded(params, rights) => (params.as_ref(), rights.clone()),
+    };
+    wanted.as_ref() == Some(&track.run_as)
+        && params.command == other.command
         && params.labels == other.labels
         && params.stop == other.stop
         && params.stop_order == other.stop_order
         && params.limit == other.limit
         && params.cleanup == other.cleanup
         && params.ready_timeout == other.ready_timeout
+        && params.lifetime == other.lifetime
+        && params.linger == other.linger
 }
 
 fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -> Checked {
@@ -144,13 +154,18 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         }),
         ErrorKind::SpawnFailed(_) => any(&|track| track.start == Start::Failed),
         ErrorKind::Internal => any(&|track| track.start == Start::Recorded { written: false }),
+        ErrorKind::StartFailed { exit, .. } if exit.reason == ExitReason::Replaced => {
+            let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
+            asked.is_superseded() && holder.is_none()
+        }
         ErrorKind::StartFailed { exit, .. } => any(&|track| {
             track.start == Start::Recorded { written: true }
                 && track.demands.first().is_some_and(|demand| demand.reason == exit.reason)
                 && exit.reason != ExitReason::StartFailed
         }),
         ErrorKind::LimitExceeded => {
-            !any(&|track| !track.refused) && orders::fullness(ledger, asked.peer.uid, params).is_some()
+            !any(&|track| !track.refused && !track.superseded)
+                && orders::fullness(ledger, asked.peer.uid, params).is_some()
         }
         ErrorKind::ParseError
         | ErrorKind::InvalidRequest
@@ -174,12 +189,12 @@ fn name_taken(
     told: Option<Holder>,
     message: &str,
 ) -> Checked {
-    let holder = params.name.as_ref().and_then(|name| ledger.holder(name));
+    let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
     let Some(holder) = holder else {
         return Err(Check::Creates.broken(format!("{params:?} fails, and nobody has the name")));
     };
     let own = ledger.may_touch(asked.peer.uid, holder.owner);
-    Check::Creates.demand(!own || params.if_exists == IfExists::Fail, || {
+    Check::Creates.demand(!own || asked.if_exists() == IfExists::Fail, || {
         format!("{params:?} fails because of {holder:?}")
     })?;
     let told = told.map(|told| told.id);
@@ -198,7 +213,13 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     let own = |track: &Track| track.run.child == asked.fresh.child;
     let started = ledger.tracks.get(&asked.fresh.child);
     let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
-    if let Some(track) = started {
+    if asked.is_superseded() {
+        // The same request may have come again, and have started another child.
+        let good = same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
+        if good.is_some_and(|track| track.is_live() && !track.is_spawned()) {
+            return Ok(());
+        }
+    } else if let Some(track) = started {
         let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
         let starts = track.is_live() && !track.is_spawned() && ledger.now < due;
         // One that passes for another, with parameters of its own, may wait for something else still.
@@ -209,11 +230,11 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     }
     Check::Shutdown
         .demand(ledger.closing.is_none(), || format!("{params:?} is not refused during a shutdown"))?;
-    let holder = params.name.as_ref().and_then(|name| ledger.holder(name));
+    let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
     let Some(holder) = holder else {
         return Err(Check::Progress.broken(format!("{params:?} waits for nothing")));
     };
-    let fair = match params.if_exists {
+    let fair = match asked.if_exists() {
         IfExists::Fail => false,
         IfExists::Reuse => !holder.is_spawned() || holder.is_ending(),
         IfExists::Replace => !holder.demands.is_empty(),

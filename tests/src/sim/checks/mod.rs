@@ -6,6 +6,7 @@ pub mod children;
 pub mod cleanups;
 pub mod creates;
 pub mod events;
+pub mod leases;
 pub mod lives;
 pub mod orders;
 pub mod promises;
@@ -43,7 +44,7 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::Refuse { connection, error } => orders::refused(ledger, *connection, error)?,
         Effect::Answer { call, result, after: _, usage: _ } => answers::answer(ledger, *call, result)?,
         Effect::Record { run, record: Record::Intent(intent), .. } => orders::intent(ledger, *run, intent)?,
-        Effect::Record { run, record: Record::Progress(progress), safety, receipt } => {
+        Effect::Record { run, record: Record::Progress(progress), safety, receipt, expires: _ } => {
             orders::progress(ledger, *run, progress, (*safety, *receipt))?;
         }
         Effect::Spawn { run, order, purpose: Purpose::Main } => orders::spawn(ledger, machine, *run, order)?,

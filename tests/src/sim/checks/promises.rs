@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use procbroker_core::{Progress, Recovered};
 use procbroker_protocol::ExitReason;
 
+use crate::sim::checks::leases;
 use crate::sim::disk::Loss;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
@@ -18,6 +19,9 @@ use crate::sim::ledger::told::{End, Told};
 pub fn kept(ledger: &mut Ledger, found: &[Recovered], loss: Loss) -> Checked {
     for recovered in found {
         let Some(track) = ledger.tracks.get_mut(&recovered.intent.id) else { continue };
+        if loss != Loss::Power {
+            leases::kept(track, recovered)?;
+        }
         match loss {
             Loss::Power => track.told.weaken(),
             Loss::Process | Loss::Nothing => {}
@@ -35,7 +39,9 @@ pub fn kept(ledger: &mut Ledger, found: &[Recovered], loss: Loss) -> Checked {
 /// A request starts another child only if it is on record that the one before has failed.
 fn one_answer(ledger: &Ledger) -> Checked {
     let mut answered = BTreeSet::new();
-    let mut good = ledger.tracks.values().filter(|track| !track.void && !track.refused);
+    // One that was replaced before it was ready may have failed too, and that is not on record.
+    let mut good =
+        ledger.tracks.values().filter(|track| !track.void && !track.refused && !track.is_replaced());
     let double = good.find(|track| {
         let request = track.params.request_id;
         request.is_some_and(|request| !answered.insert((track.owner.uid, request)))

@@ -19,6 +19,7 @@ const SPAWNS_OF_ONE_USER: u32 = 16;
 /// When something is missing.
 pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
     ledger.notice_unready();
+    ledger.notice_leases();
     let waiting: Vec<_> = ledger.waiting.iter().copied().collect();
     ledger.note_replacements();
     if ledger.exited {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use procbroker_core::{Fresh, Peer, SignalOutcome};
-use procbroker_protocol::{ChildId, Request};
+use std::sync::Arc;
+
+use procbroker_core::{Fresh, Peer, RunAs, SignalOutcome};
+use procbroker_protocol::{ChildId, CreateParams, Request};
 
 /// One connection.
 #[derive(Clone, Debug)]
@@ -45,4 +47,18 @@ pub struct Asked {
     pub outcomes: Vec<SignalOutcome>,
     /// For `logs`: whether the output is being read.
     pub reading: bool,
+    /// For a create that waits: what it may still do about its name.
+    pub claim: Claim,
+}
+
+/// What a create that waits may do about its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// What its `if_exists` says.
+    Own,
+    /// It reuses what a later `replace` has started, or starts its own.
+    Yielded,
+    /// Its child was replaced before it was ready: it gets the one in the place of that, and starts none. What counts is
+    /// how that was asked for, and the rights that it had.
+    Superseded(Arc<CreateParams>, Option<RunAs>),
 }

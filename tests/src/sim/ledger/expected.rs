@@ -1,12 +1,9 @@
 //! Which refusals follow from a request alone, by the contract.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use procbroker_core::{Accounts, Peer, RunAs};
-use procbroker_protocol::create::{
-    Check, IfExists, Lifetime, Probe, Ready, RestartPolicy, StandardError, StandardOutput,
-};
+use procbroker_protocol::create::{Check, IfExists, Lifetime, Probe, Ready, StandardError, StandardOutput};
 use procbroker_protocol::{CreateParams, Request};
 
 use crate::sim::ledger::Ledger;
@@ -27,15 +24,18 @@ impl Ledger {
         }
         match &asked.request {
             Request::Create(params) => {
-                let known = params.request_id.is_some_and(|id| self.first_answer(uid, id).is_some());
+                let known = params.request_id.is_some_and(|id| {
+                    self.first_answer(uid, id).is_some() || self.superseded(uid, id).is_some()
+                });
                 let denied = || if known { None } else { self.denied(params, asked) };
                 malformed(params, self.config.bounds.max_command_bytes).or_else(denied)
             }
             Request::Get(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Wait(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Logs(params) if !params.target.is_single() => Some("invalid_params"),
-            Request::Restart(_) | Request::Renew(_) | Request::Metrics(_) => Some("unsupported"),
-            Request::Logs(_)
+            Request::Restart(_) | Request::Metrics(_) => Some("unsupported"),
+            Request::Renew(_)
+            | Request::Logs(_)
             | Request::Events(_)
             | Request::Upgrade(_)
             | Request::Destroy(_)
@@ -91,11 +91,8 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 }
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
-    let unbuilt = params.restart.policy != RestartPolicy::Never
-        || matches!(&params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }))
-        || params.lifetime != Lifetime::Broker
-        || params.linger != Duration::ZERO
-        || params.limit.as_ref().is_some_and(|limit| limit.wait.is_some())
+    let unbuilt = matches!(&params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }))
+        || matches!(params.lifetime, Lifetime::Pid(_))
         || params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();

@@ -1,7 +1,6 @@
 //! What the broker is told, taken down before it hears of it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use procbroker_core::{Call, Fresh, Incarnation, Input, Members, Run, ShutdownCause};
 use procbroker_protocol::create::IfExists;
@@ -9,7 +8,7 @@ use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ExitReason, ExitStatus, Request};
 
 use crate::sim::ledger::Ledger;
-use crate::sim::ledger::asked::{Asked, Link};
+use crate::sim::ledger::asked::{Asked, Claim, Link};
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::track::{Demand, Start, Track};
 use crate::sim::ledger::upgrade::Upgrade;
@@ -21,6 +20,7 @@ impl Ledger {
         self.now = now;
         self.farewell = false;
         self.notice_unready();
+        self.notice_leases();
         match input {
             Input::Connected { connection, peer } => {
                 let link =
@@ -183,6 +183,8 @@ impl Ledger {
         }
         link.open = false;
         self.waiting.retain(|call| call.connection != connection);
+        self.lets_go(connection);
+        self.notice_leases();
     }
 
     fn called(&mut self, call: Call, request: &Request, fresh: &Fresh) {
@@ -199,6 +201,7 @@ impl Ledger {
             outstanding: BTreeSet::new(),
             outcomes: Vec::new(),
             reading: false,
+            claim: Claim::Own,
         };
         let Some(link) = self.links.get(&call.connection) else { return };
         let uid = link.peer.uid;
@@ -210,13 +213,13 @@ impl Ledger {
                 meant.retain(|id| params.target.is_single() || reaches(id));
                 meant
             }),
+            Request::Renew(params) => self.renewable(uid, &params.target),
             Request::Get(params) => self.resolve(uid, &params.target),
             Request::Wait(params) => self.resolve(uid, &params.target),
             Request::Logs(params) => self.resolve(uid, &params.target),
             Request::Create(_)
             | Request::List(_)
             | Request::Restart(_)
-            | Request::Renew(_)
             | Request::Events(_)
             | Request::Status(_)
             | Request::Metrics(_)
@@ -231,6 +234,7 @@ impl Ledger {
         let refused = asked.refusal.is_some();
         self.calls.insert(call, asked);
         if !refused {
+            self.inherit_claim(call);
             self.note_wish(call);
         }
     }
@@ -249,7 +253,11 @@ impl Ledger {
                     track.demands.push(Demand { reason: ExitReason::Destroyed, steps });
                 }
             }
-            Request::Create(_) => self.note_replacement(call),
+            Request::Create(_) => {
+                self.hold_known(call);
+                self.note_replacement(call);
+            }
+            Request::Renew(_) => self.renew(&asked.meant.clone().unwrap_or_default()),
             Request::Shutdown(params) => {
                 let timeout = params.timeout;
                 self.close(timeout, false);
@@ -260,7 +268,6 @@ impl Ledger {
             | Request::Wait(_)
             | Request::Signal(_)
             | Request::Restart(_)
-            | Request::Renew(_)
             | Request::Logs(_)
             | Request::Events(_)
             | Request::Status(_)
@@ -279,21 +286,16 @@ impl Ledger {
     /// A create that replaces wants the present holder of its name stopped, unless it has its child.
     fn note_replacement(&mut self, call: Call) {
         let Some(asked) = self.calls.get(&call) else { return };
-        let Request::Create(params) = &asked.request else { return };
+        let Some(params) = asked.create() else { return };
         let uid = asked.peer.uid;
         let has_child = self.tracks.contains_key(&asked.fresh.child)
             || params.request_id.is_some_and(|id| self.first_answer(uid, id).is_some());
-        if params.if_exists != IfExists::Replace || has_child || self.closing.is_some() {
+        if asked.if_exists() != IfExists::Replace || has_child || self.closing.is_some() {
             return;
         }
         let holder = params.name.as_ref().and_then(|name| self.holder(name));
         let Some(holder) = holder.filter(|holder| self.may_touch(uid, holder.owner)) else { return };
         let id = holder.run.child;
-        if let Some(track) = self.tracks.get_mut(&id)
-            && !track.demands.iter().any(|demand| demand.reason == ExitReason::Replaced)
-        {
-            let steps = Arc::clone(&track.params).stop.clone();
-            track.demands.push(Demand { reason: ExitReason::Replaced, steps });
-        }
+        self.replaced(id);
     }
 }

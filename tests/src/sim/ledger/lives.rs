@@ -68,6 +68,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     track.told = before.told.clone();
     track.outcome = Some(recovered.intent.outcome);
     track.recorded_start = true;
+    track.lives_on(recovered, now);
     let finding = recovered.finding;
     match &recovered.progress {
         None | Some(Progress::Unwanted { .. }) if finding == Finding::NeverStarted => {
@@ -77,6 +78,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
         None => found(&mut track, recovered.intent.created_at, finding, now),
         Some(Progress::Unwanted { reason, steps }) => {
             track.refused = *reason == ExitReason::StartFailed;
+            track.superseded = *reason == ExitReason::Replaced;
             track.demands.push(Demand { reason: *reason, steps: steps.clone() });
             found(&mut track, recovered.intent.created_at, finding, now);
         }

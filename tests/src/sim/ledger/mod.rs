@@ -6,8 +6,10 @@
 pub mod asked;
 pub mod cleaning;
 pub mod closing;
+pub mod contest;
 pub mod expected;
 pub mod facts;
+pub mod leases;
 pub mod lives;
 pub mod orders;
 pub mod told;
@@ -162,6 +164,7 @@ impl Ledger {
         let started = self.tracks.values().rev().find(|track| {
             !track.forgotten
                 && !track.refused
+                && !track.superseded
                 && track.owner.uid == uid
                 && track.params.request_id == Some(request)
         });

@@ -113,7 +113,10 @@ impl Ledger {
                 let Some(call) = self.handed_out.get(&run.child) else { return };
                 let params = std::sync::Arc::clone(&intent.params);
                 let track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
+                let call = *call;
                 self.tracks.insert(run.child, track);
+                self.has_won(call);
+                self.begins_to_live(run.child, call);
                 self.live.insert(run.child);
             }
             Record::Progress(progress) => {

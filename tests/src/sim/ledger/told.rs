@@ -20,6 +20,8 @@ pub struct Told {
     pub stopped: Option<ExitReason>,
     /// That it has ended, how, and what that is to outlive.
     pub ended: Option<(Safety, End)>,
+    /// Until when it lives at the least, because it was renewed.
+    pub lives_until: Option<u64>,
 }
 
 /// How a child has ended.
@@ -42,6 +44,8 @@ pub enum Word {
     Stopped(ExitReason),
     /// It has ended.
     Ended(End),
+    /// It lives until then at the least.
+    Renewed(u64),
 }
 
 impl Told {
@@ -51,6 +55,7 @@ impl Told {
             Word::Known => self.known = Some(safety),
             Word::Failed => self.failed = true,
             Word::Stopped(reason) => self.stopped = Some(*reason),
+            Word::Renewed(until) => self.lives_until = self.lives_until.max(Some(*until)),
             Word::Ended(end) => {
                 self.known = self.known.or(Some(Safety::Process));
                 self.ended = Some((safety, end.clone()));
@@ -91,12 +96,19 @@ impl Ledger {
                     let same = shares && track.params.request_id == params.request_id;
                     track.run.child == own || same && track.owner.uid == uid
                 };
-                let failed =
-                    self.tracks.values().filter(is_its).filter(is_told).filter(|track| track.refused);
+                // One that was replaced, and whose place was taken by none, is on record as replaced.
+                let failed = self.tracks.values().filter(is_its).filter(is_told);
+                let failed = failed.filter(|track| track.refused && !track.is_replaced());
                 failed.map(|track| (track.run.child, Word::Failed)).collect()
             }
             (Request::Destroy(_), Ok(Response::Children(children))) => {
                 children.iter().filter_map(|child| self.told_of_a_stop(child)).collect()
+            }
+            (Request::Renew(_), Ok(Response::Children(children))) => {
+                let until = |child: &std::sync::Arc<Child>| {
+                    Some((child.id, Word::Renewed(self.tracks.get(&child.id)?.lives_until?)))
+                };
+                children.iter().filter_map(until).collect()
             }
             (Request::Wait(_), Ok(Response::Child(child))) => {
                 vec![(child.id, end_of(child).map_or(Word::Known, Word::Ended))]

@@ -1,9 +1,10 @@
 //! What is known of one child, from the orders and facts about it alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Call, Members, Run, RunAs};
+use procbroker_core::{Call, ConnectionId, Members, Run, RunAs};
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::Scope;
@@ -104,8 +105,14 @@ pub struct Track {
     pub recorded_start: bool,
     /// Whether its create was answered with an error.
     pub refused: bool,
+    /// Whether it was replaced before it was ready, so that its create gets what takes its place.
+    pub superseded: bool,
     /// What its create was answered with.
     pub outcome: Option<Outcome>,
+    /// The connections that hold it, if it lives by connections.
+    pub holders: BTreeSet<ConnectionId>,
+    /// When it is to end, if nobody comes or renews it.
+    pub lives_until: Option<u64>,
 }
 
 impl Track {
@@ -145,7 +152,10 @@ impl Track {
             recorded_end: false,
             recorded_start: false,
             refused: false,
+            superseded: false,
             outcome: None,
+            holders: BTreeSet::new(),
+            lives_until: None,
         }
     }
 
@@ -159,6 +169,14 @@ impl Track {
     #[must_use]
     pub fn is_spawned(&self) -> bool {
         matches!(self.start, Start::Done { .. })
+    }
+
+    /// Whether it ends because it is replaced.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        let demanded = self.demands.first().map(|demand| demand.reason);
+        let exit = self.known_exit.as_ref().map(|exit| exit.reason);
+        exit.or(demanded) == Some(ExitReason::Replaced)
     }
 
     /// Whether its stop has begun.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use procbroker_core::{
     Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid, Progress, Record,
-    Recovered, Run, Safety,
+    Recovered, Run, Safety, Tie,
 };
 use procbroker_protocol::{ChildId, ExitStatus};
 
@@ -32,7 +32,8 @@ pub(crate) struct Awaited {
 #[derive(Clone, Debug)]
 enum Write {
     Intent(Arc<Intent>),
-    Progress(ChildId, Progress),
+    /// With when the child expires, if it was renewed.
+    Progress(ChildId, Progress, Option<Instant>),
     Forget(ChildId),
 }
 
@@ -41,14 +42,22 @@ impl Disk {
         let mut writes = Vec::new();
         for child in found {
             writes.push(Write::Intent(Arc::new(child.intent.clone())));
-            writes.extend(child.progress.clone().map(|progress| Write::Progress(child.intent.id, progress)));
+            writes.extend(
+                child.progress.clone().map(|progress| Write::Progress(child.intent.id, progress, None)),
+            );
         }
         let safe = writes.len();
         Self { writes, safe, safe_for_power: safe }
     }
 
     /// Writes, and checks what holds for every record, whatever a test is about.
-    pub(crate) fn write(&mut self, run: Run, record: &Record, safety: Safety) -> Awaited {
+    pub(crate) fn write(
+        &mut self,
+        run: Run,
+        record: &Record,
+        safety: Safety,
+        expires: Option<Instant>,
+    ) -> Awaited {
         let before = self.children().remove(&run.child);
         match (record, before) {
             (Record::Intent(intent), None) => self.writes.push(Write::Intent(Arc::clone(intent))),
@@ -59,7 +68,7 @@ impl Disk {
                     "{run:?} is written after its end: {progress:?}"
                 );
                 assert!(before <= Some(after), "{run:?} goes back from {before:?} to {progress:?}");
-                self.writes.push(Write::Progress(run.child, progress.clone()));
+                self.writes.push(Write::Progress(run.child, progress.clone(), expires));
             }
             (record, before) => panic!("{record:?} is written after {before:?}"),
         }
@@ -91,9 +100,12 @@ impl Disk {
                 Write::Intent(intent) => {
                     children.insert(intent.id, (Arc::clone(intent), None));
                 }
-                Write::Progress(id, progress) => {
-                    if let Some((_, written)) = children.get_mut(id) {
+                Write::Progress(id, progress, expires) => {
+                    if let Some((intent, written)) = children.get_mut(id) {
                         *written = Some(progress.clone());
+                        if let Some(expires) = expires {
+                            Arc::make_mut(intent).tie = Tie::Until(*expires);
+                        }
                     }
                 }
                 Write::Forget(id) => {
@@ -186,7 +198,7 @@ impl World {
     pub(crate) fn unrecorded(&mut self, run: Run) {
         let is_of_run = |write: &Write| match write {
             Write::Intent(intent) => intent.id == run.child,
-            Write::Progress(id, _) => *id == run.child,
+            Write::Progress(id, ..) => *id == run.child,
             Write::Forget(_) => false,
         };
         let last = self.disk.writes.iter().rposition(is_of_run).unwrap();

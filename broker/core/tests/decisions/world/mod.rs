@@ -190,8 +190,8 @@ impl World {
             Effect::Release { run } => {
                 self.spawned.remove(run);
             }
-            Effect::Record { run, record, safety, receipt } => {
-                let awaited = self.disk.write(*run, record, *safety);
+            Effect::Record { run, record, safety, receipt, expires } => {
+                let awaited = self.disk.write(*run, record, *safety, *expires);
                 if *receipt == Receipt::Wanted {
                     let earlier = self.awaited.insert(*run, awaited);
                     assert_eq!(earlier, None, "two records of {run:?} are awaited at a time");

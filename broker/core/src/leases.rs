@@ -1,0 +1,140 @@
+//! What the lives of children hang on, apart from the broker's own: the connections that hold each, or its time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use procbroker_protocol::{ChildId, ExitReason};
+
+use crate::ids::ConnectionId;
+use crate::time::Instant;
+use crate::timers::{Timer, Timers};
+
+/// The live children whose life hangs on something, and what each connection holds.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    by_child: BTreeMap<ChildId, Lease>,
+    by_connection: BTreeMap<ConnectionId, BTreeSet<ChildId>>,
+}
+
+/// What the life of one child hangs on.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    /// The connections that hold it.
+    Connections {
+        /// Each of them once, however often it was answered with the child.
+        holders: BTreeSet<ConnectionId>,
+        /// How long the child lives on after the last one.
+        linger: Duration,
+        /// When that is over, while nobody holds it.
+        until: Option<Instant>,
+    },
+    /// Its time to live.
+    Time {
+        /// How much it gets anew when it is renewed.
+        length: Duration,
+        /// When it is over.
+        until: Instant,
+    },
+}
+
+impl Lease {
+    /// Returns the lease of a child that nobody holds at first.
+    pub(crate) fn unheld(linger: Duration, until: Instant) -> Self {
+        Self::Connections { holders: BTreeSet::new(), linger, until: Some(until) }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Connections { until, .. } => *until,
+            Self::Time { until, .. } => Some(*until),
+        }
+    }
+
+    /// Returns when its time to live is over, if it has one.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        match self {
+            Self::Connections { .. } => None,
+            Self::Time { until, .. } => Some(*until),
+        }
+    }
+
+    fn reason(&self) -> ExitReason {
+        match self {
+            Self::Connections { .. } => ExitReason::OwnerGone,
+            Self::Time { .. } => ExitReason::Expired,
+        }
+    }
+}
+
+impl Leases {
+    /// Binds the life of a child.
+    pub(crate) fn insert(&mut self, child: ChildId, lease: Lease, timers: &mut Timers) {
+        timers.set(Timer::Lease(child), None, lease.until());
+        self.by_child.insert(child, lease);
+    }
+
+    /// Has a connection hold a child, if that lives by its connections.
+    pub(crate) fn hold(&mut self, child: ChildId, connection: ConnectionId, timers: &mut Timers) {
+        let Some(Lease::Connections { holders, until, .. }) = self.by_child.get_mut(&child) else {
+            return;
+        };
+        holders.insert(connection);
+        timers.set(Timer::Lease(child), until.take(), None);
+        self.by_connection.entry(connection).or_default().insert(child);
+    }
+
+    /// Lets go of all that a connection holds, because it is closed.
+    pub(crate) fn close(&mut self, connection: ConnectionId, now: Instant, timers: &mut Timers) {
+        for child in self.by_connection.remove(&connection).unwrap_or_default() {
+            if let Some(Lease::Connections { holders, linger, until }) = self.by_child.get_mut(&child)
+                && holders.remove(&connection)
+                && holders.is_empty()
+            {
+                *until = Some(now.plus(*linger));
+                timers.set(Timer::Lease(child), None, *until);
+            }
+        }
+    }
+
+    /// Gives a child its whole time again, and returns when that is over. `None` where it has no time to live.
+    pub(crate) fn renew(&mut self, child: ChildId, now: Instant, timers: &mut Timers) -> Option<Instant> {
+        let Some(Lease::Time { length, until }) = self.by_child.get_mut(&child) else {
+            return None;
+        };
+        let before = std::mem::replace(until, now.plus(*length));
+        timers.set(Timer::Lease(child), Some(before), Some(*until));
+        Some(*until)
+    }
+
+    /// Whether a child has a time to live.
+    pub(crate) fn is_timed(&self, child: ChildId) -> bool {
+        matches!(self.by_child.get(&child), Some(Lease::Time { .. }))
+    }
+
+    /// Takes the lease of a child whose timer has run out, and returns why the child ends.
+    pub(crate) fn run_out(&mut self, child: ChildId) -> Option<ExitReason> {
+        self.take(child).map(|lease| lease.reason())
+    }
+
+    /// Forgets the lease of a child that is over.
+    pub(crate) fn remove(&mut self, child: ChildId, timers: &mut Timers) {
+        if let Some(lease) = self.take(child) {
+            timers.set(Timer::Lease(child), lease.until(), None);
+        }
+    }
+
+    fn take(&mut self, child: ChildId) -> Option<Lease> {
+        let lease = self.by_child.remove(&child)?;
+        if let Lease::Connections { holders, .. } = &lease {
+            for holder in holders {
+                if let Some(held) = self.by_connection.get_mut(holder) {
+                    held.remove(&child);
+                    if held.is_empty() {
+                        self.by_connection.remove(holder);
+                    }
+                }
+            }
+        }
+        Some(lease)
+    }
+}

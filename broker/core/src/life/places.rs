@@ -1,0 +1,105 @@
+//! Places under the key of a limit: who waits for one gets it in his turn.
+
+use procbroker_protocol::Name;
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::child::Child;
+use crate::ids::Call;
+use crate::pending::{Attempt, PendingRequest, Ticket, WaitsFor};
+use crate::turn::Turn;
+
+impl Broker {
+    /// Lets a create wait for a place under the key of its limit, if it wants to. Returns it if not.
+    pub(crate) fn wait_for_place(
+        &mut self,
+        call: Call,
+        uid: u32,
+        attempt: Attempt,
+        turn: &Turn<'_>,
+    ) -> Option<Attempt> {
+        let limit = attempt.params.limit.as_ref();
+        let wants = limit.and_then(|limit| limit.wait).filter(|wait| !wait.is_zero());
+        let is_full = limit.is_some_and(|limit| self.children.limited_count(&limit.key) >= limit.max);
+        let (Some(wait), true) = (wants, is_full) else {
+            return Some(attempt);
+        };
+        let due = attempt.place_by.unwrap_or_else(|| turn.now.instant.plus(wait));
+        if due <= turn.now.instant {
+            return Some(attempt);
+        }
+        let attempt = Box::new(Attempt { place_by: Some(due), ..attempt });
+        self.wait_for(call, WaitsFor::Place { uid, attempt }, Some(due));
+        None
+    }
+
+    /// A child has ended that had a place under this key: those who wait for one get it in turn.
+    pub(crate) fn offer_places(&mut self, key: &str, turn: &mut Turn<'_>) {
+        while let Some(ticket) = self.next_for_place(key) {
+            let Some(WaitsFor::Place { uid, attempt }) = self.pending.get(ticket).map(|it| &it.waits_for)
+            else {
+                return;
+            };
+            let (uid, name) = (*uid, attempt.params.name.clone());
+            self.places.served(key, uid);
+            // Others may wait for the same name: that is one decision.
+            let rivals = self.place_seekers(ticket, name.as_ref());
+            let waiting = rivals.into_iter().filter_map(|ticket| self.take_pending(ticket)).collect();
+            self.contest(waiting, turn);
+        }
+    }
+
+    fn next_for_place(&self, key: &str) -> Option<Ticket> {
+        let count = self.children.limited_count(key);
+        self.places.in_turn(key).find(|ticket| match self.pending.get(*ticket).map(|it| &it.waits_for) {
+            Some(WaitsFor::Place { attempt, .. }) => {
+                attempt.params.limit.as_ref().is_some_and(|limit| limit.max > count)
+            }
+            Some(_) | None => false,
+        })
+    }
+
+    /// Returns a create that waits for a place, and all those with it that want its name.
+    fn place_seekers(&self, first: Ticket, name: Option<&Name>) -> Vec<Ticket> {
+        let wants = |ticket: &Ticket| {
+            *ticket == first
+                || name.is_some() && self.seeks(*ticket).and_then(|it| it.params.name.as_ref()) == name
+        };
+        self.places.all().into_iter().filter(wants).collect()
+    }
+
+    fn seeks(&self, ticket: Ticket) -> Option<&Attempt> {
+        self.pending.get(ticket).and_then(PendingRequest::seeks)
+    }
+
+    /// A child was started for a create: those need no place any more that wait for one and would get this child.
+    pub(crate) fn join_started(
+        &mut self,
+        name: Option<&Name>,
+        request: Option<(u32, Uuid)>,
+        turn: &mut Turn<'_>,
+    ) {
+        for ticket in self.places.all() {
+            let Some(PendingRequest { waits_for: WaitsFor::Place { uid, attempt }, call, .. }) =
+                self.pending.get(ticket)
+            else {
+                continue;
+            };
+            let key = attempt.params.request_id.map(|request| (*uid, request));
+            let is_same = key.is_some() && key == request;
+            let joins = name.is_some() && attempt.params.name.as_ref() == name && attempt.claim.joins();
+            if is_same || joins {
+                let (call, attempt) = (*call, attempt.clone());
+                self.take_pending(ticket);
+                self.decide(call, *attempt, turn);
+            }
+        }
+    }
+}
+
+impl Child {
+    /// Returns the key of its limit, if it has one.
+    pub(crate) fn limit_key(&self) -> Option<String> {
+        self.params().limit.as_ref().map(|limit| limit.key.clone())
+    }
+}

@@ -1,0 +1,150 @@
+//! Creates that wait for a place under a limit.
+
+use procbroker_core::{Call, ConnectionId, Input, Run};
+use procbroker_protocol::create::Limit;
+use procbroker_protocol::{CreateParams, ErrorKind, Outcome};
+
+use crate::world::*;
+
+fn patient(params: CreateParams, max: u32, seconds: u64) -> CreateParams {
+    let limit = Limit { key: "k".to_owned(), max, wait: Some(secs(seconds)) };
+    CreateParams { limit: Some(limit), ..params }
+}
+
+fn full(world: &mut World, client: ConnectionId) -> Run {
+    let run = world.start(client, patient(unnamed(), 1, 60));
+    world.take();
+    run
+}
+
+/// The process that was started for a create, as it runs now.
+fn goes_on(world: &mut World, call: Call) -> Run {
+    let run = world.run(call);
+    assert_eq!(world.intents(), [run]);
+    world.recorded(run);
+    world.spawned(run);
+    assert_eq!(world.created(call).child.id, run.child);
+    run
+}
+
+#[test]
+fn a_place_goes_to_those_who_wait_in_the_order_of_their_arrival() {
+    let (mut world, client) = World::with_client();
+    let mut run = full(&mut world, client);
+    let calls: Vec<_> = (0..3).map(|_| world.create(client, patient(unnamed(), 1, 60))).collect();
+    assert_eq!(world.intents(), []);
+    for call in calls {
+        world.ends(run);
+        run = goes_on(&mut world, call);
+    }
+}
+
+#[test]
+fn users_take_turns_for_places() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let mut run = full(&mut world, alice);
+    let [first, second, third] = [0; 3].map(|_| world.create(alice, patient(unnamed(), 1, 60)));
+    let other = world.create(bob, patient(unnamed(), 1, 60));
+    for call in [first, other, second, third] {
+        world.ends(run);
+        run = goes_on(&mut world, call);
+    }
+}
+
+#[test]
+fn who_has_waited_long_enough_is_told_that_the_limit_is_reached() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let call = world.create(client, patient(unnamed(), 1, 5));
+    world.advance(secs(4));
+    assert!(!world.is_answered(call));
+    world.advance(secs(1));
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    world.take();
+    world.ends(run);
+    assert_eq!(world.intents(), []);
+}
+
+#[test]
+fn who_left_has_no_turn() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let other = world.connect(BROKER_UID);
+    world.create(other, patient(unnamed(), 1, 60));
+    let call = world.create(client, patient(unnamed(), 1, 60));
+    world.give(Input::Disconnected { connection: other });
+    world.take();
+    world.ends(run);
+    goes_on(&mut world, call);
+}
+
+#[test]
+fn a_limit_is_not_overshot_by_those_who_wait() {
+    let (mut world, client) = World::with_client();
+    let runs = [(); 2].map(|()| world.start(client, patient(unnamed(), 2, 60)));
+    world.take();
+    let calls = [(); 5].map(|()| world.create(client, patient(unnamed(), 2, 60)));
+    let narrow = world.create(client, patient(unnamed(), 1, 60));
+    world.ends(runs[0]);
+    assert_eq!(world.intents(), [world.run(calls[0])]);
+    world.ends(runs[1]);
+    assert_eq!(world.intents(), [world.run(calls[1])]);
+    assert!(!world.is_answered(narrow));
+}
+
+#[test]
+fn a_place_that_a_failed_start_gives_back_is_given_on() {
+    let (mut world, client) = World::with_client();
+    let first = world.create(client, patient(unnamed(), 1, 60));
+    let run = world.run(first);
+    world.recorded(run);
+    let second = world.create(client, patient(unnamed(), 1, 60));
+    world.take();
+    world.give(Input::SpawnFailed { run, failure: no_such_file() });
+    goes_on(&mut world, second);
+}
+
+#[test]
+fn a_shutdown_refuses_those_who_wait_for_a_place() {
+    let (mut world, client) = World::with_client();
+    full(&mut world, client);
+    let call = world.create(client, patient(unnamed(), 1, 60));
+    world.term();
+    assert_eq!(world.refused(call), ErrorKind::ShuttingDown);
+}
+
+#[test]
+fn a_reuse_that_waits_for_a_place_gets_the_child_that_somebody_starts_meanwhile() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let waiting = world.create(client, patient(reuse("a"), 1, 60));
+    let other = world.start(client, named("a"));
+    assert_eq!(world.created(waiting).outcome, Outcome::Existing { same_spec: false });
+    assert_eq!(world.created(waiting).child.id, other.child);
+    world.ends(run);
+    assert_eq!(world.intents(), []);
+}
+
+#[test]
+fn of_those_who_wait_for_a_place_and_one_name_the_last_replace_starts_and_all_get_it() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let calls = [reuse("a"), replace("a"), reuse("a"), replace("a")]
+        .map(|params| world.create(client, patient(params, 1, 60)));
+    world.ends(run);
+    let next = goes_on(&mut world, calls[3]);
+    for call in calls {
+        assert_eq!(world.created(call).child.id, next.child);
+    }
+}
+
+#[test]
+fn the_same_request_that_waits_twice_starts_one_child() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let calls = [(); 2].map(|()| world.create(client, requested(patient(unnamed(), 1, 60), 9)));
+    world.ends(run);
+    let next = goes_on(&mut world, calls[0]);
+    assert_eq!(world.created(calls[1]).child.id, next.child);
+}

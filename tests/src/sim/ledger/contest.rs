@@ -1,0 +1,176 @@
+//! What the creates that want one name may still do about it, by the contract.
+
+use std::sync::Arc;
+
+use procbroker_core::Call;
+use procbroker_protocol::create::IfExists;
+use procbroker_protocol::{ChildId, CreateParams, ExitReason, Name, Request};
+use uuid::Uuid;
+
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::asked::{Asked, Claim};
+use crate::sim::ledger::expected::rights;
+use crate::sim::ledger::track::{Demand, Track};
+
+impl Asked {
+    /// What it asks to create, if it does.
+    #[must_use]
+    pub fn create(&self) -> Option<&CreateParams> {
+        match &self.request {
+            Request::Create(params) => Some(params),
+            _ => None,
+        }
+    }
+
+    /// The user and the id of the request, where it has one.
+    pub(super) fn request_key(&self) -> Option<(u32, Uuid)> {
+        Some((self.peer.uid, self.create()?.request_id?))
+    }
+
+    /// What it does about a child that is there.
+    #[must_use]
+    pub fn if_exists(&self) -> IfExists {
+        match self.claim {
+            Claim::Own => self.create().map_or(IfExists::Fail, |params| params.if_exists),
+            Claim::Yielded | Claim::Superseded(..) => IfExists::Reuse,
+        }
+    }
+
+    /// The name that it is about.
+    #[must_use]
+    pub fn wanted_name(&self) -> Option<&Name> {
+        match &self.claim {
+            Claim::Own | Claim::Yielded => self.create()?.name.as_ref(),
+            Claim::Superseded(params, _) => params.name.as_ref(),
+        }
+    }
+
+    /// Whether its own child was replaced.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        matches!(self.claim, Claim::Superseded(..))
+    }
+}
+
+impl Ledger {
+    /// What a create that comes now may do about its name: as the same request does that waits already.
+    pub(super) fn inherit_claim(&mut self, call: Call) {
+        let Some(asked) = self.calls.get(&call) else { return };
+        let (Some(params), Some(key)) = (asked.create(), asked.request_key()) else { return };
+        let claim = if let Some(track) = self.superseded(key.0, key.1) {
+            Some(Claim::Superseded(Arc::clone(&track.params), Some(track.run_as.clone())))
+        } else if self.is_held(params.name.as_ref()) && self.first_answer(key.0, key.1).is_none() {
+            let others = self.waiting.iter().filter_map(|other| self.calls.get(other));
+            let mut same = others.filter(|other| other.request_key() == Some(key) && other.at_name(params));
+            same.find_map(|other| match &other.claim {
+                Claim::Own => None,
+                Claim::Yielded => Some(Claim::Yielded),
+                Claim::Superseded(..) => {
+                    let own = rights(self.config.broker_uid, asked);
+                    Some(Claim::Superseded(Arc::new(params.clone()), own))
+                }
+            })
+        } else {
+            None
+        };
+        if let (Some(claim), Some(asked)) = (claim, self.calls.get_mut(&call)) {
+            asked.claim = claim;
+        }
+    }
+
+    /// The child that a request has started and that was replaced before it was ready, as long as something is in its
+    /// place, or about to be.
+    #[must_use]
+    pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
+        let started = self.tracks.values().rev().find(|track| {
+            let same = (track.owner.uid, track.params.request_id) == (uid, Some(request));
+            same && !track.forgotten && !track.refused
+        });
+        started.filter(|track| track.superseded && self.is_held(track.params.name.as_ref()))
+    }
+
+    fn is_held(&self, name: Option<&Name>) -> bool {
+        name.is_some_and(|name| self.holder(name).is_some())
+    }
+
+    /// A `replace` wants a child stopped. Whoever waits for it to be ready gets the one that takes its place.
+    pub(super) fn replaced(&mut self, id: ChildId) {
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        if track.demands.iter().any(|demand| demand.reason == ExitReason::Replaced) {
+            return;
+        }
+        let is_unready = track.demands.is_empty() && !track.is_spawned();
+        let steps = track.params.stop.clone();
+        track.demands.push(Demand { reason: ExitReason::Replaced, steps });
+        if !is_unready {
+            return;
+        }
+        track.superseded = true;
+        let track: &Track = track;
+        let claim = Claim::Superseded(Arc::clone(&track.params), Some(track.run_as.clone()));
+        let key = track.params.request_id.map(|request| (track.owner.uid, request));
+        for call in &self.waiting {
+            let Some(asked) = self.calls.get_mut(call) else { continue };
+            let same = key.is_some() && asked.request_key() == key;
+            let waits = call.number > track.call.number
+                || asked.create().is_some_and(|it| it.name == track.params.name);
+            if asked.fresh.child == id || same && waits {
+                asked.claim = claim.clone();
+            }
+        }
+    }
+
+    /// A child is started for a create: those that wanted to replace what was there before get this one.
+    pub(super) fn has_won(&mut self, call: Call) {
+        let Some(winner) = self.calls.get(&call) else { return };
+        let Some(name) = winner.wanted_name().cloned() else { return };
+        let mut yielding = Vec::new();
+        for other in self.in_order() {
+            let Some(asked) = self.calls.get_mut(&other) else { continue };
+            let is_rival = asked.wanted_name() == Some(&name) && asked.claim == Claim::Own && other != call;
+            let is_retry = asked.request_key().is_some_and(|key| yielding.contains(&key));
+            if is_rival && asked.if_exists() == IfExists::Replace && (other.number < call.number || is_retry)
+            {
+                yielding.extend(asked.request_key());
+                asked.claim = Claim::Yielded;
+            }
+        }
+    }
+
+    /// The requests that wait, in the order of their arrival.
+    fn in_order(&self) -> Vec<Call> {
+        let mut calls: Vec<Call> = self.waiting.iter().copied().collect();
+        calls.sort_by_key(|call| call.number);
+        calls
+    }
+
+    /// The create that was to get a name in the place of this one, if any: the last one that waits and would replace.
+    #[must_use]
+    pub fn better_claim(&self, call: Call) -> Option<Call> {
+        let asked = self.calls.get(&call)?;
+        let name = asked.wanted_name()?;
+        let mut earlier = Vec::new();
+        self.in_order().into_iter().find(|other| {
+            let Some(rival) = self.calls.get(other).filter(|rival| rival.wanted_name() == Some(name)) else {
+                return false;
+            };
+            let key = rival.request_key();
+            if key.is_some_and(|(uid, request)| self.first_answer(uid, request).is_some()) {
+                // It waits for the child that the same request has started.
+                return false;
+            }
+            // A retry has the place of the request itself.
+            let is_retry = rival.request_key().is_some_and(|key| earlier.contains(&key));
+            let replaces = rival.if_exists() == IfExists::Replace;
+            earlier.extend(rival.request_key().filter(|_| replaces));
+            let may = rival.peer.uid == asked.peer.uid || self.is_administrator(rival.peer.uid);
+            other.number > call.number && !is_retry && may && replaces
+        })
+    }
+}
+
+impl Asked {
+    fn at_name(&self, params: &CreateParams) -> bool {
+        params.name.is_some() && self.wanted_name() == params.name.as_ref()
+    }
+}

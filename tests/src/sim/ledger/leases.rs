@@ -1,0 +1,134 @@
+//! What the lives of children hang on, by the contract: who holds each, and until when it lives if nobody does.
+
+use procbroker_core::{Call, ConnectionId, Progress, Recovered};
+use procbroker_protocol::create::Lifetime;
+use procbroker_protocol::duration::nanos;
+use procbroker_protocol::{ChildId, ExitReason, Target};
+
+use crate::sim::agenda::SECOND;
+use crate::sim::ledger::Ledger;
+use crate::sim::ledger::track::{Demand, Track};
+
+/// How long holders have at the least to come back after their connections were lost with the broker.
+const COME_BACK: u64 = 10 * SECOND;
+
+impl Track {
+    /// Whether it is on its way to its end, for whatever reason, or there.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        !self.demands.is_empty() || self.is_ending() || !self.is_live()
+    }
+
+    /// Its time to live, if it has one.
+    #[must_use]
+    pub fn time_to_live(&self) -> Option<u64> {
+        match self.params.lifetime {
+            Lifetime::Ttl(length) => Some(nanos(length)),
+            Lifetime::Broker | Lifetime::Connection | Lifetime::Pid(_) => None,
+        }
+    }
+
+    /// What an earlier broker's holders are worth, and its time to live.
+    pub(super) fn lives_on(&mut self, recovered: &Recovered, now: u64) {
+        let linger = nanos(self.params.linger);
+        self.lives_until = match self.params.lifetime {
+            Lifetime::Connection => Some(now.saturating_add(linger.max(COME_BACK))),
+            // It may have been renewed before its start was on record.
+            Lifetime::Ttl(length) if matches!(recovered.progress, None | Some(Progress::Unwanted { .. })) => {
+                Some(now.saturating_add(nanos(length)))
+            }
+            Lifetime::Ttl(_) => recovered.intent.tie.expires().map(procbroker_core::Instant::as_nanos),
+            Lifetime::Broker | Lifetime::Pid(_) => None,
+        };
+    }
+}
+
+impl Ledger {
+    /// A child is created: its creator holds it, or its time begins.
+    pub(super) fn begins_to_live(&mut self, id: ChildId, call: Call) {
+        let now = self.now;
+        let key = self.tracks.get(&id).and_then(|track| Some((track.owner.uid, track.params.request_id?)));
+        // The same request may wait already, and is answered with this child too.
+        let others = self.waiting.iter().filter(|other| {
+            let asked = self.calls.get(other);
+            key.is_some() && asked.is_some_and(|asked| asked.request_key() == key)
+        });
+        let holders: Vec<_> = others.chain([&call]).map(|call| call.connection).collect();
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        match track.params.lifetime {
+            Lifetime::Connection => track.holders.extend(holders),
+            Lifetime::Ttl(length) => track.lives_until = Some(now.saturating_add(nanos(length))),
+            Lifetime::Broker | Lifetime::Pid(_) => {}
+        }
+    }
+
+    /// A connection has a child now, or waits for it.
+    pub fn holds(&mut self, connection: ConnectionId, id: ChildId) {
+        if let Some(track) = self.tracks.get_mut(&id)
+            && track.params.lifetime == Lifetime::Connection
+            && track.is_live()
+            && self.links.get(&connection).is_some_and(|link| link.open)
+        {
+            track.holders.insert(connection);
+            track.lives_until = None;
+        }
+    }
+
+    /// A create that was answered before, or waits, holds its child on this connection too.
+    pub(super) fn hold_known(&mut self, call: Call) {
+        let Some(asked) = self.calls.get(&call) else { return };
+        let known = asked.request_key().and_then(|(uid, request)| self.first_answer(uid, request));
+        if let Some(id) = known.map(|(track, _)| track.run.child) {
+            self.holds(call.connection, id);
+        }
+    }
+
+    /// A connection is closed: what it held alone lingers.
+    pub(super) fn lets_go(&mut self, connection: ConnectionId) {
+        let now = self.now;
+        for id in self.live.clone() {
+            let Some(track) = self.tracks.get_mut(&id) else { continue };
+            if track.holders.remove(&connection) && track.holders.is_empty() {
+                track.lives_until = Some(now.saturating_add(nanos(track.params.linger)));
+            }
+        }
+    }
+
+    /// Children whose time is over, or whose holders have gone, have to be stopped.
+    pub fn notice_leases(&mut self) {
+        let now = self.now;
+        for id in &self.live {
+            let Some(track) = self.tracks.get_mut(id) else { continue };
+            if track.is_doomed() || track.lives_until.is_none_or(|until| now < until) {
+                continue;
+            }
+            let reason =
+                if track.time_to_live().is_some() { ExitReason::Expired } else { ExitReason::OwnerGone };
+            let steps = track.params.stop.clone();
+            track.demands.push(Demand { reason, steps });
+        }
+    }
+
+    /// The children that a `renew` means.
+    pub(super) fn renewable(&self, uid: u32, target: &Target) -> Option<Vec<ChildId>> {
+        let mut meant = self.resolve(uid, target)?;
+        let wanted = |id: &ChildId| {
+            self.tracks.get(id).is_some_and(|track| !track.is_doomed() && track.time_to_live().is_some())
+        };
+        meant.retain(|id| target.is_single() || wanted(id));
+        Some(meant)
+    }
+
+    /// A `renew` has come for these.
+    pub(super) fn renew(&mut self, meant: &[ChildId]) {
+        let now = self.now;
+        for id in meant {
+            if let Some(track) = self.tracks.get_mut(id)
+                && !track.is_doomed()
+                && let Some(length) = track.time_to_live()
+            {
+                track.lives_until = Some(now.saturating_add(length));
+            }
+        }
+    }
+}
