@@ -365,7 +365,10 @@ impl Child {
                 let is_news = stopping.join(&stop);
                 stopping.set_timer(&mut self.common, orders);
                 if is_news {
+                    stopping.show(&mut self.common);
                     stopping.record(&self.common, orders);
+                    // Who waits for the next run waits for none any more.
+                    return Next::Changed;
                 }
                 Next::Nothing
             }
@@ -442,23 +445,30 @@ impl Child {
         }
         let stop = Stop { reason, steps: self.params().stop.clone(), kill_by: None };
         let stopping =
-            Stopping::new(stop, Leader::Gone { status, at, members }, Afterwards::Policy, orders.now.instant);
+            Stopping::new(stop, Leader::Gone { status, at, members }, self.after(reason), orders.now.instant);
         self.begin(stopping.by_its_own_end(), EventKind::Exited, orders);
         Next::Nothing
     }
 
     fn enter_stop(&mut self, stop: Stop, leader: Leader, orders: &mut Orders<'_>) {
-        // What somebody else has wanted is not undone by a policy.
-        let afterwards = match stop.reason {
+        let afterwards = self.after(stop.reason);
+        self.enter_stop_for(stop, leader, afterwards, orders);
+    }
+
+    /// Returns what comes after a stop for this reason, unless somebody asks for something else.
+    fn after(&self, reason: ExitReason) -> Afterwards {
+        match reason {
+            // Who created it was told that it has failed.
+            ExitReason::StartFailed if self.common.runs().restarts == 0 => Afterwards::End,
             ExitReason::Exited | ExitReason::Watchdog | ExitReason::StartFailed => Afterwards::Policy,
+            // What somebody else has wanted is not undone by a policy.
             ExitReason::Destroyed
             | ExitReason::Shutdown
             | ExitReason::Replaced
             | ExitReason::Expired
             | ExitReason::OwnerGone
             | ExitReason::BrokerLost => Afterwards::End,
-        };
-        self.enter_stop_for(stop, leader, afterwards, orders);
+        }
     }
 
     /// Makes a stop that leads to another run, or to the end.

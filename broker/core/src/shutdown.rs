@@ -58,7 +58,17 @@ impl Broker {
         turn.order(Effect::Notify(ServiceState::Stopping { timeout, children }));
         self.publish_with(EventKind::ShuttingDown, None, turn);
         self.refuse_waiting_creates(turn);
+        self.end_between_runs(turn);
         self.tell_without_tails(turn);
+    }
+
+    /// Children of which nothing is there between two of their runs have nothing to wait for any more.
+    fn end_between_runs(&mut self, turn: &mut Turn<'_>) {
+        for id in self.children.live_ids() {
+            if self.children.get(id).is_some_and(Child::is_between_runs) {
+                self.stop_child(id, ExitReason::Shutdown, None, turn);
+            }
+        }
     }
 
     /// Creates that wait for a name or a place are new ones too.

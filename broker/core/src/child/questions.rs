@@ -100,6 +100,21 @@ impl Child {
         }
     }
 
+    /// Whether it is between two runs, and no process is being started.
+    pub(crate) fn is_between_runs(&self) -> bool {
+        match &self.phase {
+            Phase::Restarting(restarting) => !restarting.is_spawning(),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        }
+    }
+
     /// Whether its main process is there.
     pub(crate) fn has_main_process(&self) -> bool {
         match &self.phase {
@@ -151,9 +166,9 @@ impl Child {
         }
     }
 
-    /// Whether a `wait` for it to be ready is over: it has been ready, or has ended without.
-    pub(crate) fn is_settled(&self) -> bool {
-        let is_to_run_again = match &self.phase {
+    /// Whether its present run is being stopped for the sake of another one.
+    fn is_to_run_again(&self) -> bool {
+        match &self.phase {
             Phase::Stopping(stopping) => !stopping.is_for_good(),
             Phase::Recording { .. }
             | Phase::Queued
@@ -163,8 +178,12 @@ impl Child {
             | Phase::Restarting(_)
             | Phase::Cleaning(_)
             | Phase::Ended => false,
-        };
-        !is_to_run_again && self.common.was_ready() || !self.is_live()
+        }
+    }
+
+    /// Whether a `wait` for it to be ready is over: it has been ready, or has ended without.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_to_run_again() && self.common.was_ready() || !self.is_live()
     }
 
     /// Whether it is ready, or its present run has been.
@@ -175,7 +194,7 @@ impl Child {
     /// Whether a create that waits for this is to be answered.
     pub(crate) fn has_come_to(&self, stage: Stage) -> bool {
         match stage {
-            Stage::Spawned => !self.is_unspawned(),
+            Stage::Spawned => !self.is_unspawned() && !self.is_to_run_again(),
             Stage::Ready => self.is_settled(),
         }
     }
@@ -208,10 +227,11 @@ impl Child {
             Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
                 sum(Duration::ZERO, stop.steps.iter())
             }
-            Phase::Restarting(restarting) => {
-                restarting.stop().map_or(Duration::ZERO, |stop| sum(Duration::ZERO, stop.steps.iter()))
+            Phase::Restarting(restarting) if restarting.is_spawning() => {
+                let steps = restarting.stop().map_or(&self.params().stop, |stop| &stop.steps);
+                sum(Duration::ZERO, steps.iter())
             }
-            Phase::Cleaning(_) => Duration::ZERO,
+            Phase::Restarting(_) | Phase::Cleaning(_) => Duration::ZERO,
             Phase::Recording { cancelled: None }
             | Phase::Queued
             | Phase::Spawning { stop: None }

@@ -139,8 +139,11 @@ impl Child {
                 restarting.record(&mut self.common, orders);
                 Next::Nothing
             }
-            RestartStage::Recording { .. } | RestartStage::Queued => Next::Nothing,
-            RestartStage::Spawning { .. } => {
+            // Who has wanted it to end has the last word.
+            RestartStage::Recording { .. }
+            | RestartStage::Queued
+            | RestartStage::Spawning { stop: Some(_) } => Next::Nothing,
+            RestartStage::Spawning { stop: None } => {
                 let steps = self.params().stop.clone();
                 self.begin_stop(Stop { reason: ExitReason::StartFailed, steps, kill_by: None }, orders)
             }
@@ -170,6 +173,11 @@ impl Child {
         match &mut restarting.stage {
             RestartStage::Spawning { stop: pending } => {
                 let is_news = match pending {
+                    // That this run is late is no reason to begin another one when somebody wants none.
+                    Some(earlier) if earlier.reason == ExitReason::StartFailed => {
+                        earlier.reason = stop.reason;
+                        stop.reason != ExitReason::StartFailed
+                    }
                     Some(earlier) => earlier.join(&stop),
                     None => true,
                 };

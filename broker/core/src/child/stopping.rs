@@ -187,7 +187,8 @@ impl Stopping {
     /// that is news.
     pub(super) fn join(&mut self, later: &Stop) -> bool {
         self.kill_by = earliest(self.kill_by, later.kill_by);
-        if self.afterwards == Afterwards::Restart {
+        // One whose main process ended by itself has ended by itself, whatever was to come after it.
+        if self.afterwards == Afterwards::Restart && self.cause == Cause::Asked {
             self.reason = later.reason;
         }
         std::mem::replace(&mut self.afterwards, Afterwards::End) != Afterwards::End
