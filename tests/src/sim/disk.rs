@@ -45,7 +45,7 @@ impl Row {
 enum Write {
     Intent(Arc<Intent>),
     /// With its process, and when the child expires.
-    Progress(ChildId, Progress, Option<Identity>, Option<Instant>),
+    Progress(ChildId, Box<Progress>, Option<Identity>, Option<Instant>),
     Forget(ChildId),
 }
 
@@ -95,7 +95,7 @@ impl Disk {
         (process, expires): (Option<Identity>, Option<Instant>),
         safety: Safety,
     ) -> usize {
-        self.write(Write::Progress(child, progress.clone(), process, expires), safety)
+        self.write(Write::Progress(child, Box::new(progress.clone()), process, expires), safety)
     }
 
     /// Takes in that a child is not to be known any more.
@@ -144,8 +144,7 @@ impl Disk {
     /// Whether it outlives the machine that this child has ended.
     #[must_use]
     pub fn end_outlives_power(&self, child: ChildId) -> bool {
-        let is_meant =
-            |write: &Write| matches!(write, Write::Progress(id, Progress::Ended { .. }, ..) if *id == child);
+        let is_meant = |write: &Write| matches!(write, Write::Progress(id, progress, ..) if *id == child && matches!(**progress, Progress::Ended { .. }));
         self.log.iter().take(self.power_safe).any(is_meant)
     }
 
@@ -185,7 +184,7 @@ impl Disk {
                 }
                 Write::Progress(child, progress, process, expires) => {
                     if let Some(row) = rows.get_mut(child) {
-                        (row.progress, row.process) = (Some(progress.clone()), *process);
+                        (row.progress, row.process) = (Some(Progress::clone(progress)), *process);
                         if let Some(expires) = expires {
                             Arc::make_mut(&mut row.intent).tie = Tie::Until(*expires);
                         }

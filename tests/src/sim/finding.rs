@@ -19,6 +19,8 @@ pub enum Check {
     Leases,
     /// A child is shown as it is.
     Children,
+    /// A child is restarted when its policy or somebody says so, when it is due, and no more often.
+    Restarts,
     /// What was promised before a crash holds after it.
     Recovery,
     /// A cleanup runs after all of its child is gone, at least once, and no more often than it must.

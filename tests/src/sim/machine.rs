@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use procbroker_core::{
-    Call, Effect, Input, Instant, LogOutcome, Pid, Purpose, Receipt, Record, RecordFailure, Run, Safety,
-    SignalOutcome,
+    Call, Effect, Input, Instant, LogOutcome, Pid, Progress, Purpose, Receipt, Record, RecordFailure, Run,
+    Safety, SignalOutcome,
 };
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::Scope;
@@ -34,6 +34,8 @@ pub struct Past {
     pub has_run: bool,
     /// How its main process ended.
     pub status: Option<ExitStatus>,
+    /// How that of the run before ended.
+    pub status_before: Option<ExitStatus>,
     /// How many attempts at its cleanup came to their end.
     pub cleanups: u32,
     /// Which broker has begun its cleanup last.
@@ -180,7 +182,12 @@ impl Machine {
             Record::Intent(intent) => self.disk.intend(intent, safety),
             Record::Progress(progress) => {
                 let family = self.bound.get(&run);
-                let process = family.map(|family| Identity { family: *family, boot: self.boot });
+                let family = family.copied().or(match progress {
+                    // There is no process, and it is known all the same in which run of the kernel that was.
+                    Progress::Restarting { .. } => Some(FamilyId(0)),
+                    _ => None,
+                });
+                let process = family.map(|family| Identity { family, boot: self.boot });
                 self.disk.progress(run.child, progress, (process, expires), safety)
             }
         };
@@ -309,7 +316,7 @@ impl Machine {
         }
         let past = self.past.entry(family.child).or_default();
         match family.part {
-            Part::Main => past.status = Some(family.status),
+            Part::Main => past.status_before = past.status.replace(family.status),
             Part::Cleanup => past.cleanups += u32::from(family.own || of.is_none()),
         }
         if family.run.is_some() {

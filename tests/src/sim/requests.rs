@@ -8,8 +8,8 @@ use procbroker_core::{
     Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, HardLimit, Login, UserAccount,
 };
 use procbroker_protocol::create::{
-    Account, Cleanup, IfExists, Lifetime, Limit, ReadyTimeout, Resources, StandardError, StandardOutput,
-    StopStep,
+    Account, Cleanup, IfExists, Lifetime, Limit, ReadyTimeout, Resources, Restart, RestartPolicy,
+    StandardError, StandardOutput, StopStep,
 };
 use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
@@ -42,19 +42,19 @@ pub struct Circumstances<'a> {
 pub fn roll(from: &mut Circumstances<'_>) -> Request {
     match from.dice.below(100) {
         0..44 => Request::Create(Box::new(create(from))),
-        44..46 => Request::Renew(ManyParams { target: target(from) }),
         46..62 => destroy(from),
         62..74 => Request::Wait(WaitParams {
             target: target(from),
             until: from.dice.choose([Until::Ready, Until::Ended]),
             timeout: from.dice.chance(50).then(|| length(from.dice)),
         }),
-        74..84 => Request::Signal(SignalParams {
+        74..82 => Request::Signal(SignalParams {
             target: target(from),
             signal: from.dice.choose([Signal::HUP, Signal::TERM, Signal::INT, Signal::KILL]),
             scope: from.dice.choose([Scope::Main, Scope::Group, Scope::All]),
         }),
-        84..89 => {
+        82..85 => Request::Restart(ManyParams { target: target(from) }),
+        85..89 => {
             Request::List(ListParams { labels: labels(from.dice), all: from.dice.chance(60), fields: None })
         }
         89..93 => Request::Get(OneParams { target: target(from) }),
@@ -132,6 +132,9 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
             Some(Cleanup { command: vec!["tidy".to_owned()], timeout: Duration::from_millis(timeout) });
     }
     live(&mut params, dice);
+    if dice.chance(from.setting.restarting) {
+        params.restart = restart(dice);
+    }
     if from.setting.insistent {
         insist(&mut params, dice);
     }
@@ -150,6 +153,18 @@ fn live(params: &mut CreateParams, dice: &mut Dice) {
             params.lifetime = Lifetime::Ttl(Duration::from_millis(dice.choose([3, 200, 4_000, 60_000])));
         }
         _ => {}
+    }
+}
+
+/// Rolls a policy: some give up at once, and some go on for ever.
+fn restart(dice: &mut Dice) -> Restart {
+    let length = |millis| Duration::from_millis(millis);
+    Restart {
+        policy: dice.choose([RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::Always]),
+        max: dice.choose([0, 1, 2, 5, 5, 50]),
+        window: length(dice.choose([1, 300, 2_000, 10_000, 60_000])),
+        backoff: length(dice.choose([0, 20, 100, 100, 1_000])),
+        backoff_max: length(dice.choose([0, 200, 1_000, 30_000])),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use procbroker_core::{Broker, Effect, Incarnation, Input, Purpose, Run, ShutdownCause};
+use procbroker_core::{Broker, Effect, Incarnation, Input, Purpose, Report, Run, ShutdownCause};
 
 use crate::sim::agenda::{Agenda, SECOND, clocks};
 use crate::sim::checks;
@@ -217,7 +217,9 @@ impl Simulation<'_> {
             | Input::Notified { run, .. }
             | Input::Probed { run, .. }
             | Input::Exited { run, .. }
-            | Input::MembersLeft { run, .. } => *run = Run { incarnation: Incarnation(0), ..*run },
+            | Input::MembersLeft { run, .. } => {
+                *run = Run { incarnation: Incarnation(run.incarnation.0 - 1), ..*run };
+            }
             Input::Connected { .. }
             | Input::ConnectedUnmapped { .. }
             | Input::Disconnected { .. }
@@ -332,6 +334,7 @@ impl Simulation<'_> {
             match effect {
                 Effect::Refuse { connection, .. } => self.clients.refused(*connection),
                 Effect::Spawn { purpose: Purpose::Cleanup { .. }, .. } => self.tally.cleanups += 1,
+                Effect::Report(Report::Restarting { .. }) => self.tally.runs_again += 1,
                 Effect::Answer { call, result, after, usage: _ } => {
                     answers.extend(self.answer(*call, result, *after));
                 }

@@ -64,6 +64,8 @@ pub struct Setting {
     pub insistent: bool,
     /// How many children of a hundred have a cleanup.
     pub cleanups: u64,
+    /// How many children of a hundred are restarted by a policy.
+    pub restarting: u64,
     /// How often the broker dies at most.
     pub crashes: u64,
     /// How many deaths of a hundred are those of the machine.
@@ -101,6 +103,7 @@ impl Setting {
             again_after: if dice.chance(30) { Some(dice.below(40 * SECOND)) } else { None },
             insistent: dice.chance(15),
             cleanups: dice.choose([0, 30, 30, 90]),
+            restarting: dice.choose([0, 30, 30, 90]),
             crashes,
             power_cuts: dice.choose([0, 0, 30, 100]),
             upgrades: dice.choose([0, 0, 0, 1, 3]),

@@ -29,6 +29,8 @@ pub struct Tally {
     pub cleanups_interrupted: u64,
     /// Attempts at cleanups.
     pub cleanups: u64,
+    /// Restarts of children.
+    pub runs_again: u64,
     /// Runs with a death of the broker in it.
     pub runs_with_crashes: u64,
 }
@@ -48,7 +50,8 @@ impl Tally {
         self.found_alive += found_alive;
         self.stops_resumed += stops_resumed;
         self.unrecorded += unrecorded;
-        let Self { cleanups_interrupted, cleanups, runs_with_crashes, .. } = other;
+        let Self { cleanups_interrupted, cleanups, runs_again, runs_with_crashes, .. } = other;
+        self.runs_again += runs_again;
         self.cleanups_interrupted += cleanups_interrupted;
         self.cleanups += cleanups;
         self.runs_with_crashes += runs_with_crashes;
@@ -70,6 +73,7 @@ impl Tally {
             self.unrecorded,
             self.cleanups_interrupted,
             self.cleanups,
+            self.runs_again,
             self.runs_with_crashes,
         ]
         .into_iter()
@@ -82,13 +86,13 @@ impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
-        let Self { cleanups_interrupted, cleanups, runs_with_crashes, .. } = self;
+        let Self { cleanups_interrupted, cleanups, runs_again, runs_with_crashes, .. } = self;
         write!(
             formatter,
             "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
              them of the machine, {crashes_in_recovery} in a recovery and {crashes_in_shutdown} in a shutdown; \
              {upgrades} live upgrades and {restarts} orderly restarts; {found_alive} children found alive, \
-             {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {cleanups} attempts at \
+             {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {runs_again} restarts of children; {cleanups} attempts at \
              cleanups, of which {cleanups_interrupted} were found interrupted"
         )
     }

@@ -199,6 +199,22 @@ impl Child {
         }
     }
 
+    /// Whether its present run is not its first one, or another one is to come.
+    pub(crate) fn is_restarted(&self) -> bool {
+        let is_to_run_again = match &self.phase {
+            Phase::Stopping(stopping) => !stopping.is_for_good(),
+            Phase::Restarting(_) => true,
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        };
+        is_to_run_again || self.view().restarts > 0
+    }
+
     /// Whether its create was answered before it was ready.
     pub(crate) fn was_answered_early(&self) -> bool {
         !self.is_unspawned() && is_answered_early(self.params())

@@ -205,6 +205,13 @@ impl Child {
         orders: &mut Orders<'_>,
     ) -> Next {
         self.common.await_ready(None);
+        match finding {
+            // The edge holds whatever it has found something of.
+            Finding::Gone { members: Members::Nothing, .. } => {
+                orders.order(Effect::Release { run: self.run() });
+            }
+            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {}
+        }
         let stop = unwanted.map(|(reason, steps)| Stop { reason, steps, kill_by: None });
         match (finding, stop) {
             (Finding::Process { pid, .. }, stop) => {

@@ -24,7 +24,9 @@ impl Broker {
         let Some(child) = self.children.get_mut(id) else {
             return;
         };
-        if child.is_settled() || child.is_ending() || child.was_answered_early() {
+        // Whoever has created one that is being restarted was answered long ago.
+        let is_answered = child.was_answered_early() || child.is_restarted();
+        if child.is_settled() || child.is_ending() || is_answered {
             return;
         }
         child.is_replaced_unready();

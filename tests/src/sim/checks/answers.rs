@@ -4,7 +4,7 @@ use procbroker_core::Call;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildState, Error, ErrorKind, Got, Request, Response};
 
-use crate::sim::checks::{children, creates, leases, queries, shutdown, targets, upgrades};
+use crate::sim::checks::{children, creates, leases, queries, runs, shutdown, targets, upgrades};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -24,7 +24,10 @@ pub fn answer(ledger: &mut Ledger, call: Call, result: &Result<Response, Error>)
     })?;
     let asked = asked.clone();
     if let Some(kind) = asked.refusal {
-        return refusal(call, kind, result);
+        // One whose child was replaced is told first that nothing takes its place any more.
+        let is_shutting_down = matches!(result, Err(error) if error.kind == ErrorKind::ShuttingDown);
+        let is_told_first = ledger.closing.is_some() && is_shutting_down && asked.request_key().is_some();
+        return if is_told_first { Ok(()) } else { refusal(call, kind, result) };
     }
     if let Err(error) = result {
         let by_renew = matches!(asked.request, Request::Renew(_)) && error.kind == ErrorKind::Unsupported;
@@ -37,7 +40,7 @@ pub fn answer(ledger: &mut Ledger, call: Call, result: &Result<Response, Error>)
     match (&asked.request, result) {
         (Request::Create(params), result) => creates::answered(ledger, &asked, params, result),
         (request, Err(Error { kind: ErrorKind::ShuttingDown, .. })) => {
-            ledger.farewell |= !matches!(request, Request::Upgrade(_));
+            ledger.farewell |= !matches!(request, Request::Upgrade(_) | Request::Restart(_));
             Check::Answers.demand(ledger.closing.is_some(), || format!("{call:?}: there is no shutdown"))
         }
         (Request::Shutdown(_), Ok(Response::ShutDown(report))) => {
@@ -90,6 +93,7 @@ fn method(ledger: &Ledger, asked: &Asked, response: &Response) -> Checked {
             queries::awaited(ledger, asked, params, child)?;
             children::child(ledger, uid, child)
         }
+        (Request::Restart(_), Response::Children(children)) => runs::answered(ledger, asked, children),
         (Request::Events(_), Response::Subscribed(_)) => Ok(()),
         (Request::Upgrade(_), Response::Upgraded) => upgrades::answered(ledger),
         (Request::Status(_), Response::Status(status)) => queries::status(ledger, status),
@@ -106,6 +110,10 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
     match &asked.request {
         Request::Signal(_) => targets::unsignalled(ledger, asked, error),
         Request::Renew(params) => leases::not_renewed(ledger, asked, params, error),
+        Request::Restart(params) if error.kind == ErrorKind::NotFound => {
+            let late = params.target.is_single() && asked.wishes.is_empty();
+            if asked.meant.is_none() || late { Ok(()) } else { Err(unfair()) }
+        }
         Request::Wait(params) if error.kind == ErrorKind::Timeout => {
             let due = params.timeout.map(|timeout| asked.at.saturating_add(nanos(timeout)));
             if due == Some(ledger.now) { Ok(()) } else { Err(unfair()) }

@@ -13,7 +13,7 @@ use crate::sim::ledger::track::{Start, Track};
 /// When it is not his to see, or is not so.
 pub fn child(ledger: &Ledger, uid: u32, child: &Child) -> Checked {
     let track = seen(ledger, uid, child)?;
-    let state = state(track);
+    let state = state(track, ledger.now);
     Check::Children.demand(child.state == state, || {
         format!("{} is shown as {:?} and is {state:?}: {track:?}", child.id, child.state)
     })?;
@@ -44,15 +44,17 @@ fn seen<'a>(ledger: &'a Ledger, uid: u32, child: &Child) -> Result<&'a Track, Fi
         && child.command == params.command
         && child.stop_order == params.stop_order
         && child.created_at == wall(track.born)
-        && child.restarts == 0;
+        && child.restarts == track.runs.count;
     Check::Children.demand(same, || format!("{child:?} is shown and is {track:?}"))?;
     Ok(track)
 }
 
 /// In which state a child is.
-fn state(track: &Track) -> ChildState {
+fn state(track: &Track, now: u64) -> ChildState {
     if !track.is_live() {
         ChildState::Ended
+    } else if track.is_pausing(now) {
+        ChildState::Backoff
     } else if !track.is_spawned() {
         ChildState::Starting
     } else if track.cleaning.is_some() {
@@ -66,13 +68,14 @@ fn state(track: &Track) -> ChildState {
 
 fn details(track: &Track, child: &Child) -> Checked {
     let id = child.id;
+    let last = track.runs.between.as_ref().map(|between| wall(between.started_at));
     let (pid, started_at) = match track.start {
         Start::Done { at, pid } => {
             let over = matches!(child.state, ChildState::Cleaning | ChildState::Ended);
-            let alive = track.exit.is_none() && !over;
+            let alive = track.exit.is_none() && track.known_exit.is_none() && !over;
             (alive.then_some(pid), Some(wall(at)))
         }
-        Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed => (None, None),
+        Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed => (None, last),
     };
     Check::Children.demand(child.pid == pid && child.started_at == started_at, || {
         format!(
@@ -89,6 +92,9 @@ fn details(track: &Track, child: &Child) -> Checked {
         format!("{id} is shown with the exit {:?} and has {exit:?}", child.exit)
     })?;
     let (Some(shown), Some(exit)) = (&child.exit, exit) else { return Ok(()) };
+    // One that was destroyed between two runs may be shown as it was before.
+    let reason = if child.state == ChildState::Backoff { shown.reason } else { exit.reason };
+    let exit = Exit { reason, ..exit };
     Check::Children.demand(*shown == exit, || format!("{id} is shown with {shown:?} and has {exit:?}"))
 }
 

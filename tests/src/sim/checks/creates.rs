@@ -138,6 +138,7 @@ fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track)
         && params.ready_timeout == other.ready_timeout
         && params.lifetime == other.lifetime
         && params.linger == other.linger
+        && params.restart == other.restart
 }
 
 fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -> Checked {
@@ -221,12 +222,21 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
         }
     } else if let Some(track) = started {
         let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
-        let starts = track.is_live() && !track.is_spawned() && ledger.now < due;
+        let again = track.runs.between.is_some() || track.runs.wish || track.may_be_unready();
+        let settled = track.is_settled() && !track.may_be_unready();
+        let starts = track.is_live() && !settled && (again || ledger.now < due);
         // One that passes for another, with parameters of its own, may wait for something else still.
         let is_other = !own(track) && *track.params != *params;
         if starts || !is_other {
             return Check::Progress.demand(starts, || format!("{params:?} is not answered: {track:?}"));
         }
+    }
+    // The child that the same request was answered with before may be between two runs.
+    let known = params.request_id.and_then(|id| ledger.first_answer(asked.peer.uid, id));
+    let waits = |track: &Track| track.is_live() && (!track.is_settled() || track.may_be_unready());
+    let is_again = |track: &Track| track.runs.count > 0 || track.runs.wish;
+    if known.is_some_and(|(track, _)| is_again(track) && waits(track)) {
+        return Ok(());
     }
     Check::Shutdown
         .demand(ledger.closing.is_none(), || format!("{params:?} is not refused during a shutdown"))?;
@@ -236,7 +246,7 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     };
     let fair = match asked.if_exists() {
         IfExists::Fail => false,
-        IfExists::Reuse => !holder.is_spawned() || holder.is_ending(),
+        IfExists::Reuse => !holder.is_settled() || holder.is_ending(),
         IfExists::Replace => !holder.demands.is_empty(),
     };
     Check::Progress.demand(fair && ledger.may_touch(asked.peer.uid, holder.owner), || {

@@ -69,12 +69,13 @@ pub fn leaves(ledger: &Ledger, machine: &Machine) -> Checked {
             }
             Some(Progress::Cleaning { .. }) => track.cleaning.is_some(),
             // It may have died as the broker was leaving, which it would not before.
-            Some(Progress::Starting { .. } | Progress::Running { .. } | Progress::Stopping(_)) => {
-                alive || machine.has_excuse()
-            }
+            Some(
+                Progress::Starting { .. }
+                | Progress::Running { .. }
+                | Progress::Restarting { .. }
+                | Progress::Stopping(_),
+            ) => alive || machine.has_excuse(),
             None | Some(Progress::Unwanted { .. }) => !track.is_spawned(),
-            // A shutdown lets nothing run again.
-            Some(Progress::Restarting { .. }) => false,
         };
         Check::Recovery.demand(open, || format!("{track:?} is left on record as {:?}", row.progress))?;
     }

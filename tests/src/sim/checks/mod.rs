@@ -11,6 +11,7 @@ pub mod lives;
 pub mod orders;
 pub mod promises;
 pub mod queries;
+pub mod runs;
 pub mod shutdown;
 pub mod standstill;
 pub mod stops;
@@ -31,7 +32,10 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
     if let Effect::Signal { call: None, .. }
     | Effect::Kill { .. }
     | Effect::Release { .. }
-    | Effect::Record { record: Record::Progress(Progress::Stopping(_)), .. } = effect
+    | Effect::Record {
+        record: Record::Progress(Progress::Stopping(_) | Progress::Restarting { .. }),
+        ..
+    } = effect
     {
         ledger.follow_waves();
     }

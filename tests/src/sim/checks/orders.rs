@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use procbroker_core::{ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder};
+use procbroker_core::{Afterwards, ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder};
 use procbroker_protocol::duration::nanos;
-use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitStatus, Request, Timestamp};
+use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
 
 use crate::sim::agenda::wall;
-use crate::sim::checks::cleanups;
+use crate::sim::checks::{cleanups, runs};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Link};
@@ -84,17 +84,25 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         let same = first.is_some_and(|demand| demand.reason == *reason && demand.steps == *steps);
         return Check::Orders.demand(track.is_live() && track.run == run && waits && same, wrong);
     }
+    if let Progress::Restarting { .. } = progress {
+        return runs::record(track, run, progress, how.1);
+    }
     Check::Orders.demand(track.is_live() && track.is_spawned(), wrong)?;
     let at = matches!(track.start, Start::Done { at, .. } if started_at(progress) == Some(wall(at)));
     Check::Orders.demand(at, wrong)?;
     match (progress, &track.cleaning) {
-        (Progress::Starting { .. } | Progress::Running { .. }, None) => {
+        (Progress::Starting { runs, .. } | Progress::Running { runs, .. }, None) => {
+            Check::Restarts.demand(track.runs.are(runs), wrong)?;
             Check::Orders.demand(track.run == run && !track.is_ending(), wrong)
         }
         (Progress::Stopping(stopping), None) => {
             let reason = track.demands.first().map(|demand| demand.reason);
             let exit = track.exit.map(|(at, status)| (status, wall(at)));
             let same = Some(stopping.reason) == reason && stopping.ended == exit;
+            Check::Restarts.demand(
+                track.runs.are(&stopping.runs) && is_followed(ledger, track, stopping.afterwards),
+                wrong,
+            )?;
             Check::Orders.demand(track.run == run && same, wrong)
         }
         (Progress::Ended { exit, cleanup, at, .. }, None) => {
@@ -104,17 +112,21 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         (Progress::Cleaning { .. } | Progress::Ended { .. }, Some(cleaning)) => {
             cleanups::record(ledger, (track, cleaning), run, progress, how)
         }
-        // Nobody has asked for a restart.
         (Progress::Cleaning { .. } | Progress::Unwanted { .. } | Progress::Restarting { .. }, None)
         | (
             Progress::Unwanted { .. }
-            | Progress::Restarting { .. }
             | Progress::Starting { .. }
             | Progress::Running { .. }
+            | Progress::Restarting { .. }
             | Progress::Stopping(_),
             Some(_),
         ) => Err(Check::Orders.broken(wrong())),
     }
+}
+
+/// Whether this is what comes after its stop. What a shutdown stops is followed by nothing.
+fn is_followed(ledger: &Ledger, track: &Track, afterwards: Afterwards) -> bool {
+    afterwards == track.afterwards() || ledger.closing.is_some() && afterwards == Afterwards::End
 }
 
 fn started_at(progress: &Progress) -> Option<Timestamp> {
@@ -230,8 +242,11 @@ pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrde
     Check::Stops.demand(shutdown || track.demands.is_empty(), || {
         format!("{run:?} is spawned after it was to be stopped: {:?}", track.demands)
     })?;
-    Check::Recovery
-        .demand(!machine.past(run.child).has_run, || format!("{run:?} is started a second time"))?;
+    match &track.runs.between {
+        Some(between) => runs::begins(ledger, run, between)?,
+        None => Check::Recovery
+            .demand(!machine.past(run.child).has_run, || format!("{run:?} is started a second time"))?,
+    }
     alone(ledger, machine, run, track)
 }
 
@@ -304,7 +319,12 @@ pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
     Check::Growth.demand(held.is_none(), || format!("{held:?} is over, and was never given free"))?;
     let truth = machine.past(child.id);
     let status = child.exit.as_ref().map(|exit| exit.status);
-    let is_true = status == Some(ExitStatus::Unknown) || status == truth.status;
+    // Of a run that came and went while no broker was there, nobody may know.
+    let is_last_known = child.restarts > 0 && status == truth.status_before;
+    // The last runs of a child may be lost with the machine.
+    let is_lost = child.exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::BrokerLost)
+        && truth.status_before.is_some();
+    let is_true = status == Some(ExitStatus::Unknown) || status == truth.status || is_last_known || is_lost;
     Check::Children
         .demand(is_true, || format!("{} ended with {:?}, not {status:?}", child.id, truth.status))?;
     cleanups::done(track, truth)

@@ -84,7 +84,8 @@ fn has_ended(told: &Told, progress: Option<&Progress>) -> bool {
 fn reason(progress: Option<&Progress>) -> Option<ExitReason> {
     match progress? {
         Progress::Unwanted { reason, .. } => Some(*reason),
-        Progress::Starting { .. } | Progress::Running { .. } | Progress::Restarting { .. } => None,
+        Progress::Starting { .. } | Progress::Running { .. } => None,
+        Progress::Restarting { unwanted, .. } => unwanted.as_ref().map(|(reason, _)| *reason),
         Progress::Stopping(stopping) => Some(stopping.reason),
         Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. } => Some(exit.reason),
     }

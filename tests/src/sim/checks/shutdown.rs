@@ -7,7 +7,7 @@ use procbroker_protocol::ChildState;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::ShutdownReport;
 
-use crate::sim::checks::{children, cleanups, upgrades};
+use crate::sim::checks::{children, cleanups, runs, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::lives::Census;
@@ -47,10 +47,11 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
             .demand(ledger.closing.as_ref().is_some_and(|closing| closing.hurried.is_some()), || {
                 "the shutdown is hurried by nobody".to_owned()
             }),
-        Report::Restarting { child, pause: _ } => {
-            Check::Orders.demand(false, || format!("{child:?} is restarted, and nobody has asked for it"))
-        }
         Report::Started { child } | Report::Forced { child } | Report::Ended { child } => {
+            children::child(ledger, child.owner.uid, child)
+        }
+        Report::Restarting { child, pause } => {
+            runs::follows(ledger, child.id, *pause)?;
             children::child(ledger, child.owner.uid, child)
         }
         Report::CleanupLeft { child } => Check::Cleanup

@@ -4,7 +4,7 @@ use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
 use procbroker_protocol::duration::nanos;
 
-use crate::sim::checks::{creates, queries, shutdown, stops, upgrades};
+use crate::sim::checks::{creates, queries, runs, shutdown, stops, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -49,6 +49,9 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
 /// A start that can go on does, and an end is seen.
 fn started(ledger: &Ledger, track: &Track) -> Checked {
     let run = track.run;
+    if let Some(between) = &track.runs.between {
+        return runs::goes_on(ledger, track, between);
+    }
     match track.start {
         Start::Recording | Start::Ordered => Ok(()),
         Start::Recorded { written: true } if track.demands.is_empty() && is_held(ledger, track) => Ok(()),
@@ -112,9 +115,9 @@ fn answered(ledger: &Ledger, asked: &Asked) -> Checked {
                 Err(late())
             }
         }
+        Request::Restart(_) => runs::wish_goes_on(ledger, asked),
         Request::List(_)
         | Request::Get(_)
-        | Request::Restart(_)
         | Request::Renew(_)
         | Request::Events(_)
         | Request::Status(_)

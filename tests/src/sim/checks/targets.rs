@@ -97,6 +97,6 @@ pub fn unsignalled(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
 /// Whether there was no such child, or the kernel said that there is no such process, or it had ended.
 fn nothing_is_left(ledger: &Ledger, asked: &Asked) -> bool {
     let Some(meant) = &asked.meant else { return true };
-    let over = |id: &ChildId| ledger.tracks.get(id).is_none_or(|track| !track.takes_signals());
+    let over = |id: &ChildId| ledger.tracks.get(id).is_none_or(|track| !track.takes_signals(ledger.now));
     asked.outcomes.contains(&SignalOutcome::Gone) || meant.iter().any(over)
 }

@@ -1,6 +1,6 @@
 //! What is known of one request and of one connection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use std::sync::Arc;
 
@@ -49,6 +49,10 @@ pub struct Asked {
     pub reading: bool,
     /// For a create that waits: what it may still do about its name.
     pub claim: Claim,
+    /// For a restart: the children that it may restart, and how often each will have been restarted then.
+    pub wishes: BTreeMap<ChildId, u32>,
+    /// For a restart: those that run again.
+    pub runs_again: BTreeSet<ChildId>,
 }
 
 /// What a create that waits may do about its name.

@@ -23,7 +23,8 @@ impl Asked {
     }
 
     /// The user and the id of the request, where it has one.
-    pub(super) fn request_key(&self) -> Option<(u32, Uuid)> {
+    #[must_use]
+    pub fn request_key(&self) -> Option<(u32, Uuid)> {
         Some((self.peer.uid, self.create()?.request_id?))
     }
 
@@ -99,9 +100,11 @@ impl Ledger {
         if track.demands.iter().any(|demand| demand.reason == ExitReason::Replaced) {
             return;
         }
-        let is_unready = track.demands.is_empty() && !track.is_spawned();
+        // Whoever has created one that is being restarted was answered long ago.
+        let is_first = track.runs.count == 0 && track.runs.between.is_none();
+        let is_unready = is_first && track.demands.is_empty() && !track.is_spawned();
         let steps = track.params.stop.clone();
-        track.demands.push(Demand { reason: ExitReason::Replaced, steps });
+        track.demand(Demand { reason: ExitReason::Replaced, steps });
         if !is_unready {
             return;
         }

@@ -33,8 +33,9 @@ impl Ledger {
             Request::Get(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Wait(params) if !params.target.is_single() => Some("invalid_params"),
             Request::Logs(params) if !params.target.is_single() => Some("invalid_params"),
-            Request::Restart(_) | Request::Metrics(_) => Some("unsupported"),
-            Request::Renew(_)
+            Request::Metrics(_) => Some("unsupported"),
+            Request::Restart(_)
+            | Request::Renew(_)
             | Request::Logs(_)
             | Request::Events(_)
             | Request::Upgrade(_)

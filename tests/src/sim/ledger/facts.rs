@@ -1,8 +1,8 @@
 //! What the broker is told, taken down before it hears of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use procbroker_core::{Call, Fresh, Incarnation, Input, Members, Run, ShutdownCause};
+use procbroker_core::{Call, Fresh, Input, Members, Run, ShutdownCause};
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ExitReason, ExitStatus, Request};
@@ -77,7 +77,19 @@ impl Ledger {
         match input {
             Input::Recorded { run, result } => {
                 let written = result.is_ok();
-                self.change(*run, |track| track.start = Start::Recorded { written });
+                self.change(*run, |track| match &mut track.runs.between {
+                    Some(between) if track.start == Start::Recording => {
+                        // It is tried again.
+                        between.unrecorded = (!written).then_some(now);
+                        if written {
+                            track.start = Start::Recorded { written };
+                        }
+                    }
+                    Some(_) => {}
+                    // A child that has ended meanwhile waits for nothing.
+                    None if track.known_exit.is_some() => {}
+                    None => track.start = Start::Recorded { written },
+                });
                 self.change_cleaning(*run, |cleaning| {
                     cleaning.stage = match &cleaning.stage {
                         Stage::Recording => Stage::Recorded,
@@ -88,11 +100,20 @@ impl Ledger {
             }
             Input::Spawned { run, pid } => {
                 let pid = pid.get();
-                self.change(*run, |track| track.start = Start::Done { at: now, pid });
+                self.change(*run, |track| {
+                    track.start = Start::Done { at: now, pid };
+                    track.run_begins(now);
+                });
+                self.note_run(*run);
                 self.change_cleaning(*run, |cleaning| cleaning.stage = Stage::Running { since: now });
             }
             Input::SpawnFailed { run, failure } => {
-                self.change(*run, |track| track.start = Start::Failed);
+                self.change(*run, |track| {
+                    track.start = Start::Failed;
+                    if track.runs.between.is_some() {
+                        track.restart_fails(now);
+                    }
+                });
                 self.change_cleaning(*run, |cleaning| {
                     if is_shortage(failure) {
                         (cleaning.stage, cleaning.short) = (Stage::Recorded, Some(now));
@@ -131,8 +152,8 @@ impl Ledger {
 
     /// Changes what is known of a child itself. Reports about another process of it are none about this one.
     pub(super) fn change(&mut self, run: Run, change: impl FnOnce(&mut Track)) {
-        if run.incarnation == Incarnation::FIRST
-            && let Some(track) = self.tracks.get_mut(&run.child)
+        if let Some(track) = self.tracks.get_mut(&run.child)
+            && track.run == run
             && track.cleaning.is_none()
         {
             change(track);
@@ -161,8 +182,19 @@ impl Ledger {
         let now = self.now;
         for id in &self.live {
             let Some(track) = self.tracks.get_mut(id) else { continue };
-            let by = track.born.saturating_add(nanos(track.params.ready_timeout.0));
-            if track.is_spawned() || now < by {
+            let since = match &track.runs.between {
+                None => Some(track.born),
+                Some(between) => between.ordered,
+            };
+            let by = since.map(|since| since.saturating_add(nanos(track.params.ready_timeout.0)));
+            if track.is_spawned() || by.is_none_or(|by| now < by) {
+                continue;
+            }
+            if track.runs.between.is_some() {
+                if track.demands.is_empty() {
+                    let steps = track.params.stop.clone();
+                    track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
+                }
                 continue;
             }
             track.refused = true;
@@ -202,6 +234,8 @@ impl Ledger {
             outcomes: Vec::new(),
             reading: false,
             claim: Claim::Own,
+            wishes: BTreeMap::new(),
+            runs_again: BTreeSet::new(),
         };
         let Some(link) = self.links.get(&call.connection) else { return };
         let uid = link.peer.uid;
@@ -209,7 +243,8 @@ impl Ledger {
         asked.meant = match request {
             Request::Destroy(params) => self.resolve(uid, &params.target),
             Request::Signal(params) => self.resolve(uid, &params.target).map(|mut meant| {
-                let reaches = |id: &_| self.tracks.get(id).is_some_and(Track::takes_signals);
+                let now = self.now;
+                let reaches = |id: &_| self.tracks.get(id).is_some_and(|track| track.takes_signals(now));
                 meant.retain(|id| params.target.is_single() || reaches(id));
                 meant
             }),
@@ -217,9 +252,9 @@ impl Ledger {
             Request::Get(params) => self.resolve(uid, &params.target),
             Request::Wait(params) => self.resolve(uid, &params.target),
             Request::Logs(params) => self.resolve(uid, &params.target),
+            Request::Restart(params) => self.resolve(uid, &params.target),
             Request::Create(_)
             | Request::List(_)
-            | Request::Restart(_)
             | Request::Events(_)
             | Request::Status(_)
             | Request::Metrics(_)
@@ -250,13 +285,14 @@ impl Ledger {
                         continue;
                     };
                     let steps = steps.clone().unwrap_or_else(|| track.params.stop.clone());
-                    track.demands.push(Demand { reason: ExitReason::Destroyed, steps });
+                    track.demand(Demand { reason: ExitReason::Destroyed, steps });
                 }
             }
             Request::Create(_) => {
                 self.hold_known(call);
                 self.note_replacement(call);
             }
+            Request::Restart(_) => self.note_restarts(call),
             Request::Renew(_) => self.renew(&asked.meant.clone().unwrap_or_default()),
             Request::Shutdown(params) => {
                 let timeout = params.timeout;
@@ -267,11 +303,36 @@ impl Ledger {
             | Request::Get(_)
             | Request::Wait(_)
             | Request::Signal(_)
-            | Request::Restart(_)
             | Request::Logs(_)
             | Request::Events(_)
             | Request::Status(_)
             | Request::Metrics(_) => {}
+        }
+    }
+
+    /// A child runs: that is what a restart of it may wait for.
+    fn note_run(&mut self, run: Run) {
+        let track = self.tracks.get(&run.child);
+        let Some(track) = track.filter(|track| track.run == run && track.demands.is_empty()) else { return };
+        let count = track.runs.count;
+        for call in &self.waiting {
+            if let Some(asked) = self.calls.get_mut(call)
+                && asked.wishes.get(&run.child).is_some_and(|wish| count >= *wish)
+            {
+                asked.runs_again.insert(run.child);
+            }
+        }
+    }
+
+    /// What a request wants to be started again, as far as that may be.
+    fn note_restarts(&mut self, call: Call) {
+        let now = self.now;
+        let Some(asked) = self.calls.get_mut(&call).filter(|_| self.closing.is_none()) else { return };
+        for id in asked.meant.iter().flatten() {
+            let Some(track) = self.tracks.get_mut(id) else { continue };
+            if let Some(count) = track.wish_for_a_run(now) {
+                asked.wishes.insert(*id, count);
+            }
         }
     }
 

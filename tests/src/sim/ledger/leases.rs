@@ -1,6 +1,8 @@
 //! What the lives of children hang on, by the contract: who holds each, and until when it lives if nobody does.
 
-use procbroker_core::{Call, ConnectionId, Progress, Recovered};
+use procbroker_core::{
+    Afterwards, {Call, ConnectionId, Progress, Recovered},
+};
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, ExitReason, Target};
@@ -16,7 +18,7 @@ impl Track {
     /// Whether it is on its way to its end, for whatever reason, or there.
     #[must_use]
     pub fn is_doomed(&self) -> bool {
-        !self.demands.is_empty() || self.is_ending() || !self.is_live()
+        !self.is_to_go_on() || self.is_ending() && !self.runs.wish || !self.is_live()
     }
 
     /// Its time to live, if it has one.
@@ -99,13 +101,16 @@ impl Ledger {
         let now = self.now;
         for id in &self.live {
             let Some(track) = self.tracks.get_mut(id) else { continue };
-            if track.is_doomed() || track.lives_until.is_none_or(|until| now < until) {
+            // One that has ended by itself, or is restarted, would have another run.
+            let is_doomed = track.is_doomed() && track.afterwards() == Afterwards::End;
+            if is_doomed || !track.is_live() || track.lives_until.is_none_or(|until| now < until) {
                 continue;
             }
             let reason =
                 if track.time_to_live().is_some() { ExitReason::Expired } else { ExitReason::OwnerGone };
             let steps = track.params.stop.clone();
-            track.demands.push(Demand { reason, steps });
+            track.lives_until = None;
+            track.demand(Demand { reason, steps });
         }
     }
 

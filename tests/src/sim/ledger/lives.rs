@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress};
+use procbroker_core::{
+    Afterwards, Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress,
+};
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::runs::{Between, Runs};
 use crate::sim::ledger::track::{Demand, Start, Track};
 
 /// How many children a broker finds at its start.
@@ -82,13 +85,20 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             track.demands.push(Demand { reason: *reason, steps: steps.clone() });
             found(&mut track, recovered.intent.created_at, finding, now);
         }
-        Some(Progress::Starting { started_at, .. } | Progress::Running { started_at, .. }) => {
+        Some(Progress::Starting { started_at, runs, .. } | Progress::Running { started_at, runs }) => {
+            track.runs = Runs::from_record(runs);
             found(&mut track, *started_at, finding, now);
         }
-        // Nobody has asked for a restart.
-        Some(Progress::Restarting { .. }) => {}
+        Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
+            track.runs = Runs::from_record(runs);
+            let started_at = started_at.map_or(track.born, moment);
+            let due = until.as_nanos();
+            let between = Between { exit: exit.clone(), started_at, due, unrecorded: None, ordered: None };
+            found_between(&mut track, between, unwanted.as_ref(), finding, now);
+        }
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
-        Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts: _ }) => {
+        Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts }) => {
+            track.runs.count = *restarts;
             over(&mut track, *started_at, exit);
             let found = found_cleaning(*attempts, *ended, finding, now);
             let cut_short = before.cleaning.as_ref().is_some_and(|cleaning| {
@@ -96,7 +106,8 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             });
             track.cleaning = Some(Cleaning { cut_short, ..found });
         }
-        Some(Progress::Ended { started_at, exit, cleanup, at, restarts: _ }) => {
+        Some(Progress::Ended { started_at, exit, cleanup, at, restarts }) => {
+            track.runs.count = *restarts;
             over(&mut track, *started_at, exit);
             track.cleaned.clone_from(cleanup);
             track.recorded_end = true;
@@ -112,7 +123,7 @@ fn over(track: &mut Track, started_at: Option<Timestamp>, exit: &Exit) {
     if let Some(started_at) = started_at {
         track.start = Start::Done { at: moment(started_at), pid: 0 };
     }
-    track.refused = exit.reason == ExitReason::StartFailed;
+    track.refused = exit.reason == ExitReason::StartFailed && track.runs.count == 0;
     track.exit = Some((moment(exit.at), exit.status));
     track.known_exit = Some(exit.clone());
 }
@@ -133,6 +144,45 @@ fn found(track: &mut Track, started_at: Timestamp, finding: Finding, now: u64) {
     }
 }
 
+/// A child that was between two runs, as far as is on record.
+fn found_between(
+    track: &mut Track,
+    between: Between,
+    unwanted: Option<&(ExitReason, Vec<StopStep>)>,
+    finding: Finding,
+    now: u64,
+) {
+    let stop = unwanted.map(|(reason, steps)| Demand { reason: *reason, steps: steps.clone() });
+    match (finding, stop) {
+        (Finding::Process { pid, .. }, stop) => {
+            track.start = Start::Done { at: now, pid: pid.get() };
+            track.run_begins(now);
+            track.demands.extend(stop);
+        }
+        (Finding::Gone { status, members: members @ (Members::Outside | Members::Group) }, stop) => {
+            track.start = Start::Done { at: between.started_at, pid: 0 };
+            track.exit = Some((now, status));
+            track.members = members;
+            let steps = track.params.stop.clone();
+            track.demands.push(stop.unwrap_or(Demand { reason: ExitReason::Exited, steps }));
+        }
+        (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop)) => {
+            track.conclude(Exit { reason: stop.reason, ..between.exit }, between.started_at);
+            // What the edge has found a trace of is given free first.
+            if let (Finding::Gone { .. }, Some(cleaning)) = (finding, &mut track.cleaning) {
+                cleaning.stage = Stage::Interrupted { gone: true };
+            }
+        }
+        (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, None) => {
+            track.start = Start::Recorded { written: true };
+            track.runs.between = Some(between);
+        }
+        (Finding::Rebooted, _) => {
+            track.conclude(Exit { reason: ExitReason::BrokerLost, ..between.exit }, between.started_at);
+        }
+    }
+}
+
 /// A child whose stop was under way. Its last signal is not sent again, and has the rest of its time.
 fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Finding, now: u64) {
     let at = stopping.started_at.map_or(track.born, moment);
@@ -144,7 +194,10 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     track.demands.push(Demand { reason: stopping.reason, steps });
     let until = stopping.until.as_nanos().max(now);
     track.resumed = Some((track.sent.len(), until));
-    track.refused = stopping.reason == ExitReason::StartFailed;
+    track.runs = Runs::from_record(&stopping.runs);
+    track.runs.wish = stopping.afterwards == Afterwards::Restart;
+    track.runs.called_off = stopping.afterwards == Afterwards::End;
+    track.refused = stopping.reason == ExitReason::StartFailed && track.runs.count == 0;
     if stopping.forced {
         let first = stopping.taken.iter().rfind(|step| step.signal == Signal::KILL);
         let at = first.map_or(now, |step| moment(step.at));
@@ -200,7 +253,8 @@ fn pid(finding: Finding) -> u32 {
 
 /// Why a child has ended that has ended with the machine.
 fn lost(track: &Track) -> ExitReason {
-    if track.refused { ExitReason::StartFailed } else { ExitReason::BrokerLost }
+    let late = track.demands.first().is_some_and(|demand| demand.reason == ExitReason::StartFailed);
+    if track.refused || late { ExitReason::StartFailed } else { ExitReason::BrokerLost }
 }
 
 /// The first moment at which the wall clock shows this.

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod leases;
 pub mod lives;
 pub mod orders;
+pub mod runs;
 pub mod told;
 pub mod track;
 pub mod upgrade;

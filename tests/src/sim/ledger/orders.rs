@@ -28,7 +28,12 @@ impl Ledger {
             Effect::Answer { call, .. } => self.answered(*call),
             Effect::Record { run, record, receipt, .. } => self.recorded(*run, record, *receipt),
             Effect::Spawn { run, purpose: Purpose::Main, .. } => {
-                self.change(*run, |track| track.start = Start::Ordered);
+                self.change(*run, |track| {
+                    track.start = Start::Ordered;
+                    if let Some(between) = &mut track.runs.between {
+                        between.ordered = Some(now);
+                    }
+                });
             }
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 self.change_cleaning(*run, |cleaning| {
@@ -134,6 +139,11 @@ impl Ledger {
                     (Progress::Ended { cleanup: Some(cleaned), .. }, Some(cleaning)) => {
                         cleaning.stage = Stage::Closing { cleaned: cleaned.clone() };
                     }
+                    (Progress::Restarting { .. }, None) => {
+                        if let Some(between) = &mut track.runs.between {
+                            between.unrecorded = None;
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -144,7 +154,7 @@ impl Ledger {
     fn released(&mut self, run: Run) {
         let now = self.now;
         let Some(track) = self.tracks.get_mut(&run.child) else { return };
-        let is_spawned = track.is_spawned();
+        let was_there = track.is_spawned() || track.runs.between.is_some();
         match &mut track.cleaning {
             Some(cleaning) => match &mut cleaning.stage {
                 Stage::Over { released, .. } => *released = true,
@@ -158,12 +168,9 @@ impl Ledger {
                 | Stage::Closed { .. }
                 | Stage::Left => {}
             },
-            None if is_spawned => {
-                track.known_exit = track.exit_now();
-                if track.params.cleanup.is_some() {
-                    track.cleaning = Some(Cleaning::due(0));
-                }
-            }
+            // What was found of a run that never was, as far as anybody knows.
+            None if track.runs.between.is_some() && matches!(track.start, Start::Recorded { .. }) => {}
+            None if was_there => track.run_is_over(now, self.closing.is_some()),
             None => {
                 track.void = true;
                 track.released = Some(now);

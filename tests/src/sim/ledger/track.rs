@@ -14,6 +14,7 @@ use procbroker_protocol::{
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::runs::Runs;
 use crate::sim::ledger::told::Told;
 
 /// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor.
@@ -55,8 +56,10 @@ pub struct Demand {
 #[expect(clippy::struct_excessive_bools, reason = "facts that come one by one and do not exclude each other")]
 #[derive(Clone, Debug)]
 pub struct Track {
-    /// Its process.
+    /// Its present process, or that of its next run.
     pub run: Run,
+    /// Its runs.
+    pub runs: Runs,
     /// Which request asked for it.
     pub call: Call,
     /// Whose it is.
@@ -128,6 +131,7 @@ impl Track {
     ) -> Self {
         Self {
             run,
+            runs: Runs::default(),
             call,
             owner,
             params,
@@ -193,8 +197,8 @@ impl Track {
 
     /// Whether a signal may find something of it, now or later.
     #[must_use]
-    pub fn takes_signals(&self) -> bool {
-        self.is_live() && self.cleaning.is_none()
+    pub fn takes_signals(&self, now: u64) -> bool {
+        self.is_live() && self.cleaning.is_none() && !self.is_pausing(now)
     }
 
     /// Whether a spawn for it is under way.
@@ -213,6 +217,10 @@ impl Track {
     /// How it has ended, as far as it has.
     #[must_use]
     pub fn exit_now(&self) -> Option<Exit> {
+        let last = self.runs.between.as_ref().filter(|_| self.exit.is_none());
+        if let Some(between) = last {
+            return Some(between.exit.clone());
+        }
         if let Some(exit) = &self.known_exit {
             return Some(exit.clone());
         }
@@ -265,7 +273,7 @@ impl Track {
     /// How long its stop still takes if nothing answers its signals.
     #[must_use]
     pub fn need(&self, now: u64) -> u64 {
-        if self.killed.is_some() || self.cleaning.is_some() {
+        if self.killed.is_some() || self.cleaning.is_some() || self.is_between() {
             return 0;
         }
         let to_come: u64 = self.steps().iter().skip(self.sent.len()).map(|step| nanos(step.grace)).sum();

@@ -25,6 +25,12 @@ impl Ledger {
                 *need = (*need).max(track.need(now).saturating_add(track.cleanup_share(time)));
             }
             self.closing = Some(closing);
+            for id in &self.live {
+                // What is between two runs ends at once.
+                if let Some(track) = self.tracks.get_mut(id).filter(|track| track.is_between()) {
+                    track.demand(Demand { reason: ExitReason::Shutdown, steps: Vec::new() });
+                }
+            }
             self.upgrade = Upgrade::None;
             return;
         };
@@ -76,9 +82,9 @@ impl Ledger {
                 let by = self.now.saturating_add(share);
                 track.kill_by = Some(track.kill_by.map_or(by, |earlier| earlier.min(by)));
             }
-            if track.demands.is_empty() {
+            if track.is_to_go_on() {
                 let steps = shortened(&track.params.stop, share);
-                track.demands.push(Demand { reason: ExitReason::Shutdown, steps });
+                track.demand(Demand { reason: ExitReason::Shutdown, steps });
             }
         }
     }
@@ -89,8 +95,8 @@ impl Ledger {
     fn kill_the_rest(&mut self) {
         for id in &self.live {
             let Some(track) = self.tracks.get_mut(id) else { continue };
-            if track.demands.is_empty() {
-                track.demands.push(Demand { reason: ExitReason::Shutdown, steps: Vec::new() });
+            if track.is_to_go_on() {
+                track.demand(Demand { reason: ExitReason::Shutdown, steps: Vec::new() });
             }
         }
     }
