@@ -1,5 +1,3 @@
-use std::os::unix::fs::MetadataExt;
-
 use super::*;
 use crate::os::journal::schema::{STEPS, Step};
 use crate::os::journal::store::{Former, Log, check_with, make_safe, open_with};
@@ -246,12 +244,15 @@ fn a_log_of_sqlite_with_a_damaged_head_is_no_silent_fresh_start() {
     assert_eq!(open(&killed).unwrap().1.rows.len(), 20);
 }
 
-/// Whether this process has a lock on the file that others can see (`proc_locks(5)`).
+/// Whether this process has a lock on the file that others can see. What `/proc/locks` shows of a busy machine is not of one
+/// moment, so that each descriptor is asked (`proc_pid_fdinfo(5)`).
 fn is_locked(path: &Path) -> bool {
-    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
-    let own = format!(" {} ", std::process::id());
-    let locks = fs::read_to_string("/proc/locks").unwrap();
-    locks.lines().any(|line| line.contains(&inode) && line.contains(&own))
+    let path = fs::canonicalize(path).unwrap();
+    fs::read_dir("/proc/self/fd").unwrap().flatten().any(|entry| {
+        let is_it = fs::read_link(entry.path()).is_ok_and(|target| target == path);
+        let info = Path::new("/proc/self/fdinfo").join(entry.file_name());
+        is_it && fs::read_to_string(info).unwrap_or_default().lines().any(|line| line.starts_with("lock:"))
+    })
 }
 
 /// Without the lock, another process that looks at the file and closes it would take the log for a left-over.
