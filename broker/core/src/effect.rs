@@ -124,7 +124,7 @@ pub enum Effect {
         run: Run,
         /// What shows it, and whose rights the child has.
         order: Arc<SpawnOrder>,
-        /// When its present process was started: what it wrote before does not count.
+        /// When its present process was ordered to be started: what is older was written by another.
         since: Timestamp,
     },
     /// A child has ended: what it wrote last is the end, for those who follow its output too.

@@ -210,6 +210,10 @@ pub struct Runs {
     pub pause: Option<Duration>,
     /// When the present run has begun; of the boot that it was recorded in.
     pub since: Option<Instant>,
+    /// When it was ordered that the present run begins, by the wall clock; none for the first run. Nothing that it has written
+    /// is older.
+    #[serde(default)]
+    pub ordered_at: Option<Timestamp>,
 }
 
 /// One child on record, and what is found of it.

@@ -57,7 +57,9 @@ impl Child {
             return Next::Nothing;
         };
         if probing.ask(now) {
-            let (run, since) = (self.run(), self.view().started_at.unwrap_or(orders.now.wall));
+            // It may have written something before the broker has learned that it runs.
+            let since = self.common.runs().ordered_at.unwrap_or(self.view().created_at);
+            let run = self.run();
             orders.order(Effect::Probe { run, order: Arc::clone(self.common.order()), since });
         }
         self.set_starting_timer(orders);

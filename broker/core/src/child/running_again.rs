@@ -115,6 +115,7 @@ impl Child {
         match restarting.stage {
             RestartStage::Queued => {
                 restarting.stage = RestartStage::Spawning { stop: None };
+                self.common.runs_mut().ordered_at = Some(orders.now.wall);
                 let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
                 self.have_ready_by(ready_by, orders);
                 let order = Arc::clone(self.common.order());
