@@ -33,7 +33,7 @@ pub(crate) struct Awaited {
 enum Write {
     Intent(Arc<Intent>),
     /// With when the child expires, if it was renewed.
-    Progress(ChildId, Progress, Option<Instant>),
+    Progress(ChildId, Box<Progress>, Option<Instant>),
     Forget(ChildId),
 }
 
@@ -43,7 +43,10 @@ impl Disk {
         for child in found {
             writes.push(Write::Intent(Arc::new(child.intent.clone())));
             writes.extend(
-                child.progress.clone().map(|progress| Write::Progress(child.intent.id, progress, None)),
+                child
+                    .progress
+                    .clone()
+                    .map(|progress| Write::Progress(child.intent.id, Box::new(progress), None)),
             );
         }
         let safe = writes.len();
@@ -68,7 +71,7 @@ impl Disk {
                     "{run:?} is written after its end: {progress:?}"
                 );
                 assert!(before <= Some(after), "{run:?} goes back from {before:?} to {progress:?}");
-                self.writes.push(Write::Progress(run.child, progress.clone(), expires));
+                self.writes.push(Write::Progress(run.child, Box::new(progress.clone()), expires));
             }
             (record, before) => panic!("{record:?} is written after {before:?}"),
         }
@@ -102,7 +105,7 @@ impl Disk {
                 }
                 Write::Progress(id, progress, expires) => {
                     if let Some((intent, written)) = children.get_mut(id) {
-                        *written = Some(progress.clone());
+                        *written = Some(Progress::clone(progress));
                         if let Some(expires) = expires {
                             Arc::make_mut(intent).tie = Tie::Until(*expires);
                         }
