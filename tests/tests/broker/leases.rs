@@ -14,7 +14,9 @@ import socket, sys
 broker = socket.socket(socket.AF_UNIX)
 broker.connect(sys.argv[1])
 broker.sendall(sys.argv[2].encode() + b'\n')
-print(broker.makefile().readline(), flush=True)
+# All of it at once: nobody reads on.
+sys.stdout.write(broker.makefile().readline())
+sys.stdout.flush()
 broker.recv(1)
 ";
 
