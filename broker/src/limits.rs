@@ -139,5 +139,8 @@ pub const LOG_TAIL_PATIENCE: Duration = Duration::from_secs(2);
 /// How many probes are made at a time.
 pub const PROBES_MAX: usize = 64;
 
+/// How many of them are of the same user's children.
+pub const PROBES_OF_A_USER_MAX: usize = 16;
+
 /// How long a probe waits for an answer.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,8 +1,9 @@
 //! Finds out whether a child that is starting is ready: one question at a time, each answered in bounded time.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
@@ -16,13 +17,21 @@ use tokio::time::timeout;
 
 use crate::blocking_pool::BlockingPool;
 use crate::driver::Fact;
-use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX};
+use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_USER_MAX};
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Logs, StreamId, Wanted, read};
 
+/// Makes the probes.
+#[derive(Debug)]
+pub struct Prober {
+    means: Means,
+    /// Each user's places, for as long as one of its probes is under way.
+    users: BTreeMap<u32, Weak<Semaphore>>,
+}
+
 /// What probes are made with.
 #[derive(Clone, Debug)]
-pub struct Prober {
+struct Means {
     logs: Logs,
     pool: BlockingPool,
     facts: mpsc::Sender<Fact>,
@@ -46,22 +55,38 @@ impl Prober {
     /// Probes are answered as facts.
     #[must_use]
     pub fn new(logs: &Logs, pool: BlockingPool, facts: mpsc::Sender<Fact>) -> Self {
-        Self { logs: logs.clone(), pool, facts, places: Arc::new(Semaphore::new(PROBES_MAX)) }
+        let places = Arc::new(Semaphore::new(PROBES_MAX));
+        Self { means: Means { logs: logs.clone(), pool, facts, places }, users: BTreeMap::new() }
     }
 
-    /// Asks one question. To be called in the event loop.
-    pub fn ask(&self, question: Question) {
-        let prober = self.clone();
+    /// Asks one question, in its user's turn: whoever has many that nobody answers holds up none but their own. To be
+    /// called in the event loop.
+    pub fn ask(&mut self, question: Question) {
+        let places = self.places_of(question.user);
+        let means = self.means.clone();
         tokio::spawn(async move {
             let run = question.run;
-            // Nobody closes it.
-            let _place = prober.places.acquire().await;
-            let is_ready = timeout(PROBE_PATIENCE, prober.answer(question)).await.unwrap_or(false);
+            // Nobody closes them.
+            let _place_of_user = places.acquire().await;
+            let _place = means.places.acquire().await;
+            let is_ready = timeout(PROBE_PATIENCE, means.answer(question)).await.unwrap_or(false);
             // A driver that has gone needs no report any more.
-            let _ = prober.facts.send(Fact::Input(Input::Probed { run, is_ready })).await;
+            let _ = means.facts.send(Fact::Input(Input::Probed { run, is_ready })).await;
         });
     }
 
+    fn places_of(&mut self, user: u32) -> Arc<Semaphore> {
+        if let Some(places) = self.users.get(&user).and_then(Weak::upgrade) {
+            return places;
+        }
+        self.users.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(PROBES_OF_A_USER_MAX));
+        self.users.insert(user, Arc::downgrade(&places));
+        places
+    }
+}
+
+impl Means {
     async fn answer(&self, question: Question) -> bool {
         let Question { run, user, check, since } = question;
         match check {
@@ -70,7 +95,8 @@ impl Prober {
             Check::Unix(path) => self.pool.run(user, move || listens(&path, user)).await.unwrap_or(false),
             Check::Log(text) => {
                 let [stdout, stderr] = StreamId::both(run.child);
-                self.is_written(stdout, &text, since).await || self.is_written(stderr, &text, since).await
+                self.is_written(stdout, user, &text, since).await
+                    || self.is_written(stderr, user, &text, since).await
             }
             // The core refuses it.
             Check::Command(_) => false,
@@ -78,7 +104,7 @@ impl Prober {
     }
 
     /// Whether a line of an output contains this text, as far as it is kept.
-    async fn is_written(&self, id: StreamId, text: &str, since: Timestamp) -> bool {
+    async fn is_written(&self, id: StreamId, user: u32, text: &str, since: Timestamp) -> bool {
         let Some(kept) = self.logs.kept(id).await else { return false };
         let wanted = Wanted {
             tail: None,
@@ -87,7 +113,7 @@ impl Prober {
             continuation: Continuation::Nothing,
             text_bytes_max: LOG_TEXT_BYTES_MAX,
         };
-        let found = tokio::task::spawn_blocking(move || read(&kept, wanted)).await;
+        let found = self.pool.run(user, move || read(&kept, wanted)).await;
         found.is_ok_and(|found| found.is_ok_and(|found| found.text.contains(text)))
     }
 }
@@ -105,4 +131,70 @@ fn listens(path: &str, user: u32) -> bool {
     let Ok(socket) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
     connect(socket.as_raw_fd(), &address).is_ok()
         && getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == user)
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_core::Incarnation;
+    use procbroker_protocol::ChildId;
+    use tokio::net::{TcpListener, TcpSocket};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::os::logs::pipes::Pipes;
+    use crate::os::logs::{LogBounds, LogSettings};
+
+    const SILENT: u32 = 1;
+    const BRISK: u32 = 2;
+
+    /// A user, and where something is to accept connections.
+    fn question(user: u32, address: SocketAddr) -> Question {
+        let child = ChildId::from_uuid(Uuid::from_u128(user.into()));
+        let run = Run { child, incarnation: Incarnation::FIRST };
+        Question { run, user, check: Check::Tcp(address), since: Timestamp::from_micros(0) }
+    }
+
+    fn listener(backlog: u32) -> TcpListener {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        socket.listen(backlog).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_users_unanswered_probes_hold_up_no_other_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = LogSettings {
+            folder: folder.path().join("logs"),
+            pipes: Pipes::open(folder.path().join("output")).unwrap(),
+            bounds: LogBounds { per_child: 1 << 20, in_all: 1 << 20 },
+            children: Vec::new(),
+            inherited: Vec::new(),
+        };
+        let (tell, mut facts) = mpsc::channel(1);
+        let logs = Logs::start(settings).unwrap();
+        let mut prober = Prober::new(&logs, BlockingPool::start().unwrap(), tell);
+        // One connection that nobody accepts fills such a listener: what comes after it waits (listen(2)).
+        let (silent, brisk) = (listener(0), listener(1));
+        let address = silent.local_addr().unwrap();
+        let _filling = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 * PROBES_MAX {
+            prober.ask(question(SILENT, address));
+        }
+        let asked = question(BRISK, brisk.local_addr().unwrap());
+        let run = asked.run;
+        prober.ask(asked);
+        let mut before = 0;
+        while let Some(fact) = facts.recv().await {
+            match fact {
+                Fact::Input(Input::Probed { run: of, is_ready }) if of == run => {
+                    assert!(is_ready);
+                    break;
+                }
+                Fact::Input(Input::Probed { is_ready, .. }) => assert!(!is_ready),
+                other => panic!("{other:?}"),
+            }
+            before += 1;
+        }
+        assert!(before < PROBES_MAX, "it waited for {before} of another user's");
+    }
 }

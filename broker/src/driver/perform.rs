@@ -308,7 +308,7 @@ impl Hands {
     }
 
     /// Has it found out whether a child is ready.
-    fn probe(&self, run: Run, order: &SpawnOrder, since: Timestamp) {
+    fn probe(&mut self, run: Run, order: &SpawnOrder, since: Timestamp) {
         if let Ready::Probe(Probe { check, .. }) = &order.params.ready {
             let user = user(&order.run_as).unwrap_or_else(nix::unistd::geteuid).as_raw();
             self.prober.ask(Question { run, user, check: check.clone(), since });
