@@ -187,7 +187,7 @@ impl Child {
                 self.main_spawned(pid, stop, orders)
             }
             Phase::Restarting(restarting) if restarting.is_spawning() => {
-                let stop = self.take_stop_of_restart();
+                let stop = restarting.take_stop();
                 self.main_spawned(pid, stop, orders)
             }
             Phase::Cleaning(cleaning) => {

@@ -201,18 +201,8 @@ impl Child {
 
     /// Whether its present run is not its first one, or another one is to come.
     pub(crate) fn is_restarted(&self) -> bool {
-        let is_to_run_again = match &self.phase {
-            Phase::Stopping(stopping) => !stopping.is_for_good(),
-            Phase::Restarting(_) => true,
-            Phase::Recording { .. }
-            | Phase::Queued
-            | Phase::Spawning { .. }
-            | Phase::Starting { .. }
-            | Phase::Running { .. }
-            | Phase::Cleaning(_)
-            | Phase::Ended => false,
-        };
-        is_to_run_again || self.view().restarts > 0
+        // A restart is counted as soon as a run is over.
+        self.is_to_run_again() || self.view().restarts > 0
     }
 
     /// Whether its create was answered before it was ready.

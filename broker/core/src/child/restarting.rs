@@ -151,6 +151,17 @@ impl Restarting {
         }
     }
 
+    /// Takes the stop that was remembered for the process that is there now.
+    pub(super) fn take_stop(&mut self) -> Option<Stop> {
+        match &mut self.stage {
+            RestartStage::Spawning { stop } => stop.take(),
+            RestartStage::Recording { .. }
+            | RestartStage::Unrecorded { .. }
+            | RestartStage::Pausing { .. }
+            | RestartStage::Queued => None,
+        }
+    }
+
     /// Brings what clients see in step with it.
     pub(super) fn show(&self, common: &mut Common) {
         let state = match self.stage {

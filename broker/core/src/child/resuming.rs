@@ -10,7 +10,7 @@ use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::input::Members;
 use crate::orders::Orders;
-use crate::record::{Afterwards, Finding, Kinship, Progress, Runs, StoppingProgress};
+use crate::record::{Finding, Kinship, Progress, Runs, StoppingProgress};
 use crate::time::Instant;
 
 impl Child {
@@ -128,7 +128,9 @@ impl Child {
             Finding::NeverStarted | Finding::Process { .. } => {
                 (ExitStatus::Unknown, Members::Nothing, stop.reason)
             }
-            Finding::Rebooted => (ExitStatus::Unknown, Members::Nothing, lost_with_the_machine(stop.reason)),
+            Finding::Rebooted => {
+                (ExitStatus::Unknown, Members::Nothing, self.lost_with_the_machine(stop.reason))
+            }
         };
         if members == Members::Nothing {
             self.lost(Exit::new(status, reason, at), orders)
@@ -153,7 +155,7 @@ impl Child {
             Finding::NeverStarted => gone(ExitStatus::Unknown, Members::Nothing),
             Finding::Rebooted => {
                 let (status, at) = ended.unwrap_or((ExitStatus::Unknown, now.wall));
-                let reason = lost_with_the_machine(reason);
+                let reason = self.lost_with_the_machine(reason);
                 return self
                     .lost(Exit { forced, steps: progress.taken, ..Exit::new(status, reason, at) }, orders);
             }
@@ -245,20 +247,18 @@ impl Child {
         }
     }
 
-    /// It was lost: nothing of it is left. After the machine was started anew, nothing follows.
+    /// It was lost: nothing of it is left.
     fn lost(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
         self.common.publish_exit(&exit, orders);
-        let afterwards = match exit.reason {
-            ExitReason::Exited | ExitReason::Watchdog => Afterwards::Policy,
-            ExitReason::Destroyed
-            | ExitReason::Shutdown
-            | ExitReason::Replaced
-            | ExitReason::Expired
-            | ExitReason::OwnerGone
-            | ExitReason::StartFailed
-            | ExitReason::BrokerLost => Afterwards::End,
-        };
+        let afterwards = self.after(exit.reason);
         self.release(exit, afterwards, orders)
+    }
+
+    /// Returns why it has ended that was lost with the machine. That its create has failed is to be known after the next
+    /// crash, too.
+    fn lost_with_the_machine(&self, reason: ExitReason) -> ExitReason {
+        let has_failed = reason == ExitReason::StartFailed && self.common.runs().restarts == 0;
+        if has_failed { reason } else { ExitReason::BrokerLost }
     }
 }
 
@@ -302,10 +302,4 @@ impl Cleaning {
             Finding::NeverStarted | Finding::Rebooted => self.conclude(Some(status), common, orders),
         }
     }
-}
-
-/// Why a child has ended that was lost with the machine. That its create has failed is to be known after the next crash,
-/// too.
-fn lost_with_the_machine(reason: ExitReason) -> ExitReason {
-    if reason == ExitReason::StartFailed { reason } else { ExitReason::BrokerLost }
 }

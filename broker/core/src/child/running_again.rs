@@ -200,25 +200,4 @@ impl Child {
             }
         }
     }
-
-    /// Takes the stop that was remembered for the process that is there now.
-    pub(super) fn take_stop_of_restart(&mut self) -> Option<Stop> {
-        match &mut self.phase {
-            Phase::Restarting(restarting) => match &mut restarting.stage {
-                RestartStage::Spawning { stop } => stop.take(),
-                RestartStage::Recording { .. }
-                | RestartStage::Unrecorded { .. }
-                | RestartStage::Pausing { .. }
-                | RestartStage::Queued => None,
-            },
-            Phase::Recording { .. }
-            | Phase::Queued
-            | Phase::Spawning { .. }
-            | Phase::Starting { .. }
-            | Phase::Running { .. }
-            | Phase::Stopping(_)
-            | Phase::Cleaning(_)
-            | Phase::Ended => None,
-        }
-    }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Finding, Input, Members, Progress, Run};
+use procbroker_core::{Finding, Input, Members, Notice, Progress, Run};
 use procbroker_protocol::create::RestartPolicy::{self, Always, Never, OnFailure};
-use procbroker_protocol::create::{IfExists, Restart};
+use procbroker_protocol::create::{IfExists, Ready, Restart};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal,
@@ -442,6 +442,31 @@ fn a_child_that_ended_while_no_broker_was_there_is_restarted_by_its_policy_but_n
     let shown = world.shown(client, run);
     assert_eq!(shown.state, ChildState::Ended);
     assert_eq!(shown.exit.as_ref().unwrap().reason, ExitReason::BrokerLost);
+}
+
+#[test]
+fn a_later_run_that_ended_unready_while_no_broker_was_there_is_restarted_but_not_after_a_reboot() {
+    for finding in [gone(FAILED), Finding::Rebooted] {
+        let (mut world, client) = World::with_client();
+        let params = CreateParams { ready: Ready::Notify, ..restarted(Always, unnamed()) };
+        let call = world.create(client, params);
+        let run = world.run(call);
+        world.recorded(run);
+        world.spawned(run);
+        world.take();
+        world.give(Input::Notified { run, notices: vec![Notice::Ready] });
+        let again = fail_and_return(&mut world, run, millis(100));
+        assert_eq!(state(&mut world, client, run), ChildState::Starting);
+        world.crash(finding);
+        let client = world.connect(BROKER_UID);
+        let shown = world.shown(client, again);
+        if finding == Finding::Rebooted {
+            assert_eq!(shown.state, ChildState::Ended);
+            assert_eq!(shown.exit.as_ref().unwrap().reason, ExitReason::BrokerLost);
+        } else {
+            assert_eq!((shown.state, shown.restarts), (ChildState::Backoff, 2));
+        }
+    }
 }
 
 #[test]

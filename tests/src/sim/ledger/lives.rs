@@ -253,8 +253,7 @@ fn pid(finding: Finding) -> u32 {
 
 /// Why a child has ended that has ended with the machine.
 fn lost(track: &Track) -> ExitReason {
-    let late = track.demands.first().is_some_and(|demand| demand.reason == ExitReason::StartFailed);
-    if track.refused || late { ExitReason::StartFailed } else { ExitReason::BrokerLost }
+    if track.refused { ExitReason::StartFailed } else { ExitReason::BrokerLost }
 }
 
 /// The first moment at which the wall clock shows this.
