@@ -49,6 +49,20 @@ fn a_broker_without_descriptors_says_so_and_recovers() {
 }
 
 #[test]
+fn few_descriptors_bound_the_children_and_status_says_so() {
+    let broker = Setup::new().through(["prlimit", "--nofile=128:128"]).start();
+    let mut client = broker.json();
+    let limits = client.ok("status", json!({}))["limits"].clone();
+    let bound = limits["max_children"].as_u64().unwrap();
+    assert!((1..64).contains(&bound), "{limits}");
+    assert_eq!(limits["max_children_per_user"], bound);
+    assert!(broker.log().contains(&format!("at most {bound} children")), "{}", broker.log());
+    let (created, refused) = create_until_refused(&mut client);
+    assert_eq!((created as u64, refused.kind.as_str()), (bound, "limit_exceeded"), "{refused:?}");
+    recovers(&broker, &mut client, (created, refused));
+}
+
+#[test]
 fn a_broker_whose_descriptors_are_taken_by_connections_serves_those_and_recovers() {
     let broker = Setup::new().through(["prlimit", "--nofile=64:64"]).start();
     let mut client = broker.json();

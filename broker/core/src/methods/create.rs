@@ -230,7 +230,7 @@ impl Broker {
         }
         if all >= bounds.max_children {
             return exceeded(format!(
-                "the broker has as many live children as it may have, {all} (--max-children)"
+                "the broker has as many live children as it may have, {all} (--max-children, or fewer where there are few descriptors)"
             ));
         }
         let Some(limit) = &params.limit else {
