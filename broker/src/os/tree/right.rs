@@ -39,7 +39,8 @@ fn may_signal(pid: Pid, signal: Signal, asker: Asker) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
 
     use nix::unistd::geteuid;
 
@@ -47,17 +48,29 @@ mod tests {
 
     #[test]
     fn the_real_or_the_saved_user_decides_and_the_session_for_one_signal() {
-        let own = Asker { uid: geteuid().as_raw(), pid: Some(std::process::id()) };
+        // This process's own session may be led from outside its pid namespace, where it has no number.
+        let script = "sleep infinity & echo $!; wait";
+        let shell = Command::new("setsid").args(["sh", "-c", script]).stdout(Stdio::piped()).spawn();
+        let Ok(mut leader) = shell else { panic!("setsid(1)") };
+        let mut line = String::new();
+        BufReader::new(leader.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = Pid::new(line.trim().parse().unwrap()).unwrap();
+
+        let own = Asker { uid: geteuid().as_raw(), pid: Some(leader.id()) };
         let other = Asker { uid: own.uid + 1, ..own };
-        let Ok(mut child) = Command::new("sleep").arg("infinity").spawn() else { panic!("sleep(1)") };
-        let pid = Pid::new(child.id()).unwrap();
         assert!(may_signal(pid, Signal::TERM, own));
         assert!(!may_signal(pid, Signal::TERM, other));
-        assert!(may_signal(pid, Signal::CONT, other), "it is in the session of this process");
+        assert!(may_signal(pid, Signal::CONT, other), "it is in the session of the asker");
         assert!(!may_signal(pid, Signal::CONT, Asker { pid: None, ..other }));
-        assert!(!may_signal(pid, Signal::CONT, Asker { pid: Some(1), ..other }));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!may_signal(pid, Signal::TERM, own), "nothing is known of it");
+        assert!(!may_signal(pid, Signal::CONT, Asker { pid: Some(std::process::id()), ..other }));
+
+        let killed = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid.get().cast_signed()),
+            nix::sys::signal::SIGKILL,
+        );
+        assert_eq!(killed, Ok(()));
+        assert!(leader.wait().unwrap().code().is_some(), "the shell ends with what it waits for");
+        let leader = Pid::new(leader.id()).unwrap();
+        assert!(!may_signal(leader, Signal::TERM, own), "nothing is known of it");
     }
 }
