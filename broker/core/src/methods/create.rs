@@ -287,7 +287,7 @@ impl Broker {
             exit.map_or_else(|| exit_before_start(reason, turn.now.wall), |exit| Exit { reason, ..exit });
         Error::new(
             ErrorKind::StartFailed { exit: Box::new(exit), log_tail: String::new() },
-            "the child was replaced before it was ready, and the one that was to take its place could not be started",
+            "the child was replaced before it was ready, and what was to take its place has ended or could not be started",
         )
     }
 }
