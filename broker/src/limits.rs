@@ -44,6 +44,12 @@ pub const REFUSAL_BYTES: usize = 64 << 10;
 /// How many refused clients may take that long at a time. A request that is there already is answered all the same.
 pub const REFUSED_PATIENTLY: usize = 16;
 
+/// Children that are on their way to their programs at a time: as many as the core orders.
+pub const SLOTS: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
+
+/// Control groups that are kept ready, where there are descriptors for so many.
+pub const SPARE_GROUPS_MAX: usize = 32;
+
 /// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
 pub const REFUSED_AT_A_TIME: usize = 64;
 

@@ -13,8 +13,9 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::driver::{Fact, Who};
-use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_AT_A_TIME, REFUSED_PATIENTLY};
+use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY};
 use crate::os::host::caller::Standpoint;
+use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
 
 /// What tells when a reception and all of its clients are gone.
@@ -58,7 +59,7 @@ impl Reception {
     ) -> (Self, Emptiness) {
         let (presence, emptiness) = mpsc::channel(1);
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
-        let places = number(bounds.max_connections).saturating_add(REFUSED_AT_A_TIME);
+        let places = number(bounds.max_connections).saturating_add(Provision::RefusedClients.at_hand());
         let reception = Self {
             facts,
             next_id: Arc::new(AtomicU64::new(1)),

@@ -1,5 +1,6 @@
 //! `procbroker serve`: puts a broker together from its flags and its machine, runs it, and takes it down.
 
+mod bounds;
 mod error;
 pub mod facilities;
 mod log;

@@ -120,7 +120,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_children: 10_000,
-            max_children_per_user: 10_000,
+            max_children_per_user: 5_000,
             max_connections: 4_096,
             max_connections_per_user: 2_048,
             max_pipelined: 1_024,

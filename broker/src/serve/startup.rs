@@ -13,7 +13,7 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
 use procbroker_core::{
-    AccountsFailure, Bounds, Broker, Config, Finding, Input, Intent, MainCommand, Progress, Recovered, RunAs,
+    AccountsFailure, Broker, Config, Finding, Input, Intent, MainCommand, Progress, Recovered, RunAs,
 };
 use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
@@ -21,7 +21,7 @@ use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{ServeError, passed_with_flags};
+use super::{ServeError, bounds, passed_with_flags};
 use crate::blocking_pool::BlockingPool;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
 use crate::driver::{Clients, Fact, FromThread, Hands, Records, user};
@@ -143,7 +143,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         broker_uid: uid,
         allow_users,
         allow_groups,
-        bounds: bounds(arguments, nofile),
+        bounds: bounds::within(arguments.bounds(), nofile),
         shutdown_timeout: arguments.shutdown_timeout,
         exit_when_idle: arguments.exit_when_idle,
         main: arguments.main.as_ref().map(main_command).transpose()?,
@@ -191,23 +191,6 @@ fn metrics_socket(
             Ok(None)
         }
     }
-}
-
-/// The bounds that the flags set, as far as there are descriptors for them.
-fn bounds(arguments: &ServeArguments, nofile: Nofile) -> Bounds {
-    let mut bounds = arguments.bounds();
-    let children_max = nofile.children_max(bounds.max_connections);
-    if children_max < bounds.max_children {
-        tracing::warn!(
-            "at most {children_max} children instead of {}: the hard limit on open files is {}; start the broker with a \
-             higher one (ulimit -Hn, LimitNOFILE=)",
-            bounds.max_children,
-            nofile.hard
-        );
-        bounds.max_children = children_max;
-        bounds.max_children_per_user = bounds.max_children_per_user.min(children_max);
-    }
-    bounds
 }
 
 /// The main command, with the surroundings of this program itself.

@@ -49,8 +49,16 @@ fn a_broker_without_descriptors_says_so_and_recovers() {
 }
 
 #[test]
+fn a_broker_with_hardly_any_descriptors_does_not_start_and_says_how_many_it_needs() {
+    let ended = Setup::new().through(["prlimit", "--nofile=64:64"]).refuses();
+    assert_eq!(ended.code(), Some(1), "{}", ended.log);
+    assert!(ended.log.contains("at most 64 open files, 96 are needed"), "{}", ended.log);
+}
+
+#[test]
 fn few_descriptors_bound_the_children_and_status_says_so() {
-    let broker = Setup::new().through(["prlimit", "--nofile=128:128"]).start();
+    let flags = ["--max-children-per-user", "10000"];
+    let broker = Setup::new().flags(flags).through(["prlimit", "--nofile=128:128"]).start();
     let mut client = broker.json();
     let limits = client.ok("status", json!({}))["limits"].clone();
     let bound = limits["max_children"].as_u64().unwrap();
@@ -63,14 +71,16 @@ fn few_descriptors_bound_the_children_and_status_says_so() {
 }
 
 #[test]
-fn a_broker_whose_descriptors_are_taken_by_connections_serves_those_and_recovers() {
-    let broker = Setup::new().through(["prlimit", "--nofile=64:64"]).start();
+fn a_crowd_of_connections_leaves_descriptors_to_children_and_is_forgotten() {
+    let broker = Setup::new().through(["prlimit", "--nofile=96:96"]).start();
     let mut client = broker.json();
-    client.ok("status", json!({}));
-    // Those that cannot be accepted wait in the listener's queue.
+    let bound = client.ok("status", json!({}))["limits"]["max_connections"].as_u64().unwrap();
+    assert!((2..48).contains(&bound), "{}", broker.status());
+    // Those beyond the bound are refused, or wait in the listener's queue.
     let crowd: Vec<UnixStream> = (0..100).map(|_| broker.raw()).collect();
     for _ in 0..10 {
-        client.ok("status", json!({}));
+        let child = client.create(willing());
+        client.ok("destroy", json!({"target": child["id"]}));
     }
     drop(crowd);
     // Each is forgotten when the broker has seen that it is closed.

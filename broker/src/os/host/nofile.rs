@@ -4,6 +4,8 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
+use crate::limits::{REFUSED_AT_A_TIME, SLOTS, SPARE_GROUPS_MAX};
+
 /// A limit on open files (`RLIMIT_NOFILE`); `u64::MAX` is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nofile {
@@ -16,35 +18,99 @@ pub struct Nofile {
 /// Descriptors that a child takes: its pidfd, and the pipe of its output.
 const OF_A_CHILD: u64 = 2;
 
-/// What the broker needs for itself at most: the slots of children on their way, control groups made ahead, records.
-const OWN_MAX: u64 = 192;
+/// What the broker needs for itself whatever the limit: its record, folders, listeners, threads, and what a request opens
+/// for a moment.
+const OWN: u64 = 56;
 
-/// What connections can take where there are few, and what is left to children beside them: one of so many.
-const CONNECTIONS_SHARE: u64 = 8;
-/// See [`CONNECTIONS_SHARE`].
-const CHILDREN_SHARE: u64 = 8;
+/// What a broker with the fewest descriptors can work with: a handful of children and connections.
+const HARD_MIN: u64 = 96;
 
-impl Nofile {
-    /// Returns how many children can live at a time, beside so many connections: one at least.
+/// What children and connections can take, beside the broker itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Children that can live at a time.
+    pub children: u32,
+    /// Connections that can be open at a time.
+    pub connections: u32,
+}
+
+/// What is held ready beforehand, as many as there are descriptors for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provision {
+    /// Places for children on their way, of two descriptors each.
+    LaunchSlots,
+    /// Control groups that wait for their children.
+    SpareGroups,
+    /// Places for clients that are told that they are refused.
+    RefusedClients,
+}
+
+impl Provision {
+    const ALL: [Self; 3] = [Self::LaunchSlots, Self::SpareGroups, Self::RefusedClients];
+
+    /// Returns how many there are where the limit on open files is this one: at least 1.
     #[must_use]
-    pub fn children_max(self, connections_max: u32) -> u32 {
-        let connections = u64::from(connections_max).min(self.hard / CONNECTIONS_SHARE);
-        let share = self.hard / CHILDREN_SHARE;
-        let own = OWN_MAX.min(self.hard.saturating_sub(share).saturating_sub(connections));
-        let children = self.hard.saturating_sub(own).saturating_sub(connections) / OF_A_CHILD;
-        u32::try_from(children.max(1)).unwrap_or(u32::MAX)
+    pub fn count(self, limit: u64) -> usize {
+        let (divisor, max) = match self {
+            Self::LaunchSlots => (16, SLOTS),
+            Self::SpareGroups => (32, SPARE_GROUPS_MAX),
+            Self::RefusedClients => (16, REFUSED_AT_A_TIME),
+        };
+        usize::try_from(limit / divisor).unwrap_or(max).clamp(1, max)
+    }
+
+    /// Returns how many there are under the limit that is in force now.
+    #[must_use]
+    pub fn at_hand(self) -> usize {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _hard)| soft);
+        self.count(limit)
+    }
+
+    fn descriptors(self, limit: u64) -> u64 {
+        let each = match self {
+            Self::LaunchSlots => 2,
+            Self::SpareGroups | Self::RefusedClients => 1,
+        };
+        each * u64::try_from(self.count(limit)).unwrap_or(u64::MAX)
     }
 }
 
-/// The limit could not be raised.
+impl Nofile {
+    /// Shares the descriptors out: as many connections as are wanted, as long as there can be as many children.
+    #[must_use]
+    pub fn shares(self, connections_wanted: u32) -> Shares {
+        let provisions: u64 = Provision::ALL.iter().map(|provision| provision.descriptors(self.hard)).sum();
+        let left = self.hard.saturating_sub(OWN + provisions);
+        let connections = u64::from(connections_wanted).min(left / (OF_A_CHILD + 1));
+        let children = (left - connections) / OF_A_CHILD;
+        let number = |count: u64| u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        Shares { children: number(children), connections: number(connections) }
+    }
+}
+
+/// Why the limit on open files is of no use.
 #[derive(Debug, Error)]
-#[error(
-    "cannot {attempt} the limit on open files: {errno}; start the broker with a higher one (ulimit -n, LimitNOFILE=)"
-)]
-pub struct NofileError {
-    attempt: &'static str,
-    #[source]
-    errno: Errno,
+pub enum NofileError {
+    /// The system refuses to tell or to raise it.
+    #[error(
+        "cannot {attempt} the limit on open files: {errno}; start the broker with a higher one (ulimit -n, LimitNOFILE=)"
+    )]
+    Refused {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What the system said.
+        #[source]
+        errno: Errno,
+    },
+    /// There are too few for a broker with a handful of children and connections.
+    #[error(
+        "cannot work with at most {hard} open files, {HARD_MIN} are needed at least; start the broker with a higher limit \
+         (ulimit -Hn, LimitNOFILE=)"
+    )]
+    TooLow {
+        /// The hard limit.
+        hard: u64,
+    },
 }
 
 /// Raises the soft limit to the hard one, for the broker holds a descriptor for each child and each connection.
@@ -52,10 +118,13 @@ pub struct NofileError {
 /// Returns what it was before: children get that, since programs that use `select(2)` fail above 1,024.
 ///
 /// # Errors
-/// When the system refuses, which it has no reason to.
+/// When there are too few for any broker, or the system refuses, which it has no reason to.
 pub fn raise_nofile() -> Result<Nofile, NofileError> {
-    let failed = |attempt| move |errno| NofileError { attempt, errno };
+    let failed = |attempt| move |errno| NofileError::Refused { attempt, errno };
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("read"))?;
+    if hard < HARD_MIN {
+        return Err(NofileError::TooLow { hard });
+    }
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed("raise"))?;
     }
@@ -68,14 +137,29 @@ mod tests {
 
     #[test]
     fn children_share_the_descriptors_with_the_broker_and_its_connections() {
-        let of = |hard, connections| Nofile { soft: 1_024, hard }.children_max(connections);
-        assert_eq!(of(96, 4_096), 6);
-        assert_eq!(of(128, 4_096), 8);
-        assert_eq!(of(1_024, 4_096), 352);
-        assert_eq!(of(1_024, 8), 412);
-        assert!(of(1 << 15, 4_096) >= 10_000);
-        assert_eq!(of(u64::MAX, u32::MAX), u32::MAX);
-        assert_eq!(of(0, 4_096), 1);
+        let of = |hard, connections| Nofile { soft: 1_024, hard }.shares(connections);
+        assert_eq!(of(HARD_MIN, 4_096), Shares { children: 6, connections: 6 });
+        assert_eq!(of(128, 4_096), Shares { children: 15, connections: 14 });
+        assert_eq!(of(1_024, 4_096), Shares { children: 248, connections: 248 });
+        assert_eq!(of(1_024, 8), Shares { children: 368, connections: 8 });
+        assert_eq!(of(u64::MAX, u32::MAX), Shares { children: u32::MAX, connections: u32::MAX });
+        assert_eq!(of(0, 4_096), Shares { children: 1, connections: 1 });
+        let wanted = of(1 << 15, 4_096);
+        assert!(wanted.children >= 10_000 && wanted.connections == 4_096, "{wanted:?}");
+    }
+
+    #[test]
+    fn what_is_held_ready_grows_with_the_limit_to_its_bound() {
+        for (provision, few, many) in [
+            (Provision::LaunchSlots, 6, SLOTS),
+            (Provision::SpareGroups, 3, SPARE_GROUPS_MAX),
+            (Provision::RefusedClients, 6, REFUSED_AT_A_TIME),
+        ] {
+            assert_eq!(
+                (provision.count(0), provision.count(HARD_MIN), provision.count(1 << 20)),
+                (1, few, many)
+            );
+        }
     }
 
     #[test]

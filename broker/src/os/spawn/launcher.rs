@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use procbroker_protocol::Signal;
 use tokio::io::Interest;
@@ -27,14 +26,9 @@ use super::plan::SpawnPlan;
 use super::probe::Facilities;
 use super::signals::Signals;
 use super::slot::{Departed, Reports, Slot};
+use crate::limits::SLOTS;
+use crate::os::host::nofile::Provision;
 use crate::os::process::pidfd;
-
-/// Children that are on their way at a time: as many as the core orders.
-pub const SLOTS: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
-
-/// At the start slots take so much of the descriptors that there may be, as a divisor; the others come when they are
-/// needed.
-const SHARE_OF_DESCRIPTORS: u64 = 16;
 
 /// Set in the token of a pidfd; the rest is the number of the slot.
 const DEATH: u64 = 1 << 32;
@@ -103,9 +97,8 @@ impl<T> Launcher<T> {
     /// # Errors
     /// When its memory (some 8 MiB, of which few pages are ever touched) cannot be mapped, or there are no descriptors.
     pub fn new(facilities: Facilities) -> io::Result<Self> {
-        let (descriptors, _hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let share = usize::try_from(descriptors / SHARE_OF_DESCRIPTORS).unwrap_or(SLOTS);
-        Self::with_slots(facilities, share.clamp(1, SLOTS))
+        // The others come when they are needed.
+        Self::with_slots(facilities, Provision::LaunchSlots.at_hand())
     }
 
     pub(super) fn with_slots(facilities: Facilities, count: usize) -> io::Result<Self> {

@@ -28,7 +28,7 @@ pub(in crate::os) use child::BEGUN_MODE;
 
 pub use clone::Method;
 pub use failure::{SpawnFailure, Step};
-pub use launcher::{Landing, Launcher, SLOTS, Spawned};
+pub use launcher::{Landing, Launcher, Spawned};
 pub use name::LaunchName;
 pub use plan::{ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
 pub use probe::{Facilities, ProbeError};

@@ -15,9 +15,9 @@ use nix::unistd::{Pid, pipe2};
 use super::child::{ChildPlan, Errand, Tether};
 use super::clone::{self, Birth, Method};
 use super::failure::{SpawnFailure, Step};
-use super::launcher::SLOTS;
 use super::memory::{Shareable, Shared, Stack};
 use super::signals::Signals;
+use crate::limits::SLOTS;
 
 /// The lowest number of the descriptor of a pipe: those of the standard streams are a program's own.
 const LOWEST_DESCRIPTOR: i32 = 3;

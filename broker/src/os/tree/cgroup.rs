@@ -34,11 +34,10 @@ use tree::{
     subgroups,
 };
 
+use crate::os::host::nofile::Provision;
+
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
-
-/// Groups that are kept ready.
-const SPARES: usize = 32;
 
 /// So many groups are removed by the broker itself when it exits, in some milliseconds.
 const REMOVED_INLINE_MAX: u64 = 64;
@@ -77,6 +76,8 @@ pub struct Cgroups {
     folder: Flock<File>,
     /// What the path of a child's group begins with in `/proc/PID/cgroup`.
     shown_prefix: String,
+    /// Groups that are kept ready.
+    spares_max: usize,
     pool: Mutex<Pool>,
 }
 
@@ -204,7 +205,8 @@ impl Cgroups {
 
     fn in_folder(path: PathBuf, folder: Flock<File>, shown: &str) -> Result<Self, CgroupError> {
         let (shown_prefix, pool) = (format!("{shown}/"), Mutex::new(Pool::default()));
-        let cgroups = Self { path, folder, shown_prefix, pool };
+        let spares_max = Provision::SpareGroups.at_hand();
+        let cgroups = Self { path, folder, shown_prefix, spares_max, pool };
         cgroups.take_stock();
         cgroups.first_group().map_err(|errno| {
             let error = refused("use groups in", &cgroups.path, errno);
@@ -299,7 +301,7 @@ impl Cgroups {
     #[must_use]
     pub fn wants_tidying(&self) -> bool {
         let pool = self.pool();
-        pool.spares.len() < SPARES / 2 || pool.returned.len() >= SPARES
+        pool.spares.len() < self.spares_max / 2 || pool.returned.len() >= self.spares_max
     }
 
     /// Uses again or removes what was given back, and makes spare groups: a tenth of a millisecond for each, for
@@ -319,7 +321,7 @@ impl Cgroups {
                 self.pool().used_before.remove(&group);
             }
         }
-        while self.pool().spares.len() < SPARES {
+        while self.pool().spares.len() < self.spares_max {
             let Ok(made) = self.make() else { return true };
             self.pool().spares.push(made);
         }
@@ -328,7 +330,7 @@ impl Cgroups {
 
     /// Whether the group went to the spare ones.
     fn reuse(&self, group: Group, wear: Wear) -> bool {
-        if wear == Wear::Killed || self.pool().spares.len() >= SPARES || self.is_populated(group) {
+        if wear == Wear::Killed || self.pool().spares.len() >= self.spares_max || self.is_populated(group) {
             return false;
         }
         let Ok(directory) = self.directory(group) else { return false };

@@ -4,7 +4,8 @@
 use std::os::fd::AsRawFd;
 
 use super::*;
-use crate::os::spawn::{Landing, SLOTS};
+use crate::limits::SLOTS;
+use crate::os::spawn::Landing;
 
 /// Launches a program, without waiting for it.
 fn launch(launcher: &mut Launcher<u32>, of: u32, spec: SpawnSpec) -> Result<(), (u32, &'static str, Errno)> {
