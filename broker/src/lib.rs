@@ -1,4 +1,5 @@
-//! The edge of the process broker: it carries out what the pure core decides, and decides nothing itself.
+//! The edge of the process broker: it carries out what the pure core decides. What it decides itself is how: which system
+//! call, how often one is repeated, when one that hangs is given up.
 //!
 //! [`serve`] puts a broker together; [`cli`] is the program around it. The [`driver`] owns the core and has a thread,
 //! on which all connections run too. Whatever comes in becomes an `Input`, the core turns it into `Effect`s, and each effect
@@ -9,11 +10,11 @@
 //! | thread | runs |
 //! | --- | --- |
 //! | main | nothing: it sleeps, because its children are the orphans that the broker inherits ([`os::process::subreaper`]) |
-//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), signals to one process or group |
+//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`], [`prober`], [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::notices`]), signals to one process or group |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
-//! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: [`os::journal`] |
+//! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
-//! | `blocking` | look-ups of accounts, encoding of large answers, the check of a new program: [`blocking_pool`] |
+//! | `blocking` | look-ups of accounts, encoding of large answers, what children use, probes that open a file or a socket by its path, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
 //!
 //! All threads but the driver's block every signal.
@@ -41,17 +42,18 @@
 //!    `Exited` with it.
 //! 5. The core goes on with the steps until nothing is left: at last `Kill`, which the worker repeats until nothing new is
 //!    found. Then the cleanup is spawned as a child is.
-//! 6. The end is recorded. The answer waits in `driver/held.rs` until that is durable, and is written.
+//! 6. The end is recorded. The answer waits in `driver/held.rs` until a record was written or has failed, and is sent.
 //!
 //! # The promises
 //!
 //! | promise | decided in the core's | carried out by | proved by (`tests/tests/broker`) |
 //! | --- | --- | --- | --- |
-//! | an answer tells what is on record | `methods` | [`os::journal`], `driver/held.rs` | `record`, `chaos` |
+//! | an answer tells what is on record | `pending.rs`: what each answer waits for | [`os::journal`], `driver/held.rs` | `record`, `chaos` |
 //! | one child a name, one owner | `methods/create.rs` | [`os::host::lock`] | `one_owner` |
 //! | nothing of a child outlives its destroy | `life`, `child` | [`os::tree`], [`os::process`] | `destroy`, `orderly_stop` |
 //! | a cleanup runs however its child ended | `life` | [`os::spawn`] | `cleanup`, `cleanup_surroundings` |
 //! | a crash of the broker loses no child | `life` | [`recovery`], [`os::process::identity`] | `recovery`, `chaos` |
+//! | a child is restarted as its policy says | `child` | [`os::spawn`] | `restart` |
 //! | an upgrade is noticed by nobody | `methods` | [`upgrade`] | `upgrade` |
 //! | no client holds up another or gains privilege | `authorize.rs` | [`connection`], [`os::host::peer`] | `who_may`, `hostile_clients` |
 

@@ -1,4 +1,5 @@
-//! Every bound of the edge, by name. Those of the core are flags, and stand in `procbroker_core::Bounds`.
+//! The bounds of the edge's queues and waits, by name. What an administrator may want to set is a flag, and stands in
+//! `procbroker_core::Bounds`; what bounds one thing alone stands beside it.
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ pub struct Question {
     pub user: u32,
     /// What shows that it is ready.
     pub check: Check,
-    /// When its process was started.
+    /// When its process was ordered to be started.
     pub since: Timestamp,
 }
 

@@ -73,18 +73,7 @@ pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<Vec<OnRecord>, ServeEr
 
 impl OnRecord {
     fn has_ended(&self) -> bool {
-        match &self.progress {
-            Some(Progress::Ended { .. }) => true,
-            Some(
-                Progress::Unwanted { .. }
-                | Progress::Starting { .. }
-                | Progress::Running { .. }
-                | Progress::Restarting { .. }
-                | Progress::Stopping(_)
-                | Progress::Cleaning { .. },
-            )
-            | None => false,
-        }
+        self.progress.as_ref().is_some_and(|progress| progress.ended_at().is_some())
     }
 
     /// Whether it may be that there never was a process of it.

@@ -169,7 +169,7 @@ pub enum ChildState {
     Cleaning,
     /// Gone, and cleaned up.
     Ended,
-    /// Between two restarts.
+    /// Between two runs: the next one is not due, or not on record.
     Backoff,
 }
 

@@ -1,25 +1,26 @@
 //! One child: where it is in its life, and what each input does to it there.
 //!
 //! Every phase has its data, and what may be done with them, in a file of its own below. Here stands the whole of what
-//! happens, as one table; each row is one method of [`Child`], and each cell one arm of its match. A dash means that
+//! happens, as one table; each row is one method of [`Child`], and each cell one arm of its match (that of `restart` stands in
+//! `running_again`). `child/tests.rs` asks each pair. A dash means that
 //! the input comes too late or too early there, and changes nothing.
 //!
 //! | input          | Recording      | Queued       | Spawning      | Starting      | Running       | Stopping      | Restarting    | Cleaning          | Ended |
 //! | -------------- | -------------- | ------------ | ------------- | ------------- | ------------- | ------------- | ------------- | ----------------- | ----- |
 //! | `recorded`     | Queued, or end | -            | -             | -             | -             | -             | pause, queue, or again | queue, or end | - |
 //! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn         | spawn the cleanup | -     |
-//! | `spawned`      | -              | -            | Starting, or Running | -      | -             | -             | Starting, or Running | bound its time | -  |
-//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | release       | record the outcome| -     |
-//! | `notified`     | -              | -            | -             | Running, or more time | Running, or Stopping | more time | -          | -                 | -     |
+//! | `spawned`      | -              | -            | Starting, Running, or Stopping | - | -         | -             | Starting, Running, or Stopping | bound its time | - |
+//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | release       | record the outcome, or try again | - |
+//! | `notified`     | -              | -            | -             | Running, Stopping, or more time | Running, or Stopping | more time | - | -               | -     |
 //! | `probed`       | -              | -            | -             | Running, or rest | -          | -             | -             | -                 | -     |
 //! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | - | kill, or record the outcome | - |
 //! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
-//! | `due`          | not ready      | not ready    | not ready     | probe, or not ready | Stopping      | next step, or kill | queue, or not ready | kill, or leave | - |
+//! | `due`          | not ready      | not ready    | not ready     | probe, or not ready | Stopping      | next step, or kill | queue, record again, or not ready | kill, leave, or try again | - |
 //! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
 //! | `restart`      | -              | -            | -             | Stopping      | Stopping      | Restarting after it | queue   | -                 | -     |
 //! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | as `stop`     | -                 | -     |
-//! | `leave_cleanup`| -              | -            | -             | -             | -             | -             | leave, or kill    | -     |
-//! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | remember it   | bound its time    | remember it |
+//! | `leave_cleanup`| -              | -            | -             | -             | -             | -             | -             | leave, or kill    | -     |
+//! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | remember it   | remember it   | bound its time    | -     |
 //!
 //! *Release* means that nothing of a run is left: what contained it is taken down, and Restarting follows where another run
 //! is to come. Else it is *concluded*: Cleaning follows if it has a cleanup, Ended if not. *End* means that it is Ended and gives

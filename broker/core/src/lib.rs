@@ -7,19 +7,23 @@
 //!
 //! # Layers
 //!
-//! No module imports one that stands above it; `tests/layers.rs` reads the imports and fails on a ring.
+//! No module imports one that stands above it: `tests/layers.rs` reads this table and the imports, and fails on a ring too.
+//! What is above is reached from below by nothing but a method of [`Broker`].
 //!
 //! | layer | modules | what they may touch |
 //! | --- | --- | --- |
-//! | the one way in | `handle` | everything: it gives each input to what is below |
+//! | the one way in | `handle`, and `life::recovery` for what an earlier broker has left | everything: it gives each input to what is below |
 //! | what happens | `methods` (what clients ask for, one file each), `life` (what a child goes through), `shutdown` (the broker's own end) | the broker's state, through the methods of its types |
 //! | the owner | `broker` | holds all state; answers, and lets requests wait |
-//! | state | `children`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers`, `shutdown::waves` | each its own private fields |
-//! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its `Orders` hold: its timer, its place in the spawn queue, its events |
-//! | vocabulary | `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `authorize`, `validate` | nothing |
+//! | the state of a shutdown | `shutdown::waves` (who is stopped next), `shutdown::budget` (how long it may take) | the children |
+//! | all children | `children` | its own private fields |
+//! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
+//! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
+//! | state | `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
+//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `authorize`, `validate` | nothing |
 //!
-//! To add a method, write `methods/NAME.rs` and call it in `handle::call`; to add an input, add a row to the table in
-//! `child`.
+//! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
+//! `Broker::take`, and add a row to the table in `child`.
 //!
 //! # The walk of a create
 //!
@@ -28,13 +32,12 @@
 //! 2. `methods::create` decides, now and wholly: whether the request was answered before, who holds the name, and
 //!    whether the bounds leave a place. The child is taken in (`children`), in the phase *Recording*; the request waits
 //!    (`pending`); `Record` of the intent goes out.
-//! 3. `Recorded` comes in: nobody has been told of the child before. It is *Queued* (`child::starting`), and `created`
-//!    is published.
+//! 3. `Recorded` comes in: before, no create was answered with the child and no event told of it, though `list` shows it.
+//!    It is *Queued* (`child::starting`), and `created` is published.
 //! 4. At the end of the turn `life::start` takes from the `spawn_queue` whose turn it is: *Spawning*, `Spawn` goes out.
-//! 5. `Spawned` comes in: *Running*, or *Starting* where it is ready only when it says so. Its progress is recorded, and
-//!    `started` is published.
-//! 6. `Notified` comes in, of a child that is *Starting* (`child::readiness`): *Running*. `ready` is published, and the
-//!    request that waits is looked at again (`methods::recheck`) and answered.
+//! 5. `Spawned` comes in. Its progress is recorded, and `started` is published. With `ready: spawn` it is *Running*, `ready`
+//!    is published, and the request that waits is looked at again (`methods::recheck`) and answered; else it is *Starting*.
+//! 6. `Notified` or `Probed` comes in, of a child that is *Starting* (`child::readiness`): *Running*, and all the rest of 5.
 //!
 //! # The walk of a destroy
 //!
@@ -56,10 +59,11 @@
 //! | one owner of a name | `methods::create`, `children` | — (it is one decision in one turn) | `orders`, `creates` |
 //! | nothing is started that is not on record | `child::starting`: only `Recorded` leads to `Spawn` | the journal, which answers once it is written | `orders`, `lives` |
 //! | what a client was told holds after a crash | `pending`: [`After`] says what an answer waits for | the driver, which holds answers back | `promises` |
-//! | nothing outlives an orderly stop | `shutdown`, `shutdown::waves` | containment: signals, kills, the last sweep | `shutdown` |
-//! | the steps of a stop are kept, then all is killed | `child::stopping` | containment | `stops` |
+//! | nothing outlives an orderly stop | `shutdown`, `shutdown::waves` | `os::tree`: signals, kills, the last sweep | `shutdown` |
+//! | the steps of a stop are kept, then all is killed | `child::stopping` | `os::tree` | `stops` |
+//! | a child is restarted as its policy says, and never twice at a time | `child::restarting`, `child::running_again` | the spawn, as for a first run | `runs` |
 //! | nothing is lost in a crash | `life::recovery`, `child::resuming` | the journal, and recovery, which finds each process | `lives` |
-//! | a cleanup always runs, after all of the child is gone | `child::cleaning` | the spawners, as for a main process | `cleanups` |
+//! | a cleanup always runs, after all of the child is gone | `child::cleaning` | `os::spawn`, as for a main process | `cleanups` |
 //! | nobody gains privilege | `authorize` | the peer's credentials, and the spawn, which takes them on | `orders`, `children` |
 //! | nobody holds up anybody else | `spawn_queue` (users take turns), `handle` and `connections` (bounds) | bounded queues to each client | `standstill`, `queries` |
 //! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |

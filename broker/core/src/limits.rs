@@ -45,7 +45,7 @@ pub(crate) const PROBE_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
 pub(crate) const SHUTDOWN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
-/// Processes that are being started at a time, in all and for one user. The edge has a thread for each, so
+/// Processes that are being started at a time, in all and for one user. The edge has a slot for each, so
 /// that nobody waits behind a spawn that hangs.
 pub const SPAWNS_IN_FLIGHT_MAX: u32 = 64;
 /// See [`SPAWNS_IN_FLIGHT_MAX`]: more than there are processors keep them busy.

@@ -1,4 +1,4 @@
-//! What is counted of the broker's work for those who watch it: numbers that only grow, from its start on.
+//! What is counted of the broker's work for those who watch it: counters that only grow, from its start on, and what there is now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -162,6 +162,22 @@ pub enum Progress {
     },
 }
 
+impl Progress {
+    /// Returns when it was over, if it is.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Ended { at, .. } => Some(*at),
+            Self::Unwanted { .. }
+            | Self::Starting { .. }
+            | Self::Running { .. }
+            | Self::Restarting { .. }
+            | Self::Stopping(_)
+            | Self::Cleaning { .. } => None,
+        }
+    }
+}
+
 /// A stop that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppingProgress {

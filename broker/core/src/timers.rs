@@ -10,7 +10,8 @@ use crate::time::Instant;
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// A step of a child's stop, a further kill, or the end of its time to get ready.
+    /// A step of a child's stop, a further kill, the end of its time to get ready, its next probe, its watchdog, the pause
+    /// before it runs again, or the end of its cleanup's time.
     Child(ChildId),
     /// The end of what a child's life hangs on.
     Lease(ChildId),

@@ -28,16 +28,37 @@ fn no_two_modules_of_the_core_import_each_other_in_a_ring() {
 }
 
 #[test]
-fn nothing_below_imports_what_clients_ask_for_or_a_child_goes_through() {
+fn every_module_of_the_core_stands_in_the_table_of_layers_and_imports_nothing_from_above() {
     let imports = imports(&root().join("broker/core/src"));
-    let above = |module: &str| {
-        module == "handle" || ["life", "methods"].iter().any(|layer| module.starts_with(layer))
+    let layers = layers();
+    let layer = |module: &str| {
+        let mut parts: Vec<&str> = module.split("::").collect();
+        while !parts.is_empty() {
+            if let Some(layer) = layers.get(&parts.join("::")) {
+                return *layer;
+            }
+            parts.pop();
+        }
+        panic!("{module} stands in no layer of the table in lib.rs")
     };
-    for (module, imported) in &imports {
-        // What a child goes through and what clients ask for are reached by the broker's methods alone.
-        let upwards: Vec<&String> = imported.iter().filter(|imported| above(imported)).collect();
-        assert!(module.is_empty() || upwards.is_empty(), "{module} imports {upwards:?}, which is above it");
-    }
+    let all = imports.iter().flat_map(|(module, imported)| imported.iter().map(move |other| (module, other)));
+    let named = all.filter(|(module, other)| !module.is_empty() && !other.is_empty());
+    let upwards: Vec<(&String, &String)> =
+        named.filter(|(module, other)| layer(other) < layer(module)).collect();
+    assert!(upwards.is_empty(), "these modules import what stands above them: {upwards:?}");
+}
+
+/// Reads which row of the table in `lib.rs` each module stands in: the first one is the uppermost.
+fn layers() -> BTreeMap<String, usize> {
+    let page = fs::read_to_string(root().join("broker/core/src/lib.rs")).expect("the front page of the core");
+    let rows = page.lines().skip_while(|line| !line.starts_with("//! | layer |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with("//! |"));
+    let modules = rows.filter_map(|row| row.split('|').nth(2)).enumerate();
+    modules
+        .flat_map(|(row, cell)| {
+            cell.split('`').skip(1).step_by(2).map(move |module| (module.to_owned(), row))
+        })
+        .collect()
 }
 
 #[test]

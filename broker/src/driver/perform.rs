@@ -68,7 +68,7 @@ pub struct Hands {
     pub logs: Logs,
     /// Asks children whether they are ready.
     pub prober: Prober,
-    /// Those who read that.
+    /// Clients that are sent what children write.
     pub followers: Followers,
     /// What outlives the broker.
     pub records: Records,

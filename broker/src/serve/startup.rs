@@ -478,18 +478,7 @@ fn remembered(child: &Recovered) -> Remembered {
         RunAs::Broker => nix::unistd::geteuid().as_raw(),
         RunAs::User { uid, .. } => *uid,
     };
-    let has_ended = match &child.progress {
-        Some(Progress::Ended { .. }) => true,
-        Some(
-            Progress::Unwanted { .. }
-            | Progress::Starting { .. }
-            | Progress::Running { .. }
-            | Progress::Restarting { .. }
-            | Progress::Stopping(_)
-            | Progress::Cleaning { .. },
-        )
-        | None => false,
-    };
+    let has_ended = child.progress.as_ref().is_some_and(|progress| progress.ended_at().is_some());
     Remembered { child: child.intent.id, user, has_ended }
 }
 

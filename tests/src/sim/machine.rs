@@ -394,5 +394,5 @@ fn refusal() -> procbroker_core::UpgradeFailure {
 /// Whether a process could not be started for want of something that there may be enough of in a moment.
 #[must_use]
 pub fn is_shortage(failure: &SpawnFailure) -> bool {
-    ["EAGAIN", "EMFILE", "ENOMEM", "ENOSPC"].contains(&failure.errno_name.as_str())
+    ["EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC"].contains(&failure.errno_name.as_str())
 }

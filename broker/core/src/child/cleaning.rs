@@ -454,7 +454,7 @@ impl Cleaning {
     }
 }
 
-/// Whether what failed may not fail in a moment: there is too little of something (EAGAIN, EMFILE, ENOMEM, ENOSPC).
+/// Whether what failed may not fail in a moment: there is too little of something (EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC).
 fn is_shortage(failure: &SpawnFailure) -> bool {
-    ["EAGAIN", "EMFILE", "ENOMEM", "ENOSPC"].contains(&failure.errno_name.as_str())
+    ["EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC"].contains(&failure.errno_name.as_str())
 }

@@ -1,4 +1,4 @@
-//! The table of [`super`], asked cell by cell.
+//! The table of [`super`], asked cell by cell, with a column for each stage of a phase that has several.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +147,10 @@ impl Life {
             "stop" => child.stop(ExitReason::Destroyed, None, orders),
             "kill now" => child.kill_now(orders),
             "leave cleanup" => child.leave_cleanup(orders),
+            "bound cleanup" => {
+                child.bound_cleanup(Instant::from_nanos(u64::MAX), orders);
+                Next::Nothing
+            }
             other => panic!("there is no input {other}"),
         }
     }
@@ -224,6 +228,7 @@ stop          | Recording      | (NeverStarted) | Spawning         | Stopping   
 restart       | -              | -              | -                | Stopping          | Stopping          | -                 | Restarting        | Restarting        | -                 | -                   | -            | -            | -        | -        | -
 kill now      | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | Stopping          | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -
 leave cleanup | -              | -              | -                | -                 | -                 | -                 | -                 | -                 | -                 | -                   | (LeftBehind) | (LeftBehind) | Cleaning | Cleaning | -
+bound cleanup   | -              | -              | -                | -                 | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
 ";
 
 #[test]

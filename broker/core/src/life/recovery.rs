@@ -146,17 +146,6 @@ impl Recovered {
     }
 
     fn ended_at(&self) -> Option<Timestamp> {
-        match &self.progress {
-            Some(Progress::Ended { at, .. }) => Some(*at),
-            Some(
-                Progress::Unwanted { .. }
-                | Progress::Starting { .. }
-                | Progress::Running { .. }
-                | Progress::Restarting { .. }
-                | Progress::Stopping(_)
-                | Progress::Cleaning { .. },
-            )
-            | None => None,
-        }
+        self.progress.as_ref().and_then(Progress::ended_at)
     }
 }

@@ -445,7 +445,7 @@ fn shortage(errno: i32, name: &str) -> SpawnFailure {
 fn a_shortage_is_no_outcome_of_a_cleanup_which_is_tried_again_until_it_runs() {
     let mut halfway = Halfway::at(At::Spawning);
     let (attempt, world) = (halfway.attempt, &mut halfway.world);
-    let shortages = [(11, "EAGAIN"), (24, "EMFILE"), (12, "ENOMEM"), (28, "ENOSPC")];
+    let shortages = [(11, "EAGAIN"), (23, "ENFILE"), (24, "EMFILE"), (12, "ENOMEM"), (28, "ENOSPC")];
     for ((errno, name), pause) in shortages.into_iter().zip([100, 200, 400, 800]) {
         world.give(Input::SpawnFailed { run: attempt, failure: shortage(errno, name) });
         world.advance(Duration::from_millis(pause - 1));

@@ -29,7 +29,8 @@ Examples:
 
 Signals:
   SIGTERM, SIGINT and SIGHUP stop every child, then the broker. A second
-  SIGTERM or SIGINT kills at once.";
+  SIGTERM or SIGINT, a second later or more, kills at once; cleanups still run,
+  for five seconds.";
 
 /// The permissions with which others than its owner may connect to a socket: unix(7) asks for that to write.
 pub const WRITE_BY_OTHERS_THAN_THE_OWNER: u32 = 0o022;

@@ -309,8 +309,8 @@ impl Worker {
         orders.iter().filter(is_left).copied().collect()
     }
 
-    /// Kills everything that descends from the broker until nothing does, or until the time is up. The main
-    /// thread has to reap meanwhile.
+    /// Kills everything that descends from the broker until nothing does, or until the time is up. The driver
+    /// has to reap meanwhile.
     fn sweep(&mut self, deadline: Instant) {
         let mut killer = Killer::of(Victims::All);
         let (inheritance, table, cgroups) =
