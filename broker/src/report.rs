@@ -4,8 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use procbroker_core::Report;
-use procbroker_protocol::Child;
-use procbroker_protocol::duration;
+use procbroker_protocol::{Child, Field, duration};
 use tracing::{debug, info, warn};
 
 use crate::counted;
@@ -81,9 +80,14 @@ fn label(child: &Child) -> String {
     child.name.as_ref().map_or_else(|| child.id.to_string(), ToString::to_string)
 }
 
-/// The command line on one line, with what could disturb a terminal escaped.
+/// The command line on one line, with what could disturb a terminal escaped, and with an ellipsis where it goes on.
 fn command(child: &Child) -> String {
-    child.command.iter().map(|argument| argument.escape_debug().to_string()).collect::<Vec<_>>().join(" ")
+    let mut words: Vec<String> =
+        child.command.iter().map(|argument| argument.escape_debug().to_string()).collect();
+    if child.shortened.contains(Field::Command) {
+        words.push("…".to_owned());
+    }
+    words.join(" ")
 }
 
 /// A duration to the millisecond, which is what people read.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::create::Lifetime;
 use crate::name::Name;
+use crate::partial::Fields;
 use crate::signal::Signal;
 use crate::timestamp::Timestamp;
 use crate::usage::Usage;
@@ -46,7 +47,8 @@ impl fmt::Debug for ChildId {
 
 /// A child at one moment.
 ///
-/// In JSON one object of all members but `usage`, which is there when it was asked for and can be told.
+/// In JSON one object of all members but two: `usage` is there when it was asked for and can be told, and `shortened` when
+/// something is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Child {
@@ -84,6 +86,9 @@ pub struct Child {
     pub status_text: Option<String>,
     /// What it uses, where that was asked for and can be told.
     pub usage: Option<Box<Usage>>,
+    /// The members of which only the beginning is shown, or nothing, because they are long. `get` shows them whole.
+    #[serde(default)]
+    pub shortened: Fields,
 }
 
 impl Child {
@@ -107,6 +112,7 @@ impl Child {
             containment: Containment::Subreaper,
             status_text: None,
             usage: None,
+            shortened: Fields::default(),
         }
     }
 }
@@ -135,6 +141,9 @@ impl Serialize for Child {
         object.serialize_entry("containment", &self.containment)?;
         if let Some(usage) = &self.usage {
             object.serialize_entry("usage", usage)?;
+        }
+        if !self.shortened.is_empty() {
+            object.serialize_entry("shortened", &self.shortened)?;
         }
         object.end()
     }

@@ -1,7 +1,8 @@
 //! Children of which only some members are sent: what `list` answers when its `fields` ask for less than everything.
 //!
-//! In JSON such a child is an object with `id` and the members that were asked for. In the binary form the set of
-//! members stands once before all children, and each child is its id and these members in the order of [`Field::ALL`].
+//! In JSON such a child is an object with `id` and the members that were asked for, and with `shortened` where one of these
+//! is. In the binary form the set of members stands once before all children, and each child is its id, these members in
+//! the order of [`Field::ALL`], and those of them that are shortened.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -136,6 +137,24 @@ impl Fields {
         Field::ALL.iter().copied().filter(move |field| self.contains(*field))
     }
 
+    /// Whether there is none in the set.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the fields that are in both sets.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    /// Returns the fields that are in one of the sets.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     fn len(self) -> usize {
         self.iter().count()
     }
@@ -217,12 +236,19 @@ impl PartialChild<'_> {
     pub fn id(&self) -> ChildId {
         self.child.id
     }
+
+    /// Those of the members that are known of which only the beginning is, or nothing.
+    #[must_use]
+    pub fn shortened(&self) -> Fields {
+        self.child.shortened.and(self.fields)
+    }
 }
 
 impl PartialEq for PartialChild<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.fields == other.fields
             && self.child.id == other.child.id
+            && self.shortened() == other.shortened()
             && self.fields.iter().all(|field| self.same(other, field))
     }
 }
@@ -240,18 +266,23 @@ impl fmt::Debug for PartialChild<'_> {
 impl Serialize for PartialChild<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            let mut object = serializer.serialize_map(Some(1 + self.fields.len()))?;
+            let shortened = self.shortened();
+            let mut object = serializer.serialize_map(None)?;
             object.serialize_entry("id", &self.child.id)?;
             for field in self.fields.iter() {
                 self.serialize_entry(field, &mut object)?;
             }
+            if !shortened.is_empty() {
+                object.serialize_entry("shortened", &shortened)?;
+            }
             return object.end();
         }
-        let mut tuple = serializer.serialize_tuple(1 + self.fields.len())?;
+        let mut tuple = serializer.serialize_tuple(2 + self.fields.len())?;
         tuple.serialize_element(&self.child.id)?;
         for field in self.fields.iter() {
             self.serialize_element(field, &mut tuple)?;
         }
+        tuple.serialize_element(&self.shortened())?;
         tuple.end()
     }
 }
@@ -281,6 +312,12 @@ impl PartialChildren {
             }
         }
         self
+    }
+
+    /// The same children, each changed by this in a way that keeps their order.
+    #[must_use]
+    pub fn map_all(self, change: impl FnOnce(Vec<Arc<Child>>) -> Vec<Arc<Child>>) -> Self {
+        Self { children: change(self.children), ..self }
     }
 
     /// The members that are known.
@@ -403,7 +440,7 @@ impl<'de> DeserializeSeed<'de> for RowOf {
     type Value = Child;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Child, D::Error> {
-        deserializer.deserialize_tuple(1 + self.0.len(), self)
+        deserializer.deserialize_tuple(2 + self.0.len(), self)
     }
 }
 
@@ -420,6 +457,7 @@ impl<'de> Visitor<'de> for RowOf {
         for field in self.0.iter() {
             read_element(field, &mut child, &mut elements)?;
         }
+        child.shortened = elements.next_element()?.ok_or_else(|| de::Error::missing_field("shortened"))?;
         Ok(child)
     }
 }

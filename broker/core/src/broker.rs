@@ -16,6 +16,7 @@ use crate::main_process::MainState;
 use crate::metrics::{Counts, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, Ticket, WaitsFor};
 use crate::places::Places;
+use crate::shown;
 use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::Instant;
@@ -84,6 +85,7 @@ impl Broker {
     ) {
         self.metrics.answered(call, &result);
         if self.connections.get(call.connection).is_some() {
+            let result = result.map(shown::fitting);
             turn.order(Effect::Answer { call, result, after, usage: None });
         }
     }
@@ -96,7 +98,7 @@ impl Broker {
         runs: Vec<Run>,
         turn: &mut Turn<'_>,
     ) {
-        let result = Ok(response);
+        let result = Ok(shown::fitting(response));
         self.metrics.answered(call, &result);
         if let Some(connection) = self.connections.get(call.connection) {
             let user = connection.peer().uid;

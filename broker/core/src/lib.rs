@@ -101,6 +101,7 @@ mod orders;
 mod pending;
 mod places;
 mod record;
+mod shown;
 mod shutdown;
 mod spawn_queue;
 mod time;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_protocol::limits::REQUEST_BYTES_MAX;
+use procbroker_protocol::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use procbroker_protocol::status::Limits;
 
 /// The shortest pause before a restart: a child that cannot live is no reason to do nothing else.
@@ -84,6 +84,12 @@ pub const GROUPS_MAX: usize = 256;
 pub(crate) const LABELS_MAX: usize = 64;
 /// See [`LABELS_MAX`].
 pub(crate) const LABEL_BYTES_MAX: usize = 16 << 10;
+
+/// How much of a child's command line lists, events and the log show, in bytes. `get` shows all of it.
+pub(crate) const COMMAND_SHOWN_BYTES_MAX: usize = 4 << 10;
+
+/// How much the children of an answer may take, in bytes: what a message may have, less its other members.
+pub(crate) const ANSWER_TEXT_BYTES_MAX: usize = ANSWER_BYTES_MAX - (4 << 10);
 
 /// How many requests are remembered that were answered with one and the same existing child.
 pub(crate) const REUSES_REMEMBERED: usize = 64;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::shown::cut;
+
 /// Bytes of a status text that are kept.
 const STATUS_BYTES_MAX: usize = 1024;
 
@@ -38,7 +40,7 @@ impl Notice {
         let (name, value) = line.split_once('=')?;
         match (name, value) {
             ("READY", "1") => Some(Self::Ready),
-            ("STATUS", text) => Some(Self::Status(shortened(text))),
+            ("STATUS", text) => Some(Self::Status(cut(text, STATUS_BYTES_MAX).to_owned())),
             ("STOPPING", "1") => Some(Self::Stopping),
             ("EXTEND_TIMEOUT_USEC", number) => {
                 number.parse().ok().map(Duration::from_micros).map(Self::MoreTime)
@@ -48,15 +50,6 @@ impl Notice {
             _ => None,
         }
     }
-}
-
-/// The beginning of a text that is too long.
-fn shortened(text: &str) -> String {
-    let mut end = text.len().min(STATUS_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

@@ -168,11 +168,13 @@ def test_a_list_of_some_fields_tells_those_and_no_others(fake: FakeBroker) -> No
 def test_get_tells_the_specification_and_the_usage(fake: FakeBroker) -> None:
     usage = {"cpu": 0.25, "memory": 4096, "memory_peak": 8192, "processes": 1}
     full = child(usage=usage, status_text="at work")
+    long = child(command=["python3", "-c"], shortened=["command"])
     fake.play(
         lambda connection: [
             connection.answer({"child": child()}),
             connection.answer({"child": full, "spec": {"cwd": "/srv"}}),
             connection.answer({"child": child(), "spec": None}),
+            connection.answer({"children": [long, child()]}),
         ]
     )
     with Broker(fake.socket) as broker:
@@ -183,6 +185,7 @@ def test_get_tells_the_specification_and_the_usage(fake: FakeBroker) -> None:
         assert one.usage == Usage(0.25, 4096, 8192, 1)
         assert one.status_text == "at work"
         assert broker.get("one").spec is None
+        assert [one.shortened for one in broker.list()] == [["command"], []]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ use procbroker_client::protocol::limits::REQUEST_BYTES_MAX;
 use procbroker_client::protocol::response::{Created, Got, Subscribed};
 use procbroker_client::protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange, Status};
 use procbroker_client::protocol::version::{OFFER_BYTES, PROTOCOL, answer_offer};
-use procbroker_client::protocol::{Error, ErrorKind, Notification, Timestamp};
+use procbroker_client::protocol::{Error, ErrorKind, Fields, Notification, Timestamp};
 use procbroker_client::{
     Broker, ChildId, ChildInfo, ChildState, Lifetime, Outcome, Request, Response, Target,
 };
@@ -192,6 +192,7 @@ pub(crate) fn child(name: &str) -> ChildInfo {
         containment: Containment::Subreaper,
         status_text: None,
         usage: None,
+        shortened: Fields::default(),
     }
 }
 

@@ -17,9 +17,9 @@ use procbroker_protocol::request::{
 use procbroker_protocol::response::{Created, Got, Logs, Metrics, ShutdownReport, Subscribed};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Holder, Name,
-    Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Spec, Status, Target,
-    Timestamp, Usage,
+    Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Fields,
+    Holder, Name, Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Spec, Status,
+    Target, Timestamp, Usage,
 };
 use uuid::Uuid;
 
@@ -223,6 +223,7 @@ fn new_child() -> Child {
         containment: Containment::Subreaper,
         status_text: None,
         usage: None,
+        shortened: Fields::default(),
     }
 }
 
@@ -253,6 +254,11 @@ fn busy_child() -> Child {
     Child { status_text: Some("7 requests, \"ä\"".into()), usage: Some(Box::new(usage)), ..running_child() }
 }
 
+/// A child whose command is too long to be shown whole.
+fn long_child() -> Child {
+    Child { shortened: [Field::Command].into_iter().collect(), ..running_child() }
+}
+
 fn spec() -> Spec {
     let log = "/var/lib/procbroker/logs/01935b2c-7d00-7abc-8def-0123456789ab.out".into();
     Spec { params: full_create(), group: Some(33), log: Some(log) }
@@ -267,6 +273,7 @@ fn later_children() -> Vec<Arc<Child>> {
         ended(killed, None),
         ended(given_up, None),
         Arc::new(Child { usage: Some(Box::new(usage)), ..running_child() }),
+        Arc::new(long_child()),
     ]
 }
 

@@ -268,9 +268,10 @@ fn child() -> impl Strategy<Value = Arc<Child>> {
         any::<(u32, u32)>(),
     );
     let when = (state, moment(), option::of(moment()), any::<u32>(), lifetime(), any::<i32>());
-    let says = (containment, option::of(text()), option::of(usage()));
+    let shortened = vec(select(Field::ALL), 0..3).prop_map(|fields| fields.into_iter().collect());
+    let says = (containment, option::of(text()), option::of(usage()), shortened);
     (who, when, option::of(exit()), option::of(cleaned), says).prop_map(
-        |(who, when, exit, cleanup, (containment, status_text, usage))| {
+        |(who, when, exit, cleanup, (containment, status_text, usage, shortened))| {
             let (id, name, labels, command, pid, (uid, gid)) = who;
             let (state, created_at, started_at, restarts, lifetime, stop_order) = when;
             let owner = Owner { uid, gid };
@@ -293,6 +294,7 @@ fn child() -> impl Strategy<Value = Arc<Child>> {
                 containment,
                 status_text,
                 usage: usage.map(Box::new),
+                shortened,
             })
         },
     )

@@ -11,6 +11,7 @@ use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
 use crate::ids::{Incarnation, Pid, Run};
 use crate::orders::Orders;
 use crate::record::{Intent, Progress, Role, Runs, Tie};
+use crate::shown;
 use crate::time::Instant;
 
 /// What people call the main command, in the log. No client ever sees it.
@@ -47,11 +48,12 @@ impl Common {
     pub(super) fn new(intent: &Intent) -> Self {
         let Intent { id, params, run_as, launch, owner, created_at, containment, outcome: _, role, tie } =
             intent.clone();
+        let (command, shortened) = shown::command(&params);
         let view = ChildView {
             id,
             name: label(role, &params),
             labels: params.labels.clone(),
-            command: params.command.clone(),
+            command,
             pid: None,
             owner,
             state: ChildState::Starting,
@@ -65,6 +67,7 @@ impl Common {
             containment,
             status_text: None,
             usage: None,
+            shortened,
         };
         Self {
             order: Arc::new(SpawnOrder { params, run_as, launch }),

@@ -1,7 +1,5 @@
 //! `get`: one child, live or ended, with its whole specification.
 
-use std::sync::Arc;
-
 use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::request::OneParams;
 use procbroker_protocol::{CreateParams, Got, Response, Spec};
@@ -11,6 +9,7 @@ use crate::broker::Broker;
 use crate::child::Child;
 use crate::config::Config;
 use crate::ids::Call;
+use crate::shown;
 use crate::turn::Turn;
 
 impl Broker {
@@ -19,7 +18,8 @@ impl Broker {
     pub(crate) fn get(&mut self, call: Call, params: &OneParams, turn: &mut Turn<'_>) {
         let found = self.find(call.connection, &params.target).map(|child| {
             let spec = Some(Box::new(spec(&self.config, child)));
-            (Response::Got(Got { child: Arc::clone(child.view()), spec }), child.measured_run())
+            let child_shown = shown::whole(child.view(), child.params());
+            (Response::Got(Got { child: child_shown, spec }), child.measured_run())
         });
         match found {
             Ok((got, run)) => self.answer_with_usage(call, got, run.into_iter().collect(), turn),

@@ -5,6 +5,8 @@ mod admission;
 #[cfg(test)]
 mod authorize;
 #[cfg(test)]
+mod bytes;
+#[cfg(test)]
 mod cleanup;
 #[cfg(test)]
 mod cleanup_at_shutdown;

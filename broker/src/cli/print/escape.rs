@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use procbroker_protocol::{Field, Fields};
+
 /// Whether a character does something else than stand there: control characters (C0, DEL and C1), line and
 /// paragraph separators, and those that are invisible or turn the direction of the text around.
 fn is_steering(character: char) -> bool {
@@ -47,6 +49,12 @@ pub(in crate::cli) fn command_line(words: &[String]) -> String {
     words.join(" ")
 }
 
+/// A command line of which perhaps only the beginning is known: an ellipsis follows then.
+pub(in crate::cli) fn shown_command_line(words: &[String], shortened: Fields) -> String {
+    let line = command_line(words);
+    if shortened.contains(Field::Command) { line + " …" } else { line }
+}
+
 fn shell_word(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte) || byte >= 0x80;
     if word.chars().any(is_steering) {
@@ -87,6 +95,14 @@ mod tests {
         let all: String = (0..=0x2fff).filter_map(char::from_u32).collect();
         assert!(!escaped(&all).chars().any(is_steering));
         assert!(!line(&[&all, &all]).chars().any(is_steering));
+    }
+
+    #[test]
+    fn a_command_line_that_goes_on_says_so() {
+        let words = ["sleep".to_owned()];
+        let shortened = [Field::Command].into_iter().collect();
+        assert_eq!(shown_command_line(&words, shortened), "sleep …");
+        assert_eq!(shown_command_line(&words, [Field::Labels].into_iter().collect()), "sleep");
     }
 
     #[test]

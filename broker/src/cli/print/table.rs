@@ -8,7 +8,7 @@ use procbroker_protocol::{Child, ChildState, Exit, Timestamp};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::elapsed;
-use super::escape::command_line;
+use super::escape::shown_command_line;
 use super::style::{Screen, painted};
 use super::width::{cut, packed};
 use super::words::{ABSENT, exit_word, or_absent, title};
@@ -37,7 +37,7 @@ pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
             or_absent(child.started_at.as_ref()),
             child.restarts,
             child.exit.as_ref().map_or_else(|| ABSENT.to_owned(), |exit| exit_word(exit.status)),
-            command_line(&child.command),
+            shown_command_line(&child.command, child.shortened),
         );
     }
     out
@@ -128,7 +128,7 @@ impl Row {
             since: since(child, exits, now),
             restarts: (child.restarts > 0).then(|| child.restarts.to_string()),
             exit: child.exit.as_ref().filter(|_| exits).map(exit_cell),
-            command: command_line(&child.command),
+            command: shown_command_line(&child.command, child.shortened),
         }
     }
 

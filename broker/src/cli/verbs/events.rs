@@ -15,7 +15,7 @@ use super::PrintArguments;
 use crate::cli::command_status::CommandStatus;
 use crate::cli::failure::Failure;
 use crate::cli::print::Style;
-use crate::cli::print::escape::command_line;
+use crate::cli::print::escape::shown_command_line;
 use crate::cli::print::words::{ABSENT, exit_word, title};
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{ValueError, map, pair};
@@ -169,7 +169,7 @@ fn sentence(event: &Event) -> String {
 
 fn matter(kind: EventKind, child: &Child) -> String {
     match kind {
-        EventKind::Created => command_line(&child.command),
+        EventKind::Created => shown_command_line(&child.command, child.shortened),
         EventKind::Started | EventKind::Ready | EventKind::Stopping => {
             child.pid.map_or_else(String::new, |pid| format!("pid {pid}"))
         }

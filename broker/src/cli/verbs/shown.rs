@@ -10,8 +10,8 @@ use procbroker_protocol::json_lines::objects::ResultObject;
 use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Owner, Response, Signal,
-    Status, StepTaken, Timestamp,
+    Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Fields, Owner, Response,
+    Signal, Status, StepTaken, Timestamp,
 };
 use unicode_width::UnicodeWidthStr as _;
 use uuid::Uuid;
@@ -62,6 +62,7 @@ fn running(number: u128, name: Option<&str>, command: &[&str]) -> Child {
         containment: Containment::Subreaper,
         status_text: None,
         usage: None,
+        shortened: Fields::default(),
     }
 }
 

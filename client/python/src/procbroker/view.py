@@ -131,6 +131,11 @@ class ChildView:
         return None if cleanup is None else Cleaned.from_wire(cleanup)
 
     @property
+    def shortened(self) -> List[str]:
+        """The names of the members that are told in part only, being long; ``get`` and ``refresh`` tell all."""
+        return [str(name) for name in self._raw.get("shortened", ())]
+
+    @property
     def usage(self) -> Optional[Usage]:
         """What it uses; None unless it was asked for, by ``get``, ``refresh`` or in the ``fields`` of a list."""
         usage = self._raw.get("usage")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use procbroker_protocol::usage::Usage;
 use procbroker_protocol::{Child, ChildId, ChildState, Exit, Field, Fields, PartialChild, Timestamp};
 
-use crate::cli::print::escape::{command_line, escaped};
+use crate::cli::print::escape::{escaped, shown_command_line};
 use crate::cli::print::words::exit_word;
 
 /// How many of the last seconds are remembered for the graph.
@@ -70,7 +70,7 @@ impl Row {
             id: child.id,
             title: child.name.as_ref().map_or_else(|| child.id.to_string(), ToString::to_string),
             labels: child.labels.iter().map(|(key, value)| escaped(&format!("{key}={value}"))).collect(),
-            command: command_line(&child.command),
+            command: shown_command_line(&child.command, child.shortened),
             pid: child.pid,
             state: child.state,
             created_at: child.created_at,
@@ -94,7 +94,7 @@ impl Row {
             id: child.id(),
             title: child.name()?.as_ref().map_or_else(|| child.id().to_string(), ToString::to_string),
             labels: labels.collect(),
-            command: command_line(child.command()?),
+            command: shown_command_line(child.command()?, child.shortened()),
             pid: *child.pid()?,
             state: *child.state()?,
             created_at: *child.created_at()?,
