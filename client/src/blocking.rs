@@ -119,6 +119,17 @@ impl Broker {
         Child { inner, event_loop: Arc::clone(&self.event_loop) }
     }
 
+    pub(crate) fn inner(&self) -> &crate::Broker {
+        &self.inner
+    }
+
+    pub(crate) fn run<T: Send>(
+        &self,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.event_loop.run(call)
+    }
+
     /// The broker's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
@@ -368,6 +379,14 @@ impl Child {
     /// See [`crate::Child::renew`].
     pub fn renew(&self) -> Result<(), Error> {
         self.event_loop.run(self.inner.renew())
+    }
+
+    /// Reads what it wrote to its standard output, all that is kept of it.
+    ///
+    /// # Errors
+    /// See [`crate::Child::logs`].
+    pub fn logs(&self) -> Result<Logs, Error> {
+        self.event_loop.run(self.inner.logs())
     }
 }
 

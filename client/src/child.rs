@@ -5,12 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_protocol::child::Child as ChildInfo;
-use procbroker_protocol::request::{
-    DestroyParams, ManyParams, Method, OneParams, Scope, SignalParams, Until, WaitParams,
-};
-use procbroker_protocol::{
-    ChildId, ChildState, ErrorKind, Name, Outcome, Request, Response, Spec, Target, duration,
-};
+use procbroker_protocol::request::{DestroyParams, Method, OneParams, Scope};
+use procbroker_protocol::response::Logs;
+use procbroker_protocol::{ChildId, ChildState, Name, Outcome, Request, Response, Spec, Target};
 
 use crate::broker::Broker;
 use crate::convert::{ToSignal, ToTarget};
@@ -117,7 +114,7 @@ impl Child {
     /// # Errors
     /// See [`Error`].
     pub async fn wait(&self) -> Result<Arc<ChildInfo>, Error> {
-        self.wait_until(Until::Ended, None).await
+        self.broker.wait(self.target()).await
     }
 
     /// Waits until it is ready, or has ended before it was.
@@ -125,7 +122,7 @@ impl Child {
     /// # Errors
     /// See [`Error`].
     pub async fn wait_ready(&self) -> Result<Arc<ChildInfo>, Error> {
-        self.wait_until(Until::Ready, None).await
+        self.broker.wait_ready(self.target()).await
     }
 
     /// Waits until it has ended and is cleaned up, but not longer than this; none when it has not by then.
@@ -133,16 +130,7 @@ impl Child {
     /// # Errors
     /// See [`Error`].
     pub async fn wait_timeout(&self, timeout: Duration) -> Result<Option<Arc<ChildInfo>>, Error> {
-        let timeout = duration::in_range(timeout).map_err(Invalid::from)?;
-        match self.wait_until(Until::Ended, Some(timeout)).await {
-            Ok(info) => Ok(Some(info)),
-            Err(Error::Broker(error)) if error.kind == ErrorKind::Timeout => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn wait_until(&self, until: Until, timeout: Option<Duration>) -> Result<Arc<ChildInfo>, Error> {
-        self.broker.one(Request::Wait(WaitParams { target: self.target(), until, timeout })).await
+        self.broker.wait_timeout(self.target(), timeout).await
     }
 
     /// Stops it by its own steps, and answers when it and all its descendants are gone and it is cleaned
@@ -175,9 +163,7 @@ impl Child {
     /// # Errors
     /// See [`signal`](Self::signal).
     pub async fn signal_to(&self, signal: impl ToSignal, scope: Scope) -> Result<(), Error> {
-        let signal = signal.to_signal()?;
-        let request = Request::Signal(SignalParams { target: self.target(), signal, scope });
-        self.broker.many(request).await.map(drop)
+        self.broker.signal_to(self.target(), signal, scope).await.map(drop)
     }
 
     /// Stops it and starts it again, with the same id and name. When the connection is lost meanwhile, the
@@ -186,7 +172,7 @@ impl Child {
     /// # Errors
     /// [`Error::Broker`] of the kind `not_found` when it has ended.
     pub async fn restart(&mut self) -> Result<&Arc<ChildInfo>, Error> {
-        let restarted = self.broker.many(Request::Restart(ManyParams { target: self.target() })).await?;
+        let restarted = self.broker.restart(self.target()).await?;
         self.info = restarted.into_iter().next().ok_or_else(|| Error::Protocol {
             detail: "it answered the restart of a child with no child".to_owned(),
         })?;
@@ -198,6 +184,15 @@ impl Child {
     /// # Errors
     /// [`Error::Broker`] of the kind `unsupported` when its life is not bound to a time.
     pub async fn renew(&self) -> Result<(), Error> {
-        self.broker.many(Request::Renew(ManyParams { target: self.target() })).await.map(drop)
+        self.broker.renew(self.target()).await.map(drop)
+    }
+
+    /// Reads what it wrote to its standard output, all that is kept of it; [`Broker::read_logs`] reads less, or its
+    /// standard error.
+    ///
+    /// # Errors
+    /// [`Error::Broker`] of the kind `not_found` when it ended long ago.
+    pub async fn logs(&self) -> Result<Logs, Error> {
+        self.broker.logs(self.target()).await
     }
 }

@@ -32,6 +32,20 @@
 //! # }
 //! ```
 //!
+//! Whoever has only the name, or labels, needs no handle:
+//!
+//! ```no_run
+//! # use procbroker_client::{Broker, Select};
+//! # async fn example() -> Result<(), procbroker_client::Error> {
+//! let broker = Broker::connect().await?;
+//! broker.signal("render-42", "SIGUSR1").await?;
+//! broker.signal(Select::live().label("pool", "render"), "SIGHUP").await?;
+//! println!("{:?}", broker.wait("render-42").await?.exit);
+//! print!("{}", broker.logs("render-42").await?.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A server that is ready when it accepts connections, and comes back when it crashes:
 //!
 //! ```no_run
@@ -62,6 +76,7 @@
 
 pub mod blocking;
 mod broker;
+mod by_target;
 mod child;
 mod command;
 mod convert;

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use procbroker_client::blocking::Broker;
-use procbroker_client::protocol::request::EventsParams;
-use procbroker_client::{Error, Happening, Outcome, Response};
+use procbroker_client::protocol::request::{
+    EventsParams, LogStream, LogsParams, ManyParams, Scope, SignalParams, Until, WaitParams,
+};
+use procbroker_client::protocol::response::Logs;
+use procbroker_client::{Error, ErrorKind, Happening, Outcome, Request, Response, Select, Signal, Target};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::fake::{Fake, child, created, got_of, none, nowhere};
+use crate::fake::{Fake, child, created, failure, got_of, none, nowhere};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -82,6 +88,61 @@ fn a_thread_that_waits_holds_up_no_other() {
             assert!(broker.destroy("x").unwrap().is_empty());
             assert_eq!(wait.join().unwrap().unwrap().name.as_ref().unwrap().as_str(), "a");
         });
+    });
+}
+
+#[test]
+fn children_are_signalled_waited_for_and_read_by_name_and_labels() {
+    let one = || Ok(Response::Children(vec![Arc::new(child("a"))]));
+    let server = async |fake: Fake| {
+        let mut peer = fake.accept().await;
+        let mut asked = Vec::new();
+        for answer in [one(), one(), one(), one(), Ok(Response::Child(Arc::new(child("a"))))] {
+            asked.push(peer.answer_next(answer).await);
+        }
+        asked.push(peer.answer_next(failure(ErrorKind::Timeout)).await);
+        let logs = Logs { text: "at work\n".to_owned(), truncated: false, subscription: None, dropped: 0 };
+        asked.push(peer.answer_next(Ok(Response::Logs(logs))).await);
+        let name = Target::from_text("a").unwrap();
+        let pool = Target::Labels([("pool".to_owned(), "p".to_owned())].into());
+        let hangup = |target, scope| Request::Signal(SignalParams { target, signal: Signal::HUP, scope });
+        let wait = |until, timeout| Request::Wait(WaitParams { target: name.clone(), until, timeout });
+        let everything = LogsParams {
+            target: name.clone(),
+            stream: LogStream::Stdout,
+            tail: None,
+            follow: false,
+            since: None,
+            timestamps: false,
+        };
+        // A wait's time is cut by what has passed before it was sent.
+        if let Some(Request::Wait(WaitParams { timeout: Some(timeout), .. })) = asked.get_mut(5) {
+            assert!(*timeout <= HOUR);
+            *timeout = HOUR;
+        }
+        assert_eq!(
+            asked,
+            [
+                hangup(name.clone(), Scope::Main),
+                hangup(pool.clone(), Scope::All),
+                Request::Restart(ManyParams { target: name.clone() }),
+                Request::Renew(ManyParams { target: pool }),
+                wait(Until::Ready, None),
+                wait(Until::Ended, Some(HOUR)),
+                Request::Logs(everything),
+            ]
+        );
+    };
+    beside(server, |broker| {
+        let pool = Select::live().label("pool", "p");
+        assert_eq!(broker.signal("a", "HUP").unwrap().len(), 1);
+        assert_eq!(broker.signal_to(&pool, 1, Scope::All).unwrap().len(), 1);
+        assert_eq!(broker.restart("a").unwrap().len(), 1);
+        assert_eq!(broker.renew(&pool).unwrap().len(), 1);
+        assert_eq!(broker.wait_ready("a").unwrap().name.as_ref().unwrap().as_str(), "a");
+        assert_eq!(broker.wait_timeout("a", HOUR).unwrap(), None);
+        assert_eq!(broker.logs("a").unwrap().text, "at work\n");
+        assert!(matches!(broker.wait("a b"), Err(Error::Invalid(_))));
     });
 }
 

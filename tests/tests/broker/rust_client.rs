@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use procbroker_client::blocking::Broker;
-use procbroker_client::{ChildState, Error, ErrorKind, ExitReason, ExitStatus, IfExists, Outcome, Select};
+use procbroker_client::{
+    ChildState, Error, ErrorKind, ExitReason, ExitStatus, IfExists, Outcome, Ready, Select,
+};
 
 use crate::harness::{Process, STRANGER, Setup, TestBroker, is_root};
 
@@ -35,6 +37,23 @@ fn a_child_lives_from_spawn_to_destroy() {
     assert!(matches!(exit.status, ExitStatus::Signal(signal) if signal.to_string() == "SIGTERM"));
     assert_eq!(child.wait().unwrap(), ended);
     assert!(client.list(&Select::live()).unwrap().is_empty());
+}
+
+#[test]
+fn a_child_is_signalled_waited_for_and_read_by_its_name() {
+    let broker = TestBroker::start();
+    let client = connect(&broker);
+    let script = "trap 'echo hung up; exit 3' HUP; echo at work; sleep infinity & wait";
+    let child = client.command("sh").args(["-c", script]).name("one").ready(Ready::log("at work")).spawn();
+    let child = child.unwrap();
+    assert!(client.wait_timeout("one", Duration::from_millis(1)).unwrap().is_none());
+    assert_eq!(client.signal("one", "HUP").unwrap()[0].id, child.id());
+    let ended = client.wait("one").unwrap();
+    assert_eq!((ended.id, ended.exit.as_ref().unwrap().status), (child.id(), ExitStatus::Code(3)));
+    assert_eq!(client.logs("one").unwrap().text, "at work\nhung up\n");
+    assert_eq!(child.logs().unwrap().text, "at work\nhung up\n");
+    assert_eq!(kind(&client.signal("one", "HUP").unwrap_err()), &ErrorKind::NotFound);
+    assert_eq!(kind(&client.wait("nobody").unwrap_err()), &ErrorKind::NotFound);
 }
 
 #[test]
