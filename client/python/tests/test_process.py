@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import functools
 import os
 import pickle
@@ -81,7 +80,7 @@ def test_it_has_the_applications_path_folder_and_virtual_environment(
     assert found["path"][0] == os.path.join(os.getcwd(), "relative")
     assert found["path"][1:] == [os.path.abspath(entry) for entry in sys.path[1:]]
     assert (found["cwd"], found["argv"], found["prefix"]) == (os.getcwd(), ["targets:surroundings"], sys.prefix)
-    assert "PYTHONPATH" not in found["environ"]
+    assert not {"PYTHONPATH", "PYTHONSAFEPATH"} & set(found["environ"])
     found = broker.process(targets.surroundings, cwd="/", env={"PYTHONPATH": "/other"}).result(PATIENCE)
     assert (found["cwd"], found["environ"]["PYTHONPATH"]) == ("/", "/other")
     found = broker.process(targets.surroundings, inherit_env=True, python=sys.executable).result(PATIENCE)
@@ -95,11 +94,11 @@ def test_an_installed_package_is_found_without_a_variable(
     root = str(Path(procbroker.__file__).parents[1])
     monkeypatch.setattr("site.getsitepackages", lambda: [root])
     options = Process(targets.add, (1,), {}, None, {}, broker.socket)
-    assert options.options["env"] == {}
+    assert options.options["env"] == {"PYTHONSAFEPATH": "1"}
     options.withdraw()
     monkeypatch.setattr("site.getsitepackages", list)
     options = Process(targets.add, (1,), {}, None, {}, broker.socket)
-    assert options.options["env"] == {"PYTHONPATH": root}
+    assert options.options["env"] == {"PYTHONPATH": root, "PYTHONSAFEPATH": "1"}
     options.withdraw()
 
 
@@ -201,12 +200,8 @@ def test_its_arguments_are_there_as_long_as_it_is_and_its_own_cleanup_runs(broke
     child = broker.process(targets.stay, (str(there),), cleanup=cleanup)  # type: ignore[arg-type]
     comes_true(there.exists, "it runs")
     call = Path(child.command[4]) / "call"
-    assert call.stat().st_mode & 0o777 == 0o600
+    assert call.stat().st_mode & 0o777 == 0o400
     assert call.parent.stat().st_mode & 0o777 == 0o700
-    # The function has become another program by now, and it is still known that somebody has the call.
-    comes_true(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", "it is another program")
-    with call.open() as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     child.destroy()
     assert not call.exists()
     assert done.read_text() == "destroyed a b\n"
@@ -218,6 +213,65 @@ def test_a_process_that_is_restarted_has_its_arguments_again(broker: Broker, fol
     except Unsupported as error:
         pytest.skip(str(error))
     assert child.result(PATIENCE) == ["run", "run"]
+
+
+def test_what_an_earlier_run_has_raised_is_no_result_of_a_later_one(broker: Broker, folder: Path) -> None:
+    runs = folder / "runs"
+    child = broker.process(targets.fail_once, (str(runs),), restart=restart.on_failure(max=1, backoff=0.01))
+    comes_true(lambda: runs.exists() and runs.read_text() == "run\nrun\n", "it runs again")
+    child.signal("KILL")
+    with pytest.raises(NoResult, match=r"SIGKILL ended it"):
+        child.result(PATIENCE)
+
+
+def test_a_result_that_is_not_kept_is_gone_when_it_is_read(broker: Broker, place: Path) -> None:
+    child = broker.process(targets.add, (40, 2))
+    assert child.result(PATIENCE, keep=False) == 42
+    assert list(place.iterdir()) == []
+    with pytest.raises(NoResult, match="not kept any more"):
+        child.result()
+    failing = broker.process(targets.fail, ("no paper",))
+    with pytest.raises(ValueError, match="no paper"):
+        failing.result(PATIENCE, keep=False)
+    assert list(place.iterdir()) == []
+
+
+def test_its_call_is_removed_whatever_its_path_of_programs_is(broker: Broker, folder: Path, place: Path) -> None:
+    done = folder / "done"
+    child = broker.process(targets.stay, env={"PATH": "/nowhere"}, cleanup=["/usr/bin/touch", done])
+    child.destroy()
+    assert (child.cleanup is not None, done.exists(), list(place.iterdir())) == (True, True, [])
+    child = broker.process(targets.leave, (1,), env={"PATH": "/nowhere"}, env_clear=True)
+    child.wait(PATIENCE)
+    assert (child.cleanup is not None and child.cleanup.ok, list(place.iterdir())) == (True, [])
+
+
+def test_what_it_prints_is_in_its_log_at_once(broker: Broker) -> None:
+    child = broker.process(targets.speak, ("no need to flush",), env={"PYTHONUNBUFFERED": ""})
+    with child.follow() as follow:
+        assert follow.next(PATIENCE) == "no need to flush\n"
+
+
+def test_no_module_is_taken_from_the_folder_that_it_runs_in(broker: Broker, folder: Path) -> None:
+    shared = folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    for name in ("runpy", "pickle", "procbroker"):
+        (shared / f"{name}.py").write_text("raise SystemExit('taken in by a stranger')")
+    if sys.version_info >= (3, 11):
+        child = broker.process(targets.surroundings, cwd=shared)
+        found = child.result(PATIENCE)
+        assert (found["cwd"], "PYTHONSAFEPATH" in found["environ"]) == (str(shared), False)
+        assert str(shared) not in found["path"]
+    else:
+        with pytest.raises(ValueError, match=f"everybody may write to {shared}"):
+            broker.process(targets.surroundings, cwd=shared)
+        for name in ("runpy", "pickle", "procbroker"):
+            (shared / f"{name}.py").unlink()
+        with pytest.MonkeyPatch.context() as patch:
+            # The application looks for modules there itself.
+            patch.syspath_prepend(str(shared))
+            assert broker.process(targets.surroundings, cwd=shared).result(PATIENCE)["cwd"] == str(shared)
 
 
 def test_a_create_that_fails_leaves_nothing(broker: Broker, place: Path, folder: Path) -> None:
@@ -396,8 +450,8 @@ finally:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root has mount namespaces of its own")
 def test_a_service_with_a_tmp_of_its_own_hands_over_all_the_same() -> None:
-    if procbroker.__file__.startswith("/tmp/"):
-        pytest.skip("this package is in /tmp itself")
+    if any(path.startswith("/tmp/") for path in (procbroker.__file__, sys.executable, sys.base_prefix)):
+        pytest.skip("this package, or its Python, is in /tmp itself")
     env = {name: value for name, value in os.environ.items() if name != handover.PLACE_VARIABLE}
     command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /tmp && exec "$@"', "sh"]
     with tempfile.TemporaryDirectory(prefix="pb-", dir="/var/tmp") as path:
@@ -428,34 +482,36 @@ def test_who_cannot_hand_over_privately_is_told_so(
     assert list(place.iterdir()) == []
 
 
-def test_old_results_and_calls_that_nobody_has_are_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def folder(name: str, file: str, age: float, uid: int = os.geteuid()) -> Path:
-        path = place / f"procbroker-{uid}-{name}"
+def test_old_results_and_calls_that_nobody_has_taken_are_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(number: int, file: str, age: float, mode: int = 0o600, name: str = "procbroker-7-{:032x}") -> Path:
+        path = place / name.format(number)
         path.mkdir(0o700)
-        (path / file).touch(0o600)
+        (path / file).touch(mode)
         for one in (path / file, path):
             os.utime(one, (one.stat().st_mtime - age,) * 2)
         return path
 
     kept = [
-        folder("fresh", "result", 0),
-        folder("waits", "call", 4000),
-        folder("runs", "call", 90_000),
-        folder("others", "result", 90_000, uid=4242),
+        folder(1, "result", 0),
+        folder(2, "call", 4000),
+        # It is that of a child, which may be between two runs.
+        folder(3, "call", 90_000, mode=0o400),
+        # What only begins like one, as the folder of a user's own broker.
+        folder(4, "sock", 90_000, name="procbroker-7"),
+        folder(5, "result", 90_000, name="procbroker-7-{:031x}"),
     ]
-    gone = [folder("read", "result", 4000), folder("lost", "call", 90_000)]
-    script = "import sys, fcntl; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(kept[2] / "call")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        monkeypatch.setattr(handover, "_swept_at", float("-inf"))
-        os.rmdir(handover.make(os.geteuid()))
-        assert [path.exists() for path in kept] == [True] * 4
-        assert [path.exists() for path in gone] == [False] * 2
-        holder.communicate(b"\n", PATIENCE)
-    for path in kept:
+    open_to_others = folder(6, "result", 90_000)
+    open_to_others.chmod(0o755)
+    gone = [folder(7, "result", 4000), folder(8, "call", 90_000)]
+    # What a caller leaves that is killed before it has written anything.
+    empty = place / f"procbroker-7-{9:032x}"
+    empty.mkdir(0o700)
+    os.utime(empty, (0, 0))
+    monkeypatch.setattr(handover, "_swept_at", float("-inf"))
+    os.rmdir(handover.make(os.geteuid()))
+    assert [path.exists() for path in [*kept, open_to_others]] == [True] * 6
+    assert [path.exists() for path in [*gone, empty]] == [False] * 3
+    for path in [*kept, open_to_others]:
         handover.remove(str(path))
 
 

@@ -167,6 +167,9 @@ def test_the_environment_of_this_process_is_sent_when_asked_for(monkeypatch: pyt
     monkeypatch.setattr(os, "environ", {"WORD": "\udcff"})
     with pytest.raises(ValueError, match=r"value of WORD .* not UTF-8"):
         create_params(["a"], {"inherit_env": True})
+    monkeypatch.setattr(os, "environ", {"\udcff": "word"})
+    with pytest.raises(ValueError, match=r"name of a variable .* not UTF-8"):
+        create_params(["a"], {"inherit_env": True})
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,7 @@ def inherited(env: Optional[Mapping[Any, Any]]) -> Dict[str, str]:
         if name and name not in _OF_ONE_PROCESS and not name.startswith(("LISTEN_", "WATCHDOG_"))
     }
     for name, value in own.items():
+        text(name, "the name of a variable in this process's environment")
         text(value, f"the value of {name} in this process's environment")
     return {**own, **env_to_wire(env or {})}
 

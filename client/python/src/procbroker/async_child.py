@@ -62,17 +62,18 @@ class AsyncChild(ChildView):
             self._update(await self._broker.wait(self, timeout=timeout))
         return self.returncode
 
-    async def result(self, timeout: Optional[Duration] = None) -> Any:
+    async def result(self, timeout: Optional[Duration] = None, *, keep: bool = True) -> Any:
         """Wait until the function that ``process`` has started is over, and return what it returned.
 
-        What the function raised is raised here. Any worker of the same user can ask, for an hour after the end. Raises
-        NoResult when it was ended before, ProcessFailed for an exception that cannot travel, TypeError for another kind
-        of child, and times out as ``wait`` does.
+        What the function raised is raised here. Any worker of the same user can ask, for an hour after the end, unless
+        one does not ``keep`` it: then it is removed with this call. Raises NoResult when it was ended before,
+        ProcessFailed for an exception that cannot travel, TypeError for another kind of child, and times out as
+        ``wait`` does.
         """
         from .process import result_of  # noqa: PLC0415 - pickle takes long
 
         await self.wait(timeout)
-        return result_of(self)
+        return result_of(self, keep)
 
     async def wait_ready(self, timeout: Optional[Duration] = None) -> AsyncChild:
         """Wait until it is ready, or has ended before it was, and return it. Times out as ``wait`` does."""

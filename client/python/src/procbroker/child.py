@@ -6,6 +6,7 @@ folder what that has returned or raised.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import sys
@@ -32,6 +33,9 @@ def main(arguments: List[str]) -> int:
         return 1
     sys.path[:] = call["path"]
     sys.argv = [name]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What it prints is in its log at once, as on a terminal, and not when some thousand bytes have come together.
+        sys.stdout.reconfigure(line_buffering=True)
     os.environ.update(call["environ"])
     for variable in call["unset"]:
         os.environ.pop(variable, None)

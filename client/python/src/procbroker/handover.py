@@ -3,14 +3,19 @@
 Neither the arguments nor the result are ever in a command line, in an environment or in a log. They are pickled, and
 to read a pickle is to run what it says: so a folder and its files are believed only when they belong to the very user
 who reads, and are closed to everybody else.
+
+Who removes them: a call that no child has come of, whoever has written it; one that a child has taken, the cleanup of
+that child, however child and caller end; the result, whoever reads it without keeping it. What is left goes with a
+later call of that user: a result that nobody took, and what a caller leaves that is killed before the broker hears of
+the call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pickle
+import re
 import shutil
 import stat
 import time
@@ -22,11 +27,15 @@ PLACE_VARIABLE = "PROCBROKER_HANDOVER"
 BYTES_MAX = 16 << 20
 #: How long a result is kept at least, in seconds: as long as a broker remembers the child, unless told otherwise.
 _RESULT_KEPT = 3600.0
-#: After how long a call that no process has is given up, in seconds.
+#: After how long a call that no process has taken is given up, in seconds.
 _CALL_KEPT = 86400.0
 #: How often the old ones are looked for, in seconds.
 _SWEPT_EVERY = 300.0
 _swept_at = float("-inf")
+#: What a folder is called.
+_FOLDER = re.compile(r"procbroker-\d+-[0-9a-f]{32}")
+#: The mode of a call that nobody has taken yet, and of one that a process has taken.
+_GIVEN, _TAKEN = 0o600, 0o400
 
 
 class Disbelieved(Exception):
@@ -61,7 +70,7 @@ def give(folder: str, call: Dict[str, Any], uid: int) -> bytes:
             "put them into a file, and give its path"
         )
     path = os.path.join(folder, "call")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _GIVEN)
     try:
         with open(descriptor, "wb") as file:
             if uid != os.geteuid():
@@ -75,15 +84,16 @@ def give(folder: str, call: Dict[str, Any], uid: int) -> bytes:
 
 
 def take(folder: str) -> Dict[str, Any]:
-    """Return the call that is in a folder, which is this process's until it ends. Raises OSError, Disbelieved."""
-    with _opened(folder) as inside:
-        descriptor = _open_file(inside, folder, "call")
-        # Not closed, by an exec neither, so that the lock says for as long as this process lives that somebody has it.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.set_inheritable(descriptor, True)
-        os.utime(descriptor)
-        with open(descriptor, "rb", closefd=False) as file:
-            call: Dict[str, Any] = pickle.load(file)  # noqa: S301 - see above
+    """Return the call that is in a folder, for a run of a process that begins. Raises OSError, Disbelieved.
+
+    From now on only the cleanup of that process may remove it: it can be started again at any time. What an earlier
+    run has returned is no result of this one.
+    """
+    with _opened(folder) as inside, open(_open_file(inside, folder, "call"), "rb") as file:
+        os.fchmod(file.fileno(), _TAKEN)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("result", dir_fd=inside)
+        call: Dict[str, Any] = pickle.load(file)  # noqa: S301 - see above
         return call
 
 
@@ -150,14 +160,14 @@ def _check(found: os.stat_result, path: str) -> None:
 
 
 def _sweep() -> None:
-    """Remove results that nobody has asked for in time, and calls that no process has."""
+    """Remove this user's results that nobody has asked for in time, and calls that no process has taken."""
     global _swept_at  # noqa: PLW0603 - the clock is the process's
     if time.monotonic() - _swept_at < _SWEPT_EVERY:
         return
     _swept_at = time.monotonic()
     with contextlib.suppress(OSError), os.scandir(place()) as entries:
         for entry in entries:
-            if entry.name.startswith(f"procbroker-{os.geteuid()}-"):
+            if _FOLDER.fullmatch(entry.name):
                 with contextlib.suppress(OSError, Disbelieved):
                     if _is_old(entry.path):
                         remove(entry.path)
@@ -169,9 +179,8 @@ def _is_old(folder: str) -> bool:
             descriptor = _open_file(inside, folder, "call")
         except FileNotFoundError:
             return time.time() - os.fstat(inside).st_mtime > _RESULT_KEPT
-        with open(descriptor, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return time.time() - os.fstat(descriptor).st_mtime > _CALL_KEPT
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return stat.S_IMODE(found.st_mode) != _TAKEN and time.time() - found.st_mtime > _CALL_KEPT

@@ -16,8 +16,10 @@ from .view import ChildView
 
 #: What every command of a process has in common, after its interpreter.
 _MODULE = ["-m", "procbroker.child"]
-#: The cleanup of a process, before its own one: the call is there for as long as the child is, through its restarts.
-_FORGET = 'rm -f -- "$0/call" "$0/result.new"; rmdir -- "$0" 2>/dev/null; '
+#: The shell of a process's cleanup, and what that does before its own one: the call is there for as long as the child
+#: is, through its restarts. Both are found whatever the child's PATH is.
+_SHELL = "/bin/sh"
+_FORGET = 'command -p rm -f -- "$0/call" "$0/result.new"; command -p rmdir -- "$0" 2>/dev/null; '
 
 
 class Process:
@@ -43,15 +45,21 @@ class Process:
         }
         uid = _runs_as(given.get("user"), socket)
         env = dict(arguments.env_to_wire(given.get("env") or {}))
+        own = os.environ if given.get("inherit_env") else {}
         here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         if python is not None or here not in _found_by_itself():
-            _lead_to(here, env, os.environ if given.get("inherit_env") else {}, call)
+            _set_at_first("PYTHONPATH", here, env, own, call)
+        # ``python -m`` would look for modules in the folder that it is in before all others.
+        _set_at_first("PYTHONSAFEPATH", "1", env, own, call)
+        given.setdefault("cwd", os.curdir)
+        if python is None and sys.version_info < (3, 11):
+            _refuse_a_folder_of_everybody(given["cwd"], call["path"])
         interpreter = _interpreter() if python is None else arguments.text(python, "python")
         self._folder = handover.make(uid)
         try:
             self._words = handover.give(self._folder, call, uid)
             self.command = [interpreter, *_MODULE, name, self._folder]
-            self.options = {"cwd": os.curdir, **given, "env": env, "cleanup": self._cleanup(given.get("cleanup"))}
+            self.options = {**given, "env": env, "cleanup": self._cleanup(given.get("cleanup"))}
         except BaseException:
             self.withdraw()
             raise
@@ -79,9 +87,9 @@ class Process:
 
     def _cleanup(self, own: Any) -> Dict[str, Any]:
         if own is None:
-            return {"command": ["sh", "-c", _FORGET + "exit 0", self._folder]}
+            return {"command": [_SHELL, "-c", _FORGET + "exit 0", self._folder]}
         wire = arguments.cleanup_to_wire(own)
-        return {**wire, "command": ["sh", "-c", _FORGET + 'exec "$@"', self._folder, *wire["command"]]}
+        return {**wire, "command": [_SHELL, "-c", _FORGET + 'exec "$@"', self._folder, *wire["command"]]}
 
 
 def folder_of(command: List[str]) -> Optional[str]:
@@ -89,8 +97,8 @@ def folder_of(command: List[str]) -> Optional[str]:
     return command[4] if len(command) == 5 and command[1:3] == _MODULE else None
 
 
-def result_of(child: ChildView) -> Any:
-    """Return what the function of an ended child returned, or raise what it raised.
+def result_of(child: ChildView, keep: bool) -> Any:
+    """Return what the function of an ended child returned, or raise what it raised; and remove that unless it is kept.
 
     Raises NoResult when it did neither, and TypeError for a child that runs no function.
     """
@@ -107,6 +115,8 @@ def result_of(child: ChildView) -> Any:
         raise NoResult(
             _shown(child), f"its result cannot be unpickled here: {type(error).__name__}: {error}"
         ) from error
+    if not keep:
+        handover.remove(folder)
     what, value, words = found
     if what == "returned":
         return value
@@ -140,14 +150,31 @@ def _found_by_itself() -> List[str]:
     return [*site.getsitepackages(), site.getusersitepackages()]
 
 
-def _lead_to(here: str, env: Dict[str, str], own: Mapping[str, str], call: Dict[str, Any]) -> None:
-    """Let the interpreter find this package, by a variable that is as it would have been when the function runs."""
-    before = env.get("PYTHONPATH", own.get("PYTHONPATH"))
-    env["PYTHONPATH"] = here
+def _set_at_first(name: str, value: str, env: Dict[str, str], own: Mapping[str, str], call: Dict[str, Any]) -> None:
+    """Set a variable for the interpreter's start; when the function runs, it is as it would have been."""
+    before = env.get(name, own.get(name))
+    env[name] = value
     if before is None:
-        call["unset"].append("PYTHONPATH")
+        call["unset"].append(name)
     else:
-        call["environ"]["PYTHONPATH"] = before
+        call["environ"][name] = before
+
+
+def _refuse_a_folder_of_everybody(folder: arguments.Path, path: Sequence[str]) -> None:
+    """Raise ValueError for a folder in which anybody may put a module, unless modules are looked for there anyway.
+
+    Python before 3.11 begins with it, whatever PYTHONSAFEPATH says.
+    """
+    place = os.path.abspath(arguments.text(folder, "cwd"))
+    try:
+        mode = os.stat(place).st_mode
+    except OSError:  # which the create is to tell of
+        return
+    if mode & 0o002 and place not in path:
+        raise ValueError(
+            f"everybody may write to {place}, where this Python would look for modules; name another folder as cwd, "
+            "or use Python 3.11 or newer"
+        )
 
 
 def _runs_as(user: Union[str, int, None], socket: str) -> int:
@@ -196,5 +223,5 @@ def _end_of(child: ChildView) -> str:
         return "how it ended is not known, and it has left no result"
     how = f"it exited with code {ended.code}" if ended.signal is None else f"{ended.signal} ended it"
     if ended.code == 0:
-        return f"{how}, and its result is not kept any more"
+        return f"{how}, and its result is not kept any more, or it called sys.exit"
     return f"{how} ({ended.reason}) without a result; its log may tell more"
