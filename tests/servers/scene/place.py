@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SERVERS = REPOSITORY / "tests/servers"
 APPLICATION = SERVERS / "application"
 EXAMPLE = REPOSITORY / "client/python/examples/flask_app"
+DJANGO = REPOSITORY / "client/python/examples/django_app"
 CLIENT = REPOSITORY / "client/python/src"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 VENV = TARGET / "servers/venv"
