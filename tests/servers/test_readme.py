@@ -59,6 +59,7 @@ class Shell:
 
     place: Place
     port: int
+    web_port: int
 
     def environment(self) -> dict[str, str]:
         """Return what they have: the programs that are installed above, and a broker of their own."""
@@ -70,6 +71,7 @@ class Shell:
         """Type one line and wait for its end."""
         command = command.replace("/tmp/released", str(self.place.jobs / "released"))
         command = command.replace("localhost:5000", f"localhost:{self.port}")
+        command = command.replace("8321", str(self.web_port))
         return subprocess.run(
             ["bash", "-c", command],
             cwd=self.place.jobs,
@@ -87,8 +89,8 @@ def shell(place: Place) -> Shell:
     programs = place.folder / "bin"
     programs.mkdir()
     (programs / "procbroker").symlink_to(BROKER)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return Shell(place, free.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+        return Shell(place, free.getsockname()[1], other.getsockname()[1])
 
 
 def test_every_block_is_typed_or_named_with_the_place_where_it_is() -> None:
