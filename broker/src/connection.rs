@@ -90,7 +90,7 @@ struct Connection {
 /// Whether more requests can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// Yes.
+    /// More requests may come.
     Open,
     /// The client has closed its side, or may not say more; it still gets its answers.
     Over,

@@ -124,7 +124,7 @@ pub enum Stay {
     Failed(UpgradeFailure),
 }
 
-/// The driver.
+/// The core, what carries out its effects, and what waits for them.
 #[derive(Debug)]
 pub struct Driver {
     broker: Broker,

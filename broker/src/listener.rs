@@ -23,7 +23,7 @@ use crate::os::host::peer;
 pub struct Emptiness(mpsc::Receiver<()>);
 
 impl Emptiness {
-    /// Waits for it.
+    /// Waits until the last client is gone.
     pub async fn come(mut self) {
         // Nothing is ever sent: the channel closes with the last sender.
         while self.0.recv().await.is_some() {}

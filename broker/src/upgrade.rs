@@ -31,7 +31,7 @@ use crate::os::process::descriptor::own_by_number;
 use crate::os::process::signal_mask::HeldBack;
 
 /// The variable that names the manifest: the process that it is for, and the descriptor.
-pub const MANIFEST_VARIABLE: &str = "PROCBROKER_PARCEL";
+pub const MANIFEST_VARIABLE: &str = "PROCBROKER_MANIFEST";
 
 /// The form of the manifest. A program that does not know it cannot take over.
 pub const FORMAT: u32 = 1;
@@ -121,17 +121,17 @@ pub enum UpgradeError {
     /// A descriptor cannot be kept open.
     #[error("cannot keep descriptor {descriptor} open for the new program: {errno}")]
     Keep {
-        /// Which one.
+        /// Its number.
         descriptor: RawFd,
-        /// Why.
+        /// What the system said.
         errno: Errno,
     },
     /// The new program cannot be executed.
     #[error("cannot execute {program}: {errno}; check the program and its permissions")]
     Execute {
-        /// Which one.
+        /// Its path.
         program: PathBuf,
-        /// Why.
+        /// What the system said.
         errno: Errno,
     },
     /// What was handed over to this program makes no sense.

@@ -70,7 +70,7 @@ pub enum Notification {
     Event {
         /// Whose subscription.
         subscription: u64,
-        /// What.
+        /// The event.
         event: Arc<Event>,
     },
     /// The subscriber read too slowly and missed events.

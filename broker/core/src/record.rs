@@ -52,7 +52,7 @@ pub struct Intent {
 /// What a child's life hangs on beside the broker and its connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tie {
-    /// Nothing.
+    /// The broker's own life, and the connections that hold it.
     #[default]
     None,
     /// Its time, which ends then; of the boot that it was recorded in.

@@ -7,7 +7,7 @@ use procbroker_protocol::{ErrorKind, ExitStatus};
 /// How the command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandStatus {
-    /// Done.
+    /// What was asked for is done: exit status 0.
     Done,
     /// It failed in a way that is none of the others.
     Failed,

@@ -26,7 +26,7 @@ pub(super) enum Failure {
     /// This program cannot take over from a running broker.
     #[error("{message}")]
     TakeOver {
-        /// Why.
+        /// What it answered, on one line.
         message: String,
     },
     /// Something that the command needs of its own machine is missing.

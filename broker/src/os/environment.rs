@@ -292,7 +292,7 @@ mod tests {
         ("LISTEN_PID", "7"),
         ("LISTEN_FDNAMES", "a"),
         ("NOTIFY_SOCKET", "/n"),
-        ("PROCBROKER_PARCEL", "7:9"),
+        ("PROCBROKER_MANIFEST", "7:9"),
         ("WATCHDOG_USEC", "1"),
         ("WATCHDOG_PID", "7"),
         ("PROCBROKER_SOCKET", "/outer"),

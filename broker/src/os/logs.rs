@@ -69,9 +69,9 @@ impl LogsError {
 /// A child of an earlier broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Which one.
+    /// The child that writes.
     pub child: ChildId,
-    /// Whose.
+    /// The user whose share it counts in.
     pub user: u32,
     /// Whether it has ended, and nothing of it can write.
     pub has_ended: bool,

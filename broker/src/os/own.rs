@@ -32,7 +32,7 @@ pub enum OwnError {
     Refused {
         /// What was attempted.
         attempt: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,

@@ -100,7 +100,7 @@ pub enum RecoveryError {
         child: ChildId,
         /// Which process.
         pid: Pid,
-        /// Why.
+        /// What the system said.
         errno: Errno,
     },
     /// The processes of the system cannot be looked through.

@@ -41,9 +41,9 @@ pub enum CheckError {
     /// It cannot be started.
     #[error("cannot start {program}: {source}; put the new program there")]
     Start {
-        /// Which one.
+        /// Its path.
         program: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
     /// The record could not be gone on with.
@@ -54,13 +54,13 @@ pub enum CheckError {
     Disk {
         /// The file in which the children are on record.
         record: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
     /// It did not answer.
     #[error("{program} did not say within {patience:?} whether it can take over; is it a procbroker?")]
     Silent {
-        /// Which one.
+        /// Its path.
         program: PathBuf,
         /// How long it was waited for.
         patience: Duration,
@@ -68,7 +68,7 @@ pub enum CheckError {
     /// It cannot take over, or is something else.
     #[error("{program} cannot take over: {answer}")]
     Refused {
-        /// Which one.
+        /// Its path.
         program: PathBuf,
         /// What it said.
         answer: String,

@@ -14,7 +14,7 @@ pub(super) enum Probing {
     Never,
     /// The next question is asked then.
     Resting {
-        /// When.
+        /// When the next probe is sent.
         until: Instant,
         /// The pause after it.
         pause: Duration,

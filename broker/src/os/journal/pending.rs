@@ -26,7 +26,7 @@ pub(super) enum Content {
     New { intent: Intent, progress: Option<Progress> },
     /// As they are, but for the progress.
     Progress(Progress),
-    /// Not there.
+    /// The child's rows are removed.
     Gone,
 }
 

@@ -56,7 +56,7 @@ pub(super) enum Beside {
     Unsynced(File),
     /// It was there, with a log that was to be synced with it.
     Synced { file: File },
-    /// It is not.
+    /// Nothing is open beside SQLite.
     Nothing,
 }
 

@@ -9,7 +9,7 @@ use super::times::Mark;
 /// Whether lines get their times, and where the output stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stamps {
-    /// They do not.
+    /// Lines have no times.
     #[default]
     Unwanted,
     /// They do: what comes next begins a line.

@@ -40,7 +40,7 @@ pub struct LogBounds {
     pub in_all: u64,
 }
 
-/// The files.
+/// The segments of all streams, and what they take on the disk.
 #[derive(Debug)]
 pub(super) struct Store {
     folder: Folder,

@@ -12,9 +12,9 @@ const TIMES: &str = "times";
 /// One of a child's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// Whose.
+    /// The child that writes.
     pub child: ChildId,
-    /// Which one.
+    /// Standard output or standard error.
     pub stream: LogStream,
 }
 

@@ -32,6 +32,9 @@ const MARK_PATIENCE: Duration = Duration::from_secs(2);
 /// each time is as long as their share of the processor.
 const MARK_REST: Duration = Duration::from_millis(1);
 
+/// Bytes of the first attempt to read an environment; execve(2) takes up to a quarter of the limit on the stack.
+const ENVIRONMENT_BYTES: usize = 32 << 10;
+
 /// Bytes of one read of a list: some 600 pids.
 const LIST_BYTES: usize = 4096;
 
@@ -224,12 +227,27 @@ fn environment(pid: Pid) -> Environment {
 }
 
 fn environment_at(folder: &str) -> Environment {
-    match fs::read(format!("{folder}/environ")) {
+    match read_at_once(&format!("{folder}/environ")) {
         Ok(environment) if environment.is_empty() && !has_no_environment(folder) => Environment::Changing,
         Ok(environment) => Environment::Read(environment),
         // There is no descriptor or memory to read it with at the moment.
         Err(error) if is_shortage(&error) => Environment::Changing,
         Err(_) => Environment::Unreadable,
+    }
+}
+
+/// Reads a file of a process's memory by one system call: it ends early for the next one when the process has executed another
+/// program meanwhile (`environ_read` in the kernel's `fs/proc/base.c`), and a part would be taken for all of it.
+fn read_at_once(path: &str) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = vec![0; ENVIRONMENT_BYTES];
+    loop {
+        let count = file.read_at(&mut bytes, 0)?;
+        if count < bytes.len() {
+            bytes.truncate(count);
+            return Ok(bytes);
+        }
+        bytes.resize(2 * bytes.len(), 0);
     }
 }
 
@@ -268,14 +286,14 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
-/// Whether a process was started without any variable. The kernel tells where in its memory the environment
-/// begins and ends (fields 50 and 51), which it does not know yet while it executes a program.
+/// Whether a process was started without any variable. The kernel tells where in its memory the environment begins and ends
+/// (fields 50 and 51). While it executes a program both are at first zero, and then the same until the variables are in
+/// place; only after that it is known where the code begins (field 26; `load_elf_binary` in `fs/binfmt_elf.c`).
 fn has_no_environment(folder: &str) -> bool {
     let text = read_stat(&format!("{folder}/stat"));
-    let Some(fields) = text.as_deref().and_then(fields) else { return true };
-    let mut fields = fields.skip(47);
-    let (begin, end) = (fields.next(), fields.next());
-    begin.is_some_and(|begin| begin != "0") && begin == end
+    let Some(mut fields) = text.as_deref().and_then(fields) else { return true };
+    let (code, begin, end) = (fields.nth(23), fields.nth(23), fields.next());
+    code.is_some_and(|code| code != "0") && begin.is_some_and(|begin| begin != "0") && begin == end
 }
 
 /// The mark of a process, which may be about to execute a program.
@@ -400,6 +418,24 @@ mod tests {
             drop(process.stdin.take());
             process.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_mark_is_not_lost_while_its_process_executes_one_program_after_another() {
+        let child = ChildId::from_uuid(uuid::Uuid::from_u128(7));
+        let again = "exec sh -c \"$0\" \"$0\"";
+        let mut command = std::process::Command::new("/bin/sh");
+        command
+            .args(["-c", again, again])
+            .env("A", "x".repeat(9_000))
+            .env(CHILD_ID_VARIABLE, child.to_string());
+        let mut process = command.spawn().unwrap();
+        let pid = Pid::new(process.id()).unwrap();
+        let marks: Vec<Mark> = std::iter::repeat_with(|| mark(pid)).take(5_000).collect();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(marks.contains(&Mark::Child(child)));
+        assert!(!marks.contains(&Mark::Nobody), "a part of an environment was taken for all of it");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub enum Reaped {
     /// The main process of a child. No signal goes to this pid any more. That of a child of an earlier broker has
     /// ended; somebody else reaps it.
     Child {
-        /// Whose.
+        /// The run that the process was the main one of.
         run: Run,
         /// Its number, which may mean another process from now on.
         pid: Pid,

@@ -74,7 +74,7 @@ enum FdStoreError {
     Refused {
         /// Which end.
         name: &'static str,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
 }

@@ -127,7 +127,7 @@ pub enum SpawnFailure {
     Refused {
         /// The step that was refused.
         step: Step,
-        /// Why.
+        /// What the system said.
         errno: Errno,
     },
     /// The child was killed before its program began.

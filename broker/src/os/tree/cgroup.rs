@@ -133,7 +133,7 @@ pub enum CgroupError {
     Proc {
         /// Which file.
         path: &'static str,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
     /// There is no cgroup version 2 here.
@@ -147,7 +147,7 @@ pub enum CgroupError {
     Refused {
         /// What was attempted.
         attempt: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
         /// Why it failed.
         errno: Errno,

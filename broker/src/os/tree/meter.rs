@@ -26,7 +26,7 @@ pub struct Meter {
     subjects: Vec<Subject>,
 }
 
-/// One child.
+/// A child that is measured.
 #[derive(Debug)]
 pub(super) struct Subject {
     child: ChildId,

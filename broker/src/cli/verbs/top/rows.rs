@@ -49,7 +49,7 @@ pub(super) struct Row {
     pub(super) exit: Option<String>,
     /// What it says of itself.
     pub(super) status_text: Option<String>,
-    /// In bytes.
+    /// Resident memory, in bytes.
     pub(super) memory: Option<u64>,
     /// How much of one processor it had since the answer before.
     pub(super) cpu: Option<f64>,

@@ -25,7 +25,7 @@ struct User {
 pub(super) struct Place {
     /// Of which stream.
     pub(super) id: StreamId,
-    /// Which one.
+    /// Its number: what is lower is older.
     pub(super) born: u64,
 }
 

@@ -67,7 +67,7 @@ pub(super) enum First {
     Nothing,
     /// A process.
     Process {
-        /// Whose.
+        /// The run, and the broker that has stored it.
         key: Key,
         /// The process.
         pidfd: OwnedFd,
