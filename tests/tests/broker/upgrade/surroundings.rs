@@ -30,7 +30,7 @@ fn children_find_the_same_around_them() {
     upgrade(&broker);
     let after = found_by_a_child(&broker);
     assert_eq!(after, before);
-    assert!(!after.0.keys().any(|name| name.contains("MANIFEST")), "{after:?}");
+    assert!(!after.0.keys().any(|name| name.contains("PROCBROKER_MANIFEST")), "{after:?}");
 }
 
 #[test]
