@@ -16,8 +16,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Broker, Call, Config, ConnectionId, Effect, ExitCause, Histogram, Input, Now, Peer, Recovered,
-    UpgradeFailure,
+    After, Broker, Call, Config, ConnectionId, Effect, EventHistory, ExitCause, Histogram, Input, Now, Peer,
+    Recovered, UpgradeFailure,
 };
 use procbroker_protocol::response::Metrics as MetricsAnswer;
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
@@ -143,12 +143,17 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver of a core that takes over these children.
+    /// A driver of a core that takes over these children, and goes on with these events.
     #[must_use]
-    pub fn new(config: Config, hands: Hands, recovered: Vec<Recovered>) -> Self {
+    pub fn new(
+        config: Config,
+        hands: Hands,
+        recovered: Vec<Recovered>,
+        events: Option<EventHistory>,
+    ) -> Self {
         let mut effects = Vec::new();
         let has_many = recovered.len() >= MANY_RECOVERED;
-        let broker = Broker::recover(config, now(), recovered, &mut effects);
+        let broker = Broker::recover(config, now(), recovered, events, &mut effects);
         let mut driver = Self {
             broker,
             hands,
@@ -166,6 +171,12 @@ impl Driver {
             heap::trim();
         }
         driver
+    }
+
+    /// The events that were told of, for the program that takes over.
+    #[must_use]
+    pub fn event_history(&self) -> EventHistory {
+        self.broker.event_history()
     }
 
     /// What it acts with.

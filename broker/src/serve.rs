@@ -119,7 +119,7 @@ fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
 async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (facts_in, facts) = mpsc::channel(FACTS_WAITING);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
-    let Prepared { config, machine, sockets, places, metrics, interactive } = prepared;
+    let Prepared { config, machine, sockets, places, metrics, interactive, events } = prepared;
     let listeners = sockets.listeners()?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
@@ -140,7 +140,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     tokio::spawn(ServiceOwner.keep_watchdog_fed());
     let program = Arc::clone(&hands.program);
-    let mut driver = Driver::new(config, hands, recovered);
+    let mut driver = Driver::new(config, hands, recovered, events);
     let receive = |listeners: Vec<Listener>| -> Vec<JoinHandle<()>> {
         listeners.into_iter().map(|listener| tokio::spawn(reception.clone().receive(listener))).collect()
     };

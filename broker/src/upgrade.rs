@@ -6,6 +6,7 @@
 
 mod check;
 pub(crate) mod hand_over;
+mod history;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use procbroker_core::EventHistory;
 use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -29,6 +31,7 @@ pub use check::{CheckError, check, promise};
 use crate::os::host::nofile::Nofile;
 use crate::os::process::descriptor::own_by_number;
 use crate::os::process::signal_mask::HeldBack;
+use history::Count;
 
 /// The variable that names the manifest: the process that it is for, and the descriptor.
 pub const MANIFEST_VARIABLE: &str = "PROCBROKER_MANIFEST";
@@ -55,6 +58,9 @@ struct Manifest {
     nofile: (u64, u64),
     /// Both ends of what systemd keeps for the broker.
     kept: Option<[RawFd; 2]>,
+    /// The events that were told of.
+    #[serde(default)]
+    events: Option<(Count, RawFd)>,
 }
 
 impl Manifest {
@@ -62,6 +68,7 @@ impl Manifest {
     fn numbers(&self) -> Vec<RawFd> {
         let lock = self.socket.iter().map(|(_, lock)| *lock);
         let kept = self.kept.iter().flatten().copied();
+        let kept = kept.chain(self.events.map(|(_, file)| file));
         let all = self.listeners.iter().chain(self.processes.values()).chain(&self.outputs);
         let all = all.chain(&self.cgroup_folder).copied();
         all.chain(lock).chain(kept).chain([self.state_lock]).collect()
@@ -88,6 +95,8 @@ pub struct Handover<'a> {
     pub nofile: Nofile,
     /// Both ends of what systemd keeps for the broker.
     pub kept: Option<[BorrowedFd<'a>; 2]>,
+    /// The events that were told of: their numbers go on.
+    pub events: EventHistory,
 }
 
 /// What was handed over to this program.
@@ -110,6 +119,8 @@ pub struct Inherited {
     pub nofile: Nofile,
     /// Both ends of what systemd keeps for the broker.
     pub kept: Option<[OwnedFd; 2]>,
+    /// The events that were told of, if this program can read them.
+    pub events: Option<EventHistory>,
 }
 
 /// The upgrade failed.
@@ -185,11 +196,14 @@ impl Program {
     /// end the broker and leave its children.
     #[must_use]
     pub fn execute(&self, handover: &Handover<'_>, _held_back: &HeldBack) -> UpgradeError {
-        let manifest = match pack(handover) {
-            Ok(manifest) => manifest,
+        let packed = history::write(&handover.events)
+            .and_then(|(count, events)| Ok((pack(handover, (count, events.as_raw_fd()))?, events)));
+        let (manifest, events) = match packed {
+            Ok(packed) => packed,
             Err(error) => return UpgradeError::Pack(error),
         };
-        let kept: Vec<BorrowedFd<'_>> = handover.descriptors().chain([manifest.as_fd()]).collect();
+        let kept: Vec<BorrowedFd<'_>> =
+            handover.descriptors().chain([manifest.as_fd(), events.as_fd()]).collect();
         let error = match keep_open(&kept) {
             Ok(()) => self.execute_with(manifest.as_raw_fd()),
             Err(error) => error,
@@ -276,6 +290,10 @@ fn unpack(told: &OsStr) -> Result<Option<Inherited>, UpgradeError> {
             Some([read, write]) => Some([adopt(read)?, adopt(write)?]),
             None => None,
         },
+        events: match manifest.events {
+            Some((count, events)) => history::read(count, adopt(events)?),
+            None => None,
+        },
     }))
 }
 
@@ -322,7 +340,7 @@ fn keep_open(descriptors: &[BorrowedFd<'_>]) -> Result<(), UpgradeError> {
     })
 }
 
-fn pack(handover: &Handover<'_>) -> io::Result<OwnedFd> {
+fn pack(handover: &Handover<'_>, events: (Count, RawFd)) -> io::Result<OwnedFd> {
     let number = |descriptor: &BorrowedFd<'_>| descriptor.as_raw_fd();
     let manifest = Manifest {
         format: FORMAT,
@@ -334,6 +352,7 @@ fn pack(handover: &Handover<'_>) -> io::Result<OwnedFd> {
         outputs: handover.outputs.iter().map(number).collect(),
         nofile: (handover.nofile.soft, handover.nofile.hard),
         kept: handover.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
+        events: Some(events),
     };
     let mut file = File::from(memfd_create(c"procbroker manifest", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&serde_json::to_vec(&manifest)?)?;

@@ -100,7 +100,7 @@ pub enum Happening {
         /// How many.
         missed: u64,
     },
-    /// The broker was started anew, as it is by an upgrade too, and counts its events from the beginning. All that
+    /// The broker was started anew, and counts its events from the beginning; an upgrade goes on with the numbers. All that
     /// it still has of these follow. What happened before, and was not told yet, is lost; a list shows how
     /// things are.
     Restarted,
@@ -132,7 +132,7 @@ impl Begin {
 struct Subscription {
     feed: Feed,
     number: u64,
-    /// Which start of the broker.
+    /// The instance of the broker that began to count.
     instance: Uuid,
     /// The first event that it was not asked for, and has not counted to yet.
     next: u64,
@@ -150,11 +150,11 @@ impl Subscription {
         }
     }
 
-    /// Which instance it is, is asked over the same connection, which never leads to two of them.
+    /// Which instance began to count is asked over the same connection, which never leads to two of them.
     async fn try_open(broker: &Broker, params: &EventsParams, begin: Begin) -> Result<Self, Error> {
         let mut feed = Feed::connect(broker).await?;
         let instance = match feed.ask(&Request::Status(NoParams {})).await? {
-            Response::Status(status) => status.instance,
+            Response::Status(status) => status.events_instance,
             other => return Err(unexpected(Method::Status, &other)),
         };
         let request = Request::Events(EventsParams { since: begin.since(instance), ..params.clone() });
@@ -174,7 +174,7 @@ pub struct Events {
     params: EventsParams,
     feed: Option<Feed>,
     subscription: u64,
-    /// Which start of the broker `next` is a number of.
+    /// The instance of the broker that began to count to `next`.
     instance: Uuid,
     next: u64,
 }

@@ -19,6 +19,8 @@ pub struct Status {
     pub pid: u32,
     /// A new UUID for each start.
     pub instance: Uuid,
+    /// The instance with which the numbers of events began: an upgrade goes on with them, a start after a crash does not.
+    pub events_instance: Uuid,
     /// When it was started.
     pub started_at: Timestamp,
     /// Whether it is shutting down.

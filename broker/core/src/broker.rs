@@ -9,7 +9,7 @@ use crate::children::Children;
 use crate::config::Config;
 use crate::connections::{Connection, Connections};
 use crate::effect::{After, Effect, UsageQuery};
-use crate::event_log::EventLog;
+use crate::event_log::{EventHistory, EventLog};
 use crate::ids::{Call, ConnectionId, Run};
 use crate::leases::Leases;
 use crate::main_process::MainState;
@@ -47,6 +47,7 @@ impl Broker {
     /// A broker that has nothing yet, and that nobody is connected to.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        let event_log = EventLog::new(EventHistory::beginning(config.instance));
         Self {
             config,
             children: Children::default(),
@@ -59,7 +60,7 @@ impl Broker {
             state: BrokerState::Serving,
             upgrade: UpgradeState::None,
             main: MainState::Absent,
-            event_log: EventLog::default(),
+            event_log,
             metrics: Metrics::default(),
             retention_due: None,
             idle_due: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::{Child as ChildView, Event, EventKind};
+use uuid::Uuid;
 
 use crate::authorize;
 use crate::config::Config;
@@ -15,9 +16,36 @@ use crate::labels::has_labels;
 use crate::limits::EVENTS_KEPT;
 use crate::turn::Turn;
 
+/// The events that are kept, as one program of a broker hands them to the next: their numbers go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHistory {
+    /// The instance of the broker that began to count.
+    pub instance: Uuid,
+    /// The number of the next event.
+    pub next: u64,
+    /// The last events, oldest first, without a gap before `next`.
+    pub kept: Vec<Arc<Event>>,
+}
+
+impl EventHistory {
+    /// Returns that of an instance which begins to count.
+    pub(crate) fn beginning(instance: Uuid) -> Self {
+        Self { instance, next: 1, kept: Vec::new() }
+    }
+
+    /// Whether the numbers are those of one broker that has counted from one on.
+    fn is_sound(&self) -> bool {
+        let first = self.next.checked_sub(self.kept.len() as u64);
+        let numbers = first.into_iter().flat_map(|first| first..self.next);
+        first.is_some_and(|first| first >= 1) && self.kept.iter().map(|event| event.seq).eq(numbers)
+    }
+}
+
 /// The last events, and those who want to know of the next.
 #[derive(Debug)]
 pub(crate) struct EventLog {
+    /// The instance that began to count.
+    instance: Uuid,
     next: u64,
     kept: VecDeque<Arc<Event>>,
     subscribers: BTreeMap<SubscriptionId, Subscriber>,
@@ -33,13 +61,33 @@ pub(crate) struct Subscriber {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-impl Default for EventLog {
-    fn default() -> Self {
-        Self { next: 1, kept: VecDeque::new(), subscribers: BTreeMap::new(), next_subscription: 1 }
-    }
-}
-
 impl EventLog {
+    /// Returns one that goes on counting.
+    pub(crate) fn new(history: EventHistory) -> Self {
+        let EventHistory { instance, next, kept } = history;
+        let too_many = kept.len().saturating_sub(EVENTS_KEPT);
+        let kept = kept.into_iter().skip(too_many).collect();
+        Self { instance, next, kept, subscribers: BTreeMap::new(), next_subscription: 1 }
+    }
+
+    /// Goes on where another program was, unless that makes no sense.
+    pub(crate) fn go_on(&mut self, history: EventHistory) {
+        if history.is_sound() {
+            *self = Self::new(history);
+        }
+    }
+
+    /// Returns what another program goes on with.
+    pub(crate) fn history(&self) -> EventHistory {
+        let kept = self.kept.iter().cloned().collect();
+        EventHistory { instance: self.instance, next: self.next, kept }
+    }
+
+    /// Returns the instance that began to count.
+    pub(crate) fn instance(&self) -> Uuid {
+        self.instance
+    }
+
     /// Returns a new number for a subscription, of events or of a log.
     pub(crate) fn new_subscription(&mut self) -> SubscriptionId {
         let id = SubscriptionId(self.next_subscription);
@@ -127,14 +175,14 @@ mod tests {
 
     #[test]
     fn events_are_numbered_without_a_gap_from_one_on() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
         let seqs: Vec<u64> = (0..3).map(|_| log.keep(event).seq).collect();
         assert_eq!((seqs, log.next()), (vec![1, 2, 3], 4));
     }
 
     #[test]
     fn the_oldest_event_goes_first_and_is_counted_as_missed() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
         for _ in 0..EVENTS_KEPT + 5 {
             log.keep(event);
         }
@@ -142,5 +190,36 @@ mod tests {
         assert_eq!((missed, kept.count()), (3, EVENTS_KEPT));
         let (missed, kept) = log.since(log.next() - 2);
         assert_eq!((missed, kept.count()), (0, 2));
+    }
+
+    #[test]
+    fn another_program_goes_on_counting_and_has_what_was_kept() {
+        let mut log = EventLog::new(EventHistory::beginning(Uuid::max()));
+        for _ in 0..3 {
+            log.keep(event);
+        }
+        let mut next = EventLog::new(EventHistory::beginning(Uuid::nil()));
+        next.go_on(log.history());
+        assert_eq!((next.instance(), next.keep(event).seq), (Uuid::max(), 4));
+        assert_eq!(next.since(2).1.map(|event| event.seq).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_history_with_a_gap_is_not_gone_on_with() {
+        let mut log = EventLog::new(EventHistory::beginning(Uuid::max()));
+        for _ in 0..3 {
+            log.keep(event);
+        }
+        let sound = log.history();
+        let mut gap = sound.clone();
+        gap.kept.remove(1);
+        let mut ahead = sound.clone();
+        ahead.next += 1;
+        let none = EventHistory { next: 0, kept: Vec::new(), ..sound };
+        for history in [gap, ahead, none] {
+            let mut next = EventLog::new(EventHistory::beginning(Uuid::nil()));
+            next.go_on(history);
+            assert_eq!((next.instance(), next.next()), (Uuid::nil(), 1));
+        }
     }
 }

@@ -116,6 +116,7 @@ pub use effect::{
     After, Asked, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
     ServiceState, SpawnOrder, UsageQuery,
 };
+pub use event_log::EventHistory;
 pub use histogram::Histogram;
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 pub use input::{

@@ -13,7 +13,8 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
 use procbroker_core::{
-    AccountsFailure, Broker, Config, Finding, Input, Intent, MainCommand, Progress, Recovered, RunAs,
+    AccountsFailure, Broker, Config, EventHistory, Finding, Input, Intent, MainCommand, Progress, Recovered,
+    RunAs,
 };
 use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
@@ -64,6 +65,8 @@ pub(crate) struct Prepared {
     pub(crate) metrics: Option<TcpListener>,
     /// Whether the main command has the broker's own standard input.
     pub(crate) interactive: bool,
+    /// The events that an earlier program of this process has told of.
+    pub(crate) events: Option<EventHistory>,
 }
 
 /// Where a broker is to be found, for its log.
@@ -110,7 +113,8 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     // First of all: it changes the environment, which no other thread may read meanwhile.
     let passed = activation::passed()?;
     let program = Program::own().map_err(ServeError::Program)?;
-    let inherited = upgrade::inherited()?;
+    let mut inherited = upgrade::inherited()?;
+    let events = inherited.as_mut().and_then(|inherited| inherited.events.take());
     let previous = if inherited.is_some() { PreviousBroker::HandedOver } else { PreviousBroker::Ended };
     let metrics = metrics_socket(arguments, previous)?;
     let uid = nix::unistd::geteuid().as_raw();
@@ -173,7 +177,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         pipes,
     };
     let interactive = arguments.is_interactive();
-    Ok(Prepared { config, machine, sockets, places, metrics, interactive })
+    Ok(Prepared { config, machine, sockets, places, metrics, interactive, events })
 }
 
 /// Where metrics are fetched. A program that takes over does without when the address is not to be had any more: it has
@@ -248,8 +252,17 @@ fn take(
         let (nofile, processes, outputs) = (raise_nofile()?, BTreeMap::new(), Vec::new());
         return Ok(Taken { state, sockets, socket, nofile, folder: None, processes, outputs, kept });
     };
-    let Inherited { listeners, socket, state_lock, cgroup_folder, processes, outputs, nofile, kept } =
-        inherited;
+    let Inherited {
+        listeners,
+        socket,
+        state_lock,
+        cgroup_folder,
+        processes,
+        outputs,
+        nofile,
+        kept,
+        events: _,
+    } = inherited;
     let state = StateDir::inherited(state, state_lock)?;
     let mut listeners = listeners.into_iter().map(UnixListener::from);
     let (sockets, socket) = match socket {

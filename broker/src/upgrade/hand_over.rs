@@ -72,6 +72,7 @@ async fn become_program(
         // What has waited for the last of the record is handed to the clients that read.
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    let events = driver.event_history();
     let hands = driver.hands();
     let folder: Option<OwnedFd> =
         hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
@@ -87,6 +88,7 @@ async fn become_program(
         outputs: outputs.pipes().chain(hands.notices.sockets()).collect(),
         nofile: hands.nofile,
         kept: hands.fd_store.ends(),
+        events,
     };
     Err(failed(&program.execute(&handover, &held_back)))
 }

@@ -62,8 +62,13 @@ impl Scene {
             outputs: vec![self.output.as_fd()],
             nofile: NOFILE,
             kept: None,
+            events: events(),
         }
     }
+}
+
+fn events() -> EventHistory {
+    EventHistory { instance: Uuid::from_u128(CHILD), next: 1, kept: Vec::new() }
 }
 
 fn text_of(descriptor: OwnedFd) -> String {
@@ -111,7 +116,9 @@ fn check_inherited() {
         mut outputs,
         nofile,
         kept,
+        events: told,
     } = inherited().unwrap().unwrap();
+    assert_eq!(told, Some(events()));
     let (path, lock) = socket.unwrap();
     for descriptor in [&listeners[0], &lock, &state_lock] {
         assert!(is_closed_at_exec(descriptor.as_fd()));

@@ -163,6 +163,7 @@ pub(crate) fn status(instance: Uuid) -> Status {
         protocol: ProtocolRange { lowest: PROTOCOL.lowest, highest: PROTOCOL.highest },
         pid: 7,
         instance,
+        events_instance: instance,
         started_at: SystemTime::now().into(),
         shutting_down: false,
         children: ChildCounts::default(),

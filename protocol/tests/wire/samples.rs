@@ -315,6 +315,7 @@ fn status() -> Status {
         protocol: ProtocolRange { lowest: 1, highest: 1 },
         pid: 1,
         instance: Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8),
+        events_instance: Uuid::from_u128(0x1b4e_28ba_2fa1_11d2_883f_0016_d3cc_a427),
         started_at: at(0),
         shutting_down: false,
         children: ChildCounts { starting: 1, running: 2, stopping: 3, cleaning: 4, ended: 5, backoff: 6 },

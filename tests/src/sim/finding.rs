@@ -19,6 +19,8 @@ pub enum Check {
     Leases,
     /// A child is shown as it is.
     Children,
+    /// Events are counted one after the other, across an upgrade too.
+    Events,
     /// A child is restarted when its policy or somebody says so, when it is due, and no more often.
     Restarts,
     /// What was promised before a crash holds after it.

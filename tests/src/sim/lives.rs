@@ -1,6 +1,6 @@
 //! One broker after the other: deaths between any two orders, live upgrades, orderly exits, and the starts after them.
 
-use procbroker_core::{Broker, Finding, Kinship, Progress, Recovered};
+use procbroker_core::{Broker, EventHistory, Finding, Kinship, Progress, Recovered};
 
 use crate::sim::agenda::{SECOND, clocks};
 use crate::sim::checks;
@@ -27,6 +27,8 @@ pub struct Fates {
     kinship: Kinship,
     /// Whether it is taking over what an earlier one left.
     recovers: bool,
+    /// The events that the next program goes on with, after an upgrade.
+    history: Option<EventHistory>,
 }
 
 impl Fates {
@@ -39,6 +41,7 @@ impl Fates {
             loss: Loss::Nothing,
             kinship: Kinship::Foreign,
             recovers: false,
+            history: None,
         };
         fates.roll_next(dice);
         fates
@@ -89,6 +92,7 @@ impl Simulation<'_> {
     /// Another program has taken over in place.
     pub fn hand_over(&mut self) {
         self.tally.upgrades += 1;
+        self.fates.history = self.broker.as_ref().map(Broker::event_history);
         let delay = self.dice.within_millis(20);
         self.bereave(Loss::Nothing, Kinship::Own, delay);
     }
@@ -150,7 +154,10 @@ impl Simulation<'_> {
         self.fates.recovers = true;
         let mut effects = Vec::new();
         let config = self.setting.config.clone();
-        self.broker = Some(Broker::recover(config, clocks(now), found, &mut effects));
+        let history = self.fates.history.take();
+        let broker = Broker::recover(config, clocks(now), found, history.clone(), &mut effects);
+        checks::events::go_on(history.as_ref(), &broker.event_history(), &self.setting.config)?;
+        self.broker = Some(broker);
         let result = self.perform(&effects);
         self.fates.recovers = false;
         result

@@ -254,16 +254,32 @@ fn its_lock_is_never_free_and_never_somebody_elses() {
 }
 
 #[test]
-fn events_begin_anew_and_are_told_to_who_subscribes_again() {
+fn events_keep_their_numbers_and_those_who_subscribe_again_miss_none() {
     let broker = replaceable().start();
     let mut client = broker.json();
-    client.ok("events", json!({}));
+    let first = client.ok("events", json!({"since": 0}))["next"].as_u64().unwrap();
     client.create(with(willing(), &json!({"name": "a"})));
+    let mut seen: Vec<Value> = (0..3).map(|_| client.notification()).collect();
+    let before = broker.status();
     upgrade(&broker);
     let mut client = broker.json();
-    let subscribed: Value = client.ok("events", json!({"since": 0}));
-    assert!(subscribed["next"].is_u64());
+    let after = client.ok("status", json!({}));
+    assert_eq!(after["events_instance"], before["instance"]);
+    let since = seen[2]["seq"].as_u64().unwrap() + 1;
+    assert_eq!(client.ok("events", json!({"since": since}))["next"], since);
     client.ok("destroy", json!({"target": "a"}));
-    let kinds: Vec<Value> = (0..3).map(|_| client.notification()["kind"].take()).collect();
-    assert_eq!(kinds, ["stopping", "exited", "ended"]);
+    seen.extend((0..3).map(|_| client.notification()));
+    let kinds: Vec<&str> = seen.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["created", "started", "ready", "stopping", "exited", "ended"]);
+    let numbers: Vec<u64> = seen.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(first..first + 6), "{numbers:?}");
+    // What was told before is there for others, too.
+    let mut another = broker.json();
+    another.ok("events", json!({"since": first}));
+    let again: Vec<Value> = (0..6).map(|_| another.notification()).collect();
+    let plain = |events: &[Value]| -> Vec<Value> {
+        let member = |event: &Value| json!([event["seq"], event["at"], event["kind"], event["child"]]);
+        events.iter().map(member).collect()
+    };
+    assert_eq!(plain(&again), plain(&seen));
 }

@@ -16,7 +16,7 @@ use crate::authorize::RunAs;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::effect::Effect;
-use crate::event_log::EventLog;
+use crate::event_log::{EventHistory, EventLog};
 use crate::ids::Pid;
 use crate::input::{Members, RecordFailure};
 use crate::launch::Launch;
@@ -74,7 +74,7 @@ impl Life {
             now: 0,
             timers: Timers::default(),
             spawn_queue: SpawnQueue::default(),
-            event_log: EventLog::default(),
+            event_log: EventLog::new(EventHistory::beginning(Uuid::nil())),
             metrics: Metrics::default(),
             config: config(),
             effects: Vec::new(),

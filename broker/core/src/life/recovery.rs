@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::child::Child;
 use crate::config::Config;
 use crate::effect::{Effect, Report};
+use crate::event_log::EventHistory;
 use crate::ids::{Incarnation, Run};
 use crate::pending::is_answered_early;
 use crate::record::{Finding, Kinship, Progress, Recovered, Role};
@@ -22,10 +23,20 @@ struct Counts {
 
 impl Broker {
     /// A broker that goes on where an earlier one was. `found` is all that is on record, oldest first, with what
-    /// there is of it now; the orders that follow come before any other.
+    /// there is of it now; the orders that follow come before any other. After an upgrade `history` has the events that
+    /// the earlier program has told of; that of one that has crashed is lost, and events are counted anew.
     #[must_use]
-    pub fn recover(config: Config, now: Now, found: Vec<Recovered>, effects: &mut Vec<Effect>) -> Self {
+    pub fn recover(
+        config: Config,
+        now: Now,
+        found: Vec<Recovered>,
+        history: Option<EventHistory>,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
         let mut broker = Self::new(config);
+        if let Some(history) = history {
+            broker.event_log.go_on(history);
+        }
         let turn = &mut Turn::new(now, effects);
         if found.is_empty() {
             broker.start_main(turn);

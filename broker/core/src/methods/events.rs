@@ -7,11 +7,17 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, Response};
 
 use crate::broker::Broker;
 use crate::effect::Effect;
-use crate::event_log::Subscriber;
+use crate::event_log::{EventHistory, Subscriber};
 use crate::ids::{Call, ConnectionId, SubscriptionId};
 use crate::turn::Turn;
 
 impl Broker {
+    /// Returns the events that are kept, for the program that takes over.
+    #[must_use]
+    pub fn event_history(&self) -> EventHistory {
+        self.event_log.history()
+    }
+
     /// `events`: answers with a subscription, and then sends what is kept since, and all that comes.
     pub(crate) fn subscribe(&mut self, call: Call, params: EventsParams, turn: &mut Turn<'_>) {
         let connection = call.connection;

@@ -16,6 +16,7 @@ impl Broker {
             protocol: PROTOCOL,
             pid: config.pid,
             instance: config.instance,
+            events_instance: self.event_log.instance(),
             started_at: config.started_at,
             shutting_down: !self.is_serving(),
             children: self.children.counts(),

@@ -417,6 +417,7 @@ fn status() -> Response {
         protocol: ProtocolRange { lowest: 1, highest: 1 },
         pid: 7,
         instance: Uuid::from_u128(5),
+        events_instance: Uuid::from_u128(4),
         started_at: at(0),
         shutting_down: false,
         children: ChildCounts { running: 2, ended: 1, ..ChildCounts::default() },

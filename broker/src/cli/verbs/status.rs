@@ -50,6 +50,7 @@ fn facts(status: &Status, now: Option<Timestamp>) -> Vec<Fact> {
         Fact::new("protocol.highest", highest),
         Fact::new("pid", status.pid),
         Fact::new("instance", status.instance),
+        Fact::new("events_instance", status.events_instance),
         Fact::moment("started_at", Some(status.started_at), now),
         Fact::new("shutting_down", status.shutting_down),
     ];

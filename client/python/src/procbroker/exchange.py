@@ -88,7 +88,7 @@ def _meet(pool: Pool, connection: Connection, call: Call, meet: Optional[Callabl
     with well_formed(connection.path):
         pool.outlook.met(shutting_down=status["shutting_down"])
         if meet is not None:
-            meet(status["instance"])
+            meet(status.get("events_instance", status["instance"]))
 
 
 def hold_again(pool: Pool, deadline: Deadline) -> Steps[None]:

@@ -208,6 +208,8 @@ class Status:
     pid: int
     #: A new UUID for each start.
     instance: str
+    #: The instance with which the numbers of events began: an upgrade goes on with them.
+    events_instance: str
     #: When it was started.
     started_at: datetime.datetime
     #: Whether it is shutting down.
@@ -231,6 +233,7 @@ class Status:
             protocol=(wire["protocol"]["lowest"], wire["protocol"]["highest"]),
             pid=wire["pid"],
             instance=wire["instance"],
+            events_instance=wire.get("events_instance", wire["instance"]),
             started_at=time_from_wire(wire["started_at"]),
             shutting_down=wire["shutting_down"],
             children=wire["children"],

@@ -1,6 +1,6 @@
 //! What subscribers are sent, and whose output is read.
 
-use procbroker_core::{Call, ConnectionId};
+use procbroker_core::{Call, Config, ConnectionId, EventHistory};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::{ChildId, Request};
 
@@ -25,6 +25,27 @@ pub fn published(ledger: &Ledger, connection: ConnectionId, notification: &Notif
     Check::Privilege.demand(ledger.may_touch(link.peer.uid, child.owner), || {
         format!("user {} is told of {} of {:?}", link.peer.uid, child.id, child.owner)
     })
+}
+
+/// A broker has begun, after an upgrade with what the earlier program told of.
+///
+/// # Errors
+/// When events are lost by the upgrade, or counted otherwise than one after the other.
+pub fn go_on(before: Option<&EventHistory>, after: &EventHistory, config: &Config) -> Checked {
+    let (instance, last) = before.map_or((config.instance, 0), |before| (before.instance, before.next - 1));
+    Check::Events.demand(after.instance == instance && after.next > last, || {
+        format!("events are counted from {} on, by {}: before {before:?}", after.next, after.instance)
+    })?;
+    let numbers = after.kept.iter().map(|event| event.seq);
+    let first = after.next - after.kept.len() as u64;
+    Check::Events.demand(numbers.eq(first..after.next), || format!("events have a gap: {after:?}"))?;
+    let is_kept = before.is_none_or(|before| {
+        let gone_on =
+            after.kept.iter().skip_while(|event| event.seq < before.next - before.kept.len() as u64);
+        let expected = before.kept.iter().filter(|event| event.seq >= first);
+        gone_on.zip(expected).all(|(after, before)| after == before)
+    });
+    Check::Events.demand(is_kept, || format!("events have changed in an upgrade: {before:?} and {after:?}"))
 }
 
 /// The output of a child is read.

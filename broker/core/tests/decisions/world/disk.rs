@@ -246,7 +246,7 @@ impl World {
         self.spawned = found.iter().filter_map(process).collect();
         let mut effects = Vec::new();
         let now = Now { instant: self.now, wall: self.wall() };
-        self.broker = Broker::recover(self.config.clone(), now, found, &mut effects);
+        self.broker = Broker::recover(self.config.clone(), now, found, None, &mut effects);
         self.obey(effects);
     }
 
