@@ -61,7 +61,7 @@ def test_start_failed_tells_the_exit_and_what_was_written(fake: FakeBroker) -> N
 
 def test_spawn_failed_tells_the_step_and_the_errno(broker: Broker) -> None:
     with pytest.raises(procbroker.SpawnFailed, match="no-such-program") as caught:
-        broker.create(["no-such-program"])
+        broker.create(["no-such-program"], env={"PATH": "/usr/bin:/bin"})
     assert (caught.value.errno, caught.value.errno_name, caught.value.step) == (errno.ENOENT, "ENOENT", "exec")
     with pytest.raises(procbroker.SpawnFailed) as caught:
         broker.create(["true"], cwd="/no/such/folder")

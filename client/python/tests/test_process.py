@@ -8,6 +8,7 @@ import os
 import pickle
 import pwd
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -234,6 +235,32 @@ def test_a_result_that_is_not_kept_is_gone_when_it_is_read(broker: Broker, place
     with pytest.raises(ValueError, match="no paper"):
         failing.result(PATIENCE, keep=False)
     assert list(place.iterdir()) == []
+
+
+CALLER = """
+import os, signal, sys, procbroker
+child = procbroker.Broker(sys.argv[1]).process("targets:stay", (sys.argv[2],), name="one", cwd="/")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_left_when_caller_broker_and_child_are_killed(own: RealBroker, place: Path, folder: Path) -> None:
+    there = folder / "there"
+    command = [sys.executable, "-c", CALLER, own.socket, str(there)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    comes_true(there.exists, "it runs")
+    assert len(list(place.iterdir())) == 1
+    own.crash()
+    own.start()
+    with Broker(own.socket) as broker:
+        child = broker.get("one")
+        child.signal("KILL")
+        child.wait(PATIENCE)
+        assert (child.cleanup is not None and child.cleanup.ok, list(place.iterdir())) == (True, [])
+        with pytest.raises(NoResult):
+            child.result()
 
 
 def test_its_call_is_removed_whatever_its_path_of_programs_is(broker: Broker, folder: Path, place: Path) -> None:
