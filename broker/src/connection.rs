@@ -21,6 +21,7 @@ use nix::unistd::geteuid;
 use procbroker_core::{
     Accounts, AccountsFailure, Call, Caller, ConnectionId, Fresh, GROUPS_MAX, Input, Login,
 };
+use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Request, Response};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
@@ -39,6 +40,7 @@ use crate::limits::{
 use crate::os::host::accounts;
 use crate::os::host::caller::Standpoint;
 use crate::os::host::client_socket::{ClientSocket, Readiness};
+use crate::os::process::anchor;
 use codec::{Codec, Incoming, RequestId};
 
 /// What a connection needs from its surroundings.
@@ -308,18 +310,24 @@ impl Connection {
         }
     }
 
-    /// What the decision about a request needs from outside: a new id, and accounts that are looked up.
+    /// What the decision about a request needs from outside: a new id, accounts and processes that are looked up.
     async fn fresh(&mut self, request: &Request) -> Result<Fresh, PoolError> {
         let Request::Create(params) = request else {
             let (accounts, caller) = (Ok(Accounts::default()), Ok(Caller::default()));
-            return Ok(Fresh { child: ChildId::from_uuid(Uuid::nil()), accounts, caller });
+            let child = ChildId::from_uuid(Uuid::nil());
+            return Ok(Fresh { child, accounts, caller, anchor: None });
         };
         let child = ChildId::from_uuid(Uuid::now_v7());
         let accounts = self.accounts(params).await?;
         let Surroundings { standpoint, pid, login, .. } = &self.surroundings;
         let login = login.clone();
         let confinement = standpoint.confinement(self.socket.descriptor(), *pid);
-        Ok(Fresh { child, accounts, caller: confinement.map(|confinement| Caller { login, confinement }) })
+        let anchor = match params.lifetime {
+            Lifetime::Pid(number) => Some(Box::new(anchor::find(number, self.socket.descriptor(), *pid))),
+            Lifetime::Broker | Lifetime::Connection | Lifetime::Ttl(_) => None,
+        };
+        let caller = confinement.map(|confinement| Caller { login, confinement });
+        Ok(Fresh { child, accounts, caller, anchor })
     }
 
     /// Looks up the accounts that a create names, and the caller's own if its child is told of it.

@@ -100,6 +100,8 @@ pub struct Sources {
     pub announcer: Option<AsyncFd<OwnedFd>>,
     /// Readable when a child has told something of itself.
     pub notices: AsyncFd<OwnedFd>,
+    /// Readable when a process has ended that children's lives hang on.
+    pub anchors: AsyncFd<OwnedFd>,
     /// Readable when something has come of a process that is being started.
     pub landings: AsyncFd<OwnedFd>,
     /// Rings when something is due.
@@ -269,7 +271,7 @@ impl Driver {
         let backlog = self.hands.has_backlog();
         let has_unheard = self.hands.has_unheard();
         let wake_at = self.wake_at();
-        let Sources { facts, threads, signals, announcer, landings, notices, alarm } = sources;
+        let Sources { facts, threads, signals, announcer, anchors, landings, notices, alarm } = sources;
         if let Some(wake_at) = wake_at {
             alarm.set(wake_at);
         }
@@ -287,6 +289,7 @@ impl Driver {
             }
             () = announced(Some(landings)) => self.land(),
             () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
+            () = announced(Some(anchors)) => self.anchors_ended(),
             () = alarm.rings() => self.wake(),
             Some(fact) = facts.recv() => {
                 self.fact(fact);
@@ -306,7 +309,8 @@ impl Driver {
         let due = self.broker.next_deadline().map(|deadline| Duration::from_nanos(deadline.as_nanos()));
         let overdue = self.hands.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
         let rested = self.hands.notices.rest_until().map(clock::after_boot);
-        due.into_iter().chain(overdue).chain(rested).min()
+        let again = self.hands.anchors.again_at().map(clock::after_boot);
+        due.into_iter().chain(overdue).chain(rested).chain(again).min()
     }
 
     /// Does what is due.
@@ -317,6 +321,8 @@ impl Driver {
             );
         }
         self.hands.notices.wake(Instant::now());
+        let ended = self.hands.anchors.try_again(Instant::now());
+        self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
         self.take(Input::Due);
     }
 
@@ -377,6 +383,13 @@ impl Driver {
     /// Takes in what children tell of themselves, and tells the core.
     fn hear(&mut self) {
         self.hands.hear(&mut self.inputs);
+        self.settle();
+    }
+
+    /// Takes in which processes have ended that children's lives hang on, and tells the core.
+    fn anchors_ended(&mut self) {
+        let ended = self.hands.anchors.take_ended();
+        self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
         self.settle();
     }
 

@@ -135,6 +135,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool, standpoint);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
+    let anchors = hands.anchors.bell().map_err(ServeError::Anchors)?;
     let landings = hands.launcher.landings().map_err(ServeError::Landings)?;
     let notices = hands.notices.bell().map_err(ServeError::Notices)?;
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
@@ -147,7 +148,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let mut receiving = receive(listeners);
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
-    let mut sources = Sources { facts, threads, signals, announcer, notices, landings, alarm };
+    let mut sources = Sources { facts, threads, signals, announcer, notices, anchors, landings, alarm };
     let cause = loop {
         match driver.run(&mut sources).await {
             Leave::Exit(cause) => break cause,

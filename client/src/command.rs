@@ -203,7 +203,9 @@ impl<B> Command<B> {
         self
     }
 
-    /// What its life is bound to; to the broker's unless set.
+    /// What its life is bound to; to the broker's unless set. A child that is reused keeps what it was created with.
+    ///
+    /// [`Lifetime::Pid`] of [`std::process::id`] binds it to the calling process, whatever becomes of the connection.
     pub fn lifetime(&mut self, lifetime: Lifetime) -> &mut Self {
         self.params.lifetime = lifetime;
         self

@@ -375,7 +375,10 @@ pub enum Lifetime {
     Broker,
     /// To the connections that created or reused it.
     Connection,
-    /// To the process with this pid.
+    /// To the process with this pid, which has ended as soon as all of its threads have, be it reaped or not.
+    ///
+    /// The number counts in the pid namespace of the client. Anybody but root names a process whose real or saved user he is,
+    /// as `kill(2)` asks for it. One that gets the number later is another process, after a crash of the broker too.
     Pid(u32),
     /// To this length of time, unless it is renewed.
     Ttl(#[serde(with = "duration")] Duration),

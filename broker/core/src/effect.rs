@@ -9,6 +9,7 @@ use procbroker_protocol::{
     Child as ChildView, ChildId, CreateParams, Error, Exit, Response, Signal, Timestamp,
 };
 
+use crate::anchor::Anchor;
 use crate::authorize::{Asker, RunAs};
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
 use crate::launch::Launch;
@@ -126,6 +127,16 @@ pub enum Effect {
         order: Arc<SpawnOrder>,
         /// When its present process was ordered to be started: what is older was written by another.
         since: Timestamp,
+    },
+    /// Watch a process that children's lives hang on. Answered with `AnchorEnded` when it has ended, at once where it has.
+    Watch {
+        /// The process.
+        anchor: Anchor,
+    },
+    /// No child's life hangs on a process any more, which has not been told to have ended: stop watching it.
+    Unwatch {
+        /// The process.
+        anchor: Anchor,
     },
     /// A child has ended: what it wrote last is the end, for those who follow its output too.
     EndLog {

@@ -73,6 +73,7 @@ impl Broker {
                 self.shut_down(Some(timeout), false, turn);
             }
             Input::LogRead { call, outcome } => self.log_read(call, outcome),
+            Input::AnchorEnded { anchor } => self.anchor_ended(anchor, turn),
             Input::PassOn { signal } => self.pass_on(signal, turn),
             Input::UpgradeAsked => self.upgrade(None, turn),
             Input::UpgradeChecked { result } => self.upgrade_checked(result, turn),

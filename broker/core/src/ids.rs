@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use procbroker_protocol::ChildId;
+use serde::{Deserialize, Serialize};
 
 /// One connection of a client; the edge counts them and never uses a number again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +50,7 @@ pub struct Run {
 }
 
 /// The number of a process; also that of its session and process group, for a child's main process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pid(NonZeroU32);
 
 impl Pid {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildId, ExitStatus, Request, Signal};
 
+use crate::anchor::{Anchor, AnchorFound};
 use crate::authorize::{Accounts, AccountsFailure, Peer};
 use crate::ids::{Call, ConnectionId, Pid, Run};
 use crate::launch::{Caller, CallerUnknown};
@@ -120,6 +121,11 @@ pub enum Input {
         /// Whether it was answered with the text.
         outcome: LogOutcome,
     },
+    /// A process has ended that is watched by a `Watch`, or has ended before it could be.
+    AnchorEnded {
+        /// The process.
+        anchor: Anchor,
+    },
     /// A signal has come that is meant for the main command.
     PassOn {
         /// The signal that came.
@@ -155,6 +161,8 @@ pub struct Fresh {
     pub accounts: Result<Accounts, AccountsFailure>,
     /// The process that a `create` came from, looked into after the request was read.
     pub caller: Result<Caller, CallerUnknown>,
+    /// The process that a `create` names for its child to live as long.
+    pub anchor: AnchorFound,
 }
 
 /// What is left of a child's descendants when its main process has ended.

@@ -1,10 +1,12 @@
-//! What the lives of children hang on, apart from the broker's own: the connections that hold each, or its time.
+//! What the lives of children hang on, apart from the broker's own: the connections that hold each, its time, or another
+//! process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use procbroker_protocol::{ChildId, ExitReason};
 
+use crate::anchor::Anchor;
 use crate::ids::ConnectionId;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
@@ -12,8 +14,9 @@ use crate::timers::{Timer, Timers};
 /// The live children whose life hangs on something, and what each connection holds.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    by_child: BTreeMap<ChildId, Lease>,
-    by_connection: BTreeMap<ConnectionId, BTreeSet<ChildId>>,
+    bound: BTreeMap<ChildId, Lease>,
+    held: BTreeMap<ConnectionId, BTreeSet<ChildId>>,
+    anchored: BTreeMap<Anchor, BTreeSet<ChildId>>,
 }
 
 /// What the life of one child hangs on.
@@ -35,6 +38,8 @@ pub(crate) enum Lease {
         /// When it is over.
         until: Instant,
     },
+    /// Another process.
+    Process(Anchor),
 }
 
 impl Lease {
@@ -47,46 +52,54 @@ impl Lease {
         match self {
             Self::Connections { until, .. } => *until,
             Self::Time { until, .. } => Some(*until),
+            Self::Process(_) => None,
         }
     }
 
     /// Returns when its time to live is over, if it has one.
     pub(crate) fn expires(&self) -> Option<Instant> {
         match self {
-            Self::Connections { .. } => None,
+            Self::Connections { .. } | Self::Process(_) => None,
             Self::Time { until, .. } => Some(*until),
         }
     }
 
     fn reason(&self) -> ExitReason {
         match self {
-            Self::Connections { .. } => ExitReason::OwnerGone,
+            Self::Connections { .. } | Self::Process(_) => ExitReason::OwnerGone,
             Self::Time { .. } => ExitReason::Expired,
         }
     }
 }
 
 impl Leases {
-    /// Binds the life of a child.
-    pub(crate) fn insert(&mut self, child: ChildId, lease: Lease, timers: &mut Timers) {
+    /// Binds the life of a child. Returns the process that is to be watched from now on, if there is one more.
+    pub(crate) fn insert(&mut self, child: ChildId, lease: Lease, timers: &mut Timers) -> Option<Anchor> {
         timers.set(Timer::Lease(child), None, lease.until());
-        self.by_child.insert(child, lease);
+        let anchor = match &lease {
+            Lease::Connections { .. } | Lease::Time { .. } => None,
+            Lease::Process(anchor) => Some(*anchor),
+        };
+        self.bound.insert(child, lease);
+        let anchored = self.anchored.entry(anchor?).or_default();
+        anchored.insert(child);
+        anchor.filter(|_| anchored.len() == 1)
     }
 
     /// Has a connection hold a child, if that lives by its connections.
     pub(crate) fn hold(&mut self, child: ChildId, connection: ConnectionId, timers: &mut Timers) {
-        let Some(Lease::Connections { holders, until, .. }) = self.by_child.get_mut(&child) else {
+        let Some(Lease::Connections { holders, until, .. }) = self.bound.get_mut(&child) else {
             return;
         };
         holders.insert(connection);
         timers.set(Timer::Lease(child), until.take(), None);
-        self.by_connection.entry(connection).or_default().insert(child);
+        self.held.entry(connection).or_default().insert(child);
     }
 
     /// Lets go of all that a connection holds, because it is closed.
     pub(crate) fn close(&mut self, connection: ConnectionId, now: Instant, timers: &mut Timers) {
-        for child in self.by_connection.remove(&connection).unwrap_or_default() {
-            if let Some(Lease::Connections { holders, linger, until }) = self.by_child.get_mut(&child)
+        for child in self.held.remove(&connection).unwrap_or_default() {
+            if let Some(Lease::Connections { holders, linger, until }) = self.bound.get_mut(&child)
                 && holders.remove(&connection)
                 && holders.is_empty()
             {
@@ -98,7 +111,7 @@ impl Leases {
 
     /// Gives a child its whole time again, and returns when that is over. `None` where it has no time to live.
     pub(crate) fn renew(&mut self, child: ChildId, now: Instant, timers: &mut Timers) -> Option<Instant> {
-        let Some(Lease::Time { length, until }) = self.by_child.get_mut(&child) else {
+        let Some(Lease::Time { length, until }) = self.bound.get_mut(&child) else {
             return None;
         };
         let before = std::mem::replace(until, now.plus(*length));
@@ -108,7 +121,7 @@ impl Leases {
 
     /// Whether a child has a time to live.
     pub(crate) fn is_timed(&self, child: ChildId) -> bool {
-        matches!(self.by_child.get(&child), Some(Lease::Time { .. }))
+        matches!(self.bound.get(&child), Some(Lease::Time { .. }))
     }
 
     /// Takes the lease of a child whose timer has run out, and returns why the child ends.
@@ -116,25 +129,42 @@ impl Leases {
         self.take(child).map(|lease| lease.reason())
     }
 
-    /// Forgets the lease of a child that is over.
-    pub(crate) fn remove(&mut self, child: ChildId, timers: &mut Timers) {
-        if let Some(lease) = self.take(child) {
-            timers.set(Timer::Lease(child), lease.until(), None);
+    /// Returns the first of the children whose lives hang on a process.
+    pub(crate) fn anchored_to(&self, anchor: Anchor) -> Option<ChildId> {
+        self.anchored.get(&anchor)?.first().copied()
+    }
+
+    /// Forgets the lease of a child that is over. Returns the process that no life hangs on any more, if there is one.
+    pub(crate) fn remove(&mut self, child: ChildId, timers: &mut Timers) -> Option<Anchor> {
+        let lease = self.take(child)?;
+        timers.set(Timer::Lease(child), lease.until(), None);
+        match lease {
+            Lease::Connections { .. } | Lease::Time { .. } => None,
+            Lease::Process(anchor) => Some(anchor).filter(|anchor| !self.anchored.contains_key(anchor)),
         }
     }
 
     fn take(&mut self, child: ChildId) -> Option<Lease> {
-        let lease = self.by_child.remove(&child)?;
-        if let Lease::Connections { holders, .. } = &lease {
-            for holder in holders {
-                if let Some(held) = self.by_connection.get_mut(holder) {
-                    held.remove(&child);
-                    if held.is_empty() {
-                        self.by_connection.remove(holder);
-                    }
+        let lease = self.bound.remove(&child)?;
+        match &lease {
+            Lease::Connections { holders, .. } => {
+                for holder in holders {
+                    forget(&mut self.held, holder, child);
                 }
             }
+            Lease::Process(anchor) => forget(&mut self.anchored, anchor, child),
+            Lease::Time { .. } => {}
         }
         Some(lease)
+    }
+}
+
+/// Takes a child from what something is known by, and that too when it was the last one.
+fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<ChildId>>, key: &K, child: ChildId) {
+    if let Some(children) = index.get_mut(key) {
+        children.remove(&child);
+        if children.is_empty() {
+            index.remove(key);
+        }
     }
 }

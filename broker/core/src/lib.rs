@@ -76,6 +76,7 @@
 //! *record* is **forgotten** when it is not visible any more.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod anchor;
 mod authorize;
 mod broker;
 mod child;
@@ -109,6 +110,7 @@ mod timers;
 mod turn;
 mod validate;
 
+pub use anchor::{Anchor, AnchorFound, AnchorSeen, AnchorUnknown, Birthmark};
 pub use authorize::{Accounts, AccountsFailure, Asker, Peer, RunAs, UserAccount};
 pub use broker::Broker;
 pub use config::Config;

@@ -10,6 +10,7 @@ use procbroker_protocol::{
     Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, Response, Signal, duration,
 };
 
+use crate::anchor::Anchor;
 use crate::authorize::RunAs;
 use crate::effect::After;
 use crate::ids::{Call, SubscriptionId};
@@ -138,6 +139,8 @@ pub(crate) struct Attempt {
     pub(crate) run_as: RunAs,
     /// What its process starts with beside them.
     pub(crate) launch: Launch,
+    /// The process that its life hangs on, if it names one.
+    pub(crate) anchor: Option<Anchor>,
     /// The id that it gets.
     pub(crate) id: ChildId,
     /// What the answer says if a child is created now.

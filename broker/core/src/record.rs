@@ -15,6 +15,7 @@ use procbroker_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::anchor::Anchor;
 use crate::authorize::RunAs;
 use crate::ids::Pid;
 use crate::input::Members;
@@ -57,14 +58,17 @@ pub enum Tie {
     None,
     /// Its time, which ends then; of the boot that it was recorded in.
     Until(Instant),
+    /// Another process.
+    Process(Anchor),
 }
 
 impl Tie {
-    /// Returns what the life of a child hangs on that is created now.
-    pub(crate) fn of(lifetime: Lifetime, now: Instant) -> Self {
-        match lifetime {
-            Lifetime::Ttl(length) => Self::Until(now.plus(length)),
-            Lifetime::Broker | Lifetime::Connection | Lifetime::Pid(_) => Self::None,
+    /// Returns what the life of a child hangs on that is created now: on this process, if on one.
+    pub(crate) fn of(lifetime: Lifetime, anchor: Option<Anchor>, now: Instant) -> Self {
+        match (lifetime, anchor) {
+            (Lifetime::Ttl(length), _) => Self::Until(now.plus(length)),
+            (Lifetime::Pid(_), Some(anchor)) => Self::Process(anchor),
+            (Lifetime::Broker | Lifetime::Connection | Lifetime::Pid(_), _) => Self::None,
         }
     }
 
@@ -72,8 +76,17 @@ impl Tie {
     #[must_use]
     pub fn expires(&self) -> Option<Instant> {
         match self {
-            Self::None => None,
+            Self::None | Self::Process(_) => None,
             Self::Until(until) => Some(*until),
+        }
+    }
+
+    /// Returns the process that the child's life hangs on, if it hangs on one.
+    #[must_use]
+    pub fn anchor(&self) -> Option<Anchor> {
+        match self {
+            Self::None | Self::Until(_) => None,
+            Self::Process(anchor) => Some(*anchor),
         }
     }
 }

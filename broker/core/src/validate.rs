@@ -93,8 +93,6 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 fn built(params: &CreateParams) -> Result<(), Error> {
     let missing = if matches!(params.ready, Ready::Probe(Probe { check: Check::Command(_), .. })) {
         "ready: command"
-    } else if let Lifetime::Pid(_) = params.lifetime {
-        "lifetime: pid"
     } else if params.resources.is_some() {
         "resources"
     } else {
@@ -116,6 +114,9 @@ fn lifetime(params: &CreateParams) -> Result<(), Error> {
     }
     if params.lifetime == Lifetime::Ttl(Duration::ZERO) {
         return Err(invalid("lifetime", "a child with a ttl of 0 would end at once; give it more"));
+    }
+    if params.lifetime == Lifetime::Pid(0) {
+        return Err(invalid("lifetime", "there is no process 0; give the pid of one"));
     }
     Ok(())
 }

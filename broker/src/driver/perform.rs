@@ -31,6 +31,7 @@ use crate::os::host::nofile::Nofile;
 use crate::os::journal::Submitted;
 use crate::os::logs::{Logs, StreamId};
 use crate::os::notices::{Notices, Rest, Told};
+use crate::os::process::anchor_watch::{AnchorWatch, Watching};
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service::fd_store::FdStore;
@@ -60,6 +61,8 @@ pub struct Hands {
     pub launcher: Launcher<Errand>,
     /// Reaps them.
     pub reaper: Reaper,
+    /// Watches the processes that their lives hang on.
+    pub anchors: AnchorWatch,
     /// Signals and finds what belongs to them.
     pub containment: Containment,
     /// What children find around them.
@@ -173,6 +176,11 @@ impl Hands {
                 self.logs.end(child);
                 self.followers.child_ended(child);
             }
+            Effect::Watch { anchor } => match self.anchors.watch(anchor) {
+                Watching::Begun => {}
+                Watching::Over => inputs.push_back(Input::AnchorEnded { anchor }),
+            },
+            Effect::Unwatch { anchor } => self.anchors.unwatch(anchor),
             Effect::CheckUpgrade => self.check_upgrade(),
             Effect::Signal { run, signal, scope, call } => {
                 inputs.extend(self.containment.signal(run, signal, scope, call));

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 pub(crate) mod alone;
+pub mod anchor;
+pub mod anchor_watch;
 pub mod child_signal;
 pub mod descriptor;
 mod exit_status;

@@ -113,6 +113,11 @@ pub enum ServeError {
     /// What children tell of themselves cannot be watched.
     #[error("cannot watch what children tell of themselves")]
     Notices(#[source] io::Error),
+    /// The processes that children's lives hang on cannot be watched.
+    #[error(
+        "cannot watch the processes that children's lives hang on; raise the limit on open files (ulimit -n)"
+    )]
+    Anchors(#[source] io::Error),
     /// There is no alarm to be had for the deadlines.
     #[error("cannot make a timer for deadlines (timerfd_create)")]
     Alarm(#[source] io::Error),

@@ -36,6 +36,7 @@ use crate::os::logs::pipes::Pipes;
 use crate::os::logs::{LogBounds, LogSettings, Logs, Remembered};
 use crate::os::notices::{self, Notices, Rest};
 use crate::os::own::OwnError;
+use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::identity::BootId;
 use crate::os::process::reaper::{Backlog, Reaper};
 use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
@@ -436,6 +437,7 @@ impl Machine {
             pool,
             launcher,
             reaper,
+            anchors: AnchorWatch::new().map_err(ServeError::Anchors)?,
             containment,
             surroundings: Surroundings::new(socket, pipes, nofile),
             prober,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from procbroker import Broker, Child, NameTaken, NotFound, Step, TimedOut, Unsupported
+from procbroker import Broker, Child, NameTaken, NotFound, Step, TimedOut, Unsupported, lifetime
 
 FOREVER = ["sleep", "1000"]
 
@@ -206,6 +206,17 @@ def test_a_child_of_a_connection_ends_when_the_client_is_closed(broker: Broker) 
         # Other calls, and their connections, come and go.
         assert [other.get(child.id) for _ in range(20)] == [child] * 20
     assert broker.wait(child.id, timeout=30).ended
+
+
+def test_a_child_ends_with_the_process_that_it_is_bound_to(broker: Broker) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as owner:
+        child = broker.create(FOREVER, lifetime=lifetime.pid(owner.pid))
+        assert child.lifetime == {"pid": owner.pid}
+        assert not child.refresh().ended
+    ended = broker.wait(child.id, timeout=30).exit
+    assert ended and ended.reason == "owner_gone"
+    with pytest.raises(NotFound):
+        broker.create(FOREVER, lifetime=lifetime.pid(2**31 - 1))
 
 
 def test_logs_and_following_them(broker: Broker, folder: Path) -> None:

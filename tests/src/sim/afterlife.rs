@@ -24,9 +24,11 @@ impl Machine {
         self.disk.lose(loss, means.dice);
         self.flights.clear();
         self.bound.clear();
+        self.anchors.watched.clear();
         self.strays = 0;
         if loss == Loss::Power {
             self.families.clear();
+            self.anchors.die();
             self.boot += 1;
         }
         // One that is replaced in place has not died.

@@ -144,6 +144,7 @@ impl Clients {
             child,
             accounts: requests::accounts(&request),
             caller: requests::caller(&request, self.ids),
+            anchor: None,
         };
         Input::Called { call: Call { connection, number: self.calls }, request, fresh }
     }

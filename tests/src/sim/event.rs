@@ -1,6 +1,6 @@
 //! What can happen in the model world.
 
-use procbroker_core::{Input, Run, Safety};
+use procbroker_core::{Anchor, Input, Run, Safety};
 use procbroker_protocol::Signal;
 
 use crate::sim::family::FamilyId;
@@ -55,6 +55,11 @@ pub enum Event {
         /// Of which.
         family: FamilyId,
     },
+    /// A process ends that clients name.
+    AnchorEnds {
+        /// The process.
+        anchor: Anchor,
+    },
     /// Another program takes the place of the broker's.
     Replaced,
     /// The broker is started again.
@@ -88,6 +93,7 @@ impl Event {
             | Self::Remaining { .. } => false,
             Self::Dies { .. }
             | Self::Forks { .. }
+            | Self::AnchorEnds { .. }
             | Self::Start
             | Self::Act { .. }
             | Self::End
@@ -110,6 +116,7 @@ impl Event {
             | Self::Remaining { .. }
             | Self::Dies { .. }
             | Self::Forks { .. }
+            | Self::AnchorEnds { .. }
             | Self::Replaced
             | Self::Start => false,
         }

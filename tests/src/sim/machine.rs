@@ -15,6 +15,7 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, ExitStatus, Signal};
 
 use crate::sim::agenda::{Agenda, MILLISECOND, SECOND};
+use crate::sim::anchors::Anchors;
 use crate::sim::dice::Dice;
 use crate::sim::disk::{Disk, Identity};
 use crate::sim::event::Event;
@@ -55,6 +56,8 @@ pub struct Machine {
     pub disk: Disk,
     /// What has truly happened.
     pub past: BTreeMap<ChildId, Past>,
+    /// The processes that clients name.
+    pub anchors: Anchors,
     /// How many processes descend from the broker, belong to no child and cannot be ended.
     pub strays: u32,
     /// How often the machine was started.
@@ -82,7 +85,7 @@ impl Means<'_> {
     }
 
     /// Tells the broker something, up to so many milliseconds from now.
-    fn tell(&mut self, within_millis: u64, input: Input) {
+    pub(super) fn tell(&mut self, within_millis: u64, input: Input) {
         let delay = self.dice.within_millis(within_millis);
         self.agenda.after(delay, Event::Input(input));
     }
@@ -105,6 +108,8 @@ impl Machine {
             Effect::Kill { run } => self.kill(*run, means),
             Effect::Release { run } => self.release(*run),
             Effect::Forget { child } => self.disk.forget(*child),
+            Effect::Watch { anchor } => self.anchors.watch(*anchor, means),
+            Effect::Unwatch { anchor } => drop(self.anchors.watched.remove(anchor)),
             Effect::Sweep => self.sweep(means),
             Effect::ReadLog { call, .. } => Self::read_log(*call, means),
             Effect::ReadTail { call, .. } => {

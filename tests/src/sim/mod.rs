@@ -31,6 +31,7 @@
 
 pub mod afterlife;
 pub mod agenda;
+pub mod anchors;
 pub mod checks;
 pub mod clients;
 pub mod dice;

@@ -20,6 +20,7 @@ use procbroker_protocol::request::{
 use procbroker_protocol::{ChildId, CreateParams, Name, Request, Signal, Target};
 use uuid::Uuid;
 
+use crate::sim::anchors::NUMBERS;
 use crate::sim::dice::Dice;
 use crate::sim::setting::{ALLOWED_GROUP, BROKER_USER, Setting, USERS};
 
@@ -142,7 +143,7 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     params
 }
 
-/// Binds its life to connections or to a time, now and then.
+/// Binds its life to connections, to a time or to a process, now and then.
 fn live(params: &mut CreateParams, dice: &mut Dice) {
     match dice.below(10) {
         0..2 => {
@@ -152,6 +153,7 @@ fn live(params: &mut CreateParams, dice: &mut Dice) {
         2..4 => {
             params.lifetime = Lifetime::Ttl(Duration::from_millis(dice.choose([3, 200, 4_000, 60_000])));
         }
+        4..6 => params.lifetime = Lifetime::Pid(dice.choose(NUMBERS)),
         _ => {}
     }
 }

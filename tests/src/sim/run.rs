@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use procbroker_core::{Broker, Effect, Incarnation, Input, Purpose, Report, Run, ShutdownCause};
+use procbroker_core::{Birthmark, Broker, Effect, Incarnation, Input, Purpose, Report, Run, ShutdownCause};
 
 use crate::sim::agenda::{Agenda, SECOND, clocks};
 use crate::sim::checks;
@@ -17,7 +17,9 @@ use crate::sim::lives::Fates;
 use crate::sim::machine::{Machine, Means};
 use crate::sim::setting::{Ending, Setting};
 use crate::sim::tally::Tally;
+use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::duration::nanos;
+use procbroker_protocol::{Child, ExitReason};
 
 /// More turns than any run needs: one that takes more is spinning.
 const TURNS_MAX: u64 = 60_000;
@@ -181,6 +183,10 @@ impl Simulation<'_> {
                 self.machine.forks(family, &mut means);
                 None
             }
+            Event::AnchorEnds { anchor } => {
+                self.machine.anchors.ends(anchor, &mut means);
+                None
+            }
             Event::Reaped { family } => self.machine.reaped(family, &mut means),
             Event::Remaining { family } => self.machine.remaining(family),
             Event::Start => return self.start(),
@@ -204,7 +210,8 @@ impl Simulation<'_> {
         self.tell(input)
     }
 
-    /// Now and then a report comes late, about an earlier process of the same child: it is to change nothing.
+    /// Now and then a report comes late, about an earlier process of the same child or of the same number: it is to change
+    /// nothing.
     fn tell_stale(&mut self, input: &Input) -> Checked {
         if !self.dice.chance(3) {
             return Ok(());
@@ -220,6 +227,8 @@ impl Simulation<'_> {
             | Input::MembersLeft { run, .. } => {
                 *run = Run { incarnation: Incarnation(run.incarnation.0 - 1), ..*run };
             }
+            // Of another process of the same number.
+            Input::AnchorEnded { anchor } => anchor.birthmark = Birthmark::Inode(u64::MAX),
             Input::Connected { .. }
             | Input::ConnectedUnmapped { .. }
             | Input::Disconnected { .. }
@@ -245,7 +254,22 @@ impl Simulation<'_> {
             let most = self.dice.choose([2, 20, most]);
             self.agenda.after(self.dice.within_millis(most), Event::Act { client });
         }
-        inputs.into_iter().try_for_each(|input| self.tell(input))
+        inputs.into_iter().try_for_each(|input| {
+            let input = self.looked_up(input);
+            self.tell(input)
+        })
+    }
+
+    /// A request, with what is found of the process that it names.
+    fn looked_up(&mut self, mut input: Input) -> Input {
+        if let Input::Called { call, request, fresh } = &mut input
+            && let Some(link) = self.ledger.links.get(&call.connection)
+        {
+            let (uid, boot) = (link.peer.uid, self.machine.boot);
+            let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
+            fresh.anchor = self.machine.anchors.find(request, uid, boot, &mut means);
+        }
+        input
     }
 
     fn end(&mut self) -> Checked {
@@ -290,6 +314,8 @@ impl Simulation<'_> {
             let Some(broker) = &self.broker else { return Ok(()) };
             let (now, then) = (footprint(broker), footprint(&fresh));
             Check::Growth.demand(now == then, || format!("the broker keeps {broker:?}"))?;
+            let watched = &self.machine.anchors.watched;
+            Check::Growth.demand(watched.is_empty(), || format!("{watched:?} are watched in vain"))?;
         }
         self.end()
     }
@@ -335,6 +361,7 @@ impl Simulation<'_> {
                 Effect::Refuse { connection, .. } => self.clients.refused(*connection),
                 Effect::Spawn { purpose: Purpose::Cleanup { .. }, .. } => self.tally.cleanups += 1,
                 Effect::Report(Report::Restarting { .. }) => self.tally.runs_again += 1,
+                Effect::Report(Report::Ended { child }) if is_outlived(child) => self.tally.owners_gone += 1,
                 Effect::Answer { call, result, after, usage: _ } => {
                     answers.extend(self.answer(*call, result, *after));
                 }
@@ -352,6 +379,12 @@ impl Simulation<'_> {
         }
         checks::standstill::after(&mut self.ledger, due)
     }
+}
+
+/// Whether a child has ended with a process that it was to live as long as.
+fn is_outlived(child: &Child) -> bool {
+    let reason = child.exit.as_ref().map(|exit| exit.reason);
+    matches!(child.lifetime, Lifetime::Pid(_)) && reason == Some(ExitReason::OwnerGone)
 }
 
 /// What a broker holds, without the numbers in it, the events that it keeps for those who come later, and what it has counted.

@@ -31,6 +31,8 @@ pub struct Tally {
     pub cleanups: u64,
     /// Restarts of children.
     pub runs_again: u64,
+    /// Children that were stopped because a process had ended that they lived as long as.
+    pub owners_gone: u64,
     /// Runs with a death of the broker in it.
     pub runs_with_crashes: u64,
 }
@@ -50,7 +52,8 @@ impl Tally {
         self.found_alive += found_alive;
         self.stops_resumed += stops_resumed;
         self.unrecorded += unrecorded;
-        let Self { cleanups_interrupted, cleanups, runs_again, runs_with_crashes, .. } = other;
+        let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = other;
+        self.owners_gone += owners_gone;
         self.runs_again += runs_again;
         self.cleanups_interrupted += cleanups_interrupted;
         self.cleanups += cleanups;
@@ -74,6 +77,7 @@ impl Tally {
             self.cleanups_interrupted,
             self.cleanups,
             self.runs_again,
+            self.owners_gone,
             self.runs_with_crashes,
         ]
         .into_iter()
@@ -86,13 +90,14 @@ impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
-        let Self { cleanups_interrupted, cleanups, runs_again, runs_with_crashes, .. } = self;
+        let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = self;
         write!(
             formatter,
             "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
              them of the machine, {crashes_in_recovery} in a recovery and {crashes_in_shutdown} in a shutdown; \
              {upgrades} live upgrades and {restarts} orderly restarts; {found_alive} children found alive, \
-             {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {runs_again} restarts of children; {cleanups} attempts at \
+             {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {runs_again} restarts of children; \
+             {owners_gone} children ended with another process; {cleanups} attempts at \
              cleanups, of which {cleanups_interrupted} were found interrupted"
         )
     }

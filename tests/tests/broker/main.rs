@@ -10,6 +10,8 @@ mod harness;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod bound_to_a_process;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod child_surroundings;

@@ -1,6 +1,6 @@
 //! `procbroker run`: the broker and its main command, whose end is the broker's.
 
-mod init;
+pub(crate) mod init;
 mod next;
 mod stop;
 mod terminal;

@@ -106,7 +106,6 @@ fn what_is_not_built_says_so_and_starts_nothing() {
     client.create(with(willing(), &json!({"name": "one"})));
     for (method, params) in [
         ("renew", json!({"target": "one"})),
-        ("create", with(willing(), &json!({"lifetime": {"pid": 1}}))),
         ("create", with(willing(), &json!({"resources": {"pids_max": 10}}))),
     ] {
         let refused = client.refused(method, params.clone());

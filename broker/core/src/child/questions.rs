@@ -264,6 +264,7 @@ impl Child {
             params: Arc::clone(params),
             run_as: run_as.clone(),
             launch: launch.clone(),
+            anchor: self.tie().anchor(),
             id: self.id(),
             outcome: self.outcome,
             claim: Claim::Superseded,

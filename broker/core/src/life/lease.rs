@@ -3,18 +3,20 @@
 use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Lifetime;
 
+use crate::anchor::Anchor;
 use crate::broker::Broker;
 use crate::child::Next;
+use crate::effect::Effect;
 use crate::ids::ConnectionId;
 use crate::leases::Lease;
 use crate::limits::LINGER_AFTER_A_CRASH_MIN;
 use crate::record::Tie;
-use crate::time::Instant;
 use crate::turn::Turn;
 
 impl Broker {
-    /// Binds the life of a new child to its time, or to the connection that creates it.
-    pub(crate) fn bind(&mut self, id: ChildId, creator: ConnectionId, now: Instant) {
+    /// Binds the life of a new child to its time, to another process, or to the connection that creates it.
+    pub(crate) fn bind(&mut self, id: ChildId, creator: ConnectionId, turn: &mut Turn<'_>) {
+        let now = turn.now.instant;
         let Some(child) = self.children.get(id) else {
             return;
         };
@@ -22,14 +24,16 @@ impl Broker {
         let lease = match (params.lifetime, child.tie()) {
             (Lifetime::Ttl(length), Tie::Until(until)) => Lease::Time { length, until: *until },
             (Lifetime::Connection, _) => Lease::unheld(params.linger, now.plus(params.linger)),
+            (Lifetime::Pid(_), Tie::Process(anchor)) => Lease::Process(*anchor),
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
         };
-        self.leases.insert(id, lease, &mut self.timers);
+        self.lease(id, lease, turn);
         self.hold(id, creator);
     }
 
     /// Binds the life of a child that an earlier broker has left. Whoever held it has lost its connection, and has a while
-    /// to come back. One whose start is not on record may have been renewed before that: it has its whole time again.
+    /// to come back. One whose start is not on record may have been renewed before that: it has its whole time again. A
+    /// process that has ended meanwhile is told of as soon as it is looked for.
     pub(crate) fn bind_again(&mut self, id: ChildId, is_unspawned: bool, turn: &mut Turn<'_>) {
         let now = turn.now.instant;
         let Some(child) = self.children.get(id).filter(|child| child.is_live()) else {
@@ -44,15 +48,29 @@ impl Broker {
             (Lifetime::Connection, _) => {
                 Lease::unheld(params.linger, now.plus(params.linger.max(LINGER_AFTER_A_CRASH_MIN)))
             }
+            (Lifetime::Pid(_), Tie::Process(anchor)) => Lease::Process(*anchor),
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
         };
         let until = lease.expires();
-        self.leases.insert(id, lease, &mut self.timers);
+        self.lease(id, lease, turn);
         if let Some(until) = until.filter(|_| is_unspawned) {
             self.with_child(id, turn, |child, orders| {
                 child.expires_at(until, orders);
                 Next::Nothing
             });
+        }
+    }
+
+    fn lease(&mut self, id: ChildId, lease: Lease, turn: &mut Turn<'_>) {
+        if let Some(anchor) = self.leases.insert(id, lease, &mut self.timers) {
+            turn.order(Effect::Watch { anchor });
+        }
+    }
+
+    /// A child is over: nothing of its life hangs on anything any more.
+    pub(crate) fn unbind(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        if let Some(anchor) = self.leases.remove(id, &mut self.timers) {
+            turn.order(Effect::Unwatch { anchor });
         }
     }
 
@@ -65,6 +83,13 @@ impl Broker {
     pub(crate) fn lease_due(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         if let Some(reason) = self.leases.run_out(id) {
             self.stop_child(id, reason, None, turn);
+        }
+    }
+
+    /// A process has ended: so do the children whose lives hang on it, and any that is started in the place of one of them.
+    pub(crate) fn anchor_ended(&mut self, anchor: Anchor, turn: &mut Turn<'_>) {
+        while let Some(id) = self.leases.anchored_to(anchor) {
+            self.lease_due(id, turn);
         }
     }
 }

@@ -59,7 +59,7 @@ impl Broker {
             Next::Nothing
         });
         self.children.end_unseen(id);
-        self.leases.remove(id, &mut self.timers);
+        self.unbind(id, turn);
         self.left_wave(id, turn);
         self.end_logs(id, turn);
         // A create that waits for the name comes after the requests that wait for this child itself,

@@ -44,7 +44,7 @@ impl Broker {
     pub(crate) fn end(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let is_main = self.children.get(id).is_some_and(|child| child.role() == Role::Main);
         self.children.end(id, turn.now.instant);
-        self.leases.remove(id, &mut self.timers);
+        self.unbind(id, turn);
         self.end_logs(id, turn);
         self.left_wave(id, turn);
         self.tell_that_it_failed(id, turn);

@@ -9,6 +9,7 @@ use procbroker_protocol::{
     Response,
 };
 
+use crate::anchor::{self, Anchor};
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
@@ -43,22 +44,28 @@ impl Broker {
             return self.answer_when_started(call, child, outcome, stage, turn);
         }
         match self.rights(connection.peer(), &params, fresh) {
-            Ok((run_as, launch)) => {
+            Ok((run_as, launch, anchor)) => {
                 let claim = self.claim_of(connection.peer(), &params);
                 let (params, id, outcome) = (Arc::new(params), fresh.child, Outcome::Created);
-                let attempt = Attempt { params, run_as, launch, id, outcome, claim, place_by: None };
+                let attempt = Attempt { params, run_as, launch, anchor, id, outcome, claim, place_by: None };
                 self.decide(call, attempt, turn);
             }
             Err(error) => self.answer(call, Err(error), turn),
         }
     }
 
-    /// Decides what the child may be given.
-    fn rights(&self, peer: &Peer, params: &CreateParams, fresh: &Fresh) -> Result<(RunAs, Launch), Error> {
+    /// Decides what the child may be given, and what its life may hang on.
+    fn rights(
+        &self,
+        peer: &Peer,
+        params: &CreateParams,
+        fresh: &Fresh,
+    ) -> Result<(RunAs, Launch, Option<Anchor>), Error> {
         let run_as = authorize::run_as(&self.config, peer, params, &fresh.accounts)?;
         authorize::may_inherit(&self.config, peer, params)?;
         let launch = authorize::launch(&self.config, &run_as, &fresh.accounts, &fresh.caller)?;
-        Ok((run_as, launch))
+        let anchor = anchor::anchor(peer, params, &fresh.anchor)?;
+        Ok((run_as, launch, anchor))
     }
 
     /// Decides about a create, now and wholly: there is no other place that starts a child.
@@ -155,7 +162,8 @@ impl Broker {
     }
 
     /// Whether a child was created from an equal specification: what decides how it runs and stops. The
-    /// accounts count by the rights that they gave, whatever they were called.
+    /// accounts count by the rights that they gave, whatever they were called, and a process by what it is, not by its
+    /// number alone.
     fn is_same_spec(&self, child: &Child, peer: &Peer, attempt: &Attempt) -> bool {
         let decisive = |params: &CreateParams| CreateParams {
             request_id: None,
@@ -170,7 +178,8 @@ impl Broker {
             (RunAs::Broker, RunAs::Broker) => self.config.broker_uid != 0 || child.owner().uid == peer.uid,
             (existing, wanted) => existing == wanted,
         };
-        same_user && decisive(child.params()) == decisive(&attempt.params)
+        let same_anchor = child.tie().anchor() == attempt.anchor;
+        same_user && same_anchor && decisive(child.params()) == decisive(&attempt.params)
     }
 
     /// Takes in a new child, if the bounds leave a place for it, and has its intent recorded.
@@ -181,12 +190,12 @@ impl Broker {
         if let Err(error) = self.check_bounds(peer, &attempt.params) {
             return self.answer(call, Err(error), turn);
         }
-        let Attempt { params, run_as, launch, id, outcome, claim: _, place_by: _ } = attempt;
+        let Attempt { params, run_as, launch, anchor, id, outcome, claim: _, place_by: _ } = attempt;
         let (name, request) = (params.name.clone(), params.request_id.map(|request| (peer.uid, request)));
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let stage = Stage::of(&params);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
-        let tie = Tie::of(params.lifetime, turn.now.instant);
+        let tie = Tie::of(params.lifetime, anchor, turn.now.instant);
         let created_at = turn.now.wall;
         let containment = self.config.containment;
         // A resource that a cleanup releases outlives the machine's own end.
@@ -206,7 +215,7 @@ impl Broker {
         let child = Child::new(&intent);
         let run = child.run();
         self.children.insert(child);
-        self.bind(id, call.connection, turn.now.instant);
+        self.bind(id, call.connection, turn);
         self.with_child(id, turn, |child, orders| {
             child.have_ready_by(due, orders);
             Next::Nothing

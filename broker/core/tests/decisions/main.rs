@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admission;
 #[cfg(test)]
+mod anchors;
+#[cfg(test)]
 mod authorize;
 #[cfg(test)]
 mod bytes;

@@ -201,9 +201,9 @@ struct LifeArguments {
     restart_backoff_max: Duration,
     /// What its life is bound to: broker, connection, pid:N or ttl:DURATION
     ///
-    /// `pid:N` ends it with that process, such as pid:$$ in a shell script. `ttl:DURATION` ends it after that
-    /// time. `connection` ends it with the connection that created it, which is that of this very command: it
-    /// lives on for --linger.
+    /// `pid:N` ends it with that process, such as pid:$$ in a shell script: one of your own, unless you are root.
+    /// `ttl:DURATION` ends it after that time. `connection` ends it with the connection that created it, which is
+    /// that of this very command: it lives on for --linger.
     #[arg(long, default_value = "broker", value_parser = lifetime)]
     lifetime: Lifetime,
     /// With the lifetime `connection`: how long it lives on after the last one closes

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
+pub use procbroker_core::Birthmark;
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 use thiserror::Error;
@@ -58,16 +59,6 @@ impl BootId {
         let boot = Self(parsed.map_err(|source| BootIdError::Malformed { text, source })?);
         Ok(*CURRENT.get_or_init(|| boot))
     }
-}
-
-/// By what a process is told from one that has the same number earlier or later in the same boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Birthmark {
-    /// The inode number of its pidfd, which no other process gets (pidfs, Linux 6.9).
-    Inode(u64),
-    /// When it was started, in clock ticks (10 ms, mostly) since boot (`proc_pid_stat(5)`, field 22): all that there
-    /// is before Linux 6.9.
-    StartTicks(u64),
 }
 
 /// A process for good.
@@ -147,6 +138,33 @@ pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Lookup, Errno>
         },
     };
     Ok(if is_same { Lookup::Same(pidfd) } else { Lookup::Gone })
+}
+
+/// Why it cannot be told whether a process is the one that was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BirthmarkError {
+    /// It has been reaped.
+    Gone,
+    /// The kernel does not say.
+    Unknown(Errno),
+}
+
+/// Whether the process that a descriptor refers to is the one that this tells from others of its number.
+pub(super) fn has_birthmark(
+    pid: Pid,
+    pidfd: BorrowedFd<'_>,
+    birthmark: Birthmark,
+) -> Result<bool, BirthmarkError> {
+    match birthmark {
+        Birthmark::Inode(inode) => {
+            Ok(has_pidfs() && pidfd::inode(pidfd).map_err(BirthmarkError::Unknown)? == inode)
+        }
+        Birthmark::StartTicks(ticks) => match stat_of(pid, pidfd) {
+            Ok(stat) => Ok(stat.start_ticks == ticks),
+            Err(Errno::ESRCH) => Err(BirthmarkError::Gone),
+            Err(errno) => Err(BirthmarkError::Unknown(errno)),
+        },
+    }
 }
 
 /// Whether what a process cannot change speaks against its being the main process of a child.

@@ -20,7 +20,7 @@ def connection() -> Literal["connection"]:
 
 
 def pid(number: int) -> OfProcess:
-    """Bind it to the life of another process, such as ``os.getpid()``."""
+    """Bind it to the life of another process, such as ``os.getpid()``: one of this user, if that is not root."""
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"a process is meant by its number, not by {number!r}")
     if number <= 0:

@@ -92,8 +92,9 @@ fn details(track: &Track, child: &Child) -> Checked {
         format!("{id} is shown with the exit {:?} and has {exit:?}", child.exit)
     })?;
     let (Some(shown), Some(exit)) = (&child.exit, exit) else { return Ok(()) };
-    // One that was destroyed between two runs may be shown as it was before.
-    let reason = if child.state == ChildState::Backoff { shown.reason } else { exit.reason };
+    // One that was destroyed between two runs, or as it waited for its turn to begin the next, may be shown as it was before.
+    let is_between = matches!(child.state, ChildState::Backoff | ChildState::Starting);
+    let reason = if is_between { shown.reason } else { exit.reason };
     let exit = Exit { reason, ..exit };
     Check::Children.demand(*shown == exit, || format!("{id} is shown with {shown:?} and has {exit:?}"))
 }

@@ -124,11 +124,12 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
 /// Whether a child runs and stops as it would if this create had started it.
 fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track) -> bool {
     let other = &track.params;
-    let (params, wanted) = match &asked.claim {
-        Claim::Own | Claim::Yielded => (params, rights(ledger.config.broker_uid, asked)),
-        Claim::Superseded(params, rights) => (params.as_ref(), rights.clone()),
+    let (params, wanted, anchor) = match &asked.claim {
+        Claim::Own | Claim::Yielded => (params, rights(ledger.config.broker_uid, asked), asked.anchor()),
+        Claim::Superseded(params, rights, anchor) => (params.as_ref(), rights.clone(), *anchor),
     };
     wanted.as_ref() == Some(&track.run_as)
+        && anchor == track.anchor
         && params.command == other.command
         && params.labels == other.labels
         && params.stop == other.stop

@@ -1,6 +1,6 @@
 //! Leases: what is renewed lives on, also after a crash, and what cannot be is refused.
 
-use procbroker_core::{Progress, Recovered};
+use procbroker_core::{Anchor, Progress, Recovered};
 use procbroker_protocol::request::ManyParams;
 use procbroker_protocol::{Child, Error};
 
@@ -43,11 +43,43 @@ pub fn not_renewed(ledger: &Ledger, asked: &Asked, params: &ManyParams, error: &
     Check::Leases.demand(fair, || format!("a renew of {track:?} is refused with {error:?}"))
 }
 
+/// A process is watched.
+///
+/// # Errors
+/// When it is already.
+pub fn watches(ledger: &Ledger, anchor: Anchor) -> Checked {
+    Check::Leases.demand(!ledger.watched.contains(&anchor), || format!("{anchor:?} is watched twice"))
+}
+
+/// A process is watched no longer.
+///
+/// # Errors
+/// When it is not watched, or a child lives as long as it.
+pub fn unwatches(ledger: &Ledger, anchor: Anchor) -> Checked {
+    let is_watched = ledger.watched.contains(&anchor);
+    Check::Leases.demand(is_watched, || format!("{anchor:?} is watched no longer, and was not"))
+}
+
+/// A process whose end would end a child is watched.
+///
+/// # Errors
+/// When it is not.
+pub fn is_watched(ledger: &Ledger, track: &Track) -> Checked {
+    let Some(anchor) = track.anchor.filter(|_| !track.is_doomed()) else { return Ok(()) };
+    Check::Leases.demand(ledger.watched.contains(&anchor), || {
+        format!("nobody would tell the end of {anchor:?}, by which {track:?} lives")
+    })
+}
+
 /// After a death of the broker a child has the time that its clients were told of.
 ///
 /// # Errors
 /// When it has less, or more.
 pub fn kept(before: &Track, recovered: &Recovered) -> Checked {
+    let anchor = recovered.intent.tie.anchor();
+    Check::Leases.demand(before.anchor == anchor, || {
+        format!("{before:?} is on record as living as long as {anchor:?}")
+    })?;
     let is_running = match &recovered.progress {
         None | Some(Progress::Unwanted { .. }) => false,
         Some(progress) => {

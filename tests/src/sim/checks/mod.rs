@@ -78,6 +78,8 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::Report(report) => shutdown::report(ledger, report)?,
         Effect::Sweep => shutdown::sweep(ledger)?,
         Effect::Exit(cause) => shutdown::exit(ledger, machine, *cause)?,
+        Effect::Watch { anchor } => leases::watches(ledger, *anchor)?,
+        Effect::Unwatch { anchor } => leases::unwatches(ledger, *anchor)?,
         Effect::ReadTail { .. }
         | Effect::Probe { .. }
         | Effect::EndLog { .. }

@@ -172,6 +172,10 @@ pub fn intent(ledger: &Ledger, run: Run, intent: &Intent) -> Checked {
     Check::Privilege.demand(confinement == Ok(&intent.launch.confinement), || {
         format!("{run:?} is confined by {:?} and its creator by {confinement:?}", intent.launch.confinement)
     })?;
+    let anchor = asked.anchor();
+    Check::Leases.demand(intent.tie.anchor() == anchor, || {
+        format!("{run:?} is to live as long as {:?}, and was to as {anchor:?}", intent.tie)
+    })?;
     let better = ledger.better_claim(*call);
     Check::Creates.demand(better.is_none() && !asked.is_superseded(), || {
         format!("{run:?} is started in vain: {better:?} waits for its name, to replace it")

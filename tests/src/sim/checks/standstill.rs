@@ -4,7 +4,7 @@ use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
 use procbroker_protocol::duration::nanos;
 
-use crate::sim::checks::{creates, queries, runs, shutdown, stops, upgrades};
+use crate::sim::checks::{creates, leases, queries, runs, shutdown, stops, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -31,6 +31,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
     Check::Progress.demand(!late, || format!("the next deadline {next_deadline:?} is over"))?;
     for track in ledger.live_tracks() {
         started(ledger, track)?;
+        leases::is_watched(ledger, track)?;
         stops::goes_on(ledger, track)?;
     }
     for call in waiting {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::sync::Arc;
 
-use procbroker_core::{Fresh, Peer, RunAs, SignalOutcome};
+use procbroker_core::{Anchor, Fresh, Peer, RunAs, SignalOutcome};
 use procbroker_protocol::{ChildId, CreateParams, Request};
 
 /// One connection.
@@ -63,6 +63,6 @@ pub enum Claim {
     /// It reuses what a later `replace` has started, or starts its own.
     Yielded,
     /// Its child was replaced before it was ready: it gets the one in the place of that, and starts none. What counts is
-    /// how that was asked for, and the rights that it had.
-    Superseded(Arc<CreateParams>, Option<RunAs>),
+    /// how that was asked for, the rights that it had, and the process that it was to live as long as.
+    Superseded(Arc<CreateParams>, Option<RunAs>, Option<Anchor>),
 }

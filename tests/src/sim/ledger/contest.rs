@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_core::Call;
+use procbroker_core::{Anchor, Call};
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::{ChildId, CreateParams, ExitReason, Name, Request};
 use uuid::Uuid;
@@ -42,8 +42,14 @@ impl Asked {
     pub fn wanted_name(&self) -> Option<&Name> {
         match &self.claim {
             Claim::Own | Claim::Yielded => self.create()?.name.as_ref(),
-            Claim::Superseded(params, _) => params.name.as_ref(),
+            Claim::Superseded(params, ..) => params.name.as_ref(),
         }
+    }
+
+    /// The process that its child is to live as long as.
+    #[must_use]
+    pub fn anchor(&self) -> Option<Anchor> {
+        self.fresh.anchor.as_deref()?.ok().map(|seen| seen.anchor)
     }
 
     /// Whether its own child was replaced.
@@ -59,7 +65,7 @@ impl Ledger {
         let Some(asked) = self.calls.get(&call) else { return };
         let (Some(params), Some(key)) = (asked.create(), asked.request_key()) else { return };
         let claim = if let Some(track) = self.superseded(key.0, key.1) {
-            Some(Claim::Superseded(Arc::clone(&track.params), Some(track.run_as.clone())))
+            Some(Claim::Superseded(Arc::clone(&track.params), Some(track.run_as.clone()), track.anchor))
         } else if self.is_held(params.name.as_ref()) && self.first_answer(key.0, key.1).is_none() {
             let others = self.waiting.iter().filter_map(|other| self.calls.get(other));
             let mut same = others.filter(|other| other.request_key() == Some(key) && other.at_name(params));
@@ -68,7 +74,7 @@ impl Ledger {
                 Claim::Yielded => Some(Claim::Yielded),
                 Claim::Superseded(..) => {
                     let own = rights(self.config.broker_uid, asked);
-                    Some(Claim::Superseded(Arc::new(params.clone()), own))
+                    Some(Claim::Superseded(Arc::new(params.clone()), own, asked.anchor()))
                 }
             })
         } else {
@@ -110,7 +116,7 @@ impl Ledger {
         }
         track.superseded = true;
         let track: &Track = track;
-        let claim = Claim::Superseded(Arc::clone(&track.params), Some(track.run_as.clone()));
+        let claim = Claim::Superseded(Arc::clone(&track.params), Some(track.run_as.clone()), track.anchor);
         let key = track.params.request_id.map(|request| (track.owner.uid, request));
         for call in &self.waiting {
             let Some(asked) = self.calls.get_mut(call) else { continue };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use procbroker_core::{Accounts, Peer, RunAs};
-use procbroker_protocol::create::{Check, IfExists, Lifetime, Probe, Ready, StandardError, StandardOutput};
+use procbroker_core::{Accounts, AnchorSeen, Peer, RunAs};
+use procbroker_protocol::create::{Check, IfExists, Probe, Ready, StandardError, StandardOutput};
 use procbroker_protocol::{CreateParams, Request};
 
 use crate::sim::ledger::Ledger;
@@ -61,7 +61,17 @@ impl Ledger {
         };
         let inherits = params.stdout == StandardOutput::Inherit || params.stderr == StandardError::Inherit;
         let forges = inherits && ![0, self.config.broker_uid].contains(&asked.peer.uid);
-        (denied || forges || asked.fresh.caller.is_err()).then_some("permission_denied")
+        if denied || forges || asked.fresh.caller.is_err() {
+            return Some("permission_denied");
+        }
+        match asked.fresh.anchor.as_deref() {
+            None => None,
+            Some(Err(_)) => Some("not_found"),
+            Some(Ok(AnchorSeen { real_uid, saved_uid, .. })) => {
+                let is_own = [*real_uid, *saved_uid].contains(&asked.peer.uid);
+                (asked.peer.uid != 0 && !is_own).then_some("permission_denied")
+            }
+        }
     }
 }
 
@@ -93,7 +103,6 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
     let unbuilt = matches!(&params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }))
-        || matches!(params.lifetime, Lifetime::Pid(_))
         || params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();

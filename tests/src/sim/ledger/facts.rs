@@ -19,6 +19,7 @@ impl Ledger {
     pub fn take(&mut self, now: u64, input: &Input) {
         self.now = now;
         self.farewell = false;
+        self.ending_anchor = None;
         self.notice_unready();
         self.notice_leases();
         match input {
@@ -46,6 +47,7 @@ impl Ledger {
             | Input::Notified { .. }
             | Input::Probed { .. }
             | Input::MembersLeft { .. } => self.reported(input),
+            Input::AnchorEnded { anchor } => self.anchor_ends(*anchor),
             Input::LogRead { call, .. } => self.answered(*call),
             Input::UpgradeAsked => self.wish_for_an_upgrade(),
             Input::UpgradeChecked { result } => {

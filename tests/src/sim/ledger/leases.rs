@@ -1,8 +1,6 @@
 //! What the lives of children hang on, by the contract: who holds each, and until when it lives if nobody does.
 
-use procbroker_core::{
-    Afterwards, {Call, ConnectionId, Progress, Recovered},
-};
+use procbroker_core::{Afterwards, Anchor, Call, ConnectionId, Progress, Recovered};
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, ExitReason, Target};
@@ -32,6 +30,7 @@ impl Track {
 
     /// What an earlier broker's holders are worth, and its time to live.
     pub(super) fn lives_on(&mut self, recovered: &Recovered, now: u64) {
+        self.anchor = recovered.intent.tie.anchor();
         let linger = nanos(self.params.linger);
         self.lives_until = match self.params.lifetime {
             Lifetime::Connection => Some(now.saturating_add(linger.max(COME_BACK))),
@@ -59,6 +58,11 @@ impl Ledger {
         let Some(track) = self.tracks.get_mut(&id) else { return };
         match track.params.lifetime {
             Lifetime::Connection => track.holders.extend(holders),
+            // It is started in the place of another that ends with the same process.
+            Lifetime::Pid(_) if track.anchor.is_some() && track.anchor == self.ending_anchor => {
+                let steps = track.params.stop.clone();
+                track.demand(Demand { reason: ExitReason::OwnerGone, steps });
+            }
             Lifetime::Ttl(length) => track.lives_until = Some(now.saturating_add(nanos(length))),
             Lifetime::Broker | Lifetime::Pid(_) => {}
         }
@@ -94,6 +98,18 @@ impl Ledger {
                 track.lives_until = Some(now.saturating_add(nanos(track.params.linger)));
             }
         }
+    }
+
+    /// The broker is told that a process has ended: all that lives as long is to end.
+    pub(super) fn anchor_ends(&mut self, anchor: Anchor) {
+        self.ending_anchor = Some(anchor);
+        self.watched.remove(&anchor);
+        for id in &self.live {
+            if let Some(track) = self.tracks.get_mut(id).filter(|track| track.anchor == Some(anchor)) {
+                track.lives_until = Some(self.now);
+            }
+        }
+        self.notice_leases();
     }
 
     /// Children whose time is over, or whose holders have gone, have to be stopped.

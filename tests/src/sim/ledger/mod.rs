@@ -20,7 +20,7 @@ pub mod waves;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use procbroker_core::{Call, Config, ConnectionId};
+use procbroker_core::{Anchor, Call, Config, ConnectionId};
 use procbroker_protocol::{ChildId, Outcome, Owner, Target};
 use uuid::Uuid;
 
@@ -57,6 +57,10 @@ pub struct Ledger {
     pub handed_out: BTreeMap<ChildId, Call>,
     /// The requests that were answered with a child that was there already, and how.
     pub found: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
+    /// The processes whose ends the broker wants to be told, and was not so far.
+    pub watched: BTreeSet<Anchor>,
+    /// The process of whose end the broker is told in this turn.
+    pub ending_anchor: Option<Anchor>,
     /// The shutdown, if it is under way.
     pub closing: Option<Closing>,
     /// The live upgrade, if one is under way.
@@ -88,6 +92,8 @@ impl Ledger {
             visible: VecDeque::new(),
             handed_out: BTreeMap::new(),
             found: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            ending_anchor: None,
             closing: None,
             upgrade: Upgrade::None,
             found_at_start: Census::default(),

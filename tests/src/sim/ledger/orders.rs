@@ -91,6 +91,8 @@ impl Ledger {
                     asked.reading = true;
                 }
             }
+            Effect::Watch { anchor } => drop(self.watched.insert(*anchor)),
+            Effect::Unwatch { anchor } => drop(self.watched.remove(anchor)),
             Effect::ReadTail { .. }
             | Effect::Probe { .. }
             | Effect::Publish { .. }
@@ -117,7 +119,8 @@ impl Ledger {
             Record::Intent(intent) => {
                 let Some(call) = self.handed_out.get(&run.child) else { return };
                 let params = std::sync::Arc::clone(&intent.params);
-                let track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
+                let mut track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
+                track.anchor = intent.tie.anchor();
                 let call = *call;
                 self.tracks.insert(run.child, track);
                 self.has_won(call);

@@ -282,6 +282,7 @@ impl Track {
             recorded_start: before.recorded_start,
             outcome: before.outcome,
             holders: before.holders,
+            anchor: before.anchor,
             lives_until: before.lives_until,
             ..fresh
         };

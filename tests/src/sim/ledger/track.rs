@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Call, ConnectionId, Members, Run, RunAs};
+use procbroker_core::{Anchor, Call, ConnectionId, Members, Run, RunAs};
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::Scope;
@@ -114,6 +114,8 @@ pub struct Track {
     pub outcome: Option<Outcome>,
     /// The connections that hold it, if it lives by connections.
     pub holders: BTreeSet<ConnectionId>,
+    /// The process that it lives as long as.
+    pub anchor: Option<Anchor>,
     /// When it is to end, if nobody comes or renews it.
     pub lives_until: Option<u64>,
 }
@@ -159,6 +161,7 @@ impl Track {
             superseded: false,
             outcome: None,
             holders: BTreeSet::new(),
+            anchor: None,
             lives_until: None,
         }
     }

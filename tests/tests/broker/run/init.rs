@@ -13,7 +13,7 @@ use crate::harness::PATIENCE;
 
 /// The words that give a command a pid namespace of its own, as root or in a user namespace; none where the kernel
 /// allows neither.
-fn own_pids() -> Option<&'static [&'static str]> {
+pub(crate) fn own_pids() -> Option<&'static [&'static str]> {
     const WAYS: [&[&str]; 2] = [
         &["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
         &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"],

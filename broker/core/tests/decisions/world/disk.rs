@@ -243,6 +243,7 @@ impl World {
         let to_come = found.iter().filter(is_to_come);
         self.safe = to_come.map(|child| Broker::recovered_run(child.intent.id)).collect();
         self.awaited.clear();
+        self.watched.clear();
         self.spawned = found.iter().filter_map(process).collect();
         let mut effects = Vec::new();
         let now = Now { instant: self.now, wall: self.wall() };

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{
-    Accounts, AccountsFailure, After, Broker, Call, Caller, CallerUnknown, Config, ConnectionId, Counts,
-    Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose, Receipt, Record,
-    Report, Run, ShutdownCause, SignalOutcome,
+    Accounts, AccountsFailure, After, Anchor, AnchorFound, Broker, Call, Caller, CallerUnknown, Config,
+    ConnectionId, Counts, Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose,
+    Receipt, Record, Report, Run, ShutdownCause, SignalOutcome,
 };
 use procbroker_protocol::create::RestartPolicy;
 use procbroker_protocol::request::Scope;
@@ -54,6 +54,10 @@ pub(crate) struct World {
     fresh: BTreeMap<Call, ChildId>,
     /// What is found of the process that calls.
     pub(crate) caller: Result<Caller, CallerUnknown>,
+    /// What is found of the process that it names.
+    pub(crate) anchor: AnchorFound,
+    /// The processes that the present broker has ordered to be watched, and that have not ended.
+    pub(crate) watched: BTreeSet<Anchor>,
     answers: BTreeMap<Call, Result<Response, Error>>,
     /// The answers that wait for the record, with how many writes have to be safe before they go out.
     promises: BTreeMap<Call, usize>,
@@ -104,6 +108,8 @@ impl World {
             calls: 0,
             fresh: BTreeMap::new(),
             caller: Ok(Caller::default()),
+            anchor: None,
+            watched: BTreeSet::new(),
             answers: BTreeMap::new(),
             promises: BTreeMap::new(),
             orders: Vec::new(),
@@ -130,6 +136,9 @@ impl World {
             && let Some(awaited) = self.awaited.remove(run)
         {
             self.disk.is_safe(awaited);
+        }
+        if let Input::AnchorEnded { anchor } = &input {
+            self.watched.remove(anchor);
         }
         let mut effects = Vec::new();
         self.broker.handle(Now { instant: self.now, wall: self.wall() }, input, &mut effects);
@@ -198,6 +207,10 @@ impl World {
                 }
             }
             Effect::Forget { child } => self.disk.forget(*child),
+            Effect::Watch { anchor } => {
+                assert!(self.watched.insert(*anchor), "{anchor:?} is watched already");
+            }
+            Effect::Unwatch { anchor } => assert!(self.watched.remove(anchor), "{anchor:?} is not watched"),
             Effect::Report(Report::Ended { child }) if child.cleanup.is_some() => {
                 let mut awaited = self.awaited.keys().filter(|run| run.child == child.id);
                 assert_eq!(awaited.next(), None, "it is told before it is on record how the cleanup went");
@@ -280,7 +293,7 @@ impl World {
         let call = Call { connection, number: self.calls };
         let child = ChildId::from_uuid(Uuid::from_u128(u128::from(self.calls)));
         self.fresh.insert(call, child);
-        let fresh = Fresh { child, accounts, caller: self.caller.clone() };
+        let fresh = Fresh { child, accounts, caller: self.caller.clone(), anchor: self.anchor.clone() };
         self.give(Input::Called { call, request, fresh });
         call
     }
@@ -450,6 +463,8 @@ impl World {
                 | Effect::Report(_)
                 | Effect::Notify(_)
                 | Effect::Sweep
+                | Effect::Watch { .. }
+                | Effect::Unwatch { .. }
                 | Effect::Exit(_) => None,
             })
             .collect()
