@@ -114,6 +114,7 @@ impl Surroundings {
             name: LaunchName::of(child),
             command: command.iter().map(OsString::from).collect(),
             env: self.environment(child, order, purpose),
+            own_pid: None,
             cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),
             umask: Mode::from_bits_truncate(params.umask.bits().into()),
             identity: identity(&order.run_as),
@@ -216,7 +217,7 @@ impl Surroundings {
     }
 }
 
-/// Tells a child where to send its words to, and how often it has to say that it is well (`sd_watchdog_enabled(3)`). Whatever
+/// Tells a child where to send its words to, and how often it itself has to say that it is well (`sd_watchdog_enabled(3)`). Whatever
 /// else stood there was meant for somebody else.
 pub fn tell_where_to_notify(spec: &mut SpawnSpec, socket: PathBuf, watchdog: Option<Duration>) {
     spec.env.retain(|(name, _)| {
@@ -226,6 +227,8 @@ pub fn tell_where_to_notify(spec: &mut SpawnSpec, socket: PathBuf, watchdog: Opt
     spec.env.push((NOTIFY_VARIABLE.into(), socket.into()));
     if let Some(period) = watchdog {
         spec.env.push(("WATCHDOG_USEC".into(), period.as_micros().to_string().into()));
+        // What inherits it by chance is not meant.
+        spec.own_pid = Some("WATCHDOG_PID");
     }
 }
 

@@ -74,6 +74,7 @@ fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
         name: LaunchName::of(ChildId::from_uuid(Uuid::nil())),
         command: plan.command.iter().map(Into::into).collect(),
         env: Vec::new(),
+        own_pid: None,
         cwd: "/".into(),
         umask: Mode::from_bits_truncate(0o022),
         identity: Identity::Unchanged,

@@ -134,6 +134,7 @@ fn a_child_that_hangs_is_ended_by_its_watchdog() {
     let text = "
 import time
 assert int(os.environ['WATCHDOG_USEC']) == 300000
+assert os.environ['WATCHDOG_PID'] == str(os.getpid())
 tell('READY=1')
 for _ in range(5):
     time.sleep(0.1)
@@ -146,6 +147,23 @@ open(sys.argv[1], 'w').write('hung\\n')";
     assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGABRT"), &json!("watchdog")));
     let mut pipe = pipe;
     assert_eq!(pipe.line(), "hung", "it was ended although it said that it was well");
+}
+
+#[test]
+fn the_watchdog_is_for_the_child_itself_and_none_of_its_own() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let script = "test \"$WATCHDOG_PID\" = $$ && sh -c 'test \"$WATCHDOG_PID\" != $$'";
+    let watched =
+        json!({"command": ["sh", "-c", script], "ready": "notify", "watchdog": 60, "no_wait": true});
+    // Whatever its creator says.
+    let forged = with(watched.clone(), &json!({"env": {"WATCHDOG_PID": "1"}}));
+    for params in [watched, forged] {
+        let child = client.create(params);
+        assert_eq!(wait(&mut client, &child)["exit"]["code"], 0);
+    }
+    let child = client.create(json!({"command": ["sh", "-c", "test -z \"${WATCHDOG_PID+set}\""]}));
+    assert_eq!(wait(&mut client, &child)["exit"]["code"], 0);
 }
 
 /// A web server at this port, which takes a while to start.

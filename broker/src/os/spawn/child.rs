@@ -72,7 +72,7 @@ struct Refusal {
 /// # Safety
 /// `plan` points to a [`ChildPlan`], and the caller is a process of its own that has one thread.
 pub(super) unsafe extern "C" fn child_main(plan: *const c_void) -> ! {
-    // SAFETY: the caller says that it points there, and nobody writes a plan.
+    // SAFETY: the caller says that it points there, and nobody writes a plan, but for its atomic bytes.
     let plan = unsafe { &*plan.cast::<ChildPlan>() };
     let status = match perform(plan) {
         Ok(()) => 0,
@@ -331,6 +331,9 @@ fn reset_signals(signals: Signals) -> Result<(), Errno> {
 /// Tries each candidate, as `execvp(3)` does: one that is missing is passed over, one that is forbidden is
 /// remembered. A file that is no program is an error, and not fed to a shell.
 fn execute(plan: &ChildPlan, program: &Program) -> Errno {
+    if let Some(own_pid) = &program.own_pid {
+        own_pid.write();
+    }
     let [argv, env] = [program.argv.address(), program.env.address()];
     let mut forbidden = false;
     let mut missing = Errno::ENOENT;

@@ -15,6 +15,7 @@ mod failure;
 mod launcher;
 mod memory;
 mod name;
+mod own_pid;
 mod plan;
 mod probe;
 mod raw;

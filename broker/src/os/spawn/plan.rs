@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::failure::{SpawnFailure, Step};
 use super::name::LaunchName;
+use super::own_pid::OwnPid;
 use super::resource::Rlimit;
 
 /// Where a program is looked up when its environment has no PATH.
@@ -28,6 +29,8 @@ pub struct SpawnSpec {
     pub command: Vec<OsString>,
     /// The whole environment, in order.
     pub env: Vec<(OsString, OsString)>,
+    /// The variable of its environment, beside those, that has its own number as its value.
+    pub own_pid: Option<&'static str>,
     /// The working directory, entered with the permissions of the child's user.
     pub cwd: PathBuf,
     /// The file mode creation mask.
@@ -142,6 +145,8 @@ pub(super) struct Program {
     pub(super) cwd: CString,
     pub(super) argv: Strings,
     pub(super) env: Strings,
+    /// What it writes its own number to, in its environment.
+    pub(super) own_pid: Option<OwnPid>,
     /// The paths to execute, tried in turn.
     pub(super) candidates: Vec<CString>,
 }
@@ -168,11 +173,12 @@ pub(super) struct Ids {
 #[derive(Debug)]
 pub(super) struct Strings {
     pointers: Vec<*const c_char>,
-    /// What they point to, and what stays where it is when this is moved.
+    /// What they point to, beside what is appended, and what stays where it is when this is moved.
     _owned: Vec<CString>,
 }
 
-// SAFETY: the pointers lead to what the same value owns, and nobody writes there.
+// SAFETY: the pointers lead to what the same value, or the program that it is a part of, owns. Nobody writes there but to
+// atomic bytes.
 unsafe impl Send for Strings {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Strings {}
@@ -181,6 +187,12 @@ impl Strings {
     /// The address of the list, as a number.
     pub(super) fn address(&self) -> usize {
         self.pointers.as_ptr().expose_provenance()
+    }
+
+    /// Adds a string at the end that somebody else owns, who lives as long.
+    fn append(&mut self, string: *const c_char) {
+        self.pointers.pop();
+        self.pointers.extend([string, ptr::null()]);
     }
 }
 
@@ -207,7 +219,11 @@ impl SpawnPlan {
             .into_iter()
             .map(|argument| c_string(argument, Step::Exec))
             .collect::<Result<_, _>>()?;
-        let env = spec.env.into_iter().map(variable).collect::<Result<_, _>>()?;
+        let mut env = spec.env.into_iter().map(variable).collect::<Result<Strings, _>>()?;
+        let own_pid = spec.own_pid.map(OwnPid::new);
+        if let Some(own_pid) = &own_pid {
+            env.append(own_pid.pointer());
+        }
         for &limit in &spec.rlimits {
             check_rlimit(limit)?;
         }
@@ -226,6 +242,7 @@ impl SpawnPlan {
             cwd: c_string(spec.cwd.into_os_string(), Step::Cwd)?,
             argv,
             env,
+            own_pid,
             candidates,
         };
         Ok(Self { program: Box::new(program), cgroup: spec.cgroup })
@@ -328,6 +345,7 @@ mod tests {
             name: LaunchName::NOBODY,
             command: command.iter().map(OsString::from).collect(),
             env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,

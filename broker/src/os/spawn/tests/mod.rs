@@ -90,6 +90,7 @@ impl Scene {
             name: LaunchName::NOBODY,
             command: command.iter().map(|argument| argument.as_ref().into()).collect(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,

@@ -134,6 +134,22 @@ fn inherited_output_is_the_brokers_own() {
 }
 
 #[test]
+fn a_child_finds_its_own_number_in_its_environment_where_it_is_to() {
+    let scene = Scene::new();
+    for way in every_way() {
+        let script = "test \"$OWN\" = $$ && tr '\\0' '\\n' < /proc/$$/environ";
+        let spec = || SpawnSpec { own_pid: Some("OWN"), ..scene.shell(script) };
+        let spawned = spawn(way, spec()).unwrap();
+        assert_eq!(reap(&spawned), 0, "{way:?}");
+        assert_eq!(scene.take_output(), format!("PATH=/usr/bin:/bin\nOWN={}\n", spawned.pid));
+        // A program that is looked for is told too.
+        let found = SpawnSpec { command: ["sh", "-c", script].map(Into::into).into(), ..spec() };
+        assert_eq!(run(way, found), 0, "{way:?}");
+        scene.take_output();
+    }
+}
+
+#[test]
 fn a_child_leads_its_own_session_and_group() {
     let scene = Scene::new();
     for way in every_way() {

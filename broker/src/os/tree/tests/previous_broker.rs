@@ -246,6 +246,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             name: LaunchName::NOBODY,
             command: ["/bin/sh", "-c", script].map(Into::into).into(),
             env: env.map(|(name, value)| (name.into(), value.into())).into(),
+            own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,

@@ -130,6 +130,7 @@ impl Scene {
             name: LaunchName::NOBODY,
             command: command.iter().map(Into::into).collect(),
             env: env.map(|(name, value)| (name.into(), value.into())).collect(),
+            own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
             identity: Identity::Unchanged,

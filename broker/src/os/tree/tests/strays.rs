@@ -153,6 +153,7 @@ mod heavy {
             name: LaunchName::NOBODY,
             command: ["/bin/sh".into(), "-c".into(), format!("exit {code}").into()].into(),
             env: Vec::new(),
+            own_pid: None,
             cwd: "/".into(),
             umask: nix::sys::stat::Mode::empty(),
             identity: Identity::Unchanged,
