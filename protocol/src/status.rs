@@ -104,6 +104,10 @@ pub struct Limits {
     pub max_command_bytes: u32,
     /// Subscriptions of one connection.
     pub max_subscriptions: u32,
+    /// Bytes that are kept for clients, in all: children, requests, events and answers.
+    pub max_kept_bytes: u64,
+    /// Bytes that are kept for one user.
+    pub max_kept_bytes_per_user: u64,
     /// Bytes of a message to the broker.
     pub max_message_bytes: u32,
     /// How long a message may stay unfinished.

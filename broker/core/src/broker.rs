@@ -13,7 +13,7 @@ use crate::event_log::{EventHistory, EventLog};
 use crate::ids::{Call, ConnectionId, Run};
 use crate::leases::Leases;
 use crate::main_process::MainState;
-use crate::metrics::{Counts, Metrics};
+use crate::metrics::{Counts, KeptBytes, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, Ticket, WaitsFor};
 use crate::places::Places;
 use crate::shown;
@@ -41,6 +41,8 @@ pub struct Broker {
     pub(crate) metrics: Metrics,
     pub(crate) retention_due: Option<Instant>,
     pub(crate) idle_due: Option<Instant>,
+    /// Whether there may be more ended children since this turn began than are to be visible.
+    pub(crate) is_crowded: bool,
 }
 
 impl Broker {
@@ -64,6 +66,7 @@ impl Broker {
             metrics: Metrics::default(),
             retention_due: None,
             idle_due: None,
+            is_crowded: false,
         }
     }
 
@@ -115,7 +118,8 @@ impl Broker {
         };
         let watched = waits_for.watched();
         let seeker = waits_for.seeker().map(|(key, uid)| (key.to_owned(), uid));
-        let ticket = self.pending.add(PendingRequest { call, due, waits_for });
+        let uid = connection.peer().uid;
+        let ticket = self.pending.add(PendingRequest { call, uid, due, waits_for });
         if let Some((key, uid)) = seeker {
             self.places.add(&key, uid, ticket);
         }
@@ -176,10 +180,11 @@ impl Broker {
 
     /// Makes ended children invisible whose time, or whose place, is over.
     pub(crate) fn forget_expired(&mut self, turn: &mut Turn<'_>) {
+        self.is_crowded = false;
         let bounds = self.config.bounds;
         let kept_for = duration::nanos(bounds.ended_kept_for);
         let since = turn.now.instant.as_nanos().checked_sub(kept_for).map(Instant::from_nanos);
-        while let Some(child) = self.children.pop_expired(bounds.ended_kept, since) {
+        while let Some(child) = self.children.pop_expired(&bounds, since) {
             turn.order(Effect::Forget { child: child.id() });
         }
         let due = self.children.first_ended().map(|at| at.plus(bounds.ended_kept_for));
@@ -216,7 +221,12 @@ impl Broker {
     /// Returns what was counted since the start, for `metrics`.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.metrics.counts(self.children.counts(), self.connections.count())
+        let kept = KeptBytes {
+            children: self.children.bytes(),
+            requests: self.pending.bytes().all(),
+            events: self.event_log.bytes(),
+        };
+        self.metrics.counts(self.children.counts(), self.connections.count(), kept)
     }
 
     /// Whether creates are taken.

@@ -1,12 +1,14 @@
 //! All children that the broker knows, with the indices that keep each promise about them cheap.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{ChildId, ChildState, Name, Outcome, Target};
 use uuid::Uuid;
 
 use crate::child::Child;
+use crate::kept::{Account, Budget};
+use crate::limits::Bounds;
 use crate::record::Role;
 use crate::time::Instant;
 
@@ -26,8 +28,15 @@ pub(crate) struct Children {
     owned: BTreeMap<u32, u32>,
     /// Which child the request of a user was answered with, and how.
     requests: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
-    /// The ended ones, with when they ended.
-    ended: VecDeque<(Instant, ChildId)>,
+    /// The ended ones with when they ended, numbered in the order of their ends.
+    ended: BTreeMap<u64, (Instant, ChildId)>,
+    next_ended: u64,
+    /// The numbers of each user's ended ones.
+    ended_of: BTreeMap<u32, BTreeSet<u64>>,
+    /// How many bytes the live ones take.
+    live_bytes: Account,
+    /// How many bytes the ended ones take.
+    ended_bytes: Account,
     counts: ChildCounts,
     /// How many of the live ones are main commands.
     mains: usize,
@@ -68,6 +77,7 @@ impl Children {
             *self.limited.entry(limit.key.clone()).or_default() += 1;
         }
         *self.owned.entry(uid).or_default() += 1;
+        self.live_bytes.add(uid, child.bytes());
         self.live.insert(id);
         *count(&mut self.counts, child.view().state) += 1;
         self.by_id.insert(id, child);
@@ -97,7 +107,11 @@ impl Children {
         if let Some(name) = &child.params().name {
             self.former.insert(name.clone(), id);
         }
-        self.ended.push_back((now, id));
+        let (uid, bytes) = (child.owner().uid, child.bytes());
+        self.ended.insert(self.next_ended, (now, id));
+        self.ended_of.entry(uid).or_default().insert(self.next_ended);
+        self.next_ended += 1;
+        self.ended_bytes.add(uid, bytes);
     }
 
     /// Gives free what a live child holds. Answers whether it was live.
@@ -121,6 +135,7 @@ impl Children {
             decrease(&mut self.limited, &limit.key);
         }
         decrease(&mut self.owned, &child.owner().uid);
+        self.live_bytes.remove(child.owner().uid, child.bytes());
         true
     }
 
@@ -172,20 +187,50 @@ impl Children {
         }
     }
 
-    /// Takes the child that ended first, if there are more than `kept` or it ended before `since`.
-    pub(crate) fn pop_expired(&mut self, kept: u32, since: Option<Instant>) -> Option<Child> {
-        let (at, id) = *self.ended.front()?;
-        let over = self.ended.len() > usize::try_from(kept).unwrap_or(usize::MAX);
-        if !over && since.is_none_or(|since| at > since) {
-            return None;
+    /// Takes the child that ended first, if there are more than may be kept or it ended before `since`; else the first one
+    /// of a user whose children take more room than there is.
+    pub(crate) fn pop_expired(&mut self, bounds: &Bounds, since: Option<Instant>) -> Option<Child> {
+        let (first, (at, _)) = self.ended.first_key_value()?;
+        let over = self.ended.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
+        let is_expired = over || since.is_some_and(|since| *at <= since);
+        let number = if is_expired { *first } else { self.crowding(bounds.children_bytes())? };
+        let (_, id) = self.ended.remove(&number)?;
+        let child = self.forget(id)?;
+        let uid = child.owner().uid;
+        self.ended_bytes.remove(uid, child.bytes());
+        if let Some(own) = self.ended_of.get_mut(&uid) {
+            own.remove(&number);
+            if own.is_empty() {
+                self.ended_of.remove(&uid);
+            }
         }
-        self.ended.pop_front();
-        self.forget(id)
+        Some(child)
+    }
+
+    /// Returns the number of the ended child that makes room for others: the first one of a user who has too much, or of the one who
+    /// has the most where all have too much together.
+    fn crowding(&self, budget: Budget) -> Option<u64> {
+        let is_over = self.live_bytes.all() + self.ended_bytes.all() > budget.all;
+        let fattest = self.ended_bytes.users().max_by_key(|(_, bytes)| *bytes).filter(|_| is_over);
+        let greedy =
+            || self.ended_bytes.users().find(|(uid, bytes)| self.live_bytes.of(*uid) + bytes > budget.user);
+        let (uid, _) = fattest.or_else(greedy)?;
+        self.ended_of.get(&uid)?.first().copied()
     }
 
     /// When the child that ended first did so.
     pub(crate) fn first_ended(&self) -> Option<Instant> {
-        self.ended.front().map(|(at, _)| *at)
+        self.ended.first_key_value().map(|(_, (at, _))| *at)
+    }
+
+    /// Returns how many bytes the live children take, by user.
+    pub(crate) fn live_bytes(&self) -> &Account {
+        &self.live_bytes
+    }
+
+    /// Returns how many bytes all children take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.live_bytes.all() + self.ended_bytes.all()
     }
 
     /// The live child of this name.

@@ -13,7 +13,8 @@ use crate::connections::{Connection, Connections};
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
 use crate::labels::has_labels;
-use crate::limits::EVENTS_KEPT;
+use crate::limits::{EVENT_KEPT_BYTES, EVENTS_KEPT};
+use crate::shown::text_bytes;
 use crate::turn::Turn;
 
 /// The events that are kept, as one program of a broker hands them to the next: their numbers go on.
@@ -47,6 +48,8 @@ pub(crate) struct EventLog {
     /// The instance that began to count.
     instance: Uuid,
     next: u64,
+    /// How many bytes those take that are kept.
+    bytes: usize,
     kept: VecDeque<Arc<Event>>,
     subscribers: BTreeMap<SubscriptionId, Subscriber>,
     next_subscription: u64,
@@ -66,8 +69,9 @@ impl EventLog {
     pub(crate) fn new(history: EventHistory) -> Self {
         let EventHistory { instance, next, kept } = history;
         let too_many = kept.len().saturating_sub(EVENTS_KEPT);
-        let kept = kept.into_iter().skip(too_many).collect();
-        Self { instance, next, kept, subscribers: BTreeMap::new(), next_subscription: 1 }
+        let kept: VecDeque<Arc<Event>> = kept.into_iter().skip(too_many).collect();
+        let bytes = kept.iter().map(|event| bytes_of(event)).sum();
+        Self { instance, next, bytes, kept, subscribers: BTreeMap::new(), next_subscription: 1 }
     }
 
     /// Goes on where another program was, unless that makes no sense.
@@ -124,21 +128,37 @@ impl EventLog {
         (connections, config): (&Connections, &Config),
         turn: &mut Turn<'_>,
     ) {
-        let event = self.keep(|seq| Event { seq, at: turn.now.wall, kind, child });
+        let event =
+            self.keep(config.bounds.event_bytes(), |seq| Event { seq, at: turn.now.wall, kind, child });
         for (&id, subscriber) in &self.subscribers {
             subscriber.tell(id, &event, (connections, config), turn);
         }
     }
 
-    fn keep(&mut self, event: impl FnOnce(u64) -> Event) -> Arc<Event> {
+    /// Returns how many bytes the events take that are kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::try_from(self.bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Keeps an event, and the last ones before it that there is room for.
+    fn keep(&mut self, room: u64, event: impl FnOnce(u64) -> Event) -> Arc<Event> {
         let event = Arc::new(event(self.next));
         self.next += 1;
-        if self.kept.len() >= EVENTS_KEPT {
-            self.kept.pop_front();
-        }
+        self.bytes += bytes_of(&event);
         self.kept.push_back(Arc::clone(&event));
+        while self.kept.len() > EVENTS_KEPT || self.bytes() > room {
+            let Some(oldest) = self.kept.pop_front() else {
+                break;
+            };
+            self.bytes -= bytes_of(&oldest);
+        }
         event
     }
+}
+
+/// Returns how many bytes an event takes. What it tells of its child is its own: the next one tells something else.
+fn bytes_of(event: &Event) -> usize {
+    EVENT_KEPT_BYTES + event.child.as_deref().map_or(0, text_bytes)
 }
 
 impl Subscriber {
@@ -169,6 +189,8 @@ mod tests {
     use super::*;
     use procbroker_protocol::Timestamp;
 
+    const ROOM: u64 = 1 << 30;
+
     fn event(seq: u64) -> Event {
         Event { seq, at: Timestamp::from_micros(seq), kind: EventKind::ShuttingDown, child: None }
     }
@@ -176,15 +198,29 @@ mod tests {
     #[test]
     fn events_are_numbered_without_a_gap_from_one_on() {
         let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
-        let seqs: Vec<u64> = (0..3).map(|_| log.keep(event).seq).collect();
+        let seqs: Vec<u64> = (0..3).map(|_| log.keep(ROOM, event).seq).collect();
         assert_eq!((seqs, log.next()), (vec![1, 2, 3], 4));
+    }
+
+    #[test]
+    fn no_more_bytes_of_events_are_kept_than_there_is_room_for() {
+        let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
+        let room = 10 * log_bytes();
+        for _ in 0..25 {
+            log.keep(room, event);
+        }
+        assert_eq!((log.kept.len(), log.bytes(), log.since(1).0), (10, room, 15));
+    }
+
+    fn log_bytes() -> u64 {
+        u64::try_from(bytes_of(&event(1))).unwrap()
     }
 
     #[test]
     fn the_oldest_event_goes_first_and_is_counted_as_missed() {
         let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
         for _ in 0..EVENTS_KEPT + 5 {
-            log.keep(event);
+            log.keep(ROOM, event);
         }
         let (missed, kept) = log.since(3);
         assert_eq!((missed, kept.count()), (3, EVENTS_KEPT));
@@ -196,11 +232,11 @@ mod tests {
     fn another_program_goes_on_counting_and_has_what_was_kept() {
         let mut log = EventLog::new(EventHistory::beginning(Uuid::max()));
         for _ in 0..3 {
-            log.keep(event);
+            log.keep(ROOM, event);
         }
         let mut next = EventLog::new(EventHistory::beginning(Uuid::nil()));
         next.go_on(log.history());
-        assert_eq!((next.instance(), next.keep(event).seq), (Uuid::max(), 4));
+        assert_eq!((next.instance(), next.keep(ROOM, event).seq), (Uuid::max(), 4));
         assert_eq!(next.since(2).1.map(|event| event.seq).collect::<Vec<_>>(), [2, 3, 4]);
     }
 
@@ -208,7 +244,7 @@ mod tests {
     fn a_history_with_a_gap_is_not_gone_on_with() {
         let mut log = EventLog::new(EventHistory::beginning(Uuid::max()));
         for _ in 0..3 {
-            log.keep(event);
+            log.keep(ROOM, event);
         }
         let sound = log.history();
         let mut gap = sound.clone();

@@ -34,6 +34,9 @@ impl Broker {
         while self.expire(&mut turn) {
             self.go_on_shutting_down(&mut turn);
         }
+        if self.is_crowded {
+            self.forget_expired(&mut turn);
+        }
         self.go_on_upgrading(&mut turn);
         self.start_next(&mut turn);
         self.watch_idleness(&mut turn);
@@ -120,7 +123,8 @@ impl Broker {
         let allowed = self
             .check_pipeline(connection)
             .and_then(|()| authorize::may_call(&self.config, connection.peer(), request.method()))
-            .and_then(|()| validate::request(&request, &self.config.bounds));
+            .and_then(|()| validate::request(&request, &self.config.bounds))
+            .and_then(|()| self.check_room(connection.peer().uid, &request));
         if let Err(error) = allowed {
             return self.answer(call, Err(error), turn);
         }

@@ -20,7 +20,7 @@
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
 //! | state | `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
-//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `shown`, `authorize`, `validate` | nothing |
+//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `kept`, `labels`, `launch`, `main_process`, `notice`, `shown`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
 //! `Broker::take`, and add a row to the table in `child`.
@@ -89,6 +89,7 @@ mod handle;
 mod histogram;
 mod ids;
 mod input;
+mod kept;
 mod labels;
 mod launch;
 mod leases;
@@ -124,12 +125,13 @@ pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
 };
+pub use kept::{Account, Budget, Exceeded, Holder, bytes_of};
 pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
 };
 pub use main_process::{MainCommand, MainExit};
-pub use metrics::{Cleanups, Counts, Creates, Totals};
+pub use metrics::{Cleanups, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
     Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie,

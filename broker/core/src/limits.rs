@@ -5,6 +5,8 @@ use std::time::Duration;
 use procbroker_protocol::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use procbroker_protocol::status::Limits;
 
+use crate::kept::Budget;
+
 /// The shortest pause before a restart: a child that cannot live is no reason to do nothing else.
 pub(crate) const RESTART_PAUSE_MIN: Duration = Duration::from_millis(10);
 
@@ -97,6 +99,15 @@ pub(crate) const REUSES_REMEMBERED: usize = 64;
 /// Bytes of a limit's key.
 pub(crate) const LIMIT_KEY_BYTES_MAX: usize = 256;
 
+/// What a request that waits takes, in bytes, beside what it says.
+pub(crate) const REQUEST_KEPT_BYTES: u64 = 256;
+
+/// What it takes for each child that it waits for, in bytes.
+pub(crate) const WATCHED_KEPT_BYTES: u64 = 128;
+
+/// What an event takes beside the texts of its child, in bytes.
+pub(crate) const EVENT_KEPT_BYTES: usize = 512;
+
 /// The bounds that are flags of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -114,6 +125,10 @@ pub struct Bounds {
     pub max_command_bytes: u32,
     /// Subscriptions of one connection.
     pub max_subscriptions: u32,
+    /// Bytes that are kept for clients, in all.
+    pub max_kept_bytes: u64,
+    /// Bytes that are kept for one user.
+    pub max_kept_bytes_per_user: u64,
     /// How long a message may stay unfinished; enforced where messages are read.
     pub partial_message_timeout: Duration,
     /// Ended children that stay visible.
@@ -132,6 +147,8 @@ impl Default for Bounds {
             max_pipelined: 1_024,
             max_command_bytes: 256 << 10,
             max_subscriptions: 16,
+            max_kept_bytes: 256 << 20,
+            max_kept_bytes_per_user: 64 << 20,
             partial_message_timeout: Duration::from_secs(10),
             ended_kept: ENDED_KEPT,
             ended_kept_for: ENDED_KEPT_FOR,
@@ -140,6 +157,36 @@ impl Default for Bounds {
 }
 
 impl Bounds {
+    /// How many bytes live children may take, and with them ended ones as long as there is room.
+    #[must_use]
+    pub fn children_bytes(&self) -> Budget {
+        self.eighths(3)
+    }
+
+    /// How many bytes requests may take that wait.
+    #[must_use]
+    pub fn request_bytes(&self) -> Budget {
+        self.eighths(1)
+    }
+
+    /// How many bytes the events may take that are kept, whoever may see them.
+    #[must_use]
+    pub fn event_bytes(&self) -> u64 {
+        self.eighths(1).all
+    }
+
+    /// How many bytes may be on their way to clients: answers, events and output.
+    #[must_use]
+    pub fn answer_bytes(&self) -> Budget {
+        self.eighths(3)
+    }
+
+    /// Returns a part of the bytes that may be kept.
+    fn eighths(&self, count: u64) -> Budget {
+        let part = |bytes: u64| bytes / 8 * count;
+        Budget { user: part(self.max_kept_bytes_per_user), all: part(self.max_kept_bytes) }
+    }
+
     /// The bounds as `status` shows them.
     pub(crate) fn shown(&self, shutdown_timeout: Duration) -> Limits {
         Limits {
@@ -150,6 +197,8 @@ impl Bounds {
             max_pipelined: self.max_pipelined,
             max_command_bytes: self.max_command_bytes,
             max_subscriptions: self.max_subscriptions,
+            max_kept_bytes: self.max_kept_bytes,
+            max_kept_bytes_per_user: self.max_kept_bytes_per_user,
             max_message_bytes: u32::try_from(REQUEST_BYTES_MAX).unwrap_or(u32::MAX),
             partial_message_timeout: self.partial_message_timeout,
             ended_kept: self.ended_kept,

@@ -12,6 +12,7 @@ mod metrics;
 mod recheck;
 mod renew;
 mod restart;
+mod room;
 mod shutdown;
 mod signal;
 mod status;

@@ -37,8 +37,21 @@ pub struct Counts {
     pub connections: u32,
     /// How often something happened.
     pub totals: Totals,
+    /// How many bytes are kept for clients.
+    pub kept: KeptBytes,
     /// How long stops took, from their first signal until nothing of the child was left.
     pub stops: Histogram,
+}
+
+/// How many bytes are kept for clients, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptBytes {
+    /// Of children, live and ended.
+    pub children: u64,
+    /// Of requests that wait.
+    pub requests: u64,
+    /// Of events.
+    pub events: u64,
 }
 
 /// How often something happened since the start.
@@ -102,8 +115,8 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Returns what was counted, with how things are now.
-    pub(crate) fn counts(&self, children: ChildCounts, connections: u32) -> Counts {
-        Counts { children, connections, totals: self.totals.clone(), stops: self.stops.clone() }
+    pub(crate) fn counts(&self, children: ChildCounts, connections: u32, kept: KeptBytes) -> Counts {
+        Counts { children, connections, kept, totals: self.totals.clone(), stops: self.stops.clone() }
     }
 
     /// A create has come in.

@@ -14,7 +14,9 @@ use crate::anchor::Anchor;
 use crate::authorize::RunAs;
 use crate::effect::After;
 use crate::ids::{Call, SubscriptionId};
+use crate::kept::{self, Account};
 use crate::launch::Launch;
+use crate::limits::{REQUEST_KEPT_BYTES, WATCHED_KEPT_BYTES};
 use crate::time::Instant;
 
 /// The place of a waiting request in the order of arrival.
@@ -26,6 +28,8 @@ pub(crate) struct Ticket(u64);
 pub(crate) struct PendingRequest {
     /// Where the answer goes.
     pub(crate) call: Call,
+    /// Whose it is.
+    pub(crate) uid: u32,
     /// When its patience ends.
     pub(crate) due: Option<Instant>,
     /// What it waits for.
@@ -151,6 +155,13 @@ pub(crate) struct Attempt {
     pub(crate) place_by: Option<Instant>,
 }
 
+impl Attempt {
+    /// Returns how many bytes it takes while it waits.
+    pub(crate) fn bytes(&self) -> u64 {
+        kept::bytes_of(&self.params)
+    }
+}
+
 /// What a create does about the child that holds its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
@@ -192,11 +203,17 @@ pub(crate) fn is_answered_early(params: &CreateParams) -> bool {
     params.no_wait && params.ready != Ready::Spawn
 }
 
+/// Returns how many bytes a request takes for so many children that it waits for.
+pub(crate) fn watched_bytes(children: usize) -> u64 {
+    WATCHED_KEPT_BYTES.saturating_mul(u64::try_from(children).unwrap_or(u64::MAX))
+}
+
 /// All requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRequests {
     by_ticket: BTreeMap<Ticket, PendingRequest>,
     next: u64,
+    bytes: Account,
 }
 
 impl PendingRequests {
@@ -204,6 +221,7 @@ impl PendingRequests {
     pub(crate) fn add(&mut self, request: PendingRequest) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
+        self.bytes.add(request.uid, request.waits_for.bytes());
         self.by_ticket.insert(ticket, request);
         ticket
     }
@@ -217,7 +235,14 @@ impl PendingRequests {
     }
 
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<PendingRequest> {
-        self.by_ticket.remove(&ticket)
+        let request = self.by_ticket.remove(&ticket)?;
+        self.bytes.remove(request.uid, request.waits_for.bytes());
+        Some(request)
+    }
+
+    /// Returns how many bytes the requests take, by user.
+    pub(crate) fn bytes(&self) -> &Account {
+        &self.bytes
     }
 
     /// The tickets for which `wanted` holds, in the order of arrival.
@@ -245,6 +270,22 @@ impl WaitsFor {
             | Self::Upgrade
             | Self::Shutdown => After::Nothing,
         }
+    }
+
+    /// Returns how many bytes it takes: the same as long as it waits.
+    fn bytes(&self) -> u64 {
+        let kept = match self {
+            Self::Name { attempt, .. } | Self::Place { attempt, .. } => attempt.bytes(),
+            Self::Destroy { ended, left } => watched_bytes(ended.len() + left.len()),
+            Self::Restart { children, .. } | Self::Signal { children, .. } => watched_bytes(children.len()),
+            Self::Start { .. }
+            | Self::Tail { .. }
+            | Self::Wait { .. }
+            | Self::Logs { .. }
+            | Self::Upgrade
+            | Self::Shutdown => 0,
+        };
+        REQUEST_KEPT_BYTES + kept
     }
 
     /// Whether a create waits for a name.
@@ -361,7 +402,7 @@ mod tests {
     use uuid::Uuid;
 
     fn request(number: u64, waits_for: WaitsFor) -> PendingRequest {
-        PendingRequest { call: Call { connection: ConnectionId(1), number }, due: None, waits_for }
+        PendingRequest { call: Call { connection: ConnectionId(1), number }, uid: 7, due: None, waits_for }
     }
 
     fn child(number: u128) -> ChildId {

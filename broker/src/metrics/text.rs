@@ -49,7 +49,16 @@ pub(super) fn text(metrics: &Metrics<'_>) -> String {
     text.counter("connections_refused_total", "Connections that were refused.");
     text.plain(totals.connections_refused);
     text.gauge("kept_bytes", "Bytes that the broker keeps for its clients, by what they are.");
-    text.labelled("what", [("output", *output_bytes)]);
+    let kept = counts.kept;
+    text.labelled(
+        "what",
+        [
+            ("output", *output_bytes),
+            ("children", kept.children),
+            ("requests", kept.requests),
+            ("events", kept.events),
+        ],
+    );
     text.counter("log_dropped_bytes_total", "Bytes of children's output that could not be kept.");
     text.plain(*log_dropped_bytes);
     text.histogram(
@@ -118,7 +127,7 @@ impl Text {
 mod tests {
     use std::time::Duration;
 
-    use procbroker_core::{Cleanups, Counts, Creates, Totals};
+    use procbroker_core::{Cleanups, Counts, Creates, KeptBytes, Totals};
     use procbroker_protocol::status::ChildCounts;
 
     use super::*;
@@ -132,6 +141,7 @@ mod tests {
         let counts = Counts {
             children: ChildCounts { running: 3, ended: 1, ..ChildCounts::default() },
             connections: 2,
+            kept: KeptBytes { children: 15, requests: 16, events: 17 },
             totals: Totals {
                 creates: Creates { created: 4, existing: 5, replaced: 6 },
                 create_failures: [("name_taken", 7)].into(),
@@ -171,6 +181,9 @@ mod tests {
             "connections 2",
             "connections_refused_total 12",
             "kept_bytes{what=\"output\"} 13",
+            "kept_bytes{what=\"children\"} 15",
+            "kept_bytes{what=\"requests\"} 16",
+            "kept_bytes{what=\"events\"} 17",
             "log_dropped_bytes_total 14",
             "stop_duration_seconds_bucket{le=\"0.00001\"} 0",
             "stop_duration_seconds_bucket{le=\"2.5\"} 1",

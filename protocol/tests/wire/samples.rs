@@ -340,6 +340,8 @@ fn status() -> Status {
             max_pipelined: 128,
             max_command_bytes: 131_072,
             max_subscriptions: 16,
+            max_kept_bytes: 1 << 28,
+            max_kept_bytes_per_user: 1 << 26,
             max_message_bytes: 1_048_576,
             partial_message_timeout: Duration::from_secs(10),
             ended_kept: 1024,

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::sim::anchors::NUMBERS;
 use crate::sim::dice::Dice;
-use crate::sim::setting::{ALLOWED_GROUP, BROKER_USER, Setting, USERS};
+use crate::sim::setting::{ALLOWED_GROUP, BROKER_USER, HEAVY, Setting, USERS};
 
 /// What a request is rolled from.
 #[derive(Debug)]
@@ -135,6 +135,10 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     live(&mut params, dice);
     if dice.chance(from.setting.restarting) {
         params.restart = restart(dice);
+    }
+    if from.setting.scarce && params.name.is_none() && params.limit.is_none() && dice.chance(60) {
+        // It never waits for another one, so that nothing but its own bytes can be too many.
+        params.cwd = Some(format!("/{}", "x".repeat(HEAVY)));
     }
     if from.setting.insistent {
         insist(&mut params, dice);

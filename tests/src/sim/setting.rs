@@ -62,6 +62,8 @@ pub struct Setting {
     pub again_after: Option<u64>,
     /// Whether clients send the same few requests again and again.
     pub insistent: bool,
+    /// Whether some children are heavy, and the bytes that are kept of them are scarce.
+    pub scarce: bool,
     /// How many children of a hundred have a cleanup.
     pub cleanups: u64,
     /// How many children of a hundred are restarted by a policy.
@@ -89,8 +91,12 @@ impl Setting {
         let crowded = dice.chance(60);
         let crashes = if dice.chance(45) { 1 + dice.below(4) } else { 0 };
         let most = if crowded { 4 * SECOND } else { 90 * SECOND };
+        let (bounds, usual) = (config.bounds, Bounds::default());
+        let scarce = bounds.max_kept_bytes < usual.max_kept_bytes
+            || bounds.max_kept_bytes_per_user < usual.max_kept_bytes_per_user;
         Self {
             config,
+            scarce,
             clients: 1 + dice.below(5),
             acts: 4 + dice.below(12),
             names: 1 + dice.below(3),
@@ -139,8 +145,20 @@ fn config(dice: &mut Dice) -> Config {
     }
 }
 
+/// How long the working directories of some children are where bytes are scarce.
+pub const HEAVY: usize = 60_000;
+
 fn bounds(dice: &mut Dice) -> Bounds {
+    // So many heavy children fill their part, which is three eighths.
+    let filled_by = |children: u64| children * HEAVY as u64 / 3 * 8 + HEAVY as u64;
+    let Bounds { max_kept_bytes, max_kept_bytes_per_user, .. } = Bounds::default();
     Bounds {
+        max_kept_bytes: dice.choose([filled_by(4), max_kept_bytes, max_kept_bytes, max_kept_bytes]),
+        max_kept_bytes_per_user: dice.choose([
+            filled_by(2),
+            max_kept_bytes_per_user,
+            max_kept_bytes_per_user,
+        ]),
         max_children: dice.choose([2, 6, 100, 100]),
         max_children_per_user: dice.choose([1, 4, 100, 100]),
         max_connections: dice.choose([2, 100, 100]),

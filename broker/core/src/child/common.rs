@@ -9,6 +9,7 @@ use procbroker_protocol::{
 
 use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
 use crate::ids::{Incarnation, Pid, Run};
+use crate::kept;
 use crate::orders::Orders;
 use crate::record::{Intent, Progress, Role, Runs, Tie};
 use crate::shown;
@@ -28,6 +29,8 @@ pub(super) struct Common {
     due: Option<Instant>,
     readiness: Readiness,
     tie: Tie,
+    /// How many bytes it counts for.
+    bytes: u64,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
     cleanup_by: Option<Instant>,
 }
@@ -69,6 +72,7 @@ impl Common {
             usage: None,
             shortened,
         };
+        let bytes = kept::bytes_of(&params);
         Self {
             order: Arc::new(SpawnOrder { params, run_as, launch }),
             incarnation: Incarnation::FIRST,
@@ -78,6 +82,7 @@ impl Common {
             due: None,
             readiness: Readiness::Awaited { by: None },
             tie,
+            bytes,
             cleanup_by: None,
         }
     }
@@ -104,6 +109,10 @@ impl Common {
 
     pub(super) fn view(&self) -> &Arc<ChildView> {
         &self.view
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Returns what its life hangs on beside connections.

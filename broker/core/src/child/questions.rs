@@ -46,6 +46,11 @@ impl Child {
         self.view().pid.map(|_| self.run())
     }
 
+    /// Returns how many bytes it counts for.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.common.bytes()
+    }
+
     /// Returns whose rights it has.
     pub(crate) fn run_as(&self) -> &RunAs {
         &self.common.order().run_as

@@ -16,7 +16,7 @@ impl Broker {
         call: Call,
         uid: u32,
         attempt: Attempt,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
     ) -> Option<Attempt> {
         let limit = attempt.params.limit.as_ref();
         let wants = limit.and_then(|limit| limit.wait).filter(|wait| !wait.is_zero());
@@ -28,6 +28,7 @@ impl Broker {
         if due <= turn.now.instant {
             return Some(attempt);
         }
+        let attempt = self.with_room(call, uid, attempt, turn)?;
         let attempt = Box::new(Attempt { place_by: Some(due), ..attempt });
         self.wait_for(call, WaitsFor::Place { uid, attempt }, Some(due));
         None

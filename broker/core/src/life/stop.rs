@@ -58,6 +58,7 @@ impl Broker {
             turn.order(Effect::Forget { child: id });
             self.main_is_gone(turn);
         }
-        self.forget_expired(turn);
+        // It is visible to the end of the turn: whoever is answered in it may be told of it.
+        self.is_crowded = true;
     }
 }

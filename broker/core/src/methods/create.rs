@@ -110,15 +110,39 @@ impl Broker {
                 self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
             }
             Holding::Wait { holder } => {
+                let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {
+                    return;
+                };
                 self.wait_for(call, WaitsFor::Name { holder, attempt: Box::new(attempt) }, None);
             }
             Holding::Replace { holder } => {
+                let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {
+                    return;
+                };
                 let attempt = Box::new(Attempt { outcome: Outcome::Replaced, ..attempt });
                 self.wait_for(call, WaitsFor::Name { holder, attempt }, None);
                 self.supersede(holder);
                 self.stop_child(holder, ExitReason::Replaced, None, turn);
             }
         }
+    }
+
+    /// Returns a create that is to wait, if there is room for it; else it is refused.
+    pub(crate) fn with_room(
+        &mut self,
+        call: Call,
+        uid: u32,
+        attempt: Attempt,
+        turn: &mut Turn<'_>,
+    ) -> Option<Attempt> {
+        match self.check_parking(uid, &attempt) {
+            Ok(()) => return Some(attempt),
+            Err(error) if attempt.claim == Claim::Superseded => {
+                self.fail_superseded(call, attempt.id, error, turn);
+            }
+            Err(error) => self.answer(call, Err(error), turn),
+        }
+        None
     }
 
     /// The child that the same request has been answered with before, and how. One that was replaced before it was
@@ -223,6 +247,8 @@ impl Broker {
         self.answer_when_started(call, id, outcome, stage, turn);
         let (record, receipt) = (Record::Intent(intent), Receipt::Wanted);
         turn.order(Effect::Record { run, record, safety, receipt, expires: None });
+        // Ended ones make room for it.
+        self.is_crowded = true;
         self.join_started(name.as_ref(), request, turn);
     }
 
@@ -242,6 +268,7 @@ impl Broker {
                 "the broker has as many live children as it may have, {all} (--max-children, or fewer where there are few descriptors)"
             ));
         }
+        self.check_keeping(peer.uid, params)?;
         let Some(limit) = &params.limit else {
             return Ok(());
         };

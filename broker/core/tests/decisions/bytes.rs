@@ -1,7 +1,9 @@
-//! Bounds in bytes: what is shown of long texts.
+//! Bounds in bytes: what is shown of long texts, and what one user can make the broker keep.
 
-use procbroker_core::{Effect, Report};
-use procbroker_protocol::{CreateParams, EventKind, Field, Fields, Got, Response};
+use procbroker_core::{ConnectionId, Effect, Report, bytes_of};
+use procbroker_protocol::create::{IfExists, Ready};
+use procbroker_protocol::request::Until;
+use procbroker_protocol::{CreateParams, ErrorKind, EventKind, Field, Fields, Got, Response};
 
 use crate::world::*;
 
@@ -47,4 +49,129 @@ fn a_long_command_is_whole_in_get_and_shortened_everywhere_else() {
     let events = world.told(client);
     let created = events.iter().find(|event| event.kind == EventKind::Created).unwrap();
     assert_eq!(created.child.as_ref().unwrap().shortened, command);
+}
+
+/// A broker as root in which three children with long commands fill one user's part, and seven that of all but the
+/// administrators.
+fn tight() -> World {
+    let child = bytes_of(&of_bytes(LONG));
+    World::with(|config| {
+        config.broker_uid = 0;
+        config.allow_users.push(CAROL);
+        config.bounds.max_kept_bytes_per_user = (child + 1024) * 8;
+        config.bounds.max_kept_bytes = (8 * child).div_ceil(3) * 8 + 8;
+    })
+}
+
+const LONG: usize = 10 << 10;
+const CAROL: u32 = 1003;
+
+fn kinds_of_creates(world: &mut World, client: ConnectionId, count: usize) -> Vec<Option<ErrorKind>> {
+    let create = |_| {
+        let call = world.create(client, of_bytes(LONG));
+        world.is_answered(call).then(|| world.refused(call))
+    };
+    (0..count).map(create).collect()
+}
+
+#[test]
+fn a_user_whose_children_have_too_many_bytes_gets_no_more_until_one_ends() {
+    let mut world = tight();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let runs = [(); 3].map(|()| world.start(alice, of_bytes(LONG)));
+    let call = world.create(alice, of_bytes(LONG));
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    assert_eq!(world.intents(), [], "nothing is done of what is refused");
+    world.start(bob, of_bytes(LONG));
+    world.ends(runs[0]);
+    world.start(alice, of_bytes(LONG));
+}
+
+#[test]
+fn a_tenth_of_all_bytes_is_left_to_root() {
+    let mut world = tight();
+    let clients = [ALICE, BOB, CAROL].map(|uid| world.connect(uid));
+    for (client, expected) in clients.into_iter().zip([3, 3, 1]) {
+        let refused = kinds_of_creates(&mut world, client, 3);
+        let taken = refused.iter().filter(|kind| kind.is_none()).count();
+        assert_eq!(taken, expected, "{refused:?}");
+    }
+    let root = world.connect(0);
+    world.start(root, of_bytes(LONG));
+}
+
+#[test]
+fn ended_children_make_room_oldest_first_and_only_those_of_who_needs_it() {
+    let mut world = tight();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let bobs = world.start(bob, of_bytes(LONG));
+    world.ends(bobs);
+    let mut runs = Vec::new();
+    for _ in 0..5 {
+        let run = world.start(alice, of_bytes(LONG));
+        world.ends(run);
+        runs.push(run);
+    }
+    let call = world.call(alice, list(true));
+    let visible: Vec<_> = world.children(call).iter().map(|child| child.id).collect();
+    assert_eq!(visible, [runs[2].child, runs[3].child, runs[4].child]);
+    world.start(alice, of_bytes(LONG));
+    let call = world.call(alice, list(true));
+    assert_eq!(world.children(call).len(), 3, "a live one takes the place of an ended one");
+    let call = world.call(bob, list(true));
+    assert_eq!(world.children(call).len(), 1);
+}
+
+#[test]
+fn creates_that_wait_are_refused_when_they_have_too_many_bytes_and_nothing_is_done() {
+    let mut world = tight();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let holder = CreateParams { ready: Ready::Notify, no_wait: true, ..named("n") };
+    let run = world.start(alice, holder);
+    let parked = CreateParams { name: named("n").name, if_exists: IfExists::Reuse, ..of_bytes(LONG) };
+    let first = world.create(alice, parked.clone());
+    assert!(!world.is_answered(first), "there is room for one of them");
+    let second = world.create(alice, parked.clone());
+    assert_eq!(world.refused(second), ErrorKind::Overloaded);
+    let replacing = CreateParams { if_exists: IfExists::Replace, ..parked.clone() };
+    let call = world.create(alice, replacing);
+    assert_eq!(world.refused(call), ErrorKind::Overloaded);
+    assert_eq!(world.sent(), [], "the holder is not stopped for a create that is refused");
+    let bobs = world.start(bob, unnamed());
+    let waits = world.call(bob, wait(id(bobs), Until::Ended, None));
+    assert!(!world.is_answered(waits), "others wait as before");
+    world.ends(run);
+    let call = world.create(alice, CreateParams { name: named("m").name, ..parked });
+    assert!(!world.is_answered(call), "the bytes are given back");
+}
+
+#[test]
+fn requests_that_wait_have_no_more_bytes_than_their_users_part_and_give_them_back() {
+    let mut world = tight();
+    let alice = world.connect(ALICE);
+    let run = world.start(alice, unnamed());
+    let mut refused = 0;
+    let calls: Vec<_> = (0..200).map(|_| world.call(alice, wait(id(run), Until::Ended, None))).collect();
+    for call in calls {
+        if world.is_answered(call) {
+            assert_eq!(world.refused(call), ErrorKind::Overloaded);
+            refused += 1;
+        }
+    }
+    assert!((1..200).contains(&refused), "{refused}");
+    assert!(world.counts().kept.requests > 0);
+    world.ends(run);
+    assert_eq!(world.counts().kept.requests, 0);
+}
+
+#[test]
+fn events_are_kept_within_their_bytes() {
+    let mut world = tight();
+    let alice = world.connect(ALICE);
+    for _ in 0..200 {
+        let run = world.start(alice, of_bytes(LONG));
+        world.ends(run);
+    }
+    let kept = world.counts().kept;
+    assert!(kept.events <= kept.children.max(20 << 10) && kept.events > 10 << 10, "{kept:?}");
 }

@@ -177,11 +177,15 @@ impl ServeArguments {
             max_pipelined,
             max_command_bytes,
             max_subscriptions,
+            max_kept_bytes,
+            max_kept_bytes_per_user,
             partial_message_timeout,
             ended_max,
             ended_for,
         } = self.bounds;
         Bounds {
+            max_kept_bytes: max_kept_bytes.bytes(),
+            max_kept_bytes_per_user: max_kept_bytes_per_user.bytes(),
             max_children,
             max_children_per_user,
             max_connections,
@@ -221,6 +225,16 @@ pub struct BoundArguments {
     /// Subscriptions of one connection
     #[arg(long, value_name = "N", default_value_t = Bounds::default().max_subscriptions)]
     pub max_subscriptions: u32,
+    /// Memory for what clients make the broker keep, in all
+    ///
+    /// Three eighths of it are for children, live ones and as many ended ones as there is room for, an eighth each for
+    /// requests that wait and for events, and three eighths for answers, events and output on their way to clients. A tenth
+    /// of each is left to root and the broker's user. What is over is refused before anything is done.
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    pub max_kept_bytes: ByteSize,
+    /// Memory for what one user makes the broker keep, in the same parts
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    pub max_kept_bytes_per_user: ByteSize,
     /// How long a message may stay unfinished before its connection is closed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pub partial_message_timeout: Duration,

@@ -88,7 +88,7 @@ fn facilities(facilities: &Facilities) -> [Fact; 10] {
     ]
 }
 
-fn limits(limits: Limits) -> [Fact; 12] {
+fn limits(limits: Limits) -> [Fact; 14] {
     [
         Fact::new("limits.max_children", limits.max_children),
         Fact::new("limits.max_children_per_user", limits.max_children_per_user),
@@ -97,6 +97,8 @@ fn limits(limits: Limits) -> [Fact; 12] {
         Fact::new("limits.max_pipelined", limits.max_pipelined),
         Fact::new("limits.max_command_bytes", limits.max_command_bytes),
         Fact::new("limits.max_subscriptions", limits.max_subscriptions),
+        Fact::new("limits.max_kept_bytes", limits.max_kept_bytes),
+        Fact::new("limits.max_kept_bytes_per_user", limits.max_kept_bytes_per_user),
         Fact::new("limits.max_message_bytes", limits.max_message_bytes),
         Fact::new("limits.partial_message_timeout", duration::display(limits.partial_message_timeout)),
         Fact::new("limits.ended_kept", limits.ended_kept),

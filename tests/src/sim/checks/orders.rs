@@ -1,8 +1,11 @@
 //! The order of the orders for one process, the one owner of a name, and who is let in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use procbroker_core::{Afterwards, ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder};
+use procbroker_core::{
+    Afterwards, Budget, ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder, bytes_of,
+};
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
 
@@ -225,8 +228,44 @@ pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'st
     if count(&|track| track.owner.uid == uid) >= bounds.max_children_per_user {
         return Some("children of the user");
     }
+    if is_too_heavy(ledger, uid, params) {
+        return Some("bytes of children");
+    }
     let limit = params.limit.as_ref()?;
     (count(&|track| key(track).as_ref() == Some(&limit.key)) >= limit.max).then_some("children of the key")
+}
+
+/// Whether one more child would take more bytes than its user's live children may, or all users' may.
+fn is_too_heavy(ledger: &Ledger, uid: u32, params: &CreateParams) -> bool {
+    let Budget { user, all } = ledger.config.bounds.children_bytes();
+    let sum = |wanted: &dyn Fn(&&Track) -> bool| {
+        ledger.live_tracks().filter(wanted).map(|track| bytes_of(&track.params)).sum::<u64>()
+    };
+    let more = bytes_of(params);
+    let left = if ledger.is_administrator(uid) { 0 } else { all / 10 };
+    sum(&|track| track.owner.uid == uid) + more > user || sum(&|_| true) + more > all - left
+}
+
+/// Whether the ended children that are visible take more bytes than there is room for beside the live ones: with which
+/// user, or with all of them.
+#[must_use]
+pub fn crowded_users(ledger: &Ledger) -> Vec<u32> {
+    let Budget { user, all } = ledger.config.bounds.children_bytes();
+    let ended = |wanted: Option<u32>| {
+        let tracks = ledger.visible.iter().filter_map(|(_, id)| ledger.tracks.get(id));
+        let tracks = tracks.filter(move |track| wanted.is_none_or(|uid| track.owner.uid == uid));
+        tracks.map(|track| bytes_of(&track.params)).sum::<u64>()
+    };
+    let live = |wanted: Option<u32>| {
+        let tracks =
+            ledger.live_tracks().filter(move |track| wanted.is_none_or(|uid| track.owner.uid == uid));
+        tracks.map(|track| bytes_of(&track.params)).sum::<u64>()
+    };
+    let owners =
+        ledger.visible.iter().filter_map(|(_, id)| ledger.tracks.get(id)).map(|track| track.owner.uid);
+    let owners: BTreeSet<u32> = owners.collect();
+    let is_full = live(None) + ended(None) > all;
+    owners.into_iter().filter(|uid| is_full || live(Some(*uid)) + ended(Some(*uid)) > user).collect()
 }
 
 /// A process is to be started.
@@ -350,6 +389,12 @@ pub fn forget(ledger: &Ledger, child: ChildId) -> Checked {
     let oldest = ledger.visible.front().copied();
     let crowded = ledger.visible.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
     let aged = oldest.is_some_and(|(at, _)| ledger.now >= at + nanos(bounds.ended_kept_for));
-    let due = (crowded || aged) && oldest.is_some_and(|(_, id)| id == child);
+    let is_oldest_of_its_user = || {
+        let own =
+            |id: &ChildId| ledger.tracks.get(id).is_some_and(|other| other.owner.uid == track.owner.uid);
+        ledger.visible.iter().map(|(_, id)| *id).find(own) == Some(child)
+    };
+    let is_heavy = crowded_users(ledger).contains(&track.owner.uid) && is_oldest_of_its_user();
+    let due = is_heavy || (crowded || aged) && oldest.is_some_and(|(_, id)| id == child);
     Check::Visibility.demand(due, || format!("{child} is forgotten too early"))
 }

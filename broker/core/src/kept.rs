@@ -1,0 +1,174 @@
+//! Bytes that are kept for users: who has how many, whether more are within the bounds, and what a child counts for.
+
+use std::collections::BTreeMap;
+
+use procbroker_protocol::CreateParams;
+use procbroker_protocol::create::{Account as Named, Check, Probe, Ready};
+
+/// What a child takes beside its texts, live or ended.
+const CHILD_BYTES: usize = 512;
+
+/// What a text takes beside its characters.
+const TEXT_BYTES: usize = 32;
+
+/// The part of the bytes in all that is left to root and the broker's user, as a divisor.
+const RESERVE_DIVISOR: u64 = 10;
+
+/// How many bytes may be kept of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// For one user.
+    pub user: u64,
+    /// For all of them.
+    pub all: u64,
+}
+
+/// Whose bytes are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The user.
+    pub uid: u32,
+    /// Whether the part is open to it that is left to root and the broker's user.
+    pub is_administrator: bool,
+}
+
+/// Why bytes are not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// The user has had its part: so many bytes.
+    User(u64),
+    /// All users together have had theirs.
+    All(u64),
+}
+
+/// How many bytes are kept for each user.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    users: BTreeMap<u32, u64>,
+    all: u64,
+}
+
+impl Account {
+    /// Counts bytes that are kept from now on.
+    pub fn add(&mut self, uid: u32, bytes: u64) {
+        *self.users.entry(uid).or_default() += bytes;
+        self.all += bytes;
+    }
+
+    /// Counts bytes off that are not kept any more.
+    pub fn remove(&mut self, uid: u32, bytes: u64) {
+        let Some(own) = self.users.get_mut(&uid) else {
+            return;
+        };
+        let bytes = bytes.min(*own);
+        *own -= bytes;
+        self.all -= bytes;
+        if *own == 0 {
+            self.users.remove(&uid);
+        }
+    }
+
+    /// Returns how many bytes are kept for a user.
+    #[must_use]
+    pub fn of(&self, uid: u32) -> u64 {
+        self.users.get(&uid).copied().unwrap_or_default()
+    }
+
+    /// Returns how many bytes are kept in all.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.all
+    }
+
+    /// Returns the users for whom something is kept, with how much.
+    pub fn users(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.users.iter().map(|(uid, bytes)| (*uid, *bytes))
+    }
+
+    /// Whether so many more bytes are within the bounds.
+    ///
+    /// # Errors
+    /// Which bound they are over.
+    pub fn check(&self, budget: Budget, holder: Holder, more: u64) -> Result<(), Exceeded> {
+        let reserve = if holder.is_administrator { 0 } else { budget.all / RESERVE_DIVISOR };
+        if self.of(holder.uid).saturating_add(more) > budget.user {
+            return Err(Exceeded::User(self.of(holder.uid)));
+        }
+        if self.all.saturating_add(more) > budget.all - reserve {
+            return Err(Exceeded::All(self.all));
+        }
+        Ok(())
+    }
+}
+
+/// Returns how many bytes a child counts for that was asked for like this, from its create until it is forgotten.
+#[must_use]
+pub fn bytes_of(params: &CreateParams) -> u64 {
+    let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
+    let (probe, text) = match &params.ready {
+        Ready::Probe(Probe { check: Check::Command(words), .. }) => (words.as_slice(), None),
+        Ready::Probe(Probe { check: Check::Unix(text) | Check::Log(text), .. }) => (&[][..], Some(text)),
+        Ready::Probe(Probe { check: Check::Tcp(_), .. }) | Ready::Spawn | Ready::Notify => (&[][..], None),
+    };
+    let words = params.command.iter().chain(cleanup).chain(probe).chain(text).chain(&params.cwd);
+    let pairs = params.labels.iter().chain(&params.env).flat_map(|(key, value)| [key, value]);
+    let limits = params.rlimits.keys().chain(params.limit.iter().map(|limit| &limit.key));
+    let accounts =
+        params.user.iter().chain(params.groups.iter().flatten()).filter_map(|account| match account {
+            Named::Name(name) => Some(name),
+            Named::Id(_) => None,
+        });
+    let texts = words.chain(pairs).chain(limits).chain(accounts).map(|text| text.len() + TEXT_BYTES);
+    u64::try_from(CHILD_BYTES + texts.sum::<usize>()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Budget = Budget { user: 60, all: 100 };
+
+    fn user(uid: u32) -> Holder {
+        Holder { uid, is_administrator: false }
+    }
+
+    #[test]
+    fn a_user_has_its_part_and_leaves_the_rest_to_others() {
+        let mut account = Account::default();
+        account.add(7, 60);
+        assert_eq!(account.check(BUDGET, user(7), 1), Err(Exceeded::User(60)));
+        assert_eq!(account.check(BUDGET, user(8), 30), Ok(()));
+        account.remove(7, 60);
+        assert_eq!((account.check(BUDGET, user(7), 60), account.all()), (Ok(()), 0));
+        assert_eq!(account.users().count(), 0, "nothing is kept of a user who has nothing");
+    }
+
+    #[test]
+    fn the_last_tenth_is_left_to_administrators() {
+        let mut account = Account::default();
+        account.add(7, 60);
+        account.add(8, 30);
+        assert_eq!(account.check(BUDGET, user(9), 1), Err(Exceeded::All(90)));
+        let root = Holder { uid: 0, is_administrator: true };
+        assert_eq!(account.check(BUDGET, root, 10), Ok(()));
+        assert_eq!(account.check(BUDGET, root, 11), Err(Exceeded::All(90)));
+    }
+
+    #[test]
+    fn every_text_of_a_create_counts() {
+        let plain = CreateParams::new(vec!["a".to_owned()]);
+        let long = || "x".repeat(1000);
+        let base = bytes_of(&plain);
+        for change in [
+            CreateParams { command: vec!["a".to_owned(), long()], ..plain.clone() },
+            CreateParams { env: [("A".to_owned(), long())].into(), ..plain.clone() },
+            CreateParams { labels: [(long(), String::new())].into(), ..plain.clone() },
+            CreateParams { cwd: Some(long()), ..plain.clone() },
+            CreateParams { groups: Some(vec![Named::Name(long())]), ..plain.clone() },
+            CreateParams { user: Some(Named::Name(long())), ..plain.clone() },
+            CreateParams { ready: Ready::unix(long()), ..plain.clone() },
+        ] {
+            assert!(bytes_of(&change) >= base + 1000, "{change:?}");
+        }
+    }
+}
