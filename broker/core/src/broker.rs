@@ -166,7 +166,7 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         if let Some(pending) = self.take_pending(ticket) {
-            self.answer_after(pending.waits_for.answer_waits_for(&result), pending.call, result, turn);
+            self.answer_after(pending.waits_for.answer_waits_for(), pending.call, result, turn);
         }
     }
 

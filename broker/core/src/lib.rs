@@ -134,6 +134,6 @@ pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
-    Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie,
+    Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie, Unready,
 };
 pub use time::{Instant, Now};

@@ -7,7 +7,7 @@ use procbroker_protocol::create::{IfExists, Ready};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{
-    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, Response, Signal, duration,
+    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, Signal, duration,
 };
 
 use crate::anchor::Anchor;
@@ -253,11 +253,8 @@ impl PendingRequests {
 
 impl WaitsFor {
     /// What its answer waits for: one that tells how far a child is in its life is not taken back by a crash.
-    pub(crate) fn answer_waits_for(&self, result: &Result<Response, Error>) -> After {
+    pub(crate) fn answer_waits_for(&self) -> After {
         match self {
-            // The intent is on record since before the start, and by it a later broker finds the child. That it
-            // runs follows, and its creator does not wait for that.
-            Self::Start { .. } if result.is_ok() => After::Nothing,
             Self::Start { .. }
             | Self::Tail { .. }
             | Self::Destroy { .. }
@@ -433,12 +430,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_tells_how_far_a_child_is_waits_for_the_record() {
-        let failure = Err(Error::new(ErrorKind::Internal, "it"));
         let wait = WaitsFor::Wait { child: child(1), until: Until::Ended };
         let (outcome, stage) = (Outcome::Created, Stage::Ready);
         let start = WaitsFor::Start { child: child(1), outcome, stage };
-        assert_eq!(wait.answer_waits_for(&Ok(Response::Upgraded)), After::Records);
-        assert_eq!(start.answer_waits_for(&Ok(Response::Upgraded)), After::Nothing);
-        assert_eq!(start.answer_waits_for(&failure), After::Records);
+        assert_eq!(wait.answer_waits_for(), After::Records);
+        assert_eq!(start.answer_waits_for(), After::Records);
+        assert_eq!(WaitsFor::Upgrade.answer_waits_for(), After::Nothing);
     }
 }

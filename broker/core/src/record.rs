@@ -158,6 +158,9 @@ pub enum Progress {
         /// How often the child was restarted.
         #[serde(default)]
         restarts: u32,
+        /// How much of the child has not been ready.
+        #[serde(default)]
+        unready: Unready,
     },
     /// It is over.
     Ended {
@@ -172,6 +175,9 @@ pub enum Progress {
         /// How often the child was restarted.
         #[serde(default)]
         restarts: u32,
+        /// How much of the child has not been ready.
+        #[serde(default)]
+        unready: Unready,
     },
 }
 
@@ -243,6 +249,32 @@ pub struct Runs {
     /// is older.
     #[serde(default)]
     pub ordered_at: Option<Timestamp>,
+    /// How much of it has not been ready.
+    #[serde(default)]
+    pub unready: Unready,
+}
+
+/// How much of a child has not been ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unready {
+    /// Nothing: its present run has been ready, or its last one was.
+    #[default]
+    No,
+    /// Its present run, but its create was answered well before: an earlier run was ready, or need not be.
+    Now,
+    /// All of it: its create waits for that, or was told that it has failed.
+    Ever,
+}
+
+impl Unready {
+    /// Returns what is on record of a child that ends, by a broker that did not write it down too.
+    pub(crate) fn as_told(self, reason: ExitReason, restarts: u32) -> Self {
+        match (self, reason, restarts) {
+            (Self::No, ExitReason::StartFailed, 0) => Self::Ever,
+            (Self::No, ExitReason::StartFailed, _) => Self::Now,
+            (told, _, _) => told,
+        }
+    }
 }
 
 /// One child on record, and what is found of it.

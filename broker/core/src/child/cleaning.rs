@@ -426,7 +426,7 @@ impl Cleaning {
     /// Returns what a later broker has to know to go on from here.
     pub(super) fn progress(&self, common: &Common, now: Now) -> Progress {
         let (started_at, exit) = (common.view().started_at, self.exit.clone());
-        let restarts = common.runs().restarts;
+        let (restarts, unready) = (common.runs().restarts, common.unready());
         let ended = match &self.stage {
             CleaningStage::Closing { cleaned } => {
                 return Progress::Ended {
@@ -435,6 +435,7 @@ impl Cleaning {
                     cleanup: Some(cleaned.clone()),
                     at: now.wall,
                     restarts,
+                    unready,
                 };
             }
             CleaningStage::Killing { remains: Remains::Descendants(status), .. } => {
@@ -450,7 +451,7 @@ impl Cleaning {
             | CleaningStage::Killing { remains: Remains::Process | Remains::Interrupted, .. }
             | CleaningStage::Left => None,
         };
-        Progress::Cleaning { started_at, exit, attempts: self.attempts, ended, restarts }
+        Progress::Cleaning { started_at, exit, attempts: self.attempts, ended, restarts, unready }
     }
 }
 

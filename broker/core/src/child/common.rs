@@ -11,7 +11,7 @@ use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
 use crate::ids::{Incarnation, Pid, Run};
 use crate::kept;
 use crate::orders::Orders;
-use crate::record::{Intent, Progress, Role, Runs, Tie};
+use crate::record::{Intent, Progress, Role, Runs, Tie, Unready};
 use crate::shown;
 use crate::time::Instant;
 
@@ -27,24 +27,13 @@ pub(super) struct Common {
     role: Role,
     runs: Runs,
     due: Option<Instant>,
-    readiness: Readiness,
+    /// When it has failed to start, if it is to be ready by some time and is not.
+    ready_by: Option<Instant>,
     tie: Tie,
     /// How many bytes it counts for.
     bytes: u64,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
     cleanup_by: Option<Instant>,
-}
-
-/// Whether a child has been ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Readiness {
-    /// It has not.
-    Awaited {
-        /// When it has failed to start, if it is to be ready by some time.
-        by: Option<Instant>,
-    },
-    /// It has.
-    Reached,
 }
 
 impl Common {
@@ -78,9 +67,9 @@ impl Common {
             incarnation: Incarnation::FIRST,
             view: Arc::new(view),
             role,
-            runs: Runs::default(),
+            runs: Runs { unready: Unready::Ever, ..Runs::default() },
             due: None,
-            readiness: Readiness::Awaited { by: None },
+            ready_by: None,
             tie,
             bytes,
             cleanup_by: None,
@@ -164,28 +153,40 @@ impl Common {
         self.due = None;
     }
 
-    /// Has it ready by then, or whenever that is.
-    pub(super) fn await_ready(&mut self, by: Option<Instant>) {
-        self.readiness = Readiness::Awaited { by };
+    /// Has its present run ready by then.
+    pub(super) fn have_ready_by(&mut self, by: Instant) {
+        self.ready_by = Some(by);
+    }
+
+    /// Another run of it is to come, which is not ready.
+    pub(super) fn await_ready(&mut self) {
+        self.ready_by = None;
+        self.runs.unready = match self.runs.unready {
+            Unready::No | Unready::Now => Unready::Now,
+            Unready::Ever => Unready::Ever,
+        };
     }
 
     /// It is ready, or was.
     pub(super) fn is_ready(&mut self) {
-        self.readiness = Readiness::Reached;
+        self.ready_by = None;
+        self.runs.unready = Unready::No;
     }
 
-    pub(super) fn was_ready(&self) -> bool {
-        match self.readiness {
-            Readiness::Awaited { .. } => false,
-            Readiness::Reached => true,
-        }
+    /// Its create is answered, whether or not it is ready.
+    pub(super) fn is_answered(&mut self) {
+        self.runs.unready = match self.runs.unready {
+            Unready::No => Unready::No,
+            Unready::Now | Unready::Ever => Unready::Now,
+        };
+    }
+
+    pub(super) fn unready(&self) -> Unready {
+        self.runs.unready
     }
 
     pub(super) fn ready_by(&self) -> Option<Instant> {
-        match self.readiness {
-            Readiness::Awaited { by } => by,
-            Readiness::Reached => None,
-        }
+        self.ready_by
     }
 
     pub(super) fn cleanup_by(&self) -> Option<Instant> {

@@ -12,7 +12,7 @@ use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Report, Safety};
 use crate::input::Members;
 use crate::orders::Orders;
-use crate::record::Afterwards;
+use crate::record::{Afterwards, Unready};
 
 impl Child {
     /// It has ended by itself. What it left behind gets its own steps.
@@ -27,7 +27,8 @@ impl Child {
         if members == Members::Nothing {
             let exit = Exit::new(status, reason, at);
             self.common.publish_exit(&exit, orders);
-            return self.release(exit, Afterwards::Policy, orders);
+            let afterwards = self.after(reason);
+            return self.release(exit, afterwards, orders);
         }
         let stop = Stop { reason, steps: self.params().stop.clone(), kill_by: None };
         let stopping =
@@ -44,9 +45,13 @@ impl Child {
     /// Returns what comes after a stop for this reason, unless somebody asks for something else.
     pub(super) fn after(&self, reason: ExitReason) -> Afterwards {
         match reason {
-            // Who created it was told that it has failed.
-            ExitReason::StartFailed if self.common.runs().restarts == 0 => Afterwards::End,
-            ExitReason::Exited | ExitReason::Watchdog | ExitReason::StartFailed => Afterwards::Policy,
+            ExitReason::Exited | ExitReason::Watchdog | ExitReason::StartFailed => {
+                match self.common.unready() {
+                    Unready::No | Unready::Now => Afterwards::Policy,
+                    // Who created it is told that it has failed.
+                    Unready::Ever => Afterwards::End,
+                }
+            }
             // What somebody else has wanted is not undone by a policy.
             ExitReason::Destroyed
             | ExitReason::Shutdown
@@ -72,7 +77,7 @@ impl Child {
         self.begin(Stopping::new(stop, leader, afterwards, orders.now.instant), event, orders);
     }
 
-    fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
+    pub(super) fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
         let mut stopping = Box::new(stopping);
         stopping.show(&mut self.common);
         self.common.publish(event, orders);

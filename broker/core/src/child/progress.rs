@@ -47,6 +47,7 @@ impl Child {
                 cleanup: view.cleanup.clone(),
                 at: now.wall,
                 restarts: view.restarts,
+                unready: self.common.unready(),
             },
         })
     }

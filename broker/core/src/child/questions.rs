@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use crate::authorize::RunAs;
 use crate::child::stopping::sum;
-use crate::child::{Child, Phase};
+use crate::child::{Child, Phase, Stop};
 use crate::effect::SpawnOrder;
 use crate::ids::{ConnectionId, Run, SubscriptionId};
 use crate::limits::REUSES_REMEMBERED;
-use crate::pending::{Attempt, Claim, Stage, Ticket, is_answered_early};
-use crate::record::{Role, Tie};
+use crate::pending::{Attempt, Claim, Stage, Ticket};
+use crate::record::{Role, Tie, Unready};
 use crate::time::Instant;
 
 impl Child {
@@ -151,7 +151,11 @@ impl Child {
         match &self.phase {
             Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
             Phase::Restarting(restarting) => {
-                restarting.stop().is_some_and(|stop| stop.reason != ExitReason::StartFailed)
+                let is_for_good = |stop: &Stop| {
+                    // That a later run is late does not end it, unless that is the answer to its create.
+                    stop.reason != ExitReason::StartFailed || self.is_unanswered()
+                };
+                restarting.stop().is_some_and(is_for_good)
             }
             Phase::Queued | Phase::Starting { .. } | Phase::Running { .. } => false,
             Phase::Stopping(stopping) => stopping.is_for_good(),
@@ -188,12 +192,17 @@ impl Child {
 
     /// Whether a `wait` for it to be ready is over: it has been ready, or has ended without.
     pub(crate) fn is_settled(&self) -> bool {
-        !self.is_to_run_again() && self.common.was_ready() || !self.is_live()
+        !self.is_to_run_again() && self.was_ready() || !self.is_live()
     }
 
     /// Whether it is ready, or its present run has been.
     pub(crate) fn was_ready(&self) -> bool {
-        self.common.was_ready()
+        self.common.unready() == Unready::No
+    }
+
+    /// Whether what its create waits for has not come: no run of it was ever ready.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.common.unready() == Unready::Ever
     }
 
     /// Whether a create that waits for this is to be answered.
@@ -202,17 +211,6 @@ impl Child {
             Stage::Spawned => !self.is_unspawned() && !self.is_to_run_again(),
             Stage::Ready => self.is_settled(),
         }
-    }
-
-    /// Whether its present run is not its first one, or another one is to come.
-    pub(crate) fn is_restarted(&self) -> bool {
-        // A restart is counted as soon as a run is over.
-        self.is_to_run_again() || self.view().restarts > 0
-    }
-
-    /// Whether its create was answered before it was ready.
-    pub(crate) fn was_answered_early(&self) -> bool {
-        !self.is_unspawned() && is_answered_early(self.params())
     }
 
     /// Whether what a `wait` waits for has come.

@@ -18,7 +18,7 @@ use crate::time::Instant;
 impl Child {
     /// Bounds the time until it is ready.
     pub(crate) fn have_ready_by(&mut self, due: Instant, orders: &mut Orders<'_>) {
-        self.common.await_ready(Some(due));
+        self.common.have_ready_by(due);
         self.common.set_due(Some(due), orders);
     }
 
@@ -31,7 +31,7 @@ impl Child {
         }
     }
 
-    fn enter_starting(&mut self, pid: Pid, orders: &mut Orders<'_>) {
+    pub(super) fn enter_starting(&mut self, pid: Pid, orders: &mut Orders<'_>) {
         let probing = Probing::begin(&self.params().ready, orders.now.instant);
         self.phase = Phase::Starting { pid, probing };
         self.common.show(ChildState::Starting, Some(pid), None);
@@ -121,7 +121,7 @@ impl Child {
     /// Its time to get ready ends then, or later (`EXTEND_TIMEOUT_USEC` of `sd_notify(3)`).
     fn have_more_time(&mut self, until: Instant, orders: &mut Orders<'_>) {
         if self.common.ready_by().is_some_and(|by| by < until) {
-            self.common.await_ready(Some(until));
+            self.common.have_ready_by(until);
             self.set_starting_timer(orders);
             self.record_progress(Safety::Process, Receipt::NotWanted, orders);
         }

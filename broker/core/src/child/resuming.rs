@@ -5,12 +5,13 @@ use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::child::cleaning::{Cleaning, Remains};
 use crate::child::common::Common;
-use crate::child::stopping::{Leader, Stop, Stopping};
+use crate::child::stopping::{Cause, Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::input::Members;
 use crate::orders::Orders;
-use crate::record::{Finding, Kinship, Progress, Runs, StoppingProgress};
+use crate::pending::is_answered_early;
+use crate::record::{Finding, Kinship, Progress, Runs, StoppingProgress, Unready};
 use crate::time::Instant;
 
 impl Child {
@@ -21,19 +22,23 @@ impl Child {
         finding: Finding,
         orders: &mut Orders<'_>,
     ) -> Next {
-        if self.params().ready == Ready::Spawn {
-            self.common.is_ready();
-        }
         match progress {
-            None => self.resume_up(self.view().created_at, None, finding, orders),
+            None => {
+                self.may_have_started();
+                self.resume_up(self.view().created_at, None, finding, orders)
+            }
             Some(Progress::Unwanted { reason, steps }) => {
                 if reason == ExitReason::Replaced {
                     self.is_replaced_unready();
                 }
+                if reason != ExitReason::StartFailed {
+                    self.may_have_started();
+                }
                 self.resume_unwanted(Stop { reason, steps, kill_by: None }, finding, orders)
             }
             Some(Progress::Starting { started_at, ready_by, runs }) => {
-                self.common.resume_runs(runs);
+                let unready = runs.unready.as_told(ExitReason::StartFailed, runs.restarts);
+                self.common.resume_runs(Runs { unready, ..runs });
                 self.resume_up(started_at, Some(ready_by), finding, orders)
             }
             Some(Progress::Running { started_at, runs }) => {
@@ -47,18 +52,17 @@ impl Child {
                 self.resume_restart(exit, until, unwanted, finding, orders)
             }
             Some(Progress::Stopping(stopping)) => {
-                self.resume_readiness(stopping.reason);
+                self.resume_ending(stopping.reason, stopping.runs.clone());
                 self.resume_stop(stopping, finding, orders)
             }
-            Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts }) => {
-                self.resume_readiness(exit.reason);
-                self.common.resume_runs(Runs { restarts, ..Runs::default() });
+            Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts, unready }) => {
+                self.resume_ending(exit.reason, Runs { restarts, unready, ..Runs::default() });
                 self.common.show_start(started_at);
                 let cleaning = Cleaning::new(exit, attempts);
                 self.resume_cleanup(cleaning, ended, finding, orders)
             }
-            Some(Progress::Ended { started_at, exit, cleanup, at: _, restarts }) => {
-                self.common.resume_runs(Runs { restarts, ..Runs::default() });
+            Some(Progress::Ended { started_at, exit, cleanup, at: _, restarts, unready }) => {
+                self.resume_ending(exit.reason, Runs { restarts, unready, ..Runs::default() });
                 self.phase = Phase::Ended;
                 self.common.show_start(started_at);
                 self.common.show_end(exit, cleanup);
@@ -90,15 +94,26 @@ impl Child {
             Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
                 let steps = self.params().stop.clone();
                 let reason = if self.was_ready() { ExitReason::Exited } else { ExitReason::StartFailed };
-                self.resume_gone(Stop { reason, steps, kill_by: None }, finding, orders)
+                self.resume_gone(Stop { reason, steps, kill_by: None }, Cause::OwnEnd, finding, orders)
             }
         }
     }
 
-    /// What is on record of an end does not say more of whether it was ready before.
-    fn resume_readiness(&mut self, reason: ExitReason) {
-        if reason != ExitReason::StartFailed {
+    /// Its process may have been there: it was ready then, unless it had to say so, or its create did not wait for that.
+    fn may_have_started(&mut self) {
+        if self.params().ready == Ready::Spawn {
             self.common.is_ready();
+        } else if is_answered_early(self.params()) {
+            self.common.is_answered();
+        }
+    }
+
+    /// It was on its way to its end, or there.
+    fn resume_ending(&mut self, reason: ExitReason, runs: Runs) {
+        let unready = runs.unready.as_told(reason, runs.restarts);
+        self.common.resume_runs(Runs { unready, ..runs });
+        if reason == ExitReason::Replaced && unready == Unready::Ever {
+            self.is_replaced_unready();
         }
     }
 
@@ -112,16 +127,16 @@ impl Child {
             }
             // Its signals go to its process group, and nothing is left of that.
             Finding::Gone { members: Members::Outside, .. } => {
-                self.resume_gone(Stop { steps: Vec::new(), ..stop }, finding, orders)
+                self.resume_gone(Stop { steps: Vec::new(), ..stop }, Cause::Asked, finding, orders)
             }
             Finding::Gone { members: Members::Nothing | Members::Group, .. }
             | Finding::NeverStarted
-            | Finding::Rebooted => self.resume_gone(stop, finding, orders),
+            | Finding::Rebooted => self.resume_gone(stop, Cause::Asked, finding, orders),
         }
     }
 
     /// Its main process has ended while no broker was there; what it left behind gets this stop.
-    fn resume_gone(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_>) -> Next {
+    fn resume_gone(&mut self, stop: Stop, cause: Cause, finding: Finding, orders: &mut Orders<'_>) -> Next {
         let at = orders.now.wall;
         let (status, members, reason) = match finding {
             Finding::Gone { status, members } => (status, members, stop.reason),
@@ -133,15 +148,20 @@ impl Child {
             }
         };
         if members == Members::Nothing {
-            self.lost(Exit::new(status, reason, at), orders)
-        } else {
-            self.enter_stop(stop, Leader::Gone { status, at, members }, orders);
-            Next::Nothing
+            return self.lost(Exit::new(status, reason, at), orders);
         }
+        let afterwards = self.after(stop.reason);
+        let stopping =
+            Stopping::new(stop, Leader::Gone { status, at, members }, afterwards, orders.now.instant);
+        let stopping = match cause {
+            Cause::OwnEnd => stopping.by_its_own_end(),
+            Cause::Asked => stopping,
+        };
+        self.begin(stopping, EventKind::Exited, orders);
+        Next::Nothing
     }
 
     fn resume_stop(&mut self, progress: StoppingProgress, finding: Finding, orders: &mut Orders<'_>) -> Next {
-        self.common.resume_runs(progress.runs.clone());
         let now = orders.now;
         let (ended, reason, forced) = (progress.ended, progress.reason, progress.forced);
         self.common.show_start(progress.started_at);
@@ -206,10 +226,10 @@ impl Child {
         finding: Finding,
         orders: &mut Orders<'_>,
     ) -> Next {
-        self.common.await_ready(None);
+        self.common.await_ready();
         match finding {
             // The edge holds whatever it has found something of.
-            Finding::Gone { members: Members::Nothing, .. } => {
+            Finding::Gone { members: Members::Nothing, .. } if !is_late(unwanted.as_ref()) => {
                 orders.order(Effect::Release { run: self.run() });
             }
             Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {}
@@ -221,7 +241,11 @@ impl Child {
                 self.common.show_start(Some(orders.now.wall));
                 let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
                 self.have_ready_by(ready_by, orders);
-                self.enter_up(pid, orders);
+                match &stop {
+                    // Its time was over before it was there: it is none that was ready.
+                    Some(stop) if stop.reason == ExitReason::StartFailed => self.enter_starting(pid, orders),
+                    Some(_) | None => self.enter_up(pid, orders),
+                }
                 match stop {
                     Some(stop) => self.enter_stop(stop, Leader::Alive { pid }, orders),
                     None => self.record_progress(Safety::Process, Receipt::NotWanted, orders),
@@ -231,7 +255,14 @@ impl Child {
             (Finding::Gone { members: Members::Outside | Members::Group, .. }, stop) => {
                 let steps = self.params().stop.clone();
                 let stop = stop.unwrap_or(Stop { reason: ExitReason::Exited, steps, kill_by: None });
-                self.resume_gone(stop, finding, orders)
+                let cause = Cause::of(stop.reason);
+                self.resume_gone(stop, cause, finding, orders)
+            }
+            // A run that was late, and is not there, is one that has failed: its policy says what follows.
+            (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop))
+                if stop.reason == ExitReason::StartFailed =>
+            {
+                self.lost(Exit::new(ExitStatus::Unknown, stop.reason, orders.now.wall), orders)
             }
             (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop)) => {
                 self.conclude(Exit { reason: stop.reason, ..exit }, orders)
@@ -257,9 +288,14 @@ impl Child {
     /// Returns why it has ended that was lost with the machine. That its create has failed is to be known after the next
     /// crash, too.
     fn lost_with_the_machine(&self, reason: ExitReason) -> ExitReason {
-        let has_failed = reason == ExitReason::StartFailed && self.common.runs().restarts == 0;
+        let has_failed = reason == ExitReason::StartFailed && self.is_unanswered();
         if has_failed { reason } else { ExitReason::BrokerLost }
     }
+}
+
+/// Whether a run was to be stopped because it was not ready in time.
+fn is_late(unwanted: Option<&(ExitReason, Vec<StopStep>)>) -> bool {
+    unwanted.is_some_and(|(reason, _)| *reason == ExitReason::StartFailed)
 }
 
 impl Cleaning {

@@ -11,7 +11,7 @@ use crate::child::stopping::{Leader, Stop};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::orders::Orders;
-use crate::record::Afterwards;
+use crate::record::{Afterwards, Unready};
 use crate::time::Instant;
 
 impl Child {
@@ -28,10 +28,11 @@ impl Child {
             }
             Afterwards::Policy => {
                 let policy = self.params().restart;
-                let is_failed_restart =
-                    exit.reason == ExitReason::StartFailed && self.common.runs().restarts > 0;
-                let is_by_itself = matches!(exit.reason, ExitReason::Exited | ExitReason::Watchdog);
-                if !(is_by_itself || is_failed_restart) || !wants_restart(policy.policy, exit.status) {
+                let is_by_itself = matches!(
+                    exit.reason,
+                    ExitReason::Exited | ExitReason::Watchdog | ExitReason::StartFailed
+                );
+                if !is_by_itself || !wants_restart(policy.policy, exit.status) {
                     return Follows::End;
                 }
                 let pause = self.common.runs_mut().count(&policy, orders.now.instant);
@@ -45,7 +46,7 @@ impl Child {
         let until = orders.now.instant.plus(pause);
         self.common.next_run();
         self.common.count_restart();
-        self.common.await_ready(None);
+        self.common.await_ready();
         let mut restarting = Box::new(Restarting { exit, stage: RestartStage::Unrecorded { until } });
         restarting.show(&mut self.common);
         let child = Arc::clone(self.view());
@@ -144,10 +145,7 @@ impl Child {
             RestartStage::Recording { .. }
             | RestartStage::Queued
             | RestartStage::Spawning { stop: Some(_) } => Next::Nothing,
-            RestartStage::Spawning { stop: None } => {
-                let steps = self.params().stop.clone();
-                self.begin_stop(Stop { reason: ExitReason::StartFailed, steps, kill_by: None }, orders)
-            }
+            RestartStage::Spawning { stop: None } => Next::NotReady,
         }
     }
 
@@ -162,7 +160,7 @@ impl Child {
         orders.order(Effect::Report(Report::StartFailed { child, message }));
         let (reason, afterwards) = match stop {
             Some(Stop { reason, .. }) if reason != ExitReason::StartFailed => (reason, Afterwards::End),
-            Some(_) | None => (ExitReason::StartFailed, Afterwards::Policy),
+            Some(_) | None => (ExitReason::StartFailed, self.after(ExitReason::StartFailed)),
         };
         let exit = Exit::new(ExitStatus::Unknown, reason, orders.now.wall);
         self.release(exit, afterwards, orders)
@@ -170,12 +168,15 @@ impl Child {
 
     /// It is to end between two runs.
     pub(super) fn stop_between_runs(&mut self, stop: Stop, orders: &mut Orders<'_>) -> Next {
+        let unready = self.common.unready();
         let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
         match &mut restarting.stage {
             RestartStage::Spawning { stop: pending } => {
                 let is_news = match pending {
                     // That this run is late is no reason to begin another one when somebody wants none.
-                    Some(earlier) if earlier.reason == ExitReason::StartFailed => {
+                    Some(earlier)
+                        if earlier.reason == ExitReason::StartFailed && unready != Unready::Ever =>
+                    {
                         earlier.reason = stop.reason;
                         stop.reason != ExitReason::StartFailed
                     }

@@ -11,6 +11,7 @@ use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::ids::Pid;
 use crate::input::RecordFailure;
 use crate::orders::Orders;
+use crate::pending::is_answered_early;
 
 impl Child {
     /// The intent is on record: now, and not before, the process may be started.
@@ -48,7 +49,16 @@ impl Child {
         orders.spawn_queue.finish(self.common.uid());
         self.common.show_start(Some(orders.now.wall));
         self.common.runs_mut().begin(orders.now.instant);
-        self.enter_up(pid, orders);
+        match &stop {
+            // Its time was over before it was there: it is none that was ready.
+            Some(stop) if stop.reason == ExitReason::StartFailed => self.enter_starting(pid, orders),
+            Some(_) | None => {
+                self.enter_up(pid, orders);
+                if is_answered_early(self.params()) {
+                    self.common.is_answered();
+                }
+            }
+        }
         if stop.is_none() {
             // Else what is on record is that it is to be stopped, until that has begun.
             self.record_progress(Safety::Process, Receipt::NotWanted, orders);

@@ -49,7 +49,7 @@ pub(super) struct Stopping {
 
 /// What began a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
+pub(super) enum Cause {
     /// Its main process ended by itself, and left something behind.
     OwnEnd,
     /// Somebody, or a time that is over.
@@ -57,7 +57,8 @@ enum Cause {
 }
 
 impl Cause {
-    fn of(reason: ExitReason) -> Self {
+    /// Returns what an earlier broker's stop was begun by.
+    pub(super) fn of(reason: ExitReason) -> Self {
         if reason == ExitReason::Exited { Self::OwnEnd } else { Self::Asked }
     }
 }

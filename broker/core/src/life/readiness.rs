@@ -22,26 +22,29 @@ impl Broker {
 
     /// A child was not ready in time: its creator gets the error, and it is stopped.
     pub(crate) fn not_ready_in_time(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let allowed = self.children.get(id).map(|child| child.params().ready_timeout.0).unwrap_or_default();
-        let allowed = duration::display(allowed);
-        let error = Error::new(
-            ErrorKind::Timeout,
-            format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),
-        );
-        self.fail_start(id, &error, turn);
-        self.forget_failed_request(id);
+        // A later run that is late is that of a child whose create was answered well.
+        if let Some(child) = self.children.get(id).filter(|child| child.is_unanswered()) {
+            let allowed = duration::display(child.params().ready_timeout.0);
+            let error = Error::new(
+                ErrorKind::Timeout,
+                format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),
+            );
+            self.fail_start(id, &error, turn);
+            self.children.forget_request(id);
+        }
         self.stop_child(id, ExitReason::StartFailed, None, turn);
     }
 
     /// A child is over: if it never was ready, who waits for that is told, as soon as the last of its output is read.
     pub(crate) fn tell_that_it_failed(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let Some(child) =
-            self.children.get(id).filter(|child| !child.was_ready() && child.view().restarts == 0)
-        else {
+        let Some(child) = self.children.get(id).filter(|child| child.is_unanswered()) else {
             return;
         };
         let (view, kept_in) = (Arc::clone(child.view()), child.last_words());
-        self.forget_failed_request(id);
+        // Who asks again for one that was replaced gets what has taken its place.
+        if !child.is_superseded() {
+            self.children.forget_request(id);
+        }
         let Some(exit) = &view.exit else {
             return;
         };
@@ -80,13 +83,6 @@ impl Broker {
         let (exit, message) = (exit.clone(), failed(exit));
         let error = Error::new(ErrorKind::StartFailed { exit, log_tail }, message);
         self.answer_pending(ticket, Err(error), turn);
-    }
-
-    /// Lets the request for a child that has failed start another one, unless it was answered before that.
-    fn forget_failed_request(&mut self, id: ChildId) {
-        if self.children.get(id).is_some_and(|child| !child.was_answered_early()) {
-            self.children.forget_request(id);
-        }
     }
 }
 

@@ -8,8 +8,7 @@ use crate::config::Config;
 use crate::effect::{Effect, Report};
 use crate::event_log::EventHistory;
 use crate::ids::{Incarnation, Run};
-use crate::pending::is_answered_early;
-use crate::record::{Finding, Kinship, Progress, Recovered, Role};
+use crate::record::{Finding, Kinship, Progress, Recovered, Role, StoppingProgress, Unready};
 use crate::time::Now;
 use crate::turn::Turn;
 
@@ -141,19 +140,29 @@ impl Recovered {
 
     /// Whether its create was answered with an error: the same request starts another one.
     fn has_failed_to_start(&self) -> bool {
-        let reason = match &self.progress {
-            None
-            | Some(Progress::Starting { .. } | Progress::Running { .. } | Progress::Restarting { .. }) => {
-                return false;
+        match &self.progress {
+            None | Some(Progress::Starting { .. } | Progress::Running { .. }) => false,
+            // There is no process that its create could have been answered with.
+            Some(Progress::Unwanted { reason, .. }) => *reason == ExitReason::StartFailed,
+            Some(Progress::Restarting { unwanted, runs, .. }) => {
+                let is_late = unwanted.as_ref().is_some_and(|(reason, _)| *reason == ExitReason::StartFailed);
+                is_late && runs.unready == Unready::Ever
             }
-            Some(Progress::Unwanted { reason, .. }) => (*reason, 0),
-            Some(Progress::Stopping(stopping)) => (stopping.reason, stopping.runs.restarts),
-            Some(Progress::Cleaning { exit, restarts, .. } | Progress::Ended { exit, restarts, .. }) => {
-                (exit.reason, *restarts)
+            // Its create is answered when it is over, unless it was late.
+            Some(Progress::Stopping(StoppingProgress { reason, runs, .. })) => {
+                let is_late = *reason == ExitReason::StartFailed;
+                is_late && runs.unready.as_told(*reason, runs.restarts) == Unready::Ever
             }
-        };
-        // A restart that failed was not what its create was answered for.
-        reason == (ExitReason::StartFailed, 0) && !is_answered_early(&self.intent.params)
+            Some(Progress::Cleaning { exit, restarts, unready, .. }) => {
+                let is_late = exit.reason == ExitReason::StartFailed;
+                is_late && unready.as_told(exit.reason, *restarts) == Unready::Ever
+            }
+            // Who asks again for one that was replaced gets what has taken its place.
+            Some(Progress::Ended { exit, restarts, unready, .. }) => {
+                let is_failed = exit.reason != ExitReason::Replaced;
+                is_failed && unready.as_told(exit.reason, *restarts) == Unready::Ever
+            }
+        }
     }
 
     fn ended_at(&self) -> Option<Timestamp> {

@@ -24,9 +24,8 @@ impl Broker {
         let Some(child) = self.children.get_mut(id) else {
             return;
         };
-        // Whoever has created one that is being restarted was answered long ago.
-        let is_answered = child.was_answered_early() || child.is_restarted();
-        if child.is_settled() || child.is_ending() || is_answered {
+        // Whoever has created one that was ready before was answered long ago.
+        if !child.is_unanswered() || child.is_ending() {
             return;
         }
         child.is_replaced_unready();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::create::IfExists;
+use procbroker_protocol::create::{IfExists, Ready};
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
     Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Name, Owner,
@@ -107,7 +107,7 @@ impl Broker {
                     self.children.remember_reuse(peer.uid, request, child.id, outcome);
                 }
                 self.hold(child.id, call.connection);
-                self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
+                self.answer_created(call, Created { outcome, child }, turn);
             }
             Holding::Wait { holder } => {
                 let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {
@@ -300,7 +300,7 @@ impl Broker {
         }
         if child.has_come_to(stage) {
             let child = Arc::clone(child.view());
-            self.answer(call, Ok(Response::Created(Created { outcome, child })), turn);
+            self.answer_created(call, Created { outcome, child }, turn);
         } else {
             self.wait_for(call, WaitsFor::Start { child: id, outcome, stage }, None);
         }
@@ -309,6 +309,19 @@ impl Broker {
 }
 
 impl Broker {
+    /// Tells a create which child it has. Its intent is on record since before its start, and by that a later broker finds
+    /// it; that it runs follows, and nobody waits for that. One that has said that it is ready does not say so again: that
+    /// is promised.
+    pub(crate) fn answer_created(&mut self, call: Call, created: Created, turn: &mut Turn<'_>) {
+        let child = self.children.get(created.child.id);
+        let says_so = child.is_some_and(|child| child.was_ready() && child.params().ready != Ready::Spawn);
+        if says_so {
+            self.promise(call, Ok(Response::Created(created)), turn);
+        } else {
+            self.answer(call, Ok(Response::Created(created)), turn);
+        }
+    }
+
     /// A create whose child was replaced fails after all, and is not remembered.
     fn fail_superseded(&mut self, call: Call, id: ChildId, error: Error, turn: &mut Turn<'_>) {
         self.children.forget_request(id);

@@ -39,7 +39,8 @@ impl Broker {
             }
             WaitsFor::Start { outcome, stage, .. } if child.has_come_to(*stage) => {
                 let outcome = *outcome;
-                self.answer_pending(ticket, Ok(Response::Created(Created { outcome, child: shown })), turn);
+                self.take_pending(ticket);
+                self.answer_created(call, Created { outcome, child: shown }, turn);
             }
             WaitsFor::Destroy { ended, left } if !live => {
                 left.remove(&id);

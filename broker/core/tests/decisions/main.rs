@@ -56,6 +56,8 @@ mod start;
 #[cfg(test)]
 mod stop;
 #[cfg(test)]
+mod unready;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod validate;
