@@ -1,6 +1,6 @@
 //! What can happen in the model world.
 
-use procbroker_core::{Anchor, Input, Run, Safety};
+use procbroker_core::{Anchor, Input, Notice, Run, Safety};
 use procbroker_protocol::Signal;
 
 use crate::sim::family::FamilyId;
@@ -39,6 +39,13 @@ pub enum Event {
         process: usize,
         /// Of which signal, if of one.
         of: Option<Signal>,
+    },
+    /// A main process tells something of itself.
+    Says {
+        /// Of which.
+        family: FamilyId,
+        /// What.
+        notices: Vec<Notice>,
     },
     /// A process forks.
     Forks {
@@ -92,6 +99,7 @@ impl Event {
             | Self::Replaced
             | Self::Remaining { .. } => false,
             Self::Dies { .. }
+            | Self::Says { .. }
             | Self::Forks { .. }
             | Self::AnchorEnds { .. }
             | Self::Start
@@ -115,6 +123,7 @@ impl Event {
             | Self::Reaped { .. }
             | Self::Remaining { .. }
             | Self::Dies { .. }
+            | Self::Says { .. }
             | Self::Forks { .. }
             | Self::AnchorEnds { .. }
             | Self::Replaced

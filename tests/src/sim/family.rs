@@ -123,7 +123,7 @@ impl Temper {
                 Self::Undying | Self::Protected => None,
             };
         }
-        let asks = [Signal::TERM, Signal::HUP, Signal::INT].contains(&signal);
+        let asks = [Signal::TERM, Signal::HUP, Signal::INT, Signal::ABRT].contains(&signal);
         match self {
             Self::Willing { delay } if asks => Some(delay),
             Self::Picky { delay } if asks && signal != Signal::TERM => Some(delay),

@@ -21,6 +21,8 @@ pub enum Check {
     Children,
     /// Events are counted one after the other, across an upgrade too.
     Events,
+    /// A child counts as ready when it is, and only so long is waited for that.
+    Readiness,
     /// A child is restarted when its policy or somebody says so, when it is due, and no more often.
     Restarts,
     /// What was promised before a crash holds after it.

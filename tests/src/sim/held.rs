@@ -90,7 +90,7 @@ impl Simulation<'_> {
             let outlives_power = match word {
                 Word::Known => machine.disk.outlives_power(*child),
                 Word::Ended(_) => machine.disk.end_outlives_power(*child),
-                Word::Failed | Word::Stopped(_) | Word::Renewed(_) => false,
+                Word::Failed | Word::Stopped(_) | Word::Renewed(_) | Word::Ready(_) => false,
             };
             let safety = if outlives_power { Safety::Power } else { Safety::Process };
             if let Some(track) = ledger.tracks.get_mut(child) {

@@ -16,6 +16,7 @@ use procbroker_protocol::{ChildId, ExitStatus, Signal};
 
 use crate::sim::agenda::{Agenda, MILLISECOND, SECOND};
 use crate::sim::anchors::Anchors;
+use crate::sim::conduct::Manners;
 use crate::sim::dice::Dice;
 use crate::sim::disk::{Disk, Identity};
 use crate::sim::event::Event;
@@ -64,6 +65,8 @@ pub struct Machine {
     pub boot: u32,
     /// How many brokers there were before the present one.
     pub brokers: u32,
+    /// How the processes of each child were asked to behave.
+    pub manners: BTreeMap<ChildId, Manners>,
     count: u32,
 }
 
@@ -98,7 +101,10 @@ impl Machine {
             Effect::Record { run, record, safety, receipt, expires } => {
                 self.record(*run, (record, *expires), *safety, *receipt, means);
             }
-            Effect::Spawn { run, purpose, .. } => self.spawn(*run, purpose, means),
+            Effect::Spawn { run, purpose, order } => {
+                self.manners.insert(run.child, Manners::of(order));
+                self.spawn(*run, purpose, means);
+            }
             Effect::Signal { run, signal, scope, call } => {
                 let outcome = self.signal(*run, *signal, *scope, means);
                 let delay = if means.dice.chance(4) { 1_500 } else { 1 };
@@ -114,6 +120,11 @@ impl Machine {
             Effect::ReadLog { call, .. } => Self::read_log(*call, means),
             Effect::ReadTail { call, .. } => {
                 means.tell(10, Input::TailRead { call: *call, tail: "the last of it".to_owned() });
+            }
+            Effect::Probe { run, .. } => {
+                let is_ready = means.dice.chance(35) && self.family(*run).is_some_and(Family::leads);
+                let delay = if means.dice.chance(8) { 2_500 } else { 20 };
+                means.tell(delay, Input::Probed { run: *run, is_ready });
             }
             Effect::CheckUpgrade => {
                 let result = if means.dice.chance(75) { Ok(()) } else { Err(refusal()) };
@@ -131,7 +142,6 @@ impl Machine {
             | Effect::Answer { .. }
             | Effect::Publish { .. }
             | Effect::EndLog { .. }
-            | Effect::Probe { .. }
             | Effect::Measure { .. }
             | Effect::Report(_)
             | Effect::Notify(_)
@@ -276,6 +286,9 @@ impl Machine {
         self.families.insert(id, family);
         if part == Part::Main {
             self.past.entry(run.child).or_default().has_run = true;
+            if let Some(manners) = self.manners.get(&run.child) {
+                manners.plan(id, means);
+            }
         }
         Some((id, pid))
     }

@@ -11,7 +11,8 @@
 //!    sets the virtual clock and tells the broker.
 //! 4. [`machine`] carries out the orders: records and spawns take their time, fail or hang; the
 //!    processes of a [`family`] end at once, late, only of SIGKILL or never, by themselves at any moment,
-//!    leave members and daemons behind, and fork just as they are killed. Pids are given anew at once.
+//!    leave members and daemons behind, and fork just as they are killed. Pids are given anew at once. What they tell of
+//!    themselves follows from their [`conduct`].
 //! 5. [`lives`] ends brokers between any two of their orders, in a recovery and in a shutdown too: by
 //!    their own death, by that of the machine, by a live upgrade, or in order. The [`disk`] keeps what it
 //!    has acknowledged, and any part of the rest in its order. The machine goes on without a broker, and
@@ -34,6 +35,7 @@ pub mod agenda;
 pub mod anchors;
 pub mod checks;
 pub mod clients;
+pub mod conduct;
 pub mod dice;
 pub mod disk;
 pub mod event;

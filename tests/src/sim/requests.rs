@@ -8,8 +8,8 @@ use procbroker_core::{
     Accounts, AccountsFailure, Caller, CallerUnknown, Confinement, HardLimit, Login, UserAccount,
 };
 use procbroker_protocol::create::{
-    Account, Cleanup, IfExists, Lifetime, Limit, ReadyTimeout, Resources, Restart, RestartPolicy,
-    StandardError, StandardOutput, StopStep,
+    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources, Restart,
+    RestartPolicy, StandardError, StandardOutput, StopStep,
 };
 use procbroker_protocol::duration::DURATION_MAX;
 use procbroker_protocol::error::SpawnFailure;
@@ -140,6 +140,9 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
         // It never waits for another one, so that nothing but its own bytes can be too many.
         params.cwd = Some(format!("/{}", "x".repeat(HEAVY)));
     }
+    if dice.chance(from.setting.readying) {
+        get_ready(&mut params, dice);
+    }
     if from.setting.insistent {
         insist(&mut params, dice);
     }
@@ -155,10 +158,25 @@ fn live(params: &mut CreateParams, dice: &mut Dice) {
             params.linger = Duration::from_millis(dice.choose([0, 0, 5, 900, 30_000]));
         }
         2..4 => {
-            params.lifetime = Lifetime::Ttl(Duration::from_millis(dice.choose([3, 200, 4_000, 60_000])));
+            // Never exactly as long as the time to get ready: which of both is first would be the broker's choice.
+            let length = dice.choose([3_001, 200_003, 4_000_003, 60_000_003]);
+            params.lifetime = Lifetime::Ttl(Duration::from_micros(length));
         }
         4..6 => params.lifetime = Lifetime::Pid(dice.choose(NUMBERS)),
         _ => {}
+    }
+}
+
+/// Has it say that it is ready, and well, or has it asked.
+fn get_ready(params: &mut CreateParams, dice: &mut Dice) {
+    if dice.chance(35) {
+        let interval = Duration::from_millis(dice.choose([10, 100, 100, 400, 3_000]));
+        params.ready = Ready::Probe(Probe { check: Check::Log("up".to_owned()), interval });
+        return;
+    }
+    params.ready = Ready::Notify;
+    if dice.chance(45) {
+        params.watchdog = Some(Duration::from_millis(dice.choose([10, 300, 3_000, 20_000])));
     }
 }
 

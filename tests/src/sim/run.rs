@@ -2,7 +2,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use procbroker_core::{Birthmark, Broker, Effect, Incarnation, Input, Purpose, Report, Run, ShutdownCause};
+use procbroker_core::{
+    Birthmark, Broker, Effect, Incarnation, Input, Progress, Purpose, Record, Report, Run, ShutdownCause,
+};
 
 use crate::sim::agenda::{Agenda, SECOND, clocks};
 use crate::sim::checks;
@@ -179,6 +181,10 @@ impl Simulation<'_> {
                 self.machine.dies(family, process, of, &mut means);
                 None
             }
+            Event::Says { family, notices } => {
+                self.machine.says(family, notices, &mut means);
+                None
+            }
             Event::Forks { family } => {
                 self.machine.forks(family, &mut means);
                 None
@@ -341,6 +347,7 @@ impl Simulation<'_> {
         if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input {
             self.machine.flights.remove(run);
         }
+        self.tally.words += u64::from(matches!(input, Input::Notified { .. }));
         self.ledger.take(now, &input);
         let mut effects = Vec::new();
         broker.handle(clocks(now), input, &mut effects);
@@ -362,6 +369,11 @@ impl Simulation<'_> {
                 Effect::Spawn { purpose: Purpose::Cleanup { .. }, .. } => self.tally.cleanups += 1,
                 Effect::Report(Report::Restarting { .. }) => self.tally.runs_again += 1,
                 Effect::Report(Report::Ended { child }) if is_outlived(child) => self.tally.owners_gone += 1,
+                Effect::Probe { .. } => self.tally.questions += 1,
+                Effect::ReadTail { .. } => self.tally.last_words += 1,
+                Effect::Record { record: Record::Progress(Progress::Stopping(stopping)), .. } => {
+                    self.tally.hung += u64::from(stopping.reason == ExitReason::Watchdog);
+                }
                 Effect::Answer { call, result, after, usage: _ } => {
                     answers.extend(self.answer(*call, result, *after));
                 }

@@ -68,6 +68,8 @@ pub struct Setting {
     pub cleanups: u64,
     /// How many children of a hundred are restarted by a policy.
     pub restarting: u64,
+    /// How many children of a hundred are not ready as soon as they run.
+    pub readying: u64,
     /// How often the broker dies at most.
     pub crashes: u64,
     /// How many deaths of a hundred are those of the machine.
@@ -110,6 +112,7 @@ impl Setting {
             insistent: dice.chance(15),
             cleanups: dice.choose([0, 30, 30, 90]),
             restarting: dice.choose([0, 30, 30, 90]),
+            readying: dice.choose([0, 30, 30, 90]),
             crashes,
             power_cuts: dice.choose([0, 0, 30, 100]),
             upgrades: dice.choose([0, 0, 0, 1, 3]),

@@ -35,6 +35,14 @@ pub struct Tally {
     pub owners_gone: u64,
     /// Runs with a death of the broker in it.
     pub runs_with_crashes: u64,
+    /// What children told of themselves.
+    pub words: u64,
+    /// Questions whether a child is ready.
+    pub questions: u64,
+    /// Creates that were told why their child has failed to start.
+    pub last_words: u64,
+    /// Stops of children that did not say that they are well.
+    pub hung: u64,
 }
 
 impl Tally {
@@ -58,6 +66,11 @@ impl Tally {
         self.cleanups_interrupted += cleanups_interrupted;
         self.cleanups += cleanups;
         self.runs_with_crashes += runs_with_crashes;
+        let Self { words, questions, last_words, hung, .. } = other;
+        self.words += words;
+        self.questions += questions;
+        self.last_words += last_words;
+        self.hung += hung;
     }
 
     /// The least of what is counted: nothing of it may be missing in many runs.
@@ -79,6 +92,10 @@ impl Tally {
             self.runs_again,
             self.owners_gone,
             self.runs_with_crashes,
+            self.words,
+            self.questions,
+            self.last_words,
+            self.hung,
         ]
         .into_iter()
         .min()
@@ -91,6 +108,7 @@ impl fmt::Display for Tally {
         let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
         let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = self;
+        let Self { words, questions, last_words, hung, .. } = self;
         write!(
             formatter,
             "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
@@ -98,7 +116,8 @@ impl fmt::Display for Tally {
              {upgrades} live upgrades and {restarts} orderly restarts; {found_alive} children found alive, \
              {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {runs_again} restarts of children; \
              {owners_gone} children ended with another process; {cleanups} attempts at \
-             cleanups, of which {cleanups_interrupted} were found interrupted"
+             cleanups, of which {cleanups_interrupted} were found interrupted; {words} words of children and {questions} \
+             questions whether they are ready, {last_words} failed starts told, {hung} hung children stopped"
         )
     }
 }

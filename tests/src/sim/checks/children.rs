@@ -50,7 +50,8 @@ fn seen<'a>(ledger: &'a Ledger, uid: u32, child: &Child) -> Result<&'a Track, Fi
 }
 
 /// In which state a child is.
-fn state(track: &Track, now: u64) -> ChildState {
+#[must_use]
+pub fn state(track: &Track, now: u64) -> ChildState {
     if !track.is_live() {
         ChildState::Ended
     } else if track.is_pausing(now) {
@@ -61,6 +62,8 @@ fn state(track: &Track, now: u64) -> ChildState {
         ChildState::Cleaning
     } else if track.is_stopping() || track.exit.is_some() {
         ChildState::Stopping
+    } else if !track.is_ready() {
+        ChildState::Starting
     } else {
         ChildState::Running
     }

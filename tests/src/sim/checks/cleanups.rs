@@ -78,7 +78,10 @@ pub fn record(
         ) => false,
     };
     Check::Cleanup.demand(fair, wrong)?;
-    let (Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. }) = progress else { return Ok(()) };
+    let (Progress::Cleaning { exit, unready, .. } | Progress::Ended { exit, unready, .. }) = progress else {
+        return Ok(());
+    };
+    Check::Readiness.demand(*unready == track.runs.unready, wrong)?;
     Check::Cleanup.demand(track.known_exit.as_ref() == Some(exit), wrong)
 }
 

@@ -1,9 +1,8 @@
 //! Creates are answered with what happened to them.
 
 use procbroker_protocol::create::IfExists;
-use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::Created;
-use procbroker_protocol::{CreateParams, Error, ErrorKind, ExitReason, Holder, Outcome, Response};
+use procbroker_protocol::{CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response};
 
 use crate::sim::checks::{children, orders};
 use crate::sim::finding::{Check, Checked};
@@ -39,7 +38,10 @@ pub fn answered(
             let started = started(ledger, asked, params).map(|track| track.run.child);
             let failed = started.filter(|id| of_its_start || *id == asked.fresh.child);
             if let Some(track) = failed.and_then(|id| ledger.tracks.get_mut(&id)) {
-                track.refused = true;
+                // What has started and failed since is taken down when it ends, and may be another one by now.
+                let is_told_late = matches!(error.kind, ErrorKind::StartFailed { .. });
+                let is_unstarted = !track.is_spawned() && track.runs.count == 0 && !is_told_late;
+                track.refused |= is_unstarted || track.superseded;
             }
             Ok(())
         }
@@ -99,7 +101,7 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
                 && track.params.name.is_some()
                 && track.params.name.as_ref() == asked.wanted_name()
                 && track.is_live()
-                && track.is_spawned()
+                && track.has_come_to(asked.wants_only_a_process())
                 && !track.is_ending();
             Check::Creates.demand(fair, || format!("{params:?} finds {track:?}"))?;
             let same = is_same(ledger, asked, params, track);
@@ -109,7 +111,10 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
         }
         outcome @ (Outcome::Created | Outcome::Replaced) => {
             let own = track.run.child == asked.fresh.child || first.is_some();
-            let good = track.is_spawned() && !track.refused && !track.superseded;
+            // Who asks again for what was created is told so, whatever has become of it.
+            let is_over = !track.is_live() && !track.is_unanswered();
+            let has_come = track.has_come_to(params.no_wait) || is_over;
+            let good = has_come && !track.refused && !track.superseded;
             Check::Creates.demand(own && good, || {
                 format!("{params:?} is answered with {track:?}, which it did not start")
             })?;
@@ -136,6 +141,8 @@ fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track)
         && params.stop_order == other.stop_order
         && params.limit == other.limit
         && params.cleanup == other.cleanup
+        && params.ready == other.ready
+        && params.watchdog == other.watchdog
         && params.ready_timeout == other.ready_timeout
         && params.lifetime == other.lifetime
         && params.linger == other.linger
@@ -147,12 +154,14 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         Some(own) => failed(own),
         None => same_request(ledger, asked, params).any(failed),
     };
+    // It may be one that was there already, or is not visible any more.
+    let all = |failed: &dyn Fn(&Track) -> bool| any(failed) || requested(ledger, asked, params).any(failed);
     let fair = match &error.kind {
         ErrorKind::NameTaken(told) => return name_taken(ledger, asked, params, *told, &error.message),
         ErrorKind::ShuttingDown => ledger.closing.is_some(),
-        ErrorKind::Timeout => any(&|track| {
-            let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
-            !track.is_spawned() && due == ledger.now
+        ErrorKind::Timeout => all(&|track| {
+            let is_late = track.demands.first().is_some_and(|it| it.reason == ExitReason::StartFailed);
+            track.is_unanswered() && is_late && track.readiness.by == Some(ledger.now)
         }),
         ErrorKind::SpawnFailed(_) => any(&|track| track.start == Start::Failed),
         ErrorKind::Internal => any(&|track| track.start == Start::Recorded { written: false }),
@@ -160,10 +169,11 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
             let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
             asked.is_superseded() && holder.is_none()
         }
-        ErrorKind::StartFailed { exit, .. } => any(&|track| {
-            track.start == Start::Recorded { written: true }
+        ErrorKind::StartFailed { exit, .. } => all(&|track| {
+            let is_unstarted = track.start == Start::Recorded { written: true }
                 && track.demands.first().is_some_and(|demand| demand.reason == exit.reason)
-                && exit.reason != ExitReason::StartFailed
+                && exit.reason != ExitReason::StartFailed;
+            is_unstarted || has_failed(track, exit)
         }),
         ErrorKind::LimitExceeded => {
             !any(&|track| !track.refused && !track.superseded)
@@ -182,6 +192,26 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         let track = started(ledger, asked, params);
         format!("{params:?} fails with {error:?}, and its child is {track:?}")
     })
+}
+
+/// Whether a child has ended in this way before it was ever ready.
+fn has_failed(track: &Track, exit: &Exit) -> bool {
+    track.is_unanswered() && !track.is_live() && track.known_exit.as_ref() == Some(exit)
+}
+
+/// The children that this request is about, or was answered with, whether or not they are visible.
+fn requested<'a>(
+    ledger: &'a Ledger,
+    asked: &Asked,
+    params: &CreateParams,
+) -> impl Iterator<Item = &'a Track> {
+    let (uid, request) = (asked.peer.uid, params.request_id);
+    let found = request.and_then(|request| ledger.found.get(&(uid, request)));
+    let found = found.and_then(|(id, _)| ledger.tracks.get(id));
+    let started = ledger.tracks.values().filter(move |track| {
+        track.owner.uid == uid && request.is_some() && track.params.request_id == request
+    });
+    started.chain(found)
 }
 
 fn name_taken(
@@ -212,20 +242,22 @@ fn name_taken(
 /// # Errors
 /// When it has not.
 pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked {
+    if asked.reading {
+        // The last words of its child are.
+        return Ok(());
+    }
+    let only_spawned = params.no_wait;
     let own = |track: &Track| track.run.child == asked.fresh.child;
     let started = ledger.tracks.get(&asked.fresh.child);
     let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
     if asked.is_superseded() {
         // The same request may have come again, and have started another child.
         let good = same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
-        if good.is_some_and(|track| track.is_live() && !track.is_spawned()) {
+        if good.is_some_and(|track| track.is_live() && !track.has_come_to(only_spawned)) {
             return Ok(());
         }
     } else if let Some(track) = started {
-        let due = track.born.saturating_add(nanos(track.params.ready_timeout.0));
-        let again = track.runs.between.is_some() || track.runs.wish || track.may_be_unready();
-        let settled = track.is_settled() && !track.may_be_unready();
-        let starts = track.is_live() && !settled && (again || ledger.now < due);
+        let starts = track.is_live() && !track.has_come_to(only_spawned) && !track.refused;
         // One that passes for another, with parameters of its own, may wait for something else still.
         let is_other = !own(track) && *track.params != *params;
         if starts || !is_other {
@@ -234,9 +266,7 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     }
     // The child that the same request was answered with before may be between two runs.
     let known = params.request_id.and_then(|id| ledger.first_answer(asked.peer.uid, id));
-    let waits = |track: &Track| track.is_live() && (!track.is_settled() || track.may_be_unready());
-    let is_again = |track: &Track| track.runs.count > 0 || track.runs.wish;
-    if known.is_some_and(|(track, _)| is_again(track) && waits(track)) {
+    if known.is_some_and(|(track, _)| track.is_live() && !track.has_come_to(only_spawned)) {
         return Ok(());
     }
     Check::Shutdown
@@ -247,7 +277,7 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
     };
     let fair = match asked.if_exists() {
         IfExists::Fail => false,
-        IfExists::Reuse => !holder.is_settled() || holder.is_ending(),
+        IfExists::Reuse => !holder.has_come_to(asked.wants_only_a_process()) || holder.is_ending(),
         IfExists::Replace => !holder.demands.is_empty(),
     };
     Check::Progress.demand(fair && ledger.may_touch(asked.peer.uid, holder.owner), || {

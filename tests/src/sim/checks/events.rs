@@ -5,6 +5,7 @@ use procbroker_protocol::event::Notification;
 use procbroker_protocol::{ChildId, Request};
 
 use crate::sim::agenda::wall;
+use crate::sim::checks::readiness;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 
@@ -12,16 +13,15 @@ use crate::sim::ledger::Ledger;
 ///
 /// # Errors
 /// When he is not there, or may not see it.
-pub fn published(ledger: &Ledger, connection: ConnectionId, notification: &Notification) -> Checked {
+pub fn published(ledger: &mut Ledger, connection: ConnectionId, notification: &Notification) -> Checked {
     let link = ledger.links.get(&connection).filter(|link| link.open && link.admitted);
-    let Some(link) = link else {
-        return Err(
-            Check::Answers.broken(format!("{connection:?} is not there, and is sent {notification:?}"))
-        );
-    };
+    Check::Answers
+        .demand(link.is_some(), || format!("{connection:?} is not there, and is sent {notification:?}"))?;
     let Notification::Event { event, .. } = notification else { return Ok(()) };
     Check::Answers.demand(event.at <= wall(ledger.now), || format!("{event:?} is yet to come"))?;
-    let Some(child) = &event.child else { return Ok(()) };
+    readiness::told(ledger, event)?;
+    let link = ledger.links.get(&connection);
+    let (Some(link), Some(child)) = (link, &event.child) else { return Ok(()) };
     Check::Privilege.demand(ledger.may_touch(link.peer.uid, child.owner), || {
         format!("user {} is told of {} of {:?}", link.peer.uid, child.id, child.owner)
     })

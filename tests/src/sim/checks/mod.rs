@@ -11,6 +11,7 @@ pub mod lives;
 pub mod orders;
 pub mod promises;
 pub mod queries;
+pub mod readiness;
 pub mod runs;
 pub mod shutdown;
 pub mod standstill;
@@ -80,11 +81,9 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::Exit(cause) => shutdown::exit(ledger, machine, *cause)?,
         Effect::Watch { anchor } => leases::watches(ledger, *anchor)?,
         Effect::Unwatch { anchor } => leases::unwatches(ledger, *anchor)?,
-        Effect::ReadTail { .. }
-        | Effect::Probe { .. }
-        | Effect::EndLog { .. }
-        | Effect::Measure { .. }
-        | Effect::Notify(_) => {}
+        Effect::Probe { run, order: _, since } => readiness::asks(ledger, *run, *since)?,
+        Effect::ReadTail { call, child, .. } => readiness::last_words(ledger, *call, *child)?,
+        Effect::EndLog { .. } | Effect::Measure { .. } | Effect::Notify(_) => {}
     }
     ledger.record(effect);
     match effect {

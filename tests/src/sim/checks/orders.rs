@@ -96,6 +96,12 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
     match (progress, &track.cleaning) {
         (Progress::Starting { runs, .. } | Progress::Running { runs, .. }, None) => {
             Check::Restarts.demand(track.runs.are(runs), wrong)?;
+            let ready_by = match progress {
+                Progress::Starting { ready_by, .. } => Some(ready_by.as_nanos()),
+                _ => None,
+            };
+            let is_ready = ready_by.is_none();
+            Check::Readiness.demand(is_ready == track.is_ready() && ready_by == track.readiness.by, wrong)?;
             Check::Orders.demand(track.run == run && !track.is_ending(), wrong)
         }
         (Progress::Stopping(stopping), None) => {
@@ -108,7 +114,8 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
             )?;
             Check::Orders.demand(track.run == run && same, wrong)
         }
-        (Progress::Ended { exit, cleanup, at, .. }, None) => {
+        (Progress::Ended { exit, cleanup, at, unready, .. }, None) => {
+            Check::Readiness.demand(*unready == track.runs.unready, wrong)?;
             let over = track.params.cleanup.is_none() && track.known_exit.as_ref() == Some(exit);
             Check::Orders.demand(over && cleanup.is_none() && *at == wall(ledger.now), wrong)
         }
@@ -129,7 +136,11 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
 
 /// Whether this is what comes after its stop. What a shutdown stops is followed by nothing.
 fn is_followed(ledger: &Ledger, track: &Track, afterwards: Afterwards) -> bool {
-    afterwards == track.afterwards() || ledger.closing.is_some() && afterwards == Afterwards::End
+    // After a while without a broker a child may be late and expire at once, one after the other.
+    let is_late_too = afterwards == Afterwards::Policy && track.expired == Some(ledger.now);
+    afterwards == track.afterwards()
+        || is_late_too
+        || ledger.closing.is_some() && afterwards == Afterwards::End
 }
 
 fn started_at(progress: &Progress) -> Option<Timestamp> {

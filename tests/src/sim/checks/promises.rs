@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use procbroker_core::{Progress, Recovered};
+use procbroker_core::{Progress, Recovered, Unready};
 use procbroker_protocol::ExitReason;
 
 use crate::sim::checks::leases;
@@ -29,6 +29,7 @@ pub fn kept(ledger: &mut Ledger, found: &[Recovered], loss: Loss) -> Checked {
         let told = &track.told;
         let progress = recovered.progress.as_ref();
         let fair = has_failed(told, progress) && is_stopped(told, progress) && has_ended(told, progress);
+        let fair = fair && is_ready(told, progress);
         Check::Recovery.demand(fair, || {
             format!("{} is on record as {progress:?}, and clients were told {told:?}", recovered.intent.id)
         })?;
@@ -53,7 +54,37 @@ fn one_answer(ledger: &Ledger) -> Checked {
 
 /// A create that has failed has not been, or its child is on record as one that was not started well.
 fn has_failed(told: &Told, progress: Option<&Progress>) -> bool {
-    !told.failed || reason(progress) == Some(ExitReason::StartFailed)
+    !told.failed
+        || reason(progress) == Some(ExitReason::StartFailed)
+        || unready(progress) == Some(Unready::Ever)
+}
+
+/// One that has said that it is ready does not say so again.
+fn is_ready(told: &Told, progress: Option<&Progress>) -> bool {
+    let Some(restarts) = told.ready else { return true };
+    match progress {
+        None | Some(Progress::Unwanted { .. }) => false,
+        Some(Progress::Starting { runs, .. }) => runs.restarts > restarts,
+        Some(
+            Progress::Running { .. }
+            | Progress::Restarting { .. }
+            | Progress::Stopping(_)
+            | Progress::Cleaning { .. }
+            | Progress::Ended { .. },
+        ) => unready(progress) != Some(Unready::Ever),
+    }
+}
+
+/// How much of a child was not ready, as far as is on record.
+fn unready(progress: Option<&Progress>) -> Option<Unready> {
+    match progress? {
+        Progress::Unwanted { .. } => None,
+        Progress::Starting { runs, .. }
+        | Progress::Running { runs, .. }
+        | Progress::Restarting { runs, .. } => Some(runs.unready),
+        Progress::Stopping(stopping) => Some(stopping.runs.unready),
+        Progress::Cleaning { unready, .. } | Progress::Ended { unready, .. } => Some(*unready),
+    }
 }
 
 fn is_stopped(told: &Told, progress: Option<&Progress>) -> bool {

@@ -6,7 +6,7 @@ use procbroker_core::RunAs;
 use procbroker_protocol::create::Account;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::{ListParams, Until, WaitParams};
-use procbroker_protocol::{Child, ChildId, CreateParams, Spec, Status};
+use procbroker_protocol::{Child, ChildId, ChildState, CreateParams, Spec, Status};
 
 use crate::sim::checks::children;
 use crate::sim::finding::{Check, Checked};
@@ -70,25 +70,29 @@ pub fn awaited(ledger: &Ledger, asked: &Asked, params: &WaitParams, child: &Chil
 /// # Errors
 /// When it does not count right.
 pub fn status(ledger: &Ledger, status: &Status) -> Checked {
-    let cleaning = ledger.live_tracks().filter(|track| track.cleaning.is_some()).count();
-    let pausing = ledger.live_tracks().filter(|track| track.is_pausing(ledger.now)).count();
-    let live = |spawned: bool| {
-        let is_meant = |track: &&Track| {
-            track.is_spawned() == spawned && track.cleaning.is_none() && !track.is_pausing(ledger.now)
-        };
-        ledger.live_tracks().filter(is_meant).count()
+    let live = |state: ChildState| {
+        ledger.live_tracks().filter(|track| children::state(track, ledger.now) == state).count()
     };
     let counts = &status.children;
     let told = [
         counts.starting,
-        counts.running + counts.stopping,
+        counts.running,
+        counts.stopping,
         counts.ended,
         counts.cleaning,
         counts.backoff,
         status.connections,
     ];
     let links = usize::try_from(ledger.open_links).unwrap_or(usize::MAX);
-    let expected = [live(false), live(true), ledger.visible.len(), cleaning, pausing, links];
+    let expected = [
+        live(ChildState::Starting),
+        live(ChildState::Running),
+        live(ChildState::Stopping),
+        ledger.visible.len(),
+        live(ChildState::Cleaning),
+        live(ChildState::Backoff),
+        links,
+    ];
     let same = told.iter().zip(expected).all(|(told, expected)| usize::try_from(*told) == Ok(expected));
     Check::Answers.demand(same && status.shutting_down == ledger.closing.is_some(), || {
         format!("status counts {told:?} and not {expected:?}, or is wrong about the shutdown")
@@ -103,7 +107,7 @@ pub fn wait_goes_on(ledger: &Ledger, asked: &Asked, params: &WaitParams) -> Chec
     let id = asked.meant.as_ref().and_then(|meant| meant.first());
     let track = id.and_then(|id| ledger.tracks.get(id));
     let open = track.is_some_and(|track| match params.until {
-        Until::Ready => (!track.is_settled() || track.may_be_unready()) && track.is_live(),
+        Until::Ready => !track.is_settled() && track.is_live(),
         Until::Ended => track.is_live(),
     });
     let patient = params.timeout.is_none_or(|timeout| ledger.now < asked.at.saturating_add(nanos(timeout)));

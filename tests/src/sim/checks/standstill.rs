@@ -4,7 +4,7 @@ use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
 use procbroker_protocol::duration::nanos;
 
-use crate::sim::checks::{creates, leases, orders, queries, runs, shutdown, stops, upgrades};
+use crate::sim::checks::{creates, leases, orders, queries, readiness, runs, shutdown, stops, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -33,6 +33,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
         started(ledger, track)?;
         leases::is_watched(ledger, track)?;
         stops::goes_on(ledger, track)?;
+        readiness::goes_on(ledger, track)?;
     }
     for call in waiting {
         if let Some(asked) = ledger.calls.get(&call) {

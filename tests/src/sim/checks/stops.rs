@@ -30,7 +30,8 @@ pub fn step(ledger: &Ledger, run: Run, signal: Signal, scope: Scope) -> Checked 
     Check::Stops.demand(track.killed.is_none() && next == Some(signal), || {
         format!("{signal} to {run:?} instead of {next:?} after {:?}", track.sent)
     })?;
-    let reach = if reason == ExitReason::Exited { Scope::All } else { Scope::Group };
+    let is_own_end = reason == ExitReason::Exited || track.ended_by_itself;
+    let reach = if is_own_end { Scope::All } else { Scope::Group };
     Check::Stops.demand(scope == reach, || format!("{signal} goes to the {scope:?} of {run:?}"))?;
     let due = track.next_step_at();
     Check::Stops.demand(due.is_none_or(|due| due == ledger.now), || {
@@ -56,6 +57,7 @@ pub fn kill(ledger: &Ledger, run: Run) -> Checked {
     let steps_over = tried && track.next_step_at().is_none_or(|due| due == now);
     let out_of_reach =
         track.exit.is_some() && track.members == Members::Outside && reason != ExitReason::Exited;
+    let out_of_reach = out_of_reach && !track.ended_by_itself;
     let time_is_up = track.kill_by.is_some_and(|by| by <= now)
         || ledger.closing.as_ref().is_some_and(|closing| closing.kills(now));
     Check::Stops.demand(steps_over || out_of_reach || time_is_up, || {
@@ -105,6 +107,7 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     })?;
     let forsworn = track.exit.is_some()
         && track.members == Members::Outside
+        && !track.ended_by_itself
         && track.demands.first().is_some_and(|demand| demand.reason != ExitReason::Exited);
     Check::Stops.demand(!forsworn, || format!("{run:?} is out of reach of its steps, and is not killed"))
 }

@@ -45,7 +45,7 @@ pub struct Asked {
     pub outstanding: BTreeSet<ChildId>,
     /// For a signal: what the kernel said.
     pub outcomes: Vec<SignalOutcome>,
-    /// For `logs`: whether the output is being read.
+    /// For `logs`, and for a create whose child has failed: whether the output is being read.
     pub reading: bool,
     /// For a create that waits: what it may still do about its name.
     pub claim: Claim,

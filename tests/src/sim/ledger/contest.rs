@@ -52,6 +52,15 @@ impl Asked {
         self.fresh.anchor.as_deref()?.ok().map(|seen| seen.anchor)
     }
 
+    /// Whether the child that it gets need not be ready.
+    #[must_use]
+    pub fn wants_only_a_process(&self) -> bool {
+        match &self.claim {
+            Claim::Own | Claim::Yielded => self.create().is_some_and(|params| params.no_wait),
+            Claim::Superseded(params, _, _) => params.no_wait,
+        }
+    }
+
     /// Whether its own child was replaced.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
@@ -106,9 +115,8 @@ impl Ledger {
         if track.demands.iter().any(|demand| demand.reason == ExitReason::Replaced) {
             return;
         }
-        // Whoever has created one that is being restarted was answered long ago.
-        let is_first = track.runs.count == 0 && track.runs.between.is_none();
-        let is_unready = is_first && track.demands.is_empty() && !track.is_spawned();
+        // Whoever has created one that was ready before was answered long ago.
+        let is_unready = track.is_unanswered() && (track.demands.is_empty() || track.is_to_run_again());
         let steps = track.params.stop.clone();
         track.demand(Demand { reason: ExitReason::Replaced, steps });
         if !is_unready {
@@ -146,9 +154,11 @@ impl Ledger {
         }
     }
 
-    /// The requests that wait, in the order of their arrival.
+    /// The requests that wait and may still get something, in the order of their arrival.
     fn in_order(&self) -> Vec<Call> {
-        let mut calls: Vec<Call> = self.waiting.iter().copied().collect();
+        // One that is about to be told that its child has failed wants nothing any more.
+        let wants = |call: &Call| self.calls.get(call).is_some_and(|asked| !asked.reading);
+        let mut calls: Vec<Call> = self.waiting.iter().copied().filter(wants).collect();
         calls.sort_by_key(|call| call.number);
         calls
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use procbroker_core::{Call, Fresh, Input, Members, Run, ShutdownCause};
 use procbroker_protocol::create::IfExists;
-use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ExitReason, ExitStatus, Request};
 
 use crate::sim::ledger::Ledger;
@@ -49,6 +48,11 @@ impl Ledger {
             | Input::MembersLeft { .. } => self.reported(input),
             Input::AnchorEnded { anchor } => self.anchor_ends(*anchor),
             Input::LogRead { call, .. } => self.answered(*call),
+            Input::TailRead { call, .. } => {
+                if let Some(asked) = self.calls.get_mut(call) {
+                    asked.reading = false;
+                }
+            }
             Input::UpgradeAsked => self.wish_for_an_upgrade(),
             Input::UpgradeChecked { result } => {
                 if self.upgrade == Upgrade::Checking {
@@ -66,7 +70,6 @@ impl Ledger {
             // No client of the simulator comes from another user namespace.
             Input::ConnectedUnmapped { .. }
             | Input::Signalled { call: None, .. }
-            | Input::TailRead { .. }
             | Input::PassOn { .. }
             | Input::Swept { .. }
             | Input::Due => {}
@@ -124,6 +127,16 @@ impl Ledger {
                     }
                 });
             }
+            Input::Notified { run, notices } => {
+                for notice in notices {
+                    self.change(*run, |track| track.tells(notice, now));
+                }
+                self.note_run(*run);
+            }
+            Input::Probed { run, is_ready } => {
+                self.change(*run, |track| track.is_found(*is_ready, now));
+                self.note_run(*run);
+            }
             Input::Exited { run, status, members } => self.exited(*run, *status, *members),
             Input::MembersLeft { run, members } => {
                 self.change(*run, |track| track.members = *members);
@@ -138,9 +151,11 @@ impl Ledger {
         self.change(run, |track| {
             track.exit = Some((now, status));
             track.members = members;
-            if track.demands.is_empty() && members != Members::Nothing {
-                let steps = track.params.stop.clone();
-                track.demands.push(Demand { reason: ExitReason::Exited, steps });
+            let is_unready = !track.is_ready();
+            if track.demands.is_empty() && (is_unready || members != Members::Nothing) {
+                let reason = if is_unready { ExitReason::StartFailed } else { ExitReason::Exited };
+                track.demands.push(Demand { reason, steps: track.params.stop.clone() });
+                track.ended_by_itself = true;
             }
         });
         self.change_cleaning(run, |cleaning| {
@@ -176,37 +191,6 @@ impl Ledger {
     fn wish_for_an_upgrade(&mut self) {
         if self.closing.is_none() && !self.upgrade.is_under_way() {
             self.upgrade = Upgrade::Wanted;
-        }
-    }
-
-    /// Children whose time to get ready is over have to be stopped, and their creates have failed.
-    pub fn notice_unready(&mut self) {
-        let now = self.now;
-        for id in &self.live {
-            let Some(track) = self.tracks.get_mut(id) else { continue };
-            let since = match &track.runs.between {
-                None => Some(track.born),
-                Some(between) => between.ordered,
-            };
-            let by = since.map(|since| since.saturating_add(nanos(track.params.ready_timeout.0)));
-            if track.is_spawned() || by.is_none_or(|by| now < by) {
-                continue;
-            }
-            if track.runs.between.is_some() {
-                if track.demands.is_empty() {
-                    let steps = track.params.stop.clone();
-                    track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
-                }
-                continue;
-            }
-            track.refused = true;
-            if let Some(demand) = track.demands.first_mut() {
-                // How it is stopped was decided before.
-                demand.reason = ExitReason::StartFailed;
-            } else {
-                let steps = track.params.stop.clone();
-                track.demands.push(Demand { reason: ExitReason::StartFailed, steps });
-            }
         }
     }
 
@@ -312,10 +296,10 @@ impl Ledger {
         }
     }
 
-    /// A child runs: that is what a restart of it may wait for.
+    /// A child is ready: that is what a restart of it may wait for.
     fn note_run(&mut self, run: Run) {
-        let track = self.tracks.get(&run.child);
-        let Some(track) = track.filter(|track| track.run == run && track.demands.is_empty()) else { return };
+        let is_up = |track: &&Track| track.run == run && track.is_ready() && track.demands.is_empty();
+        let Some(track) = self.tracks.get(&run.child).filter(is_up) else { return };
         let count = track.runs.count;
         for call in &self.waiting {
             if let Some(asked) = self.calls.get_mut(call)
@@ -348,7 +332,7 @@ impl Ledger {
 
     /// A create that replaces wants the present holder of its name stopped, unless it has its child.
     fn note_replacement(&mut self, call: Call) {
-        let Some(asked) = self.calls.get(&call) else { return };
+        let Some(asked) = self.calls.get(&call).filter(|asked| !asked.reading) else { return };
         let Some(params) = asked.create() else { return };
         let uid = asked.peer.uid;
         let has_child = self.tracks.contains_key(&asked.fresh.child)

@@ -52,7 +52,7 @@ impl Ledger {
         // The same request may wait already, and is answered with this child too.
         let others = self.waiting.iter().filter(|other| {
             let asked = self.calls.get(other);
-            key.is_some() && asked.is_some_and(|asked| asked.request_key() == key)
+            key.is_some() && asked.is_some_and(|asked| asked.request_key() == key && !asked.reading)
         });
         let holders: Vec<_> = others.chain([&call]).map(|call| call.connection).collect();
         let Some(track) = self.tracks.get_mut(&id) else { return };
@@ -126,6 +126,7 @@ impl Ledger {
                 if track.time_to_live().is_some() { ExitReason::Expired } else { ExitReason::OwnerGone };
             let steps = track.params.stop.clone();
             track.lives_until = None;
+            track.expired = Some(now);
             track.demand(Demand { reason, steps });
         }
     }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use procbroker_core::{
-    Afterwards, Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress,
+    Afterwards, Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress, Unready,
 };
-use procbroker_protocol::create::StopStep;
+use procbroker_protocol::create::{Ready, StopStep};
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::readiness::{Question, Readiness};
 use crate::sim::ledger::runs::{Between, Runs};
 use crate::sim::ledger::track::{Demand, Start, Track};
 
@@ -78,27 +80,38 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             track.void = true;
             track.released = Some(now);
         }
-        None => found(&mut track, recovered.intent.created_at, finding, now),
+        None => {
+            may_have_started(&mut track);
+            found(&mut track, recovered.intent.created_at, None, finding, now);
+        }
         Some(Progress::Unwanted { reason, steps }) => {
+            if *reason != ExitReason::StartFailed {
+                may_have_started(&mut track);
+            }
             track.refused = *reason == ExitReason::StartFailed;
             track.superseded = *reason == ExitReason::Replaced;
             track.demands.push(Demand { reason: *reason, steps: steps.clone() });
-            found(&mut track, recovered.intent.created_at, finding, now);
+            found(&mut track, recovered.intent.created_at, None, finding, now);
         }
-        Some(Progress::Starting { started_at, runs, .. } | Progress::Running { started_at, runs }) => {
+        Some(Progress::Starting { started_at, runs, ready_by }) => {
             track.runs = Runs::from_record(runs);
-            found(&mut track, *started_at, finding, now);
+            found(&mut track, *started_at, Some(ready_by.as_nanos()), finding, now);
+        }
+        Some(Progress::Running { started_at, runs }) => {
+            track.runs = Runs::from_record(runs);
+            found(&mut track, *started_at, None, finding, now);
         }
         Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
             track.runs = Runs::from_record(runs);
             let started_at = started_at.map_or(track.born, moment);
             let due = until.as_nanos();
-            let between = Between { exit: exit.clone(), started_at, due, unrecorded: None, ordered: None };
+            let between = Between { exit: exit.clone(), started_at, due, unrecorded: None };
+            track.readiness = Readiness::awaited(None);
             found_between(&mut track, between, unwanted.as_ref(), finding, now);
         }
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
-        Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts }) => {
-            track.runs.count = *restarts;
+        Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts, unready }) => {
+            (track.runs.count, track.runs.unready) = (*restarts, *unready);
             over(&mut track, *started_at, exit);
             let found = found_cleaning(*attempts, *ended, finding, now);
             let cut_short = before.cleaning.as_ref().is_some_and(|cleaning| {
@@ -106,9 +119,10 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             });
             track.cleaning = Some(Cleaning { cut_short, ..found });
         }
-        Some(Progress::Ended { started_at, exit, cleanup, at, restarts }) => {
-            track.runs.count = *restarts;
+        Some(Progress::Ended { started_at, exit, cleanup, at, restarts, unready }) => {
+            (track.runs.count, track.runs.unready) = (*restarts, *unready);
             over(&mut track, *started_at, exit);
+            track.refused |= track.is_unanswered() && !track.superseded;
             track.cleaned.clone_from(cleanup);
             track.recorded_end = true;
             let ago = wall(now).as_micros().saturating_sub(at.as_micros()).saturating_mul(1_000);
@@ -123,25 +137,54 @@ fn over(track: &mut Track, started_at: Option<Timestamp>, exit: &Exit) {
     if let Some(started_at) = started_at {
         track.start = Start::Done { at: moment(started_at), pid: 0 };
     }
-    track.refused = exit.reason == ExitReason::StartFailed && track.runs.count == 0;
+    note_failure(track, exit.reason);
     track.exit = Some((moment(exit.at), exit.status));
     track.known_exit = Some(exit.clone());
 }
 
 /// A child that ran, as far as is on record.
-fn found(track: &mut Track, started_at: Timestamp, finding: Finding, now: u64) {
+fn found(track: &mut Track, started_at: Timestamp, ready_by: Option<u64>, finding: Finding, now: u64) {
     let at = moment(started_at);
     track.start = Start::Done { at, pid: pid(finding) };
-    let Some((status, members)) = gone(finding) else { return };
+    let Some((status, members)) = gone(finding) else { return goes_on_starting(track, ready_by, now) };
     track.exit = Some((now, status));
     track.members = members;
     if finding == Finding::Rebooted {
         let exit = Exit::new(status, lost(track), wall(now));
         track.known_exit = Some(exit);
-    } else if members != Members::Nothing && track.demands.is_empty() {
-        let steps = track.params.stop.clone();
-        track.demands.push(Demand { reason: ExitReason::Exited, steps });
+    } else if track.demands.is_empty() && (members != Members::Nothing || !track.is_ready()) {
+        let reason = if track.is_ready() { ExitReason::Exited } else { ExitReason::StartFailed };
+        track.demands.push(Demand { reason, steps: track.params.stop.clone() });
+        track.ended_by_itself = true;
     }
+}
+
+/// A child whose program was executed may not have to say that it is ready, or its create does not wait for that.
+fn may_have_started(track: &mut Track) {
+    if track.params.ready == Ready::Spawn {
+        track.runs.unready = Unready::No;
+    } else if track.params.no_wait {
+        track.runs.unready = Unready::Now;
+    }
+}
+
+/// A child that is there goes on waiting to be ready with what was left of its time, or is watched for a whole period.
+fn goes_on_starting(track: &mut Track, ready_by: Option<u64>, now: u64) {
+    if track.is_ready() {
+        track.becomes_ready(now);
+        return;
+    }
+    let anew = now.saturating_add(nanos(track.params.ready_timeout.0));
+    track.readiness = Readiness::awaited(Some(ready_by.unwrap_or(anew)));
+    if let Ready::Probe(probe) = &track.params.ready {
+        track.readiness.question = Question::Due { at: now, pause: nanos(probe.interval) };
+    }
+}
+
+/// What is on record of an end tells of its create, too.
+fn note_failure(track: &mut Track, reason: ExitReason) {
+    track.refused = reason == ExitReason::StartFailed && track.is_unanswered();
+    track.superseded = reason == ExitReason::Replaced && track.is_unanswered();
 }
 
 /// A child that was between two runs, as far as is on record.
@@ -156,8 +199,10 @@ fn found_between(
     match (finding, stop) {
         (Finding::Process { pid, .. }, stop) => {
             track.start = Start::Done { at: now, pid: pid.get() };
-            track.run_begins(now);
+            let by = now.saturating_add(nanos(track.params.ready_timeout.0));
+            track.readiness = Readiness::awaited(Some(by));
             track.demands.extend(stop);
+            track.run_begins(now);
         }
         (Finding::Gone { status, members: members @ (Members::Outside | Members::Group) }, stop) => {
             track.start = Start::Done { at: between.started_at, pid: 0 };
@@ -165,6 +210,14 @@ fn found_between(
             track.members = members;
             let steps = track.params.stop.clone();
             track.demands.push(stop.unwrap_or(Demand { reason: ExitReason::Exited, steps }));
+        }
+        // A run that was late, and is not there, is one that has failed.
+        (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop))
+            if stop.reason == ExitReason::StartFailed =>
+        {
+            track.start = Start::Failed;
+            track.runs.between = Some(between);
+            track.restart_fails(now);
         }
         (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop)) => {
             track.conclude(Exit { reason: stop.reason, ..between.exit }, between.started_at);
@@ -197,7 +250,8 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     track.runs = Runs::from_record(&stopping.runs);
     track.runs.wish = stopping.afterwards == Afterwards::Restart;
     track.runs.called_off = stopping.afterwards == Afterwards::End;
-    track.refused = stopping.reason == ExitReason::StartFailed && track.runs.count == 0;
+    note_failure(track, stopping.reason);
+    track.ended_by_itself = stopping.reason == ExitReason::Exited;
     if stopping.forced {
         let first = stopping.taken.iter().rfind(|step| step.signal == Signal::KILL);
         let at = first.map_or(now, |step| moment(step.at));
@@ -253,7 +307,9 @@ fn pid(finding: Finding) -> u32 {
 
 /// Why a child has ended that has ended with the machine.
 fn lost(track: &Track) -> ExitReason {
-    if track.refused { ExitReason::StartFailed } else { ExitReason::BrokerLost }
+    let first = track.demands.first().map(|demand| demand.reason);
+    let has_failed = first.map_or(!track.is_ready(), |reason| reason == ExitReason::StartFailed);
+    if has_failed && track.is_unanswered() { ExitReason::StartFailed } else { ExitReason::BrokerLost }
 }
 
 /// The first moment at which the wall clock shows this.

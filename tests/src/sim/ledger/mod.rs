@@ -12,6 +12,7 @@ pub mod facts;
 pub mod leases;
 pub mod lives;
 pub mod orders;
+pub mod readiness;
 pub mod runs;
 pub mod told;
 pub mod track;
@@ -69,6 +70,8 @@ pub struct Ledger {
     pub found_at_start: Census,
     /// Since when there is neither a connection nor a live child, while the broker serves.
     pub idle_since: Option<u64>,
+    /// Which event has told that a run of a child is ready: the child, and how often it had been restarted.
+    pub ready_events: BTreeMap<(ChildId, u32), u64>,
     /// Whether a request was answered in this turn with what only an exiting broker says.
     pub farewell: bool,
     /// Whether the broker has ordered its exit.
@@ -98,6 +101,7 @@ impl Ledger {
             upgrade: Upgrade::None,
             found_at_start: Census::default(),
             idle_since: None,
+            ready_events: BTreeMap::new(),
             farewell: false,
             exited: false,
         }

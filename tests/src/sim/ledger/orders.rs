@@ -1,10 +1,13 @@
 //! What the broker orders, taken down after it was checked.
 
 use procbroker_core::{Effect, Progress, Purpose, Receipt, Record, Report, Run};
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, Signal};
 
+use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::readiness::Readiness;
 use crate::sim::ledger::track::{Start, Track};
 use crate::sim::ledger::upgrade::Upgrade;
 
@@ -30,8 +33,10 @@ impl Ledger {
             Effect::Spawn { run, purpose: Purpose::Main, .. } => {
                 self.change(*run, |track| {
                     track.start = Start::Ordered;
-                    if let Some(between) = &mut track.runs.between {
-                        between.ordered = Some(now);
+                    if track.runs.between.is_some() {
+                        let by = now.saturating_add(nanos(track.params.ready_timeout.0));
+                        track.readiness = Readiness::awaited(Some(by));
+                        track.runs.ordered_at = Some(wall(now));
                     }
                 });
             }
@@ -86,16 +91,15 @@ impl Ledger {
                 }
             }
             Effect::Exit(_) => self.exited = true,
-            Effect::ReadLog { call, .. } => {
+            Effect::ReadLog { call, .. } | Effect::ReadTail { call, .. } => {
                 if let Some(asked) = self.calls.get_mut(call) {
                     asked.reading = true;
                 }
             }
             Effect::Watch { anchor } => drop(self.watched.insert(*anchor)),
             Effect::Unwatch { anchor } => drop(self.watched.remove(anchor)),
-            Effect::ReadTail { .. }
-            | Effect::Probe { .. }
-            | Effect::Publish { .. }
+            Effect::Probe { run, .. } => self.change(*run, Track::is_asked_about),
+            Effect::Publish { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }
             | Effect::Report(_)
@@ -188,6 +192,8 @@ impl Ledger {
         self.live.remove(&child);
         let Some(track) = self.tracks.get_mut(&child) else { return };
         track.released = Some(now);
+        // Who asks again for one that was replaced gets what has taken its place.
+        track.refused |= track.is_unanswered() && !track.superseded;
         if let Some(Cleaning { stage: Stage::Closed { cleaned }, .. }) = &track.cleaning {
             track.cleaned = Some(cleaned.clone());
         }

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use procbroker_core::{Afterwards, Instant, Runs as OnRecord};
+use procbroker_core::{Afterwards, Instant, Runs as OnRecord, Unready};
 use procbroker_protocol::create::{Restart, RestartPolicy};
 use procbroker_protocol::duration::nanos;
-use procbroker_protocol::{Exit, ExitReason, ExitStatus};
+use procbroker_protocol::{Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::sim::agenda::MILLISECOND;
 use crate::sim::ledger::cleaning::Cleaning;
+use crate::sim::ledger::readiness::Readiness;
 use crate::sim::ledger::track::{Demand, Start, Track};
 
 /// The shortest pause before an automatic restart, in nanoseconds.
@@ -25,6 +26,10 @@ pub struct Runs {
     pub pause: Option<u64>,
     /// When the present run began.
     pub since: Option<u64>,
+    /// When the present run was ordered, if it is not the first.
+    pub ordered_at: Option<Timestamp>,
+    /// Whether it has been ready.
+    pub unready: Unready,
     /// Whether somebody wants another run after this one.
     pub wish: bool,
     /// Whether somebody wants the child to end, though its run was ending anyway.
@@ -44,8 +49,6 @@ pub struct Between {
     pub due: u64,
     /// When it could not be recorded that the next one is to come.
     pub unrecorded: Option<u64>,
-    /// When its spawn was ordered.
-    pub ordered: Option<u64>,
 }
 
 /// What comes after a run.
@@ -68,6 +71,8 @@ impl Runs {
             recent: runs.recent.iter().copied().map(Instant::as_nanos).collect(),
             pause: runs.pause.map(nanos),
             since: runs.since.map(Instant::as_nanos),
+            ordered_at: runs.ordered_at,
+            unready: runs.unready,
             ..Self::default()
         }
     }
@@ -76,8 +81,9 @@ impl Runs {
     #[must_use]
     pub fn are(&self, recorded: &OnRecord) -> bool {
         let other = Self::from_record(recorded);
-        (self.count, &self.recent, self.pause, self.since)
-            == (other.count, &other.recent, other.pause, other.since)
+        let same = (self.count, &self.recent, self.pause, self.since)
+            == (other.count, &other.recent, other.pause, other.since);
+        same && (self.ordered_at, self.unready) == (other.ordered_at, other.unready)
     }
 
     /// Counts one more automatic restart: answers when it is due, if it is not one too many.
@@ -116,13 +122,13 @@ impl Track {
     /// Whether a `wait` for it to be ready is over.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.is_spawned() && !(self.runs.wish && self.cleaning.is_none() && self.known_exit.is_none())
+        self.is_ready() && !self.is_to_run_again()
     }
 
-    /// Whether it may not have been ready in its last run, and is on its way to its end.
+    /// Whether its present run is being stopped for the sake of another one.
     #[must_use]
-    pub fn may_be_unready(&self) -> bool {
-        self.runs.count > 0 && (self.is_ending() || self.known_exit.is_some())
+    pub fn is_to_run_again(&self) -> bool {
+        self.runs.wish && self.cleaning.is_none() && self.known_exit.is_none()
     }
 
     /// What has to come after its present stop, as far as that is decided.
@@ -140,8 +146,10 @@ impl Track {
     /// Whether nobody wanted its present run to end.
     fn ends_by_itself(&self) -> bool {
         let own =
-            |reason| reason == ExitReason::Exited || reason == ExitReason::StartFailed && self.runs.count > 0;
-        !self.runs.called_off && self.demands.iter().all(|demand| own(demand.reason))
+            |reason| [ExitReason::Exited, ExitReason::StartFailed, ExitReason::Watchdog].contains(&reason);
+        // Who created one that was never ready is told that it has failed.
+        let is_known = !self.is_unanswered() && !self.runs.called_off;
+        is_known && self.demands.iter().all(|demand| own(demand.reason))
     }
 
     /// Whether nobody has wanted it to end for good.
@@ -149,6 +157,7 @@ impl Track {
     pub fn is_to_go_on(&self) -> bool {
         let late = self.demands.first().is_some_and(|demand| demand.reason == ExitReason::StartFailed);
         let is_late = self.runs.between.is_some() && late && !self.runs.called_off;
+        let is_late = is_late && !self.is_unanswered();
         self.demands.is_empty() || self.runs.wish || is_late
     }
 
@@ -156,7 +165,8 @@ impl Track {
     pub fn demand(&mut self, demand: Demand) {
         if let Some(first) = self.demands.first_mut() {
             let is_late = self.runs.between.is_some() && first.reason == ExitReason::StartFailed;
-            let is_asked = std::mem::take(&mut self.runs.wish) && first.reason != ExitReason::Exited;
+            let is_late = is_late && self.runs.unready != Unready::Ever;
+            let is_asked = std::mem::take(&mut self.runs.wish) && !self.ended_by_itself;
             if is_asked || is_late {
                 first.reason = demand.reason;
             }
@@ -216,6 +226,7 @@ impl Track {
     pub fn run_begins(&mut self, now: u64) {
         self.runs.between = None;
         self.runs.since = Some(now);
+        self.comes_up(now);
     }
 
     /// The process of its next run could not be started: that is a run that has failed.
@@ -272,7 +283,10 @@ impl Track {
         self.run.incarnation = self.run.incarnation.next();
         self.runs.count += 1;
         self.runs.called_off = false;
-        self.runs.between = Some(Between { exit, started_at, due, unrecorded: None, ordered: None });
+        if self.is_ready() {
+            self.runs.unready = Unready::Now;
+        }
+        self.runs.between = Some(Between { exit, started_at, due, unrecorded: None });
         let before = self.clone();
         let fresh =
             Track::new(before.run, before.call, before.owner, before.params, before.run_as, before.born);
@@ -281,6 +295,7 @@ impl Track {
             told: before.told,
             recorded_start: before.recorded_start,
             outcome: before.outcome,
+            readiness: Readiness::awaited(None),
             holders: before.holders,
             anchor: before.anchor,
             lives_until: before.lives_until,

@@ -1,6 +1,7 @@
 //! What clients were told of children, on which they may rely: it holds even if the broker dies at once.
 
 use procbroker_core::Safety;
+use procbroker_protocol::create::Ready;
 use procbroker_protocol::{
     Child, ChildId, ChildState, Cleaned, Error, ErrorKind, Exit, ExitReason, Request, Response,
 };
@@ -22,6 +23,8 @@ pub struct Told {
     pub ended: Option<(Safety, End)>,
     /// Until when it lives at the least, because it was renewed.
     pub lives_until: Option<u64>,
+    /// That it is ready, after so many restarts.
+    pub ready: Option<u32>,
 }
 
 /// How a child has ended.
@@ -46,6 +49,8 @@ pub enum Word {
     Ended(End),
     /// It lives until then at the least.
     Renewed(u64),
+    /// It is ready, after so many restarts.
+    Ready(u32),
 }
 
 impl Told {
@@ -55,6 +60,7 @@ impl Told {
             Word::Known => self.known = Some(safety),
             Word::Failed => self.failed = true,
             Word::Stopped(reason) => self.stopped = Some(*reason),
+            Word::Ready(restarts) => self.ready = self.ready.max(Some(*restarts)),
             Word::Renewed(until) => self.lives_until = self.lives_until.max(Some(*until)),
             Word::Ended(end) => {
                 self.known = self.known.or(Some(Safety::Process));
@@ -82,7 +88,10 @@ impl Ledger {
             return Vec::new();
         }
         match (&asked.request, result) {
-            (Request::Create(_), Ok(Response::Created(created))) => vec![(created.child.id, Word::Known)],
+            (Request::Create(_), Ok(Response::Created(created))) => {
+                let known = (created.child.id, Word::Known);
+                [known].into_iter().chain(self.told_to_be_ready(&created.child)).collect()
+            }
             (Request::Create(params), Err(error)) => {
                 let (uid, own) = (asked.peer.uid, asked.fresh.child);
                 // Who has come for the same request shares its failure.
@@ -111,10 +120,18 @@ impl Ledger {
                 children.iter().filter_map(until).collect()
             }
             (Request::Wait(_), Ok(Response::Child(child))) => {
-                vec![(child.id, end_of(child).map_or(Word::Known, Word::Ended))]
+                let word = end_of(child).map_or(Word::Known, Word::Ended);
+                [(child.id, word)].into_iter().chain(self.told_to_be_ready(child)).collect()
             }
             _ => Vec::new(),
         }
+    }
+
+    /// One that has said that it is ready does not say so again.
+    fn told_to_be_ready(&self, child: &Child) -> Option<(ChildId, Word)> {
+        let track = self.tracks.get(&child.id)?;
+        let says_so = child.state == ChildState::Running && track.params.ready != Ready::Spawn;
+        says_so.then_some((child.id, Word::Ready(child.restarts)))
     }
 
     fn told_of_a_stop(&self, child: &Child) -> Option<(ChildId, Word)> {

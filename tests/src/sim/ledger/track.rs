@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Anchor, Call, ConnectionId, Members, Run, RunAs};
+use procbroker_core::{Anchor, Call, ConnectionId, Members, Run, RunAs, Unready};
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::Scope;
@@ -14,6 +14,7 @@ use procbroker_protocol::{
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::readiness::Readiness;
 use crate::sim::ledger::runs::Runs;
 use crate::sim::ledger::told::Told;
 
@@ -112,12 +113,18 @@ pub struct Track {
     pub superseded: bool,
     /// What its create was answered with.
     pub outcome: Option<Outcome>,
+    /// Whether its stop began with the end of its main process.
+    pub ended_by_itself: bool,
+    /// How far it is on its way to be ready.
+    pub readiness: Readiness,
     /// The connections that hold it, if it lives by connections.
     pub holders: BTreeSet<ConnectionId>,
     /// The process that it lives as long as.
     pub anchor: Option<Anchor>,
     /// When it is to end, if nobody comes or renews it.
     pub lives_until: Option<u64>,
+    /// When it was noticed that this time was over.
+    pub expired: Option<u64>,
 }
 
 impl Track {
@@ -131,9 +138,10 @@ impl Track {
         run_as: RunAs,
         born: u64,
     ) -> Self {
+        let ready_by = born.saturating_add(nanos(params.ready_timeout.0));
         Self {
             run,
-            runs: Runs::default(),
+            runs: Runs { unready: Unready::Ever, ..Runs::default() },
             call,
             owner,
             params,
@@ -160,9 +168,12 @@ impl Track {
             refused: false,
             superseded: false,
             outcome: None,
+            ended_by_itself: false,
+            readiness: Readiness::awaited(Some(ready_by)),
             holders: BTreeSet::new(),
             anchor: None,
             lives_until: None,
+            expired: None,
         }
     }
 
