@@ -151,6 +151,8 @@ pub(crate) struct Attempt {
     pub(crate) outcome: Outcome,
     /// What it does about the holder of its name.
     pub(crate) claim: Claim,
+    /// Its place in the order of arrival, whatever it waits for.
+    pub(crate) arrived: Ticket,
     /// Until when it waits for a place under its limit, once it does.
     pub(crate) place_by: Option<Instant>,
 }
@@ -217,10 +219,16 @@ pub(crate) struct PendingRequests {
 }
 
 impl PendingRequests {
-    /// Lets a request wait.
-    pub(crate) fn add(&mut self, request: PendingRequest) -> Ticket {
+    /// Returns the next place in the order of arrival.
+    pub(crate) fn arrive(&mut self) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
+        ticket
+    }
+
+    /// Lets a request wait: a create that waited before has kept its place in the order of arrival.
+    pub(crate) fn add(&mut self, request: PendingRequest) -> Ticket {
+        let ticket = request.waits_for.arrived().unwrap_or_else(|| self.arrive());
         self.bytes.add(request.uid, request.waits_for.bytes());
         self.by_ticket.insert(ticket, request);
         ticket
@@ -283,6 +291,22 @@ impl WaitsFor {
             | Self::Shutdown => 0,
         };
         REQUEST_KEPT_BYTES + kept
+    }
+
+    /// Returns the place of a create in the order of arrival, where it has started nothing.
+    fn arrived(&self) -> Option<Ticket> {
+        match self {
+            Self::Name { attempt, .. } | Self::Place { attempt, .. } => Some(attempt.arrived),
+            Self::Start { .. }
+            | Self::Tail { .. }
+            | Self::Destroy { .. }
+            | Self::Restart { .. }
+            | Self::Wait { .. }
+            | Self::Signal { .. }
+            | Self::Logs { .. }
+            | Self::Upgrade
+            | Self::Shutdown => None,
+        }
     }
 
     /// Whether a create waits for a name.

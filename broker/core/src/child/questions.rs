@@ -261,7 +261,7 @@ impl Child {
     }
 
     /// Returns what is left to do of its create after it was replaced: to find the child that takes its place.
-    pub(crate) fn superseded_attempt(&self) -> Attempt {
+    pub(crate) fn superseded_attempt(&self, arrived: Ticket) -> Attempt {
         let SpawnOrder { params, run_as, launch } = self.common.order().as_ref();
         Attempt {
             params: Arc::clone(params),
@@ -271,6 +271,7 @@ impl Child {
             id: self.id(),
             outcome: self.outcome,
             claim: Claim::Superseded,
+            arrived,
             place_by: None,
         }
     }

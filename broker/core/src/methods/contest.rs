@@ -29,12 +29,12 @@ impl Broker {
             return;
         }
         child.is_replaced_unready();
-        let attempt = child.superseded_attempt();
         for ticket in child.watchers() {
             if let Some(pending) = self.pending.get_mut(ticket)
                 && pending.waits_for.is_start()
             {
-                pending.waits_for = WaitsFor::Name { holder: id, attempt: Box::new(attempt.clone()) };
+                let attempt = Box::new(child.superseded_attempt(ticket));
+                pending.waits_for = WaitsFor::Name { holder: id, attempt };
             }
         }
     }

@@ -47,7 +47,9 @@ impl Broker {
             Ok((run_as, launch, anchor)) => {
                 let claim = self.claim_of(connection.peer(), &params);
                 let (params, id, outcome) = (Arc::new(params), fresh.child, Outcome::Created);
-                let attempt = Attempt { params, run_as, launch, anchor, id, outcome, claim, place_by: None };
+                let arrived = self.pending.arrive();
+                let attempt =
+                    Attempt { params, run_as, launch, anchor, id, outcome, claim, arrived, place_by: None };
                 self.decide(call, attempt, turn);
             }
             Err(error) => self.answer(call, Err(error), turn),
@@ -214,7 +216,8 @@ impl Broker {
         if let Err(error) = self.check_bounds(peer, &attempt.params) {
             return self.answer(call, Err(error), turn);
         }
-        let Attempt { params, run_as, launch, anchor, id, outcome, claim: _, place_by: _ } = attempt;
+        let Attempt { params, run_as, launch, anchor, id, outcome, claim: _, arrived: _, place_by: _ } =
+            attempt;
         let (name, request) = (params.name.clone(), params.request_id.map(|request| (peer.uid, request)));
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let stage = Stage::of(&params);
@@ -295,7 +298,8 @@ impl Broker {
             return;
         };
         if child.is_superseded() {
-            let attempt = child.superseded_attempt();
+            let arrived = self.pending.arrive();
+            let attempt = child.superseded_attempt(arrived);
             return self.claim(call, attempt, turn);
         }
         if child.has_come_to(stage) {

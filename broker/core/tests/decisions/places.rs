@@ -148,3 +148,18 @@ fn the_same_request_that_waits_twice_starts_one_child() {
     let next = goes_on(&mut world, calls[0]);
     assert_eq!(world.created(calls[1]).child.id, next.child);
 }
+
+#[test]
+fn who_has_waited_for_a_name_keeps_his_place_in_the_order_of_arrival() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let holder = world.start(client, named("a"));
+    let first = world.create(client, patient(replace("a"), 1, 60));
+    let second = world.create(client, patient(unnamed(), 1, 60));
+    world.ends(holder);
+    world.take();
+    world.ends(run);
+    let run = goes_on(&mut world, first);
+    world.ends(run);
+    goes_on(&mut world, second);
+}
