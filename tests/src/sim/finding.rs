@@ -9,6 +9,8 @@ pub enum Check {
     Orders,
     /// A name has one live holder, a limit's key no more than its bound, a request one child.
     OneOwner,
+    /// Who waits for a place under a limit gets it in his turn.
+    Places,
     /// Creates are answered with what happened to them.
     Creates,
     /// Each request gets one answer, on its connection, with what its method promises.

@@ -124,7 +124,7 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
         params.limit = Some(Limit {
             key: dice.choose(["a", "b"]).to_owned(),
             max: dice.choose([0, 1, 2, 3]),
-            wait: None,
+            wait: dice.chance(50).then(|| Duration::from_millis(dice.choose([0, 5, 300, 5_000, 60_000]))),
         });
     }
     if dice.chance(from.setting.cleanups) {

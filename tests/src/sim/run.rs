@@ -363,6 +363,9 @@ impl Simulation<'_> {
                 return Ok(());
             }
             self.trace.line(|| format!("{:>15}     {effect:?}", ""));
+            if let Effect::Record { run, record: Record::Intent(_), .. } = effect {
+                self.tally.places += u64::from(self.ledger.is_for_a_seeker(run.child));
+            }
             checks::order(&mut self.ledger, &self.machine, effect)?;
             match effect {
                 Effect::Refuse { connection, .. } => self.clients.refused(*connection),

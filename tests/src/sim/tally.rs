@@ -43,6 +43,8 @@ pub struct Tally {
     pub last_words: u64,
     /// Stops of children that did not say that they are well.
     pub hung: u64,
+    /// Creates that got a place under a limit after they had waited for it.
+    pub places: u64,
 }
 
 impl Tally {
@@ -66,7 +68,8 @@ impl Tally {
         self.cleanups_interrupted += cleanups_interrupted;
         self.cleanups += cleanups;
         self.runs_with_crashes += runs_with_crashes;
-        let Self { words, questions, last_words, hung, .. } = other;
+        let Self { words, questions, last_words, hung, places, .. } = other;
+        self.places += places;
         self.words += words;
         self.questions += questions;
         self.last_words += last_words;
@@ -96,6 +99,7 @@ impl Tally {
             self.questions,
             self.last_words,
             self.hung,
+            self.places,
         ]
         .into_iter()
         .min()
@@ -108,7 +112,7 @@ impl fmt::Display for Tally {
         let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
         let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = self;
-        let Self { words, questions, last_words, hung, .. } = self;
+        let Self { words, questions, last_words, hung, places, .. } = self;
         write!(
             formatter,
             "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
@@ -117,7 +121,8 @@ impl fmt::Display for Tally {
              {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {runs_again} restarts of children; \
              {owners_gone} children ended with another process; {cleanups} attempts at \
              cleanups, of which {cleanups_interrupted} were found interrupted; {words} words of children and {questions} \
-             questions whether they are ready, {last_words} failed starts told, {hung} hung children stopped"
+             questions whether they are ready, {last_words} failed starts told, {hung} hung children stopped; {places} \
+             creates that waited got a place"
         )
     }
 }

@@ -4,7 +4,7 @@ use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response};
 
-use crate::sim::checks::{children, orders};
+use crate::sim::checks::{children, orders, places};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Claim};
@@ -177,7 +177,8 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         }),
         ErrorKind::LimitExceeded => {
             !any(&|track| !track.refused && !track.superseded)
-                && orders::fullness(ledger, asked.peer.uid, params).is_some()
+                && orders::fullness(ledger, asked.peer.uid, params)
+                    .is_some_and(|full| full != orders::KEY || places::has_waited(ledger, asked))
         }
         ErrorKind::ParseError
         | ErrorKind::InvalidRequest
@@ -273,8 +274,12 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
         .demand(ledger.closing.is_none(), || format!("{params:?} is not refused during a shutdown"))?;
     let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
     let Some(holder) = holder else {
-        return Err(Check::Progress.broken(format!("{params:?} waits for nothing")));
+        return places::goes_on(ledger, asked);
     };
+    if asked.seeks {
+        // The name was taken since by one that it does not join.
+        return places::goes_on(ledger, asked);
+    }
     let fair = match asked.if_exists() {
         IfExists::Fail => false,
         IfExists::Reuse => !holder.has_come_to(asked.wants_only_a_process()) || holder.is_ending(),

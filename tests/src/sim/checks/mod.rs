@@ -9,6 +9,7 @@ pub mod events;
 pub mod leases;
 pub mod lives;
 pub mod orders;
+pub mod places;
 pub mod promises;
 pub mod queries;
 pub mod readiness;
@@ -40,7 +41,11 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
     {
         ledger.follow_waves();
     }
-    if let Effect::Record { record: Record::Progress(Progress::Unwanted { .. }), .. } = effect {
+    if let Effect::Record {
+        record: Record::Progress(Progress::Unwanted { .. } | Progress::Stopping(_)),
+        ..
+    } = effect
+    {
         ledger.note_replacements();
         ledger.follow_waves();
     }

@@ -10,7 +10,7 @@ use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
 
 use crate::sim::agenda::wall;
-use crate::sim::checks::{cleanups, runs};
+use crate::sim::checks::{cleanups, places, runs};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Link};
@@ -190,6 +190,7 @@ pub fn intent(ledger: &Ledger, run: Run, intent: &Intent) -> Checked {
     Check::Leases.demand(intent.tie.anchor() == anchor, || {
         format!("{run:?} is to live as long as {:?}, and was to as {anchor:?}", intent.tie)
     })?;
+    places::given(ledger, *call, asked)?;
     let better = ledger.better_claim(*call);
     Check::Creates.demand(better.is_none() && !asked.is_superseded(), || {
         format!("{run:?} is started in vain: {better:?} waits for its name, to replace it")
@@ -225,6 +226,9 @@ fn one_owner(ledger: &Ledger, run: Run, asked: &Asked, params: &CreateParams) ->
     Check::Bounds.demand(full.is_none(), || format!("{run:?} is one too many: {full:?}"))
 }
 
+/// What bounds children under a limit.
+pub const KEY: &str = "children of the key";
+
 /// Which bound leaves no place for one more child.
 #[must_use]
 pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'static str> {
@@ -243,7 +247,7 @@ pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'st
         return Some("bytes of children");
     }
     let limit = params.limit.as_ref()?;
-    (count(&|track| key(track).as_ref() == Some(&limit.key)) >= limit.max).then_some("children of the key")
+    (count(&|track| key(track).as_ref() == Some(&limit.key)) >= limit.max).then_some(KEY)
 }
 
 /// Whether one more child would take more bytes than its user's live children may, or all users' may.

@@ -25,6 +25,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
     if ledger.exited {
         return Ok(());
     }
+    ledger.note_seekers();
     ledger.follow_waves();
     ledger.follow_idleness();
     let late = next_deadline.is_some_and(|due| due.as_nanos() <= ledger.now);

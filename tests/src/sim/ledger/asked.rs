@@ -47,6 +47,10 @@ pub struct Asked {
     pub outcomes: Vec<SignalOutcome>,
     /// For `logs`, and for a create whose child has failed: whether the output is being read.
     pub reading: bool,
+    /// For a create: whether it waits for a place under its limit.
+    pub seeks: bool,
+    /// And since when it did first.
+    pub sought_since: Option<u64>,
     /// For a create that waits: what it may still do about its name.
     pub claim: Claim,
     /// For a restart: the children that it may restart, and how often each will have been restarted then.

@@ -94,15 +94,20 @@ impl Ledger {
         }
     }
 
-    /// The child that a request has started and that was replaced before it was ready, as long as something is in its
-    /// place, or about to be.
+    /// The child that a request has started, or was answered with before it was ready, and that was replaced before it
+    /// was, as long as something is in its place, or about to be.
     #[must_use]
     pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
         let started = self.tracks.values().rev().find(|track| {
             let same = (track.owner.uid, track.params.request_id) == (uid, Some(request));
             same && !track.forgotten && !track.refused
         });
-        started.filter(|track| track.superseded && self.is_held(track.params.name.as_ref()))
+        let found = || {
+            let (id, _) = self.found.get(&(uid, request))?;
+            self.tracks.get(id).filter(|track| !track.forgotten)
+        };
+        let track = started.or_else(found);
+        track.filter(|track| track.superseded && self.is_held(track.params.name.as_ref()))
     }
 
     fn is_held(&self, name: Option<&Name>) -> bool {
@@ -116,7 +121,8 @@ impl Ledger {
             return;
         }
         // Whoever has created one that was ready before was answered long ago.
-        let is_unready = track.is_unanswered() && (track.demands.is_empty() || track.is_to_run_again());
+        let goes_on = track.demands.is_empty() && !track.is_ending() || track.is_to_run_again();
+        let is_unready = track.is_unanswered() && goes_on;
         let steps = track.params.stop.clone();
         track.demand(Demand { reason: ExitReason::Replaced, steps });
         if !is_unready {
@@ -129,7 +135,9 @@ impl Ledger {
         for call in &self.waiting {
             let Some(asked) = self.calls.get_mut(call) else { continue };
             let same = key.is_some() && asked.request_key() == key;
+            // One that waited for a place has joined the one that was started.
             let waits = call.number > track.call.number
+                || asked.sought_since.is_some()
                 || asked.create().is_some_and(|it| it.name == track.params.name);
             if asked.fresh.child == id || same && waits {
                 asked.claim = claim.clone();
@@ -141,10 +149,19 @@ impl Ledger {
     pub(super) fn has_won(&mut self, call: Call) {
         let Some(winner) = self.calls.get(&call) else { return };
         let Some(name) = winner.wanted_name().cloned() else { return };
-        let mut yielding = Vec::new();
-        for other in self.in_order() {
+        let (seeks, mut yielding) = (winner.seeks, Vec::new());
+        let tried = self.tried_before(call, &name);
+        for other in &tried {
+            if let Some(asked) = self.calls.get_mut(other) {
+                asked.seeks = true;
+                asked.sought_since.get_or_insert(self.now);
+            }
+        }
+        for other in self.in_order().into_iter().filter(|other| !tried.contains(other)) {
             let Some(asked) = self.calls.get_mut(&other) else { continue };
-            let is_rival = asked.wanted_name() == Some(&name) && asked.claim == Claim::Own && other != call;
+            // What waits for a place is not among those that wait for the name.
+            let is_rival = asked.wanted_name() == Some(&name) && asked.seeks == seeks;
+            let is_rival = is_rival && asked.claim == Claim::Own && other != call;
             let is_retry = asked.request_key().is_some_and(|key| yielding.contains(&key));
             if is_rival && asked.if_exists() == IfExists::Replace && (other.number < call.number || is_retry)
             {
@@ -152,6 +169,51 @@ impl Ledger {
                 asked.claim = Claim::Yielded;
             }
         }
+    }
+
+    /// The creates that would have got a name before this one, and wait for a place under their limits instead.
+    fn tried_before(&self, call: Call, name: &Name) -> Vec<Call> {
+        let Some(seeks) = self.calls.get(&call).map(|asked| asked.seeks) else { return Vec::new() };
+        let mut left = self.in_order();
+        left.retain(|other| {
+            let is_rival = |asked: &Asked| asked.wanted_name() == Some(name) && asked.seeks == seeks;
+            self.calls.get(other).is_some_and(is_rival)
+        });
+        let mut tried = Vec::new();
+        while let Some(first) = self.first_to_hold(&left).filter(|first| *first != call) {
+            left.retain(|other| *other != first);
+            let is_patient = |asked: &Asked| asked.patience().is_some() && self.is_without_place(asked);
+            if self.calls.get(&first).is_some_and(is_patient) {
+                tried.push(first);
+            }
+        }
+        tried
+    }
+
+    /// The create that would hold the name in the end if all of these were carried out one after the other.
+    fn first_to_hold(&self, calls: &[Call]) -> Option<Call> {
+        let mut requests = Vec::new();
+        let mut holder: Option<(Call, u32)> = None;
+        for call in calls {
+            let Some(asked) = self.calls.get(call) else { continue };
+            let replaces = asked.if_exists() == IfExists::Replace;
+            // A retry is in the place of the request itself.
+            let key = asked.request_key().filter(|_| replaces);
+            if key.is_some_and(|key| requests.contains(&key)) {
+                continue;
+            }
+            requests.extend(key);
+            let uid = asked.peer.uid;
+            let wins = match holder {
+                _ if asked.is_superseded() => false,
+                None => true,
+                Some((_, before)) => replaces && (before == uid || self.is_administrator(uid)),
+            };
+            if wins {
+                holder = Some((*call, uid));
+            }
+        }
+        holder.map(|(call, _)| call)
     }
 
     /// The requests that wait and may still get something, in the order of their arrival.
@@ -173,6 +235,9 @@ impl Ledger {
             let Some(rival) = self.calls.get(other).filter(|rival| rival.wanted_name() == Some(name)) else {
                 return false;
             };
+            if rival.seeks != asked.seeks || rival.patience().is_some() && self.is_without_place(rival) {
+                return false;
+            }
             let key = rival.request_key();
             if key.is_some_and(|(uid, request)| self.first_answer(uid, request).is_some()) {
                 // It waits for the child that the same request has started.

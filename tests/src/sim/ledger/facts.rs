@@ -219,6 +219,8 @@ impl Ledger {
             outstanding: BTreeSet::new(),
             outcomes: Vec::new(),
             reading: false,
+            seeks: false,
+            sought_since: None,
             claim: Claim::Own,
             wishes: BTreeMap::new(),
             runs_again: BTreeSet::new(),
@@ -337,7 +339,9 @@ impl Ledger {
         let uid = asked.peer.uid;
         let has_child = self.tracks.contains_key(&asked.fresh.child)
             || params.request_id.is_some_and(|id| self.first_answer(uid, id).is_some());
-        if asked.if_exists() != IfExists::Replace || has_child || self.closing.is_some() {
+        // One that waits for a place ends nobody before there is one.
+        let is_patient = asked.seeks && self.is_without_place(asked);
+        if asked.if_exists() != IfExists::Replace || is_patient || has_child || self.closing.is_some() {
             return;
         }
         let holder = params.name.as_ref().and_then(|name| self.holder(name));

@@ -7,6 +7,7 @@ use procbroker_protocol::{ChildId, ExitReason, Target};
 
 use crate::sim::agenda::SECOND;
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::asked::Asked;
 use crate::sim::ledger::track::{Demand, Track};
 
 /// How long holders have at the least to come back after their connections were lost with the broker.
@@ -49,10 +50,14 @@ impl Ledger {
     pub(super) fn begins_to_live(&mut self, id: ChildId, call: Call) {
         let now = self.now;
         let key = self.tracks.get(&id).and_then(|track| Some((track.owner.uid, track.params.request_id?)));
+        let name = self.tracks.get(&id).and_then(|track| track.params.name.clone());
         // The same request may wait already, and is answered with this child too.
         let others = self.waiting.iter().filter(|other| {
             let asked = self.calls.get(other);
-            key.is_some() && asked.is_some_and(|asked| asked.request_key() == key && !asked.reading)
+            let is_same = |asked: &Asked| asked.request_key() == key && !asked.reading;
+            // One that passes for it waits for something else first.
+            let joins = |asked: &Asked| asked.seeks || asked.wanted_name() == name.as_ref();
+            key.is_some() && asked.is_some_and(|asked| is_same(asked) && joins(asked))
         });
         let holders: Vec<_> = others.chain([&call]).map(|call| call.connection).collect();
         let Some(track) = self.tracks.get_mut(&id) else { return };

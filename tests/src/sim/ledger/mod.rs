@@ -12,6 +12,7 @@ pub mod facts;
 pub mod leases;
 pub mod lives;
 pub mod orders;
+pub mod places;
 pub mod readiness;
 pub mod runs;
 pub mod told;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use crate::sim::ledger::asked::{Asked, Link};
 use crate::sim::ledger::closing::Closing;
 use crate::sim::ledger::lives::Census;
+use crate::sim::ledger::places::Turns;
 use crate::sim::ledger::track::Track;
 use crate::sim::ledger::upgrade::Upgrade;
 
@@ -62,6 +64,8 @@ pub struct Ledger {
     pub watched: BTreeSet<Anchor>,
     /// The process of whose end the broker is told in this turn.
     pub ending_anchor: Option<Anchor>,
+    /// Whose turns for a place under a limit were passed over.
+    pub turns: Turns,
     /// The shutdown, if it is under way.
     pub closing: Option<Closing>,
     /// The live upgrade, if one is under way.
@@ -97,6 +101,7 @@ impl Ledger {
             found: BTreeMap::new(),
             watched: BTreeSet::new(),
             ending_anchor: None,
+            turns: Turns::new(),
             closing: None,
             upgrade: Upgrade::None,
             found_at_start: Census::default(),
@@ -181,7 +186,7 @@ impl Ledger {
         });
         started.map(|track| (track, track.outcome)).or_else(|| {
             let (id, outcome) = self.found.get(&(uid, request))?;
-            let track = self.tracks.get(id).filter(|track| !track.forgotten)?;
+            let track = self.tracks.get(id).filter(|track| !track.forgotten && !track.superseded)?;
             Some((track, Some(*outcome)))
         })
     }

@@ -109,6 +109,7 @@ impl Ledger {
 
     /// A request has got its answer.
     pub(super) fn answered(&mut self, call: procbroker_core::Call) {
+        self.place_declined(call);
         self.waiting.remove(&call);
         if let Some(asked) = self.calls.get_mut(&call) {
             asked.answered = true;
@@ -126,6 +127,7 @@ impl Ledger {
                 let mut track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
                 track.anchor = intent.tie.anchor();
                 let call = *call;
+                self.place_given(call);
                 self.tracks.insert(run.child, track);
                 self.has_won(call);
                 self.begins_to_live(run.child, call);

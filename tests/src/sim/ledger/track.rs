@@ -194,7 +194,8 @@ impl Track {
     pub fn is_replaced(&self) -> bool {
         let demanded = self.demands.first().map(|demand| demand.reason);
         let exit = self.known_exit.as_ref().map(|exit| exit.reason);
-        exit.or(demanded) == Some(ExitReason::Replaced)
+        // Its end may be known as another one: with the machine.
+        [exit, demanded].contains(&Some(ExitReason::Replaced))
     }
 
     /// Whether its stop has begun.
