@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use thiserror::Error;
+use procbroker_protocol::{Error, ErrorKind};
 use tokio::sync::oneshot;
 
 /// How many threads there are.
@@ -26,7 +26,7 @@ const WAITING_FOR_A_USER_MAX: usize = 256;
 const STACK_BYTES: usize = 512 << 10;
 
 /// Why a piece of work has no result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
     /// The user has too much waiting.
     #[error(
@@ -36,6 +36,16 @@ pub enum PoolError {
     /// The work has panicked, or the broker ends.
     #[error("the work was given up halfway")]
     GivenUp,
+}
+
+/// The error for a request whose work was not done.
+#[must_use]
+pub fn unavailable(error: PoolError) -> Error {
+    let kind = match error {
+        PoolError::Full => ErrorKind::Overloaded,
+        PoolError::GivenUp => ErrorKind::Internal,
+    };
+    Error::new(kind, error.to_string())
 }
 
 /// A handle to the threads. They end with the last one.

@@ -11,9 +11,13 @@ mod subscribed;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
@@ -31,7 +35,7 @@ use uuid::Uuid;
 pub use feed::{Feed, FeedReader, feed};
 pub use outgoing::{Outbox, Outgoing};
 
-use crate::blocking_pool::{BlockingPool, PoolError};
+use crate::blocking_pool::{BlockingPool, PoolError, unavailable};
 use crate::driver::Fact;
 use crate::follower::Paced;
 use crate::limits::{
@@ -118,8 +122,11 @@ pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
     match verdict {
         Some(Outgoing::Admitted) => {
             let mut connection = Connection::new(socket, surroundings);
-            let closing = connection.run().await;
-            tracing::debug!(connection = id.0, ?closing, "connection closed");
+            if let Some(closing) = unless_it_panics(connection.run()).await {
+                tracing::debug!(connection = id.0, ?closing, "connection closed");
+            } else {
+                tracing::error!(connection = id.0, "serving a client has panicked; its connection is closed");
+            }
             // The driver outlives its connections, except at its own exit, when nobody needs to know.
             let _ = facts.send(Fact::Input(Input::Disconnected { connection: id })).await;
         }
@@ -129,6 +136,16 @@ pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
         }
         Some(Outgoing::Answer { .. } | Outgoing::Feed(_) | Outgoing::Paced(_)) | None => {}
     }
+}
+
+/// Returns what a task comes to, or nothing where it panics: whoever waits for its end is told all the same.
+async fn unless_it_panics<T>(task: impl Future<Output = T>) -> Option<T> {
+    let mut task = pin!(task);
+    poll_fn(|context| {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
+    })
+    .await
 }
 
 /// The client's socket, as it is waited for here.
@@ -470,15 +487,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// The error for work that was not done on another thread.
-fn unavailable(error: PoolError) -> Error {
-    let kind = match error {
-        PoolError::Full => ErrorKind::Overloaded,
-        PoolError::GivenUp => ErrorKind::Internal,
-    };
-    Error::new(kind, error.to_string())
 }
 
 /// The error for a message that did not end in time.

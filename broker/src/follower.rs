@@ -15,19 +15,21 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::blocking_pool::{BlockingPool, unavailable};
 use crate::driver::Fact;
 use crate::limits::{
     LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX,
 };
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
-use crate::os::logs::{Continuation, Excerpt, Logs, LogsError, StreamId, Wanted, read};
+use crate::os::logs::{Continuation, Excerpt, Logs, StreamId, Wanted, read};
 use source::{Seen, Source};
 
 /// Everybody who is being sent output.
 #[derive(Debug)]
 pub struct Followers {
     logs: Logs,
+    pool: BlockingPool,
     facts: mpsc::Sender<Fact>,
     /// Those who are to be told when a child has ended.
     waiting: BTreeMap<ChildId, Vec<oneshot::Sender<Ended>>>,
@@ -46,6 +48,8 @@ pub struct LogQuery {
     pub child: ChildId,
     /// Which part of it, and what is to follow.
     pub excerpt: LogExcerpt,
+    /// The user who asks, in whose turn it is read.
+    pub user: u32,
     /// The connection.
     pub to: mpsc::Sender<Paced>,
 }
@@ -67,8 +71,8 @@ pub enum Paced {
 impl Followers {
     /// Nobody yet. That a request was answered is told as a fact.
     #[must_use]
-    pub fn new(logs: &Logs, facts: mpsc::Sender<Fact>) -> Self {
-        Self { logs: logs.clone(), facts, waiting: BTreeMap::new() }
+    pub fn new(logs: &Logs, pool: BlockingPool, facts: mpsc::Sender<Fact>) -> Self {
+        Self { logs: logs.clone(), pool, facts, waiting: BTreeMap::new() }
     }
 
     /// Answers a request as soon as its client has room for it, tells the core, and sends what follows. Of a client that
@@ -84,15 +88,17 @@ impl Followers {
                 Ending::ToCome(ended)
             }
         };
-        tokio::spawn(serve(query, ending, self.facts.clone(), self.logs.clone()));
+        let reader = Reader { pool: self.pool.clone(), user: query.user };
+        tokio::spawn(serve(query, ending, self.facts.clone(), self.logs.clone(), reader));
     }
 
     /// Has the last of a child's output read, and the core told of it: nothing, where that takes too long. To be called in
     /// the event loop.
-    pub fn read_tail(&self, call: Call, child: ChildId, kept_in: LogStream) {
+    pub fn read_tail(&self, call: Call, id: StreamId, user: u32) {
         let (logs, facts) = (self.logs.clone(), self.facts.clone());
+        let reader = Reader { pool: self.pool.clone(), user };
         tokio::spawn(async move {
-            let tail = timeout(LOG_TAIL_PATIENCE, tail(StreamId { child, stream: kept_in }, logs)).await;
+            let tail = timeout(LOG_TAIL_PATIENCE, tail(id, logs, reader)).await;
             let tail = tail.unwrap_or_default();
             // A driver that has gone needs no report any more.
             let _ = facts.send(Fact::Input(Input::TailRead { call, tail })).await;
@@ -135,11 +141,12 @@ enum Go {
 }
 
 /// Answers a request, and sends what follows.
-async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs: Logs) {
+async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs: Logs, reader: Reader) {
     let LogQuery {
         call,
         child,
         excerpt: LogExcerpt { stream, kept_in, tail, since, timestamps, follow },
+        user: _,
         to,
     } = query;
     let subscription = match follow {
@@ -158,7 +165,7 @@ async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs:
         continuation,
         text_bytes_max: LOG_TEXT_BYTES_MAX,
     };
-    let excerpt = read_excerpt(kept.clone(), wanted).await;
+    let excerpt = reader.excerpt(kept.clone(), wanted).await;
     let (next, stamps) =
         excerpt.as_ref().map_or_else(|_| Default::default(), |read| (read.next, read.stamps));
     let result = answer(excerpt, subscription);
@@ -171,12 +178,12 @@ async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs:
     drop(facts);
     if let (LogOutcome::Text, Some(subscription)) = (outcome, subscription) {
         let source = Source::new(kept, next, stamps);
-        Follower { subscription, stream, to, ending, logs }.follow(source).await;
+        Follower { subscription, stream, to, ending, logs, reader }.follow(source).await;
     }
 }
 
 /// The last of an output, as far as it can be read.
-async fn tail(id: StreamId, logs: Logs) -> String {
+async fn tail(id: StreamId, logs: Logs, reader: Reader) -> String {
     let Some(kept) = logs.kept(id).await else { return String::new() };
     let wanted = Wanted {
         tail: Some(LOG_TAIL_LINES),
@@ -185,26 +192,29 @@ async fn tail(id: StreamId, logs: Logs) -> String {
         continuation: Continuation::Nothing,
         text_bytes_max: LOG_TAIL_BYTES_MAX,
     };
-    read_excerpt(kept, wanted).await.map(|excerpt| excerpt.text).unwrap_or_default()
+    reader.excerpt(kept, wanted).await.map(|excerpt| excerpt.text).unwrap_or_default()
 }
 
-/// Reads on a thread that may wait for the disk.
-async fn read_excerpt(kept: Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
-    let read = tokio::task::spawn_blocking(move || read(&kept, wanted)).await;
-    // Reading does not panic.
-    read.unwrap_or_else(|_| Ok(Excerpt::default()))
+/// Reads output on a thread that may wait for the disk, in the turn of the user who asks.
+#[derive(Clone, Debug)]
+struct Reader {
+    pool: BlockingPool,
+    user: u32,
 }
 
-fn answer(excerpt: Result<Excerpt, LogsError>, subscription: Option<u64>) -> Result<Response, Error> {
-    match excerpt {
-        Ok(Excerpt { text, truncated, dropped, .. }) => {
-            Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped }))
-        }
-        Err(error) => {
+impl Reader {
+    async fn excerpt(&self, kept: Kept, wanted: Wanted) -> Result<Excerpt, Error> {
+        let found = self.pool.run(self.user, move || read(&kept, wanted)).await.map_err(unavailable)?;
+        found.map_err(|error| {
             tracing::warn!(%error, "a request for output is refused");
-            Err(Error::new(ErrorKind::Internal, error.to_string()))
-        }
+            Error::new(ErrorKind::Internal, error.to_string())
+        })
     }
+}
+
+fn answer(excerpt: Result<Excerpt, Error>, subscription: Option<u64>) -> Result<Response, Error> {
+    let Excerpt { text, truncated, dropped, .. } = excerpt?;
+    Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped }))
 }
 
 /// A client that is sent what a child writes.
@@ -214,6 +224,7 @@ struct Follower {
     to: mpsc::Sender<Paced>,
     ending: Ending,
     logs: Logs,
+    reader: Reader,
 }
 
 impl Follower {
@@ -240,7 +251,7 @@ impl Follower {
             };
             // A log thread that has gone goes with the broker.
             let Some(kept) = kept else { return };
-            let (back, seen) = source.look(kept).await;
+            let (back, seen) = source.look(kept, &self.reader).await;
             source = back;
             let go = match seen {
                 Seen::Output { missed, text, more } => {

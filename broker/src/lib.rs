@@ -14,7 +14,7 @@
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
-//! | `blocking` | look-ups of accounts, encoding of large answers, what children use, probes that open a file or a socket by its path, the check of a new program: [`blocking_pool`] |
+//! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that open a file or a socket by its path, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
 //!
 //! All threads but the driver's block every signal.

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use interprocess::local_socket::tokio::Listener;
 use nix::sys::signal::SigSet;
@@ -97,17 +96,8 @@ fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
 
 /// Everything that the broker does, on the thread that is the parent of its children.
 fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_blocking_threads(4)
-        .thread_keep_alive(Duration::from_secs(1))
-        .on_thread_start(|| {
-            // None of these threads is to take a signal that is meant for the driver's.
-            let _ = SigSet::all().thread_block();
-        })
-        .build()
-        .map_err(ServeError::Runtime)?;
+    let runtime =
+        Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Runtime)?;
     // As a task of its own: the future that is blocked on is woken through the kernel.
     let driving = runtime.spawn(work(prepared));
     let cause = runtime.block_on(driving).map_err(ServeError::Driver)??;

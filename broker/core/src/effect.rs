@@ -108,6 +108,8 @@ pub enum Effect {
         child: ChildId,
         /// Which part of it is read.
         excerpt: LogExcerpt,
+        /// The user who asks, in whose turn it is read.
+        user: u32,
     },
     /// Read the last of a child's output, for a request that is to tell why its child has failed. Answered with
     /// `TailRead`.
@@ -118,6 +120,8 @@ pub enum Effect {
         child: ChildId,
         /// The stream that it is in.
         kept_in: LogStream,
+        /// The user who asks, in whose turn it is read.
+        user: u32,
     },
     /// Find out whether a child is ready. Answered with `Probed`.
     Probe {

@@ -118,6 +118,16 @@ async fn told_in_a_crowd(request: &[u8]) -> String {
 }
 
 #[tokio::test]
+async fn a_task_that_panics_comes_to_an_end() {
+    let panics = async {
+        tokio::task::yield_now().await;
+        std::panic::resume_unwind(Box::new("on purpose"))
+    };
+    assert_eq!(unless_it_panics::<u8>(panics).await, None);
+    assert_eq!(unless_it_panics(async { 7 }).await, Some(7));
+}
+
+#[tokio::test]
 async fn in_a_crowd_whoever_is_refused_is_told_at_once() {
     let silent = told_in_a_crowd(b"").await;
     assert!(silent.contains("permission_denied") && silent.contains("\"id\":null"), "{silent}");

@@ -168,8 +168,10 @@ impl Hands {
                 }
             }
             Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),
-            Effect::ReadLog { call, child, excerpt } => self.read_log(call, child, excerpt),
-            Effect::ReadTail { call, child, kept_in } => self.followers.read_tail(call, child, kept_in),
+            Effect::ReadLog { call, child, excerpt, user } => self.read_log(call, child, excerpt, user),
+            Effect::ReadTail { call, child, kept_in, user } => {
+                self.followers.read_tail(call, StreamId { child, stream: kept_in }, user);
+            }
             Effect::Probe { run, order, since } => self.probe(run, &order, since),
             Effect::EndLog { child } => {
                 self.notices.end(child);
@@ -206,9 +208,9 @@ impl Hands {
     }
 
     /// Has a child's output read and sent to its client, by a task that goes at the client's pace.
-    fn read_log(&mut self, call: Call, child: ChildId, excerpt: LogExcerpt) {
+    fn read_log(&mut self, call: Call, child: ChildId, excerpt: LogExcerpt, user: u32) {
         if let Some(to) = self.clients.paced(call.connection) {
-            self.followers.serve(LogQuery { call, child, excerpt, to });
+            self.followers.serve(LogQuery { call, child, excerpt, user, to });
         }
     }
 

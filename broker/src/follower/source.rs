@@ -1,5 +1,6 @@
 //! The output that a follower reads: where it is, and what comes next.
 
+use super::Reader;
 use crate::limits::LOG_PIECE_BYTES;
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
@@ -7,7 +8,7 @@ use crate::os::logs::text::{Decoder, first_line};
 use crate::os::logs::{LogsError, StreamId};
 
 /// A place in an output.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Source {
     kept: Kept,
     position: u64,
@@ -50,18 +51,19 @@ impl Source {
     }
 
     /// Reads what comes next of what is kept now, on a thread that may wait for the disk.
-    pub(super) async fn look(mut self, kept: Kept) -> (Self, Seen) {
+    pub(super) async fn look(mut self, kept: Kept, reader: &Reader) -> (Self, Seen) {
         self.kept = kept;
         if self.position == self.kept.end() {
             return (self, Seen::Nothing);
         }
-        let lost = Self::new(self.kept.clone(), self.position, self.stamps);
+        let before = self.clone();
         let look = move || {
             let seen = self.look_now().unwrap_or_else(Seen::Failed);
             (self, seen)
         };
-        // Reading does not panic; if it did, it would be tried again from the same place.
-        tokio::task::spawn_blocking(look).await.unwrap_or((lost, Seen::Nothing))
+        // Where the user has too much to be read already, it is tried again from the same place after a rest.
+        let rest = Seen::Output { missed: false, text: String::new(), more: false };
+        reader.pool.run(reader.user, look).await.unwrap_or((before, rest))
     }
 
     fn look_now(&mut self) -> Result<Seen, LogsError> {

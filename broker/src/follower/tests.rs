@@ -38,7 +38,7 @@ impl Scene {
         };
         let logs = Logs::start(settings).unwrap();
         let (tell, facts) = mpsc::channel(8);
-        let followers = Followers::new(&logs, tell);
+        let followers = Followers::new(&logs, BlockingPool::start().unwrap(), tell);
         Self { folder, logs, facts, followers }
     }
 
@@ -74,7 +74,7 @@ impl Scene {
             timestamps: false,
             follow,
         };
-        self.followers.serve(LogQuery { call, child: Self::child(), excerpt, to });
+        self.followers.serve(LogQuery { call, child: Self::child(), excerpt, user: 0, to });
     }
 
     /// The next request that the core is told of, and its outcome.

@@ -434,14 +434,14 @@ impl Machine {
         let prober = Prober::new(&logs, pool.clone(), facts.clone());
         let hands = Hands {
             clients: Clients::default(),
-            pool,
+            pool: pool.clone(),
             launcher,
             reaper,
             anchors: AnchorWatch::new().map_err(ServeError::Anchors)?,
             containment,
             surroundings: Surroundings::new(socket, pipes, nofile),
             prober,
-            followers: Followers::new(&logs, facts),
+            followers: Followers::new(&logs, pool, facts),
             logs,
             records,
             fd_store,

@@ -104,3 +104,27 @@ fn a_broker_without_processes_says_so_and_recovers() {
     assert_eq!(outcome.1.data["errno_name"], "EAGAIN", "{:?}", outcome.1);
     recovers(&broker, &mut client, outcome);
 }
+
+#[test]
+fn a_broker_without_processes_answers_everything_that_needs_a_thread() {
+    if !is_root() {
+        return;
+    }
+    // So the new program is not even asked: it takes a process.
+    let user = user_of_this_process();
+    let broker = Setup::new().user(user).through(["prlimit", "--nproc=40:40"]).start();
+    let mut client = broker.json();
+    let child = client.create(with(willing(), &json!({"name": "first"})));
+    let outcome = create_until_refused(&mut client);
+    let pid = client.ok("status", json!({}))["pid"].clone();
+    let logs = client.ok("logs", json!({"target": "first", "tail": 5}));
+    assert!(logs["text"].is_string(), "{logs}");
+    let named = client.call("create", with(willing(), &json!({"user": user.to_string()})));
+    assert_eq!(named.unwrap_err().kind, "spawn_failed");
+    client.ok("list", json!({"fields": ["usage"]}));
+    let refused = client.call("upgrade", json!({})).unwrap_err();
+    assert!(!refused.message.is_empty());
+    assert_eq!(client.ok("status", json!({}))["pid"], pid, "{}", broker.log());
+    client.ok("destroy", json!({"target": child["id"]}));
+    recovers(&broker, &mut client, outcome);
+}

@@ -54,7 +54,7 @@ impl Broker {
             };
             self.wait_for(pending.call, WaitsFor::Tail { exit: Box::new(exit.clone()) }, None);
             if self.is_serving() {
-                turn.order(Effect::ReadTail { call: pending.call, child: id, kept_in });
+                turn.order(Effect::ReadTail { call: pending.call, child: id, kept_in, user: pending.uid });
             }
         }
         if !self.is_serving() {

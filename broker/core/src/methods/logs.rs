@@ -15,6 +15,9 @@ use crate::turn::Turn;
 impl Broker {
     /// `logs`: has a child's output read, and followed to its end where that is wanted.
     pub(crate) fn logs(&mut self, call: Call, params: &LogsParams, turn: &mut Turn<'_>) {
+        let Some(user) = self.connection(call.connection).map(|connection| connection.peer().uid) else {
+            return;
+        };
         let (child, live, kept_in) = match self.find(call.connection, &params.target) {
             Ok(child) => (child.id(), child.is_live(), kept_in(child.params(), params.stream)),
             Err(error) => return self.answer(call, Err(error), turn),
@@ -38,7 +41,7 @@ impl Broker {
         let LogsParams { stream, tail, since, timestamps, .. } = *params;
         let since = since.map(|since| begin(since, turn.now.wall));
         let excerpt = LogExcerpt { stream, kept_in, tail, since, timestamps, follow };
-        turn.order(Effect::ReadLog { call, child, excerpt });
+        turn.order(Effect::ReadLog { call, child, excerpt, user });
     }
 
     /// A request for a child's output has been answered.

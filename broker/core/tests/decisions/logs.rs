@@ -35,7 +35,7 @@ fn a_read_is_ordered_as_it_was_asked_for() {
             let call = world.call(client, Request::Logs(LogsParams { tail, ..logs(target.clone()) }));
             let (stream, kept_in, follow) = (LogStream::Stdout, LogStream::Stdout, Follow::No);
             let excerpt = LogExcerpt { stream, kept_in, tail, since: None, timestamps: false, follow };
-            assert_eq!(world.take(), [Effect::ReadLog { call, child: run.child, excerpt }]);
+            assert_eq!(world.take(), [Effect::ReadLog { call, child: run.child, excerpt, user: BROKER_UID }]);
         }
     }
 }

@@ -166,7 +166,7 @@ fn one_that_ends_before_it_is_ready_is_told_with_its_exit_and_its_last_words() {
     world.exited(run, ExitStatus::Code(3), Members::Nothing);
     assert!(!world.is_answered(call), "its output is read first");
     let orders = world.take();
-    let tail = Effect::ReadTail { call, child: run.child, kept_in: LogStream::Stdout };
+    let tail = Effect::ReadTail { call, child: run.child, kept_in: LogStream::Stdout, user: BROKER_UID };
     assert!(orders.contains(&tail), "{orders:?}");
     // Its name is free already, and the same request may start another one.
     let next = world.create(client, requested(notifying(), 5));

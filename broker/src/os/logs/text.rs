@@ -5,7 +5,7 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Turns pieces of output into text. A character that is cut at the end of a piece waits for its rest; what is not
 /// UTF-8 becomes U+FFFD.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
     /// The beginning of a character: at most three bytes.
     begun: Vec<u8>,
