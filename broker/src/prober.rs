@@ -98,7 +98,7 @@ impl Means {
                 self.is_written(stdout, user, &text, since).await
                     || self.is_written(stderr, user, &text, since).await
             }
-            // The core refuses it.
+            // The core orders those to be spawned.
             Check::Command(_) => false,
         }
     }

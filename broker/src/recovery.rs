@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use procbroker_core::{Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie};
-use procbroker_protocol::ChildId;
-use procbroker_protocol::create::StandardOutput;
+use procbroker_core::{
+    Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie, counterpart,
+};
+use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
+use procbroker_protocol::{ChildId, ExitStatus};
 use serde::Deserialize;
 
 use crate::os::journal::{Row, Stored};
@@ -91,6 +93,24 @@ impl OnRecord {
         }
     }
 
+    /// Whether a command may have asked whether it is ready, and not have come to its end.
+    fn may_be_asked(&self) -> bool {
+        let is_by_command =
+            matches!(&self.intent.params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }));
+        let may_be = match &self.progress {
+            None | Some(Progress::Unwanted { .. } | Progress::Starting { .. } | Progress::Stopping(_)) => {
+                true
+            }
+            Some(
+                Progress::Running { .. }
+                | Progress::Restarting { .. }
+                | Progress::Cleaning { .. }
+                | Progress::Ended { .. },
+            ) => false,
+        };
+        is_by_command && may_be
+    }
+
     fn run(&self) -> Run {
         Broker::recovered_run(self.intent.id)
     }
@@ -141,6 +161,33 @@ pub(crate) fn find(
     Ok(found)
 }
 
+/// The run under which what is left of the commands is held that asked whether a child was ready.
+fn probe_of(child: ChildId) -> Run {
+    Broker::recovered_run(counterpart(child))
+}
+
+/// Which children's commands an earlier broker may have left something of, as what that is to be looked for. None is there
+/// after a [handing over](PreviousBroker::HandedOver).
+///
+/// # Errors
+/// When it cannot be told whether the machine was started anew.
+pub(crate) fn probes(
+    children: &[OnRecord],
+    stored_boot: Option<BootId>,
+    previous: PreviousBroker,
+) -> Result<Processes, ServeError> {
+    if previous == PreviousBroker::HandedOver || stored_boot != Some(BootId::current()?) {
+        return Ok(Vec::new());
+    }
+    let asked = children.iter().filter(|child| child.may_be_asked());
+    let gone = |child: &OnRecord| {
+        let (pid, pidfd, cgroup) = (None, None, None);
+        let gone = processes::Whereabouts::Gone { pid, pidfd, status: ExitStatus::Unknown, cgroup };
+        (probe_of(child.intent.id), gone)
+    };
+    Ok(asked.map(gone).collect())
+}
+
 /// What the core is told: everything on record, with what there is of it. `left` is what is left of those that are
 /// gone.
 pub(crate) fn findings(
@@ -155,7 +202,8 @@ pub(crate) fn findings(
         .map(|child| {
             // Of one whose end is on record nothing is looked for.
             let finding = found.get(&child.run()).copied().unwrap_or(Finding::NeverStarted);
-            Recovered { finding, intent: child.intent, progress: child.progress }
+            let probe = left.get(&probe_of(child.intent.id)).copied().unwrap_or(Members::Nothing);
+            Recovered { finding, intent: child.intent, progress: child.progress, probe }
         })
         .collect()
 }

@@ -22,10 +22,15 @@
 //! | `leave_cleanup`| -              | -            | -             | -             | -             | -             | -             | leave, or kill    | -     |
 //! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | remember it   | remember it   | bound its time    | -     |
 //!
+//! The command that finds out whether a child is ready has processes of its own, and goes through stages of its own beside
+//! these (`by_command`). It begins in Starting, and nothing is released before it is gone.
+//!
 //! *Release* means that nothing of a run is left: what contained it is taken down, and Restarting follows where another run
 //! is to come. Else it is *concluded*: Cleaning follows if it has a cleanup, Ended if not. *End* means that it is Ended and gives
 //! free what it held.
 
+mod asking;
+mod by_command;
 mod cleaning;
 mod common;
 mod ending;
@@ -49,6 +54,7 @@ use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{ExitReason, ExitStatus};
 use uuid::Uuid;
 
+use crate::child::asking::Asking;
 use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
 use crate::child::probing::Probing;
@@ -74,6 +80,8 @@ pub(crate) use stopping::Stop;
 pub(crate) struct Child {
     common: Common,
     phase: Phase,
+    /// What finds out whether it is ready, where that is a command.
+    asking: Asking,
     /// What its create answers, when the same request comes again.
     outcome: Outcome,
     /// The requests that wait for it to change.
@@ -131,6 +139,7 @@ impl Child {
         Self {
             common: Common::new(intent),
             phase: Phase::Recording { cancelled: None },
+            asking: Asking::new(),
             outcome: intent.outcome,
             watchers: BTreeSet::new(),
             followers: BTreeSet::new(),

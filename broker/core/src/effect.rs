@@ -123,7 +123,7 @@ pub enum Effect {
         /// The user who asks, in whose turn it is read.
         user: u32,
     },
-    /// Find out whether a child is ready. Answered with `Probed`.
+    /// Find out whether a child is ready, by anything but a command. Answered with `Probed`.
     Probe {
         /// The process, and by it its child.
         run: Run,
@@ -230,6 +230,8 @@ pub enum Receipt {
 pub enum Purpose {
     /// It is the child's main process.
     Main,
+    /// It finds out whether the child is ready, by its exit status. Its run is one of the child's [`counterpart`](crate::counterpart).
+    Probe,
     /// It releases what the child held.
     Cleanup {
         /// How the child ended.

@@ -3,6 +3,7 @@
 use procbroker_protocol::{Error, ErrorKind, Method, Request};
 
 use crate::broker::Broker;
+use crate::child::Child;
 use crate::connections::Connection;
 use crate::effect::Effect;
 use crate::ids::Call;
@@ -95,6 +96,7 @@ impl Broker {
             was_due = true;
             match timer {
                 Timer::Child(id) => self.child_due(id, turn),
+                Timer::Probe(id) => self.with_child(id, turn, Child::probe_due),
                 Timer::Lease(id) => self.lease_due(id, turn),
                 Timer::Call(ticket) => self.call_due(ticket, turn),
                 Timer::Retention => {

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// One connection of a client; the edge counts them and never uses a number again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +48,15 @@ pub struct Run {
     pub child: ChildId,
     /// Which of its processes.
     pub incarnation: Incarnation,
+}
+
+/// Returns what stands for a child in the [`Run`]s of its probes, and the child for what stands for it.
+///
+/// The two differ in their version (RFC 9562): a child's is 7.
+#[must_use]
+pub fn counterpart(child: ChildId) -> ChildId {
+    const VERSION: u128 = 0xF << 76;
+    ChildId::from_uuid(Uuid::from_u128(child.as_uuid().as_u128() ^ VERSION))
 }
 
 /// The number of a process; also that of its session and process group, for a child's main process.

@@ -37,7 +37,8 @@
 //! 4. At the end of the turn `life::start` takes from the `spawn_queue` whose turn it is: *Spawning*, `Spawn` goes out.
 //! 5. `Spawned` comes in. Its progress is recorded, and `started` is published. With `ready: spawn` it is *Running*, `ready`
 //!    is published, and the request that waits is looked at again (`methods::recheck`) and answered; else it is *Starting*.
-//! 6. `Notified` or `Probed` comes in, of a child that is *Starting* (`child::readiness`): *Running*, and all the rest of 5.
+//! 6. `Notified` or `Probed` comes in, of a child that is *Starting* (`child::readiness`), or the `Exited` of a command that
+//!    asks it (`child::by_command`): *Running*, and all the rest of 5.
 //!
 //! # The walk of a destroy
 //!
@@ -121,7 +122,7 @@ pub use effect::{
 };
 pub use event_log::EventHistory;
 pub use histogram::Histogram;
-pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId};
+pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId, counterpart};
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
 };

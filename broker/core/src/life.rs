@@ -12,7 +12,7 @@ use procbroker_protocol::ChildId;
 
 use crate::broker::Broker;
 use crate::child::{Child, Next};
-use crate::ids::Run;
+use crate::ids::{Run, counterpart};
 use crate::orders::Orders;
 use crate::turn::Turn;
 
@@ -55,6 +55,21 @@ impl Broker {
             self.with_child(run.child, turn, transition);
         }
         is_present
+    }
+
+    /// Lets a child make a transition that is about the process of its probe. Returns false where it is none.
+    pub(crate) fn with_probe(
+        &mut self,
+        run: Run,
+        turn: &mut Turn<'_>,
+        transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
+    ) -> bool {
+        let id = counterpart(run.child);
+        let is_meant = self.children.get(id).is_some_and(|child| child.probe_run() == run);
+        if is_meant {
+            self.with_child(id, turn, transition);
+        }
+        is_meant
     }
 
     fn see_to(&mut self, id: ChildId, next: Next, turn: &mut Turn<'_>) {

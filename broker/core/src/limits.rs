@@ -44,6 +44,9 @@ pub(crate) const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
 /// The longest pause between two probes of a child that is starting, unless a longer one was asked for.
 pub(crate) const PROBE_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a command may take to find out whether a child is ready.
+pub(crate) const PROBE_COMMAND_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
 pub(crate) const SHUTDOWN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 

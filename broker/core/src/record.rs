@@ -286,6 +286,10 @@ pub struct Recovered {
     pub progress: Option<Progress>,
     /// What is found of it.
     pub finding: Finding,
+    /// What is left of a command that was to find out whether it is ready, held under the first run of its
+    /// [`counterpart`](crate::counterpart). Of any but `Nothing`, an [`Input::MembersLeft`](crate::Input::MembersLeft) will
+    /// tell when it becomes less.
+    pub probe: Members,
 }
 
 /// Whose child a process is, as the kernel sees it.

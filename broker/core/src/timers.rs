@@ -13,6 +13,8 @@ pub(crate) enum Timer {
     /// A step of a child's stop, a further kill, the end of its time to get ready, its next probe, its watchdog, the pause
     /// before it runs again, or the end of its cleanup's time.
     Child(ChildId),
+    /// The end of the time of a command that finds out whether a child is ready, or a further kill of it.
+    Probe(ChildId),
     /// The end of what a child's life hangs on.
     Lease(ChildId),
     /// The end of a request's patience.

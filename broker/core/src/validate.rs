@@ -5,7 +5,7 @@ mod resources;
 
 use std::time::Duration;
 
-use procbroker_protocol::create::{Check, IfExists, Lifetime, Probe, Ready, StopStep};
+use procbroker_protocol::create::{IfExists, Lifetime, StopStep};
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::limits::{Bounds, GROUPS_MAX, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
@@ -91,13 +91,7 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
 
 /// Refuses what this version cannot do yet, rather than do without it in silence.
 fn built(params: &CreateParams) -> Result<(), Error> {
-    let missing = if matches!(params.ready, Ready::Probe(Probe { check: Check::Command(_), .. })) {
-        "ready: command"
-    } else if params.resources.is_some() {
-        "resources"
-    } else {
-        return Ok(());
-    };
+    let missing = if params.resources.is_some() { "resources" } else { return Ok(()) };
     Err(Error::new(
         ErrorKind::Unsupported,
         format!("create cannot do this yet: {missing}; nothing was started"),

@@ -121,6 +121,8 @@ enum KeptOutput {
     Wanted,
     /// It has none: it could not be kept.
     Missing,
+    /// It has none: nobody reads what a command says that finds out whether a child is ready.
+    None,
 }
 
 impl Hands {
@@ -243,10 +245,13 @@ impl Hands {
     }
 
     fn spawn(&mut self, run: Run, order: &SpawnOrder, purpose: &Purpose, inputs: &mut VecDeque<Input>) {
-        self.fd_store.expect(run);
+        if *purpose != Purpose::Probe {
+            self.fd_store.expect(run);
+        }
         let cgroup = self.containment.prepare(run);
         let output = match purpose {
             Purpose::Main => KeptOutput::Needed,
+            Purpose::Probe => KeptOutput::None,
             // What its child held is released even on a disk that takes nothing any more.
             Purpose::Cleanup { .. } => KeptOutput::Wanted,
         };
@@ -259,7 +264,7 @@ impl Hands {
                 tell_where_to_notify(&mut spec, socket, order.params.watchdog);
             }
             match (self.open_output(run.child, &spec), output) {
-                (Err(failure), KeptOutput::Needed) => return Err(failure),
+                (Err(failure), KeptOutput::Needed | KeptOutput::None) => return Err(failure),
                 // A cleanup finds that there is none.
                 (Err(_), KeptOutput::Wanted | KeptOutput::Missing) | (Ok(()), _) => {}
             }
@@ -305,7 +310,10 @@ impl Hands {
     ) -> Result<Option<PathBuf>, SpawnFailure> {
         match (purpose, &order.params.ready) {
             (Purpose::Main, Ready::Notify) => {}
-            (Purpose::Main | Purpose::Cleanup { .. }, Ready::Spawn | Ready::Notify | Ready::Probe(_)) => {
+            (
+                Purpose::Main | Purpose::Probe | Purpose::Cleanup { .. },
+                Ready::Spawn | Ready::Notify | Ready::Probe(_),
+            ) => {
                 return Ok(None);
             }
         }
@@ -362,7 +370,9 @@ impl Hands {
             (Ok(spawned), _) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
                 self.reaper.watch(run, pid, spawned.pidfd.as_fd());
-                self.fd_store.store(run, spawned.pidfd.as_fd());
+                if output != KeptOutput::None {
+                    self.fd_store.store(run, spawned.pidfd.as_fd());
+                }
                 self.containment.adopt(run, pid, spawned.pidfd);
                 if output == KeptOutput::Needed {
                     self.notices.hear(run);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
-use procbroker_core::{Confinement, HardLimit, Login, Purpose, RunAs, SpawnOrder};
-use procbroker_protocol::create::{self, StandardError, StandardOutput};
+use procbroker_core::{Confinement, HardLimit, Login, Purpose, RunAs, SpawnOrder, counterpart};
+use procbroker_protocol::create::{self, Check, Probe, Ready, StandardError, StandardOutput};
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
@@ -40,6 +40,9 @@ const EXIT_SIGNAL_VARIABLE: &str = "PROCBROKER_EXIT_SIGNAL";
 
 /// The variable for why a child ended, for its cleanup.
 pub(crate) const EXIT_REASON_VARIABLE: &str = "PROCBROKER_EXIT_REASON";
+
+/// The variable that tells a command, and all that it starts, that it is to find out whether the child is ready.
+pub(crate) const PROBE_VARIABLE: &str = "PROCBROKER_PROBE";
 
 /// What a child starts from that says where to go on nothing.
 const DEFAULT_CWD: &str = "/";
@@ -87,7 +90,7 @@ impl Surroundings {
                     StandardInput::Inherit
                 }
             }
-            Purpose::Main | Purpose::Cleanup { .. } => StandardInput::Null,
+            Purpose::Main | Purpose::Probe | Purpose::Cleanup { .. } => StandardInput::Null,
         }
     }
 
@@ -105,13 +108,19 @@ impl Surroundings {
         let params = &*order.params;
         let confinement = order.launch.confinement.as_deref();
         let hard_limits = confinement.map_or(&[][..], |confinement| &confinement.hard_limits);
+        let name = LaunchName::of(child);
+        let child = match purpose {
+            Purpose::Main | Purpose::Cleanup { .. } => child,
+            Purpose::Probe => counterpart(child),
+        };
         let command = match purpose {
             Purpose::Main => params.command.as_slice(),
+            Purpose::Probe => probe_command(&params.ready),
             Purpose::Cleanup { .. } => params.cleanup.as_ref().map_or(&[][..], |cleanup| &cleanup.command),
         };
         let log = Output::Append(self.pipes.path(child, LogStream::Stdout));
         Ok(SpawnSpec {
-            name: LaunchName::of(child),
+            name,
             command: command.iter().map(OsString::from).collect(),
             env: self.environment(child, order, purpose),
             own_pid: None,
@@ -123,14 +132,16 @@ impl Surroundings {
             stdin: self.stdin(child, purpose),
             stdout: match (params.stdout, purpose) {
                 // What a cleanup says is wanted most when it fails.
-                (StandardOutput::Log, _) | (StandardOutput::Null, Purpose::Cleanup { .. }) => log,
-                (StandardOutput::Inherit, _) => Output::Inherit,
-                (StandardOutput::Null, Purpose::Main) => Output::Null,
+                (StandardOutput::Log, Purpose::Main | Purpose::Cleanup { .. })
+                | (StandardOutput::Null, Purpose::Cleanup { .. }) => log,
+                (StandardOutput::Inherit, Purpose::Main | Purpose::Cleanup { .. }) => Output::Inherit,
+                // What a command says again and again that asks a child is none of the child's output.
+                (StandardOutput::Null, Purpose::Main) | (_, Purpose::Probe) => Output::Null,
             },
             stderr: match (params.stderr, purpose) {
-                (StandardError::Stdout, _) | (StandardError::Null, Purpose::Cleanup { .. }) => {
-                    ErrorOutput::Stdout
-                }
+                (_, Purpose::Probe)
+                | (StandardError::Stdout, _)
+                | (StandardError::Null, Purpose::Cleanup { .. }) => ErrorOutput::Stdout,
                 (StandardError::Log, _) => {
                     ErrorOutput::Own(Output::Append(self.pipes.path(child, LogStream::Stderr)))
                 }
@@ -163,11 +174,12 @@ impl Surroundings {
             Some(value) => environment.insert(name, value.to_string().into()),
             None => environment.remove(&name),
         };
-        for variable in [EXIT_CODE_VARIABLE, EXIT_SIGNAL_VARIABLE, EXIT_REASON_VARIABLE] {
+        for variable in [EXIT_CODE_VARIABLE, EXIT_SIGNAL_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE] {
             environment.remove(OsStr::new(variable));
         }
         match purpose {
             Purpose::Main => {}
+            Purpose::Probe => drop(environment.insert(PROBE_VARIABLE.into(), "1".into())),
             Purpose::Cleanup { exit } => tell_exit(exit, &mut environment),
         }
         environment.into_iter().collect()
@@ -189,7 +201,7 @@ impl Surroundings {
         };
         let mut rlimits = Vec::new();
         let asked = match purpose {
-            Purpose::Main => Some(&params.rlimits),
+            Purpose::Main | Purpose::Probe => Some(&params.rlimits),
             Purpose::Cleanup { .. } => None,
         };
         for (name, value) in asked.into_iter().flatten() {
@@ -229,6 +241,14 @@ pub fn tell_where_to_notify(spec: &mut SpawnSpec, socket: PathBuf, watchdog: Opt
         spec.env.push(("WATCHDOG_USEC".into(), period.as_micros().to_string().into()));
         // What inherits it by chance is not meant.
         spec.own_pid = Some("WATCHDOG_PID");
+    }
+}
+
+/// The command that finds out whether a child is ready.
+fn probe_command(ready: &Ready) -> &[String] {
+    match ready {
+        Ready::Probe(Probe { check: Check::Command(command), .. }) => command,
+        Ready::Probe(_) | Ready::Spawn | Ready::Notify => &[],
     }
 }
 
@@ -504,11 +524,37 @@ mod tests {
     #[test]
     fn a_child_is_told_of_no_end_whatever_its_creator_says() {
         let forged = |params: &mut CreateParams| {
-            for variable in [EXIT_CODE_VARIABLE, EXIT_SIGNAL_VARIABLE, EXIT_REASON_VARIABLE] {
+            for variable in [EXIT_CODE_VARIABLE, EXIT_SIGNAL_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE] {
                 params.env.insert(variable.to_owned(), "0".to_owned());
             }
         };
-        assert!(exit_variables(&spec(forged, RunAs::Broker).unwrap()).is_empty());
+        let spec = spec(forged, RunAs::Broker).unwrap();
+        assert!(exit_variables(&spec).is_empty());
+        assert!(
+            !spec.env.iter().any(|(name, _)| name == PROBE_VARIABLE),
+            "it would not be found as the child's"
+        );
+    }
+
+    #[test]
+    fn what_asks_a_child_has_all_that_is_the_childs_but_its_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CreateParams::new(vec!["a".to_owned()]);
+        params.ready = Check::Command(vec!["up".to_owned(), "now".to_owned()]).into();
+        params.cwd = Some("/tmp".to_owned());
+        params.env.insert("A".to_owned(), "1".to_owned());
+        params.rlimits.insert("nofile".to_owned(), create::Rlimit::Value(5));
+        let run_as = RunAs::User { uid: 1, gid: 2, groups: vec![3] };
+        let order = SpawnOrder { params: Arc::new(params), run_as, launch: Launch::default() };
+        let surroundings = surroundings(&folder);
+        let main = surroundings.spec(child(), &order, &Purpose::Main, None).unwrap();
+        let probe = surroundings.spec(counterpart(child()), &order, &Purpose::Probe, None).unwrap();
+        assert_eq!(probe.command, ["up", "now"]);
+        assert_eq!((&probe.identity, &probe.cwd, &probe.rlimits), (&main.identity, &main.cwd, &main.rlimits));
+        let own: Vec<_> = probe.env.iter().filter(|variable| !main.env.contains(variable)).collect();
+        assert_eq!(own, [&(PROBE_VARIABLE.into(), "1".into())]);
+        assert_eq!(probe.env.len(), main.env.len() + 1);
+        assert_eq!((&probe.stdout, &probe.stderr), (&Output::Null, &ErrorOutput::Stdout));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
 use procbroker_core::{
-    AccountsFailure, Broker, Config, EventHistory, Finding, Input, Intent, MainCommand, Progress, Recovered,
-    RunAs,
+    AccountsFailure, Broker, Config, EventHistory, Finding, Input, Intent, MainCommand, Members, Progress,
+    Recovered, Run, RunAs,
 };
 use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
@@ -406,7 +406,10 @@ impl Machine {
             fd_store.remove(run);
             processes.insert(run.child, pidfd);
         }
-        let processes = recovery::find(&former.children, former.boot, processes, &pipes, previous)?;
+        let mut processes = recovery::find(&former.children, former.boot, processes, &pipes, previous)?;
+        let commands = recovery::probes(&former.children, former.boot, previous)?;
+        let asked: Vec<Run> = commands.iter().map(|(run, _)| *run).collect();
+        processes.extend(commands);
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
         let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
@@ -417,6 +420,9 @@ impl Machine {
             }
         }
         let left = containment.adopt_all(&processes);
+        // Of most nothing is left.
+        let is_gone = |run: &Run| left.get(run).is_none_or(|members| *members == Members::Nothing);
+        asked.into_iter().filter(is_gone).for_each(|run| containment.release(run));
         let recovered = recovery::findings(former.children, &processes, &left);
         let (sockets, outputs) = outputs.into_iter().partition(notices::is_socket);
         let mut notices = Notices::open(&runtime, sockets)?;

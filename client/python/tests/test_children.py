@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from procbroker import Broker, Child, NameTaken, NotFound, Step, TimedOut, Unsupported, lifetime
+from procbroker import Broker, Child, NameTaken, NotFound, Step, TimedOut, Unsupported, lifetime, ready
 
 FOREVER = ["sleep", "1000"]
 
@@ -206,6 +206,14 @@ def test_a_child_of_a_connection_ends_when_the_client_is_closed(broker: Broker) 
         # Other calls, and their connections, come and go.
         assert [other.get(child.id) for _ in range(20)] == [child] * 20
     assert broker.wait(child.id, timeout=30).ended
+
+
+def test_a_child_is_ready_when_a_command_says_so(broker: Broker, folder: Path) -> None:
+    asked = ready.command(["test", "-e", folder / "up"])
+    child = broker.create(FOREVER, ready=asked, no_wait=True)
+    assert child.refresh().state == "starting"
+    (folder / "up").touch()
+    assert child.wait_ready(timeout=30).state == "running"
 
 
 def test_a_child_ends_with_the_process_that_it_is_bound_to(broker: Broker) -> None:

@@ -46,7 +46,8 @@ pub enum Check {
     Unix(String),
     /// A line of its output contains this text.
     Log(String),
-    /// This command, run as the child's user, exits with 0.
+    /// This command exits with 0, within five seconds. It runs as the child does: with its user, environment, folder and
+    /// limits. What it says is not kept.
     Command(Vec<String>),
 }
 

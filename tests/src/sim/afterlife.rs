@@ -49,7 +49,8 @@ impl Machine {
             } else {
                 self.find(child, &row, kinship, means)
             };
-            found.push(Recovered { intent: (*row.intent).clone(), progress: row.progress, finding });
+            let intent = (*row.intent).clone();
+            found.push(Recovered { intent, progress: row.progress, finding, probe: Members::Nothing });
         }
         self.families.retain(|_, family| family.run.is_some() || family.is_alive());
         found

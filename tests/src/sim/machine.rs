@@ -226,7 +226,8 @@ impl Machine {
 
     fn spawn(&mut self, run: Run, purpose: &Purpose, means: &mut Means<'_>) {
         let part = match purpose {
-            Purpose::Main => Part::Main,
+            // No child of the model's has a command that asks it.
+            Purpose::Main | Purpose::Probe => Part::Main,
             Purpose::Cleanup { .. } => {
                 self.past.entry(run.child).or_default().cleaned_by = Some(self.brokers);
                 Part::Cleanup

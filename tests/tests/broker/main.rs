@@ -45,6 +45,8 @@ mod output;
 #[cfg(test)]
 mod readiness;
 #[cfg(test)]
+mod ready_commands;
+#[cfg(test)]
 mod record;
 #[cfg(test)]
 mod recovery;

@@ -78,6 +78,7 @@ impl Child {
     }
 
     pub(super) fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
+        self.end_probe(orders);
         let mut stopping = Box::new(stopping);
         stopping.show(&mut self.common);
         self.common.publish(event, orders);
@@ -104,6 +105,10 @@ impl Child {
         orders: &mut Orders<'_>,
     ) -> Next {
         self.common.set_due(None, orders);
+        self.end_probe(orders);
+        if self.asking.may_have_processes() {
+            return self.outlived(&exit, afterwards, orders);
+        }
         orders.order(Effect::Release { run: self.run() });
         match self.follows(&exit, afterwards, orders) {
             Follows::Run { pause } => return self.enter_restart(exit, pause, orders),
@@ -111,6 +116,27 @@ impl Child {
             Follows::End => {}
         }
         self.conclude(exit, orders)
+    }
+
+    /// Nothing of a run is left but what was to find out whether it is ready: that goes first.
+    fn outlived(&mut self, exit: &Exit, afterwards: Afterwards, orders: &mut Orders<'_>) -> Next {
+        match &self.phase {
+            Phase::Stopping(_) => {}
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Restarting(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => {
+                let stopping = Stopping::over_already(exit, afterwards, orders.now.instant);
+                stopping.show(&mut self.common);
+                stopping.record(&self.common, orders);
+                self.phase = Phase::Stopping(Box::new(stopping));
+            }
+        }
+        Next::Nothing
     }
 
     /// No run follows: its cleanup comes next, if it has one, and its end else.

@@ -35,6 +35,21 @@ impl Probing {
         }
     }
 
+    /// Whether a question has been asked and not been answered.
+    pub(super) fn is_asking(self) -> bool {
+        match self {
+            Self::Asking { .. } => true,
+            Self::Never | Self::Resting { .. } => false,
+        }
+    }
+
+    /// The question cannot be asked now: it comes after a pause, as if it had not come so far.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        if let Self::Asking { pause } = *self {
+            *self = Self::Resting { until: now.plus(pause), pause };
+        }
+    }
+
     /// When the next question is due.
     pub(super) fn due_at(self) -> Option<Instant> {
         match self {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::create::{Ready, StopStep, default_stop};
+use procbroker_protocol::create::{Check, Probe, Ready, StopStep, default_stop};
 use procbroker_protocol::{ChildState, EventKind, ExitReason, Signal};
 
 use crate::child::probing::Probing;
@@ -14,6 +14,11 @@ use crate::ids::Pid;
 use crate::notice::Notice;
 use crate::orders::Orders;
 use crate::time::Instant;
+
+/// Whether a child is asked by a command.
+fn is_by_command(ready: &Ready) -> bool {
+    matches!(ready, Ready::Probe(Probe { check: Check::Command(_), .. }))
+}
 
 impl Child {
     /// Bounds the time until it is ready.
@@ -57,10 +62,17 @@ impl Child {
             return Next::Nothing;
         };
         if probing.ask(now) {
-            // It may have written something before the broker has learned that it runs.
-            let since = self.common.runs().ordered_at.unwrap_or(self.view().created_at);
-            let run = self.run();
-            orders.order(Effect::Probe { run, order: Arc::clone(self.common.order()), since });
+            if !is_by_command(&self.common.params().ready) {
+                // It may have written something before the broker has learned that it runs.
+                let since = self.common.runs().ordered_at.unwrap_or(self.view().created_at);
+                let run = self.run();
+                orders.order(Effect::Probe { run, order: Arc::clone(self.common.order()), since });
+            } else if self.asking.is_busy() {
+                // Something is left of one that was asked for an earlier run, or by an earlier broker.
+                probing.put_off(now);
+            } else {
+                self.enqueue_probe(orders);
+            }
         }
         self.set_starting_timer(orders);
         Next::Nothing

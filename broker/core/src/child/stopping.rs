@@ -139,6 +139,14 @@ impl Stopping {
         }
     }
 
+    /// Makes a stop of which nothing is to come: the run has ended in this way.
+    pub(super) fn over_already(exit: &Exit, afterwards: Afterwards, now: Instant) -> Self {
+        let Exit { status, reason, at, .. } = *exit;
+        let stop = Stop { reason, steps: Vec::new(), kill_by: None };
+        let leader = Leader::Gone { status, at, members: Members::Nothing };
+        Self { cause: Cause::OwnEnd, ..Self::new(stop, leader, afterwards, now) }
+    }
+
     /// Goes on with a stop of an earlier broker. The signal of the step that it was at has been sent, and is not sent
     /// again.
     pub(super) fn resumed(stopping: StoppingProgress, leader: Leader, now: Instant) -> Self {
@@ -238,7 +246,8 @@ impl Stopping {
 
     /// Sets the timer of the next step, or of the next kill.
     pub(super) fn set_timer(&self, common: &mut Common, orders: &mut Orders<'_>) {
-        common.set_due(Some(self.due_at()), orders);
+        let due = self.over().is_none().then(|| self.due_at());
+        common.set_due(due, orders);
     }
 
     fn due_at(&self) -> Instant {
@@ -376,6 +385,14 @@ impl Stopping {
                 None
             }
             Outlook::Alive => None,
+        }
+    }
+
+    /// Returns how the child ended, if nothing of its run is left.
+    pub(super) fn over(&self) -> Option<Exit> {
+        match self.leader {
+            Leader::Gone { members: Members::Nothing, .. } => self.exit(),
+            Leader::Gone { members: Members::Outside | Members::Group, .. } | Leader::Alive { .. } => None,
         }
     }
 

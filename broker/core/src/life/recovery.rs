@@ -108,7 +108,10 @@ impl Broker {
             Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => counts.ended += 1,
         }
         self.bind_again(id, child.is_unspawned(), turn);
-        self.with_child(id, turn, |taken, orders| taken.resume(child.progress, finding, orders));
+        self.with_child(id, turn, |taken, orders| {
+            taken.resume_probe(child.probe, orders);
+            taken.resume(child.progress, finding, orders)
+        });
         if role == Role::Main {
             let is_own = matches!(finding, Finding::Process { kinship: Kinship::Own, .. });
             self.main_recovered(id, is_own, turn);

@@ -6,7 +6,7 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason};
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
 use crate::effect::Effect;
-use crate::ids::{Pid, Run};
+use crate::ids::{Pid, Run, counterpart};
 use crate::input::RecordFailure;
 use crate::pending::{Ticket, WaitsFor, shutting_down};
 use crate::turn::Turn;
@@ -25,22 +25,33 @@ impl Broker {
         while !self.is_handing_over()
             && let Some(child) = self.spawn_queue.next()
         {
-            self.with_child(child, turn, |child, orders| {
-                child.start(orders);
-                Next::Nothing
-            });
+            if self.children.get(child).is_some() {
+                self.with_child(child, turn, |child, orders| {
+                    child.start(orders);
+                    Next::Nothing
+                });
+            } else {
+                self.with_child(counterpart(child), turn, |child, orders| {
+                    child.start_probe(orders);
+                    Next::Nothing
+                });
+            }
         }
     }
 
     /// A program was executed.
     pub(crate) fn spawned(&mut self, run: Run, pid: Pid, turn: &mut Turn<'_>) {
-        self.with_run(run, turn, |child, orders| child.spawned(pid, orders));
+        if !self.with_run(run, turn, |child, orders| child.spawned(pid, orders)) {
+            self.with_probe(run, turn, |child, orders| child.probe_spawned(pid, orders));
+        }
     }
 
     /// There is no process, and there will be none.
     pub(crate) fn spawn_failed(&mut self, run: Run, failure: &SpawnFailure, turn: &mut Turn<'_>) {
         if self.with_run(run, turn, |child, orders| child.spawn_failed(failure, orders)) {
             self.main_not_started(run.child, failure, turn);
+        } else {
+            self.with_probe(run, turn, Child::probe_not_spawned);
         }
     }
 

@@ -32,12 +32,16 @@ impl Broker {
     pub(crate) fn exited(&mut self, run: Run, status: ExitStatus, members: Members, turn: &mut Turn<'_>) {
         if self.with_run(run, turn, |child, orders| child.exited(status, members, orders)) {
             self.main_exited(run.child, status, turn);
+        } else {
+            self.with_probe(run, turn, |child, orders| child.probe_exited(status, members, orders));
         }
     }
 
     /// What a child left behind has, or may have, become less.
     pub(crate) fn members_left(&mut self, run: Run, left: Members, turn: &mut Turn<'_>) {
-        self.with_run(run, turn, |child, orders| child.members_left(left, orders));
+        if !self.with_run(run, turn, |child, orders| child.members_left(left, orders)) {
+            self.with_probe(run, turn, |child, orders| child.probe_left(left, orders));
+        }
     }
 
     /// A child is over.

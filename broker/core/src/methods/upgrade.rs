@@ -1,8 +1,9 @@
 //! The live upgrade: another program takes over in place, asked first, and with nothing in the air.
 
-use procbroker_protocol::{Error, ErrorKind, Response, duration};
+use procbroker_protocol::{ChildId, Error, ErrorKind, Response, duration};
 
 use crate::broker::{Broker, UpgradeState};
+use crate::child::{Child, Next};
 use crate::effect::{Effect, Report};
 use crate::ids::Call;
 use crate::input::UpgradeFailure;
@@ -49,6 +50,7 @@ impl Broker {
                 let until = turn.now.instant.plus(HAND_OVER_PATIENCE);
                 self.upgrade = UpgradeState::Landing { until };
                 self.timers.set(Timer::Upgrade, None, Some(until));
+                self.cut_probes_short(turn);
             }
             Err(failure) => self.refuse_upgrade(&failure, turn),
         }
@@ -59,7 +61,7 @@ impl Broker {
         let UpgradeState::Landing { until } = self.upgrade else {
             return;
         };
-        if !self.spawn_queue.is_idle() {
+        if !self.spawn_queue.is_idle() || self.children.live().any(Child::is_asked) {
             return;
         }
         self.timers.set(Timer::Upgrade, Some(until), None);
@@ -69,6 +71,18 @@ impl Broker {
         }
         turn.order(Effect::Report(Report::HandingOver));
         turn.order(Effect::HandOver);
+    }
+
+    /// The next program knows nothing of commands that find out whether a child is ready, and begins its own.
+    fn cut_probes_short(&mut self, turn: &mut Turn<'_>) {
+        let asked: Vec<ChildId> =
+            self.children.live().filter(|child| child.is_asked()).map(Child::id).collect();
+        for id in asked {
+            self.with_child(id, turn, |child, orders| {
+                child.cut_probe_short(orders);
+                Next::Nothing
+            });
+        }
     }
 
     /// A process takes too long to get to its program.

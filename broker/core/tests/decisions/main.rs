@@ -38,6 +38,8 @@ mod query;
 #[cfg(test)]
 mod readiness;
 #[cfg(test)]
+mod ready_commands;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod recovery_of_cleanups;

@@ -128,7 +128,12 @@ fn found(of_broker: u32) -> Recovered {
         _ => None,
     });
     let progress = Some(Progress::Running { started_at: world.wall(), runs: Runs::default() });
-    Recovered { intent: intent.unwrap(), progress, finding: alive(main_run(of_broker)) }
+    Recovered {
+        intent: intent.unwrap(),
+        progress,
+        finding: alive(main_run(of_broker)),
+        probe: Members::Nothing,
+    }
 }
 
 #[test]

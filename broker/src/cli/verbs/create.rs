@@ -172,6 +172,7 @@ struct LifeArguments {
     ready: Ready,
     /// It counts as running when this command, run as its user, exits with 0: one element, repeated for each
     ///
+    /// It has the child's environment, folder and limits, and five seconds each time; what it says is not kept.
     /// --ready-command test --ready-command -f --ready-command "$folder/up"
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true, conflicts_with = "ready")]
     ready_command: Vec<String>,

@@ -9,11 +9,11 @@ use std::str::{FromStr, SplitAsciiWhitespace};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use procbroker_core::Pid;
+use procbroker_core::{Pid, counterpart};
 use procbroker_protocol::ChildId;
 
 use super::pidfd;
-use crate::os::environment::EXIT_REASON_VARIABLE;
+use crate::os::environment::{EXIT_REASON_VARIABLE, PROBE_VARIABLE};
 
 /// The variable by which a child and all that inherit its environment are known.
 pub const CHILD_ID_VARIABLE: &str = "PROCBROKER_CHILD_ID";
@@ -193,7 +193,7 @@ pub(crate) enum Mark {
     Changing,
 }
 
-/// Reads the mark of a process.
+/// Reads the mark of a process. That of a command which asks whether a child is ready is the child's [`counterpart`].
 pub(crate) fn mark(pid: Pid) -> Mark {
     match environment(pid) {
         Environment::Changing => Mark::Changing,
@@ -201,7 +201,9 @@ pub(crate) fn mark(pid: Pid) -> Mark {
         Environment::Read(environment) => {
             let value = variable(&environment, CHILD_ID_VARIABLE);
             let child = value.and_then(|value| uuid::Uuid::try_parse_ascii(value).ok());
-            child.map_or(Mark::Nobody, |child| Mark::Child(ChildId::from_uuid(child)))
+            let Some(child) = child.map(ChildId::from_uuid) else { return Mark::Nobody };
+            let is_probe = variable(&environment, PROBE_VARIABLE).is_some();
+            Mark::Child(if is_probe { counterpart(child) } else { child })
         }
     }
 }

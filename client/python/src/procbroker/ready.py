@@ -50,7 +50,10 @@ def log(what: str) -> Dict[str, Any]:
 
 
 def command(words: Sequence[Argument], *, interval: Optional[Duration] = None) -> Dict[str, Any]:
-    """Ready when that command, run as the child's user, exits with 0. It is tried again as ``tcp`` says."""
+    """Ready when that command exits with 0, within five seconds; it is tried again as ``tcp`` says.
+
+    It runs as the child does, with its user, environment, folder and limits. What it says is not kept.
+    """
     return _probe("command", command_to_wire(words, "the command of ready"), interval)
 
 

@@ -23,7 +23,12 @@ pub(super) fn record(bytes: &[u8]) {
         if let Ok(intent) = serde_json::from_slice::<Intent>(line) {
             // The state file has a child once.
             if found.iter().all(|other| other.intent.id != intent.id) {
-                found.push(Recovered { intent, progress: None, finding: finding(*choice) });
+                found.push(Recovered {
+                    intent,
+                    progress: None,
+                    finding: finding(*choice),
+                    probe: Members::Nothing,
+                });
             }
         } else if let Ok(progress) = serde_json::from_slice::<Progress>(line)
             && let Some(child) = found.last_mut()

@@ -22,7 +22,7 @@ pub mod upgrades;
 
 use procbroker_core::{Effect, Progress, Purpose, Record, Report};
 
-use crate::sim::finding::Checked;
+use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::machine::Machine;
 
@@ -58,6 +58,9 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
             orders::progress(ledger, *run, progress, (*safety, *receipt))?;
         }
         Effect::Spawn { run, order, purpose: Purpose::Main } => orders::spawn(ledger, machine, *run, order)?,
+        Effect::Spawn { run, purpose: Purpose::Probe, .. } => {
+            return Err(Check::Orders.broken(format!("nobody has asked for {run:?}")));
+        }
         Effect::Spawn { run, order, purpose: Purpose::Cleanup { exit } } => {
             cleanups::spawn(ledger, machine, *run, order, exit)?;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use procbroker_core::{Accounts, AnchorSeen, Peer, RunAs};
-use procbroker_protocol::create::{Check, IfExists, Probe, Ready, StandardError, StandardOutput};
+use procbroker_protocol::create::{IfExists, StandardError, StandardOutput};
 use procbroker_protocol::{CreateParams, Request};
 
 use crate::sim::ledger::Ledger;
@@ -102,8 +102,7 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 }
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
-    let unbuilt = matches!(&params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }))
-        || params.resources.is_some();
+    let unbuilt = params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();
     if unbuilt {

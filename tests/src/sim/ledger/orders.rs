@@ -99,7 +99,8 @@ impl Ledger {
             Effect::Watch { anchor } => drop(self.watched.insert(*anchor)),
             Effect::Unwatch { anchor } => drop(self.watched.remove(anchor)),
             Effect::Probe { run, .. } => self.change(*run, Track::is_asked_about),
-            Effect::Publish { .. }
+            Effect::Spawn { purpose: Purpose::Probe, .. }
+            | Effect::Publish { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }
             | Effect::Report(_)

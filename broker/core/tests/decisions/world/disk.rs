@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use procbroker_core::{
     Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid, Progress, Record,
-    Recovered, Run, Safety, Tie,
+    Recovered, Run, Safety, Tie, counterpart,
 };
 use procbroker_protocol::{ChildId, ExitStatus};
 
@@ -153,7 +153,7 @@ pub(crate) fn left_behind(members: Members) -> Finding {
 }
 
 pub(crate) fn pid_of(run: Run) -> Pid {
-    Pid::new(u32::try_from(run.child.as_uuid().as_u128()).unwrap() + 1000).unwrap()
+    Pid::new(u32::try_from(run.child.as_uuid().as_u128() & 0xFFFF).unwrap() + 1000).unwrap()
 }
 
 /// As what a later broker knows the process of a child.
@@ -219,7 +219,7 @@ impl World {
     pub(crate) fn crash_with(&mut self, find: impl Fn(ChildId, Option<&Progress>) -> Finding) {
         let found = self.disk.children().into_iter().map(|(id, (intent, progress))| {
             let finding = find(id, progress.as_ref());
-            Recovered { intent: Intent::clone(&intent), progress, finding }
+            Recovered { intent: Intent::clone(&intent), progress, finding, probe: self.probe_left }
         });
         let found = found.collect();
         self.recover(found);
@@ -245,6 +245,9 @@ impl World {
         self.awaited.clear();
         self.watched.clear();
         self.spawned = found.iter().filter_map(process).collect();
+        let asked = found.iter().filter(|child| child.probe != Members::Nothing);
+        let asked = asked.map(|child| Broker::recovered_run(counterpart(child.intent.id)));
+        self.spawned.extend(asked.map(|run| (run, None)));
         let mut effects = Vec::new();
         let now = Now { instant: self.now, wall: self.wall() };
         self.broker = Broker::recover(self.config.clone(), now, found, None, &mut effects);

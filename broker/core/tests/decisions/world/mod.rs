@@ -15,7 +15,7 @@ use std::time::Duration;
 use procbroker_core::{
     Accounts, AccountsFailure, After, Anchor, AnchorFound, Broker, Call, Caller, CallerUnknown, Config,
     ConnectionId, Counts, Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose,
-    Receipt, Record, Report, Run, ShutdownCause, SignalOutcome,
+    Receipt, Record, Report, Run, ShutdownCause, SignalOutcome, counterpart,
 };
 use procbroker_protocol::create::RestartPolicy;
 use procbroker_protocol::request::Scope;
@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) caller: Result<Caller, CallerUnknown>,
     /// What is found of the process that it names.
     pub(crate) anchor: AnchorFound,
+    /// What a crash leaves of a command that was to find out whether a child is ready.
+    pub(crate) probe_left: Members,
     /// The processes that the present broker has ordered to be watched, and that have not ended.
     pub(crate) watched: BTreeSet<Anchor>,
     answers: BTreeMap<Call, Result<Response, Error>>,
@@ -109,6 +111,7 @@ impl World {
             fresh: BTreeMap::new(),
             caller: Ok(Caller::default()),
             anchor: None,
+            probe_left: Members::Nothing,
             watched: BTreeSet::new(),
             answers: BTreeMap::new(),
             promises: BTreeMap::new(),
@@ -171,11 +174,21 @@ impl World {
         match effect {
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 assert!(self.safe.contains(run), "{run:?} is started before it is on record");
+                let is_asked = self.spawned.keys().any(|other| other.child == counterpart(run.child));
+                assert!(!is_asked, "{run:?} is started before what asked its child is gone");
                 *self.cleanups.entry(run.child).or_default() += 1;
                 let mut others = self.spawned.keys().filter(|other| other.child == run.child);
                 assert_eq!(others.next(), None, "{run:?} is started before all else of its child is gone");
                 let earlier = self.spawned.insert(*run, None);
                 assert_eq!(earlier, None, "{run:?} is started twice");
+            }
+            Effect::Spawn { run, purpose: Purpose::Probe, .. } => {
+                let child = counterpart(run.child);
+                let is_there = self.spawned.keys().any(|other| other.child == child);
+                assert!(is_there, "{run:?} asks a child that is not there");
+                let mut others = self.spawned.keys().filter(|other| other.child == run.child);
+                assert_eq!(others.next(), None, "{run:?} is started before the last one is gone");
+                self.spawned.insert(*run, None);
             }
             Effect::Spawn { run, order, purpose: Purpose::Main } => {
                 assert!(self.safe.contains(run), "{run:?} is started before it is on record");
