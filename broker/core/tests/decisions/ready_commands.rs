@@ -138,7 +138,8 @@ fn nothing_comes_after_a_child_that_ended_by_itself_before_its_command_is_gone()
     let (mut world, client) = World::with_client();
     let cleanup = Some(Cleanup { command: vec!["tidy".to_owned()], timeout: secs(5) });
     let params = CreateParams { cleanup, no_wait: true, ..unnamed() };
-    for params in [params.clone(), restarted(RestartPolicy::Always, params)] {
+    let again = restarted(RestartPolicy::Always, params.clone());
+    for (params, then) in [(params, ChildState::Cleaning), (again, ChildState::Backoff)] {
         let (call, run) = asking(&mut world, client, params);
         exits(&mut world, run, NOT_READY);
         assert_eq!(world.sent(), [Sent::Kill(probe(run, 1))]);
@@ -148,7 +149,7 @@ fn nothing_comes_after_a_child_that_ended_by_itself_before_its_command_is_gone()
         assert_eq!(world.sent().iter().filter(|sent| **sent != Sent::Kill(probe(run, 1))).count(), 0);
         world.give(Input::Exited { run: probe(run, 1), status: READY, members: Members::Nothing });
         let shown = world.shown(client, run);
-        assert_eq!(shown.state, ChildState::Cleaning);
+        assert_eq!(shown.state, then);
         let exit = shown.exit.clone().unwrap();
         assert_eq!((exit.reason, exit.status, exit.forced), (ExitReason::StartFailed, NOT_READY, false));
         assert!(world.is_answered(call));
