@@ -252,11 +252,17 @@ impl Child {
                 }
                 Next::Nothing
             }
-            (Finding::Gone { members: Members::Outside | Members::Group, .. }, stop) => {
+            // Its signals go to its process group, and nothing is left of that.
+            (Finding::Gone { members: Members::Outside, .. }, Some(stop)) => {
+                self.resume_gone(Stop { steps: Vec::new(), ..stop }, Cause::Asked, finding, orders)
+            }
+            (Finding::Gone { members: Members::Group, .. }, Some(stop)) => {
+                self.resume_gone(stop, Cause::Asked, finding, orders)
+            }
+            (Finding::Gone { members: Members::Outside | Members::Group, .. }, None) => {
                 let steps = self.params().stop.clone();
-                let stop = stop.unwrap_or(Stop { reason: ExitReason::Exited, steps, kill_by: None });
-                let cause = Cause::of(stop.reason);
-                self.resume_gone(stop, cause, finding, orders)
+                let stop = Stop { reason: ExitReason::Exited, steps, kill_by: None };
+                self.resume_gone(stop, Cause::OwnEnd, finding, orders)
             }
             // A run that was late, and is not there, is one that has failed: its policy says what follows.
             (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop))

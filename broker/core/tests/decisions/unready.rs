@@ -232,6 +232,17 @@ fn what_is_left_of_one_that_ended_unready_while_no_broker_was_there_gets_its_ste
 }
 
 #[test]
+fn what_is_left_of_a_later_run_that_was_late_and_is_out_of_reach_of_its_steps_is_killed() {
+    let (mut world, _, run) = running_again(notifying());
+    world.exited(run, FAILED, Members::Nothing);
+    world.recorded(next(run));
+    world.advance(Duration::from_millis(200));
+    world.advance(secs(5));
+    world.crash(left_behind(Members::Outside));
+    assert_eq!(world.sent(), [Sent::Kill(first(run))]);
+}
+
+#[test]
 fn a_later_run_whose_spawn_was_late_at_a_crash_is_restarted_by_its_policy() {
     for finding in [gone(ExitStatus::Unknown), Finding::NeverStarted] {
         let (mut world, _, run) = running_again(notifying());
