@@ -242,6 +242,15 @@ impl PendingRequests {
         self.by_ticket.get_mut(&ticket)
     }
 
+    /// Has a request wait for something else, in its place in the order of arrival.
+    pub(crate) fn change(&mut self, ticket: Ticket, waits_for: WaitsFor) {
+        if let Some(request) = self.by_ticket.get_mut(&ticket) {
+            self.bytes.remove(request.uid, request.waits_for.bytes());
+            self.bytes.add(request.uid, waits_for.bytes());
+            request.waits_for = waits_for;
+        }
+    }
+
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<PendingRequest> {
         let request = self.by_ticket.remove(&ticket)?;
         self.bytes.remove(request.uid, request.waits_for.bytes());

@@ -30,11 +30,9 @@ impl Broker {
         }
         child.is_replaced_unready();
         for ticket in child.watchers() {
-            if let Some(pending) = self.pending.get_mut(ticket)
-                && pending.waits_for.is_start()
-            {
+            if self.pending.get(ticket).is_some_and(|pending| pending.waits_for.is_start()) {
                 let attempt = Box::new(child.superseded_attempt(ticket));
-                pending.waits_for = WaitsFor::Name { holder: id, attempt };
+                self.pending.change(ticket, WaitsFor::Name { holder: id, attempt });
             }
         }
     }
