@@ -193,9 +193,13 @@ impl Children {
         let (first, (at, _)) = self.ended.first_key_value()?;
         let over = self.ended.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
         let is_expired = over || since.is_some_and(|since| *at <= since);
-        let number = if is_expired { *first } else { self.crowding(bounds.children_bytes())? };
+        let first = *first;
+        let number = if is_expired { first } else { self.crowding(bounds.children_bytes())? };
         let (_, id) = self.ended.remove(&number)?;
         let child = self.forget(id)?;
+        if number != first {
+            self.give_name_back(child.params().name.as_ref());
+        }
         let uid = child.owner().uid;
         self.ended_bytes.remove(uid, child.bytes());
         if let Some(own) = self.ended_of.get_mut(&uid) {
@@ -205,6 +209,16 @@ impl Children {
             }
         }
         Some(child)
+    }
+
+    /// Has a name mean the last ended child that held it and is visible, after one that ended later is gone.
+    fn give_name_back(&mut self, name: Option<&Name>) {
+        let Some(name) = name.filter(|name| !self.former.contains_key(*name)) else { return };
+        let held =
+            |id: &ChildId| self.by_id.get(id).is_some_and(|child| child.params().name.as_ref() == Some(name));
+        if let Some(id) = self.ended.values().rev().map(|(_, id)| *id).find(held) {
+            self.former.insert(name.clone(), id);
+        }
     }
 
     /// Returns the number of the ended child that makes room for others: the first one of a user who has too much, or of the one who
