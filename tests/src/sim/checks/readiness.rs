@@ -21,7 +21,9 @@ pub fn asks(ledger: &Ledger, run: Run, since: Timestamp) -> Checked {
     let track = known(ledger, run.child)?;
     let is_due = matches!(track.readiness.question, Question::Due { at, .. } if at <= ledger.now);
     let probes = matches!(track.params.ready, Ready::Probe(_));
-    Check::Readiness.demand(track.run == run && track.is_starting() && probes && is_due, || {
+    // It may expire at the very moment, and be asked about just before.
+    let is_starting = track.is_starting() || track.expired == Some(ledger.now);
+    Check::Readiness.demand(track.run == run && is_starting && probes && is_due, || {
         format!("it is asked at {} whether {run:?} is ready, and it is {track:?}", ledger.now)
     })?;
     let ordered = track.runs.ordered_at.unwrap_or(wall(track.born));
