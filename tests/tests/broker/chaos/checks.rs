@@ -84,7 +84,7 @@ impl Books {
     }
 
     /// No request has started two processes, and none that was answered started another child than it was told.
-    fn check_starts(&self) {
+    fn check_starts(&self, listed: &BTreeMap<String, Value>) {
         for entry in fs::read_dir(&self.folder).expect("a folder").flatten() {
             let file = entry.file_name().into_string().expect("a name");
             let Some(request) = file.strip_prefix("starts.") else { continue };
@@ -96,8 +96,15 @@ impl Books {
             // One whose child was replaced before it was ready was answered with the one in the place of that, or with one
             // that had replaced that in turn.
             let started = start.split(' ').next().unwrap_or_default().to_owned();
-            let is_later = started < told;
-            assert!(started == told || is_later, "{request} has started {started}, and was told of {told}");
+            if started != told {
+                let (first, last) = (&listed[&started], &listed[&told]);
+                let is_replaced = first["exit"]["reason"] == "replaced" && started < told;
+                let is_in_its_place = first["name"].is_string() && first["name"] == last["name"];
+                assert!(
+                    is_replaced && is_in_its_place,
+                    "{request} has started {first}, and was told of {last}"
+                );
+            }
         }
     }
 }
@@ -140,7 +147,7 @@ pub(super) fn check(client: &mut JsonClient, folder: &Path, books: &Books, round
             assert_eq!(holder, id, "round {round}: two that live are {name}");
         }
     }
-    books.check_starts();
+    books.check_starts(&listed);
 }
 
 /// After the stop of the last broker everything is over, and everything was cleaned up.
@@ -152,7 +159,7 @@ pub(super) fn check_the_end(client: &mut JsonClient, books: &Books) {
     for child in listed.values() {
         books.ended(child);
     }
-    books.check_starts();
+    books.check_starts(&listed);
     let first_try = listed.values().filter(|child| child["cleanup"]["attempts"] == 1).count();
     let again = listed.values().filter(|child| child["cleanup"]["attempts"].as_u64() > Some(1)).count();
     eprintln!("{} children, {first_try} cleaned up at once, {again} once more", listed.len());
