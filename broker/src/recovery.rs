@@ -2,7 +2,7 @@
 
 pub mod processes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -189,11 +189,12 @@ pub(crate) fn probes(
 }
 
 /// What the core is told: everything on record, with what there is of it. `left` is what is left of those that are
-/// gone.
+/// gone, and `out_of_memory` those of which the kernel has killed something for want of memory.
 pub(crate) fn findings(
     children: Vec<OnRecord>,
     processes: &Processes,
     left: &HashMap<Run, Members>,
+    out_of_memory: &HashSet<Run>,
 ) -> Vec<Recovered> {
     let found: HashMap<Run, Finding> =
         processes.iter().map(|(run, found)| (*run, finding(*run, found, left))).collect();
@@ -203,7 +204,8 @@ pub(crate) fn findings(
             // Of one whose end is on record nothing is looked for.
             let finding = found.get(&child.run()).copied().unwrap_or(Finding::NeverStarted);
             let probe = left.get(&probe_of(child.intent.id)).copied().unwrap_or(Members::Nothing);
-            Recovered { finding, intent: child.intent, progress: child.progress, probe }
+            let out_of_memory = out_of_memory.contains(&child.run());
+            Recovered { finding, intent: child.intent, progress: child.progress, probe, out_of_memory }
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use procbroker_core::Report;
-use procbroker_protocol::{Child, Field, duration};
+use procbroker_protocol::{Child, Exit, Field, duration};
 use tracing::{debug, info, warn};
 
 use crate::counted;
@@ -22,13 +22,14 @@ pub fn write(report: &Report) {
             let exit = child.exit.as_ref();
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
             let pause = duration::display(*pause);
-            info!(child = %label(child), %status, restarts = child.restarts, %pause, "ended, and is started again");
+            let oom = want_of_memory(exit);
+            info!(child = %label(child), %status, restarts = child.restarts, %pause, "ended{oom}, and is started again");
         }
         Report::Ended { child } => {
             let exit = child.exit.as_ref();
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
             let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
-            info!(child = %label(child), %status, %reason, "ended");
+            info!(child = %label(child), %status, %reason, "ended{}", want_of_memory(exit));
         }
         Report::CleanupFailed { child, message } => {
             warn!(child = %label(child), "the cleanup failed: {message}");
@@ -73,6 +74,11 @@ pub fn write(report: &Report) {
         }
         Report::Idle => debug!("nothing to do; exiting as --exit-when-idle says"),
     }
+}
+
+/// What is added to the word of an end.
+fn want_of_memory(exit: Option<&Exit>) -> &'static str {
+    if exit.is_some_and(|exit| exit.oom) { " for want of memory" } else { "" }
 }
 
 /// The name of a child if it has one, else its id.

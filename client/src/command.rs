@@ -253,7 +253,8 @@ impl<B> Command<B> {
         self
     }
 
-    /// Bounds set through control groups.
+    /// Bounds what the child and its descendants use together, through control groups. Where the broker has none, the create
+    /// fails with [`ErrorKind::Unsupported`](procbroker_protocol::ErrorKind::Unsupported), and says what is missing.
     pub fn resources(&mut self, resources: Resources) -> &mut Self {
         self.params.resources = Some(resources);
         self

@@ -89,7 +89,7 @@ mod subscription;
 
 pub use procbroker_protocol as protocol;
 pub use procbroker_protocol::create::{
-    IfExists, Lifetime, Ready, Resources, Restart, Rlimit, StandardError, StandardOutput,
+    CpuMax, IfExists, Lifetime, Ready, Resources, Restart, Rlimit, StandardError, StandardOutput,
 };
 pub use procbroker_protocol::{
     Child as ChildInfo, ChildId, ChildState, Cleaned, ErrorKind, Event, EventKind, Exit, ExitReason,

@@ -1,6 +1,7 @@
 //! The parameters of `create`: everything that decides how a child starts, runs and stops.
 
 mod account;
+mod cpu_max;
 mod ready;
 mod resources;
 mod rlimit;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 pub use account::Account;
+pub use cpu_max::{CpuMax, CpuMaxError};
 pub use ready::{AddressError, Check, Probe, Ready};
 pub use resources::Resources;
 pub use rlimit::Rlimit;

@@ -6,6 +6,7 @@
 //! whether it is writing for humans.
 
 pub mod binary;
+pub mod byte_size;
 pub mod child;
 pub mod create;
 pub mod duration;

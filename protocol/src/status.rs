@@ -71,6 +71,8 @@ pub struct Facilities {
     pub containment: String,
     /// The control group below which children get theirs, or why there is none.
     pub cgroup: String,
+    /// The controllers by which children are bounded there, such as `cpu io memory pids`, or why there are none.
+    pub controllers: String,
     /// Whether the broker inherits the orphans of its children (`PR_SET_CHILD_SUBREAPER`, Linux 3.4).
     pub subreaper: bool,
     /// Whether processes are held by descriptor (`pidfd_open`, Linux 5.3).

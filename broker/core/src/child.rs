@@ -14,6 +14,7 @@
 //! | `notified`     | -              | -            | -             | Running, Stopping, or more time | Running, or Stopping | more time | - | -               | -     |
 //! | `probed`       | -              | -            | -             | Running, or rest | -          | -             | -             | -                 | -     |
 //! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | - | kill, or record the outcome | - |
+//! | `ran_out_of_memory` | -          | -            | -             | remember it   | remember it   | remember it   | -             | -                 | -     |
 //! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
 //! | `due`          | not ready      | not ready    | not ready     | probe, or not ready | Stopping      | next step, or kill | queue, record again, or not ready | kill, leave, or try again | - |
 //! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
@@ -34,6 +35,7 @@ mod by_command;
 mod cleaning;
 mod common;
 mod ending;
+mod memory;
 mod next;
 mod probing;
 mod progress;
@@ -295,6 +297,11 @@ impl Child {
             | Phase::Cleaning(_)
             | Phase::Ended => Next::Nothing,
         }
+    }
+
+    /// The kernel has killed something of its present run for want of memory.
+    pub(crate) fn ran_out_of_memory(&mut self) {
+        self.common.lacks_memory();
     }
 
     /// What was left behind has, or may have, become less.

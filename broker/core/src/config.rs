@@ -1,5 +1,6 @@
 //! What the broker is told once, at its start.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use procbroker_protocol::status::Facilities;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use crate::limits::Bounds;
 use crate::main_process::MainCommand;
+use crate::resources::ResourceBound;
 
 /// The settings and facts of one start of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Config {
     pub log_folder: String,
     /// What holds the descendants of children on this machine.
     pub containment: Containment,
+    /// The bounds that no child can be given here, each with why and the way out.
+    pub lacking: BTreeMap<ResourceBound, String>,
     /// What was found at start, for `status`.
     pub facilities: Facilities,
 }

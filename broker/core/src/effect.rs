@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use procbroker_protocol::create::Resources;
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::{LogStream, Scope};
 use procbroker_protocol::{
@@ -276,6 +277,20 @@ pub struct SpawnOrder {
     pub run_as: RunAs,
     /// What its process starts with beside them.
     pub launch: Launch,
+}
+
+impl SpawnOrder {
+    /// Returns the bounds that a process with this purpose has to keep to.
+    ///
+    /// A command that finds out whether the child is ready has them for itself. A cleanup has none: it releases what the child held even where the child has used up all that it was given, and its own
+    /// timeout bounds it.
+    #[must_use]
+    pub fn resources_for(&self, purpose: &Purpose) -> Option<&Resources> {
+        match purpose {
+            Purpose::Main | Purpose::Probe => self.params.resources.as_ref(),
+            Purpose::Cleanup { .. } => None,
+        }
+    }
 }
 
 /// A line for people.

@@ -64,6 +64,7 @@ impl Broker {
             Input::TailRead { call, tail } => self.tail_read(call, tail, turn),
             Input::SpawnFailed { run, failure } => self.spawn_failed(run, &failure, turn),
             Input::Exited { run, status, members } => self.exited(run, status, members, turn),
+            Input::OutOfMemory { run } => self.ran_out_of_memory(run, turn),
             Input::MembersLeft { run, members } => self.members_left(run, members, turn),
             Input::Signalled { run, call, outcome } => {
                 if let Some(call) = call {

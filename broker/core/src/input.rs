@@ -92,6 +92,12 @@ pub enum Input {
         /// What was left of its descendants right after.
         members: Members,
     },
+    /// The kernel has killed something of a child for want of memory. It comes before the `Exited` of its main process, and is
+    /// never said of what an earlier process of the child has lost.
+    OutOfMemory {
+        /// The process, and by it its child.
+        run: Run,
+    },
     /// What is left of a child's descendants, after its main process has ended: sent when something of
     /// it may have changed, and after each `Kill`.
     MembersLeft {

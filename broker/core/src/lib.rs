@@ -20,7 +20,7 @@
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
 //! | state | `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
-//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `kept`, `labels`, `launch`, `main_process`, `notice`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
+//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `kept`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
 //! `Broker::take`, and add a row to the table in `child`.
@@ -104,6 +104,7 @@ mod orders;
 mod pending;
 mod places;
 mod record;
+mod resources;
 mod shown;
 mod shutdown;
 mod spawn_queue;
@@ -137,4 +138,5 @@ pub use notice::Notice;
 pub use record::{
     Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie, Unready,
 };
+pub use resources::ResourceBound;
 pub use time::{Instant, Now};

@@ -290,6 +290,8 @@ pub struct Recovered {
     /// [`counterpart`](crate::counterpart). Of any but `Nothing`, an [`Input::MembersLeft`](crate::Input::MembersLeft) will
     /// tell when it becomes less.
     pub probe: Members,
+    /// Whether the kernel has killed something of its present run for want of memory.
+    pub out_of_memory: bool,
 }
 
 /// Whose child a process is, as the kernel sees it.

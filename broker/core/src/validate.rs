@@ -54,7 +54,6 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
     lifetime(params)?;
     readiness::check(params)?;
     params.resources.as_ref().map_or(Ok(()), resources::check)?;
-    built(params)?;
     command("command", &params.command)?;
     environment(params)?;
     command_size(params, bounds)?;
@@ -87,15 +86,6 @@ fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
         return Err(invalid("rlimits", &format!("{name:?} is none of {}", RLIMITS.join(", "))));
     }
     Ok(())
-}
-
-/// Refuses what this version cannot do yet, rather than do without it in silence.
-fn built(params: &CreateParams) -> Result<(), Error> {
-    let missing = if params.resources.is_some() { "resources" } else { return Ok(()) };
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!("create cannot do this yet: {missing}; nothing was started"),
-    ))
 }
 
 /// Checks what the child's life hangs on.

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use procbroker_protocol::byte_size::{self, SUFFIXES};
 use thiserror::Error;
-
-/// The suffixes, by what they multiply with: powers of 1024.
-const SUFFIXES: [(char, u32); 4] = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,18 +54,7 @@ impl FromStr for ByteSize {
     type Err = ByteSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower = text.to_ascii_lowercase();
-        // KB is 1000 bytes to some and 1024 to others, so that it is not taken.
-        let short = lower.strip_suffix("ib").unwrap_or(&lower);
-        let suffix = SUFFIXES.iter().find_map(|(suffix, shift)| Some((short.strip_suffix(*suffix)?, *shift)));
-        let (digits, shift) = match suffix {
-            Some((digits, shift)) => (digits, shift),
-            None => (lower.as_str(), 0),
-        };
-        let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.parse::<u64>().ok().filter(|_| only_digits);
-        let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-        bytes.map(Self).ok_or_else(|| ByteSizeError::Form { text: text.to_owned() })
+        byte_size::parse(text).map(Self).ok_or_else(|| ByteSizeError::Form { text: text.to_owned() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use procbroker_protocol::create::{
-    Account, AddressError, Check, Lifetime, Limit, Ready, Rlimit, StopStep, default_stop,
+    Account, AddressError, Check, CpuMax, CpuMaxError, Lifetime, Limit, Ready, Rlimit, StopStep, default_stop,
 };
 use procbroker_protocol::duration::{self, DurationError};
 use procbroker_protocol::{Signal, Target};
@@ -44,6 +44,9 @@ pub(in crate::cli) enum ValueError {
     /// A size of another form.
     #[error(transparent)]
     Size(#[from] ByteSizeError),
+    /// See [`CpuMaxError`].
+    #[error(transparent)]
+    CpuMax(#[from] CpuMaxError),
     /// A resource that is not one of ours.
     #[error(
         "{name:?} is no resource; there are memory_max, memory_high, cpu_weight, cpu_max, pids_max and io_weight"
@@ -198,14 +201,14 @@ pub(in crate::cli) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError>
 /// One bound of a child's control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Resource {
-    /// `memory.max`, in bytes.
-    MemoryMax(ByteSize),
-    /// `memory.high`, in bytes.
-    MemoryHigh(ByteSize),
+    /// `memory.max`, in bytes; none is no bound.
+    MemoryMax(Option<ByteSize>),
+    /// `memory.high`, in bytes; none is no bound.
+    MemoryHigh(Option<ByteSize>),
     /// `cpu.weight`.
     CpuWeight(u32),
-    /// `cpu.max`, as the kernel takes it.
-    CpuMax(String),
+    /// `cpu.max`.
+    CpuMax(CpuMax),
     /// `pids.max`.
     PidsMax(u32),
     /// `io.weight`.
@@ -230,14 +233,18 @@ impl Resource {
 pub(in crate::cli) fn resource(text: &str) -> Result<Resource, ValueError> {
     let (name, value) = split(text, "KEY=VALUE")?;
     match name {
-        "memory_max" => Ok(Resource::MemoryMax(value.parse()?)),
-        "memory_high" => Ok(Resource::MemoryHigh(value.parse()?)),
+        "memory_max" => memory(value).map(Resource::MemoryMax),
+        "memory_high" => memory(value).map(Resource::MemoryHigh),
         "cpu_weight" => number(value).map(Resource::CpuWeight),
-        "cpu_max" => Ok(Resource::CpuMax(value.to_owned())),
+        "cpu_max" => Ok(Resource::CpuMax(value.parse()?)),
         "pids_max" => number(value).map(Resource::PidsMax),
         "io_weight" => number(value).map(Resource::IoWeight),
         other => Err(ValueError::Resource { name: other.to_owned() }),
     }
+}
+
+fn memory(text: &str) -> Result<Option<ByteSize>, ValueError> {
+    if text == "max" { Ok(None) } else { Ok(Some(text.parse()?)) }
 }
 
 /// Takes the permissions of a file in octal digits.
@@ -326,15 +333,29 @@ mod tests {
     #[test]
     fn sizes_have_binary_suffixes() {
         for text in ["memory_max=512M", "memory_max=512m", "memory_max=512MiB", "memory_max=536870912"] {
-            assert_eq!(resource(text).unwrap(), Resource::MemoryMax(ByteSize::new(512 << 20)), "{text}");
+            assert_eq!(
+                resource(text).unwrap(),
+                Resource::MemoryMax(Some(ByteSize::new(512 << 20))),
+                "{text}"
+            );
         }
-        assert_eq!(resource("cpu_max=50000 100000").unwrap(), Resource::CpuMax("50000 100000".to_owned()));
+        assert_eq!(resource("memory_max=max").unwrap(), Resource::MemoryMax(None));
+        let half = CpuMax { quota: Some(50_000), period: 100_000 };
+        for text in ["cpu_max=50000 100000", "cpu_max=0.5", "cpu_max=50%"] {
+            assert_eq!(resource(text).unwrap(), Resource::CpuMax(half), "{text}");
+        }
         assert_eq!(resource("cpu_weight=100").unwrap(), Resource::CpuWeight(100));
         assert_eq!(resource("pids_max=64").unwrap(), Resource::PidsMax(64));
         assert_eq!(resource("io_weight=50").unwrap(), Resource::IoWeight(50));
-        assert_eq!(resource("memory_high=1k").unwrap(), Resource::MemoryHigh(ByteSize::new(1024)));
-        for text in ["memory_max=", "memory_max=K", "memory_max=1MB", "memory_max=99999999T", "memory_max=é"]
-        {
+        assert_eq!(resource("memory_high=1k").unwrap(), Resource::MemoryHigh(Some(ByteSize::new(1024))));
+        for text in [
+            "memory_max=",
+            "memory_max=K",
+            "memory_max=1MB",
+            "memory_max=99999999T",
+            "memory_max=é",
+            "cpu_max=half",
+        ] {
             assert!(resource(text).is_err(), "{text}");
         }
         assert!(resource("memory=1").unwrap_err().to_string().contains("memory_max"));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::unistd::Uid;
 use procbroker_core::{
     Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, RunAs,
@@ -14,7 +15,7 @@ use procbroker_core::{
 use procbroker_protocol::create::{Probe, Ready};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::LogStream;
-use procbroker_protocol::{ChildId, Got, Response, Timestamp, Usage};
+use procbroker_protocol::{ChildId, ExitStatus, Got, Response, Timestamp, Usage};
 use tokio::sync::mpsc;
 
 use super::FromThread;
@@ -248,7 +249,12 @@ impl Hands {
         if *purpose != Purpose::Probe {
             self.fd_store.expect(run);
         }
-        let cgroup = self.containment.prepare(run);
+        let cgroup = match self.containment.prepare(run, order.resources_for(purpose)) {
+            Ok(cgroup) => cgroup,
+            Err(errno) => {
+                return inputs.push_back(Input::SpawnFailed { run, failure: refused("resources", errno) });
+            }
+        };
         let output = match purpose {
             Purpose::Main => KeptOutput::Needed,
             Purpose::Probe => KeptOutput::None,
@@ -318,11 +324,7 @@ impl Hands {
             }
         }
         let opened = self.notices.open_for(run.child, &self.runtime, user(&order.run_as));
-        opened.map(Some).map_err(|errno| SpawnFailure {
-            errno: errno as i32,
-            errno_name: format!("{errno:?}"),
-            step: "notify".to_owned(),
-        })
+        opened.map(Some).map_err(|errno| refused("notify", errno))
     }
 
     /// Has it found out whether a child is ready.
@@ -411,6 +413,9 @@ impl Hands {
         for one in reaped.drain(..) {
             match one {
                 Reaped::Child { run, status, .. } => {
+                    if status != ExitStatus::Code(0) && self.containment.has_run_out_of_memory(run) {
+                        inputs.push_back(Input::OutOfMemory { run });
+                    }
                     inputs.extend(self.containment.exited(run, status, groups));
                 }
                 Reaped::Orphan { .. } => orphans = true,
@@ -459,10 +464,10 @@ fn with_usage(answer: Response, used: &HashMap<ChildId, Usage>) -> Response {
 
 /// A failure to spawn, as clients are told of it.
 fn told(failure: spawn::SpawnFailure) -> SpawnFailure {
-    let errno = failure.errno();
-    SpawnFailure {
-        errno: errno as i32,
-        errno_name: format!("{errno:?}"),
-        step: failure.step_name().to_owned(),
-    }
+    refused(failure.step_name(), failure.errno())
+}
+
+/// A step that was refused, as clients are told of it.
+fn refused(step: &str, errno: Errno) -> SpawnFailure {
+    SpawnFailure { errno: errno as i32, errno_name: format!("{errno:?}"), step: step.to_owned() }
 }

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::killpg;
 use procbroker_core::{Asked, Input, Members, Pid, Run, SignalOutcome};
+use procbroker_protocol::create::Resources;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, ExitStatus, Signal};
 use thiserror::Error;
@@ -41,7 +42,7 @@ use thiserror::Error;
 use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::subreaper::Inheritance;
-use crate::os::tree::cgroup::Cgroups;
+use crate::os::tree::cgroup::{Cgroups, Wear};
 use exit_watch::ExitWatch;
 pub use meter::Meter;
 use meter::Subject;
@@ -126,13 +127,46 @@ impl Containment {
         Ok(Self { inheritance, cgroups, table, orders, worker: ended })
     }
 
-    /// Before a child is spawned: the directory of the cgroup that it is to be born into, if it gets one.
-    pub fn prepare(&mut self, run: Run) -> Option<OwnedFd> {
-        let taken = self.cgroups.as_ref().and_then(|cgroups| cgroups.take().ok());
-        let (group, directory) = taken.unzip();
-        self.table.lock().prepare(run, group);
+    /// Before a child is spawned: the directory of the cgroup that it is to be born into, if it gets one, with these bounds.
+    ///
+    /// The bounds are written here, on the driver's thread: some short writes to the kernel's memory, each of which takes
+    /// microseconds and none of which waits for a disk.
+    ///
+    /// # Errors
+    /// When bounds are wanted and cannot be set: nothing is to be spawned without them.
+    pub fn prepare(&mut self, run: Run, resources: Option<&Resources>) -> Result<Option<OwnedFd>, Errno> {
+        let bounds = resources.filter(|resources| **resources != Resources::default());
+        let taken = self.cgroups.as_ref().ok_or(Errno::EOPNOTSUPP).and_then(|cgroups| cgroups.take());
         self.refill();
-        directory
+        let (Ok((group, directory)), Some(cgroups)) = (&taken, &self.cgroups) else {
+            self.table.lock().prepare(run, None);
+            return bounds.map_or(Ok(None), |_| taken.map(|(_, directory)| Some(directory)));
+        };
+        let set = bounds.map_or(Ok(Wear::Clean), |bounds| cgroups.bound(directory.as_fd(), bounds));
+        self.table.lock().prepare(run, Some((*group, *set.as_ref().unwrap_or(&Wear::Bounded))));
+        set.and(taken).map(|(_, directory)| Some(directory))
+    }
+
+    /// Sets the bounds of children that were adopted again, as far as they are not there any more: whoever started this broker
+    /// had to disable their controllers, where it was started beside them.
+    ///
+    /// # Errors
+    /// What the kernel has against a bound; EOPNOTSUPP where the run has no group.
+    pub fn restore_bounds(&self, run: Run, resources: &Resources) -> Result<(), Errno> {
+        let group = self.table.lock().get(run).and_then(|entry| entry.group);
+        match (group, &self.cgroups) {
+            (Some((group, _)), Some(cgroups)) => cgroups.restore_bounds(group, resources),
+            (None, _) | (_, None) => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// Whether the kernel has killed something of a run for want of memory, as far as it counts that.
+    #[must_use]
+    pub fn has_run_out_of_memory(&self, run: Run) -> bool {
+        let group = self.table.lock().get(run).and_then(|entry| entry.group);
+        group
+            .zip(self.cgroups.as_ref())
+            .is_some_and(|((group, _), cgroups)| cgroups.has_killed_for_memory(group))
     }
 
     /// A child was spawned. [`Reaper::watch`](crate::os::process::reaper::Reaper::watch) has to be called before, with the same
@@ -329,6 +363,10 @@ impl Containment {
         if let Some(((group, wear), cgroups)) = entry.and_then(|entry| entry.group).zip(self.cgroups.as_ref())
         {
             cgroups.give_back(group, wear);
+            if wear == Wear::Bounded {
+                // It holds what its processes have left in memory.
+                self.orders.tidy();
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::os::process::pidfd::Abilities;
 use crate::os::process::subreaper::{Inheritance, InheritanceError};
 use crate::os::spawn::{self, Method, ProbeError};
-use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
+use crate::os::tree::cgroup::{Cgroups, Leaf, Offer, PreviousFolder};
 
 /// What was found.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Found {
     pub inheritance: Inheritance,
     /// The groups of children, where they can have them.
     pub cgroups: Option<Cgroups>,
+    /// What children can be bounded by.
+    pub offer: Offer,
 }
 
 /// No broker can run here.
@@ -41,26 +43,25 @@ pub enum FacilitiesError {
 }
 
 /// Tries everything. To be called on the main thread, before there is a child. `previous` is the folder of the groups
-/// that an earlier broker has left, if children may live there.
+/// that an earlier broker has left, if children may live there; `leaf` says whether the broker may leave its own group for one
+/// of its own.
 ///
 /// # Errors
 /// When something is missing that a broker cannot do without.
-pub fn probe(previous: Option<PreviousFolder>) -> Result<Found, FacilitiesError> {
+pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<Found, FacilitiesError> {
     let inheritance = Inheritance::begin()?;
     let pidfd = Abilities::probe();
     if !pidfd.open {
         return Err(FacilitiesError::NoPidfd);
     }
     let spawn = spawn::Facilities::probe()?;
-    let (cgroups, cgroup) = match Cgroups::begin_after(previous) {
-        Ok(cgroups) => match spawn.try_birth_in(cgroups.folder()) {
-            Ok(()) => {
-                let path = cgroups.path().display().to_string();
-                (Some(cgroups), path)
-            }
-            Err(reason) => (None, format!("none: no child can be born into one: {reason}")),
-        },
-        Err(reason) => (None, format!("none: {reason}")),
+    let (cgroups, cgroup, offer) = match begin(previous, leaf, spawn) {
+        Ok(mut cgroups) => {
+            let offer = cgroups.enable_controllers().clone();
+            let path = cgroups.path().display().to_string();
+            (Some(cgroups), path, offer)
+        }
+        Err(reason) => (None, format!("none: {reason}"), Offer::nothing(&reason)),
     };
     let containment = if cgroups.is_some() { Containment::Cgroup } else { Containment::Subreaper };
     let facilities = status::Facilities {
@@ -73,6 +74,7 @@ pub fn probe(previous: Option<PreviousFolder>) -> Result<Found, FacilitiesError>
             Containment::Subreaper => "subreaper".to_owned(),
         },
         cgroup,
+        controllers: offer.shown(),
         subreaper: inheritance.is_subreaper(),
         pidfd: pidfd.open,
         pidfd_group_signal: pidfd.group_signal,
@@ -81,7 +83,17 @@ pub fn probe(previous: Option<PreviousFolder>) -> Result<Found, FacilitiesError>
         activation: String::new(),
         state_dir: String::new(),
     };
-    Ok(Found { facilities, containment, spawn, inheritance, cgroups })
+    Ok(Found { facilities, containment, spawn, inheritance, cgroups, offer })
+}
+
+/// Groups in which children can be born, or why there are none.
+fn begin(previous: Option<PreviousFolder>, leaf: Leaf, spawn: spawn::Facilities) -> Result<Cgroups, String> {
+    let cgroups = Cgroups::begin_after(previous, leaf).map_err(|error| error.to_string())?;
+    let born = cgroups.rehearse(|group| spawn.try_birth_in(group).map_err(|error| error.to_string()));
+    match born.unwrap_or_else(|errno| Err(errno.to_string())) {
+        Ok(()) => Ok(cgroups),
+        Err(reason) => Err(format!("no child can be born into a group: {reason}")),
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +104,7 @@ mod tests {
     #[test]
     fn what_is_in_use_is_what_is_told() {
         alone::on_main_thread(module_path!(), "what_is_in_use_is_what_is_told", || {
-            let found = probe(None).unwrap();
+            let found = probe(None, Leaf::Stay).unwrap();
             let told = &found.facilities;
             assert!(told.pidfd && told.subreaper);
             assert_eq!(told.proc_children, std::path::Path::new("/proc/thread-self/children").exists());

@@ -136,7 +136,8 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
     state.check_in_place()?;
     let former = PreviousRecord::read(stored, &state.record())?;
     let groups = former.cgroup_folder.clone().map(|path| cgroup::PreviousFolder { path, folder });
-    let mut found = facilities::probe(groups)?;
+    let leaf = if arguments.leaf_group { cgroup::Leaf::Enter } else { cgroup::Leaf::Stay };
+    let mut found = facilities::probe(groups, leaf)?;
     choose_containment(arguments.containment, &mut found)?;
     sockets.activation().clone_into(&mut found.facilities.activation);
     found.facilities.state_dir = state.path().display().to_string();
@@ -154,6 +155,7 @@ pub(crate) fn prepare(arguments: &ServeArguments) -> Result<Prepared, ServeError
         main: arguments.main.as_ref().map(main_command).transpose()?,
         log_folder: state.logs().display().to_string(),
         containment: found.containment,
+        lacking: found.offer.lacking.clone(),
         facilities: found.facilities.clone(),
     };
     let places =
@@ -367,6 +369,8 @@ fn choose_containment(choice: ContainmentChoice, found: &mut Found) -> Result<()
             found.containment = ContainmentKind::Subreaper;
             "subreaper".clone_into(&mut found.facilities.containment);
             "not used: --containment subreaper".clone_into(&mut found.facilities.cgroup);
+            found.offer = cgroup::Offer::nothing("control groups are not used (--containment subreaper)");
+            found.facilities.controllers = found.offer.shown();
             Ok(())
         }
     }
@@ -423,7 +427,9 @@ impl Machine {
         // Of most nothing is left.
         let is_gone = |run: &Run| left.get(run).is_none_or(|members| *members == Members::Nothing);
         asked.into_iter().filter(is_gone).for_each(|run| containment.release(run));
-        let recovered = recovery::findings(former.children, &processes, &left);
+        let out_of_memory = containment.out_of_memory(&processes);
+        let recovered = recovery::findings(former.children, &processes, &left, &out_of_memory);
+        restore_bounds(&containment, &recovered);
         let (sockets, outputs) = outputs.into_iter().partition(notices::is_socket);
         let mut notices = Notices::open(&runtime, sockets)?;
         hear_again(&mut notices, &runtime, &recovered);
@@ -466,6 +472,22 @@ impl Machine {
             landed: Vec::new(),
         };
         Ok((hands, recovered))
+    }
+}
+
+/// Sees to it that the living children of an earlier broker keep to their bounds.
+fn restore_bounds(containment: &Containment, recovered: &[Recovered]) {
+    for child in recovered {
+        let is_there = matches!(child.finding, Finding::Process { .. });
+        let is_cleanup = matches!(child.progress, Some(Progress::Cleaning { .. } | Progress::Ended { .. }));
+        let id = child.intent.id;
+        let Some(resources) = child.intent.params.resources.as_ref().filter(|_| is_there && !is_cleanup)
+        else {
+            continue;
+        };
+        if let Err(errno) = containment.restore_bounds(Broker::recovered_run(id), resources) {
+            tracing::error!(child = %id, %errno, "a child goes on without some of its bounds (resources)");
+        }
     }
 }
 

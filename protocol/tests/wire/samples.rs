@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
 use procbroker_protocol::create::{
-    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources, Restart,
-    RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
+    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources,
+    Restart, RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
 };
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::{
@@ -85,7 +85,7 @@ fn full_create() -> CreateParams {
         resources: Some(Resources {
             memory_max: Some(1 << 30),
             cpu_weight: Some(100),
-            cpu_max: Some("50000 100000".into()),
+            cpu_max: Some("50000 100000".parse().unwrap()),
             pids_max: None,
             memory_high: None,
             io_weight: None,
@@ -324,6 +324,7 @@ fn status() -> Status {
             spawn: "clone3".into(),
             containment: "cgroup".into(),
             cgroup: "/system.slice/procbroker.service".into(),
+            controllers: "cpu io memory pids".into(),
             subreaper: true,
             pidfd: true,
             pidfd_group_signal: true,
@@ -423,7 +424,7 @@ fn later_creates() -> Vec<(&'static str, Request)> {
     let resources = Resources {
         memory_max: None,
         cpu_weight: None,
-        cpu_max: Some("max".into()),
+        cpu_max: Some(CpuMax::MAX),
         pids_max: Some(64),
         memory_high: Some(1 << 29),
         io_weight: Some(50),

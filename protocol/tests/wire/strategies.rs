@@ -7,8 +7,8 @@ use std::time::Duration;
 use procbroker_protocol::binary::ServerMessage;
 use procbroker_protocol::child::{Cleaned, Containment, ExitReason, ExitStatus, Owner, StepTaken};
 use procbroker_protocol::create::{
-    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources, Restart,
-    RestartPolicy, Rlimit, StandardError, StandardOutput, StopStep, Umask,
+    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources,
+    Restart, RestartPolicy, Rlimit, StandardError, StandardOutput, StopStep, Umask,
 };
 use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
@@ -122,7 +122,9 @@ fn ready() -> impl Strategy<Value = Ready> {
 fn resources() -> impl Strategy<Value = Resources> {
     let memory = (option::of(any::<u64>()), option::of(any::<u64>()));
     let weights = (option::of(any::<u32>()), option::of(any::<u32>()));
-    (memory, weights, option::of(text()), option::of(any::<u32>())).prop_map(
+    let cpu_max =
+        (option::of(any::<u64>()), any::<u64>()).prop_map(|(quota, period)| CpuMax { quota, period });
+    (memory, weights, option::of(cpu_max), option::of(any::<u32>())).prop_map(
         |((memory_max, memory_high), (cpu_weight, io_weight), cpu_max, pids_max)| Resources {
             memory_max,
             cpu_weight,

@@ -49,8 +49,13 @@ impl Machine {
             } else {
                 self.find(child, &row, kinship, means)
             };
-            let intent = (*row.intent).clone();
-            found.push(Recovered { intent, progress: row.progress, finding, probe: Members::Nothing });
+            found.push(Recovered {
+                intent: (*row.intent).clone(),
+                progress: row.progress,
+                finding,
+                probe: Members::Nothing,
+                out_of_memory: false,
+            });
         }
         self.families.retain(|_, family| family.run.is_some() || family.is_alive());
         found

@@ -141,7 +141,7 @@ impl Simulation<'_> {
         let found = self.machine.findings(self.fates.kinship, &mut means);
         for recovered in &found {
             self.trace.line(|| {
-                let Recovered { intent, progress, finding, probe: _ } = recovered;
+                let Recovered { intent, progress, finding, probe: _, out_of_memory: _ } = recovered;
                 format!("{now:>15} found {}: {progress:?} {finding:?}", intent.id)
             });
             self.count(recovered);

@@ -206,7 +206,7 @@ fn spoil(params: &mut CreateParams, dice: &mut Dice) {
     match dice.below(40) {
         0 => params.command.clear(),
         1 => params.command.push("x".repeat(80)),
-        2 => params.resources = Some(Resources::default()),
+        2 => params.resources = Some(Resources { memory_max: Some(1 << 20), ..Resources::default() }),
         3 => params.if_exists = IfExists::Replace,
         4..8 => {
             params.user = Some(Account::Id(dice.choose([0, BROKER_USER, USERS[0], USERS[1], 4_242])));

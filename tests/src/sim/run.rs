@@ -230,6 +230,7 @@ impl Simulation<'_> {
             | Input::Notified { run, .. }
             | Input::Probed { run, .. }
             | Input::Exited { run, .. }
+            | Input::OutOfMemory { run }
             | Input::MembersLeft { run, .. } => {
                 *run = Run { incarnation: Incarnation(run.incarnation.0 - 1), ..*run };
             }

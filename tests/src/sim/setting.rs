@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Bounds, Config};
+use procbroker_core::{Bounds, Config, ResourceBound};
 use procbroker_protocol::Containment;
 use procbroker_protocol::status::Facilities;
 use uuid::Uuid;
@@ -144,6 +144,7 @@ fn config(dice: &mut Dice) -> Config {
         },
         log_folder: "/logs".to_owned(),
         containment: Containment::Subreaper,
+        lacking: [(ResourceBound::MemoryMax, "it is not there".to_owned())].into(),
         facilities: Facilities::default(),
     }
 }

@@ -80,7 +80,7 @@ members_of_a_group_are_let_in() {
     local folder=/etc/systemd/system child
     mkdir -p $folder/procbroker.socket.d $folder/procbroker.service.d
     printf '[Socket]\nSocketMode=0660\nSocketGroup=www-data\n' >$folder/procbroker.socket.d/www-data.conf
-    printf '[Service]\nExecStart=\nExecStart=/usr/local/bin/procbroker serve --allow-user www-data\n' \
+    printf '[Service]\nExecStart=\nExecStart=/usr/local/bin/procbroker serve --leaf-group --allow-user www-data\n' \
         >$folder/procbroker.service.d/www-data.conf
     systemctl daemon-reload && systemctl restart procbroker.socket procbroker.service
     equal "access to the socket" "660 root www-data" "$(stat --format='%a %U %G' "$SOCKET")"
@@ -103,7 +103,7 @@ idle_broker_exits_and_comes_back() {
 OnSuccess=went-idle.service
 [Service]
 ExecStart=
-ExecStart=/usr/local/bin/procbroker serve --exit-when-idle 5
+ExecStart=/usr/local/bin/procbroker serve --leaf-group --exit-when-idle 5
 UNIT
     cat >/run/systemd/system/went-idle.service <<'UNIT'
 [Service]

@@ -53,6 +53,8 @@ mod recovery;
 #[cfg(test)]
 mod refused_creates;
 #[cfg(test)]
+mod resources;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod run;

@@ -1,5 +1,5 @@
 //! Under a real systemd, with the project's own units: socket activation, an orderly stop, an exit when idle; crashes,
-//! and stops in which the broker is killed.
+//! and stops in which the broker is killed; bounds on what children use.
 
 mod heavy {
     use std::path::Path;
@@ -20,6 +20,11 @@ mod heavy {
         play("recovery");
     }
 
+    #[test]
+    fn a_child_over_its_memory_is_killed_and_told_so_and_nobody_else_is_touched_under_a_real_systemd() {
+        play("resources");
+    }
+
     fn play(scenario: &str) {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder");
         let tests = project.join("tests/systemd");
@@ -37,7 +42,7 @@ mod heavy {
         let complaints = String::from_utf8_lossy(&output.stderr);
         match output.status.code() {
             Some(0) => {}
-            Some(SKIPPED) => eprintln!("skipped: {complaints}"),
+            Some(SKIPPED) => eprintln!("skipped: {complaints}{said}"),
             status => panic!("status {status:?}\n{said}\n{complaints}"),
         }
     }

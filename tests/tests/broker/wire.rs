@@ -106,7 +106,7 @@ fn what_is_not_built_says_so_and_starts_nothing() {
     client.create(with(willing(), &json!({"name": "one"})));
     for (method, params) in [
         ("renew", json!({"target": "one"})),
-        ("create", with(willing(), &json!({"resources": {"pids_max": 10}}))),
+        ("create", with(willing(), &json!({"ready": {"command": ["true"]}}))),
     ] {
         let refused = client.refused(method, params.clone());
         assert_eq!(

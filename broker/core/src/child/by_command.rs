@@ -171,7 +171,7 @@ impl Child {
                 self.probed_while_starting(is_ready, orders)
             }
             Phase::Stopping(stopping) => {
-                let over = stopping.over();
+                let over = stopping.over(&self.common);
                 self.stop_is_over(over, orders)
             }
             Phase::Recording { .. }

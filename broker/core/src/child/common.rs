@@ -32,8 +32,18 @@ pub(super) struct Common {
     tie: Tie,
     /// How many bytes it counts for.
     bytes: u64,
+    memory: Memory,
     /// When its cleanup has to be over for the sake of others, in a shutdown.
     cleanup_by: Option<Instant>,
+}
+
+/// Whether the kernel has killed something of the present run for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// It has not, as far as is known.
+    Enough,
+    /// It has.
+    Lacking,
 }
 
 impl Common {
@@ -72,6 +82,7 @@ impl Common {
             ready_by: None,
             tie,
             bytes,
+            memory: Memory::Enough,
             cleanup_by: None,
         }
     }
@@ -122,6 +133,19 @@ impl Common {
     /// Makes reports about its earlier processes late ones.
     pub(super) fn next_run(&mut self) {
         self.incarnation = self.incarnation.next();
+        self.memory = Memory::Enough;
+    }
+
+    /// The kernel has killed something of the present run for want of memory.
+    pub(super) fn lacks_memory(&mut self) {
+        self.memory = Memory::Lacking;
+    }
+
+    pub(super) fn has_lacked_memory(&self) -> bool {
+        match self.memory {
+            Memory::Enough => false,
+            Memory::Lacking => true,
+        }
     }
 
     pub(super) fn runs(&self) -> &Runs {

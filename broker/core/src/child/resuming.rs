@@ -5,6 +5,7 @@ use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::child::cleaning::{Cleaning, Remains};
 use crate::child::common::Common;
+use crate::child::memory::{self, Ender};
 use crate::child::stopping::{Cause, Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
@@ -148,7 +149,17 @@ impl Child {
             }
         };
         if members == Members::Nothing {
-            return self.lost(Exit::new(status, reason, at), orders);
+            let ender = match reason {
+                ExitReason::Exited | ExitReason::StartFailed => Ender::Itself,
+                ExitReason::Destroyed
+                | ExitReason::Shutdown
+                | ExitReason::Replaced
+                | ExitReason::Expired
+                | ExitReason::OwnerGone
+                | ExitReason::BrokerLost
+                | ExitReason::Watchdog => Ender::Steps,
+            };
+            return self.lost(memory::told(Exit::new(status, reason, at), ender, &self.common), orders);
         }
         let afterwards = self.after(stop.reason);
         let stopping =

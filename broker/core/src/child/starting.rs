@@ -109,7 +109,7 @@ fn advice(step: &str) -> &'static str {
         "user" | "groups" => "check the account and what the broker may do",
         "rlimits" => "ask for no more than the broker's own hard limit",
         "stdout" | "stderr" | "stdin" => "check the broker's state folder",
-        "cgroup" => "see the facilities in status",
+        "cgroup" | "resources" => "see the facilities in status",
         _ => "see the broker's log",
     }
 }

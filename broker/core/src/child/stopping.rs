@@ -10,6 +10,7 @@ use procbroker_protocol::{
 };
 
 use crate::child::common::Common;
+use crate::child::memory::{self, Ender};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::ids::Pid;
 use crate::input::Members;
@@ -241,12 +242,13 @@ impl Stopping {
             Leader::Alive { pid } => Some(pid),
             Leader::Gone { .. } => None,
         };
-        common.show(ChildState::Stopping, pid, self.exit());
+        let exit = self.exit(common);
+        common.show(ChildState::Stopping, pid, exit);
     }
 
     /// Sets the timer of the next step, or of the next kill.
     pub(super) fn set_timer(&self, common: &mut Common, orders: &mut Orders<'_>) {
-        let due = self.over().is_none().then(|| self.due_at());
+        let due = self.over(common).is_none().then(|| self.due_at());
         common.set_due(due, orders);
     }
 
@@ -379,7 +381,7 @@ impl Stopping {
             | (Leader::Gone { .. }, StopStage::Asking { .. } | StopStage::Killing { .. }) => Outlook::Alive,
         };
         match outlook {
-            Outlook::Over => self.exit(),
+            Outlook::Over => self.exit(common),
             Outlook::Unreachable => {
                 self.kill(common, orders);
                 None
@@ -389,20 +391,26 @@ impl Stopping {
     }
 
     /// Returns how the child ended, if nothing of its run is left.
-    pub(super) fn over(&self) -> Option<Exit> {
+    pub(super) fn over(&self, common: &Common) -> Option<Exit> {
         match self.leader {
-            Leader::Gone { members: Members::Nothing, .. } => self.exit(),
+            Leader::Gone { members: Members::Nothing, .. } => self.exit(common),
             Leader::Gone { members: Members::Outside | Members::Group, .. } | Leader::Alive { .. } => None,
         }
     }
 
     /// Returns how the child ended, as far as is known once its main process has.
-    pub(super) fn exit(&self) -> Option<Exit> {
+    pub(super) fn exit(&self, common: &Common) -> Option<Exit> {
         match self.leader {
             Leader::Alive { .. } => None,
             Leader::Gone { status, at, .. } => {
                 let forced = self.forced;
-                Some(Exit { forced, steps: self.taken.clone(), ..Exit::new(status, self.reason, at) })
+                let exit = Exit { forced, steps: self.taken.clone(), ..Exit::new(status, self.reason, at) };
+                let ender = match self.cause {
+                    Cause::OwnEnd => Ender::Itself,
+                    Cause::Asked if forced => Ender::Force,
+                    Cause::Asked => Ender::Steps,
+                };
+                Some(memory::told(exit, ender, common))
             }
         }
     }

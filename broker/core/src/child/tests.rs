@@ -1,5 +1,6 @@
 //! The table of [`super`], asked cell by cell, with a column for each stage of a phase that has several.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,6 +172,7 @@ fn config() -> Config {
         main: None,
         log_folder: "/logs".to_owned(),
         containment: Containment::Subreaper,
+        lacking: BTreeMap::new(),
         facilities: Facilities::default(),
     }
 }

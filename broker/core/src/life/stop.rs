@@ -4,7 +4,7 @@ use procbroker_protocol::create::StopStep;
 use procbroker_protocol::{ChildId, ExitReason, ExitStatus};
 
 use crate::broker::Broker;
-use crate::child::Child;
+use crate::child::{Child, Next};
 use crate::effect::Effect;
 use crate::ids::Run;
 use crate::input::Members;
@@ -35,6 +35,14 @@ impl Broker {
         } else {
             self.with_probe(run, turn, |child, orders| child.probe_exited(status, members, orders));
         }
+    }
+
+    /// The kernel has killed something of a child for want of memory.
+    pub(crate) fn ran_out_of_memory(&mut self, run: Run, turn: &mut Turn<'_>) {
+        self.with_run(run, turn, |child, _| {
+            child.ran_out_of_memory();
+            Next::Nothing
+        });
     }
 
     /// What a child left behind has, or may have, become less.

@@ -19,6 +19,7 @@ use crate::input::Fresh;
 use crate::launch::Launch;
 use crate::pending::{Attempt, Claim, Stage, WaitsFor, shutting_down};
 use crate::record::{Intent, Role, Tie};
+use crate::resources;
 use crate::turn::Turn;
 
 /// What is to be done about a create, as far as the name decides.
@@ -56,13 +57,15 @@ impl Broker {
         }
     }
 
-    /// Decides what the child may be given, and what its life may hang on.
+    /// Decides what the child may be given, and what its life may hang on. Bounds on what it uses take nothing from anybody,
+    /// and anybody may set them.
     fn rights(
         &self,
         peer: &Peer,
         params: &CreateParams,
         fresh: &Fresh,
     ) -> Result<(RunAs, Launch, Option<Anchor>), Error> {
+        resources::check(&self.config.lacking, params.resources.as_ref())?;
         let run_as = authorize::run_as(&self.config, peer, params, &fresh.accounts)?;
         authorize::may_inherit(&self.config, peer, params)?;
         let launch = authorize::launch(&self.config, &run_as, &fresh.accounts, &fresh.caller)?;

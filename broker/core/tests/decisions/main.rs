@@ -50,6 +50,7 @@ mod recovery_of_stops;
 #[cfg(test)]
 mod request_id;
 #[cfg(test)]
+mod resources;
 mod restart;
 #[cfg(test)]
 mod shutdown;

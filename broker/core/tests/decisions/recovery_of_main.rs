@@ -133,6 +133,7 @@ fn found(of_broker: u32) -> Recovered {
         progress,
         finding: alive(main_run(of_broker)),
         probe: Members::Nothing,
+        out_of_memory: false,
     }
 }
 

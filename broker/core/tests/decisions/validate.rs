@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
-    Account, Check, Cleanup, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit, StopStep,
+    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit, StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
 use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
@@ -80,7 +80,7 @@ fn parameters_that_make_no_sense_are_refused_with_their_field() {
 }
 #[test]
 fn what_cannot_show_readiness_or_bound_resources_is_refused_with_its_field() {
-    let cases: [(&str, Change); 15] = [
+    let cases: [(&str, Change); 16] = [
         ("watchdog", |params| params.watchdog = Some(secs(1))),
         ("watchdog", |params| {
             params.ready = Ready::Notify;
@@ -112,7 +112,12 @@ fn what_cannot_show_readiness_or_bound_resources_is_refused_with_its_field() {
             params.resources = Some(Resources { io_weight: Some(10_001), ..Resources::default() });
         }),
         ("resources.cpu_max", |params| {
-            params.resources = Some(Resources { cpu_max: Some(text("half")), ..Resources::default() });
+            let cpu_max = Some(CpuMax { quota: Some(999), period: 100_000 });
+            params.resources = Some(Resources { cpu_max, ..Resources::default() });
+        }),
+        ("resources.cpu_max", |params| {
+            let cpu_max = Some(CpuMax { quota: None, period: 1_000_001 });
+            params.resources = Some(Resources { cpu_max, ..Resources::default() });
         }),
     ];
     for (index, (field, change)) in cases.into_iter().enumerate() {
@@ -138,13 +143,6 @@ fn parameters_at_their_bounds_are_taken() {
     for (index, change) in cases.into_iter().enumerate() {
         assert_eq!(refusal(change), None, "case {index}");
     }
-}
-
-#[test]
-fn what_is_not_built_yet_is_unsupported_and_named() {
-    let (kind, message) = refusal(|params| params.resources = Some(Resources::default())).unwrap();
-    assert_eq!(kind, ErrorKind::Unsupported);
-    assert!(message.contains("resources"), "{message}");
 }
 
 #[test]

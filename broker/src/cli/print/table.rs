@@ -181,5 +181,6 @@ fn since(child: &Child, exits: bool, now: Timestamp) -> Option<String> {
 
 fn exit_cell(exit: &Exit) -> String {
     let forced = if exit.forced { ", forced" } else { "" };
-    format!("{} ({}{forced})", exit_word(exit.status), exit.reason.as_str())
+    let oom = if exit.oom { ", out of memory" } else { "" };
+    format!("{} ({}{forced}{oom})", exit_word(exit.status), exit.reason.as_str())
 }

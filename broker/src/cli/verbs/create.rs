@@ -19,6 +19,7 @@ use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen};
+use crate::cli::size::ByteSize;
 use crate::cli::values::{
     Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, resource, rlimit,
     stop_step,
@@ -236,9 +237,10 @@ struct BoundsArguments {
     rlimit: Vec<(String, Rlimit)>,
     /// A bound of its control group, such as `memory_max=512M`; may be repeated
     ///
-    /// There are `memory_max` and `memory_high` (bytes, or with k, M, G or T), `cpu_weight` and `io_weight` (1 to 10000),
-    /// `cpu_max` (a quota and a period in microseconds, such as "50000 100000") and `pids_max`. It needs a broker that has
-    /// a control group (version 2) delegated to it.
+    /// There are `memory_max` and `memory_high` (bytes, or with k, M, G or T, or max), `cpu_weight` and `io_weight` (1 to
+    /// 10000), `cpu_max` (processors such as 1.5, or 150%, or a quota and a period in microseconds such as "150000
+    /// 100000") and `pids_max`. It needs a broker that has a control group (version 2) delegated to it: `procbroker status`
+    /// tells, under `facilities.controllers`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = resource)]
     resource: Vec<Resource>,
 }
@@ -357,17 +359,17 @@ fn working_directory(given: Option<&Path>) -> Result<String, CreateError> {
 
 fn resources(given: &[Resource]) -> Result<Option<Resources>, ValueError> {
     let mut resources = Resources::default();
-    for resource in given {
-        let taken = match resource {
-            Resource::MemoryMax(size) => resources.memory_max.replace(size.bytes()).is_some(),
-            Resource::MemoryHigh(size) => resources.memory_high.replace(size.bytes()).is_some(),
-            Resource::CpuWeight(weight) => resources.cpu_weight.replace(*weight).is_some(),
-            Resource::CpuMax(quota) => resources.cpu_max.replace(quota.clone()).is_some(),
-            Resource::PidsMax(pids) => resources.pids_max.replace(*pids).is_some(),
-            Resource::IoWeight(weight) => resources.io_weight.replace(*weight).is_some(),
-        };
-        if taken {
+    for (index, resource) in given.iter().enumerate() {
+        if given.iter().take(index).any(|earlier| earlier.name() == resource.name()) {
             return Err(ValueError::Twice { key: resource.name().to_owned(), flag: "--resource" });
+        }
+        match resource {
+            Resource::MemoryMax(size) => resources.memory_max = size.map(ByteSize::bytes),
+            Resource::MemoryHigh(size) => resources.memory_high = size.map(ByteSize::bytes),
+            Resource::CpuWeight(weight) => resources.cpu_weight = Some(*weight),
+            Resource::CpuMax(bound) => resources.cpu_max = Some(*bound),
+            Resource::PidsMax(pids) => resources.pids_max = Some(*pids),
+            Resource::IoWeight(weight) => resources.io_weight = Some(*weight),
         }
     }
     Ok((!given.is_empty()).then_some(resources))

@@ -181,5 +181,6 @@ fn matter(kind: EventKind, child: &Child) -> String {
 
 fn how(exit: &Exit) -> String {
     let forced = if exit.forced { ", forced" } else { "" };
-    format!("exit {} ({}{forced})", exit_word(exit.status), exit.reason.as_str())
+    let oom = if exit.oom { ", out of memory" } else { "" };
+    format!("exit {} ({}{forced}{oom})", exit_word(exit.status), exit.reason.as_str())
 }

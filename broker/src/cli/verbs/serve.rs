@@ -113,6 +113,13 @@ pub struct ServeArguments {
     /// What holds the descendants of a child together
     #[arg(long, value_name = "WAY", value_enum, default_value_t)]
     pub containment: ContainmentChoice,
+    /// Move into a control group `broker` below the one that the broker was started in, so that children can have `resources`
+    ///
+    /// The kernel lets no group have processes and bounded groups at once. Whoever starts the next broker in the same group
+    /// has to disable the controllers there before, as procbroker.service does; started in a group that is called `broker`
+    /// (DelegateSubgroup=broker, systemd 254), the broker needs neither.
+    #[arg(long)]
+    pub leaf_group: bool,
     /// Serve metrics for Prometheus at this port, or address and port, by HTTP [default: nowhere]
     ///
     /// They are at `/metrics`, for whoever can connect: with a port alone, that is everybody on this machine. `procbroker

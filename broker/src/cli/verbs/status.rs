@@ -73,11 +73,12 @@ fn counts(counts: ChildCounts) -> [Fact; 6] {
     ]
 }
 
-fn facilities(facilities: &Facilities) -> [Fact; 10] {
+fn facilities(facilities: &Facilities) -> [Fact; 11] {
     [
         Fact::new("facilities.spawn", escaped(&facilities.spawn)),
         Fact::new("facilities.containment", escaped(&facilities.containment)),
         Fact::new("facilities.cgroup", escaped(&facilities.cgroup)),
+        Fact::new("facilities.controllers", escaped(&facilities.controllers)),
         Fact::new("facilities.subreaper", facilities.subreaper),
         Fact::new("facilities.pidfd", facilities.pidfd),
         Fact::new("facilities.pidfd_group_signal", facilities.pidfd_group_signal),

@@ -335,7 +335,7 @@ fn serve_has_the_defaults_of_the_core() {
     assert_eq!(arguments.shutdown_timeout, procbroker_core::SHUTDOWN_TIMEOUT);
     assert_eq!(arguments.exit_when_idle, None);
     assert_eq!(arguments.log_bytes.bytes(), 16 << 20);
-    assert_eq!(arguments.containment, ContainmentChoice::Auto);
+    assert_eq!((arguments.containment, arguments.leaf_group), (ContainmentChoice::Auto, false));
     assert_eq!(arguments.log, LogLevel::Info);
     assert_eq!((arguments.allow_user, arguments.allow_group), (Vec::new(), Vec::new()));
 }
@@ -355,6 +355,7 @@ fn every_flag_of_serve_arrives() {
         "--allow-group=adm",
         "--exit-when-idle=5m",
         "--containment=subreaper",
+        "--leaf-group",
         "--log=debug",
         "--max-children=1",
         "--max-children-per-user=2",
@@ -379,7 +380,7 @@ fn every_flag_of_serve_arrives() {
     assert_eq!(arguments.allow_user, [www_data(), Account::Id(1000)]);
     assert_eq!(arguments.allow_group, [Account::Name("adm".to_owned())]);
     assert_eq!(arguments.exit_when_idle, Some(Duration::from_secs(300)));
-    assert_eq!(arguments.containment, ContainmentChoice::Subreaper);
+    assert_eq!((arguments.containment, arguments.leaf_group), (ContainmentChoice::Subreaper, true));
     assert_eq!(arguments.log, LogLevel::Debug);
     let bounds = Bounds {
         max_children: 1,

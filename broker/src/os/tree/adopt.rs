@@ -1,6 +1,6 @@
 //! Adopts the children that a previous broker has left.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -40,6 +40,23 @@ impl Containment {
             }
         }
         if is_any_gone { self.survey() } else { HashMap::new() }
+    }
+
+    /// Which of them the kernel has killed something of for want of memory, as far as it counts that.
+    #[must_use]
+    pub fn out_of_memory(&self, recovered: &[(Run, Whereabouts)]) -> HashSet<Run> {
+        let Some(cgroups) = &self.cgroups else { return HashSet::new() };
+        let is_one = |(run, whereabouts): &&(Run, Whereabouts)| match whereabouts {
+            Whereabouts::Process { cgroup: Some(number), .. }
+            | Whereabouts::Gone { cgroup: Some(number), .. } => {
+                cgroups.had_killed_for_memory(*number) || self.has_run_out_of_memory(*run)
+            }
+            Whereabouts::Process { cgroup: None, .. } => self.has_run_out_of_memory(*run),
+            Whereabouts::Gone { cgroup: None, .. } | Whereabouts::NeverStarted | Whereabouts::Rebooted => {
+                false
+            }
+        };
+        recovered.iter().filter(is_one).map(|(run, _)| *run).collect()
     }
 
     fn survey(&self) -> HashMap<Run, Members> {

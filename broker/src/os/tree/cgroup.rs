@@ -1,11 +1,15 @@
 //! A cgroup (version 2) for each child, where one can be had: nothing that descends from the child leaves it, short
 //! of being allowed to write to another one.
 //!
-//! All of them are in one folder `procbroker.PID` below the broker's own group. No controller is enabled there, so
-//! that the broker may stay where it is. A group costs up to 100 µs to make and remove; a few are made ahead, and
-//! one that became empty by itself is used again. One that was killed never is: the kernel goes on killing
-//! whatever is born into it.
+//! All of them are in one folder `procbroker.PID` in the broker's home: its own group, or the one above where it has a leaf of
+//! its own. Where that is so, controllers are enabled there, and groups can have bounds. A group costs up to 100 µs to make
+//! and remove; a few are made ahead, and one that became empty by itself is used again. One that was killed never is: the
+//! kernel goes on killing whatever is born into it. One that had bounds is not, nor one in which something was killed for want
+//! of memory: a child finds no trace of another's life.
 
+mod bounds;
+mod controllers;
+mod home;
 mod mount;
 mod tree;
 
@@ -25,10 +29,14 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use procbroker_core::Pid;
+use procbroker_protocol::create::Resources;
 use thiserror::Error;
 
+pub use controllers::Offer;
+use home::Home;
+pub use home::Leaf;
+use mount::name_of;
 pub(crate) use mount::read_any as read_any_mounts;
-use mount::{locate, name_of};
 use tree::{
     add_members, cpu_used, is_known_empty, is_populated, open_group, open_in, read_number, remove_tree,
     subgroups,
@@ -66,6 +74,8 @@ pub enum Wear {
     Clean,
     /// `cgroup.kill` was written to.
     Killed,
+    /// It has bounds.
+    Bounded,
 }
 
 /// The broker's folder of groups.
@@ -78,6 +88,10 @@ pub struct Cgroups {
     shown_prefix: String,
     /// Groups that are kept ready.
     spares_max: usize,
+    /// Why no controller can be enabled in its home, if that is known already.
+    crowded: Option<String>,
+    /// What bounds children.
+    offer: Offer,
     pool: Mutex<Pool>,
 }
 
@@ -123,6 +137,8 @@ struct Pool {
     used_before: HashMap<Group, Option<u64>>,
     /// Those of an earlier broker in which something lives, and that no child has claimed so far.
     inherited: BTreeSet<Group>,
+    /// Those of an earlier broker in which something was killed for want of memory.
+    memory_killed: BTreeSet<Group>,
 }
 
 /// Why children get no groups of their own.
@@ -160,31 +176,35 @@ impl Cgroups {
     /// # Errors
     /// Why there are no groups to be had.
     pub fn begin() -> Result<Self, CgroupError> {
-        Self::begin_after(None)
+        Self::begin_after(None, Leaf::Stay)
     }
 
     /// Goes on in the folder of a previous broker, if it is still there and nobody else has it: then its groups are
-    /// this broker's. Else it does what [`begin`](Self::begin) does.
+    /// this broker's. Else it does what [`begin`](Self::begin) does. Before that it leaves the group that it was started in,
+    /// where it may. Children have no bounds before [`enable_controllers`](Self::enable_controllers).
     ///
     /// # Errors
     /// Why there are no groups to be had.
-    pub fn begin_after(previous: Option<PreviousFolder>) -> Result<Self, CgroupError> {
+    pub fn begin_after(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<Self, CgroupError> {
         let mountinfo = read("/proc/self/mountinfo")?;
+        let own = read("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::"));
+        let home = own.and_then(|own| Home::find(own, &mountinfo, leaf));
+        let crowded = home.as_ref().and_then(|home| home.crowded.clone());
         // Before anything is tidied, which would take it for one that was left behind.
         if let Some(previous) = previous
             && let Some(shown) = name_of(&previous.path, &mountinfo)
             && let Some(folder) = previous.lock()
-            && let Ok(cgroups) = Self::in_folder(previous.path, folder, &shown)
+            && let Ok(mut cgroups) = Self::in_folder(previous.path, folder, &shown)
         {
+            cgroups.crowded = crowded;
             return Ok(cgroups);
         }
-        let own = read("/proc/self/cgroup")?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotMounted)?;
-        let base = locate(own, &mountinfo).ok_or(CgroupError::NotMounted)?;
+        let home = home.ok_or(CgroupError::NotMounted)?;
         let name = format!("{FOLDER_PREFIX}{}", std::process::id());
-        let shown = format!("{}/{name}", own.trim_end_matches('/'));
-        remove_stale(&base);
-        let cgroups = Self::at(base.join(name), &shown)?;
+        remove_stale(&home.path);
+        let mut cgroups = Self::at(home.path.join(&name), &home.shown_below(&name))?;
+        cgroups.crowded = crowded;
         // What an unknown broker with the same pid has left in it is no child's of this one.
         cgroups.pool().inherited.clear();
         Ok(cgroups)
@@ -206,7 +226,8 @@ impl Cgroups {
     fn in_folder(path: PathBuf, folder: Flock<File>, shown: &str) -> Result<Self, CgroupError> {
         let (shown_prefix, pool) = (format!("{shown}/"), Mutex::new(Pool::default()));
         let spares_max = Provision::SpareGroups.at_hand();
-        let cgroups = Self { path, folder, shown_prefix, spares_max, pool };
+        let (crowded, offer) = (None, Offer::default());
+        let cgroups = Self { path, folder, shown_prefix, spares_max, crowded, offer, pool };
         cgroups.take_stock();
         cgroups.first_group().map_err(|errno| {
             let error = refused("use groups in", &cgroups.path, errno);
@@ -222,8 +243,13 @@ impl Cgroups {
         let highest = subgroups(self.folder.as_fd()).into_iter().filter_map(|name| name.parse().ok()).max();
         self.pool().next = highest.map_or(0, |number: u64| number.saturating_add(1));
         for name in subgroups(self.folder.as_fd()) {
+            let group = name.parse().ok().map(Group);
+            let directory = open_group(self.folder.as_fd(), &name);
+            if directory.is_ok_and(|directory| bounds::memory_kills(directory.as_fd()).unwrap_or(0) > 0) {
+                self.pool().memory_killed.extend(group);
+            }
             if !remove_tree(self.folder.as_fd(), &name, DEPTH_MAX) {
-                self.pool().inherited.extend(name.parse().ok().map(Group));
+                self.pool().inherited.extend(group);
             }
         }
     }
@@ -267,7 +293,7 @@ impl Cgroups {
         self.folder.as_fd().try_clone_to_owned()
     }
 
-    /// The folder's descriptor: a group itself, in which a spawn can be tried.
+    /// The folder's descriptor: a group itself.
     #[must_use]
     pub fn folder(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
@@ -330,12 +356,15 @@ impl Cgroups {
 
     /// Whether the group went to the spare ones.
     fn reuse(&self, group: Group, wear: Wear) -> bool {
-        if wear == Wear::Killed || self.pool().spares.len() >= self.spares_max || self.is_populated(group) {
+        if wear != Wear::Clean || self.pool().spares.len() >= self.spares_max || self.is_populated(group) {
             return false;
         }
         let Ok(directory) = self.directory(group) else { return false };
         // A directory with one below it has a third link.
         let is_leaf = fstat(&directory).is_ok_and(|status| status.st_nlink == 2);
+        if bounds::memory_kills(directory.as_fd()).unwrap_or(0) > 0 {
+            return false;
+        }
         if is_leaf {
             let used = cpu_used(directory.as_fd());
             let mut pool = self.pool();
@@ -363,6 +392,69 @@ impl Cgroups {
         let mut members = Vec::new();
         add_members(directory.as_fd(), DEPTH_MAX, &mut members);
         Some(GroupUsage { cpu_micros, memory: number("memory.current"), memory_peak, members })
+    }
+
+    /// Tries a birth in a group that is given back afterwards.
+    ///
+    /// # Errors
+    /// When there is no group to be had.
+    pub fn rehearse<T>(&self, birth: impl FnOnce(BorrowedFd<'_>) -> T) -> Result<T, Errno> {
+        let (group, directory) = self.take()?;
+        let result = birth(directory.as_fd());
+        self.give_back(group, Wear::Clean);
+        Ok(result)
+    }
+
+    /// Enables the controllers that bound children, as far as that can be, and says what is offered from now on.
+    pub fn enable_controllers(&mut self) -> &Offer {
+        let taken = self.take();
+        self.offer = match (&taken, self.path.parent()) {
+            (Ok((group, _)), Some(home)) => {
+                let group = self.path.join(group.name());
+                controllers::enable(home, &self.path, &group, self.crowded.as_deref())
+            }
+            (Ok(_), None) => Offer::nothing("the folder of groups is in none"),
+            (Err(errno), _) => {
+                Offer::nothing(&format!("no group can be made in {}: {errno}", self.path.display()))
+            }
+        };
+        self.pool().spares.extend(taken);
+        &self.offer
+    }
+
+    /// Sets the bounds of a group before something is born into it, and says what it may be used for afterwards.
+    ///
+    /// # Errors
+    /// What the kernel has against it.
+    pub fn bound(&self, directory: BorrowedFd<'_>, resources: &Resources) -> Result<Wear, Errno> {
+        if !bounds::are_any(resources) {
+            return Ok(Wear::Clean);
+        }
+        bounds::set(directory, resources).map(|()| Wear::Bounded)
+    }
+
+    /// Sets the bounds of a group again, as far as they are not there any more.
+    ///
+    /// # Errors
+    /// What the kernel has against it.
+    pub fn restore_bounds(&self, group: Group, resources: &Resources) -> Result<(), Errno> {
+        bounds::restore(self.directory(group)?.as_fd(), resources)
+    }
+
+    /// Whether the kernel has killed something in a group for want of memory, as far as it counts that. No earlier child of
+    /// the group can have been killed so.
+    #[must_use]
+    pub fn has_killed_for_memory(&self, group: Group) -> bool {
+        self.offer.enabled.contains("memory")
+            && self
+                .directory(group)
+                .is_ok_and(|directory| bounds::memory_kills(directory.as_fd()).unwrap_or(0) > 0)
+    }
+
+    /// Whether it had done so in the group of this number while that was an earlier broker's.
+    #[must_use]
+    pub fn had_killed_for_memory(&self, number: u64) -> bool {
+        self.pool().memory_killed.contains(&Group(number))
     }
 
     fn make(&self) -> Result<(Group, OwnedFd), Errno> {

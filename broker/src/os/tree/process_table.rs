@@ -78,8 +78,8 @@ pub(super) enum Life {
 }
 
 impl ProcessTable {
-    pub(super) fn prepare(&mut self, run: Run, group: Option<Group>) {
-        self.enter(run, Entry::new(Search::Inherited, group.map(|group| (group, Wear::Clean))));
+    pub(super) fn prepare(&mut self, run: Run, group: Option<(Group, Wear)>) {
+        self.enter(run, Entry::new(Search::Inherited, group));
     }
 
     pub(super) fn adopt(&mut self, run: Run, pid: Pid, pidfd: Arc<OwnedFd>) {

@@ -160,14 +160,14 @@ RlimitName = Literal[
 class Resources(TypedDict, total=False):
     """What a child and its descendants may use together, where the broker has control groups: see cgroups(7)."""
 
-    #: Bytes of memory. What is over it ends by an out-of-memory kill.
-    memory_max: int
-    #: Bytes of memory from which on it is slowed down.
-    memory_high: int
+    #: Bytes of memory, or a text such as ``"512M"``, or ``"max"``. What is over it is killed, and ``exit.oom`` says so.
+    memory_max: Union[int, str]
+    #: Memory from which on it is slowed down, in the same forms.
+    memory_high: Union[int, str]
     #: Its share of the processors, from 1 to 10,000; 100 is what everybody has.
     cpu_weight: int
-    #: Microseconds of processor time in each period, and the period: ``"50000 100000"`` is half a processor.
-    cpu_max: str
+    #: Processors, such as ``1.5``; or ``"150%"``, or a quota and its period in microseconds, such as ``"150000 100000"``.
+    cpu_max: Union[float, str]
     #: Processes and threads.
     pids_max: int
     #: Its share of the disks, from 1 to 10,000; 100 is what everybody has.

@@ -1,6 +1,6 @@
 //! What is on record of children: a broker that takes over whatever can be read of it goes on to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use procbroker_core::{
@@ -28,6 +28,7 @@ pub(super) fn record(bytes: &[u8]) {
                     progress: None,
                     finding: finding(*choice),
                     probe: Members::Nothing,
+                    out_of_memory: false,
                 });
             }
         } else if let Ok(progress) = serde_json::from_slice::<Progress>(line)
@@ -119,6 +120,7 @@ fn config() -> Config {
         main: None,
         log_folder: String::new(),
         containment: Containment::Cgroup,
+        lacking: BTreeMap::new(),
         facilities: Facilities::default(),
     }
 }

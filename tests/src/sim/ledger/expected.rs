@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use procbroker_core::{Accounts, AnchorSeen, Peer, RunAs};
+use procbroker_core::{Accounts, AnchorSeen, Peer, ResourceBound, RunAs};
 use procbroker_protocol::create::{IfExists, StandardError, StandardOutput};
 use procbroker_protocol::{CreateParams, Request};
 
@@ -51,6 +51,11 @@ impl Ledger {
 
     /// Whether the accounts that a create names are unknown, or it asks for more than the caller has.
     fn denied(&self, params: &CreateParams, asked: &Asked) -> Option<&'static str> {
+        let resources = params.resources.as_ref();
+        let lacks = |bound: &ResourceBound| resources.and_then(|asked| bound.value(asked)).is_some();
+        if self.config.lacking.keys().any(lacks) {
+            return Some("unsupported");
+        }
         let Ok(accounts) = &asked.fresh.accounts else { return Some("spawn_failed") };
         let user = accounts.user.as_ref().map(|user| user.uid);
         let denied = if self.config.broker_uid != 0 {
@@ -102,12 +107,9 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 }
 
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
-    let unbuilt = params.resources.is_some();
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();
-    if unbuilt {
-        Some("unsupported")
-    } else if params.command.is_empty() {
+    if params.command.is_empty() {
         Some("invalid_params")
     } else if bytes > usize::try_from(command_bytes).unwrap_or(usize::MAX) {
         Some("limit_exceeded")

@@ -45,6 +45,7 @@ impl Ledger {
             | Input::Exited { .. }
             | Input::Notified { .. }
             | Input::Probed { .. }
+            | Input::OutOfMemory { .. }
             | Input::MembersLeft { .. } => self.reported(input),
             Input::AnchorEnded { anchor } => self.anchor_ends(*anchor),
             Input::LogRead { call, .. } => self.answered(*call),

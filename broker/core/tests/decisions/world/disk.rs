@@ -215,11 +215,27 @@ impl World {
         self.crash_with(|_, _| finding);
     }
 
+    /// The same, and the kernel has counted kills for want of memory in each of their present runs.
+    pub(crate) fn crash_out_of_memory(&mut self, finding: Finding) {
+        let found = self.disk.children().into_values().map(|(intent, progress)| {
+            let intent = Intent::clone(&intent);
+            Recovered { intent, progress, finding, probe: Members::Nothing, out_of_memory: true }
+        });
+        let found = found.collect();
+        self.recover(found);
+    }
+
     /// The same, with what there is of each child.
     pub(crate) fn crash_with(&mut self, find: impl Fn(ChildId, Option<&Progress>) -> Finding) {
         let found = self.disk.children().into_iter().map(|(id, (intent, progress))| {
             let finding = find(id, progress.as_ref());
-            Recovered { intent: Intent::clone(&intent), progress, finding, probe: self.probe_left }
+            Recovered {
+                intent: Intent::clone(&intent),
+                progress,
+                finding,
+                probe: self.probe_left,
+                out_of_memory: false,
+            }
         });
         let found = found.collect();
         self.recover(found);

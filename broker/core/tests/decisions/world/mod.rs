@@ -98,6 +98,7 @@ impl World {
             main: None,
             log_folder: "/logs".to_owned(),
             containment: Containment::Subreaper,
+            lacking: BTreeMap::new(),
             facilities: Facilities::default(),
         };
         change(&mut config);

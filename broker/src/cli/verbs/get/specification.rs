@@ -131,7 +131,7 @@ fn bounds(resources: &Resources) -> String {
         ("memory_max", memory_max.map(|bytes| bytes.to_string())),
         ("memory_high", memory_high.map(|bytes| bytes.to_string())),
         ("cpu_weight", cpu_weight.map(|weight| weight.to_string())),
-        ("cpu_max", cpu_max.as_ref().map(|quota| format!("\"{}\"", escaped(quota)))),
+        ("cpu_max", cpu_max.map(|bound| format!("\"{bound}\""))),
         ("pids_max", pids_max.map(|pids| pids.to_string())),
         ("io_weight", io_weight.map(|weight| weight.to_string())),
     ];
@@ -165,7 +165,7 @@ mod tests {
             limit: Some(Limit { key: "k".to_owned(), max: 4, wait: Some(Duration::from_secs(2)) }),
             rlimits: [("core".to_owned(), Rlimit::Unlimited)].into(),
             resources: Some(Resources {
-                cpu_max: Some("max".to_owned()),
+                cpu_max: Some("1.5".parse().unwrap()),
                 pids_max: Some(64),
                 ..Resources::default()
             }),
@@ -193,7 +193,7 @@ mod tests {
             "spec.cleanup_timeout\t30s\n",
             "spec.limit\tk=4, waited for 2s\n",
             "spec.rlimits\tcore=unlimited\n",
-            "spec.resources\tcpu_max=\"max\" pids_max=64\n",
+            "spec.resources\tcpu_max=\"150000 100000\" pids_max=64\n",
         );
         assert_eq!(sheet::lines(&facts(Some(&spec))), expected);
     }

@@ -1,6 +1,7 @@
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
+use super::mount::locate;
 use super::*;
 use crate::limits::SPARE_GROUPS_MAX;
 use crate::os::process::alone;
@@ -119,6 +120,25 @@ fn a_killed_group_is_never_used_again() {
 }
 
 #[test]
+fn a_group_that_had_bounds_is_never_used_again() {
+    let Some(cgroups) = cgroups("bounded") else { return };
+    let (group, directory) = cgroups.take().unwrap();
+    assert_eq!(cgroups.bound(directory.as_fd(), &Resources::default()), Ok(Wear::Clean));
+    cgroups.give_back(group, Wear::Bounded);
+    assert!(cgroups.tidy(|| false));
+    assert!(!groups(&cgroups).contains(&group.0));
+}
+
+#[test]
+fn bounds_that_cannot_be_set_are_an_error() {
+    let Some(cgroups) = cgroups("unbound") else { return };
+    let (_group, directory) = cgroups.take().unwrap();
+    // No controller was enabled in this folder.
+    let resources = Resources { pids_max: Some(1), ..Resources::default() };
+    assert_eq!(cgroups.bound(directory.as_fd(), &resources), Err(Errno::ENOENT));
+}
+
+#[test]
 fn a_group_in_which_something_lives_is_kept_until_it_is_empty() {
     let Some(cgroups) = cgroups("busy") else { return };
     let (group, _directory) = cgroups.take().unwrap();
@@ -231,7 +251,7 @@ fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is
     std::mem::forget(earlier);
     assert!(PreviousFolder { path: path.clone(), folder: None }.lock().is_none());
     let previous = PreviousFolder { path: path.clone(), folder: Some(passed) };
-    let cgroups = Cgroups::begin_after(Some(previous)).unwrap();
+    let cgroups = Cgroups::begin_after(Some(previous), Leaf::Stay).unwrap();
     assert_eq!(cgroups.path(), path);
     assert_eq!(cgroups.group_of(pid), Some(populated));
     assert_eq!(cgroups.unclaimed(), [populated]);

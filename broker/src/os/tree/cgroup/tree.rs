@@ -66,7 +66,7 @@ pub(super) fn cpu_used(directory: BorrowedFd<'_>) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|number| number.parse().ok())
 }
 
-fn read_text(directory: BorrowedFd<'_>, name: &str) -> Option<String> {
+pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Option<String> {
     let mut text = String::new();
     let mut file = File::from(open_in(directory, name, OFlag::O_RDONLY).ok()?);
     file.read_to_string(&mut text).ok().map(|_| text)

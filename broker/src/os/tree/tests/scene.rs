@@ -31,7 +31,7 @@ use crate::os::spawn::{
     ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, Spawned,
     StandardInput,
 };
-use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
+use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
 
 /// How long a test waits for an event before it fails.
@@ -71,7 +71,8 @@ impl Scene {
     /// The same, with the cgroups of an earlier broker.
     pub(super) fn after(way: Way, previous: Option<PreviousFolder>) -> Option<Self> {
         let inheritance = Inheritance::begin().unwrap();
-        let cgroups = if way == Way::Cgroup { Some(Cgroups::begin_after(previous).ok()?) } else { None };
+        let cgroups =
+            if way == Way::Cgroup { Some(Cgroups::begin_after(previous, Leaf::Stay).ok()?) } else { None };
         let facilities = Facilities::probe().unwrap();
         let mut mask = SigSet::empty();
         mask.add(KernelSignal::SIGCHLD);
@@ -120,7 +121,7 @@ impl Scene {
         let child = ChildId::from_uuid(Uuid::from_u128(self.next));
         self.next += 1;
         let run = Run { child, incarnation: Incarnation::FIRST };
-        let cgroup = self.containment().prepare(run);
+        let cgroup = self.containment().prepare(run, None).unwrap();
         let fifo = self.fifo();
         let own = [("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("fifo".to_owned(), fifo)];
         let mark = [(CHILD_ID_VARIABLE.to_owned(), child.to_string())];
