@@ -153,7 +153,9 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// There is no cgroup version 2 here.
-    #[error("no cgroup2 file system is mounted that shows the broker's own group")]
+    #[error(
+        "no cgroup2 file system is mounted that shows the broker's own group; mount one at /sys/fs/cgroup"
+    )]
     NotMounted,
     /// The broker may not make groups below its own.
     #[error(

@@ -1,7 +1,7 @@
-//! Small languages: durations, times, signals, names, masks.
+//! Small languages: durations, times, signals, names, masks, sizes, shares of processors.
 
-use procbroker_protocol::create::Umask;
-use procbroker_protocol::{Name, Signal, Since, Timestamp, duration};
+use procbroker_protocol::create::{CpuMax, Umask};
+use procbroker_protocol::{Name, Signal, Since, Timestamp, byte_size, duration};
 
 /// What is understood says the same when it is shown and read again.
 pub(super) fn texts(bytes: &[u8]) {
@@ -18,6 +18,12 @@ pub(super) fn texts(bytes: &[u8]) {
     if let Ok(read) = text.parse::<Umask>() {
         let shown = serde_json::to_value(read).unwrap_or_default();
         assert_eq!(serde_json::from_value::<Umask>(shown).ok(), Some(read), "{text:?}");
+    }
+    if let Ok(read) = text.parse::<CpuMax>() {
+        assert_eq!(read.to_string().parse::<CpuMax>().ok(), Some(read), "{text:?}");
+    }
+    if let Some(bytes) = byte_size::parse(text) {
+        assert_eq!(byte_size::parse(&bytes.to_string()), Some(bytes), "{text:?}");
     }
     let _ = text.parse::<Since>();
     let json = serde_json::Value::from(text);
