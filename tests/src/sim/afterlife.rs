@@ -44,17 +44,22 @@ impl Machine {
         let rows = self.disk.rows();
         let mut found = Vec::with_capacity(rows.len());
         for (child, row) in rows {
+            let mut out_of_memory = false;
             let finding = if row.has_ended() {
                 Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing }
             } else {
-                self.find(child, &row, kinship, means)
+                let finding = self.find(child, &row, kinship, means);
+                let run = Run { child, incarnation: Incarnation::FIRST };
+                let family = self.bound.get(&run).and_then(|id| self.families.get(id));
+                out_of_memory = family.is_some_and(|family| family.has_starved);
+                finding
             };
             found.push(Recovered {
                 intent: (*row.intent).clone(),
                 progress: row.progress,
                 finding,
                 probe: Members::Nothing,
-                out_of_memory: false,
+                out_of_memory,
             });
         }
         self.families.retain(|_, family| family.run.is_some() || family.is_alive());

@@ -47,6 +47,13 @@ pub enum Event {
         /// What.
         notices: Vec<Notice>,
     },
+    /// The kernel kills a process for want of memory.
+    Starves {
+        /// Of which.
+        family: FamilyId,
+        /// Which of its processes.
+        process: usize,
+    },
     /// A process forks.
     Forks {
         /// Of which.
@@ -100,6 +107,7 @@ impl Event {
             | Self::Remaining { .. } => false,
             Self::Dies { .. }
             | Self::Says { .. }
+            | Self::Starves { .. }
             | Self::Forks { .. }
             | Self::AnchorEnds { .. }
             | Self::Start
@@ -124,6 +132,7 @@ impl Event {
             | Self::Remaining { .. }
             | Self::Dies { .. }
             | Self::Says { .. }
+            | Self::Starves { .. }
             | Self::Forks { .. }
             | Self::AnchorEnds { .. }
             | Self::Replaced

@@ -64,6 +64,7 @@ pub enum Part {
 }
 
 /// The processes of one run; the first is the main one.
+#[expect(clippy::struct_excessive_bools, reason = "facts that come one by one and do not exclude each other")]
 #[derive(Debug)]
 pub struct Family {
     /// Whose.
@@ -88,6 +89,8 @@ pub struct Family {
     pub forks_left: u32,
     /// Whether it is a cleanup of which the record does not know: it counts as what is left of the child.
     pub is_remnant: bool,
+    /// Whether the kernel has killed one of the processes for want of memory.
+    pub has_starved: bool,
 }
 
 impl Temper {
@@ -174,6 +177,7 @@ impl Family {
             reported: false,
             forks_left,
             is_remnant: false,
+            has_starved: false,
         }
     }
 

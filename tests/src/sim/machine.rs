@@ -26,6 +26,9 @@ use crate::sim::setting::Setting;
 /// How long a report about an end takes to the broker, at most.
 const REPORT_MILLIS: u64 = 2;
 
+/// How many of a hundred runs lose a process to a want of memory.
+const STARVING: u64 = 10;
+
 /// How long a sweep takes at most, in nanoseconds, where nothing keeps it.
 pub const SWEEP_TIME: u64 = 20 * MILLISECOND;
 
@@ -279,6 +282,11 @@ impl Machine {
                 means.agenda.after(delay, Event::Dies { family: id, process, of: None });
             }
         }
+        if part == Part::Main && means.dice.chance(STARVING) {
+            let process = means.dice.index(family.processes.len());
+            let delay = means.dice.within_millis(15_000);
+            means.agenda.after(delay, Event::Starves { family: id, process });
+        }
         for _ in 0..family.forks_left {
             if means.dice.chance(50) {
                 means.agenda.after(means.dice.within_millis(15_000), Event::Forks { family: id });
@@ -292,6 +300,22 @@ impl Machine {
             }
         }
         Some((id, pid))
+    }
+
+    /// The kernel kills a process for want of memory, if it is still there, and counts that in the group of its run.
+    pub fn starves(&mut self, id: FamilyId, index: usize, means: &mut Means<'_>) {
+        let Some(family) = self.families.get_mut(&id) else { return };
+        if family.processes.get(index).is_some_and(|process| process.alive && process.temper.is_mortal()) {
+            family.has_starved = true;
+            self.dies(id, index, Some(Signal::KILL), means);
+        }
+    }
+
+    /// That the kernel has killed something of a run for want of memory comes to the broker's ears, if it has.
+    #[must_use]
+    pub fn starved(&self, family: FamilyId) -> Option<Input> {
+        let family = self.families.get(&family).filter(|family| family.has_starved)?;
+        family.run.map(|run| Input::OutOfMemory { run })
     }
 
     /// The lowest number that no main process has: those of the dead are given anew at once.

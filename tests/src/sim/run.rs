@@ -185,6 +185,10 @@ impl Simulation<'_> {
                 self.machine.says(family, notices, &mut means);
                 None
             }
+            Event::Starves { family, process } => {
+                self.machine.starves(family, process, &mut means);
+                None
+            }
             Event::Forks { family } => {
                 self.machine.forks(family, &mut means);
                 None
@@ -193,7 +197,14 @@ impl Simulation<'_> {
                 self.machine.anchors.ends(anchor, &mut means);
                 None
             }
-            Event::Reaped { family } => self.machine.reaped(family, &mut means),
+            Event::Reaped { family } => {
+                let starved = self.machine.starved(family);
+                let reaped = self.machine.reaped(family, &mut means);
+                if let Some(starved) = starved.filter(|_| reaped.is_some()) {
+                    self.tell(starved)?;
+                }
+                reaped
+            }
             Event::Remaining { family } => self.machine.remaining(family),
             Event::Start => return self.start(),
             Event::Replaced => {

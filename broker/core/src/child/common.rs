@@ -133,12 +133,17 @@ impl Common {
     /// Makes reports about its earlier processes late ones.
     pub(super) fn next_run(&mut self) {
         self.incarnation = self.incarnation.next();
-        self.memory = Memory::Enough;
+        self.has_memory();
     }
 
     /// The kernel has killed something of the present run for want of memory.
     pub(super) fn lacks_memory(&mut self) {
         self.memory = Memory::Lacking;
+    }
+
+    /// What was killed for want of memory was none of the present run.
+    pub(super) fn has_memory(&mut self) {
+        self.memory = Memory::Enough;
     }
 
     pub(super) fn has_lacked_memory(&self) -> bool {

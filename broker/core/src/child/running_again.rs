@@ -59,6 +59,8 @@ impl Child {
 
     /// Goes on with the pause of an earlier broker.
     pub(super) fn pause_on(&mut self, exit: Exit, until: Instant, orders: &mut Orders<'_>) -> Next {
+        // What was found of its last run is none of the next one.
+        self.common.has_memory();
         let mut restarting = Box::new(Restarting { exit, stage: RestartStage::Pausing { until } });
         restarting.show(&mut self.common);
         if until > orders.now.instant {

@@ -198,3 +198,18 @@ fn one_that_was_killed_for_memory_while_there_was_no_broker_is_told_so() {
     world.exited(first(run), CLEAN, Members::Nothing);
     assert!(!oom(&mut world, client, first(run)));
 }
+
+#[test]
+fn a_kill_of_the_run_before_a_crash_is_none_of_the_run_after_it() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, restarted(OnFailure, bounded(unnamed())));
+    is_killed_for_memory(&mut world, run);
+    world.recorded(next(run));
+    world.crash_out_of_memory(gone(KILLED));
+    let (client, run) = (world.connect(BROKER_UID), first(run));
+    assert!(oom(&mut world, client, run), "of the last run it stays true");
+    world.advance(secs(1));
+    world.spawned(run);
+    world.exited(run, KILLED, Members::Nothing);
+    assert!(!oom(&mut world, client, run));
+}

@@ -139,6 +139,7 @@ impl Ledger {
                 self.note_run(*run);
             }
             Input::Exited { run, status, members } => self.exited(*run, *status, *members),
+            Input::OutOfMemory { run } => self.change(*run, |track| track.starved = true),
             Input::MembersLeft { run, members } => {
                 self.change(*run, |track| track.members = *members);
                 self.change_cleaning(*run, |cleaning| cleaning.members = *members);
@@ -152,6 +153,8 @@ impl Ledger {
         self.change(run, |track| {
             track.exit = Some((now, status));
             track.members = members;
+            track.ended_unasked =
+                track.demands.first().is_none_or(|demand| demand.reason == ExitReason::Exited);
             let is_unready = !track.is_ready();
             if track.demands.is_empty() && (is_unready || members != Members::Nothing) {
                 let reason = if is_unready { ExitReason::StartFailed } else { ExitReason::Exited };

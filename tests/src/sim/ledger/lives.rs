@@ -74,6 +74,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     track.outcome = Some(recovered.intent.outcome);
     track.recorded_start = true;
     track.lives_on(recovered, now);
+    track.starved = recovered.out_of_memory;
     let finding = recovered.finding;
     match &recovered.progress {
         None | Some(Progress::Unwanted { .. }) if finding == Finding::NeverStarted => {
@@ -149,6 +150,9 @@ fn found(track: &mut Track, started_at: Timestamp, ready_by: Option<u64>, findin
     let Some((status, members)) = gone(finding) else { return goes_on_starting(track, ready_by, now) };
     track.exit = Some((now, status));
     track.members = members;
+    let reason = track.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
+    track.ended_unasked =
+        reason == ExitReason::Exited || reason == ExitReason::StartFailed && members == Members::Nothing;
     if finding == Finding::Rebooted {
         let exit = Exit::new(status, lost(track), wall(now));
         track.known_exit = Some(exit);
@@ -209,7 +213,9 @@ fn found_between(
             track.exit = Some((now, status));
             track.members = members;
             let steps = track.params.stop.clone();
-            track.demands.push(stop.unwrap_or(Demand { reason: ExitReason::Exited, steps }));
+            let demand = stop.unwrap_or(Demand { reason: ExitReason::Exited, steps });
+            track.ended_unasked = demand.reason == ExitReason::Exited;
+            track.demands.push(demand);
         }
         // A run that was late, and is not there, is one that has failed.
         (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop))
@@ -227,6 +233,8 @@ fn found_between(
             }
         }
         (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, None) => {
+            // What was found is of the run before.
+            track.starved = false;
             track.start = Start::Recorded { written: true };
             track.runs.between = Some(between);
         }
@@ -259,6 +267,7 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     }
     let Some((status, members)) = gone(finding) else { return };
     track.exit = Some(stopping.ended.map_or((now, status), |(status, at)| (moment(at), status)));
+    track.ended_unasked = stopping.reason == ExitReason::Exited;
     track.members = members;
     if finding == Finding::Rebooted {
         let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, wall(now)));

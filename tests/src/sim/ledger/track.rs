@@ -75,6 +75,10 @@ pub struct Track {
     pub start: Start,
     /// When the broker heard of the end of its main process, and how it ended.
     pub exit: Option<(u64, ExitStatus)>,
+    /// Whether its main process ended before anybody wanted it to.
+    pub ended_unasked: bool,
+    /// Whether the kernel has killed something of its present run for want of memory.
+    pub starved: bool,
     /// What was left of it, as the broker last heard.
     pub members: Members,
     /// The signals of its stop, and when they were ordered.
@@ -149,6 +153,8 @@ impl Track {
             born,
             start: Start::Recording,
             exit: None,
+            ended_unasked: false,
+            starved: false,
             members: Members::Nothing,
             sent: Vec::new(),
             to_continue: None,
@@ -246,7 +252,19 @@ impl Track {
             steps.push(StepTaken { signal: Signal::KILL, at: wall(first) });
         }
         let reason = self.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
-        Some(Exit { forced: self.killed.is_some(), steps, ..Exit::new(status, reason, wall(at)) })
+        let (forced, oom) = (self.killed.is_some(), self.ends_for_want_of_memory(status));
+        Some(Exit { forced, steps, oom, ..Exit::new(status, reason, wall(at)) })
+    }
+
+    /// Whether an end in this way is one for want of memory, as far as a kill leaves such a one.
+    fn ends_for_want_of_memory(&self, status: ExitStatus) -> bool {
+        let was_forced = self.killed.is_some() && !self.ended_unasked;
+        self.starved
+            && match status {
+                ExitStatus::Code(code) => code != 0 && self.ended_unasked,
+                ExitStatus::Signal(signal) => signal == Signal::KILL && !was_forced,
+                ExitStatus::Unknown => !was_forced,
+            }
     }
 
     /// When the time of an attempt at its cleanup is over.
