@@ -423,6 +423,23 @@ fn a_run_that_was_just_started_when_the_broker_died_is_found_and_not_started_twi
 }
 
 #[test]
+fn a_run_of_which_nobody_can_say_that_it_ever_was_counts_once_with_the_one_in_its_place() {
+    let (mut world, client) = World::with_client();
+    let policy = Restart { policy: OnFailure, max: 1, window: secs(60), ..Restart::default() };
+    let run = world.start(client, CreateParams { restart: policy, ..unnamed() });
+    fails(&mut world, run);
+    world.advance(millis(100));
+    // Its process may have come and gone, or have never been: the record says that it was to come, and no more.
+    world.crash(gone(ExitStatus::Unknown));
+    assert_eq!(world.spawns(), [first(run)]);
+    world.spawned(first(run));
+    let client = world.connect(BROKER_UID);
+    assert_eq!(world.shown(client, run).restarts, 1);
+    world.exited(first(run), FAILED, Members::Nothing);
+    assert!(world.shown(client, run).exit.clone().unwrap().gave_up);
+}
+
+#[test]
 fn a_child_that_ended_while_no_broker_was_there_is_restarted_by_its_policy_but_not_after_a_reboot() {
     let (mut world, _, run) = running(OnFailure, unnamed());
     world.crash(gone(FAILED));
