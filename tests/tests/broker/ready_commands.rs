@@ -14,11 +14,13 @@ fn asked(broker: &TestBroker, script: &str) -> Value {
     with(willing(), &json!({"name": "a", "ready": ready, "cwd": broker.folder(), "ready_timeout": "1h"}))
 }
 
-/// A script that tells its number, and hangs unless there is a file `go`.
+/// A script that tells its number, and hangs unless there was a file `go` before.
 fn hanging(pipe: &Fifo) -> String {
     let pipe = pipe.path().display();
     // What it starts has left its group and its session.
-    format!("setsid sleep infinity & echo $$ > {pipe}; test -e go || exec sleep infinity; kill $!")
+    format!(
+        "test -e go && go=1; setsid sleep infinity & echo $$ > {pipe}; test -n \"$go\" || exec sleep infinity; kill $!"
+    )
 }
 
 /// The process that has told its number last.
