@@ -222,7 +222,8 @@ def test_a_child_ends_with_the_process_that_it_is_bound_to(broker: Broker) -> No
         assert child.lifetime == {"pid": owner.pid}
         assert not child.refresh().ended
     ended = broker.wait(child.id, timeout=30).exit
-    assert ended and ended.reason == "owner_gone"
+    assert ended
+    assert ended.reason == "owner_gone"
     with pytest.raises(NotFound):
         broker.create(FOREVER, lifetime=lifetime.pid(2**31 - 1))
 
