@@ -9,6 +9,7 @@ mod outgoing;
 mod subscribed;
 #[cfg(test)]
 mod tests;
+mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -26,26 +27,29 @@ use procbroker_core::{
     Accounts, AccountsFailure, Call, Caller, ConnectionId, Fresh, GROUPS_MAX, Input, Login,
 };
 use procbroker_protocol::create::Lifetime;
-use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Request, Response};
+use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Method, Request, Response};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use feed::{Feed, FeedReader, feed};
-pub use outgoing::{Outbox, Outgoing};
+pub use outgoing::{Outbox, Outgoing, own_bytes};
 
 use crate::blocking_pool::{BlockingPool, PoolError, unavailable};
 use crate::driver::Fact;
 use crate::follower::Paced;
 use crate::limits::{
-    ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, WRITE_BYTES_BEFORE_READING,
+    ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, ROOM_PATIENCE,
+    STALLED_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
 use crate::os::host::accounts;
 use crate::os::host::caller::Standpoint;
 use crate::os::host::client_socket::{ClientSocket, Readiness};
 use crate::os::process::anchor;
+use crate::transit::{Load, Transit};
 use codec::{Codec, Incoming, RequestId};
+use unanswered::{Effort, Unanswered};
 
 /// What a connection needs from its surroundings.
 #[derive(Debug)]
@@ -66,6 +70,8 @@ pub struct Surroundings {
     pub login: Option<Arc<Login>>,
     /// Does what may block.
     pub pool: BlockingPool,
+    /// Counts what is on its way to clients.
+    pub transit: Transit,
     /// How long a message may stay unfinished.
     pub partial_message_timeout: Duration,
     /// Who may take time to be refused. All others are refused at once.
@@ -78,7 +84,7 @@ struct Connection {
     surroundings: Surroundings,
     codec: Codec,
     /// The ids that the client gave to its unanswered requests, by our own number of them.
-    unanswered: BTreeMap<u64, RequestId>,
+    unanswered: BTreeMap<u64, Unanswered>,
     next_number: u64,
     /// The subscriptions of which more may come.
     subscriptions: BTreeSet<u64>,
@@ -88,6 +94,10 @@ struct Connection {
     paced: Option<mpsc::Receiver<Paced>>,
     /// Encoded, and not yet written.
     unwritten: Vec<u8>,
+    /// As many bytes, where they are many.
+    load: Load,
+    /// When many bytes have waited for too long, if others need the room.
+    stalled_at: Option<Instant>,
     /// When the unfinished message has to be complete.
     partial_until: Option<Instant>,
     reading: Reading,
@@ -156,7 +166,10 @@ fn watched(stream: Stream) -> io::Result<ClientSocket> {
 
 impl Connection {
     fn new(socket: ClientSocket, surroundings: Surroundings) -> Self {
+        let load = surroundings.transit.add(surroundings.user, 0);
         Self {
+            load,
+            stalled_at: None,
             socket,
             surroundings,
             codec: Codec::default(),
@@ -236,7 +249,12 @@ impl Connection {
         } else if self.partial_until.is_none() {
             self.partial_until = Some(Instant::now() + self.surroundings.partial_message_timeout);
         }
-        let partial_until = self.partial_until;
+        if self.load.is_empty() {
+            self.stalled_at = None;
+        } else if self.stalled_at.is_none() {
+            self.stalled_at = Some(Instant::now() + STALLED_PATIENCE);
+        }
+        let (partial_until, stalled_at) = (self.partial_until, self.stalled_at);
         let writing = self.unwritten.len() < WRITE_BYTES_BEFORE_READING;
         tokio::select! {
             outgoing = self.surroundings.outbox.recv(), if writing => {
@@ -254,6 +272,13 @@ impl Connection {
                 Ok(Readiness::Writable) => {}
                 Ok(Readiness::Gone) | Err(_) => return Some(Closing::Gone),
             },
+            () = sleep_until(stalled_at), if stalled_at.is_some() => {
+                self.stalled_at = None;
+                if self.surroundings.transit.is_crowded() {
+                    tracing::warn!(connection = self.surroundings.id.0, "a client does not read a large answer; closing");
+                    return Some(Closing::Gone);
+                }
+            }
             () = sleep_until(partial_until), if partial_until.is_some() => {
                 self.reading = Reading::Over;
                 self.codec.abandon(&mut self.unwritten);
@@ -299,12 +324,22 @@ impl Connection {
             Incoming::Request { id, request } => {
                 let number = self.next_number;
                 self.next_number += 1;
-                self.unanswered.insert(number, id);
+                let effort = Effort::of(&request);
+                // One for output waits for its room where that is read.
+                let is_read_later = request.method() == Method::Logs;
+                if effort == Effort::Question
+                    && !is_read_later
+                    && let Err(error) = self.surroundings.transit.check(self.surroundings.user)
+                {
+                    codec::encode(&id, &Err(error), &mut self.unwritten);
+                    return None;
+                }
+                self.unanswered.insert(number, Unanswered { id, effort });
                 let call = Call { connection: self.surroundings.id, number };
                 let fresh = match self.fresh(&request).await {
                     Ok(fresh) => fresh,
                     Err(error) => {
-                        self.encode_answer(number, Err(unavailable(error))).await;
+                        self.encode_answer(number, Err(unavailable(error)), None).await;
                         return None;
                     }
                 };
@@ -386,17 +421,24 @@ impl Connection {
     async fn encode(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Admitted | Outgoing::Refused(_) => {}
-            Outgoing::Answer { number, result } => self.encode_answer(number, result).await,
+            Outgoing::Answer { number, result, load } => self.encode_answer(number, result, load).await,
             Outgoing::Feed(feed) => self.feed = Some(feed),
             Outgoing::Paced(paced) => self.paced = Some(paced),
         }
     }
 
-    async fn encode_answer(&mut self, number: u64, result: Result<Response, Error>) {
-        let Some(id) = self.unanswered.remove(&number) else { return };
+    /// Encodes an answer. A large one needs room: where there is none, a question is refused.
+    async fn encode_answer(&mut self, number: u64, result: Result<Response, Error>, load: Option<Load>) {
+        let Some(Unanswered { id, effort }) = self.unanswered.remove(&number) else { return };
         self.subscriptions.extend(subscribed::subscription(&result));
         if outgoing::is_large(&result) {
-            let Surroundings { pool, user, .. } = &self.surroundings;
+            let Surroundings { pool, user, transit, .. } = &self.surroundings;
+            let bytes = outgoing::encoded_bytes(&result);
+            let room = match transit.room(*user, bytes, ROOM_PATIENCE).await {
+                Ok(room) => room,
+                Err(_) if effort == Effort::Act => transit.add(*user, bytes),
+                Err(error) => return codec::encode(&id, &Err(error), &mut self.unwritten),
+            };
             let spare = id.clone();
             let work = move || {
                 let mut bytes = Vec::new();
@@ -404,12 +446,22 @@ impl Connection {
                 bytes
             };
             match pool.run(*user, work).await {
+                Ok(bytes) if self.unwritten.is_empty() => self.unwritten = bytes,
                 Ok(bytes) => self.unwritten.extend_from_slice(&bytes),
                 Err(error) => codec::encode(&spare, &Err(unavailable(error)), &mut self.unwritten),
             }
+            self.count_unwritten();
+            drop(room);
         } else {
             codec::encode(&id, &result, &mut self.unwritten);
         }
+        drop(load);
+    }
+
+    /// Counts what waits to be written, where that is much.
+    fn count_unwritten(&mut self) {
+        let bytes = self.unwritten.len();
+        self.load.resize(if bytes > WRITE_BYTES_BEFORE_READING { bytes } else { 0 });
     }
 
     /// Writes as much as the client takes now.
@@ -424,6 +476,10 @@ impl Connection {
             }
         }
         self.unwritten.drain(..written);
+        if written > 0 {
+            self.stalled_at = None;
+        }
+        self.count_unwritten();
         if self.unwritten.is_empty() {
             self.socket.all_is_written();
         }

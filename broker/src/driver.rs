@@ -340,7 +340,8 @@ impl Driver {
                 self.take(input);
             }
             Fact::Connected { connection, who, outbox } => {
-                self.hands.clients.insert(connection, outbox);
+                let user = if let Who::Known(peer) = &who { peer.uid } else { u32::MAX };
+                self.hands.clients.insert(connection, user, outbox);
                 let input = match who {
                     Who::Known(peer) => {
                         self.audit.connected(connection, &peer);

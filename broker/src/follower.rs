@@ -18,11 +18,13 @@ use tokio::time::timeout;
 use crate::blocking_pool::{BlockingPool, unavailable};
 use crate::driver::Fact;
 use crate::limits::{
-    LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX,
+    LINE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX,
+    ROOM_PATIENCE,
 };
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Excerpt, Logs, StreamId, Wanted, read};
+use crate::transit::{Load, Transit};
 use source::{Seen, Source};
 
 /// Everybody who is being sent output.
@@ -30,6 +32,7 @@ use source::{Seen, Source};
 pub struct Followers {
     logs: Logs,
     pool: BlockingPool,
+    transit: Transit,
     facts: mpsc::Sender<Fact>,
     /// Those who are to be told when a child has ended.
     waiting: BTreeMap<ChildId, Vec<oneshot::Sender<Ended>>>,
@@ -63,6 +66,8 @@ pub enum Paced {
         number: u64,
         /// What came of it.
         result: Result<Response, Error>,
+        /// The room that it has, if it is large.
+        load: Option<Load>,
     },
     /// A piece of what is followed.
     Notification(Notification),
@@ -71,8 +76,8 @@ pub enum Paced {
 impl Followers {
     /// Nobody yet. That a request was answered is told as a fact.
     #[must_use]
-    pub fn new(logs: &Logs, pool: BlockingPool, facts: mpsc::Sender<Fact>) -> Self {
-        Self { logs: logs.clone(), pool, facts, waiting: BTreeMap::new() }
+    pub fn new(logs: &Logs, pool: BlockingPool, transit: Transit, facts: mpsc::Sender<Fact>) -> Self {
+        Self { logs: logs.clone(), pool, transit, facts, waiting: BTreeMap::new() }
     }
 
     /// Answers a request as soon as its client has room for it, tells the core, and sends what follows. Of a client that
@@ -89,7 +94,8 @@ impl Followers {
             }
         };
         let reader = Reader { pool: self.pool.clone(), user: query.user };
-        tokio::spawn(serve(query, ending, self.facts.clone(), self.logs.clone(), reader));
+        let means = (self.facts.clone(), self.logs.clone(), self.transit.clone());
+        tokio::spawn(serve(query, ending, means, reader));
     }
 
     /// Has the last of a child's output read, and the core told of it: nothing, where that takes too long. To be called in
@@ -141,7 +147,12 @@ enum Go {
 }
 
 /// Answers a request, and sends what follows.
-async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs: Logs, reader: Reader) {
+async fn serve(
+    query: LogQuery,
+    ending: Ending,
+    (facts, logs, transit): (mpsc::Sender<Fact>, Logs, Transit),
+    reader: Reader,
+) {
     let LogQuery {
         call,
         child,
@@ -165,12 +176,19 @@ async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs:
         continuation,
         text_bytes_max: LOG_TEXT_BYTES_MAX,
     };
-    let excerpt = reader.excerpt(kept.clone(), wanted).await;
+    let (excerpt, load) = match transit.room(reader.user, most_bytes(&kept, tail), ROOM_PATIENCE).await {
+        Ok(load) => (reader.excerpt(kept.clone(), wanted).await, Some(load)),
+        Err(error) => (Err(error), None),
+    };
     let (next, stamps) =
         excerpt.as_ref().map_or_else(|_| Default::default(), |read| (read.next, read.stamps));
+    let load = load.map(|mut load| {
+        load.resize(excerpt.as_ref().map_or(0, |excerpt| COPIES * excerpt.text.len()));
+        load
+    });
     let result = answer(excerpt, subscription);
     let outcome = result.as_ref().map_or(LogOutcome::Error, |_| LogOutcome::Text);
-    room.send(Paced::Answer { number: call.number, result });
+    room.send(Paced::Answer { number: call.number, result, load });
     if facts.send(Fact::Input(Input::LogRead { call, outcome })).await.is_err() {
         // The driver has gone, and with it the broker.
         return;
@@ -180,6 +198,17 @@ async fn serve(query: LogQuery, ending: Ending, facts: mpsc::Sender<Fact>, logs:
         let source = Source::new(kept, next, stamps);
         Follower { subscription, stream, to, ending, logs, reader }.follow(source).await;
     }
+}
+
+/// An output that is answered with is there once as it is, and once more as it is sent.
+const COPIES: usize = 2;
+
+/// Returns how many bytes an excerpt of an output takes at most, as far as can be told before it is read.
+fn most_bytes(kept: &Kept, tail: Option<u32>) -> u64 {
+    let all = kept.end().saturating_sub(kept.first_kept()).min(LOG_TEXT_BYTES_MAX as u64);
+    // The lines of most outputs are shorter.
+    let of_lines = tail.map_or(all, |lines| u64::from(lines) * LINE_BYTES);
+    COPIES as u64 * all.min(of_lines)
 }
 
 /// The last of an output, as far as it can be read.

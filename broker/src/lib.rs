@@ -74,4 +74,5 @@ pub mod prober;
 pub mod recovery;
 pub mod report;
 pub mod serve;
+pub mod transit;
 pub mod upgrade;

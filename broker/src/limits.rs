@@ -36,6 +36,9 @@ pub const TEXT_BYTES_ENCODED_INLINE: usize = 256 << 10;
 /// once fits.
 pub const EVENTS_WAITING: usize = 16_384;
 
+/// What an event takes beside the texts of its child while it waits for a client to read, in bytes.
+pub const EVENT_BYTES: u64 = 512;
+
 /// How long a client that is refused may take to send the request that the refusal answers.
 pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -133,6 +136,18 @@ pub const LOG_PIECE_REST: Duration = Duration::from_millis(10);
 /// How much text an answer to `logs` holds at most, as a JSON string, in bytes: what a message may have, less its other
 /// members.
 pub const LOG_TEXT_BYTES_MAX: usize = procbroker_protocol::limits::ANSWER_BYTES_MAX - (4 << 10);
+
+/// What a line of output takes where the lines that are asked for are not read yet, in bytes.
+pub const LINE_BYTES: u64 = 1 << 10;
+
+/// How long an answer waits for room among what is on its way to clients, before its user is told to read that first.
+pub const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client may read nothing of a large answer while others need the room.
+pub const STALLED_PATIENCE: Duration = Duration::from_secs(30);
+
+/// An answer that takes less than this by itself is not counted among what is on its way: the bounds on requests hold it.
+pub const ANSWER_BYTES_UNCOUNTED: u64 = 4 << 10;
 
 /// How many lines of its output the error tells of a child that ended before it was ready.
 pub const LOG_TAIL_LINES: u32 = 20;

@@ -17,6 +17,7 @@ use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY};
 use crate::os::host::caller::Standpoint;
 use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
+use crate::transit::Transit;
 
 /// What tells when a reception and all of its clients are gone.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Reception {
     refusals: Arc<Semaphore>,
     max_pipelined: usize,
     pool: BlockingPool,
+    transit: Transit,
     standpoint: Standpoint,
     partial_message_timeout: Duration,
     /// Held by every client's task, so that the last one's end can be waited for.
@@ -54,7 +56,7 @@ impl Reception {
     pub fn new(
         facts: mpsc::Sender<Fact>,
         bounds: &procbroker_core::Bounds,
-        pool: BlockingPool,
+        (pool, transit): (BlockingPool, Transit),
         standpoint: Standpoint,
     ) -> (Self, Emptiness) {
         let (presence, emptiness) = mpsc::channel(1);
@@ -67,6 +69,7 @@ impl Reception {
             refusals: Arc::new(Semaphore::new(REFUSED_PATIENTLY)),
             max_pipelined: number(bounds.max_pipelined),
             pool,
+            transit,
             standpoint,
             partial_message_timeout: bounds.partial_message_timeout,
             _presence: presence,
@@ -114,6 +117,7 @@ impl Reception {
                 user,
                 pid,
                 pool: self.pool.clone(),
+                transit: self.transit.clone(),
                 standpoint: self.standpoint,
                 login: None,
                 partial_message_timeout: self.partial_message_timeout,

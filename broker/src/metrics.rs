@@ -16,6 +16,8 @@ pub struct Metrics<'a> {
     pub turns: &'a Histogram,
     /// How many bytes the kept output of children takes on the disk.
     pub output_bytes: u64,
+    /// How many bytes are on their way to clients.
+    pub answer_bytes: u64,
     /// How many bytes of output could not be kept.
     pub log_dropped_bytes: u64,
 }

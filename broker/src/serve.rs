@@ -35,6 +35,7 @@ use crate::os::host::terminal;
 use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
+use crate::transit::Transit;
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
@@ -113,7 +114,9 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let listeners = sockets.listeners()?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
-    let (mut hands, recovered) = machine.hands(threads_in, facts_in.clone(), pool.clone())?;
+    let transit = Transit::new(config.bounds.answer_bytes());
+    let (mut hands, recovered) =
+        machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
     if let Some(main) = config.main.as_ref().filter(|_| interactive) {
         hands.surroundings.lend_input(main.id);
     }
@@ -122,7 +125,7 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
         tokio::spawn(metrics::http::serve(listener, facts_in.clone()));
     }
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
-    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, pool, standpoint);
+    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, (pool, transit), standpoint);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
     let anchors = hands.anchors.bell().map_err(ServeError::Anchors)?;

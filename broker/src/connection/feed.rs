@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use procbroker_protocol::Notification;
 use tokio::sync::mpsc;
 
-use crate::limits::EVENTS_WAITING;
+use crate::limits::{EVENT_BYTES, EVENTS_WAITING};
+use crate::transit::{Load, Transit};
 
 /// How many events each subscription has missed since it was told last.
 #[derive(Clone, Debug, Default)]
@@ -22,23 +23,25 @@ impl Missed {
 /// The driver's end.
 #[derive(Debug)]
 pub struct Feed {
-    events: mpsc::Sender<Notification>,
+    events: mpsc::Sender<(Notification, Load)>,
     missed: Missed,
+    transit: Transit,
+    user: u32,
 }
 
 /// The connection's end.
 #[derive(Debug)]
 pub struct FeedReader {
-    events: mpsc::Receiver<Notification>,
+    events: mpsc::Receiver<(Notification, Load)>,
     missed: Missed,
 }
 
 /// Both ends of a new feed.
 #[must_use]
-pub fn feed() -> (Feed, FeedReader) {
+pub fn feed(transit: Transit, user: u32) -> (Feed, FeedReader) {
     let (events, received) = mpsc::channel(EVENTS_WAITING);
     let missed = Missed::default();
-    (Feed { events, missed: missed.clone() }, FeedReader { events: received, missed })
+    (Feed { events, missed: missed.clone(), transit, user }, FeedReader { events: received, missed })
 }
 
 impl Feed {
@@ -46,7 +49,10 @@ impl Feed {
     /// until the reader has been told of the gap, so that everything comes in its order.
     pub fn publish(&self, subscription: u64, notification: Notification) {
         let mut missed = self.missed.lock();
-        if !missed.contains_key(&subscription) && self.events.try_send(notification).is_ok() {
+        if !missed.contains_key(&subscription)
+            && let Some(load) = self.transit.try_add(self.user, bytes_of(&notification))
+            && self.events.try_send((notification, load)).is_ok()
+        {
             return;
         }
         *missed.entry(subscription).or_default() += 1;
@@ -56,7 +62,7 @@ impl Feed {
 impl FeedReader {
     /// What comes next, if it is there: an event, or how many were missed once all before them are read.
     pub fn try_next(&mut self) -> Option<Notification> {
-        if let Ok(notification) = self.events.try_recv() {
+        if let Ok((notification, _)) = self.events.try_recv() {
             return Some(notification);
         }
         let (subscription, missed) = self.missed.lock().pop_first()?;
@@ -71,10 +77,23 @@ impl FeedReader {
             return notification;
         }
         match self.events.recv().await {
-            Some(notification) => notification,
+            Some((notification, _)) => notification,
             None => std::future::pending().await,
         }
     }
+}
+
+/// Returns about how many bytes an event takes that waits.
+fn bytes_of(notification: &Notification) -> u64 {
+    let texts = match notification {
+        Notification::Event { event, .. } => event.child.as_ref().map_or(0, |child| {
+            let words: usize = child.command.iter().map(String::len).sum();
+            words + child.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        }),
+        Notification::Log { text, .. } => text.len(),
+        Notification::Lagged { .. } => 0,
+    };
+    EVENT_BYTES + texts as u64
 }
 
 #[cfg(test)]
@@ -82,6 +101,21 @@ mod tests {
     use procbroker_protocol::{Event, EventKind, Timestamp};
 
     use super::*;
+
+    /// A feed whose user has room for everything.
+    fn roomy() -> (Feed, FeedReader) {
+        feed(Transit::new(procbroker_core::Budget { user: 1 << 40, all: 1 << 41 }), 7)
+    }
+
+    #[test]
+    fn a_user_misses_what_it_has_no_room_for_and_is_told() {
+        let budget = procbroker_core::Budget { user: 3 * EVENT_BYTES, all: 1 << 40 };
+        let (feed, mut reader) = feed(Transit::new(budget), 7);
+        (1..=5).for_each(|seq| feed.publish(1, event(1, seq)));
+        let told: Vec<_> = std::iter::from_fn(|| reader.try_next()).collect();
+        let lagged = Notification::Lagged { subscription: 1, missed: 2 };
+        assert_eq!(told, [event(1, 1), event(1, 2), event(1, 3), lagged]);
+    }
 
     fn event(subscription: u64, seq: u64) -> Notification {
         let at = Timestamp::from_micros(0);
@@ -91,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_keeps_up_misses_nothing() {
-        let (feed, mut reader) = feed();
+        let (feed, mut reader) = roomy();
         for seq in 1..=3 * EVENTS_WAITING as u64 {
             feed.publish(1, event(1, seq));
             assert_eq!(reader.try_next(), Some(event(1, seq)));
@@ -101,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_told_once_how_much_it_missed_between_what_came_before_and_after() {
-        let (feed, mut reader) = feed();
+        let (feed, mut reader) = roomy();
         let room = EVENTS_WAITING as u64;
         for seq in 1..=room + 5 {
             feed.publish(1, event(1, seq));
@@ -119,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_one_subscription_missed_is_not_told_to_another() {
-        let (feed, mut reader) = feed();
+        let (feed, mut reader) = roomy();
         for seq in 0..EVENTS_WAITING as u64 {
             feed.publish(1, event(1, seq));
         }

@@ -54,7 +54,7 @@ impl Connection {
 
     pub(super) async fn encode_paced(&mut self, paced: Option<Paced>) {
         match paced {
-            Some(Paced::Answer { number, result }) => self.encode_answer(number, result).await,
+            Some(Paced::Answer { number, result, load }) => self.encode_answer(number, result, load).await,
             Some(Paced::Notification(notification)) => self.notify(&notification),
             None => self.paced = None,
         }

@@ -56,6 +56,7 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
         standpoint: Standpoint::of_this_process().unwrap(),
         login: None,
         pool: BlockingPool::start().unwrap(),
+        transit: Transit::new(procbroker_core::Bounds::default().answer_bytes()),
         partial_message_timeout,
         refusals: Arc::new(Semaphore::new(1)),
     };
@@ -77,7 +78,7 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
         assert!(!held.is_empty() || client.answers == REQUESTS, "nobody gets on");
         for number in held.drain(..) {
             let result = Err(Error::new(ErrorKind::NotFound, "there is no child x"));
-            answers.try_send(Outgoing::Answer { number, result }).unwrap();
+            answers.try_send(Outgoing::Answer { number, result, load: None }).unwrap();
         }
         while answers.capacity() < OUTBOX {
             client.go_on();
@@ -105,6 +106,7 @@ async fn told_in_a_crowd(request: &[u8]) -> String {
         standpoint: Standpoint::of_this_process().unwrap(),
         login: None,
         pool: BlockingPool::start().unwrap(),
+        transit: Transit::new(procbroker_core::Bounds::default().answer_bytes()),
         partial_message_timeout: Duration::from_secs(60),
         refusals: Arc::new(Semaphore::new(0)),
     };

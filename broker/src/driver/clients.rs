@@ -6,16 +6,21 @@ use procbroker_core::{Call, ConnectionId};
 use procbroker_protocol::{Error, Notification, Response};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::connection::{Feed, Outbox, Outgoing, feed};
+use crate::connection::{Feed, Outbox, Outgoing, feed, own_bytes};
 use crate::follower::Paced;
-use crate::limits::PACED_WAITING;
+use crate::limits::{ANSWER_BYTES_UNCOUNTED, PACED_WAITING};
+use crate::transit::Transit;
 
 /// The clients that were admitted or are to be told that they are not.
-#[derive(Debug, Default)]
-pub struct Clients(BTreeMap<ConnectionId, Client>);
+#[derive(Debug)]
+pub struct Clients {
+    open: BTreeMap<ConnectionId, Client>,
+    transit: Transit,
+}
 
 #[derive(Debug)]
 struct Client {
+    user: u32,
     outbox: Outbox,
     /// Where events go, once there was one for it.
     feed: Option<Feed>,
@@ -24,19 +29,31 @@ struct Client {
 }
 
 impl Clients {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(transit: Transit) -> Self {
+        Self { open: BTreeMap::new(), transit }
+    }
+
+    /// Returns how many bytes are on their way to clients.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.transit.bytes()
+    }
+
     /// A client has connected.
-    pub fn insert(&mut self, connection: ConnectionId, outbox: Outbox) {
-        self.0.insert(connection, Client { outbox, feed: None, paced: None });
+    pub fn insert(&mut self, connection: ConnectionId, user: u32, outbox: Outbox) {
+        self.open.insert(connection, Client { user, outbox, feed: None, paced: None });
     }
 
     /// A client is gone, or is let go of: its connection sends what it has, and closes.
     pub fn remove(&mut self, connection: ConnectionId) {
-        self.0.remove(&connection);
+        self.open.remove(&connection);
     }
 
     /// Lets a client talk.
     pub fn admit(&self, connection: ConnectionId) {
-        if let Some(client) = self.0.get(&connection) {
+        if let Some(client) = self.open.get(&connection) {
             // The first message of a new connection always finds room.
             let _ = client.outbox.try_send(Outgoing::Admitted);
         }
@@ -44,22 +61,25 @@ impl Clients {
 
     /// Tells a client why it is not served, and lets go of it.
     pub fn refuse(&mut self, connection: ConnectionId, error: Error) {
-        if let Some(client) = self.0.remove(&connection) {
+        if let Some(client) = self.open.remove(&connection) {
             let _ = client.outbox.try_send(Outgoing::Refused(error));
         }
     }
 
     /// Hands an answer to its connection, or gives the connection up: its client asks and does not read.
     pub fn answer(&mut self, call: Call, result: Result<Response, Error>) {
-        let outgoing = Outgoing::Answer { number: call.number, result };
+        let Some(user) = self.open.get(&call.connection).map(|client| client.user) else { return };
+        let bytes = own_bytes(&result);
+        let load = (bytes >= ANSWER_BYTES_UNCOUNTED).then(|| self.transit.add(user, bytes));
+        let outgoing = Outgoing::Answer { number: call.number, result, load };
         self.send(call.connection, outgoing);
     }
 
     /// Hands an event to its connection, which counts what does not fit.
     pub fn publish(&mut self, connection: ConnectionId, notification: Notification) {
-        let Some(client) = self.0.get_mut(&connection) else { return };
+        let Some(client) = self.open.get_mut(&connection) else { return };
         if client.feed.is_none() {
-            let (writer, reader) = feed();
+            let (writer, reader) = feed(self.transit.clone(), client.user);
             client.feed = Some(writer);
             self.send(connection, Outgoing::Feed(reader));
         }
@@ -68,14 +88,14 @@ impl Clients {
             | Notification::Lagged { subscription, .. }
             | Notification::Log { subscription, .. } => *subscription,
         };
-        if let Some(feed) = self.0.get(&connection).and_then(|client| client.feed.as_ref()) {
+        if let Some(feed) = self.open.get(&connection).and_then(|client| client.feed.as_ref()) {
             feed.publish(subscription, notification);
         }
     }
 
     /// Where the output of children goes that this client has asked for; none when it is gone.
     pub fn paced(&mut self, connection: ConnectionId) -> Option<mpsc::Sender<Paced>> {
-        let client = self.0.get_mut(&connection)?;
+        let client = self.open.get_mut(&connection)?;
         if let Some(paced) = &client.paced {
             return Some(paced.clone());
         }
@@ -88,19 +108,19 @@ impl Clients {
     /// Whether the connections have taken all of their answers.
     #[must_use]
     pub fn all_answers_are_out(&self) -> bool {
-        self.0.values().all(|client| client.outbox.capacity() == client.outbox.max_capacity())
+        self.open.values().all(|client| client.outbox.capacity() == client.outbox.max_capacity())
     }
 
     fn send(&mut self, connection: ConnectionId, outgoing: Outgoing) {
-        let Some(client) = self.0.get(&connection) else { return };
+        let Some(client) = self.open.get(&connection) else { return };
         match client.outbox.try_send(outgoing) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 tracing::warn!(connection = connection.0, "a client does not read its answers; closing");
-                self.0.remove(&connection);
+                self.open.remove(&connection);
             }
             Err(TrySendError::Closed(_)) => {
-                self.0.remove(&connection);
+                self.open.remove(&connection);
             }
         }
     }

@@ -12,6 +12,7 @@ impl Driver {
             counts: &self.broker.counts(),
             turns: &self.turns,
             output_bytes: amounts.kept(),
+            answer_bytes: self.hands.clients.bytes(),
             log_dropped_bytes: amounts.dropped(),
         };
         metrics.text()

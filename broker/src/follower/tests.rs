@@ -38,7 +38,8 @@ impl Scene {
         };
         let logs = Logs::start(settings).unwrap();
         let (tell, facts) = mpsc::channel(8);
-        let followers = Followers::new(&logs, BlockingPool::start().unwrap(), tell);
+        let budget = procbroker_core::Bounds::default().answer_bytes();
+        let followers = Followers::new(&logs, BlockingPool::start().unwrap(), Transit::new(budget), tell);
         Self { folder, logs, facts, followers }
     }
 
@@ -102,7 +103,7 @@ struct Client {
 impl Client {
     async fn answer(&mut self) -> LogsAnswer {
         match self.messages.recv().await.unwrap() {
-            Paced::Answer { number: 3, result: Ok(Response::Logs(answer)) } => answer,
+            Paced::Answer { number: 3, result: Ok(Response::Logs(answer)), load: _ } => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -261,14 +262,14 @@ async fn a_follower_whose_client_has_gone_ends() {
 async fn nothing_is_read_for_a_client_that_has_no_room() {
     let mut scene = Scene::new();
     let (to, mut messages) = mpsc::channel(1);
-    to.send(Paced::Answer { number: 1, result: Ok(Response::Upgraded) }).await.unwrap();
+    to.send(Paced::Answer { number: 1, result: Ok(Response::Upgraded), load: None }).await.unwrap();
     scene.serve(2, None, Follow::No, to);
     tokio::task::yield_now().await;
     // It is read after the first was taken, and so has what was written before that.
     scene.write("later");
     assert!(matches!(messages.recv().await, Some(Paced::Answer { number: 1, .. })));
     match messages.recv().await {
-        Some(Paced::Answer { number: 2, result: Ok(Response::Logs(answer)) }) => {
+        Some(Paced::Answer { number: 2, result: Ok(Response::Logs(answer)), load: _ }) => {
             assert_eq!(answer.text, "later");
         }
         other => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use super::Metrics;
 
 /// Writes all families, in the order of their names in the documentation.
 pub(super) fn text(metrics: &Metrics<'_>) -> String {
-    let Metrics { version, counts, turns, output_bytes, log_dropped_bytes } = metrics;
+    let Metrics { version, counts, turns, output_bytes, answer_bytes, log_dropped_bytes } = metrics;
     let (children, totals) = (counts.children, &counts.totals);
     let mut text = Text::default();
     text.gauge("build_info", "The version of the broker, as a label of the constant 1.");
@@ -57,6 +57,7 @@ pub(super) fn text(metrics: &Metrics<'_>) -> String {
             ("children", kept.children),
             ("requests", kept.requests),
             ("events", kept.events),
+            ("answers", *answer_bytes),
         ],
     );
     text.counter("log_dropped_bytes_total", "Bytes of children's output that could not be kept.");
@@ -158,6 +159,7 @@ mod tests {
             counts: &counts,
             turns: &turns,
             output_bytes: 13,
+            answer_bytes: 18,
             log_dropped_bytes: 14,
         };
         metrics.text()
@@ -184,6 +186,7 @@ mod tests {
             "kept_bytes{what=\"children\"} 15",
             "kept_bytes{what=\"requests\"} 16",
             "kept_bytes{what=\"events\"} 17",
+            "kept_bytes{what=\"answers\"} 18",
             "log_dropped_bytes_total 14",
             "stop_duration_seconds_bucket{le=\"0.00001\"} 0",
             "stop_duration_seconds_bucket{le=\"2.5\"} 1",

@@ -51,6 +51,7 @@ use crate::os::tree::cgroup;
 use crate::prober::Prober;
 use crate::recovery::{self, PreviousBroker, PreviousRecord, processes};
 use crate::serve::facilities::{self, Found};
+use crate::transit::Transit;
 use crate::upgrade::{self, Inherited, Program};
 
 /// The folder of the children's pipes, in the runtime folder.
@@ -383,7 +384,7 @@ impl Machine {
         self,
         threads: mpsc::Sender<FromThread>,
         facts: mpsc::Sender<Fact>,
-        pool: BlockingPool,
+        (pool, transit): (BlockingPool, Transit),
     ) -> Result<(Hands, Vec<Recovered>), ServeError> {
         let Self {
             found,
@@ -445,7 +446,7 @@ impl Machine {
         let records = Records::start(store, &host, threads.clone())?;
         let prober = Prober::new(&logs, pool.clone(), facts.clone());
         let hands = Hands {
-            clients: Clients::default(),
+            clients: Clients::new(transit.clone()),
             pool: pool.clone(),
             launcher,
             reaper,
@@ -453,7 +454,7 @@ impl Machine {
             containment,
             surroundings: Surroundings::new(socket, pipes, nofile),
             prober,
-            followers: Followers::new(&logs, pool, facts),
+            followers: Followers::new(&logs, pool, transit, facts),
             logs,
             records,
             fd_store,

@@ -31,6 +31,8 @@ mod events;
 #[cfg(test)]
 mod hostile_clients;
 #[cfg(test)]
+mod kept_bytes;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod logs;

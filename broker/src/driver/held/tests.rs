@@ -13,6 +13,7 @@ use crate::connection::{Outbox, Outgoing};
 use crate::driver::FromThread;
 use crate::os::journal::{self, Change, Entry, Host};
 use crate::os::process::identity::BootId;
+use crate::transit::Transit;
 
 /// Longer than anything here takes, even on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,10 +65,10 @@ impl Scene {
         let (threads, reports) = mpsc::channel(16);
         let store = journal::open_alone(&path).unwrap().0.waiting_for(patience);
         let records = Records::start(store, &host, threads).unwrap();
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(Transit::new(procbroker_core::Bounds::default().answer_bytes()));
         let outboxes = [0, 1].map(|connection| {
             let (outbox, received): (Outbox, _) = mpsc::channel(16);
-            clients.insert(ConnectionId(connection), outbox);
+            clients.insert(ConnectionId(connection), 7, outbox);
             received
         });
         Self { _folder: folder, path, records, reports, clients, outboxes, held: Held::default() }

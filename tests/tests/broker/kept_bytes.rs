@@ -1,0 +1,124 @@
+//! What one user makes the broker keep is bounded in bytes: the memory that the kernel counts for it stays small.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::children::{willing, with};
+use crate::harness::{JsonClient, Setup, TestBroker};
+
+/// The memory that none of this may cost, in MiB: it was a multiple of it before there was a bound.
+const ROOM: u64 = 150;
+
+/// How much memory of the broker is resident, in MiB.
+fn resident(broker: &TestBroker) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", broker.status()["pid"])).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+}
+
+/// A create with 240 KiB of arguments.
+fn long(program: &[&str]) -> Value {
+    let argument = "x".repeat(120 << 10);
+    let command: Vec<&str> = program.iter().copied().chain([argument.as_str(), argument.as_str()]).collect();
+    json!({ "command": command })
+}
+
+/// Creates children that end at once, and waits for their ends.
+fn end_many(client: &mut JsonClient, count: usize) {
+    for _ in 0..count {
+        let child = client.create(long(&["true"]));
+        client.ok("wait", json!({"target": child["id"]}));
+    }
+}
+
+#[test]
+fn ended_children_with_long_commands_make_room_and_are_shown_shortened() {
+    let broker = Setup::new().start();
+    let mut client = broker.json();
+    let before = resident(&broker);
+    end_many(&mut client, 300);
+    assert!(resident(&broker) < before + ROOM, "{} of {before} MiB", resident(&broker));
+    assert!(broker.log().len() < 8 << 20, "the log has {} bytes", broker.log().len());
+    let children = client.ok("list", json!({"all": true}))["children"].clone();
+    let shown = children.as_array().unwrap();
+    assert!((10..300).contains(&shown.len()), "{}", shown.len());
+    for child in shown {
+        assert_eq!(child["shortened"], json!(["command"]));
+    }
+    let whole = client.ok("get", json!({"target": shown[0]["id"]}));
+    assert_eq!(whole["child"]["command"], long(&["true"])["command"]);
+    assert_eq!(
+        (&whole["child"]["shortened"], &whole["spec"]["command"]),
+        (&Value::Null, &whole["child"]["command"])
+    );
+}
+
+#[test]
+fn what_was_done_to_many_children_with_long_commands_is_answered() {
+    let broker = Setup::new().start();
+    let mut client = broker.json();
+    end_many(&mut client, 80);
+    for _ in 0..60 {
+        client.create(long(&["sh", "-c", "exec sleep 1000"]));
+    }
+    let destroyed = client.ok("destroy", json!({"target": {"all": true}}));
+    assert_eq!(destroyed["children"].as_array().unwrap().len(), 60);
+    for _ in 0..60 {
+        client.create(long(&["sh", "-c", "exec sleep 1000"]));
+    }
+    let report = client.ok("shutdown", json!({}));
+    assert_eq!(report["children"].as_array().unwrap().len(), 60);
+}
+
+#[test]
+fn creates_that_wait_are_refused_when_there_are_too_many_bytes_of_them() {
+    let broker = Setup::new().start();
+    let mut client = broker.json();
+    client.create(with(willing(), &json!({"name": "n", "ready": "notify", "no_wait": true})));
+    let before = resident(&broker);
+    let create = with(long(&["true"]), &json!({"name": "n", "if_exists": "reuse"}));
+    let mut refused = 0;
+    let mut crowd = Vec::new();
+    // Each on a connection of its own, so that those that wait hold up none of the others.
+    for _ in 0..200 {
+        let mut one = broker.json();
+        let create = one.send("create", create.clone());
+        let status = one.send("status", json!({}));
+        one.answer(status).unwrap();
+        if one.has_early(&[create]) == [true] {
+            assert_eq!(one.answer(create).unwrap_err().kind, "overloaded");
+            refused += 1;
+        }
+        crowd.push(one);
+    }
+    assert!((100..200).contains(&refused), "{refused} were refused");
+    assert!(resident(&broker) < before + ROOM, "{} of {before} MiB", resident(&broker));
+    client.ok("destroy", json!({"target": "n"}));
+}
+
+#[test]
+fn unread_output_of_a_crowd_of_connections_costs_its_user_no_more_than_its_part() {
+    let broker = Setup::new().start();
+    let mut client = broker.json();
+    let script = "yes 0123456789012345678901234567890 | head -c 15000000";
+    let child = client.create(json!({"command": ["sh", "-c", script]}));
+    client.ok("wait", json!({"target": child["id"]}));
+    let before = resident(&broker);
+    let logs = json!({"target": child["id"]});
+    let mut crowd: Vec<(JsonClient, u64)> = (0..60)
+        .map(|_| {
+            let mut one = broker.json();
+            let asked = one.send("logs", logs.clone());
+            (one, asked)
+        })
+        .collect();
+    let (mut last, asked) = crowd.pop().unwrap();
+    let refused = last.answer(asked).unwrap_err();
+    assert_eq!(refused.kind, "overloaded", "{refused:?}");
+    assert!(resident(&broker) < before + ROOM, "{} of {before} MiB", resident(&broker));
+    // Who reads is answered when those who do not have gone.
+    drop(crowd);
+    let text = last.ok("logs", logs)["text"].clone();
+    assert_eq!(text.as_str().map(str::len), Some(15_000_000));
+}
