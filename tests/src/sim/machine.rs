@@ -33,14 +33,14 @@ const STARVING: u64 = 10;
 pub const SWEEP_TIME: u64 = 20 * MILLISECOND;
 
 /// What has truly happened to a child, whoever was there to see it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Past {
     /// Whether its main process was started.
     pub has_run: bool,
     /// How its main process ended.
     pub status: Option<ExitStatus>,
-    /// How that of the run before ended.
-    pub status_before: Option<ExitStatus>,
+    /// How those of the runs before ended.
+    pub statuses_before: Vec<ExitStatus>,
     /// How many attempts at its cleanup came to their end.
     pub cleanups: u32,
     /// Which broker has begun its cleanup last.
@@ -171,7 +171,7 @@ impl Machine {
     /// What has truly happened to a child.
     #[must_use]
     pub fn past(&self, child: ChildId) -> Past {
-        self.past.get(&child).copied().unwrap_or_default()
+        self.past.get(&child).cloned().unwrap_or_default()
     }
 
     /// Whether something is there, or on its way, that no broker could end in time.
@@ -359,7 +359,7 @@ impl Machine {
         }
         let past = self.past.entry(family.child).or_default();
         match family.part {
-            Part::Main => past.status_before = past.status.replace(family.status),
+            Part::Main => past.statuses_before.extend(past.status.replace(family.status)),
             Part::Cleanup => past.cleanups += u32::from(family.own || of.is_none()),
         }
         if family.run.is_some() {

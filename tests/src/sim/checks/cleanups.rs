@@ -164,7 +164,7 @@ pub fn kill(ledger: &Ledger, track: &Track, cleaning: &Cleaning, run: Run) -> Ch
 ///
 /// # Errors
 /// When there is one, and it has not come to its end.
-pub fn done(track: &Track, truth: Past) -> Checked {
+pub fn done(track: &Track, truth: &Past) -> Checked {
     if track.params.cleanup.is_none() {
         return Ok(());
     }

@@ -378,14 +378,14 @@ pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
     let truth = machine.past(child.id);
     let status = child.exit.as_ref().map(|exit| exit.status);
     // Of a run that came and went while no broker was there, nobody may know.
-    let is_last_known = child.restarts > 0 && status == truth.status_before;
+    let is_last_known = child.restarts > 0 && status.is_some_and(|it| truth.statuses_before.contains(&it));
     // The last runs of a child may be lost with the machine.
     let is_lost = child.exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::BrokerLost)
-        && truth.status_before.is_some();
+        && !truth.statuses_before.is_empty();
     let is_true = status == Some(ExitStatus::Unknown) || status == truth.status || is_last_known || is_lost;
     Check::Children
         .demand(is_true, || format!("{} ended with {:?}, not {status:?}", child.id, truth.status))?;
-    cleanups::done(track, truth)
+    cleanups::done(track, &truth)
 }
 
 /// A child becomes invisible.
