@@ -272,6 +272,8 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     if finding == Finding::Rebooted {
         let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, wall(now)));
         let (steps, forced) = (stopping.taken.clone(), stopping.forced);
+        // No run follows on that.
+        track.runs.wish = false;
         track.known_exit = Some(Exit { forced, steps, ..Exit::new(status, lost(track), at) });
     }
 }
