@@ -149,15 +149,9 @@ impl Child {
             }
         };
         if members == Members::Nothing {
-            let ender = match reason {
-                ExitReason::Exited | ExitReason::StartFailed => Ender::Itself,
-                ExitReason::Destroyed
-                | ExitReason::Shutdown
-                | ExitReason::Replaced
-                | ExitReason::Expired
-                | ExitReason::OwnerGone
-                | ExitReason::BrokerLost
-                | ExitReason::Watchdog => Ender::Steps,
+            let ender = match cause {
+                Cause::OwnEnd => Ender::Itself,
+                Cause::Asked => Ender::Steps,
             };
             return self.lost(memory::told(Exit::new(status, reason, at), ender, &self.common), orders);
         }

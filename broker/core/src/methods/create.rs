@@ -156,7 +156,8 @@ impl Broker {
         let (id, outcome) = self.children.answered_with(peer.uid, params.request_id?)?;
         let child = self.children.get(id)?;
         let name = child.params().name.as_ref();
-        let is_answer = !child.is_superseded() || name.is_some_and(|name| self.is_held(name));
+        let was_told = !child.is_superseded() || is_existing(outcome);
+        let is_answer = was_told || name.is_some_and(|name| self.is_held(name));
         is_answer.then_some((id, outcome))
     }
 
@@ -300,7 +301,8 @@ impl Broker {
         let Some(child) = self.children.get(id) else {
             return;
         };
-        if child.is_superseded() {
+        // Who was told of it before it was replaced is told of it again.
+        if child.is_superseded() && !is_existing(outcome) {
             let arrived = self.pending.arrive();
             let attempt = child.superseded_attempt(arrived);
             return self.claim(call, attempt, turn);
@@ -345,6 +347,13 @@ impl Broker {
             ErrorKind::StartFailed { exit: Box::new(exit), log_tail: String::new() },
             "the child was replaced before it was ready, and what was to take its place has ended or could not be started",
         )
+    }
+}
+
+fn is_existing(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Existing { .. } => true,
+        Outcome::Created | Outcome::Replaced => false,
     }
 }
 

@@ -94,20 +94,32 @@ impl Ledger {
         }
     }
 
-    /// The child that a request has started, or was answered with before it was ready, and that was replaced before it
-    /// was, as long as something is in its place, or about to be.
+    /// Nobody holds a name any more: whoever has waited for it, and whose request was met by another child meanwhile, waits
+    /// for what takes the place of that one.
+    pub(super) fn name_is_free(&mut self, name: Option<&Name>) {
+        let waits = |asked: &Asked| asked.claim == Claim::Own && asked.wanted_name() == name;
+        let waiting = self.waiting.iter().copied().filter(|call| self.calls.get(call).is_some_and(waits));
+        for call in waiting.collect::<Vec<_>>() {
+            let key = self.calls.get(&call).and_then(Asked::request_key);
+            if let Some(track) = key.and_then(|(uid, request)| self.superseded(uid, request)) {
+                let rights = Some(track.run_as.clone());
+                let claim = Claim::Superseded(Arc::clone(&track.params), rights, track.anchor);
+                if let Some(asked) = self.calls.get_mut(&call) {
+                    asked.claim = claim;
+                }
+            }
+        }
+    }
+
+    /// The child that a request has started, and that was replaced before it was ready, as long as something is in its place,
+    /// or about to be.
     #[must_use]
     pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
         let started = self.tracks.values().rev().find(|track| {
             let same = (track.owner.uid, track.params.request_id) == (uid, Some(request));
             same && !track.forgotten && !track.refused
         });
-        let found = || {
-            let (id, _) = self.found.get(&(uid, request))?;
-            self.tracks.get(id).filter(|track| !track.forgotten)
-        };
-        let track = started.or_else(found);
-        track.filter(|track| track.superseded && self.is_held(track.params.name.as_ref()))
+        started.filter(|track| track.superseded && self.is_held(track.params.name.as_ref()))
     }
 
     fn is_held(&self, name: Option<&Name>) -> bool {

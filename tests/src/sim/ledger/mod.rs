@@ -186,7 +186,7 @@ impl Ledger {
         });
         started.map(|track| (track, track.outcome)).or_else(|| {
             let (id, outcome) = self.found.get(&(uid, request))?;
-            let track = self.tracks.get(id).filter(|track| !track.forgotten && !track.superseded)?;
+            let track = self.tracks.get(id).filter(|track| !track.forgotten)?;
             Some((track, Some(*outcome)))
         })
     }

@@ -200,7 +200,9 @@ impl Ledger {
         if let Some(Cleaning { stage: Stage::Closed { cleaned }, .. }) = &track.cleaning {
             track.cleaned = Some(cleaned.clone());
         }
+        let name = track.params.name.clone();
         self.visible.push_back((now, child));
+        self.name_is_free(name.as_ref());
     }
 }
 
