@@ -213,6 +213,7 @@ fn found_between(
             track.exit = Some((now, status));
             track.members = members;
             let steps = track.params.stop.clone();
+            track.ended_by_itself = stop.is_none();
             let demand = stop.unwrap_or(Demand { reason: ExitReason::Exited, steps });
             track.ended_unasked = demand.reason == ExitReason::Exited;
             track.demands.push(demand);
