@@ -155,7 +155,7 @@ fn live(params: &mut CreateParams, dice: &mut Dice) {
     match dice.below(10) {
         0..2 => {
             params.lifetime = Lifetime::Connection;
-            params.linger = Duration::from_millis(dice.choose([0, 0, 5, 900, 30_000]));
+            params.linger = Duration::from_micros(dice.choose([0, 0, 5_003, 900_003, 30_000_003]));
         }
         2..4 => {
             // Never exactly as long as the time to get ready: which of both is first would be the broker's choice.

@@ -99,7 +99,6 @@ impl Tally {
             self.questions,
             self.last_words,
             self.hung,
-            self.places,
         ]
         .into_iter()
         .min()
