@@ -277,12 +277,12 @@ impl WaitsFor {
             | Self::Destroy { .. }
             | Self::Restart { .. }
             | Self::Wait { .. } => After::Records,
-            Self::Name { .. }
-            | Self::Place { .. }
-            | Self::Signal { .. }
-            | Self::Logs { .. }
-            | Self::Upgrade
-            | Self::Shutdown => After::Nothing,
+            Self::Name { attempt, .. } | Self::Place { attempt, .. } => match attempt.claim {
+                // A later broker has to know of its own child that it was replaced.
+                Claim::Superseded => After::Records,
+                Claim::Own(_) | Claim::Yielded => After::Nothing,
+            },
+            Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => After::Nothing,
         }
     }
 

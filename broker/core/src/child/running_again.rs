@@ -179,6 +179,7 @@ impl Child {
                     Some(earlier)
                         if earlier.reason == ExitReason::StartFailed && unready != Unready::Ever =>
                     {
+                        earlier.join(&stop);
                         earlier.reason = stop.reason;
                         stop.reason != ExitReason::StartFailed
                     }
