@@ -166,7 +166,7 @@ class Resources(TypedDict, total=False):
     memory_high: Union[int, str]
     #: Its share of the processors, from 1 to 10,000; 100 is what everybody has.
     cpu_weight: int
-    #: Processors, such as ``1.5``; or ``"150%"``, or a quota and its period in microseconds, such as ``"150000 100000"``.
+    #: Processors, such as ``1.5``; or ``"150%"``, or a quota and its period in microseconds, as ``"150000 100000"``.
     cpu_max: Union[float, str]
     #: Processes and threads.
     pids_max: int

@@ -151,8 +151,8 @@ class Broker:
         lifetime, linger
             What its life is bound to: ``"broker"``; ``"connection"``, here to this Broker in this process, until the
             child is released, the Broker closed or the process ended, and ``linger`` longer; ``lifetime.ttl(30)``
-            of :mod:`procbroker.lifetime` unless renewed; ``lifetime.pid(os.getpid())`` until that process ends. One that
-            is reused keeps what it was created with.
+            of :mod:`procbroker.lifetime` unless renewed; ``lifetime.pid(os.getpid())`` until that process ends. One
+            that is reused keeps what it was created with.
         cleanup
             The command that runs after it and all its descendants are gone, however it ended.
         limit
