@@ -160,9 +160,9 @@ fn give_output(program: &Program, ids: &Ids) {
     let outputs = [(1, Some(&program.stdout)), (2, program.stderr.as_ref())];
     for (descriptor, output) in outputs {
         if let Some(PlannedOutput::Append(_)) = output {
-            // SAFETY: it takes no memory. A broker that may not do it (CAP_CHOWN) starts the child all the same, which
-            // can write to what it has open.
+            // A broker that may not do it (CAP_CHOWN) starts the child all the same, which can write to what it has open.
             let _as_it_is =
+                // SAFETY: it takes no memory.
                 unsafe { call(libc::SYS_fchown, [descriptor, ids.uid as usize, ids.gid as usize, 0]) };
         }
     }
