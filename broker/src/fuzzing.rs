@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::os::journal;
-use crate::os::process::proc;
+use crate::os::process::{mark, proc};
 use crate::os::tree::cgroup;
 use crate::upgrade;
 
@@ -24,7 +24,7 @@ pub fn process_stat(text: &str) {
 
 /// Reads any bytes as `/proc/PID/environ`.
 pub fn environment(bytes: &[u8]) {
-    proc::read_any_environment(bytes);
+    mark::read_any_environment(bytes);
 }
 
 /// Reads any text as `/proc/PID/mountinfo`.

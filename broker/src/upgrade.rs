@@ -31,10 +31,8 @@ pub use check::{CheckError, check, promise};
 use crate::os::host::nofile::Nofile;
 use crate::os::process::descriptor::own_by_number;
 use crate::os::process::signal_mask::HeldBack;
+use crate::os::variables::MANIFEST_VARIABLE;
 use history::Count;
-
-/// The variable that names the manifest: the process that it is for, and the descriptor.
-pub const MANIFEST_VARIABLE: &str = "PROCBROKER_MANIFEST";
 
 /// The form of the manifest. A program that does not know it cannot take over.
 pub const FORMAT: u32 = 1;

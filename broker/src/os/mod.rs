@@ -12,3 +12,4 @@ pub mod service;
 pub mod spawn;
 pub mod state_dir;
 pub mod tree;
+pub mod variables;

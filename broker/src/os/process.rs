@@ -8,6 +8,7 @@ pub mod child_signal;
 pub mod descriptor;
 mod exit_status;
 pub mod identity;
+pub mod mark;
 pub mod pidfd;
 pub mod proc;
 pub mod reaper;

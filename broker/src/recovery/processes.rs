@@ -19,6 +19,7 @@ use procbroker_protocol::{ChildId, ExitStatus};
 use thiserror::Error;
 
 use crate::os::process::identity::{self, BootId, Lookup, ProcessIdentity};
+use crate::os::process::mark;
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
 
@@ -193,7 +194,7 @@ impl Sought {
     /// Whether a process with the mark of the child can be the one.
     fn may_be(self, pid: Pid) -> bool {
         match self {
-            Self::Main => !proc::is_of_cleanup(pid),
+            Self::Main => !mark::is_of_cleanup(pid),
             // Nothing else of the child was left when it was begun.
             Self::Cleanup => true,
         }

@@ -13,8 +13,9 @@ use procbroker_protocol::ChildId;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::os::process::mark::{Mark, awaited_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{Mark, ProcessStat, awaited_mark, stat_of};
+use crate::os::process::proc::{ProcessStat, stat_of};
 
 /// Where the kernel tells its boot id (`random(4)`).
 const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";

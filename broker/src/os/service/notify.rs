@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sd_notify::NotifyState;
 
+use crate::os::variables::NOTIFY_VARIABLE;
+
 /// How long the owner may take to make room for a word; the event loop waits for it.
 const TELLING_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -87,7 +89,7 @@ fn watchdog_interval() -> Option<Duration> {
 }
 
 fn address() -> Option<OsString> {
-    std::env::var_os("NOTIFY_SOCKET")
+    std::env::var_os(NOTIFY_VARIABLE)
 }
 
 /// A socket to the owner, which waits no longer than that for room in the owner's queue: an owner that reads nothing

@@ -14,8 +14,9 @@ use procbroker_protocol::ChildId;
 
 use super::process_table::Leader;
 use super::walk::{Action, DEPTH_MAX, Identity, LiveProcess, Walker};
+use crate::os::process::mark::{Mark, settled_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{self, Mark, ProcessStat, settled_mark, stat_of};
+use crate::os::process::proc::{self, ProcessStat, stat_of};
 use crate::os::tree::cgroup::Group;
 
 /// What is searched for.

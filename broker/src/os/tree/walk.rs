@@ -11,8 +11,9 @@ use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
 use super::process_table::{Leader, SharedTable};
+use crate::os::process::mark::{self, Mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{self, Mark, ProcessStat};
+use crate::os::process::proc::{self, ProcessStat};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::tree::cgroup::Cgroups;
 
@@ -219,7 +220,7 @@ impl<'a> Walker<'a> {
         if owner.is_some() {
             return owner;
         }
-        match proc::mark(stat.pid) {
+        match mark::mark(stat.pid) {
             Mark::Child(child) => self.table.lock().knows(child).then_some(child),
             Mark::Nobody => None,
             Mark::Changing => {

@@ -9,8 +9,9 @@ use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
 use super::Lost;
+use crate::os::process::mark::{Mark, awaited_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{Mark, ProcessStat, all_processes, awaited_mark, stat_of};
+use crate::os::process::proc::{ProcessStat, all_processes, stat_of};
 
 /// One that may be the main process of a child.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use super::{left, status};
 use crate::os::process::alone;
 use crate::os::process::identity::{Birthmark, ProcessIdentity};
 use crate::os::process::pidfd::{self, Abilities};
-use crate::os::process::proc::{CHILD_ID_VARIABLE, ProcessStat};
+use crate::os::process::proc::ProcessStat;
+use crate::os::variables::CHILD_ID_VARIABLE;
 use crate::recovery::processes::{Whereabouts, recover};
 
 /// A daemon that leaves its session and its parent, and says its pid.

@@ -22,12 +22,13 @@ use uuid::Uuid;
 use super::scene::{PATIENCE, Way};
 use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
-use crate::os::process::proc::{self, CHILD_ID_VARIABLE};
+use crate::os::process::proc;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
     ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
+use crate::os::variables::CHILD_ID_VARIABLE;
 use crate::recovery::processes::{Expected, Launch, Sought};
 
 /// Which of the two a process is to be.

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::super::Containment;
 use crate::os::process::pidfd;
-use crate::os::process::proc::{CHILD_ID_VARIABLE, ProcessStat};
+use crate::os::process::proc::ProcessStat;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
@@ -32,6 +32,7 @@ use crate::os::spawn::{
     StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
+use crate::os::variables::CHILD_ID_VARIABLE;
 use crate::recovery::processes::{Expected, recover};
 
 /// How long a test waits for an event before it fails.
