@@ -127,10 +127,10 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds, (pool, transit), standpoint);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
-    let announcer = hands.reaper.announcer().map_err(ServeError::Announcer)?;
-    let anchors = hands.anchors.bell().map_err(ServeError::Anchors)?;
-    let landings = hands.launcher.landings().map_err(ServeError::Landings)?;
-    let notices = hands.notices.bell().map_err(ServeError::Notices)?;
+    let announcer = hands.reaper.readable().map_err(ServeError::Announcer)?;
+    let anchors = hands.anchors.readable().map_err(ServeError::Anchors)?;
+    let landings = hands.launcher.readable().map_err(ServeError::Landings)?;
+    let notices = hands.notices.readable().map_err(ServeError::Notices)?;
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     tokio::spawn(ServiceOwner.keep_watchdog_fed());
     let program = Arc::clone(&hands.program);

@@ -8,6 +8,7 @@
 mod error;
 mod intent_log;
 mod pending;
+mod queue;
 mod read;
 mod schema;
 mod store;
@@ -30,10 +31,10 @@ use crate::os::process::identity::{BootId, ProcessIdentity};
 pub use error::JournalError;
 pub(crate) use intent_log::read_any as read_any_intents;
 use intent_log::{Append, IntentLog, Place};
+use queue::WriteQueue;
 #[cfg(test)]
 pub(crate) use store::open_alone;
 pub use store::{Store, check, go_on, open};
-use worker::Desk;
 
 /// How long the last changes may take to be written when the journal is dropped.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
@@ -148,7 +149,7 @@ pub type Deliver = Arc<dyn Fn(Delivery) + Send + Sync>;
 /// The thread that writes, and what waits for it. Dropping it writes the rest, within five seconds.
 #[derive(Debug)]
 pub struct Journal {
-    desk: Arc<Desk>,
+    queue: Arc<WriteQueue>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
     intents: Intents,
@@ -177,14 +178,14 @@ impl Journal {
             (pace @ (Pace::Soon | Pace::Later), Safety::Process) => (pace, Submitted::Safe),
         };
         let receipt = entry.receipt.filter(|_| submitted == Submitted::Waits);
-        self.desk.submit(Entry { receipt, ..entry }, pace);
+        self.queue.submit(Entry { receipt, ..entry }, pace);
         submitted
     }
 
     /// Writes a change to the log of intents, and says when it has to be in the database for that.
     fn log(&mut self, entry: &Entry) -> Pace {
         let Intents { place, log: Some(log), trouble } = &mut self.intents else { return Pace::AtOnce };
-        let (position, settled) = self.desk.next_position();
+        let (position, settled) = self.queue.next_position();
         match log.append(position, entry, settled) {
             Append::Safe => Pace::Later,
             Append::Pressing => Pace::Soon,
@@ -205,13 +206,13 @@ impl Journal {
     /// nobody up.
     #[must_use]
     pub fn await_attempt(&self) -> Option<Position> {
-        self.desk.await_attempt()
+        self.queue.await_attempt()
     }
 
     /// How far everything is written that was submitted, or could not be.
     #[must_use]
     pub fn attempted(&self) -> Position {
-        self.desk.attempted()
+        self.queue.attempted()
     }
 
     /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`].
@@ -219,13 +220,13 @@ impl Journal {
     /// # Errors
     /// When the disk refuses, or the patience has ended.
     pub fn flush(&self, patience: Duration) -> Result<(), JournalError> {
-        self.desk.flush(patience, &self.path)
+        self.queue.flush(patience, &self.path)
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let is_over = self.desk.close(CLOSING_PATIENCE);
+        let is_over = self.queue.close(CLOSING_PATIENCE);
         let Some(thread) = self.thread.take() else { return };
         if !is_over {
             // The disk does not answer. The thread ends with the process, as a join would never.
@@ -233,7 +234,7 @@ impl Drop for Journal {
         } else if thread.join().is_err() {
             tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
         } else if let Some(place) = &self.intents.place
-            && self.desk.is_settled()
+            && self.queue.is_settled()
         {
             place.remove();
         }

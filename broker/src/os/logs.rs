@@ -4,7 +4,6 @@
 //! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
 
 mod amounts;
-mod bell;
 mod excerpt;
 mod folder;
 mod keeper;
@@ -18,6 +17,7 @@ pub mod text;
 mod times;
 mod transfer;
 mod turns;
+mod wakeup;
 
 use std::collections::HashMap;
 use std::io;
@@ -35,10 +35,9 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use amounts::Amounts;
-use bell::Bell;
 pub use excerpt::{Continuation, Excerpt, Wanted, read};
 use folder::Folder;
-use keeper::{BELL, Keeper, Work};
+use keeper::{Keeper, WAKEUP, Work};
 use order::{Order, Token, When};
 use output::Kept;
 use pipes::Pipes;
@@ -46,6 +45,7 @@ pub use store::LogBounds;
 use store::Store;
 pub use stream::StreamId;
 use transfer::Transfer;
+use wakeup::Wakeup;
 
 /// How much memory the thread may use for its calls, in bytes.
 const STACK_BYTES: usize = 256 << 10;
@@ -103,7 +103,7 @@ pub struct Logs {
 #[derive(Debug)]
 struct Way {
     orders: mpsc::Sender<Order>,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
     epoll: Arc<Epoll>,
     next: AtomicU64,
     amounts: Arc<Amounts>,
@@ -113,7 +113,7 @@ impl Way {
     fn order(&self, order: Order) {
         // A thread that has gone keeps nothing any more.
         let _ = self.orders.send(order);
-        self.bell.ring();
+        self.wakeup.raise();
     }
 }
 
@@ -142,14 +142,15 @@ impl Logs {
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Arc::new);
         let epoll = epoll.map_err(|errno| refused("watch the pipes of")(errno.into()))?;
-        let bell = Bell::new().map(Arc::new).map_err(|errno| refused("make a bell for")(errno.into()))?;
-        watch(&epoll, Token(BELL), bell.as_fd())
-            .map_err(|errno| refused("watch the bell of")(errno.into()))?;
+        let wakeup =
+            Wakeup::new().map(Arc::new).map_err(|errno| refused("make a wake-up for")(errno.into()))?;
+        watch(&epoll, Token(WAKEUP), wakeup.as_fd())
+            .map_err(|errno| refused("watch the wake-up of")(errno.into()))?;
         let (orders, received) = mpsc::channel();
         let amounts = Arc::new(Amounts::default());
         let mut keeper = Keeper {
             epoll: Arc::clone(&epoll),
-            bell: Arc::clone(&bell),
+            wakeup: Arc::clone(&wakeup),
             orders: received,
             folder: pipes.clone(),
             store: Store::new(folder.clone(), bounds),
@@ -168,7 +169,7 @@ impl Logs {
         };
         let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
         builder.spawn(work).map_err(refused("start a thread for"))?;
-        Ok(Self { pipes, way: Arc::new(Way { orders, bell, epoll, next, amounts }) })
+        Ok(Self { pipes, way: Arc::new(Way { orders, wakeup, epoll, next, amounts }) })
     }
 
     /// Makes the pipe of a stream, for a child that is about to be started, unless it has one from before.

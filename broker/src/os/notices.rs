@@ -6,8 +6,6 @@
 //! the child's main process or descends from it. A socket lives as long as its child. An upgrade hands it over; after a
 //! crash the next broker binds the same path anew, and a word that was sent meanwhile was refused to its sender.
 
-#![expect(unsafe_code, reason = "tokio takes on trust that a descriptor that it watches stays the same one")]
-
 mod datagram;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +28,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::os::own::{OwnError, OwnFolder};
+use crate::os::process::descriptor::watched;
 use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError};
 use datagram::Datagram;
 
@@ -121,11 +120,8 @@ impl Notices {
     ///
     /// # Errors
     /// When there is no descriptor left.
-    pub fn bell(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        let descriptor = self.epoll.0.as_fd().try_clone_to_owned()?;
-        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
-        let bell = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        bell.map_err(io::Error::from)
+    pub fn readable(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watched(self.epoll.0.as_fd().try_clone_to_owned()?, Interest::READABLE)
     }
 
     /// The sockets, for the next program of this process.

@@ -2,10 +2,6 @@
 //!
 //! Only readiness to read is watched all the time. A socket is ready to write nearly always, and says so again each
 //! time that the client has read an answer: to be woken by that costs as much as the answer (epoll(7), `EPOLLOUT`).
-#![expect(
-    unsafe_code,
-    reason = "the event loop trusts that a descriptor stays open; tokio has no safe form of that"
-)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,6 +10,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use crate::os::process::descriptor::watched;
 
 /// What waiting for a socket has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl ClientSocket {
     /// # Errors
     /// When the event loop cannot watch it.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
-        Ok(Self { descriptor: watch(descriptor, Interest::READABLE)?, room: None })
+        Ok(Self { descriptor: watched(descriptor, Interest::READABLE)?, room: None })
     }
 
     /// The socket itself.
@@ -140,15 +138,10 @@ impl ClientSocket {
     fn watch_room(&mut self) -> io::Result<()> {
         if self.room.is_none() {
             let copy = self.descriptor.get_ref().as_fd().try_clone_to_owned()?;
-            self.room = Some(watch(copy, Interest::WRITABLE)?);
+            self.room = Some(watched(copy, Interest::WRITABLE)?);
         }
         Ok(())
     }
-}
-
-fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an owned descriptor is open, and its number names one file, for as long as the `AsyncFd` owns it.
-    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
 async fn is_ready_to_write(room: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {

@@ -176,7 +176,7 @@ fn fold(
     }
     let mut writer = Writer::new(connection, found.index, found.next_seq, Some(folded));
     // Nobody waits for them any more.
-    drop(writer.drop_strangers(&mut batch));
+    drop(writer.drop_unrecorded(&mut batch));
     writer.write(&batch, up_to)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(up_to)

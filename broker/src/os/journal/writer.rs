@@ -53,7 +53,7 @@ impl<'c> Writer<'c> {
     }
 
     /// Takes what became of children that are not on record out of a batch, and returns who waits for it.
-    pub(super) fn drop_strangers(&self, batch: &mut Batch) -> Vec<Run> {
+    pub(super) fn drop_unrecorded(&self, batch: &mut Batch) -> Vec<Run> {
         let mut receipts = Vec::new();
         batch.retain(|child, due| {
             let is_known = match due.content {

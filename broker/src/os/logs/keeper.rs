@@ -16,7 +16,6 @@ use tokio::sync::oneshot;
 
 use super::LogsError;
 use super::amounts::Amounts;
-use super::bell::Bell;
 use super::order::{Order, Token, When};
 use super::output::Kept;
 use super::pipes::Pipes;
@@ -24,9 +23,10 @@ use super::store::Store;
 use super::stream::StreamId;
 use super::transfer::{PIECE_BYTES, Transfer};
 use super::turns::Turns;
+use super::wakeup::Wakeup;
 
-/// What the bell has in the place of a pipe's number.
-pub(super) const BELL: u64 = u64::MAX;
+/// What the wake-up has in the place of a pipe's number.
+pub(super) const WAKEUP: u64 = u64::MAX;
 
 /// Signs that are taken in at a time.
 const EVENTS_AT_A_TIME: usize = 256;
@@ -44,7 +44,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) epoll: Arc<Epoll>,
-    pub(super) bell: Arc<Bell>,
+    pub(super) wakeup: Arc<Wakeup>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) folder: Pipes,
     pub(super) store: Store,
@@ -149,13 +149,13 @@ impl Keeper {
             // Errors but EINTR are not known to come; then the orders are looked at all the same.
             let count = self.epoll.wait(&mut events, timeout).unwrap_or_default();
             // Before the orders are looked at: what comes too late for that rings again.
-            self.bell.answer();
+            self.wakeup.clear();
             // A pipe is ordered to be kept before it can ring.
             while let Ok(order) = self.orders.try_recv() {
                 self.obey(order);
             }
             for event in events.iter().take(count) {
-                if event.data() != BELL {
+                if event.data() != WAKEUP {
                     self.make_ready(Token(event.data()));
                 }
             }

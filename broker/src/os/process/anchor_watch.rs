@@ -1,5 +1,4 @@
 //! Watches the processes that children's lives hang on, each by one descriptor, and says which have ended.
-#![expect(unsafe_code, reason = "tokio takes an owned descriptor on trust")]
 
 use std::collections::HashMap;
 use std::io;
@@ -13,6 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::anchor;
+use super::descriptor::watched;
 
 /// So many ends are taken in by one system call.
 const BATCH: usize = 64;
@@ -62,11 +62,8 @@ impl AnchorWatch {
     ///
     /// # Errors
     /// When there is no descriptor left.
-    pub fn bell(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        let descriptor = self.epoll.0.as_fd().try_clone_to_owned()?;
-        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
-        let bell = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        bell.map_err(io::Error::from)
+    pub fn readable(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watched(self.epoll.0.as_fd().try_clone_to_owned()?, Interest::READABLE)
     }
 
     /// Watches one process.

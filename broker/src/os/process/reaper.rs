@@ -6,10 +6,7 @@
 //! So a child is not reaped before it is watched, however early it ends.
 //!
 //! Children of an earlier broker are not this one's to reap: see `exit_status`.
-#![expect(
-    unsafe_code,
-    reason = "nix's waitid fails for a process that a real-time signal ended; tokio takes an owned descriptor on trust"
-)]
+#![expect(unsafe_code, reason = "nix's waitid fails for a process that a real-time signal ended")]
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +24,7 @@ use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::descriptor::watched;
 use super::exit_status::{Adopted, Ending};
 use crate::os::process::pidfd::{self, Abilities};
 use crate::os::process::subreaper::Inheritance;
@@ -171,14 +169,11 @@ impl Reaper {
     ///
     /// # Errors
     /// When the event loop cannot watch it.
-    pub fn announcer(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+    pub fn readable(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
         if self.adopted.is_empty() {
             return Ok(None);
         }
-        let descriptor = self.as_fd().try_clone_to_owned()?;
-        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
-        let announcer = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        announcer.map(Some).map_err(io::Error::from)
+        watched(self.as_fd().try_clone_to_owned()?, Interest::READABLE).map(Some)
     }
 
     /// How many children are watched.

@@ -3,7 +3,6 @@
 //! The end of a launch is one event of the launcher's descriptor: the pipe of the slot hangs up when the program is
 //! executed, because the child's end of it has close-on-exec, or when the child dies. The pidfd is watched from birth as
 //! well: a child that is killed before it has its end of the pipe gives no other event.
-#![expect(unsafe_code, reason = "tokio takes an owned descriptor on trust")]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +27,7 @@ use super::signals::Signals;
 use super::slot::{Departed, Reports, Slot};
 use crate::limits::SLOTS;
 use crate::os::host::nofile::Provision;
+use crate::os::process::descriptor::watched;
 use crate::os::process::pidfd;
 
 /// Set in the token of a pidfd; the rest is the number of the slot.
@@ -134,11 +134,8 @@ impl<T> Launcher<T> {
     ///
     /// # Errors
     /// When the event loop cannot watch it.
-    pub fn landings(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        let descriptor = self.as_fd().try_clone_to_owned()?;
-        // SAFETY: what an `OwnedFd` owns is open, and is the same descriptor for as long as it lives.
-        let landings = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        landings.map_err(io::Error::from)
+    pub fn readable(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watched(self.as_fd().try_clone_to_owned()?, Interest::READABLE)
     }
 
     /// How many are on their way.
