@@ -212,6 +212,9 @@ pub struct StoppingProgress {
     pub until: Instant,
     /// The signals that were sent.
     pub taken: Vec<StepTaken>,
+    /// Whether the last of them has gone to all that is left, because nothing of the process group was.
+    #[serde(default)]
+    pub widened: bool,
     /// Whether SIGKILL was needed.
     pub forced: bool,
     /// What comes after it.

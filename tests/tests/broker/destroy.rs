@@ -5,7 +5,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::children::{
-    attentive, pid_in, stubborn, willing, with, with_anonymous_daemon, with_daemon, with_stubborn_member,
+    attentive, pid_in, script, stubborn, willing, with, with_anonymous_daemon, with_daemon,
+    with_stubborn_member,
 };
 use crate::harness::{Fifo, JsonClient, Process, Setup, TestBroker};
 
@@ -100,7 +101,29 @@ fn a_destroy_kills_a_double_forked_daemon_without_cgroups() {
 #[test]
 fn a_destroy_kills_a_daemon_without_environment_where_there_are_cgroups() {
     if TestBroker::start().status()["facilities"]["containment"] == "cgroup" {
-        takes_along(&[], with_anonymous_daemon, true);
+        takes_along(&[], with_anonymous_daemon, false);
+    }
+}
+
+#[test]
+fn a_daemon_is_asked_to_end_before_it_is_killed() {
+    for flags in [&[][..], &["--containment", "subreaper"]] {
+        let broker = Setup::new().flags(flags).start();
+        let mut hello = broker.fifo("hello");
+        let mut client = broker.json();
+        let daemon = "trap \"echo asked >$1; exit\" TERM; echo daemon $$ >\"$1\"; sleep infinity & wait";
+        let text = format!("setsid --fork sh -c '{daemon}' daemon \"$1\"; exec sleep infinity");
+        let stop = json!({"stop": [{"signal": "SIGTERM", "grace": 300}]});
+        let child = client.create(with(script(&hello, &text), &stop));
+        let daemon = pid_in(&hello.line());
+        let ended = destroy(&mut client, &child);
+        assert_eq!(hello.line(), "asked");
+        assert!(!daemon.is_alive());
+        assert_eq!(
+            (signals(&ended), &ended["exit"]["forced"]),
+            (vec!["SIGTERM"], &json!(false)),
+            "{flags:?}"
+        );
     }
 }
 

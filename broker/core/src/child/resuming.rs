@@ -126,13 +126,9 @@ impl Child {
                 self.enter_stop(stop, Leader::Alive { pid }, orders);
                 Next::Nothing
             }
-            // Its signals go to its process group, and nothing is left of that.
-            Finding::Gone { members: Members::Outside, .. } => {
-                self.resume_gone(Stop { steps: Vec::new(), ..stop }, Cause::Asked, finding, orders)
+            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+                self.resume_gone(stop, Cause::Asked, finding, orders)
             }
-            Finding::Gone { members: Members::Nothing | Members::Group, .. }
-            | Finding::NeverStarted
-            | Finding::Rebooted => self.resume_gone(stop, Cause::Asked, finding, orders),
         }
     }
 
@@ -257,11 +253,7 @@ impl Child {
                 }
                 Next::Nothing
             }
-            // Its signals go to its process group, and nothing is left of that.
-            (Finding::Gone { members: Members::Outside, .. }, Some(stop)) => {
-                self.resume_gone(Stop { steps: Vec::new(), ..stop }, Cause::Asked, finding, orders)
-            }
-            (Finding::Gone { members: Members::Group, .. }, Some(stop)) => {
+            (Finding::Gone { members: Members::Outside | Members::Group, .. }, Some(stop)) => {
                 self.resume_gone(stop, Cause::Asked, finding, orders)
             }
             (Finding::Gone { members: Members::Outside | Members::Group, .. }, None) => {

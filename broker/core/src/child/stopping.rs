@@ -42,6 +42,8 @@ pub(super) struct Stopping {
     stage: StopStage,
     /// The signals that were sent.
     taken: Vec<StepTaken>,
+    /// Whether the last of them has gone to all that is left, because nothing of the process group was.
+    widened: bool,
     /// Whether SIGKILL was needed.
     forced: bool,
     kill_by: Option<Instant>,
@@ -104,8 +106,8 @@ enum StopStage {
 enum Outlook {
     /// Nothing of it is left.
     Over,
-    /// Only processes that its signals do not reach are left.
-    Unreachable,
+    /// Only processes that what was sent last has not reached are left.
+    Unreached,
     /// Something is there, and what was sent to it last has its time.
     Alive,
 }
@@ -134,6 +136,7 @@ impl Stopping {
             steps: steps.into(),
             stage: StopStage::Asking { until: now },
             taken: Vec::new(),
+            widened: false,
             forced: false,
             kill_by,
             afterwards,
@@ -158,6 +161,7 @@ impl Stopping {
             steps,
             until,
             taken,
+            widened,
             forced,
             afterwards,
             runs: _,
@@ -171,6 +175,7 @@ impl Stopping {
             steps,
             stage,
             taken,
+            widened,
             forced,
             kill_by: None,
             afterwards,
@@ -294,20 +299,37 @@ impl Stopping {
         let now = orders.now;
         self.stage = StopStage::Asking { until: now.instant.plus(step.grace) };
         self.taken.push(StepTaken { signal: step.signal, at: now.wall });
-        // A stop that somebody asked for goes to the process group. Descendants of a child that ended by
-        // itself may have no group of its left, and get the steps themselves.
-        let scope = match (self.cause, common.role()) {
-            (Cause::OwnEnd, _) => Scope::All,
-            (Cause::Asked, Role::Child) => Scope::Group,
-            (Cause::Asked, Role::Main) => orders.stop_scope_of_main(),
-        };
+        let scope = self.scope(common, orders);
+        self.widened = scope == Scope::All;
         self.show(common);
         self.set_timer(common, orders);
         self.record(common, orders);
-        let run = common.run();
-        orders.order(Effect::Signal { run, signal: step.signal, scope, call: None });
-        if may_find_it_suspended(step.signal) {
-            orders.order(Effect::Signal { run, signal: Signal::CONT, scope, call: None });
+        send(step.signal, scope, common, orders);
+    }
+
+    /// Returns what a step goes to. A stop that somebody asked for goes to the process group. Descendants of a child
+    /// that ended by itself may have no group of its left, and get the steps themselves; so do those outside the group
+    /// when nothing of that is left.
+    fn scope(&self, common: &Common, orders: &Orders<'_>) -> Scope {
+        match (self.cause, self.leader, common.role()) {
+            (Cause::OwnEnd, _, _) | (Cause::Asked, Leader::Gone { members: Members::Outside, .. }, _) => {
+                Scope::All
+            }
+            (Cause::Asked, Leader::Alive { .. } | Leader::Gone { .. }, Role::Child) => Scope::Group,
+            (Cause::Asked, Leader::Alive { .. } | Leader::Gone { .. }, Role::Main) => {
+                orders.stop_scope_of_main()
+            }
+        }
+    }
+
+    /// Sends the signal of the present step to the descendants outside the group as well. They have what is left of its
+    /// time.
+    fn widen(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
+        self.widened = true;
+        if let Some(last) = self.taken.last() {
+            let signal = last.signal;
+            self.record(common, orders);
+            send(signal, Scope::All, common, orders);
         }
     }
 
@@ -371,9 +393,9 @@ impl Stopping {
         let outlook = match (&self.leader, self.stage) {
             (Leader::Gone { members: Members::Nothing, .. }, _) => Outlook::Over,
             (Leader::Gone { members: Members::Outside, .. }, StopStage::Asking { .. })
-                if self.cause == Cause::Asked =>
+                if self.cause == Cause::Asked && !self.widened =>
             {
-                Outlook::Unreachable
+                Outlook::Unreached
             }
             // Every kill is followed by such a report, so that to kill again at once would go round and
             // round: the timer does it.
@@ -382,8 +404,8 @@ impl Stopping {
         };
         match outlook {
             Outlook::Over => self.exit(common),
-            Outlook::Unreachable => {
-                self.kill(common, orders);
+            Outlook::Unreached => {
+                self.widen(common, orders);
                 None
             }
             Outlook::Alive => None,
@@ -445,10 +467,20 @@ impl Stopping {
             steps: self.steps.iter().copied().collect(),
             until,
             taken: self.taken.clone(),
+            widened: self.widened,
             forced: self.forced,
             afterwards: self.afterwards,
             runs: common.runs().clone(),
         })
+    }
+}
+
+/// Sends a signal of a stop, and has those that are suspended take it.
+fn send(signal: Signal, scope: Scope, common: &Common, orders: &mut Orders<'_>) {
+    let run = common.run();
+    orders.order(Effect::Signal { run, signal, scope, call: None });
+    if may_find_it_suspended(signal) {
+        orders.order(Effect::Signal { run, signal: Signal::CONT, scope, call: None });
     }
 }
 

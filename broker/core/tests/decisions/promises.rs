@@ -78,11 +78,11 @@ fn a_destroy_during_the_start_goes_on_in_the_next_broker() {
 }
 
 #[test]
-fn what_is_out_of_reach_of_a_destroy_during_the_start_is_killed_by_the_next_broker() {
+fn what_is_outside_the_group_gets_the_steps_of_a_destroy_during_the_start_from_the_next_broker() {
     let (mut world, client, run, _) = spawning();
     let call = world.call(client, destroy_no_wait(id(run)));
     let client = die_when_told(&mut world, call, left_behind(Members::Outside));
-    assert_eq!(world.sent(), [Sent::Kill(run)]);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::All)]);
     world.left(run, Members::Nothing);
     assert_eq!(world.ended(client, run).exit.as_ref().unwrap().reason, ExitReason::Destroyed);
 }

@@ -148,8 +148,8 @@ fn of_a_main_process_that_had_ended_before_is_kept_how_and_when() {
         world.jump(secs(1));
         world.crash(finding);
         if finding == left_behind(Members::Outside) {
-            // The steps of a destroy do not reach it.
-            assert_eq!(world.sent(), [Sent::Kill(run)]);
+            // Its step went to the group, of which nothing is left.
+            assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::All)]);
         } else {
             assert_eq!(world.sent(), []);
         }
@@ -159,6 +159,21 @@ fn of_a_main_process_that_had_ended_before_is_kept_how_and_when() {
         let client = world.connect(BROKER_UID);
         assert_eq!(world.kinds_kept(client), [EventKind::Cleaning]);
     }
+}
+
+#[test]
+fn what_is_outside_the_group_is_not_asked_a_second_time_by_the_next_broker() {
+    let (mut world, run) = interrupted();
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Group)]);
+    world.exited(run, ExitStatus::Code(7), Members::Outside);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::All)]);
+    world.jump(secs(1));
+    world.crash(left_behind(Members::Outside));
+    assert_eq!(world.sent(), []);
+    world.advance(secs(1));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::INT, Scope::All)]);
+    world.advance(secs(7));
+    assert_eq!(world.sent(), [Sent::Kill(run)]);
 }
 
 #[test]

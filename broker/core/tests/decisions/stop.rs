@@ -19,6 +19,10 @@ fn to_group(run: Run, signal: Signal) -> Vec<Sent> {
     vec![Sent::Signal(run, signal, Scope::Group)]
 }
 
+fn to_all(run: Run, signal: Signal) -> Vec<Sent> {
+    vec![Sent::Signal(run, signal, Scope::All)]
+}
+
 /// A child with two steps whose destroy has just begun.
 fn destroyed() -> (World, ConnectionId, Run, procbroker_core::Call) {
     let (mut world, client) = World::with_client();
@@ -93,7 +97,7 @@ fn that_the_leader_is_gone_cancels_no_step_while_its_group_lives() {
 }
 
 #[test]
-fn what_the_signals_do_not_reach_is_killed_as_soon_as_the_group_is_gone() {
+fn what_is_outside_the_group_gets_the_steps_itself_once_the_group_is_gone() {
     for is_seen_later in [false, true] {
         let (mut world, _, run, call) = destroyed();
         if is_seen_later {
@@ -103,11 +107,28 @@ fn what_the_signals_do_not_reach_is_killed_as_soon_as_the_group_is_gone() {
         } else {
             world.exited(run, GONE, Members::Outside);
         }
-        assert_eq!(world.sent(), [Sent::Kill(run)]);
+        assert_eq!(world.sent(), to_all(run, Signal::HUP));
+        world.left(run, Members::Outside);
+        assert_eq!(world.sent(), [], "it was asked already");
+        world.advance(secs(2));
+        assert_eq!(world.sent(), [], "it has the rest of the time of its step");
+        world.advance(secs(1));
+        assert_eq!(world.sent(), to_all(run, Signal::TERM));
         assert!(!world.is_answered(call));
         world.left(run, Members::Nothing);
-        assert!(exit_of(&world, call).forced);
+        let exit = exit_of(&world, call);
+        assert_eq!((exit.forced, exit.steps.len()), (false, 2));
     }
+}
+
+#[test]
+fn what_is_outside_the_group_and_does_not_answer_its_steps_is_killed_after_them() {
+    let (mut world, _, run, call) = destroyed();
+    world.exited(run, GONE, Members::Outside);
+    world.advance(secs(8));
+    assert_eq!(world.sent().last(), Some(&Sent::Kill(run)));
+    world.left(run, Members::Nothing);
+    assert!(exit_of(&world, call).forced);
 }
 
 #[test]

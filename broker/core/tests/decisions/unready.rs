@@ -232,14 +232,14 @@ fn what_is_left_of_one_that_ended_unready_while_no_broker_was_there_gets_its_ste
 }
 
 #[test]
-fn what_is_left_of_a_later_run_that_was_late_and_is_out_of_reach_of_its_steps_is_killed() {
+fn what_is_left_outside_the_group_of_a_later_run_that_was_late_gets_its_steps() {
     let (mut world, _, run) = running_again(notifying());
     world.exited(run, FAILED, Members::Nothing);
     world.recorded(next(run));
     world.advance(Duration::from_millis(200));
     world.advance(secs(5));
     world.crash(left_behind(Members::Outside));
-    assert_eq!(world.sent(), [Sent::Kill(first(run))]);
+    assert_eq!(world.sent(), [Sent::Signal(first(run), Signal::TERM, Scope::All)]);
 }
 
 #[test]

@@ -26,12 +26,19 @@ pub fn step(ledger: &Ledger, run: Run, signal: Signal, scope: Scope) -> Checked 
         });
     }
     let reason = wanted(ledger, track)?;
+    if track.is_to_be_widened() {
+        let last = track.sent.last().map(|(_, signal)| *signal);
+        return Check::Stops.demand((Some(signal), scope) == (last, Scope::All), || {
+            format!("what {run:?} has left outside its group gets {signal} ({scope:?}) instead of {last:?}")
+        });
+    }
     let next = track.steps().get(track.sent.len()).map(|step| step.signal);
     Check::Stops.demand(track.killed.is_none() && next == Some(signal), || {
         format!("{signal} to {run:?} instead of {next:?} after {:?}", track.sent)
     })?;
     let is_own_end = reason == ExitReason::Exited || track.ended_by_itself;
-    let reach = if is_own_end { Scope::All } else { Scope::Group };
+    let is_outside = track.exit.is_some() && track.members == Members::Outside;
+    let reach = if is_own_end || is_outside { Scope::All } else { Scope::Group };
     Check::Stops.demand(scope == reach, || format!("{signal} goes to the {scope:?} of {run:?}"))?;
     let due = track.next_step_at();
     Check::Stops.demand(due.is_none_or(|due| due == ledger.now), || {
@@ -51,16 +58,13 @@ pub fn kill(ledger: &Ledger, run: Run) -> Checked {
     if track.killed.is_some() {
         return Ok(());
     }
-    let reason = wanted(ledger, track)?;
+    wanted(ledger, track)?;
     let now = ledger.now;
     let tried = track.sent.len() == track.steps().len();
     let steps_over = tried && track.next_step_at().is_none_or(|due| due == now);
-    let out_of_reach =
-        track.exit.is_some() && track.members == Members::Outside && reason != ExitReason::Exited;
-    let out_of_reach = out_of_reach && !track.ended_by_itself;
     let time_is_up = track.kill_by.is_some_and(|by| by <= now)
         || ledger.closing.as_ref().is_some_and(|closing| closing.kills(now));
-    Check::Stops.demand(steps_over || out_of_reach || time_is_up, || {
+    Check::Stops.demand(steps_over || time_is_up, || {
         format!("{run:?} is killed at {now} after {:?} of {:?}", track.sent, track.steps())
     })
 }
@@ -105,9 +109,7 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     Check::Stops.demand(due.is_none_or(|due| now < due), || {
         format!("the stop of {run:?} stands still since {due:?}")
     })?;
-    let forsworn = track.exit.is_some()
-        && track.members == Members::Outside
-        && !track.ended_by_itself
-        && track.demands.first().is_some_and(|demand| demand.reason != ExitReason::Exited);
-    Check::Stops.demand(!forsworn, || format!("{run:?} is out of reach of its steps, and is not killed"))
+    Check::Stops.demand(!track.is_to_be_widened(), || {
+        format!("what {run:?} has left outside its group does not get {:?}", track.sent.last())
+    })
 }

@@ -256,6 +256,7 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     track.demands.push(Demand { reason: stopping.reason, steps });
     let until = stopping.until.as_nanos().max(now);
     track.resumed = Some((track.sent.len(), until));
+    track.widened = stopping.widened;
     track.runs = Runs::from_record(&stopping.runs);
     track.runs.wish = stopping.afterwards == Afterwards::Restart;
     track.runs.called_off = stopping.afterwards == Afterwards::End;

@@ -2,6 +2,7 @@
 
 use procbroker_core::{Effect, Progress, Purpose, Receipt, Record, Report, Run};
 use procbroker_protocol::duration::nanos;
+use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
 use crate::sim::agenda::wall;
@@ -47,7 +48,10 @@ impl Ledger {
             }
             Effect::Signal { run, signal, scope, call: None } => self.change(*run, |track| {
                 if track.to_continue.take().is_none() {
-                    track.sent.push((now, *signal));
+                    if !track.is_to_be_widened() {
+                        track.sent.push((now, *signal));
+                    }
+                    track.widened = *scope == Scope::All;
                     track.to_continue = is_to_be_continued(*signal).then_some(*scope);
                 }
             }),

@@ -85,6 +85,8 @@ pub struct Track {
     pub sent: Vec<(u64, Signal)>,
     /// What the last of them has to be followed by: SIGCONT to the same processes.
     pub to_continue: Option<Scope>,
+    /// Whether the last of them has gone to all that is left of it.
+    pub widened: bool,
     /// When SIGKILL was ordered first, and last.
     pub killed: Option<(u64, u64)>,
     /// What it is stopped for; the first one decides how.
@@ -158,6 +160,7 @@ impl Track {
             members: Members::Nothing,
             sent: Vec::new(),
             to_continue: None,
+            widened: false,
             killed: None,
             demands: Vec::new(),
             kill_by: None,
@@ -285,6 +288,15 @@ impl Track {
     #[must_use]
     pub fn steps(&self) -> &[StopStep] {
         self.demands.first().map_or(&self.params.stop, |demand| &demand.steps)
+    }
+
+    /// Whether its descendants outside the group are still to get the signal of the present step.
+    #[must_use]
+    pub fn is_to_be_widened(&self) -> bool {
+        let reason = self.demands.first().map(|demand| demand.reason);
+        let is_asked = !self.ended_by_itself && reason.is_some_and(|reason| reason != ExitReason::Exited);
+        let is_outside = self.exit.is_some() && self.members == Members::Outside;
+        is_asked && is_outside && !self.widened && !self.sent.is_empty() && self.killed.is_none()
     }
 
     /// When the next signal of its stop is due, if that is under way and SIGKILL was not sent.
