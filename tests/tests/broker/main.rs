@@ -78,3 +78,5 @@ mod upgrade;
 mod who_may;
 #[cfg(test)]
 mod wire;
+#[cfg(test)]
+mod wire_reference;
