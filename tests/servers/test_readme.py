@@ -17,10 +17,11 @@ from scene.stage import serving
 ELSEWHERE = {
     "client/examples/tour": "tests/tests/broker runs it",
     "tests/run": "is what runs this",
-    "cargo install": "takes minutes; the broker here has folders of the test's own",
+    "cargo install --locked --path": "takes minutes; the broker here has folders of the test's own",
     "pip install": "client/python/test builds and installs the wheel",
     "procbroker run -- gunicorn": "test_stop.py runs the servers below the broker",
     "docker build": "tests/servers/container builds and runs the images",
+    "dpkg -i": "tests/package/run installs the package",
     "systemctl enable": "tests/tests/broker boots a systemd with the units",
     "SocketGroup=www-data": "the same systemd has it, in the scenario activation",
 }

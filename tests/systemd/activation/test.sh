@@ -78,17 +78,16 @@ stop_leaves_nothing() {
 
 members_of_a_group_are_let_in() {
     local folder=/etc/systemd/system child
-    mkdir -p $folder/procbroker.socket.d $folder/procbroker.service.d
+    mkdir -p $folder/procbroker.socket.d
     printf '[Socket]\nSocketMode=0660\nSocketGroup=www-data\n' >$folder/procbroker.socket.d/www-data.conf
-    printf '[Service]\nExecStart=\nExecStart=/usr/local/bin/procbroker serve --leaf-group --allow-user www-data\n' \
-        >$folder/procbroker.service.d/www-data.conf
+    echo 'PROCBROKER_ARGS="--allow-user www-data"' >/etc/default/procbroker
     systemctl daemon-reload && systemctl restart procbroker.socket procbroker.service
     equal "access to the socket" "660 root www-data" "$(stat --format='%a %U %G' "$SOCKET")"
     child=$(setpriv --reuid www-data --regid www-data --clear-groups \
         procbroker create --socket "$SOCKET" -- sleep infinity)
     request get "{\"target\":\"$child\"}"
     equal "whose child it is" www-data "$(stat --format=%U "/proc/$(field child.pid)")"
-    rm -r $folder/procbroker.socket.d $folder/procbroker.service.d
+    rm -r $folder/procbroker.socket.d /etc/default/procbroker
     systemctl stop procbroker.service
     systemctl daemon-reload && systemctl restart procbroker.socket
     passed "a web user is let in as the README says"
