@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,7 @@ from scene.stage import serving
 
 #: What is not typed here, by a part of it, and where it is done instead.
 ELSEWHERE = {
-    "client/examples/tour": "tests/tests/broker runs it",
+    "client/examples/tour": "the test of the tour runs it, with the broker that is built already",
     "tests/run": "is what runs this",
     "cargo install --locked --path": "takes minutes; the broker here has folders of the test's own",
     "pip install": "client/python/test builds and installs the wheel",
@@ -112,6 +114,26 @@ def test_the_shell_commands_do_what_the_readme_says(shell: Shell) -> None:
                 is_quiet = "destroy" in command or "signal" in command
                 assert is_quiet or done.stdout + done.stderr, f"{command} says nothing"
     assert (shell.place.jobs / "released").exists()
+
+
+def test_the_tour_shows_what_it_promises(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [REPOSITORY / "client/examples/tour"],
+        env={"PATH": os.environ["PATH"], "PROCBROKER_BIN": str(BROKER), "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
+    assert shown[2].startswith("$ procbroker create --name render-43")
+    assert '-- sh -c \'trap "" TERM; ' in shown[2]
+    # The last child ignores SIGTERM, and the broker is asked to stop: it goes by force, and so does its daemon.
+    assert "did not end by itself and was killed child=render-43" in done.stdout
+    assert "shut down: 1 child ended, 1 of them killed" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_flask_application_answers_as_the_readme_says(shell: Shell) -> None:
