@@ -134,6 +134,59 @@ fn children_come_and_go_and_are_stopped_by_keys() {
     }
 }
 
+/// Whether what is shown has its frame, with a child in each line between, from the top on: so no line is too long for the
+/// screen, and none is left over. In the midst of being drawn it has not.
+fn is_in_order(seen: &str, lines: u16) -> bool {
+    const STATES: [&str; 5] = ["starting", "running", "stopping", "cleaning", "ended"];
+    let shown: Vec<&str> = seen.lines().collect();
+    let [first, titles, rows @ .., keys] = shown.as_slice() else { return false };
+    let is_child = |row: &&&str| row.starts_with("crowd-") && STATES.iter().any(|state| row.contains(state));
+    let count = rows.iter().take_while(is_child).count();
+    let is_free = |row: &&str| row.is_empty() || row.starts_with("no child is alive");
+    shown.len() == usize::from(lines)
+        && first.contains("child")
+        && titles.starts_with("NAME")
+        && titles.ends_with("COMMAND")
+        && keys.starts_with("Enter output")
+        && rows[count..].iter().all(is_free)
+}
+
+#[test]
+fn two_hundred_children_come_and_go_on_a_screen_of_any_size() {
+    if !has_tmux() {
+        return;
+    }
+    for (columns, lines) in [(80, 24), (200, 60)] {
+        let broker = TestBroker::start();
+        let mut client = broker.json();
+        let screen = Screen::open(&broker, columns, lines);
+        let shows = |what: &str| screen.shows(what, |seen| seen.contains(what) && is_in_order(seen, lines));
+        shows("0 children");
+        for round in 0..3 {
+            let ids: Vec<u64> = (0..200)
+                .map(|number| format!("crowd-{round}-{number:03}-{}", "x".repeat(60)))
+                .map(|name| client.send("create", with(willing(), &json!({"name": name}))))
+                .collect();
+            // While they come.
+            shows("child");
+            for id in ids {
+                client.answer(id).expect("a child");
+            }
+            shows("200 children: 200 running");
+            screen.types(&["End"]);
+            shows(&format!("\ncrowd-{round}-199"));
+            let destroyed = client.send("destroy", json!({"target": {"all": true}}));
+            // While they go.
+            shows("child");
+            client.answer(destroyed).expect("all destroyed");
+            shows("0 children");
+            screen.types(&["Home"]);
+        }
+        screen.types(&["q"]);
+        screen.is_given_back(0);
+    }
+}
+
 #[test]
 fn the_terminal_is_given_back_whatever_ends_it() {
     if !has_tmux() {

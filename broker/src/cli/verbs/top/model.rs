@@ -197,6 +197,7 @@ impl Model {
         }
         if row.state == ChildState::Ended {
             row.ended_at = Some(event.at);
+            row.uses_nothing();
         }
         self.rows.insert(row.id, row);
     }

@@ -143,6 +143,12 @@ impl Row {
         }
     }
 
+    /// Nothing of it is left that could use anything.
+    pub(super) fn uses_nothing(&mut self) {
+        self.memory = None;
+        self.cpu = None;
+    }
+
     /// Whether a text is part of its name or command, or one of its labels.
     pub(super) fn has(&self, text: &str) -> bool {
         self.title.contains(text)

@@ -122,6 +122,15 @@ fn processor_time_is_told_as_the_share_of_the_last_second() {
 }
 
 #[test]
+fn a_child_that_has_ended_uses_nothing() {
+    let mut model = Model::new(at(0));
+    model.listed(&list(vec![using(1, 500, 1 << 20)]), at(1));
+    model.listed(&list(vec![using(1, 750, 2 << 20)]), at(2));
+    model.happened(&event(3, EventKind::Ended, ended(1)));
+    assert_eq!((model.visible()[0].cpu, model.visible()[0].memory), (None, None));
+}
+
+#[test]
 fn keys_select_and_a_stop_is_done_only_when_it_is_confirmed() {
     let mut model = three();
     model.pressed(Key::Down);
