@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import string
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -123,6 +125,13 @@ def _axum(place: Place, _: Settings, stack: ExitStack) -> Command:
     return Command([AXUM, f"127.0.0.1:{port.number}", place.scratch], Web(port.number))
 
 
+def _uwsgi_failsafe_status() -> int:
+    """Return how uWSGI ends when a request hangs: since 2.0.28 it waits for it without end, and has to be killed."""
+    said = subprocess.run(["uwsgi", "--version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(int(number) for number in re.findall(r"\d+", said)[:3])
+    return 137 if version >= (2, 0, 28) else 0
+
+
 APACHE = Kind(
     name="apache",
     prepare=_apache,
@@ -164,7 +173,7 @@ UWSGI = Kind(
     graceful="SIGTERM",
     stopping="graceful shutdown triggered",
     failsafe="SIGQUIT",
-    failsafe_status=0,
+    failsafe_status=_uwsgi_failsafe_status(),
     own_failsafe=True,
     restart=signal.SIGHUP,
 )
