@@ -102,6 +102,10 @@ pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
 /// each child that needed force: the lines of ten thousand of them fit, however slowly they are read.
 pub const LOG_LINES_WAITING: usize = 32_768;
 
+/// How long the thread that writes the log rests after what it has written: what comes meanwhile is written together, and
+/// wakes nobody.
+pub const LOG_REST: Duration = Duration::from_millis(5);
+
 /// How long clients may take to read the answers that are on their way when another program takes over.
 pub const ANSWERING_PATIENCE: Duration = Duration::from_millis(250);
 

@@ -44,8 +44,8 @@ pub fn serve(arguments: &ServeArguments) -> ExitCode {
     // Signals are for the driver's thread, once it is ready for them: every other thread inherits that it takes none. So
     // none is lost while the program is replaced.
     let _held = SigSet::all().thread_block();
-    let _log = log::to_standard_error(arguments.log, arguments.log_format);
-    let outcome = run(arguments);
+    let log = log::to_standard_error(arguments.log, arguments.log_format).map_err(ServeError::Thread);
+    let outcome = log.and_then(|_until_then| run(arguments));
     if arguments.is_interactive() {
         // Whoever has started the broker may have gone on with another terminal, or with none.
         let _as_it_is = terminal::take_back();

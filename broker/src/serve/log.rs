@@ -1,20 +1,19 @@
 //! The broker's own log: where its lines go, and how they look.
 
+mod lines;
+
 use std::io::{self, IsTerminal as _};
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-
 use crate::cli::{LogFormat, LogLevel};
-use crate::limits::LOG_LINES_WAITING;
+use lines::{Guard, Lines};
 
 /// Sends the log to standard error, from a thread of its own. It is written out when the guard is dropped.
-pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LOG_LINES_WAITING)
-        .thread_name("log")
-        .finish(io::stderr());
-    let log = tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(writer);
+///
+/// # Errors
+/// When the system has no thread to give.
+pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> io::Result<Guard> {
+    let (lines, guard) = Lines::to(io::stderr())?;
+    let log = tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(lines);
     // It fails only when a log is there already.
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -28,5 +27,5 @@ pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> WorkerGua
             }
         }
     };
-    guard
+    Ok(guard)
 }

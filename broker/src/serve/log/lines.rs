@@ -1,0 +1,248 @@
+//! Lines of the log on their way to whoever reads them: written by a thread of its own, many at a time.
+//!
+//! To wake that thread costs whoever writes a line more than the line itself, and takes a processor from the children that
+//! are being started. So it rests after each piece of work, and is woken by the first line after a quiet time alone.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::limits::{LOG_LINES_WAITING, LOG_REST};
+
+/// How long the last lines may take to be written when the broker exits: whoever reads them slowly holds it up no longer.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much memory the thread may use for its calls, in bytes.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Room for so many bytes is kept from one piece of work to the next.
+const KEPT_BYTES: usize = 16 << 10;
+
+/// What lines are written to. It never waits.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Queue>);
+
+/// Writes the last lines when it is dropped.
+#[derive(Debug)]
+pub(in crate::serve) struct Guard(Lines);
+
+struct Queue {
+    state: Mutex<State>,
+    /// There is something to do.
+    work: Condvar,
+    /// The thread has ended.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    lines: usize,
+    /// How many lines found no room.
+    lost: u64,
+    phase: Phase,
+    /// Whether the thread waits for a line, rather than for a moment.
+    sleeps: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    Closing,
+    Over,
+}
+
+impl Lines {
+    /// Starts the thread, which writes lines to `output`.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub(super) fn to(output: impl Write + Send + 'static) -> io::Result<(Self, Guard)> {
+        let queue = Queue { state: Mutex::default(), work: Condvar::new(), done: Condvar::new() };
+        let lines = Self(Arc::new(queue));
+        let own = lines.clone();
+        let builder = thread::Builder::new().name("log".to_owned()).stack_size(STACK_BYTES);
+        builder.spawn(move || own.0.serve(output))?;
+        let guard = Guard(lines.clone());
+        Ok((lines, guard))
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.lock();
+        if state.lines >= LOG_LINES_WAITING {
+            state.lost = state.lost.saturating_add(1);
+        } else {
+            state.waiting.extend_from_slice(line);
+            state.lines += 1;
+        }
+        let sleeps = std::mem::take(&mut state.sleeps);
+        drop(state);
+        if sleeps {
+            self.0.work.notify_one();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing;
+        }
+        self.0.0.work.notify_one();
+        // It is given up on together with the process.
+        let _over =
+            self.0.0.done.wait_timeout_while(state, CLOSING_PATIENCE, |state| state.phase != Phase::Over);
+    }
+}
+
+impl Queue {
+    fn serve(&self, mut output: impl Write) {
+        let mut written = Vec::new();
+        while self.take(&mut written) {
+            // Whoever has closed the log has seen enough.
+            let _ = output.write_all(&written).and_then(|()| output.flush());
+            self.rest();
+        }
+        self.lock().phase = Phase::Over;
+        self.done.notify_all();
+    }
+
+    /// Waits for lines, and takes all there are. False when no more can come.
+    fn take(&self, lines: &mut Vec<u8>) -> bool {
+        lines.clear();
+        // Many came at once, which seldom happens.
+        lines.shrink_to(KEPT_BYTES);
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.phase != Phase::Open {
+                return false;
+            }
+            state.sleeps = true;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.sleeps = false;
+        state.lines = 0;
+        std::mem::swap(&mut state.waiting, lines);
+        let lost = std::mem::take(&mut state.lost);
+        drop(state);
+        if lost > 0 {
+            let remark =
+                format!("{lost} lines of the log were lost here: they came faster than they were read\n");
+            lines.extend_from_slice(remark.as_bytes());
+        }
+        true
+    }
+
+    /// Lets lines come together, unless it is time to go.
+    fn rest(&self) {
+        let state = self.lock();
+        // What a line does not wake it for, it looks for afterwards.
+        let _rested = self.work.wait_timeout_while(state, LOG_REST, |state| state.phase == Phase::Open);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing is half done at any point at which a holder could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Tells what was written at a time, and waits for the word to go on.
+    struct Gate {
+        written: mpsc::Sender<String>,
+        go_on: mpsc::Receiver<()>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.written.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
+            self.go_on.recv().unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Scene {
+        lines: Lines,
+        guard: Guard,
+        written: mpsc::Receiver<String>,
+        go_on: mpsc::Sender<()>,
+    }
+
+    fn scene() -> Scene {
+        let ((tell, written), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
+        let (lines, guard) = Lines::to(Gate { written: tell, go_on: may_go_on }).unwrap();
+        Scene { lines, guard, written, go_on }
+    }
+
+    #[test]
+    fn lines_are_written_in_their_order_and_those_that_wait_together() {
+        let Scene { mut lines, guard, written, go_on } = scene();
+        lines.write_all(b"one\n").unwrap();
+        assert_eq!(written.recv().unwrap(), "one\n");
+        lines.write_all(b"two\n").unwrap();
+        lines.write_all(b"three\n").unwrap();
+        go_on.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), "two\nthree\n", "what has come while it rested is not forgotten");
+        lines.write_all(b"last\n").unwrap();
+        go_on.send(()).unwrap();
+        go_on.send(()).unwrap();
+        drop(guard);
+        assert_eq!(written.recv().unwrap(), "last\n", "what is there when the broker exits is written");
+        assert!(written.recv().is_err(), "and then the thread ends");
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_loses_lines_and_is_told_how_many() {
+        let Scene { mut lines, guard, written, go_on } = scene();
+        lines.write_all(b"one\n").unwrap();
+        assert_eq!(written.recv().unwrap(), "one\n");
+        for _ in 0..LOG_LINES_WAITING + 2 {
+            lines.write_all(b"x\n").unwrap();
+        }
+        go_on.send(()).unwrap();
+        go_on.send(()).unwrap();
+        let rest = written.recv().unwrap();
+        assert_eq!(rest.matches("x\n").count(), LOG_LINES_WAITING);
+        assert!(
+            rest.ends_with("2 lines of the log were lost here: they came faster than they were read\n"),
+            "{rest}"
+        );
+        drop(guard);
+    }
+}
