@@ -31,6 +31,8 @@ use crate::listener::Reception;
 use crate::metrics;
 use crate::os::host::caller::Standpoint;
 use crate::os::host::clock::Alarm;
+use crate::os::host::code;
+use crate::os::host::heap;
 use crate::os::host::terminal;
 use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
@@ -41,6 +43,7 @@ use startup::Prepared;
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
 #[must_use]
 pub fn serve(arguments: &ServeArguments) -> ExitCode {
+    heap::settle();
     // Signals are for the driver's thread, once it is ready for them: every other thread inherits that it takes none. So
     // none is lost while the program is replaced.
     let _held = SigSet::all().thread_block();
@@ -142,6 +145,9 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
     let mut sources = Sources { facts, threads, signals, announcer, notices, anchors, landings, alarm };
+    // What only the start has needed is needed no more.
+    heap::trim();
+    code::let_go();
     let cause = loop {
         match driver.run(&mut sources).await {
             Leave::Exit(cause) => break cause,

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod caller;
 pub mod client_socket;
 pub mod clock;
+pub mod code;
 pub mod folder;
 pub mod heap;
 pub mod lock;

@@ -1,5 +1,21 @@
 //! The heap of the process.
-#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "malloc_trim has no safe wrapper"))]
+#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt and malloc_trim have no safe wrapper"))]
+
+/// So much free memory at the end of the heap is kept: the next request takes it again. Without that, each request would
+/// have it given back and taken anew, page by page.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 1 << 20;
+
+/// Has all threads share one heap, and keep what they need again and again (`mallopt(3)`). A heap for each of the threads, most
+/// of which sleep, would be memory for nothing. To be called before there is any of them; with other C libraries nothing
+/// is done.
+pub fn settle() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, KEPT_BYTES)] {
+        // SAFETY: it takes two numbers. (What it refuses stays as it was.)
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
 
 /// Gives memory that is free back to the system, after much of it was needed for once: glibc keeps what lies below
 /// something that is still in use (`malloc_trim(3)`). It takes milliseconds. With other C libraries nothing is done.
