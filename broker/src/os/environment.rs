@@ -20,13 +20,24 @@ use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal;
 use crate::os::logs::pipes::Pipes;
 use crate::os::spawn::{
-    ErrorOutput, Identity, LaunchName, Output, Resource, Restraint, Rlimit, SpawnFailure, SpawnSpec,
-    StandardInput, Step,
+    ErrorOutput, Identity, Inherited, LaunchName, Output, Resource, Restraint, Rlimit, SpawnFailure,
+    SpawnSpec, StandardInput, Step,
 };
 use crate::os::variables::{
     CHILD_ID_VARIABLE, CHILD_NAME_VARIABLE, EXIT_CODE_VARIABLE, EXIT_REASON_VARIABLE, EXIT_SIGNAL_VARIABLE,
     MANIFEST_VARIABLE, NOTIFY_VARIABLE, PROBE_VARIABLE,
 };
+
+/// What tells one child from another: no child has it from the broker.
+const OF_ONE_CHILD: [&str; 7] = [
+    SOCKET_VARIABLE,
+    CHILD_ID_VARIABLE,
+    CHILD_NAME_VARIABLE,
+    EXIT_CODE_VARIABLE,
+    EXIT_SIGNAL_VARIABLE,
+    EXIT_REASON_VARIABLE,
+    PROBE_VARIABLE,
+];
 
 /// What a child starts from that says where to go on nothing.
 const DEFAULT_CWD: &str = "/";
@@ -34,8 +45,9 @@ const DEFAULT_CWD: &str = "/";
 /// What is the same for all children of a broker.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The broker's own environment, less what was meant for the broker alone.
-    base: BTreeMap<OsString, OsString>,
+    /// The broker's own environment, less what was meant for the broker alone, and what each child has a value of its own
+    /// for.
+    base: Inherited,
     socket: PathBuf,
     pipes: Pipes,
     nofile: Nofile,
@@ -56,7 +68,9 @@ impl Surroundings {
         pipes: Pipes,
         nofile: Nofile,
     ) -> Self {
-        let base = environment.filter(|(name, _)| !is_the_brokers_own(name.as_bytes())).collect();
+        let base: BTreeMap<_, _> =
+            environment.filter(|(name, _)| !is_the_brokers_own(name.as_bytes())).collect();
+        let base = base.into_iter().collect();
         Self { base, socket, pipes, nofile, interactive: None }
     }
 
@@ -107,6 +121,7 @@ impl Surroundings {
             name,
             command: command.iter().map(OsString::from).collect(),
             env: self.environment(child, order, purpose),
+            inherited: if params.env_clear { Inherited::default() } else { self.base.clone() },
             own_pid: None,
             cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),
             umask: Mode::from_bits_truncate(params.umask.bits().into()),
@@ -136,7 +151,7 @@ impl Surroundings {
         })
     }
 
-    /// What the child is known by comes last: neither its creator nor an outer broker can say otherwise.
+    /// What a process has of its own. What the child is known by comes last: its creator cannot say otherwise.
     fn environment(
         &self,
         child: ChildId,
@@ -144,7 +159,7 @@ impl Surroundings {
         purpose: &Purpose,
     ) -> Vec<(OsString, OsString)> {
         let params = &*order.params;
-        let mut environment = if params.env_clear { BTreeMap::new() } else { self.base.clone() };
+        let mut environment = BTreeMap::new();
         if let Some(login) = order.launch.login.as_ref().filter(|_| !params.env_clear) {
             let Login { name, home, shell } = &**login;
             let told = [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)];
@@ -250,12 +265,14 @@ fn tell_exit(exit: &Exit, environment: &mut BTreeMap<OsString, OsString>) {
     environment.insert(EXIT_REASON_VARIABLE.into(), exit.reason.as_str().into());
 }
 
-/// Variables that tell the broker about its own sockets, its own owner, its own watchdog and what was handed over to it.
+/// Variables that tell the broker about its own sockets, its own owner, its own watchdog, what was handed over to it, and which
+/// child of an outer broker it is.
 fn is_the_brokers_own(name: &[u8]) -> bool {
     name.starts_with(b"LISTEN_")
         || name.starts_with(b"WATCHDOG_")
         || name == NOTIFY_VARIABLE.as_bytes()
         || name == MANIFEST_VARIABLE.as_bytes()
+        || OF_ONE_CHILD.iter().any(|variable| name == variable.as_bytes())
 }
 
 fn limit(value: create::Rlimit) -> u64 {

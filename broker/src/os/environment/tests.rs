@@ -42,8 +42,14 @@ fn spec(change: impl FnOnce(&mut CreateParams), run_as: RunAs) -> Result<SpawnSp
     surroundings(&folder).spec(child(), &order, &Purpose::Main, None)
 }
 
+/// All of a process's variables.
+fn whole(spec: &SpawnSpec) -> BTreeMap<OsString, OsString> {
+    let inherited = spec.inherited.iter().map(|(name, value, _)| (name.to_owned(), value.to_owned()));
+    inherited.chain(spec.env.iter().cloned()).collect()
+}
+
 fn environment(change: impl FnOnce(&mut CreateParams)) -> Vec<String> {
-    let env = spec(change, RunAs::Broker).unwrap().env;
+    let env = whole(&spec(change, RunAs::Broker).unwrap());
     env.iter().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
 }
 
@@ -127,7 +133,7 @@ fn spec_of_another(
 
 fn login_variables(spec: &SpawnSpec) -> Vec<String> {
     let told = ["HOME", "LOGNAME", "SHELL", "USER"];
-    let told = spec.env.iter().filter(|(name, _)| told.iter().any(|wanted| name == wanted));
+    let told = whole(spec).into_iter().filter(|(name, _)| told.iter().any(|wanted| name == wanted));
     told.map(|(name, value)| format!("{}={}", name.display(), value.display())).collect()
 }
 

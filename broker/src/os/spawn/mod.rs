@@ -12,6 +12,7 @@ mod bonds;
 mod child;
 mod clone;
 mod failure;
+mod inherited;
 mod launcher;
 mod memory;
 mod name;
@@ -29,6 +30,7 @@ pub(in crate::os) use child::BEGUN_MODE;
 
 pub use clone::Method;
 pub use failure::{SpawnFailure, Step};
+pub use inherited::Inherited;
 pub use launcher::{Landing, Launcher, Spawned};
 pub use name::LaunchName;
 pub use plan::{ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
 use super::failure::{SpawnFailure, Step};
+use super::inherited::Inherited;
 use super::name::LaunchName;
 use super::own_pid::OwnPid;
 use super::resource::Rlimit;
@@ -27,8 +28,10 @@ pub struct SpawnSpec {
     /// The program and its arguments. A program without a slash is looked up in the PATH of `env`; one with a
     /// slash that is relative starts at `cwd`.
     pub command: Vec<OsString>,
-    /// The whole environment, in order.
+    /// Its own environment, in order.
     pub env: Vec<(OsString, OsString)>,
+    /// The rest of it, as far as its own has no variables of these names.
+    pub inherited: Inherited,
     /// The variable of its environment, beside those, that has its own number as its value.
     pub own_pid: Option<&'static str>,
     /// The working directory, entered with the permissions of the child's user.
@@ -175,6 +178,8 @@ pub(super) struct Strings {
     pointers: Vec<*const c_char>,
     /// What they point to, beside what is appended, and what stays where it is when this is moved.
     _owned: Vec<CString>,
+    /// What else they point to.
+    _shared: Inherited,
 }
 
 // SAFETY: the pointers lead to what the same value, or the program that it is a part of, owns. Nobody writes there but to
@@ -189,6 +194,17 @@ impl Strings {
         self.pointers.as_ptr().expose_provenance()
     }
 
+    /// An environment: a process's own variables, and those of the others that it has not itself.
+    fn environment(own: Vec<(OsString, OsString)>, inherited: Inherited) -> Result<Self, SpawnFailure> {
+        let mut names: Vec<&OsStr> = own.iter().map(|(name, _)| name.as_os_str()).collect();
+        names.sort_unstable();
+        let others = inherited.iter().filter(|(name, ..)| names.binary_search(name).is_err());
+        let others: Vec<*const c_char> = others.map(|(_, _, text)| text.as_ptr()).collect();
+        let own = own.into_iter().map(variable).collect::<Result<Vec<CString>, _>>()?;
+        let pointers = own.iter().map(|text| text.as_ptr()).chain(others).chain([ptr::null()]).collect();
+        Ok(Self { pointers, _owned: own, _shared: inherited })
+    }
+
     /// Adds a string at the end that somebody else owns, who lives as long.
     fn append(&mut self, string: *const c_char) {
         self.pointers.pop();
@@ -200,7 +216,7 @@ impl FromIterator<CString> for Strings {
     fn from_iter<T: IntoIterator<Item = CString>>(strings: T) -> Self {
         let owned: Vec<CString> = strings.into_iter().collect();
         let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _owned: owned }
+        Self { pointers, _owned: owned, _shared: Inherited::default() }
     }
 }
 
@@ -219,7 +235,7 @@ impl SpawnPlan {
             .into_iter()
             .map(|argument| c_string(argument, Step::Exec))
             .collect::<Result<_, _>>()?;
-        let mut env = spec.env.into_iter().map(variable).collect::<Result<Strings, _>>()?;
+        let mut env = Strings::environment(spec.env, spec.inherited)?;
         let own_pid = spec.own_pid.map(OwnPid::new);
         if let Some(own_pid) = &own_pid {
             env.append(own_pid.pointer());
@@ -323,8 +339,8 @@ fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
     if program.as_bytes().contains(&b'/') {
         return Ok(vec![c_string(program.clone(), Step::Exec)?]);
     }
-    let path = spec.env.iter().find(|(name, _)| name == "PATH");
-    let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value.as_os_str());
+    let own = spec.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let path = own.or_else(|| spec.inherited.get("PATH")).unwrap_or(OsStr::new(DEFAULT_PATH));
     let below = |element: &[u8]| {
         let mut candidate = OsStr::from_bytes(element).to_os_string();
         if !element.is_empty() {
@@ -345,6 +361,7 @@ mod tests {
             name: LaunchName::NOBODY,
             command: command.iter().map(OsString::from).collect(),
             env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            inherited: Inherited::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
@@ -366,6 +383,39 @@ mod tests {
     fn refusal(spec: SpawnSpec) -> (&'static str, Errno) {
         let failure = SpawnPlan::prepare(spec).unwrap_err();
         (failure.step_name(), failure.errno())
+    }
+
+    fn environment(own: &[(&str, &str)], inherited: &[(&str, &str)]) -> Vec<String> {
+        let pair = |&(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
+        let own = own.iter().map(pair).collect();
+        let strings = Strings::environment(own, inherited.iter().map(pair).collect()).unwrap();
+        let (last, pointers) = strings.pointers.split_last().unwrap();
+        assert!(last.is_null());
+        // SAFETY: each leads to a string that `strings` owns or shares.
+        let text = |pointer: &*const c_char| {
+            unsafe { std::ffi::CStr::from_ptr(*pointer) }.to_str().unwrap().to_owned()
+        };
+        pointers.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_process_has_its_own_variables_and_those_of_all_that_it_has_not_itself() {
+        let shared = [("A", "1"), ("AB", "2=3"), ("B", "")];
+        assert_eq!(environment(&[], &shared), ["A=1", "AB=2=3", "B="]);
+        assert_eq!(environment(&[("C", "5"), ("AB", "4")], &shared), ["C=5", "AB=4", "A=1", "B="]);
+        assert_eq!(environment(&[("A", "x")], &[("A\0", "1"), ("A", "\0")]), ["A=x"]);
+    }
+
+    #[test]
+    fn a_program_is_looked_up_in_what_is_inherited_where_its_own_environment_has_no_path() {
+        let inherited = || [("PATH".into(), "/c".into())].into_iter().collect();
+        let candidates = |env: &[(&str, &str)]| {
+            let plan =
+                SpawnPlan::prepare(SpawnSpec { inherited: inherited(), ..spec(&["ls"], env) }).unwrap();
+            plan.program.candidates
+        };
+        assert_eq!(candidates(&[]), [c"/c/ls".to_owned()]);
+        assert_eq!(candidates(&[("PATH", "/a")]), [c"/a/ls".to_owned()]);
     }
 
     #[test]

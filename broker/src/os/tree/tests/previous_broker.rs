@@ -25,7 +25,8 @@ use crate::os::process::pidfd;
 use crate::os::process::proc;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput,
+    ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
+    StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::os::variables::CHILD_ID_VARIABLE;
@@ -247,6 +248,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             name: LaunchName::NOBODY,
             command: ["/bin/sh", "-c", script].map(Into::into).into(),
             env: env.map(|(name, value)| (name.into(), value.into())).into(),
+            inherited: Inherited::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),

@@ -28,8 +28,8 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec, Spawned,
-    StandardInput,
+    ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
+    Spawned, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
 use crate::os::variables::CHILD_ID_VARIABLE;
@@ -132,6 +132,7 @@ impl Scene {
             name: LaunchName::NOBODY,
             command: command.iter().map(Into::into).collect(),
             env: env.map(|(name, value)| (name.into(), value.into())).collect(),
+            inherited: Inherited::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
