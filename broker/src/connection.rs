@@ -44,7 +44,7 @@ use crate::limits::{
     STALLED_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
 use crate::os::host::accounts;
-use crate::os::host::caller::Standpoint;
+use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::client_socket::{ClientSocket, Readiness};
 use crate::os::process::anchor;
 use crate::transit::{Load, Transit};
@@ -66,6 +66,8 @@ pub struct Surroundings {
     pub pid: Option<u32>,
     /// What that process is compared with.
     pub standpoint: Standpoint,
+    /// How that process was found before.
+    pub sight: Sight,
     /// What programs are told of the user, once it was looked up.
     pub login: Option<Arc<Login>>,
     /// Does what may block.
@@ -371,9 +373,9 @@ impl Connection {
         };
         let child = ChildId::from_uuid(Uuid::now_v7());
         let accounts = self.accounts(params).await?;
-        let Surroundings { standpoint, pid, login, .. } = &self.surroundings;
+        let Surroundings { standpoint, sight, pid, login, .. } = &mut self.surroundings;
         let login = login.clone();
-        let confinement = standpoint.confinement(self.socket.descriptor(), *pid);
+        let confinement = standpoint.confinement(self.socket.descriptor(), *pid, sight);
         let anchor = match params.lifetime {
             Lifetime::Pid(number) => Some(Box::new(anchor::find(number, self.socket.descriptor(), *pid))),
             Lifetime::Broker | Lifetime::Connection | Lifetime::Ttl(_) => None,

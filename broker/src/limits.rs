@@ -54,6 +54,9 @@ pub const SLOTS: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
 /// Control groups that are kept ready, where there are descriptors for so many.
 pub const SPARE_GROUPS_MAX: usize = 32;
 
+/// Clients whose processes are held, so that less has to be asked of the kernel at each of their creates.
+pub const SIGHTS_MAX: usize = 64;
+
 /// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
 pub const REFUSED_AT_A_TIME: usize = 64;
 

@@ -14,7 +14,7 @@ use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::driver::{Fact, Who};
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY};
-use crate::os::host::caller::Standpoint;
+use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
 use crate::transit::Transit;
@@ -45,6 +45,8 @@ pub struct Reception {
     pool: BlockingPool,
     transit: Transit,
     standpoint: Standpoint,
+    /// Places for those whose processes are held to be looked at again.
+    sights: Arc<Semaphore>,
     partial_message_timeout: Duration,
     /// Held by every client's task, so that the last one's end can be waited for.
     _presence: mpsc::Sender<()>,
@@ -71,6 +73,7 @@ impl Reception {
             pool,
             transit,
             standpoint,
+            sights: Arc::new(Semaphore::new(Provision::Sights.at_hand())),
             partial_message_timeout: bounds.partial_message_timeout,
             _presence: presence,
         };
@@ -119,6 +122,7 @@ impl Reception {
                 pool: self.pool.clone(),
                 transit: self.transit.clone(),
                 standpoint: self.standpoint,
+                sight: Sight::new(Arc::clone(&self.sights)),
                 login: None,
                 partial_message_timeout: self.partial_message_timeout,
                 refusals: Arc::clone(&self.refusals),

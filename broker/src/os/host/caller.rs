@@ -6,11 +6,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use procbroker_core::{CallerUnknown, Confinement, HardLimit, Shortage};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::os::process::pidfd;
 
@@ -64,7 +66,7 @@ impl Standpoint {
     /// # Errors
     /// When `/proc` does not tell.
     pub fn of_this_process() -> io::Result<Self> {
-        let own = read(std::process::id()).map_err(|_| {
+        let (own, _) = read(std::process::id()).map_err(|_| {
             io::Error::other("/proc/self/status and /proc/self/limits cannot be read; mount proc(5) there")
         })?;
         Ok(Self { own, unmapped: unmapped() })
@@ -92,11 +94,15 @@ impl Standpoint {
         &self,
         stream: BorrowedFd<'_>,
         pid: Option<u32>,
+        sight: &mut Sight,
     ) -> Result<Option<Arc<Confinement>>, CallerUnknown> {
         let Some(pid) = pid else {
             let unseen = Confinement { no_new_privs: true, ..Confinement::default() };
             return Ok((!self.own.no_new_privs).then(|| Arc::new(unseen)));
         };
+        if let Some(bonds) = sight.look_again(pid) {
+            return Ok(self.tighter(&bonds));
+        }
         let held = match getsockopt(&stream, sockopt::PeerPidfd) {
             Ok(held) => Some(held),
             // Before Linux 6.5 there is the number alone.
@@ -104,12 +110,14 @@ impl Standpoint {
             Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => return Err(CallerUnknown::Gone),
             Err(errno) => return Err(unknown(errno)),
         };
-        let bonds = read(pid)?;
+        let (bonds, status) = read(pid)?;
         // As long as it is there its number is nobody else's. One that has ended has left its connection to another.
         match held {
-            Some(held) if pidfd::has_ended(held.as_fd()) => Err(CallerUnknown::Gone),
-            Some(_) | None => Ok(self.tighter(&bonds)),
+            Some(held) if pidfd::has_ended(held.as_fd()) => return Err(CallerUnknown::Gone),
+            Some(_) => sight.keep(status),
+            None => {}
         }
+        Ok(self.tighter(&bonds))
     }
 
     fn tighter(&self, bonds: &Bonds) -> Option<Arc<Confinement>> {
@@ -124,6 +132,97 @@ impl Standpoint {
     }
 }
 
+/// The process at the other end of a connection as it was found before: to look at it again costs half as much.
+#[derive(Debug, Default)]
+pub struct Sight {
+    held: Option<Held>,
+    places: Option<Arc<Semaphore>>,
+}
+
+/// Its `/proc/PID/status`, which is that of no other process for as long as it is open.
+#[derive(Debug)]
+struct Held {
+    status: File,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Sight {
+    /// Of one that was not looked at so far. As many can be held at a time as there are places.
+    #[must_use]
+    pub fn new(places: Arc<Semaphore>) -> Self {
+        Self { held: None, places: Some(places) }
+    }
+
+    fn keep(&mut self, status: File) {
+        let place = self.places.as_ref().and_then(|places| Arc::clone(places).try_acquire_owned().ok());
+        self.held = place.map(|place| Held { status, _place: place });
+    }
+
+    /// What confines it now; none where that has to be found out from the beginning.
+    ///
+    /// The limits come first: its number is nobody else's as long as its status can be read after that.
+    fn look_again(&mut self, pid: u32) -> Option<Bonds> {
+        let held = self.held.take()?;
+        let hard_limits = limits(pid).ok()?;
+        let Status { no_new_privs, capabilities, life } = Status::read(&held.status).ok()?;
+        match life {
+            Life::Over => None,
+            Life::Alive => {
+                self.held = Some(held);
+                Some(Bonds { no_new_privs, capabilities, hard_limits })
+            }
+        }
+    }
+}
+
+/// What `/proc/PID/status` says (`proc_pid_status(5)`).
+struct Status {
+    no_new_privs: bool,
+    capabilities: u64,
+    life: Life,
+}
+
+/// Whether its first thread is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Over,
+}
+
+impl Status {
+    fn read(file: &File) -> Result<Self, CallerUnknown> {
+        let mut text = Vec::with_capacity(TEXT_BYTES);
+        let mut piece = [0; TEXT_BYTES];
+        loop {
+            let length = file.read_at(&mut piece, text.len() as u64).map_err(refused)?;
+            text.extend_from_slice(piece.get(..length).unwrap_or_default());
+            if let Some(status) = Self::parse(&text) {
+                return Ok(status);
+            }
+            if length == 0 {
+                return Err(CallerUnknown::Closed);
+            }
+        }
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (mut no_new_privs, mut capabilities, mut life) = (None, None, None);
+        let (lines, _unfinished) = text.split_at_checked(text.iter().rposition(|&byte| byte == b'\n')?)?;
+        for line in lines.split(|&byte| byte == b'\n') {
+            if let Some(state) = line.strip_prefix(b"State:\t") {
+                life =
+                    Some(if matches!(state.first(), Some(b'Z' | b'X')) { Life::Over } else { Life::Alive });
+            } else if let Some(set) = line.strip_prefix(b"CapBnd:\t") {
+                capabilities = u64::from_str_radix(str::from_utf8(set).ok()?, 16).ok();
+            } else if let Some(word) = line.strip_prefix(b"NoNewPrivs:\t") {
+                no_new_privs = Some(word != b"0");
+                break;
+            }
+        }
+        Some(Self { no_new_privs: no_new_privs?, capabilities: capabilities?, life: life? })
+    }
+}
+
 /// The user that stands for those without a number, where the broker's user namespace has not all of them.
 fn unmapped() -> Option<u32> {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -135,22 +234,16 @@ fn unmapped() -> Option<u32> {
     Some(number.and_then(|number| number.trim().parse().ok()).unwrap_or(65_534))
 }
 
-fn read(pid: u32) -> Result<Bonds, CallerUnknown> {
-    let status = text(pid, "status")?;
-    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    let capabilities = value("CapBnd").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+fn read(pid: u32) -> Result<(Bonds, File), CallerUnknown> {
+    let status = File::open(format!("/proc/{pid}/status")).map_err(refused)?;
+    let Status { no_new_privs, capabilities, .. } = Status::read(&status)?;
     let hard_limits = match limits(pid) {
         // Not without `CAP_SYS_RESOURCE`, for a process of another user.
-        Err(Errno::EPERM) => parse_limits(&text(pid, "limits")?),
+        Err(Errno::EPERM) => parse_limits(&text(pid, "limits")?).ok_or(CallerUnknown::Closed)?,
         Err(_) => return Err(CallerUnknown::Gone),
-        Ok(limits) => Some(limits),
+        Ok(limits) => limits,
     };
-    match (value("NoNewPrivs"), capabilities, hard_limits) {
-        (Some(no_new_privs), Some(capabilities), Some(hard_limits)) => {
-            Ok(Bonds { no_new_privs: no_new_privs.trim() != "0", capabilities, hard_limits })
-        }
-        _ => Err(CallerUnknown::Closed),
-    }
+    Ok((Bonds { no_new_privs, capabilities, hard_limits }, status))
 }
 
 fn text(pid: u32, file: &str) -> Result<String, CallerUnknown> {
@@ -159,8 +252,12 @@ fn text(pid: u32, file: &str) -> Result<String, CallerUnknown> {
         // Without asking for its length, which such a file does not have.
         file.take(u64::MAX).read_to_end(&mut text)
     });
-    read.map_err(|error| Errno::try_from(error).map_or(CallerUnknown::Closed, unknown))?;
+    read.map_err(refused)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn refused(error: io::Error) -> CallerUnknown {
+    Errno::try_from(error).map_or(CallerUnknown::Closed, unknown)
 }
 
 /// What an error says of a process that was to be looked into.
@@ -205,8 +302,13 @@ fn parse_limits(text: &str) -> Option<[u64; RESOURCES]> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::resource::{Resource, setrlimit};
 
     use super::*;
+    use crate::os::process::alone;
 
     fn bonds(no_new_privs: bool, capabilities: u64, nofile: u64) -> Bonds {
         let mut hard_limits = [u64::MAX; RESOURCES];
@@ -241,7 +343,8 @@ mod tests {
     fn this_process_is_no_more_confined_than_itself() {
         let standpoint = Standpoint::of_this_process().unwrap();
         let (one, _other) = UnixStream::pair().unwrap();
-        let confinement = standpoint.confinement(one.as_fd(), Some(std::process::id())).unwrap();
+        let confinement =
+            standpoint.confinement(one.as_fd(), Some(std::process::id()), &mut Sight::default()).unwrap();
         assert_eq!(confinement, None);
     }
 
@@ -249,12 +352,85 @@ mod tests {
     fn a_process_that_cannot_be_seen_gains_nothing() {
         let standpoint = Standpoint { own: bonds(false, 0, 0), unmapped: None };
         let (one, _other) = UnixStream::pair().unwrap();
-        assert!(standpoint.confinement(one.as_fd(), None).unwrap().is_some_and(|bonds| bonds.no_new_privs));
+        assert!(
+            standpoint
+                .confinement(one.as_fd(), None, &mut Sight::default())
+                .unwrap()
+                .is_some_and(|bonds| bonds.no_new_privs)
+        );
+    }
+
+    /// A sight of a process, with room for it to be held.
+    fn sight() -> Sight {
+        Sight::new(Arc::new(Semaphore::new(1)))
+    }
+
+    #[test]
+    fn one_that_was_looked_at_is_looked_at_anew_each_time() {
+        if !alone::here(module_path!(), "one_that_was_looked_at_is_looked_at_anew_each_time") {
+            return;
+        }
+        let standpoint = Standpoint::of_this_process().unwrap();
+        let (one, _other) = UnixStream::pair().unwrap();
+        let mut sight = sight();
+        let mut look = || standpoint.confinement(one.as_fd(), Some(std::process::id()), &mut sight).unwrap();
+        assert_eq!(look(), None);
+        assert_eq!(look(), None);
+        setrlimit(Resource::RLIMIT_NOFILE, 50, 60).unwrap();
+        let hard_limits = vec![HardLimit { resource: 7, value: 60 }];
+        let confined = Confinement { hard_limits, ..Confinement::default() };
+        assert_eq!(look(), Some(Arc::new(confined)));
+        assert!(sight.held.is_some());
+    }
+
+    #[test]
+    fn one_that_has_ended_is_not_taken_for_alive_because_it_was_held() {
+        let mut process = Command::new("true").spawn().unwrap();
+        let pid = process.id();
+        let mut sight = sight();
+        sight.keep(read(pid).unwrap().1);
+        let pidfd = pidfd::open(procbroker_core::Pid::new(pid).unwrap()).unwrap();
+        assert!(pidfd::wait_for_end(pidfd.as_fd(), Instant::now() + Duration::from_secs(60)));
+        let status = sight.held.as_ref().unwrap().status.try_clone().unwrap();
+        assert_eq!(sight.look_again(pid), None, "not while nobody has reaped it");
+        sight.keep(status);
+        assert!(sight.held.is_some(), "its place was given back");
+        process.wait().unwrap();
+        assert_eq!(sight.look_again(pid), None, "nor after that");
+        assert!(sight.held.is_none());
+    }
+
+    #[test]
+    fn no_more_are_held_than_there_are_places() {
+        let places = Arc::new(Semaphore::new(1));
+        let [mut one, mut other] = [(); 2].map(|()| Sight::new(Arc::clone(&places)));
+        for sight in [&mut one, &mut other] {
+            sight.keep(read(std::process::id()).unwrap().1);
+        }
+        assert!(one.held.is_some() && other.held.is_none());
+        drop(one);
+        other.keep(read(std::process::id()).unwrap().1);
+        assert!(other.held.is_some());
+    }
+
+    #[test]
+    fn a_long_status_is_read_to_its_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        let groups = "100000 ".repeat(2 * TEXT_BYTES);
+        let text = format!(
+            "Name:\tx\nState:\tS (sleeping)\nGroups:\t{groups}\nCapBnd:\t00000000000000ff\nNoNewPrivs:\t1\n"
+        );
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let status = Status::read(&file).unwrap();
+        assert_eq!((status.no_new_privs, status.capabilities, status.life), (true, 0xff, Life::Alive));
+        file.set_len(text.len() as u64 - 1).unwrap();
+        assert!(Status::read(&file).is_err(), "a line without its end is not believed");
     }
 
     #[test]
     fn a_process_that_is_gone_is_not_looked_for_by_its_number() {
-        assert_eq!(read(u32::try_from(libc::pid_t::MAX).unwrap()), Err(CallerUnknown::Gone));
+        let found = read(u32::try_from(libc::pid_t::MAX).unwrap()).map(drop);
+        assert_eq!(found, Err(CallerUnknown::Gone));
     }
 
     #[test]

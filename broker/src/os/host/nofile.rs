@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::limits::{REFUSED_AT_A_TIME, SLOTS, SPARE_GROUPS_MAX};
+use crate::limits::{REFUSED_AT_A_TIME, SIGHTS_MAX, SLOTS, SPARE_GROUPS_MAX};
 
 /// A limit on open files (`RLIMIT_NOFILE`); `u64::MAX` is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,12 @@ pub enum Provision {
     SpareGroups,
     /// Places for clients that are told that they are refused.
     RefusedClients,
+    /// Clients that are held to be looked at again.
+    Sights,
 }
 
 impl Provision {
-    const ALL: [Self; 3] = [Self::LaunchSlots, Self::SpareGroups, Self::RefusedClients];
+    const ALL: [Self; 4] = [Self::LaunchSlots, Self::SpareGroups, Self::RefusedClients, Self::Sights];
 
     /// Returns how many there are where the limit on open files is this one: at least 1.
     #[must_use]
@@ -55,6 +57,7 @@ impl Provision {
             Self::LaunchSlots => (16, SLOTS),
             Self::SpareGroups => (32, SPARE_GROUPS_MAX),
             Self::RefusedClients => (16, REFUSED_AT_A_TIME),
+            Self::Sights => (64, SIGHTS_MAX),
         };
         usize::try_from(limit / divisor).unwrap_or(max).clamp(1, max)
     }
@@ -69,7 +72,7 @@ impl Provision {
     fn descriptors(self, limit: u64) -> u64 {
         let each = match self {
             Self::LaunchSlots => 2,
-            Self::SpareGroups | Self::RefusedClients => 1,
+            Self::SpareGroups | Self::RefusedClients | Self::Sights => 1,
         };
         each * u64::try_from(self.count(limit)).unwrap_or(u64::MAX)
     }
@@ -139,9 +142,9 @@ mod tests {
     fn children_share_the_descriptors_with_the_broker_and_its_connections() {
         let of = |hard, connections| Nofile { soft: 1_024, hard }.shares(connections);
         assert_eq!(of(HARD_MIN, 4_096), Shares { children: 6, connections: 6 });
-        assert_eq!(of(128, 4_096), Shares { children: 15, connections: 14 });
-        assert_eq!(of(1_024, 4_096), Shares { children: 248, connections: 248 });
-        assert_eq!(of(1_024, 8), Shares { children: 368, connections: 8 });
+        assert_eq!(of(128, 4_096), Shares { children: 14, connections: 14 });
+        assert_eq!(of(1_024, 4_096), Shares { children: 243, connections: 242 });
+        assert_eq!(of(1_024, 8), Shares { children: 360, connections: 8 });
         assert_eq!(of(u64::MAX, u32::MAX), Shares { children: u32::MAX, connections: u32::MAX });
         assert_eq!(of(0, 4_096), Shares { children: 1, connections: 1 });
         let wanted = of(1 << 15, 4_096);
@@ -154,6 +157,7 @@ mod tests {
             (Provision::LaunchSlots, 6, SLOTS),
             (Provision::SpareGroups, 3, SPARE_GROUPS_MAX),
             (Provision::RefusedClients, 6, REFUSED_AT_A_TIME),
+            (Provision::Sights, 1, SIGHTS_MAX),
         ] {
             assert_eq!(
                 (provision.count(0), provision.count(HARD_MIN), provision.count(1 << 20)),
