@@ -4,6 +4,7 @@
 //! first, because clients wait for it; what clients ask for comes in the order of its arrival.
 
 mod audit;
+mod chores;
 mod clients;
 mod held;
 mod measure;
@@ -30,6 +31,7 @@ use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
 use audit::Audit;
+use chores::Chores;
 pub use clients::Clients;
 use held::Held;
 pub use perform::{Hands, user};
@@ -142,6 +144,8 @@ pub struct Driver {
     /// How long it took for each input, with all that followed from it.
     turns: Histogram,
     audit: Audit,
+    /// What waits until the clients have their answers.
+    chores: Chores,
 }
 
 impl Driver {
@@ -166,6 +170,7 @@ impl Driver {
             farewells: Vec::new(),
             turns: Histogram::new(&TURN_BOUNDS),
             audit: Audit::default(),
+            chores: Chores::default(),
         };
         driver.perform_all(&mut effects);
         if has_many {
@@ -212,6 +217,7 @@ impl Driver {
     /// Takes in what is there by now, without waiting for more. Nothing is reaped: what ends from now on is for the
     /// program that takes over.
     pub fn catch_up(&mut self, sources: &mut Sources) {
+        self.chores.do_all(&mut self.hands);
         while let Ok(report) = sources.threads.try_recv() {
             self.take_report(report);
         }
@@ -265,11 +271,19 @@ impl Driver {
 
     /// Waits for one fact and takes it in, and whatever else is there by then.
     async fn wait(&mut self, sources: &mut Sources) {
+        if self.chores.wait() {
+            // The connections that have something to write are ready to run by now, and go first.
+            tokio::task::yield_now().await;
+        }
+        if self.chores.are_overdue() {
+            self.do_chores();
+        }
         if self.hands.has_backlog() {
             self.reap();
         }
         let backlog = self.hands.has_backlog();
         let has_unheard = self.hands.has_unheard();
+        let has_chores = self.chores.is_any();
         let wake_at = self.wake_at();
         let Sources { facts, threads, signals, announcer, anchors, landings, notices, alarm } = sources;
         if let Some(wake_at) = wake_at {
@@ -301,6 +315,7 @@ impl Driver {
             () = announced(Some(notices)) => self.hear(),
             () = std::future::ready(()), if backlog => {}
             () = std::future::ready(()), if has_unheard => self.hear(),
+            () = std::future::ready(()), if has_chores => self.do_chores(),
         }
     }
 
@@ -335,7 +350,7 @@ impl Driver {
                     self.audit.disconnected(*connection);
                 }
                 if let Input::Called { call, request, fresh: _ } = &input {
-                    self.audit.called(*call, request);
+                    self.chores.audit(self.audit.called(*call, request));
                 }
                 self.take(input);
             }
@@ -375,10 +390,16 @@ impl Driver {
 
     /// Takes in which programs have been executed, and tells the core.
     fn land(&mut self) {
-        self.hands.land(&mut self.inputs);
+        self.chores.landed |= self.hands.land(&mut self.inputs);
         self.settle();
-        // One may have ended before it was watched, with a signal that came too early.
-        self.reap();
+    }
+
+    fn do_chores(&mut self) {
+        self.chores.do_all(&mut self.hands);
+        if std::mem::take(&mut self.chores.landed) {
+            // One may have ended before it was watched, with a signal that came too early.
+            self.reap();
+        }
     }
 
     /// Takes in what children tell of themselves, and tells the core.
@@ -427,10 +448,14 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) {
         if let Effect::Answer { call, result, after: _, usage: _ } = &effect {
-            self.audit.answered(*call, result);
+            self.chores.audit(self.audit.answered(*call, result));
         }
         if let Effect::Refuse { connection, error } = &effect {
             self.audit.refused(*connection, error);
+        }
+        // Each of these leaves something to do to a thread that nobody waits for.
+        if let Effect::Release { .. } | Effect::EndLog { .. } | Effect::Forget { .. } = &effect {
+            self.chores.let_go = true;
         }
         match effect {
             Effect::Exit(cause) => self.leave = Some(Leave::Exit(cause)),
@@ -441,9 +466,10 @@ impl Driver {
             Effect::Answer { call, result, after: After::Records, usage: _ } => self.held.add(call, result),
             Effect::Measure { call } => {
                 let answer = Ok(Response::Metrics(MetricsAnswer { text: self.metrics() }));
-                self.audit.answered(call, &answer);
+                self.chores.audit(self.audit.answered(call, &answer));
                 self.hands.clients.answer(call, answer);
             }
+            Effect::Report(report) => self.chores.report(report),
             other => self.hands.perform(other, &mut self.inputs),
         }
     }
@@ -451,6 +477,7 @@ impl Driver {
     /// Completes the record, lets go of all clients, so that their last answers are written and their connections
     /// closed, and of what the machine lent.
     pub fn finish(mut self) {
+        self.chores.do_all(&mut self.hands);
         if let Err(error) = self.hands.records.flush(RECORD_PATIENCE) {
             tracing::error!("what was last recorded may be lost: {error}");
         }

@@ -31,7 +31,8 @@
 //!    exec.
 //! 5. Its slot's pipe hangs up when the program is executed: the pidfd is watched and held, and the core is told
 //!    `Spawned`.
-//! 6. The core records the start, publishes it, and orders the answer, which [`connection`] encodes and writes.
+//! 6. The core records the start, publishes it, and orders the answer, which [`connection`] encodes and writes. Only then come
+//!    the lines of the log and what else nobody waits for (`driver/chores.rs`).
 //!
 //! # A destroy, step by step
 //!

@@ -41,7 +41,7 @@ struct Asked {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+pub(super) struct Entry {
     caller: Caller,
     asked: Asked,
     what: What,
@@ -94,12 +94,10 @@ impl Audit {
         creates.map(|asked| Entry { caller, asked, what: What::Left }).collect()
     }
 
-    /// A client asks for something.
-    pub(super) fn called(&mut self, call: Call, request: &Request) {
+    /// A client asks for something: returns what is to be told of it.
+    pub(super) fn called(&mut self, call: Call, request: &Request) -> Option<Entry> {
         debug!(target: "request", connection = call.connection.0, number = call.number, method = request.method().as_str(), "request");
-        if let Some(entry) = self.asked(call, request) {
-            entry.write();
-        }
+        self.asked(call, request)
     }
 
     fn asked(&mut self, call: Call, request: &Request) -> Option<Entry> {
@@ -111,8 +109,8 @@ impl Audit {
         (!is_told_later).then_some(Entry { caller, asked, what: What::Asked })
     }
 
-    /// A request is answered.
-    pub(super) fn answered(&mut self, call: Call, result: &Result<Response, Error>) {
+    /// A request is answered: returns what is to be told of it.
+    pub(super) fn answered(&mut self, call: Call, result: &Result<Response, Error>) -> Option<Entry> {
         match result {
             Ok(_) => {
                 debug!(target: "request", connection = call.connection.0, number = call.number, "answered");
@@ -121,11 +119,8 @@ impl Audit {
                 debug!(target: "request", connection = call.connection.0, number = call.number, kind = error.kind.as_str(), "refused: {}", in_one_line(&error.message));
             }
         }
-        if let Some(entry) = self.outcome(call, result)
-            && (result.is_ok() || self.is_told(entry.caller.uid))
-        {
-            entry.write();
-        }
+        let entry = self.outcome(call, result)?;
+        (result.is_ok() || self.is_told(entry.caller.uid)).then_some(entry)
     }
 
     /// Whether one more refusal of this user is told. What was not told before is summed up.
@@ -158,7 +153,8 @@ impl Audit {
 }
 
 impl Entry {
-    fn write(&self) {
+    /// Writes the line.
+    pub(super) fn write(&self) {
         let Self { caller: Caller { uid, gid, pid }, asked: Asked { method, child }, what } = self;
         let (uid, gid, pid, method) = (*uid, *gid, *pid, method.as_str());
         match what {

@@ -41,12 +41,14 @@ use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, 
 use crate::os::state_dir::StateDir;
 use crate::os::tree::{Containment, Groups};
 use crate::prober::{Prober, Question};
-use crate::report;
 use crate::upgrade::{self, Program};
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
 /// own user.
 const OWN_USER: u32 = 0;
+
+/// Room for so many is kept when nothing is started.
+const SPENT_KEPT: usize = 64;
 
 /// When so many have ended at once, perhaps nothing lives any more.
 const MANY_ENDED: usize = 8;
@@ -104,6 +106,8 @@ pub struct Hands {
     pub reaped: Vec<Reaped>,
     /// Room for what has come of launches at a time.
     pub landed: Vec<Landing<Errand>>,
+    /// What processes were started with that have their programs now.
+    pub spent: Vec<SpawnPlan>,
 }
 
 /// What a process is started for.
@@ -198,7 +202,6 @@ impl Hands {
                 self.containment.release(run);
             }
             Effect::Forget { child } => self.forget(child),
-            Effect::Report(line) => report::write(&line),
             Effect::Notify(ServiceState::Stopping { timeout, children }) => {
                 self.owner.stopping(timeout, &format!("Stopping {}", counted::children(children)));
             }
@@ -206,8 +209,22 @@ impl Hands {
             // The driver itself takes these.
             Effect::HandOver
             | Effect::Measure { .. }
+            | Effect::Report(_)
             | Effect::Exit(ExitCause::Done | ExitCause::Left(_) | ExitCause::Main(_)) => {}
         }
+    }
+
+    /// Lets go of what is not needed any more, and wakes the thread that keeps output if there is something for it.
+    pub(super) fn let_go(&mut self) {
+        self.logs.wake();
+        self.containment.let_go();
+        self.spent.clear();
+        self.spent.shrink_to(SPENT_KEPT);
+    }
+
+    /// Has made ahead what the next children need.
+    pub(super) fn prepare_more(&mut self) {
+        self.containment.refill();
     }
 
     /// Has a child's output read and sent to its client, by a task that goes at the client's pace.
@@ -356,14 +373,16 @@ impl Hands {
         self.logs.forget(child);
     }
 
-    /// Takes in what has come of launches.
-    pub(super) fn land(&mut self, inputs: &mut VecDeque<Input>) {
+    /// Takes in what has come of launches, and says whether there was any.
+    pub(super) fn land(&mut self, inputs: &mut VecDeque<Input>) -> bool {
         let mut landed = std::mem::take(&mut self.landed);
         self.launcher.landed(&mut landed);
+        let is_any = !landed.is_empty();
         for landing in landed.drain(..) {
             self.has_landed(landing, inputs);
         }
         self.landed = landed;
+        is_any
     }
 
     fn has_landed(&mut self, landing: Landing<Errand>, inputs: &mut VecDeque<Input>) {
@@ -380,6 +399,7 @@ impl Hands {
                     self.notices.hear(run);
                 }
                 inputs.push_back(Input::Spawned { run, pid });
+                self.spent.push(plan);
             }
             (Err(failure), KeptOutput::Wanted) if failure.is_of_output() => {
                 tracing::warn!(child = %run.child, "the output of a cleanup cannot be kept: {failure}");
@@ -409,6 +429,7 @@ impl Hands {
         // One look for each of a few costs less than one for all that shows nothing.
         let groups =
             if reaped.len() < MANY_ENDED { Groups::Unknown } else { self.containment.look_at_groups() };
+        let heirs = self.reaper.heirs();
         let mut orphans = false;
         for one in reaped.drain(..) {
             match one {
@@ -416,7 +437,7 @@ impl Hands {
                     if status != ExitStatus::Code(0) && self.containment.has_run_out_of_memory(run) {
                         inputs.push_back(Input::OutOfMemory { run });
                     }
-                    inputs.extend(self.containment.exited(run, status, groups));
+                    inputs.extend(self.containment.exited(run, status, groups, heirs));
                 }
                 Reaped::Orphan { .. } => orphans = true,
             }

@@ -92,6 +92,7 @@ impl Scene {
 
     fn end(&mut self) {
         self.logs.end(Self::child());
+        self.logs.wake();
         self.followers.child_ended(Self::child());
     }
 }

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -107,9 +107,18 @@ struct Way {
     epoll: Arc<Epoll>,
     next: AtomicU64,
     amounts: Arc<Amounts>,
+    /// Whether there are orders that the thread was not woken for.
+    left: AtomicBool,
 }
 
 impl Way {
+    /// Orders what has time until the thread is awake.
+    fn leave(&self, order: Order) {
+        // A thread that has gone keeps nothing any more.
+        let _ = self.orders.send(order);
+        self.left.store(true, Ordering::Relaxed);
+    }
+
     fn order(&self, order: Order) {
         // A thread that has gone keeps nothing any more.
         let _ = self.orders.send(order);
@@ -169,7 +178,8 @@ impl Logs {
         };
         let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
         builder.spawn(work).map_err(refused("start a thread for"))?;
-        Ok(Self { pipes, way: Arc::new(Way { orders, wakeup, epoll, next, amounts }) })
+        let left = AtomicBool::new(false);
+        Ok(Self { pipes, way: Arc::new(Way { orders, wakeup, epoll, next, amounts, left }) })
     }
 
     /// Makes the pipe of a stream, for a child that is about to be started, unless it has one from before.
@@ -197,14 +207,22 @@ impl Logs {
         &self.way.amounts
     }
 
-    /// Nothing of a child is left that could write: all that it has written is kept, and its pipes go.
+    /// Nothing of a child is left that could write: all that it has written is kept, and its pipes go, once the thread
+    /// [is awake](Self::wake).
     pub fn end(&self, child: ChildId) {
-        self.way.order(Order::End { child });
+        self.way.leave(Order::End { child });
     }
 
-    /// A child is not visible any more: its output goes.
+    /// A child is not visible any more: its output goes, once the thread [is awake](Self::wake).
     pub fn forget(&self, child: ChildId) {
-        self.way.order(Order::Forget { child });
+        self.way.leave(Order::Forget { child });
+    }
+
+    /// Has the thread do what was left to it. Whoever asks it something wakes it too.
+    pub fn wake(&self) {
+        if self.way.left.swap(false, Ordering::Relaxed) {
+            self.way.wakeup.raise();
+        }
     }
 
     /// A child's program was not executed: no later broker takes it for one that may have been.

@@ -41,6 +41,7 @@ use thiserror::Error;
 
 use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
+use crate::os::process::reaper::Heirs;
 use crate::os::process::subreaper::Inheritance;
 use crate::os::tree::cgroup::{Cgroups, Wear};
 use exit_watch::ExitWatch;
@@ -51,6 +52,9 @@ use process_table::{Entry, Leader, SharedTable};
 use search::{PerSearch, Search};
 use walk::Known;
 use worker::{Job, Pending, SignalOrder, Worker};
+
+/// Room for so many is kept when nothing is released.
+const RELEASED_KEPT: usize = 64;
 
 /// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the driver's.
 pub type Reporter = Box<dyn Fn(Input) + Send>;
@@ -64,6 +68,8 @@ pub struct Containment {
     orders: Orders,
     /// Closed when the worker has ended.
     worker: Receiver<()>,
+    /// What was released and is still to be let go of: to close a descriptor takes longer than to release a child.
+    released: Vec<Entry>,
 }
 
 /// What is known of the cgroups of all children together.
@@ -124,7 +130,7 @@ impl Containment {
                 drop(alive);
             })
             .map_err(ContainmentError::Thread)?;
-        Ok(Self { inheritance, cgroups, table, orders, worker: ended })
+        Ok(Self { inheritance, cgroups, table, orders, worker: ended, released: Vec::new() })
     }
 
     /// Before a child is spawned: the directory of the cgroup that it is to be born into, if it gets one, with these bounds.
@@ -137,7 +143,6 @@ impl Containment {
     pub fn prepare(&mut self, run: Run, resources: Option<&Resources>) -> Result<Option<OwnedFd>, Errno> {
         let bounds = resources.filter(|resources| **resources != Resources::default());
         let taken = self.cgroups.as_ref().ok_or(Errno::EOPNOTSUPP).and_then(|cgroups| cgroups.take());
-        self.refill();
         let (Ok((group, directory)), Some(cgroups)) = (&taken, &self.cgroups) else {
             self.table.lock().prepare(run, None);
             return bounds.map_or(Ok(None), |_| taken.map(|(_, directory)| Some(directory)));
@@ -176,11 +181,10 @@ impl Containment {
     }
 
     /// What identifies the main process of a child for good, and its cgroup; none when it has none. It costs a
-    /// system call or two.
+    /// system call or two for the first time.
     #[must_use]
     pub fn identity(&self, run: Run) -> Option<ProcessIdentity> {
-        let leader = self.table.lock().get(run)?.leader.clone()?;
-        ProcessIdentity::of(leader.pid, leader.pidfd.as_fd(), self.group_number(run)).ok()
+        self.table.lock().identity(run)
     }
 
     /// The main processes that are not the broker's own children, and that have not ended as far as is known: once they
@@ -232,14 +236,16 @@ impl Containment {
     }
 
     /// The main process of a child has ended: the input for the core, or none when the worker will report it.
-    pub fn exited(&mut self, run: Run, status: ExitStatus, groups: Groups) -> Option<Input> {
+    ///
+    /// What it has left may be among what the reaper found the broker to have inherited since.
+    pub fn exited(&mut self, run: Run, status: ExitStatus, groups: Groups, heirs: Heirs) -> Option<Input> {
         let mut table = self.table.lock();
         let entry = table.get(run)?;
         let search = entry.search;
         let has_left_nothing = match search {
             Search::Everywhere => self.is_group_empty(entry, groups),
             Search::Inherited => {
-                self.has_left_nothing(entry, groups, table.has_children_from_before_upgrade())?
+                self.has_left_nothing(entry, groups, heirs, table.has_children_from_before_upgrade())?
             }
         };
         if has_left_nothing {
@@ -259,13 +265,17 @@ impl Containment {
         &self,
         entry: &Entry,
         groups: Groups,
+        heirs: Heirs,
         has_children_from_before_upgrade: bool,
     ) -> Option<bool> {
         let leader = entry.leader.as_ref()?;
         let left_group = pidfd::has_group(leader.pidfd.as_fd()) == Ok(true);
         let has_group_members = || entry.group.is_some() && !self.is_group_empty(entry, groups);
-        let has_no_orphans =
-            || has_children_from_before_upgrade && entry.group.is_some() || self.inheritance.is_empty();
+        let has_no_orphans = || {
+            has_children_from_before_upgrade && entry.group.is_some()
+                || heirs == Heirs::None
+                || self.inheritance.is_empty()
+        };
         Some(!left_group && has_no_orphans() && !has_group_members())
     }
 
@@ -359,21 +369,27 @@ impl Containment {
 
     /// Nothing of a child is left, or it was never spawned.
     pub fn release(&mut self, run: Run) {
-        let entry = self.table.lock().release(run);
-        if let Some(((group, wear), cgroups)) = entry.and_then(|entry| entry.group).zip(self.cgroups.as_ref())
-        {
+        let Some(entry) = self.table.lock().release(run) else { return };
+        if let Some(((group, wear), cgroups)) = entry.group.zip(self.cgroups.as_ref()) {
             cgroups.give_back(group, wear);
             if wear == Wear::Bounded {
                 // It holds what its processes have left in memory.
                 self.orders.tidy();
             }
         }
+        self.released.push(entry);
     }
 
     /// Kills whatever descends from the broker, for when no child is left. Reports how much there is when that is
     /// nothing, or when the time is up. The reaper has to be kept going meanwhile.
     pub fn sweep(&mut self, deadline: Instant) {
         self.orders.give(Job::Sweep { deadline });
+    }
+
+    /// Lets go of what was released.
+    pub fn let_go(&mut self) {
+        self.released.clear();
+        self.released.shrink_to(RELEASED_KEPT);
     }
 
     /// Has cgroups made ahead, where they run low.

@@ -471,6 +471,7 @@ impl Machine {
             measuring: 0,
             reaped: Vec::new(),
             landed: Vec::new(),
+            spent: Vec::new(),
         };
         Ok((hands, recovered))
     }

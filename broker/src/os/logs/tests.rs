@@ -69,6 +69,7 @@ async fn everything_of_a_child_that_has_ended_is_kept_and_its_pipe_goes() {
         let mut child = Command::new("seq").arg("20000").stdout(Stdio::from(pipe)).spawn().unwrap();
         assert!(child.wait().unwrap().success());
         scene.logs.end(id(number).child);
+        scene.logs.wake();
     }
     let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect::<Vec<_>>().concat();
     for number in 0..20 {
@@ -95,6 +96,7 @@ async fn who_waits_for_more_is_told_of_more_or_that_nothing_comes() {
     let none_yet = tokio::time::timeout(Duration::from_millis(20), &mut more).await;
     assert!(none_yet.is_err(), "{none_yet:?}");
     scene.logs.end(id(1).child);
+    scene.logs.wake();
     assert_eq!(more.await.unwrap().end(), 3);
     scene.logs.settle(Duration::from_secs(60));
     assert_eq!(scene.logs.more_than(&kept).await.unwrap().end(), 3);

@@ -55,6 +55,7 @@ pub struct Reaper {
     /// Those that epoll cannot announce: it would not take them, or a debugger keeps their status for now.
     asked_each_time: Vec<u64>,
     fruitless_calls: usize,
+    heirs: Heirs,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,15 @@ pub enum Reaped {
         /// Its number.
         pid: Pid,
     },
+}
+
+/// Whether those that have ended have left processes to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heirs {
+    /// The broker had inherited nothing any more when all of them had ended.
+    None,
+    /// There may be some, of these or of others.
+    Perhaps,
 }
 
 /// Whether there may be more to reap.
@@ -125,6 +135,7 @@ impl Reaper {
             tells_reaped: Abilities::probe().exit_status,
             asked_each_time: Vec::new(),
             fruitless_calls: 0,
+            heirs: Heirs::Perhaps,
         })
     }
 
@@ -180,6 +191,12 @@ impl Reaper {
     #[must_use]
     pub fn watched(&self) -> usize {
         self.watched.len() + self.adopted.len()
+    }
+
+    /// What those have left that were reaped last.
+    #[must_use]
+    pub fn heirs(&self) -> Heirs {
+        self.heirs
     }
 
     /// Reaps what has ended: to be called when the reaper's descriptor is readable, and upon SIGCHLD.
@@ -273,8 +290,10 @@ impl Reaper {
     /// Orphans that have ended. Among them are the broker's own children from before it executed its program anew.
     fn reap_orphans(&mut self, spawns_in_flight: usize, reaped: &mut Vec<Reaped>) {
         if self.inheritance.is_empty() {
+            self.heirs = Heirs::None;
             return;
         }
+        self.heirs = Heirs::Perhaps;
         let Some(listed) = self.inheritance.listed() else {
             // Without a list all children are asked, once none is there that would be taken for an orphan.
             if spawns_in_flight == 0 {
@@ -291,6 +310,7 @@ impl Reaper {
 
     /// Whatever has ended, among all children.
     fn reap_any(&mut self, reaped: &mut Vec<Reaped>) {
+        self.heirs = Heirs::Perhaps;
         for _ in 0..BATCH {
             let flags = libc::WEXITED | libc::WNOWAIT;
             let Waited::Ended(pid, status) = wait(libc::P_ALL, 0, flags) else { return };

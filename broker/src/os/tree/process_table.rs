@@ -9,6 +9,7 @@ use procbroker_protocol::{ChildId, ExitStatus};
 
 use super::scan::Wanted;
 use super::search::{PerSearch, Search};
+use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 use crate::os::process::pidfd;
 use crate::os::tree::cgroup::{Group, Wear};
 
@@ -49,6 +50,8 @@ pub(super) struct Entry {
     group_number: Option<Pid>,
     pub(super) life: Life,
     pub(super) group: Option<(Group, Wear)>,
+    /// What tells its main process from others of its number, once that was asked for.
+    birthmark: Option<Birthmark>,
 }
 
 /// The main process of a child.
@@ -88,6 +91,22 @@ impl ProcessTable {
         let entry = self.entries.entry(run).or_insert_with(|| Entry::new(Search::Inherited, None));
         entry.group_number = Some(pid);
         entry.leader = Some(Leader { pid, pidfd });
+        entry.birthmark = None;
+    }
+
+    /// What identifies the main process of a run for good.
+    pub(super) fn identity(&mut self, run: Run) -> Option<ProcessIdentity> {
+        let entry = self.entries.get_mut(&run)?;
+        let Leader { pid, pidfd } = entry.leader.as_ref()?;
+        let cgroup = entry.group.map(|(group, _)| group.number());
+        let identity = match entry.birthmark {
+            Some(birthmark) => {
+                ProcessIdentity { pid: *pid, birthmark, boot: BootId::current().ok()?, cgroup }
+            }
+            None => ProcessIdentity::of(*pid, pidfd.as_fd(), cgroup).ok()?,
+        };
+        entry.birthmark = Some(identity.birthmark);
+        Some(identity)
     }
 
     /// A child of this process, from before it executed its program anew.
@@ -282,7 +301,7 @@ impl ProcessTable {
 
 impl Entry {
     fn new(search: Search, group: Option<(Group, Wear)>) -> Self {
-        Self { search, leader: None, group_number: None, life: Life::Alive, group }
+        Self { search, leader: None, group_number: None, life: Life::Alive, group, birthmark: None }
     }
 
     /// Its main process, if the driver has not said that it has ended.

@@ -216,12 +216,12 @@ impl Scene {
         let mut reaped = Vec::new();
         while self.reaper.reap(0, &mut reaped) == Backlog::More {}
         let containment = self.containment.as_mut().unwrap();
-        let groups = containment.look_at_groups();
+        let (groups, heirs) = (containment.look_at_groups(), self.reaper.heirs());
         let mut orphans = false;
         for one in reaped {
             match one {
                 Reaped::Child { run, status, .. } => {
-                    self.inputs.extend(containment.exited(run, status, groups));
+                    self.inputs.extend(containment.exited(run, status, groups, heirs));
                 }
                 Reaped::Orphan { .. } => orphans = true,
             }
