@@ -443,7 +443,8 @@ impl Connection {
             };
             let spare = id.clone();
             let work = move || {
-                let mut bytes = Vec::new();
+                // A buffer that grows is copied, and each of its pages cleared, again and again.
+                let mut bytes = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
                 codec::encode(&id, &result, &mut bytes);
                 bytes
             };
