@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
-import functools
-import json
 import os
 import resource
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 import pytest
 from brokers import PATIENCE, FakeBroker, FakeConnection, child
 
 import procbroker
-from procbroker import AsyncBroker, Broker, ClientTimeout, Limit, Unsupported, Usage, lifetime, ready, restart
+from procbroker import Broker, ClientTimeout, Limit, Unsupported, Usage, lifetime, ready, restart
 from procbroker.arguments import create_params
 
 MINUTE = datetime.timedelta(minutes=1)
@@ -232,147 +229,3 @@ def test_metrics_are_text(fake: FakeBroker) -> None:
     with Broker(fake.socket) as broker:
         assert broker.metrics() == "procbroker_connections 1\n"
     assert fake.result()["method"] == "metrics"
-
-
-class Holding:
-    """A broker's side of children that are held: which connections are open, by the children's ids."""
-
-    def __init__(self, fake: FakeBroker, count: int) -> None:
-        self.gone = {number: threading.Event() for number in range(count)}
-        self.creates: List[Dict[str, Any]] = []
-        fake.play(*[self.serve] * count)
-
-    def serve(self, connection: FakeConnection) -> None:
-        number = len(self.creates)
-        while True:
-            line = connection._lines.readline()
-            if not line:
-                break
-            request = json.loads(line)
-            self.creates.append(request["params"])
-            one = child(request["params"]["name"], id=f"id of {request['params']['name']}", lifetime="connection")
-            connection.send({"jsonrpc": "2.0", "id": request["id"], "result": {"outcome": "created", "child": one}})
-        self.gone[number].set()
-
-
-def test_a_block_lets_go_of_its_child_and_of_no_other(fake: FakeBroker) -> None:
-    holding = Holding(fake, 3)
-    with Broker(fake.socket) as broker:
-        with broker.create(["a"], name="one", lifetime="connection") as one:
-            other = broker.create(["a"], name="two", lifetime="connection")
-            assert (one.name, other.name) == ("one", "two")
-        assert holding.gone[0].wait(PATIENCE)
-        assert not holding.gone[1].is_set()
-        one.release()
-        other.release()
-        assert holding.gone[1].wait(PATIENCE)
-    assert not holding.gone[2].is_set()
-
-
-def test_a_child_that_is_held_twice_is_let_go_of_twice(fake: FakeBroker) -> None:
-    holding = Holding(fake, 2)
-    with Broker(fake.socket) as broker:
-        with broker.create(["a"], name="one", lifetime="connection"):
-            with broker.create(["a"], name="one", if_exists="reuse", lifetime="connection"):
-                # One connection is enough to hold it.
-                assert holding.gone[1].wait(PATIENCE)
-            assert not holding.gone[0].is_set()
-        assert holding.gone[0].wait(PATIENCE)
-
-
-def test_a_child_that_has_ended_needs_no_connection(fake: FakeBroker) -> None:
-    gone = threading.Event()
-
-    def play(connection: FakeConnection) -> None:
-        connection.answer({"outcome": "created", "child": child(lifetime="connection")})
-        assert connection.gone()
-        gone.set()
-
-    ended = child(state="ended", pid=None, lifetime="connection")
-    fake.play(play, lambda connection: connection.answer({"child": ended}))
-    with Broker(fake.socket) as broker:
-        one = broker.create(["a"], lifetime="connection")
-        one.refresh()
-        assert gone.wait(PATIENCE)
-
-
-def test_however_many_children_are_held_there_are_few_connections(
-    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("procbroker.pool._HOLDING_MAX", 2)
-    holding = Holding(fake, 2)
-    with Broker(fake.socket) as broker:
-        children = [broker.create(["a"], name=f"n{number}", lifetime="connection") for number in range(6)]
-        for one in children[:3]:
-            one.release()
-        assert len(holding.creates) == 6
-        for one in children[3:]:
-            one.release()
-        assert all(gone.wait(PATIENCE) for gone in holding.gone.values())
-
-
-def test_a_hold_outlives_the_loss_of_its_connection(fake: FakeBroker) -> None:
-    lost, gone = threading.Event(), threading.Event()
-    held, over = child(lifetime="connection"), child("two", id="another", lifetime="connection", state="stopping")
-
-    def crash(connection: FakeConnection, one: Dict[str, Any]) -> Dict[str, Any]:
-        request = connection.answer({"outcome": "created", "child": one})
-        assert lost.wait(PATIENCE)
-        return request
-
-    def hold(connection: FakeConnection) -> List[Dict[str, Any]]:
-        requests = [connection.answer({"child": held}), connection.answer({"outcome": "created", "child": held})]
-        assert connection.gone()
-        gone.set()
-        return requests
-
-    fake.play(
-        lambda connection: crash(connection, held),
-        lambda connection: crash(connection, over),
-        lambda connection: connection.answer({"children": []}),
-        hold,
-        lambda connection: [connection.answer({"child": over}), connection.gone()],
-    )
-    with Broker(fake.socket) as broker:
-        with broker.create(["a"], name="one", if_exists="reuse", lifetime="connection", linger=5):
-            broker.create(["a"], name="two", lifetime="connection")
-            lost.set()
-            first, _ = fake.result(), fake.result()
-            assert broker.list() == []
-            assert not gone.is_set()
-        assert gone.wait(PATIENCE)
-    assert fake.result()["method"] == "list"
-    results = [fake.result(), fake.result()]
-    asked, again = results[0]
-    assert (asked["method"], asked["params"]) == ("get", {"target": held["id"]})
-    assert (again["method"], again["params"]) == ("create", {**first["params"], "no_wait": True})
-    # One that is being stopped is not created anew.
-    assert results[1][1] is True
-
-
-def test_a_create_that_fails_holds_nothing(fake: FakeBroker) -> None:
-    gone = threading.Event()
-
-    def play(connection: FakeConnection) -> None:
-        connection.refuse("limit_exceeded")
-        assert connection.gone()
-        gone.set()
-
-    fake.play(play)
-    with Broker(fake.socket) as broker:
-        with pytest.raises(procbroker.LimitExceeded):
-            broker.create(["a"], lifetime="connection")
-        assert gone.wait(PATIENCE)
-
-
-def test_an_asynchronous_block_lets_go_too(fake: FakeBroker) -> None:
-    holding = Holding(fake, 1)
-
-    async def main() -> None:
-        async with AsyncBroker(fake.socket) as client:
-            async with await client.create(["a"], name="one", lifetime="connection"):
-                assert not holding.gone[0].is_set()
-            wait = functools.partial(holding.gone[0].wait, PATIENCE)
-            assert await asyncio.get_running_loop().run_in_executor(None, wait)
-
-    asyncio.run(main())

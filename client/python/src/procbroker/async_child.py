@@ -22,8 +22,8 @@ __all__ = ["AsyncChild"]
 class AsyncChild(ChildView):
     """A child as it was when the broker last told about it; each method here brings it up to date.
 
-    As an asynchronous context manager it is destroyed at the end of the block; one that was created with the lifetime
-    ``connection`` is released, as others may hold it, too.
+    As an asynchronous context manager it is destroyed at the end of the block; one that was created or reused and has
+    the lifetime ``connection`` is released, as others may hold it, too.
     """
 
     def __init__(self, broker: AsyncBroker, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:

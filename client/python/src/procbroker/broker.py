@@ -28,7 +28,7 @@ from .arguments import (
     Stream,
     Unpack,
 )
-from .outlook import Outlook
+from .pool import Pool
 from .requests import Default, Extent, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
@@ -342,7 +342,7 @@ class Broker:
         with. In a process that is forked later, it holds from the first call of this Broker on. Raises what the
         first subscription raises, BrokerUnavailable for instance.
         """
-        watch = ShutdownWatch(functools.partial(_another, self._settings, self._requests.pool.outlook), callback)
+        watch = ShutdownWatch(functools.partial(_another, self._settings, self._requests.pool), callback)
         self._watches.append(watch)
         return watch
 
@@ -425,8 +425,8 @@ def _made_of(settings: _Settings) -> Broker:
     return Broker(socket, timeout=timeout, connect_timeout=connect_timeout, wait_for_broker=wait_for_broker)
 
 
-def _another(settings: _Settings, outlook: Outlook) -> Broker:
-    """Return another client, which shares what is known of the broker."""
+def _another(settings: _Settings, pool: Pool) -> Broker:
+    """Return another client, which shares what is known of the broker, and sees to what the first one holds."""
     other = _made_of(settings)
-    other._requests.pool.outlook = outlook
+    other._requests.pool.outlook, other._requests.pool.holder = pool.outlook, pool
     return other

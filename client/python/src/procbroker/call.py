@@ -63,6 +63,11 @@ class Call:
         """Whether the connection that carries it is to stay open, for a child whose life is bound to it."""
         return self.method == "create" and self.params.get("lifetime") == "connection"
 
+    @property
+    def may_hold(self) -> bool:
+        """Whether that can be so: a child that is reused has the lifetime that it was created with."""
+        return self.method == "create" and self.params.get("if_exists") == "reuse"
+
     def request(self, number: int) -> bytes:
         """Return the line to send now; a wait's time is cut by what has passed."""
         self._sent = time.monotonic()
@@ -145,11 +150,16 @@ class Call:
                 return {"children": []}
             raise
 
-    def child_of(self, answer: Mapping[str, Any]) -> Optional[str]:
-        """Return the id of the child in the answer to a create, if there is one."""
+    def held_in(self, answer: Mapping[str, Any]) -> Optional[str]:
+        """Return the id of the child which the connection holds since this answer, if there is one.
+
+        Every create that returns a live child with the lifetime ``connection`` does so, whatever that create has named.
+        """
         result = answer.get("result")
-        child = result.get("child") if isinstance(result, dict) else None
-        found = child.get("id") if isinstance(child, dict) else None
+        child = result.get("child") if self.method == "create" and isinstance(result, dict) else None
+        if not isinstance(child, dict) or child.get("lifetime") != "connection" or child.get("state") == "ended":
+            return None
+        found = child.get("id")
         return found if isinstance(found, str) else None
 
     def _lost_for_good(self) -> ConnectionLost:

@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Optional, Set
 
 from . import address
 from .errors import BrokerUnavailable, PermissionDenied
@@ -39,15 +39,6 @@ class AnswerTooLong(Exception):
     """A line has more bytes than a broker sends."""
 
 
-class Held(NamedTuple):
-    """A hold on a child with the lifetime ``connection``."""
-
-    #: The child's id.
-    child: str
-    #: The parameters of the create that took it.
-    params: Dict[str, Any]
-
-
 class Connection:
     """A connected socket that never blocks, and what has been read from it."""
 
@@ -57,16 +48,14 @@ class Connection:
         self.path = path
         #: The process that made it, and the only one that may use it.
         self.pid = os.getpid()
-        #: The children that it holds, each as often as it was created or reused.
-        self.held: List[Held] = []
+        #: The ids of the children that it holds.
+        self.held: Set[str] = set()
+        #: Whether a broker has said anything over it. Before that it can be in the queue of one that is about to end.
+        self.answered = False
         #: The numbers of its requests.
         self.ids: Iterator[int] = itertools.count(1)
         self._received = bytearray()
         self._searched = 0
-
-    def holds(self, child: str) -> bool:
-        """Return whether it holds that child."""
-        return any(held.child == child for held in self.held)
 
     def send(self, line: bytes, deadline: Deadline) -> Steps[None]:
         """Send a line. Raises NotSent, Lost or DeadlinePassed."""
@@ -86,6 +75,7 @@ class Connection:
         while True:
             line = self.take_line()
             if line is not None:
+                self.answered = True
                 return line
             try:
                 chunk = self.sock.recv(_READ_BYTES)
@@ -124,6 +114,18 @@ class Connection:
         except OSError:
             return False
         return False
+
+    def has_ended(self) -> bool:
+        """Return whether the other side has ended it. What came over it is dropped: nobody waits for that."""
+        self._received.clear()
+        try:
+            while self.sock.recv(_READ_BYTES):
+                pass
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def last_line(self) -> Optional[bytes]:
         """Return the line that the other side left before it ended the connection, if it left one."""

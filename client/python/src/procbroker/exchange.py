@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from . import journal
 from .call import Call, decode, encode, refusal_of, result_of, well_formed
-from .connection import AnswerTooLong, Connection, Held, Lost, NotSent
-from .errors import BrokerError, ProcbrokerError, ProtocolViolation, ShuttingDown, error_from_wire
+from .connection import AnswerTooLong, Connection, Lost, NotSent
+from .errors import (
+    BrokerError,
+    BrokerUnavailable,
+    LimitExceeded,
+    Overloaded,
+    ProtocolViolation,
+    ShuttingDown,
+    error_from_wire,
+)
+from .holds import Hold
 from .pool import Pool
 from .waiting import Deadline, DeadlinePassed, Steps
+
+#: How many connections in a row may be lost while a hold is taken again. A request that brings a broker down must not
+#: be sent to it forever.
+_LOSSES_MAX = 5
 
 
 def exchange(pool: Pool, call: Call) -> Steps[Dict[str, Any]]:
     """Return the result of a call. Raises the broker's error, or one of this side."""
     connection, answer = yield from _converse(pool, call, fresh=False)
-    if call.holds:
-        pool.hold(connection, call.child_of(answer), call.params)
+    held = call.held_in(answer)
+    if call.holds or connection.held or held is not None:
+        pool.hold(connection, held, call.params)
     else:
         pool.put(connection)
     return call.conclude(answer)
@@ -51,10 +65,10 @@ def _converse(
             if fresh:
                 connection = yield from pool.dial(call.deadline)
             else:
-                connection = yield from pool.take(call.holds, call.deadline)
+                connection = yield from pool.take(call.deadline, holds=call.holds, may_hold=call.may_hold)
             call.connection = connection
-            yield from hold_again(pool, call.deadline)
             yield from _meet(pool, connection, call, meet)
+            yield from hold_again(pool.holder, call.deadline)
             answer = yield from _ask(connection, call)
             if call.announces_shutdown(answer):
                 pool.outlook.announced()
@@ -81,8 +95,13 @@ def _converse(
 
 
 def _meet(pool: Pool, connection: Connection, call: Call, meet: Optional[Callable[[str], None]]) -> Steps[None]:
-    """Ask who the broker is, where that matters: to ``meet``, and after a broker has announced its shutdown."""
-    if meet is None and not pool.outlook.leaving:
+    """Ask who the broker is, where that matters: to ``meet``, after a broker has announced its shutdown, and for holds.
+
+    A new connection can be in the queue of a program that another one is about to replace. It is known whether that has
+    happened, and with it whether holds are lost, once it was answered: the connections of a program end with it.
+    """
+    unknown = not connection.answered and pool.holder.holds_any
+    if meet is None and not pool.outlook.leaving and not unknown:
         return
     status = yield from _ask_aside(connection, call, encode(0, "status", {}))
     with well_formed(connection.path):
@@ -95,37 +114,71 @@ def hold_again(pool: Pool, deadline: Deadline) -> Steps[None]:
     """Take hold again of the children whose connections were lost, if they live: there is a broker again.
 
     It is a matter of seconds: a broker that crashed or was upgraded keeps a child for its ``linger``, at least 10.
+    A hold that cannot be had at the moment is left to the next call.
     """
+    tried: Set[str] = set()
     while True:
-        held = pool.lost_hold()
-        if held is None:
+        hold = pool.lost_hold(tried)
+        if hold is None:
             return
-        connection = yield from pool.dial(deadline)
+        tried.add(hold.child)
         try:
-            taken = yield from _take_again(connection, held, deadline)
-        except (ProcbrokerError, Lost, NotSent, DeadlinePassed, KeyError, TypeError):
-            taken = False
-        except BaseException:
-            connection.close()
-            raise
-        if taken:
-            pool.hold(connection, held.child, held.params)
-            journal.inform("holding %s again at %s", held.child, connection.path)
-        else:
-            connection.close()
-            journal.warn("%s is not held any more: its connection to %s was lost", held.child, connection.path)
+            yield from _take_again(pool, hold, deadline)
+        except (Lost, NotSent, BrokerUnavailable):
+            # There is no broker again. The call finds that out, too, and comes back to this with the next one.
+            return
+        finally:
+            hold.being_taken = False
 
 
-def _take_again(connection: Connection, held: Held, deadline: Deadline) -> Steps[bool]:
+def _take_again(pool: Pool, hold: Hold, deadline: Deadline) -> Steps[None]:
+    """Take one hold again, give it up, or leave it for later. Raises what connections raise, and DeadlinePassed."""
+    connection = yield from pool.take(deadline, holds=True)
+    try:
+        taken = yield from _is_held_again(connection, hold, deadline)
+    except (Overloaded, LimitExceeded):
+        return pool.hold(connection, None, {})
+    except BrokerError:
+        taken = False
+    except (Lost, NotSent):
+        pool.lose(connection)
+        hold.losses += 1
+        if hold.losses > _LOSSES_MAX:
+            _give_up(pool, hold)
+        raise
+    except (ProtocolViolation, AnswerTooLong, KeyError, TypeError):
+        pool.lose(connection)
+        return _give_up(pool, hold)
+    except BaseException:
+        pool.retire(connection)
+        raise
+    if not taken:
+        _give_up(pool, hold)
+        return pool.hold(connection, None, {})
+    pool.taken_again(hold, connection)
+    journal.inform("holding %s again at %s", hold.child, pool.path())
+
+
+def _is_held_again(connection: Connection, hold: Hold, deadline: Deadline) -> Steps[bool]:
     """Return whether a connection holds a child from now on."""
-    call = Call("create", {**held.params, "no_wait": True}, deadline.seconds, connection.path)
+    params = {**hold.params, "lifetime": "connection", "no_wait": True}
+    if params.get("name") is not None:
+        # A broker that crashed has forgotten the request ids of those that reused a child, and goes by the name.
+        params["if_exists"] = "reuse"
+    call = Call("create", params, None, connection.path)
     call.deadline = deadline
-    found = yield from _ask_aside(connection, call, encode(0, "get", {"target": held.child}))
+    found = yield from _ask_aside(connection, call, encode(0, "get", {"target": hold.child}))
     # A create of one that is gone would start another.
     if found["child"]["state"] not in ("starting", "running", "backoff"):
         return False
     answer = yield from _ask(connection, call)
-    return call.child_of(answer) == held.child
+    call.conclude(answer)
+    return call.held_in(answer) == hold.child
+
+
+def _give_up(pool: Pool, hold: Hold) -> None:
+    pool.give_up(hold)
+    journal.warn("%s is not held any more: its connection to %s was lost", hold.child, pool.path())
 
 
 def _ask(connection: Connection, call: Call) -> Steps[Dict[str, Any]]:
@@ -165,7 +218,7 @@ def _close_after_last_words(pool: Pool, connection: Optional[Connection]) -> Non
         line = connection.last_line()
         refusal = None if line is None else refusal_of(line, connection.path)
     finally:
-        connection.close()
+        pool.lose(connection)
     if refusal is not None:
         if isinstance(refusal, ShuttingDown):
             pool.outlook.announced()
@@ -176,7 +229,7 @@ def _abandon(pool: Pool, connection: Optional[Connection], call: Call) -> None:
     """Give up a connection with a request underway: what holds a child has to stay open."""
     if connection is None:
         return
-    if call.holds:
+    if call.holds or connection.held:
         pool.retire(connection)
     else:
         connection.close()

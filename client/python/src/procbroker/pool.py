@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Any, Callable, Dict, List, Optional, Protocol
+from typing import Any, Callable, Collection, Dict, List, Optional, Protocol
 
 from . import journal
-from .connection import Connection, Held, connect
+from .connection import Connection, connect
 from .errors import BrokerUnavailable, ClientClosed, SocketPathTooLong
+from .holds import Hold, Holds
 from .outlook import SHUT_DOWN, Outlook
 from .waiting import Deadline, Pause, Steps
 
 #: How many connections are kept for later calls.
 _IDLE_MAX = 8
-#: How many connections of a client hold a child alone; children beyond that share them.
-_HOLDING_MAX = 32
 #: The first and the longest pause before a broker that is not there is tried again, in seconds.
 _PAUSE_FIRST, _PAUSE_LONGEST = 0.01, 0.25
 
@@ -40,23 +39,10 @@ class _State:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.idle: List[Connection] = []
-        #: Idle ones that hold children. They carry creates of that kind only, and close with the pool.
-        self.holding: List[Connection] = []
-        #: Holds whose connections were lost, and which nobody has taken again yet.
-        self.lost: List[Held] = []
-        #: Those that hold children, and have an answer still to come that nobody waits for.
-        self.retired: List[Connection] = []
+        self.holds = Holds()
         self.every: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self.closed = False
-
-    def to_hold(self) -> Optional[Connection]:
-        """Return the connection that is to hold another child; None for a new one."""
-        if len(self.holding) < _HOLDING_MAX:
-            return None
-        connection = min(self.holding, key=lambda one: len(one.held))
-        self.holding.remove(connection)
-        return connection
 
 
 class Pool:
@@ -68,6 +54,8 @@ class Pool:
         self._connect_timeout = connect_timeout
         #: What is known of the broker. A client and its watches have one in common.
         self.outlook = Outlook(wait_for_broker)
+        #: The pool whose children are held again as soon as a broker is reached: a watch has its client's.
+        self.holder: Pool = self
         self._own = _State()
         _pools.add(self)
 
@@ -89,20 +77,23 @@ class Pool:
         for connection in list(before.every):
             connection.close()
 
-    def take(self, holds: bool, deadline: Deadline) -> Steps[Connection]:
-        """Return a connection for one request: an idle one or a new one. One that ``holds`` is for a child to hold.
+    def take(self, deadline: Deadline, *, holds: bool, may_hold: bool = False) -> Steps[Connection]:
+        """Return a connection for one request: an idle one or a new one.
 
+        One that ``holds`` is for a child to hold; one that ``may_hold`` is so where many are held already.
         Raises BrokerUnavailable, PermissionDenied or DeadlinePassed.
         """
         state = self._state
         while True:
             with state.lock:
-                connection = state.to_hold() if holds else state.idle.pop() if state.idle else None
+                connection = state.holds.take_shared() if holds or may_hold else None
+                if connection is None and not holds and state.idle:
+                    connection = state.idle.pop()
             if connection is None:
                 return (yield from self.dial(deadline))
             if connection.is_quiet():
                 return connection
-            connection.close()
+            self.lose(connection)
 
     def dial(self, deadline: Deadline) -> Steps[Connection]:
         """Return a new connection. A broker that was there is expected back, unless it has announced its shutdown.
@@ -152,6 +143,13 @@ class Pool:
                 return
         connection.close()
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether it holds a child, or did until its connection was lost."""
+        state = self._state
+        with state.lock:
+            return bool(state.holds)
+
     def hold(self, connection: Connection, child: Optional[str], params: Dict[str, Any]) -> None:
         """Take back a connection that holds a child from now on, or None after a create that came to nothing.
 
@@ -159,56 +157,72 @@ class Pool:
         """
         state = self._state
         with state.lock:
-            keep = connection.pid == state.pid and not state.closed
-            if keep and child is not None:
-                # One that holds it already is enough, and is told of each hold, for as many releases.
-                holder = next((one for one in state.holding if one.holds(child) and one.is_quiet()), connection)
-                holder.held.append(Held(child, params))
-            if keep and connection.held:
-                state.holding.append(connection)
-                return
-        connection.close()
+            if child is not None and self._keeps(connection):
+                state.holds.add(connection, child, params)
+        self._put_holding(connection)
 
     def release(self, child: str) -> None:
         """Undo one ``hold`` of a child; a connection that holds none any more is closed, which tells the broker."""
         state = self._state
         with state.lock:
-            holder = next((one for one in state.every if one.holds(child)), None)
-            if holder is None:
-                lost = next((held for held in state.lost if held.child == child), None)
-                if lost is not None:
-                    state.lost.remove(lost)
-                return
-            holder.held.remove(next(held for held in holder.held if held.child == child))
-            # One that is in use at the moment is closed when it is given back.
-            if holder.held or holder not in state.holding:
-                return
-            state.holding.remove(holder)
-        holder.close()
+            connection = state.holds.release(child)
+        if connection is not None:
+            connection.close()
+
+    def lose(self, connection: Connection) -> None:
+        """Close a connection that has ended; what it held can be taken again."""
+        state = self._state
+        with state.lock:
+            state.holds.lose(connection)
+        connection.close()
 
     def retire(self, connection: Connection) -> None:
         """Keep a connection open that may hold a child, and is of no other use."""
         state = self._state
         with state.lock:
-            if connection.pid == state.pid and not state.closed:
-                state.retired.append(connection)
+            if self._keeps(connection):
+                state.holds.retired.append(connection)
                 return
         connection.close()
 
-    def lost_hold(self) -> Optional[Held]:
-        """Return a hold whose connection is lost, as with a broker that crashed: it is the caller's to take again."""
+    def lost_hold(self, but: Collection[str]) -> Optional[Hold]:
+        """Return a hold whose connection is lost, as with a broker that crashed: it is the caller's to take again.
+
+        Those of the children ``but`` are left out.
+        """
         state = self._state
-        lost: List[Connection] = []
         with state.lock:
-            lost = [one for one in state.holding if not one.is_quiet()]
-            for connection in lost:
-                state.holding.remove(connection)
-                state.lost += connection.held
-                connection.held = []
-            held = state.lost.pop(0) if state.lost else None
-        for connection in lost:
+            ended = state.holds.lose_the_ended()
+            hold = state.holds.begin_to_take_again(but)
+        for connection in ended:
             connection.close()
-        return held
+        return hold
+
+    def taken_again(self, hold: Hold, connection: Connection) -> None:
+        """Take back a connection that holds a child again."""
+        state = self._state
+        with state.lock:
+            if self._keeps(connection):
+                state.holds.taken_again(hold, connection)
+        self._put_holding(connection)
+
+    def give_up(self, hold: Hold) -> None:
+        """Take note that a child cannot be held again."""
+        state = self._state
+        with state.lock:
+            state.holds.give_up(hold)
+
+    def _keeps(self, connection: Connection) -> bool:
+        state = self._state
+        return connection.pid == state.pid and not state.closed
+
+    def _put_holding(self, connection: Connection) -> None:
+        state = self._state
+        with state.lock:
+            if connection.held and self._keeps(connection):
+                state.holds.idle.append(connection)
+                return
+        connection.close()
 
     def add(self, subscription: Subscription) -> None:
         """Take note of a subscription that is to be closed with the pool."""
@@ -221,8 +235,7 @@ class Pool:
         state = self._state
         with state.lock:
             state.closed = True
-            unused = state.idle + state.holding + state.retired
-            state.idle, state.holding, state.retired = [], [], []
+            unused, state.idle = state.idle + state.holds.clear(), []
             in_use = [connection for connection in state.every if connection not in unused]
             subscriptions = list(state.subscriptions)
         for subscription in subscriptions:
