@@ -7,6 +7,7 @@ import functools
 import os
 import pickle
 import pwd
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
 import targets
@@ -136,14 +137,39 @@ def test_what_cannot_travel_is_told_as_a_text(broker: Broker) -> None:
         broker.process(targets.fail_badly).result(PATIENCE)
     assert "in fail_badly" in caught.value.traceback
     assert pickle.loads(pickle.dumps(caught.value)).error == "Broken: ab"
-    with pytest.raises(TypeError, match="what it returned cannot be pickled"):
-        broker.process(targets.give_lambda).result(PATIENCE)
-    with pytest.raises(ValueError, match=r"result has .* bytes when pickled"):
-        broker.process(targets.give_much).result(PATIENCE)
     with pytest.raises(ModuleNotFoundError):
         broker.process("no_such_module:function").result(PATIENCE)
     with pytest.raises(AttributeError):
         broker.process("targets:no_such_function").result(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (
+            targets.give_lambda,
+            r"what it returned cannot be pickled \(.*lambda.*\); return what pickle takes, or write it",
+        ),
+        (
+            targets.give_much,
+            r"what it returned has 178\d{5} bytes when pickled, and may have 16777216; write it to a file",
+        ),
+    ],
+)
+def test_a_result_that_cannot_travel_is_a_failure_that_says_so(
+    broker: Broker, function: Callable[[], Any], reason: str
+) -> None:
+    child = broker.process(function)
+    with pytest.raises(
+        ProcessFailed, match=rf"{function.__name__}.* has returned, but .* brought here: {reason}"
+    ) as caught:
+        child.result(PATIENCE)
+    assert (caught.value.traceback, child.returncode) == ("", 1)
+    assert re.search(reason, child.logs().text)
+    # Whoever asks later is told the same.
+    again = broker.get(child)
+    with pytest.raises(ProcessFailed, match=reason):
+        again.result(PATIENCE)
 
 
 def test_one_that_is_ended_has_no_result(broker: Broker, place: Path) -> None:

@@ -67,8 +67,8 @@ class AsyncChild(ChildView):
 
         What the function raised is raised here. Any worker of the same user can ask, for an hour after the end, unless
         one does not ``keep`` it: then it is removed with this call. Raises NoResult when it was ended before,
-        ProcessFailed for an exception that cannot travel, TypeError for another kind of child, and times out as
-        ``wait`` does.
+        ProcessFailed for an exception that cannot travel, and for a result that cannot be pickled or has more than
+        16 MiB then, TypeError for another kind of child, and times out as ``wait`` does.
         """
         from .process import result_of  # noqa: PLC0415 - pickle takes long
 

@@ -195,7 +195,8 @@ class Broker:
         args, kwargs
             What it is called with. They are pickled, at most 16 MiB, and go by a folder that is closed to everybody
             but the user whom the child runs as: below ``/dev/shm``, or what PROCBROKER_HANDOVER names where the
-            broker is in another container. No command line, environment or log ever has them.
+            broker is in another container. No command line, environment or log ever has them. What the function
+            returns comes back the same way, and has the same bound.
         python
             The interpreter: this application's own, with its virtual environment, unless given. The child has this
             application's ``sys.path``.

@@ -42,23 +42,36 @@ def main(arguments: List[str]) -> int:
     try:
         function = target.resolve(name)
         args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's own, and closed to others
-        words = _pickled("returned", function(*args, **kwargs), "")
+        value = function(*args, **kwargs)
     except Exception as error:  # whatever it is, the caller is told
         traceback.print_exc()
         handover.put_result(folder, _of_error(error))
         return 1
+    try:
+        words = _pickled("returned", value, "")
+    except _CannotTravel as error:
+        print(f"procbroker.child cannot hand over the result of {name}: {error}", file=sys.stderr)  # noqa: T201
+        handover.put_result(folder, _pickled("kept", str(error), ""))
+        return 1
     handover.put_result(folder, words)
     return 0
+
+
+class _CannotTravel(Exception):
+    """What a function has returned or raised cannot be brought to the caller."""
 
 
 def _pickled(what: str, value: object, words: str) -> bytes:
     try:
         packed = pickle.dumps((what, value, words))
     except Exception as error:
-        raise TypeError(f"what it {what} cannot be pickled: {error}") from error
+        raise _CannotTravel(
+            f"what it {what} cannot be pickled ({type(error).__name__}: {error})"[:4096]
+            + "; return what pickle takes, or write it to a file and return its path"
+        ) from error
     if len(packed) > handover.BYTES_MAX:
-        raise ValueError(
-            f"the result has {len(packed)} bytes when pickled, and may have {handover.BYTES_MAX}; "
+        raise _CannotTravel(
+            f"what it {what} has {len(packed)} bytes when pickled, and may have {handover.BYTES_MAX}; "
             "write it to a file, and return its path"
         )
     return packed

@@ -309,20 +309,25 @@ class NoResult(ProcbrokerError):
 
 
 class ProcessFailed(ProcbrokerError):
-    """The function of a process has raised an exception that could not travel itself, or returned what could not."""
+    """The function of a process has raised an exception that cannot travel itself, or returned what cannot.
+
+    What it returns is pickled, and has at most 16 MiB then.
+    """
 
     def __init__(self, process: str, error: str, traceback: str) -> None:
         """Take which process, the exception's own words, and its traceback."""
         _set_args(self, process, error, traceback)
         #: Which process: its name or id, and its function.
         self.process: str = process
-        #: The exception: the name of its class, and its message.
+        #: The exception: the name of its class, and its message. Or why what was returned cannot travel.
         self.error: str = error
-        #: Its traceback, as Python prints it.
+        #: The exception's traceback, as Python prints it; empty where the function has returned.
         self.traceback: str = traceback
 
     def __str__(self) -> str:
-        """Return the exception, and its traceback."""
+        """Return the exception and its traceback, or why there is no result."""
+        if not self.traceback:
+            return f"{self.process} has returned, but its result cannot be brought here: {self.error}"
         return f"{self.process} raised {self.error}\n\n{self.traceback}"
 
 
