@@ -404,33 +404,73 @@ def test_a_child_that_is_released_while_it_is_taken_again_is_let_go_of(fake: Fak
         assert fake.result() is True
 
 
+@pytest.mark.parametrize("found", ["in the middle of a create", "before it"])
 def test_what_a_shared_connection_held_is_taken_again_when_a_create_finds_it_lost(
-    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch, found: str
 ) -> None:
     monkeypatch.setattr("procbroker.holds._HOLDING_MAX", 1)
     first, second = child("one", id="first", lifetime="connection"), child("two", id="second", lifetime="connection")
 
     def crash(connection: FakeConnection) -> None:
         answered_with(connection, first, "created")
-        # In the middle of a create.
-        assert connection.request()["method"] == "create"
+        if found != "before it":
+            assert connection.request()["method"] == "create"
 
     def new(connection: FakeConnection) -> object:
         connection.answer(STATUS)
         answered_with(connection, second, "created")
         return KEEP
 
-    fake.play(
-        crash,
-        new,
-        lambda connection: [connection.answer({"child": first}), answered_with(connection, first), connection.gone()],
-    )
+    def again(connection: FakeConnection) -> bool:
+        connection.answer({"child": first})
+        answered_with(connection, first)
+        return connection.gone()
+
+    fake.play(crash, new, again)
     with Broker(fake.socket) as broker:
         one = broker.create(["a"], name="one", lifetime="connection")
+        if found == "before it":
+            fake.result()
         broker.create(["a"], name="two", lifetime="connection")
-        fake.result()
+        if found != "before it":
+            fake.result()
         one.release()
-        assert fake.result()[2] is True
+        assert fake.result() is True
+
+
+def test_what_a_connection_held_is_taken_again_though_a_late_answer_is_still_to_come_over_it(
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procbroker.holds._HOLDING_MAX", 1)
+    lost = threading.Event()
+
+    def crash(connection: FakeConnection) -> None:
+        answered_with(connection, HELD, "created")
+        late = connection.request()
+        assert lost.wait(PATIENCE)
+        two = child("two", id="second", lifetime="connection")
+        connection.send({"jsonrpc": "2.0", "id": late["id"], "result": {"outcome": "created", "child": two}})
+
+    def listed(connection: FakeConnection) -> object:
+        connection.answer(STATUS)
+        connection.answer({"children": []})
+        return KEEP
+
+    def again(connection: FakeConnection) -> bool:
+        connection.answer({"child": HELD})
+        answered_with(connection, HELD)
+        return connection.gone()
+
+    fake.play(crash, listed, again)
+    with Broker(fake.socket) as broker:
+        one = broker.create(["a"], name="one", lifetime="connection")
+        with pytest.raises(ClientTimeout):
+            broker.create(["a"], name="two", lifetime="connection", timeout=0.05)
+        lost.set()
+        fake.result()
+        assert broker.list() == []
+        one.release()
+        assert fake.result() is True
 
 
 def test_however_many_children_are_reused_there_are_few_connections(
