@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator
 import pytest
 from brokers import KEEP, PATIENCE, STATUS, FakeBroker, FakeConnection
 
-from procbroker import Broker, Child, Unsupported
+from procbroker import Broker, Child, Unsupported, deferred
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +99,23 @@ def test_a_lock_that_was_held_at_the_fork_holds_up_nobody(broker: Broker) -> Non
     broker.status()
     with broker._requests.pool._state.lock:
         in_a_fork(broker.status)
+
+
+def test_a_fork_waits_for_a_class_that_is_being_made() -> None:
+    inside, forking = threading.Event(), threading.Event()
+
+    def make() -> None:
+        with deferred._lock:
+            inside.set()
+            assert forking.wait(PATIENCE)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert inside.wait(PATIENCE)
+    # What is registered last is called first.
+    os.register_at_fork(before=forking.set)
+    in_a_fork(lambda: deferred._lock.acquire(timeout=PATIENCE) or pytest.fail("nobody is left to release the lock"))
+    thread.join(PATIENCE)
 
 
 def test_a_fork_keeps_no_copy_of_its_parents_connections(fake: FakeBroker) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import json
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Dict, List, Optional
 
@@ -56,6 +55,8 @@ class Call:
         self._losses = 0
         self._repeated = False
         if method == "create" and params.get("request_id") is None:
+            import uuid  # noqa: PLC0415 - it takes long
+
             params["request_id"] = str(uuid.uuid4())
 
     @property
@@ -218,6 +219,8 @@ def refusal_of(line: bytes, socket: str) -> Optional[BrokerError]:
 
 
 def _is_id(target: Any) -> bool:
+    import uuid  # noqa: PLC0415 - it takes long
+
     try:
         uuid.UUID(target)
     except (ValueError, AttributeError, TypeError):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Callable, ClassVar, Generic, Literal, TypeVar, Union
 
+from .deferred import dataclass
 from .values import time_from_wire
 
 __all__ = ["BrokerEvent", "BrokerRestarted", "ChildEvent", "Lagged"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Dict, Generic, List, Literal, Optional, Tuple, TypeVar
+
+from .deferred import dataclass, field
 
 __all__ = ["Cleaned", "Exit", "Field", "Logs", "Owner", "ShutdownReport", "Status", "StepTaken", "Upgrade", "Usage"]
 
