@@ -319,7 +319,7 @@ def test_a_followed_log_whose_connection_is_lost_says_so(fake: FakeBroker) -> No
     fake.play(lambda connection: connection.answer({"text": "one\n", "truncated": False, "subscription": 1}))
     with Broker(fake.socket) as broker, broker.follow("one") as follow:
         assert follow.next(timeout=PATIENCE) == "one\n"
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLost, match=r"before all of the log had come; ask for it again: .* \(tail=\)"):
             follow.next(timeout=PATIENCE)
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 from brokers import PATIENCE, STATUS, FakeBroker, FakeConnection, RealBroker
 from test_events import event
 
-from procbroker import Broker, BrokerEvent, BrokerUnavailable, ShuttingDown
+from procbroker import (
+    AsyncBroker,
+    AsyncChild,
+    AsyncEvents,
+    Broker,
+    BrokerEvent,
+    BrokerUnavailable,
+    Child,
+    Events,
+    ShuttingDown,
+)
 from procbroker.waiting import Pause
 
 ANNOUNCED = "it has shut down, as it had announced"
@@ -150,3 +162,69 @@ def test_a_lost_request_is_logged_and_an_application_without_logging_hears_nothi
         ("WARNING", f"the connection to {fake.socket} was lost; sending list again")
     ]
     assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("procbroker").handlers)
+
+
+#: It says so when it is stopped.
+PARTING = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.write(1, b"hi\\n")
+signal.sigwait([signal.SIGTERM])
+os.write(1, b"bye\\n")
+"""
+CHATTY = [sys.executable, "-Sc", PARTING]
+END = ["shutting_down", "stopping", "exited", "cleaning", "ended"]
+
+
+@pytest.mark.parametrize("labels", [None, {"pool": "a"}])
+def test_a_loop_over_events_is_told_all_of_an_orderly_end_and_goes_on_with_the_next_broker(
+    own: RealBroker, labels: Optional[Dict[str, str]]
+) -> None:
+    kinds: List[str] = []
+
+    def loop(events: Events[Child]) -> None:
+        for one in events:
+            kinds.append(one.kind)
+
+    # A broker that was only lost would be waited for, longer than this test may take.
+    with Broker(own.socket, connect_timeout=PATIENCE * 4) as broker:
+        child = broker.create(CHATTY, cleanup=["true"], labels={"pool": "a"})
+        with broker.events(labels=labels) as events:
+            own.stop()
+            with pytest.raises(BrokerUnavailable, match=ANNOUNCED):
+                loop(events)
+            assert kinds == END
+            own.start()
+            assert broker.get(child).ended
+            following = events.next(PATIENCE)
+            assert following is not None
+            assert following.kind == "broker_restarted"
+
+
+def test_a_task_is_told_all_of_an_orderly_end(own: RealBroker) -> None:
+    kinds: List[str] = []
+
+    async def loop(events: AsyncEvents[AsyncChild]) -> None:
+        async for one in events:
+            kinds.append(one.kind)
+
+    async def main() -> str:
+        async with AsyncBroker(own.socket, connect_timeout=PATIENCE * 4) as broker:
+            child = await broker.create(CHATTY, cleanup=["true"])
+            async with broker.events() as events, child.follow() as follow:
+                said = await follow.next(PATIENCE) or ""
+                await asyncio.get_running_loop().run_in_executor(None, own.stop)
+                said += "".join([piece async for piece in follow])
+                with pytest.raises(BrokerUnavailable, match=ANNOUNCED):
+                    await loop(events)
+            return said
+
+    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == "hi\nbye\n"
+    assert kinds[-len(END) :] == END
+
+
+def test_a_log_that_is_followed_comes_whole_before_an_orderly_end(own: RealBroker) -> None:
+    with Broker(own.socket) as broker, broker.create(CHATTY).follow() as follow:
+        assert follow.next(PATIENCE) == "hi\n"
+        own.stop()
+        assert "".join(follow) == "bye\n"

@@ -83,7 +83,8 @@ class AsyncEvents(_Stream[AnyEvent[ChildT]], Generic[ChildT]):
 
     A connection that is lost is made again, and the events go on where they were. The iteration ends when it
     is closed; it raises BrokerUnavailable when the broker does not come back within the
-    client's ``connect_timeout``, and can be gone on with then.
+    client's ``connect_timeout``, and at once after the last event of one that has announced its shutdown. It can be
+    gone on with when there is a broker again.
     """
 
     def __init__(self, feed: EventFeed[ChildT]) -> None:
@@ -106,7 +107,8 @@ class AsyncLogFollow(_Stream[str]):
     """What a child wrote and goes on to write, piece by piece as it comes (not line by line), until it ends.
 
     It subscribes at the beginning of ``async with``, which closes it at the end, or with the first piece asked for.
-    Raises ConnectionLost when the connection ends first: how far the text had come is not known then.
+    Raises ConnectionLost when the connection ends first, as in a crash or an upgrade of the broker: how far the text
+    had come is not known then.
     """
 
     def __init__(self, feed: LogFeed) -> None:

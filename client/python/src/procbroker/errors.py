@@ -232,6 +232,11 @@ class ConnectionLost(ProcbrokerError, ConnectionError):
 
     def __str__(self) -> str:
         """Return what was attempted, and what to do."""
+        if self.method == "logs":
+            return (
+                f"the connection to the broker at {self.socket} ended before all of the log had come; "
+                "ask for it again: that begins with what is kept, or with its last lines (tail=)"
+            )
         return (
             f"the connection to the broker at {self.socket} ended before it answered {self.method}; "
             "whether that was carried out is not known: look at the child before trying again"

@@ -67,7 +67,8 @@ class Events(_Stream[AnyEvent[ChildT]], Generic[ChildT]):
 
     A connection that is lost is made again, and the events go on where they were. The iteration ends when it
     is closed, by any thread; it raises BrokerUnavailable when the broker does not come back within the
-    client's ``connect_timeout``, and can be gone on with then.
+    client's ``connect_timeout``, and at once after the last event of one that has announced its shutdown. It can be
+    gone on with when there is a broker again.
     """
 
     def __init__(self, feed: EventFeed[ChildT]) -> None:
@@ -88,8 +89,8 @@ class Events(_Stream[AnyEvent[ChildT]], Generic[ChildT]):
 class LogFollow(_Stream[str]):
     """What a child wrote and goes on to write, piece by piece as it comes (not line by line), until it ends.
 
-    Raises ConnectionLost when the connection ends first: how far the text had come is not known then. As a
-    context manager it is closed.
+    Raises ConnectionLost when the connection ends first, as in a crash or an upgrade of the broker: how far the text
+    had come is not known then. As a context manager it is closed.
     """
 
     def __init__(self, feed: LogFeed) -> None:
