@@ -219,3 +219,21 @@ def test_a_child_that_the_parents_connection_holds_outlives_a_fork(broker: Broke
         in_a_fork(holder.close)
         assert not broker.get(child).ended
     assert broker.wait(child, timeout=PATIENCE).ended
+
+
+def test_a_fork_lets_go_of_nothing_that_its_parent_holds(broker: Broker) -> None:
+    with Broker(broker.socket) as holder:
+        child = holder.create(["sleep", "1000"], lifetime="connection")
+
+        def work() -> None:
+            with child:
+                # It has made calls of its own, and holds nothing.
+                assert holder.get(child) == child
+            child.release()
+
+        in_a_fork(work)
+        assert not broker.get(child).ended
+        child.release()
+        ended = broker.wait(child, timeout=PATIENCE).exit
+        assert ended is not None
+        assert ended.reason == "owner_gone"

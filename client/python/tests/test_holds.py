@@ -14,10 +14,18 @@ import pytest
 from brokers import KEEP, PATIENCE, STATUS, FakeBroker, FakeConnection, RealBroker, child, comes_true
 
 import procbroker
-from procbroker import AsyncBroker, Broker, ClientTimeout
+from procbroker import AsyncBroker, Broker, Child, ClientTimeout
 
 FOREVER = ["sleep", "1000"]
 HELD = child(lifetime="connection")
+
+
+def answered_with(connection: FakeConnection, one: Dict[str, Any], outcome: str = "existing") -> Dict[str, Any]:
+    """Answer a create, and return its parameters."""
+    request = connection.answer({"outcome": outcome, "child": one})
+    assert request["method"] == "create"
+    params: Dict[str, Any] = request["params"]
+    return params
 
 
 class Holding:
@@ -69,20 +77,74 @@ def test_a_child_that_is_held_twice_is_let_go_of_twice(fake: FakeBroker) -> None
         assert holding.gone[0].wait(PATIENCE)
 
 
-def test_a_child_that_has_ended_needs_no_connection(fake: FakeBroker) -> None:
+@pytest.mark.parametrize(
+    "learn",
+    [
+        lambda broker, one: one.refresh(),
+        lambda broker, one: broker.get(one.id),
+        lambda broker, one: broker.list(all=True),
+        lambda broker, one: broker.events().next(PATIENCE),
+    ],
+)
+def test_a_child_that_has_ended_needs_no_connection(fake: FakeBroker, learn: Callable[[Broker, Child], Any]) -> None:
     gone = threading.Event()
+    ended = {**HELD, "state": "ended", "pid": None}
 
-    def play(connection: FakeConnection) -> None:
-        connection.answer({"outcome": "created", "child": child(lifetime="connection")})
+    def hold(connection: FakeConnection) -> None:
+        answered_with(connection, HELD, "created")
         assert connection.gone()
         gone.set()
 
-    ended = child(state="ended", pid=None, lifetime="connection")
-    fake.play(play, lambda connection: [connection.answer(STATUS), connection.answer({"child": ended})])
+    def tell(connection: FakeConnection) -> object:
+        connection.answer(STATUS)
+        result = {"child": ended, "children": [ended], "subscription": 1, "next": 1}
+        if connection.answer(result)["method"] == "events":
+            connection.notify("event", kind="ended", seq=1, at=ended["created_at"], child=ended)
+        return KEEP
+
+    fake.play(hold, tell)
     with Broker(fake.socket) as broker:
         one = broker.create(["a"], lifetime="connection")
-        one.refresh()
+        learn(broker, one)
         assert gone.wait(PATIENCE)
+        one.release()
+
+
+def test_a_child_that_is_being_restarted_is_taken_again_when_it_runs(fake: FakeBroker) -> None:
+    lost, held = threading.Event(), threading.Event()
+
+    def crash(connection: FakeConnection) -> None:
+        answered_with(connection, HELD, "created")
+        assert lost.wait(PATIENCE)
+
+    def listed(connection: FakeConnection) -> object:
+        connection.answer(STATUS)
+        connection.answer({"children": []})
+        connection.answer({"children": []})
+        return KEEP
+
+    def stopping(connection: FakeConnection) -> object:
+        connection.answer({"child": {**HELD, "state": "stopping"}})
+        # A create would start another one, if it is to end.
+        assert connection.gone()
+        return KEEP
+
+    def running(connection: FakeConnection) -> bool:
+        connection.answer({"child": HELD})
+        answered_with(connection, HELD)
+        held.set()
+        return connection.gone()
+
+    fake.play(crash, listed, stopping, running)
+    with Broker(fake.socket) as broker:
+        one = broker.create(["a"], name="one", lifetime="connection")
+        lost.set()
+        fake.result()
+        assert broker.list() == []
+        assert broker.list() == []
+        assert held.is_set()
+        one.release()
+        assert fake.result() is True
 
 
 def test_however_many_children_are_held_there_are_few_connections(
@@ -165,14 +227,6 @@ def test_an_asynchronous_block_lets_go_too(fake: FakeBroker) -> None:
             assert await asyncio.get_running_loop().run_in_executor(None, wait)
 
     asyncio.run(main())
-
-
-def answered_with(connection: FakeConnection, one: Dict[str, Any], outcome: str = "existing") -> Dict[str, Any]:
-    """Answer a create, and return its parameters."""
-    request = connection.answer({"outcome": outcome, "child": one})
-    assert request["method"] == "create"
-    params: Dict[str, Any] = request["params"]
-    return params
 
 
 def test_a_child_that_is_reused_without_its_lifetime_is_held_and_let_go_of(broker: Broker) -> None:

@@ -25,6 +25,10 @@ from .waiting import Deadline, DeadlinePassed, Steps
 _LOSSES_MAX = 5
 
 
+class _BeingStopped(Exception):
+    """A child is being stopped: to end, or for a restart, after which it can be held again."""
+
+
 def exchange(pool: Pool, call: Call) -> Steps[Dict[str, Any]]:
     """Return the result of a call. Raises the broker's error, or one of this side."""
     connection, answer = yield from _converse(pool, call, fresh=False)
@@ -136,7 +140,7 @@ def _take_again(pool: Pool, hold: Hold, deadline: Deadline) -> Steps[None]:
     connection = yield from pool.take(deadline, holds=True)
     try:
         taken = yield from _is_held_again(connection, hold, deadline)
-    except (Overloaded, LimitExceeded):
+    except (Overloaded, LimitExceeded, _BeingStopped):
         return pool.hold(connection, None, {})
     except BrokerError:
         taken = False
@@ -168,8 +172,11 @@ def _is_held_again(connection: Connection, hold: Hold, deadline: Deadline) -> St
     call = Call("create", params, None, connection.path)
     call.deadline = deadline
     found = yield from _ask_aside(connection, call, encode(0, "get", {"target": hold.child}))
-    # A create of one that is gone would start another.
-    if found["child"]["state"] not in ("starting", "running", "backoff"):
+    # A create of one that is going, or gone, would start another.
+    state = found["child"]["state"]
+    if state in ("stopping", "cleaning"):
+        raise _BeingStopped
+    if state == "ended":
         return False
     answer = yield from _ask(connection, call)
     call.conclude(answer)

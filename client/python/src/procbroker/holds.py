@@ -64,9 +64,13 @@ class Holds:
         if hold is None:
             return None
         hold.times -= 1
-        if hold.times > 0:
+        return None if hold.times > 0 else self.forget(child)
+
+    def forget(self, child: str) -> Optional[Connection]:
+        """Undo every ``add`` of a child; return the connection that is the caller's to close, as ``release`` does."""
+        hold = self._by_child.pop(child, None)
+        if hold is None:
             return None
-        del self._by_child[child]
         connection = hold.connection
         if connection is None:
             return None

@@ -169,6 +169,14 @@ class Pool:
         if connection is not None:
             connection.close()
 
+    def forget(self, child: str) -> None:
+        """Undo every ``hold`` of a child, as it has ended."""
+        state = self._state
+        with state.lock:
+            connection = state.holds.forget(child)
+        if connection is not None:
+            connection.close()
+
     def lose(self, connection: Connection) -> None:
         """Close a connection that has ended; what it held can be taken again."""
         state = self._state

@@ -68,7 +68,7 @@ class Requests(Generic[ChildT]):
         path = None if socket is None else address.checked(socket)
         self._seconds = None if timeout is None else arguments.seconds(timeout, "timeout")
         patience = arguments.seconds(connect_timeout, "connect_timeout")
-        self._make_child = make_child
+        self._new_child = make_child
         self.pool = Pool(lambda: address.default_socket() if path is None else path, patience, wait_for_broker)
 
     @property
@@ -211,6 +211,13 @@ class Requests(Generic[ChildT]):
     def deadline(self, timeout: Timeout) -> Deadline:
         """Return when a call that begins now is given up."""
         return Deadline(self._limit(timeout))
+
+    def _make_child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> ChildT:
+        """Return a child that was told of. One that has ended needs no connection to hold it any more."""
+        child = self._new_child(raw, answer)
+        if child._over:
+            self.pool.forget(child.id)
+        return child
 
     def _limit(self, timeout: Timeout, longer: float = 0.0) -> Optional[float]:
         if timeout is Default.TIMEOUT:
