@@ -2,7 +2,7 @@
 
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::Created;
-use procbroker_protocol::{CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response};
+use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response};
 
 use crate::sim::checks::{children, orders, places};
 use crate::sim::finding::{Check, Checked};
@@ -36,7 +36,9 @@ pub fn answered(
             badly(ledger, asked, params, error)?;
             let of_its_start = is_of_its_start(&error.kind);
             let started = started(ledger, asked, params).map(|track| track.run.child);
-            let failed = started.filter(|id| of_its_start || *id == asked.fresh.child);
+            // What became of the place of one that was replaced is the answer to its create, whatever it is.
+            let is_its_answer = |id: &ChildId| *id == asked.fresh.child || asked.is_superseded();
+            let failed = started.filter(|id| of_its_start || is_its_answer(id));
             if let Some(track) = failed.and_then(|id| ledger.tracks.get_mut(&id)) {
                 // What has started and failed since is taken down when it ends, and may be another one by now.
                 let is_told_late = matches!(error.kind, ErrorKind::StartFailed { .. });
