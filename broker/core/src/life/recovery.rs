@@ -1,6 +1,9 @@
 //! The first thing that a broker does: it takes over what an earlier one has left on record.
 
+use std::collections::BTreeMap;
+
 use procbroker_protocol::{ChildId, ExitReason, Timestamp};
+use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::child::Child;
@@ -8,7 +11,7 @@ use crate::config::Config;
 use crate::effect::{Effect, Report};
 use crate::event_log::EventHistory;
 use crate::ids::{Incarnation, Run};
-use crate::record::{Finding, Kinship, Progress, Recovered, Role, StoppingProgress, Unready};
+use crate::record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress, Unready};
 use crate::time::Now;
 use crate::turn::Turn;
 
@@ -18,6 +21,25 @@ struct Counts {
     alive: u32,
     ended: u32,
     void: u32,
+}
+
+/// The last child that was started for each request of a user.
+type Latest = BTreeMap<(u32, Uuid), ChildId>;
+
+fn latest_of_requests(found: &[Recovered]) -> Latest {
+    let mut latest = Latest::new();
+    for child in found {
+        if let Some(key) = request_of(&child.intent) {
+            let last = latest.entry(key).or_insert(child.intent.id);
+            *last = child.intent.id.max(*last);
+        }
+    }
+    latest
+}
+
+/// The user and the id of the request that a child was started for, where it has one.
+fn request_of(intent: &Intent) -> Option<(u32, Uuid)> {
+    Some((intent.owner.uid, intent.params.request_id?))
 }
 
 impl Broker {
@@ -42,6 +64,7 @@ impl Broker {
             broker.watch_idleness(turn);
             return broker;
         }
+        let latest = latest_of_requests(&found);
         let (mut ended, mut live) = (Vec::new(), Vec::new());
         for child in found {
             match child.ended_at() {
@@ -53,14 +76,14 @@ impl Broker {
         ended.sort_by_key(|(at, _)| *at);
         for (at, child) in ended {
             match child.intent.role {
-                Role::Child => broker.take_in_ended(child, at, turn),
+                Role::Child => broker.take_in_ended(child, at, &latest, turn),
                 // Nobody ever saw it.
                 Role::Main => turn.order(Effect::Forget { child: child.intent.id }),
             }
         }
         let mut counts = Counts::default();
         for child in live {
-            broker.take_over(child, &mut counts, turn);
+            broker.take_over(child, &latest, &mut counts, turn);
         }
         let Counts { alive, ended, void } = counts;
         if (alive, ended, void) != (0, 0, 0) {
@@ -73,13 +96,11 @@ impl Broker {
         broker
     }
 
-    fn take_in(&mut self, child: &Recovered) {
+    fn take_in(&mut self, child: &Recovered, latest: &Latest) {
         let intent = &child.intent;
-        let (id, uid) = (intent.id, intent.owner.uid);
-        let known = intent.params.request_id.and_then(|request| self.children.answered_with(uid, request));
-        // The same request starts another child when the first one has failed to start: that one is its answer.
-        let is_superseded = known.is_some_and(|(other, _)| other > id);
-        if child.has_failed_to_start() || is_superseded {
+        // The same request starts another child when the first one has failed to start: that one is its answer, if any is.
+        let is_outdated = request_of(intent).is_some_and(|key| latest.get(&key) != Some(&intent.id));
+        if child.has_failed_to_start() || is_outdated {
             self.children.insert_unasked(Child::new(intent));
         } else {
             self.children.insert(Child::new(intent));
@@ -87,8 +108,8 @@ impl Broker {
     }
 
     /// A child that had ended already: it stays visible until its time is over.
-    fn take_in_ended(&mut self, child: Recovered, at: Timestamp, turn: &mut Turn<'_>) {
-        self.take_in(&child);
+    fn take_in_ended(&mut self, child: Recovered, at: Timestamp, latest: &Latest, turn: &mut Turn<'_>) {
+        self.take_in(&child, latest);
         let id = child.intent.id;
         self.with_child(id, turn, |taken, orders| taken.resume(child.progress, child.finding, orders));
         // An end that lies ahead was told by a clock that has been set back since.
@@ -96,13 +117,13 @@ impl Broker {
     }
 
     /// A child that had not ended, as far as is on record.
-    fn take_over(&mut self, child: Recovered, counts: &mut Counts, turn: &mut Turn<'_>) {
+    fn take_over(&mut self, child: Recovered, latest: &Latest, counts: &mut Counts, turn: &mut Turn<'_>) {
         let (id, role, finding) = (child.intent.id, child.intent.role, child.finding);
         if child.is_unspawned() && finding == Finding::NeverStarted {
             counts.void += 1;
             return turn.order(Effect::Forget { child: id });
         }
-        self.take_in(&child);
+        self.take_in(&child, latest);
         match finding {
             Finding::Process { .. } => counts.alive += 1,
             Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => counts.ended += 1,

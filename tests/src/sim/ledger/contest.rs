@@ -115,11 +115,11 @@ impl Ledger {
     /// or about to be.
     #[must_use]
     pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
-        let started = self.tracks.values().rev().find(|track| {
-            let same = (track.owner.uid, track.params.request_id) == (uid, Some(request));
-            same && !track.forgotten && !track.refused
-        });
-        started.filter(|track| track.superseded && self.is_held(track.params.name.as_ref()))
+        // Where another one was started for it since, that one counts, whatever has become of it.
+        let same = |track: &&Track| (track.owner.uid, track.params.request_id) == (uid, Some(request));
+        let started = self.tracks.values().rev().find(same);
+        let started = started.filter(|track| track.superseded && !track.forgotten && !track.refused);
+        started.filter(|track| self.is_held(track.params.name.as_ref()))
     }
 
     fn is_held(&self, name: Option<&Name>) -> bool {
