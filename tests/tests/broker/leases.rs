@@ -148,3 +148,109 @@ fn a_create_waits_for_a_place_and_gets_it() {
     client.ok("destroy", json!({"target": "a"}));
     assert_eq!(other.answer(waiting).expect("a child")["child"]["name"], "b");
 }
+
+#[test]
+fn those_who_wait_for_a_place_get_it_in_turn_and_who_has_gone_gets_none() {
+    let broker = TestBroker::start();
+    let limited = |name: &str| json!({"command": ["sleep", "infinity"], "name": name, "limit": {"key": "k", "max": 1, "wait": "1h"}});
+    let mut owner = broker.json();
+    owner.create(limited("a"));
+    let mut waiting: Vec<JsonClient> = Vec::new();
+    for name in ["b", "gone", "c"] {
+        let mut client = broker.json();
+        client.send("create", limited(name));
+        // What is answered on the same connection came after it.
+        client.ok("status", json!({}));
+        waiting.push(client);
+    }
+    drop(waiting.remove(1));
+    while owner.ok("status", json!({}))["connections"] != 3 {}
+    for (mut client, name) in waiting.into_iter().zip(["b", "c"]) {
+        owner.ok("destroy", json!({"target": {"all": true}}));
+        assert_eq!(client.answer(1).expect("a child")["child"]["name"], name);
+    }
+    let all = owner.ok("list", json!({"all": true}));
+    assert_eq!(all["children"].as_array().unwrap().len(), 3, "{all}");
+}
+
+mod heavy {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::thread;
+
+    use serde_json::{Value, json};
+
+    use crate::harness::TestBroker;
+
+    /// How many children are renewed, and how many are not.
+    const EACH: usize = 500;
+
+    /// One that lives for so many seconds.
+    fn timed(pool: &str, ttl: u32) -> Value {
+        json!({"command": ["sleep", "infinity"], "labels": {"pool": pool}, "lifetime": {"ttl": ttl}})
+    }
+
+    /// Tells the pool and the reason of each child that ends, until all have.
+    fn watch(broker: &TestBroker, ends: &Sender<(String, String)>) {
+        let mut watcher = broker.json();
+        watcher.ok("events", json!({"since": 1}));
+        let mut left = 2 * EACH;
+        while left > 0 {
+            let event = watcher.notification();
+            assert_ne!(event["kind"], "lagged", "{event}");
+            if event["kind"] == "ended" {
+                let (pool, reason) = (&event["child"]["labels"]["pool"], &event["child"]["exit"]["reason"]);
+                let told = (pool.as_str().unwrap().to_owned(), reason.as_str().unwrap().to_owned());
+                ends.send(told).expect("somebody who waits for ends");
+                left -= 1;
+            }
+        }
+    }
+
+    /// Renews those of the pool `kept` about once a second, as the broker measures it.
+    fn renew(broker: &TestBroker, first: &Value, goes_on: &AtomicBool) {
+        let mut client = broker.json();
+        while goes_on.load(Ordering::Relaxed) {
+            client.ok("renew", json!({"target": {"labels": {"pool": "kept"}}}));
+            let waited = client.refused("wait", json!({"target": first["id"], "timeout": 1}));
+            assert_eq!(waited.kind, "timeout");
+        }
+    }
+
+    fn ends(told: &Receiver<(String, String)>, count: usize) -> BTreeMap<(String, String), usize> {
+        let mut ends = BTreeMap::new();
+        for _ in 0..count {
+            *ends.entry(told.recv().expect("an end")).or_default() += 1;
+        }
+        ends
+    }
+
+    #[test]
+    fn of_a_thousand_children_those_that_are_renewed_live_and_the_others_expire() {
+        let broker = TestBroker::start();
+        let (sender, told) = mpsc::channel();
+        let goes_on = AtomicBool::new(true);
+        let mut client = broker.json();
+        let first = client.create(timed("kept", 10));
+        let expired = |pool: &str| BTreeMap::from([((pool.to_owned(), "expired".to_owned()), EACH)]);
+        thread::scope(|scope| {
+            scope.spawn(|| watch(&broker, &sender));
+            let renewing = scope.spawn(|| renew(&broker, &first, &goes_on));
+            for _ in 1..EACH {
+                client.create(timed("kept", 10));
+            }
+            // They come later and have more time: when the last of them has ended, each of the others is older than its time.
+            for _ in 0..EACH {
+                client.create(timed("left", 11));
+            }
+            assert_eq!(ends(&told, EACH), expired("left"));
+            let kept = client.ok("list", json!({"fields": ["state"]}))["children"].take();
+            let states = kept.as_array().unwrap().iter().map(|child| &child["state"]);
+            assert_eq!(states.filter(|state| **state == "running").count(), EACH, "{kept}");
+            goes_on.store(false, Ordering::Relaxed);
+            renewing.join().expect("whoever renews them");
+            assert_eq!(ends(&told, EACH), expired("kept"));
+        });
+    }
+}

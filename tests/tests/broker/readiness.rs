@@ -53,6 +53,50 @@ fn systemd_notify_makes_a_child_ready_and_shows_what_it_does() {
     assert_eq!((&child["state"], &child["status_text"]), (&json!("running"), &json!("Serving 3 pages")));
 }
 
+/// What libsystemd sends (`sd_pid_notify_with_fds(3)`): to the address, with its credentials, and after it a barrier.
+const AS_IN_C: &str = "
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+path = os.environ['NOTIFY_SOCKET']
+credentials = struct.pack('iII', os.getpid(), os.getuid(), os.getgid())
+ancillary = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)]
+s.sendmsg([b'READY=1\\nSTATUS=as in C\\n'], ancillary, socket.MSG_NOSIGNAL, path)
+here, there = os.pipe2(os.O_CLOEXEC)
+barrier = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack('i', there))]
+s.sendmsg([b'BARRIER=1'], barrier, socket.MSG_NOSIGNAL, path)
+os.close(there)
+assert os.read(here, 1) == b''
+";
+
+/// What the package sdnotify of Python sends: on a socket that is connected.
+const AS_IN_PYTHON: &str = "
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+path = os.environ['NOTIFY_SOCKET']
+s.connect('\\0' + path[1:] if path[0] == '@' else path)
+s.sendall(b'STATUS=as in Python')
+s.sendall(b'READY=1')
+";
+
+/// What go-systemd sends: on a connected socket that never blocks, one datagram for each word.
+const AS_IN_GO: &str = "
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.connect(os.environ['NOTIFY_SOCKET'])
+assert os.write(s.fileno(), b'STATUS=as in Go\\nMAINPID=%d' % os.getpid()) > 0
+assert os.write(s.fileno(), b'READY=1') == 7
+s.close()
+";
+
+#[test]
+fn a_child_is_ready_by_the_datagrams_of_the_usual_libraries() {
+    let broker = TestBroker::start();
+    for (text, status) in [(AS_IN_C, "as in C"), (AS_IN_PYTHON, "as in Python"), (AS_IN_GO, "as in Go")] {
+        let program = format!("import os, signal, socket, struct{text}while True: signal.pause()");
+        let params = json!({"command": ["python3", "-c", program], "ready": "notify"});
+        let child = broker.json().create(params);
+        assert_eq!((&child["state"], &child["status_text"]), (&json!("running"), &json!(status)));
+    }
+}
+
 #[test]
 fn a_create_is_answered_when_the_child_says_so_and_nobody_else() {
     let broker = TestBroker::start();
@@ -147,6 +191,19 @@ open(sys.argv[1], 'w').write('hung\\n')";
     assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGABRT"), &json!("watchdog")));
     let mut pipe = pipe;
     assert_eq!(pipe.line(), "hung", "it was ended although it said that it was well");
+}
+
+#[test]
+fn a_child_that_hangs_again_and_again_is_restarted_by_its_policy_until_that_gives_up() {
+    let broker = TestBroker::start();
+    let pipe = broker.fifo("pipe");
+    let extras = json!({"watchdog": 0.1, "restart": {"policy": "on-failure", "max": 2, "backoff": 0.01}});
+    let mut client = broker.json();
+    let child = client.create(with(python(&pipe, "tell('READY=1')"), &extras));
+    let ended = wait(&mut client, &child);
+    let exit = &ended["exit"];
+    assert_eq!((&ended["restarts"], &exit["gave_up"]), (&json!(2), &json!(true)));
+    assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGABRT"), &json!("watchdog")));
 }
 
 #[test]

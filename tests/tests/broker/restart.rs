@@ -3,10 +3,66 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use procbroker_protocol::Timestamp;
+use serde_json::{Value, json};
 
-use crate::harness::TestBroker;
 use crate::harness::children::{willing, with};
+use crate::harness::{JsonClient, TestBroker};
+
+/// What is told of a child from its beginning to its end: each kind, and when that was, in milliseconds.
+fn history(client: &mut JsonClient) -> Vec<(String, u64)> {
+    client.ok("events", json!({"since": 1}));
+    let mut told = Vec::new();
+    loop {
+        let event = client.notification();
+        let at: Timestamp = serde_json::from_value(event["at"].clone()).expect("a time");
+        let kind = event["kind"].as_str().expect("a kind").to_owned();
+        let is_over = kind == "ended";
+        told.push((kind, at.as_micros() / 1_000));
+        if is_over {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn a_child_that_cannot_live_is_started_again_after_pauses_that_double_up_to_the_longest() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    client.create(json!({
+        "command": ["false"],
+        "restart": {"policy": "on-failure", "max": 4, "backoff": 0.05, "backoff_max": 0.15},
+    }));
+    let told = history(&mut client);
+    let kinds: Vec<&str> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    let run = ["started", "ready", "exited"];
+    let again = [&["restarting"][..], &run].concat();
+    assert_eq!(kinds, [&["created"][..], &run, &again.repeat(4), &["ended"]].concat());
+    let at = |wanted: &str| -> Vec<u64> {
+        told.iter().filter(|(kind, _)| kind == wanted).map(|(_, at)| *at).collect()
+    };
+    let (ends, starts) = (at("restarting"), at("started"));
+    let pauses: Vec<u64> = ends.iter().zip(starts.iter().skip(1)).map(|(from, to)| to - from).collect();
+    // In whole milliseconds of a clock that is read twice.
+    let least = [50, 100, 150, 150].map(|pause| pause - 1);
+    assert!(pauses.iter().zip(least).all(|(pause, least)| *pause >= least), "{pauses:?}");
+}
+
+#[test]
+fn a_child_that_somebody_destroys_in_its_pause_is_not_started_again() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let child = client.create(json!({
+        "command": ["false"],
+        "restart": {"policy": "always", "backoff": "1h", "backoff_max": "1h"},
+    }));
+    let mut watcher = broker.json();
+    watcher.ok("events", json!({"since": 1}));
+    while watcher.notification()["kind"] != "restarting" {}
+    let destroyed: Value = client.ok("destroy", json!({"target": child["id"]}))["children"][0].take();
+    assert_eq!((&destroyed["state"], &destroyed["restarts"]), (&json!("ended"), &json!(1)));
+    assert_eq!((&destroyed["exit"]["code"], &destroyed["exit"]["reason"]), (&json!(1), &json!("destroyed")));
+}
 
 #[test]
 fn a_child_that_cannot_live_is_restarted_as_often_as_it_may_be_and_cleaned_up_once() {
