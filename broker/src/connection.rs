@@ -551,7 +551,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 /// The error for a message that did not end in time.
 fn too_slow() -> Error {
     Error::new(
-        ErrorKind::Timeout,
+        ErrorKind::Timeout(None),
         "a message was begun and not finished in time; send messages whole, each ended by its line's end",
     )
 }

@@ -98,15 +98,15 @@ impl OnRecord {
         let is_by_command =
             matches!(&self.intent.params.ready, Ready::Probe(Probe { check: Check::Command(_), .. }));
         let may_be = match &self.progress {
-            None | Some(Progress::Unwanted { .. } | Progress::Starting { .. } | Progress::Stopping(_)) => {
-                true
-            }
-            Some(
-                Progress::Running { .. }
+            // That the next run was there may not be on record.
+            None
+            | Some(
+                Progress::Unwanted { .. }
+                | Progress::Starting { .. }
                 | Progress::Restarting { .. }
-                | Progress::Cleaning { .. }
-                | Progress::Ended { .. },
-            ) => false,
+                | Progress::Stopping(_),
+            ) => true,
+            Some(Progress::Running { .. } | Progress::Cleaning { .. } | Progress::Ended { .. }) => false,
         };
         is_by_command && may_be
     }

@@ -18,6 +18,9 @@ pub fn write(report: &Report) {
         Report::StartFailed { child, message } => {
             warn!(child = %label(child), command = %command(child), "not started: {message}");
         }
+        Report::ProbeFailed { child, message } => {
+            warn!(child = %label(child), "not found ready: {message}");
+        }
         Report::Restarting { child, pause } => {
             let exit = child.exit.as_ref();
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());

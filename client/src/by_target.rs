@@ -47,7 +47,7 @@ impl Broker {
         let timeout = duration::in_range(timeout).map_err(Invalid::from)?;
         match self.wait_until(target, Until::Ended, Some(timeout)).await {
             Ok(info) => Ok(Some(info)),
-            Err(Error::Broker(error)) if error.kind == ErrorKind::Timeout => Ok(None),
+            Err(Error::Broker(error)) if error.kind == ErrorKind::Timeout(None) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -198,7 +198,7 @@ impl Error {
     /// Whether time ran out, here or at the broker.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout { .. }) || self.kind() == Some(&ErrorKind::Timeout)
+        matches!(self, Self::Timeout { .. }) || matches!(self.kind(), Some(ErrorKind::Timeout(_)))
     }
 }
 

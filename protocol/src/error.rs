@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::{ChildId, ChildState, Exit};
+use crate::child::{ChildId, ChildState, Exit, ExitStatus};
 
 /// A refusal or failure: its kind for programs, its message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -48,8 +48,9 @@ pub enum ErrorKind {
     },
     /// The broker is shutting down and starts nothing any more.
     ShuttingDown,
-    /// It took longer than the caller wanted to wait.
-    Timeout,
+    /// It took longer than the caller wanted to wait, or a child longer than it had to get ready: then with why the last
+    /// command that was to find it ready has not, where that is known.
+    Timeout(Option<Box<ProbeFailure>>),
     /// The broker has too much to do for this caller.
     Overloaded,
     /// This broker, or this machine, does not offer it.
@@ -78,6 +79,17 @@ pub struct SpawnFailure {
     pub step: String,
 }
 
+/// Why a command has not found a child ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeFailure {
+    /// It could not be started.
+    NotStarted(SpawnFailure),
+    /// It ended in this way.
+    Ended(ExitStatus),
+    /// It took longer than it may, and was killed.
+    TimedOut,
+}
+
 impl ErrorKind {
     /// The kind as `data.kind` has it.
     #[must_use]
@@ -94,7 +106,7 @@ impl ErrorKind {
             Self::SpawnFailed(_) => "spawn_failed",
             Self::StartFailed { .. } => "start_failed",
             Self::ShuttingDown => "shutting_down",
-            Self::Timeout => "timeout",
+            Self::Timeout(_) => "timeout",
             Self::Overloaded => "overloaded",
             Self::Unsupported => "unsupported",
             Self::Internal => "internal",
@@ -116,7 +128,7 @@ impl ErrorKind {
             Self::SpawnFailed(_) => 5,
             Self::StartFailed { .. } => 6,
             Self::ShuttingDown => 7,
-            Self::Timeout => 8,
+            Self::Timeout(_) => 8,
             Self::Overloaded => 9,
             Self::Unsupported => 10,
             Self::Internal => 11,

@@ -308,6 +308,13 @@ pub enum Report {
         /// Tells people what went wrong.
         message: String,
     },
+    /// A command that was to find out whether a child is ready could not be started.
+    ProbeFailed {
+        /// The child.
+        child: Arc<ChildView>,
+        /// Tells people what went wrong.
+        message: String,
+    },
     /// A run of a child has ended, and another one follows.
     Restarting {
         /// The child.

@@ -179,6 +179,6 @@ impl Broker {
                 "the child {label} is still {state}, and the time to wait for it is over; it is left as it is"
             )
         });
-        self.answer_pending(ticket, Err(Error::new(ErrorKind::Timeout, message)), turn);
+        self.answer_pending(ticket, Err(Error::new(ErrorKind::Timeout(None), message)), turn);
     }
 }

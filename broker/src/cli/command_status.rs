@@ -73,7 +73,7 @@ impl From<&ErrorKind> for CommandStatus {
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::NameTaken(_) | ErrorKind::LimitExceeded => Self::Taken,
             ErrorKind::PermissionDenied => Self::Denied,
-            ErrorKind::Timeout => Self::TimedOut,
+            ErrorKind::Timeout(_) => Self::TimedOut,
             ErrorKind::ParseError
             | ErrorKind::InvalidRequest
             | ErrorKind::MethodNotFound
@@ -110,7 +110,7 @@ mod tests {
             (ErrorKind::SpawnFailed(spawn), 1),
             (ErrorKind::StartFailed { exit: Box::new(exit), log_tail: String::new() }, 1),
             (ErrorKind::ShuttingDown, 1),
-            (ErrorKind::Timeout, 7),
+            (ErrorKind::Timeout(None), 7),
             (ErrorKind::Overloaded, 1),
             (ErrorKind::Unsupported, 1),
             (ErrorKind::Internal, 1),

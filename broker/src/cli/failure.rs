@@ -260,7 +260,7 @@ mod tests {
             let object: serde_json::Value = serde_json::from_str(&failure.report(true)).unwrap();
             assert_eq!(object["message"], wire);
         }
-        let late = refused(ErrorKind::Timeout, "not ready within 1s (ready_timeout), and is stopped");
+        let late = refused(ErrorKind::Timeout(None), "not ready within 1s (ready_timeout), and is stopped");
         assert_eq!(late.report(false), "procbroker: not ready within 1s (--ready-timeout), and is stopped\n");
     }
 

@@ -59,6 +59,17 @@ def test_start_failed_tells_the_exit_and_what_was_written(fake: FakeBroker) -> N
     assert caught.value.log_tail == "no such file\n"
 
 
+def test_a_child_that_is_not_ready_in_time_tells_what_its_command_said(broker: Broker) -> None:
+    ready = procbroker.ready.command(["no-such-program"])
+    with pytest.raises(procbroker.TimedOut, match="no-such-program") as caught:
+        broker.create(["sleep", "1000"], ready=ready, ready_timeout=0.2)
+    assert caught.value.probe == {"errno": errno.ENOENT, "errno_name": "ENOENT", "step": "exec"}
+    child = broker.create(["sleep", "1000"])
+    with pytest.raises(procbroker.TimedOut) as caught:
+        child.wait(timeout=0)
+    assert caught.value.probe is None
+
+
 def test_spawn_failed_tells_the_step_and_the_errno(broker: Broker) -> None:
     with pytest.raises(procbroker.SpawnFailed, match="no-such-program") as caught:
         broker.create(["no-such-program"], env={"PATH": "/usr/bin:/bin"})

@@ -100,7 +100,7 @@ fn children_are_signalled_waited_for_and_read_by_name_and_labels() {
         for answer in [one(), one(), one(), one(), Ok(Response::Child(Arc::new(child("a"))))] {
             asked.push(peer.answer_next(answer).await);
         }
-        asked.push(peer.answer_next(failure(ErrorKind::Timeout)).await);
+        asked.push(peer.answer_next(failure(ErrorKind::Timeout(None))).await);
         let logs = Logs { text: "at work\n".to_owned(), truncated: false, subscription: None, dropped: 0 };
         asked.push(peer.answer_next(Ok(Response::Logs(logs))).await);
         let name = Target::from_text("a").unwrap();

@@ -129,7 +129,7 @@ async fn a_wait_goes_on_with_the_time_that_is_left() {
     let (waited, (first, second)) = join!(child.wait_timeout(hour), async {
         let (_, first) = peer.next().await;
         drop(peer);
-        let second = fake.accept().await.answer_next(failure(ErrorKind::Timeout)).await;
+        let second = fake.accept().await.answer_next(failure(ErrorKind::Timeout(None))).await;
         (timeout_of(first), timeout_of(second))
     });
     assert_eq!(waited.unwrap(), None);

@@ -8,7 +8,7 @@ use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
 
 use crate::child::Exit;
-use crate::error::{Error, ErrorKind, Holder, SpawnFailure};
+use crate::error::{Error, ErrorKind, Holder, ProbeFailure, SpawnFailure};
 use crate::event::Notification;
 use crate::request::Request;
 use crate::response::{Created, Got, Logs, Outcome, Response};
@@ -130,15 +130,14 @@ impl Serialize for ErrorData<'_> {
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("kind", self.0.as_str())?;
         match self.0 {
-            ErrorKind::SpawnFailed(SpawnFailure { errno, errno_name, step }) => {
-                object.serialize_entry("errno", errno)?;
-                object.serialize_entry("errno_name", errno_name)?;
-                object.serialize_entry("step", step)?;
-            }
+            ErrorKind::SpawnFailed(failure) => spawn_failure(failure, &mut object)?,
             ErrorKind::StartFailed { exit, log_tail } => {
                 let exit: &Exit = exit;
                 object.serialize_entry("exit", exit)?;
                 object.serialize_entry("log_tail", log_tail)?;
+            }
+            ErrorKind::Timeout(Some(failure)) => {
+                object.serialize_entry("probe", &ProbeObject(failure))?;
             }
             ErrorKind::NameTaken(Some(Holder { id, state })) => {
                 object.serialize_entry("id", id)?;
@@ -153,10 +152,32 @@ impl Serialize for ErrorData<'_> {
             | ErrorKind::PermissionDenied
             | ErrorKind::LimitExceeded
             | ErrorKind::ShuttingDown
-            | ErrorKind::Timeout
+            | ErrorKind::Timeout(None)
             | ErrorKind::Overloaded
             | ErrorKind::Unsupported
             | ErrorKind::Internal => {}
+        }
+        object.end()
+    }
+}
+
+fn spawn_failure<M: SerializeMap>(failure: &SpawnFailure, object: &mut M) -> Result<(), M::Error> {
+    let SpawnFailure { errno, errno_name, step } = failure;
+    object.serialize_entry("errno", errno)?;
+    object.serialize_entry("errno_name", errno_name)?;
+    object.serialize_entry("step", step)
+}
+
+/// What stands under `probe` in the data of a timeout.
+struct ProbeObject<'a>(&'a ProbeFailure);
+
+impl Serialize for ProbeObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        match self.0 {
+            ProbeFailure::NotStarted(failure) => spawn_failure(failure, &mut object)?,
+            ProbeFailure::Ended(status) => object.serialize_entry("exit", status)?,
+            ProbeFailure::TimedOut => object.serialize_entry("timed_out", &true)?,
         }
         object.end()
     }

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use thiserror::Error as ThisError;
 
-use crate::child::{ChildId, ChildState, Exit};
-use crate::error::{Error, ErrorKind, Holder, SpawnFailure};
+use crate::child::{ChildId, ChildState, Exit, ExitStatus};
+use crate::error::{Error, ErrorKind, Holder, ProbeFailure, SpawnFailure};
 
 /// A line is no JSON-RPC error.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -36,6 +36,31 @@ struct Data {
     log_tail: Option<String>,
     id: Option<ChildId>,
     state: Option<ChildState>,
+    probe: Option<ProbeData>,
+}
+
+#[derive(Deserialize)]
+struct ProbeData {
+    errno: Option<i32>,
+    errno_name: Option<String>,
+    step: Option<String>,
+    exit: Option<ExitStatus>,
+}
+
+impl ProbeData {
+    fn failure(self) -> ProbeFailure {
+        let started = self.exit.map_or(ProbeFailure::TimedOut, ProbeFailure::Ended);
+        let failure = spawn_failure(self.errno, self.errno_name, self.step);
+        failure.map_or(started, ProbeFailure::NotStarted)
+    }
+}
+
+fn spawn_failure(
+    errno: Option<i32>,
+    errno_name: Option<String>,
+    step: Option<String>,
+) -> Option<SpawnFailure> {
+    Some(SpawnFailure { errno: errno?, errno_name: errno_name?, step: step? })
 }
 
 /// Reads the error from a line `{"jsonrpc": "2.0", "id": .., "error": {..}}`. A kind that this library does not
@@ -69,24 +94,22 @@ fn kind(code: i32, data: Data) -> Option<ErrorKind> {
         ErrorKind::PermissionDenied,
         ErrorKind::LimitExceeded,
         ErrorKind::ShuttingDown,
-        ErrorKind::Timeout,
         ErrorKind::Overloaded,
         ErrorKind::Unsupported,
         ErrorKind::Internal,
     ];
     match data.kind.as_deref() {
-        Some("spawn_failed") => Some(ErrorKind::SpawnFailed(SpawnFailure {
-            errno: data.errno?,
-            errno_name: data.errno_name?,
-            step: data.step?,
-        })),
+        Some("spawn_failed") => {
+            spawn_failure(data.errno, data.errno_name, data.step).map(ErrorKind::SpawnFailed)
+        }
+        Some("timeout") => Some(ErrorKind::Timeout(data.probe.map(|probe| Box::new(probe.failure())))),
         Some("start_failed") => Some(ErrorKind::StartFailed { exit: data.exit?, log_tail: data.log_tail? }),
         Some("name_taken") => {
             let holder = data.id.zip(data.state).map(|(id, state)| Holder { id, state });
             Some(ErrorKind::NameTaken(holder))
         }
         Some(name) => plain.into_iter().find(|kind| kind.as_str() == name),
-        None => plain.into_iter().find(|kind| kind.code() == code),
+        None => plain.into_iter().chain([ErrorKind::Timeout(None)]).find(|kind| kind.code() == code),
     }
 }
 

@@ -9,7 +9,7 @@ use procbroker_protocol::create::{
     Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources,
     Restart, RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
 };
-use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
 use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, NoParams, OneParams, Scope,
     ShutdownParams, SignalParams, Until, WaitParams,
@@ -480,15 +480,23 @@ pub(super) fn errors() -> Vec<Error> {
         ErrorKind::NotFound,
         ErrorKind::PermissionDenied,
         ErrorKind::LimitExceeded,
-        ErrorKind::SpawnFailed(spawn),
+        ErrorKind::SpawnFailed(spawn.clone()),
         ErrorKind::StartFailed { exit: Box::new(failed), log_tail: "no such \"file\"\n".into() },
         ErrorKind::ShuttingDown,
-        ErrorKind::Timeout,
+        ErrorKind::Timeout(None),
         ErrorKind::Overloaded,
         ErrorKind::Unsupported,
         ErrorKind::Internal,
     ];
-    kinds.into_iter().map(|kind| Error::new(kind, "what was attempted, and what to do")).collect()
+    let probes = [
+        ProbeFailure::NotStarted(spawn),
+        ProbeFailure::Ended(ExitStatus::Code(1)),
+        ProbeFailure::Ended(ExitStatus::Unknown),
+        ProbeFailure::TimedOut,
+    ];
+    let late = probes.into_iter().map(|failure| ErrorKind::Timeout(Some(Box::new(failure))));
+    let all = kinds.into_iter().chain(late);
+    all.map(|kind| Error::new(kind, "what was attempted, and what to do")).collect()
 }
 
 pub(super) fn notifications() -> Vec<(String, Notification)> {

@@ -1,6 +1,6 @@
 //! What becomes of the model machine when the broker dies, and what the next one finds.
 
-use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run};
+use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, counterpart};
 use procbroker_protocol::{ChildId, ExitStatus};
 
 use crate::sim::disk::{Loss, Row};
@@ -23,6 +23,7 @@ impl Machine {
         }
         self.disk.lose(loss, means.dice);
         self.flights.clear();
+        self.shot_down.clear();
         self.bound.clear();
         self.anchors.watched.clear();
         self.strays = 0;
@@ -40,7 +41,7 @@ impl Machine {
     }
 
     /// Everything on record, with what is found of it by a broker that starts now.
-    pub fn findings(&mut self, kinship: Kinship, means: &mut Means<'_>) -> Vec<Recovered> {
+    pub fn findings(&mut self, means: &mut Means<'_>) -> Vec<Recovered> {
         let rows = self.disk.rows();
         let mut found = Vec::with_capacity(rows.len());
         for (child, row) in rows {
@@ -48,7 +49,7 @@ impl Machine {
             let finding = if row.has_ended() {
                 Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing }
             } else {
-                let finding = self.find(child, &row, kinship, means);
+                let finding = self.find(child, &row, means);
                 let run = Run { child, incarnation: Incarnation::FIRST };
                 let family = self.bound.get(&run).and_then(|id| self.families.get(id));
                 out_of_memory = family.is_some_and(|family| family.has_starved);
@@ -58,7 +59,7 @@ impl Machine {
                 intent: (*row.intent).clone(),
                 progress: row.progress,
                 finding,
-                probe: Members::Nothing,
+                probe: self.find_probe(child),
                 out_of_memory,
             });
         }
@@ -66,7 +67,7 @@ impl Machine {
         found
     }
 
-    fn find(&mut self, child: ChildId, row: &Row, kinship: Kinship, means: &mut Means<'_>) -> Finding {
+    fn find(&mut self, child: ChildId, row: &Row, means: &mut Means<'_>) -> Finding {
         let is_of_this_boot = row.process.is_none_or(|process| process.boot == self.boot);
         // Since then its cleanup may have been begun, and that is not on record where the disk was full.
         if !is_of_this_boot && self.search(child).is_none() {
@@ -87,8 +88,10 @@ impl Machine {
             family.reported = true;
             return Finding::Gone { status: ExitStatus::Unknown, members: family.members() };
         }
+        // What an earlier broker has left to the one before this one is not its own after an upgrade either.
+        let kinship = if family.own { Kinship::Own } else { Kinship::Foreign };
         // One that has died may not have been reaped so far: by nobody but the broker, where it is its own.
-        let lingers = !family.reported && (kinship == Kinship::Own || means.dice.chance(20));
+        let lingers = !family.reported && (family.own || means.dice.chance(20));
         if family.leads() || lingers {
             family.reported = false;
             if !family.leads() {
@@ -98,9 +101,19 @@ impl Machine {
             return Finding::Process { pid: family.pid, kinship };
         }
         family.reported = true;
-        let is_kept = row.process.is_some() && (kinship == Kinship::Own || means.dice.chance(40));
+        let is_kept = row.process.is_some() && (family.own || means.dice.chance(40));
         let status = if is_kept { family.status } else { ExitStatus::Unknown };
         Finding::Gone { status, members: family.members() }
+    }
+
+    /// What is left of a command that was to find out whether this child is ready: it is known by what it was told.
+    fn find_probe(&mut self, child: ChildId) -> Members {
+        let run = Run { child: counterpart(child), incarnation: Incarnation::FIRST };
+        let Some(id) = self.search(run.child) else { return Members::Nothing };
+        let Some(family) = self.families.get_mut(&id) else { return Members::Nothing };
+        (family.run, family.is_remnant, family.reported) = (Some(run), true, true);
+        self.bound.insert(run, id);
+        family.members()
     }
 
     /// The processes that have the mark of this child: the last ones, because there are no others.

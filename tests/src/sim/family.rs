@@ -61,6 +61,8 @@ pub enum Part {
     Main,
     /// They release what it held.
     Cleanup,
+    /// They find out whether it is ready.
+    Probe,
 }
 
 /// The processes of one run; the first is the main one.
@@ -159,7 +161,9 @@ impl Family {
             processes.push(member(dice, setting));
         }
         let (run, part) = of;
-        let status = if dice.chance(80) {
+        let status = if part == Part::Probe && dice.chance(90) {
+            ExitStatus::Code(dice.choose([0, 1, 1]))
+        } else if dice.chance(80) {
             ExitStatus::Code(dice.choose([0, 0, 1, 77]))
         } else {
             ExitStatus::Signal(Signal::INT)
@@ -262,6 +266,10 @@ pub fn own_end(part: Part, dice: &mut Dice) -> Option<u64> {
     if part == Part::Cleanup && dice.chance(70) {
         let longer = dice.within_millis(4_000);
         return Some(dice.choose([0, 3 * MILLISECOND, longer]));
+    }
+    if part == Part::Probe && dice.chance(85) {
+        let most = dice.choose([1, 30, 30, 3_000, 5_100]);
+        return Some(dice.within_millis(most));
     }
     match dice.below(10) {
         0 => Some(dice.within_millis(1)),

@@ -23,8 +23,6 @@ pub struct Fates {
     restarts_left: u64,
     /// What its end has done to the disk.
     loss: Loss,
-    /// Whether the processes will be the next broker's own.
-    kinship: Kinship,
     /// Whether it is taking over what an earlier one left.
     recovers: bool,
     /// The events that the next program goes on with, after an upgrade.
@@ -39,7 +37,6 @@ impl Fates {
             crashes_left: setting.crashes,
             restarts_left: setting.restarts,
             loss: Loss::Nothing,
-            kinship: Kinship::Foreign,
             recovers: false,
             history: None,
         };
@@ -121,7 +118,7 @@ impl Simulation<'_> {
         self.machine.bereave(loss, kinship, &mut means);
         self.broker = None;
         self.clients.cut_off();
-        (self.fates.loss, self.fates.kinship) = (loss, kinship);
+        self.fates.loss = loss;
         self.agenda.after(delay, Event::Start);
     }
 
@@ -138,7 +135,7 @@ impl Simulation<'_> {
             self.agenda.after(delay, Event::End);
         }
         let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
-        let found = self.machine.findings(self.fates.kinship, &mut means);
+        let found = self.machine.findings(&mut means);
         for recovered in &found {
             self.trace.line(|| {
                 let Recovered { intent, progress, finding, probe: _, out_of_memory: _ } = recovered;

@@ -4,7 +4,7 @@
 //! before its spawn, a process that is reported gone is gone, and what was left behind is reported
 //! whenever it has become less. It outlives the broker: see [`crate::sim::afterlife`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use procbroker_core::{
     Call, Effect, Input, Instant, LogOutcome, Pid, Progress, Purpose, Receipt, Record, RecordFailure, Run,
@@ -56,6 +56,8 @@ pub struct Machine {
     pub bound: BTreeMap<Run, FamilyId>,
     /// The spawns that were ordered and have not succeeded or failed.
     pub flights: BTreeMap<Run, Part>,
+    /// Those of them that were killed before they got to their program.
+    pub shot_down: BTreeSet<Run>,
     /// What is on record.
     pub disk: Disk,
     /// What has truly happened.
@@ -229,8 +231,8 @@ impl Machine {
 
     fn spawn(&mut self, run: Run, purpose: &Purpose, means: &mut Means<'_>) {
         let part = match purpose {
-            // No child of the model's has a command that asks it.
-            Purpose::Main | Purpose::Probe => Part::Main,
+            Purpose::Main => Part::Main,
+            Purpose::Probe => Part::Probe,
             Purpose::Cleanup { .. } => {
                 self.past.entry(run.child).or_default().cleaned_by = Some(self.brokers);
                 Part::Cleanup
@@ -272,7 +274,7 @@ impl Machine {
         told_at: u64,
         means: &mut Means<'_>,
     ) -> Option<(FamilyId, Pid)> {
-        let part = *self.flights.get(&run)?;
+        let part = *self.flights.get(&run).filter(|_| !self.shot_down.contains(&run))?;
         let pid = self.free_pid()?;
         self.count += 1;
         let id = FamilyId(self.count);
@@ -361,6 +363,7 @@ impl Machine {
         match family.part {
             Part::Main => past.statuses_before.extend(past.status.replace(family.status)),
             Part::Cleanup => past.cleanups += u32::from(family.own || of.is_none()),
+            Part::Probe => {}
         }
         if family.run.is_some() {
             let at = (means.agenda.now() + delay).max(family.told_at);
@@ -398,6 +401,7 @@ impl Machine {
     /// SIGKILL to all that is there now; what is forked at this very moment gets away.
     fn kill(&mut self, run: Run, means: &mut Means<'_>) {
         self.signal(run, Signal::KILL, Scope::All, means);
+        self.shoot_down(run, means);
         let forks = means.dice.chance(30);
         let id = self.bound.get(&run).copied();
         let Some(family) = self.family_mut(run) else { return };
@@ -407,6 +411,23 @@ impl Machine {
         if let Some(family) = id.filter(|_| family.reported) {
             means.agenda.after(means.dice.within_millis(REPORT_MILLIS), Event::Remaining { family });
         }
+    }
+
+    /// A process that has not got to its program is killed, unless nothing ends it.
+    fn shoot_down(&mut self, run: Run, means: &mut Means<'_>) {
+        let is_flying = self.flights.contains_key(&run) && !self.bound.contains_key(&run);
+        let is_undying = means.setting.undying && means.dice.chance(20);
+        if is_flying && !is_undying && self.shot_down.insert(run) {
+            let (errno, errno_name, step) = (4, "EINTR".to_owned(), "killed".to_owned());
+            let failure = SpawnFailure { errno, errno_name, step };
+            means.tell(10, Input::SpawnFailed { run, failure });
+        }
+    }
+
+    /// A start has come to its end: whether the broker has not heard of that so far.
+    pub fn lands(&mut self, run: Run) -> bool {
+        self.shot_down.remove(&run);
+        self.flights.remove(&run).is_some()
     }
 
     /// Nothing of a run is left.

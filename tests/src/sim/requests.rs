@@ -99,7 +99,7 @@ fn create(from: &mut Circumstances<'_>) -> CreateParams {
 fn new(from: &mut Circumstances<'_>) -> CreateParams {
     let dice = &mut *from.dice;
     let mut params = CreateParams::new(vec![dice.choose(["serve", "render"]).to_owned()]);
-    if dice.chance(75) {
+    if dice.chance(if from.setting.contended { 35 } else { 75 }) {
         params.name = name(dice.below(from.setting.names));
     }
     if params.name.is_some() {
@@ -120,13 +120,7 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
         Duration::from_secs(30),
     ]));
     params.no_wait = dice.chance(20);
-    if dice.chance(20) {
-        params.limit = Some(Limit {
-            key: dice.choose(["a", "b"]).to_owned(),
-            max: dice.choose([0, 1, 2, 3]),
-            wait: dice.chance(50).then(|| Duration::from_millis(dice.choose([0, 5, 300, 5_000, 60_000]))),
-        });
-    }
+    params.limit = limit(dice, from.setting.contended);
     if dice.chance(from.setting.cleanups) {
         let timeout = dice.choose([0, 1, 40, 1_000, 30_000, 30_000]);
         params.cleanup =
@@ -150,6 +144,24 @@ fn new(from: &mut Circumstances<'_>) -> CreateParams {
     params
 }
 
+/// Bounds how many there are, for it to wait for a place or to be refused one.
+fn limit(dice: &mut Dice, contended: bool) -> Option<Limit> {
+    let length = |millis| Duration::from_millis(millis);
+    if contended && dice.chance(85) {
+        let wait = dice.chance(90).then(|| length(dice.choose([5, 300, 5_000, 5_000, 60_000, 3_600_000])));
+        return Some(Limit {
+            key: dice.choose(["a", "a", "b"]).to_owned(),
+            max: dice.choose([1, 1, 2]),
+            wait,
+        });
+    }
+    dice.chance(20).then(|| Limit {
+        key: dice.choose(["a", "b"]).to_owned(),
+        max: dice.choose([0, 1, 2, 3]),
+        wait: dice.chance(50).then(|| length(dice.choose([0, 5, 300, 5_000, 60_000]))),
+    })
+}
+
 /// Binds its life to connections, to a time or to a process, now and then.
 fn live(params: &mut CreateParams, dice: &mut Dice) {
     match dice.below(10) {
@@ -169,9 +181,11 @@ fn live(params: &mut CreateParams, dice: &mut Dice) {
 
 /// Has it say that it is ready, and well, or has it asked.
 fn get_ready(params: &mut CreateParams, dice: &mut Dice) {
-    if dice.chance(35) {
+    if dice.chance(50) {
         let interval = Duration::from_millis(dice.choose([10, 100, 100, 400, 3_000]));
-        params.ready = Ready::Probe(Probe { check: Check::Log("up".to_owned()), interval });
+        let command = || Check::Command(vec!["up".to_owned()]);
+        let check = if dice.chance(60) { command() } else { Check::Log("up".to_owned()) };
+        params.ready = Ready::Probe(Probe { check, interval });
         return;
     }
     params.ready = Ready::Notify;

@@ -223,6 +223,12 @@ impl Simulation<'_> {
             Event::Inspect => return self.inspect(),
         };
         let Some(input) = input else { return Ok(()) };
+        if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input
+            && !self.machine.lands(*run)
+        {
+            // It was killed before, and the broker has heard of that.
+            return Ok(());
+        }
         self.tell_stale(&input)?;
         self.tell(input)
     }
@@ -356,9 +362,6 @@ impl Simulation<'_> {
         Check::Progress.demand(self.tally.turns <= TURNS_MAX, || "the broker is spinning".to_owned())?;
         let now = self.agenda.now();
         self.trace.line(|| format!("{now:>15} {input:?}"));
-        if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input {
-            self.machine.flights.remove(run);
-        }
         self.tally.words += u64::from(matches!(input, Input::Notified { .. }));
         self.ledger.take(now, &input);
         let mut effects = Vec::new();
@@ -385,6 +388,7 @@ impl Simulation<'_> {
                 Effect::Report(Report::Restarting { .. }) => self.tally.runs_again += 1,
                 Effect::Report(Report::Ended { child }) if is_outlived(child) => self.tally.owners_gone += 1,
                 Effect::Probe { .. } => self.tally.questions += 1,
+                Effect::Spawn { purpose: Purpose::Probe, .. } => self.tally.commands += 1,
                 Effect::ReadTail { .. } => self.tally.last_words += 1,
                 Effect::Record { record: Record::Progress(Progress::Stopping(stopping)), .. } => {
                     self.tally.hung += u64::from(stopping.reason == ExitReason::Watchdog);

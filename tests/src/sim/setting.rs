@@ -64,6 +64,8 @@ pub struct Setting {
     pub insistent: bool,
     /// Whether some children are heavy, and the bytes that are kept of them are scarce.
     pub scarce: bool,
+    /// Whether many clients want the few places under one or two limits.
+    pub contended: bool,
     /// How many children of a hundred have a cleanup.
     pub cleanups: u64,
     /// How many children of a hundred are restarted by a policy.
@@ -96,10 +98,12 @@ impl Setting {
         let (bounds, usual) = (config.bounds, Bounds::default());
         let scarce = bounds.max_kept_bytes < usual.max_kept_bytes
             || bounds.max_kept_bytes_per_user < usual.max_kept_bytes_per_user;
+        let contended = dice.chance(15);
         Self {
             config,
             scarce,
-            clients: 1 + dice.below(5),
+            contended,
+            clients: if contended { 3 + dice.below(6) } else { 1 + dice.below(5) },
             acts: 4 + dice.below(12),
             names: 1 + dice.below(3),
             unwilling: dice.chance(40),

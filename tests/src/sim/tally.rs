@@ -39,6 +39,8 @@ pub struct Tally {
     pub words: u64,
     /// Questions whether a child is ready.
     pub questions: u64,
+    /// Commands that were to find out whether a child is ready.
+    pub commands: u64,
     /// Creates that were told why their child has failed to start.
     pub last_words: u64,
     /// Stops of children that did not say that they are well.
@@ -68,7 +70,8 @@ impl Tally {
         self.cleanups_interrupted += cleanups_interrupted;
         self.cleanups += cleanups;
         self.runs_with_crashes += runs_with_crashes;
-        let Self { words, questions, last_words, hung, places, .. } = other;
+        let Self { words, questions, commands, last_words, hung, places, .. } = other;
+        self.commands += commands;
         self.places += places;
         self.words += words;
         self.questions += questions;
@@ -97,8 +100,10 @@ impl Tally {
             self.runs_with_crashes,
             self.words,
             self.questions,
+            self.commands,
             self.last_words,
             self.hung,
+            self.places,
         ]
         .into_iter()
         .min()
@@ -111,7 +116,7 @@ impl fmt::Display for Tally {
         let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
         let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = self;
-        let Self { words, questions, last_words, hung, places, .. } = self;
+        let Self { words, questions, commands, last_words, hung, places, .. } = self;
         write!(
             formatter,
             "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
@@ -120,7 +125,7 @@ impl fmt::Display for Tally {
              {unrecorded} of them not on record as started; {stops_resumed} stops resumed; {runs_again} restarts of children; \
              {owners_gone} children ended with another process; {cleanups} attempts at \
              cleanups, of which {cleanups_interrupted} were found interrupted; {words} words of children and {questions} \
-             questions whether they are ready, {last_words} failed starts told, {hung} hung children stopped; {places} \
+             questions whether they are ready, {commands} commands that find it out, {last_words} failed starts told, {hung} hung children stopped; {places} \
              creates that waited got a place"
         )
     }

@@ -156,3 +156,26 @@ fn the_command_line_takes_the_words_of_a_command() {
     assert_eq!(said.status, 0, "{said:?}");
     assert_eq!(state(&mut broker.json()), "running");
 }
+
+#[test]
+fn a_command_that_is_not_there_is_named_by_the_create_that_fails_and_once_in_the_log() {
+    let mut broker = TestBroker::start();
+    let ready = json!({"command": ["no-such-program"], "interval": 0.01});
+    let params = with(willing(), &json!({"name": "a", "ready": ready, "ready_timeout": 0.2}));
+    let refused = broker.json().refused("create", params);
+    assert_eq!(refused.kind, "timeout");
+    assert_eq!(refused.data["probe"], json!({"errno": 2, "errno_name": "ENOENT", "step": "exec"}));
+    let why = "the ready command \"no-such-program\" could not be started: exec failed with ENOENT";
+    assert!(refused.message.contains(why), "{}", refused.message);
+    assert_eq!(broker.stop().lines_with("not found ready: ").len(), 1);
+}
+
+#[test]
+fn a_create_that_fails_for_its_time_names_how_its_command_ended() {
+    let broker = TestBroker::start();
+    let ready = json!({"command": ["sh", "-c", "exit 7"], "interval": 0.01});
+    // Enough for one of them, even on a machine that has much to do.
+    let params = with(willing(), &json!({"ready": ready, "ready_timeout": 3}));
+    let refused = broker.json().refused("create", params);
+    assert_eq!((&*refused.kind, &refused.data["probe"]), ("timeout", &json!({"exit": {"code": 7}})));
+}

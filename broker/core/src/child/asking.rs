@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use procbroker_protocol::error::ProbeFailure;
+
 use crate::ids::Incarnation;
 use crate::time::Instant;
 
@@ -13,6 +15,8 @@ pub(super) struct Asking {
     pub(super) incarnation: Incarnation,
     /// When its time is over, or it is killed again.
     pub(super) due: Option<Instant>,
+    /// Why the last one that has said no to the present run has.
+    pub(super) failure: Option<ProbeFailure>,
 }
 
 /// How far a command is.
@@ -42,7 +46,7 @@ pub(super) enum AskingStage {
 
 impl Asking {
     pub(super) fn new() -> Self {
-        Self { stage: AskingStage::Idle, incarnation: Incarnation::FIRST, due: None }
+        Self { stage: AskingStage::Idle, incarnation: Incarnation::FIRST, due: None, failure: None }
     }
 
     /// Whether one is under way.

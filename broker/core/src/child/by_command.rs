@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::ExitStatus;
+use procbroker_protocol::create::{Check, Probe, Ready};
+use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
+use procbroker_protocol::{ExitStatus, duration};
 
 use crate::child::asking::AskingStage;
+use crate::child::starting::advice;
 use crate::child::{Child, Next, Phase};
-use crate::effect::{Effect, Purpose};
+use crate::effect::{Effect, Purpose, Report};
 use crate::ids::{Pid, Run, counterpart};
 use crate::input::Members;
 use crate::limits::{KILL_AGAIN_FIRST, PROBE_COMMAND_PATIENCE};
@@ -36,6 +39,8 @@ impl Child {
     pub(crate) fn start_probe(&mut self, orders: &mut Orders<'_>) {
         self.asking.incarnation = self.asking.incarnation.next();
         self.asking.stage = AskingStage::Spawning { is_wanted: true };
+        // Its time begins here: its program may be one that takes for ever to be executed.
+        self.set_probe_timer(Some(orders.now.instant.plus(PROBE_COMMAND_PATIENCE)), orders);
         let order = Arc::clone(self.common.order());
         orders.order(Effect::Spawn { run: self.probe_run(), order, purpose: Purpose::Probe });
     }
@@ -47,20 +52,21 @@ impl Child {
         };
         orders.spawn_queue.finish(self.common.uid());
         self.asking.stage = AskingStage::Running;
-        if is_wanted {
-            self.set_probe_timer(Some(orders.now.instant.plus(PROBE_COMMAND_PATIENCE)), orders);
-        } else {
+        if !is_wanted {
             self.kill_probe(true, false, orders);
         }
         Next::Nothing
     }
 
     /// A command could not be started.
-    pub(crate) fn probe_not_spawned(&mut self, orders: &mut Orders<'_>) -> Next {
-        let AskingStage::Spawning { .. } = self.asking.stage else {
+    pub(crate) fn probe_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
+        let AskingStage::Spawning { is_wanted } = self.asking.stage else {
             return Next::Nothing;
         };
         orders.spawn_queue.finish(self.common.uid());
+        if is_wanted {
+            self.note_not_started(failure, orders);
+        }
         self.probe_is_over(false, orders)
     }
 
@@ -72,7 +78,11 @@ impl Child {
         orders: &mut Orders<'_>,
     ) -> Next {
         let is_ready = match self.asking.stage {
-            AskingStage::Running => status == ExitStatus::Code(0),
+            AskingStage::Running if status == ExitStatus::Code(0) => true,
+            AskingStage::Running => {
+                self.asking.failure = Some(ProbeFailure::Ended(status));
+                false
+            }
             // Its time was over.
             AskingStage::Killing { is_ready, .. } => is_ready,
             AskingStage::Idle | AskingStage::Queued | AskingStage::Spawning { .. } => return Next::Nothing,
@@ -102,11 +112,14 @@ impl Child {
     pub(crate) fn probe_due(&mut self, orders: &mut Orders<'_>) -> Next {
         self.asking.due = None;
         match self.asking.stage {
-            AskingStage::Running => self.kill_probe(true, false, orders),
+            AskingStage::Spawning { .. } | AskingStage::Running => {
+                self.asking.failure = Some(ProbeFailure::TimedOut);
+                self.cut_probe_short(orders);
+            }
             AskingStage::Killing { has_process, is_ready, .. } => {
                 self.kill_probe(has_process, is_ready, orders);
             }
-            AskingStage::Idle | AskingStage::Queued | AskingStage::Spawning { .. } => {}
+            AskingStage::Idle | AskingStage::Queued => {}
         }
         Next::Nothing
     }
@@ -130,6 +143,7 @@ impl Child {
         match self.asking.stage {
             AskingStage::Spawning { is_wanted: true } => {
                 self.asking.stage = AskingStage::Spawning { is_wanted: false };
+                self.set_probe_timer(None, orders);
                 // It has no program so far, and may never get to it.
                 orders.order(Effect::Kill { run: self.probe_run() });
             }
@@ -183,6 +197,46 @@ impl Child {
             | Phase::Cleaning(_)
             | Phase::Ended => Next::Nothing,
         }
+    }
+
+    /// Keeps in mind that a command could not be started, and has the log say so unless it has said the same before.
+    fn note_not_started(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) {
+        let failure = ProbeFailure::NotStarted(failure.clone());
+        if self.asking.failure.as_ref() == Some(&failure) {
+            return;
+        }
+        self.asking.failure = Some(failure);
+        if let Some(message) = self.why_not_ready() {
+            orders.order(Effect::Report(Report::ProbeFailed { child: Arc::clone(self.view()), message }));
+        }
+    }
+
+    /// Returns why the last command that asked the present run has said no, if that is known.
+    pub(crate) fn probe_failure(&self) -> Option<&ProbeFailure> {
+        self.asking.failure.as_ref()
+    }
+
+    /// Says so for people.
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
+        let Ready::Probe(Probe { check: Check::Command(words), .. }) = &self.params().ready else {
+            return None;
+        };
+        let program = words.first().map(String::as_str).unwrap_or_default();
+        Some(match self.probe_failure()? {
+            ProbeFailure::NotStarted(SpawnFailure { step, errno_name, .. }) => {
+                let advice = advice(step);
+                format!(
+                    "the ready command {program:?} could not be started: {step} failed with {errno_name} ({advice})"
+                )
+            }
+            ProbeFailure::Ended(status) => {
+                format!("the ready command {program:?} ended with {status} the last time")
+            }
+            ProbeFailure::TimedOut => {
+                let patience = duration::display(PROBE_COMMAND_PATIENCE);
+                format!("the ready command {program:?} took longer than {patience} the last time")
+            }
+        })
     }
 
     fn set_probe_timer(&mut self, due: Option<Instant>, orders: &mut Orders<'_>) {

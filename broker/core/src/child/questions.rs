@@ -232,6 +232,8 @@ impl Child {
     /// Returns how long its stop takes if nothing answers its signals.
     pub(crate) fn stop_need(&self, now: Instant) -> Duration {
         match &self.phase {
+            // Nothing of it may be left but a command that was to ask it.
+            Phase::Stopping(stopping) if stopping.over(&self.common).is_some() => Duration::ZERO,
             Phase::Stopping(stopping) => stopping.need(now),
             Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
                 sum(Duration::ZERO, stop.steps.iter())

@@ -230,13 +230,26 @@ impl Child {
         self.common.await_ready();
         match finding {
             // The edge holds whatever it has found something of.
-            Finding::Gone { members: Members::Nothing, .. } if !is_late(unwanted.as_ref()) => {
+            Finding::Gone { members: Members::Nothing, .. }
+                if !is_late(unwanted.as_ref()) && !self.is_asked() =>
+            {
                 orders.order(Effect::Release { run: self.run() });
             }
             Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {}
         }
         let stop = unwanted.map(|(reason, steps)| Stop { reason, steps, kill_by: None });
         match (finding, stop) {
+            // A command has asked whether the next run is ready, so that it was there, and is not any more.
+            (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, stop)
+                if self.is_asked() =>
+            {
+                self.common.runs_mut().begin(orders.now.instant);
+                self.common.show_start(Some(orders.now.wall));
+                let steps = self.params().stop.clone();
+                let cause = if stop.is_some() { Cause::Asked } else { Cause::OwnEnd };
+                let stop = stop.unwrap_or(Stop { reason: ExitReason::StartFailed, steps, kill_by: None });
+                self.resume_gone(stop, cause, finding, orders)
+            }
             (Finding::Process { pid, .. }, stop) => {
                 self.common.runs_mut().begin(orders.now.instant);
                 self.common.show_start(Some(orders.now.wall));

@@ -102,7 +102,7 @@ impl Child {
 const KILLED: &str = "killed";
 
 /// What a user can do about a step that failed.
-fn advice(step: &str) -> &'static str {
+pub(super) fn advice(step: &str) -> &'static str {
     match step {
         "exec" => "check the program, its permissions and the child's PATH",
         "cwd" => "check that the folder exists and that the child's user may enter it",

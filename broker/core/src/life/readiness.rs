@@ -25,10 +25,14 @@ impl Broker {
         // A later run that is late is that of a child whose create was answered well.
         if let Some(child) = self.children.get(id).filter(|child| child.is_unanswered()) {
             let allowed = duration::display(child.params().ready_timeout.0);
-            let error = Error::new(
-                ErrorKind::Timeout,
-                format!("the child was not ready within {allowed} (ready_timeout), and is stopped"),
-            );
+            let mut message =
+                format!("the child was not ready within {allowed} (ready_timeout), and is stopped");
+            if let Some(why) = child.why_not_ready() {
+                message.push_str("; ");
+                message.push_str(&why);
+            }
+            let failure = child.probe_failure().cloned().map(Box::new);
+            let error = Error::new(ErrorKind::Timeout(failure), message);
             self.fail_start(id, &error, turn);
             self.children.forget_request(id);
         }

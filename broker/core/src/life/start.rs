@@ -51,7 +51,7 @@ impl Broker {
         if self.with_run(run, turn, |child, orders| child.spawn_failed(failure, orders)) {
             self.main_not_started(run.child, failure, turn);
         } else {
-            self.with_probe(run, turn, Child::probe_not_spawned);
+            self.with_probe(run, turn, |child, orders| child.probe_not_spawned(failure, orders));
         }
     }
 

@@ -155,7 +155,7 @@ fn a_create_that_was_answered_with_a_timeout_is_stopped_and_not_remembered() {
     let run = world.run(call);
     world.recorded(run);
     world.advance(secs(3));
-    assert_eq!(world.answer(call).unwrap_err().kind, ErrorKind::Timeout);
+    assert_eq!(world.answer(call).unwrap_err().kind, ErrorKind::Timeout(None));
     let client = die_when_told(&mut world, call, alive(run));
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Group)]);
     let again = world.create(client, CreateParams { name: None, ..slow });
@@ -182,7 +182,7 @@ fn a_create_that_times_out_after_its_child_was_destroyed_is_not_remembered() {
     world.recorded(run);
     world.call(client, destroy_no_wait(id(run)));
     world.advance(secs(3));
-    assert_eq!(world.answer(call).unwrap_err().kind, ErrorKind::Timeout);
+    assert_eq!(world.answer(call).unwrap_err().kind, ErrorKind::Timeout(None));
     let client = die_when_told(&mut world, call, alive(run));
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Group)]);
     let again = world.create(client, CreateParams { name: None, ..slow });

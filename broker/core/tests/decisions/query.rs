@@ -219,11 +219,11 @@ fn wait_gives_up_after_its_timeout_and_leaves_the_child_as_it_is() {
     let run = world.start(client, unnamed());
     let call = world.call(client, wait(id(run), Until::Ended, Some(secs(5))));
     let at_once = world.call(client, wait(id(run), Until::Ended, Some(Duration::ZERO)));
-    assert_eq!(world.refused(at_once), ErrorKind::Timeout);
+    assert_eq!(world.refused(at_once), ErrorKind::Timeout(None));
     world.advance(Duration::from_millis(4_999));
     assert!(!world.is_answered(call));
     world.advance(Duration::from_millis(1));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
     assert_eq!(world.shown(client, run).state, ChildState::Running);
     world.ends(run);
 }

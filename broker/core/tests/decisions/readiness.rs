@@ -122,7 +122,7 @@ fn one_that_is_not_ready_in_time_is_stopped_and_its_create_fails() {
     world.take();
     assert_eq!(world.due_in(), Some(secs(3)), "what comes before counts too");
     world.advance(secs(3));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::TERM, Scope::Group)]);
     // A word that comes too late is no use.
     tell(&mut world, run, Notice::Ready);
@@ -143,7 +143,7 @@ fn a_child_may_ask_for_more_time_to_get_ready_and_never_for_less() {
     world.advance(secs(59));
     assert!(!world.is_answered(call));
     world.advance(secs(1));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_child_that_is_never_found_ready_has_failed_in_time() {
     world.give(Input::Probed { run, is_ready: false });
     world.advance(Duration::from_millis(100));
     world.advance(Duration::from_millis(900));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
     world.give(Input::Probed { run, is_ready: true });
     assert_eq!(world.shown(client, run).state, ChildState::Stopping);
 }

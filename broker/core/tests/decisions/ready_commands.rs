@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use procbroker_core::{
-    Call, ConnectionId, Effect, Finding, Incarnation, Input, Members, Purpose, Run, counterpart,
+    Call, ConnectionId, Effect, Finding, Incarnation, Input, Members, Purpose, Report, Run, counterpart,
 };
 use procbroker_protocol::create::{Check, Cleanup, Ready, ReadyTimeout, RestartPolicy};
-use procbroker_protocol::error::SpawnFailure;
+use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
 use procbroker_protocol::{ChildState, CreateParams, ErrorKind, ExitReason, ExitStatus, Signal};
 
 use crate::world::*;
@@ -211,7 +211,7 @@ fn a_child_that_is_never_ready_is_stopped_in_time_and_its_command_with_it() {
     let params = CreateParams { ready_timeout: ReadyTimeout(secs(1)), ..named("a") };
     let (call, run) = asking(&mut world, client, params);
     world.advance(secs(1));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
     let sent = world.sent();
     assert!(sent.contains(&Sent::Kill(probe(run, 1))), "{sent:?}");
     assert!(sent.iter().any(|sent| matches!(sent, Sent::Signal(to, Signal::TERM, _) if *to == run)));
@@ -293,4 +293,95 @@ fn a_child_that_ended_in_a_crash_is_not_over_before_its_command_is() {
     let left = Run { incarnation: Incarnation::FIRST, ..probe(run, 1) };
     world.give(Input::MembersLeft { run: left, members: Members::Nothing });
     assert_eq!(world.shown(client, run).state, ChildState::Ended);
+}
+
+#[test]
+fn a_create_that_fails_for_its_time_names_why_the_last_command_said_no_and_the_log_does_once() {
+    let not_found = SpawnFailure { errno: 2, errno_name: "ENOENT".to_owned(), step: "exec".to_owned() };
+    let (mut world, client) = World::with_client();
+    let params = CreateParams { ready_timeout: ReadyTimeout(Duration::from_millis(350)), ..named("a") };
+    let call = world.create(client, asked(params));
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    for number in 1..=2 {
+        world.give(Input::SpawnFailed { run: probe(run, number), failure: not_found.clone() });
+        world.advance(Duration::from_millis(200));
+    }
+    let told = |effect| match effect {
+        Effect::Report(Report::ProbeFailed { child, message }) => Some((child.id, message)),
+        _ => None,
+    };
+    let told: Vec<_> = world.take().into_iter().filter_map(told).collect();
+    let why = "the ready command \"up\" could not be started: exec failed with ENOENT (check the program, its permissions and the child's PATH)";
+    assert_eq!(told, [(run.child, why.to_owned())]);
+    let error = world.answer(call).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Timeout(Some(Box::new(ProbeFailure::NotStarted(not_found)))));
+    assert_eq!(
+        error.message,
+        format!("the child was not ready within 350ms (ready_timeout), and is stopped; {why}")
+    );
+}
+
+#[test]
+fn a_create_that_fails_for_its_time_names_how_the_last_command_ended() {
+    let ended: fn(&mut World, Run) = |world, run| exits(world, probe(run, 1), NOT_READY);
+    let hangs: fn(&mut World, Run) = |world, run| {
+        world.advance(secs(5));
+        exits(world, probe(run, 1), ExitStatus::Signal(Signal::KILL));
+    };
+    let cases = [
+        (1, ended, ProbeFailure::Ended(NOT_READY), "ended with exit code 1 the last time"),
+        (6, hangs, ProbeFailure::TimedOut, "took longer than 5s the last time"),
+    ];
+    for (timeout, happens, failure, why) in cases {
+        let (mut world, client) = World::with_client();
+        let params = CreateParams { ready_timeout: ReadyTimeout(secs(timeout)), ..named("a") };
+        let (call, run) = asking(&mut world, client, params);
+        happens(&mut world, run);
+        world.advance(secs(timeout));
+        let error = world.answer(call).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Timeout(Some(Box::new(failure))));
+        assert!(error.message.ends_with(&format!("the ready command \"up\" {why}")), "{}", error.message);
+    }
+}
+
+#[test]
+fn a_command_that_never_gets_to_its_program_is_killed_in_time_too() {
+    let (mut world, client) = World::with_client();
+    let call = world.create(client, asked(named("a")));
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    assert_eq!(probes(&mut world), [probe(run, 1)]);
+    world.advance(secs(5));
+    assert_eq!(world.sent(), [Sent::Kill(probe(run, 1))]);
+    let failure = SpawnFailure { errno: 4, errno_name: "EINTR".to_owned(), step: "killed".to_owned() };
+    world.give(Input::SpawnFailed { run: probe(run, 1), failure });
+    world.advance(Duration::from_millis(100));
+    assert_eq!(probes(&mut world), [probe(run, 2)]);
+    assert!(!world.is_answered(call));
+}
+
+#[test]
+fn a_run_that_a_command_has_asked_was_there_though_a_crash_has_left_nothing_else_of_it() {
+    let (mut world, client) = World::with_client();
+    let params = CreateParams { no_wait: true, ..restarted(RestartPolicy::Always, unnamed()) };
+    let (_, run) = asking(&mut world, client, params);
+    exits(&mut world, probe(run, 1), READY);
+    exits(&mut world, run, NOT_READY);
+    // That the next run is to come is on record, and that its process is there is not.
+    let again = Run { incarnation: Incarnation(2), ..run };
+    world.recorded(again);
+    world.probe_left = Members::Outside;
+    world.crash(gone(ExitStatus::Unknown));
+    let client = world.connect(BROKER_UID);
+    let shown = world.shown(client, run);
+    assert_eq!((shown.state, shown.restarts), (ChildState::Stopping, 1));
+    world.advance(secs(100));
+    assert_eq!(world.spawns(), [], "the command is there");
+    let left = Run { incarnation: Incarnation::FIRST, ..probe(run, 1) };
+    world.give(Input::MembersLeft { run: left, members: Members::Nothing });
+    let shown = world.shown(client, run);
+    assert_eq!((shown.state, shown.restarts), (ChildState::Backoff, 2));
 }

@@ -6,7 +6,8 @@ use procbroker_core::{Effect, Finding, Members, Progress, Report, Run, Runs};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
-    ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Owner, Response, Signal,
+    ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Holder, Outcome, Owner, Response,
+    Signal,
 };
 
 use crate::world::*;
@@ -278,7 +279,7 @@ fn a_create_that_failed_is_not_remembered_by_the_next_broker() {
         let run = world.run(call);
         world.recorded(run);
         world.advance(secs(5));
-        assert_eq!(world.refused(call), ErrorKind::Timeout);
+        assert_eq!(world.refused(call), ErrorKind::Timeout(None));
         world.spawned(run);
         if is_over {
             world.ends(run);
@@ -309,6 +310,35 @@ fn a_create_that_failed_does_not_take_the_answer_from_its_repetition() {
     let client = back(&mut world);
     let call = world.create(client, params);
     assert_eq!(world.created(call).child.id, good.child);
+}
+
+#[test]
+fn a_request_whose_second_child_has_failed_is_new_to_the_next_broker_whatever_became_of_the_first() {
+    use procbroker_protocol::create::{Ready, ReadyTimeout};
+    let (mut world, client) = World::with_client();
+    let params = CreateParams {
+        ready: Ready::Notify,
+        ready_timeout: ReadyTimeout(secs(5)),
+        ..requested(named("a"), 5)
+    };
+    let replaced = world.create(client, params.clone());
+    let first = world.run(replaced);
+    world.recorded(first);
+    world.spawned(first);
+    world.create(client, replace("a"));
+    world.crash(gone(ExitStatus::Code(0)));
+    let client = back(&mut world);
+    let failed = world.create(client, params.clone());
+    let second = world.run(failed);
+    world.recorded(second);
+    world.spawned(second);
+    world.advance(secs(5));
+    assert_eq!(world.refused(failed), ErrorKind::Timeout(None));
+    world.crash_with(|id, _| if id == second.child { alive(second) } else { gone(ExitStatus::Code(0)) });
+    let client = back(&mut world);
+    let again = world.create(client, params);
+    let holder = Holder { id: second.child, state: ChildState::Stopping };
+    assert_eq!(world.refused(again), ErrorKind::NameTaken(Some(holder)));
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn a_create_that_failed_for_its_time_is_not_remembered() {
     let run = world.run(first);
     world.recorded(run);
     world.advance(secs(30));
-    assert_eq!(world.refused(first), ErrorKind::Timeout);
+    assert_eq!(world.refused(first), ErrorKind::Timeout(None));
     let retry = world.create(client, requested(unnamed(), 1));
     let next = world.run(retry);
     world.spawned(run);

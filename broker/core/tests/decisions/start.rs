@@ -146,7 +146,7 @@ fn a_child_that_is_not_started_in_time_fails_its_create_and_is_stopped() {
         }
         assert_eq!(world.due_in(), Some(secs(5)));
         world.advance(secs(5));
-        assert_eq!(world.refused(call), ErrorKind::Timeout);
+        assert_eq!(world.refused(call), ErrorKind::Timeout(None));
         world.take();
         if is_recorded {
             world.spawned(run);

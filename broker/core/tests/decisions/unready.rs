@@ -72,7 +72,7 @@ fn a_create_fails_with_the_run_that_somebody_has_started_and_no_other_follows() 
         world.spawned(next(run));
         if is_late {
             world.advance(secs(5));
-            assert_eq!(world.refused(call), ErrorKind::Timeout);
+            assert_eq!(world.refused(call), ErrorKind::Timeout(None));
         }
         world.exited(next(run), FAILED, Members::Nothing);
         if !is_late {
@@ -91,7 +91,7 @@ fn a_create_fails_with_a_spawn_of_such_a_run_that_takes_too_long() {
     world.exited(run, FAILED, Members::Nothing);
     world.recorded(next(run));
     world.advance(secs(5));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
     world.spawned(next(run));
     world.ends(next(run));
     assert_eq!(world.shown(client, run).exit.clone().unwrap().reason, ExitReason::StartFailed);
@@ -201,7 +201,7 @@ fn a_create_that_was_late_before_there_was_a_process_has_failed_for_the_next_bro
     let run = world.run(call);
     world.recorded(run);
     world.advance(secs(5));
-    assert_eq!(world.refused(call), ErrorKind::Timeout);
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
     world.spawned(run);
     world.crash(alive(run));
     let client = world.connect(BROKER_UID);

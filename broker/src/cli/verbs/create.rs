@@ -173,7 +173,8 @@ struct LifeArguments {
     ready: Ready,
     /// It counts as running when this command, run as its user, exits with 0: one element, repeated for each
     ///
-    /// It has the child's environment, folder and limits, and five seconds each time; what it says is not kept.
+    /// It has the child's environment, folder and limits, and five seconds each time; what it says is not kept. How the last
+    /// one has failed is told where the time to become ready is over.
     /// --ready-command test --ready-command -f --ready-command "$folder/up"
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true, conflicts_with = "ready")]
     ready_command: Vec<String>,

@@ -2,7 +2,9 @@
 
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::Created;
-use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response};
+use procbroker_protocol::{
+    ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response,
+};
 
 use crate::sim::checks::{children, orders, places};
 use crate::sim::finding::{Check, Checked};
@@ -161,15 +163,19 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
     let fair = match &error.kind {
         ErrorKind::NameTaken(told) => return name_taken(ledger, asked, params, *told, &error.message),
         ErrorKind::ShuttingDown => ledger.closing.is_some(),
-        ErrorKind::Timeout => all(&|track| {
+        ErrorKind::Timeout(failure) => all(&|track| {
             let is_late = track.demands.first().is_some_and(|it| it.reason == ExitReason::StartFailed);
-            track.is_unanswered() && is_late && track.readiness.by == Some(ledger.now)
+            let is_told_why = track.readiness.failure.as_ref() == failure.as_deref();
+            track.is_unanswered() && is_late && is_told_why && track.readiness.by == Some(ledger.now)
         }),
         ErrorKind::SpawnFailed(_) => any(&|track| track.start == Start::Failed),
         ErrorKind::Internal => any(&|track| track.start == Start::Recorded { written: false }),
         ErrorKind::StartFailed { exit, .. } if exit.reason == ExitReason::Replaced => {
             let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
-            asked.is_superseded() && holder.is_none()
+            // Who was told of one that was there, and comes again to wait until it is ready, is told how it ended.
+            let is_known = asked.request_key().is_some_and(|key| ledger.found.contains_key(&key));
+            let failed = |track: &Track| has_failed(track, exit);
+            asked.is_superseded() && holder.is_none() || is_known && all(&failed)
         }
         ErrorKind::StartFailed { exit, .. } => all(&|track| {
             let is_unstarted = track.start == Start::Recorded { written: true }

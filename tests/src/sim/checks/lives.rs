@@ -1,10 +1,11 @@
 //! What holds from one broker to the next: nothing is lost, and nobody lives whom nobody knows.
 
-use procbroker_core::{Progress, Recovered, Safety};
+use procbroker_core::{Progress, Recovered, Safety, counterpart};
 use procbroker_protocol::ExitReason;
 
 use crate::sim::agenda::wall;
 use crate::sim::disk::Loss;
+use crate::sim::family::Family;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::track::Track;
@@ -27,7 +28,9 @@ pub fn begins(ledger: &Ledger, machine: &Machine, found: &[Recovered]) -> Checke
         Check::Recovery.demand(same, || format!("{track:?} is on record as {intent:?}"))?;
     }
     let unknown = machine.families.values().filter(|family| family.is_alive()).find(|family| {
-        let is_its = |recovered: &&Recovered| recovered.intent.id == family.child;
+        let is_its = |recovered: &&Recovered| {
+            [recovered.intent.id, counterpart(recovered.intent.id)].contains(&family.child)
+        };
         let row = found.iter().find(is_its);
         row.is_none_or(|row| matches!(row.progress, Some(Progress::Ended { .. })))
     });
@@ -59,7 +62,8 @@ pub fn lost(children: &[Track], loss: Loss, machine: &Machine) -> Checked {
 /// When a child is on record as alive whose processes are not there.
 pub fn leaves(ledger: &Ledger, machine: &Machine) -> Checked {
     for (child, row) in machine.disk.rows() {
-        let alive = machine.families.values().any(|family| family.child == child && family.is_alive());
+        let is_its = |family: &Family| [child, counterpart(child)].contains(&family.child);
+        let alive = machine.families.values().any(|family| is_its(family) && family.is_alive());
         let Some(track) = ledger.tracks.get(&child) else { continue };
         let open = match &row.progress {
             Some(Progress::Ended { exit, cleanup, .. }) => {

@@ -2,6 +2,7 @@
 //! book is searched for what should have been ordered.
 
 pub mod answers;
+pub mod by_command;
 pub mod children;
 pub mod cleanups;
 pub mod creates;
@@ -22,7 +23,7 @@ pub mod upgrades;
 
 use procbroker_core::{Effect, Progress, Purpose, Record, Report};
 
-use crate::sim::finding::{Check, Checked};
+use crate::sim::finding::Checked;
 use crate::sim::ledger::Ledger;
 use crate::sim::machine::Machine;
 
@@ -58,8 +59,8 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
             orders::progress(ledger, *run, progress, (*safety, *receipt))?;
         }
         Effect::Spawn { run, order, purpose: Purpose::Main } => orders::spawn(ledger, machine, *run, order)?,
-        Effect::Spawn { run, purpose: Purpose::Probe, .. } => {
-            return Err(Check::Orders.broken(format!("nobody has asked for {run:?}")));
+        Effect::Spawn { run, order, purpose: Purpose::Probe } => {
+            by_command::begins(ledger, machine, *run, order)?;
         }
         Effect::Spawn { run, order, purpose: Purpose::Cleanup { exit } } => {
             cleanups::spawn(ledger, machine, *run, order, exit)?;
@@ -71,16 +72,21 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
                 None => stops::step(ledger, *run, *signal, *scope)?,
             }
         }
+        Effect::Kill { run } if ledger.is_command(*run) => {
+            ledger.note_replacements();
+            by_command::kill(ledger, machine, *run)?;
+        }
         Effect::Kill { run } => {
             orders::reaches_a_process(ledger, machine, *run, "SIGKILL")?;
             stops::kill(ledger, *run)?;
         }
+        Effect::Release { run } if ledger.is_command(*run) => by_command::release(ledger, machine, *run)?,
         Effect::Release { run } => orders::release(ledger, machine, *run)?,
         Effect::Forget { child } => orders::forget(ledger, *child)?,
         Effect::Publish { connection, notification } => events::published(ledger, *connection, notification)?,
         Effect::ReadLog { call, child, .. } => events::log(ledger, *call, *child)?,
         Effect::CheckUpgrade => upgrades::check(ledger)?,
-        Effect::HandOver => upgrades::hand_over(ledger)?,
+        Effect::HandOver => upgrades::hand_over(ledger, machine)?,
         Effect::Report(Report::Ended { child }) => {
             orders::ended(ledger, machine, child)?;
         }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use procbroker_core::{
     Afterwards, Budget, ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder, bytes_of,
+    counterpart,
 };
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
 
 use crate::sim::agenda::wall;
-use crate::sim::checks::{cleanups, places, runs};
+use crate::sim::checks::{by_command, cleanups, places, runs};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Link};
@@ -316,7 +317,8 @@ pub fn alone(ledger: &Ledger, machine: &Machine, run: Run, track: &Track) -> Che
     let name = track.params.name.as_ref();
     let double = machine.families.values().filter(|family| family.is_alive()).find(|other| {
         let named = ledger.tracks.get(&other.child).and_then(|track| track.params.name.as_ref());
-        other.child == run.child || name.is_some() && named == name
+        let is_its_own = [run.child, counterpart(run.child)].contains(&other.child);
+        is_its_own || name.is_some() && named == name
     });
     Check::OneOwner.demand(double.is_none(), || format!("{run:?} joins {double:?}"))
 }
@@ -332,6 +334,8 @@ pub fn reaches_a_process(ledger: &Ledger, machine: &Machine, run: Run, what: &st
         Some(cleaning) => cleaning.incarnation == run.incarnation && cleaning.has_processes(),
     };
     let is_its_own = machine.family(run).is_some_and(|family| family.child == run.child);
+    // Of one whose command is all that is left nobody may be there, and that is what its signal is answered with.
+    let is_its_own = is_its_own || track.is_outlived() && machine.family(run).is_none();
     Check::Orders.demand(is_there && is_its_own && track.is_live(), || {
         format!("{what} for {run:?}, which is {:?} and released at {:?}", track.start, track.released)
     })
@@ -358,7 +362,8 @@ pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
         format!("{run:?} is released while of its processes are left: {:?}", left.map(|left| &left.processes))
     })?;
     let spawns = machine.flights.contains_key(&run);
-    Check::Orders.demand(!spawns, || format!("{run:?} is released while it spawns"))
+    Check::Orders.demand(!spawns, || format!("{run:?} is released while it spawns"))?;
+    by_command::is_gone(machine, track)
 }
 
 /// A child is over.
@@ -373,7 +378,7 @@ pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
     Check::Orders.demand(track.recorded_start && track.recorded_end, || {
         format!("{} is over, and its record does not know", child.id)
     })?;
-    let held = machine.bound.keys().find(|run| run.child == child.id);
+    let held = machine.bound.keys().find(|run| [child.id, counterpart(child.id)].contains(&run.child));
     Check::Growth.demand(held.is_none(), || format!("{held:?} is over, and was never given free"))?;
     let truth = machine.past(child.id);
     let status = child.exit.as_ref().map(|exit| exit.status);

@@ -8,6 +8,7 @@ use procbroker_protocol::{ChildId, EventKind, Request, Timestamp};
 
 use crate::sim::agenda::wall;
 use crate::sim::checks::orders::known;
+use crate::sim::checks::standstill::is_held;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::readiness::Question;
@@ -19,16 +20,27 @@ use crate::sim::ledger::track::Track;
 /// When there is nothing to ask, or not now.
 pub fn asks(ledger: &Ledger, run: Run, since: Timestamp) -> Checked {
     let track = known(ledger, run.child)?;
-    let is_due = matches!(track.readiness.question, Question::Due { at, .. } if at <= ledger.now);
-    let probes = matches!(track.params.ready, Ready::Probe(_));
-    // It may expire at the very moment, and be asked about just before.
-    let is_starting = track.is_starting() || track.expired == Some(ledger.now);
-    Check::Readiness.demand(track.run == run && is_starting && probes && is_due, || {
-        format!("it is asked at {} whether {run:?} is ready, and it is {track:?}", ledger.now)
+    is_due(ledger, track)?;
+    Check::Readiness.demand(track.run == run && !track.is_asked_by_command(), || {
+        format!("it is asked whether {run:?} is ready, which is to find out otherwise: {track:?}")
     })?;
     let ordered = track.runs.ordered_at.unwrap_or(wall(track.born));
     Check::Readiness.demand(since == ordered, || {
         format!("what {run:?} has written counts since {since}, and it was ordered at {ordered}")
+    })
+}
+
+/// It is to be found out now whether a child is ready.
+///
+/// # Errors
+/// When there is nothing to ask, or not now.
+pub fn is_due(ledger: &Ledger, track: &Track) -> Checked {
+    let is_due = matches!(track.readiness.question, Question::Due { at, .. } if at <= ledger.now);
+    let probes = matches!(track.params.ready, Ready::Probe(_));
+    // It may expire at the very moment, and be asked about just before.
+    let is_starting = track.is_starting() || track.expired == Some(ledger.now);
+    Check::Readiness.demand(is_starting && probes && is_due, || {
+        format!("it is asked at {} whether it is ready, and it is {track:?}", ledger.now)
     })
 }
 
@@ -72,7 +84,8 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     let is_asked = match track.readiness.question {
         Question::None => !matches!(track.params.ready, Ready::Probe(_)),
         Question::Asked { .. } => true,
-        Question::Due { at, .. } => ledger.now < at,
+        // A command takes its turn among the starts of its user.
+        Question::Due { at, .. } => ledger.now < at || track.is_asked_by_command() && is_held(ledger, track),
     };
     Check::Readiness.demand(is_asked, || format!("nobody asks whether {track:?} is ready"))?;
     Check::Readiness.demand(track.readiness.by.is_some_and(|by| ledger.now < by), || {

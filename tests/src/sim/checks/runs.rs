@@ -100,7 +100,10 @@ pub fn answered(ledger: &Ledger, asked: &Asked, children: &[Arc<Child>]) -> Chec
     let waits = waits_for(ledger, asked);
     Check::Restarts
         .demand(waits.is_none(), || format!("a restart is answered before {waits:?} runs again"))?;
-    children.iter().try_for_each(|child| children::child(ledger, asked.peer.uid, child))
+    // A shutdown ends what is between two runs one after the other, and the last of them may be shown as it was.
+    let is_closing = ledger.closing.as_ref().is_some_and(|closing| closing.began == ledger.now);
+    let shown = if is_closing { children::as_then } else { children::child };
+    children.iter().try_for_each(|child| shown(ledger, asked.peer.uid, child))
 }
 
 /// After a turn: a `restart` that waits has something to wait for.

@@ -7,7 +7,7 @@ use procbroker_protocol::ChildState;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::ShutdownReport;
 
-use crate::sim::checks::{children, cleanups, runs, upgrades};
+use crate::sim::checks::{by_command, children, cleanups, runs, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::lives::Census;
@@ -48,6 +48,10 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
                 "the shutdown is hurried by nobody".to_owned()
             }),
         Report::Started { child } | Report::Forced { child } | Report::Ended { child } => {
+            children::child(ledger, child.owner.uid, child)
+        }
+        Report::ProbeFailed { child, .. } => {
+            by_command::said(ledger, child.id)?;
             children::child(ledger, child.owner.uid, child)
         }
         Report::Restarting { child, pause } => {

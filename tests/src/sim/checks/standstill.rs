@@ -4,7 +4,9 @@ use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::Request;
 use procbroker_protocol::duration::nanos;
 
-use crate::sim::checks::{creates, leases, orders, queries, readiness, runs, shutdown, stops, upgrades};
+use crate::sim::checks::{
+    by_command, creates, leases, orders, queries, readiness, runs, shutdown, stops, upgrades,
+};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::Asked;
@@ -35,6 +37,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
         leases::is_watched(ledger, track)?;
         stops::goes_on(ledger, track)?;
         readiness::goes_on(ledger, track)?;
+        by_command::goes_on(ledger, track)?;
     }
     for call in waiting {
         if let Some(asked) = ledger.calls.get(&call) {
@@ -63,6 +66,7 @@ fn started(ledger: &Ledger, track: &Track) -> Checked {
         }
         Start::Done { .. } => {
             let over = track.exit.is_some() && track.members == Members::Nothing && track.cleaning.is_none();
+            let over = over && !track.is_outlived();
             Check::Progress.demand(!over, || format!("{run:?} is over, and holds what it held"))
         }
     }
@@ -75,8 +79,7 @@ pub fn is_held(ledger: &Ledger, track: &Track) -> bool {
         return true;
     }
     let count = |wanted: &dyn Fn(&&Track) -> bool| {
-        let ordered = ledger.live_tracks().filter(|track| track.is_in_flight());
-        u32::try_from(ordered.filter(wanted).count()).unwrap_or(u32::MAX)
+        ledger.live_tracks().filter(wanted).map(Track::in_flight).sum::<u32>()
     };
     count(&|_| true) >= SPAWNS_IN_FLIGHT_MAX
         || count(&|other| other.owner.uid == track.owner.uid) >= SPAWNS_OF_ONE_USER

@@ -85,7 +85,8 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     if let Some(cleaning) = &track.cleaning {
         return cleanups::goes_on(ledger, track, cleaning);
     }
-    if !track.is_spawned() {
+    // What is left of it is killed on its own.
+    if !track.is_spawned() || track.is_outlived() {
         return Ok(());
     }
     Check::Stops.demand(track.to_continue.is_none(), || {

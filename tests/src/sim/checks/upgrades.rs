@@ -1,10 +1,12 @@
 //! A live upgrade: asked for, checked, and handed over when nothing is in the air.
 
 use crate::sim::agenda::SECOND;
+use crate::sim::family::Part;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::track::Track;
 use crate::sim::ledger::upgrade::Upgrade;
+use crate::sim::machine::Machine;
 
 /// How long processes that are being started have, in nanoseconds.
 const PATIENCE: u64 = 10 * SECOND;
@@ -22,13 +24,22 @@ pub fn check(ledger: &Ledger) -> Checked {
 ///
 /// # Errors
 /// When something is in the air that could be lost.
-pub fn hand_over(ledger: &Ledger) -> Checked {
+pub fn hand_over(ledger: &Ledger, machine: &Machine) -> Checked {
     let landing = matches!(ledger.upgrade, Upgrade::Landing { .. });
     Check::Upgrade.demand(landing && ledger.closing.is_none(), || {
         format!("the broker hands over, and the upgrade is {:?}", ledger.upgrade)
     })?;
-    let flying = ledger.live_tracks().find(|track| track.is_in_flight());
-    Check::Upgrade.demand(flying.is_none(), || format!("the broker hands over while this starts: {flying:?}"))
+    let flying = ledger.live_tracks().find(|track| is_in_the_way(track));
+    Check::Upgrade
+        .demand(flying.is_none(), || format!("the broker hands over while this starts: {flying:?}"))?;
+    // The next program would not look for it.
+    let asking = machine.families.values().find(|family| family.part == Part::Probe && family.is_alive());
+    Check::Upgrade.demand(asking.is_none(), || format!("the broker hands over, and there is {asking:?}"))
+}
+
+/// Whether something of a child keeps the broker from handing over.
+fn is_in_the_way(track: &Track) -> bool {
+    track.in_flight() > 0 || track.has_command()
 }
 
 /// A request for an upgrade is answered well.
@@ -65,7 +76,7 @@ pub fn goes_on(ledger: &mut Ledger) -> Checked {
         Upgrade::None | Upgrade::Checking | Upgrade::HandingOver => true,
         Upgrade::Wanted | Upgrade::Refused => false,
         Upgrade::Landing { since } => {
-            let flies = ledger.live_tracks().any(Track::is_in_flight);
+            let flies = ledger.live_tracks().any(is_in_the_way);
             flies && ledger.now < since + PATIENCE
         }
     };

@@ -46,7 +46,10 @@ impl Ledger {
             | Input::Notified { .. }
             | Input::Probed { .. }
             | Input::OutOfMemory { .. }
-            | Input::MembersLeft { .. } => self.reported(input),
+            | Input::MembersLeft { .. } => {
+                self.reported(input);
+                self.told_of_command(input);
+            }
             Input::AnchorEnded { anchor } => self.anchor_ends(*anchor),
             Input::LogRead { call, .. } => self.answered(*call),
             Input::TailRead { call, .. } => {
@@ -303,7 +306,7 @@ impl Ledger {
     }
 
     /// A child is ready: that is what a restart of it may wait for.
-    fn note_run(&mut self, run: Run) {
+    pub(super) fn note_run(&mut self, run: Run) {
         let is_up = |track: &&Track| track.run == run && track.is_ready() && track.demands.is_empty();
         let Some(track) = self.tracks.get(&run.child).filter(is_up) else { return };
         let count = track.runs.count;

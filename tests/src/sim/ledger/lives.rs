@@ -11,6 +11,7 @@ use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::by_command::Command;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::readiness::{Question, Readiness};
 use crate::sim::ledger::runs::{Between, Runs};
@@ -75,6 +76,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     track.recorded_start = true;
     track.lives_on(recovered, now);
     track.starved = recovered.out_of_memory;
+    track.command = Command::left(recovered.probe);
     let finding = recovered.finding;
     match &recovered.progress {
         None | Some(Progress::Unwanted { .. }) if finding == Finding::NeverStarted => {
@@ -217,6 +219,18 @@ fn found_between(
             let demand = stop.unwrap_or(Demand { reason: ExitReason::Exited, steps });
             track.ended_unasked = demand.reason == ExitReason::Exited;
             track.demands.push(demand);
+        }
+        // A run that was asked whether it is ready was there, and is not any more.
+        (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, stop)
+            if track.has_command() =>
+        {
+            let (status, _) = gone(finding).unwrap_or((ExitStatus::Unknown, Members::Nothing));
+            track.start = Start::Done { at: now, pid: 0 };
+            track.run_begins(now);
+            track.exit = Some((now, status));
+            track.ended_by_itself = stop.is_none();
+            let steps = track.params.stop.clone();
+            track.demands.push(stop.unwrap_or(Demand { reason: ExitReason::StartFailed, steps }));
         }
         // A run that was late, and is not there, is one that has failed.
         (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, Some(stop))

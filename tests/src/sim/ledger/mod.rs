@@ -4,6 +4,7 @@
 //! request or the shutdown follows from what the broker was told, what it ordered, and the contract.
 
 pub mod asked;
+pub mod by_command;
 pub mod cleaning;
 pub mod closing;
 pub mod contest;

@@ -61,6 +61,7 @@ impl Ledger {
                     asked.outstanding.insert(run.child);
                 }
             }
+            Effect::Kill { run } if self.is_command(*run) => self.command_is_killed(*run),
             Effect::Kill { run } => {
                 let again = |killed: Option<(u64, u64)>| Some((killed.map_or(now, |(first, _)| first), now));
                 self.change(*run, |track| track.killed = again(track.killed));
@@ -72,6 +73,7 @@ impl Ledger {
                     self.change_cleaning(*run, |cleaning| cleaning.cut_short |= cut_short);
                 }
             }
+            Effect::Release { run } if self.is_command(*run) => self.command_is_over(*run),
             Effect::Release { run } => self.released(*run),
             Effect::Forget { child } => {
                 self.visible.retain(|(_, id)| id != child);
@@ -84,6 +86,11 @@ impl Ledger {
             Effect::Report(Report::CleanupLeft { child }) => {
                 if let Some(Track { cleaning: Some(cleaning), .. }) = self.tracks.get_mut(&child.id) {
                     cleaning.stage = Stage::Left;
+                }
+            }
+            Effect::Report(Report::ProbeFailed { child, .. }) => {
+                if let Some(track) = self.tracks.get_mut(&child.id) {
+                    track.readiness.is_unreported = false;
                 }
             }
             Effect::Report(Report::UpgradeRefused { .. }) => self.upgrade = Upgrade::Refused,
@@ -103,8 +110,8 @@ impl Ledger {
             Effect::Watch { anchor } => drop(self.watched.insert(*anchor)),
             Effect::Unwatch { anchor } => drop(self.watched.remove(anchor)),
             Effect::Probe { run, .. } => self.change(*run, Track::is_asked_about),
-            Effect::Spawn { purpose: Purpose::Probe, .. }
-            | Effect::Publish { .. }
+            Effect::Spawn { run, purpose: Purpose::Probe, .. } => self.command_begins(*run),
+            Effect::Publish { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }
             | Effect::Report(_)

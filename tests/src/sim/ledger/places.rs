@@ -51,7 +51,9 @@ impl Ledger {
         let count = self.count_under(key);
         self.seekers().filter(move |(other, _)| *other != call).filter_map(move |(_, asked)| {
             let (limit, _) = asked.patience()?;
-            (limit.key == key && limit.max > count).then_some(asked)
+            // Whose name is held by another one has to wait for that, place or no place.
+            let is_held = asked.wanted_name().is_some_and(|name| self.holder(name).is_some());
+            (limit.key == key && limit.max > count && !is_held).then_some(asked)
         })
     }
 

@@ -7,6 +7,7 @@ use procbroker_core::{Notice, Unready};
 use procbroker_protocol::ExitReason;
 use procbroker_protocol::create::{Probe, Ready, StopStep};
 use procbroker_protocol::duration::nanos;
+use procbroker_protocol::error::ProbeFailure;
 
 use crate::sim::agenda::SECOND;
 use crate::sim::ledger::Ledger;
@@ -19,7 +20,7 @@ const PAUSE_MAX: u64 = SECOND;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How far the present run of a child is on its way to be ready, and what is to be heard of it then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// When it has failed to start; none where it is not to start yet, or is ready.
     pub by: Option<u64>,
@@ -27,6 +28,10 @@ pub struct Readiness {
     pub question: Question,
     /// When it counts as hung.
     pub well_by: Option<u64>,
+    /// Why the last command has said no.
+    pub failure: Option<ProbeFailure>,
+    /// Whether people are to be told of that.
+    pub is_unreported: bool,
 }
 
 /// What is to be asked about a child that is starting.
@@ -52,7 +57,7 @@ impl Readiness {
     /// One that begins.
     #[must_use]
     pub fn awaited(by: Option<u64>) -> Self {
-        Self { by, question: Question::None, well_by: None }
+        Self { by, question: Question::None, well_by: None, failure: None, is_unreported: false }
     }
 }
 
@@ -101,7 +106,7 @@ impl Track {
     pub(super) fn becomes_ready(&mut self, now: u64) {
         self.runs.unready = Unready::No;
         let well_by = self.params.watchdog.map(|period| now.saturating_add(nanos(period)));
-        self.readiness = Readiness { by: None, question: Question::None, well_by };
+        self.readiness = Readiness { well_by, ..Readiness::awaited(None) };
     }
 
     /// It tells something of itself.
@@ -200,6 +205,18 @@ impl Track {
         self.refused |= self.is_unanswered();
     }
 
+    /// It is to be asked by a command, and something of an earlier one is there: that comes later, as if it had not come so far.
+    fn put_off(&mut self, now: u64) {
+        if let Question::Due { at, pause } = self.readiness.question
+            && at <= now
+            && self.is_starting()
+            && self.is_asked_by_command()
+            && self.has_command()
+        {
+            self.readiness.question = Question::Due { at: now.saturating_add(pause), pause };
+        }
+    }
+
     /// It has not said in time that it is well.
     fn notice_hung(&mut self, now: u64) {
         let is_hung = self.readiness.well_by.is_some_and(|by| by <= now);
@@ -217,6 +234,7 @@ impl Ledger {
             let Some(track) = self.tracks.get_mut(id) else { continue };
             track.notice_late(now);
             track.notice_hung(now);
+            track.put_off(now);
         }
     }
 }

@@ -296,6 +296,7 @@ impl Track {
             recorded_start: before.recorded_start,
             outcome: before.outcome,
             readiness: Readiness::awaited(None),
+            command: before.command,
             holders: before.holders,
             anchor: before.anchor,
             lives_until: before.lives_until,

@@ -149,7 +149,7 @@ impl Ledger {
 #[must_use]
 pub fn is_of_its_start(kind: &ErrorKind) -> bool {
     match kind {
-        ErrorKind::Timeout
+        ErrorKind::Timeout(_)
         | ErrorKind::SpawnFailed(_)
         | ErrorKind::Internal
         | ErrorKind::StartFailed { .. } => true,

@@ -13,6 +13,7 @@ use procbroker_protocol::{
 };
 
 use crate::sim::agenda::wall;
+use crate::sim::ledger::by_command::{self, Command};
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::readiness::Readiness;
 use crate::sim::ledger::runs::Runs;
@@ -123,6 +124,8 @@ pub struct Track {
     pub ended_by_itself: bool,
     /// How far it is on its way to be ready.
     pub readiness: Readiness,
+    /// What finds out whether it is, where that is a command.
+    pub command: Command,
     /// The connections that hold it, if it lives by connections.
     pub holders: BTreeSet<ConnectionId>,
     /// The process that it lives as long as.
@@ -179,6 +182,7 @@ impl Track {
             outcome: None,
             ended_by_itself: false,
             readiness: Readiness::awaited(Some(ready_by)),
+            command: Command::absent(),
             holders: BTreeSet::new(),
             anchor: None,
             lives_until: None,
@@ -225,11 +229,12 @@ impl Track {
         self.is_live() && self.cleaning.is_none() && !self.is_pausing(now)
     }
 
-    /// Whether a spawn for it is under way.
+    /// How many spawns for it are under way.
     #[must_use]
-    pub fn is_in_flight(&self) -> bool {
-        self.start == Start::Ordered
-            || self.cleaning.as_ref().is_some_and(|cleaning| cleaning.stage == Stage::Ordered)
+    pub fn in_flight(&self) -> u32 {
+        let is_cleaned = self.cleaning.as_ref().is_some_and(|cleaning| cleaning.stage == Stage::Ordered);
+        let is_asked = matches!(self.command.stage, by_command::Stage::Ordered { .. });
+        u32::from(self.start == Start::Ordered || is_cleaned) + u32::from(is_asked)
     }
 
     /// Whether its cleanup is left to the next broker.
@@ -318,7 +323,7 @@ impl Track {
     /// How long its stop still takes if nothing answers its signals.
     #[must_use]
     pub fn need(&self, now: u64) -> u64 {
-        if self.killed.is_some() || self.cleaning.is_some() || self.is_between() {
+        if self.killed.is_some() || self.cleaning.is_some() || self.is_between() || self.is_outlived() {
             return 0;
         }
         let to_come: u64 = self.steps().iter().skip(self.sent.len()).map(|step| nanos(step.grace)).sum();
