@@ -73,7 +73,9 @@ pub enum Outcome {
     Created,
     /// It found the live child of that name.
     Existing {
-        /// Whether that child was created from an equal specification.
+        /// Whether that child was created from an equal specification: equal in all that decides how it runs and stops, its
+        /// labels and its `ready_timeout` too. `request_id`, `no_wait` and `if_exists` do not count, of `limit` the key alone
+        /// does, and `user` and `groups` count by the rights that they give.
         same_spec: bool,
     },
     /// It destroyed the child of that name, and started another.

@@ -174,6 +174,8 @@ pub(crate) fn run_as(
     }
     Ok(match (&accounts.user, &accounts.groups) {
         (None, None) => RunAs::Broker,
+        // Naming oneself asks for nothing else than naming nobody.
+        (Some(user), None) if user.uid == peer.uid => RunAs::Broker,
         (None, Some(groups)) => RunAs::User { uid: peer.uid, gid: peer.gid, groups: groups.clone() },
         (Some(user), groups) => RunAs::User {
             uid: user.uid,

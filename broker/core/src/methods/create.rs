@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::create::{IfExists, Ready};
+use procbroker_protocol::create::{IfExists, Limit, Ready};
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
     Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Name, Owner,
@@ -40,9 +40,8 @@ impl Broker {
         let Some(connection) = self.connection(call.connection) else {
             return;
         };
-        let stage = Stage::of(&params);
         if let Some((child, outcome)) = self.first_answer(connection.peer(), &params) {
-            return self.answer_when_started(call, child, outcome, stage, turn);
+            return self.answer_when_started(call, child, outcome, turn);
         }
         match self.rights(connection.peer(), &params, fresh) {
             Ok((run_as, launch, anchor)) => {
@@ -78,9 +77,8 @@ impl Broker {
         let Some(connection) = self.connection(call.connection) else {
             return;
         };
-        let stage = Stage::of(&attempt.params);
         if let Some((child, outcome)) = self.first_answer(connection.peer(), &attempt.params) {
-            return self.answer_when_started(call, child, outcome, stage, turn);
+            return self.answer_when_started(call, child, outcome, turn);
         }
         self.claim(call, attempt, turn);
     }
@@ -193,7 +191,8 @@ impl Broker {
 
     /// Whether a child was created from an equal specification: what decides how it runs and stops. The
     /// accounts count by the rights that they gave, whatever they were called, and a process by what it is, not by its
-    /// number alone.
+    /// number alone. Of a limit counts under which key the child has its place, not how many and how long its create
+    /// would have it; the time to be ready counts, because each of its runs is stopped that takes longer.
     fn is_same_spec(&self, child: &Child, peer: &Peer, attempt: &Attempt) -> bool {
         let decisive = |params: &CreateParams| CreateParams {
             request_id: None,
@@ -202,6 +201,7 @@ impl Broker {
             user: None,
             groups: None,
             cwd: Some(params.cwd.clone().unwrap_or_else(|| "/".to_owned())),
+            limit: params.limit.as_ref().map(|limit| Limit { max: 0, wait: None, ..limit.clone() }),
             ..params.clone()
         };
         let same_user = match (child.run_as(), &attempt.run_as) {
@@ -224,7 +224,6 @@ impl Broker {
             attempt;
         let (name, request) = (params.name.clone(), params.request_id.map(|request| (peer.uid, request)));
         let due = turn.now.instant.plus(params.ready_timeout.0);
-        let stage = Stage::of(&params);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
         let tie = Tie::of(params.lifetime, anchor, turn.now.instant);
         let created_at = turn.now.wall;
@@ -251,7 +250,7 @@ impl Broker {
             child.have_ready_by(due, orders);
             Next::Nothing
         });
-        self.answer_when_started(call, id, outcome, stage, turn);
+        self.answer_when_started(call, id, outcome, turn);
         let (record, receipt) = (Record::Intent(intent), Receipt::Wanted);
         turn.order(Effect::Record { run, record, safety, receipt, expires: None });
         // Ended ones make room for it.
@@ -289,15 +288,9 @@ impl Broker {
         Ok(())
     }
 
-    /// Answers a create now if its child is there, else when it is.
-    fn answer_when_started(
-        &mut self,
-        call: Call,
-        id: ChildId,
-        outcome: Outcome,
-        stage: Stage,
-        turn: &mut Turn<'_>,
-    ) {
+    /// Answers a create now if its child is there, else when it is. The same request once more, whatever it says beside, is
+    /// answered no later than the first one, and at once if that was answered.
+    fn answer_when_started(&mut self, call: Call, id: ChildId, outcome: Outcome, turn: &mut Turn<'_>) {
         let Some(child) = self.children.get(id) else {
             return;
         };
@@ -307,7 +300,9 @@ impl Broker {
             let attempt = child.superseded_attempt(arrived);
             return self.claim(call, attempt, turn);
         }
-        if child.has_come_to(stage) {
+        let stage = Stage::of(child.params());
+        let was_told = is_existing(outcome) || !child.is_unanswered();
+        if was_told || child.has_come_to(stage) {
             let child = Arc::clone(child.view());
             self.answer_created(call, Created { outcome, child }, turn);
         } else {

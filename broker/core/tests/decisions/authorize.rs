@@ -60,6 +60,8 @@ fn a_broker_as_root_runs_a_child_as_its_caller() {
     assert_eq!(rights(0, caller(ALICE), None, None), Ok(own.clone()));
     assert_eq!(rights(0, caller(ALICE), Some(ALICE), None), Ok(own));
     assert_eq!(rights(0, caller(0), None, None), Ok(RunAs::Broker));
+    assert_eq!(rights(0, caller(0), Some(0), None), Ok(RunAs::Broker), "naming oneself changes nothing");
+    assert_eq!(rights(0, caller(0), Some(0), Some(&[5])), Ok(user(0, 1, &[5])));
 }
 
 #[test]

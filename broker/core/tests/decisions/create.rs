@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use procbroker_core::{Bounds, Members};
-use procbroker_protocol::create::{Account, Limit, StopStep};
+use procbroker_protocol::create::{Account, Limit, ReadyTimeout, StopStep};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildState, CreateParams, ErrorKind, ExitReason, ExitStatus, Outcome, Signal};
 
@@ -219,7 +219,7 @@ fn same_spec_tells_what_decides_how_a_child_runs_and_stops() {
         |params| params.cwd = Some("/".to_owned()),
         |params| params.user = Some(Account::Id(BROKER_UID)),
     ];
-    let other: [Change; 8] = [
+    let other: [Change; 9] = [
         |params| params.command.push("more".to_owned()),
         |params| params.labels = [("a".to_owned(), "b".to_owned())].into(),
         |params| params.env = [("a".to_owned(), "b".to_owned())].into(),
@@ -228,6 +228,7 @@ fn same_spec_tells_what_decides_how_a_child_runs_and_stops() {
         |params| params.stop = vec![StopStep { signal: Signal::HUP, grace: secs(10) }],
         |params| params.stop_order = 1,
         |params| params.limit = Some(Limit { key: "k".to_owned(), max: 1, wait: None }),
+        |params| params.ready_timeout = ReadyTimeout(secs(31)),
     ];
     let expected = same.into_iter().map(|change| (change, true));
     let (mut world, client) = World::with_client();

@@ -1,8 +1,8 @@
 //! `request_id`: the same request from the same user gets its first answer again.
 
-use procbroker_core::{AccountsFailure, Input};
-use procbroker_protocol::create::{Account, IfExists};
-use procbroker_protocol::{CreateParams, ErrorKind, Outcome, Request};
+use procbroker_core::{AccountsFailure, Input, Members, Notice};
+use procbroker_protocol::create::{Account, IfExists, Ready, RestartPolicy};
+use procbroker_protocol::{ChildState, CreateParams, ErrorKind, ExitStatus, Outcome, Request};
 
 use crate::world::*;
 
@@ -132,6 +132,50 @@ fn request_ids_of_different_users_have_nothing_to_do_with_each_other() {
     let one = world.start(alice, requested(unnamed(), 1));
     let other = world.start(bob, requested(unnamed(), 1));
     assert_ne!(one.child, other.child);
+}
+
+#[test]
+fn a_retry_is_answered_at_once_if_the_first_was_whatever_it_waits_for_itself() {
+    let (mut world, client) = World::with_client();
+    let slow = CreateParams { ready: Ready::Notify, ..named("a") };
+    let unready = CreateParams { no_wait: true, ..slow.clone() };
+    let run = world.start(client, requested(unready, 1));
+    let retry = world.create(client, requested(slow, 1));
+    assert_eq!(world.created(retry).outcome, Outcome::Created);
+    assert_eq!(world.created(retry).child.state, ChildState::Starting);
+    let reuse = CreateParams { no_wait: true, ready: Ready::Notify, ..reuse("a") };
+    let first = world.create(client, requested(reuse.clone(), 2));
+    let retry = world.create(client, requested(CreateParams { no_wait: false, ..reuse }, 2));
+    for call in [first, retry] {
+        assert!(matches!(world.created(call).outcome, Outcome::Existing { .. }));
+        assert_eq!(world.created(call).child.id, run.child);
+    }
+}
+
+#[test]
+fn a_retry_waits_for_what_the_first_waits_for_and_is_answered_with_it() {
+    let (mut world, client) = World::with_client();
+    let slow = CreateParams { ready: Ready::Notify, ..named("a") };
+    let first = world.create(client, requested(slow.clone(), 1));
+    let run = world.run(first);
+    world.recorded(run);
+    world.spawned(run);
+    let retry = world.create(client, requested(CreateParams { no_wait: true, ..slow }, 1));
+    assert!(!world.is_answered(retry), "there is no first answer so far");
+    world.give(Input::Notified { run, notices: vec![Notice::Ready] });
+    for call in [first, retry] {
+        assert_eq!(world.created(call).child.state, ChildState::Running);
+    }
+}
+
+#[test]
+fn a_retry_between_two_runs_is_answered_at_once() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, requested(restarted(RestartPolicy::Always, unnamed()), 1));
+    world.exited(run, ExitStatus::Code(1), Members::Nothing);
+    let retry = world.create(client, requested(unnamed(), 1));
+    assert_eq!(world.created(retry).outcome, Outcome::Created);
+    assert_eq!(world.created(retry).child.state, ChildState::Backoff);
 }
 
 #[test]

@@ -117,7 +117,8 @@ fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created
             let own = track.run.child == asked.fresh.child || first.is_some();
             // Who asks again for what was created is told so, whatever has become of it.
             let is_over = !track.is_live() && !track.is_unanswered();
-            let has_come = track.has_come_to(params.no_wait) || is_over;
+            let was_told = first.is_some() && !track.is_unanswered();
+            let has_come = track.has_come_to(track.params.no_wait) || was_told || is_over;
             let good = has_come && !track.refused && !track.superseded;
             Check::Creates.demand(own && good, || {
                 format!("{params:?} is answered with {track:?}, which it did not start")
@@ -143,7 +144,7 @@ fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track)
         && params.labels == other.labels
         && params.stop == other.stop
         && params.stop_order == other.stop_order
-        && params.limit == other.limit
+        && key_of(params) == key_of(other)
         && params.cleanup == other.cleanup
         && params.ready == other.ready
         && params.watchdog == other.watchdog
@@ -151,6 +152,11 @@ fn is_same(ledger: &Ledger, asked: &Asked, params: &CreateParams, track: &Track)
         && params.lifetime == other.lifetime
         && params.linger == other.linger
         && params.restart == other.restart
+}
+
+/// The key of the limit under which a child is to have its place.
+fn key_of(params: &CreateParams) -> Option<&str> {
+    params.limit.as_ref().map(|limit| limit.key.as_str())
 }
 
 fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -> Checked {
@@ -255,27 +261,29 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
         // The last words of its child are.
         return Ok(());
     }
-    let only_spawned = params.no_wait;
+    // The same request once more waits for what the first one waits for, and for nothing if that was answered.
+    let starts =
+        |track: &Track| track.is_live() && track.is_unanswered() && !track.has_come_to(track.params.no_wait);
     let own = |track: &Track| track.run.child == asked.fresh.child;
     let started = ledger.tracks.get(&asked.fresh.child);
     let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
     if asked.is_superseded() {
         // The same request may have come again, and have started another child.
         let good = same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
-        if good.is_some_and(|track| track.is_live() && !track.has_come_to(only_spawned)) {
+        if good.is_some_and(starts) {
             return Ok(());
         }
     } else if let Some(track) = started {
-        let starts = track.is_live() && !track.has_come_to(only_spawned) && !track.refused;
+        let starts = starts(track) && !track.refused;
         // One that passes for another, with parameters of its own, may wait for something else still.
         let is_other = !own(track) && *track.params != *params;
         if starts || !is_other {
             return Check::Progress.demand(starts, || format!("{params:?} is not answered: {track:?}"));
         }
     }
-    // The child that the same request was answered with before may be between two runs.
+    // The child of the same request may not be as far as that wants it.
     let known = params.request_id.and_then(|id| ledger.first_answer(asked.peer.uid, id));
-    if known.is_some_and(|(track, _)| track.is_live() && !track.has_come_to(only_spawned)) {
+    if known.is_some_and(|(track, then)| then.is_none() && starts(track)) {
         return Ok(());
     }
     Check::Shutdown

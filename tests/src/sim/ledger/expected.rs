@@ -90,6 +90,7 @@ pub fn rights(broker_uid: u32, asked: &Asked) -> Option<RunAs> {
         _ if broker_uid != 0 => RunAs::Broker,
         (_, _) if peer.uid != 0 => own(&peer.groups),
         (None, None) => RunAs::Broker,
+        (Some(user), None) if user.uid == peer.uid => RunAs::Broker,
         (None, Some(groups)) => own(groups),
         (Some(user), groups) => RunAs::User {
             uid: user.uid,
