@@ -269,7 +269,9 @@ impl Serialize for PartialChild<'_> {
             let shortened = self.shortened();
             let mut object = serializer.serialize_map(None)?;
             object.serialize_entry("id", &self.child.id)?;
-            for field in self.fields.iter() {
+            // What cannot be told is absent, as in the whole child.
+            let untold = |field: &Field| *field == Field::Usage && self.child.usage.is_none();
+            for field in self.fields.iter().filter(|field| !untold(field)) {
                 self.serialize_entry(field, &mut object)?;
             }
             if !shortened.is_empty() {

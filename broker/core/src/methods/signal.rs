@@ -1,7 +1,7 @@
 //! `signal`: sends a signal, and answers when the kernel has said whether it was delivered.
 
-use procbroker_protocol::request::SignalParams;
-use procbroker_protocol::{Error, ErrorKind, Response, Target};
+use procbroker_protocol::request::{Scope, SignalParams};
+use procbroker_protocol::{ChildState, Error, ErrorKind, Response, Target};
 
 use crate::authorize;
 use crate::broker::Broker;
@@ -24,7 +24,10 @@ impl Broker {
         let live: Vec<&Child> = entries.filter(|child| child.takes_signals()).collect();
         if live.is_empty() {
             let result = match params.target {
-                Target::Id(_) | Target::Name(_) => Err(has_ended(&params.target)),
+                Target::Id(_) | Target::Name(_) => {
+                    let child = children.first().and_then(|id| self.children.get(*id));
+                    Err(nothing_to_signal(&params.target, child, params.scope))
+                }
                 Target::Labels(_) | Target::All => Ok(Response::Children(Vec::new())),
             };
             return self.answer(call, result, turn);
@@ -80,7 +83,7 @@ impl Broker {
         let Some(pending) = self.pending.get_mut(ticket) else {
             return;
         };
-        let WaitsFor::Signal { signal, unspawned, sent, children, result, .. } = &pending.waits_for else {
+        let WaitsFor::Signal { signal, scope, unspawned, sent, children, result } = &pending.waits_for else {
             return;
         };
         if !unspawned.is_empty() || !sent.is_empty() {
@@ -93,7 +96,9 @@ impl Broker {
                     "cannot send {signal} to the child {id}: its process runs as another user (kill(2)); destroy ends it"
                 ),
             )),
-            SignalResult { delivered: 0, gone: Some(id), .. } => Err(has_ended(&Target::Id(*id))),
+            SignalResult { delivered: 0, gone: Some(id), .. } => {
+                Err(nothing_to_signal(&Target::Id(*id), self.children.get(*id), *scope))
+            }
             SignalResult { .. } => Ok(children.clone()),
         };
         let answer = answer.map(|children| Response::Children(self.shown(&children)));
@@ -101,6 +106,29 @@ impl Broker {
     }
 }
 
-fn has_ended(target: &Target) -> Error {
-    Error::new(ErrorKind::NotFound, format!("the child {target} has ended; there is nothing to signal"))
+/// Says why there is no process to signal, and what there is instead.
+fn nothing_to_signal(target: &Target, child: Option<&Child>, scope: Scope) -> Error {
+    let state = child.map(|child| child.view().state);
+    let message = match (state, scope) {
+        (None | Some(ChildState::Ended), _) => {
+            format!("the child {target} has ended; there is nothing to signal")
+        }
+        (Some(ChildState::Cleaning), _) => {
+            format!("the child {target} has ended, and its cleanup, which takes no signals, is under way")
+        }
+        (Some(ChildState::Backoff), _) => format!(
+            "the child {target} is between two runs, and there is no process to signal; restart begins the next one at once"
+        ),
+        (Some(ChildState::Starting | ChildState::Running | ChildState::Stopping), Scope::Main) => format!(
+            "the main process of the child {target} has ended; what it has left behind is reached with the scope group or all"
+        ),
+        (Some(ChildState::Starting | ChildState::Running | ChildState::Stopping), Scope::Group) => format!(
+            "the processes of the group of the child {target} have ended; what else it has left behind is reached with the \
+             scope all"
+        ),
+        (Some(ChildState::Starting | ChildState::Running | ChildState::Stopping), Scope::All) => {
+            format!("the processes of the child {target} have ended; there is nothing to signal")
+        }
+    };
+    Error::new(ErrorKind::NotFound, message)
 }
