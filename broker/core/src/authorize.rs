@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use procbroker_protocol::create::{Account, StandardError, StandardOutput};
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{CreateParams, Error, ErrorKind, Method, Owner};
+use procbroker_protocol::{CreateParams, Error, ErrorKind, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -112,9 +112,9 @@ pub(crate) fn is_administrator(config: &Config, uid: u32) -> bool {
     uid == 0 || uid == config.broker_uid
 }
 
-/// Whether the caller may see a child and act on it.
-pub(crate) fn may_act_on(config: &Config, peer: &Peer, owner: Owner) -> bool {
-    owner.uid == peer.uid || is_administrator(config, peer.uid)
+/// Whether the caller may see a child of this user and act on it.
+pub(crate) fn may_act_on(config: &Config, peer: &Peer, owner: u32) -> bool {
+    owner == peer.uid || is_administrator(config, peer.uid)
 }
 
 /// Whether the client may talk to the broker at all.

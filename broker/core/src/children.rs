@@ -20,8 +20,9 @@ pub(crate) struct Children {
     live: BTreeSet<ChildId>,
     /// Who holds a name now.
     holders: BTreeMap<Name, ChildId>,
-    /// Who held a name last, while it is visible.
-    former: BTreeMap<Name, ChildId>,
+    /// Who held a name before and is visible: by owner, because one may have no word about another's, the numbers of their
+    /// ends.
+    former: BTreeMap<Name, BTreeMap<u32, BTreeSet<u64>>>,
     /// How many live children there are under the key of a limit.
     limited: BTreeMap<String, u32>,
     /// How many live children each user has.
@@ -104,10 +105,11 @@ impl Children {
         let Some(child) = self.by_id.get(&id).filter(|child| is_seen && child.role() == Role::Child) else {
             return;
         };
-        if let Some(name) = &child.params().name {
-            self.former.insert(name.clone(), id);
-        }
         let (uid, bytes) = (child.owner().uid, child.bytes());
+        if let Some(name) = &child.params().name {
+            let owners = self.former.entry(name.clone()).or_default();
+            owners.entry(uid).or_default().insert(self.next_ended);
+        }
         self.ended.insert(self.next_ended, (now, id));
         self.ended_of.entry(uid).or_default().insert(self.next_ended);
         self.next_ended += 1;
@@ -147,11 +149,6 @@ impl Children {
         }
         let counted = count(&mut self.counts, child.view().state);
         *counted = counted.saturating_sub(1);
-        if let Some(name) = &child.params().name
-            && self.former.get(name) == Some(&id)
-        {
-            self.former.remove(name);
-        }
         for key in child.requests() {
             self.forget_answer(key, id);
         }
@@ -197,28 +194,18 @@ impl Children {
         let number = if is_expired { first } else { self.crowding(bounds.children_bytes())? };
         let (_, id) = self.ended.remove(&number)?;
         let child = self.forget(id)?;
-        if number != first {
-            self.give_name_back(child.params().name.as_ref());
-        }
         let uid = child.owner().uid;
         self.ended_bytes.remove(uid, child.bytes());
-        if let Some(own) = self.ended_of.get_mut(&uid) {
-            own.remove(&number);
-            if own.is_empty() {
-                self.ended_of.remove(&uid);
+        take_out(&mut self.ended_of, &uid, number);
+        if let Some(name) = &child.params().name
+            && let Some(owners) = self.former.get_mut(name)
+        {
+            take_out(owners, &uid, number);
+            if owners.is_empty() {
+                self.former.remove(name);
             }
         }
         Some(child)
-    }
-
-    /// Has a name mean the last ended child that held it and is visible, after one that ended later is gone.
-    fn give_name_back(&mut self, name: Option<&Name>) {
-        let Some(name) = name.filter(|name| !self.former.contains_key(*name)) else { return };
-        let held =
-            |id: &ChildId| self.by_id.get(id).is_some_and(|child| child.params().name.as_ref() == Some(name));
-        if let Some(id) = self.ended.values().rev().map(|(_, id)| *id).find(held) {
-            self.former.insert(name.clone(), id);
-        }
     }
 
     /// Returns the number of the ended child that makes room for others: the first one of a user who has too much, or of the one who
@@ -257,14 +244,24 @@ impl Children {
         self.requests.get(&(uid, request)).copied()
     }
 
-    /// The one child that a target means: the live one of a name, else the one that held it last.
-    pub(crate) fn find(&self, target: &Target) -> Option<&Child> {
-        let id = match target {
-            Target::Id(id) => id,
-            Target::Name(name) => self.holders.get(name).or_else(|| self.former.get(name))?,
-            Target::Labels(_) | Target::All => return None,
-        };
-        self.by_id.get(id).filter(|child| child.role() == Role::Child)
+    /// The one child that a target means for a caller who may act on those of some users: the live one of a name, else the
+    /// one that held it last.
+    pub(crate) fn find(&self, target: &Target, may_act_on: impl Fn(u32) -> bool) -> Option<&Child> {
+        let is_meant = |child: &&Child| child.role() == Role::Child && may_act_on(child.owner().uid);
+        match target {
+            Target::Id(id) => self.by_id.get(id).filter(is_meant),
+            Target::Name(name) => {
+                self.holder(name).filter(is_meant).or_else(|| self.last_of(name, &may_act_on))
+            }
+            Target::Labels(_) | Target::All => None,
+        }
+    }
+
+    /// The ended child that held a name last, of those whose owners are meant.
+    fn last_of(&self, name: &Name, is_meant: impl Fn(u32) -> bool) -> Option<&Child> {
+        let owners = self.former.get(name)?.iter().filter(|(uid, _)| is_meant(**uid));
+        let last = owners.filter_map(|(_, numbers)| numbers.last()).max()?;
+        self.ended.get(last).and_then(|(_, id)| self.by_id.get(id))
     }
 
     /// Everything live, the main command too, oldest first.
@@ -311,6 +308,16 @@ fn decrease<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
         *count = count.saturating_sub(1);
         if *count == 0 {
             counts.remove(key);
+        }
+    }
+}
+
+/// Takes a number out of a set that is dropped when it is empty.
+fn take_out<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
+    if let Some(numbers) = sets.get_mut(key) {
+        numbers.remove(&number);
+        if numbers.is_empty() {
+            sets.remove(key);
         }
     }
 }

@@ -175,7 +175,7 @@ impl Subscriber {
             return;
         };
         let is_meant = event.child.as_ref().is_none_or(|child| {
-            authorize::may_act_on(config, peer, child.owner) && has_labels(child, &self.labels)
+            authorize::may_act_on(config, peer, child.owner.uid) && has_labels(child, &self.labels)
         });
         if is_meant {
             let notification = Notification::Event { subscription: id.0, event: Arc::clone(event) };

@@ -140,7 +140,7 @@ impl Broker {
             let wins = match (attempt.claim, holder) {
                 (Claim::Own(_) | Claim::Yielded, None) => true,
                 (Claim::Own(IfExists::Replace), Some((_, before))) => {
-                    authorize::may_act_on(&self.config, peer, before)
+                    authorize::may_act_on(&self.config, peer, before.uid)
                 }
                 (Claim::Own(IfExists::Reuse | IfExists::Fail) | Claim::Yielded, Some(_))
                 | (Claim::Superseded, _) => false,

@@ -171,7 +171,7 @@ impl Broker {
             return Ok(Holding::Free);
         };
         let holder = child.id();
-        if !authorize::may_act_on(&self.config, peer, child.owner()) {
+        if !authorize::may_act_on(&self.config, peer, child.owner().uid) {
             return Err(Error::new(ErrorKind::NameTaken(None), format!("the name {name} is taken")));
         }
         match attempt.claim {

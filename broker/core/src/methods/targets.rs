@@ -15,9 +15,8 @@ impl Broker {
     /// The one child that a target means, if the caller may see it.
     pub(crate) fn find(&self, connection: ConnectionId, target: &Target) -> Result<&Child, Error> {
         let visible = self.connection(connection).and_then(|connection| {
-            self.children
-                .find(target)
-                .filter(|child| authorize::may_act_on(&self.config, connection.peer(), child.owner()))
+            let may_act_on = |uid| authorize::may_act_on(&self.config, connection.peer(), uid);
+            self.children.find(target, may_act_on)
         });
         visible.ok_or_else(|| {
             Error::new(
@@ -50,7 +49,7 @@ impl Broker {
             .live_children()
             .filter(|child| {
                 wanted(child)
-                    && authorize::may_act_on(&self.config, caller.peer(), child.owner())
+                    && authorize::may_act_on(&self.config, caller.peer(), child.owner().uid)
                     && has_labels(child.view(), labels)
             })
             .map(Child::id)

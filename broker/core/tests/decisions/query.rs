@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use procbroker_core::{Bounds, ConnectionId, Input, Members, Run, SignalOutcome};
-use procbroker_protocol::create::{Account, StandardError, StandardOutput};
+use procbroker_protocol::create::{Account, RestartPolicy, StandardError, StandardOutput};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
@@ -291,6 +291,80 @@ fn the_kernel_speaks_once_about_each_signal() {
     world.signalled(runs[0], call, SignalOutcome::Delivered);
     world.signalled(runs[1], call, SignalOutcome::Gone);
     assert_eq!(world.refused(call), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_name_means_the_last_ended_child_that_the_caller_may_act_on_where_another_holds_it() {
+    let mut world = World::new();
+    let (alice, bob, root) = (world.connect(ALICE), world.connect(BOB), world.connect(0));
+    let meant = |world: &mut World, client| {
+        let call = world.call(client, get(name("x")));
+        world.child(call).id
+    };
+    let runs = [alice, alice, bob].map(|client| {
+        let run = world.start(client, named("x"));
+        world.ends(run);
+        run
+    });
+    let [first, second, of_bob] = runs.map(|run| run.child);
+    assert_eq!([alice, bob, root].map(|client| meant(&mut world, client)), [second, of_bob, of_bob]);
+    let holder = world.start(bob, named("x"));
+    let is_bobs = [alice, bob, root].map(|client| meant(&mut world, client));
+    assert_eq!(is_bobs, [second, holder.child, holder.child]);
+    let call = world.call(alice, destroy(name("x")));
+    assert_eq!(world.children(call)[0].id, second);
+    assert_eq!(world.sent(), [], "the holder is left alone");
+    let call = world.call(alice, wait(name("x"), Until::Ended, None));
+    assert_eq!(world.child(call).id, second);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_name_means_nobody_when_the_last_child_of_it_is_not_visible_any_more() {
+    let bounds = Bounds { ended_kept: 2, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let client = world.connect(ALICE);
+    let runs = ["x", "x", "y"].map(|name| {
+        let run = world.start(client, named(name));
+        world.ends(run);
+        run
+    });
+    let call = world.call(client, get(name("x")));
+    assert_eq!(world.child(call).id, runs[1].child);
+    let last = world.start(client, unnamed());
+    world.ends(last);
+    assert_eq!(world.ask(client, get(name("x"))).unwrap_err().kind, ErrorKind::NotFound);
+    let call = world.call(client, get(name("y")));
+    assert_eq!(world.child(call).id, runs[2].child);
+}
+
+#[test]
+fn what_cannot_be_signalled_is_said_as_it_is() {
+    let (mut world, client) = World::with_client();
+    let said = |world: &mut World, run: Run| world.ask(client, signal(id(run), Signal::HUP)).unwrap_err();
+    let params = restarted(RestartPolicy::Always, named("a"));
+    let run = world.start(client, params);
+    world.exited(run, ExitStatus::Code(1), Members::Nothing);
+    assert_eq!(world.shown(client, run).state, ChildState::Backoff);
+    let error = said(&mut world, run);
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(error.message.contains("between two runs"), "{}", error.message);
+
+    let left = world.start(client, named("b"));
+    world.exited(left, ExitStatus::Code(0), Members::Group);
+    let call = world.call(client, signal(id(left), Signal::HUP));
+    world.signalled(left, call, SignalOutcome::Gone);
+    let error = world.answer(call).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(
+        error.message.contains("main process") && error.message.contains("scope group"),
+        "{}",
+        error.message
+    );
+
+    world.left(left, Members::Nothing);
+    let error = said(&mut world, left);
+    assert!(error.message.contains("has ended; there is nothing to signal"), "{}", error.message);
 }
 
 #[test]

@@ -139,20 +139,15 @@ impl Ledger {
     /// The child that a single target means for a user.
     #[must_use]
     pub fn find(&self, uid: u32, target: &Target) -> Option<&Track> {
-        let track = match target {
-            Target::Id(id) => self.tracks.get(id).filter(|track| !track.forgotten)?,
-            Target::Name(name) => match self.holder(name) {
-                Some(holder) => holder,
-                None => self
-                    .visible
-                    .iter()
-                    .rev()
-                    .filter_map(|(_, id)| self.tracks.get(id))
-                    .find(|track| track.params.name.as_ref() == Some(name))?,
-            },
-            Target::Labels(_) | Target::All => return None,
-        };
-        self.may_touch(uid, track.owner).then_some(track)
+        let may_touch = |track: &&Track| self.may_touch(uid, track.owner);
+        match target {
+            Target::Id(id) => self.tracks.get(id).filter(|track| !track.forgotten).filter(may_touch),
+            Target::Name(name) => self.holder(name).filter(may_touch).or_else(|| {
+                let ended = self.visible.iter().rev().filter_map(|(_, id)| self.tracks.get(id));
+                ended.filter(may_touch).find(|track| track.params.name.as_ref() == Some(name))
+            }),
+            Target::Labels(_) | Target::All => None,
+        }
     }
 
     /// The live children that a target means for a user; none if there is not the one that it means.
