@@ -1,4 +1,5 @@
-//! Bytes that are kept for users: who has how many, whether more are within the bounds, and what a child counts for.
+//! What is kept for users, in bytes and in numbers: who has how much, how much of it all is for everybody, and what a child
+//! counts for.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,18 @@ const CHILD_BYTES: usize = 512;
 /// What a text takes beside its characters.
 const TEXT_BYTES: usize = 32;
 
-/// The part of the bytes in all that is left to root and the broker's user, as a divisor.
+/// The part of each total that is left to root and the broker's user, as a divisor.
 const RESERVE_DIVISOR: u64 = 10;
+
+/// Returns how many places of a total a user may fill: the last tenth, and at least one of two, is left to
+/// administrators, so that nobody keeps them from seeing what is going on and from ending it.
+#[must_use]
+pub(crate) fn places_for(total: u32, is_administrator: bool) -> u32 {
+    let tenth = total / u32::try_from(RESERVE_DIVISOR).unwrap_or(total);
+    let reserve = if is_administrator { 0 } else { tenth.max(1) };
+    // Where there is one place only, it is for whoever comes first.
+    total.saturating_sub(reserve).max(total.min(1))
+}
 
 /// How many bytes may be kept of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +163,16 @@ mod tests {
         let root = Holder { uid: 0, is_administrator: true };
         assert_eq!(account.check(BUDGET, root, 10), Ok(()));
         assert_eq!(account.check(BUDGET, root, 11), Err(Exceeded::All(90)));
+    }
+
+    #[test]
+    fn a_tenth_of_all_places_and_at_least_one_of_several_is_left_to_administrators() {
+        let places = |total| (places_for(total, false), places_for(total, true));
+        assert_eq!(places(10_000), (9_000, 10_000));
+        assert_eq!(places(19), (18, 19));
+        assert_eq!(places(9), (8, 9));
+        assert_eq!(places(2), (1, 2));
+        assert_eq!((places(1), places(0)), ((1, 1), (0, 0)));
     }
 
     #[test]

@@ -131,6 +131,7 @@ pub use kept::{Account, Budget, Exceeded, Holder, bytes_of};
 pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
+    bytes_of_one_user, part_of_one_user,
 };
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, KeptBytes, Totals};

@@ -111,6 +111,18 @@ pub(crate) const WATCHED_KEPT_BYTES: u64 = 128;
 /// What an event takes beside the texts of its child, in bytes.
 pub(crate) const EVENT_KEPT_BYTES: usize = 512;
 
+/// Returns how many places of a total one user may have unless set otherwise: half of them, and one at least.
+#[must_use]
+pub const fn part_of_one_user(total: u32) -> u32 {
+    if total < 2 { 1 } else { total / 2 }
+}
+
+/// Returns how many of the bytes that are kept in all are kept for one user unless set otherwise: a quarter.
+#[must_use]
+pub const fn bytes_of_one_user(total: u64) -> u64 {
+    total / 4
+}
+
 /// The bounds that are flags of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -144,14 +156,14 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_children: 10_000,
-            max_children_per_user: 5_000,
+            max_children_per_user: part_of_one_user(10_000),
             max_connections: 4_096,
-            max_connections_per_user: 2_048,
+            max_connections_per_user: part_of_one_user(4_096),
             max_pipelined: 1_024,
             max_command_bytes: 256 << 10,
             max_subscriptions: 16,
             max_kept_bytes: 256 << 20,
-            max_kept_bytes_per_user: 64 << 20,
+            max_kept_bytes_per_user: bytes_of_one_user(256 << 20),
             partial_message_timeout: Duration::from_secs(10),
             ended_kept: ENDED_KEPT,
             ended_kept_for: ENDED_KEPT_FOR,

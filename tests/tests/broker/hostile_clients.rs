@@ -155,8 +155,10 @@ fn three_hundred_connections_are_served_at_once() {
 #[test]
 fn a_connection_over_the_bound_is_told_so_and_closed() {
     // Root and the broker's user have some more in all than the bound for everybody.
-    for (flag, least, most) in [("--max-connections", 3, 64), ("--max-connections-per-user", 3, 3)] {
-        let broker = Setup::new().flags([flag, "3"]).start();
+    for (flag, own, least, most) in
+        [("--max-connections", "64", 3, 64), ("--max-connections-per-user", "3", 3, 3)]
+    {
+        let broker = Setup::new().flags([flag, "3", "--max-connections-per-user", own]).start();
         let mut admitted: Vec<JsonClient> = Vec::new();
         let mut refused = loop {
             let mut client = broker.json();

@@ -225,7 +225,7 @@ fn a_bound_that_was_lowered_ends_nobody() {
     let children: Vec<Value> = (0..5).map(|_| broker.json().create(willing())).collect();
     broker.recorded();
     broker.crash();
-    broker.add_flags(&["--max-children", "2"]);
+    broker.add_flags(&["--max-children", "2", "--max-children-per-user", "2"]);
     broker.start_again();
     assert_eq!(list(&broker, false), children);
     let mut client = broker.json();

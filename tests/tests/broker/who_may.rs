@@ -310,6 +310,53 @@ fn a_broker_that_is_not_root_runs_children_as_itself_and_obeys_its_user_and_root
 }
 
 #[test]
+fn root_gets_in_and_creates_when_others_have_all_that_they_may() {
+    if !is_root() {
+        return;
+    }
+    let (one, other) = (STRANGER.to_string(), OTHER_STRANGER.to_string());
+    let mut broker = Setup::new()
+        .flags(["--socket-mode", "666", "--allow-user", &one, "--allow-user", &other])
+        .flags(["--max-children", "4", "--max-connections", "4"])
+        .start();
+    let (mut greedy, mut second) = (stranger(&broker, STRANGER), stranger(&broker, STRANGER));
+    let mut third = stranger(&broker, OTHER_STRANGER);
+    for client in [&mut greedy, &mut second, &mut third] {
+        client.create(willing());
+    }
+    assert_eq!(third.refused("create", willing()).kind, "limit_exceeded");
+    let mut fourth = stranger(&broker, OTHER_STRANGER);
+    fourth.send("status", json!({}));
+    assert_eq!(fourth.message().unwrap()["error"]["data"]["kind"], "overloaded");
+    let mut root = broker.json();
+    root.create(willing());
+    root.ok("shutdown", json!({}));
+    drop((greedy, second, third));
+    broker.ended_in_order();
+}
+
+#[test]
+fn a_name_means_ones_own_ended_child_when_another_user_has_it() {
+    if !is_root() {
+        return;
+    }
+    let (one, other) = (STRANGER.to_string(), OTHER_STRANGER.to_string());
+    let broker =
+        Setup::new().flags(["--socket-mode", "666", "--allow-user", &one, "--allow-user", &other]).start();
+    let (mut own, mut another) = (stranger(&broker, STRANGER), stranger(&broker, OTHER_STRANGER));
+    let named = with(willing(), &json!({"name": "x"}));
+    let child = own.create(named.clone());
+    own.ok("destroy", json!({"target": "x"}));
+    let holder = another.create(named);
+    for method in ["get", "wait"] {
+        assert_eq!(own.ok(method, json!({"target": "x"}))["child"]["id"], child["id"], "{method}");
+    }
+    assert_eq!(own.ok("destroy", json!({"target": "x"}))["children"][0]["id"], child["id"]);
+    own.ok("logs", json!({"target": "x"}));
+    assert_eq!(broker.json().ok("get", json!({"target": "x"}))["child"]["id"], holder["id"]);
+}
+
+#[test]
 fn one_users_bounds_are_not_anothers() {
     if !is_root() {
         return;

@@ -2,10 +2,11 @@
 
 use procbroker_protocol::{Error, ErrorKind};
 
-use crate::authorize::{self, Peer};
+use crate::authorize::{self, Peer, is_administrator};
 use crate::broker::Broker;
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
+use crate::kept::places_for;
 use crate::turn::Turn;
 
 impl Broker {
@@ -39,8 +40,12 @@ impl Broker {
         let (all, own) = (self.connections.count(), self.connections.count_of(uid));
         let reached = if own >= bounds.max_connections_per_user {
             format!("user {uid} has as many connections to this broker as a user may have, {own}")
-        } else if all >= bounds.max_connections {
-            format!("this broker has as many connections as it may have, {all}")
+        } else if all >= places_for(bounds.max_connections, is_administrator(&self.config, uid)) {
+            format!(
+                "{all} of the {} connections that this broker may have are taken (--max-connections), and a tenth is left to root \
+                 and the broker's user",
+                bounds.max_connections
+            )
         } else {
             return Ok(());
         };

@@ -16,6 +16,7 @@ use crate::child::{Child, Next, exit_before_start};
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::Call;
 use crate::input::Fresh;
+use crate::kept::places_for;
 use crate::launch::Launch;
 use crate::pending::{Attempt, Claim, Stage, WaitsFor, shutting_down};
 use crate::record::{Intent, Role, Tie};
@@ -269,9 +270,11 @@ impl Broker {
                 peer.uid
             ));
         }
-        if all >= bounds.max_children {
+        if all >= places_for(bounds.max_children, authorize::is_administrator(&self.config, peer.uid)) {
             return exceeded(format!(
-                "the broker has as many live children as it may have, {all} (--max-children, or fewer where there are few descriptors)"
+                "the broker has {all} live children of the {} that it may have (--max-children, or fewer where there are few \
+                 descriptors), and a tenth is left to root and the broker's user",
+                bounds.max_children
             ));
         }
         self.check_keeping(peer.uid, params)?;

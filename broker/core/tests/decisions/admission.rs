@@ -46,7 +46,8 @@ fn a_client_that_was_refused_is_not_served() {
 
 #[test]
 fn connections_are_bounded_in_all_and_for_each_user() {
-    let bounds = Bounds { max_connections: 3, max_connections_per_user: 2, ..Bounds::default() };
+    // One of the four is left to administrators.
+    let bounds = Bounds { max_connections: 4, max_connections_per_user: 2, ..Bounds::default() };
     let mut world = World::with(|config| config.bounds = bounds);
     let first = world.connect(ALICE);
     world.connect(ALICE);
@@ -57,6 +58,26 @@ fn connections_are_bounded_in_all_and_for_each_user() {
     world.give(Input::Disconnected { connection: first });
     world.connect(ALICE);
     assert_eq!(world.try_connect(peer(BOB)).unwrap_err().kind, ErrorKind::Overloaded);
+}
+
+#[test]
+fn root_and_the_brokers_user_get_in_when_others_have_all_that_they_may() {
+    for (max_connections, open) in [(20, 18), (2, 1), (1, 1)] {
+        let bounds = Bounds { max_connections, max_connections_per_user: 20, ..Bounds::default() };
+        let mut world = World::with(|config| config.bounds = bounds);
+        for _ in 0..open {
+            world.connect(ALICE);
+        }
+        let error = world.try_connect(peer(BOB)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Overloaded);
+        assert!(error.message.contains("a tenth is left to root and the broker's user"), "{}", error.message);
+        let uids = [0, BROKER_UID].into_iter().cycle();
+        for uid in uids.take(usize::try_from(max_connections - open).unwrap()) {
+            let administrator = world.connect(uid);
+            world.ask(administrator, status()).unwrap();
+        }
+        assert_eq!(world.try_connect(peer(0)).unwrap_err().kind, ErrorKind::Overloaded);
+    }
 }
 
 #[test]

@@ -244,6 +244,54 @@ fn same_spec_tells_what_decides_how_a_child_runs_and_stops() {
 }
 
 #[test]
+fn what_a_create_says_of_the_place_under_a_limit_that_it_would_take_is_no_other_specification() {
+    let (mut world, client) = World::with_client();
+    let limited = |key: &str, max, wait| {
+        let limit = Some(Limit { key: key.to_owned(), max, wait });
+        CreateParams { limit, ..reuse("a") }
+    };
+    world.start(client, limited("k", 1, None));
+    for (params, same_spec) in
+        [(limited("k", 7, Some(secs(5))), true), (limited("l", 1, None), false), (reuse("a"), false)]
+    {
+        let call = world.create(client, params);
+        assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec });
+    }
+}
+
+#[test]
+fn a_tenth_of_all_children_is_left_to_root_and_the_brokers_user() {
+    let bounds = Bounds { max_children: 20, max_children_per_user: 9, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    for client in [alice, bob] {
+        for _ in 0..9 {
+            world.start(client, unnamed());
+        }
+    }
+    let mut world_of_more = World::with(|config| {
+        config.bounds = Bounds { max_children_per_user: 20, ..bounds };
+    });
+    let alice_of_more = world_of_more.connect(ALICE);
+    for _ in 0..18 {
+        world_of_more.start(alice_of_more, unnamed());
+    }
+    let call = world_of_more.create(alice_of_more, unnamed());
+    let error = world_of_more.answer(call).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::LimitExceeded);
+    assert!(error.message.contains("a tenth is left to root and the broker's user"), "{}", error.message);
+    for mut world in [world, world_of_more] {
+        for uid in [0, BROKER_UID] {
+            let administrator = world.connect(uid);
+            world.start(administrator, unnamed());
+        }
+        let administrator = world.connect(0);
+        let call = world.create(administrator, unnamed());
+        assert_eq!(world.refused(call), ErrorKind::LimitExceeded, "all places are taken");
+    }
+}
+
+#[test]
 fn a_limit_counts_children_until_they_have_ended() {
     let (mut world, client) = World::with_client();
     let run = world.start(client, under_limit("render", 2));
@@ -288,7 +336,8 @@ fn a_limit_of_none_refuses_every_create() {
 
 #[test]
 fn children_are_bounded_in_all_and_for_each_user() {
-    let bounds = Bounds { max_children: 3, max_children_per_user: 2, ..Bounds::default() };
+    // One of the four is left to administrators.
+    let bounds = Bounds { max_children: 4, max_children_per_user: 2, ..Bounds::default() };
     let mut world = World::with(|config| config.bounds = bounds);
     let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
     let run = world.start(alice, unnamed());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
-use procbroker_core::Bounds;
+use procbroker_core::{Bounds, bytes_of_one_user, part_of_one_user};
 use procbroker_protocol::create::Account;
 use procbroker_protocol::duration;
 
@@ -192,11 +192,13 @@ impl ServeArguments {
         } = self.bounds;
         Bounds {
             max_kept_bytes: max_kept_bytes.bytes(),
-            max_kept_bytes_per_user: max_kept_bytes_per_user.bytes(),
+            max_kept_bytes_per_user: max_kept_bytes_per_user
+                .map_or_else(|| bytes_of_one_user(max_kept_bytes.bytes()), ByteSize::bytes),
             max_children,
-            max_children_per_user,
+            max_children_per_user: max_children_per_user.unwrap_or_else(|| part_of_one_user(max_children)),
             max_connections,
-            max_connections_per_user,
+            max_connections_per_user: max_connections_per_user
+                .unwrap_or_else(|| part_of_one_user(max_connections)),
             max_pipelined,
             max_command_bytes,
             max_subscriptions,
@@ -211,18 +213,18 @@ impl ServeArguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 #[command(next_help_heading = BOUNDS)]
 pub struct BoundArguments {
-    /// Live children, in all
+    /// Live children, in all; a tenth of them is left to root and the broker's user
     #[arg(long, value_name = "N", default_value_t = Bounds::default().max_children, value_parser = value_parser!(u32).range(1..))]
     pub max_children: u32,
-    /// Live children of one user
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_children_per_user, value_parser = value_parser!(u32).range(1..))]
-    pub max_children_per_user: u32,
-    /// Connections, in all
+    /// Live children of one user; half of all unless set
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub max_children_per_user: Option<u32>,
+    /// Connections, in all; a tenth of them is left to root and the broker's user
     #[arg(long, value_name = "N", default_value_t = Bounds::default().max_connections, value_parser = value_parser!(u32).range(1..))]
     pub max_connections: u32,
-    /// Connections of one user
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_connections_per_user, value_parser = value_parser!(u32).range(1..))]
-    pub max_connections_per_user: u32,
+    /// Connections of one user; half of all unless set
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub max_connections_per_user: Option<u32>,
     /// Requests of one connection that are not answered yet
     #[arg(long, value_name = "N", default_value_t = Bounds::default().max_pipelined, value_parser = value_parser!(u32).range(1..))]
     pub max_pipelined: u32,
@@ -239,9 +241,9 @@ pub struct BoundArguments {
     /// of each is left to root and the broker's user. What is over is refused before anything is done.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub max_kept_bytes: ByteSize,
-    /// Memory for what one user makes the broker keep, in the same parts
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
-    pub max_kept_bytes_per_user: ByteSize,
+    /// Memory for what one user makes the broker keep, in the same parts; a quarter of all unless set
+    #[arg(long, value_name = "SIZE")]
+    pub max_kept_bytes_per_user: Option<ByteSize>,
     /// How long a message may stay unfinished before its connection is closed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pub partial_message_timeout: Duration,

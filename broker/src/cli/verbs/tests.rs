@@ -410,6 +410,19 @@ fn a_stop_keeps_its_order() {
 }
 
 #[test]
+fn what_one_user_may_have_follows_what_there_is_for_all() {
+    let parts = |arguments: &[&str]| {
+        let bounds = serve(&[&["serve"][..], arguments].concat()).bounds();
+        (bounds.max_children_per_user, bounds.max_connections_per_user, bounds.max_kept_bytes_per_user)
+    };
+    assert_eq!(parts(&[]), (5_000, 2_048, 64 << 20));
+    let lowered = ["--max-children=100", "--max-connections=1", "--max-kept-bytes=8M"];
+    assert_eq!(parts(&lowered), (50, 1, 2 << 20));
+    let set = ["--max-children=100", "--max-children-per-user=100", "--max-connections-per-user=7"];
+    assert_eq!(parts(&set), (100, 7, 64 << 20));
+}
+
+#[test]
 fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
     let mut program = CommandLine::command();
     let help = program.find_subcommand_mut("serve").unwrap().render_long_help().to_string();
@@ -417,6 +430,8 @@ fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
     for text in [
         "[default: 10000]",
         "[default: 4096]",
+        "half of all unless set",
+        "a quarter of all unless set",
         "[default: 30s]",
         "[default: 1h]",
         "[default: 16MiB]",

@@ -67,7 +67,7 @@ fn expected_verdict(ledger: &Ledger, link: &Link) -> Option<&'static str> {
     if !allowed {
         Some("permission_denied")
     } else if own.count() >= usize::try_from(config.bounds.max_connections_per_user).unwrap_or(usize::MAX)
-        || ledger.open_links >= config.bounds.max_connections
+        || ledger.open_links >= ledger.open_to(uid, config.bounds.max_connections)
     {
         Some("overloaded")
     } else {
@@ -238,7 +238,7 @@ pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'st
         u32::try_from(ledger.live_tracks().filter(wanted).count()).unwrap_or(u32::MAX)
     };
     let key = |track: &Track| track.params.limit.as_ref().map(|limit| limit.key.clone());
-    if count(&|_| true) >= bounds.max_children {
+    if count(&|_| true) >= ledger.open_to(uid, bounds.max_children) {
         return Some("children in all");
     }
     if count(&|track| track.owner.uid == uid) >= bounds.max_children_per_user {

@@ -119,6 +119,13 @@ impl Ledger {
         uid == 0 || uid == self.config.broker_uid
     }
 
+    /// How many places of so many this user may take, if all the others are taken: a tenth, and at least one of
+    /// several, is for administrators.
+    #[must_use]
+    pub fn open_to(&self, uid: u32, places: u32) -> u32 {
+        if self.is_administrator(uid) || places < 2 { places } else { places - (places / 10).max(1) }
+    }
+
     /// Whether a user may see and touch what belongs to this owner.
     #[must_use]
     pub fn may_touch(&self, uid: u32, owner: Owner) -> bool {
