@@ -17,8 +17,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Broker, Call, Config, ConnectionId, Effect, EventHistory, ExitCause, Histogram, Input, Now, Peer,
-    Recovered, UpgradeFailure,
+    After, Answered, Broker, Call, Config, ConnectionId, Effect, EventHistory, ExitCause, Histogram, Input,
+    Now, Peer, Recovered, UpgradeFailure,
 };
 use procbroker_protocol::response::Metrics as MetricsAnswer;
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
@@ -149,17 +149,17 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver of a core that takes over these children, and goes on with these events.
+    /// A driver of a core that takes over these children and answers, and goes on with these events.
     #[must_use]
     pub fn new(
         config: Config,
         hands: Hands,
-        recovered: Vec<Recovered>,
+        (recovered, answers): (Vec<Recovered>, Vec<Answered>),
         events: Option<EventHistory>,
     ) -> Self {
         let mut effects = Vec::new();
         let has_many = recovered.len() >= MANY_RECOVERED;
-        let broker = Broker::recover(config, now(), recovered, events, &mut effects);
+        let broker = Broker::recover(config, now(), recovered, answers, events, &mut effects);
         let mut driver = Self {
             broker,
             hands,

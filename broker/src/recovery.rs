@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use procbroker_core::{
-    Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie, counterpart,
+    Answered, Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie, counterpart,
 };
 use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -48,11 +48,32 @@ pub(crate) enum PreviousBroker {
 /// What became of one whose end is not on record.
 pub(crate) type Processes = Vec<(Run, processes::Whereabouts)>;
 
-/// Reads what an earlier broker wrote.
+/// How an answer that is remembered begins where a child's intent would stand, which begins with another member.
+const ANSWER_BEGINS: &str = "{\"answered\":";
+
+/// An answer that is remembered, as it is written.
+#[derive(Deserialize)]
+struct AnswerFromDisk {
+    answered: Answered,
+}
+
+/// Reads what an earlier broker wrote: its children, and the answers that it has remembered.
 ///
 /// # Errors
 /// Names the child whose record makes no sense to this program.
-pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<Vec<OnRecord>, ServeError> {
+pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<(Vec<OnRecord>, Vec<Answered>), ServeError> {
+    let (answers, children): (Vec<Row>, Vec<Row>) =
+        rows.into_iter().partition(|row| row.intent.starts_with(ANSWER_BEGINS));
+    let read_answer = |row: Row| {
+        let child = row.child;
+        let read: Result<AnswerFromDisk, _> = serde_json::from_str(&row.intent);
+        read.map(|read| read.answered).map_err(|source| ServeError::Record {
+            child,
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let answers = answers.into_iter().map(read_answer).collect::<Result<Vec<Answered>, ServeError>>()?;
     let read = |row: Row| {
         let child = row.child;
         let damaged = |source| ServeError::Record { child, path: path.to_owned(), source };
@@ -70,7 +91,8 @@ pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<Vec<OnRecord>, ServeEr
         };
         Ok(OnRecord { intent, progress, process })
     };
-    rows.into_iter().map(read).collect()
+    let children = children.into_iter().map(read).collect::<Result<Vec<OnRecord>, ServeError>>()?;
+    Ok((children, answers))
 }
 
 impl OnRecord {
@@ -228,6 +250,7 @@ fn finding(run: Run, found: &processes::Whereabouts, left: &HashMap<Run, Members
 #[derive(Debug)]
 pub(crate) struct PreviousRecord {
     pub(crate) children: Vec<OnRecord>,
+    pub(crate) answers: Vec<Answered>,
     pub(crate) boot: Option<BootId>,
     pub(crate) cgroup_folder: Option<std::path::PathBuf>,
 }
@@ -238,13 +261,13 @@ impl PreviousRecord {
     /// # Errors
     /// As [`read`].
     pub(crate) fn read(stored: Stored, path: &Path) -> Result<Self, ServeError> {
-        let children = read(stored.rows, path)?;
+        let (children, answers) = read(stored.rows, path)?;
         let (boot, folder) = match stored.host {
             Some(host) => (Some(host.boot), host.cgroup_folder),
             None => (None, None),
         };
         // A folder of groups in which nobody can be any more is not needed.
         let cgroup_folder = folder.filter(|_| children.iter().any(OnRecord::may_have_group));
-        Ok(Self { children, boot, cgroup_folder })
+        Ok(Self { children, answers, boot, cgroup_folder })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response, duration};
 
+use crate::answers::Answers;
 use crate::child::Child;
 use crate::children::Children;
 use crate::config::Config;
@@ -28,6 +29,7 @@ use crate::turn::Turn;
 pub struct Broker {
     pub(crate) config: Config,
     pub(crate) children: Children,
+    pub(crate) answers: Answers,
     pub(crate) pending: PendingRequests,
     pub(crate) connections: Connections,
     pub(crate) leases: Leases,
@@ -53,6 +55,7 @@ impl Broker {
         Self {
             config,
             children: Children::default(),
+            answers: Answers::default(),
             pending: PendingRequests::default(),
             connections: Connections::default(),
             leases: Leases::default(),
@@ -186,6 +189,7 @@ impl Broker {
         let since = turn.now.instant.as_nanos().checked_sub(kept_for).map(Instant::from_nanos);
         while let Some(child) = self.children.pop_expired(&bounds, since) {
             turn.order(Effect::Forget { child: child.id() });
+            self.forget_answers_with(child.id(), turn);
         }
         let due = self.children.first_ended().map(|at| at.plus(bounds.ended_kept_for));
         self.timers.set(Timer::Retention, self.retention_due, due);
@@ -223,7 +227,7 @@ impl Broker {
     pub fn counts(&self) -> Counts {
         let kept = KeptBytes {
             children: self.children.bytes(),
-            requests: self.pending.bytes().all(),
+            requests: self.pending.bytes().all() + self.answers.bytes(),
             events: self.event_log.bytes(),
         };
         self.metrics.counts(self.children.counts(), self.connections.count(), kept)

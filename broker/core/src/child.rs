@@ -48,13 +48,12 @@ mod starting;
 mod stopping;
 mod watchdog;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{ExitReason, ExitStatus};
-use uuid::Uuid;
 
 use crate::child::asking::Asking;
 use crate::child::cleaning::Cleaning;
@@ -90,8 +89,6 @@ pub(crate) struct Child {
     watchers: BTreeSet<Ticket>,
     /// Who follows its output.
     followers: BTreeSet<(ConnectionId, SubscriptionId)>,
-    /// The requests of users that were answered with it when it was there already.
-    reuses: VecDeque<(u32, Uuid)>,
     /// Whether it was replaced before it was ready: its create is answered with what takes its place.
     superseded: bool,
 }
@@ -145,7 +142,6 @@ impl Child {
             outcome: intent.outcome,
             watchers: BTreeSet::new(),
             followers: BTreeSet::new(),
-            reuses: VecDeque::new(),
             superseded: false,
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Children {
     limited: BTreeMap<String, u32>,
     /// How many live children each user has.
     owned: BTreeMap<u32, u32>,
-    /// Which child the request of a user was answered with, and how.
+    /// Which child the request of a user has started, and how it is answered.
     requests: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
     /// The ended ones with when they ended, numbered in the order of their ends.
     ended: BTreeMap<u64, (Instant, ChildId)>,
@@ -149,7 +149,8 @@ impl Children {
         }
         let counted = count(&mut self.counts, child.view().state);
         *counted = counted.saturating_sub(1);
-        for key in child.requests() {
+        let request = child.params().request_id.map(|request| (child.owner().uid, request));
+        if let Some(key) = request {
             self.forget_answer(key, id);
         }
         Some(child)
@@ -168,19 +169,6 @@ impl Children {
     fn forget_answer(&mut self, key: (u32, Uuid), id: ChildId) {
         if self.requests.get(&key).is_some_and(|(child, _)| *child == id) {
             self.requests.remove(&key);
-        }
-    }
-
-    /// Keeps in mind that a request of this user was answered with a child that was there: the last ones
-    /// of each child, because a client that asks for it all day would fill the memory else.
-    pub(crate) fn remember_reuse(&mut self, uid: u32, request: Uuid, id: ChildId, outcome: Outcome) {
-        let Some(child) = self.by_id.get_mut(&id) else {
-            return;
-        };
-        let oldest = child.remember_reuse((uid, request));
-        self.requests.insert((uid, request), (id, outcome));
-        if let Some(key) = oldest {
-            self.forget_answer(key, id);
         }
     }
 
@@ -239,7 +227,7 @@ impl Children {
         self.holders.get(name).and_then(|id| self.by_id.get(id))
     }
 
-    /// The child that a request of this user was answered with, and how.
+    /// The child that a request of this user has started, and how it is answered.
     pub(crate) fn answered_with(&self, uid: u32, request: Uuid) -> Option<(ChildId, Outcome)> {
         self.requests.get(&(uid, request)).copied()
     }

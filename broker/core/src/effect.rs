@@ -15,7 +15,7 @@ use crate::authorize::{Asker, RunAs};
 use crate::ids::{Call, ConnectionId, Run, SubscriptionId};
 use crate::launch::Launch;
 use crate::main_process::MainExit;
-use crate::record::{Intent, Progress};
+use crate::record::{Answered, Intent, Progress};
 use crate::time::Instant;
 
 /// One order. The edge carries it out and decides nothing.
@@ -99,6 +99,11 @@ pub enum Effect {
     Forget {
         /// The child.
         child: ChildId,
+    },
+    /// These answers are not remembered any more: what they are on record under can go.
+    ForgetAnswers {
+        /// What each is on record under.
+        on_record: Vec<ChildId>,
     },
     /// Read a child's output and answer the request with it, no faster than its client takes it. Answered with
     /// `LogRead`.
@@ -206,6 +211,8 @@ pub enum Record {
     /// How far it is, in the place of what was written of that before. The edge adds what identifies the present
     /// process for good.
     Progress(Progress),
+    /// How a request was answered that has started nothing.
+    Answered(Answered),
 }
 
 /// What a record has to survive.

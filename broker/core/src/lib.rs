@@ -19,7 +19,7 @@
 //! | all children | `children` | its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
-//! | state | `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
+//! | state | `answers`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
 //! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `kept`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
@@ -78,6 +78,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod anchor;
+mod answers;
 mod authorize;
 mod broker;
 mod child;
@@ -137,7 +138,8 @@ pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
-    Afterwards, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie, Unready,
+    Afterwards, Answered, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie,
+    Unready,
 };
 pub use resources::ResourceBound;
 pub use time::{Instant, Now};

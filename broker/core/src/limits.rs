@@ -96,8 +96,8 @@ pub(crate) const COMMAND_SHOWN_BYTES_MAX: usize = 4 << 10;
 /// How much the children of an answer may take, in bytes: what a message may have, less its other members.
 pub(crate) const ANSWER_TEXT_BYTES_MAX: usize = ANSWER_BYTES_MAX - (4 << 10);
 
-/// How many requests are remembered that were answered with one and the same existing child.
-pub(crate) const REUSES_REMEMBERED: usize = 64;
+/// What an answer takes, in bytes, that is remembered for the same request to get it again.
+pub(crate) const ANSWER_KEPT_BYTES: u64 = 192;
 
 /// Bytes of a limit's key.
 pub(crate) const LIMIT_KEY_BYTES_MAX: usize = 256;
@@ -175,30 +175,36 @@ impl Bounds {
     /// How many bytes live children may take, and with them ended ones as long as there is room.
     #[must_use]
     pub fn children_bytes(&self) -> Budget {
-        self.eighths(3)
+        self.parts(12)
     }
 
     /// How many bytes requests may take that wait.
     #[must_use]
     pub fn request_bytes(&self) -> Budget {
-        self.eighths(1)
+        self.parts(4)
     }
 
     /// How many bytes the events may take that are kept, whoever may see them.
     #[must_use]
     pub fn event_bytes(&self) -> u64 {
-        self.eighths(1).all
+        self.parts(3).all
+    }
+
+    /// How many bytes the answers may take that are remembered for the same requests to get them again.
+    #[must_use]
+    pub fn remembered_bytes(&self) -> Budget {
+        self.parts(1)
     }
 
     /// How many bytes may be on their way to clients: answers, events and output.
     #[must_use]
     pub fn answer_bytes(&self) -> Budget {
-        self.eighths(3)
+        self.parts(12)
     }
 
-    /// Returns a part of the bytes that may be kept.
-    fn eighths(&self, count: u64) -> Budget {
-        let part = |bytes: u64| bytes / 8 * count;
+    /// Returns so many of the thirty-two parts of the bytes that may be kept.
+    fn parts(&self, count: u64) -> Budget {
+        let part = |bytes: u64| bytes / 32 * count + bytes % 32 * count / 32;
         Budget { user: part(self.max_kept_bytes_per_user), all: part(self.max_kept_bytes) }
     }
 

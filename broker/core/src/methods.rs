@@ -5,6 +5,7 @@ mod contest;
 mod create;
 mod destroy;
 mod events;
+mod first_answer;
 mod get;
 mod list;
 mod logs;

@@ -14,6 +14,7 @@ use procbroker_protocol::{
     Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::anchor::Anchor;
 use crate::authorize::RunAs;
@@ -48,6 +49,21 @@ pub struct Intent {
     /// What its life hangs on beside connections.
     #[serde(default)]
     pub tie: Tie,
+}
+
+/// That a request was answered with a child that was there: the same one once more gets that answer again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// What it is on record under: the counterpart of a child that the request would have started else.
+    pub id: ChildId,
+    /// The child that it was answered with.
+    pub child: ChildId,
+    /// The user whose request it was.
+    pub uid: u32,
+    /// The id of the request.
+    pub request: Uuid,
+    /// Whether the child was created from an equal specification.
+    pub same_spec: bool,
 }
 
 /// What a child's life hangs on beside the broker and its connections.

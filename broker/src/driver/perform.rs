@@ -202,6 +202,11 @@ impl Hands {
                 self.containment.release(run);
             }
             Effect::Forget { child } => self.forget(child),
+            Effect::ForgetAnswers { on_record } => {
+                for id in on_record {
+                    self.records.forget(id);
+                }
+            }
             Effect::Notify(ServiceState::Stopping { timeout, children }) => {
                 self.owner.stopping(timeout, &format!("Stopping {}", counted::children(children)));
             }

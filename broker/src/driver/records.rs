@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_core::{Input, Instant, Receipt, Record, RecordFailure, Run, Safety};
+use procbroker_core::{Answered, Input, Instant, Receipt, Record, RecordFailure, Run, Safety};
 use procbroker_protocol::ChildId;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -30,6 +30,12 @@ struct OnDisk<'a> {
     progress: &'a procbroker_core::Progress,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<Instant>,
+}
+
+/// An answer, as it is written: a member of its own tells it from the intent of a child.
+#[derive(Serialize)]
+struct AnswerOnDisk<'a> {
+    answered: &'a Answered,
 }
 
 impl Records {
@@ -72,12 +78,15 @@ impl Records {
                 let text = serde_json::to_string(&line).map_err(unwritable)?;
                 Change::Progress(Progress { text, process })
             }
+            Record::Answered(answered) => {
+                Change::Intent(serde_json::to_string(&AnswerOnDisk { answered }).map_err(unwritable)?)
+            }
         };
         let receipt = match receipt {
             Receipt::Wanted => Some(run),
             Receipt::NotWanted => None,
         };
-        let is_intent = matches!(change, Change::Intent(_));
+        let is_intent = matches!(record, Record::Intent(_));
         let submitted = self.journal.submit(Entry { child: run.child, change, safety, receipt });
         match submitted {
             Submitted::Waits if is_intent => drop(self.intended.insert(run.child)),

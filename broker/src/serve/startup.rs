@@ -13,8 +13,8 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
 use procbroker_core::{
-    AccountsFailure, Broker, Config, EventHistory, Finding, Input, Intent, MainCommand, Members, Progress,
-    Recovered, Run, RunAs,
+    AccountsFailure, Answered, Broker, Config, EventHistory, Finding, Input, Intent, MainCommand, Members,
+    Progress, Recovered, Run, RunAs,
 };
 use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
@@ -385,7 +385,7 @@ impl Machine {
         threads: mpsc::Sender<FromThread>,
         facts: mpsc::Sender<Fact>,
         (pool, transit): (BlockingPool, Transit),
-    ) -> Result<(Hands, Vec<Recovered>), ServeError> {
+    ) -> Result<(Hands, (Vec<Recovered>, Vec<Answered>)), ServeError> {
         let Self {
             found,
             nofile,
@@ -473,7 +473,7 @@ impl Machine {
             landed: Vec::new(),
             spent: Vec::new(),
         };
-        Ok((hands, recovered))
+        Ok((hands, (recovered, former.answers)))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use procbroker_core::{Instant, Intent, Progress, Safety, Tie};
+use procbroker_core::{Answered, Instant, Intent, Progress, Safety, Tie};
 use procbroker_protocol::ChildId;
 
 use crate::sim::dice::Dice;
@@ -47,6 +47,8 @@ enum Write {
     /// With its process, and when the child expires.
     Progress(ChildId, Box<Progress>, Option<Identity>, Option<Instant>),
     Forget(ChildId),
+    Answered(Answered),
+    ForgetAnswer(ChildId),
 }
 
 /// What an end does to the disk.
@@ -101,6 +103,32 @@ impl Disk {
     /// Takes in that a child is not to be known any more.
     pub fn forget(&mut self, child: ChildId) {
         self.write(Write::Forget(child), Safety::Process);
+    }
+
+    /// Takes in how a request was answered.
+    pub fn answered(&mut self, answered: &Answered, safety: Safety) -> usize {
+        self.write(Write::Answered(*answered), safety)
+    }
+
+    /// Takes in that answers are not to be known any more.
+    pub fn forget_answers(&mut self, on_record: &[ChildId]) {
+        for id in on_record {
+            self.write(Write::ForgetAnswer(*id), Safety::Process);
+        }
+    }
+
+    /// The answers that are on record, oldest first.
+    #[must_use]
+    pub fn answers(&self) -> Vec<Answered> {
+        let mut answers: BTreeMap<ChildId, Answered> = BTreeMap::new();
+        for write in &self.log {
+            match write {
+                Write::Answered(answered) => drop(answers.insert(answered.id, *answered)),
+                Write::ForgetAnswer(id) => drop(answers.remove(id)),
+                Write::Intent(_) | Write::Progress(..) | Write::Forget(_) => {}
+            }
+        }
+        answers.into_values().collect()
     }
 
     fn write(&mut self, write: Write, safety: Safety) -> usize {
@@ -193,6 +221,7 @@ impl Disk {
                 Write::Forget(child) => {
                     rows.remove(child);
                 }
+                Write::Answered(_) | Write::ForgetAnswer(_) => {}
             }
         }
         rows

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 
 use procbroker_core::{After, Call, Safety};
-use procbroker_protocol::{ChildId, Error, Response};
+use procbroker_protocol::{ChildId, Error, Outcome, Response};
+use uuid::Uuid;
 
 use crate::sim::disk::Place;
 use crate::sim::event::Event;
@@ -17,6 +18,8 @@ use crate::sim::run::Simulation;
 pub struct Answer {
     call: Call,
     words: Vec<(ChildId, Word)>,
+    /// The request that it tells of a child that was there.
+    found: Option<(u32, Uuid)>,
 }
 
 /// The answers that are held, in the order of their turns, each with what has to be written before.
@@ -35,7 +38,8 @@ impl Simulation<'_> {
         after: After,
     ) -> Option<Answer> {
         let asked = self.ledger.calls.get(&call)?;
-        let answer = Answer { call, words: self.ledger.words(asked, result) };
+        let found = asked.request_key().filter(|_| tells_of_one_that_was_there(result));
+        let answer = Answer { call, words: self.ledger.words(asked, result), found };
         match after {
             After::Nothing => {
                 self.deliver(&answer);
@@ -86,6 +90,7 @@ impl Simulation<'_> {
         if ledger.links.get(&answer.call.connection).is_none_or(|link| !link.open) {
             return;
         }
+        ledger.told_found.extend(answer.found);
         for (child, word) in &answer.words {
             let outlives_power = match word {
                 Word::Known => machine.disk.outlives_power(*child),
@@ -98,6 +103,11 @@ impl Simulation<'_> {
             }
         }
     }
+}
+
+/// Whether a create is answered with a child that was there.
+fn tells_of_one_that_was_there(result: &Result<Response, Error>) -> bool {
+    matches!(result, Ok(Response::Created(created)) if matches!(created.outcome, Outcome::Existing { .. }))
 }
 
 impl Means<'_> {

@@ -143,7 +143,9 @@ impl Simulation<'_> {
             });
             self.count(recovered);
         }
-        let lost = self.ledger.begin_anew(now, &found);
+        let answers = self.machine.disk.answers();
+        checks::promises::answers_kept(&self.ledger, &found, &answers, self.fates.loss)?;
+        let lost = self.ledger.begin_anew(now, &found, &answers);
         checks::lives::lost(&lost, self.fates.loss, &self.machine)?;
         checks::lives::begins(&self.ledger, &self.machine, &found)?;
         checks::promises::kept(&mut self.ledger, &found, self.fates.loss)?;
@@ -152,7 +154,7 @@ impl Simulation<'_> {
         let mut effects = Vec::new();
         let config = self.setting.config.clone();
         let history = self.fates.history.take();
-        let broker = Broker::recover(config, clocks(now), found, history.clone(), &mut effects);
+        let broker = Broker::recover(config, clocks(now), found, answers, history.clone(), &mut effects);
         checks::events::go_on(history.as_ref(), &broker.event_history(), &self.setting.config)?;
         self.broker = Some(broker);
         let result = self.perform(&effects);

@@ -119,6 +119,7 @@ impl Machine {
             Effect::Kill { run } => self.kill(*run, means),
             Effect::Release { run } => self.release(*run),
             Effect::Forget { child } => self.disk.forget(*child),
+            Effect::ForgetAnswers { on_record } => self.disk.forget_answers(on_record),
             Effect::Watch { anchor } => self.anchors.watch(*anchor, means),
             Effect::Unwatch { anchor } => drop(self.anchors.watched.remove(anchor)),
             Effect::Sweep => self.sweep(means),
@@ -210,6 +211,7 @@ impl Machine {
                 let process = family.map(|family| Identity { family, boot: self.boot });
                 self.disk.progress(run.child, progress, (process, expires), safety)
             }
+            Record::Answered(answered) => self.disk.answered(answered, safety),
         };
         if receipt == Receipt::NotWanted {
             return;

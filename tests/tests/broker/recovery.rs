@@ -125,6 +125,27 @@ fn a_request_that_was_answered_before_a_crash_starts_nothing_after_it() {
 }
 
 #[test]
+fn a_request_that_was_answered_with_a_child_that_was_there_gets_that_answer_after_a_crash() {
+    let mut broker = TestBroker::start();
+    let child = broker.json().create(with(willing(), &json!({"name": "one"})));
+    let request = json!({"request_id": "0190d5a0-0000-7000-8000-000000000001"});
+    let reuse = json!({"name": "one", "if_exists": "reuse", "stop_order": 1});
+    let first = broker.json().ok("create", with(with(willing(), &reuse), &request));
+    assert_eq!((&first["outcome"], &first["same_spec"]), (&json!("existing"), &json!(false)));
+    // Twice: it is on record still, and not only in the log of what was written last.
+    for _ in 0..2 {
+        broker.crash_and_start_again();
+        assert_eq!(broker.json().ok("create", with(willing(), &request)), first);
+        broker.recorded();
+    }
+    let ended = destroy(&mut broker.json(), &child);
+    broker.recorded();
+    broker.crash_and_start_again();
+    let again = broker.json().ok("create", with(willing(), &request));
+    assert_eq!((&again["outcome"], &again["child"]), (&json!("existing"), &ended));
+}
+
+#[test]
 fn the_output_of_a_child_goes_on_through_a_crash() {
     let mut broker = TestBroker::start();
     let (mut pipe, mut go) = (broker.fifo("pipe"), broker.fifo("pipe.go"));

@@ -40,6 +40,21 @@ fn upgrade(broker: &TestBroker) {
 }
 
 #[test]
+fn a_request_that_was_answered_with_a_child_that_was_there_gets_that_answer_again() {
+    let broker = replaceable().start();
+    let mut client = broker.json();
+    client.create(with(willing(), &json!({"name": "one"})));
+    let request = json!({"request_id": "0190d5a0-0000-7000-8000-000000000001"});
+    let reuse = with(willing(), &json!({"name": "one", "if_exists": "reuse"}));
+    let first = client.ok("create", with(reuse, &request));
+    assert_eq!(first["outcome"], "existing");
+    for _ in 0..2 {
+        upgrade(&broker);
+        assert_eq!(broker.json().ok("create", with(willing(), &request)), first);
+    }
+}
+
+#[test]
 fn nothing_changes_but_the_instance() {
     let broker = replaceable().start();
     let mut client = broker.json();

@@ -8,14 +8,12 @@ use procbroker_protocol::create::StandardError;
 use procbroker_protocol::request::{LogStream, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, ExitReason, Owner};
-use uuid::Uuid;
 
 use crate::authorize::RunAs;
 use crate::child::stopping::sum;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::SpawnOrder;
 use crate::ids::{ConnectionId, Run, SubscriptionId};
-use crate::limits::REUSES_REMEMBERED;
 use crate::pending::{Attempt, Claim, Stage, Ticket};
 use crate::record::{Role, Tie, Unready};
 use crate::time::Instant;
@@ -306,17 +304,5 @@ impl Child {
     /// Takes all subscriptions to its output, which has ended.
     pub(crate) fn take_followers(&mut self) -> BTreeSet<(ConnectionId, SubscriptionId)> {
         std::mem::take(&mut self.followers)
-    }
-
-    /// Keeps in mind that a request was answered with it. Returns the oldest one, where there are too many.
-    pub(crate) fn remember_reuse(&mut self, key: (u32, Uuid)) -> Option<(u32, Uuid)> {
-        self.reuses.push_back(key);
-        if self.reuses.len() > REUSES_REMEMBERED { self.reuses.pop_front() } else { None }
-    }
-
-    /// Returns the requests that were answered with it: the one that created it, and those that reused it.
-    pub(crate) fn requests(&self) -> impl Iterator<Item = (u32, Uuid)> + '_ {
-        let created = self.params().request_id.map(|request| (self.owner().uid, request));
-        created.into_iter().chain(self.reuses.iter().copied())
     }
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::effect::{Effect, Report};
 use crate::event_log::EventHistory;
 use crate::ids::{Incarnation, Run};
-use crate::record::{Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress, Unready};
+use crate::record::{Answered, Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress, Unready};
 use crate::time::Now;
 use crate::turn::Turn;
 
@@ -44,13 +44,15 @@ fn request_of(intent: &Intent) -> Option<(u32, Uuid)> {
 
 impl Broker {
     /// A broker that goes on where an earlier one was. `found` is all that is on record, oldest first, with what
-    /// there is of it now; the orders that follow come before any other. After an upgrade `history` has the events that
-    /// the earlier program has told of; that of one that has crashed is lost, and events are counted anew.
+    /// there is of it now, and `answers` what requests were answered with it; the orders that follow come before any other.
+    /// After an upgrade `history` has the events that the earlier program has told of; that of one that has crashed is lost,
+    /// and events are counted anew.
     #[must_use]
     pub fn recover(
         config: Config,
         now: Now,
         found: Vec<Recovered>,
+        answers: Vec<Answered>,
         history: Option<EventHistory>,
         effects: &mut Vec<Effect>,
     ) -> Self {
@@ -59,7 +61,7 @@ impl Broker {
             broker.event_log.go_on(history);
         }
         let turn = &mut Turn::new(now, effects);
-        if found.is_empty() {
+        if found.is_empty() && answers.is_empty() {
             broker.start_main(turn);
             broker.watch_idleness(turn);
             return broker;
@@ -89,6 +91,7 @@ impl Broker {
         if (alive, ended, void) != (0, 0, 0) {
             turn.order(Effect::Report(Report::Recovered { alive, ended, void }));
         }
+        broker.remember_again(answers, turn);
         broker.start_main(turn);
         broker.forget_expired(turn);
         broker.start_next(turn);

@@ -18,6 +18,7 @@ use crate::ids::Call;
 use crate::input::Fresh;
 use crate::kept::places_for;
 use crate::launch::Launch;
+use crate::methods::first_answer::is_existing;
 use crate::pending::{Attempt, Claim, Stage, WaitsFor, shutting_down};
 use crate::record::{Intent, Role, Tie};
 use crate::resources;
@@ -108,7 +109,8 @@ impl Broker {
             Holding::Existing { child, same_spec } => {
                 let outcome = Outcome::Existing { same_spec };
                 if let Some(request) = attempt.params.request_id {
-                    self.children.remember_reuse(peer.uid, request, child.id, outcome);
+                    let found = (child.id, same_spec);
+                    self.remember_existing((peer.uid, request), attempt.id, found, turn);
                 }
                 self.hold(child.id, call.connection);
                 self.answer_created(call, Created { outcome, child }, turn);
@@ -147,17 +149,6 @@ impl Broker {
             Err(error) => self.answer(call, Err(error), turn),
         }
         None
-    }
-
-    /// The child that the same request has been answered with before, and how. One that was replaced before it was
-    /// ready is no answer where nothing has taken its place.
-    fn first_answer(&self, peer: &Peer, params: &CreateParams) -> Option<(ChildId, Outcome)> {
-        let (id, outcome) = self.children.answered_with(peer.uid, params.request_id?)?;
-        let child = self.children.get(id)?;
-        let name = child.params().name.as_ref();
-        let was_told = !child.is_superseded() || is_existing(outcome);
-        let is_answer = was_told || name.is_some_and(|name| self.is_held(name));
-        is_answer.then_some((id, outcome))
     }
 
     fn check_serving(&self) -> Result<(), Error> {
@@ -318,11 +309,11 @@ impl Broker {
 impl Broker {
     /// Tells a create which child it has. Its intent is on record since before its start, and by that a later broker finds
     /// it; that it runs follows, and nobody waits for that. One that has said that it is ready does not say so again: that
-    /// is promised.
+    /// is promised, and so is the answer with a child that was there, which the same request gets again.
     pub(crate) fn answer_created(&mut self, call: Call, created: Created, turn: &mut Turn<'_>) {
         let child = self.children.get(created.child.id);
         let says_so = child.is_some_and(|child| child.was_ready() && child.params().ready != Ready::Spawn);
-        if says_so {
+        if says_so || is_existing(created.outcome) {
             self.promise(call, Ok(Response::Created(created)), turn);
         } else {
             self.answer(call, Ok(Response::Created(created)), turn);
@@ -345,13 +336,6 @@ impl Broker {
             ErrorKind::StartFailed { exit: Box::new(exit), log_tail: String::new() },
             "the child was replaced before it was ready, and what was to take its place has ended or could not be started",
         )
-    }
-}
-
-fn is_existing(outcome: Outcome) -> bool {
-    match outcome {
-        Outcome::Existing { .. } => true,
-        Outcome::Created | Outcome::Replaced => false,
     }
 }
 

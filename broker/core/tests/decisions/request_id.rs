@@ -1,6 +1,6 @@
 //! `request_id`: the same request from the same user gets its first answer again.
 
-use procbroker_core::{AccountsFailure, Input, Members, Notice};
+use procbroker_core::{AccountsFailure, Effect, Finding, Input, Members, Notice};
 use procbroker_protocol::create::{Account, IfExists, Ready, RestartPolicy};
 use procbroker_protocol::{ChildState, CreateParams, ErrorKind, ExitStatus, Outcome, Request};
 
@@ -98,17 +98,75 @@ fn a_retry_of_a_reuse_gets_the_first_answer_even_when_that_child_has_ended() {
 }
 
 #[test]
-fn only_the_last_reuses_of_a_child_are_remembered() {
-    let (mut world, client) = World::with_client();
+fn answers_with_a_child_that_was_there_are_remembered_as_far_as_their_users_bytes_reach_the_last_ones_first()
+{
+    // A thirty-second part of this has room for five hundred and a few more.
+    let mut world = World::with(|config| config.bounds.max_kept_bytes_per_user = 32 * 500 * 200);
+    let client = world.connect(ALICE);
     let run = world.start(client, named("a"));
     for request in 1..=1_000 {
-        world.create(client, requested(reuse("a"), request));
+        let call = world.create(client, requested(reuse("a"), request));
+        assert_eq!(world.created(call).child.id, run.child);
+    }
+    let kept = world.answers_on_record();
+    assert!((400..600).contains(&kept), "{kept}");
+    assert_eq!(world.counts().kept.requests, 192 * u64::try_from(kept).unwrap());
+    world.ends(run);
+    let first = 1_001 - u128::try_from(kept).unwrap();
+    for request in [first, 1_000] {
+        let call = world.create(client, requested(reuse("a"), request));
+        assert_eq!(world.created(call).child.id, run.child);
+    }
+    let call = world.create(client, requested(reuse("a"), first - 1));
+    assert!(!world.is_answered(call));
+}
+
+#[test]
+fn a_retry_of_a_reuse_gets_the_first_answer_after_a_crash_as_long_as_the_child_is_visible() {
+    let mut world = World::with(|config| config.bounds.ended_kept = 1);
+    let client = world.connect(ALICE);
+    let run = world.start(client, named("a"));
+    let other = CreateParams { stop_order: 1, ..reuse("a") };
+    let call = world.create(client, requested(other, 1));
+    assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec: false });
+    assert!(world.is_promise(call), "it is told once it is on record");
+    let retry = |world: &mut World, client| world.create(client, requested(unnamed(), 1));
+    for _ in 0..2 {
+        world.crash(alive(run));
+        let client = world.connect(ALICE);
+        world.take();
+        let call = retry(&mut world, client);
+        assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec: false });
+        assert_eq!(world.created(call).child.id, run.child);
+        assert_eq!(world.take(), [], "nothing is started, and nothing recorded anew");
     }
     world.ends(run);
-    let call = world.create(client, requested(reuse("a"), 1_000));
+    world.crash(Finding::NeverStarted);
+    let client = world.connect(ALICE);
+    let call = retry(&mut world, client);
     assert_eq!(world.created(call).child.id, run.child);
-    let call = world.create(client, requested(reuse("a"), 1));
+    assert_eq!(world.answers_on_record(), 1);
+    let next = world.start(client, unnamed());
+    world.ends(next);
+    assert_eq!(world.answers_on_record(), 0, "they go with their child");
+    let call = retry(&mut world, client);
     assert!(!world.is_answered(call));
+}
+
+#[test]
+fn answers_on_record_with_a_child_that_is_not_are_removed() {
+    let mut world = World::with(|config| config.bounds.ended_kept = 0);
+    let client = world.connect(ALICE);
+    let run = world.start(client, named("a"));
+    world.create(client, requested(reuse("a"), 1));
+    world.ends(run);
+    let forgotten =
+        |effect: &Effect| matches!(effect, Effect::ForgetAnswers { on_record } if on_record.len() == 1);
+    assert!(world.take().iter().any(forgotten));
+    // The broker dies between the two.
+    world.crash_before_the_last_write();
+    assert!(world.take().iter().any(forgotten));
+    assert_eq!(world.answers_on_record(), 0);
 }
 
 #[test]

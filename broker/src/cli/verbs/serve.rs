@@ -236,9 +236,10 @@ pub struct BoundArguments {
     pub max_subscriptions: u32,
     /// Memory for what clients make the broker keep, in all
     ///
-    /// Three eighths of it are for children, live ones and as many ended ones as there is room for, an eighth each for
-    /// requests that wait and for events, and three eighths for answers, events and output on their way to clients. A tenth
-    /// of each is left to root and the broker's user. What is over is refused before anything is done.
+    /// Three eighths of it are for children, live ones and as many ended ones as there is room for, an eighth for requests
+    /// that wait, an eighth for events and for the answers that a request id gets again, and three eighths for answers,
+    /// events and output on their way to clients. A tenth of each is left to root and the broker's user. What is over is
+    /// refused before anything is done.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub max_kept_bytes: ByteSize,
     /// Memory for what one user makes the broker keep, in the same parts; a quarter of all unless set

@@ -61,7 +61,7 @@ fn take_over(found: Vec<Recovered>) {
     let is_alive = |child: &Recovered| matches!(child.finding, Finding::Process { .. });
     let mut alive: BTreeSet<ChildId> =
         found.iter().filter(|child| is_alive(child)).map(|child| child.intent.id).collect();
-    let mut broker = Broker::recover(config(), now, found, None, &mut effects);
+    let mut broker = Broker::recover(config(), now, found, Vec::new(), None, &mut effects);
     broker.handle(
         now,
         Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries: false } },

@@ -1,5 +1,6 @@
 //! Creates are answered with what happened to them.
 
+use procbroker_core::Answered;
 use procbroker_protocol::create::IfExists;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{
@@ -13,6 +14,7 @@ use crate::sim::ledger::asked::{Asked, Claim};
 use crate::sim::ledger::expected::rights;
 use crate::sim::ledger::told::is_of_its_start;
 use crate::sim::ledger::track::{Start, Track};
+use crate::sim::machine::Machine;
 
 /// A create is answered.
 ///
@@ -58,6 +60,7 @@ fn remember(ledger: &mut Ledger, asked: &Asked, params: &CreateParams, created: 
         (Outcome::Existing { .. }, Some(request)) => {
             let answer = (created.child.id, created.outcome);
             ledger.found.insert((asked.peer.uid, request), answer);
+            ledger.told_found.remove(&(asked.peer.uid, request));
         }
         (Outcome::Existing { .. }, None) => {}
         (Outcome::Created | Outcome::Replaced, _) => {
@@ -67,6 +70,37 @@ fn remember(ledger: &mut Ledger, asked: &Asked, params: &CreateParams, created: 
         }
     }
 }
+
+/// It is recorded how a request is answered.
+///
+/// # Errors
+/// When it was answered before, or its child is not there for others.
+pub fn remembered(ledger: &Ledger, answered: &Answered) -> Checked {
+    let before = ledger.first_answer(answered.uid, answered.request);
+    Check::OneOwner.demand(before.is_none(), || format!("{answered:?} is recorded after {before:?}"))?;
+    let child = ledger.tracks.get(&answered.child).filter(|track| track.is_live() && !track.is_ending());
+    Check::Creates.demand(child.is_some(), || format!("{answered:?} is recorded, and that is not there"))
+}
+
+/// Answers are not remembered any more.
+///
+/// # Errors
+/// When one of them is of a child that is visible, and there is room for it.
+pub fn unremembered(ledger: &Ledger, machine: &Machine, on_record: &[ChildId]) -> Checked {
+    let answers = machine.disk.answers();
+    let budget = ledger.config.bounds.remembered_bytes();
+    let is_kept = |answered: &&Answered| {
+        let is_visible = ledger.tracks.get(&answered.child).is_some_and(|track| !track.forgotten);
+        on_record.contains(&answered.id) && is_visible
+    };
+    let kept = answers.iter().find(is_kept);
+    let is_full = answers.len() as u64 * ANSWER_BYTES_MIN > budget.user;
+    Check::OneOwner
+        .demand(is_full || kept.is_none(), || format!("{kept:?} is forgotten, and its child is visible"))
+}
+
+/// What an answer takes at the least that is remembered, in bytes.
+const ANSWER_BYTES_MIN: u64 = 128;
 
 /// The child that was started for a create, or for the same request before it.
 fn started<'a>(ledger: &'a Ledger, asked: &Asked, params: &CreateParams) -> Option<&'a Track> {

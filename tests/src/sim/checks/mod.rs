@@ -83,6 +83,10 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::Release { run } if ledger.is_command(*run) => by_command::release(ledger, machine, *run)?,
         Effect::Release { run } => orders::release(ledger, machine, *run)?,
         Effect::Forget { child } => orders::forget(ledger, *child)?,
+        Effect::Record { record: Record::Answered(answered), .. } => {
+            creates::remembered(ledger, answered)?;
+        }
+        Effect::ForgetAnswers { on_record } => creates::unremembered(ledger, machine, on_record)?,
         Effect::Publish { connection, notification } => events::published(ledger, *connection, notification)?,
         Effect::ReadLog { call, child, .. } => events::log(ledger, *call, *child)?,
         Effect::CheckUpgrade => upgrades::check(ledger)?,

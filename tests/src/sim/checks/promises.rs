@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use procbroker_core::{Progress, Recovered, Unready};
-use procbroker_protocol::ExitReason;
+use procbroker_core::{Answered, Progress, Recovered, Unready};
+use procbroker_protocol::{ChildId, ExitReason, Outcome};
 
 use crate::sim::checks::leases;
 use crate::sim::disk::Loss;
@@ -35,6 +35,31 @@ pub fn kept(ledger: &mut Ledger, found: &[Recovered], loss: Loss) -> Checked {
         })?;
     }
     one_answer(ledger)
+}
+
+/// What requests were answered with that was there already is on record, as long as that is.
+///
+/// # Errors
+/// When it is not, or otherwise.
+pub fn answers_kept(ledger: &Ledger, found: &[Recovered], answers: &[Answered], loss: Loss) -> Checked {
+    if loss == Loss::Power {
+        return Ok(());
+    }
+    let is_there = |id: ChildId| found.iter().any(|child| child.intent.id == id);
+    let told = ledger.told_found.iter().filter_map(|key| Some((key, ledger.found.get(key)?)));
+    let is_visible = |id: &ChildId| ledger.tracks.get(id).is_some_and(|track| !track.forgotten);
+    for ((uid, request), (child, outcome)) in told.filter(|(_, (child, _))| is_visible(child)) {
+        let is_kept = |it: &Answered| {
+            (it.uid, it.request, it.child) == (*uid, *request, *child)
+                && Outcome::Existing { same_spec: it.same_spec } == *outcome
+        };
+        Check::Recovery.demand(!is_there(*child) || answers.iter().any(is_kept), || {
+            format!(
+                "the request {request} of user {uid} was answered with {child}, and on record is {answers:?}"
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// A request starts another child only if it is on record that the one before has failed.

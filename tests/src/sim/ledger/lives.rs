@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use procbroker_core::{
-    Afterwards, Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress, Unready,
+    Afterwards, Answered, Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress,
+    Unready,
 };
 use procbroker_protocol::create::{Ready, StopStep};
 use procbroker_protocol::duration::nanos;
-use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
+use procbroker_protocol::{Exit, ExitReason, ExitStatus, Outcome, Signal, Timestamp};
 
 use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
@@ -30,7 +31,7 @@ pub struct Census {
 
 impl Ledger {
     /// Everything is as an earlier broker has left it; answers which of its children are not on record any more.
-    pub fn begin_anew(&mut self, now: u64, found: &[Recovered]) -> Vec<Track> {
+    pub fn begin_anew(&mut self, now: u64, found: &[Recovered], answers: &[Answered]) -> Vec<Track> {
         let mut before = std::mem::take(&mut self.tracks);
         let former = std::mem::take(&mut self.former);
         *self = Self { now, former, ..Self::new(self.config.clone()) };
@@ -48,6 +49,10 @@ impl Ledger {
                 ended.push((*at, track.released.unwrap_or_default(), id));
             }
             self.tracks.insert(id, track);
+        }
+        for Answered { id: _, child, uid, request, same_spec } in answers {
+            let outcome = Outcome::Existing { same_spec: *same_spec };
+            self.found.insert((*uid, *request), (*child, outcome));
         }
         ended.sort_by_key(|(at, _, _)| *at);
         self.visible = ended.into_iter().map(|(_, at, id)| (at, id)).collect();

@@ -61,6 +61,8 @@ pub struct Ledger {
     pub handed_out: BTreeMap<ChildId, Call>,
     /// The requests that were answered with a child that was there already, and how.
     pub found: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
+    /// Those of them whose clients have got the answer.
+    pub told_found: BTreeSet<(u32, Uuid)>,
     /// The processes whose ends the broker wants to be told, and was not so far.
     pub watched: BTreeSet<Anchor>,
     /// The process of whose end the broker is told in this turn.
@@ -100,6 +102,7 @@ impl Ledger {
             visible: VecDeque::new(),
             handed_out: BTreeMap::new(),
             found: BTreeMap::new(),
+            told_found: BTreeSet::new(),
             watched: BTreeSet::new(),
             ending_anchor: None,
             turns: Turns::new(),

@@ -112,6 +112,7 @@ impl Ledger {
             Effect::Probe { run, .. } => self.change(*run, Track::is_asked_about),
             Effect::Spawn { run, purpose: Purpose::Probe, .. } => self.command_begins(*run),
             Effect::Publish { .. }
+            | Effect::ForgetAnswers { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }
             | Effect::Report(_)
@@ -168,6 +169,7 @@ impl Ledger {
                     _ => {}
                 }
             }
+            Record::Answered(_) => {}
         }
     }
 

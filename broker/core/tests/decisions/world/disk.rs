@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{
-    Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid, Progress, Record,
-    Recovered, Run, Safety, Tie, counterpart,
+    Answered, Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid,
+    Progress, Record, Recovered, Run, Safety, Tie, counterpart,
 };
 use procbroker_protocol::{ChildId, ExitStatus};
 
@@ -35,11 +35,13 @@ enum Write {
     /// With when the child expires, if it was renewed.
     Progress(ChildId, Box<Progress>, Option<Instant>),
     Forget(ChildId),
+    Answered(Answered),
+    ForgetAnswer(ChildId),
 }
 
 impl Disk {
-    fn of(found: &[Recovered]) -> Self {
-        let mut writes = Vec::new();
+    fn of(found: &[Recovered], answers: &[Answered]) -> Self {
+        let mut writes: Vec<Write> = answers.iter().copied().map(Write::Answered).collect();
         for child in found {
             writes.push(Write::Intent(Arc::new(child.intent.clone())));
             writes.extend(
@@ -63,6 +65,11 @@ impl Disk {
     ) -> Awaited {
         let before = self.children().remove(&run.child);
         match (record, before) {
+            (Record::Answered(answered), None) => {
+                assert_eq!(answered.id, run.child, "it is on record under its own id");
+                assert!(self.children().contains_key(&answered.child), "{answered:?} is of nobody");
+                self.writes.push(Write::Answered(*answered));
+            }
             (Record::Intent(intent), None) => self.writes.push(Write::Intent(Arc::clone(intent))),
             (Record::Progress(progress), Some((_, before))) => {
                 let (before, after) = (before.as_ref().map(rank), rank(progress));
@@ -95,6 +102,26 @@ impl Disk {
         self.writes.push(Write::Forget(child));
     }
 
+    pub(crate) fn forget_answers(&mut self, on_record: &[ChildId]) {
+        for id in on_record {
+            assert!(self.answers().contains_key(id), "{id} is no answer on record");
+            self.writes.push(Write::ForgetAnswer(*id));
+        }
+    }
+
+    /// The answers that a later broker reads, oldest first.
+    pub(crate) fn answers(&self) -> BTreeMap<ChildId, Answered> {
+        let mut answers = BTreeMap::new();
+        for write in &self.writes {
+            match write {
+                Write::Answered(answered) => drop(answers.insert(answered.id, *answered)),
+                Write::ForgetAnswer(id) => drop(answers.remove(id)),
+                Write::Intent(_) | Write::Progress(..) | Write::Forget(_) => {}
+            }
+        }
+        answers
+    }
+
     /// What a later broker reads, oldest first.
     fn children(&self) -> BTreeMap<ChildId, (Arc<Intent>, Option<Progress>)> {
         let mut children = BTreeMap::new();
@@ -114,6 +141,7 @@ impl Disk {
                 Write::Forget(id) => {
                     children.remove(id);
                 }
+                Write::Answered(_) | Write::ForgetAnswer(_) => {}
             }
         }
         children
@@ -171,6 +199,11 @@ impl World {
         self.disk.children().contains_key(&run.child)
     }
 
+    /// How many answers are on record for the same requests to get them again.
+    pub(crate) fn answers_on_record(&self) -> usize {
+        self.disk.answers().len()
+    }
+
     /// How many of the writes so far may be all that a later broker finds: one that follows the broker, or one that
     /// follows the machine.
     pub(crate) fn may_be_kept(&self, finding: Finding) -> std::ops::RangeInclusive<usize> {
@@ -202,7 +235,7 @@ impl World {
         let is_of_run = |write: &Write| match write {
             Write::Intent(intent) => intent.id == run.child,
             Write::Progress(id, ..) => *id == run.child,
-            Write::Forget(_) => false,
+            Write::Forget(_) | Write::Answered(_) | Write::ForgetAnswer(_) => false,
         };
         let last = self.disk.writes.iter().rposition(is_of_run).unwrap();
         self.disk.writes.remove(last);
@@ -247,9 +280,15 @@ impl World {
         self.crash(finding);
     }
 
+    /// The same, after which the last write is lost, and nothing of any child is there.
+    pub(crate) fn crash_before_the_last_write(&mut self) {
+        self.crash_at(self.disk.writes.len() - 1, Finding::NeverStarted);
+    }
+
     /// A broker starts, and takes over this.
     pub(crate) fn recover(&mut self, found: Vec<Recovered>) {
-        self.disk = Disk::of(&found);
+        let answers: Vec<Answered> = self.disk.answers().into_values().collect();
+        self.disk = Disk::of(&found, &answers);
         self.answers.clear();
         self.promises.clear();
         self.orders.clear();
@@ -266,7 +305,7 @@ impl World {
         self.spawned.extend(asked.map(|run| (run, None)));
         let mut effects = Vec::new();
         let now = Now { instant: self.now, wall: self.wall() };
-        self.broker = Broker::recover(self.config.clone(), now, found, None, &mut effects);
+        self.broker = Broker::recover(self.config.clone(), now, found, answers, None, &mut effects);
         self.obey(effects);
     }
 

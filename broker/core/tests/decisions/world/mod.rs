@@ -221,6 +221,7 @@ impl World {
                 }
             }
             Effect::Forget { child } => self.disk.forget(*child),
+            Effect::ForgetAnswers { on_record } => self.disk.forget_answers(on_record),
             Effect::Watch { anchor } => {
                 assert!(self.watched.insert(*anchor), "{anchor:?} is watched already");
             }
@@ -474,6 +475,7 @@ impl World {
                 | Effect::Spawn { .. }
                 | Effect::Release { .. }
                 | Effect::Forget { .. }
+                | Effect::ForgetAnswers { .. }
                 | Effect::Report(_)
                 | Effect::Notify(_)
                 | Effect::Sweep
