@@ -39,15 +39,17 @@ pub use outgoing::{Outbox, Outgoing, own_bytes};
 use crate::blocking_pool::{BlockingPool, PoolError, unavailable};
 use crate::driver::Fact;
 use crate::follower::Paced;
+use crate::inbox;
 use crate::limits::{
-    ANSWERS_BEFORE_READING, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE, ROOM_PATIENCE,
-    STALLED_PATIENCE, WRITE_BYTES_BEFORE_READING,
+    ANSWERS_BEFORE_READING, MESSAGE_BYTES_UNCOUNTED, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE,
+    ROOM_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
 use crate::os::host::accounts;
 use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::client_socket::{ClientSocket, Readiness};
 use crate::os::process::anchor;
 use crate::transit::{Load, Transit};
+use crate::turns;
 use codec::{Codec, Incoming, RequestId};
 use unanswered::{Effort, Unanswered};
 
@@ -57,7 +59,7 @@ pub struct Surroundings {
     /// Its own number.
     pub id: ConnectionId,
     /// Where its facts go.
-    pub facts: mpsc::Sender<Fact>,
+    pub facts: inbox::Sender<Fact>,
     /// Where its answers come from.
     pub outbox: mpsc::Receiver<Outgoing>,
     /// The user at its other end.
@@ -76,6 +78,8 @@ pub struct Surroundings {
     pub transit: Transit,
     /// How long a message may stay unfinished.
     pub partial_message_timeout: Duration,
+    /// How long it may read nothing while others need the room.
+    pub stalled_patience: Duration,
     /// Who may take time to be refused. All others are refused at once.
     pub refusals: Arc<Semaphore>,
 }
@@ -96,8 +100,10 @@ struct Connection {
     paced: Option<mpsc::Receiver<Paced>>,
     /// Encoded, and not yet written.
     unwritten: Vec<u8>,
-    /// As many bytes, where they are many.
+    /// As many bytes.
     load: Load,
+    /// What is kept of messages that are not complete, where that is much.
+    arriving: Load,
     /// When many bytes have waited for too long, if others need the room.
     stalled_at: Option<Instant>,
     /// When the unfinished message has to be complete.
@@ -168,9 +174,10 @@ fn watched(stream: Stream) -> io::Result<ClientSocket> {
 
 impl Connection {
     fn new(socket: ClientSocket, surroundings: Surroundings) -> Self {
-        let load = surroundings.transit.add(surroundings.user, 0);
+        let [load, arriving] = [(); 2].map(|()| surroundings.transit.add(surroundings.user, 0));
         Self {
             load,
+            arriving,
             stalled_at: None,
             socket,
             surroundings,
@@ -192,6 +199,7 @@ impl Connection {
                 if self.take(incoming).await == Some(Closing::Gone) {
                     return Closing::Gone;
                 }
+                turns::pause_if_over().await;
             }
             let held_back = !self.may_read();
             self.collect_answers().await;
@@ -205,6 +213,7 @@ impl Connection {
             if self.reading == Reading::Over && !self.owes_anything() {
                 return Closing::Done;
             }
+            turns::pause_if_over().await;
             if let Some(closing) = self.wait().await {
                 return closing;
             }
@@ -231,15 +240,53 @@ impl Connection {
     /// Answers may wait for the record before they come, and then come all at once: each finds its place.
     fn may_read(&self) -> bool {
         let outbox = &self.surroundings.outbox;
-        self.unwritten.len() < WRITE_BYTES_BEFORE_READING
+        self.may_encode()
             && outbox.len() < ANSWERS_BEFORE_READING
             && self.unanswered.len() + ANSWERS_BEFORE_READING < outbox.max_capacity()
     }
 
+    /// Whether more may wait to be written: of a user who has more on its way than its part, one answer at a time.
+    fn may_encode(&self) -> bool {
+        let Surroundings { transit, user, .. } = &self.surroundings;
+        self.unwritten.is_empty()
+            || self.unwritten.len() < WRITE_BYTES_BEFORE_READING && transit.has_room(*user, 0)
+    }
+
+    /// How much more of a message that is not complete may be kept. A little always may, so that others of its user's
+    /// connections can go on.
+    fn readable_bytes(&self) -> usize {
+        let Surroundings { transit, user, .. } = &self.surroundings;
+        if transit.has_room(*user, READ_CHUNK_BYTES as u64) || self.arriving.is_alone() {
+            READ_CHUNK_BYTES
+        } else if self.codec.kept() < MESSAGE_BYTES_UNCOUNTED {
+            MESSAGE_BYTES_UNCOUNTED
+        } else {
+            0
+        }
+    }
+
+    /// Whether what waits to be written takes room that others need: it is much, or its user has much on its way by many
+    /// connections.
+    fn takes_room(&self) -> bool {
+        let Surroundings { transit, user, .. } = &self.surroundings;
+        let is_much = self.unwritten.len() >= WRITE_BYTES_BEFORE_READING || transit.check(*user).is_err();
+        is_much && transit.is_crowded()
+    }
+
+    /// Counts what is kept of messages that are not complete, where that is much.
+    fn count_arriving(&mut self) {
+        let bytes = self.codec.kept();
+        self.arriving.resize(if bytes > MESSAGE_BYTES_UNCOUNTED { bytes } else { 0 });
+    }
+
     /// Waits until there is something to do, and reads what there is to read.
     async fn wait(&mut self) -> Option<Closing> {
+        self.count_arriving();
+        let freed = self.surroundings.transit.clone();
+        let freed = freed.freed();
+        let is_crammed = self.readable_bytes() == 0;
         let mut interest = None;
-        if self.reading == Reading::Open && self.may_read() {
+        if self.reading == Reading::Open && self.may_read() && !is_crammed {
             interest = Some(Interest::READABLE);
         }
         if !self.unwritten.is_empty() {
@@ -251,13 +298,13 @@ impl Connection {
         } else if self.partial_until.is_none() {
             self.partial_until = Some(Instant::now() + self.surroundings.partial_message_timeout);
         }
-        if self.load.is_empty() {
+        if self.unwritten.is_empty() {
             self.stalled_at = None;
         } else if self.stalled_at.is_none() {
-            self.stalled_at = Some(Instant::now() + STALLED_PATIENCE);
+            self.stalled_at = Some(Instant::now() + self.surroundings.stalled_patience);
         }
         let (partial_until, stalled_at) = (self.partial_until, self.stalled_at);
-        let writing = self.unwritten.len() < WRITE_BYTES_BEFORE_READING;
+        let writing = self.may_encode();
         tokio::select! {
             outgoing = self.surroundings.outbox.recv(), if writing => {
                 let Some(outgoing) = outgoing else { return self.let_go().await };
@@ -274,16 +321,19 @@ impl Connection {
                 Ok(Readiness::Writable) => {}
                 Ok(Readiness::Gone) | Err(_) => return Some(Closing::Gone),
             },
+            () = freed, if is_crammed => {}
             () = sleep_until(stalled_at), if stalled_at.is_some() => {
                 self.stalled_at = None;
-                if self.surroundings.transit.is_crowded() {
-                    tracing::warn!(connection = self.surroundings.id.0, "a client does not read a large answer; closing");
+                if self.takes_room() {
+                    tracing::warn!(connection = self.surroundings.id.0, "a client does not read its answers; closing");
                     return Some(Closing::Gone);
                 }
             }
             () = sleep_until(partial_until), if partial_until.is_some() => {
                 self.reading = Reading::Over;
-                self.codec.abandon(&mut self.unwritten);
+                let Surroundings { transit, user, .. } = &self.surroundings;
+                let error = if is_crammed { transit.refusal(*user, READ_CHUNK_BYTES as u64) } else { too_slow() };
+                self.codec.abandon(error, &mut self.unwritten);
                 self.partial_until = None;
             }
         }
@@ -302,14 +352,19 @@ impl Connection {
 
     /// Takes what the client has sent.
     fn read(&mut self) -> Option<Closing> {
-        match self.codec.read_from(&self.socket) {
+        let most = self.readable_bytes();
+        if most == 0 {
+            // There was room for it just now.
+            return None;
+        }
+        match self.codec.read_from(&self.socket, most) {
             Ok(0) => {
                 self.reading = Reading::Over;
                 self.codec.finish();
                 None
             }
             Ok(length) => {
-                if length < READ_CHUNK_BYTES {
+                if length < most {
                     // The socket is empty, and what comes now is a new event: there is no need to ask again.
                     self.socket.is_empty_now();
                 }
@@ -414,7 +469,7 @@ impl Connection {
 
     /// Encodes the answers that are there, as long as the client keeps up.
     async fn collect_answers(&mut self) {
-        while self.unwritten.len() < WRITE_BYTES_BEFORE_READING {
+        while self.may_encode() && !turns::is_over() {
             let Ok(outgoing) = self.surroundings.outbox.try_recv() else { return self.collect_events() };
             self.encode(outgoing).await;
         }
@@ -461,10 +516,9 @@ impl Connection {
         drop(load);
     }
 
-    /// Counts what waits to be written, where that is much.
+    /// Counts what waits to be written.
     fn count_unwritten(&mut self) {
-        let bytes = self.unwritten.len();
-        self.load.resize(if bytes > WRITE_BYTES_BEFORE_READING { bytes } else { 0 });
+        self.load.resize(self.unwritten.len());
     }
 
     /// Writes as much as the client takes now.
@@ -484,7 +538,7 @@ impl Connection {
         }
         self.count_unwritten();
         if self.unwritten.is_empty() {
-            self.socket.all_is_written();
+            self.socket.all_is_written()?;
         }
         if self.unwritten.is_empty() && self.unwritten.capacity() > WRITE_BYTES_BEFORE_READING {
             self.unwritten = Vec::new();
@@ -528,7 +582,7 @@ impl Connection {
                 Some(Incoming::Bytes(_) | Incoming::Fatal(_)) => return None,
                 None => {}
             }
-            match self.codec.read_from(&self.socket) {
+            match self.codec.read_from(&self.socket, REFUSAL_BYTES) {
                 Ok(0) => return None,
                 Ok(length) => seen += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -26,10 +26,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::Outbox;
+use crate::inbox;
 use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE, TURN_BOUNDS};
 use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
+use crate::turns::SLICE;
 use audit::Audit;
 use chores::Chores;
 pub use clients::Clients;
@@ -92,7 +94,7 @@ pub enum FromThread {
 #[derive(Debug)]
 pub struct Sources {
     /// From clients.
-    pub facts: mpsc::Receiver<Fact>,
+    pub facts: inbox::Receiver<Fact>,
     /// From the edge's own threads.
     pub threads: mpsc::Receiver<FromThread>,
     /// From the kernel.
@@ -146,6 +148,8 @@ pub struct Driver {
     audit: Audit,
     /// What waits until the clients have their answers.
     chores: Chores,
+    /// Whether the last thing that was taken in was what children tell of themselves.
+    has_just_heard: bool,
 }
 
 impl Driver {
@@ -171,6 +175,7 @@ impl Driver {
             turns: Histogram::new(&TURN_BOUNDS),
             audit: Audit::default(),
             chores: Chores::default(),
+            has_just_heard: false,
         };
         driver.perform_all(&mut effects);
         if has_many {
@@ -222,7 +227,7 @@ impl Driver {
             self.take_report(report);
         }
         for _ in 0..FACTS_A_TURN {
-            let Ok(fact) = sources.facts.try_recv() else { break };
+            let Some(fact) = sources.facts.try_recv() else { break };
             self.fact(fact);
         }
         while let Some(stop) = sources.signals.stop() {
@@ -284,6 +289,8 @@ impl Driver {
         let backlog = self.hands.has_backlog();
         let has_unheard = self.hands.has_unheard();
         let has_chores = self.chores.is_any();
+        // Neither clients nor children have the driver for themselves.
+        let has_just_heard = std::mem::take(&mut self.has_just_heard);
         let wake_at = self.wake_at();
         let Sources { facts, threads, signals, announcer, anchors, landings, notices, alarm } = sources;
         if let Some(wake_at) = wake_at {
@@ -305,16 +312,10 @@ impl Driver {
             () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
             () = announced(Some(anchors)) => self.anchors_ended(),
             () = alarm.rings() => self.wake(),
-            Some(fact) = facts.recv() => {
-                self.fact(fact);
-                for _ in 1..FACTS_A_TURN {
-                    let Ok(fact) = facts.try_recv() else { break };
-                    self.fact(fact);
-                }
-            }
-            () = announced(Some(notices)) => self.hear(),
+            () = unheard(notices, has_unheard), if !has_just_heard => self.hear(),
+            fact = facts.recv() => self.facts(fact, facts).await,
+            () = unheard(notices, has_unheard), if has_just_heard => self.hear(),
             () = std::future::ready(()), if backlog => {}
-            () = std::future::ready(()), if has_unheard => self.hear(),
             () = std::future::ready(()), if has_chores => self.do_chores(),
         }
     }
@@ -339,6 +340,22 @@ impl Driver {
         let ended = self.hands.anchors.try_again(Instant::now());
         self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
         self.take(Input::Due);
+    }
+
+    /// Takes in a fact, and those behind it for as long as nobody waits for the loop for long.
+    async fn facts(&mut self, first: Fact, others: &mut inbox::Receiver<Fact>) {
+        let began = Instant::now();
+        self.fact(first);
+        let mut count = 1;
+        while count < FACTS_A_TURN && began.elapsed() < SLICE {
+            let Some(fact) = others.try_recv() else { return };
+            self.fact(fact);
+            count += 1;
+        }
+        if !others.is_empty() {
+            // Whoever has said something meanwhile has their turn before a crowd that was there earlier.
+            tokio::task::yield_now().await;
+        }
     }
 
     fn fact(&mut self, fact: Fact) {
@@ -404,6 +421,7 @@ impl Driver {
 
     /// Takes in what children tell of themselves, and tells the core.
     fn hear(&mut self) {
+        self.has_just_heard = true;
         self.hands.hear(&mut self.inputs);
         self.settle();
     }
@@ -493,6 +511,12 @@ fn now() -> Now {
         instant: procbroker_core::Instant::from_nanos(nanoseconds),
         wall: Timestamp::from(SystemTime::now()),
     }
+}
+
+/// Waits until a child has told something, or, where more was told than could be taken in, until others have had their
+/// turns.
+async fn unheard(notices: &AsyncFd<OwnedFd>, has_more: bool) {
+    if has_more { tokio::task::yield_now().await } else { announced(Some(notices)).await }
 }
 
 /// Waits until a descriptor of this kind is readable.

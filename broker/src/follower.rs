@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::blocking_pool::{BlockingPool, unavailable};
 use crate::driver::Fact;
+use crate::inbox;
 use crate::limits::{
     LINE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX,
     ROOM_PATIENCE,
@@ -33,7 +34,7 @@ pub struct Followers {
     logs: Logs,
     pool: BlockingPool,
     transit: Transit,
-    facts: mpsc::Sender<Fact>,
+    facts: inbox::Sender<Fact>,
     /// Those who are to be told when a child has ended.
     waiting: BTreeMap<ChildId, Vec<oneshot::Sender<Ended>>>,
 }
@@ -70,13 +71,18 @@ pub enum Paced {
         load: Option<Load>,
     },
     /// A piece of what is followed.
-    Notification(Notification),
+    Notification {
+        /// The piece.
+        notification: Notification,
+        /// The room that it has, if it holds any output.
+        load: Option<Load>,
+    },
 }
 
 impl Followers {
     /// Nobody yet. That a request was answered is told as a fact.
     #[must_use]
-    pub fn new(logs: &Logs, pool: BlockingPool, transit: Transit, facts: mpsc::Sender<Fact>) -> Self {
+    pub fn new(logs: &Logs, pool: BlockingPool, transit: Transit, facts: inbox::Sender<Fact>) -> Self {
         Self { logs: logs.clone(), pool, transit, facts, waiting: BTreeMap::new() }
     }
 
@@ -94,14 +100,14 @@ impl Followers {
             }
         };
         let reader = Reader { pool: self.pool.clone(), user: query.user };
-        let means = (self.facts.clone(), self.logs.clone(), self.transit.clone());
+        let means = (self.facts.of(query.user), self.logs.clone(), self.transit.clone());
         tokio::spawn(serve(query, ending, means, reader));
     }
 
     /// Has the last of a child's output read, and the core told of it: nothing, where that takes too long. To be called in
     /// the event loop.
     pub fn read_tail(&self, call: Call, id: StreamId, user: u32) {
-        let (logs, facts) = (self.logs.clone(), self.facts.clone());
+        let (logs, facts) = (self.logs.clone(), self.facts.of(user));
         let reader = Reader { pool: self.pool.clone(), user };
         tokio::spawn(async move {
             let tail = timeout(LOG_TAIL_PATIENCE, tail(id, logs, reader)).await;
@@ -150,7 +156,7 @@ enum Go {
 async fn serve(
     query: LogQuery,
     ending: Ending,
-    (facts, logs, transit): (mpsc::Sender<Fact>, Logs, Transit),
+    (facts, logs, transit): (inbox::Sender<Fact>, Logs, Transit),
     reader: Reader,
 ) {
     let LogQuery {
@@ -196,7 +202,7 @@ async fn serve(
     drop(facts);
     if let (LogOutcome::Text, Some(subscription)) = (outcome, subscription) {
         let source = Source::new(kept, next, stamps);
-        Follower { subscription, stream, to, ending, logs, reader }.follow(source).await;
+        Follower { subscription, stream, to, ending, logs, reader, transit }.follow(source).await;
     }
 }
 
@@ -254,7 +260,11 @@ struct Follower {
     ending: Ending,
     logs: Logs,
     reader: Reader,
+    transit: Transit,
 }
+
+/// A place for a piece on its way to the client, and the room that it takes.
+type Place = (mpsc::OwnedPermit<Paced>, Load);
 
 impl Follower {
     /// Sends everything from the source's position on, until the child has ended or the client is gone.
@@ -280,23 +290,34 @@ impl Follower {
             };
             // A log thread that has gone goes with the broker.
             let Some(kept) = kept else { return };
+            let mut place = None;
+            if source.next_bytes(&kept) > 0 {
+                place = self.place(source.next_bytes(&kept)).await;
+                if place.is_none() {
+                    return;
+                }
+            }
             let (back, seen) = source.look(kept, &self.reader).await;
             source = back;
             let go = match seen {
                 Seen::Output { missed, text, more } => {
                     next = Look::Now;
-                    if self.send(missed, text).await == Go::Home {
+                    if self.send(missed, text, place).await == Go::Home {
                         return;
                     }
                     if more { Go::On } else { self.rest().await }
                 }
-                Seen::Nothing if over => return self.conclude(source.finish()).await,
+                Seen::Nothing if over => {
+                    drop(place);
+                    return self.conclude(source.finish()).await;
+                }
                 Seen::Nothing => {
                     next = Look::WhenThereIsMore;
                     Go::On
                 }
                 Seen::Failed(error) => {
                     tracing::warn!(%error, "output cannot be followed further");
+                    drop(place);
                     return self.conclude(source.finish()).await;
                 }
             };
@@ -340,28 +361,53 @@ impl Follower {
         rest.await.unwrap_or(Go::On)
     }
 
-    /// Sends a piece, as soon as the client has room for it.
-    async fn send(&self, missed: bool, text: String) -> Go {
+    /// Waits for a place for the next piece, and for room: nothing is read, and held, before it can be sent. There is none
+    /// any more where the client has gone.
+    async fn place(&self, bytes: u64) -> Option<Place> {
+        let place = self.to.clone().reserve_owned().await.ok()?;
+        tokio::select! {
+            load = self.transit.some_room(self.reader.user, bytes) => Some((place, load)),
+            () = self.to.closed() => None,
+        }
+    }
+
+    /// Sends a piece, at the place that it has, as soon as the client has room for it.
+    async fn send(&self, missed: bool, text: String, place: Option<Place>) -> Go {
         let Self { subscription, stream, .. } = *self;
+        let (mut place, mut load) = place.unzip();
         if missed {
-            let lagged = Notification::Lagged { subscription, missed: 1 };
-            if self.to.send(Paced::Notification(lagged)).await.is_err() {
+            let notification = Notification::Lagged { subscription, missed: 1 };
+            let lagged = Paced::Notification { notification, load: None };
+            if self.put(lagged, place.take()).await == Go::Home {
                 return Go::Home;
             }
         }
         if text.is_empty() {
             return Go::On;
         }
-        let piece = Notification::Log { subscription, stream, text, ended: false };
-        self.to.send(Paced::Notification(piece)).await.map_or(Go::Home, |()| Go::On)
+        if let Some(load) = &mut load {
+            load.resize(text.len());
+        }
+        let notification = Notification::Log { subscription, stream, text, ended: false };
+        self.put(Paced::Notification { notification, load }, place).await
+    }
+
+    async fn put(&self, paced: Paced, place: Option<mpsc::OwnedPermit<Paced>>) -> Go {
+        match place {
+            Some(place) => {
+                place.send(paced);
+                Go::On
+            }
+            None => self.to.send(paced).await.map_or(Go::Home, |()| Go::On),
+        }
     }
 
     /// Sends the last piece.
     async fn conclude(self, text: String) {
         let Self { subscription, stream, .. } = self;
-        let last = Notification::Log { subscription, stream, text, ended: true };
+        let notification = Notification::Log { subscription, stream, text, ended: true };
         // A client that is gone has missed nothing that it wanted.
-        let _ = self.to.send(Paced::Notification(last)).await;
+        let _ = self.to.send(Paced::Notification { notification, load: None }).await;
     }
 }
 

@@ -16,8 +16,12 @@
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
 //! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that open a file or a socket by its path, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
+//! | `disposal` | lets go of what a user's children have sent along: one for each such user, while there is something to let go of ([`os::notices`]) |
 //!
 //! All threads but the driver's block every signal.
+//!
+//! On the event loop users take turns: a client's task is polled in its user's ([`turns`]), and what clients say is taken in
+//! by user, not by connection ([`inbox`]). What is on its way to them or from them is counted in bytes ([`transit`]).
 //!
 //! # A create, step by step
 //!
@@ -56,7 +60,7 @@
 //! | a crash of the broker loses no child | `life` | [`recovery`], [`os::process::identity`] | `recovery`, `chaos` |
 //! | a child is restarted as its policy says | `child` | [`os::spawn`] | `restart` |
 //! | an upgrade is noticed by nobody | `methods` | [`upgrade`] | `upgrade` |
-//! | no client holds up another or gains privilege | `authorize.rs` | [`connection`], [`os::host::peer`] | `who_may`, `hostile_clients` |
+//! | no client holds up another or gains privilege | `authorize.rs` | [`turns`], [`inbox`], [`connection`], [`os::host::peer`] | `who_may`, `hostile`, `hostile_clients`, `kept_bytes` |
 
 pub mod blocking_pool;
 mod causes;
@@ -67,6 +71,7 @@ pub mod driver;
 pub mod follower;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inbox;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
@@ -76,4 +81,5 @@ pub mod recovery;
 pub mod report;
 pub mod serve;
 pub mod transit;
+pub mod turns;
 pub mod upgrade;

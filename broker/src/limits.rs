@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-/// Facts that wait for the driver. Clients beyond it wait in the order of their arrival, so that each
-/// gets its turn whatever the others send.
-pub const FACTS_WAITING: usize = 64;
+/// Facts of one user that wait for the driver. Its clients beyond it wait in the order of their arrival.
+pub const FACTS_WAITING: usize = 32;
 
 /// Reports of finished walks and of the journal that wait for the driver.
 pub const REPORTS_WAITING: usize = 1_024;
@@ -150,11 +149,14 @@ pub const LINE_BYTES: u64 = 1 << 10;
 /// How long an answer waits for room among what is on its way to clients, before its user is told to read that first.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a client may read nothing of a large answer while others need the room.
+/// How long a client may read nothing of what it is sent while others need the room.
 pub const STALLED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer that takes less than this by itself is not counted among what is on its way: the bounds on requests hold it.
 pub const ANSWER_BYTES_UNCOUNTED: u64 = 4 << 10;
+
+/// Of a message that is still arriving, so much is not counted: most are shorter.
+pub const MESSAGE_BYTES_UNCOUNTED: usize = 4 << 10;
 
 /// How many lines of its output the error tells of a child that ended before it was ready.
 pub const LOG_TAIL_LINES: u32 = 20;

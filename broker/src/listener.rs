@@ -3,21 +3,23 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
-use procbroker_core::ConnectionId;
-use tokio::sync::{Semaphore, mpsc};
+use procbroker_core::{ConnectionId, Peer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::driver::{Fact, Who};
-use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY};
+use crate::inbox;
+use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY, STALLED_PATIENCE};
 use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
 use crate::transit::Transit;
+use crate::turns::{SLICE, Turns};
 
 /// What tells when a reception and all of its clients are gone.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl Emptiness {
 /// What all listeners of a broker share.
 #[derive(Clone, Debug)]
 pub struct Reception {
-    facts: mpsc::Sender<Fact>,
+    facts: inbox::Sender<Fact>,
     next_id: Arc<AtomicU64>,
     /// Clients at a time: those that the core admits, and a few that it refuses. Further ones wait in the
     /// kernel's queue.
@@ -44,6 +46,7 @@ pub struct Reception {
     max_pipelined: usize,
     pool: BlockingPool,
     transit: Transit,
+    turns: Turns,
     standpoint: Standpoint,
     /// Places for those whose processes are held to be looked at again.
     sights: Arc<Semaphore>,
@@ -56,9 +59,9 @@ impl Reception {
     /// A reception for a broker with these bounds, and what ends when the last client of it is gone.
     #[must_use]
     pub fn new(
-        facts: mpsc::Sender<Fact>,
+        facts: inbox::Sender<Fact>,
         bounds: &procbroker_core::Bounds,
-        (pool, transit): (BlockingPool, Transit),
+        (pool, transit, turns): (BlockingPool, Transit, Turns),
         standpoint: Standpoint,
     ) -> (Self, Emptiness) {
         let (presence, emptiness) = mpsc::channel(1);
@@ -72,6 +75,7 @@ impl Reception {
             max_pipelined: number(bounds.max_pipelined),
             pool,
             transit,
+            turns,
             standpoint,
             sights: Arc::new(Semaphore::new(Provision::Sights.at_hand())),
             partial_message_timeout: bounds.partial_message_timeout,
@@ -82,15 +86,17 @@ impl Reception {
 
     /// Takes clients from one socket, until the task is dropped.
     pub async fn receive(self, listener: Listener) {
+        let mut began = Instant::now();
         loop {
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok(stream) => {
-                    let reception = self.clone();
-                    tokio::spawn(async move {
-                        reception.welcome(stream).await;
-                        drop(place);
-                    });
+                    self.clone().welcome(stream, place);
+                    // A crowd at the door holds up nobody who is inside.
+                    if began.elapsed() >= SLICE {
+                        tokio::task::yield_now().await;
+                        began = Instant::now();
+                    }
                 }
                 Err(error) => {
                     // Out of descriptors or memory: those who are connected go on, and may free some.
@@ -101,21 +107,31 @@ impl Reception {
         }
     }
 
-    async fn welcome(&self, stream: Stream) {
+    /// Serves a client by a task of its own, in its user's turns.
+    fn welcome(self, stream: Stream, place: OwnedSemaphorePermit) {
         let Stream::UdSocket(socket) = &stream;
         let peer = match peer::peer(socket.as_fd()) {
             Ok(peer) => peer,
             Err(error) => return tracing::warn!(%error, "cannot tell who a client is; closing"),
         };
+        let (user, turns) = (peer.uid, self.turns.clone());
+        tokio::spawn(turns.of(user, async move {
+            self.serve(stream, peer).await;
+            drop(place);
+        }));
+    }
+
+    async fn serve(&self, stream: Stream, peer: Peer) {
         let id = ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let facts = self.facts.of(peer.uid);
         let (sender, outbox) = mpsc::channel(self.max_pipelined.saturating_add(ANSWERS_WAITING));
         let (user, pid) = (peer.uid, peer.pid);
         let who = if self.standpoint.is_unmapped(user, pid) { Who::Unmapped } else { Who::Known(peer) };
         let connect = Fact::Connected { connection: id, who, outbox: sender };
-        if self.facts.send(connect).await.is_ok() {
+        if facts.send(connect).await.is_ok() {
             let surroundings = Surroundings {
                 id,
-                facts: self.facts.clone(),
+                facts,
                 outbox,
                 user,
                 pid,
@@ -125,6 +141,7 @@ impl Reception {
                 sight: Sight::new(Arc::clone(&self.sights)),
                 login: None,
                 partial_message_timeout: self.partial_message_timeout,
+                stalled_patience: STALLED_PATIENCE,
                 refusals: Arc::clone(&self.refusals),
             };
             connection::serve(stream, surroundings).await;

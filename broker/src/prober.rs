@@ -12,11 +12,12 @@ use procbroker_core::{Input, Run};
 use procbroker_protocol::Timestamp;
 use procbroker_protocol::create::Check;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::blocking_pool::BlockingPool;
 use crate::driver::Fact;
+use crate::inbox;
 use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_USER_MAX};
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Logs, StreamId, Wanted, read};
@@ -34,7 +35,7 @@ pub struct Prober {
 struct Means {
     logs: Logs,
     pool: BlockingPool,
-    facts: mpsc::Sender<Fact>,
+    facts: inbox::Sender<Fact>,
     places: Arc<Semaphore>,
 }
 
@@ -54,7 +55,7 @@ pub struct Question {
 impl Prober {
     /// Probes are answered as facts.
     #[must_use]
-    pub fn new(logs: &Logs, pool: BlockingPool, facts: mpsc::Sender<Fact>) -> Self {
+    pub fn new(logs: &Logs, pool: BlockingPool, facts: inbox::Sender<Fact>) -> Self {
         let places = Arc::new(Semaphore::new(PROBES_MAX));
         Self { means: Means { logs: logs.clone(), pool, facts, places }, users: BTreeMap::new() }
     }
@@ -63,7 +64,7 @@ impl Prober {
     /// called in the event loop.
     pub fn ask(&mut self, question: Question) {
         let places = self.places_of(question.user);
-        let means = self.means.clone();
+        let (means, facts) = (self.means.clone(), self.means.facts.of(question.user));
         tokio::spawn(async move {
             let run = question.run;
             // Nobody closes them.
@@ -71,7 +72,7 @@ impl Prober {
             let _place = means.places.acquire().await;
             let is_ready = timeout(PROBE_PATIENCE, means.answer(question)).await.unwrap_or(false);
             // A driver that has gone needs no report any more.
-            let _ = means.facts.send(Fact::Input(Input::Probed { run, is_ready })).await;
+            let _ = facts.send(Fact::Input(Input::Probed { run, is_ready })).await;
         });
     }
 
@@ -170,7 +171,7 @@ mod tests {
             children: Vec::new(),
             inherited: Vec::new(),
         };
-        let (tell, mut facts) = mpsc::channel(1);
+        let (tell, mut facts) = inbox::inbox(1, 0);
         let logs = Logs::start(settings).unwrap();
         let mut prober = Prober::new(&logs, BlockingPool::start().unwrap(), tell);
         // One connection that nobody accepts fills such a listener: what comes after it waits (listen(2)).
@@ -184,8 +185,8 @@ mod tests {
         let run = asked.run;
         prober.ask(asked);
         let mut before = 0;
-        while let Some(fact) = facts.recv().await {
-            match fact {
+        loop {
+            match facts.recv().await {
                 Fact::Input(Input::Probed { run: of, is_ready }) if of == run => {
                     assert!(is_ready);
                     break;

@@ -26,6 +26,7 @@ use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
 use crate::cli::ServeArguments;
 use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
+use crate::inbox;
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Reception;
 use crate::metrics;
@@ -38,6 +39,7 @@ use crate::os::journal;
 use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
 use crate::transit::Transit;
+use crate::turns::Turns;
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
@@ -100,18 +102,21 @@ fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
 
 /// Everything that the broker does, on the thread that is the parent of its children.
 fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
-    let runtime =
-        Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Runtime)?;
+    let turns = Turns::new();
+    let resting = turns.clone();
+    let mut builder = Builder::new_current_thread();
+    builder.enable_io().enable_time().on_thread_park(move || resting.rest());
+    let runtime = builder.build().map_err(ServeError::Runtime)?;
     // As a task of its own: the future that is blocked on is woken through the kernel.
-    let driving = runtime.spawn(work(prepared));
+    let driving = runtime.spawn(work(prepared, turns));
     let cause = runtime.block_on(driving).map_err(ServeError::Driver)??;
     end(runtime);
     Ok(cause)
 }
 
 /// Serves clients until the core orders the exit, and sends the last answers.
-async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
-    let (facts_in, facts) = mpsc::channel(FACTS_WAITING);
+async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError> {
+    let (facts_in, facts) = inbox::inbox(FACTS_WAITING, inbox::BROKER);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
     let Prepared { config, machine, sockets, places, metrics, interactive, events } = prepared;
     let listeners = sockets.listeners()?;
@@ -128,7 +133,8 @@ async fn work(prepared: Prepared) -> Result<ExitCause, ServeError> {
         tokio::spawn(metrics::http::serve(listener, facts_in.clone()));
     }
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
-    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, (pool, transit), standpoint);
+    tokio::spawn(turns.clone().keep());
+    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, (pool, transit, turns), standpoint);
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.readable().map_err(ServeError::Announcer)?;
     let anchors = hands.anchors.readable().map_err(ServeError::Anchors)?;

@@ -1,4 +1,5 @@
-//! What is on its way to clients, in bytes: each user has a part, and who does not read uses up no more than that.
+//! What is on its way to clients and from them, in bytes: each user has a part, and who does not read, or does not finish
+//! what it says, uses up no more than that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -63,23 +64,37 @@ impl Transit {
         Some(Load { transit: self.clone(), user, bytes })
     }
 
+    /// Whether there is room for so many bytes more.
+    #[must_use]
+    pub fn has_room(&self, user: u32, bytes: u64) -> bool {
+        self.account().check(self.0.budget, self.holder(user), bytes).is_ok()
+    }
+
+    /// Waits until there may be room where there was none when this was called.
+    pub fn freed(&self) -> impl Future<Output = ()> + '_ {
+        self.0.freed.notified()
+    }
+
+    /// Waits until there is room for bytes that are about to be there, however long that takes, and counts them.
+    pub async fn some_room(&self, user: u32, bytes: u64) -> Load {
+        let bytes = bytes.min(self.0.budget.user);
+        loop {
+            let freed = self.freed();
+            if let Some(load) = self.try_add(user, bytes) {
+                return load;
+            }
+            freed.await;
+        }
+    }
+
     /// Waits for so long until there is room for bytes that are about to be there, and counts them. What is more than a
     /// user may have at all waits until there is nothing else.
     ///
     /// # Errors
     /// When there is none by then.
     pub async fn room(&self, user: u32, bytes: u64, patience: Duration) -> Result<Load, Error> {
-        let bytes = bytes.min(self.0.budget.user);
-        let wait = async {
-            loop {
-                let freed = self.0.freed.notified();
-                if let Some(load) = self.try_add(user, bytes) {
-                    return load;
-                }
-                freed.await;
-            }
-        };
-        tokio::time::timeout(patience, wait).await.map_err(|_| self.refusal(user, bytes))
+        let room = tokio::time::timeout(patience, self.some_room(user, bytes)).await;
+        room.map_err(|_| self.refusal(user, bytes.min(self.0.budget.user)))
     }
 
     /// Refuses a question of a user to whom so much is on its way that it has to read first.
@@ -98,17 +113,19 @@ impl Transit {
         self.bytes() > self.0.budget.all / 2
     }
 
-    fn refusal(&self, user: u32, bytes: u64) -> Error {
+    /// Returns the error for a user for whom so many bytes more are too many.
+    #[must_use]
+    pub fn refusal(&self, user: u32, bytes: u64) -> Error {
         let Budget { user: own_max, all: all_max } = self.0.budget;
         let exceeded = self.account().check(self.0.budget, self.holder(user), bytes).err();
         let message = match exceeded {
             Some(Exceeded::All(all)) => format!(
-                "{all} bytes are on their way to clients, of {all_max} at most (--max-kept-bytes); try again, and read what comes"
+                "{all} bytes are on their way to clients and from them, of {all_max} at most (--max-kept-bytes); try again, and read what comes"
             ),
             Some(Exceeded::User(own)) => format!(
-                "{own} bytes are on their way to user {user}, of {own_max} at most (--max-kept-bytes-per-user); read them first"
+                "{own} bytes are on their way to user {user} and from it, of {own_max} at most (--max-kept-bytes-per-user); read them first"
             ),
-            None => format!("too many bytes were on their way to user {user}; try again"),
+            None => format!("too many bytes were on their way to user {user} or from it; try again"),
         };
         Error::new(ErrorKind::Overloaded, message)
     }
@@ -124,10 +141,10 @@ impl Transit {
 }
 
 impl Load {
-    /// Whether nothing is counted.
+    /// Whether its user has nothing else on its way.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+    pub fn is_alone(&self) -> bool {
+        self.transit.account().of(self.user) <= self.bytes
     }
 
     /// Counts so many bytes from now on, whether there is room for them or not.
@@ -183,6 +200,20 @@ mod tests {
         assert!(waiting.await.unwrap().is_ok());
         drop((load, others));
         assert_eq!(transit.bytes(), 0, "what was taken is given back");
+    }
+
+    #[tokio::test]
+    async fn a_user_with_too_much_on_its_way_has_no_room_until_some_is_freed() {
+        let transit = transit();
+        let (first, mut second) = (transit.add(7, 60), transit.add(7, 50));
+        assert!(!transit.has_room(7, 0) && transit.has_room(8, 100));
+        assert!(!first.is_alone() && !second.is_alone());
+        let freed = transit.freed();
+        second.resize(20);
+        freed.await;
+        assert!(transit.has_room(7, 20) && !transit.has_room(7, 21));
+        drop(second);
+        assert!(first.is_alone());
     }
 
     #[tokio::test]

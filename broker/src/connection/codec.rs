@@ -10,7 +10,6 @@ use procbroker_protocol::limits::REQUEST_BYTES_MAX;
 use procbroker_protocol::version::{self, Encoding, HandshakeError, PROTOCOL};
 use procbroker_protocol::{Error, ErrorKind, Notification, Request, Response};
 
-use super::too_slow;
 use crate::limits::READ_CHUNK_BYTES;
 use crate::os::host::client_socket::ClientSocket;
 
@@ -76,11 +75,13 @@ impl Default for Codec {
 }
 
 impl Codec {
-    /// Reads what there is on the socket, at most one chunk; 0 bytes mean that the client's side is closed.
-    pub(super) fn read_from(&mut self, socket: &ClientSocket) -> io::Result<usize> {
+    /// Reads what there is on the socket, at most so much, and at most one chunk; 0 bytes mean that the client's side is
+    /// closed.
+    pub(super) fn read_from(&mut self, socket: &ClientSocket, most: usize) -> io::Result<usize> {
         CHUNK.with_borrow_mut(|chunk| {
-            let length = socket.try_read(chunk)?;
-            let bytes = chunk.get(..length).unwrap_or_default();
+            let room = chunk.get_mut(..most.min(READ_CHUNK_BYTES)).unwrap_or_default();
+            let length = socket.try_read(room)?;
+            let bytes = room.get(..length).unwrap_or_default();
             match self {
                 Self::Undecided(first) => first.extend_from_slice(bytes),
                 Self::Json(lines, _) => lines.push(bytes),
@@ -110,9 +111,19 @@ impl Codec {
         }
     }
 
+    /// How many bytes are kept of what the client has not finished, or is not to be taken yet.
+    pub(super) fn kept(&self) -> usize {
+        match self {
+            Self::Undecided(first) => first.len(),
+            Self::Json(lines, _) => lines.kept(),
+            Self::Binary(frames, _) => frames.kept(),
+            Self::Closed => 0,
+        }
+    }
+
     /// Gives up on a message that does not end, with a last word to the client.
-    pub(super) fn abandon(&mut self, out: &mut Vec<u8>) {
-        let result = Err(too_slow());
+    pub(super) fn abandon(&mut self, error: Error, out: &mut Vec<u8>) {
+        let result = Err(error);
         match std::mem::replace(self, Self::Closed) {
             Self::Binary(..) => binary::encode_answer(None, &result, out),
             Self::Undecided(_) | Self::Json(..) => json_lines::encode_answer(None, &result, out),

@@ -8,6 +8,7 @@ use super::codec;
 use super::feed::FeedReader;
 use crate::follower::Paced;
 use crate::limits::WRITE_BYTES_BEFORE_READING;
+use crate::turns;
 
 impl Connection {
     /// Sends what is still to come of the client's subscriptions; none when the client has gone.
@@ -38,7 +39,7 @@ impl Connection {
 
     /// Encodes the events that are there, after the answers: one of those may be to the subscription itself.
     pub(super) fn collect_events(&mut self) {
-        while self.unwritten.len() < WRITE_BYTES_BEFORE_READING {
+        while self.may_encode() && !turns::is_over() {
             let next = self.feed.as_mut().and_then(FeedReader::try_next);
             let Some(notification) = next else { return };
             self.notify(&notification);
@@ -55,7 +56,10 @@ impl Connection {
     pub(super) async fn encode_paced(&mut self, paced: Option<Paced>) {
         match paced {
             Some(Paced::Answer { number, result, load }) => self.encode_answer(number, result, load).await,
-            Some(Paced::Notification(notification)) => self.notify(&notification),
+            Some(Paced::Notification { notification, load }) => {
+                self.notify(&notification);
+                drop(load);
+            }
             None => self.paced = None,
         }
     }

@@ -38,18 +38,14 @@ impl Eager {
     }
 }
 
-#[tokio::test]
-async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent() {
-    let (own, other) = Client::pair().unwrap();
-    own.set_nonblocking(true).unwrap();
-    other.set_nonblocking(true).unwrap();
-    let mut client = Eager { socket: own, unwritten: REQUEST.repeat(REQUESTS), answers: 0 };
-    let (tell, mut facts) = mpsc::channel(8);
-    let (answers, outbox) = mpsc::channel(OUTBOX);
-    let partial_message_timeout = Duration::from_secs(60);
-    let surroundings = Surroundings {
+/// What a connection finds around it.
+fn surroundings(
+    (facts, outbox): (inbox::Sender<Fact>, mpsc::Receiver<Outgoing>),
+    transit: Transit,
+) -> Surroundings {
+    Surroundings {
         id: ConnectionId(1),
-        facts: tell,
+        facts,
         outbox,
         user: 0,
         pid: None,
@@ -57,10 +53,23 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
         sight: Sight::default(),
         login: None,
         pool: BlockingPool::start().unwrap(),
-        transit: Transit::new(procbroker_core::Bounds::default().answer_bytes()),
-        partial_message_timeout,
+        transit,
+        partial_message_timeout: Duration::from_secs(60),
+        stalled_patience: Duration::from_secs(60),
         refusals: Arc::new(Semaphore::new(1)),
-    };
+    }
+}
+
+#[tokio::test]
+async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent() {
+    let (own, other) = Client::pair().unwrap();
+    own.set_nonblocking(true).unwrap();
+    other.set_nonblocking(true).unwrap();
+    let mut client = Eager { socket: own, unwritten: REQUEST.repeat(REQUESTS), answers: 0 };
+    let (tell, mut facts) = inbox::inbox(8, 0);
+    let (answers, outbox) = mpsc::channel(OUTBOX);
+    let transit = Transit::new(procbroker_core::Bounds::default().answer_bytes());
+    let surroundings = surroundings((tell, outbox), transit);
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
     let connection = tokio::spawn(serve(stream, surroundings));
     answers.try_send(Outgoing::Admitted).unwrap();
@@ -71,7 +80,7 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
         while idle < IDLE_TURNS && client.answers + held.len() < REQUESTS {
             idle = if client.go_on() { 0 } else { idle + 1 };
             tokio::task::yield_now().await;
-            while let Ok(Fact::Input(Input::Called { call, .. })) = facts.try_recv() {
+            while let Some(Fact::Input(Input::Called { call, .. })) = facts.try_recv() {
                 held.push(call.number);
                 idle = 0;
             }
@@ -88,7 +97,7 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
     }
     drop(client);
     connection.await.unwrap();
-    assert!(matches!(facts.recv().await, Some(Fact::Input(Input::Disconnected { .. }))));
+    assert!(matches!(facts.recv().await, Fact::Input(Input::Disconnected { .. })));
 }
 
 /// What a client is told that is refused and says nothing but this, if there is no place for who takes time.
@@ -96,22 +105,11 @@ async fn told_in_a_crowd(request: &[u8]) -> String {
     let (own, other) = Client::pair().unwrap();
     other.set_nonblocking(true).unwrap();
     (&own).write_all(request).unwrap();
-    let (tell, _facts) = mpsc::channel(8);
+    let (tell, _facts) = inbox::inbox(8, 0);
     let (answers, outbox) = mpsc::channel(OUTBOX);
-    let surroundings = Surroundings {
-        id: ConnectionId(1),
-        facts: tell,
-        outbox,
-        user: 0,
-        pid: None,
-        standpoint: Standpoint::of_this_process().unwrap(),
-        sight: Sight::default(),
-        login: None,
-        pool: BlockingPool::start().unwrap(),
-        transit: Transit::new(procbroker_core::Bounds::default().answer_bytes()),
-        partial_message_timeout: Duration::from_secs(60),
-        refusals: Arc::new(Semaphore::new(0)),
-    };
+    let transit = Transit::new(procbroker_core::Bounds::default().answer_bytes());
+    let refusals = Arc::new(Semaphore::new(0));
+    let surroundings = Surroundings { refusals, ..surroundings((tell, outbox), transit) };
     answers.try_send(Outgoing::Refused(Error::new(ErrorKind::PermissionDenied, "no"))).unwrap();
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
     let refused = tokio::time::timeout(REFUSAL_PATIENCE, serve(stream, surroundings)).await;
@@ -137,4 +135,64 @@ async fn in_a_crowd_whoever_is_refused_is_told_at_once() {
     assert!(silent.contains("permission_denied") && silent.contains("\"id\":null"), "{silent}");
     let asking = told_in_a_crowd(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"status\"}\n").await;
     assert!(asking.contains("permission_denied") && asking.contains("\"id\":7"), "{asking}");
+}
+
+/// More than the buffers of a socket take.
+const LONG_ANSWER: usize = 4 << 20;
+
+/// A connection, and what its ends are in.
+struct Stalled {
+    client: Client,
+    connection: tokio::task::JoinHandle<()>,
+    facts: inbox::Receiver<Fact>,
+    /// The driver lets go of a connection when it is told of its end.
+    _answers: Outbox,
+}
+
+/// A connection with a long answer of which its client has read nothing, while so much is on its way to others.
+async fn stalled(to_others: u64) -> Stalled {
+    let (own, other) = Client::pair().unwrap();
+    other.set_nonblocking(true).unwrap();
+    (&own).write_all(REQUEST).unwrap();
+    let (tell, mut facts) = inbox::inbox(8, 0);
+    let (answers, outbox) = mpsc::channel(OUTBOX);
+    let transit = Transit::new(procbroker_core::Budget { user: 8 << 20, all: 64 << 20 });
+    let others = transit.add(7, to_others);
+    let stalled_patience = Duration::from_millis(1);
+    let surroundings = Surroundings { stalled_patience, ..surroundings((tell, outbox), transit) };
+    let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
+    let connection = tokio::spawn(async move {
+        serve(stream, surroundings).await;
+        drop(others);
+    });
+    answers.try_send(Outgoing::Admitted).unwrap();
+    let Fact::Input(Input::Called { call, .. }) = facts.recv().await else { panic!("a request") };
+    let text = "x".repeat(LONG_ANSWER);
+    let result = Ok(Response::Metrics(procbroker_protocol::response::Metrics { text }));
+    answers.try_send(Outgoing::Answer { number: call.number, result, load: None }).unwrap();
+    Stalled { client: own, connection, facts, _answers: answers }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_let_go_of_when_others_need_the_room() {
+    let Stalled { mut client, connection, mut facts, _answers } = stalled(40 << 20).await;
+    connection.await.unwrap();
+    assert!(matches!(facts.recv().await, Fact::Input(Input::Disconnected { .. })));
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.len() < LONG_ANSWER, "the rest has gone with the connection");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_its_answer_late_gets_all_of_it_where_nobody_needs_the_room() {
+    let Stalled { mut client, mut connection, facts: _facts, _answers } = stalled(0).await;
+    let many_patiences = Duration::from_millis(50);
+    assert!(tokio::time::timeout(many_patiences, &mut connection).await.is_err(), "it is closed");
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).map(|_| bytes.len())
+    });
+    connection.await.unwrap();
+    assert!(reading.await.unwrap().unwrap() > LONG_ANSWER);
 }

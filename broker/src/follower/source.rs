@@ -45,6 +45,11 @@ impl Source {
         self.kept.id()
     }
 
+    /// How many bytes the next look reads, at most.
+    pub(super) fn next_bytes(&self, kept: &Kept) -> u64 {
+        kept.end().saturating_sub(self.position).min(LOG_PIECE_BYTES as u64)
+    }
+
     /// What was kept at the last look.
     pub(super) fn kept(&self) -> &Kept {
         &self.kept

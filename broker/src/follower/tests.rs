@@ -18,7 +18,7 @@ const FOLLOW: Follow = Follow::UntilItEnds(SubscriptionId(SUBSCRIPTION));
 struct Scene {
     folder: tempfile::TempDir,
     logs: Logs,
-    facts: mpsc::Receiver<Fact>,
+    facts: inbox::Receiver<Fact>,
     followers: Followers,
 }
 
@@ -37,7 +37,7 @@ impl Scene {
             inherited: Vec::new(),
         };
         let logs = Logs::start(settings).unwrap();
-        let (tell, facts) = mpsc::channel(8);
+        let (tell, facts) = inbox::inbox(8, 0);
         let budget = procbroker_core::Bounds::default().answer_bytes();
         let followers = Followers::new(&logs, BlockingPool::start().unwrap(), Transit::new(budget), tell);
         Self { folder, logs, facts, followers }
@@ -80,7 +80,7 @@ impl Scene {
 
     /// The next request that the core is told of, and its outcome.
     async fn told(&mut self) -> (u64, LogOutcome) {
-        match self.facts.recv().await.unwrap() {
+        match self.facts.recv().await {
             Fact::Input(Input::LogRead { call, outcome }) => (call.number, outcome),
             other => panic!("{other:?}"),
         }
@@ -112,7 +112,10 @@ impl Client {
     /// The next piece, and whether it is the last.
     async fn piece(&mut self) -> (String, bool) {
         match self.messages.recv().await.unwrap() {
-            Paced::Notification(Notification::Log { subscription, stream, text, ended }) => {
+            Paced::Notification {
+                notification: Notification::Log { subscription, stream, text, ended },
+                ..
+            } => {
                 assert_eq!((subscription, stream), (SUBSCRIPTION, LogStream::Stdout));
                 (text, ended)
             }
@@ -125,7 +128,7 @@ impl Client {
         let (mut all, mut missed) = (String::new(), 0);
         loop {
             match self.messages.recv().await.unwrap() {
-                Paced::Notification(Notification::Log { text, ended, .. }) => {
+                Paced::Notification { notification: Notification::Log { text, ended, .. }, .. } => {
                     assert!(text.len() <= 3 * LOG_PIECE_BYTES);
                     all.push_str(&text);
                     if ended {
@@ -133,7 +136,10 @@ impl Client {
                         return (all, missed);
                     }
                 }
-                Paced::Notification(Notification::Lagged { subscription, missed: count }) => {
+                Paced::Notification {
+                    notification: Notification::Lagged { subscription, missed: count },
+                    ..
+                } => {
                     assert_eq!(subscription, SUBSCRIPTION);
                     missed += count;
                 }

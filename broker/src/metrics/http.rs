@@ -7,10 +7,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener as Listener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::Fact;
+use crate::inbox::{self, NOBODY};
 use crate::limits::{
     ACCEPT_PAUSE, METRICS_HEADERS_MAX, METRICS_PATIENCE, METRICS_READERS_MAX, METRICS_REQUEST_BYTES_MAX,
 };
@@ -45,13 +46,13 @@ pub fn listener(socket: TcpListener) -> std::io::Result<Listener> {
 }
 
 /// Answers those who ask, a few at a time, until the task is dropped.
-pub async fn serve(listener: Listener, facts: mpsc::Sender<Fact>) {
+pub async fn serve(listener: Listener, facts: inbox::Sender<Fact>) {
     let places = Arc::new(Semaphore::new(METRICS_READERS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let facts = facts.clone();
+                let facts = facts.of(NOBODY);
                 tokio::spawn(async move {
                     // Whoever is slower than that, or has gone, gets no answer.
                     let _ = timeout(METRICS_PATIENCE, answer(stream, &facts)).await;
@@ -66,7 +67,7 @@ pub async fn serve(listener: Listener, facts: mpsc::Sender<Fact>) {
     }
 }
 
-async fn answer(mut stream: TcpStream, facts: &mpsc::Sender<Fact>) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, facts: &inbox::Sender<Fact>) -> std::io::Result<()> {
     let reply = match asked(&mut stream).await? {
         Asked::Metrics { body } => match measured(facts).await {
             Some(text) => reply("200 OK", &text, body),
@@ -152,7 +153,7 @@ fn read(head: &[u8]) -> Option<Asked> {
 }
 
 /// Asks the driver. None when it works no more.
-async fn measured(facts: &mpsc::Sender<Fact>) -> Option<String> {
+async fn measured(facts: &inbox::Sender<Fact>) -> Option<String> {
     let (answer, text) = oneshot::channel();
     facts.send(Fact::Measure { answer }).await.ok()?;
     text.await.ok()

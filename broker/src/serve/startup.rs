@@ -27,6 +27,7 @@ use crate::blocking_pool::BlockingPool;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
 use crate::driver::{Clients, Fact, FromThread, Hands, Records, user};
 use crate::follower::Followers;
+use crate::inbox;
 use crate::os::environment::Surroundings;
 use crate::os::host::accounts;
 use crate::os::host::nofile::{Nofile, raise_nofile};
@@ -383,7 +384,7 @@ impl Machine {
     pub(crate) fn hands(
         self,
         threads: mpsc::Sender<FromThread>,
-        facts: mpsc::Sender<Fact>,
+        facts: inbox::Sender<Fact>,
         (pool, transit): (BlockingPool, Transit),
     ) -> Result<(Hands, (Vec<Recovered>, Vec<Answered>)), ServeError> {
         let Self {

@@ -78,6 +78,12 @@ impl Frames {
         self.skip > 0 || !self.backlog.unread().is_empty()
     }
 
+    /// How many bytes are kept of what is not complete, or not taken yet.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.backlog.unread().len()
+    }
+
     /// Takes note of the end of the stream.
     ///
     /// # Errors

@@ -74,6 +74,12 @@ impl Lines {
         self.skipping || !self.backlog.unread().is_empty()
     }
 
+    /// How many bytes are kept of what is not complete, or not taken yet.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.backlog.unread().len()
+    }
+
     /// Drops the beginning of a line that is over the cap already, and shows how it began.
     fn skip_begun(&mut self) -> Framed<'_> {
         self.skipping = true;

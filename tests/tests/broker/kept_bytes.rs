@@ -1,6 +1,8 @@
 //! What one user makes the broker keep is bounded in bytes: the memory that the kernel counts for it stays small.
 
 use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
@@ -121,4 +123,103 @@ fn unread_output_of_a_crowd_of_connections_costs_its_user_no_more_than_its_part(
     drop(crowd);
     let text = last.ok("logs", logs)["text"].clone();
     assert_eq!(text.as_str().map(str::len), Some(15_000_000));
+}
+
+/// Sends more of this to each of them, as much as they take, again and again while somebody else is served.
+fn press(broker: &TestBroker, crowd: &mut [UnixStream], bytes: &[u8]) {
+    let mut sent = vec![0; crowd.len()];
+    for _ in 0..30 {
+        for (stream, sent) in crowd.iter_mut().zip(&mut sent) {
+            stream.set_nonblocking(true).unwrap();
+            while *sent < bytes.len() {
+                match stream.write(&bytes[*sent..]) {
+                    Ok(length) => *sent += length,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        broker.status();
+    }
+}
+
+#[test]
+fn messages_that_are_not_finished_cost_their_user_no_more_than_its_part() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let before = resident(&broker);
+    let mut crowd: Vec<UnixStream> = (0..400).map(|_| broker.raw()).collect();
+    let begun = format!("{{\"id\":1,\"method\":\"list\",\"params\":{{\"labels\":{{\"{}", "x".repeat(900_000));
+    press(&broker, &mut crowd, begun.as_bytes());
+    assert!(resident(&broker) < before + ROOM, "{} of {before} MiB", resident(&broker));
+    // What is short is taken all the same, and what is long when there is room again.
+    let child = client.create(willing());
+    client.ok("destroy", json!({"target": child["id"]}));
+    drop(crowd);
+    let refused = client.refused("get", json!({"target": "x".repeat(900_000)}));
+    assert_ne!(refused.kind, "overloaded", "{refused:?}");
+}
+
+#[test]
+fn labels_of_subscriptions_cost_their_user_no_more_than_its_part() {
+    let broker = TestBroker::start();
+    let before = resident(&broker);
+    let labels = json!({"labels": {"x": "y".repeat(900_000)}});
+    let mut refused = 0;
+    let mut crowd: Vec<JsonClient> = (0..20).map(|_| broker.json()).collect();
+    for client in &mut crowd {
+        for _ in 0..16 {
+            if let Err(error) = client.call("events", labels.clone()) {
+                assert_eq!(error.kind, "overloaded", "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 300, "{refused} of 320 were refused");
+    assert!(resident(&broker) < before + ROOM, "{} of {before} MiB", resident(&broker));
+    drop(crowd);
+    // The places are given back when the broker has seen that they are closed.
+    while broker.json().call("events", labels.clone()).is_err() {}
+}
+
+#[test]
+fn output_that_is_followed_and_not_read_costs_its_user_no_more_than_its_part() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let mut go = broker.fifo("go");
+    let script = "read go <\"$1\"; yes 0123456789 | head -c 12000000; exec sleep infinity";
+    let child = client.create(json!({"command": ["sh", "-c", script, "sh", go.path()]}));
+    let before = resident(&broker);
+    let follow = json!({"target": child["id"], "follow": true});
+    let mut crowd: Vec<JsonClient> = (0..120).map(|_| broker.json()).collect();
+    for one in &mut crowd {
+        for _ in 0..16 {
+            let asked = one.send("logs", follow.clone());
+            one.answer(asked).unwrap();
+        }
+    }
+    go.say("go");
+    let mut reader = broker.json();
+    let answer = reader.ok("logs", follow);
+    let mut seen = answer["text"].as_str().unwrap().len();
+    while seen < 12_000_000 {
+        seen += reader.notification()["text"].as_str().unwrap().len();
+    }
+    assert!(resident(&broker) < before + ROOM / 2, "{} of {before} MiB", resident(&broker));
+    drop(crowd);
+}
+
+#[test]
+fn a_client_that_does_not_read_takes_one_descriptor() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    end_many(&mut client, 40);
+    let open = |broker: &TestBroker| fs::read_dir(format!("/proc/{}/fd", broker.pid())).unwrap().count();
+    let before = open(&broker);
+    let mut crowd: Vec<UnixStream> = (0..60).map(|_| broker.raw()).collect();
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": "list", "params": {"all": true}});
+    press(&broker, &mut crowd, format!("{request}\n").repeat(20).as_bytes());
+    // What is done for a moment takes some as well.
+    assert!(open(&broker) <= before + 60 + 20, "{} descriptors, and {before} before", open(&broker));
+    drop(crowd);
 }

@@ -11,7 +11,9 @@ use crate::config::Config;
 use crate::effect::{Effect, Report};
 use crate::event_log::EventHistory;
 use crate::ids::{Incarnation, Run};
-use crate::record::{Answered, Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress, Unready};
+use crate::record::{
+    Answered, Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress, Unready,
+};
 use crate::time::Now;
 use crate::turn::Turn;
 

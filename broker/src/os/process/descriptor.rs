@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -30,5 +31,17 @@ pub(crate) fn own_by_number(number: RawFd) -> Result<OwnedFd, Errno> {
 /// When the event loop cannot watch it: there is no memory left, or it is a file that is always ready.
 pub(crate) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: what an `OwnedFd` owns is open, and its number names one file, for as long as the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
+}
+
+/// Has the event loop watch a descriptor that others hold as well. To be called in the event loop.
+///
+/// # Errors
+/// As [`watched`].
+pub(crate) fn watched_shared(
+    descriptor: Arc<OwnedFd>,
+    interest: Interest,
+) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: as for `watched`: the `AsyncFd` has a share in the owner.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
