@@ -361,13 +361,12 @@ impl Hands {
     pub(super) fn hear(&mut self, inputs: &mut VecDeque<Input>) {
         let mut told = std::mem::take(&mut self.told);
         self.unheard = self.notices.read(Instant::now(), &mut told);
-        for Told { run, sender, notices, descriptors } in told.drain(..) {
+        for Told { run, sender, notices } in told.drain(..) {
             if self.containment.is_of(run, sender) {
                 inputs.push_back(Input::Notified { run, notices });
             } else {
                 tracing::warn!(child = %run.child, pid = %sender, "a process told something that is not the child's");
             }
-            drop(descriptors);
         }
         self.told = told;
     }

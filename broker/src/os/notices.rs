@@ -7,11 +7,14 @@
 //! crash the next broker binds the same path anew, and a word that was sent meanwhile was refused to its sender.
 
 mod datagram;
+mod disposal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,7 +24,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt::PassCred,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat};
-use nix::unistd::{Uid, fchownat};
+use nix::unistd::{Uid, fchownat, geteuid};
 use procbroker_core::{Notice, Pid, Run};
 use procbroker_protocol::ChildId;
 use tokio::io::Interest;
@@ -30,7 +33,9 @@ use tokio::io::unix::AsyncFd;
 use crate::os::own::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
 use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError};
-use datagram::Datagram;
+use crate::turns::SLICE;
+use datagram::{Datagram, Descriptors};
+use disposal::Disposals;
 
 /// The folder of the sockets, in the runtime folder.
 const FOLDER: &str = "notify";
@@ -51,24 +56,29 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Notices {
     folder: OwnFolder,
-    epoll: Epoll,
+    epoll: Arc<Epoll>,
     listening: BTreeMap<ChildId, Listening>,
     /// Which child each number in an event means.
     tokens: BTreeMap<u64, ChildId>,
     next_token: u64,
     /// Those that have sent too much, with when they are read again.
     resting: VecDeque<(Instant, ChildId)>,
+    disposals: Disposals,
 }
 
 /// One socket.
 #[derive(Debug)]
 struct Listening {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
+    /// Whose processes tell something there.
+    user: Uid,
     token: u64,
     /// Whose word is heard: none until its program has been executed.
     run: Option<Run>,
     window_began: Option<Instant>,
     in_window: u32,
+    /// Whether its next datagram has been read, and waits to be let go of with what came along.
+    disposal: Arc<AtomicBool>,
 }
 
 /// Whether there may be more to read at once.
@@ -89,8 +99,6 @@ pub struct Told {
     pub sender: Pid,
     /// What it has told.
     pub notices: Vec<Notice>,
-    /// Descriptors that came along. Who waits for a barrier (`sd_notify_barrier(3)`) waits for them to be closed.
-    pub descriptors: Vec<OwnedFd>,
 }
 
 impl Notices {
@@ -105,12 +113,20 @@ impl Notices {
             path: folder.path().to_owned(),
             source: errno.into(),
         };
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused)?;
+        let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused)?);
         let (listening, tokens) = (BTreeMap::new(), BTreeMap::new());
-        let mut notices = Self { folder, epoll, listening, tokens, next_token: 0, resting: VecDeque::new() };
+        let mut notices = Self {
+            folder,
+            epoll,
+            listening,
+            tokens,
+            next_token: 0,
+            resting: VecDeque::new(),
+            disposals: Disposals::default(),
+        };
         for socket in inherited {
             if let Some(child) = child_of(&socket) {
-                notices.keep(child, socket);
+                notices.keep(child, socket, geteuid());
             }
         }
         Ok(notices)
@@ -144,6 +160,7 @@ impl Notices {
         let path = self.folder.path().join(&name);
         if let Some(listening) = self.listening.get_mut(&child) {
             listening.run = None;
+            listening.user = user.unwrap_or_else(geteuid);
             return Ok(path);
         }
         let socket = self.bind(&name, &path)?;
@@ -154,7 +171,7 @@ impl Notices {
             fchmod(self.folder.as_fd(), passable)?;
             fchownat(&self.folder, name.as_str(), Some(user), None, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         }
-        self.keep(child, socket);
+        self.keep(child, socket, user.unwrap_or_else(geteuid));
         Ok(path)
     }
 
@@ -170,11 +187,19 @@ impl Notices {
         Ok(socket)
     }
 
-    fn keep(&mut self, child: ChildId, socket: OwnedFd) {
+    fn keep(&mut self, child: ChildId, socket: OwnedFd, user: Uid) {
         let token = self.next_token;
         self.next_token += 1;
         self.tokens.insert(token, child);
-        let listening = Listening { socket, token, run: None, window_began: None, in_window: 0 };
+        let listening = Listening {
+            socket: Arc::new(socket),
+            user,
+            token,
+            run: None,
+            window_began: None,
+            in_window: 0,
+            disposal: Arc::default(),
+        };
         self.listening.insert(child, listening);
     }
 
@@ -183,7 +208,7 @@ impl Notices {
         let Self { epoll, listening, .. } = self;
         if let Some(listening) = listening.get_mut(&run.child) {
             listening.run = Some(run);
-            watch(epoll, listening);
+            listening.watch(epoll);
         }
     }
 
@@ -219,7 +244,7 @@ impl Notices {
             let Some((_, child)) = self.resting.pop_front() else { break };
             let Self { epoll, listening, .. } = self;
             if let Some(listening) = listening.get_mut(&child).filter(|one| one.run.is_some()) {
-                watch(epoll, listening);
+                listening.watch(epoll);
             }
         }
     }
@@ -229,20 +254,34 @@ impl Notices {
         let mut events = [EpollEvent::empty(); SOCKETS_A_TURN];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or_default();
         let mut rest = if count == SOCKETS_A_TURN { Rest::More } else { Rest::Nothing };
+        let began = Instant::now();
         for event in &events[..count] {
+            if began.elapsed() >= SLICE {
+                // Whoever waits for the event loop waits for no more of this.
+                return Rest::More;
+            }
             let Some(child) = self.tokens.get(&event.data()).copied() else { continue };
             let Some(listening) = self.listening.get_mut(&child) else { continue };
             if listening.read(now, told) == Rest::More {
                 rest = Rest::More;
             }
-            if listening.run.is_none() || listening.in_window >= DATAGRAMS_A_WINDOW {
+            let is_disposing = listening.disposal.load(Ordering::Acquire);
+            let is_too_much = listening.in_window >= DATAGRAMS_A_WINDOW;
+            if listening.run.is_none() || is_too_much || is_disposing {
                 let mut nothing = EpollEvent::new(EpollFlags::empty(), listening.token);
                 // It is watched, so that this cannot fail.
                 let _ = self.epoll.modify(&listening.socket, &mut nothing);
-                if listening.run.is_some() {
-                    tracing::warn!(%child, "a child tells too much of itself; it is heard again in a moment");
+            }
+            if is_disposing {
+                let (user, load) = (listening.user.as_raw(), listening.disposal_of_next(&self.epoll));
+                if let Err(error) = self.disposals.submit(user, load) {
+                    tracing::warn!(%child, %error, "what a child has sent along cannot be let go of; trying again");
+                    listening.disposal.store(false, Ordering::Release);
                     self.resting.push_back((now + WINDOW, child));
                 }
+            } else if is_too_much && listening.run.is_some() {
+                tracing::warn!(%child, "a child tells too much of itself; it is heard again in a moment");
+                self.resting.push_back((now + WINDOW, child));
             }
         }
         rest
@@ -259,24 +298,51 @@ impl Listening {
             if self.in_window >= DATAGRAMS_A_WINDOW {
                 return Rest::Nothing;
             }
-            match datagram::receive(self.socket.as_fd()) {
-                Ok(Datagram { sender: Some(sender), text, descriptors }) => {
-                    self.in_window += 1;
-                    told.push(Told { run, sender, notices: Notice::parse(&text), descriptors });
-                }
-                Ok(Datagram { sender: None, .. }) => self.in_window += 1,
-                Err(Errno::EINTR) => {}
+            let Datagram { sender, text, descriptors } = match datagram::peek(self.socket.as_fd()) {
+                Ok(datagram) => datagram,
+                Err(Errno::EINTR) => continue,
                 Err(_) => return Rest::Nothing,
+            };
+            self.in_window += 1;
+            if let Some(sender) = sender {
+                told.push(Told { run, sender, notices: Notice::parse(&text) });
+            }
+            match descriptors {
+                Descriptors::None => datagram::discard(self.socket.as_fd()),
+                // Nothing behind it is read before.
+                Descriptors::Some => {
+                    self.disposal.store(true, Ordering::Release);
+                    return Rest::Nothing;
+                }
             }
         }
         Rest::More
     }
+
+    /// Has it read, unless that is for the disposal of its next datagram to do.
+    fn watch(&self, epoll: &Epoll) {
+        if !self.disposal.load(Ordering::Acquire) {
+            watch(epoll, &self.socket, self.token);
+        }
+    }
+
+    /// What lets go of the next datagram, and then has the socket heard again. Who waits for a barrier
+    /// (`sd_notify_barrier(3)`) waits for what came along to be closed.
+    fn disposal_of_next(&self, epoll: &Arc<Epoll>) -> Box<dyn FnOnce() + Send> {
+        let (socket, disposal) = (Arc::clone(&self.socket), Arc::clone(&self.disposal));
+        let (epoll, token) = (Arc::clone(epoll), self.token);
+        Box::new(move || {
+            datagram::discard(socket.as_fd());
+            disposal.store(false, Ordering::Release);
+            watch(&epoll, &socket, token);
+        })
+    }
 }
 
-fn watch(epoll: &Epoll, listening: &Listening) {
-    let mut event = EpollEvent::new(EpollFlags::EPOLLIN, listening.token);
-    let watched = match epoll.add(&listening.socket, event) {
-        Err(Errno::EEXIST) => epoll.modify(&listening.socket, &mut event),
+fn watch(epoll: &Epoll, socket: &OwnedFd, token: u64) {
+    let mut event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+    let watched = match epoll.add(socket, event) {
+        Err(Errno::EEXIST) => epoll.modify(socket, &mut event),
         other => other,
     };
     if let Err(errno) = watched {

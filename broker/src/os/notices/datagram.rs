@@ -1,20 +1,21 @@
-//! One datagram, with who has sent it and what came along.
+//! One datagram at the head of a socket's queue, with who has sent it. What came along with it stays in the queue.
+#![expect(unsafe_code, reason = "nix tells nothing of a datagram with descriptors that are not received")]
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
+use nix::sys::socket::{MsgFlags, recv};
 use procbroker_core::Pid;
-
-use crate::os::process::descriptor::own_by_number;
 
 /// Bytes of a datagram, at most: nothing that means anything is longer.
 const BYTES_MAX: usize = 4096;
 
-/// How many descriptors may come with one (`SCM_MAX_FD`, unix(7)).
-const DESCRIPTORS_MAX: usize = 253;
+/// Room for the credentials of its sender, and for nothing else: what `CMSG_SPACE` says (cmsg(3)).
+const CONTROL_BYTES: usize = {
+    let word = size_of::<usize>();
+    size_of::<libc::cmsghdr>().next_multiple_of(word) + size_of::<libc::ucred>().next_multiple_of(word)
+};
 
 /// A datagram.
 #[derive(Debug)]
@@ -22,31 +23,58 @@ pub(super) struct Datagram {
     /// Who has sent it; none where the datagram is longer than any that means something.
     pub(super) sender: Option<Pid>,
     pub(super) text: Vec<u8>,
-    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) descriptors: Descriptors,
 }
 
-/// Takes the next datagram, without waiting for one.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Datagram, Errno> {
-    let mut buffer = [0; BYTES_MAX];
-    let mut control = cmsg_space!(UnixCredentials, [std::os::fd::RawFd; DESCRIPTORS_MAX]);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let (count, is_cut, sender, numbers) = {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-        let (mut sender, mut numbers) = (None, Vec::new());
-        for part in message.cmsgs()? {
-            match part {
-                ControlMessageOwned::ScmCredentials(credentials) => {
-                    sender = u32::try_from(credentials.pid()).ok().and_then(Pid::new);
-                }
-                ControlMessageOwned::ScmRights(rights) => numbers.extend(rights),
-                _ => {}
-            }
-        }
-        (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC), sender, numbers)
-    };
-    // Nobody but this call knows of them.
-    let descriptors = numbers.into_iter().filter_map(|number| own_by_number(number).ok()).collect();
-    let text = buffer.get(..count).unwrap_or_default().to_vec();
-    Ok(Datagram { sender: sender.filter(|_| !is_cut), text, descriptors })
+/// Whether descriptors came along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Descriptors {
+    /// None did.
+    None,
+    /// Some did: they are closed with the datagram.
+    Some,
+}
+
+/// Looks at the next datagram, without waiting for one, and leaves it where it is.
+pub(super) fn peek(socket: BorrowedFd<'_>) -> Result<Datagram, Errno> {
+    let mut buffer = [0_u8; BYTES_MAX];
+    // Aligned as the kernel's headers are.
+    let mut control = [0_u64; CONTROL_BYTES.div_ceil(size_of::<u64>())];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeroes are a message of nothing.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: the message names two buffers with their lengths, which live until it returns.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let count = usize::try_from(Errno::result(count)?).unwrap_or(0);
+    let is_cut = message.msg_flags & libc::MSG_TRUNC != 0;
+    // What there was no room for can be nothing but descriptors.
+    let descriptors =
+        if message.msg_flags & libc::MSG_CTRUNC == 0 { Descriptors::None } else { Descriptors::Some };
+    let sender = sender(&message).filter(|_| !is_cut);
+    Ok(Datagram { sender, text: buffer.get(..count).unwrap_or_default().to_vec(), descriptors })
+}
+
+/// Takes the next datagram away. The last descriptors of something may be closed with it, which takes as long as their
+/// sender likes.
+pub(super) fn discard(socket: BorrowedFd<'_>) {
+    // The next look at the socket tells if there was none.
+    let _ = recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT);
+}
+
+fn sender(message: &libc::msghdr) -> Option<Pid> {
+    // SAFETY: the kernel has left a list of control messages there, and its length.
+    let first = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: it is null, or leads to a header within that buffer.
+    let header = unsafe { first.as_ref() }?;
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+        return None;
+    }
+    // SAFETY: a message of this kind has credentials behind its header.
+    let credentials: libc::ucred = unsafe { libc::CMSG_DATA(first).cast::<libc::ucred>().read_unaligned() };
+    u32::try_from(credentials.pid).ok().and_then(Pid::new)
 }
