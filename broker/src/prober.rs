@@ -19,6 +19,7 @@ use crate::blocking_pool::BlockingPool;
 use crate::driver::Fact;
 use crate::inbox;
 use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_USER_MAX};
+use crate::os::host::fs_rights::{self, Rights};
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Logs, StreamId, Wanted, read};
 
@@ -46,6 +47,8 @@ pub struct Question {
     pub run: Run,
     /// Whose user's processes it has.
     pub user: u32,
+    /// What these may reach in the file system.
+    pub rights: Rights,
     /// What shows that it is ready.
     pub check: Check,
     /// When its process was ordered to be started.
@@ -89,11 +92,14 @@ impl Prober {
 
 impl Means {
     async fn answer(&self, question: Question) -> bool {
-        let Question { run, user, check, since } = question;
+        let Question { run, user, rights, check, since } = question;
         match check {
             Check::Tcp(address) => accepts(address).await,
             // A path may lead to where nothing answers.
-            Check::Unix(path) => self.pool.run(user, move || listens(&path, user)).await.unwrap_or(false),
+            Check::Unix(path) => {
+                let work = move || fs_rights::with(&rights, || listens(&path, user)).unwrap_or(false);
+                self.pool.run(user, work).await.unwrap_or(false)
+            }
             Check::Log(text) => {
                 let [stdout, stderr] = StreamId::both(run.child);
                 self.is_written(stdout, user, &text, since).await
@@ -124,8 +130,8 @@ async fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
-/// Whether a process of this user listens at a path: a broker that is root reaches sockets that the child could not, and
-/// what listens there is none of the child's then.
+/// Whether a process of this user listens at a path. Another user's socket says nothing of the child, even where the child
+/// may reach it.
 fn listens(path: &str, user: u32) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let Ok(address) = UnixAddr::new(path) else { return false };
@@ -152,7 +158,8 @@ mod tests {
     fn question(user: u32, address: SocketAddr) -> Question {
         let child = ChildId::from_uuid(Uuid::from_u128(user.into()));
         let run = Run { child, incarnation: Incarnation::FIRST };
-        Question { run, user, check: Check::Tcp(address), since: Timestamp::from_micros(0) }
+        let (rights, since) = (Rights::Own, Timestamp::from_micros(0));
+        Question { run, user, rights, check: Check::Tcp(address), since }
     }
 
     fn listener(backlog: u32) -> TcpListener {

@@ -28,6 +28,7 @@ use crate::limits::{
     LOGS_PATIENCE, SPAWN_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE, UNWANTED_SPAWN_PATIENCE,
 };
 use crate::os::environment::{Surroundings, tell_where_to_notify};
+use crate::os::host::fs_rights::Rights;
 use crate::os::host::nofile::Nofile;
 use crate::os::journal::Submitted;
 use crate::os::logs::{Logs, StreamId};
@@ -353,7 +354,8 @@ impl Hands {
     fn probe(&mut self, run: Run, order: &SpawnOrder, since: Timestamp) {
         if let Ready::Probe(Probe { check, .. }) = &order.params.ready {
             let user = user(&order.run_as).unwrap_or_else(nix::unistd::geteuid).as_raw();
-            self.prober.ask(Question { run, user, check: check.clone(), since });
+            let rights = Rights::of(&order.run_as);
+            self.prober.ask(Question { run, user, rights, check: check.clone(), since });
         }
     }
 

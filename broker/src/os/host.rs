@@ -6,6 +6,7 @@ pub mod client_socket;
 pub mod clock;
 pub mod code;
 pub mod folder;
+pub mod fs_rights;
 pub mod heap;
 pub mod lock;
 pub mod nofile;
