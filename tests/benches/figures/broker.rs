@@ -46,10 +46,15 @@ enum Phase {
 
 impl Broker {
     pub(crate) fn start(scene: &Scene) -> Result<Self, Failure> {
+        Self::start_with(scene, &[])
+    }
+
+    /// One with more arguments of its own.
+    pub(crate) fn start_with(scene: &Scene, more: &[&str]) -> Result<Self, Failure> {
         let folder = scene.subfolder()?;
         let socket = folder.join("socket");
         let begin = Instant::now();
-        let process = launch(scene, &folder, &socket)?;
+        let process = launch(scene, (&folder, &socket), more)?;
         let mut broker = Self { process, folder, socket, start: Duration::ZERO, phase: Phase::Alive };
         broker.until_ready(begin)?;
         broker.start = begin.elapsed();
@@ -64,7 +69,7 @@ impl Broker {
         self.phase = Phase::Dead;
         let reaping = orphans::reap_in_background();
         let begin = Instant::now();
-        self.process = launch(scene, &self.folder, &self.socket)?;
+        self.process = launch(scene, (&self.folder, &self.socket), &[])?;
         self.phase = Phase::Successor(reaping);
         self.until_ready(begin)?;
         self.start = begin.elapsed();
@@ -182,7 +187,7 @@ impl Drop for Broker {
 }
 
 /// Starts the program.
-fn launch(scene: &Scene, folder: &Path, socket: &Path) -> Result<Child, Failure> {
+fn launch(scene: &Scene, (folder, socket): (&Path, &Path), more: &[&str]) -> Result<Child, Failure> {
     let attempt = || format!("start the broker {}", scene.binary().display());
     let log = OpenOptions::new().create(true).append(true).open(folder.join("log")).attempting(attempt())?;
     let mut command = Command::new(scene.binary());
@@ -190,7 +195,7 @@ fn launch(scene: &Scene, folder: &Path, socket: &Path) -> Result<Child, Failure>
     command.args(["--max-children", CHILDREN_MAX, "--max-children-per-user", CHILDREN_MAX]);
     command.args(["--max-connections", CONNECTIONS_MAX]);
     command.args(["--shutdown-timeout", "60s"]);
-    command.args(&scene.serve);
+    command.args(&scene.serve).args(more);
     command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("PROCBROKER_SOCKET");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().attempting(attempt())

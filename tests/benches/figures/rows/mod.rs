@@ -3,6 +3,7 @@
 mod create;
 mod crowd;
 mod destroy;
+mod hostile;
 mod idle;
 mod list;
 mod memory;
@@ -31,6 +32,8 @@ pub(crate) enum Row {
     Throughput,
     /// Both with 10,000 children alive
     Crowd,
+    /// One user's work beside 2,000 hostile connections of others
+    Hostile,
     /// The output of one child, and what it costs the creates of others
     Output,
     /// Create and destroy from Python, beside a multiprocessing manager and `subprocess.Popen`
@@ -63,6 +66,7 @@ impl Row {
             Self::Create => create::measure(scene),
             Self::Throughput => throughput::measure(scene),
             Self::Crowd => crowd::measure(scene),
+            Self::Hostile => hostile::measure(scene),
             Self::Output => output::measure(scene),
             Self::Peers => peers::measure(scene),
             Self::Status => status::measure(scene),
