@@ -74,7 +74,14 @@ mod heavy {
 
     fn storm(seed: u64, flags: &[&str], rounds: u32) {
         let mut dice = Rng::with_seed(seed);
-        let setup = Setup::new().flags(flags).flags(["--ended-max", "1000000", "--shutdown-timeout", "20s"]);
+        let setup = Setup::new().flags(flags).flags([
+            "--ended-max",
+            "1000000",
+            "--ended-for",
+            "30d",
+            "--shutdown-timeout",
+            "20s",
+        ]);
         let mut broker = setup.start();
         let books = Books::in_folder(broker.folder());
         let mut clients: Vec<Client> =
