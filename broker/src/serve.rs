@@ -36,6 +36,7 @@ use crate::os::host::code;
 use crate::os::host::heap;
 use crate::os::host::terminal;
 use crate::os::journal;
+use crate::os::process::child_signal::ChildSignal;
 use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
 use crate::transit::Transit;
@@ -91,6 +92,7 @@ pub fn read_record(path: &Path) -> Result<(), String> {
 }
 
 fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
+    ChildSignal::restore_default().map_err(|errno| ServeError::Signals(errno.into()))?;
     let prepared = startup::prepare(arguments)?;
     // This thread sleeps from here on: what its children are is what the broker has inherited, and nothing else.
     let driver = thread::Builder::new().name("driver".to_owned()).spawn(move || drive(prepared));

@@ -7,7 +7,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::children::{attentive, pid_in, stubborn, willing, with};
+use crate::harness::children::{attentive, pid_in, script, stubborn, willing, with};
 use crate::harness::{Ended, Fifo, JsonClient, Process, Setup, TestBroker, broker_group};
 
 /// A stop that only the deadline, or somebody in a hurry, cuts short.
@@ -258,6 +258,21 @@ fn a_hangup_or_an_interrupt_that_was_ignored_at_the_start_stays_so() {
     assert_eq!(broker.status()["shutting_down"], false);
     // A child is told of its own all the same.
     assert_eq!(Process::of(&child).status("SigIgn"), ["0000000000000000"]);
+    broker.stop();
+}
+
+#[test]
+fn a_broker_that_was_started_with_the_ends_of_children_ignored_is_told_of_them_all_the_same() {
+    // As launchers have it that care for no child of theirs, such as a daemon in Perl.
+    let mut broker = Setup::new().through(["env", "--ignore-signal=CHLD"]).start();
+    let mut client = broker.json();
+    let by_itself = client.create(script("exit 7"));
+    let exit = client.ok("wait", json!({"target": by_itself["id"]}))["child"]["exit"].take();
+    assert_eq!((&exit["code"], &exit["reason"]), (&json!(7), &json!("exited")), "{exit}");
+    let child = client.create(willing());
+    assert_eq!(Process::of(&child).status("SigIgn"), ["0000000000000000"]);
+    let exit = client.ok("destroy", json!({"target": child["id"]}))["children"][0]["exit"].take();
+    assert_eq!((&exit["signal"], &exit["forced"]), (&json!("SIGTERM"), &json!(false)), "{exit}");
     broker.stop();
 }
 

@@ -1,11 +1,12 @@
 //! Tells that children have ended, without a signal handler: a thousand ends at once interrupt nothing, and are told once.
-#![expect(unsafe_code, reason = "tokio takes an owned descriptor on trust")]
+#![expect(unsafe_code, reason = "tokio takes an owned descriptor on trust, and an action can be a handler")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::task::{Context, Poll};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -37,6 +38,17 @@ impl ChildSignal {
         // SAFETY: the source owns its descriptor, lives in what is registered, and is closed after it.
         let source = unsafe { AsyncFd::register_with_interest(Source(source), Interest::READABLE) };
         Ok(Self(source.map_err(io::Error::from)?))
+    }
+
+    /// Gives the signal its default action: to be called before there is any child. Whoever ignores it when it executes this
+    /// program leaves it ignored (`execve(2)`), and the kernel then keeps no end of a child to be told or asked for
+    /// (`wait(2)`).
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn restore_default() -> Result<(), Errno> {
+        // SAFETY: the default action runs no code of this program.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
     }
 
     /// The set of this signal alone: what every thread blocks.

@@ -269,7 +269,7 @@ impl Reaper {
         self.retire(token, pid);
         let status = match wait(libc::P_PID, pid.get(), libc::WEXITED) {
             Waited::Ended(_, status) => status,
-            // Somebody else has reaped it: only a broker that is started with SIGCHLD ignored sees this.
+            // Somebody else has reaped it, which nobody does as long as SIGCHLD has its default action.
             Waited::NoChild => ExitStatus::Unknown,
             Waited::None => {
                 self.watched.insert(token, watched);
