@@ -8,6 +8,7 @@ use interprocess::local_socket::{ConnectOptions, GenericFilePath, ToFsName};
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 use procbroker_protocol::frame::Frames;
 use procbroker_protocol::limits::ANSWER_BYTES_MAX;
+use procbroker_protocol::socket_path::PATH_BYTES_MAX;
 use procbroker_protocol::version::{PROTOCOL, Reply, decode_reply, encode_offer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -44,6 +45,10 @@ enum Failure {
 
 /// Connects, again and again where that may help, until the deadline.
 pub(crate) async fn dial(route: &Route, patience: Patience, deadline: Instant) -> Result<Wire, Error> {
+    // Such a path is cut, or refused, on its way to the system, and either looks as if nobody was there.
+    if route.socket.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(Error::SocketPathTooLong { socket: route.socket.clone() });
+    }
     let mut backoff = BACKOFF_FIRST;
     loop {
         let attempt = timeout_at(deadline, attempt(&route.socket)).await.map_err(|_| Error::Timeout {
@@ -129,6 +134,24 @@ fn sort(socket: &Path, source: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_path_that_no_socket_can_have_is_refused_with_its_length() {
+        for (bytes, fits) in
+            [(PATH_BYTES_MAX, true), (PATH_BYTES_MAX + 1, false), (PATH_BYTES_MAX + 2, false)]
+        {
+            let socket: std::path::PathBuf = format!("/{}", "x".repeat(bytes - 1)).into();
+            let connect_timeout = Duration::from_secs(60);
+            let route = Route { socket, connect_timeout, patience: Patience::AtOnce };
+            let error = dial(&route, Patience::AtOnce, Instant::now() + connect_timeout).await.unwrap_err();
+            if fits {
+                assert!(matches!(error, Error::NotThere { .. }), "{error}");
+            } else {
+                let expected = format!("the path has {bytes} bytes, and that of a socket has at most 107");
+                assert!(error.to_string().contains(&expected), "{error}");
+            }
+        }
+    }
 
     #[test]
     fn errors_of_the_socket_are_told_apart() {

@@ -10,6 +10,7 @@ use procbroker_protocol::duration::DurationError;
 use procbroker_protocol::name::NameError;
 use procbroker_protocol::request::Method;
 use procbroker_protocol::signal::SignalError;
+use procbroker_protocol::socket_path::PATH_BYTES_MAX;
 use procbroker_protocol::status::ProtocolRange;
 use procbroker_protocol::version::HandshakeError;
 use procbroker_protocol::{Error as BrokerError, ErrorKind};
@@ -31,6 +32,16 @@ pub enum Error {
         socket: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The path has more bytes than the address of a socket can hold: no broker can be there.
+    #[error(
+        "no broker can be at {}: the path has {} bytes, and that of a socket has at most {PATH_BYTES_MAX}; name a shorter \
+         path, in PROCBROKER_SOCKET for instance",
+        socket.display(), socket.as_os_str().len()
+    )]
+    SocketPathTooLong {
+        /// The path that was named.
+        socket: PathBuf,
     },
     /// The permissions of the socket, or of a folder on the way to it, keep this user out.
     #[error(
@@ -169,6 +180,7 @@ impl Error {
         match self {
             Self::Broker(error) | Self::Refused { error, .. } => Some(&error.kind),
             Self::NotThere { .. }
+            | Self::SocketPathTooLong { .. }
             | Self::NoAccess { .. }
             | Self::Version { .. }
             | Self::Handshake { .. }

@@ -15,6 +15,9 @@ pub const SYSTEM_SOCKET: &str = "/run/procbroker/procbroker.sock";
 /// The state folder of the machine's broker.
 pub const SYSTEM_STATE_DIR: &str = "/var/lib/procbroker";
 
+/// The longest path of a socket, in bytes: `sockaddr_un` has 108, the last of them a NUL (`unix(7)`).
+pub const PATH_BYTES_MAX: usize = 107;
+
 /// A path, and what it follows from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {

@@ -144,6 +144,7 @@ impl Failure {
 fn client_status(error: &ClientError) -> CommandStatus {
     match error {
         ClientError::Broker(error) | ClientError::Refused { error, .. } => CommandStatus::from(&error.kind),
+        ClientError::SocketPathTooLong { .. } => CommandStatus::Usage,
         ClientError::NotThere { .. } => CommandStatus::NoBroker,
         ClientError::NoAccess { .. } => CommandStatus::Denied,
         ClientError::Timeout { .. } => CommandStatus::TimedOut,
@@ -228,6 +229,7 @@ mod tests {
         let denied = BrokerError::new(ErrorKind::PermissionDenied, "not you");
         let cases = [
             (ClientError::NotThere { socket: socket(), source: source() }, CommandStatus::NoBroker),
+            (ClientError::SocketPathTooLong { socket: socket() }, CommandStatus::Usage),
             (ClientError::NoAccess { socket: socket(), source: source() }, CommandStatus::Denied),
             (ClientError::Refused { socket: socket(), error: Box::new(denied) }, CommandStatus::Denied),
             (

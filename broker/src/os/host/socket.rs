@@ -11,14 +11,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, setfsgid};
-use procbroker_protocol::socket_path::{Origin, Place};
+use procbroker_protocol::socket_path::{Origin, PATH_BYTES_MAX, Place};
 use thiserror::Error;
 
 use super::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
-
-/// Bytes of a socket's path, at most: `sun_path` has 108, and the last is a NUL (`unix(7)`).
-const PATH_BYTES_MAX: usize = 107;
 
 /// Where and how to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
