@@ -33,8 +33,8 @@ impl std::str::FromStr for Since {
     type Err = SinceError;
 
     fn from_str(text: &str) -> Result<Self, SinceError> {
-        if let Ok(time) = humantime::parse_rfc3339(text) {
-            return Ok(Self::Time(time.into()));
+        if let Ok(time) = Timestamp::parse_rfc3339(text) {
+            return Ok(Self::Time(time));
         }
         duration::parse(text).map(Self::Age).map_err(|_| SinceError { text: text.to_owned() })
     }
@@ -109,6 +109,7 @@ mod tests {
         let time = Since::Time(Timestamp::from_micros(1_795_445_537_123_456));
         let cases = [
             ("\"2026-11-23T14:52:17.123456Z\"", time, "\"2026-11-23T14:52:17.123456Z\""),
+            ("\"2026-11-23t16:52:17.123456+02:00\"", time, "\"2026-11-23T14:52:17.123456Z\""),
             ("\"5m\"", Since::Age(Duration::from_secs(300)), "300"),
             ("\"5\"", Since::Age(Duration::from_secs(5)), "5"),
             ("0.5", Since::Age(Duration::from_millis(500)), "0.5"),
