@@ -16,6 +16,9 @@ use thiserror::Error;
 /// The permissions that make a folder or a file somebody else's as well.
 const WRITE_BY_OTHERS: u32 = 0o022;
 
+/// What is said of something with any of them.
+const WRITABLE: &str = "can be written to by others";
+
 /// A folder that is open, and whose entries are reached through its descriptor: a folder or a link that is put in its
 /// place later is not followed.
 #[derive(Debug)]
@@ -105,7 +108,7 @@ impl OwnFolder {
     /// # Errors
     /// When it is not.
     pub fn check_own(&self) -> Result<(), OwnError> {
-        self.check(WRITE_BY_OTHERS, "can be written to by others")
+        self.check(WRITE_BY_OTHERS, WRITABLE)
     }
 
     /// Whether the folder is the broker's own, and nobody else's to enter.
@@ -220,6 +223,31 @@ impl OwnFolder {
         }
     }
 
+    /// Whether everything in it, files and folders, is the broker's own; what is in the folders is not looked at.
+    ///
+    /// # Errors
+    /// When something is not, or the system refuses.
+    pub fn check_entries(&self) -> Result<(), OwnError> {
+        for name in self.entries()? {
+            let path = self.path.join(&name);
+            let found = match fstatat(&self.descriptor, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(found) => found,
+                // A name that is not UTF-8 stands here as another one, and is nothing that a broker opens.
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(OwnError::refused("read", &path)(errno)),
+            };
+            let flaw = if kind_of(&found) == SFlag::S_IFDIR {
+                flaw_of(&found, WRITE_BY_OTHERS, WRITABLE)
+            } else {
+                flaw_of_file(&found)
+            };
+            if let Some(flaw) = flaw {
+                return Err(OwnError::Untrusted { path, flaw });
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a file.
     ///
     /// # Errors
@@ -300,15 +328,19 @@ fn flaw_of(found: &FileStat, forbidden: u32, open: &'static str) -> Option<&'sta
     }
 }
 
+fn kind_of(found: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT
+}
+
 fn flaw_of_file(found: &FileStat) -> Option<&'static str> {
-    let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+    let kind = kind_of(found);
     if kind == SFlag::S_IFLNK {
         return Some("is a link");
     }
     if kind != SFlag::S_IFREG {
         return Some("is no file");
     }
-    let flaw = flaw_of(found, WRITE_BY_OTHERS, "can be written to by others");
+    let flaw = flaw_of(found, WRITE_BY_OTHERS, WRITABLE);
     flaw.or_else(|| (found.st_nlink > 1).then_some("has a second name (a hard link)"))
 }
 
@@ -349,6 +381,14 @@ mod tests {
         ] {
             assert_eq!(flaw(folder.file(name, OFlag::O_RDONLY)), said, "{name}");
             assert_eq!(flaw(folder.has_file(name)), said, "{name}");
+            if name != "folder" {
+                let within = OwnFolder::open(&at("folder")).unwrap();
+                within.check_entries().unwrap();
+                fs::rename(at(name), at("folder").join(name)).unwrap();
+                assert_eq!(flaw(within.check_entries()), said, "{name}");
+                fs::remove_file(at("folder").join(name)).unwrap();
+                fs::create_dir_all(at("folder").join("below")).unwrap();
+            }
         }
         if geteuid().is_root() {
             fs::write(at("others"), "").unwrap();

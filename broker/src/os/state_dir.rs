@@ -50,6 +50,18 @@ pub enum StateDirError {
         /// Something in it that the broker has not made.
         entry: String,
     },
+    /// It is of use to others, too, and what is in it need not be what the broker has left there.
+    #[error(
+        "no state can be kept: {path} is not to be trusted: others can write to it (its mode is {mode:04o}), and could have \
+         put anything in the place of what is in it; close it with 'chmod 700' once you know that all of it is the \
+         broker's, or give another folder with --state-dir"
+    )]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Another broker uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -57,28 +69,38 @@ pub enum StateDirError {
 
 impl StateDir {
     /// Makes the folder, with those above it, where it is missing; closes it to all other users, unless it holds
-    /// something else as well; and locks it. What is in it is acted on, so that all of it has to be the broker's own.
+    /// something else as well; and locks it. What is in it is acted on, so that all of it has to be the broker's own, and
+    /// nobody else may have been able to write to it, unless it is empty.
     ///
     /// # Errors
     /// When it, or something in it, belongs to somebody else, is a link, or can be written to by others; when another broker
     /// uses it; or when the system refuses.
     pub fn open(place: &Place) -> Result<Self, StateDirError> {
-        Self::open_with(place, |path| {
+        let state = Self::open_with(place, Before::Nobody, |path| {
             Lock::take(&path.join(LOCK), &format!("the state folder {}", path.display()))
                 .map_err(StateDirError::from)
-        })
+        })?;
+        match state.folder.folder(LOGS) {
+            Ok(logs) => logs.check_entries()?,
+            Err(error) if error.is_absence() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(state)
     }
 
-    /// Takes the folder over with the lock that an earlier program of this process has handed over.
+    /// Takes the folder over with the lock that an earlier program of this process has handed over. That others could have
+    /// written to it meanwhile, or that an output is not the broker's own, is no reason to leave the children alone: whoever
+    /// asks for such an output is told.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn inherited(place: &Place, lock: OwnedFd) -> Result<Self, StateDirError> {
-        Self::open_with(place, |path| Ok(Lock::inherited(&path.join(LOCK), lock)))
+        Self::open_with(place, Before::Program, |path| Ok(Lock::inherited(&path.join(LOCK), lock)))
     }
 
     fn open_with(
         place: &Place,
+        before: Before,
         lock: impl FnOnce(&Path) -> Result<Lock, StateDirError>,
     ) -> Result<Self, StateDirError> {
         // It is shown to clients, to whom a relative path would mean another folder.
@@ -91,7 +113,7 @@ impl StateDir {
         // What others put there before is looked at, and refused, before anything is changed; once more when nobody can put
         // anything there any more.
         check_entries(&folder)?;
-        close_to_others(path)?;
+        close_to_others(path, before)?;
         check_entries(&folder)?;
         let lock = lock(path)?;
         Ok(Self { folder, lock })
@@ -130,6 +152,15 @@ impl StateDir {
     }
 }
 
+/// Who had the folder until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// Nobody, or a broker that is gone.
+    Nobody,
+    /// An earlier program of this process.
+    Program,
+}
+
 /// Whether everything of the broker's in its folder is its own.
 fn check_entries(folder: &OwnFolder) -> Result<(), StateDirError> {
     for name in folder.entries()?.iter().filter(|name| is_brokers(name)) {
@@ -148,9 +179,9 @@ fn is_brokers(name: &str) -> bool {
     name == LOCK || name == LOGS || name.starts_with(NOTE) || name.starts_with(RECORD)
 }
 
-/// A folder that was there before may have been made with another mode. One that is not the broker's alone stays as it is:
-/// what the broker keeps there is closed to others by itself.
-fn close_to_others(path: &Path) -> Result<(), StateDirError> {
+/// A folder that was there before may have been made with another mode, such as one that was mounted. One that is not the
+/// broker's alone stays as it is: what the broker keeps there is closed to others by itself.
+fn close_to_others(path: &Path, before: Before) -> Result<(), StateDirError> {
     let refused = |attempt| move |source| FolderError::Refused { attempt, path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(refused("read"))?;
     if found.uid() != geteuid().as_raw() {
@@ -160,15 +191,29 @@ fn close_to_others(path: &Path) -> Result<(), StateDirError> {
     if is_closed {
         return Ok(());
     }
-    match foreign_entry(path).map_err(refused("read"))? {
+    let foreign = foreign_entry(path).map_err(refused("read"))?;
+    let was_open = found.mode() & 0o022 != 0;
+    if foreign.is_none()
+        && was_open
+        && before == Before::Nobody
+        && has_entries(path).map_err(refused("read"))?
+    {
+        return Err(StateDirError::Open { path: path.to_owned(), mode: found.mode() & 0o7777 });
+    }
+    match foreign {
         None => fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(refused("close"))?,
         // Who can write to it can put another file in the place of the broker's.
-        Some(entry) if found.mode() & 0o022 != 0 => {
+        Some(entry) if was_open => {
             return Err(StateDirError::Shared { path: path.to_owned(), entry });
         }
         Some(_) => {}
     }
     Ok(())
+}
+
+/// Whether there is anything in a folder.
+fn has_entries(path: &Path) -> std::io::Result<bool> {
+    Ok(fs::read_dir(path)?.next().transpose()?.is_some())
 }
 
 /// Something in a folder that no broker has made.
@@ -206,11 +251,43 @@ mod tests {
     }
 
     #[test]
-    fn a_state_folder_that_was_open_to_others_is_closed() {
+    fn a_state_folder_that_others_could_not_write_to_or_that_is_empty_is_closed() {
         let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        drop(StateDir::open(&place(folder.path())).unwrap());
+        let opened = |mode| fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        // As it is made, or mounted, for the broker; then as one that a broker has used.
+        for mode in [0o777, 0o755, 0o711] {
+            opened(mode);
+            drop(StateDir::open(&place(folder.path())).unwrap());
+            assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700, "{mode:o}");
+        }
+        fs::write(folder.path().join(RECORD), "").unwrap();
+        for mode in [0o777, 0o1777, 0o770, 0o702] {
+            opened(mode);
+            let error = StateDir::open(&place(folder.path())).unwrap_err().to_string();
+            assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
+            assert!(error.contains(&format!("{mode:04o}")) && error.contains("--state-dir"), "{error}");
+            assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o7777, mode);
+        }
+        // Whoever has children already goes on.
+        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
+        drop(StateDir::inherited(&place(folder.path()), lock.into()).unwrap());
         assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn an_output_that_is_not_the_brokers_own_is_refused_unless_children_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(StateDir::open(&place(folder.path())).unwrap());
+        let logs = folder.path().join(LOGS);
+        fs::create_dir(&logs).unwrap();
+        fs::write(logs.join("one.out"), "").unwrap();
+        drop(StateDir::open(&place(folder.path())).unwrap());
+        std::os::unix::fs::symlink("/etc/passwd", logs.join("two.out")).unwrap();
+        let error = StateDir::open(&place(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("logs/two.out is not to be trusted: it is a link"), "{error}");
+        assert!(error.contains("--state-dir"), "{error}");
+        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
+        drop(StateDir::inherited(&place(folder.path()), lock.into()).unwrap());
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub enum Continuation {
 /// # Errors
 /// When the system refuses.
 pub fn read(kept: &Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
+    kept.check()?;
     let (first, end) = (kept.first_kept(), kept.end());
     let since = wanted.since.map_or(Ok(0), |time| kept.since(time.as_micros()))?;
     // No byte takes less than one, so what is further back cannot fit.

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::LogsError;
+use crate::os::own::{OwnError, check_file};
 
 /// What nobody but the owner may do anything with.
 const OWN_FOLDER: Mode = Mode::S_IRWXU;
@@ -81,17 +81,21 @@ impl Folder {
         openat(self.descriptor(), name, how | CAREFULLY, Mode::empty())
     }
 
-    /// Opens a regular file that is the broker's own, under this one name.
+    /// Opens a regular file that is the broker's own, under this one name, and that nobody else can write to.
     ///
     /// # Errors
-    /// EPERM where it is not; else as the system refuses.
+    /// What is wrong with it; else as the system refuses.
     pub(super) fn own_file(&self, name: &str, how: OFlag) -> io::Result<File> {
-        let file = File::from(self.open_file(name, how)?);
-        let found = file.metadata()?;
-        if !found.is_file() || found.uid() != geteuid().as_raw() || found.nlink() != 1 {
-            return Err(Errno::EPERM.into());
-        }
-        Ok(file)
+        let path = self.path().join(name);
+        let file = match self.open_file(name, how) {
+            Ok(file) => file,
+            Err(Errno::ELOOP) => {
+                return Err(io::Error::other(OwnError::Untrusted { path, flaw: "is a link" }));
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        check_file(&file, &path).map_err(io::Error::other)?;
+        Ok(file.into())
     }
 
     /// Makes an empty file for the broker alone. One of that name goes.

@@ -24,6 +24,8 @@ pub struct Kept {
     pub(super) dropped: u64,
     /// How many bytes have gone through the child's pipe: what is waited for when there is more.
     pub(super) moved: u64,
+    /// Where a part starts that is not to be used.
+    pub(super) left_alone: Option<u64>,
 }
 
 /// A file of it.
@@ -55,7 +57,7 @@ impl Part {
 impl Kept {
     /// Nothing of a stream.
     pub(super) fn nothing(folder: Folder, id: StreamId) -> Self {
-        Self { folder, id, parts: Vec::new(), end: 0, dropped: 0, moved: 0 }
+        Self { folder, id, parts: Vec::new(), end: 0, dropped: 0, moved: 0, left_alone: None }
     }
 
     /// Tells how many bytes have gone through the pipe by now.
@@ -86,6 +88,18 @@ impl Kept {
     #[must_use]
     pub fn first_kept(&self) -> u64 {
         self.parts.first().map_or(self.end, |part| part.start)
+    }
+
+    /// Whether all of it can be read, as far as the broker knows what there is.
+    ///
+    /// # Errors
+    /// What is wrong with a part that was left alone, as long as it is there.
+    pub(super) fn check(&self) -> Result<(), LogsError> {
+        let Some(start) = self.left_alone else { return Ok(()) };
+        for name in [self.id.segment_name(start), self.id.times_name(start)] {
+            self.open(&name)?;
+        }
+        Ok(())
     }
 
     /// Reads at most so many bytes from a position on. This may wait for the disk.

@@ -67,6 +67,8 @@ struct Stream {
     /// How many bytes could not be kept.
     dropped: u64,
     open: Option<Opened>,
+    /// Where a segment starts that an earlier program has kept, and whose file is not to be used.
+    left_alone: Option<u64>,
 }
 
 /// One file of output.
@@ -300,6 +302,7 @@ impl Store {
         if let Some(stream) = self.stream(id) {
             kept.end = stream.end;
             kept.dropped = stream.dropped;
+            kept.left_alone = stream.left_alone;
             kept.parts.extend(stream.segments.iter().map(|segment| Part {
                 start: segment.start,
                 length: segment.length,

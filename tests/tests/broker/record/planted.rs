@@ -99,6 +99,59 @@ fn links_and_second_names_in_the_state_folder_are_refused() {
 }
 
 #[test]
+fn an_output_that_is_not_the_brokers_own_is_refused() {
+    let broker = stopped();
+    let precious = broker.path("precious");
+    fs::write(&precious, "precious").unwrap();
+    for name in ["00000000-0000-7000-8000-000000000007.out", "anything"] {
+        let planted = broker.state_dir().join("logs").join(name);
+        symlink(&precious, &planted).unwrap();
+        refuses(&broker, &[name, "is a link", "--state-dir"]);
+        fs::remove_file(&planted).unwrap();
+        fs::hard_link(&precious, &planted).unwrap();
+        refuses(&broker, &[name, "hard link", "--state-dir"]);
+        fs::remove_file(&planted).unwrap();
+        fs::write(&planted, "").unwrap();
+        fs::set_permissions(&planted, Permissions::from_mode(0o602)).unwrap();
+        refuses(&broker, &[name, "can be written to by others", "--state-dir"]);
+        if is_root() {
+            fs::set_permissions(&planted, Permissions::from_mode(0o600)).unwrap();
+            chown(&planted, Some(STRANGER), None).unwrap();
+            refuses(&broker, &[name, "belongs to another user", "--state-dir"]);
+        }
+        fs::remove_file(&planted).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+#[test]
+fn a_state_folder_that_others_could_write_to_is_refused_and_left_as_it_is() {
+    let mut broker = stopped();
+    let state = broker.state_dir();
+    fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
+    refuses(&broker, &[state.to_str().unwrap(), "0777", "--state-dir"]);
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o777);
+    fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
+    broker.start_again();
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    broker.stop();
+}
+
+#[test]
+fn an_output_that_was_planted_before_an_upgrade_is_told_to_whoever_asks_for_it() {
+    let broker = TestBroker::start();
+    let child = broker.json().create(json!({"command": ["echo", "one"], "name": "one"}));
+    broker.json().ok("wait", json!({"target": "one"}));
+    let output = broker.state_dir().join("logs").join(format!("{}.out", child["id"].as_str().unwrap()));
+    fs::hard_link(&output, broker.path("second")).unwrap();
+    assert_eq!(broker.run(&["upgrade"]).status, 0);
+    let refused = broker.json().refused("logs", json!({"target": "one"}));
+    assert_eq!(refused.kind, "internal");
+    assert!(refused.message.contains("hard link"), "{refused:?}");
+    fs::remove_file(broker.path("second")).unwrap();
+}
+
+#[test]
 fn a_lock_beside_the_socket_that_is_another_file_is_refused_and_kept() {
     let broker = stopped();
     let precious = broker.path("precious");

@@ -26,7 +26,8 @@ impl Store {
     /// others. Returns how many files that were.
     ///
     /// # Errors
-    /// When the folder cannot be listed. A file that is not the broker's own is left alone, and warned of.
+    /// When the folder cannot be listed. A file that is not the broker's own is left alone and warned of, and whoever asks for
+    /// that output is told.
     pub(in crate::os::logs) fn recover(
         &mut self,
         known: impl Fn(ChildId) -> Option<u32>,
@@ -53,9 +54,13 @@ impl Store {
                     let place = (modified, named.start, named.id);
                     found.insert(place, Found { id: named.id, user, segment });
                 }
-                Err(error) => tracing::warn!(
-                    %error, file = name, "a file of output is left alone: it is not the broker's own, or cannot be read"
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        %error, file = name, "a file of output is left alone: it is not the broker's own, or cannot be read"
+                    );
+                    let child = self.children.entry(named.id.child).or_insert_with(|| Child::new(user));
+                    child.stream_mut(named.id.stream).left_alone = Some(named.start);
+                }
             }
         }
         for (_, one) in found {

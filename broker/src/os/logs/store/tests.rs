@@ -196,11 +196,19 @@ fn output_of_nobody_goes_and_what_is_not_the_brokers_own_is_left_alone() {
     assert_eq!(scene.store.recover(|child| known.contains(&child).then_some(USER)).unwrap(), 1);
     assert_eq!([1, 2, 3, 4].map(|number| scene.text(stdout(number))), ["one\n", "", "", ""]);
     assert!(scene.path("notes.txt").exists() && linked.exists());
+    // Whoever asks for it is told what is wrong with it.
+    for (number, flaw) in [(3, "has a second name"), (4, "is a link")] {
+        let error = scene.store.kept(stdout(number)).check().unwrap_err().to_string();
+        assert!(error.contains(flaw) && error.contains(&stdout(number).to_string()), "{error}");
+    }
     // It is not written to either: a file of the broker's own takes its place.
     scene.append(stdout(3), "three\n");
     scene.append(stdout(4), "four\n");
     assert_eq!(fs::read(scene.folder.path().join("secret")).unwrap(), b"secret");
     assert_eq!([3, 4].map(|number| scene.text(stdout(number))), ["three\n", "four\n"]);
+    for number in [3, 4] {
+        scene.store.kept(stdout(number)).check().unwrap();
+    }
 }
 
 #[test]
