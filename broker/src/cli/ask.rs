@@ -120,9 +120,11 @@ fn conclude(
             Err(error) => refused.push(Failure::from(error)),
         }
     }
-    let mut refused = refused.into_iter();
-    let Some(answer) = together(given)? else { return Err(refused.next().unwrap_or(Failure::Answer)) };
-    let mut report = show(verb, &verb.choose(answer), style())?;
+    let mut report = match together(given)? {
+        Some(answer) => show(verb, &verb.choose(answer), style())?,
+        None if refused.is_empty() => return Err(Failure::Answer),
+        None => Report::done(String::new()),
+    };
     for failure in refused {
         if report.status == CommandStatus::Done {
             report.status = failure.status();

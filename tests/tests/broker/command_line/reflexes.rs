@@ -65,6 +65,19 @@ fn destroy_takes_several_and_goes_on_where_one_is_missing() {
         said.err.lines().map(|line| serde_json::from_str(line).expect("an error object a line")).collect();
     assert_eq!(errors.len(), 2);
     assert!(errors.iter().all(|error| error["data"]["kind"] == "not_found"), "{errors:?}");
+    let said = broker.run(&["destroy", "nope1", "nope2"]);
+    assert_eq!((said.status, said.out.as_str(), said.err.lines().count()), (NOT_FOUND, "", 2), "{said:?}");
+    assert!(said.err.contains("nope1") && said.err.contains("nope2"), "{said:?}");
+}
+
+#[test]
+fn a_socket_that_no_path_leads_to_is_a_usage_error_with_the_length() {
+    let broker = TestBroker::start();
+    for bytes in [108, 109] {
+        let socket = format!("/{}", "x".repeat(bytes - 1));
+        let said = broker.run(&["--socket", &socket, "list"]);
+        failed(&said, USAGE, &format!("the path has {bytes} bytes"));
+    }
 }
 
 #[test]
