@@ -12,9 +12,11 @@ mod lines;
 pub use lengths::{FrameTooLong, Frames, Truncated, begin_frame, finish_frame};
 pub use lines::Lines;
 
-/// How much of an oversize message is shown, in bytes: enough for the id of a binary request, which
-/// stands first in it.
-pub const HEAD_BYTES_MAX: usize = 32;
+/// How much of an oversize frame is shown, in bytes: enough for the id of a binary request, which stands first in it.
+pub const FRAME_HEAD_BYTES_MAX: usize = 32;
+
+/// How much of an oversize line is shown, in bytes: enough for the longest id with what usually stands before it.
+pub const LINE_HEAD_BYTES_MAX: usize = 2048;
 
 /// What a framer found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub enum Framed<'a> {
         /// Its length in bytes as its frame announces it; of a line, whose end is not known yet, the
         /// least that it has: one more than the cap.
         length: usize,
-        /// How it begins: at most [`HEAD_BYTES_MAX`] bytes.
+        /// How it begins: at most [`FRAME_HEAD_BYTES_MAX`] or [`LINE_HEAD_BYTES_MAX`] bytes.
         head: &'a [u8],
     },
 }

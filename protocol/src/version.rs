@@ -66,6 +66,15 @@ pub enum HandshakeError {
         /// What came.
         found: Vec<u8>,
     },
+    /// The client closed its side before it had said which versions it speaks.
+    #[error(
+        "the connection was closed after {bytes} of the {OFFER_BYTES} bytes that the binary encoding begins with: PBRK, and the \
+         lowest and the highest version"
+    )]
+    BrokenOff {
+        /// How many bytes came.
+        bytes: usize,
+    },
     /// The lowest version is 0, or above the highest.
     #[error("there is no version from {lowest} to {highest}; versions count from 1, and the lowest comes first", lowest = .0.lowest, highest = .0.highest)]
     Range(ProtocolRange),

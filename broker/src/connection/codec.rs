@@ -41,7 +41,7 @@ pub(super) enum Incoming {
 #[derive(Debug)]
 pub(super) enum Codec {
     /// The first bytes, which do not tell yet.
-    Undecided(Vec<u8>),
+    Undecided(Vec<u8>, Ending),
     /// Lines of JSON.
     Json(Lines, Ending),
     /// Frames, after an offer of versions was answered.
@@ -70,7 +70,7 @@ thread_local! {
 
 impl Default for Codec {
     fn default() -> Self {
-        Self::Undecided(Vec::new())
+        Self::Undecided(Vec::new(), Ending::Open)
     }
 }
 
@@ -83,7 +83,7 @@ impl Codec {
             let length = socket.try_read(room)?;
             let bytes = room.get(..length).unwrap_or_default();
             match self {
-                Self::Undecided(first) => first.extend_from_slice(bytes),
+                Self::Undecided(first, _) => first.extend_from_slice(bytes),
                 Self::Json(lines, _) => lines.push(bytes),
                 Self::Binary(frames, _) => frames.push(bytes),
                 Self::Closed => {}
@@ -95,16 +95,18 @@ impl Codec {
     /// Takes note that nothing more will come.
     pub(super) fn finish(&mut self) {
         match self {
-            Self::Undecided(first) if first.is_empty() => *self = Self::Closed,
-            Self::Undecided(_) | Self::Closed => {}
-            Self::Json(_, ending) | Self::Binary(_, ending) => *ending = Ending::Closed,
+            Self::Undecided(first, _) if first.is_empty() => *self = Self::Closed,
+            Self::Closed => {}
+            Self::Undecided(_, ending) | Self::Json(_, ending) | Self::Binary(_, ending) => {
+                *ending = Ending::Closed;
+            }
         }
     }
 
     /// Whether a message has begun and is not complete.
     pub(super) fn is_partial(&self) -> bool {
         match self {
-            Self::Undecided(first) => !first.is_empty(),
+            Self::Undecided(first, _) => !first.is_empty(),
             Self::Json(lines, _) => lines.is_partial(),
             Self::Binary(frames, _) => frames.is_partial(),
             Self::Closed => false,
@@ -126,16 +128,16 @@ impl Codec {
         let result = Err(error);
         match std::mem::replace(self, Self::Closed) {
             Self::Binary(..) => binary::encode_answer(None, &result, out),
-            Self::Undecided(_) | Self::Json(..) => json_lines::encode_answer(None, &result, out),
+            Self::Undecided(..) | Self::Json(..) => json_lines::encode_answer(None, &result, out),
             Self::Closed => {}
         }
     }
 
     /// The next thing that the client has sent entirely.
     pub(super) fn next(&mut self) -> Option<Incoming> {
-        if let Self::Undecided(first) = self {
-            let first = std::mem::take(first);
-            match self.decide(first) {
+        if let Self::Undecided(first, ending) = self {
+            let (first, ending) = (std::mem::take(first), *ending);
+            match self.decide(first, ending) {
                 Ok(answer) => {
                     if answer.is_some() {
                         return answer;
@@ -150,7 +152,7 @@ impl Codec {
             }
         }
         match self {
-            Self::Undecided(_) | Self::Closed => None,
+            Self::Undecided(..) | Self::Closed => None,
             Self::Json(lines, ending) => next_line(lines, ending),
             Self::Binary(frames, ending) => match next_frame(frames, *ending) {
                 Some(Incoming::Fatal(bytes)) => {
@@ -163,18 +165,21 @@ impl Codec {
     }
 
     /// Chooses the encoding by the first bytes, as far as they tell.
-    fn decide(&mut self, first: Vec<u8>) -> Result<Option<Incoming>, HandshakeError> {
+    fn decide(&mut self, first: Vec<u8>, ending: Ending) -> Result<Option<Incoming>, HandshakeError> {
         let Some(byte) = first.first() else { return Ok(None) };
         match Encoding::detect(*byte)? {
             Encoding::Json => {
                 let mut lines = Lines::new(REQUEST_BYTES_MAX);
                 lines.push(&first);
-                *self = Self::Json(lines, Ending::Open);
+                *self = Self::Json(lines, ending);
                 Ok(None)
             }
             Encoding::Binary => {
                 let Some((offered, length)) = version::decode_offer(&first)? else {
-                    *self = Self::Undecided(first);
+                    if ending != Ending::Open {
+                        return Err(HandshakeError::BrokenOff { bytes: first.len() });
+                    }
+                    *self = Self::Undecided(first, ending);
                     return Ok(None);
                 };
                 let (answer, chosen) = version::answer_offer(PROTOCOL, offered);
@@ -184,7 +189,7 @@ impl Codec {
                 }
                 let mut frames = Frames::new(REQUEST_BYTES_MAX);
                 frames.push(first.get(length..).unwrap_or_default());
-                *self = Self::Binary(frames, Ending::Open);
+                *self = Self::Binary(frames, ending);
                 Ok(Some(Incoming::Bytes(answer)))
             }
         }
@@ -204,7 +209,7 @@ pub(super) fn encode(id: &RequestId, result: &Result<Response, Error>, out: &mut
 pub(super) fn encode_notification(codec: &Codec, notification: &Notification, out: &mut Vec<u8>) {
     match codec {
         Codec::Binary(..) => binary::encode_notification(notification, out),
-        Codec::Undecided(_) | Codec::Json(..) | Codec::Closed => {
+        Codec::Undecided(..) | Codec::Json(..) | Codec::Closed => {
             json_lines::encode_notification(notification, out);
         }
     }
@@ -238,7 +243,7 @@ fn next_line(lines: &mut Lines, ending: &mut Ending) -> Option<Incoming> {
                 }
                 Err(refusal) => refusal,
             },
-            Framed::Oversize { length, .. } => json_lines::refuse_oversize(length),
+            Framed::Oversize { length, head } => json_lines::refuse_oversize(length, head),
         };
         match refusal.reply {
             ReplyTo::Id(id) => {

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::backlog::Backlog;
-use super::{Framed, HEAD_BYTES_MAX};
+use super::{FRAME_HEAD_BYTES_MAX, Framed};
 
 /// How long the length before each frame is, in bytes.
 const PREFIX_BYTES: usize = size_of::<u32>();
@@ -60,7 +60,7 @@ impl Frames {
             let frame = self.backlog.lend(PREFIX_BYTES + length);
             return Some(Framed::Message(frame.get(PREFIX_BYTES..).unwrap_or_default()));
         }
-        let shown = length.min(HEAD_BYTES_MAX);
+        let shown = length.min(FRAME_HEAD_BYTES_MAX);
         if here < shown {
             return None;
         }

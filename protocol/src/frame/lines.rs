@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use super::backlog::Backlog;
-use super::{Framed, HEAD_BYTES_MAX};
+use super::{Framed, LINE_HEAD_BYTES_MAX};
 
 /// Cuts a stream into lines.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Lines {
 fn shown(cap: usize, length: usize, bytes: &[u8]) -> Framed<'_> {
     if length > cap {
         // The same whatever the pieces in which the line came.
-        let head = bytes.get(..cap.min(HEAD_BYTES_MAX)).unwrap_or_default();
+        let head = bytes.get(..cap.min(LINE_HEAD_BYTES_MAX)).unwrap_or_default();
         Framed::Oversize { length: cap.saturating_add(1), head }
     } else {
         Framed::Message(bytes.get(..length).unwrap_or_default())
@@ -149,7 +149,7 @@ mod tests {
     fn an_oversize_line_is_reported_once_and_skipped_to_its_end() {
         let mut lines = Lines::new(64);
         lines.push(&[b'x'; 65]);
-        assert_eq!(lines.next_message(), Some(Framed::Oversize { length: 65, head: &[b'x'; 32] }));
+        assert_eq!(lines.next_message(), Some(Framed::Oversize { length: 65, head: &[b'x'; 64] }));
         for _ in 0..1000 {
             lines.push(&[b'x'; 4096]);
             assert_eq!(lines.next_message(), None);

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 use super::id::ID_BYTES_MAX;
@@ -27,9 +29,7 @@ pub(super) fn read(line: &[u8]) -> Result<Envelope<'_>, Refusal> {
     };
     let text = std::str::from_utf8(line)
         .map_err(|error| not_json(format!("not UTF-8 after {} bytes", error.valid_up_to())))?;
-    let message: Message<'_> = serde_json::from_str(text).map_err(|error| {
-        not_json(format!("{} at column {}", super::params::without_place(&error), error.column()))
-    })?;
+    let message: Message<'_> = serde_json::from_str(text).map_err(|error| not_json(break_off(&error)))?;
     match message {
         Message::Object(members) => check(members),
         Message::Batch => Err(invalid(None, "batches are not taken; send one request a line")),
@@ -37,6 +37,77 @@ pub(super) fn read(line: &[u8]) -> Result<Envelope<'_>, Refusal> {
             None,
             "a request is an object: {\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"list\"}",
         )),
+    }
+}
+
+/// Where a line stops being JSON. What the parser expected there is about its own ways, and helps nobody who writes a line.
+fn break_off(error: &serde_json::Error) -> String {
+    let column = error.column();
+    if error.is_eof() {
+        format!("it ends early, after column {column}")
+    } else {
+        format!("what stands at column {column} has no place there")
+    }
+}
+
+/// The id of a message of which only the beginning is there, where that tells it: it was read entirely, and something of
+/// another name comes after it.
+pub(super) fn id_at_the_beginning(head: &[u8]) -> Option<JsonId> {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character may be cut, too.
+        Err(error) => std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?,
+    };
+    let mut found = Beginning::Nothing;
+    // It ends early by its nature.
+    let _ = (&mut found).deserialize(&mut serde_json::Deserializer::from_str(text));
+    match found {
+        Beginning::Told(json) => JsonId::from_json(json.get()),
+        Beginning::Nothing | Beginning::Unsure(_) => None,
+    }
+}
+
+/// What the beginning of a message tells of its id.
+enum Beginning<'a> {
+    Nothing,
+    /// A number may go on where the text ends.
+    Unsure(&'a RawValue),
+    Told(&'a RawValue),
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Beginning<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Beginning<'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the beginning of a JSON-RPC request")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        while let Some(key) = access.next_key::<String>()? {
+            match *self {
+                Beginning::Unsure(json) if key != "id" => *self = Beginning::Told(json),
+                // Which of two ids would be the answer's is not known.
+                Beginning::Unsure(_) | Beginning::Told(_) if key == "id" => {
+                    *self = Beginning::Nothing;
+                    return Ok(());
+                }
+                Beginning::Nothing | Beginning::Unsure(_) | Beginning::Told(_) => {}
+            }
+            if key == "id" {
+                *self = Beginning::Unsure(access.next_value()?);
+            } else {
+                access.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The longest id that is kept for an answer, in bytes.
+/// The longest id that is kept for an answer, in bytes: of a string, as it is written between its quotes.
 pub(super) const ID_BYTES_MAX: usize = 1024;
 
 /// A JSON number or string, byte for byte as the client wrote it.
@@ -24,8 +24,12 @@ impl JsonId {
 
     /// Takes the text of a JSON value; none when that is neither a number nor a string, or too long.
     pub(super) fn from_json(json: &str) -> Option<Self> {
-        let form = matches!(json.bytes().next(), Some(b'"' | b'-' | b'0'..=b'9'));
-        (form && json.len() <= ID_BYTES_MAX).then(|| Self(json.into()))
+        let written = match json.bytes().next()? {
+            b'"' => json.len().saturating_sub("\"\"".len()),
+            b'-' | b'0'..=b'9' => json.len(),
+            _ => return None,
+        };
+        (written <= ID_BYTES_MAX).then(|| Self(json.into()))
     }
 }
 

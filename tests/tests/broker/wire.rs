@@ -132,6 +132,33 @@ fn ids_are_echoed_as_they_came() {
 }
 
 #[test]
+fn a_line_over_the_bound_is_answered_to_its_id_and_the_next_one_is_carried_out() {
+    let broker = TestBroker::start();
+    for id in ["7", "\"seven\"", &format!("\"{}\"", "x".repeat(1024))] {
+        let filler = "x".repeat(TOO_LONG);
+        let long = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"create\",\"params\":{{\"name\":\"{filler}\"}}}}"
+        );
+        let next = "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"list\"}";
+        let all = answers(&broker, format!("{long}\n{next}\n"));
+        assert_eq!(all[0]["id"], serde_json::from_str::<Value>(id).unwrap());
+        assert_eq!((&all[0]["error"]["data"]["kind"], &all[1]["id"]), (&json!("limit_exceeded"), &json!(8)));
+    }
+}
+
+#[test]
+fn a_handshake_that_breaks_off_is_answered_with_a_line() {
+    let broker = TestBroker::start();
+    for begun in [&b"P"[..], b"PBRK", b"PBRK\x01\0\x01"] {
+        let all = answers(&broker, begun);
+        assert_eq!(all.len(), 1, "{begun:?}");
+        assert_eq!((code(&all[0]), &all[0]["id"]), (-32600, &Value::Null));
+        let message = all[0]["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("after {} of the 8 bytes", begun.len())), "{message}");
+    }
+}
+
+#[test]
 fn a_notification_is_carried_out_and_not_answered() {
     let broker = TestBroker::start();
     let create =
