@@ -1,7 +1,7 @@
 //! What is still waited for, on the terminal of somebody who waits: a line for each child, drawn anew every second.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use procbroker_client::Broker;
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::{ListParams, OneParams};
+use procbroker_protocol::response::Got;
 use procbroker_protocol::{Child, ChildId, ChildState, Request, Response, Target};
 use terminal_size::{Height, Width, terminal_size_of};
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,11 +70,17 @@ pub(super) async fn beside<T>(
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|source| Failure::Machine { attempted: "cannot wait for Ctrl-C", source })?;
     let drawing = Drawing::default();
+    let mut stops = Stops::default();
+    let seen = tokio::select! {
+        biased;
+        seen = Seen::before(broker, awaited, &mut stops) => seen,
+        _ = interrupt.recv() => return Err(Failure::GivenUp { goes_on: "nothing was begun" }),
+    };
     let outcome = tokio::select! {
         biased;
         result = work => Ok(result),
         _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: awaited.goes_on }),
-        never = watch(broker, awaited, &drawing) => match never {},
+        never = watch(broker, awaited, (seen, stops), &drawing) => match never {},
     };
     drawing.show(&[]);
     outcome
@@ -83,30 +90,53 @@ pub(super) async fn beside<T>(
 enum Never {}
 
 /// Asks how the children are, and draws it, again and again.
-async fn watch(broker: &Broker, awaited: &Awaited, drawing: &Drawing) -> Never {
-    let mut seen = Seen::since(Instant::now());
+async fn watch(
+    broker: &Broker,
+    awaited: &Awaited,
+    (mut seen, mut stops): (Seen, Stops),
+    drawing: &Drawing,
+) -> Never {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let children = children(broker, &awaited.targets).await;
-        drawing.show(&seen.lines(&children, &awaited.end, Instant::now()));
+        let children = children(broker, &awaited.targets, &mut stops).await;
+        drawing.show(&seen.lines(&children, &stops, &awaited.end, Instant::now()));
     }
 }
 
-/// A child that is waited for.
-struct Looked {
-    child: Arc<Child>,
-    /// The steps of its own stop, where the broker tells them.
-    stop: Option<Vec<StopStep>>,
+/// The steps of the children's own stops, as far as the broker tells them. They do not change, and are asked for once.
+#[derive(Debug, Default)]
+struct Stops(BTreeMap<ChildId, Option<Vec<StopStep>>>);
+
+impl Stops {
+    fn note(&mut self, got: &Got) {
+        self.0.insert(got.child.id, got.spec.as_ref().map(|spec| spec.params.stop.clone()));
+    }
+
+    fn of(&self, child: ChildId) -> Option<&[StopStep]> {
+        self.0.get(&child).and_then(Option::as_deref)
+    }
+
+    /// Asks for those of children that are being stopped, of not more than can be shown.
+    async fn learn(&mut self, broker: &Broker, children: &[Arc<Child>]) {
+        let stopping = children.iter().filter(|child| child.state == ChildState::Stopping).take(LINES_MAX);
+        for child in stopping {
+            if self.0.contains_key(&child.id) {
+                continue;
+            }
+            // One that has gone meanwhile is not shown any more either.
+            if let Ok(Response::Got(got)) = broker.call(get(Target::Id(child.id))).await {
+                self.note(&got);
+            }
+        }
+    }
 }
 
-impl Looked {
-    fn at(child: Arc<Child>) -> Self {
-        Self { child, stop: None }
-    }
+fn get(target: Target) -> Request {
+    Request::Get(OneParams { target })
 }
 
 /// The children that are waited for, as far as the broker tells.
-async fn children(broker: &Broker, targets: &[Target]) -> Vec<Looked> {
+async fn children(broker: &Broker, targets: &[Target], stops: &mut Stops) -> Vec<Arc<Child>> {
     let mut all = Vec::new();
     // Each is a question of its own, so that there are not more than can be shown.
     for target in targets.iter().take(LINES_MAX) {
@@ -115,19 +145,20 @@ async fn children(broker: &Broker, targets: &[Target]) -> Vec<Looked> {
             Target::Labels(labels) => {
                 Request::List(ListParams { labels: labels.clone(), ..ListParams::default() })
             }
-            Target::Id(_) | Target::Name(_) => Request::Get(OneParams { target: target.clone() }),
+            Target::Id(_) | Target::Name(_) => get(target.clone()),
         };
         match broker.call(request).await {
-            Ok(Response::Children(children)) => all.extend(children.into_iter().map(Looked::at)),
-            Ok(Response::Child(child)) => all.push(Looked::at(child)),
+            Ok(Response::Children(children)) => all.extend(children),
+            Ok(Response::Child(child)) => all.push(child),
             Ok(Response::Got(got)) => {
-                let stop = got.spec.map(|spec| spec.params.stop);
-                all.push(Looked { child: got.child, stop });
+                stops.note(&got);
+                all.push(got.child);
             }
             // One that is not there is not waited for, and its own request says so.
             Ok(_) | Err(_) => {}
         }
     }
+    stops.learn(broker, &all).await;
     all
 }
 
@@ -135,26 +166,55 @@ async fn children(broker: &Broker, targets: &[Target]) -> Vec<Looked> {
 struct Seen {
     began: Instant,
     states: BTreeMap<ChildId, (ChildState, Instant)>,
+    /// Those whose stop had begun before: by which steps, and when, is not told.
+    stopping_before: BTreeSet<ChildId>,
 }
 
 impl Seen {
     fn since(began: Instant) -> Self {
-        Self { began, states: BTreeMap::new() }
+        Self { began, states: BTreeMap::new(), stopping_before: BTreeSet::new() }
+    }
+
+    /// What there is to see before anything is asked for.
+    async fn before(broker: &Broker, awaited: &Awaited, stops: &mut Stops) -> Self {
+        let found = match &awaited.end {
+            End::Seen(_) => Vec::new(),
+            // The request itself would wait for a broker that does not answer, and is not held up for long.
+            End::Stopped(_) | End::Restarted => {
+                let look = children(broker, &awaited.targets, stops);
+                tokio::time::timeout(INTERVAL, look).await.unwrap_or_default()
+            }
+        };
+        let mut seen = Self::since(Instant::now());
+        seen.note_stopping(&found);
+        seen
+    }
+
+    fn note_stopping(&mut self, found: &[Arc<Child>]) {
+        let stopping = found.iter().filter(|child| child.state == ChildState::Stopping);
+        self.stopping_before.extend(stopping.map(|child| child.id));
     }
 
     /// A line for each child that is still waited for, and one for those that had no room.
-    fn lines(&mut self, children: &[Looked], end: &End, now: Instant) -> Vec<String> {
+    fn lines(&mut self, children: &[Arc<Child>], stops: &Stops, end: &End, now: Instant) -> Vec<String> {
         let is_first = self.states.is_empty();
         let mut lines = Vec::new();
         let mut in_turn = 0_usize;
-        for Looked { child, stop } in children {
+        for child in children {
             let begin = if is_first { self.began } else { now };
             let entry = self.states.entry(child.id).or_insert((child.state, begin));
             if entry.0 != child.state {
                 *entry = (child.state, now);
             }
-            let lasted = now.saturating_duration_since(entry.1);
-            match phase(child.state, end, stop.as_deref(), lasted) {
+            if child.state != ChildState::Stopping {
+                self.stopping_before.remove(&child.id);
+            }
+            let phase = if self.stopping_before.contains(&child.id) {
+                Phase::Awaited("stopping".to_owned())
+            } else {
+                phase(child.state, end, stops.of(child.id), now.saturating_duration_since(entry.1))
+            };
+            match phase {
                 Phase::Awaited(what) => lines.push(format!("{}  {what}", title(child))),
                 Phase::InTurn => in_turn += 1,
                 Phase::Over => {}

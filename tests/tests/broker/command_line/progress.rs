@@ -83,6 +83,48 @@ fn a_long_stop_shows_whom_it_waits_for_and_leaves_the_result_alone() {
 }
 
 #[test]
+fn a_stop_that_had_begun_before_shows_no_step_of_somebody_elses() {
+    let broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    broker.run(&["destroy", "one", "--stop", "TERM:300s", "--no-wait"]);
+    let mut stop = OnTerminal::run(&broker, "destroy one --stop HUP:200s");
+    stop.until("one  stopping\r\n");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+    let (status, said) = stop.ended();
+    assert_eq!(status, DONE, "{said:?}");
+    assert!(!said.contains("SIGHUP"), "{said:?}");
+}
+
+#[test]
+fn stops_of_children_that_are_not_named_show_their_own_steps() {
+    let broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    let steps = json!({"name": "one", "labels": {"pool": "p"}, "stop": [{"signal": "SIGHUP", "grace": 300}]});
+    broker.json().create(with(stubborn(&hello), &steps));
+    hello.line();
+    let mut stop = OnTerminal::run(&broker, "destroy --label pool=p");
+    stop.until("one  SIGHUP, 1 of 300 s\r\n");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+    let (status, said) = stop.ended();
+    assert_eq!(status, DONE, "{said:?}");
+}
+
+#[test]
+fn a_shutdown_shows_the_steps_of_those_that_are_stopped() {
+    let mut broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    let steps = json!({"name": "one", "stop": [{"signal": "SIGHUP", "grace": 300}]});
+    broker.json().create(with(stubborn(&hello), &steps));
+    hello.line();
+    let mut stop = OnTerminal::run(&broker, "shutdown --timeout 1h");
+    stop.until("one  SIGHUP, 1 of 300 s\r\n");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+    let (status, said) = stop.ended();
+    assert_eq!(status, DONE, "{said:?}");
+    broker.ended();
+}
+
+#[test]
 fn a_wait_shows_how_the_child_is() {
     let broker = TestBroker::start();
     stubborn_child(&broker, "one");
