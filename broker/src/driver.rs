@@ -433,10 +433,11 @@ impl Driver {
         self.settle();
     }
 
-    /// Reaps what has ended, and tells the core.
+    /// Reaps what has ended, and tells the core. The same signal tells of a main command that was stopped.
     fn reap(&mut self) {
         self.hands.reap(&mut self.inputs);
         self.settle();
+        self.hands.job.follow();
     }
 
     fn take(&mut self, input: Input) {

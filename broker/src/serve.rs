@@ -129,6 +129,9 @@ async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError>
         machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
     if let Some(main) = config.main.as_ref().filter(|_| interactive) {
         hands.surroundings.lend_input(main.id);
+        if let Some(pid) = startup::own_main(&recovered).filter(|_| terminal::is_own()) {
+            hands.job.begin(pid);
+        }
     }
     if let Some(socket) = metrics {
         let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;

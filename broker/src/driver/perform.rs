@@ -30,6 +30,7 @@ use crate::limits::{
 use crate::os::environment::{Surroundings, tell_where_to_notify};
 use crate::os::host::fs_rights::Rights;
 use crate::os::host::nofile::Nofile;
+use crate::os::host::terminal::Job;
 use crate::os::journal::Submitted;
 use crate::os::logs::{Logs, StreamId};
 use crate::os::notices::{Notices, Rest, Told};
@@ -69,6 +70,8 @@ pub struct Hands {
     pub anchors: AnchorWatch,
     /// Signals and finds what belongs to them.
     pub containment: Containment,
+    /// The main command that has the broker's terminal, if there is one.
+    pub job: Job,
     /// What children find around them.
     pub surroundings: Surroundings,
     /// Keeps what children write.
@@ -397,6 +400,9 @@ impl Hands {
             (Ok(spawned), _) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
                 self.reaper.watch(run, pid, spawned.pidfd.as_fd());
+                if self.surroundings.has_terminal(run.child) {
+                    self.job.begin(pid);
+                }
                 if output != KeptOutput::None {
                     self.fd_store.store(run, spawned.pidfd.as_fd());
                 }
@@ -439,7 +445,8 @@ impl Hands {
         let mut orphans = false;
         for one in reaped.drain(..) {
             match one {
-                Reaped::Child { run, status, .. } => {
+                Reaped::Child { run, status, pid } => {
+                    self.job.reaped(pid);
                     if status != ExitStatus::Code(0) && self.containment.has_run_out_of_memory(run) {
                         inputs.push_back(Input::OutOfMemory { run });
                     }

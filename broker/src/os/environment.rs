@@ -79,6 +79,12 @@ impl Surroundings {
         self.interactive = Some(to);
     }
 
+    /// Whether this child was lent the broker's terminal.
+    #[must_use]
+    pub fn has_terminal(&self, child: ChildId) -> bool {
+        self.interactive == Some(child) && terminal::is_own()
+    }
+
     fn stdin(&self, child: ChildId, purpose: &Purpose) -> StandardInput {
         match purpose {
             Purpose::Main if self.interactive == Some(child) => {

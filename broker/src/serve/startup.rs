@@ -13,8 +13,8 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
 use procbroker_core::{
-    AccountsFailure, Answered, Broker, Config, EventHistory, Finding, Input, Intent, MainCommand, Members,
-    Progress, Recovered, Run, RunAs,
+    AccountsFailure, Answered, Broker, Config, EventHistory, Finding, Input, Intent, Kinship, MainCommand,
+    Members, Pid, Progress, Recovered, Role, Run, RunAs,
 };
 use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
@@ -32,6 +32,7 @@ use crate::os::environment::Surroundings;
 use crate::os::host::accounts;
 use crate::os::host::nofile::{Nofile, raise_nofile};
 use crate::os::host::socket::{self, SocketFile, SocketOptions};
+use crate::os::host::terminal::Job;
 use crate::os::journal::{self, Host, Store};
 use crate::os::logs::pipes::Pipes;
 use crate::os::logs::{LogBounds, LogSettings, Logs, Remembered};
@@ -453,6 +454,7 @@ impl Machine {
             reaper,
             anchors: AnchorWatch::new().map_err(ServeError::Anchors)?,
             containment,
+            job: Job::default(),
             surroundings: Surroundings::new(socket, pipes, nofile),
             prober,
             followers: Followers::new(&logs, pool, transit, facts),
@@ -476,6 +478,14 @@ impl Machine {
         };
         Ok((hands, (recovered, former.answers)))
     }
+}
+
+/// The process of a main command that an earlier program of this process has started, and that is its child still.
+pub(crate) fn own_main(recovered: &[Recovered]) -> Option<Pid> {
+    recovered.iter().find_map(|child| match child.finding {
+        Finding::Process { pid, kinship: Kinship::Own } if child.intent.role == Role::Main => Some(pid),
+        Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => None,
+    })
 }
 
 /// Sees to it that the living children of an earlier broker keep to their bounds.

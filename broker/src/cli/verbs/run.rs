@@ -70,6 +70,7 @@ pub(in crate::cli) struct RunArguments {
     /// Give the main command this program's own standard input, and its terminal: `docker run -it IMAGE bash` works
     ///
     /// It is in the foreground of the terminal then, with job control, and gets what is typed there, Ctrl-C included.
+    /// A Ctrl-Z that stops it stops the broker too, until the shell continues both.
     /// Otherwise its standard input is empty, and it has no terminal.
     #[arg(long, short)]
     interactive: bool,

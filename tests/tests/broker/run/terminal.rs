@@ -5,6 +5,12 @@ use super::*;
 /// Executes the broker in a terminal of its own: see `pty.py`.
 const PTY: &str = include_str!("pty.py");
 
+/// Executes the broker as a shell does its jobs: see `job.py`.
+const JOB: &str = include_str!("job.py");
+
+/// A main command that repeats every line, and ends with 3 after `bye`.
+const REPEATING: &str = "exec 3>\"$1\"; echo there >&3; while read line; do echo \"read $line\" >&3; [ \"$line\" = bye ] && exit 3; done";
+
 /// A setup whose broker has a terminal, a pipe for what is done there, and one for what is shown there.
 fn in_a_terminal() -> (Setup, Fifo, Fifo) {
     let setup = Setup::new();
@@ -70,4 +76,39 @@ fn an_interactive_main_command_without_a_terminal_reads_what_the_broker_would() 
     let mut broker = running(setup.through(redirect), &["-i"], main).start();
     assert_eq!(pipe.line(), "from a file");
     ends_with(&mut broker, 4);
+}
+
+#[test]
+fn a_main_command_that_the_terminal_stops_is_one_job_with_the_broker() {
+    let (setup, mut orders, _shown) = in_a_terminal();
+    let (mut pipe, mut told) = (fifo(&setup, "pipe"), fifo(&setup, "told"));
+    let words = ["python3", "-c", JOB, &text(told.path())].map(str::to_owned);
+    let mut broker = running(setup.through(words), &["--interactive"], script(&pipe, REPEATING)).start();
+    assert_eq!(pipe.line(), "there");
+    for _ in 0..2 {
+        orders.say("\u{1a}");
+        assert_eq!(told.line(), "stopped in front");
+        // What was typed with the Ctrl-Z, and what comes then.
+        assert_eq!(pipe.line(), "read");
+        orders.say("hello");
+        assert_eq!(pipe.line(), "read hello");
+    }
+    broker.status();
+    orders.say("bye");
+    assert_eq!(pipe.line(), "read bye");
+    ends_with(&mut broker, 3);
+}
+
+#[test]
+fn a_main_command_that_nobody_could_continue_is_not_stopped_by_the_terminal() {
+    // Nobody waits for the leader of a session: its process group is orphaned.
+    let (setup, mut orders, _shown) = in_a_terminal();
+    let mut pipe = fifo(&setup, "pipe");
+    let mut broker = running(setup, &["--interactive"], script(&pipe, REPEATING)).start();
+    assert_eq!(pipe.line(), "there");
+    orders.say("\u{1a}");
+    assert_eq!(pipe.line(), "read");
+    orders.say("bye");
+    assert_eq!(pipe.line(), "read bye");
+    ends_with(&mut broker, 3);
 }
