@@ -17,8 +17,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Answered, Broker, Call, Config, ConnectionId, Effect, EventHistory, ExitCause, Histogram, Input,
-    Now, Peer, Recovered, UpgradeFailure,
+    After, Broker, Call, Config, ConnectionId, Effect, EventHistory, ExitCause, Histogram, Input, Now, Peer,
+    UpgradeFailure,
 };
 use procbroker_protocol::response::Metrics as MetricsAnswer;
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
@@ -31,6 +31,7 @@ use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE, TURN_BOUNDS};
 use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
+use crate::recovery::TakenOver;
 use crate::turns::SLICE;
 use audit::Audit;
 use chores::Chores;
@@ -158,7 +159,7 @@ impl Driver {
     pub fn new(
         config: Config,
         hands: Hands,
-        (recovered, answers): (Vec<Recovered>, Vec<Answered>),
+        (recovered, answers): TakenOver,
         events: Option<EventHistory>,
     ) -> Self {
         let mut effects = Vec::new();

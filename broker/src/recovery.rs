@@ -19,6 +19,9 @@ use crate::os::process::identity::{BootId, ProcessIdentity};
 use crate::serve::ServeError;
 use processes::{Expected, Launch, Sought};
 
+/// What there is to take over: the children, and what requests were answered with them.
+pub type TakenOver = (Vec<Recovered>, Vec<Answered>);
+
 /// A child on record.
 #[derive(Debug)]
 pub(crate) struct OnRecord {

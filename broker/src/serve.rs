@@ -129,7 +129,7 @@ async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError>
         machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
     if let Some(main) = config.main.as_ref().filter(|_| interactive) {
         hands.surroundings.lend_input(main.id);
-        if let Some(pid) = startup::own_main(&recovered).filter(|_| terminal::is_own()) {
+        if let Some(pid) = startup::own_main(&recovered.0).filter(|_| terminal::is_own()) {
             hands.job.begin(pid);
         }
     }

@@ -116,7 +116,7 @@ impl Codec {
     /// How many bytes are kept of what the client has not finished, or is not to be taken yet.
     pub(super) fn kept(&self) -> usize {
         match self {
-            Self::Undecided(first) => first.len(),
+            Self::Undecided(first, _) => first.len(),
             Self::Json(lines, _) => lines.kept(),
             Self::Binary(frames, _) => frames.kept(),
             Self::Closed => 0,

@@ -13,8 +13,8 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::sys::stat::{Mode, umask};
 use procbroker_core::{
-    AccountsFailure, Answered, Broker, Config, EventHistory, Finding, Input, Intent, Kinship, MainCommand,
-    Members, Pid, Progress, Recovered, Role, Run, RunAs,
+    AccountsFailure, Broker, Config, EventHistory, Finding, Input, Intent, Kinship, MainCommand, Members,
+    Pid, Progress, Recovered, Role, Run, RunAs,
 };
 use procbroker_protocol::create::{Account, CreateParams, Ready, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
@@ -51,7 +51,7 @@ use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::os::tree::cgroup;
 use crate::prober::Prober;
-use crate::recovery::{self, PreviousBroker, PreviousRecord, processes};
+use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver, processes};
 use crate::serve::facilities::{self, Found};
 use crate::transit::Transit;
 use crate::upgrade::{self, Inherited, Program};
@@ -387,7 +387,7 @@ impl Machine {
         threads: mpsc::Sender<FromThread>,
         facts: inbox::Sender<Fact>,
         (pool, transit): (BlockingPool, Transit),
-    ) -> Result<(Hands, (Vec<Recovered>, Vec<Answered>)), ServeError> {
+    ) -> Result<(Hands, TakenOver), ServeError> {
         let Self {
             found,
             nofile,

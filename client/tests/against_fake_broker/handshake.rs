@@ -48,7 +48,7 @@ async fn a_socket_that_nobody_listens_at_is_no_broker() {
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_is_an_error() {
     let error = Broker::at("/tmp/".to_owned() + &"x".repeat(200)).await.unwrap_err();
-    assert!(matches!(error, Error::Socket { .. }), "{error:?}");
+    assert!(matches!(error, Error::SocketPathTooLong { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ fn break_off(error: &serde_json::Error) -> String {
     if error.is_eof() {
         format!("it ends early, after column {column}")
     } else {
-        format!("what stands at column {column} has no place there")
+        format!("it breaks off at column {column}")
     }
 }
 

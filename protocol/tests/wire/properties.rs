@@ -1,7 +1,7 @@
 //! What holds for any message, any bytes and any pieces in which they come.
 
 use procbroker_protocol::binary::{self, ServerMessage};
-use procbroker_protocol::frame::{Framed, Frames, Lines};
+use procbroker_protocol::frame::{FRAME_HEAD_BYTES_MAX, Framed, Frames, LINE_HEAD_BYTES_MAX, Lines};
 use procbroker_protocol::json_lines::{self, JsonId};
 use procbroker_protocol::version::{self, PROTOCOL};
 use proptest::collection::vec;
@@ -75,7 +75,7 @@ fn cut<'a>(bytes: &'a [u8], places: &[Index]) -> Vec<&'a [u8]> {
 fn frames_expected(cap: usize, messages: &[Vec<u8>]) -> Vec<Found> {
     let found = |message: &Vec<u8>| {
         if message.len() > cap {
-            Found::Oversize(message.len(), message[..message.len().min(32)].to_vec())
+            Found::Oversize(message.len(), message[..message.len().min(FRAME_HEAD_BYTES_MAX)].to_vec())
         } else {
             Found::Message(message.clone())
         }
@@ -88,7 +88,7 @@ fn lines_expected(cap: usize, stream: &[u8]) -> Vec<Found> {
     let found = |line: &[u8]| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.len() > cap {
-            Some(Found::Oversize(cap + 1, line[..cap.min(32)].to_vec()))
+            Some(Found::Oversize(cap + 1, line[..cap.min(LINE_HEAD_BYTES_MAX)].to_vec()))
         } else {
             (!line.trim_ascii().is_empty()).then(|| Found::Message(line.to_vec()))
         }

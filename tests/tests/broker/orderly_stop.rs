@@ -7,7 +7,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::children::{attentive, pid_in, script, stubborn, willing, with};
+use crate::harness::children::{attentive, pid_in, stubborn, willing, with};
 use crate::harness::{Ended, Fifo, JsonClient, Process, Setup, TestBroker, broker_group};
 
 /// A stop that only the deadline, or somebody in a hurry, cuts short.
@@ -266,7 +266,7 @@ fn a_broker_that_was_started_with_the_ends_of_children_ignored_is_told_of_them_a
     // As launchers have it that care for no child of theirs, such as a daemon in Perl.
     let mut broker = Setup::new().through(["env", "--ignore-signal=CHLD"]).start();
     let mut client = broker.json();
-    let by_itself = client.create(script("exit 7"));
+    let by_itself = client.create(json!({"command": ["sh", "-c", "exit 7"]}));
     let exit = client.ok("wait", json!({"target": by_itself["id"]}))["child"]["exit"].take();
     assert_eq!((&exit["code"], &exit["reason"]), (&json!(7), &json!("exited")), "{exit}");
     let child = client.create(willing());

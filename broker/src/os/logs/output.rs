@@ -96,8 +96,11 @@ impl Kept {
     /// What is wrong with a part that was left alone, as long as it is there.
     pub(super) fn check(&self) -> Result<(), LogsError> {
         let Some(start) = self.left_alone else { return Ok(()) };
-        for name in [self.id.segment_name(start), self.id.times_name(start)] {
-            self.open(&name)?;
+        let is_there = self.open(&self.id.segment_name(start))?.is_some();
+        self.open(&self.id.times_name(start))?;
+        if is_there && self.parts.iter().all(|part| part.start != start) {
+            let reason = "it was not to be trusted when the broker took it over, and is looked at again at the next start";
+            return Err(self.refused("show", start, io::Error::other(reason)));
         }
         Ok(())
     }

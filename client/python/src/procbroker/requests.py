@@ -199,8 +199,7 @@ class Requests(Generic[ChildT]):
             longest = params["timeout"] + _SLACK
         result = yield from self._call("shutdown", params, longest)
         with well_formed(self.socket):
-            children = [self._make_child(child) for child in result["children"]]
-            return ShutdownReport(children, result["forced"], result["took"])
+            return ShutdownReport(self._make_children(result["children"]), result["forced"], result["took"])
 
     def upgrade(self, timeout: Timeout) -> Steps[Upgrade]:
         """Put another program in the broker's place."""
@@ -213,11 +212,23 @@ class Requests(Generic[ChildT]):
         return Deadline(self._limit(timeout))
 
     def _make_child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> ChildT:
-        """Return a child that was told of. One that has ended needs no connection to hold it any more."""
+        """Return a child that was told of."""
         child = self._new_child(raw, answer)
-        if child._over:
-            self.pool.forget(child.id)
+        self._let_go_of_the_ended([child])
         return child
+
+    def _make_children(self, told: List[Any]) -> List[ChildT]:
+        """Return children that were told of."""
+        children = [self._new_child(raw) for raw in told]
+        self._let_go_of_the_ended(children)
+        return children
+
+    def _let_go_of_the_ended(self, children: List[ChildT]) -> None:
+        """Give up the holds of those that have ended: no connection is needed for them any more."""
+        if self.pool.holds_any:
+            for child in children:
+                if child._over:
+                    self.pool.forget(child.id)
 
     def _limit(self, timeout: Timeout, longer: float = 0.0) -> Optional[float]:
         if timeout is Default.TIMEOUT:
@@ -239,7 +250,7 @@ class Requests(Generic[ChildT]):
     ) -> Steps[List[ChildT]]:
         result = yield from self._call(method, params, timeout, longer)
         with well_formed(self.socket):
-            return [self._make_child(child) for child in result["children"]]
+            return self._make_children(result["children"])
 
 
 def name_of(target: Target) -> str:

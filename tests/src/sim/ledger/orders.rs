@@ -46,15 +46,7 @@ impl Ledger {
                     (cleaning.stage, cleaning.short) = (Stage::Ordered, None);
                 });
             }
-            Effect::Signal { run, signal, scope, call: None } => self.change(*run, |track| {
-                if track.to_continue.take().is_none() {
-                    if !track.is_to_be_widened() {
-                        track.sent.push((now, *signal));
-                    }
-                    track.widened = *scope == Scope::All;
-                    track.to_continue = is_to_be_continued(*signal).then_some(*scope);
-                }
-            }),
+            Effect::Signal { run, signal, scope, call: None } => self.step_taken(*run, *signal, *scope),
             Effect::Signal { run, call: Some(asked), .. } => {
                 if let Some(asked) = self.calls.get_mut(&asked.call) {
                     asked.sent.insert(run.child);
@@ -118,6 +110,20 @@ impl Ledger {
             | Effect::Report(_)
             | Effect::Notify(_) => {}
         }
+    }
+
+    /// A stop sends a signal: of its next step, of the same one to more processes, or the SIGCONT that follows either.
+    fn step_taken(&mut self, run: Run, signal: Signal, scope: Scope) {
+        let now = self.now;
+        self.change(run, |track| {
+            if track.to_continue.take().is_none() {
+                if !track.is_to_be_widened() {
+                    track.sent.push((now, signal));
+                }
+                track.widened = scope == Scope::All;
+                track.to_continue = is_to_be_continued(signal).then_some(scope);
+            }
+        });
     }
 
     /// A request has got its answer.

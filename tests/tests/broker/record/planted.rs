@@ -149,6 +149,10 @@ fn an_output_that_was_planted_before_an_upgrade_is_told_to_whoever_asks_for_it()
     assert_eq!(refused.kind, "internal");
     assert!(refused.message.contains("hard link"), "{refused:?}");
     fs::remove_file(broker.path("second")).unwrap();
+    let refused = broker.json().refused("logs", json!({"target": "one"}));
+    assert!(refused.message.contains("next start"), "{refused:?}");
+    assert_eq!(broker.run(&["upgrade"]).status, 0);
+    assert_eq!(broker.json().ok("logs", json!({"target": "one"}))["text"], "one\n");
 }
 
 #[test]

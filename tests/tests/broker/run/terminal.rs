@@ -9,7 +9,8 @@ const PTY: &str = include_str!("pty.py");
 const JOB: &str = include_str!("job.py");
 
 /// A main command that repeats every line, and ends with 3 after `bye`.
-const REPEATING: &str = "exec 3>\"$1\"; echo there >&3; while read line; do echo \"read $line\" >&3; [ \"$line\" = bye ] && exit 3; done";
+const REPEATING: &str = "exec 3>\"$1\"; echo there >&3
+    while read line; do echo \"read $line\" >&3; [ \"$line\" = bye ] && exit 3; done";
 
 /// A setup whose broker has a terminal, a pipe for what is done there, and one for what is shown there.
 fn in_a_terminal() -> (Setup, Fifo, Fifo) {
@@ -92,8 +93,9 @@ fn a_main_command_that_the_terminal_stops_is_one_job_with_the_broker() {
         assert_eq!(pipe.line(), "read");
         orders.say("hello");
         assert_eq!(pipe.line(), "read hello");
+        // Nor is it forgotten in an upgrade.
+        assert_eq!(broker.run(&["upgrade"]).status, 0);
     }
-    broker.status();
     orders.say("bye");
     assert_eq!(pipe.line(), "read bye");
     ends_with(&mut broker, 3);
