@@ -12,7 +12,23 @@ use crate::pending::Ticket;
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: BTreeMap<ConnectionId, Connection>,
-    per_user: BTreeMap<u32, u32>,
+    per_user: BTreeMap<u32, Own>,
+}
+
+/// What one user has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    connections: u32,
+    subscriptions: u32,
+}
+
+/// Why there is no place for one more subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// The connection has as many as it may have.
+    OnConnection(u32),
+    /// The user has as many on all of its connections as it may have connections.
+    OfUser(u32),
 }
 
 /// One connection.
@@ -27,7 +43,7 @@ pub(crate) struct Connection {
 impl Connections {
     /// Takes in a connection.
     pub(crate) fn open(&mut self, id: ConnectionId, peer: Peer) {
-        *self.per_user.entry(peer.uid).or_default() += 1;
+        self.per_user.entry(peer.uid).or_default().connections += 1;
         let new = Connection { peer, pending: BTreeSet::new(), subscriptions: BTreeMap::new() };
         self.open.insert(id, new);
     }
@@ -35,9 +51,11 @@ impl Connections {
     /// Gives up a connection, and returns what it left.
     pub(crate) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.open.remove(&id)?;
-        if let Some(count) = self.per_user.get_mut(&connection.peer.uid) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(own) = self.per_user.get_mut(&connection.peer.uid) {
+            own.connections = own.connections.saturating_sub(1);
+            let gone = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
+            own.subscriptions = own.subscriptions.saturating_sub(gone);
+            if own.connections == 0 {
                 self.per_user.remove(&connection.peer.uid);
             }
         }
@@ -61,7 +79,42 @@ impl Connections {
 
     /// Returns how many connections a user has.
     pub(crate) fn count_of(&self, uid: u32) -> u32 {
-        self.per_user.get(&uid).copied().unwrap_or_default()
+        self.per_user.get(&uid).map_or(0, |own| own.connections)
+    }
+
+    /// Adds a subscription to a connection that is open.
+    ///
+    /// # Errors
+    /// When there are as many as there may be on one connection, or of one user.
+    pub(crate) fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        (subscription, followed): (SubscriptionId, Option<ChildId>),
+        (of_a_connection, of_a_user): (u32, u32),
+    ) -> Result<(), NoPlace> {
+        let Some(connection) = self.open.get_mut(&id) else {
+            return Ok(());
+        };
+        let own = self.per_user.entry(connection.peer.uid).or_default();
+        if connection.subscriptions.len() >= usize::try_from(of_a_connection).unwrap_or(usize::MAX) {
+            return Err(NoPlace::OnConnection(of_a_connection));
+        }
+        if own.subscriptions >= of_a_user {
+            return Err(NoPlace::OfUser(of_a_user));
+        }
+        own.subscriptions += 1;
+        connection.subscriptions.insert(subscription, followed);
+        Ok(())
+    }
+
+    /// Ends a subscription, and returns the child whose output it followed.
+    pub(crate) fn unsubscribe(&mut self, id: ConnectionId, subscription: SubscriptionId) -> Option<ChildId> {
+        let connection = self.open.get_mut(&id)?;
+        let followed = connection.subscriptions.remove(&subscription)?;
+        if let Some(own) = self.per_user.get_mut(&connection.peer.uid) {
+            own.subscriptions = own.subscriptions.saturating_sub(1);
+        }
+        followed
     }
 }
 
@@ -84,20 +137,6 @@ impl Connection {
     /// Takes a request off those that are not answered yet.
     pub(crate) fn remove_pending(&mut self, ticket: Ticket) {
         self.pending.remove(&ticket);
-    }
-
-    /// Adds a subscription. Returns false where the connection has as many as it may.
-    pub(crate) fn subscribe(&mut self, id: SubscriptionId, followed: Option<ChildId>, bound: u32) -> bool {
-        let has_place = self.subscriptions.len() < usize::try_from(bound).unwrap_or(usize::MAX);
-        if has_place {
-            self.subscriptions.insert(id, followed);
-        }
-        has_place
-    }
-
-    /// Ends a subscription, and returns the child whose output it followed.
-    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) -> Option<ChildId> {
-        self.subscriptions.remove(&id).flatten()
     }
 
     /// Returns the child whose output a subscription follows.
@@ -134,16 +173,32 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_no_more_subscriptions_than_the_bound() {
+    fn a_connection_and_a_user_have_no_more_subscriptions_than_the_bounds() {
         let mut connections = Connections::default();
-        connections.open(ConnectionId(1), peer(5));
+        let [one, other, third] = [1, 2, 3].map(ConnectionId);
+        for (connection, uid) in [(one, 5), (other, 5), (third, 6)] {
+            connections.open(connection, peer(uid));
+        }
         let child = ChildId::from_uuid(uuid::Uuid::from_u128(7));
-        let connection = connections.get_mut(ConnectionId(1)).expect("it is open");
-        assert!(connection.subscribe(SubscriptionId(1), Some(child), 2));
-        assert!(connection.subscribe(SubscriptionId(2), None, 2));
-        assert!(!connection.subscribe(SubscriptionId(3), None, 2));
-        assert_eq!(connection.followed_by(SubscriptionId(1)), Some(child));
-        assert_eq!(connection.unsubscribe(SubscriptionId(1)), Some(child));
-        assert!(connection.subscribe(SubscriptionId(3), None, 2));
+        let mut add = |connection, number, followed| {
+            connections.subscribe(connection, (SubscriptionId(number), followed), (2, 3))
+        };
+        assert_eq!(add(one, 1, Some(child)), Ok(()));
+        assert_eq!(add(one, 2, None), Ok(()));
+        assert_eq!(add(one, 3, None), Err(NoPlace::OnConnection(2)));
+        assert_eq!(add(other, 4, None), Ok(()));
+        assert_eq!(add(other, 5, None), Err(NoPlace::OfUser(3)));
+        assert_eq!(add(third, 6, None), Ok(()));
+        let followed = connections.get(one).and_then(|one| one.followed_by(SubscriptionId(1)));
+        assert_eq!(followed, Some(child));
+        assert_eq!(connections.unsubscribe(one, SubscriptionId(1)), Some(child));
+        assert_eq!(connections.unsubscribe(one, SubscriptionId(1)), None);
+        let mut add = |number| connections.subscribe(other, (SubscriptionId(number), None), (2, 3));
+        assert_eq!(add(7), Ok(()));
+        assert_eq!(add(8), Err(NoPlace::OnConnection(2)));
+        connections.close(other);
+        connections.open(other, peer(5));
+        let mut add = |number| connections.subscribe(other, (SubscriptionId(number), None), (3, 3));
+        assert_eq!([add(9), add(10), add(11)], [Ok(()), Ok(()), Err(NoPlace::OfUser(3))]);
     }
 }

@@ -13,7 +13,7 @@ use crate::connections::{Connection, Connections};
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
 use crate::labels::has_labels;
-use crate::limits::{EVENT_KEPT_BYTES, EVENTS_KEPT};
+use crate::limits::{EVENT_KEPT_BYTES, EVENTS_KEPT, REQUEST_KEPT_BYTES};
 use crate::shown::text_bytes;
 use crate::turn::Turn;
 
@@ -51,7 +51,8 @@ pub(crate) struct EventLog {
     /// How many bytes those take that are kept.
     bytes: usize,
     kept: VecDeque<Arc<Event>>,
-    subscribers: BTreeMap<SubscriptionId, Subscriber>,
+    /// By user: nobody is asked about an event that is none of theirs.
+    subscribers: BTreeMap<u32, BTreeMap<SubscriptionId, Subscriber>>,
     next_subscription: u64,
 }
 
@@ -111,13 +112,18 @@ impl EventLog {
     }
 
     /// Has a subscriber told of every event from now on.
-    pub(crate) fn subscribe(&mut self, id: SubscriptionId, subscriber: Subscriber) {
-        self.subscribers.insert(id, subscriber);
+    pub(crate) fn subscribe(&mut self, uid: u32, id: SubscriptionId, subscriber: Subscriber) {
+        self.subscribers.entry(uid).or_default().insert(id, subscriber);
     }
 
     /// Drops a subscription whose connection is gone.
-    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
-        self.subscribers.remove(&id);
+    pub(crate) fn unsubscribe(&mut self, uid: u32, id: SubscriptionId) -> Option<Subscriber> {
+        let own = self.subscribers.get_mut(&uid)?;
+        let subscriber = own.remove(&id);
+        if own.is_empty() {
+            self.subscribers.remove(&uid);
+        }
+        subscriber
     }
 
     /// Keeps that something has happened, to a child or to the broker itself, and tells the subscribers.
@@ -130,7 +136,11 @@ impl EventLog {
     ) {
         let event =
             self.keep(config.bounds.event_bytes(), |seq| Event { seq, at: turn.now.wall, kind, child });
-        for (&id, subscriber) in &self.subscribers {
+        let owner = event.child.as_ref().map(|child| child.owner.uid);
+        let is_concerned =
+            |uid: u32| owner.is_none_or(|owner| owner == uid || authorize::is_administrator(config, uid));
+        let concerned = self.subscribers.iter().filter(|(uid, _)| is_concerned(**uid));
+        for (&id, subscriber) in concerned.flat_map(|(_, own)| own) {
             subscriber.tell(id, &event, (connections, config), turn);
         }
     }
@@ -162,6 +172,12 @@ fn bytes_of(event: &Event) -> usize {
 }
 
 impl Subscriber {
+    /// Returns how many bytes it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let texts: usize = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        REQUEST_KEPT_BYTES + u64::try_from(texts).unwrap_or(u64::MAX)
+    }
+
     /// Sends an event, if it is among those asked for and the client may see its child.
     pub(crate) fn tell(
         &self,

@@ -262,6 +262,16 @@ impl PendingRequests {
         &self.bytes
     }
 
+    /// Counts bytes of something else that is kept for a user as long as its connection is open.
+    pub(crate) fn keep(&mut self, uid: u32, bytes: u64) {
+        self.bytes.add(uid, bytes);
+    }
+
+    /// Counts them off.
+    pub(crate) fn let_go(&mut self, uid: u32, bytes: u64) {
+        self.bytes.remove(uid, bytes);
+    }
+
     /// The tickets for which `wanted` holds, in the order of arrival.
     pub(crate) fn tickets(&self, wanted: impl Fn(&PendingRequest) -> bool) -> Vec<Ticket> {
         self.by_ticket.iter().filter(|(_, request)| wanted(request)).map(|(ticket, _)| *ticket).collect()

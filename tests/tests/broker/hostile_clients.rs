@@ -155,25 +155,24 @@ fn three_hundred_connections_are_served_at_once() {
 #[test]
 fn a_connection_over_the_bound_is_told_so_and_closed() {
     // Root and the broker's user have some more in all than the bound for everybody.
-    for (flag, own, least, most) in
-        [("--max-connections", "64", 3, 64), ("--max-connections-per-user", "3", 3, 3)]
-    {
-        let broker = Setup::new().flags([flag, "3", "--max-connections-per-user", own]).start();
+    for (all, own, least, most) in [("3", "64", 3, 64), ("64", "3", 3, 3)] {
+        let flags = ["--max-connections", all, "--max-connections-per-user", own];
+        let broker = Setup::new().flags(flags).start();
         let mut admitted: Vec<JsonClient> = Vec::new();
         let mut refused = loop {
             let mut client = broker.json();
             client.send("status", json!({}));
             let answer = client.message().expect("a word before the end");
             if answer.get("result").is_none() {
-                assert_eq!(answer["error"]["data"]["kind"], "overloaded", "{flag}: {answer}");
+                assert_eq!(answer["error"]["data"]["kind"], "overloaded", "{flags:?}: {answer}");
                 assert_eq!(answer["id"], 1);
                 break client;
             }
             admitted.push(client);
-            assert!(admitted.len() <= most, "{flag}: {} connections", admitted.len());
+            assert!(admitted.len() <= most, "{flags:?}: {} connections", admitted.len());
         };
         assert!(refused.message().is_none(), "closed after the refusal");
-        assert!(admitted.len() >= least, "{flag}: {} connections", admitted.len());
+        assert!(admitted.len() >= least, "{flags:?}: {} connections", admitted.len());
         // A place that is given up can be taken, once the broker has seen it.
         let before = admitted.len();
         admitted.pop();

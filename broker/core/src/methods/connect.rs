@@ -54,10 +54,7 @@ impl Broker {
 
     /// Ends one subscription to a child's output.
     pub(crate) fn unfollow(&mut self, id: ConnectionId, subscription: SubscriptionId) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        let followed = connection.unsubscribe(subscription);
+        let followed = self.connections.unsubscribe(id, subscription);
         if let Some(child) = followed.and_then(|child| self.children.get_mut(child)) {
             child.unfollow(id, subscription);
         }
@@ -70,7 +67,9 @@ impl Broker {
         };
         self.metrics.disconnected(id);
         for (subscription, followed) in connection.subscriptions() {
-            self.event_log.unsubscribe(subscription);
+            if let Some(subscriber) = self.event_log.unsubscribe(connection.peer().uid, subscription) {
+                self.pending.let_go(connection.peer().uid, subscriber.bytes());
+            }
             if let Some(child) = followed.and_then(|child| self.children.get_mut(child)) {
                 child.unfollow(id, subscription);
             }

@@ -69,9 +69,7 @@ impl Broker {
         };
         let followers = child.take_followers();
         for (connection, subscription) in followers {
-            if let Some(connection) = self.connections.get_mut(connection) {
-                connection.unsubscribe(subscription);
-            }
+            self.connections.unsubscribe(connection, subscription);
         }
         turn.order(Effect::EndLog { child: id });
     }

@@ -4,6 +4,7 @@ use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::authorize::is_administrator;
 use crate::broker::Broker;
+use crate::event_log::Subscriber;
 use crate::kept::{Account, Budget, Exceeded, Holder, bytes_of};
 use crate::limits::REQUEST_KEPT_BYTES;
 use crate::pending::{Attempt, watched_bytes};
@@ -44,6 +45,11 @@ impl Broker {
                 format!("{reason}; let some children end, or give them shorter commands and environments");
             Error::new(ErrorKind::LimitExceeded, message)
         })
+    }
+
+    /// Whether there is room for one more subscriber to events.
+    pub(crate) fn check_subscribing(&self, uid: u32, subscriber: &Subscriber) -> Result<(), Error> {
+        self.check_waiting(uid, subscriber.bytes().saturating_sub(REQUEST_KEPT_BYTES))
     }
 
     fn check_waiting(&self, uid: u32, bytes: u64) -> Result<(), Error> {

@@ -1,9 +1,9 @@
 //! Bounds in bytes: what is shown of long texts, and what one user can make the broker keep.
 
-use procbroker_core::{ConnectionId, Effect, Report, bytes_of};
+use procbroker_core::{ConnectionId, Effect, Input, Report, bytes_of};
 use procbroker_protocol::create::{IfExists, Ready};
-use procbroker_protocol::request::Until;
-use procbroker_protocol::{CreateParams, ErrorKind, EventKind, Field, Fields, Got, Response};
+use procbroker_protocol::request::{EventsParams, Until};
+use procbroker_protocol::{CreateParams, ErrorKind, EventKind, Field, Fields, Got, Request, Response};
 
 use crate::world::*;
 
@@ -174,4 +174,25 @@ fn events_are_kept_within_their_bytes() {
     }
     let kept = world.counts().kept;
     assert!(kept.events <= kept.children.max(20 << 10) && kept.events > 10 << 10, "{kept:?}");
+}
+
+#[test]
+fn subscribers_take_room_by_their_labels_until_their_connection_is_closed() {
+    let mut world = tight();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let labels = [("pool".to_owned(), "x".repeat(LONG))].into();
+    let watch = Request::Events(EventsParams { since: None, labels });
+    let first = world.call(alice, watch.clone());
+    world.subscribed(first);
+    let second = world.call(alice, watch.clone());
+    assert_eq!(world.refused(second), ErrorKind::Overloaded);
+    let others = world.call(bob, watch.clone());
+    world.subscribed(others);
+    world.give(Input::Disconnected { connection: bob });
+    assert!(world.counts().kept.requests < 2 * LONG as u64);
+    world.give(Input::Disconnected { connection: alice });
+    assert_eq!(world.counts().kept.requests, 0);
+    let alice = world.connect(ALICE);
+    let again = world.call(alice, watch);
+    world.subscribed(again);
 }

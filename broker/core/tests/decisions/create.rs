@@ -356,6 +356,27 @@ fn children_are_bounded_in_all_and_for_each_user() {
 }
 
 #[test]
+fn a_tenth_of_the_children_and_of_the_connections_is_left_to_administrators() {
+    let mut world = World::with(|config| {
+        config.bounds = Bounds { max_children: 10, max_connections: 11, ..Bounds::default() };
+    });
+    let connections: Vec<_> = (0..10).map(|_| world.connect(ALICE)).collect();
+    let refused = world.try_connect(peer(BOB)).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Overloaded);
+    assert!(refused.message.contains("a tenth"), "{}", refused.message);
+    let administrator = world.connect(BROKER_UID);
+    assert_eq!(world.try_connect(peer(BROKER_UID)).unwrap_err().kind, ErrorKind::Overloaded);
+    for _ in 0..9 {
+        world.start(connections[0], unnamed());
+    }
+    let call = world.create(connections[1], unnamed());
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    world.start(administrator, unnamed());
+    let call = world.create(administrator, unnamed());
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+}
+
+#[test]
 fn a_create_that_is_refused_leaves_no_trace() {
     let (mut world, client) = World::with_client();
     let before = world.ask(client, status()).unwrap();

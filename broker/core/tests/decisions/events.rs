@@ -246,6 +246,44 @@ fn subscriptions_of_a_connection_are_bounded_and_end_with_it() {
 }
 
 #[test]
+fn a_user_has_no_more_subscriptions_than_it_may_have_connections() {
+    let mut world = World::with(|config| config.bounds.max_connections_per_user = 3);
+    let [first, second] = [(); 2].map(|()| world.connect(ALICE));
+    world.subscribe(first, None);
+    world.subscribe(first, None);
+    world.subscribe(second, None);
+    let refused = world.ask(second, events(None)).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::LimitExceeded);
+    assert!(refused.message.contains("--max-connections-per-user"), "{}", refused.message);
+    let other = world.connect(BOB);
+    world.subscribe(other, None);
+    world.give(Input::Disconnected { connection: first });
+    world.subscribe(second, None);
+}
+
+#[test]
+fn an_event_of_a_child_is_told_to_its_owner_and_to_administrators_alone() {
+    let mut world = World::new();
+    let [alice, bob, administrator] = [ALICE, BOB, BROKER_UID].map(|uid| world.connect(uid));
+    for client in [alice, bob, administrator] {
+        world.subscribe(client, None);
+    }
+    world.take();
+    let run = world.start(alice, unnamed());
+    world.take();
+    world.ends(run);
+    let orders = world.take();
+    let told: std::collections::BTreeSet<_> = orders
+        .iter()
+        .filter_map(|order| match order {
+            Effect::Publish { connection, .. } => Some(*connection),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [alice, administrator].into());
+}
+
+#[test]
 fn events_are_told_to_the_end() {
     let (mut world, client, runs) = world_of(&[(0, 5)]);
     let asked = world.call(client, shutdown(None));

@@ -231,15 +231,15 @@ pub struct BoundArguments {
     /// Bytes of the command line and the environment of one `create`
     #[arg(long, value_name = "BYTES", default_value_t = Bounds::default().max_command_bytes, value_parser = value_parser!(u32).range(1..))]
     pub max_command_bytes: u32,
-    /// Subscriptions of one connection
+    /// Subscriptions of one connection; a user has as many in all as it may have connections
     #[arg(long, value_name = "N", default_value_t = Bounds::default().max_subscriptions)]
     pub max_subscriptions: u32,
     /// Memory for what clients make the broker keep, in all
     ///
     /// Three eighths of it are for children, live ones and as many ended ones as there is room for, an eighth for requests
     /// that wait, an eighth for events and for the answers that a request id gets again, and three eighths for answers,
-    /// events and output on their way to clients. A tenth of each is left to root and the broker's user. What is over is
-    /// refused before anything is done.
+    /// events and output on their way to clients and for messages that are still arriving. A tenth of each is left to root
+    /// and the broker's user. What is over is refused before anything is done.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub max_kept_bytes: ByteSize,
     /// Memory for what one user makes the broker keep, in the same parts; a quarter of all unless set

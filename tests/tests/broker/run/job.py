@@ -20,6 +20,12 @@ with open(told, "w", buffering=1) as tell:
     while True:
         _, status = os.waitpid(job, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
+            # Whoever holds the other end of the terminal is this process's child by now, and goes with the job. The
+            # terminal hangs up then.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            for left in open("/proc/thread-self/children").read().split():
+                os.kill(int(left), signal.SIGKILL)
+                os.waitpid(int(left), 0)
             sys.exit(os.waitstatus_to_exitcode(status))
         front = os.tcgetpgrp(0)
         os.tcsetpgrp(0, os.getpgrp())
