@@ -33,6 +33,7 @@ use crate::os::host::heap;
 use crate::os::journal::{JournalError, Position};
 use crate::recovery::TakenOver;
 use crate::turns::SLICE;
+use crate::upgrade::FlaggedAccounts;
 use audit::Audit;
 use chores::Chores;
 pub use clients::Clients;
@@ -89,6 +90,8 @@ pub enum FromThread {
     },
     /// Everything that was submitted to the journal up to here is written, or could not be: somebody waits for it.
     Attempted(Position),
+    /// Whether another program can take over, with the accounts that it needs.
+    UpgradeChecked(Result<FlaggedAccounts, UpgradeFailure>),
 }
 
 /// Where facts come from.
@@ -402,6 +405,10 @@ impl Driver {
                 self.hands.clients.answer(call, Ok(*answer));
             }
             FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.hands.clients),
+            FromThread::UpgradeChecked(result) => {
+                let result = result.map(|accounts| self.hands.accounts = Some(accounts));
+                self.inputs.push_back(Input::UpgradeChecked { result });
+            }
         }
         self.settle();
     }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use procbroker::cli::Program;
-use procbroker::serve::{read_record, serve};
+use procbroker::serve::{rehearse, serve, turn_back};
 
 fn main() -> ExitCode {
-    procbroker::cli::main(&Program { serve, read_record })
+    procbroker::cli::main(&Program { serve, rehearse, turn_back })
 }

@@ -5,6 +5,7 @@ pub mod processes;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use procbroker_core::{
     Answered, Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie, counterpart,
@@ -155,7 +156,7 @@ impl OnRecord {
 pub(crate) fn find(
     children: &[OnRecord],
     stored_boot: Option<BootId>,
-    mut passed: BTreeMap<ChildId, OwnedFd>,
+    mut passed: BTreeMap<ChildId, Arc<OwnedFd>>,
     pipes: &Pipes,
     previous: PreviousBroker,
 ) -> Result<Processes, ServeError> {

@@ -7,6 +7,8 @@ mod log;
 mod passed_with_flags;
 pub(crate) mod startup;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,11 +38,14 @@ use crate::os::host::code;
 use crate::os::host::heap;
 use crate::os::host::terminal;
 use crate::os::journal;
+use crate::os::probation;
 use crate::os::process::child_signal::ChildSignal;
 use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
 use crate::transit::Transit;
 use crate::turns::Turns;
+use crate::upgrade::hand_over::{Leaving, hand_over};
+use crate::upgrade::{Beginning, Predecessor};
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.
@@ -50,8 +55,17 @@ pub fn serve(arguments: &ServeArguments) -> ExitCode {
     // Signals are for the driver's thread, once it is ready for them: every other thread inherits that it takes none. So
     // none is lost while the program is replaced.
     let _held = SigSet::all().thread_block();
-    let log = log::to_standard_error(arguments.log, arguments.log_format).map_err(ServeError::Thread);
-    let outcome = log.and_then(|_until_then| run(arguments));
+    let mut predecessor = Predecessor::of_this_process();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // What it has to say is said before there is another program.
+        let log = log::to_standard_error(arguments.log, arguments.log_format).map_err(ServeError::Thread);
+        log.and_then(|_until_then| run(arguments, &mut predecessor))
+    }));
+    let outcome = outcome.unwrap_or_else(|panic| Err(ServeError::Panic(said_in(panic.as_ref()))));
+    let outcome = match (outcome, predecessor) {
+        (Err(error), Some(predecessor)) => Err(return_to(&predecessor, error)),
+        (outcome, _) => outcome,
+    };
     if arguments.is_interactive() {
         // Whoever has started the broker may have gone on with another terminal, or with none.
         let _as_it_is = terminal::take_back();
@@ -82,48 +96,91 @@ fn as_a_shell_says(exit: MainExit) -> u8 {
     }
 }
 
-/// Whether a broker of this program could go on with what is on record in this file, which another one has open.
+/// Whether a broker of this program could go on with these arguments and with what is on record in this file, which another
+/// one has open.
 ///
 /// # Errors
 /// Why not, in one line.
-pub fn read_record(path: &Path) -> Result<(), String> {
-    let rows = journal::check(path).map_err(|error| with_causes(&error))?;
-    recovery::read(rows, path).map(drop).map_err(|error| with_causes(&error))
+pub fn rehearse(arguments: &ServeArguments, record: &Path) -> Result<(), String> {
+    let rows = journal::check(record).map_err(|error| with_causes(&error))?;
+    recovery::read(rows, record).map(drop).map_err(|error| with_causes(&error))?;
+    startup::rehearse(arguments, record)
 }
 
-fn run(arguments: &ServeArguments) -> Result<ExitCause, ServeError> {
-    ChildSignal::restore_default().map_err(|errno| ServeError::Signals(errno.into()))?;
-    let prepared = startup::prepare(arguments)?;
-    // This thread sleeps from here on: what its children are is what the broker has inherited, and nothing else.
-    let driver = thread::Builder::new().name("driver".to_owned()).spawn(move || drive(prepared));
-    match driver.map_err(ServeError::Thread)?.join() {
-        Ok(cause) => cause,
-        Err(panic) => std::panic::resume_unwind(panic),
+/// Executes the program before this one again, which goes on with everything; gives the reason why not, if it cannot be.
+fn return_to(predecessor: &Predecessor, error: ServeError) -> ServeError {
+    match predecessor.go_back(&with_causes(&error)) {
+        Some(source) => ServeError::NoReturn { failure: Box::new(error), source },
+        None => error,
     }
 }
 
+/// Executes the program before this one again, if this one was to take over and does not come to that, for this reason.
+pub fn turn_back(reason: &str) {
+    let Some(predecessor) = Predecessor::of_this_process() else { return };
+    if let Some(error) = predecessor.go_back(reason) {
+        let line = format!("procbroker: {}\n", with_causes(&error));
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    }
+}
+
+/// The predecessor is let go when this program serves, and not before.
+fn run(arguments: &ServeArguments, predecessor: &mut Option<Predecessor>) -> Result<ExitCause, ServeError> {
+    if let Some(failure) = predecessor.as_ref().and_then(Predecessor::failure) {
+        tracing::error!("not upgraded: the new program could not take over ({failure}); this one goes on");
+    }
+    ChildSignal::restore_default().map_err(|errno| ServeError::Signals(errno.into()))?;
+    let prepared = startup::prepare(arguments, predecessor.as_mut())?;
+    let (serving, served) = std::sync::mpsc::channel();
+    // This thread sleeps from here on: what its children are is what the broker has inherited, and nothing else.
+    let driver = thread::Builder::new().name("driver".to_owned()).spawn(move || drive(prepared, serving));
+    let driver = driver.map_err(ServeError::Thread)?;
+    if let Ok(Serving) = served.recv() {
+        *predecessor = None;
+    }
+    match driver.join() {
+        Ok(cause) => cause,
+        Err(panic) => Err(ServeError::Panic(said_in(panic.as_ref()))),
+    }
+}
+
+/// That the broker serves, and nothing can keep it from that any more.
+struct Serving;
+
+/// What a panic said.
+fn said_in(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why").to_owned()
+}
+
 /// Everything that the broker does, on the thread that is the parent of its children.
-fn drive(prepared: Prepared) -> Result<ExitCause, ServeError> {
+fn drive(prepared: Prepared, serving: std::sync::mpsc::Sender<Serving>) -> Result<ExitCause, ServeError> {
     let turns = Turns::new();
     let resting = turns.clone();
     let mut builder = Builder::new_current_thread();
     builder.enable_io().enable_time().on_thread_park(move || resting.rest());
     let runtime = builder.build().map_err(ServeError::Runtime)?;
     // As a task of its own: the future that is blocked on is woken through the kernel.
-    let driving = runtime.spawn(work(prepared, turns));
+    let driving = runtime.spawn(work(prepared, turns, serving));
     let cause = runtime.block_on(driving).map_err(ServeError::Driver)??;
     end(runtime);
     Ok(cause)
 }
 
 /// Serves clients until the core orders the exit, and sends the last answers.
-async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError> {
+async fn work(
+    prepared: Prepared,
+    turns: Turns,
+    serving: std::sync::mpsc::Sender<Serving>,
+) -> Result<ExitCause, ServeError> {
     let (facts_in, facts) = inbox::inbox(FACTS_WAITING, inbox::BROKER);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
-    let Prepared { config, machine, sockets, places, metrics, interactive, events } = prepared;
+    let Prepared { config, machine, mut sockets, places, metrics, interactive, events } = prepared;
     let listeners = sockets.listeners()?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
+    let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
+    let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     let transit = Transit::new(config.bounds.answer_bytes());
     let (mut hands, recovered) =
         machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
@@ -137,17 +194,17 @@ async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError>
         let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;
         tokio::spawn(metrics::http::serve(listener, facts_in.clone()));
     }
-    let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
     tokio::spawn(turns.clone().keep());
     let (reception, emptiness) = Reception::new(facts_in, &config.bounds, (pool, transit, turns), standpoint);
-    let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     let announcer = hands.reaper.readable().map_err(ServeError::Announcer)?;
     let anchors = hands.anchors.readable().map_err(ServeError::Anchors)?;
     let landings = hands.launcher.readable().map_err(ServeError::Landings)?;
     let notices = hands.notices.readable().map_err(ServeError::Notices)?;
-    let alarm = Alarm::new().map_err(ServeError::Alarm)?;
+    // Those that came meanwhile come now: the program before this one would not have them any more.
+    let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     tokio::spawn(ServiceOwner.keep_watchdog_fed());
     let program = Arc::clone(&hands.program);
+    let beginning = Beginning { instance: config.instance, at: config.started_at };
     let mut driver = Driver::new(config, hands, recovered, events);
     let receive = |listeners: Vec<Listener>| -> Vec<JoinHandle<()>> {
         listeners.into_iter().map(|listener| tokio::spawn(reception.clone().receive(listener))).collect()
@@ -155,6 +212,10 @@ async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError>
     let mut receiving = receive(listeners);
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
+    probation::pass();
+    // Whoever has gone has ended.
+    let _ = serving.send(Serving);
+    drop(serving);
     let mut sources = Sources { facts, threads, signals, announcer, notices, anchors, landings, alarm };
     // What only the start has needed is needed no more.
     heap::trim();
@@ -163,6 +224,7 @@ async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError>
         match driver.run(&mut sources).await {
             Leave::Exit(cause) => break cause,
             Leave::HandOver => {
+                sockets.make_anew_if_gone();
                 // Made before they are needed: without them nobody could connect to a broker that stays.
                 let listeners = match sockets.listeners() {
                     Ok(listeners) => listeners,
@@ -174,8 +236,8 @@ async fn work(prepared: Prepared, turns: Turns) -> Result<ExitCause, ServeError>
                 };
                 // Who connects from now on waits for whichever program comes next, and loses nothing.
                 receiving.drain(..).for_each(|task| task.abort());
-                let stay =
-                    crate::upgrade::hand_over::hand_over(&mut driver, &mut sources, &sockets, &program).await;
+                let leaving = Leaving { sockets: &sockets, program: &program, beginning };
+                let stay = hand_over(&mut driver, &mut sources, &leaving).await;
                 driver.stay(stay);
                 receiving = receive(listeners);
             }

@@ -11,7 +11,10 @@ use procbroker_protocol::request::{
     DestroyParams, EventsParams, ListParams, LogsParams, Method, NoParams, OneParams, ShutdownParams,
 };
 use procbroker_protocol::response::{Got, ShutdownReport};
-use procbroker_protocol::{Field, PartialChildren, Request, Response, Status, duration};
+use procbroker_protocol::status::FailedUpgrade;
+use procbroker_protocol::{
+    Error as BrokerError, ErrorKind, Field, PartialChildren, Request, Response, Status, duration,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -51,6 +54,9 @@ struct Shared {
 
 /// How long a broker that has agreed to be replaced may take to be gone.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a broker is asked that has agreed to be replaced, and has not closed the connection.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What an upgrade has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -382,8 +388,9 @@ impl Broker {
     /// do not notice, and this broker stays usable. Answers when the other program serves.
     ///
     /// # Errors
-    /// [`Error::Broker`] with the reason when the broker stays as it is; [`Error::Timeout`] when it was about to give up
-    /// its place and still has not, 15 seconds later: its log tells why.
+    /// [`Error::Broker`] with the reason when the broker stays as it is, or goes on again because the other program has
+    /// failed; [`Error::Timeout`] when it was about to give up its place and still has not, 15 seconds later: its log
+    /// tells why.
     pub async fn upgrade(&self) -> Result<Upgrade, Error> {
         let before = self.status().await?;
         let link = self.link().await?;
@@ -399,14 +406,18 @@ impl Broker {
         let taking_over = async {
             let mut link = link;
             loop {
-                link.ended().await;
+                // A program that cannot be executed ends no connection: there it is asked.
+                let _is_still_there = timeout(LOOK_EVERY, link.ended()).await;
                 // The end that is waited for next is that of the connection that is asked here: by the time of the
                 // answer, another one may lead to the other program already, and end only with it.
                 link = self.link().await?;
                 match link.ask(self.next_id(), &Request::Status(NoParams {})).await {
                     Ok(answer) => match answer? {
                         Response::Status(now) if now.instance != before.instance => return Ok(*now),
-                        // The connection was lost for another reason.
+                        Response::Status(now) if now.failed_upgrade != before.failed_upgrade => {
+                            return Err(not_upgraded(now.failed_upgrade));
+                        }
+                        // It has not come to that, or the connection was lost for another reason.
                         Response::Status(_) => {}
                         other => return Err(unexpected(Method::Status, &other)),
                     },
@@ -440,6 +451,13 @@ impl Broker {
     pub async fn follow(&self, params: LogsParams) -> Result<LogFollow, Error> {
         LogFollow::open(self, params).await
     }
+}
+
+/// The other program has failed, and the broker goes on.
+fn not_upgraded(failed: Option<FailedUpgrade>) -> Error {
+    let message = failed.map_or_else(String::new, |failed| failed.message);
+    let message = format!("not upgraded, and nothing has changed: {message}");
+    BrokerError::new(ErrorKind::Internal, message).into()
 }
 
 /// Timers and sockets panic where there is no runtime; this tells it instead.

@@ -25,6 +25,9 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Whether it is shutting down.
     pub shutting_down: bool,
+    /// The last upgrade that this instance was asked for and has survived, because it failed.
+    #[serde(default)]
+    pub failed_upgrade: Option<FailedUpgrade>,
     /// How many children are in each state.
     pub children: ChildCounts,
     /// How many clients are connected.
@@ -33,6 +36,15 @@ pub struct Status {
     pub facilities: Facilities,
     /// The bounds in force.
     pub limits: Limits,
+}
+
+/// An upgrade that did not come to be: the program that was to be replaced goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedUpgrade {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub message: String,
 }
 
 /// The lowest and the highest version of the binary protocol that one side speaks.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response, duration};
 
 use crate::answers::Answers;
@@ -28,6 +29,7 @@ use crate::turn::Turn;
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) config: Config,
+    pub(crate) failed_upgrade: Option<FailedUpgrade>,
     pub(crate) children: Children,
     pub(crate) answers: Answers,
     pub(crate) pending: PendingRequests,
@@ -52,8 +54,10 @@ impl Broker {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let event_log = EventLog::new(EventHistory::beginning(config.instance));
+        let failed_upgrade = config.failed_upgrade.clone();
         Self {
             config,
+            failed_upgrade,
             children: Children::default(),
             answers: Answers::default(),
             pending: PendingRequests::default(),

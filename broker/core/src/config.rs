@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use procbroker_protocol::status::Facilities;
+use procbroker_protocol::status::{Facilities, FailedUpgrade};
 use procbroker_protocol::{Containment, Timestamp};
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub instance: Uuid,
     /// When it started.
     pub started_at: Timestamp,
+    /// Why the last upgrade has failed, where this start goes on after it.
+    pub failed_upgrade: Option<FailedUpgrade>,
     /// The user that the broker runs as. As root (0) it starts children as their callers.
     pub broker_uid: u32,
     /// Users that may connect beside root and the broker's own.

@@ -34,16 +34,18 @@ use failure::Failure;
 use print::Report;
 use verbs::CommandLine;
 
-/// Whether a broker of this program can make sense of a record, and if not, why.
-pub type ReadRecord = fn(&Path) -> Result<(), String>;
+/// Whether a broker of this program could go on with these arguments and this record, and if not, why.
+pub type Rehearse = fn(&ServeArguments, &Path) -> Result<(), String>;
 
 /// What the command line calls of the broker in this program.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// Runs the broker.
     pub serve: fn(&ServeArguments) -> ExitCode,
-    /// Reads a record.
-    pub read_record: ReadRecord,
+    /// Looks at what a broker of this program would start with.
+    pub rehearse: Rehearse,
+    /// Executes the program before this one again, if this was to take over and cannot for this reason.
+    pub turn_back: fn(&str),
 }
 
 /// Reads the command line and does what it says.
@@ -51,7 +53,10 @@ pub struct Program {
 pub fn main(program: &Program) -> ExitCode {
     match CommandLine::try_parse() {
         Ok(line) => line.carry_out(program),
-        Err(error) => usage::answer(&error).into(),
+        Err(error) => {
+            (program.turn_back)(&usage::message(&error));
+            usage::answer(&error).into()
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::FromThread;
 use super::clients::Clients;
 use super::records::Records;
 use crate::blocking_pool::BlockingPool;
+use crate::causes::with_causes;
 use crate::counted;
 use crate::follower::{Followers, LogQuery};
 use crate::limits::{
@@ -43,7 +44,8 @@ use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, 
 use crate::os::state_dir::StateDir;
 use crate::os::tree::{Containment, Groups};
 use crate::prober::{Prober, Question};
-use crate::upgrade::{self, Program};
+use crate::serve::startup::AccountFlags;
+use crate::upgrade::{self, FlaggedAccounts, Program};
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
 /// own user.
@@ -90,6 +92,10 @@ pub struct Hands {
     pub state: StateDir,
     /// The limit on open files that children get.
     pub nofile: Nofile,
+    /// The accounts that are looked up again for a program that takes over.
+    pub account_flags: Arc<AccountFlags>,
+    /// Those, as they were found when a program was asked last whether it can take over.
+    pub accounts: Option<FlaggedAccounts>,
     /// The program that takes over in an upgrade.
     pub program: Arc<Program>,
     /// Where other threads report to.
@@ -257,17 +263,21 @@ impl Hands {
         });
     }
 
-    /// Asks the other program, on a thread that can wait for it.
+    /// Looks up what the other program needs, and asks it, on a thread that can wait for it.
     fn check_upgrade(&self) {
         let (program, record, threads) =
             (Arc::clone(&self.program), self.state.record(), self.threads.clone());
-        let pool = self.pool.clone();
+        let (pool, flags) = (self.pool.clone(), Arc::clone(&self.account_flags));
         tokio::spawn(async move {
-            let check = move || upgrade::check(&program, &record).map_err(|error| error.to_string());
+            let check = move || {
+                let accounts = flags.look_up().map_err(|error| with_causes(&error))?;
+                upgrade::check(&program, &record).map_err(|error| error.to_string())?;
+                Ok(accounts)
+            };
             let result = pool.run(OWN_USER, check).await.unwrap_or_else(|error| Err(error.to_string()));
             let result = result.map_err(|message| UpgradeFailure { message });
             // A driver that has gone needs no report any more.
-            let _ = threads.send(FromThread::Input(Input::UpgradeChecked { result })).await;
+            let _ = threads.send(FromThread::UpgradeChecked(result)).await;
         });
     }
 

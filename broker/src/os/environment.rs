@@ -25,7 +25,7 @@ use crate::os::spawn::{
 };
 use crate::os::variables::{
     CHILD_ID_VARIABLE, CHILD_NAME_VARIABLE, EXIT_CODE_VARIABLE, EXIT_REASON_VARIABLE, EXIT_SIGNAL_VARIABLE,
-    MANIFEST_VARIABLE, NOTIFY_VARIABLE, PROBE_VARIABLE,
+    NOTIFY_VARIABLE, PROBE_VARIABLE, UPGRADE_VARIABLES,
 };
 
 /// What tells one child from another: no child has it from the broker.
@@ -277,7 +277,7 @@ fn is_the_brokers_own(name: &[u8]) -> bool {
     name.starts_with(b"LISTEN_")
         || name.starts_with(b"WATCHDOG_")
         || name == NOTIFY_VARIABLE.as_bytes()
-        || name == MANIFEST_VARIABLE.as_bytes()
+        || UPGRADE_VARIABLES.iter().any(|own| own.as_bytes() == name)
         || OF_ONE_CHILD.iter().any(|variable| name == variable.as_bytes())
 }
 

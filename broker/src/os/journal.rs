@@ -26,6 +26,7 @@ use std::time::Duration;
 use procbroker_core::{RecordFailure, Run, Safety};
 use procbroker_protocol::ChildId;
 
+use crate::os::probation;
 use crate::os::process::identity::{BootId, ProcessIdentity};
 
 pub use error::JournalError;
@@ -235,6 +236,7 @@ impl Drop for Journal {
             tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
         } else if let Some(place) = &self.intents.place
             && self.queue.is_settled()
+            && !probation::is_on()
         {
             place.remove();
         }

@@ -90,7 +90,7 @@ pub struct LogSettings {
     pub children: Vec<Remembered>,
     /// Their pipes, where the program before this one has handed them over: what is in them would be lost if nobody had
     /// them open.
-    pub inherited: Vec<OwnedFd>,
+    pub inherited: Vec<Arc<OwnedFd>>,
 }
 
 /// The way to the log thread; a copy leads to the same one. It ends with the last of them.

@@ -6,6 +6,7 @@ pub mod journal;
 pub mod logs;
 pub mod notices;
 pub mod own;
+pub mod probation;
 pub mod process;
 pub mod runtime_dir;
 pub mod service;

@@ -11,7 +11,7 @@ mod disposal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,7 +106,7 @@ impl Notices {
     ///
     /// # Errors
     /// When the folder cannot be used, or the system refuses a descriptor.
-    pub fn open(runtime: &RuntimeDir, inherited: Vec<OwnedFd>) -> Result<Self, RuntimeDirError> {
+    pub fn open(runtime: &RuntimeDir, inherited: Vec<Arc<OwnedFd>>) -> Result<Self, RuntimeDirError> {
         let folder = runtime.folder().passable_subfolder(FOLDER)?;
         let refused = |errno: Errno| OwnError::Refused {
             attempt: "watch the sockets in",
@@ -171,7 +171,7 @@ impl Notices {
             fchmod(self.folder.as_fd(), passable)?;
             fchownat(&self.folder, name.as_str(), Some(user), None, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         }
-        self.keep(child, socket, user.unwrap_or_else(geteuid));
+        self.keep(child, Arc::new(socket), user.unwrap_or_else(geteuid));
         Ok(path)
     }
 
@@ -181,18 +181,18 @@ impl Notices {
         setsockopt(&socket, PassCred, &true)?;
         // What a broker that crashed has left leads nowhere.
         self.folder.remove(name).map_err(|_| Errno::EEXIST)?;
-        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        let descriptor = socket.as_raw_fd();
         bind(descriptor, &UnixAddr::new(path)?)?;
         fchmodat(&self.folder, name, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
         Ok(socket)
     }
 
-    fn keep(&mut self, child: ChildId, socket: OwnedFd, user: Uid) {
+    fn keep(&mut self, child: ChildId, socket: Arc<OwnedFd>, user: Uid) {
         let token = self.next_token;
         self.next_token += 1;
         self.tokens.insert(token, child);
         let listening = Listening {
-            socket: Arc::new(socket),
+            socket,
             user,
             token,
             run: None,
@@ -352,7 +352,7 @@ fn watch(epoll: &Epoll, socket: &OwnedFd, token: u64) {
 
 /// Whether a descriptor that was handed over is a socket, and not a pipe.
 #[must_use]
-pub fn is_socket(descriptor: &OwnedFd) -> bool {
+pub fn is_socket(descriptor: impl AsFd) -> bool {
     fstat(descriptor).is_ok_and(|found| found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits())
 }
 
@@ -361,8 +361,8 @@ fn name_of(child: ChildId) -> String {
 }
 
 /// Whose socket it is, by its path.
-fn child_of(socket: &OwnedFd) -> Option<ChildId> {
-    let address: UnixAddr = getsockname(std::os::fd::AsRawFd::as_raw_fd(socket)).ok()?;
+fn child_of(socket: &impl AsRawFd) -> Option<ChildId> {
+    let address: UnixAddr = getsockname(socket.as_raw_fd()).ok()?;
     let name = address.path()?.file_name()?.to_str()?.to_owned();
     uuid::Uuid::try_parse(&name).ok().map(ChildId::from_uuid)
 }

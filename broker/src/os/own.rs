@@ -75,6 +75,12 @@ impl OwnFolder {
         Self::at(AT_FDCWD, path, path.to_owned())
     }
 
+    /// A folder that an earlier program of this process has opened and checked.
+    #[must_use]
+    pub fn passed(path: PathBuf, descriptor: OwnedFd) -> Self {
+        Self { path, descriptor }
+    }
+
     /// The same folder, by a descriptor of its own.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 use std::fs::DirBuilder;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::own::{self, OwnError, OwnFolder};
+use super::probation;
 
 /// The file in the state folder that says where the runtime folder is.
 pub(super) const NOTE: &str = "runtime";
@@ -110,6 +111,14 @@ impl RuntimeDir {
         Ok(Self { folder, state })
     }
 
+    /// The folder that an earlier program of this process has passed: it is the very same, whatever is at its path by now.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn passed(path: PathBuf, folder: OwnedFd, state: &OwnFolder) -> Result<Self, RuntimeDirError> {
+        Ok(Self { folder: OwnFolder::passed(path, folder), state: state.try_clone()? })
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -164,10 +173,18 @@ impl AsFd for RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
+        if probation::is_on() {
+            return;
+        }
         if let Err(error) = self.remove_if_empty() {
             tracing::debug!(%error, "the runtime folder stays, and the next broker goes on in it");
         }
     }
+}
+
+/// Whether the runtime folder that belongs to this state folder, if there is one, is the broker's own.
+pub(super) fn check(state: &OwnFolder) -> Result<(), RuntimeDirError> {
+    left(state).map(drop)
 }
 
 /// The folder that an earlier broker has left, if it is there still.

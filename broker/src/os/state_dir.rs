@@ -10,7 +10,7 @@ use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
 
 use super::own::{OwnError, OwnFolder};
-use super::runtime_dir::NOTE;
+use super::runtime_dir::{self, NOTE, RuntimeDirError};
 use crate::os::host::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
 
@@ -62,6 +62,9 @@ pub enum StateDirError {
         /// Its permissions.
         mode: u32,
     },
+    /// The runtime folder that belongs to it cannot be gone on with.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeDirError),
     /// Another broker uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -80,11 +83,7 @@ impl StateDir {
             Lock::take(&path.join(LOCK), &format!("the state folder {}", path.display()))
                 .map_err(StateDirError::from)
         })?;
-        match state.folder.folder(LOGS) {
-            Ok(logs) => logs.check_entries()?,
-            Err(error) if error.is_absence() => {}
-            Err(error) => return Err(error.into()),
-        }
+        check_logs(&state.folder)?;
         Ok(state)
     }
 
@@ -96,6 +95,38 @@ impl StateDir {
     /// As [`open`](Self::open).
     pub fn inherited(place: &Place, lock: OwnedFd) -> Result<Self, StateDirError> {
         Self::open_with(place, Before::Program, |path| Ok(Lock::inherited(&path.join(LOCK), lock)))
+    }
+
+    /// The folder that an earlier program of this process has passed, with its lock: it is the very same, whatever is at its
+    /// path by now. What others have done to it since it was [checked](Self::check) is no reason to leave the children alone;
+    /// it is closed to them, as [inherited](Self::inherited) is.
+    #[must_use]
+    pub fn passed(path: PathBuf, folder: OwnedFd, lock: OwnedFd) -> Self {
+        let lock = Lock::inherited(&path.join(LOCK), lock);
+        let state = Self { folder: OwnFolder::passed(path, folder), lock };
+        if let Err(error) = state.close_passed() {
+            tracing::error!("the state folder stays as it is: {error}");
+        }
+        state
+    }
+
+    fn close_passed(&self) -> Result<(), StateDirError> {
+        self.check_in_place()?;
+        check_entries(&self.folder)?;
+        close_to_others(self.path(), Before::Program)
+    }
+
+    /// Whether everything of the broker's in this folder, and in the runtime folder that belongs to it, is its own, as it
+    /// has to be at a start. Nothing is changed, and the broker that they belong to may go on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there is no such folder.
+    pub fn check(path: &Path) -> Result<(), StateDirError> {
+        let folder = OwnFolder::open(path)?;
+        check_entries(&folder)?;
+        openness(path, Before::Nobody)?;
+        check_logs(&folder)?;
+        Ok(runtime_dir::check(&folder)?)
     }
 
     fn open_with(
@@ -117,6 +148,12 @@ impl StateDir {
         check_entries(&folder)?;
         let lock = lock(path)?;
         Ok(Self { folder, lock })
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn folder(&self) -> &OwnFolder {
+        &self.folder
     }
 
     /// Where it is.
@@ -173,6 +210,15 @@ fn check_entries(folder: &OwnFolder) -> Result<(), StateDirError> {
     Ok(())
 }
 
+/// Whether every output that is kept is the broker's own.
+fn check_logs(folder: &OwnFolder) -> Result<(), StateDirError> {
+    match folder.folder(LOGS) {
+        Ok(logs) => Ok(logs.check_entries()?),
+        Err(error) if error.is_absence() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the broker, or SQLite for it, makes something of that name: SQLite's have the record's name and an ending, drafts
 /// have endings too.
 fn is_brokers(name: &str) -> bool {
@@ -182,6 +228,24 @@ fn is_brokers(name: &str) -> bool {
 /// A folder that was there before may have been made with another mode, such as one that was mounted. One that is not the
 /// broker's alone stays as it is: what the broker keeps there is closed to others by itself.
 fn close_to_others(path: &Path, before: Before) -> Result<(), StateDirError> {
+    match openness(path, before)? {
+        Openness::ToBeClosed => fs::set_permissions(path, Permissions::from_mode(0o700))
+            .map_err(|source| FolderError::Refused { attempt: "close", path: path.to_owned(), source })?,
+        Openness::Right => {}
+    }
+    Ok(())
+}
+
+/// Whether others may enter the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Openness {
+    /// No more than they are to.
+    Right,
+    /// They may, and there is no reason that they should.
+    ToBeClosed,
+}
+
+fn openness(path: &Path, before: Before) -> Result<Openness, StateDirError> {
     let refused = |attempt| move |source| FolderError::Refused { attempt, path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(refused("read"))?;
     if found.uid() != geteuid().as_raw() {
@@ -189,26 +253,18 @@ fn close_to_others(path: &Path, before: Before) -> Result<(), StateDirError> {
     }
     let is_closed = found.mode().trailing_zeros() >= 6;
     if is_closed {
-        return Ok(());
+        return Ok(Openness::Right);
     }
-    let foreign = foreign_entry(path).map_err(refused("read"))?;
     let was_open = found.mode() & 0o022 != 0;
-    if foreign.is_none()
-        && was_open
-        && before == Before::Nobody
-        && has_entries(path).map_err(refused("read"))?
-    {
-        return Err(StateDirError::Open { path: path.to_owned(), mode: found.mode() & 0o7777 });
-    }
-    match foreign {
-        None => fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(refused("close"))?,
-        // Who can write to it can put another file in the place of the broker's.
-        Some(entry) if was_open => {
-            return Err(StateDirError::Shared { path: path.to_owned(), entry });
+    match foreign_entry(path).map_err(refused("read"))? {
+        None if was_open && before == Before::Nobody && has_entries(path).map_err(refused("read"))? => {
+            Err(StateDirError::Open { path: path.to_owned(), mode: found.mode() & 0o7777 })
         }
-        Some(_) => {}
+        None => Ok(Openness::ToBeClosed),
+        // Who can write to it can put another file in the place of the broker's.
+        Some(entry) if was_open => Err(StateDirError::Shared { path: path.to_owned(), entry }),
+        Some(_) => Ok(Openness::Right),
     }
-    Ok(())
 }
 
 /// Whether there is anything in a folder.
@@ -267,10 +323,19 @@ mod tests {
             assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
             assert!(error.contains(&format!("{mode:04o}")) && error.contains("--state-dir"), "{error}");
             assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o7777, mode);
+            // It is no folder to begin an upgrade with.
+            assert_eq!(StateDir::check(folder.path()).unwrap_err().to_string(), error);
+            assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o7777, mode);
         }
         // Whoever has children already goes on.
         let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
         drop(StateDir::inherited(&place(folder.path()), lock.into()).unwrap());
+        assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
+        StateDir::check(folder.path()).unwrap();
+        opened(0o777);
+        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
+        let opened_before = fs::File::open(folder.path()).unwrap();
+        drop(StateDir::passed(folder.path().to_owned(), opened_before.into(), lock.into()));
         assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
     }
 
@@ -286,6 +351,7 @@ mod tests {
         let error = StateDir::open(&place(folder.path())).unwrap_err().to_string();
         assert!(error.contains("logs/two.out is not to be trusted: it is a link"), "{error}");
         assert!(error.contains("--state-dir"), "{error}");
+        assert_eq!(StateDir::check(folder.path()).unwrap_err().to_string(), error);
         let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
         drop(StateDir::inherited(&place(folder.path()), lock.into()).unwrap());
     }

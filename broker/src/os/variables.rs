@@ -6,6 +6,20 @@ pub const CHILD_ID_VARIABLE: &str = "PROCBROKER_CHILD_ID";
 /// The variable that names the manifest of an upgrade: the process that it is for, and the descriptor.
 pub const MANIFEST_VARIABLE: &str = "PROCBROKER_MANIFEST";
 
+/// The variable that names the open file of the program that has handed over, and can be executed again.
+pub const FORMER_VARIABLE: &str = "PROCBROKER_FORMER_PROGRAM";
+
+/// The variable that names the file with what that program was started with.
+pub const START_VARIABLE: &str = "PROCBROKER_FORMER_START";
+
+/// The variable that names the file in which a program that could not take over says why. The program that finds it is the
+/// former one, which goes on.
+pub const FAILURE_VARIABLE: &str = "PROCBROKER_FAILED_UPGRADE";
+
+/// Those that are for the program that takes over in an upgrade, and nobody else.
+pub const UPGRADE_VARIABLES: [&str; 4] =
+    [MANIFEST_VARIABLE, FORMER_VARIABLE, START_VARIABLE, FAILURE_VARIABLE];
+
 /// The variable for the socket that a child tells on how it is.
 pub(crate) const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 

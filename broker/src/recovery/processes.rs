@@ -31,7 +31,7 @@ pub struct Expected {
     /// Its main process, as far as it is on record.
     pub process: Option<ProcessIdentity>,
     /// Its pidfd, as it was passed on by the earlier broker.
-    pub passed: Option<OwnedFd>,
+    pub passed: Option<Arc<OwnedFd>>,
     /// Whether it can have been started, if no process is on record.
     pub launch: Launch,
     /// Which of its processes there can be.
@@ -138,7 +138,7 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
         let living = recovered.iter().filter_map(|(_, found)| found.pid()).collect();
         for (child, (pid, pidfd)) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
             if let Some((_, found)) = lost.get(&child).and_then(|lost| recovered.get_mut(lost.index)) {
-                *found = Whereabouts::process(pid, pidfd, None);
+                *found = Whereabouts::process(pid, Arc::new(pidfd), None);
             }
         }
     }
@@ -159,7 +159,7 @@ struct Lost {
 fn on_record(
     child: ChildId,
     identity: &ProcessIdentity,
-    passed: Option<OwnedFd>,
+    passed: Option<Arc<OwnedFd>>,
 ) -> Result<Whereabouts, RecoveryError> {
     let ProcessIdentity { pid, cgroup, .. } = *identity;
     if BootId::current().is_ok_and(|boot| boot != identity.boot) {
@@ -173,7 +173,7 @@ fn on_record(
         });
     }
     match identity::find(child, identity) {
-        Ok(Lookup::Same(pidfd)) => Ok(Whereabouts::process(pid, pidfd, cgroup)),
+        Ok(Lookup::Same(pidfd)) => Ok(Whereabouts::process(pid, Arc::new(pidfd), cgroup)),
         Ok(Lookup::Gone) => Ok(Whereabouts::gone(Some(pid), None, cgroup)),
         Ok(Lookup::OtherBoot) => Ok(Whereabouts::Rebooted),
         Err(errno) => Err(RecoveryError::Open { child, pid, errno }),
@@ -181,7 +181,7 @@ fn on_record(
 }
 
 /// A process that was passed on before it was on record.
-fn passed_on(passed: OwnedFd, sought: Sought) -> Whereabouts {
+fn passed_on(passed: Arc<OwnedFd>, sought: Sought) -> Whereabouts {
     match pidfd::number(passed.as_fd()) {
         // It is found again with everything else that has the mark of the child.
         Some(pid) if !sought.may_be(pid) => Whereabouts::gone(None, None, None),
@@ -203,14 +203,14 @@ impl Sought {
 
 impl Whereabouts {
     /// Whose child it is remains to be said.
-    fn process(pid: Pid, pidfd: OwnedFd, cgroup: Option<u64>) -> Self {
-        Self::Process { pid, pidfd: Arc::new(pidfd), kinship: Kinship::Foreign, cgroup }
+    fn process(pid: Pid, pidfd: Arc<OwnedFd>, cgroup: Option<u64>) -> Self {
+        Self::Process { pid, pidfd, kinship: Kinship::Foreign, cgroup }
     }
 
-    fn gone(pid: Option<Pid>, pidfd: Option<OwnedFd>, cgroup: Option<u64>) -> Self {
+    fn gone(pid: Option<Pid>, pidfd: Option<Arc<OwnedFd>>, cgroup: Option<u64>) -> Self {
         let status = pidfd.as_ref().and_then(|pidfd| pidfd::exit_status(pidfd.as_fd()).ok());
         let status = status.unwrap_or(ExitStatus::Unknown);
-        Self::Gone { pid, pidfd: pidfd.map(Arc::new), status, cgroup }
+        Self::Gone { pid, pidfd, status, cgroup }
     }
 
     /// The process that was found.

@@ -83,6 +83,17 @@ pub enum ServeError {
     /// An earlier program has handed over no socket.
     #[error("cannot take over: no listening socket was handed over")]
     NoSocket,
+    /// This program was to take over and cannot, and neither can the one before it go on.
+    #[error("{}; and the program before it cannot go on", crate::causes::with_causes(failure.as_ref()))]
+    NoReturn {
+        /// Why this one cannot.
+        failure: Box<ServeError>,
+        /// Why the other one cannot.
+        source: UpgradeError,
+    },
+    /// The program has a fault.
+    #[error("the broker has failed by a fault of its own, with a panic: {0}")]
+    Panic(String),
     /// What another program handed over is of no use.
     #[error("cannot take over")]
     Upgrade(#[from] UpgradeError),

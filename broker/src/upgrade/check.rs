@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::{FORMAT, Program};
 use crate::os::process::pidfd;
-use crate::os::variables::{MANIFEST_VARIABLE, NOTIFY_VARIABLE};
+use crate::os::variables::{NOTIFY_VARIABLE, UPGRADE_VARIABLES};
 
 /// How long the other program may take to answer: ten thousand children on record are read in a fraction of it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,7 +113,10 @@ pub(super) fn check_within(program: &Program, record: &Path, patience: Duration)
     command.arg(VERB).arg("--form").arg(FORMAT.to_string()).arg("--record").arg(record);
     // What it does not understand would end it when it has taken over.
     command.arg("--").args(program.arguments.iter().skip(1));
-    command.env_remove(MANIFEST_VARIABLE).env_remove(NOTIFY_VARIABLE).process_group(0);
+    for own in UPGRADE_VARIABLES {
+        command.env_remove(own);
+    }
+    command.env_remove(NOTIFY_VARIABLE).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|source| CheckError::Start { program: path.clone(), source })?;
     let Some((said, complained)) = listen(child, patience) else {

@@ -12,7 +12,7 @@ use crate::limits::{ANSWERING_PATIENCE, LOGS_PATIENCE, RECORD_PATIENCE};
 use crate::os::journal::JournalError;
 use crate::os::process::signal_mask::HeldBack;
 use crate::serve::startup::Sockets;
-use crate::upgrade::{Handover, Program};
+use crate::upgrade::{Beginning, Handover, Program};
 
 /// How often it is looked whether the answers are out.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -26,16 +26,18 @@ const RECORD_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long it may take to find out what ended children have left.
 const ENDS_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What is handed over beside what the driver has, and to whom.
+pub(crate) struct Leaving<'a> {
+    pub(crate) sockets: &'a Sockets,
+    pub(crate) program: &'a Program,
+    pub(crate) beginning: Beginning,
+}
+
 /// Becomes the new program. It returns only when that fails: why, and nothing has changed then.
 ///
 /// Requests that have come in are answered until the last moment; no more clients are taken in meanwhile.
-pub(crate) async fn hand_over(
-    driver: &mut Driver,
-    sources: &mut Sources,
-    sockets: &Sockets,
-    program: &Program,
-) -> Stay {
-    match become_program(driver, sources, sockets, program).await {
+pub(crate) async fn hand_over(driver: &mut Driver, sources: &mut Sources, leaving: &Leaving<'_>) -> Stay {
+    match become_program(driver, sources, leaving).await {
         Err(stay) => stay,
         Ok(never) => match never {},
     }
@@ -47,8 +49,7 @@ enum Never {}
 async fn become_program(
     driver: &mut Driver,
     sources: &mut Sources,
-    sockets: &Sockets,
-    program: &Program,
+    leaving: &Leaving<'_>,
 ) -> Result<Never, Stay> {
     learn_of_ends(driver, sources).await?;
     complete_record(driver, sources)?;
@@ -80,17 +81,21 @@ async fn become_program(
     // From here on what children write waits in their pipes.
     let outputs = hands.logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
     let handover = Handover {
-        listeners: sockets.descriptors(),
-        socket: sockets.own(),
+        listeners: leaving.sockets.descriptors(),
+        socket: leaving.sockets.own(),
         state_lock: hands.state.lock(),
+        state_folder: (hands.state.path(), hands.state.folder().as_fd()),
+        runtime_folder: (hands.runtime.path(), hands.runtime.as_fd()),
         cgroup_folder: folder.as_ref().map(AsFd::as_fd),
         processes: processes.iter().map(|(child, pidfd)| (*child, pidfd.as_fd())).collect(),
         outputs: outputs.pipes().chain(hands.notices.sockets()).collect(),
         nofile: hands.nofile,
         kept: hands.fd_store.ends(),
         events,
+        accounts: hands.accounts.clone(),
+        beginning: leaving.beginning,
     };
-    Err(failed(&program.execute(&handover, &held_back)))
+    Err(failed(&leaving.program.execute(&handover, &held_back)))
 }
 
 /// Waits until the core knows of the end of everything that has been reaped: nobody could tell it later.

@@ -1,21 +1,26 @@
 //! The manifest, by an exec of this very test; and what other programs say when they are asked.
 
-use std::fs::{self, Permissions};
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
 use procbroker_core::Pid;
 use procbroker_protocol::Signal;
 use uuid::Uuid;
 
 use super::check::{check_disk, check_within};
+use super::manifest::{Held, Manifest, unpack};
 use super::*;
 use crate::os::process::signal_mask::HeldBack;
 use crate::os::process::{alone, pidfd};
+use crate::os::variables::MANIFEST_VARIABLE;
 
 const NOFILE: Nofile = Nofile { soft: 77, hard: 777 };
 const CHILD: u128 = 0x0123;
@@ -32,6 +37,7 @@ struct Scene {
     listener: UnixListener,
     lock: File,
     state_lock: File,
+    folders: [File; 2],
     process: File,
     output: File,
 }
@@ -46,6 +52,7 @@ impl Scene {
             listener: UnixListener::bind(folder.join("sock")).unwrap(),
             lock: file("lock", "the lock"),
             state_lock: file("state", "the state"),
+            folders: ["state folder", "runtime folder"].map(|name| file(name, name)),
             process: file("process", "the process"),
             output: file("output", "the output"),
             folder,
@@ -57,23 +64,35 @@ impl Scene {
             listeners: vec![self.listener.as_fd()],
             socket: Some((&self.folder, self.lock.as_fd())),
             state_lock: self.state_lock.as_fd(),
+            state_folder: (&self.folder, self.folders[0].as_fd()),
+            runtime_folder: (&self.folder, self.folders[1].as_fd()),
             cgroup_folder: None,
             processes: vec![(ChildId::from_uuid(Uuid::from_u128(CHILD)), self.process.as_fd())],
             outputs: vec![self.output.as_fd()],
             nofile: NOFILE,
             kept: None,
             events: events(),
+            accounts: Some(accounts()),
+            beginning: beginning(),
         }
     }
+}
+
+fn accounts() -> FlaggedAccounts {
+    FlaggedAccounts { allow_users: vec![7, 8], allow_groups: Vec::new(), socket_group: Some(9) }
+}
+
+fn beginning() -> Beginning {
+    Beginning { instance: Uuid::from_u128(CHILD), at: Timestamp::from_micros(7) }
 }
 
 fn events() -> EventHistory {
     EventHistory { instance: Uuid::from_u128(CHILD), next: 1, kept: Vec::new() }
 }
 
-fn text_of(descriptor: OwnedFd) -> String {
+fn text_of(descriptor: impl AsFd) -> String {
     let mut text = String::new();
-    File::from(descriptor).read_to_string(&mut text).unwrap();
+    File::from(descriptor.as_fd().try_clone_to_owned().unwrap()).read_to_string(&mut text).unwrap();
     text
 }
 
@@ -111,14 +130,22 @@ fn check_inherited() {
         mut listeners,
         socket,
         state_lock,
+        state_folder,
+        runtime_folder,
         cgroup_folder,
         mut processes,
         mut outputs,
         nofile,
         kept,
         events: told,
-    } = inherited().unwrap().unwrap();
-    assert_eq!(told, Some(events()));
+        accounts: found,
+        beginning: begun,
+    } = Predecessor::of_this_process().unwrap().take_over().unwrap();
+    assert_eq!((told, found, begun), (Some(events()), Some(accounts()), Some(beginning())));
+    for (passed, text) in [(state_folder, "state folder"), (runtime_folder, "runtime folder")] {
+        let (path, file) = passed.unwrap();
+        assert_eq!((path, text_of(file).as_str()), (folder.clone(), text));
+    }
     let (path, lock) = socket.unwrap();
     for descriptor in [&listeners[0], &lock, &state_lock] {
         assert!(is_closed_at_exec(descriptor.as_fd()));
@@ -164,8 +191,8 @@ fn unpacked(test: &str, manifest: &str) -> Option<UpgradeError> {
     }
     let mut file = File::from(memfd_create(c"manifest", MFdFlags::empty()).unwrap());
     file.write_all(manifest.as_bytes()).unwrap();
-    let told = format!("{}:{}", std::process::id(), std::os::fd::IntoRawFd::into_raw_fd(file));
-    Some(unpack(OsStr::new(&told)).unwrap_err())
+    let number = std::os::fd::IntoRawFd::into_raw_fd(file);
+    Some(unpack(number, &mut Held::default()).unwrap_err())
 }
 
 #[test]
@@ -200,7 +227,7 @@ fn a_parcel_for_another_process_is_left_alone() {
         "a_parcel_for_another_process_is_left_alone",
         &[(MANIFEST_VARIABLE, "1:3")],
     ) {
-        assert!(inherited().unwrap().is_none());
+        assert!(Predecessor::of_this_process().is_none());
     }
 }
 

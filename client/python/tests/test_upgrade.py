@@ -129,6 +129,16 @@ def test_the_reason_is_told_where_the_broker_stays_as_it_is(fake: FakeBroker) ->
         broker.upgrade()
 
 
+def test_a_program_that_fails_late_and_is_undone_is_no_upgrade(fake: FakeBroker) -> None:
+    def goes_on(connection: FakeConnection) -> None:
+        failed = {"at": "2026-11-23T14:52:17Z", "message": "of another age"}
+        connection.answer({**STATUS, "failed_upgrade": failed})
+
+    fake.play(asked, still_there, goes_on)
+    with Broker(fake.socket) as broker, pytest.raises(InternalError, match="nothing has changed: of another age"):
+        broker.upgrade()
+
+
 def test_a_program_that_does_not_go_is_given_up_in_time(fake: FakeBroker) -> None:
     def stay(connection: FakeConnection) -> object:
         connection.answer(STATUS)

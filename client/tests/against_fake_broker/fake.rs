@@ -166,6 +166,7 @@ pub(crate) fn status(instance: Uuid) -> Status {
         events_instance: instance,
         started_at: SystemTime::now().into(),
         shutting_down: false,
+        failed_upgrade: None,
         children: ChildCounts::default(),
         connections: 1,
         facilities: Facilities::default(),

@@ -1,11 +1,14 @@
 //! The upgrade of a broker, which loses the connection that it was asked over.
 
+use std::time::SystemTime;
+
 use procbroker_client::protocol::ErrorKind;
-use procbroker_client::{Error, Request, Response};
+use procbroker_client::protocol::status::{FailedUpgrade, Status};
+use procbroker_client::{Error, Request, Response, Upgrade};
 use tokio::join;
 use uuid::Uuid;
 
-use crate::fake::{Fake, Peer, failure, none};
+use crate::fake::{Fake, Peer, failure, none, status};
 
 /// A connection over which a client has asked for the upgrade of this instance. What it is answered is still to come.
 async fn asked(fake: &Fake, instance: Uuid) -> (Peer, u64) {
@@ -73,6 +76,49 @@ async fn an_upgrade_is_asked_for_once_and_waited_for_over_every_connection() {
         assert_eq!(other.try_next().await, None, "nothing is asked a second time");
     });
     assert_eq!(upgrade.unwrap().after.instance, after);
+}
+
+/// The status of a broker whose upgrade has failed after it had agreed.
+async fn tell_of_failure(peer: &mut Peer, instance: Uuid) {
+    let at = SystemTime::UNIX_EPOCH.into();
+    let failed_upgrade = Some(FailedUpgrade { at, message: "of another age".to_owned() });
+    let status = Status { failed_upgrade, ..status(instance) };
+    peer.answer_next(Ok(Response::Status(Box::new(status)))).await;
+}
+
+fn is_told_why(refused: Result<Upgrade, Error>) {
+    match refused {
+        Err(Error::Broker(error)) => assert!(error.message.contains("of another age"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_fails_late_and_is_undone_is_no_upgrade() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let instance = Uuid::new_v4();
+    let (refused, ()) = join!(broker.upgrade(), async {
+        let (mut peer, id) = asked(&fake, instance).await;
+        peer.answer(id, Ok(Response::Upgraded)).await;
+        drop(peer);
+        tell_of_failure(&mut fake.accept().await, instance).await;
+    });
+    is_told_why(refused);
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_executed_is_found_out_over_the_connection_that_stays() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let instance = Uuid::new_v4();
+    let (refused, _peer) = join!(broker.upgrade(), async {
+        let (mut peer, id) = asked(&fake, instance).await;
+        peer.answer(id, Ok(Response::Upgraded)).await;
+        tell_of_failure(&mut peer, instance).await;
+        peer
+    });
+    is_told_why(refused);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use procbroker_protocol::request::{
     ShutdownParams, SignalParams, Until, WaitParams,
 };
 use procbroker_protocol::response::{Created, Got, Logs, Metrics, ShutdownReport, Subscribed};
-use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
+use procbroker_protocol::status::{ChildCounts, Facilities, FailedUpgrade, Limits, ProtocolRange};
 use procbroker_protocol::{
     Child, ChildId, ChildState, CreateParams, Error, ErrorKind, Event, EventKind, Exit, Field, Fields,
     Holder, Name, Notification, Outcome, PartialChildren, Request, Response, Signal, Since, Spec, Status,
@@ -318,6 +318,7 @@ fn status() -> Status {
         events_instance: Uuid::from_u128(0x1b4e_28ba_2fa1_11d2_883f_0016_d3cc_a427),
         started_at: at(0),
         shutting_down: false,
+        failed_upgrade: Some(FailedUpgrade { at: at(1), message: "it said no".into() }),
         children: ChildCounts { starting: 1, running: 2, stopping: 3, cleaning: 4, ended: 5, backoff: 6 },
         connections: 7,
         facilities: Facilities {

@@ -135,6 +135,7 @@ fn config(dice: &mut Dice) -> Config {
         pid: 4_000_000,
         instance: Uuid::from_u128(7),
         started_at: wall(0),
+        failed_upgrade: None,
         broker_uid: if dice.chance(60) { 0 } else { BROKER_USER },
         allow_users: USERS.to_vec(),
         allow_groups: vec![ALLOWED_GROUP],

@@ -1,6 +1,7 @@
 //! The live upgrade: the same process, the same children, and another program, which nobody notices.
 
 mod heavy;
+mod late;
 mod refusals;
 mod surroundings;
 mod verb;

@@ -163,6 +163,7 @@ fn config() -> Config {
         pid: 1,
         instance: Uuid::nil(),
         started_at: Timestamp::from_micros(0),
+        failed_upgrade: None,
         broker_uid: 0,
         allow_users: Vec::new(),
         allow_groups: Vec::new(),

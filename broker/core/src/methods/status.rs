@@ -19,6 +19,7 @@ impl Broker {
             events_instance: self.event_log.instance(),
             started_at: config.started_at,
             shutting_down: !self.is_serving(),
+            failed_upgrade: self.failed_upgrade.clone(),
             children: self.children.counts(),
             connections: self.connections.count(),
             facilities: config.facilities.clone(),

@@ -1,5 +1,6 @@
 //! The live upgrade: another program takes over in place, asked first, and with nothing in the air.
 
+use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{ChildId, Error, ErrorKind, Response, duration};
 
 use crate::broker::{Broker, UpgradeState};
@@ -117,6 +118,7 @@ impl Broker {
     fn refuse_upgrade(&mut self, failure: &UpgradeFailure, turn: &mut Turn<'_>) {
         self.upgrade = UpgradeState::None;
         let message = &failure.message;
+        self.failed_upgrade = Some(FailedUpgrade { at: turn.now.wall, message: message.clone() });
         turn.order(Effect::Report(Report::UpgradeRefused { message: message.clone() }));
         let error =
             Error::new(ErrorKind::Internal, format!("not upgraded, and nothing has changed: {message}"));

@@ -8,7 +8,7 @@ use clap::{Args, Parser};
 use super::{CommandLine, Verb};
 use crate::cli::failure::Failure;
 use crate::cli::print::Report;
-use crate::cli::{ReadRecord, usage};
+use crate::cli::{Rehearse, ServeArguments, usage};
 use crate::upgrade::{FORMAT, promise};
 
 /// The arguments of `can-take-over`.
@@ -28,7 +28,7 @@ pub(in crate::cli) struct CanTakeOverArguments {
 /// Looks at everything that this program would be given, and promises to take it.
 pub(in crate::cli) fn can_take_over(
     arguments: &CanTakeOverArguments,
-    read_record: ReadRecord,
+    rehearse: Rehearse,
 ) -> Result<Report, Failure> {
     let CanTakeOverArguments { form, record, arguments } = arguments;
     if *form != FORMAT {
@@ -36,16 +36,21 @@ pub(in crate::cli) fn can_take_over(
             format!("it would be handed over in form {form}, and this program knows form {FORMAT} only");
         return Err(Failure::TakeOver { message });
     }
-    check_arguments(arguments)?;
-    read_record(record).map_err(|message| Failure::TakeOver { message })?;
+    let serve = check_arguments(arguments)?;
+    rehearse(&serve, record).map_err(|message| Failure::TakeOver { message })?;
     Ok(Report::done(promise() + "\n"))
 }
 
-/// Whether this program would serve, if it were started with them.
-fn check_arguments(arguments: &[OsString]) -> Result<(), Failure> {
+/// What this program would serve with, if it were started with them.
+fn check_arguments(arguments: &[OsString]) -> Result<ServeArguments, Failure> {
     let program = OsString::from("procbroker");
     let message = match CommandLine::try_parse_from(std::iter::once(&program).chain(arguments)) {
-        Ok(CommandLine { verb: Verb::Serve(_) | Verb::Run(_), .. }) => return Ok(()),
+        Ok(CommandLine { socket, verb: Verb::Serve(serve) }) => {
+            return Ok(ServeArguments { socket, ..*serve });
+        }
+        Ok(CommandLine { socket, verb: Verb::Run(run) }) => {
+            return Ok(ServeArguments { socket, ..run.into_serve() });
+        }
         Ok(_) => "the broker's arguments would not let it serve".to_owned(),
         Err(error) => format!("it does not take the broker's arguments: {}", usage::message(&error)),
     };
@@ -56,20 +61,20 @@ fn check_arguments(arguments: &[OsString]) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn asked(form: u32, arguments: &[&str], read_record: ReadRecord) -> Result<String, String> {
+    fn asked(form: u32, arguments: &[&str], rehearse: Rehearse) -> Result<String, String> {
         let arguments = CanTakeOverArguments {
             form,
             record: "/state.db".into(),
             arguments: arguments.iter().map(Into::into).collect(),
         };
-        let outcome = can_take_over(&arguments, read_record);
+        let outcome = can_take_over(&arguments, rehearse);
         outcome.map(|report| report.result).map_err(|failure| failure.report(false))
     }
 
     #[test]
     fn a_program_that_can_take_everything_promises_to() {
-        let promised = asked(FORMAT, &["serve", "--max-children", "7"], |record| {
-            assert_eq!(record, "/state.db");
+        let promised = asked(FORMAT, &["serve", "--max-children", "7"], |arguments, record| {
+            assert_eq!((arguments.bounds().max_children, record), (7, "/state.db".as_ref()));
             Ok(())
         });
         assert_eq!(promised, Ok(promise() + "\n"));
@@ -78,28 +83,28 @@ mod tests {
     #[test]
     fn a_program_that_would_go_on_with_a_main_command_promises_it() {
         let arguments = ["run", "--main-stop", "WINCH:5s", "--", "apachectl", "-D", "FOREGROUND"];
-        assert_eq!(asked(FORMAT, &arguments, |_| Ok(())), Ok(promise() + "\n"));
-        let refused = asked(FORMAT, &["run", "--of-the-future", "--", "true"], |_| Ok(())).unwrap_err();
+        assert_eq!(asked(FORMAT, &arguments, |_, _| Ok(())), Ok(promise() + "\n"));
+        let refused = asked(FORMAT, &["run", "--of-the-future", "--", "true"], |_, _| Ok(())).unwrap_err();
         assert!(refused.contains("--of-the-future"), "{refused}");
     }
 
     #[test]
     fn another_form_is_refused() {
-        let refused = asked(FORMAT + 1, &["serve"], |_| Ok(())).unwrap_err();
+        let refused = asked(FORMAT + 1, &["serve"], |_, _| Ok(())).unwrap_err();
         assert!(refused.contains(&format!("form {}", FORMAT + 1)), "{refused}");
     }
 
     #[test]
     fn arguments_that_this_program_does_not_take_are_refused_and_named() {
-        let refused = asked(FORMAT, &["serve", "--of-the-future"], |_| Ok(())).unwrap_err();
+        let refused = asked(FORMAT, &["serve", "--of-the-future"], |_, _| Ok(())).unwrap_err();
         assert!(refused.contains("--of-the-future") && refused.lines().count() == 1, "{refused}");
-        let refused = asked(FORMAT, &["status"], |_| Ok(())).unwrap_err();
+        let refused = asked(FORMAT, &["status"], |_, _| Ok(())).unwrap_err();
         assert!(refused.contains("would not let it serve"), "{refused}");
     }
 
     #[test]
     fn a_record_that_makes_no_sense_is_refused() {
-        let refused = asked(FORMAT, &["serve"], |_| Err("/state.db is newer".to_owned())).unwrap_err();
+        let refused = asked(FORMAT, &["serve"], |_, _| Err("/state.db is newer".to_owned())).unwrap_err();
         assert_eq!(refused, "procbroker: /state.db is newer\n");
     }
 }

@@ -242,7 +242,7 @@ impl CommandLine {
                 conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
             }
             Verb::CanTakeOver(arguments) => {
-                conclude(false, can_take_over::can_take_over(&arguments, program.read_record)).into()
+                conclude(false, can_take_over::can_take_over(&arguments, program.rehearse)).into()
             }
             Verb::Complete(arguments) => {
                 conclude(false, Ok(Report::done(complete::complete(socket, &arguments)))).into()

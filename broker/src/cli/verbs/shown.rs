@@ -8,7 +8,7 @@ use clap::Parser;
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::json_lines::objects::ResultObject;
 use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
-use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
+use procbroker_protocol::status::{ChildCounts, Facilities, FailedUpgrade, Limits, ProtocolRange};
 use procbroker_protocol::{
     Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Fields, Owner, Response,
     Signal, Status, StepTaken, Timestamp,
@@ -420,6 +420,7 @@ fn status() -> Response {
         events_instance: Uuid::from_u128(4),
         started_at: at(0),
         shutting_down: false,
+        failed_upgrade: Some(FailedUpgrade { at: at(1), message: "a reason".to_owned() }),
         children: ChildCounts { running: 2, ended: 1, ..ChildCounts::default() },
         connections: 3,
         facilities: Facilities { spawn: "clone3".to_owned(), pidfd: true, ..Facilities::default() },

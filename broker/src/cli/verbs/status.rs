@@ -54,6 +54,10 @@ fn facts(status: &Status, now: Option<Timestamp>) -> Vec<Fact> {
         Fact::moment("started_at", Some(status.started_at), now),
         Fact::new("shutting_down", status.shutting_down),
     ];
+    if let Some(failed) = &status.failed_upgrade {
+        facts.push(Fact::moment("failed_upgrade.at", Some(failed.at), now));
+        facts.push(Fact::new("failed_upgrade.message", escaped(&failed.message)));
+    }
     facts.extend(counts(status.children));
     facts.push(Fact::new("connections", status.connections));
     facts.extend(facilities(&status.facilities));

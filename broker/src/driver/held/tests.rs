@@ -94,7 +94,9 @@ impl Scene {
     async fn attempt(&mut self) {
         match timeout(PATIENCE, self.reports.recv()).await.unwrap().unwrap() {
             FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.clients),
-            other @ (FromThread::Input(_) | FromThread::Measured { .. }) => panic!("{other:?}"),
+            other @ (FromThread::Input(_) | FromThread::Measured { .. } | FromThread::UpgradeChecked(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::limits::LEFT_LOCK_PATIENCE;
 use crate::os::own::{self, OwnError};
+use crate::os::probation;
 use crate::os::process::proc::ProcessStat;
 
 /// How often a lock file is opened anew because its holder removed it in that moment.
@@ -117,7 +118,9 @@ impl Lock {
         Self { path: path.to_owned(), file: file.into() }
     }
 
-    fn is_in_place(&self) -> bool {
+    /// Whether its file is at its path, still.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
         let (Ok(held), Ok(there)) = (self.file.metadata(), fs::symlink_metadata(&self.path)) else {
             return false;
         };
@@ -140,7 +143,7 @@ impl AsFd for Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // It is still locked, so that nobody else can take it between the question and the removal.
-        if self.is_in_place() {
+        if !probation::is_on() && self.is_in_place() {
             let _ignored = fs::remove_file(&self.path);
         }
     }

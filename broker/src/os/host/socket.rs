@@ -16,6 +16,8 @@ use thiserror::Error;
 
 use super::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
+use crate::os::own;
+use crate::os::probation;
 
 /// Where and how to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub struct SocketOptions {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    /// The device and the inode, unless it was gone already when it was handed over.
+    found: Option<(u64, u64)>,
     /// Declared last, so that it is given up last.
     lock: Lock,
 }
@@ -86,26 +88,38 @@ pub fn listen_at(options: &SocketOptions) -> Result<(UnixListener, SocketFile), 
     let address = (path.as_os_str().len() <= PATH_BYTES_MAX).then(|| UnixAddr::new(path));
     let address =
         address.and_then(Result::ok).ok_or_else(|| SocketError::TooLong { path: path.to_owned() })?;
-    if let Some(folder) = path.parent() {
-        // A folder that only the broker's user enters would make the socket's own mode useless.
-        let is_shared = options.mode & 0o077 != 0 && options.place.origin == Origin::Named;
-        let origin = if is_shared { Origin::System } else { options.place.origin };
-        make_folder(folder, origin)?;
-    }
-    let lock = Lock::take(&lock_path(path), &format!("the socket {}", path.display()))?;
+    make_folder_of(path, options)?;
+    let lock = take_lock(path)?;
     remove_stale(path)?;
-    let refused = |attempt| {
-        let path = path.to_owned();
-        move |errno: Errno| SocketError::Refused { attempt, path, source: errno.into() }
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(refused("create"))?;
-    bind_for(&listener, &address, options).map_err(refused("bind"))?;
+    let listener = stream_socket(path)?;
+    bind_for(&listener, &address, options).map_err(refused("bind", path))?;
     let file = SocketFile::note(path, lock)?;
     // Nobody can connect before it listens.
     open_to(path, options)?;
-    listen(&listener, Backlog::MAXCONN).map_err(refused("listen at"))?;
+    listen(&listener, Backlog::MAXCONN).map_err(refused("listen at", path))?;
     Ok((UnixListener::from(listener), file))
+}
+
+fn refused(attempt: &'static str, path: &Path) -> impl FnOnce(Errno) -> SocketError {
+    let path = path.to_owned();
+    move |errno| SocketError::Refused { attempt, path, source: errno.into() }
+}
+
+fn make_folder_of(path: &Path, options: &SocketOptions) -> Result<(), SocketError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    // A folder that only the broker's user enters would make the socket's own mode useless.
+    let is_shared = options.mode & 0o077 != 0 && options.place.origin == Origin::Named;
+    let origin = if is_shared { Origin::System } else { options.place.origin };
+    Ok(make_folder(folder, origin)?)
+}
+
+fn take_lock(path: &Path) -> Result<Lock, LockError> {
+    Lock::take(&lock_path(path), &format!("the socket {}", path.display()))
+}
+
+fn stream_socket(path: &Path) -> Result<OwnedFd, SocketError> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(refused("create", path))
 }
 
 /// Makes the file with its mode and its group from its first moment: those who come back right after a crash of the
@@ -156,15 +170,44 @@ impl SocketFile {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), lock })
+        Ok(Self { path: path.to_owned(), found: Some((found.dev(), found.ino())), lock })
     }
 
     /// The file of a socket that an earlier program of this process has made and handed over.
+    #[must_use]
+    pub fn inherited(path: &Path, lock: OwnedFd) -> Self {
+        let lock = Lock::inherited(&lock_path(path), lock);
+        let found = fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket());
+        Self { path: path.to_owned(), found: found.map(|found| (found.dev(), found.ino())), lock }
+    }
+
+    /// Makes the file, and the lock beside it, where they are gone, with another socket that listens there. What else is in
+    /// their place stays.
     ///
     /// # Errors
-    /// When the file is gone: then nobody can connect any more.
-    pub fn inherited(path: &Path, lock: OwnedFd) -> Result<Self, SocketError> {
-        Self::note(path, Lock::inherited(&lock_path(path), lock))
+    /// When another broker listens there, or the system refuses.
+    pub fn make_anew_if_gone(
+        &mut self,
+        options: &SocketOptions,
+    ) -> Result<Option<UnixListener>, SocketError> {
+        let path = self.path.clone();
+        let is_gone = fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if !is_gone {
+            return Ok(None);
+        }
+        make_folder_of(&path, options)?;
+        if !self.lock.is_in_place() {
+            self.lock = take_lock(&path)?;
+        }
+        let address = UnixAddr::new(path.as_path()).map_err(refused("bind", &path))?;
+        let listener = stream_socket(&path)?;
+        // Its mode and its group come after it: to change the umask, and with it that of other threads, is for the start.
+        bind(listener.as_raw_fd(), &address).map_err(refused("bind", &path))?;
+        let found = own::place_of(&path).map_err(LockError::from)?;
+        self.found = Some(found);
+        open_to(&path, options)?;
+        listen(&listener, Backlog::MAXCONN).map_err(refused("listen at", &path))?;
+        Ok(Some(UnixListener::from(listener)))
     }
 
     /// Where it is.
@@ -183,7 +226,8 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode)) {
+        let is_own = found.is_ok_and(|found| Some((found.dev(), found.ino())) == self.found);
+        if is_own && !probation::is_on() {
             let _ignored = fs::remove_file(&self.path);
         }
     }

@@ -43,6 +43,7 @@ use tree::{
 };
 
 use crate::os::host::nofile::Provision;
+use crate::os::probation;
 
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
@@ -554,8 +555,8 @@ impl Drop for Cgroups {
     fn drop(&mut self) {
         let removal = self.pool().removal;
         match removal {
-            Removal::Due => self.remove(),
-            Removal::Done => {}
+            Removal::Due if !probation::is_on() => self.remove(),
+            Removal::Due | Removal::Done => {}
         }
     }
 }

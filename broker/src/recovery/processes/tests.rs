@@ -66,7 +66,7 @@ fn a_process_is_found_until_it_is_reaped_and_its_status_by_who_holds_it() {
         other => panic!("{other:?}"),
     };
     assert_eq!(status(recover_one(expected(run, Some(identity)))), ExitStatus::Unknown);
-    let passed = Expected { passed: Some(held), ..expected(run, Some(identity)) };
+    let passed = Expected { passed: Some(held.into()), ..expected(run, Some(identity)) };
     let known = if pidfd::Abilities::probe().exit_status {
         ExitStatus::Signal(Signal::KILL)
     } else {
@@ -78,7 +78,7 @@ fn a_process_is_found_until_it_is_reaped_and_its_status_by_who_holds_it() {
 #[test]
 fn a_pidfd_that_was_passed_for_a_process_that_is_not_on_record_is_believed() {
     let (run, (process, pid)) = (run(), start(&[]));
-    let passed = || Expected { passed: Some(pidfd::open(pid).unwrap()), ..expected(run, None) };
+    let passed = || Expected { passed: Some(pidfd::open(pid).unwrap().into()), ..expected(run, None) };
     let (before, after) = (passed(), passed());
     assert!(matches!(recover_one(before), Whereabouts::Process { pid: found, .. } if found == pid));
     assert!(end(process).success());
@@ -92,7 +92,7 @@ fn a_pidfd_that_was_passed_for_another_process_is_not_believed() {
         return;
     }
     let (run, (process, pid), (other, other_pid)) = (run(), start(&[]), start(&[]));
-    let passed = Some(pidfd::open(other_pid).unwrap());
+    let passed = Some(pidfd::open(other_pid).unwrap().into());
     let found = recover_one(Expected { passed, ..expected(run, Some(identity(pid))) });
     assert!(matches!(found, Whereabouts::Process { pid: found, .. } if found == pid));
     assert!(end(process).success() && end(other).success());
@@ -140,7 +140,7 @@ fn the_process_of_a_cleanup_that_is_not_on_record_is_not_taken_for_the_main_one(
     let is_remains = |expected| {
         matches!(recover_one(expected), Whereabouts::Gone { pid: None, status: ExitStatus::Unknown, .. })
     };
-    let passed = || Expected { passed: Some(pidfd::open(pid).unwrap()), ..expected(run, None) };
+    let passed = || Expected { passed: Some(pidfd::open(pid).unwrap().into()), ..expected(run, None) };
     assert!(is_remains(expected(run, None)) && is_remains(passed()));
     for expected in [expected(run, None), passed()] {
         let found = recover_one(Expected { sought: Sought::Cleanup, ..expected });

@@ -7,19 +7,23 @@ from typing import Any, Dict, Optional, Tuple
 
 from .call import Call, well_formed
 from .connection import Lost
-from .errors import ConnectionLost
+from .errors import ConnectionLost, InternalError
 from .exchange import exchange, subscribe
 from .pool import Pool
-from .waiting import DeadlinePassed, Steps
+from .waiting import Deadline, DeadlinePassed, Steps
 
 #: How long a broker that has agreed to be replaced may take to be gone, in seconds.
 _TAKEN_OVER_WITHIN = 15.0
+
+#: How long a broker that has agreed, and has not closed the connection, is left alone, in seconds.
+_LOOK_EVERY = 1.0
 
 
 def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[Dict[str, Any], Dict[str, Any]]]:
     """Return the status of the broker before its upgrade and after it.
 
-    Raises BrokerError with the reason when the broker stays as it is, and ClientTimeout.
+    Raises BrokerError with the reason when the broker stays as it is, or goes on again because the other program has
+    failed, and ClientTimeout.
     """
     before = yield from exchange(pool, Call("status", {}, seconds, socket))
     call = Call("upgrade", {}, seconds, socket)
@@ -33,11 +37,15 @@ def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[D
             with well_formed(socket):
                 if now["instance"] != before["instance"]:
                     return before, now
-            # It is still the old program, whose connections end with it.
-            yield from connection.receive(taking_over.deadline)
+                failed = now.get("failed_upgrade")
+                if failed != before.get("failed_upgrade") and failed is not None:
+                    raise InternalError("internal", f"not upgraded, and nothing has changed: {failed['message']}")
+            # It is still the old program, whose connections end with it, unless the other one cannot be executed.
+            yield from connection.receive(Deadline(min(taking_over.deadline.left(), _LOOK_EVERY)))
         except Lost:
             pass
         except DeadlinePassed:
-            raise taking_over.timed_out() from None
+            if taking_over.deadline.left() <= 0:
+                raise taking_over.timed_out() from None
         finally:
             connection.close()

@@ -215,6 +215,8 @@ class Status:
     started_at: datetime.datetime
     #: Whether it is shutting down.
     shutting_down: bool
+    #: Why the last upgrade failed that this instance was asked for, if one did.
+    failed_upgrade: Optional[str]
     #: How many children are in each state.
     children: Dict[str, int]
     #: How many clients are connected.
@@ -237,6 +239,7 @@ class Status:
             events_instance=wire.get("events_instance", wire["instance"]),
             started_at=time_from_wire(wire["started_at"]),
             shutting_down=wire["shutting_down"],
+            failed_upgrade=(wire.get("failed_upgrade") or {}).get("message"),
             children=wire["children"],
             connections=wire["connections"],
             facilities=wire["facilities"],

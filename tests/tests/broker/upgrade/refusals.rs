@@ -13,7 +13,7 @@ use crate::harness::children::{willing, with};
 use crate::harness::{JsonClient, PATIENCE, STRANGER, TestBroker, is_root, procbroker_in};
 
 /// Asks for an upgrade that is refused, and gives the reason.
-fn refused(broker: &TestBroker) -> String {
+pub(super) fn refused(broker: &TestBroker) -> String {
     let said = broker.run(&["upgrade"]);
     assert_eq!((said.status, said.out.as_str()), (1, ""), "{said:?}");
     assert_eq!(said.err.lines().count(), 1, "{said:?}");
@@ -22,7 +22,7 @@ fn refused(broker: &TestBroker) -> String {
 }
 
 /// Puts a script in the place of the program.
-fn script(program: &Path, text: &str) {
+pub(super) fn script(program: &Path, text: &str) {
     let draft = program.with_extension("draft");
     fs::write(&draft, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&draft, Permissions::from_mode(0o755)).unwrap();
@@ -54,7 +54,7 @@ fn await_log(broker: &TestBroker, part: &str) {
 }
 
 /// Agrees, and is no program any more then.
-fn gone_at_the_last_moment(program: &Path) {
+pub(super) fn gone_at_the_last_moment(program: &Path) {
     script(program, "echo 'can take over in form 1'\nrm \"$0\"; mkdir \"$0\"");
 }
 

@@ -89,6 +89,7 @@ impl World {
             pid: 77,
             instance: Uuid::from_u128(7),
             started_at: Timestamp::from_micros(WALL_AT_START),
+            failed_upgrade: None,
             broker_uid: BROKER_UID,
             allow_users: vec![ALICE, BOB],
             allow_groups: Vec::new(),

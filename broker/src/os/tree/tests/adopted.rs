@@ -88,7 +88,7 @@ fn the_status_of_a_child_that_ended_while_no_broker_ran_is_known_to_who_held_it(
             }
             earlier.reap();
             let mut of_held = held.expected();
-            of_held.passed = Some(pidfd);
+            of_held.passed = Some(pidfd.into());
             let told = |recovered: &Whereabouts| match recovered {
                 Whereabouts::Gone { status, .. } => *status,
                 other => panic!("{other:?}"),

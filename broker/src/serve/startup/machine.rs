@@ -1,0 +1,228 @@
+//! What the machine has lent, and what the driver makes of it: its hands.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use procbroker_core::{
+    Broker, Finding, Input, Intent, Kinship, Members, Pid, Progress, Recovered, Role, Run, RunAs,
+};
+use procbroker_protocol::ChildId;
+use procbroker_protocol::create::Ready;
+use tokio::sync::mpsc;
+
+use super::accounts::AccountFlags;
+use crate::blocking_pool::BlockingPool;
+use crate::driver::{Clients, Fact, FromThread, Hands, Records, user};
+use crate::follower::Followers;
+use crate::inbox;
+use crate::os::environment::Surroundings;
+use crate::os::host::nofile::Nofile;
+use crate::os::host::terminal::Job;
+use crate::os::journal::{Host, Store};
+use crate::os::logs::pipes::Pipes;
+use crate::os::logs::{LogBounds, LogSettings, Logs, Remembered};
+use crate::os::notices::{self, Notices, Rest};
+use crate::os::process::anchor_watch::AnchorWatch;
+use crate::os::process::identity::BootId;
+use crate::os::process::reaper::{Backlog, Reaper};
+use crate::os::runtime_dir::RuntimeDir;
+use crate::os::service::fd_store::{FdStore, Kept};
+use crate::os::service::notify::ServiceOwner;
+use crate::os::spawn::Launcher;
+use crate::os::state_dir::StateDir;
+use crate::os::tree::Containment;
+use crate::prober::Prober;
+use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver, processes};
+use crate::serve::ServeError;
+use crate::serve::facilities::Found;
+use crate::transit::Transit;
+use crate::upgrade::Program;
+
+/// What the machine has lent: found once at start, used by the driver.
+pub(crate) struct Machine {
+    pub(super) found: Found,
+    pub(super) nofile: Nofile,
+    pub(super) runtime: RuntimeDir,
+    pub(super) state: StateDir,
+    pub(super) socket: PathBuf,
+    pub(super) program: Program,
+    /// The accounts to be looked up again for a program that takes over.
+    pub(super) account_flags: AccountFlags,
+    pub(super) store: Store,
+    pub(super) former: PreviousRecord,
+    /// Processes that an earlier program of this process has handed over.
+    pub(super) processes: BTreeMap<ChildId, Arc<OwnedFd>>,
+    /// What systemd has kept for this broker.
+    pub(super) kept: Kept,
+    pub(super) previous: PreviousBroker,
+    pub(super) log_bounds: LogBounds,
+    /// Keeps open what waits in the pipes of children, until the log thread has opened them itself.
+    pub(super) outputs: Vec<Arc<OwnedFd>>,
+    pub(super) pipes: Pipes,
+}
+
+impl Machine {
+    /// What the driver acts with, and what is on record of children that it has to take over. Threads are started only
+    /// here, when nothing can fail any more but they.
+    pub(crate) fn hands(
+        self,
+        threads: mpsc::Sender<FromThread>,
+        facts: inbox::Sender<Fact>,
+        (pool, transit): (BlockingPool, Transit),
+    ) -> Result<(Hands, TakenOver), ServeError> {
+        let Self {
+            found,
+            nofile,
+            runtime,
+            state,
+            socket,
+            program,
+            account_flags,
+            store,
+            former,
+            mut processes,
+            kept,
+            previous,
+            log_bounds,
+            outputs,
+            pipes,
+        } = self;
+        let Found { spawn, inheritance, cgroups, .. } = found;
+        // Before there are thousands of descriptors: each child copies those below its slot's.
+        let launcher = Launcher::new(spawn).map_err(ServeError::Launcher)?;
+        let (mut fd_store, kept) = FdStore::open(kept);
+        for (run, pidfd) in kept {
+            // Its next one is stored as this broker counts it.
+            fd_store.remove(run);
+            processes.insert(run.child, Arc::new(pidfd));
+        }
+        let mut processes = recovery::find(&former.children, former.boot, processes, &pipes, previous)?;
+        let commands = recovery::probes(&former.children, former.boot, previous)?;
+        let asked: Vec<Run> = commands.iter().map(|(run, _)| *run).collect();
+        processes.extend(commands);
+        let mut reaper = Reaper::new(&inheritance)?;
+        let report = sender(&threads);
+        let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
+        for (run, process) in &processes {
+            reaper.adopt(*run, process);
+            if let processes::Whereabouts::Process { pidfd, .. } = process {
+                fd_store.store(*run, pidfd.as_fd());
+            }
+        }
+        let left = containment.adopt_all(&processes);
+        // Of most nothing is left.
+        let is_gone = |run: &Run| left.get(run).is_none_or(|members| *members == Members::Nothing);
+        asked.into_iter().filter(is_gone).for_each(|run| containment.release(run));
+        let out_of_memory = containment.out_of_memory(&processes);
+        let recovered = recovery::findings(former.children, &processes, &left, &out_of_memory);
+        restore_bounds(&containment, &recovered);
+        let (sockets, outputs) = outputs.into_iter().partition(|output| notices::is_socket(output));
+        let mut notices = Notices::open(&runtime, sockets)?;
+        hear_again(&mut notices, &runtime, &recovered);
+        let host =
+            Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
+        let records = Records::start(store, &host, threads.clone())?;
+        let anchors = AnchorWatch::new().map_err(ServeError::Anchors)?;
+        // Last: what it has moved when another start fails would be there twice.
+        let logs = Logs::start(LogSettings {
+            folder: state.logs(),
+            pipes: pipes.clone(),
+            bounds: log_bounds,
+            children: recovered.iter().map(remembered).collect(),
+            inherited: outputs,
+        })?;
+        let prober = Prober::new(&logs, pool.clone(), facts.clone());
+        let hands = Hands {
+            clients: Clients::new(transit.clone()),
+            pool: pool.clone(),
+            launcher,
+            reaper,
+            anchors,
+            containment,
+            job: Job::default(),
+            surroundings: Surroundings::new(socket, pipes, nofile),
+            prober,
+            followers: Followers::new(&logs, pool, transit, facts),
+            logs,
+            records,
+            fd_store,
+            runtime,
+            state,
+            nofile,
+            program: Arc::new(program),
+            account_flags: Arc::new(account_flags),
+            accounts: None,
+            threads,
+            owner: ServiceOwner,
+            backlog: Backlog::More,
+            notices,
+            unheard: Rest::Nothing,
+            told: Vec::new(),
+            measuring: 0,
+            reaped: Vec::new(),
+            landed: Vec::new(),
+            spent: Vec::new(),
+        };
+        Ok((hands, (recovered, former.answers)))
+    }
+}
+
+/// The process of a main command that an earlier program of this process has started, and that is its child still.
+pub(crate) fn own_main(recovered: &[Recovered]) -> Option<Pid> {
+    recovered.iter().find_map(|child| match child.finding {
+        Finding::Process { pid, kinship: Kinship::Own } if child.intent.role == Role::Main => Some(pid),
+        Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => None,
+    })
+}
+
+/// Sees to it that the living children of an earlier broker keep to their bounds.
+fn restore_bounds(containment: &Containment, recovered: &[Recovered]) {
+    for child in recovered {
+        let is_there = matches!(child.finding, Finding::Process { .. });
+        let is_cleanup = matches!(child.progress, Some(Progress::Cleaning { .. } | Progress::Ended { .. }));
+        let id = child.intent.id;
+        let Some(resources) = child.intent.params.resources.as_ref().filter(|_| is_there && !is_cleanup)
+        else {
+            continue;
+        };
+        if let Err(errno) = containment.restore_bounds(Broker::recovered_run(id), resources) {
+            tracing::error!(child = %id, %errno, "a child goes on without some of its bounds (resources)");
+        }
+    }
+}
+
+/// Goes on hearing the children of an earlier broker that tell how they are.
+fn hear_again(notices: &mut Notices, runtime: &RuntimeDir, recovered: &[Recovered]) {
+    for child in recovered {
+        let Intent { id, params, run_as, .. } = &child.intent;
+        let is_there = matches!(child.finding, Finding::Process { .. });
+        let is_cleanup = matches!(child.progress, Some(Progress::Cleaning { .. } | Progress::Ended { .. }));
+        if !is_there || is_cleanup || params.ready != Ready::Notify {
+            continue;
+        }
+        match notices.open_for(*id, runtime, user(run_as)) {
+            Ok(_) => notices.hear(Broker::recovered_run(*id)),
+            Err(errno) => tracing::error!(child = %id, %errno, "a child cannot be heard any more"),
+        }
+    }
+    notices.tidy();
+}
+
+/// Takes the reports of a thread to the driver. The thread may wait for its turn; a driver that has gone needs no report
+/// any more.
+fn sender(threads: &mpsc::Sender<FromThread>) -> impl Fn(Input) + Send + Sync + 'static {
+    let threads = threads.clone();
+    move |input| drop(threads.blocking_send(FromThread::Input(input)))
+}
+
+/// What the log thread knows of a child that an earlier broker has left.
+fn remembered(child: &Recovered) -> Remembered {
+    let user = match &child.intent.run_as {
+        RunAs::Broker => nix::unistd::geteuid().as_raw(),
+        RunAs::User { uid, .. } => *uid,
+    };
+    let has_ended = child.progress.as_ref().is_some_and(|progress| progress.ended_at().is_some());
+    Remembered { child: child.intent.id, user, has_ended }
+}

@@ -1,0 +1,138 @@
+//! Takes what only one broker can have: from the machine, or from an earlier program of this process.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use procbroker_protocol::ChildId;
+use procbroker_protocol::socket_path::Place;
+
+use super::accounts::AccountFlags;
+use super::sockets::{self, Sockets};
+use crate::cli::ServeArguments;
+use crate::os::host::nofile::{Nofile, raise_nofile};
+use crate::os::own::OwnError;
+use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
+use crate::os::service::activation::Passed;
+use crate::os::service::fd_store::Kept;
+use crate::os::state_dir::StateDir;
+use crate::serve::ServeError;
+use crate::upgrade::{FlaggedAccounts, Inherited};
+
+/// What only one broker can have, and what comes with it.
+pub(super) struct Taken {
+    pub(super) state: StateDir,
+    pub(super) runtime: RuntimeDir,
+    pub(super) sockets: Sockets,
+    /// The path that children are told.
+    pub(super) socket: PathBuf,
+    pub(super) nofile: Nofile,
+    /// The folder of control groups, where an earlier program has handed it over.
+    pub(super) folder: Option<OwnedFd>,
+    pub(super) processes: BTreeMap<ChildId, Arc<OwnedFd>>,
+    pub(super) outputs: Vec<Arc<OwnedFd>>,
+    pub(super) kept: Kept,
+    pub(super) accounts: FlaggedAccounts,
+    pub(super) account_flags: AccountFlags,
+}
+
+/// Takes it from the machine.
+pub(super) fn from_machine(
+    arguments: &ServeArguments,
+    state: &Place,
+    passed: Passed,
+    uid: u32,
+) -> Result<Taken, ServeError> {
+    let Passed { sockets: passed, kept } = passed;
+    let listeners: Vec<UnixListener> = passed.into_iter().map(|socket| socket.listener).collect();
+    let allowed = AccountFlags::of_those_allowed(arguments);
+    let account_flags = if listeners.is_empty() { allowed.with_socket(arguments) } else { allowed };
+    let accounts = account_flags.look_up()?;
+    let state = StateDir::open(state)?;
+    let (sockets, socket) = sockets::sockets(arguments, listeners, uid, accounts.socket_group)?;
+    let runtime = RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?;
+    Ok(Taken {
+        state,
+        runtime,
+        sockets,
+        socket,
+        nofile: raise_nofile()?,
+        folder: None,
+        processes: BTreeMap::new(),
+        outputs: Vec::new(),
+        kept,
+        accounts,
+        account_flags,
+    })
+}
+
+/// Takes it from an earlier program, which has found out before that all of it can be had. One of an older version has not
+/// passed everything: that is looked for as at any start.
+pub(super) fn from_predecessor(
+    arguments: &ServeArguments,
+    state: &Place,
+    inherited: Inherited,
+) -> Result<Taken, ServeError> {
+    let Inherited {
+        listeners,
+        socket,
+        state_lock,
+        state_folder,
+        runtime_folder,
+        cgroup_folder,
+        processes,
+        outputs,
+        nofile,
+        kept,
+        accounts,
+        events: _,
+        beginning: _,
+    } = inherited;
+    let allowed = AccountFlags::of_those_allowed(arguments);
+    let account_flags = if socket.is_some() { allowed.with_socket(arguments) } else { allowed };
+    let accounts = accounts.map_or_else(|| account_flags.look_up(), Ok)?;
+    let state = match state_folder {
+        Some((path, folder)) => StateDir::passed(path, folder, state_lock),
+        None => StateDir::inherited(state, state_lock)?,
+    };
+    let listeners = listeners.into_iter().map(UnixListener::from).collect();
+    let (sockets, socket) = match socket {
+        Some(own) => sockets::inherited_sockets(arguments, own, listeners, accounts.socket_group)?,
+        None => sockets::passed_sockets(arguments, listeners),
+    };
+    let runtime = match runtime_folder {
+        Some((path, folder)) => RuntimeDir::passed(path, folder, state.folder())?,
+        None => RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?,
+    };
+    let kept = kept.map_or_else(Kept::default, |[read, write]| Kept::from_ends(read, write));
+    Ok(Taken {
+        state,
+        runtime,
+        sockets,
+        socket,
+        nofile,
+        folder: cgroup_folder,
+        processes,
+        outputs,
+        kept,
+        accounts,
+        account_flags,
+    })
+}
+
+/// Where the runtime folder is to be: beside the socket, or with the state where the socket has no path.
+fn runtime_place(arguments: &ServeArguments, socket: &Path, state: &StateDir) -> Result<Wanted, ServeError> {
+    if let Some(path) = &arguments.runtime_dir {
+        let refused = |source| OwnError::Refused { attempt: "find", path: path.clone(), source };
+        // It is noted for a later broker, which may be started in another folder.
+        return Ok(Wanted::Given(std::path::absolute(path).map_err(refused).map_err(RuntimeDirError::from)?));
+    }
+    if socket.as_os_str().is_empty() {
+        return Ok(Wanted::Usual(state.path().join("runtime.d")));
+    }
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".d");
+    Ok(Wanted::Usual(name.into()))
+}
