@@ -19,8 +19,8 @@ use crate::blocking_pool::{BlockingPool, unavailable};
 use crate::driver::Fact;
 use crate::inbox;
 use crate::limits::{
-    LINE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX,
-    ROOM_PATIENCE,
+    LINE_BYTES, LOG_PIECE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE,
+    LOG_TEXT_BYTES_MAX, ROOM_PATIENCE,
 };
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
@@ -162,7 +162,7 @@ async fn serve(
     let LogQuery {
         call,
         child,
-        excerpt: LogExcerpt { stream, kept_in, tail, since, timestamps, follow },
+        excerpt: LogExcerpt { stream, kept_in, tail, since, timestamps, position, follow },
         user: _,
         to,
     } = query;
@@ -178,11 +178,12 @@ async fn serve(
     let wanted = Wanted {
         tail,
         since,
+        from: position,
         stamps: if timestamps { Stamps::LineBegins } else { Stamps::Unwanted },
         continuation,
         text_bytes_max: LOG_TEXT_BYTES_MAX,
     };
-    let (excerpt, load) = match transit.room(reader.user, most_bytes(&kept, tail), ROOM_PATIENCE).await {
+    let (excerpt, load) = match transit.room(reader.user, most_bytes(&kept, &wanted), ROOM_PATIENCE).await {
         Ok(load) => (reader.excerpt(kept.clone(), wanted).await, Some(load)),
         Err(error) => (Err(error), None),
     };
@@ -192,7 +193,7 @@ async fn serve(
         load.resize(excerpt.as_ref().map_or(0, |excerpt| COPIES * excerpt.text.len()));
         load
     });
-    let result = answer(excerpt, subscription);
+    let result = answer(child, excerpt, subscription);
     let outcome = result.as_ref().map_or(LogOutcome::Error, |_| LogOutcome::Text);
     room.send(Paced::Answer { number: call.number, result, load });
     if facts.send(Fact::Input(Input::LogRead { call, outcome })).await.is_err() {
@@ -210,10 +211,14 @@ async fn serve(
 const COPIES: usize = 2;
 
 /// Returns how many bytes an excerpt of an output takes at most, as far as can be told before it is read.
-fn most_bytes(kept: &Kept, tail: Option<u32>) -> u64 {
+fn most_bytes(kept: &Kept, wanted: &Wanted) -> u64 {
+    if wanted.from.is_some() {
+        // A page, or nothing where it is followed.
+        return COPIES as u64 * LOG_PIECE_BYTES as u64;
+    }
     let all = kept.end().saturating_sub(kept.first_kept()).min(LOG_TEXT_BYTES_MAX as u64);
     // The lines of most outputs are shorter.
-    let of_lines = tail.map_or(all, |lines| u64::from(lines) * LINE_BYTES);
+    let of_lines = wanted.tail.map_or(all, |lines| u64::from(lines) * LINE_BYTES);
     COPIES as u64 * all.min(of_lines)
 }
 
@@ -223,6 +228,7 @@ async fn tail(id: StreamId, logs: Logs, reader: Reader) -> String {
     let wanted = Wanted {
         tail: Some(LOG_TAIL_LINES),
         since: None,
+        from: None,
         stamps: Stamps::Unwanted,
         continuation: Continuation::Nothing,
         text_bytes_max: LOG_TAIL_BYTES_MAX,
@@ -247,9 +253,13 @@ impl Reader {
     }
 }
 
-fn answer(excerpt: Result<Excerpt, Error>, subscription: Option<u64>) -> Result<Response, Error> {
-    let Excerpt { text, truncated, dropped, .. } = excerpt?;
-    Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped }))
+fn answer(
+    id: ChildId,
+    excerpt: Result<Excerpt, Error>,
+    subscription: Option<u64>,
+) -> Result<Response, Error> {
+    let Excerpt { text, truncated, dropped, next, stamps: _ } = excerpt?;
+    Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped, position: next, id }))
 }
 
 /// A client that is sent what a child writes.
@@ -302,14 +312,14 @@ impl Follower {
             let go = match seen {
                 Seen::Output { missed, text, more } => {
                     next = Look::Now;
-                    if self.send(missed, text, place).await == Go::Home {
+                    if self.send(missed, text, source.position(), place).await == Go::Home {
                         return;
                     }
                     if more { Go::On } else { self.rest().await }
                 }
                 Seen::Nothing if over => {
                     drop(place);
-                    return self.conclude(source.finish()).await;
+                    return self.conclude(source).await;
                 }
                 Seen::Nothing => {
                     next = Look::WhenThereIsMore;
@@ -318,7 +328,7 @@ impl Follower {
                 Seen::Failed(error) => {
                     tracing::warn!(%error, "output cannot be followed further");
                     drop(place);
-                    return self.conclude(source.finish()).await;
+                    return self.conclude(source).await;
                 }
             };
             if go == Go::Home {
@@ -372,7 +382,7 @@ impl Follower {
     }
 
     /// Sends a piece, at the place that it has, as soon as the client has room for it.
-    async fn send(&self, missed: bool, text: String, place: Option<Place>) -> Go {
+    async fn send(&self, missed: bool, text: String, position: u64, place: Option<Place>) -> Go {
         let Self { subscription, stream, .. } = *self;
         let (mut place, mut load) = place.unzip();
         if missed {
@@ -388,7 +398,7 @@ impl Follower {
         if let Some(load) = &mut load {
             load.resize(text.len());
         }
-        let notification = Notification::Log { subscription, stream, text, ended: false };
+        let notification = Notification::Log { subscription, stream, text, ended: false, position };
         self.put(Paced::Notification { notification, load }, place).await
     }
 
@@ -403,9 +413,11 @@ impl Follower {
     }
 
     /// Sends the last piece.
-    async fn conclude(self, text: String) {
+    async fn conclude(self, mut source: Source) {
         let Self { subscription, stream, .. } = self;
-        let notification = Notification::Log { subscription, stream, text, ended: true };
+        let text = source.finish();
+        let position = source.position();
+        let notification = Notification::Log { subscription, stream, text, ended: true, position };
         // A client that is gone has missed nothing that it wanted.
         let _ = self.to.send(Paced::Notification { notification, load: None }).await;
     }

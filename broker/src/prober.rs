@@ -116,6 +116,7 @@ impl Means {
         let wanted = Wanted {
             tail: None,
             since: Some(since),
+            from: None,
             stamps: Stamps::Unwanted,
             continuation: Continuation::Nothing,
             text_bytes_max: LOG_TEXT_BYTES_MAX,

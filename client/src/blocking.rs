@@ -422,6 +422,12 @@ impl LogFollow {
         self.inner.first()
     }
 
+    /// Where the stream goes on behind all that was returned so far; see [`crate::LogFollow::position`].
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.inner.position()
+    }
+
     /// What it writes next; none when it has ended and all is shown.
     ///
     /// # Errors

@@ -228,5 +228,13 @@ impl blocking::Broker {
 fn everything(target: impl ToTarget) -> Result<LogsParams, Invalid> {
     let target = target.to_target()?;
     let stream = LogStream::default();
-    Ok(LogsParams { target, stream, tail: None, follow: false, since: None, timestamps: false })
+    Ok(LogsParams {
+        target,
+        stream,
+        tail: None,
+        follow: false,
+        since: None,
+        timestamps: false,
+        position: None,
+    })
 }

@@ -9,7 +9,7 @@ use procbroker_protocol::binary::{ServerMessage, encode_request};
 use procbroker_protocol::event::{Event, Notification};
 use procbroker_protocol::request::{EventsParams, LogStream, LogsParams, Method, NoParams};
 use procbroker_protocol::response::{Logs, Subscribed};
-use procbroker_protocol::{Request, Response};
+use procbroker_protocol::{Request, Response, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -280,31 +280,51 @@ pub enum LogChunk {
 /// What a child wrote, and goes on to write. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct LogFollow {
-    feed: Feed,
+    broker: Broker,
+    /// What is asked for when the connection has been lost.
+    params: LogsParams,
+    feed: Option<Feed>,
     first: Logs,
     ended: bool,
 }
 
 impl LogFollow {
     pub(crate) async fn open(broker: &Broker, params: LogsParams) -> Result<Self, Error> {
-        let request = Request::Logs(LogsParams { follow: true, ..params });
+        let params = LogsParams { follow: true, ..params };
+        let (feed, first) = Self::subscribe(broker, &params).await?;
+        let ended = first.subscription.is_none();
+        // The very child: its name may be another one's by then.
+        let (target, position) = (Target::Id(first.id), Some(first.position));
+        let params = LogsParams { target, tail: None, since: None, position, ..params };
+        Ok(Self { broker: broker.clone(), params, feed: Some(feed), first, ended })
+    }
+
+    /// Subscribes. A connection that is lost meanwhile is made again.
+    async fn subscribe(broker: &Broker, params: &LogsParams) -> Result<(Feed, Logs), Error> {
+        let request = Request::Logs(params.clone());
         let mut losses = Losses::default();
         loop {
-            match Self::try_open(broker, &request).await {
+            match Self::try_subscribe(broker, &request).await {
                 Err(error) if losses.excuse(&error) => {}
                 opened_or_failed => return opened_or_failed,
             }
         }
     }
 
-    async fn try_open(broker: &Broker, request: &Request) -> Result<Self, Error> {
+    async fn try_subscribe(broker: &Broker, request: &Request) -> Result<(Feed, Logs), Error> {
         let mut feed = Feed::connect(broker).await?;
-        let first = match feed.ask(request).await? {
-            Response::Logs(first) => first,
-            other => return Err(unexpected(Method::Logs, &other)),
-        };
-        let ended = first.subscription.is_none();
-        Ok(Self { feed, first, ended })
+        match feed.ask(request).await? {
+            Response::Logs(first) => Ok((feed, first)),
+            other => Err(unexpected(Method::Logs, &other)),
+        }
+    }
+
+    /// Subscribes again after a loss, from where the text had come. Nothing changes before it is done.
+    async fn resume(&mut self) -> Result<(), Error> {
+        let (feed, next) = Self::subscribe(&self.broker, &self.params).await?;
+        self.feed = Some(feed);
+        self.ended = next.subscription.is_none();
+        Ok(())
     }
 
     /// What the child had written when this began.
@@ -313,22 +333,35 @@ impl LogFollow {
         &self.first
     }
 
-    /// What it writes next; none when it has ended and all is shown. Dropping the future loses nothing.
+    /// Where the stream goes on behind all that was returned so far, for [`LogsParams::position`] of a later subscription.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.params.position.unwrap_or(self.first.position)
+    }
+
+    /// What it writes next; none when it has ended and all is shown. When the connection is lost, it is made again, and the
+    /// text goes on where it was, no byte twice and none missing, as far as it is still kept. Dropping the future loses
+    /// nothing.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`] when the connection ended first.
+    /// When the broker cannot be reached again, or does not know the child any more; a later call tries once more.
     pub async fn next(&mut self) -> Result<Option<LogChunk>, Error> {
         while !self.ended {
-            let lost = Error::ConnectionLost { method: Method::Logs };
-            match self.feed.next_notification().await?.ok_or(lost)? {
-                Notification::Log { stream, text, ended, .. } => {
+            let Some(feed) = &mut self.feed else {
+                self.resume().await?;
+                continue;
+            };
+            match feed.next_notification().await? {
+                None => self.feed = None,
+                Some(Notification::Log { stream, text, ended, position, .. }) => {
                     self.ended = ended;
+                    self.params.position = Some(position);
                     if !text.is_empty() {
                         return Ok(Some(LogChunk::Text { stream, text }));
                     }
                 }
-                Notification::Lagged { missed, .. } => return Ok(Some(LogChunk::Lagged { missed })),
-                Notification::Event { .. } => {
+                Some(Notification::Lagged { missed, .. }) => return Ok(Some(LogChunk::Lagged { missed })),
+                Some(Notification::Event { .. }) => {
                     let detail = "it sent an event to a reader of a log".to_owned();
                     return Err(Error::Protocol { detail });
                 }

@@ -310,6 +310,8 @@ mod tests {
             truncated: false,
             subscription: None,
             dropped: 0,
+            position: 0,
+            id: crate::ChildId::from_uuid(uuid::Uuid::nil()),
         };
         let mut out = Vec::new();
         encode_answer_within(999, Some(5), &Ok(Response::Logs(logs)), &mut out);
@@ -323,7 +325,8 @@ mod tests {
     #[test]
     fn a_notification_over_the_cap_becomes_a_missed_one() {
         let stream = crate::request::LogStream::Stdout;
-        let log = Notification::Log { subscription: 3, stream, text: "x".repeat(1000), ended: false };
+        let log =
+            Notification::Log { subscription: 3, stream, text: "x".repeat(1000), ended: false, position: 0 };
         let mut out = Vec::new();
         encode_notification_within(999, &log, &mut out);
         let lagged = Notification::Lagged { subscription: 3, missed: 1 };

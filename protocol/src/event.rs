@@ -90,5 +90,7 @@ pub enum Notification {
         text: String,
         /// Whether this is the last of it.
         ended: bool,
+        /// Where the stream goes on behind the text, as in the answer to `logs`.
+        position: u64,
     },
 }

@@ -280,6 +280,11 @@ pub struct LogsParams {
     /// Whether each line begins with the time at which it was written.
     #[serde(default, deserialize_with = "or_default")]
     pub timestamps: bool,
+    /// Go on from here: the `position` of an earlier answer, or of a notification, of the same stream. With `follow`, the
+    /// text comes in notifications alone; without, it is the next piece of what is kept. Goes with neither `tail` nor
+    /// `since`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub position: Option<u64>,
 }
 
 /// One of a child's outputs.

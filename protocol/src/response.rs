@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::Child;
+use crate::child::{Child, ChildId};
 use crate::duration;
 use crate::partial::PartialChildren;
 use crate::spec::Spec;
@@ -93,6 +93,11 @@ pub struct Logs {
     pub subscription: Option<u64>,
     /// The number of bytes that could not be kept, because the disk was full.
     pub dropped: u64,
+    /// Where the stream goes on behind the text: a number of bytes of it, those that are gone counted, which holds across
+    /// a crash of the broker and an upgrade.
+    pub position: u64,
+    /// The child: whoever goes on from the position means this one, and not another that has its name by then.
+    pub id: ChildId,
 }
 
 /// The answer to `events`.

@@ -260,6 +260,8 @@ pub struct LogExcerpt {
     pub since: Option<Timestamp>,
     /// Whether each line begins with its time.
     pub timestamps: bool,
+    /// Where it is gone on from, instead of the beginning of what is kept.
+    pub position: Option<u64>,
     /// What is to follow.
     pub follow: Follow,
 }

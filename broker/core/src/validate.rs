@@ -6,6 +6,7 @@ mod resources;
 use std::time::Duration;
 
 use procbroker_protocol::create::{IfExists, Lifetime, StopStep};
+use procbroker_protocol::request::LogsParams;
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
 use crate::limits::{Bounds, GROUPS_MAX, LABEL_BYTES_MAX, LABELS_MAX, LIMIT_KEY_BYTES_MAX, STOP_STEPS_MAX};
@@ -37,7 +38,7 @@ pub(crate) fn request(request: &Request, bounds: &Bounds) -> Result<(), Error> {
         Request::Destroy(params) => params.stop.as_deref().map_or(Ok(()), stop),
         Request::Get(params) => single("get", &params.target),
         Request::Wait(params) => single("wait", &params.target),
-        Request::Logs(params) => single("logs", &params.target),
+        Request::Logs(params) => logs(params),
         Request::List(_)
         | Request::Signal(_)
         | Request::Restart(_)
@@ -165,6 +166,15 @@ fn stop(steps: &[StopStep]) -> Result<(), Error> {
         return Ok(());
     }
     Err(invalid("stop", &format!("it has {} steps; at most {STOP_STEPS_MAX} are taken", steps.len())))
+}
+
+fn logs(params: &LogsParams) -> Result<(), Error> {
+    single("logs", &params.target)?;
+    if params.position.is_some() && (params.tail.is_some() || params.since.is_some()) {
+        let problem = "it says by itself where the output goes on; leave out tail and since";
+        return Err(invalid("position", problem));
+    }
+    Ok(())
 }
 
 fn single(method: &str, target: &Target) -> Result<(), Error> {

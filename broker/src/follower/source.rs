@@ -50,6 +50,11 @@ impl Source {
         kept.end().saturating_sub(self.position).min(LOG_PIECE_BYTES as u64)
     }
 
+    /// Where it goes on behind the text that was shown.
+    pub(super) fn position(&self) -> u64 {
+        self.position.saturating_sub(self.decoder.waiting())
+    }
+
     /// What was kept at the last look.
     pub(super) fn kept(&self) -> &Kept {
         &self.kept
@@ -94,7 +99,7 @@ impl Source {
     }
 
     /// What is still to be shown when nothing more comes.
-    pub(super) fn finish(mut self) -> String {
+    pub(super) fn finish(&mut self) -> String {
         self.decoder.finish()
     }
 }

@@ -20,6 +20,7 @@ struct Scene {
     logs: Logs,
     facts: inbox::Receiver<Fact>,
     followers: Followers,
+    has_ended: bool,
 }
 
 impl Scene {
@@ -40,7 +41,7 @@ impl Scene {
         let (tell, facts) = inbox::inbox(8, 0);
         let budget = procbroker_core::Bounds::default().answer_bytes();
         let followers = Followers::new(&logs, BlockingPool::start().unwrap(), Transit::new(budget), tell);
-        Self { folder, logs, facts, followers }
+        Self { folder, logs, facts, followers, has_ended: false }
     }
 
     fn child() -> ChildId {
@@ -65,16 +66,21 @@ impl Scene {
         Client { messages }
     }
 
+    /// Goes on from a position; of a child that has ended, with the rest.
+    fn ask_from(&mut self, position: u64) -> Client {
+        let (to, messages) = mpsc::channel(PACED_WAITING);
+        let follow = if self.has_ended { Follow::Rest(SubscriptionId(SUBSCRIPTION)) } else { FOLLOW };
+        self.order(3, LogExcerpt { position: Some(position), ..excerpt(None, follow) }, to);
+        Client { messages }
+    }
+
     fn serve(&mut self, number: u64, tail: Option<u32>, follow: Follow, to: mpsc::Sender<Paced>) {
+        self.order(number, excerpt(tail, follow), to);
+    }
+
+    fn order(&mut self, number: u64, excerpt: LogExcerpt, to: mpsc::Sender<Paced>) {
         let call = Call { connection: ConnectionId(1), number };
-        let excerpt = LogExcerpt {
-            stream: LogStream::Stdout,
-            kept_in: LogStream::Stdout,
-            tail,
-            since: None,
-            timestamps: false,
-            follow,
-        };
+
         self.followers.serve(LogQuery { call, child: Self::child(), excerpt, user: 0, to });
     }
 
@@ -91,9 +97,22 @@ impl Scene {
     }
 
     fn end(&mut self) {
+        self.has_ended = true;
         self.logs.end(Self::child());
         self.logs.wake();
         self.followers.child_ended(Self::child());
+    }
+}
+
+fn excerpt(tail: Option<u32>, follow: Follow) -> LogExcerpt {
+    LogExcerpt {
+        stream: LogStream::Stdout,
+        kept_in: LogStream::Stdout,
+        tail,
+        since: None,
+        timestamps: false,
+        position: None,
+        follow,
     }
 }
 
@@ -113,7 +132,7 @@ impl Client {
     async fn piece(&mut self) -> (String, bool) {
         match self.messages.recv().await.unwrap() {
             Paced::Notification {
-                notification: Notification::Log { subscription, stream, text, ended },
+                notification: Notification::Log { subscription, stream, text, ended, position: _ },
                 ..
             } => {
                 assert_eq!((subscription, stream), (SUBSCRIPTION, LogStream::Stdout));
@@ -154,7 +173,14 @@ async fn a_request_is_answered_once_and_nothing_follows() {
     let mut scene = Scene::new();
     scene.write("one\ntwo\n");
     let mut client = scene.ask(Some(1), Follow::No);
-    let expected = LogsAnswer { text: "two\n".to_owned(), truncated: false, subscription: None, dropped: 0 };
+    let expected = LogsAnswer {
+        text: "two\n".to_owned(),
+        truncated: false,
+        subscription: None,
+        dropped: 0,
+        position: 8,
+        id: Scene::child(),
+    };
     assert_eq!(client.answer().await, expected);
     assert_eq!(scene.told().await, (3, LogOutcome::Text));
     assert!(client.messages.recv().await.is_none());
@@ -251,6 +277,31 @@ async fn a_follower_that_is_overtaken_is_told_and_goes_on_with_what_is_kept() {
     let (text, missed) = client.rest().await;
     assert!(missed >= 1);
     assert!(text.ends_with("abc\nabc\n") && !text.contains('\0'), "{} bytes", text.len());
+}
+
+#[tokio::test]
+async fn whoever_goes_on_from_a_position_gets_what_comes_behind_it_and_nothing_twice() {
+    let mut scene = Scene::new();
+    // The last character is not whole: what is told ends before it.
+    scene.write(b"one\ntwo\n\xe2\x82");
+    let mut client = scene.follow();
+    let answer = client.answer().await;
+    assert_eq!((answer.text.as_str(), answer.position, answer.id), ("one\ntwo\n", 8, Scene::child()));
+    for (position, expected) in
+        [(8, "\u{20ac}\nend"), (4, "two\n\u{20ac}\nend"), (0, "one\ntwo\n\u{20ac}\nend")]
+    {
+        let mut again = scene.ask_from(position);
+        let answer = again.answer().await;
+        assert_eq!((answer.text.as_str(), answer.position), ("", position));
+        if position == 8 {
+            scene.write(b"\xac\nend");
+            scene.end();
+        }
+        assert_eq!(again.rest().await, (expected.to_owned(), 0), "{position}");
+    }
+    let mut beyond = scene.ask_from(99);
+    beyond.answer().await;
+    assert_eq!(beyond.rest().await, (String::new(), 1));
 }
 
 #[tokio::test]

@@ -315,7 +315,33 @@ def test_the_log_of_an_ended_child_is_all_there_is(fake: FakeBroker) -> None:
         assert list(broker.follow("one", "stderr")) == ["all\n"]
 
 
-def test_a_followed_log_whose_connection_is_lost_says_so(fake: FakeBroker) -> None:
+def test_a_followed_log_whose_connection_is_lost_goes_on_where_it_was(fake: FakeBroker) -> None:
+    def first(connection: FakeConnection) -> None:
+        answer = {"text": "one\n", "truncated": False, "subscription": 1, "position": 4, "id": "the-id"}
+        connection.answer(answer)
+        connection.notify("log", stream="stdout", text="two\n", position=8)
+
+    def again(connection: FakeConnection) -> Dict[str, Any]:
+        answer = {"text": "", "truncated": False, "subscription": 1, "position": 8, "id": "the-id"}
+        request = connection.answer(answer)
+        connection.notify("log", stream="stdout", text="three\n", ended=True, position=14)
+        assert connection.gone()
+        return request
+
+    fake.play(first, again)
+    with Broker(fake.socket) as broker:
+        assert list(broker.follow("one", tail=3, timestamps=True)) == ["one\n", "two\n", "three\n"]
+    fake.result()
+    assert fake.result()["params"] == {
+        "target": "the-id",
+        "stream": "stdout",
+        "timestamps": True,
+        "follow": True,
+        "position": 8,
+    }
+
+
+def test_a_followed_log_of_a_broker_that_does_not_say_how_far_it_came_says_so(fake: FakeBroker) -> None:
     fake.play(lambda connection: connection.answer({"text": "one\n", "truncated": False, "subscription": 1}))
     with Broker(fake.socket) as broker, broker.follow("one") as follow:
         assert follow.next(timeout=PATIENCE) == "one\n"

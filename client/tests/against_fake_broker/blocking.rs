@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use procbroker_client::blocking::Broker;
+use procbroker_client::protocol::ChildId;
 use procbroker_client::protocol::request::{
     EventsParams, LogStream, LogsParams, ManyParams, Scope, SignalParams, Until, WaitParams,
 };
@@ -101,7 +102,14 @@ fn children_are_signalled_waited_for_and_read_by_name_and_labels() {
             asked.push(peer.answer_next(answer).await);
         }
         asked.push(peer.answer_next(failure(ErrorKind::Timeout(None))).await);
-        let logs = Logs { text: "at work\n".to_owned(), truncated: false, subscription: None, dropped: 0 };
+        let logs = Logs {
+            text: "at work\n".to_owned(),
+            truncated: false,
+            subscription: None,
+            dropped: 0,
+            position: 0,
+            id: ChildId::from_uuid(Uuid::nil()),
+        };
         asked.push(peer.answer_next(Ok(Response::Logs(logs))).await);
         let name = Target::from_text("a").unwrap();
         let pool = Target::Labels([("pool".to_owned(), "p".to_owned())].into());
@@ -114,6 +122,7 @@ fn children_are_signalled_waited_for_and_read_by_name_and_labels() {
             follow: false,
             since: None,
             timestamps: false,
+            position: None,
         };
         // A wait's time is cut by what has passed before it was sent.
         if let Some(Request::Wait(WaitParams { timeout: Some(timeout), .. })) = asked.get_mut(5) {

@@ -151,6 +151,8 @@ async fn a_backlog_of_requests_keeps_no_answer_from_being_read() {
             truncated: false,
             subscription: None,
             dropped: 0,
+            position: 0,
+            id: procbroker_client::protocol::ChildId::from_uuid(uuid::Uuid::nil()),
         };
         peer.answer(first + 1_000_000, Ok(Response::Logs(logs))).await;
         peer.answer(first, none()).await;

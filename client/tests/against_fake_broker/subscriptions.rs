@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use procbroker_client::protocol::request::{EventsParams, LogStream, LogsParams, OneParams};
 use procbroker_client::protocol::response::Logs;
-use procbroker_client::protocol::{ErrorKind, Method, Notification};
+use procbroker_client::protocol::{ChildId, ErrorKind, Notification};
 use procbroker_client::{Error, Event, EventKind, Happening, LogChunk, Request, Response, Target};
 use tokio::join;
 use uuid::Uuid;
@@ -25,7 +25,13 @@ fn seq(happening: Result<Happening, Error>) -> u64 {
 }
 
 fn log(text: &str, ended: bool) -> Notification {
-    Notification::Log { subscription: 1, stream: LogStream::Stdout, text: text.to_owned(), ended }
+    Notification::Log {
+        subscription: 1,
+        stream: LogStream::Stdout,
+        text: text.to_owned(),
+        ended,
+        position: POSITION,
+    }
 }
 
 #[tokio::test]
@@ -182,21 +188,34 @@ async fn dropping_a_subscription_closes_its_connection_alone() {
     assert!(got.unwrap_err().is_not_found());
 }
 
+/// Where the output goes on behind each piece that is told.
+const POSITION: u64 = 77;
+
+const CHILD: ChildId = ChildId::from_uuid(Uuid::from_u128(9));
+
+fn everything(name: &str) -> LogsParams {
+    LogsParams {
+        target: Target::Name(name.parse().unwrap()),
+        stream: LogStream::Stdout,
+        tail: None,
+        follow: false,
+        since: None,
+        timestamps: false,
+        position: None,
+    }
+}
+
+fn first(text: &str) -> Logs {
+    let text = text.to_owned();
+    Logs { text, truncated: false, subscription: Some(1), dropped: 0, position: 4, id: CHILD }
+}
+
 /// Follows a log with what the test tells.
 async fn followed(tell: impl AsyncFnOnce(&mut Peer)) -> (Vec<LogChunk>, Option<Error>) {
     let fake = Fake::new();
     let broker = fake.broker();
     let client = async {
-        let target = Target::Name("a".parse().unwrap());
-        let params = LogsParams {
-            target,
-            stream: LogStream::Stdout,
-            tail: None,
-            follow: false,
-            since: None,
-            timestamps: false,
-        };
-        let mut log = broker.follow(params).await.unwrap();
+        let mut log = broker.follow(everything("a")).await.unwrap();
         assert_eq!(log.first().text, "old\n");
         let mut chunks = Vec::new();
         loop {
@@ -209,8 +228,7 @@ async fn followed(tell: impl AsyncFnOnce(&mut Peer)) -> (Vec<LogChunk>, Option<E
     };
     let server = async {
         let mut peer = fake.accept().await;
-        let first = Logs { text: "old\n".to_owned(), truncated: false, subscription: Some(1), dropped: 0 };
-        let request = peer.answer_next(Ok(Response::Logs(first))).await;
+        let request = peer.answer_next(Ok(Response::Logs(first("old\n")))).await;
         assert!(matches!(&request, Request::Logs(params) if params.follow), "{request:?}");
         tell(&mut peer).await;
     };
@@ -234,8 +252,55 @@ async fn a_log_is_followed_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_cut_off_is_not_taken_for_ended() {
-    let (chunks, error) = followed(async |peer| peer.tell(log("one\n", false)).await).await;
-    assert_eq!(chunks, [text("one\n")]);
-    assert!(matches!(error, Some(Error::ConnectionLost { method: Method::Logs })), "{error:?}");
+async fn a_log_whose_connection_is_lost_goes_on_where_it_was() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let mut log = broker.follow(everything("a")).await.unwrap();
+        let mut chunks = Vec::new();
+        while let Some(chunk) = log.next().await.unwrap() {
+            chunks.push(chunk);
+        }
+        chunks
+    };
+    let server = async {
+        let mut peer = fake.accept().await;
+        peer.answer_next(Ok(Response::Logs(first("old\n")))).await;
+        peer.tell(log("one\n", false)).await;
+        drop(peer);
+        // One that is lost before the answer is made again as well.
+        fake.accept().await.next().await;
+        let mut peer = fake.accept().await;
+        let again = peer.answer_next(Ok(Response::Logs(first("")))).await;
+        peer.tell(log("two\n", true)).await;
+        again
+    };
+    let (chunks, again) = join!(client, server);
+    assert_eq!(chunks, [text("one\n"), text("two\n")]);
+    let expected = LogsParams {
+        target: Target::Id(CHILD),
+        tail: None,
+        follow: true,
+        position: Some(POSITION),
+        ..everything("a")
+    };
+    assert_eq!(again, Request::Logs(expected));
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_gone_on_with_is_not_taken_for_ended() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let client = async {
+        let mut log = broker.follow(everything("a")).await.unwrap();
+        log.next().await
+    };
+    let server = async {
+        let mut peer = fake.accept().await;
+        peer.answer_next(Ok(Response::Logs(first("old\n")))).await;
+        drop(peer);
+        fake.accept().await.answer_next(failure(ErrorKind::NotFound)).await;
+    };
+    let (next, ()) = join!(client, server);
+    assert!(matches!(next, Err(Error::Broker(error)) if error.kind == ErrorKind::NotFound));
 }

@@ -105,7 +105,8 @@ mod tests {
     use crate::response::Logs;
 
     fn logs(text: String) -> Response {
-        Response::Logs(Logs { text, truncated: false, subscription: None, dropped: 0 })
+        let id = crate::ChildId::from_uuid(uuid::Uuid::nil());
+        Response::Logs(Logs { text, truncated: false, subscription: None, dropped: 0, position: 0, id })
     }
 
     #[test]
@@ -134,6 +135,7 @@ mod tests {
             stream: LogStream::Stderr,
             text: "x".repeat(999),
             ended: true,
+            position: 0,
         };
         encode_notification_within(999, &log, &mut out);
         let line = String::from_utf8(out).unwrap();

@@ -106,6 +106,8 @@ fn serialize_logs<S: Serializer>(logs: &Logs, serializer: S) -> Result<S::Ok, S:
     object.serialize_entry("text", &logs.text)?;
     object.serialize_entry("truncated", &logs.truncated)?;
     object.serialize_entry("dropped", &logs.dropped)?;
+    object.serialize_entry("position", &logs.position)?;
+    object.serialize_entry("id", &logs.id)?;
     if let Some(subscription) = logs.subscription {
         object.serialize_entry("subscription", &subscription)?;
     }
@@ -199,10 +201,11 @@ impl Serialize for NotificationObject<'_> {
                 object.serialize_entry("kind", "lagged")?;
                 object.serialize_entry("missed", missed)?;
             }
-            Notification::Log { subscription, stream, text, ended } => {
+            Notification::Log { subscription, stream, text, ended, position } => {
                 object.serialize_entry("subscription", subscription)?;
                 object.serialize_entry("stream", stream)?;
                 object.serialize_entry("text", text)?;
+                object.serialize_entry("position", position)?;
                 if *ended {
                     object.serialize_entry("ended", ended)?;
                 }

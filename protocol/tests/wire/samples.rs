@@ -171,6 +171,7 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
                 follow: false,
                 since: None,
                 timestamps: false,
+                position: None,
             }),
         ),
         (
@@ -182,6 +183,7 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
                 follow: true,
                 since: None,
                 timestamps: false,
+                position: None,
             }),
         ),
         ("events", Request::Events(EventsParams::default())),
@@ -367,11 +369,25 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
         ("child", Response::Child(Arc::new(new_child()))),
         (
             "logs",
-            Response::Logs(Logs { text: text.clone(), truncated: true, subscription: None, dropped: 0 }),
+            Response::Logs(Logs {
+                text: text.clone(),
+                truncated: true,
+                subscription: None,
+                dropped: 0,
+                position: 1 << 33,
+                id: id(),
+            }),
         ),
         (
             "logs, followed",
-            Response::Logs(Logs { text, truncated: false, subscription: Some(3), dropped: 0 }),
+            Response::Logs(Logs {
+                text,
+                truncated: false,
+                subscription: Some(3),
+                dropped: 0,
+                position: 1 << 33,
+                id: id(),
+            }),
         ),
         ("subscribed", Response::Subscribed(Subscribed { subscription: 3, next: 1 << 40 })),
         ("status", Response::Status(Box::new(status()))),
@@ -392,7 +408,14 @@ pub(super) fn later_responses() -> Vec<(&'static str, Response)> {
     let some = |fields: &[Field]| {
         Response::PartialChildren(PartialChildren::new(fields.iter().copied().collect(), children()))
     };
-    let logs = Logs { text: "one\n".to_owned(), truncated: true, subscription: None, dropped: 4096 };
+    let logs = Logs {
+        text: "one\n".to_owned(),
+        truncated: true,
+        subscription: None,
+        dropped: 4096,
+        position: 1 << 33,
+        id: id(),
+    };
     vec![
         ("children, some members", some(&[Field::Name, Field::Pid, Field::State])),
         ("children, ids alone", some(&[])),
@@ -455,6 +478,7 @@ fn logs_since(since: Since) -> Request {
         follow: false,
         since: Some(since),
         timestamps: true,
+        position: None,
     })
 }
 
@@ -521,8 +545,13 @@ pub(super) fn notifications() -> Vec<(String, Notification)> {
             (format!("event {}", kind.as_str()), Notification::Event { subscription: 3, event })
         })
         .collect();
-    let log =
-        |stream, text: &str, ended| Notification::Log { subscription: 4, stream, text: text.into(), ended };
+    let log = |stream, text: &str, ended| Notification::Log {
+        subscription: 4,
+        stream,
+        text: text.into(),
+        ended,
+        position: 1 << 33,
+    };
     notifications.extend([
         ("lagged".into(), Notification::Lagged { subscription: 3, missed: 300 }),
         ("log".into(), log(LogStream::Stdout, "one\ntwo", false)),

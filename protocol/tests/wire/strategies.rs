@@ -187,8 +187,15 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
     let until = select(vec![Until::Ready, Until::Ended]);
     let scope = select(vec![Scope::Main, Scope::Group, Scope::All]);
     let wait = (target(), until, option::of(duration()));
-    let logs =
-        (target(), stream(), option::of(any::<u32>()), any::<bool>(), option::of(since()), any::<bool>());
+    let logs = (
+        target(),
+        stream(),
+        option::of(any::<u32>()),
+        any::<bool>(),
+        option::of(since()),
+        any::<bool>(),
+        option::of(any::<u64>()),
+    );
     prop_oneof![
         4 => create().prop_map(|params| Request::Create(Box::new(params))),
         1 => (target(), option::of(stop()), any::<bool>())
@@ -201,8 +208,8 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(target, signal, scope)| Request::Signal(SignalParams { target, signal, scope })),
         1 => target().prop_map(|target| Request::Restart(ManyParams { target })),
         1 => target().prop_map(|target| Request::Renew(ManyParams { target })),
-        1 => logs.prop_map(|(target, stream, tail, follow, since, timestamps)| {
-            Request::Logs(LogsParams { target, stream, tail, follow, since, timestamps })
+        1 => logs.prop_map(|(target, stream, tail, follow, since, timestamps, position)| {
+            Request::Logs(LogsParams { target, stream, tail, follow, since, timestamps, position })
         }),
         1 => (option::of(any::<u64>()), labels())
             .prop_map(|(since, labels)| Request::Events(EventsParams { since, labels })),
@@ -319,9 +326,9 @@ fn response() -> impl Strategy<Value = Response> {
         (child(), option::of(spec()))
             .prop_map(|(child, spec)| Response::Got(Got { child, spec: spec.map(Box::new) })),
         text().prop_map(|text| Response::Metrics(Metrics { text })),
-        (text(), any::<bool>(), option::of(any::<u64>()), any::<u64>()).prop_map(
-            |(text, truncated, subscription, dropped)| {
-                Response::Logs(Logs { text, truncated, subscription, dropped })
+        (text(), any::<bool>(), option::of(any::<u64>()), any::<[u64; 2]>(), id()).prop_map(
+            |(text, truncated, subscription, [dropped, position], id)| {
+                Response::Logs(Logs { text, truncated, subscription, dropped, position, id })
             }
         ),
         any::<(u64, u64)>()
@@ -351,9 +358,11 @@ fn notification() -> impl Strategy<Value = Notification> {
     prop_oneof![
         (any::<u64>(), event).prop_map(|(subscription, event)| Notification::Event { subscription, event }),
         any::<(u64, u64)>().prop_map(|(subscription, missed)| Notification::Lagged { subscription, missed }),
-        (any::<u64>(), stream(), text(), any::<bool>()).prop_map(|(subscription, stream, text, ended)| {
-            Notification::Log { subscription, stream, text, ended }
-        }),
+        (any::<u64>(), stream(), text(), any::<bool>(), any::<u64>()).prop_map(
+            |(subscription, stream, text, ended, position)| {
+                Notification::Log { subscription, stream, text, ended, position }
+            }
+        ),
     ]
 }
 

@@ -66,6 +66,7 @@ pub fn roll(from: &mut Circumstances<'_>) -> Request {
             follow: from.dice.chance(50),
             since: None,
             timestamps: false,
+            position: None,
         }),
         94..96 => Request::Status(NoParams {}),
         96 => Request::Events(EventsParams {

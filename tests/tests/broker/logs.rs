@@ -148,6 +148,7 @@ fn the_rust_client_follows_to_the_end() {
         follow: true,
         since: None,
         timestamps: false,
+        position: None,
     };
     let mut follow = client.follow(params).expect("a subscription");
     assert_eq!(follow.first().text, "before\n");

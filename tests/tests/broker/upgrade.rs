@@ -1,5 +1,6 @@
 //! The live upgrade: the same process, the same children, and another program, which nobody notices.
 
+mod followers;
 mod heavy;
 mod late;
 mod refusals;

@@ -38,9 +38,9 @@ impl Broker {
             child.follow(call.connection, subscription);
         }
         self.wait_for(call, WaitsFor::Logs { subscription }, None);
-        let LogsParams { stream, tail, since, timestamps, .. } = *params;
+        let LogsParams { stream, tail, since, timestamps, position, .. } = *params;
         let since = since.map(|since| begin(since, turn.now.wall));
-        let excerpt = LogExcerpt { stream, kept_in, tail, since, timestamps, follow };
+        let excerpt = LogExcerpt { stream, kept_in, tail, since, timestamps, position, follow };
         turn.order(Effect::ReadLog { call, child, excerpt, user });
     }
 

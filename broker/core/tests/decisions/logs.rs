@@ -34,7 +34,8 @@ fn a_read_is_ordered_as_it_was_asked_for() {
         for tail in [None, Some(0), Some(10)] {
             let call = world.call(client, Request::Logs(LogsParams { tail, ..logs(target.clone()) }));
             let (stream, kept_in, follow) = (LogStream::Stdout, LogStream::Stdout, Follow::No);
-            let excerpt = LogExcerpt { stream, kept_in, tail, since: None, timestamps: false, follow };
+            let excerpt =
+                LogExcerpt { stream, kept_in, tail, since: None, timestamps: false, position: None, follow };
             assert_eq!(world.take(), [Effect::ReadLog { call, child: run.child, excerpt, user: BROKER_UID }]);
         }
     }
@@ -208,4 +209,20 @@ fn a_read_counts_among_the_requests_that_are_not_answered_until_it_is() {
     world.give(Input::LogRead { call, outcome: LogOutcome::Error });
     world.give(Input::Disconnected { connection: client });
     world.give(Input::LogRead { call, outcome: LogOutcome::Text });
+}
+
+#[test]
+fn where_output_is_gone_on_from_is_told_and_goes_with_no_other_beginning() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    let params = LogsParams { position: Some(1 << 40), follow: true, ..logs(id(run)) };
+    world.call(client, Request::Logs(params.clone()));
+    let excerpt = reads(&mut world).pop().unwrap();
+    assert_eq!((excerpt.position, excerpt.tail, excerpt.since), (Some(1 << 40), None, None));
+    let since = Some(Since::Age(Duration::from_secs(1)));
+    for also in [LogsParams { tail: Some(1), ..params.clone() }, LogsParams { since, ..params }] {
+        let error = world.ask(client, Request::Logs(also)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidParams);
+        assert!(error.message.contains("position"), "{}", error.message);
+    }
 }

@@ -176,6 +176,7 @@ fn methods_on_one_child_refuse_a_target_of_many() {
             follow: false,
             since: None,
             timestamps: false,
+            position: None,
         })
     };
     for target in [Target::All, labels("a", "b")] {

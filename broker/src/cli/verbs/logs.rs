@@ -53,6 +53,8 @@ pub(in crate::cli) struct LogsArguments {
     #[arg(long, short = 'n', value_name = "LINES")]
     tail: Option<u32>,
     /// Go on with what the child writes, until it has ended
+    ///
+    /// Over an upgrade and a crash of the broker too: it goes on where it was.
     #[arg(long, short)]
     follow: bool,
     /// Only what was written since then: a time such as 2026-11-23T14:52:17Z, or an age such as 5m
@@ -81,6 +83,7 @@ impl LogsArguments {
             follow: *follow,
             since: *since,
             timestamps: *timestamps,
+            position: None,
         }
     }
 }
@@ -146,11 +149,13 @@ async fn follow_to_the_end(
         };
         let next = match chunk {
             Some(LogChunk::Text { stream, text }) => {
-                Notification::Log { subscription, stream, text, ended: false }
+                let position = follow.position();
+                Notification::Log { subscription, stream, text, ended: false, position }
             }
             Some(LogChunk::Lagged { missed }) => Notification::Lagged { subscription, missed },
             None => {
-                let end = Notification::Log { subscription, stream, text: String::new(), ended: true };
+                let (text, position) = (String::new(), follow.position());
+                let end = Notification::Log { subscription, stream, text, ended: true, position };
                 return shown.next(&end).map(drop);
             }
         };

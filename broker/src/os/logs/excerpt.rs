@@ -35,6 +35,8 @@ pub struct Wanted {
     pub tail: Option<u32>,
     /// Only what was written at this time or later.
     pub since: Option<Timestamp>,
+    /// What comes from this position on, instead of the last that fits.
+    pub from: Option<u64>,
     /// Whether each line begins with its time.
     pub stamps: Stamps,
     /// Whether it is read on from the end.
@@ -58,6 +60,9 @@ pub enum Continuation {
 /// When the system refuses.
 pub fn read(kept: &Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
     kept.check()?;
+    if let Some(from) = wanted.from {
+        return read_on(kept, from, wanted);
+    }
     let (first, end) = (kept.first_kept(), kept.end());
     let since = wanted.since.map_or(Ok(0), |time| kept.since(time.as_micros()))?;
     // No byte takes less than one, so what is further back cannot fit.
@@ -76,6 +81,48 @@ pub fn read(kept: &Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
     let length = usize::try_from(end.saturating_sub(start.at)).unwrap_or(usize::MAX);
     let found = kept.read(start.at, length)?;
     excerpt(kept, found, start, wanted)
+}
+
+/// How much is read at a time of what goes on from a position, in bytes: as a text with times it fits into any answer.
+const PAGE_BYTES: usize = 64 << 10;
+
+/// What comes from a position on. Where the output is read on anyway, that is left to whoever does so: it begins there.
+fn read_on(kept: &Kept, from: u64, wanted: Wanted) -> Result<Excerpt, LogsError> {
+    let mut stamps = match wanted.stamps {
+        Stamps::Unwanted => Stamps::Unwanted,
+        Stamps::LineBegins | Stamps::LineGoesOn => stamps_at(kept, from)?,
+    };
+    let dropped = kept.dropped();
+    match wanted.continuation {
+        Continuation::Follows => {
+            Ok(Excerpt { text: String::new(), truncated: false, dropped, next: from, stamps })
+        }
+        Continuation::Nothing => {
+            let Found { at, mut bytes } = kept.read(from, PAGE_BYTES)?;
+            let is_end = at.saturating_add(bytes.len() as u64) == kept.end();
+            if !is_end {
+                bytes.truncate(bytes.len().saturating_sub(unfinished(&bytes)));
+            }
+            let next = at.saturating_add(bytes.len() as u64);
+            let truncated = at != from;
+            let skipped = if truncated { first_line(&bytes) } else { 0 };
+            bytes.drain(..skipped);
+            if truncated {
+                stamps.skip();
+            }
+            let text = lossy(stamps.stamp(kept, at.saturating_add(skipped as u64), bytes)?);
+            Ok(Excerpt { text, truncated, dropped, next, stamps })
+        }
+    }
+}
+
+/// Whether a line begins at a position, or goes on.
+fn stamps_at(kept: &Kept, at: u64) -> Result<Stamps, LogsError> {
+    let Some(before) = at.checked_sub(1) else { return Ok(Stamps::LineBegins) };
+    let found = kept.read(before, 1)?;
+    // Where it is gone, nothing goes on.
+    let goes_on = found.at == before && found.bytes.first().is_some_and(|byte| *byte != b'\n');
+    Ok(if goes_on { Stamps::LineGoesOn } else { Stamps::LineBegins })
 }
 
 /// Where an excerpt begins.
@@ -215,13 +262,20 @@ mod tests {
 
         fn read(&self, tail: Option<u32>, continuation: Continuation, text_bytes_max: usize) -> Excerpt {
             let stamps = Stamps::Unwanted;
-            read(&self.kept, Wanted { tail, since: None, stamps, continuation, text_bytes_max }).unwrap()
+            read(&self.kept, Wanted { tail, since: None, from: None, stamps, continuation, text_bytes_max })
+                .unwrap()
+        }
+
+        fn from(&self, position: u64, stamps: Stamps, continuation: Continuation) -> Excerpt {
+            let from = Some(position);
+            let wanted = Wanted { tail: None, since: None, from, stamps, continuation, text_bytes_max: ROOM };
+            read(&self.kept, wanted).unwrap()
         }
 
         fn since(&self, seconds: u64, stamps: Stamps) -> (String, bool) {
             let since = Some(Timestamp::from_micros(1_000_000 * seconds));
             let continuation = Continuation::Nothing;
-            let wanted = Wanted { tail: None, since, stamps, continuation, text_bytes_max: ROOM };
+            let wanted = Wanted { tail: None, since, from: None, stamps, continuation, text_bytes_max: ROOM };
             let excerpt = read(&self.kept, wanted).unwrap();
             (excerpt.text, excerpt.truncated)
         }
@@ -329,6 +383,49 @@ mod tests {
         }
         let stamped = "1970-01-01T00:00:02.000000Z thi\n1970-01-01T00:00:02.000000Z last\n";
         assert_eq!(output.since(2, Stamps::LineBegins), whole(stamped));
+    }
+
+    #[test]
+    fn what_goes_on_from_a_position_comes_page_by_page_and_is_all_that_was_written() {
+        let text = "\u{20ac}uro\n".repeat(50_000);
+        let output = Output::in_segments_of(100_003, text.as_bytes());
+        let (mut read, mut position) = (String::new(), 0);
+        loop {
+            let page = output.from(position, Stamps::Unwanted, Continuation::Nothing);
+            assert!(!page.truncated && page.text.len() <= PAGE_BYTES);
+            if page.text.is_empty() {
+                break;
+            }
+            read.push_str(&page.text);
+            position = page.next;
+        }
+        assert_eq!((read == text, position), (true, text.len() as u64));
+    }
+
+    #[test]
+    fn a_position_whose_output_is_gone_or_was_never_there_is_told_as_missed() {
+        let mut output = Output::in_segments_of(6, b"first\nsecond\nthi\n");
+        output.release();
+        let gone = output.from(3, Stamps::Unwanted, Continuation::Nothing);
+        assert_eq!((gone.text.as_str(), gone.truncated, gone.next), ("thi\n", true, 17));
+        let beyond = output.from(99, Stamps::Unwanted, Continuation::Nothing);
+        assert_eq!((beyond.text.as_str(), beyond.truncated, beyond.next), ("", true, 17));
+    }
+
+    #[test]
+    fn a_line_that_goes_on_from_a_position_gets_no_second_time() {
+        let output = Output::of(b"one\ntwo\n");
+        for (position, stamps) in [
+            (0, Stamps::LineBegins),
+            (2, Stamps::LineGoesOn),
+            (3, Stamps::LineGoesOn),
+            (4, Stamps::LineBegins),
+        ] {
+            let begun = output.from(position, Stamps::LineBegins, Continuation::Follows);
+            assert_eq!((begun.text.as_str(), begun.next, begun.stamps), ("", position, stamps), "{position}");
+        }
+        let rest = output.from(2, Stamps::LineBegins, Continuation::Nothing).text;
+        assert_eq!(rest, "e\n1970-01-01T00:00:00.000000Z two\n");
     }
 
     #[test]

@@ -20,6 +20,12 @@ impl Decoder {
         lossy(bytes)
     }
 
+    /// How many bytes wait for what follows.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.begun.len() as u64
+    }
+
     /// What is left when nothing more comes.
     pub fn finish(&mut self) -> String {
         lossy(std::mem::take(&mut self.begun))

@@ -107,8 +107,9 @@ class AsyncLogFollow(_Stream[str]):
     """What a child wrote and goes on to write, piece by piece as it comes (not line by line), until it ends.
 
     It subscribes at the beginning of ``async with``, which closes it at the end, or with the first piece asked for.
-    Raises ConnectionLost when the connection ends first, as in a crash or an upgrade of the broker: how far the text
-    had come is not known then.
+    A connection that is lost is made again, and the text goes on where it was, as with LogFollow. Raises
+    BrokerUnavailable when the broker does not come back, and ConnectionLost where it is an older one that does not say
+    how far the text had come.
     """
 
     def __init__(self, feed: LogFeed) -> None:

@@ -267,6 +267,9 @@ class LogFeed(Feed[str]):
         self._params = params
         self._pieces: List[str] = []
         self._ended = False
+        #: How many connections in a row were lost early.
+        self._losses = 0
+        self._subscribed_at = 0.0
         #: Whether output that is older than the first piece was released already.
         self.truncated = False
         #: How many pieces were lost since, because they were not read in time.
@@ -279,6 +282,29 @@ class LogFeed(Feed[str]):
             self._pieces.append(result["text"])
             self.truncated = result["truncated"]
             self._ended = result.get("subscription") is None
+            if "position" in result:
+                # The very child: its name may be another one's by then.
+                go_on = {key: value for key, value in self._params.items() if key not in ("tail", "since")}
+                self._params = {**go_on, "target": result["id"], "position": result["position"]}
+        self._subscribed_at = time.monotonic()
+
+    def _go_on(self) -> Steps[None]:
+        """Subscribe again, from where the text had come."""
+        if "position" not in self._params:
+            # An older broker, which does not say how far that is.
+            raise ConnectionLost("logs", self.socket)
+        result = yield from self._subscribe("logs", {**self._params, "follow": True})
+        with well_formed(self.socket):
+            self._ended = result.get("subscription") is None
+        self._subscribed_at = time.monotonic()
+
+    def _lose(self) -> None:
+        self._drop()
+        stable = time.monotonic() - self._subscribed_at >= _STABLE_AFTER
+        self._losses = 0 if stable else self._losses + 1
+        if self._losses > _LOSSES_MAX:
+            self._losses = 0
+            raise ConnectionLost("logs", self.socket)
 
     def _next(self, deadline: Deadline) -> Steps[Optional[str]]:
         while not self.closed:
@@ -290,11 +316,12 @@ class LogFeed(Feed[str]):
                 return None
             connection = self._connection
             if connection is None or connection.pid != os.getpid():
-                raise ConnectionLost("logs", self.socket)
+                yield from self._go_on()
+                continue
             try:
                 message = yield from self._message(connection, deadline)
             except Lost:
-                self._drop()
+                self._lose()
                 continue
             params = self._told(message, "log")
             with well_formed(connection.path):
@@ -303,4 +330,7 @@ class LogFeed(Feed[str]):
                     continue
                 self._pieces.append(params["text"])
                 self._ended = bool(params.get("ended", False))
+                if "position" in params:
+                    self._params["position"] = params["position"]
+            self._losses = 0
         return None

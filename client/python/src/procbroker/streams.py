@@ -89,8 +89,10 @@ class Events(_Stream[AnyEvent[ChildT]], Generic[ChildT]):
 class LogFollow(_Stream[str]):
     """What a child wrote and goes on to write, piece by piece as it comes (not line by line), until it ends.
 
-    Raises ConnectionLost when the connection ends first, as in a crash or an upgrade of the broker: how far the text
-    had come is not known then. As a context manager it is closed.
+    A connection that is lost is made again, and the text goes on where it was, no byte twice and none missing, as far
+    as it is kept; after a restart of the broker by a crash, too. Raises BrokerUnavailable when the broker does not come
+    back within the client's ``connect_timeout``, and can be gone on with then; ConnectionLost where it is an older one
+    that does not say how far the text had come. As a context manager it is closed.
     """
 
     def __init__(self, feed: LogFeed) -> None:

@@ -107,6 +107,7 @@ fn work(scene: &Scene, connection: &mut Connection) -> Result<Took, Failure> {
             since: None,
             timestamps: false,
             follow: false,
+            position: None,
         };
         match connection.call(&Request::Logs(logs))? {
             Response::Logs(_) => {}

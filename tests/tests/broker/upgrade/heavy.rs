@@ -86,7 +86,7 @@ while True:
 ";
 
 /// A child that counts, on standard output, until it is told to end.
-fn counter(broker: &TestBroker) -> Value {
+pub(super) fn counter(broker: &TestBroker) -> Value {
     let params = json!({"command": ["python3", "-c", COUNT], "name": "counter"});
     broker.json().create(params)
 }

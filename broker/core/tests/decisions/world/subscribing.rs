@@ -26,6 +26,7 @@ pub(crate) fn logs(target: Target) -> LogsParams {
         follow: false,
         since: None,
         timestamps: false,
+        position: None,
     }
 }
 

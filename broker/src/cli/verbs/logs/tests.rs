@@ -3,11 +3,13 @@
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use procbroker_protocol::{Error, ErrorKind, Target};
+use procbroker_protocol::{ChildId, Error, ErrorKind, Target};
 
 use clap::Parser;
 use procbroker_protocol::json_lines::objects::ParamsObject;
+use uuid::Uuid;
 
 use super::super::{CommandLine, Verb};
 use super::*;
@@ -48,7 +50,9 @@ impl Scene {
         gone: impl Future<Output = ()>,
     ) -> (Request, Result<(), Failure>) {
         let mut shown = Shown { output, style };
-        let broker = Broker::builder().socket(self.folder.path().join("sock")).lazy();
+        // One that has gone does not come back.
+        let builder = Broker::builder().connect_timeout(Duration::from_millis(50));
+        let broker = builder.socket(self.folder.path().join("sock")).lazy();
         let target = Target::from_text("a").unwrap();
         let params = LogsParams {
             target,
@@ -57,6 +61,7 @@ impl Scene {
             follow,
             since: None,
             timestamps: false,
+            position: None,
         };
         let result = call::runtime().unwrap().block_on(async {
             if follow {
@@ -72,11 +77,24 @@ impl Scene {
 }
 
 fn logs(text: &str, subscription: Option<u64>) -> Response {
-    Response::Logs(Logs { text: text.to_owned(), truncated: true, subscription, dropped: 0 })
+    Response::Logs(Logs {
+        text: text.to_owned(),
+        truncated: true,
+        subscription,
+        dropped: 0,
+        position: 2,
+        id: ChildId::from_uuid(Uuid::nil()),
+    })
 }
 
 fn piece(text: &str, ended: bool) -> Notification {
-    Notification::Log { subscription: 7, stream: LogStream::Stdout, text: text.to_owned(), ended }
+    Notification::Log {
+        subscription: 7,
+        stream: LogStream::Stdout,
+        text: text.to_owned(),
+        ended,
+        position: 3,
+    }
 }
 
 /// An output whose reader has gone after so many writes.
@@ -111,6 +129,7 @@ fn output_is_shown_as_it_is() {
         follow: false,
         since: None,
         timestamps: false,
+        position: None,
     };
     assert_eq!(request, Request::Logs(params));
 }
@@ -130,8 +149,8 @@ fn what_was_shown_before_the_broker_went_away_stays_and_the_rest_is_said_to_be_m
     let mut output = Vec::new();
     let failure = scene.show(true, Style::Plain, &mut output, std::future::pending()).1.unwrap_err();
     assert_eq!(output, b"a\nb");
-    assert_eq!(failure.status(), CommandStatus::Failed);
-    assert!(failure.report(false).contains("stopped or replaced"), "{failure}");
+    assert_eq!(failure.status(), CommandStatus::NoBroker);
+    assert!(failure.report(false).contains("sock"), "{failure}");
 }
 
 #[test]
@@ -140,9 +159,9 @@ fn json_is_one_object_a_line() {
     let mut output = Vec::new();
     scene.show(true, Style::Json, &mut output, std::future::pending()).1.unwrap();
     let expected = [
-        r#"{"text":"a\n","truncated":true,"dropped":0,"subscription":7}"#,
-        r#"{"subscription":7,"stream":"stdout","text":"b\n"}"#,
-        r#"{"subscription":7,"stream":"stdout","text":"","ended":true}"#,
+        r#"{"text":"a\n","truncated":true,"dropped":0,"position":2,"id":"00000000-0000-0000-0000-000000000000","subscription":7}"#,
+        r#"{"subscription":7,"stream":"stdout","text":"b\n","position":3}"#,
+        r#"{"subscription":7,"stream":"stdout","text":"","position":3,"ended":true}"#,
     ];
     assert_eq!(String::from_utf8(output).unwrap().lines().collect::<Vec<_>>(), expected);
 }
@@ -193,17 +212,17 @@ fn logs_asks_for_what_its_flags_say() {
     let params = |arguments: &[&str]| serde_json::to_string(&ParamsObject(&parsed(arguments).1)).unwrap();
     assert_eq!(
         params(&["logs", "a"]),
-        r#"{"target":"a","stream":"stdout","tail":null,"follow":false,"since":null,"timestamps":false}"#
+        r#"{"target":"a","stream":"stdout","tail":null,"follow":false,"since":null,"timestamps":false,"position":null}"#
     );
     let arguments = ["logs", "--json", "--tail", "20", "--follow", "--stream=stderr", "a"];
     assert_eq!(
         params(&arguments),
-        r#"{"target":"a","stream":"stderr","tail":20,"follow":true,"since":null,"timestamps":false}"#
+        r#"{"target":"a","stream":"stderr","tail":20,"follow":true,"since":null,"timestamps":false,"position":null}"#
     );
     assert!(parsed(&arguments).0);
     assert_eq!(
         params(&["logs", "-t", "-f", "-n", "3", "--since", "5m", "a"]),
-        r#"{"target":"a","stream":"stdout","tail":3,"follow":true,"since":300,"timestamps":true}"#
+        r#"{"target":"a","stream":"stdout","tail":3,"follow":true,"since":300,"timestamps":true,"position":null}"#
     );
     for (since, expected) in [("90", "90"), ("2026-11-23T14:52:17Z", "\"2026-11-23T14:52:17.000000Z\"")] {
         let params = params(&["logs", "--since", since, "a"]);
@@ -214,8 +233,16 @@ fn logs_asks_for_what_its_flags_say() {
 
 #[test]
 fn what_is_missing_of_the_text_is_said() {
-    let missing =
-        |dropped, truncated| missing(&Logs { text: String::new(), truncated, subscription: None, dropped });
+    let missing = |dropped, truncated| {
+        missing(&Logs {
+            text: String::new(),
+            truncated,
+            subscription: None,
+            dropped,
+            position: 0,
+            id: ChildId::from_uuid(Uuid::nil()),
+        })
+    };
     assert_eq!(missing(0, false), None);
     assert!(missing(0, true).unwrap().starts_with("the beginning is missing"));
     assert!(missing(1, true).unwrap().starts_with("1 byte is missing"));

@@ -233,6 +233,7 @@ fn request_of(question: Question) -> Request {
             follow: false,
             since: None,
             timestamps: false,
+            position: None,
         }),
     }
 }
