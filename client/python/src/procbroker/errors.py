@@ -155,8 +155,8 @@ class TimedOut(BrokerError, TimeoutError):
     def probe(self) -> Optional[Dict[str, Any]]:
         """Why the last ``ready`` command said no to a child that was not ready in time, where that is known.
 
-        It has ``errno``, ``errno_name`` and ``step`` where the command could not be started, ``exit`` where it ended badly, and
-        ``timed_out`` where it was killed because it took too long.
+        It has ``errno``, ``errno_name`` and ``step`` where the command could not be started, ``exit`` where it ended
+        badly, and ``timed_out`` where it was killed because it took too long.
         """
         probe = self.data.get("probe")
         return probe if isinstance(probe, dict) else None

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -140,14 +142,27 @@ fn a_program_that_fails_with_everything_in_its_hands_gives_it_back() {
     upgrade(&broker);
 }
 
-/// Connects without pause: each attempt has to succeed.
+/// Connects again and again, and each attempt has to succeed; the next is made when the broker has closed the one before,
+/// so that a user's own places are not used up.
 fn connect_all_the_time(socket: &Path, over: &AtomicBool) -> u32 {
     let mut connections = 0;
     while !over.load(Ordering::Relaxed) {
-        drop(UnixStream::connect(socket).expect("no connection is refused"));
+        let mut stream = UnixStream::connect(socket).expect("no connection is refused");
+        // One that an upgrade closes is closed as well.
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
         connections += 1;
     }
     connections
+}
+
+/// Says that it is over, also where a test fails meanwhile.
+struct OverAtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for OverAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -162,10 +177,11 @@ fn clients_events_and_output_notice_nothing_of_a_program_that_fails() {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let connecting = scope.spawn(|| connect_all_the_time(broker.socket(), &over));
+        let at_the_end = OverAtTheEnd(&over);
         for _ in 0..5 {
             refused(&broker);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(at_the_end);
         assert!(connecting.join().unwrap() > 5);
     });
     let mut client = broker.json();
