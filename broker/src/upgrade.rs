@@ -1,7 +1,7 @@
 //! The live upgrade: this process becomes another program, and gives it everything that is open (`execve(2)`).
 //!
 //! Same process, same children: nobody but the broker's own program notices. What has to stay open is named in a
-//! [manifest](mod@manifest), a file in memory whose descriptor an environment variable tells. Locks stay held, because
+//! manifest, a file in memory whose descriptor an environment variable tells. Locks stay held, because
 //! they belong to what was opened and not to the program; listening sockets stay, and with them the clients that wait to
 //! be taken in.
 //!
