@@ -138,19 +138,18 @@ fn a_state_folder_that_others_could_write_to_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn an_output_that_was_planted_before_an_upgrade_is_told_to_whoever_asks_for_it() {
+fn an_upgrade_beside_an_output_that_was_planted_is_refused_and_changes_nothing() {
     let broker = TestBroker::start();
     let child = broker.json().create(json!({"command": ["echo", "one"], "name": "one"}));
     broker.json().ok("wait", json!({"target": "one"}));
+    let instance = broker.status()["instance"].take();
     let output = broker.state_dir().join("logs").join(format!("{}.out", child["id"].as_str().unwrap()));
     fs::hard_link(&output, broker.path("second")).unwrap();
-    assert_eq!(broker.run(&["upgrade"]).status, 0);
-    let refused = broker.json().refused("logs", json!({"target": "one"}));
-    assert_eq!(refused.kind, "internal");
-    assert!(refused.message.contains("hard link"), "{refused:?}");
+    let said = broker.run(&["upgrade"]);
+    assert_eq!(said.status, 1, "{}", said.err);
+    assert!(said.err.contains("hard link") && said.err.contains(output.to_str().unwrap()), "{}", said.err);
+    assert_eq!(broker.status()["instance"], instance);
     fs::remove_file(broker.path("second")).unwrap();
-    let refused = broker.json().refused("logs", json!({"target": "one"}));
-    assert!(refused.message.contains("next start"), "{refused:?}");
     assert_eq!(broker.run(&["upgrade"]).status, 0);
     assert_eq!(broker.json().ok("logs", json!({"target": "one"}))["text"], "one\n");
 }
