@@ -418,11 +418,13 @@ fn is_outlived(child: &Child) -> bool {
     matches!(child.lifetime, Lifetime::Pid(_)) && reason == Some(ExitReason::OwnerGone)
 }
 
-/// What a broker holds, without the numbers in it, the events that it keeps for those who come later, and what it has counted.
+/// What a broker holds, without the numbers in it, the events that it keeps for those who come later, what it has counted,
+/// and how the last upgrade has failed.
 fn footprint(broker: &Broker) -> String {
     let held = format!("{broker:?}");
     let held = without(&held, "kept: [", "], subscribers");
     let held = without(&held, "totals: ", ", stopping: ");
+    let held = without(&held, "}, failed_upgrade: ", ", children: Children");
     held.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 
