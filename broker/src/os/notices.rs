@@ -268,9 +268,10 @@ impl Notices {
             let is_disposing = listening.disposal.load(Ordering::Acquire);
             let is_too_much = listening.in_window >= DATAGRAMS_A_WINDOW;
             if listening.run.is_none() || is_too_much || is_disposing {
-                let mut nothing = EpollEvent::new(EpollFlags::empty(), listening.token);
-                // It is watched, so that this cannot fail.
-                let _ = self.epoll.modify(&listening.socket, &mut nothing);
+                // Taken out, and not only asked of for nothing: one that still stands in the kernel's list of those that are
+                // ready would be watched again without a word to who waits for this epoll (`ep_modify` in
+                // fs/eventpoll.c). It is watched, so that this cannot fail.
+                let _ = self.epoll.delete(&listening.socket);
             }
             if is_disposing {
                 let (user, load) = (listening.user.as_raw(), listening.disposal_of_next(&self.epoll));

@@ -243,9 +243,11 @@ impl Reaper {
                     reaped.push(Reaped::Child { run, pid, status });
                 }
                 Ending::NotReaped => {
-                    // That it hangs up is announced without being asked for.
-                    let mut event = EpollEvent::new(EpollFlags::EPOLLONESHOT, token);
-                    if self.epoll.modify(adopted.pidfd.as_fd(), &mut event).is_err() {
+                    // That it hangs up is announced without being asked for. It is watched anew, because a change of what
+                    // is asked for tells nobody of what is so already where it still stands among those that are ready.
+                    let event = EpollEvent::new(EpollFlags::EPOLLONESHOT, token);
+                    let pidfd = adopted.pidfd.as_fd();
+                    if self.epoll.delete(pidfd).and_then(|()| self.epoll.add(pidfd, event)).is_err() {
                         self.asked_each_time.push(token);
                     }
                 }

@@ -43,6 +43,24 @@ while True:
     signal.pause()
 ";
 
+/// Says as much as is read of a child in a second, each word when the one before has been read, and one more when it is told to.
+const TALKS: &str = "import fcntl, os, signal, socket, struct, sys, termios
+words = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+words.connect(os.environ['NOTIFY_SOCKET'])
+def say(word):
+    words.send(word)
+    while struct.unpack('i', fcntl.ioctl(words, termios.TIOCOUTQ, bytes(4)))[0]:
+        pass
+for word in [b'READY=1'] + [b'STATUS=busy'] * 199:
+    say(word)
+open(sys.argv[1], 'w').write('said\\n')
+open(sys.argv[2]).readline()
+say(b'STATUS=done')
+open(sys.argv[1], 'w').write('heard\\n')
+while True:
+    signal.pause()
+";
+
 /// Sends along as many descriptors as can be, again and again.
 const SPAMS: &str = "import os, socket
 words = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -61,6 +79,20 @@ fn a_descriptor_that_takes_its_time_to_be_closed_holds_up_nobody() {
     assert_eq!(pipe.line(), "taken");
     let child = client.create(willing());
     client.ok("destroy", json!({"target": child["id"]}));
+}
+
+#[test]
+fn a_child_that_tells_too_much_is_heard_to_the_end_in_its_time() {
+    let broker = TestBroker::start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let mut gate = broker.fifo("gate");
+    client.create(json!({"command": ["python3", "-c", TALKS, pipe.path(), gate.path()], "ready": "notify"}));
+    assert_eq!(pipe.line(), "said");
+    // It is answered when nobody is in the middle of reading any more.
+    client.ok("status", json!({}));
+    gate.say("go on");
+    assert_eq!(pipe.line(), "heard");
 }
 
 #[test]
