@@ -4,8 +4,6 @@
 //! read stays here, within bounds, and requests are not read while answers are not.
 
 mod codec;
-mod feed;
-mod outgoing;
 mod subscribed;
 #[cfg(test)]
 mod tests;
@@ -33,17 +31,15 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use feed::{Feed, FeedReader, feed};
-pub use outgoing::{Outbox, Outgoing, own_bytes};
-
+use crate::answer_size::{encoded_bytes, is_large};
 use crate::blocking_pool::{BlockingPool, PoolError, unavailable};
-use crate::driver::Fact;
-use crate::follower::Paced;
+use crate::feed::FeedReader;
 use crate::inbox;
 use crate::limits::{
     ANSWERS_BEFORE_READING, MESSAGE_BYTES_UNCOUNTED, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE,
     ROOM_PATIENCE, WRITE_BYTES_BEFORE_READING,
 };
+use crate::messages::{Fact, Outgoing, Paced};
 use crate::os::host::accounts;
 use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::client_socket::{ClientSocket, Readiness};
@@ -488,9 +484,9 @@ impl Connection {
     async fn encode_answer(&mut self, number: u64, result: Result<Response, Error>, load: Option<Load>) {
         let Some(Unanswered { id, effort }) = self.unanswered.remove(&number) else { return };
         self.subscriptions.extend(subscribed::subscription(&result));
-        if outgoing::is_large(&result) {
+        if is_large(&result) {
             let Surroundings { pool, user, transit, .. } = &self.surroundings;
-            let bytes = outgoing::encoded_bytes(&result);
+            let bytes = encoded_bytes(&result);
             let room = match transit.room(*user, bytes, ROOM_PATIENCE).await {
                 Ok(room) => room,
                 Err(_) if effort == Effort::Act => transit.add(*user, bytes),

@@ -17,23 +17,21 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Broker, Call, Config, ConnectionId, Effect, EventHistory, ExitCause, Histogram, Input, Now, Peer,
-    UpgradeFailure,
+    After, Broker, Call, Config, Effect, EventHistory, ExitCause, Histogram, Input, Now, UpgradeFailure,
 };
 use procbroker_protocol::response::Metrics as MetricsAnswer;
 use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::connection::Outbox;
 use crate::inbox;
 use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE, TURN_BOUNDS};
+use crate::messages::{Fact, FromThread, Who};
 use crate::os::host::clock::{self, Alarm};
 use crate::os::host::heap;
-use crate::os::journal::{JournalError, Position};
+use crate::os::journal::JournalError;
 use crate::recovery::TakenOver;
 use crate::turns::SLICE;
-use crate::upgrade::FlaggedAccounts;
 use audit::Audit;
 use chores::Chores;
 pub use clients::Clients;
@@ -45,54 +43,6 @@ pub use signals::{Audience, Signals};
 
 /// To recover so many children takes memory that the broker never needs again: some 3 KiB for each.
 const MANY_RECOVERED: usize = 1_000;
-
-/// Something for the core to know, and what the edge needs to act on the answer.
-#[derive(Debug)]
-pub enum Fact {
-    /// An input as it is.
-    Input(Input),
-    /// A client has connected.
-    Connected {
-        /// Its connection.
-        connection: ConnectionId,
-        /// Who it is.
-        who: Who,
-        /// Where its answers go.
-        outbox: Outbox,
-    },
-    /// Somebody wants the metrics.
-    Measure {
-        /// Where their text goes.
-        answer: oneshot::Sender<String>,
-    },
-}
-
-/// Who has connected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// A user, as the kernel tells it.
-    Known(Peer),
-    /// One who has no number in the broker's user namespace.
-    Unmapped,
-}
-
-/// What threads of the edge report.
-#[derive(Debug)]
-pub enum FromThread {
-    /// A walk over the processes of children has shown something, or the journal has written it.
-    Input(Input),
-    /// What children use has been found out, and added to the answer.
-    Measured {
-        /// The request that is answered.
-        call: Call,
-        /// The answer.
-        answer: Box<Response>,
-    },
-    /// Everything that was submitted to the journal up to here is written, or could not be: somebody waits for it.
-    Attempted(Position),
-    /// Whether another program can take over, with the accounts that it needs.
-    UpgradeChecked(Result<FlaggedAccounts, UpgradeFailure>),
-}
 
 /// Where facts come from.
 #[derive(Debug)]

@@ -16,12 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::blocking_pool::{BlockingPool, unavailable};
-use crate::driver::Fact;
 use crate::inbox;
 use crate::limits::{
     LINE_BYTES, LOG_PIECE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE,
     LOG_TEXT_BYTES_MAX, ROOM_PATIENCE,
 };
+use crate::messages::{Fact, Paced};
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Excerpt, Logs, StreamId, Wanted, read};
@@ -56,27 +56,6 @@ pub struct LogQuery {
     pub user: u32,
     /// The connection.
     pub to: mpsc::Sender<Paced>,
-}
-
-/// What a connection is sent no faster than its client reads.
-#[derive(Debug)]
-pub enum Paced {
-    /// The answer to a request.
-    Answer {
-        /// Which one, by the connection's own number.
-        number: u64,
-        /// What came of it.
-        result: Result<Response, Error>,
-        /// The room that it has, if it is large.
-        load: Option<Load>,
-    },
-    /// A piece of what is followed.
-    Notification {
-        /// The piece.
-        notification: Notification,
-        /// The room that it has, if it holds any output.
-        load: Option<Load>,
-    },
 }
 
 impl Followers {

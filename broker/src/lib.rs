@@ -3,7 +3,7 @@
 //!
 //! [`serve`] puts a broker together; [`cli`] is the program around it. The [`driver`] owns the core and has a thread,
 //! on which all connections run too. Whatever comes in becomes an `Input`, the core turns it into `Effect`s, and each effect
-//! is answered by another input.
+//! is answered by another input. What the driver and the tasks and threads around it say to each other stands in [`messages`].
 //!
 //! # Which thread runs what
 //!
@@ -62,18 +62,22 @@
 //! | an upgrade is noticed by nobody | `methods` | [`upgrade`] | `upgrade` |
 //! | no client holds up another or gains privilege | `authorize.rs` | [`turns`], [`inbox`], [`connection`], [`os::host::peer`] | `who_may`, `hostile`, `hostile_clients`, `kept_bytes` |
 
+pub mod answer_size;
 pub mod blocking_pool;
 mod causes;
 pub mod cli;
 pub mod connection;
 mod counted;
 pub mod driver;
+pub mod feed;
+pub mod flagged_accounts;
 pub mod follower;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inbox;
 pub mod limits;
 pub mod listener;
+pub mod messages;
 pub mod metrics;
 pub mod os;
 pub mod prober;

@@ -12,9 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
-use crate::driver::{Fact, Who};
 use crate::inbox;
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY, STALLED_PATIENCE};
+use crate::messages::{Fact, Who};
 use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::nofile::Provision;
 use crate::os::host::peer;

@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::blocking_pool::BlockingPool;
-use crate::driver::Fact;
 use crate::inbox;
 use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_USER_MAX};
+use crate::messages::Fact;
 use crate::os::host::fs_rights::{self, Rights};
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, Logs, StreamId, Wanted, read};

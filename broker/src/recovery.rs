@@ -4,7 +4,7 @@ pub mod processes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use procbroker_core::{
@@ -13,12 +13,12 @@ use procbroker_core::{
 use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
 use procbroker_protocol::{ChildId, ExitStatus};
 use serde::Deserialize;
+use thiserror::Error;
 
 use crate::os::journal::{Row, Stored};
 use crate::os::logs::pipes::{Launched, Pipes};
 use crate::os::process::identity::{BootId, ProcessIdentity};
-use crate::serve::ServeError;
-use processes::{Expected, Launch, Sought};
+use processes::{Expected, Launch, RecoveryError, Sought};
 
 /// What there is to take over: the children, and what requests were answered with them.
 pub type TakenOver = (Vec<Recovered>, Vec<Answered>);
@@ -61,26 +61,37 @@ struct AnswerFromDisk {
     answered: Answered,
 }
 
+/// The record of one child makes no sense.
+#[derive(Debug, Error)]
+#[error(
+    "the record of the child {child} in {path} makes no sense to this version; use the version that wrote it, or move the \
+     file away: children in it are then unknown, and their cleanups do not run"
+)]
+pub struct RecordError {
+    /// Which child.
+    child: ChildId,
+    /// The file.
+    path: PathBuf,
+    /// What is wrong with it.
+    source: serde_json::Error,
+}
+
 /// Reads what an earlier broker wrote: its children, and the answers that it has remembered.
 ///
 /// # Errors
 /// Names the child whose record makes no sense to this program.
-pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<(Vec<OnRecord>, Vec<Answered>), ServeError> {
+pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<(Vec<OnRecord>, Vec<Answered>), RecordError> {
     let (answers, children): (Vec<Row>, Vec<Row>) =
         rows.into_iter().partition(|row| row.intent.starts_with(ANSWER_BEGINS));
     let read_answer = |row: Row| {
         let child = row.child;
         let read: Result<AnswerFromDisk, _> = serde_json::from_str(&row.intent);
-        read.map(|read| read.answered).map_err(|source| ServeError::Record {
-            child,
-            path: path.to_owned(),
-            source,
-        })
+        read.map(|read| read.answered).map_err(|source| RecordError { child, path: path.to_owned(), source })
     };
-    let answers = answers.into_iter().map(read_answer).collect::<Result<Vec<Answered>, ServeError>>()?;
+    let answers = answers.into_iter().map(read_answer).collect::<Result<Vec<Answered>, RecordError>>()?;
     let read = |row: Row| {
         let child = row.child;
-        let damaged = |source| ServeError::Record { child, path: path.to_owned(), source };
+        let damaged = |source| RecordError { child, path: path.to_owned(), source };
         let mut intent: Intent = serde_json::from_str(&row.intent).map_err(damaged)?;
         let (progress, process) = match row.progress {
             Some(progress) => {
@@ -95,7 +106,7 @@ pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<(Vec<OnRecord>, Vec<An
         };
         Ok(OnRecord { intent, progress, process })
     };
-    let children = children.into_iter().map(read).collect::<Result<Vec<OnRecord>, ServeError>>()?;
+    let children = children.into_iter().map(read).collect::<Result<Vec<OnRecord>, RecordError>>()?;
     Ok((children, answers))
 }
 
@@ -158,9 +169,8 @@ pub(crate) fn find(
     stored_boot: Option<BootId>,
     mut passed: BTreeMap<ChildId, Arc<OwnedFd>>,
     pipes: &Pipes,
-    previous: PreviousBroker,
-) -> Result<Processes, ServeError> {
-    let boot = BootId::current()?;
+    (boot, previous): (BootId, PreviousBroker),
+) -> Result<Processes, RecoveryError> {
     let is_other_boot = stored_boot.is_some_and(|stored| stored != boot);
     let mut expected = Vec::new();
     let mut rebooted = Vec::new();
@@ -194,16 +204,13 @@ fn probe_of(child: ChildId) -> Run {
 
 /// Which children's commands an earlier broker may have left something of, as what that is to be looked for. None is there
 /// after a [handing over](PreviousBroker::HandedOver).
-///
-/// # Errors
-/// When it cannot be told whether the machine was started anew.
 pub(crate) fn probes(
     children: &[OnRecord],
     stored_boot: Option<BootId>,
-    previous: PreviousBroker,
-) -> Result<Processes, ServeError> {
-    if previous == PreviousBroker::HandedOver || stored_boot != Some(BootId::current()?) {
-        return Ok(Vec::new());
+    (boot, previous): (BootId, PreviousBroker),
+) -> Processes {
+    if previous == PreviousBroker::HandedOver || stored_boot != Some(boot) {
+        return Vec::new();
     }
     let asked = children.iter().filter(|child| child.may_be_asked());
     let gone = |child: &OnRecord| {
@@ -211,7 +218,7 @@ pub(crate) fn probes(
         let gone = processes::Whereabouts::Gone { pid, pidfd, status: ExitStatus::Unknown, cgroup };
         (probe_of(child.intent.id), gone)
     };
-    Ok(asked.map(gone).collect())
+    asked.map(gone).collect()
 }
 
 /// What the core is told: everything on record, with what there is of it. `left` is what is left of those that are
@@ -264,7 +271,7 @@ impl PreviousRecord {
     ///
     /// # Errors
     /// As [`read`].
-    pub(crate) fn read(stored: Stored, path: &Path) -> Result<Self, ServeError> {
+    pub(crate) fn read(stored: Stored, path: &Path) -> Result<Self, RecordError> {
         let (children, answers) = read(stored.rows, path)?;
         let (boot, folder) = match stored.host {
             Some(host) => (Some(host.boot), host.cgroup_folder),

@@ -27,10 +27,11 @@ pub use error::ServeError;
 use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
 use crate::cli::ServeArguments;
-use crate::driver::{Audience, Driver, FromThread, Leave, Signals, Sources, Stay};
+use crate::driver::{Audience, Driver, Leave, Signals, Sources, Stay};
 use crate::inbox;
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Reception;
+use crate::messages::FromThread;
 use crate::metrics;
 use crate::os::host::caller::Standpoint;
 use crate::os::host::clock::Alarm;
@@ -176,7 +177,7 @@ async fn work(
     let (facts_in, facts) = inbox::inbox(FACTS_WAITING, inbox::BROKER);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
     let Prepared { config, machine, mut sockets, places, metrics, interactive, events } = prepared;
-    let listeners = sockets.listeners()?;
+    let listeners = sockets.listeners().map_err(ServeError::Listen)?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
@@ -229,7 +230,7 @@ async fn work(
                 let listeners = match sockets.listeners() {
                     Ok(listeners) => listeners,
                     Err(error) => {
-                        let message = with_causes(&error);
+                        let message = with_causes(&ServeError::Listen(error));
                         driver.stay(Stay::Failed(UpgradeFailure { message }));
                         continue;
                     }

@@ -38,18 +38,8 @@ pub use manifest::FORMAT;
 pub(crate) use manifest::read_any as read_any_manifest;
 pub use program::Program;
 
+use crate::flagged_accounts::FlaggedAccounts;
 use crate::os::host::nofile::Nofile;
-
-/// The ids of the accounts that flags name, as they were looked up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlaggedAccounts {
-    /// Of `--allow-user`.
-    pub allow_users: Vec<u32>,
-    /// Of `--allow-group`.
-    pub allow_groups: Vec<u32>,
-    /// Of `--socket-group`, which a socket that is made anew gets as well.
-    pub socket_group: Option<u32>,
-}
 
 /// The start of a program, which goes on when it is executed again because another one has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use super::call;
 use super::command_status::CommandStatus;
 use super::failure::Failure;
+use super::print::PrintArguments;
 use super::print::{Report, Screen, Style};
 use super::progress::{self, Awaited};
-use super::verbs::PrintArguments;
 
 /// How many requests are under way at a time. A broker takes more of one connection, unless told otherwise.
 const AT_ONCE_MAX: usize = 32;

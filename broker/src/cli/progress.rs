@@ -15,8 +15,8 @@ use procbroker_protocol::{Child, ChildId, ChildState, Request, Response, Target}
 use terminal_size::{Height, Width, terminal_size_of};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::complain;
 use super::failure::Failure;
+use super::output::complain;
 use super::print::width::cut;
 use super::print::words::title;
 use crate::counted;

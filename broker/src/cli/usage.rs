@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::command_status::CommandStatus;
+use super::output::complain;
 use super::print::escape::escaped;
 
 /// Prints help, a version or what is wrong with the command line, and gives the exit status.
@@ -20,7 +21,7 @@ pub(super) fn answer(error: &clap::Error) -> CommandStatus {
             CommandStatus::Usage
         }
         _ => {
-            super::complain(&explanation(error));
+            complain(&explanation(error));
             CommandStatus::Usage
         }
     }

@@ -5,9 +5,9 @@ use tokio::sync::mpsc;
 
 use super::Connection;
 use super::codec;
-use super::feed::FeedReader;
-use crate::follower::Paced;
+use crate::feed::FeedReader;
 use crate::limits::WRITE_BYTES_BEFORE_READING;
+use crate::messages::Paced;
 use crate::turns;
 
 impl Connection {

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as Client;
 use interprocess::os::unix::uds_local_socket::tokio::Stream as UdSocket;
 
 use super::*;
+use crate::messages::Outbox;
 
 /// What the outbox of the connection takes.
 const OUTBOX: usize = 64;

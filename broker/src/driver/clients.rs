@@ -6,9 +6,10 @@ use procbroker_core::{Call, ConnectionId};
 use procbroker_protocol::{Error, Notification, Response};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::connection::{Feed, Outbox, Outgoing, feed, own_bytes};
-use crate::follower::Paced;
+use crate::answer_size::own_bytes;
+use crate::feed::{Feed, feed};
 use crate::limits::{ANSWER_BYTES_UNCOUNTED, PACED_WAITING};
+use crate::messages::{Outbox, Outgoing, Paced};
 use crate::transit::Transit;
 
 /// The clients that were admitted or are to be told that they are not.

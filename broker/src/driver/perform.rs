@@ -18,16 +18,17 @@ use procbroker_protocol::request::LogStream;
 use procbroker_protocol::{ChildId, ExitStatus, Got, Response, Timestamp, Usage};
 use tokio::sync::mpsc;
 
-use super::FromThread;
 use super::clients::Clients;
 use super::records::Records;
 use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
 use crate::counted;
+use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
 use crate::follower::{Followers, LogQuery};
 use crate::limits::{
     LOGS_PATIENCE, SPAWN_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE, UNWANTED_SPAWN_PATIENCE,
 };
+use crate::messages::FromThread;
 use crate::os::environment::{Surroundings, tell_where_to_notify};
 use crate::os::host::fs_rights::Rights;
 use crate::os::host::nofile::Nofile;
@@ -44,8 +45,7 @@ use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, 
 use crate::os::state_dir::StateDir;
 use crate::os::tree::{Containment, Groups};
 use crate::prober::{Prober, Question};
-use crate::serve::startup::AccountFlags;
-use crate::upgrade::{self, FlaggedAccounts, Program};
+use crate::upgrade::{self, Program};
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
 /// own user.

@@ -9,7 +9,7 @@ use procbroker_protocol::ChildId;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::FromThread;
+use crate::messages::FromThread;
 use crate::os::journal::{
     Change, Delivery, Entry, Host, Journal, JournalError, Position, Progress, Store, Submitted,
 };

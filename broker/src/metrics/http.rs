@@ -10,11 +10,11 @@ use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use crate::driver::Fact;
 use crate::inbox::{self, NOBODY};
 use crate::limits::{
     ACCEPT_PAUSE, METRICS_HEADERS_MAX, METRICS_PATIENCE, METRICS_READERS_MAX, METRICS_REQUEST_BYTES_MAX,
 };
+use crate::messages::Fact;
 
 /// Where metrics are served.
 const PATH: &str = "/metrics";

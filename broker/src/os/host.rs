@@ -8,6 +8,7 @@ pub mod code;
 pub mod folder;
 pub mod fs_rights;
 pub mod heap;
+pub mod listening;
 pub mod lock;
 pub mod nofile;
 pub mod peer;

@@ -2,13 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use procbroker_core::AccountsFailure;
-use procbroker_protocol::ChildId;
-use procbroker_protocol::create::Account;
 use thiserror::Error;
 
+use crate::flagged_accounts::AccountError;
 use crate::os::host::nofile::NofileError;
 use crate::os::host::socket::SocketError;
 use crate::os::journal::JournalError;
@@ -19,6 +16,7 @@ use crate::os::runtime_dir::RuntimeDirError;
 use crate::os::service::activation::ActivationError;
 use crate::os::state_dir::StateDirError;
 use crate::os::tree::ContainmentError;
+use crate::recovery::RecordError;
 use crate::recovery::processes::RecoveryError;
 use crate::serve::facilities::FacilitiesError;
 use crate::upgrade::UpgradeError;
@@ -28,15 +26,8 @@ use crate::upgrade::UpgradeError;
 #[non_exhaustive]
 pub enum ServeError {
     /// A flag names an account that the system does not know.
-    #[error("cannot start: {flag} names {account}, which was not found ({}); check the name", failure.failure.errno_name)]
-    Account {
-        /// The flag.
-        flag: &'static str,
-        /// The account.
-        account: Account,
-        /// What the look-up said.
-        failure: Box<AccountsFailure>,
-    },
+    #[error("cannot start")]
+    Account(#[from] AccountError),
     /// The flag asks for control groups, and there are none to be had.
     #[error("cannot start: --containment cgroup was asked for, and there is none to be had: {reason}")]
     NoCgroup {
@@ -59,18 +50,8 @@ pub enum ServeError {
     #[error("cannot start")]
     Journal(#[from] JournalError),
     /// The record of one child makes no sense.
-    #[error(
-        "cannot start: the record of the child {child} in {path} makes no sense to this version; use the version that wrote \
-         it, or move the file away: children in it are then unknown, and their cleanups do not run"
-    )]
-    Record {
-        /// Which child.
-        child: ChildId,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
+    #[error("cannot start")]
+    Record(#[from] RecordError),
     /// It cannot be told what became of the children on record.
     #[error("cannot start: it cannot be told what became of the children on record")]
     Recovery(#[from] RecoveryError),

@@ -19,14 +19,13 @@ use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
 use uuid::Uuid;
 
-pub(crate) use accounts::AccountFlags;
 pub(crate) use machine::{Machine, own_main};
-pub(crate) use sockets::Sockets;
 use take::Taken;
 
 use super::{ServeError, bounds};
 use crate::causes::with_causes;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
+use crate::os::host::listening::Sockets;
 use crate::os::journal;
 use crate::os::logs::LogBounds;
 use crate::os::logs::pipes::Pipes;
@@ -164,7 +163,7 @@ pub(crate) fn prepare(
 /// Why it could not start.
 pub(crate) fn rehearse(arguments: &ServeArguments, record: &Path) -> Result<(), String> {
     let rehearsed = || {
-        AccountFlags::of_those_allowed(arguments).look_up()?;
+        accounts::of_those_allowed(arguments).look_up()?;
         StateDir::check(record.parent().unwrap_or(record))?;
         Ok::<_, ServeError>(())
     };

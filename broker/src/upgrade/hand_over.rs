@@ -9,9 +9,9 @@ use procbroker_core::UpgradeFailure;
 use crate::causes::with_causes;
 use crate::driver::{Driver, Sources, Stay};
 use crate::limits::{ANSWERING_PATIENCE, LOGS_PATIENCE, RECORD_PATIENCE};
+use crate::os::host::listening::Sockets;
 use crate::os::journal::JournalError;
 use crate::os::process::signal_mask::HeldBack;
-use crate::serve::startup::Sockets;
 use crate::upgrade::{Beginning, Handover, Program};
 
 /// How often it is looked whether the answers are out.

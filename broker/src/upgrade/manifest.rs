@@ -13,7 +13,8 @@ use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
 
 use super::history::{self, Count};
-use super::{Beginning, FlaggedAccounts, Handover, Inherited, UpgradeError};
+use super::{Beginning, Handover, Inherited, UpgradeError};
+use crate::flagged_accounts::FlaggedAccounts;
 use crate::os::host::nofile::Nofile;
 use crate::os::process::descriptor::own_by_number;
 

@@ -1,5 +1,6 @@
 //! How results are shown: as tables and lines on a terminal, as fields between tabs elsewhere.
 
+mod arguments;
 pub(super) mod elapsed;
 pub(super) mod escape;
 pub(super) mod sheet;
@@ -9,6 +10,7 @@ pub(super) mod width;
 pub(super) mod words;
 
 use super::command_status::CommandStatus;
+pub(super) use arguments::PrintArguments;
 pub(super) use style::{Screen, Style};
 
 /// What a command prints, and its exit status.

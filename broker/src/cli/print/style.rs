@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use procbroker_protocol::Timestamp;
 
-use crate::cli::verbs::PrintArguments;
+use super::arguments::PrintArguments;
 
 /// The width of a terminal that does not tell its own.
 const WIDTH_UNKNOWN: u16 = 80;

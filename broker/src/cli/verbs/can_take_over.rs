@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser};
+use clap::Args;
 
-use super::{CommandLine, Verb};
+use super::serve::ServeArguments;
 use crate::cli::failure::Failure;
 use crate::cli::print::Report;
-use crate::cli::{Rehearse, ServeArguments, usage};
+use crate::cli::program::{PROGRAM, Rehearse};
+use crate::cli::usage;
 use crate::upgrade::{FORMAT, promise};
 
 /// The arguments of `can-take-over`.
@@ -28,6 +29,7 @@ pub(in crate::cli) struct CanTakeOverArguments {
 /// Looks at everything that this program would be given, and promises to take it.
 pub(in crate::cli) fn can_take_over(
     arguments: &CanTakeOverArguments,
+    served: Served,
     rehearse: Rehearse,
 ) -> Result<Report, Failure> {
     let CanTakeOverArguments { form, record, arguments } = arguments;
@@ -36,22 +38,21 @@ pub(in crate::cli) fn can_take_over(
             format!("it would be handed over in form {form}, and this program knows form {FORMAT} only");
         return Err(Failure::TakeOver { message });
     }
-    let serve = check_arguments(arguments)?;
+    let serve = check_arguments(arguments, served)?;
     rehearse(&serve, record).map_err(|message| Failure::TakeOver { message })?;
     Ok(Report::done(promise() + "\n"))
 }
 
+/// What a command line would serve; `None` where it would do something else.
+type Served = fn(&[OsString]) -> Result<Option<ServeArguments>, clap::Error>;
+
 /// What this program would serve with, if it were started with them.
-fn check_arguments(arguments: &[OsString]) -> Result<ServeArguments, Failure> {
-    let program = OsString::from("procbroker");
-    let message = match CommandLine::try_parse_from(std::iter::once(&program).chain(arguments)) {
-        Ok(CommandLine { socket, verb: Verb::Serve(serve) }) => {
-            return Ok(ServeArguments { socket, ..*serve });
-        }
-        Ok(CommandLine { socket, verb: Verb::Run(run) }) => {
-            return Ok(ServeArguments { socket, ..run.into_serve() });
-        }
-        Ok(_) => "the broker's arguments would not let it serve".to_owned(),
+fn check_arguments(arguments: &[OsString], served: Served) -> Result<ServeArguments, Failure> {
+    let line: Vec<OsString> =
+        std::iter::once(OsString::from(PROGRAM)).chain(arguments.iter().cloned()).collect();
+    let message = match served(&line) {
+        Ok(Some(serve)) => return Ok(serve),
+        Ok(None) => "the broker's arguments would not let it serve".to_owned(),
         Err(error) => format!("it does not take the broker's arguments: {}", usage::message(&error)),
     };
     Err(Failure::TakeOver { message })
@@ -59,6 +60,7 @@ fn check_arguments(arguments: &[OsString]) -> Result<ServeArguments, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CommandLine;
     use super::*;
 
     fn asked(form: u32, arguments: &[&str], rehearse: Rehearse) -> Result<String, String> {
@@ -67,7 +69,7 @@ mod tests {
             record: "/state.db".into(),
             arguments: arguments.iter().map(Into::into).collect(),
         };
-        let outcome = can_take_over(&arguments, rehearse);
+        let outcome = can_take_over(&arguments, CommandLine::served, rehearse);
         outcome.map(|report| report.result).map_err(|failure| failure.report(false))
     }
 

@@ -5,10 +5,10 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, Args, Command, CommandFactory};
+use clap::{Arg, Args, Command};
 use clap_complete::Shell;
 
-use super::{CommandLine, PROGRAM};
+use crate::cli::program::PROGRAM;
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -26,8 +26,8 @@ pub(in crate::cli) struct CompletionsArguments {
 }
 
 /// The script that completes in a shell.
-pub(in crate::cli) fn completions(shell: Shell) -> String {
-    let mut program = without_hidden_verbs();
+pub(in crate::cli) fn completions(shell: Shell, whole: &Command) -> String {
+    let mut program = without_hidden_verbs(whole);
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut program, PROGRAM, &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
@@ -41,8 +41,7 @@ pub(in crate::cli) fn completions(shell: Shell) -> String {
 }
 
 /// The definition of the command line, less the verbs that nobody is to type.
-fn without_hidden_verbs() -> Command {
-    let whole = CommandLine::command();
+fn without_hidden_verbs(whole: &Command) -> Command {
     let shown = whole.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
     let program = Command::new(PROGRAM).version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
     program.args(whole.get_arguments().cloned()).subcommands(shown)
@@ -182,7 +181,14 @@ fn fish(program: &Command) -> String {
 mod tests {
     use clap::ValueEnum;
 
+    use clap::CommandFactory;
+
+    use super::super::CommandLine;
     use super::*;
+
+    fn completions(shell: Shell) -> String {
+        super::completions(shell, &CommandLine::command())
+    }
 
     #[test]
     fn every_shell_completes_every_verb_that_is_shown() {

@@ -14,9 +14,9 @@ use procbroker_protocol::{Name, Request, Response, duration};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::PrintArguments;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen};
 use crate::cli::size::ByteSize;

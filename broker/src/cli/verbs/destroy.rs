@@ -5,10 +5,10 @@ use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::DestroyParams;
 use procbroker_protocol::{Request, Response};
 
-use super::PrintArguments;
 use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::progress::{Awaited, End};
 use crate::cli::values::stop_step;

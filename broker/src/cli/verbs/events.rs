@@ -11,15 +11,16 @@ use procbroker_protocol::json_lines::objects::NotificationObject;
 use procbroker_protocol::request::EventsParams;
 use procbroker_protocol::{Child, Exit};
 
-use super::PrintArguments;
+use crate::cli::call;
 use crate::cli::command_status::CommandStatus;
 use crate::cli::failure::Failure;
+use crate::cli::output::complain;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::print::escape::shown_command_line;
 use crate::cli::print::words::{ABSENT, exit_word, title};
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{ValueError, map, pair};
-use crate::cli::{call, complain};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.

@@ -9,9 +9,9 @@ use procbroker_protocol::{
     Child, Cleaned, Containment, Exit, Request, Response, Spec, Target, Timestamp, Usage, duration,
 };
 
-use super::PrintArguments;
 use crate::cli::ask::{Ask, child_of};
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::escape::{command_line, escaped};
 use crate::cli::print::sheet::{self, Fact};
 use crate::cli::print::words::exit_word;

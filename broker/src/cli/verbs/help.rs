@@ -1,8 +1,7 @@
 //! `help`: the help of the program or of one verb, for those who ask for it in this way.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
-use super::CommandLine;
 use super::man::no_such_verb;
 use crate::cli::failure::Failure;
 
@@ -14,8 +13,7 @@ pub(in crate::cli) struct HelpArguments {
 }
 
 /// The text that `--help` prints.
-pub(in crate::cli) fn help(arguments: &HelpArguments) -> Result<String, Failure> {
-    let mut program = CommandLine::command();
+pub(in crate::cli) fn help(arguments: &HelpArguments, mut program: Command) -> Result<String, Failure> {
     program.build();
     let Some(verb) = &arguments.verb else { return Ok(program.render_long_help().to_string()) };
     match program.find_subcommand_mut(verb) {

@@ -7,9 +7,9 @@ use glob::Pattern;
 use procbroker_protocol::request::ListParams;
 use procbroker_protocol::{Child, Request, Response};
 
-use super::PrintArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::values::{map, pair};
 

@@ -13,13 +13,14 @@ use procbroker_protocol::since::Since;
 use procbroker_protocol::{Request, Response, Target};
 use serde_json::Error as JsonError;
 
-use super::PrintArguments;
+use crate::cli::call;
 use crate::cli::command_status::CommandStatus;
 use crate::cli::failure::Failure;
+use crate::cli::output::complain;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{Choice, one_of, target};
-use crate::cli::{call, complain};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.

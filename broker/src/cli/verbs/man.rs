@@ -1,11 +1,11 @@
 //! `man`: the manual pages, made from the definition of the command line.
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::Roff;
 
-use super::{CommandLine, PROGRAM};
 use crate::cli::failure::Failure;
+use crate::cli::program::PROGRAM;
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -21,8 +21,7 @@ pub(in crate::cli) struct ManArguments {
 }
 
 /// The manual page of the program, or of one verb.
-pub(in crate::cli) fn manual(verb: Option<&str>) -> Result<String, Failure> {
-    let mut program = CommandLine::command();
+pub(in crate::cli) fn manual(verb: Option<&str>, mut program: Command) -> Result<String, Failure> {
     program.build();
     let command = match verb {
         None => program,
@@ -86,7 +85,14 @@ fn push_line(roff: &mut Roff, line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
+    use super::super::CommandLine;
     use super::*;
+
+    fn manual(verb: Option<&str>) -> Result<String, Failure> {
+        super::manual(verb, CommandLine::command())
+    }
 
     #[test]
     fn every_verb_has_a_page() {

@@ -4,9 +4,9 @@ use clap::Args;
 use procbroker_protocol::request::NoParams;
 use procbroker_protocol::{Request, Response};
 
-use super::PrintArguments;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen};
 
 /// What stands below the flags in help and manual page.

@@ -11,13 +11,14 @@ mod get;
 mod help;
 mod list;
 mod logs;
+mod main_arguments;
 mod man;
 mod metrics;
 mod remove_groups;
 mod renew;
 mod restart;
 mod run;
-mod serve;
+pub(super) mod serve;
 mod shutdown;
 mod signal;
 mod status;
@@ -26,21 +27,23 @@ mod top;
 mod upgrade;
 mod wait;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{Styles, styling::AnsiColor};
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+pub use main_arguments::MainArguments;
 use remove_groups::RemoveGroupsArguments;
-pub use run::MainArguments;
 pub use serve::{
     BoundArguments, ContainmentChoice, LogFormat, LogLevel, ServeArguments, WRITE_BY_OTHERS_THAN_THE_OWNER,
 };
 
 use super::ask::{self, Ask};
+use super::output::conclude;
 use super::print::Report;
-use super::{Program, conclude};
+use super::program::Program;
 use can_take_over::CanTakeOverArguments;
 use complete::CompleteArguments;
 use completions::CompletionsArguments;
@@ -225,6 +228,26 @@ impl Question {
 }
 
 impl CommandLine {
+    /// What these arguments, the program's name among them, would serve; `None` where they would do something else.
+    fn served(arguments: &[OsString]) -> Result<Option<ServeArguments>, clap::Error> {
+        let Self { socket, verb } = Self::try_parse_from(arguments)?;
+        Ok(match verb {
+            Verb::Serve(arguments) => Some(ServeArguments { socket, ..*arguments }),
+            Verb::Run(arguments) => Some(ServeArguments { socket, ..arguments.into_serve() }),
+            Verb::Ask(_)
+            | Verb::Logs(_)
+            | Verb::Events(_)
+            | Verb::Top(_)
+            | Verb::Upgrade(_)
+            | Verb::CanTakeOver(_)
+            | Verb::Complete(_)
+            | Verb::Help(_)
+            | Verb::RemoveGroups(_)
+            | Verb::Completions(_)
+            | Verb::Man(_) => None,
+        })
+    }
+
     /// Does what the verb says.
     pub(super) fn carry_out(self, program: &Program) -> ExitCode {
         let Self { socket, verb } = self;
@@ -242,35 +265,28 @@ impl CommandLine {
                 conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
             }
             Verb::CanTakeOver(arguments) => {
-                conclude(false, can_take_over::can_take_over(&arguments, program.rehearse)).into()
+                conclude(false, can_take_over::can_take_over(&arguments, Self::served, program.rehearse))
+                    .into()
             }
             Verb::Complete(arguments) => {
                 conclude(false, Ok(Report::done(complete::complete(socket, &arguments)))).into()
             }
-            Verb::Help(arguments) => conclude(false, help::help(&arguments).map(Report::done)).into(),
+            Verb::Help(arguments) => {
+                conclude(false, help::help(&arguments, Self::command()).map(Report::done)).into()
+            }
             Verb::RemoveGroups(arguments) => {
                 conclude(false, Ok(remove_groups::remove_groups(&arguments))).into()
             }
             Verb::Completions(arguments) => {
-                conclude(false, Ok(Report::done(completions::completions(arguments.shell)))).into()
+                conclude(false, Ok(Report::done(completions::completions(arguments.shell, &Self::command()))))
+                    .into()
             }
             Verb::Man(arguments) => {
-                conclude(false, man::manual(arguments.verb.as_deref()).map(Report::done)).into()
+                conclude(false, man::manual(arguments.verb.as_deref(), Self::command()).map(Report::done))
+                    .into()
             }
         }
     }
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
-pub(super) struct PrintArguments {
-    /// Print the broker's answer as it is on the wire, as one line of JSON
-    ///
-    /// On success that is the JSON-RPC result, on standard output. On failure it is the JSON-RPC error, on
-    /// standard error; one that does not come from the broker (none is there, the connection broke) has a
-    /// `message` alone.
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 /// What stands below the flags in the help and the manual page of the program.
@@ -304,9 +320,6 @@ Examples:
   procbroker create --name render-42 --if-exists reuse -- python3 render.py 42
   procbroker list
   procbroker destroy render-42";
-
-/// The name of the program, in completions and pages.
-const PROGRAM: &str = "procbroker";
 
 #[cfg(test)]
 mod shown;

@@ -4,10 +4,10 @@ use clap::Args;
 use procbroker_protocol::request::ManyParams;
 use procbroker_protocol::{Request, Response};
 
-use super::PrintArguments;
 use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::progress::{Awaited, End};
 

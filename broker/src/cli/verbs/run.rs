@@ -7,7 +7,8 @@ use procbroker_protocol::Signal;
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::Scope;
 
-use super::ServeArguments;
+use super::main_arguments::MainArguments;
+use super::serve::ServeArguments;
 use crate::cli::values::{Choice, one_of, stop_step};
 
 /// What stands below the flags in help and manual page.
@@ -35,19 +36,6 @@ const STOP_SCOPES: &[Choice<Scope>] = &[
 
 /// How long the main command has by default to end after SIGTERM.
 const MAIN_GRACE: Duration = Duration::from_secs(20);
-
-/// The main command of a broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MainArguments {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// The signals that ask it to end.
-    pub stop: Vec<StopStep>,
-    /// Which of its processes they go to.
-    pub stop_scope: Scope,
-    /// Whether it has the broker's own standard input and terminal.
-    pub interactive: bool,
-}
 
 /// The flags of `procbroker run`.
 #[derive(Clone, Debug, Args)]

@@ -11,7 +11,7 @@ use procbroker_protocol::duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::MainArguments;
+use super::main_arguments::MainArguments;
 use crate::cli::size::{ByteSize, ByteSizeError};
 use crate::cli::values::{account, file_mode};
 use crate::metrics::http::address;

@@ -7,9 +7,9 @@ use procbroker_protocol::request::ShutdownParams;
 use procbroker_protocol::response::ShutdownReport;
 use procbroker_protocol::{Request, Response, Target, duration};
 
-use super::PrintArguments;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::progress::{Awaited, End};
 use crate::counted;

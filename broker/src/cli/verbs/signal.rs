@@ -4,9 +4,9 @@ use clap::Args;
 use procbroker_protocol::request::{Scope, SignalParams};
 use procbroker_protocol::{Request, Response, Signal, Target};
 
-use super::PrintArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::values::{Choice, one_of, signal, target};
 

@@ -5,9 +5,9 @@ use procbroker_protocol::request::NoParams;
 use procbroker_protocol::status::{ChildCounts, Facilities, Limits, ProtocolRange};
 use procbroker_protocol::{Request, Response, Status, Timestamp, duration};
 
-use super::PrintArguments;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::escape::escaped;
 use crate::cli::print::sheet::{self, Fact};
 use crate::cli::print::{Report, Screen};

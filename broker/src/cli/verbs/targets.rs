@@ -3,8 +3,8 @@
 use clap::{ArgGroup, Args};
 use procbroker_protocol::Target;
 
-use super::PROGRAM;
 use crate::cli::failure::Failure;
+use crate::cli::program::PROGRAM;
 use crate::cli::values::{map, pair, target};
 
 /// The arguments that choose children.

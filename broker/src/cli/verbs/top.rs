@@ -16,9 +16,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::call;
 use crate::cli::command_status::CommandStatus;
 use crate::cli::failure::Failure;
-use crate::cli::{call, complain};
+use crate::cli::output::complain;
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\

@@ -7,10 +7,10 @@ use clap::Args;
 use procbroker_client::{Broker, Upgrade};
 use procbroker_protocol::Response;
 
-use super::PrintArguments;
 use crate::cli::ask;
 use crate::cli::call;
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Style};
 
 /// What stands below the flags in help and manual page.

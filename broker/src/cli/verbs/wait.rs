@@ -6,9 +6,9 @@ use clap::Args;
 use procbroker_protocol::request::{Until, WaitParams};
 use procbroker_protocol::{ChildState, Request, Response, Target, duration};
 
-use super::PrintArguments;
 use crate::cli::ask::{Ask, Verdict, child_of};
 use crate::cli::failure::Failure;
+use crate::cli::print::PrintArguments;
 use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen, table};
 use crate::cli::progress::{Awaited, End};

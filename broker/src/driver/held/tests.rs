@@ -9,8 +9,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-use crate::connection::{Outbox, Outgoing};
-use crate::driver::FromThread;
+use crate::messages::{FromThread, Outbox, Outgoing};
 use crate::os::journal::{self, Change, Entry, Host};
 use crate::os::process::identity::BootId;
 use crate::transit::Transit;

@@ -12,11 +12,12 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Ready;
 use tokio::sync::mpsc;
 
-use super::accounts::AccountFlags;
 use crate::blocking_pool::BlockingPool;
-use crate::driver::{Clients, Fact, FromThread, Hands, Records, user};
+use crate::driver::{Clients, Hands, Records, user};
+use crate::flagged_accounts::AccountFlags;
 use crate::follower::Followers;
 use crate::inbox;
+use crate::messages::{Fact, FromThread};
 use crate::os::environment::Surroundings;
 use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal::Job;
@@ -35,7 +36,7 @@ use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::prober::Prober;
 use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver, processes};
-use crate::serve::ServeError;
+use crate::serve::error::ServeError;
 use crate::serve::facilities::Found;
 use crate::transit::Transit;
 use crate::upgrade::Program;
@@ -98,8 +99,10 @@ impl Machine {
             fd_store.remove(run);
             processes.insert(run.child, Arc::new(pidfd));
         }
-        let mut processes = recovery::find(&former.children, former.boot, processes, &pipes, previous)?;
-        let commands = recovery::probes(&former.children, former.boot, previous)?;
+        let boot = BootId::current()?;
+        let now = (boot, previous);
+        let mut processes = recovery::find(&former.children, former.boot, processes, &pipes, now)?;
+        let commands = recovery::probes(&former.children, former.boot, now);
         let asked: Vec<Run> = commands.iter().map(|(run, _)| *run).collect();
         processes.extend(commands);
         let mut reaper = Reaper::new(&inheritance)?;
@@ -121,8 +124,7 @@ impl Machine {
         let (sockets, outputs) = outputs.into_iter().partition(|output| notices::is_socket(output));
         let mut notices = Notices::open(&runtime, sockets)?;
         hear_again(&mut notices, &runtime, &recovered);
-        let host =
-            Host { boot: BootId::current()?, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
+        let host = Host { boot, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
         let records = Records::start(store, &host, threads.clone())?;
         let anchors = AnchorWatch::new().map_err(ServeError::Anchors)?;
         // Last: what it has moved when another start fails would be there twice.

@@ -1,32 +1,16 @@
-//! The listening sockets: made by the broker, or passed by systemd.
+//! Where to listen, as the flags of `serve` and systemd say.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use interprocess::local_socket::tokio::Listener;
-use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use procbroker_protocol::socket_path::{self, Place};
 
-use crate::causes::with_causes;
 use crate::cli::ServeArguments;
+use crate::os::host::listening::Sockets;
 use crate::os::host::socket::{self, SocketFile, SocketOptions};
-use crate::serve::{ServeError, passed_with_flags};
-
-/// The listening sockets.
-pub(crate) enum Sockets {
-    /// Made by the broker itself.
-    Own {
-        /// First that at the path; before it, the file may have been removed and made anew, and clients wait still.
-        listeners: Vec<UnixListener>,
-        /// Removes the file when the broker ends.
-        file: SocketFile,
-        /// How it is made anew.
-        options: SocketOptions,
-    },
-    /// Passed by systemd, which keeps them when the broker ends.
-    Passed { listeners: Vec<UnixListener> },
-}
+use crate::serve::error::ServeError;
+use crate::serve::passed_with_flags;
 
 /// Sockets that were passed, and the path that children are told.
 pub(super) fn passed_sockets(arguments: &ServeArguments, listeners: Vec<UnixListener>) -> (Sockets, PathBuf) {
@@ -86,63 +70,4 @@ pub(super) fn inherited_sockets(
     let file = SocketFile::inherited(&path, lock);
     let options = SocketOptions { place: Place::given(path.clone()), mode: arguments.socket_mode, group };
     Ok((Sockets::Own { listeners, file, options }, path))
-}
-
-impl Sockets {
-    /// Who made them, as `status` shows it.
-    pub(super) fn activation(&self) -> &'static str {
-        match self {
-            Self::Own { .. } => "broker",
-            Self::Passed { .. } => "systemd",
-        }
-    }
-
-    /// The sockets themselves, to be handed over.
-    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.all().iter().map(AsFd::as_fd).collect()
-    }
-
-    fn all(&self) -> &[UnixListener] {
-        match self {
-            Self::Own { listeners, .. } | Self::Passed { listeners } => listeners,
-        }
-    }
-
-    /// Makes the file of an own socket anew where it is gone: nobody could connect to the program that takes over. One
-    /// that cannot be made leaves everything as it is.
-    pub(crate) fn make_anew_if_gone(&mut self) {
-        let Self::Own { listeners, file, options } = self else { return };
-        match file.make_anew_if_gone(options) {
-            Ok(Some(listener)) => {
-                tracing::warn!(socket = %file.path().display(), "made the socket anew, whose file was gone");
-                listeners.insert(0, listener);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                let reason = with_causes(&error);
-                tracing::error!(
-                    "nobody can connect, for the socket's file is gone and not made anew: {reason}"
-                );
-            }
-        }
-    }
-
-    /// The path and the lock of a socket that the broker made itself.
-    pub(crate) fn own(&self) -> Option<(&Path, BorrowedFd<'_>)> {
-        match self {
-            Self::Own { file, .. } => Some((file.path(), file.lock())),
-            Self::Passed { .. } => None,
-        }
-    }
-
-    /// The sockets for the event loop.
-    pub(crate) fn listeners(&self) -> Result<Vec<Listener>, ServeError> {
-        self.all().iter().map(|listener| listen(listener).map_err(ServeError::Listen)).collect()
-    }
-}
-
-fn listen(listener: &UnixListener) -> std::io::Result<Listener> {
-    let listener = listener.try_clone()?;
-    listener.set_nonblocking(true)?;
-    UnixSocketListener::try_from(OwnedFd::from(listener)).map(Listener::from)
 }

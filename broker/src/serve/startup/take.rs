@@ -9,17 +9,19 @@ use std::sync::Arc;
 use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::Place;
 
-use super::accounts::AccountFlags;
-use super::sockets::{self, Sockets};
+use super::accounts;
+use super::sockets;
 use crate::cli::ServeArguments;
+use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
+use crate::os::host::listening::Sockets;
 use crate::os::host::nofile::{Nofile, raise_nofile};
 use crate::os::own::OwnError;
 use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
 use crate::os::service::activation::Passed;
 use crate::os::service::fd_store::Kept;
 use crate::os::state_dir::StateDir;
-use crate::serve::ServeError;
-use crate::upgrade::{FlaggedAccounts, Inherited};
+use crate::serve::error::ServeError;
+use crate::upgrade::Inherited;
 
 /// What only one broker can have, and what comes with it.
 pub(super) struct Taken {
@@ -47,8 +49,9 @@ pub(super) fn from_machine(
 ) -> Result<Taken, ServeError> {
     let Passed { sockets: passed, kept } = passed;
     let listeners: Vec<UnixListener> = passed.into_iter().map(|socket| socket.listener).collect();
-    let allowed = AccountFlags::of_those_allowed(arguments);
-    let account_flags = if listeners.is_empty() { allowed.with_socket(arguments) } else { allowed };
+    let makes_socket = listeners.is_empty();
+    let account_flags =
+        if makes_socket { accounts::with_socket(arguments) } else { accounts::of_those_allowed(arguments) };
     let accounts = account_flags.look_up()?;
     let state = StateDir::open(state)?;
     let (sockets, socket) = sockets::sockets(arguments, listeners, uid, accounts.socket_group)?;
@@ -86,13 +89,16 @@ pub(super) fn from_predecessor(
         outputs,
         nofile,
         kept,
-        accounts,
+        accounts: found,
         events: _,
         beginning: _,
     } = inherited;
-    let allowed = AccountFlags::of_those_allowed(arguments);
-    let account_flags = if socket.is_some() { allowed.with_socket(arguments) } else { allowed };
-    let accounts = accounts.map_or_else(|| account_flags.look_up(), Ok)?;
+    let account_flags = if socket.is_some() {
+        accounts::with_socket(arguments)
+    } else {
+        accounts::of_those_allowed(arguments)
+    };
+    let accounts = found.map_or_else(|| account_flags.look_up(), Ok)?;
     let state = match state_folder {
         Some((path, folder)) => StateDir::passed(path, folder, state_lock),
         None => StateDir::inherited(state, state_lock)?,

@@ -1,40 +1,11 @@
-//! What the driver sends to a connection.
+//! How large an answer is, before and when it is encoded.
 
 use std::collections::BTreeMap;
 
 use procbroker_core::bytes_of;
 use procbroker_protocol::{Child, Error, PartialChild, Response};
-use tokio::sync::mpsc;
 
-use super::feed::FeedReader;
-use crate::follower::Paced;
 use crate::limits::{CHILDREN_ENCODED_INLINE, TEXT_BYTES_ENCODED_INLINE};
-use crate::transit::Load;
-
-/// One message from the driver to a connection.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// The client may talk; always the first message, unless it is [`Outgoing::Refused`].
-    Admitted,
-    /// The client is not served.
-    Refused(Error),
-    /// The answer to a request.
-    Answer {
-        /// Which one, by the connection's own number.
-        number: u64,
-        /// What came of it.
-        result: Result<Response, Error>,
-        /// The room that it has, if it is large by itself.
-        load: Option<Load>,
-    },
-    /// Where the events come from that the client has subscribed to.
-    Feed(FeedReader),
-    /// Where what children wrote comes from, at the client's own pace.
-    Paced(mpsc::Receiver<Paced>),
-}
-
-/// The driver's end of a connection.
-pub type Outbox = mpsc::Sender<Outgoing>;
 
 /// Returns how many bytes an answer takes by itself until it is sent: children are shared, and texts are not.
 #[must_use]
@@ -58,7 +29,8 @@ pub fn own_bytes(result: &Result<Response, Error>) -> u64 {
 }
 
 /// Returns about how many bytes a large answer takes when it is encoded.
-pub(super) fn encoded_bytes(result: &Result<Response, Error>) -> u64 {
+#[must_use]
+pub fn encoded_bytes(result: &Result<Response, Error>) -> u64 {
     let bytes = match result {
         Ok(Response::Children(children)) => children.iter().map(|child| child_bytes(child)).sum(),
         Ok(Response::ShutDown(report)) => report.children.iter().map(|child| child_bytes(child)).sum(),
@@ -97,7 +69,8 @@ fn texts(command: &[String], labels: &BTreeMap<String, String>) -> usize {
 }
 
 /// Whether an answer takes long to encode.
-pub(super) fn is_large(result: &Result<Response, Error>) -> bool {
+#[must_use]
+pub fn is_large(result: &Result<Response, Error>) -> bool {
     match result {
         Ok(Response::Children(children)) => children.len() > CHILDREN_ENCODED_INLINE,
         Ok(Response::PartialChildren(children)) => children.len() > CHILDREN_ENCODED_INLINE,
