@@ -3,7 +3,10 @@
 //! A connection waits for nobody but its own client, and nobody waits for it: what its client does not
 //! read stays here, within bounds, and requests are not read while answers are not.
 
+mod answers;
 mod codec;
+mod refusal;
+mod requests;
 mod subscribed;
 #[cfg(test)]
 mod tests;
@@ -20,34 +23,23 @@ use std::task::Poll;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
-use nix::unistd::geteuid;
-use procbroker_core::{
-    Accounts, AccountsFailure, Call, Caller, ConnectionId, Fresh, GROUPS_MAX, Input, Login,
-};
-use procbroker_protocol::create::Lifetime;
-use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, Method, Request, Response};
+use procbroker_core::{ConnectionId, Input, Login};
+use procbroker_protocol::{Error, ErrorKind};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::answer_size::{encoded_bytes, is_large};
-use crate::blocking_pool::{BlockingPool, PoolError, unavailable};
+use crate::blocking_pool::BlockingPool;
 use crate::feed::FeedReader;
 use crate::inbox;
-use crate::limits::{
-    ANSWERS_BEFORE_READING, MESSAGE_BYTES_UNCOUNTED, READ_CHUNK_BYTES, REFUSAL_BYTES, REFUSAL_PATIENCE,
-    ROOM_PATIENCE, WRITE_BYTES_BEFORE_READING,
-};
+use crate::limits::{ANSWERS_BEFORE_READING, READ_CHUNK_BYTES};
 use crate::messages::{Fact, Outgoing, Paced};
-use crate::os::host::accounts;
 use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::client_socket::{ClientSocket, Readiness};
-use crate::os::process::anchor;
 use crate::transit::{Load, Transit};
 use crate::turns;
-use codec::{Codec, Incoming, RequestId};
-use unanswered::{Effort, Unanswered};
+use codec::Codec;
+use unanswered::Unanswered;
 
 /// What a connection needs from its surroundings.
 #[derive(Debug)]
@@ -221,58 +213,12 @@ impl Connection {
         !self.unanswered.is_empty() || !self.unwritten.is_empty() || !self.subscriptions.is_empty()
     }
 
-    /// The next message that the client has sent entirely, unless it has to read first.
-    fn next_incoming(&mut self) -> Option<Incoming> {
-        if !self.may_read() {
-            return None;
-        }
-        let incoming = self.codec.next();
-        if incoming.is_some() {
-            self.partial_until = None;
-        }
-        incoming
-    }
-
     /// Answers may wait for the record before they come, and then come all at once: each finds its place.
     fn may_read(&self) -> bool {
         let outbox = &self.surroundings.outbox;
         self.may_encode()
             && outbox.len() < ANSWERS_BEFORE_READING
             && self.unanswered.len() + ANSWERS_BEFORE_READING < outbox.max_capacity()
-    }
-
-    /// Whether more may wait to be written: of a user who has more on its way than its part, one answer at a time.
-    fn may_encode(&self) -> bool {
-        let Surroundings { transit, user, .. } = &self.surroundings;
-        self.unwritten.is_empty()
-            || self.unwritten.len() < WRITE_BYTES_BEFORE_READING && transit.has_room(*user, 0)
-    }
-
-    /// How much more of a message that is not complete may be kept. A little always may, so that others of its user's
-    /// connections can go on.
-    fn readable_bytes(&self) -> usize {
-        let Surroundings { transit, user, .. } = &self.surroundings;
-        if transit.has_room(*user, READ_CHUNK_BYTES as u64) || self.arriving.is_alone() {
-            READ_CHUNK_BYTES
-        } else if self.codec.kept() < MESSAGE_BYTES_UNCOUNTED {
-            MESSAGE_BYTES_UNCOUNTED
-        } else {
-            0
-        }
-    }
-
-    /// Whether what waits to be written takes room that others need: it is much, or its user has much on its way by many
-    /// connections.
-    fn takes_room(&self) -> bool {
-        let Surroundings { transit, user, .. } = &self.surroundings;
-        let is_much = self.unwritten.len() >= WRITE_BYTES_BEFORE_READING || transit.check(*user).is_err();
-        is_much && transit.is_crowded()
-    }
-
-    /// Counts what is kept of messages that are not complete, where that is much.
-    fn count_arriving(&mut self) {
-        let bytes = self.codec.kept();
-        self.arriving.resize(if bytes > MESSAGE_BYTES_UNCOUNTED { bytes } else { 0 });
     }
 
     /// Waits until there is something to do, and reads what there is to read.
@@ -344,250 +290,6 @@ impl Connection {
         }
         self.unanswered.clear();
         self.flush().await
-    }
-
-    /// Takes what the client has sent.
-    fn read(&mut self) -> Option<Closing> {
-        let most = self.readable_bytes();
-        if most == 0 {
-            // There was room for it just now.
-            return None;
-        }
-        match self.codec.read_from(&self.socket, most) {
-            Ok(0) => {
-                self.reading = Reading::Over;
-                self.codec.finish();
-                None
-            }
-            Ok(length) => {
-                if length < most {
-                    // The socket is empty, and what comes now is a new event: there is no need to ask again.
-                    self.socket.is_empty_now();
-                }
-                None
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(_) => Some(Closing::Gone),
-        }
-    }
-
-    /// Hands a request to the driver, or answers what is none.
-    async fn take(&mut self, incoming: Incoming) -> Option<Closing> {
-        match incoming {
-            Incoming::Request { id, request } => {
-                let number = self.next_number;
-                self.next_number += 1;
-                let effort = Effort::of(&request);
-                // One for output waits for its room where that is read.
-                let is_read_later = request.method() == Method::Logs;
-                if effort == Effort::Question
-                    && !is_read_later
-                    && let Err(error) = self.surroundings.transit.check(self.surroundings.user)
-                {
-                    codec::encode(&id, &Err(error), &mut self.unwritten);
-                    return None;
-                }
-                self.unanswered.insert(number, Unanswered { id, effort });
-                let call = Call { connection: self.surroundings.id, number };
-                let fresh = match self.fresh(&request).await {
-                    Ok(fresh) => fresh,
-                    Err(error) => {
-                        self.encode_answer(number, Err(unavailable(error)), None).await;
-                        return None;
-                    }
-                };
-                let input = Input::Called { call, request, fresh };
-                self.surroundings.facts.send(Fact::Input(input)).await.err().map(|_| Closing::Gone)
-            }
-            Incoming::Refused { id, error } => {
-                codec::encode(&id, &Err(error), &mut self.unwritten);
-                None
-            }
-            Incoming::Bytes(bytes) => {
-                self.unwritten.extend_from_slice(&bytes);
-                None
-            }
-            Incoming::Fatal(bytes) => {
-                self.unwritten.extend_from_slice(&bytes);
-                self.reading = Reading::Over;
-                None
-            }
-        }
-    }
-
-    /// What the decision about a request needs from outside: a new id, accounts and processes that are looked up.
-    async fn fresh(&mut self, request: &Request) -> Result<Fresh, PoolError> {
-        let Request::Create(params) = request else {
-            let (accounts, caller) = (Ok(Accounts::default()), Ok(Caller::default()));
-            let child = ChildId::from_uuid(Uuid::nil());
-            return Ok(Fresh { child, accounts, caller, anchor: None });
-        };
-        let child = ChildId::from_uuid(Uuid::now_v7());
-        let accounts = self.accounts(params).await?;
-        let Surroundings { standpoint, sight, pid, login, .. } = &mut self.surroundings;
-        let login = login.clone();
-        let confinement = standpoint.confinement(self.socket.descriptor(), *pid, sight);
-        let anchor = match params.lifetime {
-            Lifetime::Pid(number) => Some(Box::new(anchor::find(number, self.socket.descriptor(), *pid))),
-            Lifetime::Broker | Lifetime::Connection | Lifetime::Ttl(_) => None,
-        };
-        let caller = confinement.map(|confinement| Caller { login, confinement });
-        Ok(Fresh { child, accounts, caller, anchor })
-    }
-
-    /// Looks up the accounts that a create names, and the caller's own if its child is told of it.
-    async fn accounts(
-        &mut self,
-        params: &CreateParams,
-    ) -> Result<Result<Accounts, AccountsFailure>, PoolError> {
-        let Surroundings { pool, user, login, .. } = &mut self.surroundings;
-        let user = *user;
-        let needs_login = login.is_none() && user != 0 && params.user.is_none() && geteuid().is_root();
-        if !needs_login && params.user.is_none() && params.groups.is_none() {
-            return Ok(Ok(Accounts::default()));
-        }
-        if params.groups.as_ref().is_some_and(|groups| groups.len() > GROUPS_MAX) {
-            // The core refuses it, whatever they are.
-            return Ok(Ok(Accounts::default()));
-        }
-        // A look-up may ask a server (nsswitch.conf(5)), which nobody else has to wait for.
-        let wanted = params.clone();
-        let look_up = move || {
-            let own = if needs_login { Some(Arc::new(accounts::login(user)?)) } else { None };
-            Ok((own, accounts::look_up(&wanted)?))
-        };
-        let found = pool.run(user, look_up).await?;
-        Ok(found.map(|(own, accounts)| {
-            *login = own.or(login.take());
-            accounts
-        }))
-    }
-
-    /// Encodes the answers that are there, as long as the client keeps up.
-    async fn collect_answers(&mut self) {
-        while self.may_encode() && !turns::is_over() {
-            let Ok(outgoing) = self.surroundings.outbox.try_recv() else { return self.collect_events() };
-            self.encode(outgoing).await;
-        }
-    }
-
-    async fn encode(&mut self, outgoing: Outgoing) {
-        match outgoing {
-            Outgoing::Admitted | Outgoing::Refused(_) => {}
-            Outgoing::Answer { number, result, load } => self.encode_answer(number, result, load).await,
-            Outgoing::Feed(feed) => self.feed = Some(feed),
-            Outgoing::Paced(paced) => self.paced = Some(paced),
-        }
-    }
-
-    /// Encodes an answer. A large one needs room: where there is none, a question is refused.
-    async fn encode_answer(&mut self, number: u64, result: Result<Response, Error>, load: Option<Load>) {
-        let Some(Unanswered { id, effort }) = self.unanswered.remove(&number) else { return };
-        self.subscriptions.extend(subscribed::subscription(&result));
-        if is_large(&result) {
-            let Surroundings { pool, user, transit, .. } = &self.surroundings;
-            let bytes = encoded_bytes(&result);
-            let room = match transit.room(*user, bytes, ROOM_PATIENCE).await {
-                Ok(room) => room,
-                Err(_) if effort == Effort::Act => transit.add(*user, bytes),
-                Err(error) => return codec::encode(&id, &Err(error), &mut self.unwritten),
-            };
-            let spare = id.clone();
-            let work = move || {
-                // A buffer that grows is copied, and each of its pages cleared, again and again.
-                let mut bytes = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
-                codec::encode(&id, &result, &mut bytes);
-                bytes
-            };
-            match pool.run(*user, work).await {
-                Ok(bytes) if self.unwritten.is_empty() => self.unwritten = bytes,
-                Ok(bytes) => self.unwritten.extend_from_slice(&bytes),
-                Err(error) => codec::encode(&spare, &Err(unavailable(error)), &mut self.unwritten),
-            }
-            self.count_unwritten();
-            drop(room);
-        } else {
-            codec::encode(&id, &result, &mut self.unwritten);
-        }
-        drop(load);
-    }
-
-    /// Counts what waits to be written.
-    fn count_unwritten(&mut self) {
-        self.load.resize(self.unwritten.len());
-    }
-
-    /// Writes as much as the client takes now.
-    fn write(&mut self) -> io::Result<()> {
-        let mut written = 0;
-        while let Some(rest) = self.unwritten.get(written..).filter(|rest| !rest.is_empty()) {
-            match self.socket.try_write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => written += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        self.unwritten.drain(..written);
-        if written > 0 {
-            self.stalled_at = None;
-        }
-        self.count_unwritten();
-        if self.unwritten.is_empty() {
-            self.socket.all_is_written()?;
-        }
-        if self.unwritten.is_empty() && self.unwritten.capacity() > WRITE_BYTES_BEFORE_READING {
-            self.unwritten = Vec::new();
-        }
-        Ok(())
-    }
-
-    /// Writes everything that is left, for as long as the client reads.
-    async fn flush(&mut self) -> Option<Closing> {
-        while !self.unwritten.is_empty() {
-            if self.write().is_err() {
-                return Some(Closing::Gone);
-            }
-            if !self.unwritten.is_empty() && self.socket.writable().await.is_err() {
-                return Some(Closing::Gone);
-            }
-        }
-        Some(Closing::Done)
-    }
-
-    /// Answers the first request with a refusal, in the client's encoding, and closes.
-    async fn refuse(&mut self, error: Error) {
-        // A client that sends nothing is told all the same, and a crowd of them holds nobody's place.
-        let patient = Arc::clone(&self.surroundings.refusals).try_acquire_owned().ok();
-        let patience = patient.as_ref().map_or(Duration::ZERO, |_| REFUSAL_PATIENCE);
-        let id = tokio::time::timeout(patience, self.first_id()).await.ok().flatten();
-        self.unwritten.clear();
-        codec::refusal(id, error, &mut self.unwritten);
-        // One that does not even take its refusal gets none.
-        let _ = tokio::time::timeout(patience, self.flush()).await;
-    }
-
-    /// The id of the first request that comes, if it has one that can be answered in JSON.
-    async fn first_id(&mut self) -> Option<RequestId> {
-        let mut seen = 0;
-        while seen < REFUSAL_BYTES {
-            match self.codec.next() {
-                Some(Incoming::Request { id, .. } | Incoming::Refused { id, .. }) => return Some(id),
-                // A binary client is refused in the place of the answer to its offer: it is prepared for a
-                // line of JSON there.
-                Some(Incoming::Bytes(_) | Incoming::Fatal(_)) => return None,
-                None => {}
-            }
-            match self.codec.read_from(&self.socket, REFUSAL_BYTES) {
-                Ok(0) => return None,
-                Ok(length) => seen += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.readable().await.ok()?;
-                }
-                Err(_) => return None,
-            }
-        }
-        None
     }
 }
 

@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Client;
 
 use interprocess::os::unix::uds_local_socket::tokio::Stream as UdSocket;
+use procbroker_protocol::Response;
 
 use super::*;
+use crate::limits::REFUSAL_PATIENCE;
 use crate::messages::Outbox;
 
 /// What the outbox of the connection takes.
