@@ -66,7 +66,7 @@ fn default(bound: ResourceBound) -> &'static str {
 
 fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
     let mut file = File::from(open_in(directory, file, OFlag::O_WRONLY)?);
-    file.write_all(value.as_bytes()).map_err(|error| super::errno(&error))
+    file.write_all(value.as_bytes()).map_err(|error| super::tree::errno(&error))
 }
 
 /// How many processes of a group, or of one below it, the kernel has killed for want of memory: whoever's bound that was

@@ -1,7 +1,14 @@
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, mkdirat};
+use procbroker_core::Pid;
+use procbroker_protocol::create::Resources;
 
 use super::mount::locate;
+use super::tree::open_in;
 use super::*;
 use crate::limits::SPARE_GROUPS_MAX;
 use crate::os::process::alone;

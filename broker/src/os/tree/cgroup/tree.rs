@@ -1,7 +1,7 @@
 //! The folders of groups: each is found in an open one, so that no path is followed twice.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::{Dir, Type};
@@ -88,4 +88,9 @@ fn says(directory: BorrowedFd<'_>, events: &str, wanted: &[u8]) -> bool {
     let count = File::from(file).read(&mut text).unwrap_or(0);
     let text = text.get(..count).unwrap_or_default();
     text.split(|&byte| byte == b'\n').any(|line| line == wanted)
+}
+
+/// The number of what the system said.
+pub(super) fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }

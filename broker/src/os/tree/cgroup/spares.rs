@@ -1,0 +1,132 @@
+//! Groups that are made ahead, and used again when nothing of a life is left in them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+
+use super::tree::{cpu_used, open_in, remove_tree};
+use super::{Cgroups, DEPTH_MAX, Group, bounds};
+
+/// So many groups are tidied even when somebody waits, so that they do not pile up under load.
+const TIDIED_AT_LEAST: usize = 4;
+
+/// Whether a group may be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wear {
+    /// Nothing was killed through it.
+    Clean,
+    /// `cgroup.kill` was written to.
+    Killed,
+    /// It has bounds.
+    Bounded,
+}
+
+impl Cgroups {
+    /// Tries what will be needed of every group.
+    pub(super) fn first_group(&self) -> Result<(), Errno> {
+        let (group, directory) = self.make()?;
+        drop(open_in(directory.as_fd(), "cgroup.procs", OFlag::O_RDWR)?);
+        drop(open_in(directory.as_fd(), "cgroup.kill", OFlag::O_WRONLY)?);
+        self.pool().spares.push((group, directory));
+        Ok(())
+    }
+
+    /// Takes a group that nothing was ever killed in, and its directory. A spare one that somebody else has removed is
+    /// thrown away.
+    ///
+    /// # Errors
+    /// When there is no spare one, and none can be made.
+    pub fn take(&self) -> Result<(Group, OwnedFd), Errno> {
+        loop {
+            let Some((group, directory)) = self.pool().spares.pop() else { return self.make() };
+            // In a folder that was removed nothing is found any more.
+            if fstatat(&directory, "cgroup.procs", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+                return Ok((group, directory));
+            }
+        }
+    }
+
+    /// Takes a group back that is not needed any more; what becomes of it is decided by [`tidy`](Self::tidy).
+    pub fn give_back(&self, group: Group, wear: Wear) {
+        self.pool().returned.insert(group, wear);
+    }
+
+    /// Whether spare groups run low while there is something to do about it.
+    #[must_use]
+    pub fn wants_tidying(&self) -> bool {
+        let pool = self.pool();
+        pool.spares.len() < self.spares_max / 2 || pool.returned.len() >= self.spares_max
+    }
+
+    /// Uses again or removes what was given back, and makes spare groups: a tenth of a millisecond for each, for
+    /// when nobody waits. Returns whether all of that is done, and not interrupted by more urgent work.
+    pub fn tidy(&self, is_wanted_elsewhere: impl Fn() -> bool) -> bool {
+        let mut returned = std::mem::take(&mut self.pool().returned).into_iter();
+        for (done, (group, wear)) in returned.by_ref().enumerate() {
+            if done >= TIDIED_AT_LEAST && is_wanted_elsewhere() {
+                self.pool().returned.insert(group, wear);
+                self.pool().returned.extend(returned);
+                return false;
+            }
+            if !self.reuse(group, wear) && !remove_tree(self.folder.as_fd(), &group.name(), DEPTH_MAX) {
+                // Something still lives there.
+                self.pool().returned.insert(group, Wear::Killed);
+            } else if !self.is_spare(group) {
+                self.pool().used_before.remove(&group);
+            }
+        }
+        while self.pool().spares.len() < self.spares_max {
+            let Ok(made) = self.make() else { return true };
+            self.pool().spares.push(made);
+        }
+        true
+    }
+
+    /// Whether the group went to the spare ones.
+    fn reuse(&self, group: Group, wear: Wear) -> bool {
+        if wear != Wear::Clean || self.pool().spares.len() >= self.spares_max || self.is_populated(group) {
+            return false;
+        }
+        let Ok(directory) = self.directory(group) else { return false };
+        // A directory with one below it has a third link.
+        let is_leaf = fstat(&directory).is_ok_and(|status| status.st_nlink == 2);
+        if bounds::memory_kills(directory.as_fd()).unwrap_or(0) > 0 {
+            return false;
+        }
+        if is_leaf {
+            let used = cpu_used(directory.as_fd());
+            let mut pool = self.pool();
+            pool.used_before.insert(group, used);
+            pool.spares.push((group, directory));
+        }
+        is_leaf
+    }
+
+    fn is_spare(&self, group: Group) -> bool {
+        self.pool().spares.iter().any(|(spare, _)| *spare == group)
+    }
+
+    /// Tries a birth in a group that is given back afterwards.
+    ///
+    /// # Errors
+    /// When there is no group to be had.
+    pub fn rehearse<T>(&self, birth: impl FnOnce(BorrowedFd<'_>) -> T) -> Result<T, Errno> {
+        let (group, directory) = self.take()?;
+        let result = birth(directory.as_fd());
+        self.give_back(group, Wear::Clean);
+        Ok(result)
+    }
+
+    pub(super) fn make(&self) -> Result<(Group, OwnedFd), Errno> {
+        let group = {
+            let mut pool = self.pool();
+            let group = Group(pool.next);
+            pool.next += 1;
+            group
+        };
+        mkdirat(self.folder(), group.name().as_str(), Mode::from_bits_truncate(0o755))?;
+        Ok((group, self.directory(group)?))
+    }
+}
