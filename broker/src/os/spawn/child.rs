@@ -15,6 +15,7 @@ use std::ffi::{CStr, c_void};
 use nix::errno::Errno;
 
 use super::bonds;
+use super::clone::Memory;
 use super::failure::Step;
 use super::plan::{Ids, PlannedOutput, Program, StandardInput};
 use super::raw::call;
@@ -36,6 +37,8 @@ pub(super) struct ChildPlan {
     pub(super) tether: Tether,
     /// Those to be given their default dispositions.
     pub(super) signals: Signals,
+    /// Where it is a copy, the child of another user changes what belongs to its memory.
+    pub(super) memory: Memory,
     pub(super) errand: Errand,
 }
 
@@ -127,6 +130,10 @@ fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Ref
         if ids.is_other {
             bonds::leave_brokers_keyring().map_err(at(Step::Session))?;
             bonds::take_default_priorities();
+            match plan.memory {
+                Memory::Brokers => {}
+                Memory::Copied => take_default_oom_score().map_err(at(Step::User))?,
+            }
         }
         take_on(ids)?;
     }
@@ -166,6 +173,21 @@ fn give_output(program: &Program, ids: &Ids) {
                 unsafe { call(libc::SYS_fchown, [descriptor, ids.uid as usize, ids.gid as usize, 0]) };
         }
     }
+}
+
+/// Is spared no more than others when memory runs out (`proc_pid_oom_score_adj(5)`), nor can spare itself later.
+///
+/// The kernel gives the value to all processes that share the memory, so that in the broker's this would be the end of what
+/// spares the broker. It has to come before the change of ids: what it was set to by a process that had no
+/// `CAP_SYS_RESOURCE` can be taken back.
+fn take_default_oom_score() -> Result<(), Errno> {
+    let file = open(c"/proc/self/oom_score_adj", libc::O_WRONLY | libc::O_CLOEXEC)?;
+    let default = c"0";
+    // SAFETY: it reads one byte.
+    let written = unsafe { call(libc::SYS_write, [file, default.as_ptr().expose_provenance(), 1, 0]) };
+    // SAFETY: it was opened here.
+    unsafe { call(libc::SYS_close, [file, 0, 0, 0]) }?;
+    written.map(drop)
 }
 
 /// Gets a table of its own with nothing in it but 0, 1, 2 and its end of the tether: `close_range(2)`, Linux 5.9.

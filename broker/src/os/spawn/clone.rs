@@ -30,11 +30,20 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// Which system call makes a child.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Method {
-    /// `clone3(2)`: the child runs in the broker's memory, which costs the same however large that is.
+    /// `clone3(2)`: the child can run in the broker's memory, which costs the same however large that is.
     Clone3,
     /// `clone(2)`: the child runs in a copy of the broker's memory, as after `fork(2)`. For where a seccomp
     /// filter does not let `clone3` through, and for other processors than `x86_64` and `aarch64`.
     Clone,
+}
+
+/// Whose memory a child runs in until it executes its program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Memory {
+    /// The broker's own, where the method can do that.
+    Brokers,
+    /// A copy of it, which takes longer to make: for a child that changes what belongs to the memory.
+    Copied,
 }
 
 /// What there is of a child.
@@ -55,13 +64,14 @@ pub(super) enum Birth {
 
 /// Makes a child that runs [`child_main`] with this plan, and returns while it does.
 ///
-/// The pidfd has close-on-exec. A child in the same memory uses the stack. `into` is the directory of a cgroup to be
+/// The pidfd has close-on-exec. A child of `clone3` uses the stack. `into` is the directory of a cgroup to be
 /// born into, and needs [`Method::Clone3`].
 ///
 /// # Safety
 /// Neither the stack nor anything of the plan is touched until [`outcome`] says that the child is not underway any more.
 pub(super) unsafe fn start(
     method: Method,
+    memory: Memory,
     plan: *const ChildPlan,
     stack: &Stack,
     into: Option<BorrowedFd<'_>>,
@@ -75,8 +85,12 @@ pub(super) unsafe fn start(
     let result = match method {
         Method::Clone3 => {
             let (lowest, bytes) = stack.range();
+            let memory = match memory {
+                Memory::Brokers => libc::CLONE_VM,
+                Memory::Copied => 0,
+            };
             let mut arguments = Clone3Arguments {
-                flags: u64::from((common | libc::CLONE_VM).cast_unsigned()) | CLONE_CLEAR_SIGHAND,
+                flags: u64::from((common | memory).cast_unsigned()) | CLONE_CLEAR_SIGHAND,
                 pidfd: (&raw mut pidfd).expose_provenance() as u64,
                 stack: lowest,
                 stack_size: bytes,

@@ -18,9 +18,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::child::Errand;
-use super::clone::{Birth, Method};
+use super::clone::{Birth, Memory, Method};
 use super::failure::{SpawnFailure, Step};
 use super::memory::Shared;
+use super::oom_score;
 use super::plan::SpawnPlan;
 use super::probe::Facilities;
 use super::signals::Signals;
@@ -76,6 +77,8 @@ pub struct Launcher<T> {
     facilities: Facilities,
     /// What a child must be given default dispositions for: it would inherit them.
     signals: Signals,
+    /// Whether the broker is spared when memory runs out, which no other user's child inherits.
+    pub(super) is_spared: bool,
     epoll: Epoll,
     slots: Vec<Slot>,
     reports: Arc<Shared<Reports>>,
@@ -92,7 +95,8 @@ impl<T> Launcher<T> {
     ///
     /// A child ignores none of the signals that the broker ignores now, such as SIGPIPE, which every Rust
     /// program does: whoever ignores another one later makes a new launcher. (To look at each disposition
-    /// for each child would cost a tenth of the spawn.) Its descriptors should be among the first that are opened.
+    /// for each child would cost a tenth of the spawn.) Likewise, the broker's `oom_score_adj` is looked at once. Its
+    /// descriptors should be among the first that are opened.
     ///
     /// # Errors
     /// When its memory (some 8 MiB, of which few pages are ever touched) cannot be mapped, or there are no descriptors.
@@ -111,7 +115,9 @@ impl<T> Launcher<T> {
         let reports = Arc::new(Shared::zeroed()?);
         let (slots, free, loads) = (Vec::new(), Vec::new(), Vec::new());
         let unreaped = Vec::new();
-        let mut launcher = Self { facilities, signals, epoll, slots, reports, free, loads, unreaped };
+        let is_spared = oom_score::is_spared();
+        let mut launcher =
+            Self { facilities, signals, is_spared, epoll, slots, reports, free, loads, unreaped };
         for _ in 0..count {
             launcher.add_slot()?;
         }
@@ -174,7 +180,11 @@ impl<T> Launcher<T> {
         };
         let into = load.cgroup.as_ref().map(AsFd::as_fd);
         let step = |errno| refusing_step(errno, into.is_some());
-        if let Err((errand, errno)) = slot.enter(self.facilities.method, self.signals, errand, into) {
+        let memory = match &errand {
+            Errand::Execute(program) if self.is_spared && program.is_of_another_user() => Memory::Copied,
+            Errand::Execute(_) | Errand::Rehearse => Memory::Brokers,
+        };
+        if let Err((errand, errno)) = slot.enter(self.facilities.method, memory, self.signals, errand, into) {
             let step = step(errno);
             return refused(errand, load, step, errno);
         }

@@ -16,6 +16,7 @@ mod inherited;
 mod launcher;
 mod memory;
 mod name;
+mod oom_score;
 mod own_pid;
 mod plan;
 mod probe;

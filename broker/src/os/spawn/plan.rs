@@ -154,6 +154,13 @@ pub(super) struct Program {
     pub(super) candidates: Vec<CString>,
 }
 
+impl Program {
+    /// Whether it runs as another user than the broker.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        self.ids.as_ref().is_some_and(|ids| ids.is_other)
+    }
+}
+
 /// An [`Output`] whose path the kernel can take.
 #[derive(Debug)]
 pub(super) enum PlannedOutput {

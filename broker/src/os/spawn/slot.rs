@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 
 use super::child::{ChildPlan, Errand, Tether};
-use super::clone::{self, Birth, Method};
+use super::clone::{self, Birth, Memory, Method};
 use super::failure::{SpawnFailure, Step};
 use super::memory::{Shareable, Shared, Stack};
 use super::signals::Signals;
@@ -133,6 +133,7 @@ impl Slot {
     pub(super) fn enter(
         &mut self,
         method: Method,
+        memory: Memory,
         signals: Signals,
         errand: Errand,
         into: Option<BorrowedFd<'_>>,
@@ -146,10 +147,11 @@ impl Slot {
             broker: std::process::id() as usize,
             tether: self.tether.clone(),
             signals,
+            memory,
             errand,
         });
         // SAFETY: the slot is empty, so that nobody has its stack; both stay as they are while there is an occupant.
-        match unsafe { clone::start(method, &raw const *plan, &self.stack, into) } {
+        match unsafe { clone::start(method, memory, &raw const *plan, &self.stack, into) } {
             Ok((pid, pidfd)) => {
                 self.occupant = Some(Occupant { pid, pidfd, plan });
                 Ok(())

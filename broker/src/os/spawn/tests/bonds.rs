@@ -86,6 +86,33 @@ fn a_child_of_another_user_has_none_of_the_brokers_priorities() {
 }
 
 #[test]
+fn a_child_of_another_user_is_not_spared_with_the_broker_when_memory_runs_out() {
+    let name = "bonds::a_child_of_another_user_is_not_spared_with_the_broker_when_memory_runs_out";
+    if !is_root() || !alone(name) {
+        return;
+    }
+    const FILE: &str = "/proc/self/oom_score_adj";
+    // Without CAP_SYS_RESOURCE there is nothing below zero, and the launcher is told that the other value is a privilege.
+    let (own, is_told) = if fs::write(FILE, "-500").is_ok() { ("-500", false) } else { ("500", true) };
+    fs::write(FILE, own).unwrap();
+    let scene = Scene::new();
+    // That it can't be taken back: as a user, it can be set to that and to nothing below.
+    let script = format!("cat {FILE}; echo -1 2>/dev/null >{FILE} || echo stays");
+    for way in every_way() {
+        let told = [nobody(), Identity::Unchanged].map(|identity| {
+            let mut starter = Starter::new(way);
+            starter.0.is_spared |= is_told;
+            let plan = SpawnPlan::prepare(SpawnSpec { identity, ..scene.shell(&script) }).unwrap();
+            reap(&starter.spawn(plan).unwrap());
+            scene.take_output()
+        });
+        assert_eq!(told[0], "0\nstays\n", "{way:?}");
+        assert!(told[1].starts_with(&format!("{own}\n")), "{way:?}: {told:?}");
+        assert_eq!(fs::read_to_string(FILE).unwrap().trim(), own, "the broker's own stays, {way:?}");
+    }
+}
+
+#[test]
 fn what_a_child_is_denied_no_program_gives_it() {
     if !is_root() {
         return;
