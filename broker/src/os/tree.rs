@@ -1,8 +1,8 @@
 //! Holds each child together with everything that descends from it: knows what is left, and signals and kills it.
 //!
 //! The main process is held by its pidfd. What descends from it is known by the cgroup that it was born into, where
-//! there is one; by its session and process group; by the child's id in its environment; and by its ancestors. The
-//! common case, a child that leaves nothing behind, is answered at once; everything else is the worker's.
+//! there is one; by its session and process group; by the child's id in its environment; by its ancestors; and by the
+//! child's output, where it has nothing else left. The common case, a child that leaves nothing behind, is answered at once; everything else is the worker's.
 //!
 //! A child that a previous broker started before it was killed is adopted: nothing of it comes to this one, so that it is
 //! searched for everywhere (`search::Search`).
@@ -39,6 +39,7 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, ExitStatus, Signal};
 use thiserror::Error;
 
+use crate::os::logs::pipes::Pipes;
 use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::reaper::Heirs;
@@ -104,6 +105,7 @@ impl Containment {
     pub fn new(
         inheritance: Inheritance,
         cgroups: Option<Cgroups>,
+        pipes: Pipes,
         report: Reporter,
     ) -> Result<Self, ContainmentError> {
         let (jobs, received) = channel();
@@ -114,6 +116,7 @@ impl Containment {
         let worker = Worker {
             inheritance: inheritance.share(),
             cgroups: cgroups.clone(),
+            pipes,
             table: table.clone(),
             pending,
             report,

@@ -106,6 +106,19 @@ fn a_destroy_kills_a_daemon_without_environment_where_there_are_cgroups() {
 }
 
 #[test]
+fn a_daemon_without_environment_is_found_by_its_output_without_cgroups() {
+    let broker = Setup::new().flags(["--containment", "subreaper"]).start();
+    let mut hello = broker.fifo("hello");
+    let mut client = broker.json();
+    let stop = json!({"stop": [{"signal": "SIGTERM", "grace": 300}]});
+    let child = client.create(with(with_anonymous_daemon(&hello), &stop));
+    let daemon = pid_in(&hello.line());
+    let ended = destroy(&mut client, &child);
+    assert!(!daemon.is_alive());
+    assert_eq!((signals(&ended), &ended["exit"]["forced"]), (vec!["SIGTERM"], &json!(false)));
+}
+
+#[test]
 fn a_daemon_is_asked_to_end_before_it_is_killed() {
     for flags in [&[][..], &["--containment", "subreaper"]] {
         let broker = Setup::new().flags(flags).start();

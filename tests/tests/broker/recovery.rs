@@ -6,12 +6,14 @@ mod changed_record;
 mod ended;
 mod stopping;
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::children::{attentive, script, willing, with};
+use crate::harness::children::{attentive, pid_in, script, willing, with, with_anonymous_daemon};
 use crate::harness::{JsonClient, Process, Setup, TestBroker};
 
 const SUBREAPER: &[&str] = &["--containment", "subreaper"];
@@ -199,6 +201,32 @@ fn a_signal_to_a_recovered_child_reaches_whom_its_scope_names() {
         }
         client.ok("destroy", json!({"target": child["id"], "stop": []}));
     }
+}
+
+#[test]
+fn a_daemon_without_environment_is_found_by_its_output_after_a_crash_too() {
+    let mut broker = Setup::new().flags(SUBREAPER).start();
+    let mut hello = broker.fifo("hello");
+    let child = broker.json().create(with_anonymous_daemon(&hello));
+    let daemon = pid_in(&hello.line());
+    broker.recorded();
+    broker.crash_and_start_again();
+    destroy(&mut broker.json(), &child);
+    assert!(!daemon.is_alive());
+}
+
+#[test]
+fn who_looks_into_a_childs_output_from_outside_is_not_taken_for_its_daemon_after_a_crash() {
+    let mut broker = Setup::new().flags(SUBREAPER).start();
+    let child = broker.json().create(willing());
+    let output = File::options().read(true).open(format!("/proc/{}/fd/1", child["pid"])).unwrap();
+    let mut watcher = Command::new("cat").stdin(Stdio::piped()).stdout(output).env_clear().spawn().unwrap();
+    broker.recorded();
+    broker.crash_and_start_again();
+    destroy(&mut broker.json(), &child);
+    assert_eq!(watcher.try_wait().unwrap(), None);
+    drop(watcher.stdin.take());
+    assert!(watcher.wait().unwrap().success());
 }
 
 #[test]

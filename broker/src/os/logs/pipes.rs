@@ -3,21 +3,32 @@
 //! Broker and child both hold it open for reading and writing. So neither ever finds that nobody is at the other end: a
 //! broker that dies leaves no child with a SIGPIPE, and what is written meanwhile waits in the pipe for the next one.
 //! A child that runs as another user owns its FIFO, and can open `/dev/stdout` and `/dev/stderr` by their names.
+//!
+//! Who has one open tells by that whose it is: what descends from a child inherits its output, and a daemon that takes care
+//! to leave everything else behind often keeps it.
 
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{geteuid, mkfifoat};
+use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
 
 use super::LogsError;
 use super::folder::{Folder, Origin};
 use super::stream::{self, StreamId};
+use crate::os::process::mark::living_thread;
+use crate::os::process::proc;
 use crate::os::spawn::BEGUN_MODE;
+
+/// How many descriptors of a process are looked at, the lowest first: what it has inherited is there.
+const DESCRIPTORS_MAX: usize = 64;
 
 /// The folder of the pipes.
 #[derive(Clone, Debug)]
@@ -72,6 +83,25 @@ impl Pipes {
         }
     }
 
+    /// Whose output a process has open that executes its own program; `None` where it has nobody's, or must not be asked.
+    ///
+    /// Descriptors can be passed on. So what belongs to one user says nothing of another's process, which its own user may
+    /// have to signal: only the broker's user can have given it something that it does not own itself.
+    pub(in crate::os) fn held_by(&self, process: Pid) -> Option<ChildId> {
+        // A child on its way to its program has the broker's descriptors.
+        if program(&process.to_string())? == program("self")? {
+            return None;
+        }
+        let place = fs::read_link(format!("/proc/self/fd/{}", self.folder.descriptor().as_raw_fd())).ok()?;
+        let mut links = descriptors(&format!("/proc/{process}"));
+        if links.is_empty() {
+            links = descriptors(&living_thread(process)?);
+        }
+        let (child, owner) = links.iter().find_map(|link| held_at(link, &place))?;
+        let [user, ..] = proc::user_ids(process)?;
+        [user, geteuid().as_raw()].contains(&owner).then_some(child)
+    }
+
     /// Makes and opens the pipe of a stream; `None` where there is one already. It takes a few microseconds in memory.
     pub(super) fn make(&self, id: StreamId) -> Result<Option<OwnedFd>, Errno> {
         let name = id.to_string();
@@ -111,11 +141,34 @@ impl Pipes {
     }
 }
 
+/// What tells the program that a process executes from others: device and inode.
+fn program(process: &str) -> Option<(u64, u64)> {
+    let found = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// The links to what a process or thread has open (`proc_pid_fd(5)`).
+fn descriptors(folder: &str) -> Vec<PathBuf> {
+    let links = fs::read_dir(format!("{folder}/fd")).into_iter().flatten().flatten();
+    links.take(DESCRIPTORS_MAX).map(|link| link.path()).collect()
+}
+
+/// The child whose pipe is open there, and the pipe's owner.
+fn held_at(link: &Path, place: &Path) -> Option<(ChildId, u32)> {
+    let target = fs::read_link(link).ok()?;
+    let named = stream::parse(target.strip_prefix(place).ok()?.to_str()?)?;
+    // By the link, and not by its name.
+    let found = fs::metadata(link).ok().filter(|found| found.file_type().is_fifo())?;
+    Some((named.id.child, found.uid()))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File, Permissions};
+    use std::fs::{File, Permissions};
     use std::io::{Read, Write};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
 
     use uuid::Uuid;
 
@@ -162,6 +215,52 @@ mod tests {
         let pipes = Pipes::open(path).unwrap();
         let told = [marked, unmarked, none].map(|id| pipes.launched(id.child));
         assert_eq!(told, [Launched::Begun, Launched::NotBegun, Launched::NotBegun]);
+    }
+
+    /// Whose output a process of this user has open, which has inherited this pipe beside others' files.
+    fn told_of_holder(pipes: &Pipes, pipe: &OwnedFd, user: u32) -> Option<ChildId> {
+        let mut command = Command::new("/bin/cat");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(pipe.try_clone().unwrap());
+        if user != geteuid().as_raw() {
+            command.uid(user);
+        }
+        let mut process = command.spawn().unwrap();
+        let told = pipes.held_by(Pid::new(process.id()).unwrap());
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        told
+    }
+
+    #[test]
+    fn who_has_a_pipe_open_tells_whose_it_is_and_the_broker_is_nobodys() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pipes = Pipes::open(scratch.path().join("output")).unwrap();
+        let id = stdout(1);
+        let pipe = pipes.make(id).unwrap().unwrap();
+        let own = geteuid().as_raw();
+        assert_eq!(told_of_holder(&pipes, &pipe, own), Some(id.child));
+        assert_eq!(pipes.held_by(Pid::new(std::process::id()).unwrap()), None);
+        let elsewhere = Pipes::open(scratch.path().join("other")).unwrap();
+        assert_eq!(told_of_holder(&elsewhere, &pipe, own), None, "another broker's");
+        pipes.remove(id);
+        assert_eq!(told_of_holder(&pipes, &pipe, own), None, "one of a child that has ended");
+    }
+
+    #[test]
+    fn a_pipe_that_one_user_has_passed_to_another_says_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pipes = Pipes::open(scratch.path().join("output")).unwrap();
+        let id = stdout(1);
+        let pipe = pipes.make(id).unwrap().unwrap();
+        if !geteuid().is_root() {
+            return;
+        }
+        let [one, other] = [65_534, 65_533];
+        assert_eq!(told_of_holder(&pipes, &pipe, one), Some(id.child), "what root gives is given on purpose");
+        chown(pipes.path(id.child, id.stream), Some(one), None).unwrap();
+        assert_eq!(told_of_holder(&pipes, &pipe, one), Some(id.child));
+        assert_eq!(told_of_holder(&pipes, &pipe, other), None);
+        assert_eq!(told_of_holder(&pipes, &pipe, 0), None);
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn read_at_once(path: &str) -> io::Result<Vec<u8>> {
 }
 
 /// The folder of a thread that lives in a process whose first thread has ended; `None` where that one lives.
-fn living_thread(pid: Pid) -> Option<String> {
+pub(crate) fn living_thread(pid: Pid) -> Option<String> {
     let is_dead_at = |folder: &str| {
         let text = read_stat(&format!("{folder}/stat"));
         text.as_deref().and_then(fields).and_then(|mut fields| fields.next()).is_none_or(is_dead)

@@ -2,7 +2,7 @@
 //! when it loses its parent.
 //!
 //! What is taken for a child's has been held by a pidfd while it was looked at. Its cgroup proves whose it is, its
-//! mark, its parent, and that it was seen to be before; the number of its session or group only while
+//! mark, its parent, that it was seen to be before, and an orphan's open output; the number of its session or group only while
 //! that number cannot have been given to another.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,6 +18,9 @@ use crate::os::process::mark::{Mark, settled_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat, stat_of};
 use crate::os::tree::cgroup::Group;
+
+/// How many processes above the broker are known.
+const ANCESTORS_MAX: usize = 64;
 
 /// What is searched for.
 #[derive(Debug, Default)]
@@ -50,6 +53,7 @@ impl Walker<'_> {
         self.begin();
         self.seen = Some(HashSet::new());
         self.is_unclear = false;
+        self.heirs = heirs(self.inheritance.broker());
         match proc::all_processes() {
             Ok(pids) => {
                 for pid in pids.filter(|&pid| !wanted.is_passed_over(pid)) {
@@ -94,8 +98,10 @@ impl Walker<'_> {
         if by_group.is_some() {
             return by_group.copied();
         }
+        let is_wanted = |child: &ChildId| wanted.children.contains(child);
         match settled_mark(stat.pid) {
-            Mark::Child(child) => wanted.children.contains(&child).then_some(child),
+            Mark::Child(child) => Some(child).filter(is_wanted),
+            Mark::Nobody if self.is_orphan(stat) => self.pipes.held_by(stat.pid).filter(is_wanted),
             Mark::Nobody => None,
             Mark::Changing => {
                 self.is_unclear = true;
@@ -103,4 +109,18 @@ impl Walker<'_> {
             }
         }
     }
+    /// Whether a process may be what the broker before this one has left, which was given to somebody above both. Who looks
+    /// into a child's output from outside has another parent, or is of its session.
+    fn is_orphan(&self, stat: &ProcessStat) -> bool {
+        let heir = self.heirs.iter().find(|heir| Some(heir.pid) == stat.parent);
+        heir.is_some_and(|heir| heir.session != stat.session)
+    }
+}
+
+/// Who may have inherited what the broker before this one has left: the processes above this one, and the system's init.
+fn heirs(broker: Pid) -> Vec<ProcessStat> {
+    let above = |stat: &ProcessStat| ProcessStat::read(stat.parent?);
+    let init = Pid::new(1).and_then(ProcessStat::read);
+    let above = std::iter::successors(ProcessStat::read(broker), above).skip(1).take(ANCESTORS_MAX);
+    above.chain(init).collect()
 }

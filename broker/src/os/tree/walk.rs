@@ -11,6 +11,7 @@ use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
 use super::process_table::{Leader, SharedTable};
+use crate::os::logs::pipes::Pipes;
 use crate::os::process::mark::{self, Mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
@@ -79,14 +80,17 @@ pub(super) trait Action {
 
 /// What a walk needs to know.
 pub(super) struct Walker<'a> {
-    inheritance: &'a Inheritance,
+    pub(super) inheritance: &'a Inheritance,
     pub(super) cgroups: Option<&'a Cgroups>,
+    pub(super) pipes: &'a Pipes,
     table: &'a SharedTable,
     pub(super) known: &'a mut Known,
     /// The whole tree, where the kernel lists no children.
     tree: Option<HashMap<Pid, Vec<Pid>>>,
     zombies: HashSet<Pid>,
     settled: bool,
+    /// Who may have inherited what an earlier broker has left, for a scan.
+    pub(super) heirs: Vec<ProcessStat>,
     /// What a scan has come across, be it from above or by itself.
     pub(super) seen: Option<HashSet<Identity>>,
     /// Whether something could not be looked at, for want of descriptors or since it was changing.
@@ -97,12 +101,23 @@ impl<'a> Walker<'a> {
     pub(super) fn new(
         inheritance: &'a Inheritance,
         cgroups: Option<&'a Cgroups>,
+        pipes: &'a Pipes,
         table: &'a SharedTable,
         known: &'a mut Known,
     ) -> Self {
-        let zombies = HashSet::new();
-        let (tree, seen) = (None, None);
-        Self { inheritance, cgroups, table, known, tree, zombies, settled: true, seen, is_unclear: false }
+        Self {
+            inheritance,
+            cgroups,
+            pipes,
+            table,
+            known,
+            tree: None,
+            zombies: HashSet::new(),
+            settled: true,
+            heirs: Vec::new(),
+            seen: None,
+            is_unclear: false,
+        }
     }
 
     /// Visits all orphans and what descends from them. Living children are left out.
@@ -220,9 +235,10 @@ impl<'a> Walker<'a> {
         if owner.is_some() {
             return owner;
         }
+        let known = |child: &ChildId| self.table.lock().knows(*child);
         match mark::mark(stat.pid) {
-            Mark::Child(child) => self.table.lock().knows(child).then_some(child),
-            Mark::Nobody => None,
+            Mark::Child(child) => Some(child).filter(known),
+            Mark::Nobody => self.pipes.held_by(stat.pid).filter(known),
             Mark::Changing => {
                 self.settled = false;
                 None

@@ -18,6 +18,7 @@ use super::right;
 use super::search::{PerSearch, Search, Targets};
 use super::walk::{Breadth, Known, LiveProcess, Walker};
 use super::{Reporter, signal_group};
+use crate::os::logs::pipes::Pipes;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
 use crate::os::process::subreaper::Inheritance;
@@ -89,6 +90,7 @@ struct Orders {
 pub(super) struct Worker {
     pub(super) inheritance: Inheritance,
     pub(super) cgroups: Option<Arc<Cgroups>>,
+    pub(super) pipes: Pipes,
     pub(super) table: SharedTable,
     pub(super) pending: Pending,
     pub(super) report: Reporter,
@@ -204,7 +206,7 @@ impl Worker {
     }
 
     pub(super) fn walker(&mut self) -> Walker<'_> {
-        Walker::new(&self.inheritance, self.cgroups.as_deref(), &self.table, &mut self.known)
+        Walker::new(&self.inheritance, self.cgroups.as_deref(), &self.pipes, &self.table, &mut self.known)
     }
 
     pub(super) fn has_members(&self, run: Run) -> bool {

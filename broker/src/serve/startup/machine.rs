@@ -107,7 +107,7 @@ impl Machine {
         processes.extend(commands);
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
-        let mut containment = Containment::new(inheritance, cgroups, Box::new(report))?;
+        let mut containment = Containment::new(inheritance, cgroups, pipes.clone(), Box::new(report))?;
         for (run, process) in &processes {
             reaper.adopt(*run, process);
             if let processes::Whereabouts::Process { pidfd, .. } = process {

@@ -11,6 +11,8 @@ use super::*;
 const JOIN_SESSION_KEYRING: usize = 1;
 const SESSION_KEYRING: i32 = -3;
 
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 fn nobody() -> Identity {
     let (uid, gid) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
     Identity::Become { uid, gid, groups: Vec::new() }
@@ -91,13 +93,12 @@ fn a_child_of_another_user_is_not_spared_with_the_broker_when_memory_runs_out() 
     if !is_root() || !alone(name) {
         return;
     }
-    const FILE: &str = "/proc/self/oom_score_adj";
     // Without CAP_SYS_RESOURCE there is nothing below zero, and the launcher is told that the other value is a privilege.
-    let (own, is_told) = if fs::write(FILE, "-500").is_ok() { ("-500", false) } else { ("500", true) };
-    fs::write(FILE, own).unwrap();
+    let (own, is_told) = if fs::write(OOM_SCORE, "-500").is_ok() { ("-500", false) } else { ("500", true) };
+    fs::write(OOM_SCORE, own).unwrap();
     let scene = Scene::new();
     // That it can't be taken back: as a user, it can be set to that and to nothing below.
-    let script = format!("cat {FILE}; echo -1 2>/dev/null >{FILE} || echo stays");
+    let script = format!("cat {OOM_SCORE}; echo -1 2>/dev/null >{OOM_SCORE} || echo stays");
     for way in every_way() {
         let told = [nobody(), Identity::Unchanged].map(|identity| {
             let mut starter = Starter::new(way);
@@ -108,7 +109,7 @@ fn a_child_of_another_user_is_not_spared_with_the_broker_when_memory_runs_out() 
         });
         assert_eq!(told[0], "0\nstays\n", "{way:?}");
         assert!(told[1].starts_with(&format!("{own}\n")), "{way:?}: {told:?}");
-        assert_eq!(fs::read_to_string(FILE).unwrap().trim(), own, "the broker's own stays, {way:?}");
+        assert_eq!(fs::read_to_string(OOM_SCORE).unwrap().trim(), own, "the broker's own stays, {way:?}");
     }
 }
 

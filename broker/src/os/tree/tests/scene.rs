@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::super::Containment;
+use crate::os::logs::pipes::Pipes;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
@@ -89,9 +90,10 @@ impl Scene {
             (&ring).write_all(b"!").unwrap();
         };
         let reaper = Reaper::new(&inheritance).unwrap();
-        let containment = Containment::new(inheritance, cgroups, Box::new(ring_bell)).unwrap();
-        let (plans, spawned) = spawn_thread(facilities);
         let folder = TempDir::new().unwrap();
+        let pipes = Pipes::open(folder.path().join("output")).unwrap();
+        let containment = Containment::new(inheritance, cgroups, pipes, Box::new(ring_bell)).unwrap();
+        let (plans, spawned) = spawn_thread(facilities);
         let (containment, inputs) = (Some(containment), Vec::new());
         Some(Self {
             folder,
