@@ -64,7 +64,9 @@ pub(crate) enum WaitsFor {
     },
     /// A `create` whose child has ended before it was ready, for the last of its output.
     Tail {
-        /// How the child ended.
+        /// The child.
+        child: ChildId,
+        /// How it ended.
         exit: Box<Exit>,
     },
     /// A `destroy`, for all of its children to have ended.

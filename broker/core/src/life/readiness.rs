@@ -26,7 +26,7 @@ impl Broker {
         if let Some(child) = self.children.get(id).filter(|child| child.is_unanswered()) {
             let allowed = duration::display(child.params().ready_timeout.0);
             let mut message =
-                format!("the child was not ready within {allowed} (ready_timeout), and is stopped");
+                format!("the child {id} was not ready within {allowed} (ready_timeout), and is stopped");
             if let Some(why) = child.why_not_ready() {
                 message.push_str("; ");
                 message.push_str(&why);
@@ -56,7 +56,7 @@ impl Broker {
             let Some(pending) = self.take_pending(ticket) else {
                 continue;
             };
-            self.wait_for(pending.call, WaitsFor::Tail { exit: Box::new(exit.clone()) }, None);
+            self.wait_for(pending.call, WaitsFor::Tail { child: id, exit: Box::new(exit.clone()) }, None);
             if self.is_serving() {
                 turn.order(Effect::ReadTail { call: pending.call, child: id, kept_in, user: pending.uid });
             }
@@ -81,21 +81,20 @@ impl Broker {
     }
 
     fn answer_with_tail(&mut self, ticket: Ticket, log_tail: String, turn: &mut Turn<'_>) {
-        let Some(WaitsFor::Tail { exit }) = self.pending.get(ticket).map(|pending| &pending.waits_for) else {
-            return;
-        };
-        let (exit, message) = (exit.clone(), failed(exit));
+        let waits_for = self.pending.get(ticket).map(|pending| &pending.waits_for);
+        let Some(WaitsFor::Tail { child, exit }) = waits_for else { return };
+        let (exit, message) = (exit.clone(), failed(*child, exit));
         let error = Error::new(ErrorKind::StartFailed { exit, log_tail }, message);
         self.answer_pending(ticket, Err(error), turn);
     }
 }
 
-/// Says that a child has failed to start.
-fn failed(exit: &Exit) -> String {
+/// Says that a child has failed to start, and which: nobody else has told its creator.
+fn failed(child: ChildId, exit: &Exit) -> String {
     let (status, reason) = (exit.status, exit.reason);
     if reason == ExitReason::StartFailed {
-        format!("the child ended before it was ready ({status}); see its log")
+        format!("the child {child} ended before it was ready ({status}); its log tells more")
     } else {
-        format!("the child was stopped before it was ready ({})", reason.as_str())
+        format!("the child {child} was stopped before it was ready ({})", reason.as_str())
     }
 }
