@@ -210,27 +210,39 @@ impl Events {
     /// When the broker cannot be reached again; a later call tries once more.
     pub async fn next(&mut self) -> Result<Happening, Error> {
         loop {
-            let Some(feed) = &mut self.feed else {
-                match self.resume().await? {
-                    Resumed::SameInstance => continue,
-                    Resumed::OtherInstance => return Ok(Happening::Restarted),
-                }
-            };
-            match feed.next_notification().await? {
-                None => self.feed = None,
-                Some(Notification::Event { event, .. }) => {
-                    self.next = event.seq.saturating_add(1);
-                    return Ok(Happening::Event(event));
-                }
-                Some(Notification::Lagged { missed, .. }) => {
-                    self.next = self.next.saturating_add(missed);
-                    return Ok(Happening::Lagged { missed });
-                }
-                Some(Notification::Log { .. }) => {
-                    return Err(Error::Protocol {
-                        detail: "it sent a log to a subscriber to events".to_owned(),
-                    });
-                }
+            if let Some(happening) = self.next_until_lost().await? {
+                return Ok(happening);
+            }
+            match self.resume().await? {
+                Resumed::SameInstance => {}
+                Resumed::OtherInstance => return Ok(Happening::Restarted),
+            }
+        }
+    }
+
+    /// The next thing that happens; none when the connection is lost, which is not made again: for who has been told that
+    /// the broker is shutting down, and does not wait for the next one. [`next`](Self::next) goes on after that, too.
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When the broker sends something that makes no sense.
+    pub async fn next_until_lost(&mut self) -> Result<Option<Happening>, Error> {
+        let Some(feed) = &mut self.feed else { return Ok(None) };
+        match feed.next_notification().await? {
+            None => {
+                self.feed = None;
+                Ok(None)
+            }
+            Some(Notification::Event { event, .. }) => {
+                self.next = event.seq.saturating_add(1);
+                Ok(Some(Happening::Event(event)))
+            }
+            Some(Notification::Lagged { missed, .. }) => {
+                self.next = self.next.saturating_add(missed);
+                Ok(Some(Happening::Lagged { missed }))
+            }
+            Some(Notification::Log { .. }) => {
+                Err(Error::Protocol { detail: "it sent a log to a subscriber to events".to_owned() })
             }
         }
     }

@@ -31,6 +31,8 @@ Output:
     SEQ AT KIND ID NAME PID EXIT
   SEQ is the number of the event, for --since; a restarted broker counts anew.
   With --json the notifications as they are on the wire, one a line.
+  The orderly end of the broker (`shutting_down`, and what follows) ends it with
+  exit status 0; a broker that is lost and does not come back, with 5.
 
 Examples:
   procbroker events --label pool=render
@@ -96,12 +98,15 @@ async fn run(
         return Err(Failure::Usage { message });
     }
     tokio::pin!(reader_gone);
+    let mut is_ending = false;
     loop {
         let happening = tokio::select! {
             biased;
-            happening = events.next() => happening?,
+            happening = next(&mut events, is_ending) => happening?,
             () = &mut reader_gone => return Ok(()),
         };
+        let Some(happening) = happening else { return Ok(()) };
+        is_ending |= is_shutdown(&happening);
         let reader = match happening {
             Happening::Event(event) => {
                 let text = line(&event, events.subscription(), style)?;
@@ -117,6 +122,15 @@ async fn run(
             return Ok(());
         }
     }
+}
+
+/// The next thing that happens; none where that was all of a broker that has ended in order.
+async fn next(events: &mut Events, is_ending: bool) -> Result<Option<Happening>, Failure> {
+    if is_ending { Ok(events.next_until_lost().await?) } else { Ok(Some(events.next().await?)) }
+}
+
+fn is_shutdown(happening: &Happening) -> bool {
+    matches!(happening, Happening::Event(event) if event.kind == EventKind::ShuttingDown)
 }
 
 fn line(event: &Arc<Event>, subscription: u64, style: Style) -> Result<String, Failure> {

@@ -97,7 +97,7 @@ pub(super) struct CommandLine {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Run the broker in the foreground, until SIGTERM, SIGINT or SIGHUP stops it and every child
+    /// Run the broker in the foreground, until SIGTERM, SIGINT, SIGQUIT or SIGHUP stops it and every child
     #[command(after_long_help = serve::EXAMPLES)]
     Serve(Box<ServeArguments>),
     /// Run the broker and one main command, as the entry point of a container
@@ -122,8 +122,8 @@ pub(super) enum Verb {
     Logs(LogsArguments),
     /// Show what happens to children, a line for each event, until the broker ends
     ///
-    /// It goes on after a restart or an upgrade of the broker. A reader that is too slow is told how many events it has
-    /// missed.
+    /// It goes on after a crash or an upgrade of the broker, and ends when the broker is stopped. A reader that is too slow is
+    /// told how many events it has missed.
     #[command(after_long_help = events::EXAMPLES)]
     Events(EventsArguments),
     /// Watch the children on a terminal, and stop, restart or signal them by keys

@@ -108,7 +108,7 @@ fn a_reader_that_is_gone_ends_it_though_nothing_happens() {
 }
 
 #[test]
-fn it_goes_on_after_a_restart_and_ends_when_no_broker_comes_back() {
+fn it_goes_on_after_a_crash_and_ends_with_the_orderly_end_of_the_broker() {
     let mut broker = TestBroker::start();
     live(&broker, &json!({}));
     let mut shown = Shown::by(&broker, &["events", "--since", "6"]);
@@ -121,8 +121,20 @@ fn it_goes_on_after_a_restart_and_ends_when_no_broker_comes_back() {
     broker.signal(Signal::SIGTERM);
     let said = shown.ended();
     broker.ended_in_order();
-    assert_eq!(said.status, NO_BROKER, "{said:?}");
+    assert_eq!(said.status, DONE, "{said:?}");
     assert!(said.out.contains("\tshutting_down\t-\t-\t-\t-\n"), "{said:?}");
+    assert!(said.out.contains("\tended\t") && said.err.lines().count() <= 1, "{said:?}");
+}
+
+#[test]
+fn it_fails_when_the_broker_is_lost_and_none_comes_back() {
+    let mut broker = TestBroker::start();
+    live(&broker, &json!({}));
+    let mut shown = Shown::by(&broker, &["events", "--since", "6"]);
+    assert!(shown.line().starts_with("6\t"));
+    broker.crash();
+    let said = shown.ended();
+    assert_eq!(said.status, NO_BROKER, "{said:?}");
     assert!(said.err.contains(broker.socket().to_str().unwrap()), "{said:?}");
 }
 
