@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, Args, Command};
+use clap::{Arg, Args, Command, ValueHint};
 use clap_complete::Shell;
 
 use crate::cli::program::PROGRAM;
@@ -42,9 +42,31 @@ pub(in crate::cli) fn completions(shell: Shell, whole: &Command) -> String {
 
 /// The definition of the command line, less the verbs that nobody is to type.
 fn without_hidden_verbs(whole: &Command) -> Command {
-    let shown = whole.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    let shown = whole.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().map(with_hints);
     let program = Command::new(PROGRAM).version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
     program.args(whole.get_arguments().cloned()).subcommands(shown)
+}
+
+/// The same verb, of which the shells know what its values are: files are offered for files alone.
+fn with_hints(verb: Command) -> Command {
+    let asks = verb.clone();
+    verb.mut_args(|place| match hint(&place) {
+        Some(hint) if asked_for(&asks, &place).is_none() => place.value_hint(hint),
+        Some(_) | None => place,
+    })
+}
+
+/// What a shell offers for a value, where the type of the value does not tell.
+fn hint(place: &Arg) -> Option<ValueHint> {
+    if !place.get_action().takes_values() || place.get_value_hint() != ValueHint::Unknown {
+        return None;
+    }
+    Some(match place.get_id().as_str() {
+        "command" => ValueHint::CommandWithArguments,
+        "cleanup" | "ready_command" => ValueHint::AnyPath,
+        "user" | "allow_user" => ValueHint::Username,
+        _ => ValueHint::Other,
+    })
 }
 
 /// What `complete` is asked for at a place of a verb.
@@ -203,6 +225,34 @@ mod tests {
                 assert_eq!(offered, !verb.is_hide_set(), "{shell}: {name}");
             }
         }
+    }
+
+    #[test]
+    fn files_are_offered_where_a_file_is_wanted_and_nowhere_else() {
+        let fish = completions(Shell::Fish);
+        let rule = |verb: &str, flag: &str| {
+            let [verb, flag] = [format!("using_subcommand {verb}\""), format!(" -l {flag} ")];
+            fish.lines().find(|line| line.contains(&verb) && line.contains(&flag)).unwrap().to_owned()
+        };
+        for (verb, flag) in [
+            ("create", "label"),
+            ("create", "name"),
+            ("create", "ready"),
+            ("create", "env"),
+            ("serve", "log-bytes"),
+        ] {
+            let rule = rule(verb, flag);
+            assert!(rule.ends_with(" -r -f") || rule.contains(" -r -f "), "{rule}");
+        }
+        for (verb, flag) in [("create", "cwd"), ("create", "cleanup"), ("serve", "state-dir")] {
+            assert!(rule(verb, flag).contains(" -r -F"), "{}", rule(verb, flag));
+        }
+        let zsh = completions(Shell::Zsh);
+        let label = zsh.lines().find(|line| line.contains("--label=[A label to select")).unwrap();
+        assert!(label.contains(":KEY=VALUE:'"), "{label}");
+        let bash = completions(Shell::Bash);
+        let (_, label) = bash.split_once("                --label)").unwrap();
+        assert!(label.trim_start().starts_with("COMPREPLY=(\"${cur}\")"), "{label}");
     }
 
     #[test]
