@@ -16,6 +16,8 @@ const GAP: u16 = 2;
 pub(in crate::cli) struct Fact {
     key: &'static str,
     value: Option<String>,
+    /// The value in the words of people, where it has others.
+    spoken: Option<String>,
     remark: Option<String>,
 }
 
@@ -25,7 +27,12 @@ impl Fact {
     }
 
     pub(in crate::cli) fn maybe(key: &'static str, value: Option<impl ToString>) -> Self {
-        Self { key, value: value.map(|value| value.to_string()), remark: None }
+        Self { key, value: value.map(|value| value.to_string()), spoken: None, remark: None }
+    }
+
+    /// A number of bytes: for people in KiB and larger.
+    pub(in crate::cli) fn bytes(key: &'static str, bytes: Option<u64>) -> Self {
+        Self { spoken: bytes.map(size), ..Self::maybe(key, bytes) }
     }
 
     /// A moment, with how long ago it was when that is asked for.
@@ -35,10 +42,24 @@ impl Fact {
     }
 }
 
+/// A number of bytes, in the largest unit of which there is one, with one decimal where it says something.
+fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some((unit, shift)) =
+        units.iter().zip((10_u32..).step_by(10)).take_while(|(_, shift)| bytes >> shift > 0).last()
+    else {
+        return format!("{bytes} B");
+    };
+    let (whole, rest) = (bytes >> shift, bytes & ((1 << shift) - 1));
+    // The rest has few bits more than the unit before.
+    let tenth = (u128::from(rest) * 10) >> shift;
+    if tenth == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenth} {unit}") }
+}
+
 /// Lines of key, tab, value: all of them, with `-` for a value that is absent.
 pub(in crate::cli) fn lines(facts: &[Fact]) -> String {
     let mut out = String::new();
-    for Fact { key, value, remark: _ } in facts {
+    for Fact { key, value, spoken: _, remark: _ } in facts {
         // Writing to a string does not fail.
         let _ = writeln!(out, "{key}\t{}", value.as_deref().unwrap_or(ABSENT));
     }
@@ -54,8 +75,8 @@ pub(in crate::cli) fn table(facts: &[Fact], screen: Screen) -> String {
     let beside = keys + usize::from(GAP) + VALUE_WIDTH_MIN <= usize::from(screen.width);
     let mut out = String::new();
     let mut table = screen.table();
-    for Fact { key, value, remark } in facts {
-        let Some(value) = value else { continue };
+    for Fact { key, value, spoken, remark } in facts {
+        let Some(value) = spoken.as_ref().or(value.as_ref()) else { continue };
         let remark = remark.as_ref().map_or_else(String::new, |remark| format!(" ({remark})"));
         if beside {
             table.add_row(Row::from([(*key).to_owned(), format!("{value}{remark}")]));
@@ -75,4 +96,29 @@ pub(in crate::cli) fn table(facts: &[Fact], screen: Screen) -> String {
         column.set_padding((0, 0));
     }
     table.trim_fmt() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_sizes_in_the_largest_unit_and_programs_in_bytes() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1_855_488, "1.7 MiB"),
+            (256 << 20, "256 MiB"),
+            ((1 << 30) - 1, "1023.9 MiB"),
+            (u64::MAX, "15.9 EiB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(size(bytes), text);
+        }
+        let facts = [Fact::bytes("usage.memory", Some(2048)), Fact::bytes("usage.memory_peak", None)];
+        assert_eq!(lines(&facts), "usage.memory\t2048\nusage.memory_peak\t-\n");
+        let screen = Screen { width: 80, colours: false, now: Timestamp::default() };
+        assert_eq!(table(&facts, screen), "usage.memory  2 KiB\n");
+    }
 }

@@ -108,8 +108,8 @@ fn cleanup(cleaned: Option<&Cleaned>) -> [Fact; 3] {
 fn usage(usage: Option<&Usage>) -> [Fact; 4] {
     [
         Fact::maybe("usage.cpu", usage.and_then(|usage| usage.cpu).map(duration::display)),
-        Fact::maybe("usage.memory", usage.and_then(|usage| usage.memory)),
-        Fact::maybe("usage.memory_peak", usage.and_then(|usage| usage.memory_peak)),
+        Fact::bytes("usage.memory", usage.and_then(|usage| usage.memory)),
+        Fact::bytes("usage.memory_peak", usage.and_then(|usage| usage.memory_peak)),
         Fact::maybe("usage.processes", usage.and_then(|usage| usage.processes)),
     ]
 }

@@ -10,6 +10,7 @@ use procbroker_protocol::{CreateParams, Spec, duration};
 
 use crate::cli::print::escape::{command_line, escaped};
 use crate::cli::print::sheet::Fact;
+use crate::cli::size::ByteSize;
 
 /// All facts of a specification; of none, their keys.
 pub(super) fn facts(spec: Option<&Spec>) -> Vec<Fact> {
@@ -128,8 +129,8 @@ fn rlimits(params: &CreateParams) -> Option<String> {
 fn bounds(resources: &Resources) -> String {
     let Resources { memory_max, cpu_weight, cpu_max, pids_max, memory_high, io_weight } = resources;
     let bounds = [
-        ("memory_max", memory_max.map(|bytes| bytes.to_string())),
-        ("memory_high", memory_high.map(|bytes| bytes.to_string())),
+        ("memory_max", memory_max.map(|bytes| ByteSize::new(bytes).to_string())),
+        ("memory_high", memory_high.map(|bytes| ByteSize::new(bytes).to_string())),
         ("cpu_weight", cpu_weight.map(|weight| weight.to_string())),
         ("cpu_max", cpu_max.map(|bound| format!("\"{bound}\""))),
         ("pids_max", pids_max.map(|pids| pids.to_string())),
@@ -167,6 +168,7 @@ mod tests {
             resources: Some(Resources {
                 cpu_max: Some("1.5".parse().unwrap()),
                 pids_max: Some(64),
+                memory_max: Some(512 << 20),
                 ..Resources::default()
             }),
             ..CreateParams::new(words(&["serve"]))
@@ -193,7 +195,7 @@ mod tests {
             "spec.cleanup_timeout\t30s\n",
             "spec.limit\tk=4, waited for 2s\n",
             "spec.rlimits\tcore=unlimited\n",
-            "spec.resources\tcpu_max=\"150000 100000\" pids_max=64\n",
+            "spec.resources\tmemory_max=512MiB cpu_max=\"150000 100000\" pids_max=64\n",
         );
         assert_eq!(sheet::lines(&facts(Some(&spec))), expected);
     }
