@@ -25,6 +25,9 @@ pub(super) const NOTE: &str = "runtime";
 /// The file in the runtime folder that says whose it is.
 const OWNER: &str = "owner";
 
+/// The file in a runtime folder that was there before any broker used it: it is not the broker's to remove.
+const FOUND: &str = "found";
+
 /// A note on its way to its name.
 const DRAFT: &str = "runtime.new";
 
@@ -40,7 +43,7 @@ pub enum Wanted {
     Usual(PathBuf),
 }
 
-/// A runtime folder that is this broker's. It is removed at the end, if nothing is left in it.
+/// A runtime folder that is this broker's. It is removed at the end, if a broker has made it and nothing is left in it.
 #[derive(Debug)]
 pub struct RuntimeDir {
     folder: OwnFolder,
@@ -139,9 +142,9 @@ impl RuntimeDir {
         Ok(self.folder.subfolder(name)?)
     }
 
-    /// Removes the folder, and the note of it, if nothing is left in it.
+    /// Removes what brokers have made, and the note of it, if nothing is left in the folder.
     fn remove_if_empty(&self) -> Result<(), OwnError> {
-        for name in self.folder.entries()?.iter().filter(|name| *name != OWNER) {
+        for name in self.folder.entries()?.iter().filter(|name| ![OWNER, FOUND].contains(&name.as_str())) {
             // What is no folder, or not empty, stays, and so does this one.
             if self.folder.remove_folder(name).is_err() {
                 return Ok(());
@@ -154,6 +157,10 @@ impl RuntimeDir {
         };
         let own = fstat(&self.folder).map_err(refused)?;
         self.folder.remove(OWNER)?;
+        if self.folder.has_file(FOUND)? {
+            self.folder.remove(FOUND)?;
+            return self.state.remove(NOTE);
+        }
         if own::place_of(self.path())? == (own.st_dev, own.st_ino) {
             std::fs::remove_dir(self.path()).map_err(|source| OwnError::Refused {
                 attempt: "remove",
@@ -203,17 +210,23 @@ fn left(state: &OwnFolder) -> Result<Option<OwnFolder>, RuntimeDirError> {
 
 /// Makes a folder, or takes one that is nobody else's.
 fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
-    let refused = |source| OwnError::Refused { attempt: "make the folder", path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).or_else(|error| match error.kind() {
-        // What is there is looked at below.
-        io::ErrorKind::AlreadyExists => Ok(()),
-        _ => Err(refused(error)),
+    let origin = make(path).map_err(|source| OwnError::Refused {
+        attempt: "make the folder",
+        path: path.to_owned(),
+        source,
     })?;
     let folder = OwnFolder::open(path)?;
     folder.check_passable()?;
     match Note::read(&folder, OWNER)? {
-        None => match folder.entries()?.into_iter().find(|name| name != DRAFT) {
-            None => Ok(folder),
+        None => match folder.entries()?.into_iter().find(|name| ![DRAFT, FOUND].contains(&name.as_str())) {
+            None => {
+                match origin {
+                    Origin::Made => {}
+                    // Before it is the broker's by its note.
+                    Origin::Found => drop(folder.file(FOUND, OFlag::O_WRONLY | OFlag::O_CREAT)?),
+                }
+                Ok(folder)
+            }
             Some(entry) => Err(RuntimeDirError::Shared { path: path.to_owned(), entry }),
         },
         // The note of it was lost.
@@ -226,6 +239,27 @@ fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
             clear(&folder)?;
             Ok(folder)
         }
+    }
+}
+
+/// Whether a folder was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Made,
+    Found,
+}
+
+/// Makes a folder, and those above it, closed to all others. What is there already has to be looked at.
+fn make(path: &Path) -> io::Result<Origin> {
+    let mut one = DirBuilder::new();
+    one.mode(0o700);
+    match one.create(path) {
+        Ok(()) => Ok(Origin::Made),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Origin::Found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            one.recursive(true).create(path).map(|()| Origin::Made)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -243,7 +277,7 @@ fn is_in_use(owner: &Note) -> bool {
 
 /// Removes what a broker has left: files, and folders of files.
 fn clear(folder: &OwnFolder) -> Result<(), OwnError> {
-    for name in folder.entries()? {
+    for name in folder.entries()?.into_iter().filter(|name| name != FOUND) {
         if folder.remove(&name).is_ok() {
             continue;
         }

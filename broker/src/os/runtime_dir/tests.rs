@@ -50,6 +50,29 @@ fn a_runtime_folder_is_closed_to_others_and_gone_when_nothing_is_left_in_it() {
 }
 
 #[test]
+fn a_folder_that_was_there_before_stays_and_is_as_empty_as_it_was() {
+    let scratch = Scratch::new();
+    let given = || RuntimeDir::open(&Wanted::Given(scratch.at("given")), &scratch.state()).unwrap();
+    fs::create_dir(scratch.at("given")).unwrap();
+    fs::set_permissions(scratch.at("given"), Permissions::from_mode(0o700)).unwrap();
+    let stays = || {
+        assert_eq!(fs::read_dir(scratch.at("given")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(scratch.state()).unwrap().count(), 0);
+    };
+    drop(given());
+    stays();
+    // A crash in between changes nothing.
+    crash(given());
+    let runtime = given();
+    fs::remove_file(runtime.path().join("left")).unwrap();
+    drop(runtime);
+    stays();
+    fs::remove_dir(scratch.at("given")).unwrap();
+    drop(given());
+    assert!(!scratch.at("given").exists(), "this one the broker has made");
+}
+
+#[test]
 fn a_broker_with_another_socket_goes_on_in_the_folder_of_the_one_before_it() {
     let scratch = Scratch::new();
     crash(scratch.open("s.d").unwrap());
