@@ -1,5 +1,6 @@
 //! All children that the broker knows, with the indices that keep each promise about them cheap.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use procbroker_protocol::status::ChildCounts;
@@ -172,14 +173,16 @@ impl Children {
         }
     }
 
-    /// Takes the child that ended first, if there are more than may be kept or it ended before `since`; else the first one
-    /// of a user whose children take more room than there is.
+    /// Takes the child that ended first, if that was before `since`; else the first one of the user who has the most, if there
+    /// are more than may be kept; else that of a user whose children take more room than there is.
     pub(crate) fn pop_expired(&mut self, bounds: &Bounds, since: Option<Instant>) -> Option<Child> {
         let (first, (at, _)) = self.ended.first_key_value()?;
-        let over = self.ended.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
-        let is_expired = over || since.is_some_and(|since| *at <= since);
-        let first = *first;
-        let number = if is_expired { first } else { self.crowding(bounds.children_bytes())? };
+        let number = if since.is_some_and(|since| *at <= since) {
+            *first
+        } else {
+            let outnumbering = self.outnumbering(bounds.ended_kept);
+            outnumbering.or_else(|| self.crowding(bounds.children_bytes()))?
+        };
         let (_, id) = self.ended.remove(&number)?;
         let child = self.forget(id)?;
         let uid = child.owner().uid;
@@ -194,6 +197,15 @@ impl Children {
             }
         }
         Some(child)
+    }
+
+    /// Returns the number of the ended child whose place is over, where there are more than may be kept: the first one of the user
+    /// who has the most, so that a crowd of one user's hides no other's. Of users who have as many, whose ended first.
+    fn outnumbering(&self, kept: u32) -> Option<u64> {
+        let is_over = self.ended.len() > usize::try_from(kept).unwrap_or(usize::MAX);
+        let users = self.ended_of.values().filter(|_| is_over);
+        let most = users.max_by_key(|numbers| (numbers.len(), Reverse(numbers.first().copied())))?;
+        most.first().copied()
     }
 
     /// Returns the number of the ended child that makes room for others: the first one of a user who has too much, or of the one who

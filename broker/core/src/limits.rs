@@ -146,7 +146,8 @@ pub struct Bounds {
     pub max_kept_bytes_per_user: u64,
     /// How long a message may stay unfinished; enforced where messages are read.
     pub partial_message_timeout: Duration,
-    /// Ended children that stay visible.
+    /// Ended children that stay visible, of all users together; where there are more, the first one of the user goes who has
+    /// the most.
     pub ended_kept: u32,
     /// How long they stay visible.
     pub ended_kept_for: Duration,

@@ -157,6 +157,42 @@ fn ended_children_are_kept_by_their_number() {
 }
 
 #[test]
+fn a_crowd_of_one_users_ended_children_hides_no_others() {
+    let bounds = Bounds { ended_kept: 4, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let end = |world: &mut World, client| {
+        let run = world.start(client, unnamed());
+        world.ends(run);
+        run
+    };
+    let of_alice = [(); 2].map(|()| end(&mut world, alice));
+    let mut of_bob: Vec<Run> = (0..10).map(|_| end(&mut world, bob)).collect();
+    assert_eq!(ids(&mut world, alice, list(true)), numbers(&of_alice));
+    assert_eq!(ids(&mut world, bob, list(true)), numbers(&of_bob[8..]));
+    // Each has a half by then, and who has one more loses the first of his own.
+    let third = end(&mut world, alice);
+    assert_eq!(ids(&mut world, alice, list(true)), numbers(&[of_alice[1], third]));
+    of_bob.push(end(&mut world, bob));
+    assert_eq!(ids(&mut world, bob, list(true)), numbers(&of_bob[9..]));
+    assert_eq!(ids(&mut world, alice, list(true)), numbers(&[of_alice[1], third]));
+}
+
+#[test]
+fn of_two_who_have_as_many_ended_children_the_one_that_ended_first_makes_place() {
+    let bounds = Bounds { ended_kept: 3, ..Bounds::default() };
+    let mut world = World::with(|config| config.bounds = bounds);
+    let clients = [world.connect(BOB), world.connect(ALICE)];
+    let mut runs = Vec::new();
+    for client in [clients[0], clients[1], clients[1], clients[0]] {
+        runs.push(world.start(client, unnamed()));
+        world.ends(runs[runs.len() - 1]);
+    }
+    assert_eq!(ids(&mut world, clients[0], list(true)), numbers(&runs[3..]));
+    assert_eq!(ids(&mut world, clients[1], list(true)), numbers(&runs[1..3]));
+}
+
+#[test]
 fn ended_children_are_kept_for_their_time() {
     let bounds = Bounds { ended_kept_for: secs(60), ..Bounds::default() };
     let mut world = World::with(|config| config.bounds = bounds);

@@ -1,6 +1,6 @@
 //! The order of the orders for one process, the one owner of a name, and who is let in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use procbroker_core::{
@@ -393,6 +393,20 @@ pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
     cleanups::done(track, &truth)
 }
 
+/// The ended child that has to make place where more than these are visible: the first one of those users who have the most.
+fn outnumbering(ledger: &Ledger, kept: u32) -> Option<ChildId> {
+    if ledger.visible.len() <= usize::try_from(kept).unwrap_or(usize::MAX) {
+        return None;
+    }
+    let owner = |id: &ChildId| ledger.tracks.get(id).map(|track| track.owner.uid);
+    let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+    for (_, id) in &ledger.visible {
+        *counts.entry(owner(id)).or_default() += 1;
+    }
+    let most = counts.values().max().copied();
+    ledger.visible.iter().map(|(_, id)| *id).find(|id| counts.get(&owner(id)).copied() == most)
+}
+
 /// A child becomes invisible.
 ///
 /// # Errors
@@ -407,7 +421,7 @@ pub fn forget(ledger: &Ledger, child: ChildId) -> Checked {
     }
     let bounds = &ledger.config.bounds;
     let oldest = ledger.visible.front().copied();
-    let crowded = ledger.visible.len() > usize::try_from(bounds.ended_kept).unwrap_or(usize::MAX);
+    let is_outnumbering = outnumbering(ledger, bounds.ended_kept) == Some(child);
     let aged = oldest.is_some_and(|(at, _)| ledger.now >= at + nanos(bounds.ended_kept_for));
     let is_oldest_of_its_user = || {
         let own =
@@ -415,6 +429,6 @@ pub fn forget(ledger: &Ledger, child: ChildId) -> Checked {
         ledger.visible.iter().map(|(_, id)| *id).find(own) == Some(child)
     };
     let is_heavy = crowded_users(ledger).contains(&track.owner.uid) && is_oldest_of_its_user();
-    let due = is_heavy || (crowded || aged) && oldest.is_some_and(|(_, id)| id == child);
+    let due = is_heavy || is_outnumbering || aged && oldest.is_some_and(|(_, id)| id == child);
     Check::Visibility.demand(due, || format!("{child} is forgotten too early"))
 }
