@@ -3,7 +3,7 @@
 pub mod processes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::os::journal::{Row, Stored};
 use crate::os::logs::pipes::{Launched, Pipes};
 use crate::os::process::identity::{BootId, ProcessIdentity};
+use crate::os::process::pidfd;
 use processes::{Expected, Launch, RecoveryError, Sought};
 
 /// What there is to take over: the children, and what requests were answered with them.
@@ -229,18 +230,29 @@ pub(crate) fn findings(
     left: &HashMap<Run, Members>,
     out_of_memory: &HashSet<Run>,
 ) -> Vec<Recovered> {
-    let found: HashMap<Run, Finding> =
-        processes.iter().map(|(run, found)| (*run, finding(*run, found, left))).collect();
+    let found: HashMap<Run, (Finding, bool)> =
+        processes.iter().map(|(run, found)| (*run, (finding(*run, found, left), is_zombie(found)))).collect();
     children
         .into_iter()
         .map(|child| {
             // Of one whose end is on record nothing is looked for.
-            let finding = found.get(&child.run()).copied().unwrap_or(Finding::NeverStarted);
+            let (finding, is_zombie) =
+                found.get(&child.run()).copied().unwrap_or((Finding::NeverStarted, false));
             let probe = left.get(&probe_of(child.intent.id)).copied().unwrap_or(Members::Nothing);
             let out_of_memory = out_of_memory.contains(&child.run());
-            Recovered { finding, intent: child.intent, progress: child.progress, probe, out_of_memory }
+            let OnRecord { intent, progress, .. } = child;
+            Recovered { intent, progress, finding, is_zombie, probe, out_of_memory }
         })
         .collect()
+}
+
+fn is_zombie(found: &processes::Whereabouts) -> bool {
+    match found {
+        processes::Whereabouts::Process { pidfd, .. } => pidfd::has_ended(pidfd.as_fd()),
+        processes::Whereabouts::Gone { .. }
+        | processes::Whereabouts::NeverStarted
+        | processes::Whereabouts::Rebooted => false,
+    }
 }
 
 fn finding(run: Run, found: &processes::Whereabouts, left: &HashMap<Run, Members>) -> Finding {

@@ -305,6 +305,9 @@ pub struct Recovered {
     pub progress: Option<Progress>,
     /// What is found of it.
     pub finding: Finding,
+    /// Whether the process that is found has ended, and only waits to be reaped: an
+    /// [`Input::Exited`](crate::Input::Exited) will tell how.
+    pub is_zombie: bool,
     /// What is left of a command that was to find out whether it is ready, held under the first run of its
     /// [`counterpart`](crate::counterpart). Of any but `Nothing`, an [`Input::MembersLeft`](crate::Input::MembersLeft) will
     /// tell when it becomes less.

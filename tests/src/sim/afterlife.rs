@@ -45,7 +45,7 @@ impl Machine {
         let rows = self.disk.rows();
         let mut found = Vec::with_capacity(rows.len());
         for (child, row) in rows {
-            let mut out_of_memory = false;
+            let (mut out_of_memory, mut is_zombie) = (false, false);
             let finding = if row.has_ended() {
                 Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing }
             } else {
@@ -53,12 +53,14 @@ impl Machine {
                 let run = Run { child, incarnation: Incarnation::FIRST };
                 let family = self.bound.get(&run).and_then(|id| self.families.get(id));
                 out_of_memory = family.is_some_and(|family| family.has_starved);
+                is_zombie = family.is_some_and(|family| !family.leads());
                 finding
             };
             found.push(Recovered {
                 intent: (*row.intent).clone(),
                 progress: row.progress,
                 finding,
+                is_zombie,
                 probe: self.find_probe(child),
                 out_of_memory,
             });

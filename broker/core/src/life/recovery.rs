@@ -130,8 +130,10 @@ impl Broker {
         }
         self.take_in(&child, latest);
         match finding {
-            Finding::Process { .. } => counts.alive += 1,
-            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => counts.ended += 1,
+            Finding::Process { .. } if !child.is_zombie => counts.alive += 1,
+            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+                counts.ended += 1;
+            }
         }
         self.bind_again(id, child.is_unspawned(), turn);
         self.with_child(id, turn, |taken, orders| {

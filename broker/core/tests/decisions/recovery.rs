@@ -44,6 +44,16 @@ fn with_nothing_on_record_nothing_is_done() {
 }
 
 #[test]
+fn one_that_waits_to_be_reaped_is_not_counted_among_those_that_live() {
+    let (mut world, run) = running(named("a"));
+    world.crash_before_they_are_reaped(alive(run));
+    assert_eq!(counts(&world), (0, 1, 0));
+    let client = back(&mut world);
+    world.exited(run, ExitStatus::Code(3), Members::Nothing);
+    assert_eq!(world.shown(client, run).exit.as_ref().unwrap().status, ExitStatus::Code(3));
+}
+
+#[test]
 fn a_child_that_is_alive_is_managed_again_as_the_same() {
     for is_own in [false, true] {
         let (mut world, run) = running(cleaned(named("a")));

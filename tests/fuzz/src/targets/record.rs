@@ -27,6 +27,7 @@ pub(super) fn record(bytes: &[u8]) {
                     intent,
                     progress: None,
                     finding: finding(*choice),
+                    is_zombie: *choice % 4 == 0,
                     probe: Members::Nothing,
                     out_of_memory: false,
                 });

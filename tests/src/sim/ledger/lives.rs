@@ -63,8 +63,8 @@ impl Ledger {
 
     fn census(&mut self, recovered: &Recovered) {
         match recovered.finding {
-            Finding::Process { .. } => self.found_at_start.alive += 1,
-            Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+            Finding::Process { .. } if !recovered.is_zombie => self.found_at_start.alive += 1,
+            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
                 self.found_at_start.ended += 1;
             }
         }

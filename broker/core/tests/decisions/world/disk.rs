@@ -250,9 +250,21 @@ impl World {
 
     /// The same, and the kernel has counted kills for want of memory in each of their present runs.
     pub(crate) fn crash_out_of_memory(&mut self, finding: Finding) {
+        self.crash_as(finding, |found| found.out_of_memory = true);
+    }
+
+    /// The same, and what is found of each child has ended, and waits to be reaped.
+    pub(crate) fn crash_before_they_are_reaped(&mut self, finding: Finding) {
+        self.crash_as(finding, |found| found.is_zombie = true);
+    }
+
+    fn crash_as(&mut self, finding: Finding, change: impl Fn(&mut Recovered)) {
         let found = self.disk.children().into_values().map(|(intent, progress)| {
-            let intent = Intent::clone(&intent);
-            Recovered { intent, progress, finding, probe: Members::Nothing, out_of_memory: true }
+            let (intent, probe) = (Intent::clone(&intent), Members::Nothing);
+            let (is_zombie, out_of_memory) = (false, false);
+            let mut found = Recovered { intent, progress, finding, is_zombie, probe, out_of_memory };
+            change(&mut found);
+            found
         });
         let found = found.collect();
         self.recover(found);
@@ -266,6 +278,7 @@ impl World {
                 intent: Intent::clone(&intent),
                 progress,
                 finding,
+                is_zombie: false,
                 probe: self.probe_left,
                 out_of_memory: false,
             }
