@@ -37,6 +37,8 @@ impl Signal {
     pub const TERM: Self = Self(nix::libc::SIGTERM);
     /// An end that leaves a trace of where it was.
     pub const ABRT: Self = Self(nix::libc::SIGABRT);
+    /// The end of a timer.
+    pub const ALRM: Self = Self(nix::libc::SIGALRM);
     /// SIGQUIT.
     pub const QUIT: Self = Self(nix::libc::SIGQUIT);
     /// SIGUSR1.

@@ -1,5 +1,6 @@
 //! The signals that mean something to the broker, and what they tell the core.
 
+use std::collections::BTreeSet;
 use std::task::{Context, Poll, Waker};
 
 use procbroker_core::{Input, ShutdownCause};
@@ -13,7 +14,7 @@ use crate::os::process::proc;
 /// Whom signals are for that do not end the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// The broker: SIGUSR2 asks for an upgrade.
+    /// The broker: SIGUSR2 asks for an upgrade, SIGQUIT for a stop, as in a terminal.
     Broker,
     /// The main command: SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT are passed on to it.
     MainCommand,
@@ -28,6 +29,8 @@ pub struct Signals {
     /// SIGWINCH, where it is for the main command: one that a terminal sends when its size changes is not, since it would
     /// stop an Apache.
     windows: Option<WindowSignals>,
+    /// Those that mean nothing and have come, of which it was said once.
+    ignored: BTreeSet<Number>,
 }
 
 /// What a signal has told.
@@ -48,21 +51,25 @@ enum Meaning {
     Upgrade,
     /// Whatever it means to the main command.
     PassOn(Number),
+    /// Nothing. By default it would end the broker, and leave the children.
+    Nothing(Number),
 }
 
 impl Meaning {
-    fn input(self) -> Input {
+    /// What the core is told, if anything.
+    fn input(self) -> Option<Input> {
         match self {
-            Self::Stop { hurries } => Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries } },
-            Self::Upgrade => Input::UpgradeAsked,
-            Self::PassOn(signal) => Input::PassOn { signal },
+            Self::Stop { hurries } => Some(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries } }),
+            Self::Upgrade => Some(Input::UpgradeAsked),
+            Self::PassOn(signal) => Some(Input::PassOn { signal }),
+            Self::Nothing(_) => None,
         }
     }
 }
 
 impl Signals {
-    /// Takes the signals over from their default actions. SIGHUP and SIGINT that are ignored by now stay so: somebody has
-    /// started the broker with nohup(1), or in the background of a script.
+    /// Takes the signals over from their default actions. SIGHUP, SIGINT and SIGQUIT that are ignored by now stay so, where they
+    /// are for the broker: somebody has started it with nohup(1), or in the background of a script.
     ///
     /// # Errors
     /// When the system refuses.
@@ -72,14 +79,15 @@ impl Signals {
             (SignalKind::terminate(), stop(true)),
             (SignalKind::interrupt(), stop(true)),
             (SignalKind::hangup(), stop(false)),
+            (SignalKind::alarm(), Meaning::Nothing(Number::ALRM)),
         ];
-        let ignored = proc::ignored_signals();
-        let is_ignored = |kind: SignalKind| ignored >> (kind.as_raw_value() - 1) & 1 == 1;
-        let may_be_ignored = [SignalKind::hangup(), SignalKind::interrupt()];
-        meanings.retain(|(kind, _)| !may_be_ignored.contains(kind) || !is_ignored(*kind));
         let mut windows = None;
         match audience {
-            Audience::Broker => meanings.push((SignalKind::user_defined2(), Meaning::Upgrade)),
+            Audience::Broker => meanings.extend([
+                (SignalKind::user_defined1(), Meaning::Nothing(Number::USR1)),
+                (SignalKind::user_defined2(), Meaning::Upgrade),
+                (SignalKind::quit(), stop(true)),
+            ]),
             Audience::MainCommand => {
                 meanings.extend([
                     (SignalKind::user_defined1(), Meaning::PassOn(Number::USR1)),
@@ -89,9 +97,16 @@ impl Signals {
                 windows = Some(WindowSignals::take_over()?);
             }
         }
+        let ignored = proc::ignored_signals();
+        let is_ignored = |kind: SignalKind| ignored >> (kind.as_raw_value() - 1) & 1 == 1;
+        let may_be_ignored = [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()];
+        meanings.retain(|(kind, meaning)| match meaning {
+            Meaning::Stop { .. } => !may_be_ignored.contains(kind) || !is_ignored(*kind),
+            Meaning::Upgrade | Meaning::PassOn(_) | Meaning::Nothing(_) => true,
+        });
         let others = meanings.into_iter().map(|(kind, meaning)| Ok((signal(kind)?, meaning)));
         let others = others.collect::<std::io::Result<_>>()?;
-        let signals = Self { child: ChildSignal::new()?, others, windows };
+        let signals = Self { child: ChildSignal::new()?, others, windows, ignored: BTreeSet::new() };
         // Only now, so that one which came before has its effect. They were blocked until then, by the broker itself
         // and perhaps by whoever started it.
         let mut still_blocked = ChildSignal::mask();
@@ -111,23 +126,39 @@ impl Signals {
             // It is waited for no more once the event loop has ended.
             if let Some(Poll::Ready(Ok(()))) = self.windows.as_ref().map(|windows| windows.poll_sent(context))
             {
-                let input = Meaning::PassOn(Number::WINCH).input();
+                let input = Input::PassOn { signal: Number::WINCH };
                 return Poll::Ready(Told::Input(Box::new(input)));
             }
-            let mut come = self.others.iter_mut().filter_map(|(signal, meaning)| {
-                signal.poll_recv(context).is_ready().then(|| Told::Input(Box::new(meaning.input())))
-            });
-            come.next().map_or(Poll::Pending, Poll::Ready)
+            self.poll_others(context).map(|input| Told::Input(Box::new(input)))
         })
         .await
+    }
+
+    fn poll_others(&mut self, context: &mut Context<'_>) -> Poll<Input> {
+        for (signal, meaning) in &mut self.others {
+            while signal.poll_recv(context).is_ready() {
+                match meaning {
+                    Meaning::Stop { .. } | Meaning::Upgrade | Meaning::PassOn(_) => {
+                        if let Some(input) = meaning.input() {
+                            return Poll::Ready(input);
+                        }
+                    }
+                    Meaning::Nothing(number) if self.ignored.insert(*number) => {
+                        tracing::warn!(signal = %number, "a signal that means nothing to a broker is ignored");
+                    }
+                    Meaning::Nothing(_) => {}
+                }
+            }
+        }
+        Poll::Pending
     }
 
     /// That the broker was told to stop, if it was and does not know yet.
     pub(super) fn stop(&mut self) -> Option<Input> {
         let mut context = Context::from_waker(Waker::noop());
         self.others.iter_mut().find_map(|(signal, meaning)| match meaning {
-            Meaning::Stop { .. } => signal.poll_recv(&mut context).is_ready().then(|| meaning.input()),
-            Meaning::Upgrade | Meaning::PassOn(_) => None,
+            Meaning::Stop { .. } => signal.poll_recv(&mut context).is_ready().then(|| meaning.input())?,
+            Meaning::Upgrade | Meaning::PassOn(_) | Meaning::Nothing(_) => None,
         })
     }
 }

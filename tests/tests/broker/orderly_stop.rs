@@ -243,6 +243,34 @@ fn two_signals_at_once_are_one() {
 }
 
 #[test]
+fn a_quit_is_an_orderly_stop() {
+    let mut broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    let child = broker.json().create(attentive(&hello, "ended", None));
+    assert_eq!(Process::of(&child).status("SigIgn"), ["0000000000000000"]);
+    hello.line();
+    broker.signal(Signal::SIGQUIT);
+    says_how_it_went(&broker.ended_in_order(), 1, 0);
+}
+
+#[test]
+fn signals_that_mean_nothing_to_a_broker_end_neither_it_nor_its_children() {
+    let mut broker = TestBroker::start();
+    let child = broker.json().create(willing());
+    for signal in [Signal::SIGUSR1, Signal::SIGALRM, Signal::SIGPIPE, Signal::SIGUSR1] {
+        broker.signal(signal);
+        assert_eq!(broker.status()["shutting_down"], false);
+    }
+    let meanings = Process::of(&child);
+    for set in ["SigIgn", "SigBlk", "SigCgt"] {
+        assert_eq!(meanings.status(set), ["0000000000000000"], "{set}");
+    }
+    let ended = broker.stop();
+    says_how_it_went(&ended, 1, 0);
+    assert_eq!(ended.lines_with("means nothing to a broker").len(), 2, "{}", ended.log);
+}
+
+#[test]
 fn a_hangup_or_an_interrupt_that_was_ignored_at_the_start_stays_so() {
     // As nohup(1) and the background of a script have it.
     let ignoring = ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"];

@@ -28,9 +28,9 @@ Examples:
     procbroker serve --max-children 100 --shutdown-timeout 10s
 
 Signals:
-  SIGTERM, SIGINT and SIGHUP stop every child, then the broker. A second
-  SIGTERM or SIGINT, a second later or more, kills at once; cleanups still run,
-  for five seconds.";
+  SIGTERM, SIGINT, SIGQUIT and SIGHUP stop every child, then the broker. A
+  second one of these but SIGHUP, a second later or more, kills at once; cleanups
+  still run, for five seconds. SIGUSR2 asks for an upgrade.";
 
 /// The permissions with which others than its owner may connect to a socket: unix(7) asks for that to write.
 pub const WRITE_BY_OTHERS_THAN_THE_OWNER: u32 = 0o022;
@@ -78,7 +78,7 @@ pub struct ServeArguments {
     /// The folder for what a crash of the broker leaves and a reboot does not need
     ///
     /// [default: the socket's path with `.d` at its end] It is best on a file system in memory. After a crash the broker
-    /// goes on in the folder that it had.
+    /// goes on in the folder that it had. It is removed at the end, unless it was there before.
     #[arg(long, value_name = "FOLDER")]
     pub runtime_dir: Option<PathBuf>,
     /// How much output is kept of each child, both streams together; beyond it the oldest goes
@@ -248,7 +248,7 @@ pub struct BoundArguments {
     /// How long a message may stay unfinished before its connection is closed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pub partial_message_timeout: Duration,
-    /// Ended children that stay visible to get, wait and list --all
+    /// Ended children that stay visible to get, wait and list --all; beyond it, the first of the user who has the most goes
     #[arg(long, value_name = "N", default_value_t = Bounds::default().ended_kept)]
     pub ended_max: u32,
     /// How long ended children stay visible
