@@ -22,7 +22,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 const KEYS: &str = "Enter output  s stop  r restart  x signal  / filter  o order  ? help  q quit";
 
 /// What `?` shows.
-const HELP: [&str; 11] = [
+const HELP: [&str; 18] = [
     "arrows, j, k, PgUp, PgDn   select a child",
     "Enter                      show or hide its output",
     "s                          stop it, by its own stop steps",
@@ -32,6 +32,13 @@ const HELP: [&str; 11] = [
     "                           or that have a label (key=value); Esc shows all",
     "o                          order by age, name, state, cpu, memory, restarts",
     "q, Ctrl-C                  leave; nothing is stopped by it",
+    "",
+    "AGE        since its last start",
+    "CPU%       of one processor, with all that descends from it; CPU TREND: of each",
+    "           of the last ten seconds, where the screen is wide",
+    "MEM        what it and its descendants have in memory now",
+    "RST        how often it was restarted",
+    "backoff    it waits to be started again, by its restart policy",
     "",
     "any key goes back",
 ];
@@ -105,9 +112,9 @@ fn summary(model: &Model) -> String {
     if !memory.is_empty() {
         text = format!("{text}   memory {}", bytes(memory.iter().sum()));
     }
-    text = format!("{text}   by {}", model.order.word());
+    text = format!("{text}   ordered by {}", model.order.word());
     if !model.filter.is_empty() {
-        text = format!("{text}   with {:?}", model.filter);
+        text = format!("{text}   filter {:?}", model.filter);
     }
     text
 }
@@ -124,7 +131,7 @@ impl Columns {
     }
 
     fn titles(&self) -> String {
-        self.line(["NAME", "STATE", "PID", "AGE", "CPU%", "MEM", "RST", "", "COMMAND"])
+        self.line(["NAME", "STATE", "PID", "AGE", "CPU%", "MEM", "RST", "CPU TREND", "COMMAND"])
     }
 
     fn row(&self, row: &Row, now: procbroker_protocol::Timestamp) -> String {
@@ -245,7 +252,7 @@ fn style_of(state: ChildState) -> Style {
 /// The selected child: how it ended last, its labels, and the end of its output.
 fn output(canvas: &mut Canvas<'_>, model: &Model, top: u16, height: u16) {
     let Some(row) = model.selected() else { return };
-    let mut title = vec![format!("── {}", row.title)];
+    let mut title = vec![format!("── output of {}", row.title)];
     title.extend(row.exit.as_ref().map(|exit| format!("last exit {exit}")));
     title.extend(row.labels.iter().cloned());
     title.push("──".to_owned());
@@ -267,7 +274,7 @@ fn footer(canvas: &mut Canvas<'_>, model: &Model, y: u16) {
     let text = match (&model.mode, &model.notice) {
         (Mode::Filter, _) => format!("filter: {}_", model.filter),
         (Mode::Confirm { question, .. }, _) => question.clone(),
-        (Mode::Signal { title, text, .. }, _) => format!("signal to {title}: {text}_"),
+        (Mode::Signal { title, text, .. }, _) => format!("signal to {title}, such as HUP: {text}_"),
         (Mode::Browse | Mode::Help, Some(notice)) => notice.clone(),
         (Mode::Browse | Mode::Help, None) => KEYS.to_owned(),
     };

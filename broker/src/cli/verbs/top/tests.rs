@@ -219,7 +219,7 @@ fn everything_has_its_place_at_80_by_24() {
     model.listed(&list(vec![using(1, 500, 5 << 20), using(2, 0, 5 << 30)]), at(65));
     model.happened(&event(65, EventKind::Stopping, child(3, &json!({"state": "stopping"}))));
     let lines = drawn(&model, 80, 24);
-    assert_eq!(lines[0], "3 children: 2 running, 1 stopping   cpu 50%   memory 5.0G   by age");
+    assert_eq!(lines[0], "3 children: 2 running, 1 stopping   cpu 50%   memory 5.0G   ordered by age");
     assert_eq!(
         lines[1..5],
         [
@@ -233,7 +233,7 @@ fn everything_has_its_place_at_80_by_24() {
     model.pressed(Key::Enter);
     model.logged(id(1), "hello\nworld\n");
     let lines = drawn(&model, 80, 24);
-    assert_eq!(lines[13], "── render-1  pool=render  ──");
+    assert_eq!(lines[13], "── output of render-1  pool=render  ──");
     assert_eq!(lines[14..16], ["hello", "world"]);
 }
 
@@ -244,7 +244,7 @@ fn a_wide_screen_has_graphs_and_a_tiny_one_does_not_break() {
         model.listed(&list(vec![using(1, 200 * second * second, 1 << 20)]), at(second));
     }
     let lines = drawn(&model, 200, 60);
-    assert!(lines[1].contains("RST              COMMAND"), "{}", lines[1]);
+    assert!(lines[1].contains("RST  CPU TREND   COMMAND"), "{}", lines[1]);
     assert!(lines[2].contains("▂▅███"), "{}", lines[2]);
     for (columns, lines) in [(1, 1), (20, 3), (80, 2), (300, 5)] {
         for _ in 0..2 {
