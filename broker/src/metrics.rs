@@ -3,7 +3,19 @@
 pub mod http;
 mod text;
 
-use procbroker_core::{Counts, Histogram};
+use procbroker_core::{Counted, Counts, Histogram, Observed};
+use serde::{Deserialize, Serialize};
+
+/// What only grows, handed over to the program that takes this one's place: who watches sees no restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// What the core has counted.
+    pub counted: Counted,
+    /// How long the driver took for each input.
+    pub turns: Observed,
+    /// How many bytes of output could not be kept.
+    pub log_dropped_bytes: u64,
+}
 
 /// What is measured.
 #[derive(Debug)]

@@ -176,7 +176,7 @@ async fn work(
 ) -> Result<ExitCause, ServeError> {
     let (facts_in, facts) = inbox::inbox(FACTS_WAITING, inbox::BROKER);
     let (threads_in, threads) = mpsc::channel::<FromThread>(REPORTS_WAITING);
-    let Prepared { config, machine, mut sockets, places, metrics, interactive, events } = prepared;
+    let Prepared { config, machine, mut sockets, places, metrics, interactive, events, counters } = prepared;
     let listeners = sockets.listeners().map_err(ServeError::Listen)?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
@@ -207,6 +207,9 @@ async fn work(
     let program = Arc::clone(&hands.program);
     let beginning = Beginning { instance: config.instance, at: config.started_at };
     let mut driver = Driver::new(config, hands, recovered, events);
+    if let Some(counters) = counters {
+        driver.go_on_counting(counters);
+    }
     let receive = |listeners: Vec<Listener>| -> Vec<JoinHandle<()>> {
         listeners.into_iter().map(|listener| tokio::spawn(reception.clone().receive(listener))).collect()
     };

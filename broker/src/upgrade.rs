@@ -39,6 +39,7 @@ pub(crate) use manifest::read_any as read_any_manifest;
 pub use program::Program;
 
 use crate::flagged_accounts::FlaggedAccounts;
+use crate::metrics::Counters;
 use crate::os::host::nofile::Nofile;
 
 /// The start of a program, which goes on when it is executed again because another one has failed.
@@ -76,6 +77,8 @@ pub struct Handover<'a> {
     pub kept: Option<[BorrowedFd<'a>; 2]>,
     /// The events that were told of: their numbers go on.
     pub events: EventHistory,
+    /// What was counted, and is counted on.
+    pub counters: Counters,
     /// The accounts that the flags name.
     pub accounts: Option<FlaggedAccounts>,
     /// The start of this program.
@@ -109,6 +112,8 @@ pub struct Inherited {
     pub kept: Option<[OwnedFd; 2]>,
     /// The events that were told of, if this program can read them.
     pub events: Option<EventHistory>,
+    /// What was counted, where the program before this one has passed it.
+    pub counters: Option<Counters>,
     /// The accounts that the flags name, where the program before this one has looked them up.
     pub accounts: Option<FlaggedAccounts>,
     /// The start of the program that has handed over.

@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+/// What a [`Histogram`] has counted, in a form that another program can go on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    bounds: Vec<Duration>,
+    counts: Vec<u64>,
+    sum: Duration,
+}
+
 /// How many observations took at most each of some bounds, and how long all of them took together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
@@ -26,6 +36,23 @@ impl Histogram {
             *count = count.saturating_add(1);
         }
         self.sum = self.sum.saturating_add(took);
+    }
+
+    /// Returns what it has counted so far.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        Observed { bounds: self.bounds.to_vec(), counts: self.counts.clone(), sum: self.sum }
+    }
+
+    /// Takes in what an earlier one has counted, unless that was by other bounds.
+    pub fn go_on(&mut self, before: &Observed) {
+        if before.bounds != self.bounds || before.counts.len() != self.counts.len() {
+            return;
+        }
+        for (count, more) in self.counts.iter_mut().zip(&before.counts) {
+            *count = count.saturating_add(*more);
+        }
+        self.sum = self.sum.saturating_add(before.sum);
     }
 
     /// Returns each bound with how many took at most so long.
@@ -66,5 +93,18 @@ mod tests {
         let counts: Vec<u64> = histogram.buckets().map(|(_, count)| count).collect();
         assert_eq!((counts, histogram.count()), (vec![2, 4, 5], 6));
         assert_eq!(histogram.sum(), Duration::from_millis(5_024));
+    }
+    #[test]
+    fn what_was_counted_by_the_same_bounds_is_gone_on_with() {
+        let mut before = Histogram::new(&BOUNDS);
+        before.observe(Duration::from_millis(5));
+        let mut next = Histogram::new(&BOUNDS);
+        next.observe(Duration::from_secs(5));
+        next.go_on(&before.observed());
+        let counts: Vec<u64> = next.buckets().map(|(_, count)| count).collect();
+        assert_eq!((counts, next.count(), next.sum()), (vec![0, 1, 1], 2, Duration::from_millis(5_005)));
+        let mut other = Histogram::new(&BOUNDS[1..]);
+        other.go_on(&before.observed());
+        assert_eq!(other.count(), 0);
     }
 }

@@ -123,7 +123,7 @@ pub use effect::{
     ServiceState, SpawnOrder, UsageQuery,
 };
 pub use event_log::EventHistory;
-pub use histogram::Histogram;
+pub use histogram::{Histogram, Observed};
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId, counterpart};
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
@@ -135,7 +135,7 @@ pub use limits::{
     bytes_of_one_user, part_of_one_user,
 };
 pub use main_process::{MainCommand, MainExit};
-pub use metrics::{Cleanups, Counts, Creates, KeptBytes, Totals};
+pub use metrics::{Cleanups, Counted, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
     Afterwards, Answered, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie,

@@ -1,12 +1,14 @@
 //! What is counted of the broker's work for those who watch it: counters that only grow, from its start on, and what there is now.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Outcome, Response};
+use serde::{Deserialize, Serialize};
 
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, Observed};
 use crate::ids::{Call, ConnectionId};
 use crate::time::Instant;
 
@@ -54,13 +56,20 @@ pub struct KeptBytes {
     pub events: u64,
 }
 
+/// What was counted by a program that another one takes over from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    totals: Totals,
+    stops: Observed,
+}
+
 /// How often something happened since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Creates that were answered with a child.
     pub creates: Creates,
     /// Creates that were answered with an error, by its kind.
-    pub create_failures: BTreeMap<&'static str, u64>,
+    pub create_failures: BTreeMap<Cow<'static, str>, u64>,
     /// Restarts, automatic ones and manual ones.
     pub restarts: u64,
     /// Stops that needed SIGKILL.
@@ -72,7 +81,7 @@ pub struct Totals {
 }
 
 /// Creates that were answered with a child, by what they did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creates {
     /// Those that started a child.
     pub created: u64,
@@ -83,7 +92,7 @@ pub struct Creates {
 }
 
 /// Cleanups that are over, by how they went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cleanups {
     /// Those that exited with 0.
     pub ok: u64,
@@ -119,6 +128,18 @@ impl Metrics {
         Counts { children, connections, kept, totals: self.totals.clone(), stops: self.stops.clone() }
     }
 
+    /// Returns what was counted, for a program that takes over.
+    pub(crate) fn counted(&self) -> Counted {
+        Counted { totals: self.totals.clone(), stops: self.stops.observed() }
+    }
+
+    /// Goes on with what another program has counted.
+    pub(crate) fn go_on(&mut self, before: Counted) {
+        let Counted { totals, stops } = before;
+        self.totals.add(totals);
+        self.stops.go_on(&stops);
+    }
+
     /// A create has come in.
     pub(crate) fn create_called(&mut self, call: Call) {
         self.creates.insert(call);
@@ -137,7 +158,9 @@ impl Metrics {
             }),
             // A create has no other answer.
             Ok(_) => {}
-            Err(error) => increase(self.totals.create_failures.entry(error.kind.as_str()).or_default()),
+            Err(error) => {
+                increase(self.totals.create_failures.entry(error.kind.as_str().into()).or_default());
+            }
         }
     }
 
@@ -187,6 +210,28 @@ impl Metrics {
     fn stopped(&mut self, child: ChildId, now: Instant) {
         if let Some(began) = self.stopping.remove(&child) {
             self.stops.observe(now.since(began));
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, more: Self) {
+        let Self { creates, create_failures, restarts, forced_stops, cleanups, connections_refused } = more;
+        for (count, more) in [
+            (&mut self.creates.created, creates.created),
+            (&mut self.creates.existing, creates.existing),
+            (&mut self.creates.replaced, creates.replaced),
+            (&mut self.restarts, restarts),
+            (&mut self.forced_stops, forced_stops),
+            (&mut self.cleanups.ok, cleanups.ok),
+            (&mut self.cleanups.failed, cleanups.failed),
+            (&mut self.connections_refused, connections_refused),
+        ] {
+            *count = count.saturating_add(more);
+        }
+        for (kind, more) in create_failures {
+            let count = self.create_failures.entry(kind).or_default();
+            *count = count.saturating_add(more);
         }
     }
 }

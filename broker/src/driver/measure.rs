@@ -1,7 +1,7 @@
 //! What the driver tells those who watch the broker.
 
 use super::Driver;
-use crate::metrics::Metrics;
+use crate::metrics::{Counters, Metrics};
 
 impl Driver {
     /// Returns the metrics, as Prometheus reads them.
@@ -16,5 +16,23 @@ impl Driver {
             log_dropped_bytes: amounts.dropped(),
         };
         metrics.text()
+    }
+
+    /// What was counted, for the program that takes over.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            counted: self.broker.counted(),
+            turns: self.turns.observed(),
+            log_dropped_bytes: self.hands.logs.amounts().dropped(),
+        }
+    }
+
+    /// Goes on with what was counted by the program before this one.
+    pub(crate) fn go_on_counting(&mut self, before: Counters) {
+        let Counters { counted, turns, log_dropped_bytes } = before;
+        self.broker.go_on_counting(counted);
+        self.turns.go_on(&turns);
+        self.hands.logs.amounts().drop_more(log_dropped_bytes);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn text(metrics: &Metrics<'_>) -> String {
         [("created", creates.created), ("existing", creates.existing), ("replaced", creates.replaced)],
     );
     text.counter("create_failures_total", "Creates that were answered with an error, by its kind.");
-    text.labelled("kind", totals.create_failures.iter().map(|(kind, count)| (*kind, *count)));
+    text.labelled("kind", totals.create_failures.iter().map(|(kind, count)| (kind.as_ref(), *count)));
     text.counter("restarts_total", "Restarts of children, automatic and manual ones.");
     text.plain(totals.restarts);
     text.counter("forced_stops_total", "Stops that needed SIGKILL.");
@@ -145,7 +145,7 @@ mod tests {
             kept: KeptBytes { children: 15, requests: 16, events: 17 },
             totals: Totals {
                 creates: Creates { created: 4, existing: 5, replaced: 6 },
-                create_failures: [("name_taken", 7)].into(),
+                create_failures: [("name_taken".into(), 7)].into(),
                 restarts: 8,
                 forced_stops: 9,
                 cleanups: Cleanups { ok: 10, failed: 11 },

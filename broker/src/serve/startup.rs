@@ -25,6 +25,7 @@ use take::Taken;
 use super::{ServeError, bounds};
 use crate::causes::with_causes;
 use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
+use crate::metrics::Counters;
 use crate::os::host::listening::Sockets;
 use crate::os::journal;
 use crate::os::logs::LogBounds;
@@ -51,6 +52,8 @@ pub(crate) struct Prepared {
     pub(crate) interactive: bool,
     /// The events that an earlier program of this process has told of.
     pub(crate) events: Option<EventHistory>,
+    /// What it has counted.
+    pub(crate) counters: Option<Counters>,
 }
 
 /// Where a broker is to be found, for its log.
@@ -70,6 +73,7 @@ pub(crate) fn prepare(
     let failed_upgrade = predecessor.as_ref().and_then(|former| former.failure()).map(failed_upgrade);
     let mut inherited = predecessor.map(Predecessor::take_over).transpose()?;
     let events = inherited.as_mut().and_then(|inherited| inherited.events.take());
+    let counters = inherited.as_mut().and_then(|inherited| inherited.counters.take());
     let beginning = inherited.as_ref().and_then(|inherited| inherited.beginning);
     // It was executed before, and begins once.
     let beginning = beginning
@@ -153,7 +157,7 @@ pub(crate) fn prepare(
         pipes,
     };
     let interactive = arguments.is_interactive();
-    Ok(Prepared { config, machine, sockets, places, metrics, interactive, events })
+    Ok(Prepared { config, machine, sockets, places, metrics, interactive, events, counters })
 }
 
 /// Looks, for a broker that may become this program, at what this program would look at then, and changes nothing: the

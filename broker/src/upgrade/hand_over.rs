@@ -73,7 +73,7 @@ async fn become_program(
         // What has waited for the last of the record is handed to the clients that read.
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let events = driver.event_history();
+    let (events, counters) = (driver.event_history(), driver.counters());
     let hands = driver.hands();
     let folder: Option<OwnedFd> =
         hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
@@ -92,6 +92,7 @@ async fn become_program(
         nofile: hands.nofile,
         kept: hands.fd_store.ends(),
         events,
+        counters,
         accounts: hands.accounts.clone(),
         beginning: leaving.beginning,
     };

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{self, Count};
 use super::{Beginning, Handover, Inherited, UpgradeError};
 use crate::flagged_accounts::FlaggedAccounts;
+use crate::metrics::Counters;
 use crate::os::host::nofile::Nofile;
 use crate::os::process::descriptor::own_by_number;
 
@@ -48,6 +49,9 @@ pub(super) struct Manifest {
     /// The events that were told of.
     #[serde(default)]
     pub(super) events: Option<(Count, RawFd)>,
+    /// What was counted, for those who watch.
+    #[serde(default)]
+    pub(super) counters: Option<Counters>,
     #[serde(default)]
     pub(super) accounts: Option<FlaggedAccounts>,
     #[serde(default)]
@@ -85,6 +89,7 @@ pub(super) fn pack(handover: &Handover<'_>, events: (Count, RawFd)) -> io::Resul
         nofile: (handover.nofile.soft, handover.nofile.hard),
         kept: handover.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
         events: Some(events),
+        counters: Some(handover.counters.clone()),
         accounts: handover.accounts.clone(),
         beginning: Some(handover.beginning),
     };
@@ -162,6 +167,7 @@ fn inherit(manifest: Manifest, held: &Held) -> Result<Inherited, UpgradeError> {
             Some((count, events)) => history::read(count, copy(events)?),
             None => None,
         },
+        counters: manifest.counters,
         accounts: manifest.accounts,
         beginning: manifest.beginning,
     })

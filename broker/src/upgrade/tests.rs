@@ -72,6 +72,7 @@ impl Scene {
             nofile: NOFILE,
             kept: None,
             events: events(),
+            counters: counters(),
             accounts: Some(accounts()),
             beginning: beginning(),
         }
@@ -88,6 +89,21 @@ fn beginning() -> Beginning {
 
 fn events() -> EventHistory {
     EventHistory { instance: Uuid::from_u128(CHILD), next: 1, kept: Vec::new() }
+}
+
+fn counters() -> Counters {
+    let observed = serde_json::json!({"bounds": [], "counts": [5], "sum": {"secs": 1, "nanos": 2}});
+    let totals = serde_json::json!({
+        "creates": {"created": 3, "existing": 0, "replaced": 0},
+        "create_failures": {"name_taken": 2},
+        "restarts": 0,
+        "forced_stops": 1,
+        "cleanups": {"ok": 0, "failed": 4},
+        "connections_refused": 0,
+    });
+    let counted = serde_json::json!({"totals": totals, "stops": observed});
+    let all = serde_json::json!({"counted": counted, "turns": observed, "log_dropped_bytes": 7});
+    serde_json::from_value(all).unwrap()
 }
 
 fn text_of(descriptor: impl AsFd) -> String {
@@ -138,10 +154,12 @@ fn check_inherited() {
         nofile,
         kept,
         events: told,
+        counters: counted,
         accounts: found,
         beginning: begun,
     } = Predecessor::of_this_process().unwrap().take_over().unwrap();
     assert_eq!((told, found, begun), (Some(events()), Some(accounts()), Some(beginning())));
+    assert_eq!(counted, Some(counters()));
     for (passed, text) in [(state_folder, "state folder"), (runtime_folder, "runtime folder")] {
         let (path, file) = passed.unwrap();
         assert_eq!((path, text_of(file).as_str()), (folder.clone(), text));

@@ -87,6 +87,34 @@ fn what_happens_to_children_is_counted_and_fetched() {
     checked_by_promtool(&text);
 }
 
+#[test]
+fn counters_go_on_through_an_upgrade() {
+    let broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    let mut client = broker.json();
+    client.refused("create", json!({"command": ["/no/such/program"]}));
+    let child = client.create(with(stubborn(&hello), &json!({"cleanup": {"command": ["true"]}})));
+    hello.line();
+    client.ok("destroy", json!({"target": child["id"], "stop": [{"signal": "TERM", "grace": "10ms"}]}));
+    let turns = |text: &str| sample(text, "turn_duration_seconds_count");
+    let before = broker.run(&["metrics"]).out;
+    assert_eq!(broker.run(&["upgrade"]).status, 0);
+    broker.json().create(willing());
+    let after = broker.run(&["metrics"]).out;
+    for (name, value) in [
+        ("creates_total{outcome=\"created\"}", 2.0),
+        ("create_failures_total{kind=\"spawn_failed\"}", 1.0),
+        ("forced_stops_total", 1.0),
+        ("stop_duration_seconds_count", 1.0),
+        ("cleanups_total{result=\"ok\"}", 1.0),
+    ] {
+        assert!((sample(&after, name) - value).abs() < 1e-9, "{name} is not {value}: {after}");
+    }
+    let stops = "stop_duration_seconds_sum";
+    assert!((sample(&after, stops) - sample(&before, stops)).abs() < 1e-9, "{after}");
+    assert!(turns(&after) > turns(&before), "{after}");
+}
+
 /// Has Prometheus's own tool say whether names, types and values are as they should be.
 fn checked_by_promtool(text: &str) {
     let mut command = Command::new("promtool");

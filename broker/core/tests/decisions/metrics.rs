@@ -34,7 +34,7 @@ fn a_create_counts_once_by_what_it_was_answered_with() {
     world.recorded(failed);
     world.give(Input::SpawnFailed { run: failed, failure: no_such_file() });
     let creates = Creates { created: 1, existing: 1, replaced: 1 };
-    let create_failures = [("name_taken", 1), ("spawn_failed", 1)].into();
+    let create_failures = [("name_taken".into(), 1), ("spawn_failed".into(), 1)].into();
     assert_eq!(world.counts().totals, Totals { creates, create_failures, ..Totals::default() });
 }
 
@@ -42,7 +42,7 @@ fn a_create_counts_once_by_what_it_was_answered_with() {
 fn a_create_that_may_not_be_called_is_a_failure_of_its_kind() {
     let (mut world, client) = World::with_client();
     let _invalid = world.ask(client, create_of(CreateParams::new(Vec::new())));
-    assert_eq!(world.counts().totals.create_failures, [("invalid_params", 1)].into());
+    assert_eq!(world.counts().totals.create_failures, [("invalid_params".into(), 1)].into());
 }
 
 #[test]

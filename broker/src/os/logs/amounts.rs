@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Two numbers that the log thread alone sets.
+/// Two numbers that the log thread alone sets, once it has begun.
 #[derive(Debug, Default)]
 pub struct Amounts {
     kept: AtomicU64,
@@ -28,7 +28,7 @@ impl Amounts {
     }
 
     /// So many bytes more could not be kept.
-    pub(super) fn drop_more(&self, bytes: u64) {
+    pub fn drop_more(&self, bytes: u64) {
         self.dropped.fetch_add(bytes, Ordering::Relaxed);
     }
 }

@@ -91,6 +91,7 @@ pub(super) fn from_predecessor(
         kept,
         accounts: found,
         events: _,
+        counters: _,
         beginning: _,
     } = inherited;
     let account_flags = if socket.is_some() {
