@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{getgid, getuid};
-use procbroker::driver::{FromThread, Records};
+use procbroker::driver::Records;
+use procbroker::messages::FromThread;
 use procbroker::os::journal::{self, Host, Submitted};
 use procbroker::os::own::OwnFolder;
 use procbroker::os::process::identity::{BootId, ProcessIdentity};
