@@ -26,7 +26,7 @@
 //! runs have been. What is told twice from
 //! the same seed is told the same way, so that a finding is looked at by running its seed again, with
 //! a trace: `PROCBROKER_SEED=n cargo nextest run -p procbroker-tests every_seed --no-capture`.
-//! `PROCBROKER_SEEDS=n` sets how many seeds are run.
+//! `PROCBROKER_SEEDS=n` sets how many seeds are run, and `PROCBROKER_FIRST_SEED=n` from which one on.
 //!
 //! That the checkers find anything is proved by the planted bugs: see `tests/planted`.
 

@@ -1,5 +1,6 @@
 //! Many seeds, on several threads, to the lowest one that finds something.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,18 +33,18 @@ pub fn run_seed(seed: u64, trace: &mut Trace) -> Result<Tally, Finding> {
     })
 }
 
-/// Runs the seeds from 0 to below `seeds` on so many threads.
+/// Runs these seeds on so many threads.
 #[must_use]
-pub fn sweep(seeds: u64, threads: u64) -> Verdict {
+pub fn sweep(seeds: Range<u64>, threads: u64) -> Verdict {
     let lowest = AtomicU64::new(u64::MAX);
     let found: Mutex<Option<(u64, Finding)>> = Mutex::new(None);
     let tally = Mutex::new(Tally::default());
     let (lowest, found_by, tallied) = (&lowest, &found, &tally);
     thread::scope(|scope| {
-        for first in 0..threads {
+        for first in (0..threads).map(|thread| seeds.start.saturating_add(thread)) {
             scope.spawn(move || {
                 let (mut seed, mut own) = (first, Tally::default());
-                while seed < seeds.min(lowest.load(Ordering::Relaxed)) {
+                while seed < seeds.end.min(lowest.load(Ordering::Relaxed)) {
                     match run_seed(seed, &mut Trace::default()) {
                         Ok(tally) => own.add(&tally),
                         Err(finding) => {

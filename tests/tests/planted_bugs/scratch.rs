@@ -123,6 +123,7 @@ pub(crate) fn run(simulator: &Path, seeds: u64) -> Verdict {
         .env("PROCBROKER_SEEDS", seeds.to_string())
         .env("RUST_BACKTRACE", "0")
         .env_remove("PROCBROKER_SEED")
+        .env_remove("PROCBROKER_FIRST_SEED")
         .output()
         .unwrap_or_else(|error| panic!("{}: {error}", simulator.display()));
     fs::remove_file(simulator).expect("a simulator that has run");
