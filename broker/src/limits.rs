@@ -121,9 +121,6 @@ pub const LEFT_LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a child may take from its birth to executing its program before it is killed.
 pub const SPAWN_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How much of that is left to one that nobody wants any more: most get to their programs within it, and end in order.
-pub const UNWANTED_SPAWN_PATIENCE: Duration = Duration::from_millis(100);
-
 /// How long processes that belong to no child are killed and waited for at a shutdown; the core exits at its
 /// own deadline whether that is over or not.
 pub const SWEEP_PATIENCE: Duration = Duration::from_secs(10);

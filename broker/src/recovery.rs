@@ -183,12 +183,14 @@ pub(crate) fn find(
         }
         // A process marks the pipe of its output before it becomes the child's program.
         let is_logged = child.intent.params.stdout == StandardOutput::Log;
-        let is_ruled_out = child.may_be_unstarted()
-            && match previous {
-                PreviousBroker::HandedOver => true,
-                PreviousBroker::Ended => is_logged && pipes.launched(id) == Launched::NotBegun,
-            };
-        let launch = if is_ruled_out { Launch::RuledOut } else { Launch::Possible };
+        let launch = match previous {
+            _ if !child.may_be_unstarted() => Launch::Executed,
+            PreviousBroker::HandedOver => Launch::RuledOut,
+            PreviousBroker::Ended if is_logged && pipes.launched(id) == Launched::NotBegun => {
+                Launch::Underway
+            }
+            PreviousBroker::Ended => Launch::Possible,
+        };
         let sought =
             if let Some(Progress::Cleaning { .. }) = child.progress { Sought::Cleanup } else { Sought::Main };
         expected.push(Expected { run, process: child.process, passed: passed.remove(&id), launch, sought });
@@ -264,6 +266,7 @@ fn finding(run: Run, found: &processes::Whereabouts, left: &HashMap<Run, Members
             let members = left.get(&run).copied().unwrap_or(Members::Nothing);
             Finding::Gone { status: *status, members }
         }
+        processes::Whereabouts::Unexecuted { pid, .. } => Finding::Unexecuted { pid: *pid },
         processes::Whereabouts::NeverStarted => Finding::NeverStarted,
         processes::Whereabouts::Rebooted => Finding::Rebooted,
     }

@@ -256,8 +256,13 @@ pub(crate) enum UpgradeState {
     None,
     /// The other program is being asked whether it can take over.
     Checking,
-    /// It can. No process is started any more, and those that are being started have until then.
+    /// It can. No process is started any more, and those that are being started have until then to get to their programs.
     Landing {
+        /// When those that have not got to their programs are killed.
+        until: Instant,
+    },
+    /// Those that have not got to their programs are being killed.
+    Clearing {
         /// When the upgrade is given up.
         until: Instant,
     },

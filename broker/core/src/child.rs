@@ -10,13 +10,13 @@
 //! | `recorded`     | Queued, or end | -            | -             | -             | -             | -             | pause, queue, or again | queue, or end | - |
 //! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn         | spawn the cleanup | -     |
 //! | `spawned`      | -              | -            | Starting, Running, or Stopping | - | -         | -             | Starting, Running, or Stopping | bound its time | - |
-//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | release       | record the outcome, or try again | - |
+//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | queue, or release | record the outcome, or try again | - |
 //! | `notified`     | -              | -            | -             | Running, Stopping, or more time | Running, or Stopping | more time | - | -               | -     |
 //! | `probed`       | -              | -            | -             | Running, or rest | -          | -             | -             | -                 | -     |
-//! | `exited`       | -              | -            | -             | Stopping, or release | Stopping, or release | go on, or release | - | kill, or record the outcome | - |
+//! | `exited`       | -              | -            | end           | Stopping, or release | Stopping, or release | go on, or release | queue, or release | kill, or record the outcome | - |
 //! | `ran_out_of_memory` | -          | -            | -             | remember it   | remember it   | remember it   | -             | -                 | -     |
 //! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
-//! | `due`          | not ready      | not ready    | not ready     | probe, or not ready | Stopping      | next step, or kill | queue, record again, or not ready | kill, leave, or try again | - |
+//! | `due`          | not ready      | not ready    | not ready, or kill | probe, or not ready | Stopping      | next step, or kill | queue, record again, not ready, or kill | kill, leave, or try again | - |
 //! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
 //! | `restart`      | -              | -            | -             | Stopping      | Stopping      | Restarting after it | queue   | -                 | -     |
 //! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | as `stop`     | -                 | -     |
@@ -34,7 +34,9 @@ mod asking;
 mod by_command;
 mod cleaning;
 mod common;
+mod cut_short;
 mod ending;
+mod launching;
 mod memory;
 mod next;
 mod probing;
@@ -58,6 +60,7 @@ use procbroker_protocol::{ExitReason, ExitStatus};
 use crate::child::asking::Asking;
 use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
+use crate::child::launching::{Launching, killed};
 use crate::child::probing::Probing;
 use crate::child::restarting::Restarting;
 use crate::child::stopping::{Leader, Stopping};
@@ -104,10 +107,7 @@ enum Phase {
     /// It is on record, and waits for its turn to be started.
     Queued,
     /// Its process is being started.
-    Spawning {
-        /// The stop that begins as soon as there is something to stop.
-        stop: Option<Stop>,
-    },
+    Spawning(Launching),
     /// Its process runs, and is not ready yet.
     Starting {
         /// The main process.
@@ -164,7 +164,7 @@ impl Child {
                 None => Next::Nothing,
             },
             Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -176,10 +176,10 @@ impl Child {
     pub(crate) fn start(&mut self, orders: &mut Orders<'_>) {
         match &mut self.phase {
             Phase::Queued => self.spawn(orders),
-            Phase::Cleaning(cleaning) => cleaning.spawn(&self.common, orders),
+            Phase::Cleaning(cleaning) => cleaning.spawn(&mut self.common, orders),
             Phase::Restarting(_) => self.start_again(orders),
             Phase::Recording { .. }
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -190,13 +190,13 @@ impl Child {
     /// A program was executed.
     pub(crate) fn spawned(&mut self, pid: Pid, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
-            Phase::Spawning { stop } => {
-                let stop = stop.take();
-                self.main_spawned(pid, stop, orders)
+            Phase::Spawning(launching) => {
+                let launching = std::mem::take(launching);
+                self.main_spawned(pid, launching, orders)
             }
             Phase::Restarting(restarting) if restarting.is_spawning() => {
-                let stop = restarting.take_stop();
-                self.main_spawned(pid, stop, orders)
+                let launching = restarting.take_launching();
+                self.main_spawned(pid, launching, orders)
             }
             Phase::Cleaning(cleaning) => {
                 if cleaning.is_spawning() {
@@ -218,7 +218,7 @@ impl Child {
     /// There is no process, and there will be none.
     pub(crate) fn spawn_failed(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
-            Phase::Spawning { .. } => self.main_not_spawned(failure, orders),
+            Phase::Spawning(_) => self.main_not_spawned(failure, orders),
             Phase::Restarting(_) => self.not_started_again(failure, orders),
             Phase::Cleaning(cleaning) if cleaning.is_spawning() => {
                 orders.spawn_queue.finish(self.common.uid());
@@ -244,11 +244,10 @@ impl Child {
                 self.stop_is_over(over, orders)
             }
             Phase::Cleaning(cleaning) => cleaning.exited(&mut self.common, status, members, orders),
-            Phase::Recording { .. }
-            | Phase::Queued
-            | Phase::Spawning { .. }
-            | Phase::Restarting(_)
-            | Phase::Ended => Next::Nothing,
+            // One that an earlier broker has left on the way to its program.
+            Phase::Spawning(_) => self.main_not_spawned(&killed(), orders),
+            Phase::Restarting(_) => self.not_started_again(&killed(), orders),
+            Phase::Recording { .. } | Phase::Queued | Phase::Ended => Next::Nothing,
         }
     }
 
@@ -271,7 +270,7 @@ impl Child {
             (
                 Phase::Recording { .. }
                 | Phase::Queued
-                | Phase::Spawning { .. }
+                | Phase::Spawning(_)
                 | Phase::Restarting(_)
                 | Phase::Cleaning(_)
                 | Phase::Ended,
@@ -286,7 +285,7 @@ impl Child {
             Phase::Starting { .. } => self.probed_while_starting(is_ready, orders),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Restarting(_)
@@ -310,7 +309,7 @@ impl Child {
             Phase::Cleaning(cleaning) => cleaning.members_left(&mut self.common, left, orders),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Restarting(_)
@@ -322,7 +321,8 @@ impl Child {
     pub(crate) fn due(&mut self, orders: &mut Orders<'_>) -> Next {
         self.common.timer_ran_out();
         match &mut self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => Next::NotReady,
+            Phase::Recording { .. } | Phase::Queued => Next::NotReady,
+            Phase::Spawning(_) => self.launch_due(orders),
             Phase::Starting { .. } => self.due_while_starting(orders),
             Phase::Stopping(stopping) => {
                 stopping.due(&mut self.common, orders);
@@ -353,21 +353,24 @@ impl Child {
     /// both bounds on its time. Only that its create has failed becomes the reason of one that waits for its process.
     pub(crate) fn begin_stop(&mut self, stop: Stop, orders: &mut Orders<'_>) -> Next {
         match &mut self.phase {
-            Phase::Recording { cancelled: pending } | Phase::Spawning { stop: pending } => {
-                let is_news = match pending {
-                    Some(earlier) => earlier.join(&stop),
-                    None => true,
-                };
-                if is_news {
-                    pending.get_or_insert(stop);
+            Phase::Recording { cancelled: pending } => {
+                if Stop::merge(pending, stop) {
                     // A later broker has to know, too, that it is to be stopped, and why.
                     self.record_progress(Safety::Process, Receipt::NotWanted, orders);
                 }
                 Next::Nothing
             }
+            Phase::Spawning(launching) => {
+                launching.hasten(&stop, orders.now.instant);
+                if Stop::merge(&mut launching.stop, stop) {
+                    self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+                }
+                self.set_launch_timer(orders);
+                Next::Nothing
+            }
             Phase::Queued => {
                 orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
-                Next::NeverStarted { reason: stop.reason, error: None }
+                Next::NeverStarted { reason: stop.reason, killed: None, error: None }
             }
             Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
                 let pid = *pid;
@@ -398,7 +401,7 @@ impl Child {
             Phase::Stopping(stopping) => stopping.kill_again_at(now),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Restarting(_)
@@ -415,7 +418,7 @@ impl Child {
             Phase::Cleaning(cleaning) => cleaning.leave(&mut self.common, orders),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -431,7 +434,7 @@ impl Child {
             Phase::Cleaning(cleaning) => cleaning.follow_bound(&mut self.common, orders),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)

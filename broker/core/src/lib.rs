@@ -40,6 +40,9 @@
 //! 6. `Notified` or `Probed` comes in, of a child that is *Starting* (`child::readiness`), or the `Exited` of a command that
 //!    asks it (`child::by_command`): *Running*, and all the rest of 5.
 //!
+//! A process that does not get to its program (its file system does not answer) is *launching* for as long as nobody wants it to
+//! end. Whatever would stop it kills it after a moment (`child::cut_short`), and it was never started.
+//!
 //! # The walk of a destroy
 //!
 //! 1. `Called` comes in. `methods::destroy` finds the children that are meant (`methods::targets`), waits for them
@@ -67,6 +70,7 @@
 //! | a cleanup always runs, after all of the child is gone | `child::cleaning` | `os::spawn`, as for a main process | `cleanups` |
 //! | nobody gains privilege | `authorize` | the peer's credentials, and the spawn, which takes them on | `orders`, `children` |
 //! | nobody holds up anybody else | `spawn_queue` (users take turns), `handle` and `connections` (bounds) | bounded queues to each client | `standstill`, `queries` |
+//! | what hangs on the way to its program holds nobody up | `child::cut_short`, `methods::upgrade` | the launcher; recovery, which holds what it finds there | `stops`, `cleanups` |
 //! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |
 //!
 //! That these checkers find anything is proved by `tests/planted`: the simulator has to find each bug there.
@@ -131,8 +135,8 @@ pub use input::{
 pub use kept::{Account, Budget, Exceeded, Holder, bytes_of};
 pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
-    Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX,
-    bytes_of_one_user, part_of_one_user,
+    Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, LAUNCH_MOMENT,
+    LAUNCH_MOMENT_IN_AN_UPGRADE, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX, bytes_of_one_user, part_of_one_user,
 };
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counted, Counts, Creates, KeptBytes, Totals};

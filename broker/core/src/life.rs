@@ -77,7 +77,9 @@ impl Broker {
             Next::Nothing => {}
             Next::Changed => self.child_changed(id, turn),
             Next::NotReady => self.not_ready_in_time(id, turn),
-            Next::NeverStarted { reason, error } => self.end_unstarted(id, reason, error, turn),
+            Next::NeverStarted { reason, killed, error } => {
+                self.end_unstarted(id, (reason, killed), error, turn);
+            }
             Next::LeftBehind => self.left_wave(id, turn),
             Next::Over => self.end(id, turn),
         }

@@ -73,6 +73,14 @@ pub(crate) const CLEANUP_SHARE_DIVISOR: u32 = 4;
 /// How long the holders of a child have at the least to come back, after their connections were lost with the broker.
 pub(crate) const LINGER_AFTER_A_CRASH_MIN: Duration = Duration::from_secs(10);
 
+/// How long a process that is to be stopped may take to get to its program before it is killed: most get there within it,
+/// and end in order.
+pub const LAUNCH_MOMENT: Duration = Duration::from_millis(100);
+
+/// How long processes that are being started have to get to their programs before they are killed for an upgrade: an
+/// ordinary one takes some milliseconds, also on a busy machine.
+pub const LAUNCH_MOMENT_IN_AN_UPGRADE: Duration = Duration::from_secs(1);
+
 /// How long processes that are being started have before an upgrade is given up.
 pub(crate) const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 

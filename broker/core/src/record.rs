@@ -344,6 +344,12 @@ pub enum Finding {
         /// [`Input::MembersLeft`](crate::Input::MembersLeft) will tell when it becomes less.
         members: Members,
     },
+    /// It is there, has not executed its program, and never will: it is held where it is until it is killed. An
+    /// [`Input::Exited`](crate::Input::Exited) will follow that.
+    Unexecuted {
+        /// The number of the process.
+        pid: Pid,
+    },
     /// It was never there: the broker ended between the intent and the deed.
     NeverStarted,
     /// The machine was started anew since.

@@ -62,10 +62,11 @@ impl Broker {
         self.tell_without_tails(turn);
     }
 
-    /// Children of which nothing is there between two of their runs have nothing to wait for any more.
+    /// Children of which nothing is there between two of their runs have nothing to wait for any more, nor have those whose
+    /// launch was cut short for another program, which takes over no more.
     fn end_between_runs(&mut self, turn: &mut Turn<'_>) {
         for id in self.children.live_ids() {
-            if self.children.get(id).is_some_and(Child::is_between_runs) {
+            if self.children.get(id).is_some_and(|child| child.is_between_runs() || child.is_put_off()) {
                 self.stop_child(id, ExitReason::Shutdown, None, turn);
             }
         }

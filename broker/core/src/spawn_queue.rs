@@ -57,6 +57,12 @@ impl SpawnQueue {
         Some(child)
     }
 
+    /// Counts a process that an earlier broker has left on the way to its program.
+    pub(crate) fn resume(&mut self, uid: u32) {
+        self.in_flight += 1;
+        self.per_user.entry(uid).or_default().in_flight += 1;
+    }
+
     /// Whether no process is being started.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight == 0

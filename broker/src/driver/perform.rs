@@ -9,8 +9,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::unistd::Uid;
 use procbroker_core::{
-    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Progress, Purpose, Receipt, Record, Run, RunAs,
-    ServiceState, SpawnOrder, UpgradeFailure, UsageQuery,
+    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Receipt, Run, RunAs, ServiceState, SpawnOrder,
+    UpgradeFailure, UsageQuery,
 };
 use procbroker_protocol::create::{Probe, Ready};
 use procbroker_protocol::error::SpawnFailure;
@@ -25,9 +25,7 @@ use crate::causes::with_causes;
 use crate::counted;
 use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
 use crate::follower::{Followers, LogQuery};
-use crate::limits::{
-    LOGS_PATIENCE, SPAWN_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE, UNWANTED_SPAWN_PATIENCE,
-};
+use crate::limits::{LOGS_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::messages::FromThread;
 use crate::os::environment::{Surroundings, tell_where_to_notify};
 use crate::os::host::fs_rights::Rights;
@@ -168,9 +166,6 @@ impl Hands {
             Effect::Answer { call, result, after: _, usage: _ } => self.clients.answer(call, result),
             Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
             Effect::Record { run, record, safety, receipt, expires } => {
-                if let Record::Progress(Progress::Unwanted { .. }) = &record {
-                    self.launcher.hurry(SPAWN_PATIENCE, UNWANTED_SPAWN_PATIENCE, |errand| errand.run == run);
-                }
                 let process = self.containment.identity(run);
                 let submitted = self.records.submit(run, (&record, expires), safety, receipt, process);
                 match (submitted, receipt) {
@@ -204,7 +199,7 @@ impl Hands {
             Effect::Signal { run, signal, scope, call } => {
                 inputs.extend(self.containment.signal(run, signal, scope, call));
             }
-            // One that has no program yet has nothing else either.
+            // One that has no program yet has nothing else either, and is not started in another way.
             Effect::Kill { run } if self.launcher.kill(|errand| errand.run == run) => {}
             Effect::Kill { run } => self.containment.kill(run),
             Effect::Release { run } => {
@@ -405,7 +400,7 @@ impl Hands {
     }
 
     fn has_landed(&mut self, landing: Landing<Errand>, inputs: &mut VecDeque<Input>) {
-        let Landing { of: Errand { run, output }, mut plan, result } = landing;
+        let Landing { of: Errand { run, output }, mut plan, result, was_killed } = landing;
         match (result, output) {
             (Ok(spawned), _) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
@@ -423,13 +418,13 @@ impl Hands {
                 inputs.push_back(Input::Spawned { run, pid });
                 self.spent.push(plan);
             }
-            (Err(failure), KeptOutput::Wanted) if failure.is_of_output() => {
+            (Err(failure), KeptOutput::Wanted) if failure.is_of_output() && !was_killed => {
                 tracing::warn!(child = %run.child, "the output of a cleanup cannot be kept: {failure}");
                 plan.keep_no_output();
                 self.launch(plan, Errand { run, output: KeptOutput::Missing }, inputs);
             }
             (Err(failure), KeptOutput::Wanted | KeptOutput::Missing)
-                if failure.is_of_directory() && plan.start_at_root() =>
+                if failure.is_of_directory() && !was_killed && plan.start_at_root() =>
             {
                 // What the child held is released even when the folder that it worked in is gone.
                 self.launch(plan, Errand { run, output }, inputs);

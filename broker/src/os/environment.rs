@@ -112,11 +112,11 @@ impl Surroundings {
         let params = &*order.params;
         let confinement = order.launch.confinement.as_deref();
         let hard_limits = confinement.map_or(&[][..], |confinement| &confinement.hard_limits);
-        let name = LaunchName::of(child);
         let child = match purpose {
             Purpose::Main | Purpose::Cleanup { .. } => child,
             Purpose::Probe => counterpart(child),
         };
+        let name = LaunchName::of(child);
         let command = match purpose {
             Purpose::Main => params.command.as_slice(),
             Purpose::Probe => probe_command(&params.ready),

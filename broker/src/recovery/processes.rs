@@ -7,6 +7,7 @@
 mod search;
 #[cfg(test)]
 mod tests;
+mod underway;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -48,13 +49,28 @@ pub enum Sought {
     Cleanup,
 }
 
-/// Whether a child can have been started.
+/// How far a process can have got that is not on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Launch {
-    /// As far as is known.
+    /// Its program was executed, as the record says.
+    Executed,
+    /// It may have its program, or be on the way there, or never have been.
     Possible,
-    /// Something is missing that is made before the process is: the file of its output.
+    /// It has not its program, and may be on the way there: something is missing that is made just before, the mark of its
+    /// pipe.
+    Underway,
+    /// There is none: no process was being started when the earlier program handed over.
     RuledOut,
+}
+
+impl Launch {
+    /// Whether a process may be on the way to its program.
+    fn may_be_underway(self) -> bool {
+        match self {
+            Self::Possible | Self::Underway => true,
+            Self::Executed | Self::RuledOut => false,
+        }
+    }
 }
 
 /// What has become of the main process of a child.
@@ -81,6 +97,13 @@ pub enum Whereabouts {
         status: ExitStatus,
         /// The number of its cgroup, if that is on record.
         cgroup: Option<u64>,
+    },
+    /// It has not executed its program, and does not any more: it is suspended.
+    Unexecuted {
+        /// Its number.
+        pid: Pid,
+        /// Refers to it for good.
+        pidfd: Arc<OwnedFd>,
     },
     /// There was no process.
     NeverStarted,
@@ -122,13 +145,21 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
     let mut recovered = Vec::with_capacity(expected.len());
     for Expected { run, process, passed, launch, sought } in expected {
         let found = match (process, passed) {
-            (Some(process), passed) => on_record(run.child, &process, passed)?,
+            (Some(process), passed) => {
+                let found = on_record(run.child, &process, passed)?;
+                // An earlier broker may have found it on its way, and died before it had ended it.
+                if launch.may_be_underway() { found.held_on_its_way(run.child) } else { found }
+            }
             (None, Some(passed)) => passed_on(passed, sought),
             (None, None) => match launch {
                 Launch::RuledOut => Whereabouts::NeverStarted,
-                Launch::Possible => {
-                    lost.insert(run.child, Lost { sought, index: recovered.len() });
-                    Whereabouts::gone(None, None, None)
+                Launch::Possible | Launch::Underway | Launch::Executed => {
+                    lost.insert(run.child, Lost { sought, launch, index: recovered.len() });
+                    if launch == Launch::Underway {
+                        Whereabouts::NeverStarted
+                    } else {
+                        Whereabouts::gone(None, None, None)
+                    }
                 }
             },
         };
@@ -136,9 +167,9 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
     }
     if !lost.is_empty() {
         let living = recovered.iter().filter_map(|(_, found)| found.pid()).collect();
-        for (child, (pid, pidfd)) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
+        for (child, found_leader) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
             if let Some((_, found)) = lost.get(&child).and_then(|lost| recovered.get_mut(lost.index)) {
-                *found = Whereabouts::process(pid, Arc::new(pidfd), None);
+                *found = found_leader;
             }
         }
     }
@@ -151,6 +182,7 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
 /// A child of which no process is known, and which may have one.
 struct Lost {
     sought: Sought,
+    launch: Launch,
     /// The place of what is found of it.
     index: usize,
 }
@@ -213,10 +245,24 @@ impl Whereabouts {
         Self::Gone { pid, pidfd, status, cgroup }
     }
 
+    /// If it is on the way to its program, it is held there.
+    fn held_on_its_way(self, child: ChildId) -> Self {
+        match self {
+            Self::Process { pid, pidfd, .. } if underway::hold(child, pid, pidfd.as_fd()) => {
+                Self::Unexecuted { pid, pidfd }
+            }
+            Self::Process { .. }
+            | Self::Gone { .. }
+            | Self::Unexecuted { .. }
+            | Self::NeverStarted
+            | Self::Rebooted => self,
+        }
+    }
+
     /// The process that was found.
     fn pid(&self) -> Option<Pid> {
         match self {
-            Self::Process { pid, .. } => Some(*pid),
+            Self::Process { pid, .. } | Self::Unexecuted { pid, .. } => Some(*pid),
             Self::Gone { .. } | Self::NeverStarted | Self::Rebooted => None,
         }
     }

@@ -5,7 +5,7 @@ use procbroker_protocol::{ChildId, ExitStatus};
 
 use crate::sim::disk::{Loss, Row};
 use crate::sim::event::Event;
-use crate::sim::family::{FamilyId, Part};
+use crate::sim::family::{FamilyId, Launch, Part};
 use crate::sim::machine::{Machine, Means};
 
 impl Machine {
@@ -14,16 +14,17 @@ impl Machine {
         let cancelled = means.agenda.drop_unless(Event::outlives_the_broker);
         for event in cancelled {
             // A process that was being started comes to be, or not.
-            if let Event::Executed { run } = event
-                && loss == Loss::Process
-                && means.dice.chance(60)
-            {
-                self.execute(run, 0, means);
+            let Event::Executed { run } = event else { continue };
+            match (loss, means.dice.below(5)) {
+                (Loss::Process, 0..=2) if !self.doomed.contains(&run) => drop(self.execute(run, 0, means)),
+                (Loss::Process, 3) => self.left_on_its_way(run, means),
+                (Loss::Process | Loss::Power | Loss::Nothing, _) => {}
             }
         }
         self.disk.lose(loss, means.dice);
         self.flights.clear();
         self.shot_down.clear();
+        self.doomed.clear();
         self.bound.clear();
         self.anchors.watched.clear();
         self.strays = 0;
@@ -83,7 +84,20 @@ impl Machine {
         let Some(family) = self.families.get_mut(&id) else { return Finding::NeverStarted };
         family.run = Some(run);
         self.bound.insert(run, id);
-        if family.part == Part::Cleanup && !matches!(row.progress, Some(Progress::Cleaning { .. })) {
+        if family.launch != Launch::Executed && family.part == Part::Main && !family.is_alive() {
+            family.reported = true;
+            return Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing };
+        }
+        if family.launch != Launch::Executed && family.part == Part::Main {
+            family.launch = Launch::Held;
+            family.reported = false;
+            return Finding::Unexecuted { pid: family.pid };
+        }
+        // That of a cleanup that has no program yet is what is left of it.
+        let is_on_its_way = family.launch != Launch::Executed;
+        if is_on_its_way
+            || family.part == Part::Cleanup && !matches!(row.progress, Some(Progress::Cleaning { .. }))
+        {
             // The disk was full when the cleanup was to be recorded. It is known by what it was told, and is what is
             // left of the child.
             family.is_remnant = true;

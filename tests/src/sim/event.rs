@@ -15,6 +15,11 @@ pub enum Event {
         /// Which run.
         run: Run,
     },
+    /// A process that an earlier broker has left on the way to its program gets there, unless it is held.
+    GetsThere {
+        /// Of which.
+        family: FamilyId,
+    },
     /// A record is as safe as it was asked to be.
     Written {
         /// Whose.
@@ -106,6 +111,7 @@ impl Event {
             | Self::Replaced
             | Self::Remaining { .. } => false,
             Self::Dies { .. }
+            | Self::GetsThere { .. }
             | Self::Says { .. }
             | Self::Starves { .. }
             | Self::Forks { .. }
@@ -131,6 +137,7 @@ impl Event {
             | Self::Reaped { .. }
             | Self::Remaining { .. }
             | Self::Dies { .. }
+            | Self::GetsThere { .. }
             | Self::Says { .. }
             | Self::Starves { .. }
             | Self::Forks { .. }

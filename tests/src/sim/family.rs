@@ -93,6 +93,19 @@ pub struct Family {
     pub is_remnant: bool,
     /// Whether the kernel has killed one of the processes for want of memory.
     pub has_starved: bool,
+    /// Whether its one process has its program, or is on the way there.
+    pub launch: Launch,
+}
+
+/// How far a process is that was left on the way to its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// It has it.
+    Executed,
+    /// It may get there yet.
+    Underway,
+    /// It is held, and never does.
+    Held,
 }
 
 impl Temper {
@@ -182,7 +195,20 @@ impl Family {
             forks_left,
             is_remnant: false,
             has_starved: false,
+            launch: Launch::Executed,
         }
+    }
+
+    /// One process that was left on the way to its program: nothing but SIGKILL ends it there.
+    pub fn left_on_its_way(of: (Run, Part), pid: Pid, dice: &mut Dice, setting: &Setting) -> Self {
+        let mut family = Self::roll(of, pid, 0, dice, setting);
+        family.processes.truncate(1);
+        for process in &mut family.processes {
+            process.temper = Temper::Stubborn;
+        }
+        (family.status, family.forks_left) = (ExitStatus::Signal(Signal::KILL), 0);
+        (family.own, family.run, family.launch) = (false, None, Launch::Underway);
+        family
     }
 
     /// Whether any of its processes is there.

@@ -165,6 +165,7 @@ impl Simulation<'_> {
 
     fn count(&mut self, recovered: &Recovered) {
         let tally = &mut self.tally;
+        tally.found_unexecuted += u64::from(matches!(recovered.finding, Finding::Unexecuted { .. }));
         let Finding::Process { kinship, .. } = recovered.finding else { return };
         tally.found_alive += 1;
         match recovered.progress {

@@ -20,7 +20,7 @@ use crate::sim::conduct::Manners;
 use crate::sim::dice::Dice;
 use crate::sim::disk::{Disk, Identity};
 use crate::sim::event::Event;
-use crate::sim::family::{Family, FamilyId, Part, own_end};
+use crate::sim::family::{Family, FamilyId, Launch, Part, Temper, own_end};
 use crate::sim::setting::Setting;
 
 /// How long a report about an end takes to the broker, at most.
@@ -58,6 +58,8 @@ pub struct Machine {
     pub flights: BTreeMap<Run, Part>,
     /// Those of them that were killed before they got to their program.
     pub shot_down: BTreeSet<Run>,
+    /// Those of them that were killed, and take long to die of it.
+    pub doomed: BTreeSet<Run>,
     /// What is on record.
     pub disk: Disk,
     /// What has truly happened.
@@ -185,7 +187,7 @@ impl Machine {
             .values()
             .flat_map(|family| &family.processes)
             .any(|process| !process.temper.is_mortal());
-        undying || !self.flights.is_empty() || self.strays > 0
+        undying || !self.doomed.is_empty() || self.strays > 0
     }
 
     fn record(
@@ -263,6 +265,9 @@ impl Machine {
 
     /// The program of a run begins, and the broker will hear of it.
     pub fn executed(&mut self, run: Run, means: &mut Means<'_>) {
+        if self.doomed.contains(&run) {
+            return means.tell(10, Input::SpawnFailed { run, failure: killed() });
+        }
         let told_at = means.agenda.now() + means.dice.within_millis(3);
         let Some((id, pid)) = self.execute(run, told_at, means) else { return };
         self.bound.insert(run, id);
@@ -297,13 +302,52 @@ impl Machine {
             }
         }
         self.families.insert(id, family);
+        self.begins(run.child, part, id, means);
+        Some((id, pid))
+    }
+
+    /// A program begins.
+    fn begins(&mut self, child: ChildId, part: Part, id: FamilyId, means: &mut Means<'_>) {
         if part == Part::Main {
-            self.past.entry(run.child).or_default().has_run = true;
-            if let Some(manners) = self.manners.get(&run.child) {
+            self.past.entry(child).or_default().has_run = true;
+            if let Some(manners) = self.manners.get(&child) {
                 manners.plan(id, means);
             }
         }
-        Some((id, pid))
+    }
+
+    /// The broker has died, and a process that it was starting is on its way, still.
+    pub(super) fn left_on_its_way(&mut self, run: Run, means: &mut Means<'_>) {
+        let Some(part) = self.flights.get(&run).copied() else { return };
+        let Some(pid) = self.free_pid().filter(|_| !self.is_killed(run)) else { return };
+        self.count += 1;
+        let family = FamilyId(self.count);
+        self.families.insert(family, Family::left_on_its_way((run, part), pid, means.dice, means.setting));
+        if means.dice.chance(60) {
+            let within = means.dice.choose([3, 3_000, 90_000]);
+            let delay = means.dice.within_millis(within);
+            means.agenda.after(delay, Event::GetsThere { family });
+        }
+    }
+
+    /// One that was left on its way to its program gets there, if nobody holds it.
+    pub fn gets_there(&mut self, id: FamilyId, means: &mut Means<'_>) {
+        let is_free = |family: &&mut Family| family.is_alive() && family.launch == Launch::Underway;
+        let Some(family) = self.families.get_mut(&id).filter(is_free) else { return };
+        let (child, part) = (family.child, family.part);
+        family.launch = Launch::Executed;
+        for process in &mut family.processes {
+            process.temper = Temper::roll(means.dice, means.setting);
+        }
+        if let Some(delay) = own_end(part, means.dice) {
+            means.agenda.after(delay, Event::Dies { family: id, process: 0, of: None });
+        }
+        self.begins(child, part, id, means);
+    }
+
+    /// Whether a start was killed.
+    fn is_killed(&self, run: Run) -> bool {
+        self.shot_down.contains(&run) || self.doomed.contains(&run)
     }
 
     /// The kernel kills a process for want of memory, if it is still there, and counts that in the group of its run.
@@ -363,6 +407,7 @@ impl Machine {
         }
         let past = self.past.entry(family.child).or_default();
         match family.part {
+            _ if family.launch != Launch::Executed => {}
             Part::Main => past.statuses_before.extend(past.status.replace(family.status)),
             Part::Cleanup => past.cleanups += u32::from(family.own || of.is_none()),
             Part::Probe => {}
@@ -417,18 +462,26 @@ impl Machine {
 
     /// A process that has not got to its program is killed, unless nothing ends it.
     fn shoot_down(&mut self, run: Run, means: &mut Means<'_>) {
-        let is_flying = self.flights.contains_key(&run) && !self.bound.contains_key(&run);
-        let is_undying = means.setting.undying && means.dice.chance(20);
-        if is_flying && !is_undying && self.shot_down.insert(run) {
-            let (errno, errno_name, step) = (4, "EINTR".to_owned(), "killed".to_owned());
-            let failure = SpawnFailure { errno, errno_name, step };
-            means.tell(10, Input::SpawnFailed { run, failure });
+        let Some(part) = self.flights.get(&run).copied() else { return };
+        if self.bound.contains_key(&run) || self.is_killed(run) {
+            return;
+        }
+        if part == Part::Cleanup {
+            // Nothing of it has run.
+            self.past.entry(run.child).or_default().cleaned_by = None;
+        }
+        if means.setting.undying && means.dice.chance(20) {
+            self.doomed.insert(run);
+        } else {
+            self.shot_down.insert(run);
+            means.tell(10, Input::SpawnFailed { run, failure: killed() });
         }
     }
 
     /// A start has come to its end: whether the broker has not heard of that so far.
     pub fn lands(&mut self, run: Run) -> bool {
         self.shot_down.remove(&run);
+        self.doomed.remove(&run);
         self.flights.remove(&run).is_some()
     }
 
@@ -451,6 +504,12 @@ impl Machine {
             means.agenda.after(delay, Event::Input(Input::Swept { left: self.strays }));
         }
     }
+}
+
+/// The failure of a start that was killed.
+fn killed() -> SpawnFailure {
+    let (errno, errno_name, step) = (125, "ECANCELED".to_owned(), "killed".to_owned());
+    SpawnFailure { errno, errno_name, step }
 }
 
 fn refusal() -> procbroker_core::UpgradeFailure {

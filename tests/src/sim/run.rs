@@ -172,6 +172,10 @@ impl Simulation<'_> {
                 self.machine.executed(run, &mut means);
                 None
             }
+            Event::GetsThere { family } => {
+                self.machine.gets_there(family, &mut means);
+                None
+            }
             Event::Written { run, place, safety } => Some(self.machine.written(run, place, safety)),
             Event::Attempted { ticket, written } => {
                 self.attempted(ticket, written);
@@ -380,6 +384,9 @@ impl Simulation<'_> {
             self.trace.line(|| format!("{:>15}     {effect:?}", ""));
             if let Effect::Record { run, record: Record::Intent(_), .. } = effect {
                 self.tally.places += u64::from(self.ledger.is_for_a_seeker(run.child));
+            }
+            if let Effect::Kill { run } = effect {
+                self.tally.cut_short += u64::from(self.ledger.is_launch(*run));
             }
             checks::order(&mut self.ledger, &self.machine, effect)?;
             match effect {

@@ -47,6 +47,10 @@ pub struct Tally {
     pub hung: u64,
     /// Creates that got a place under a limit after they had waited for it.
     pub places: u64,
+    /// Processes that were killed on the way to their programs.
+    pub cut_short: u64,
+    /// Processes that were found on the way to their programs.
+    pub found_unexecuted: u64,
 }
 
 impl Tally {
@@ -71,6 +75,8 @@ impl Tally {
         self.cleanups += cleanups;
         self.runs_with_crashes += runs_with_crashes;
         let Self { words, questions, commands, last_words, hung, places, .. } = other;
+        self.cut_short += other.cut_short;
+        self.found_unexecuted += other.found_unexecuted;
         self.commands += commands;
         self.places += places;
         self.words += words;
@@ -104,6 +110,8 @@ impl Tally {
             self.last_words,
             self.hung,
             self.places,
+            self.cut_short,
+            self.found_unexecuted,
         ]
         .into_iter()
         .min()
@@ -116,7 +124,9 @@ impl fmt::Display for Tally {
         let Self { turns, crashes, power_cuts, crashes_in_recovery, crashes_in_shutdown, .. } = self;
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
         let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = self;
-        let Self { words, questions, commands, last_words, hung, places, .. } = self;
+        let Self {
+            words, questions, commands, last_words, hung, places, cut_short, found_unexecuted, ..
+        } = self;
         write!(
             formatter,
             "{turns} turns of a broker; {runs_with_crashes} seeds with {crashes} deaths of the broker, {power_cuts} of \
@@ -126,7 +136,8 @@ impl fmt::Display for Tally {
              {owners_gone} children ended with another process; {cleanups} attempts at \
              cleanups, of which {cleanups_interrupted} were found interrupted; {words} words of children and {questions} \
              questions whether they are ready, {commands} commands that find it out, {last_words} failed starts told, {hung} hung children stopped; {places} \
-             creates that waited got a place"
+             creates that waited got a place; {cut_short} processes killed on the way to their programs, and \
+             {found_unexecuted} found there"
         )
     }
 }

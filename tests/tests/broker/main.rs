@@ -29,6 +29,8 @@ mod ended_children;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod hanging;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod hostile_clients;

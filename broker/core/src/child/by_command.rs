@@ -8,7 +8,7 @@ use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
 use procbroker_protocol::{ExitStatus, duration};
 
 use crate::child::asking::AskingStage;
-use crate::child::starting::advice;
+use crate::child::launching::advice;
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Purpose, Report};
 use crate::ids::{Pid, Run, counterpart};
@@ -190,7 +190,7 @@ impl Child {
             }
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Restarting(_)

@@ -10,10 +10,11 @@ use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildState, Cleaned, Exit, ExitStatus};
 
 use crate::child::common::Common;
+use crate::child::launching::{is_kill, why_not_started};
 use crate::child::next::Next;
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::input::Members;
-use crate::limits::{KILL_AGAIN_FIRST, SHORTAGE_PAUSE_FIRST, SHORTAGE_PAUSE_MAX};
+use crate::limits::{KILL_AGAIN_FIRST, LAUNCH_MOMENT, SHORTAGE_PAUSE_FIRST, SHORTAGE_PAUSE_MAX};
 use crate::orders::Orders;
 use crate::record::Progress;
 use crate::time::{Instant, Now, doubled};
@@ -48,7 +49,14 @@ enum CleaningStage {
     /// It waits for its turn to be started.
     Queued,
     /// Its process is being started.
-    Spawning,
+    Spawning {
+        /// When its time is over.
+        until: Instant,
+        /// When that of its launch is: it has at least the moment in which every other gets to its program.
+        launched_by: Instant,
+        /// Whether it is left to get to its program.
+        launch: Launch,
+    },
     /// It could not be started for a shortage, and is tried again.
     Short {
         /// When it is tried again.
@@ -75,6 +83,17 @@ enum CleaningStage {
     },
     /// It is on record for the next broker.
     Left,
+}
+
+/// Whether the process of a cleanup is left to get to its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Launch {
+    /// It is.
+    Wanted,
+    /// It was killed, since its time was over.
+    Late,
+    /// It was killed, since another program is to take over: the attempt is put off.
+    PutOff,
 }
 
 /// What is left of a cleanup that is being killed.
@@ -106,13 +125,15 @@ impl Cleaning {
     }
 
     pub(super) fn is_spawning(&self) -> bool {
-        self.stage == CleaningStage::Spawning
+        matches!(self.stage, CleaningStage::Spawning { .. })
     }
 
     /// Whether a process of it may be there.
     pub(super) fn may_have_processes(&self) -> bool {
         match self.stage {
-            CleaningStage::Spawning | CleaningStage::Running { .. } | CleaningStage::Killing { .. } => true,
+            CleaningStage::Spawning { .. }
+            | CleaningStage::Running { .. }
+            | CleaningStage::Killing { .. } => true,
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Short { .. }
@@ -142,7 +163,7 @@ impl Cleaning {
             }
             CleaningStage::Closing { cleaned } => Some((self.exit.clone(), cleaned.clone())),
             CleaningStage::Queued
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { .. }
@@ -151,15 +172,21 @@ impl Cleaning {
     }
 
     /// It is its turn to be started.
-    pub(super) fn spawn(&mut self, common: &Common, orders: &mut Orders<'_>) {
+    pub(super) fn spawn(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         match self.stage {
             CleaningStage::Queued => {
-                self.stage = CleaningStage::Spawning;
+                // Its time begins here: its program may be one that takes for ever to be executed.
+                let timeout =
+                    common.params().cleanup.as_ref().map_or(Duration::ZERO, |cleanup| cleanup.timeout);
+                let until = orders.now.instant.plus(timeout);
+                let launched_by = until.max(orders.now.instant.plus(LAUNCH_MOMENT));
+                self.stage = CleaningStage::Spawning { until, launched_by, launch: Launch::Wanted };
+                self.follow_bound(common, orders);
                 let purpose = Purpose::Cleanup { exit: self.exit.clone() };
                 orders.order(Effect::Spawn { run: common.run(), order: Arc::clone(common.order()), purpose });
             }
             CleaningStage::Recording
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { .. }
@@ -170,17 +197,51 @@ impl Cleaning {
 
     /// Its process runs.
     pub(super) fn spawned(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
-        let timeout = common.params().cleanup.as_ref().map_or(Duration::ZERO, |cleanup| cleanup.timeout);
-        let until = orders.now.instant.plus(timeout);
+        let (until, launch) = match self.stage {
+            CleaningStage::Spawning { until, launch, .. } => (until, launch),
+            // It was started by an earlier program, and has its time anew.
+            CleaningStage::Recording
+            | CleaningStage::Queued
+            | CleaningStage::Short { .. }
+            | CleaningStage::Running { .. }
+            | CleaningStage::Killing { .. }
+            | CleaningStage::Closing { .. }
+            | CleaningStage::Left => {
+                let timeout = common.params().cleanup.as_ref().map(|cleanup| cleanup.timeout);
+                (orders.now.instant.plus(timeout.unwrap_or_default()), Launch::Wanted)
+            }
+        };
         self.stage = CleaningStage::Running { until };
         self.record(Safety::Process, Receipt::NotWanted, common, orders);
-        match self.fate {
-            Fate::Finish => {
-                let bounded = common.cleanup_by().map_or(until, |by| until.min(by));
-                common.set_due(Some(bounded), orders);
-            }
-            Fate::Leave => self.kill(Remains::Process, common, orders),
+        match (self.fate, launch) {
+            (Fate::Finish, Launch::Wanted) => self.follow_bound(common, orders),
+            // It got to its program as it was killed, and is begun anew.
+            (Fate::Finish, Launch::PutOff) => self.kill(Remains::Interrupted, common, orders),
+            (Fate::Finish, Launch::Late) | (Fate::Leave, _) => self.kill(Remains::Process, common, orders),
         }
+    }
+
+    /// It could not be started in its time, or for the sake of others.
+    fn kill_launch(&mut self, launch: Launch, common: &Common, orders: &mut Orders<'_>) {
+        match &mut self.stage {
+            CleaningStage::Spawning { launch: before @ Launch::Wanted, .. } => {
+                *before = launch;
+                orders.order(Effect::Kill { run: common.run() });
+            }
+            CleaningStage::Recording
+            | CleaningStage::Queued
+            | CleaningStage::Spawning { .. }
+            | CleaningStage::Short { .. }
+            | CleaningStage::Running { .. }
+            | CleaningStage::Killing { .. }
+            | CleaningStage::Closing { .. }
+            | CleaningStage::Left => {}
+        }
+    }
+
+    /// Another program is to take over, and the launch of an attempt keeps it from that.
+    pub(super) fn put_off_launch(&mut self, common: &Common, orders: &mut Orders<'_>) {
+        self.kill_launch(Launch::PutOff, common, orders);
     }
 
     /// It could not be started.
@@ -190,16 +251,19 @@ impl Cleaning {
         failure: &SpawnFailure,
         orders: &mut Orders<'_>,
     ) -> Next {
+        orders.order(Effect::Release { run: common.run() });
+        if is_kill(failure) && self.fate == Fate::Leave {
+            return self.is_left(common, orders);
+        }
+        if is_kill(failure) && matches!(self.stage, CleaningStage::Spawning { launch: Launch::PutOff, .. }) {
+            self.try_again(common, orders);
+            return Next::Nothing;
+        }
         let command = common.params().cleanup.as_ref().and_then(|cleanup| cleanup.command.first());
-        let message = format!(
-            "cannot start {:?}: {} failed with {}",
-            command.map_or("", String::as_str),
-            failure.step,
-            failure.errno_name
-        );
+        let command = command.map_or("", String::as_str);
+        let message = format!("cannot start {command:?}: {}", why_not_started(failure, None));
         let child = Arc::clone(common.view());
         orders.order(Effect::Report(Report::CleanupFailed { child, message }));
-        orders.order(Effect::Release { run: common.run() });
         if is_shortage(failure) {
             return self.try_again_later(common, orders);
         }
@@ -238,7 +302,7 @@ impl Cleaning {
             CleaningStage::Killing { remains: Remains::Interrupted, .. } => Remains::Interrupted,
             CleaningStage::Recording
             | CleaningStage::Queued
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Killing { remains: Remains::Descendants(_), .. }
             | CleaningStage::Closing { .. }
@@ -252,7 +316,7 @@ impl Cleaning {
             CleaningStage::Killing { remains: killed, .. } => *killed = remains,
             CleaningStage::Recording
             | CleaningStage::Queued
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Closing { .. }
@@ -282,7 +346,7 @@ impl Cleaning {
             } => self.attempt_is_over(remains, common, orders),
             CleaningStage::Recording
             | CleaningStage::Queued
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { remains: Remains::Process, .. }
@@ -305,16 +369,22 @@ impl Cleaning {
                 self.try_again(common, orders);
                 Next::Nothing
             }
+            CleaningStage::Spawning { launched_by, .. } if launched_by <= orders.now.instant => {
+                self.kill_launch(Launch::Late, common, orders);
+                self.follow_bound(common, orders);
+                Next::Nothing
+            }
             // The shutdown has no more time for it, whatever its own time is.
             CleaningStage::Recording
             | CleaningStage::Queued
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. } => self.leave(common, orders),
             CleaningStage::Killing { remains, .. } => {
                 self.kill(remains, common, orders);
                 Next::Nothing
             }
-            CleaningStage::Spawning | CleaningStage::Closing { .. } | CleaningStage::Left => Next::Nothing,
+            CleaningStage::Closing { .. } | CleaningStage::Left => Next::Nothing,
         }
     }
 
@@ -324,7 +394,7 @@ impl Cleaning {
             CleaningStage::Killing { pause, .. } => doubled(pause),
             CleaningStage::Recording
             | CleaningStage::Queued
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Closing { .. }
@@ -388,10 +458,14 @@ impl Cleaning {
                 self.kill(Remains::Process, common, orders);
                 Next::Nothing
             }
-            CleaningStage::Spawning
-            | CleaningStage::Killing { .. }
-            | CleaningStage::Closing { .. }
-            | CleaningStage::Left => Next::Nothing,
+            CleaningStage::Spawning { .. } => {
+                self.kill_launch(Launch::Late, common, orders);
+                self.follow_bound(common, orders);
+                Next::Nothing
+            }
+            CleaningStage::Killing { .. } | CleaningStage::Closing { .. } | CleaningStage::Left => {
+                Next::Nothing
+            }
         }
     }
 
@@ -409,13 +483,16 @@ impl Cleaning {
         let by = common.cleanup_by();
         match self.stage {
             CleaningStage::Recording | CleaningStage::Queued => common.set_due(by, orders),
-            CleaningStage::Running { until } | CleaningStage::Short { again: until } => {
+            CleaningStage::Running { until }
+            | CleaningStage::Short { again: until }
+            | CleaningStage::Spawning { launched_by: until, launch: Launch::Wanted, .. } => {
                 common.set_due(Some(by.map_or(until, |by| until.min(by))), orders);
             }
-            CleaningStage::Spawning
-            | CleaningStage::Killing { .. }
-            | CleaningStage::Closing { .. }
-            | CleaningStage::Left => {}
+            // It is killed already, and comes to its end when it can.
+            CleaningStage::Spawning { launch: Launch::Late | Launch::PutOff, .. } => {
+                common.set_due(None, orders);
+            }
+            CleaningStage::Killing { .. } | CleaningStage::Closing { .. } | CleaningStage::Left => {}
         }
     }
 
@@ -445,7 +522,7 @@ impl Cleaning {
             }
             CleaningStage::Recording
             | CleaningStage::Queued
-            | CleaningStage::Spawning
+            | CleaningStage::Spawning { .. }
             | CleaningStage::Short { .. }
             | CleaningStage::Running { .. }
             | CleaningStage::Killing { remains: Remains::Process | Remains::Interrupted, .. }

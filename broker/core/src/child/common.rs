@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use procbroker_protocol::{
     Child as ChildView, ChildId, ChildState, Cleaned, CreateParams, EventKind, Exit, ExitReason, ExitStatus,
-    Name, Timestamp,
+    Name, Signal, StepTaken, Timestamp,
 };
 
 use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
@@ -286,9 +286,11 @@ impl Common {
     }
 }
 
-/// How a child ends that was never started.
-pub(crate) fn exit_before_start(reason: ExitReason, at: Timestamp) -> Exit {
-    Exit::new(ExitStatus::Unknown, reason, at)
+/// How a run ends that was never started: its process may have been killed on the way to its program.
+pub(crate) fn exit_before_start(reason: ExitReason, killed: Option<Timestamp>, at: Timestamp) -> Exit {
+    let steps = killed.map(|at| StepTaken { signal: Signal::KILL, at });
+    let (forced, steps) = (steps.is_some(), steps.into_iter().collect());
+    Exit { forced, steps, ..Exit::new(ExitStatus::Unknown, reason, at) }
 }
 
 /// What a process is called: a child as its creator says.

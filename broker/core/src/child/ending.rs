@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::{Cleaned, EventKind, Exit, ExitReason, ExitStatus};
+use procbroker_protocol::{Cleaned, EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::child::cleaning::Cleaning;
 use crate::child::common::exit_before_start;
@@ -125,7 +125,7 @@ impl Child {
             Phase::Stopping(_) => {}
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Restarting(_)
@@ -173,11 +173,16 @@ impl Child {
     }
 
     /// It is over before it was started. Nobody was told of one that is not on record.
-    pub(crate) fn end_unstarted(&mut self, reason: ExitReason, orders: &mut Orders<'_>) {
+    pub(crate) fn end_unstarted(
+        &mut self,
+        reason: ExitReason,
+        killed: Option<Timestamp>,
+        orders: &mut Orders<'_>,
+    ) {
         let was_told_of = match self.phase {
             Phase::Recording { .. } => false,
             Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -187,7 +192,7 @@ impl Child {
         };
         self.common.set_due(None, orders);
         self.phase = Phase::Ended;
-        self.common.show_end(exit_before_start(reason, orders.now.wall), None);
+        self.common.show_end(exit_before_start(reason, killed, orders.now.wall), None);
         orders.order(Effect::Release { run: self.run() });
         if was_told_of {
             self.common.publish(EventKind::Ended, orders);

@@ -1,6 +1,6 @@
 //! What follows from a transition of a child for others.
 
-use procbroker_protocol::{Error, ExitReason};
+use procbroker_protocol::{Error, ExitReason, Timestamp};
 
 /// What follows from a child's transition for others: the broker sees to it.
 #[must_use]
@@ -16,6 +16,8 @@ pub(crate) enum Next {
     NeverStarted {
         /// Why it ended.
         reason: ExitReason,
+        /// When its process was killed on the way to its program, if it was.
+        killed: Option<Timestamp>,
         /// What its creator is told, where that does not follow from the reason.
         error: Option<Error>,
     },

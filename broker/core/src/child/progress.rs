@@ -1,5 +1,6 @@
 //! What is written of a child beyond the broker's own life.
 
+use crate::child::launching::Launching;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::{Receipt, Safety};
 use crate::orders::Orders;
@@ -26,7 +27,7 @@ impl Child {
         let view = self.view();
         let started_at = view.started_at;
         Some(match &self.phase {
-            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => {
+            Phase::Recording { cancelled: stop } | Phase::Spawning(Launching { stop, .. }) => {
                 let Stop { reason, steps, kill_by: _ } = stop.clone()?;
                 Progress::Unwanted { reason, steps }
             }

@@ -10,6 +10,7 @@ use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, ExitReason, Owner};
 
 use crate::authorize::RunAs;
+use crate::child::launching::Launching;
 use crate::child::stopping::sum;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::SpawnOrder;
@@ -79,7 +80,7 @@ impl Child {
         match self.phase {
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -94,7 +95,7 @@ impl Child {
         match &self.phase {
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_) => true,
@@ -109,7 +110,22 @@ impl Child {
             Phase::Restarting(restarting) => !restarting.is_spawning(),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        }
+    }
+
+    /// Whether its process was killed on the way to its program, for another broker that was to take over.
+    pub(crate) fn is_put_off(&self) -> bool {
+        match &self.phase {
+            Phase::Spawning(launching) => launching.is_put_off(),
+            Phase::Restarting(restarting) => restarting.is_put_off(),
+            Phase::Recording { .. }
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -125,7 +141,7 @@ impl Child {
             Phase::Stopping(stopping) => stopping.is_leader_alive(),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Restarting(_)
             | Phase::Cleaning(_)
             | Phase::Ended => false,
@@ -135,9 +151,7 @@ impl Child {
     /// Whether a process of it may be there, of its cleanup too.
     pub(crate) fn may_have_processes(&self) -> bool {
         match &self.phase {
-            Phase::Spawning { .. } | Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping(_) => {
-                true
-            }
+            Phase::Spawning(_) | Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping(_) => true,
             Phase::Restarting(restarting) => restarting.is_spawning(),
             Phase::Cleaning(cleaning) => cleaning.may_have_processes(),
             Phase::Recording { .. } | Phase::Queued | Phase::Ended => false,
@@ -147,7 +161,9 @@ impl Child {
     /// Whether it is on its way to its end, or there.
     pub(crate) fn is_ending(&self) -> bool {
         match &self.phase {
-            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } => stop.is_some(),
+            Phase::Recording { cancelled: stop } => stop.is_some(),
+            // What was put off for another broker has failed, too.
+            Phase::Spawning(launching) => launching.stop.is_some() || launching.is_put_off(),
             Phase::Restarting(restarting) => {
                 let is_for_good = |stop: &Stop| {
                     // That a later run is late does not end it, unless that is the answer to its create.
@@ -164,7 +180,7 @@ impl Child {
     /// Whether there is no process yet, or none at the moment.
     pub(crate) fn is_unspawned(&self) -> bool {
         match self.phase {
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } | Phase::Restarting(_) => true,
+            Phase::Recording { .. } | Phase::Queued | Phase::Spawning(_) | Phase::Restarting(_) => true,
             Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
@@ -179,7 +195,7 @@ impl Child {
             Phase::Stopping(stopping) => !stopping.is_for_good(),
             Phase::Recording { .. }
             | Phase::Queued
-            | Phase::Spawning { .. }
+            | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Restarting(_)
@@ -233,9 +249,11 @@ impl Child {
             // Nothing of it may be left but a command that was to ask it.
             Phase::Stopping(stopping) if stopping.over(&self.common).is_some() => Duration::ZERO,
             Phase::Stopping(stopping) => stopping.need(now),
-            Phase::Recording { cancelled: Some(stop) } | Phase::Spawning { stop: Some(stop) } => {
-                sum(Duration::ZERO, stop.steps.iter())
-            }
+            // No step is taken any more.
+            Phase::Spawning(launching) if launching.killed.is_some() => Duration::ZERO,
+            Phase::Restarting(restarting) if restarting.was_killed() => Duration::ZERO,
+            Phase::Recording { cancelled: Some(stop) }
+            | Phase::Spawning(Launching { stop: Some(stop), .. }) => sum(Duration::ZERO, stop.steps.iter()),
             Phase::Restarting(restarting) if restarting.is_spawning() => {
                 let steps = restarting.stop().map_or(&self.params().stop, |stop| &stop.steps);
                 sum(Duration::ZERO, steps.iter())
@@ -243,7 +261,7 @@ impl Child {
             Phase::Restarting(_) | Phase::Cleaning(_) => Duration::ZERO,
             Phase::Recording { cancelled: None }
             | Phase::Queued
-            | Phase::Spawning { stop: None }
+            | Phase::Spawning(Launching { stop: None, .. })
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Ended => sum(Duration::ZERO, self.params().stop.iter()),

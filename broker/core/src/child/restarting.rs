@@ -10,6 +10,7 @@ use procbroker_protocol::create::{Restart, RestartPolicy};
 use procbroker_protocol::{ChildState, Exit, ExitStatus};
 
 use crate::child::common::Common;
+use crate::child::launching::Launching;
 use crate::child::stopping::Stop;
 use crate::effect::{Receipt, Safety};
 use crate::limits::{RECORD_AGAIN_AFTER, RESTART_PAUSE_MIN, RESTARTS_COUNTED_MAX};
@@ -46,10 +47,7 @@ pub(super) enum RestartStage {
     /// It waits for its turn to be started.
     Queued,
     /// Its process is being started.
-    Spawning {
-        /// The stop that begins as soon as there is something to stop.
-        stop: Option<Stop>,
-    },
+    Spawning(Launching),
 }
 
 /// What comes after a run.
@@ -126,24 +124,32 @@ impl Restarting {
             RestartStage::Recording { .. }
             | RestartStage::Unrecorded { .. }
             | RestartStage::Pausing { .. } => true,
-            RestartStage::Queued | RestartStage::Spawning { .. } => false,
+            RestartStage::Queued | RestartStage::Spawning(_) => false,
         }
     }
 
     pub(super) fn is_spawning(&self) -> bool {
-        match self.stage {
-            RestartStage::Spawning { .. } => true,
-            RestartStage::Recording { .. }
-            | RestartStage::Unrecorded { .. }
-            | RestartStage::Pausing { .. }
-            | RestartStage::Queued => false,
-        }
+        self.launching().is_some()
     }
 
     /// Whether it is to be stopped as soon as it runs.
     pub(super) fn stop(&self) -> Option<&Stop> {
+        self.launching()?.stop.as_ref()
+    }
+
+    /// Whether the launch of its process was cut short for another broker, and nobody wants it to end.
+    pub(super) fn is_put_off(&self) -> bool {
+        self.launching().is_some_and(Launching::is_put_off)
+    }
+
+    /// Whether its process was killed on the way to its program.
+    pub(super) fn was_killed(&self) -> bool {
+        self.launching().is_some_and(|launching| launching.killed.is_some())
+    }
+
+    fn launching(&self) -> Option<&Launching> {
         match &self.stage {
-            RestartStage::Spawning { stop } => stop.as_ref(),
+            RestartStage::Spawning(launching) => Some(launching),
             RestartStage::Recording { .. }
             | RestartStage::Unrecorded { .. }
             | RestartStage::Pausing { .. }
@@ -151,14 +157,14 @@ impl Restarting {
         }
     }
 
-    /// Takes the stop that was remembered for the process that is there now.
-    pub(super) fn take_stop(&mut self) -> Option<Stop> {
+    /// Takes what is known of the launch of a process that has come to its end.
+    pub(super) fn take_launching(&mut self) -> Launching {
         match &mut self.stage {
-            RestartStage::Spawning { stop } => stop.take(),
+            RestartStage::Spawning(launching) => std::mem::take(launching),
             RestartStage::Recording { .. }
             | RestartStage::Unrecorded { .. }
             | RestartStage::Pausing { .. }
-            | RestartStage::Queued => None,
+            | RestartStage::Queued => Launching::default(),
         }
     }
 
@@ -168,7 +174,7 @@ impl Restarting {
             RestartStage::Recording { .. }
             | RestartStage::Unrecorded { .. }
             | RestartStage::Pausing { .. } => ChildState::Backoff,
-            RestartStage::Queued | RestartStage::Spawning { .. } => ChildState::Starting,
+            RestartStage::Queued | RestartStage::Spawning(_) => ChildState::Starting,
         };
         common.show(state, None, Some(self.exit.clone()));
     }
@@ -180,7 +186,7 @@ impl Restarting {
             | RestartStage::Unrecorded { until }
             | RestartStage::Pausing { until } => until,
             // Whatever is found of the process, it was due by then.
-            RestartStage::Queued | RestartStage::Spawning { .. } => Instant::default(),
+            RestartStage::Queued | RestartStage::Spawning(_) => Instant::default(),
         };
         let (started_at, exit, runs) = (common.view().started_at, self.exit.clone(), common.runs().clone());
         let unwanted = self.stop().map(|stop| (stop.reason, stop.steps.clone()));
@@ -203,7 +209,7 @@ impl Restarting {
             RestartStage::Unrecorded { .. }
             | RestartStage::Pausing { .. }
             | RestartStage::Queued
-            | RestartStage::Spawning { .. } => {}
+            | RestartStage::Spawning(_) => {}
         }
     }
 
@@ -217,7 +223,7 @@ impl Restarting {
             RestartStage::Recording { .. }
             | RestartStage::Pausing { .. }
             | RestartStage::Queued
-            | RestartStage::Spawning { .. } => {}
+            | RestartStage::Spawning(_) => {}
         }
     }
 
@@ -228,7 +234,7 @@ impl Restarting {
                 *until = orders.now.instant;
             }
             RestartStage::Pausing { .. } => self.enqueue(common, orders),
-            RestartStage::Queued | RestartStage::Spawning { .. } => {}
+            RestartStage::Queued | RestartStage::Spawning(_) => {}
         }
     }
 

@@ -6,6 +6,7 @@ use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 use crate::child::cleaning::{Cleaning, Remains};
 use crate::child::common::Common;
 use crate::child::memory::{self, Ender};
+use crate::child::restarting::{RestartStage, Restarting};
 use crate::child::stopping::{Cause, Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
@@ -24,6 +25,10 @@ impl Child {
         orders: &mut Orders<'_>,
     ) -> Next {
         match progress {
+            None if matches!(finding, Finding::Unexecuted { .. }) => {
+                let stop = Stop { reason: ExitReason::StartFailed, steps: Vec::new(), kill_by: None };
+                self.resume_unexecuted(stop, orders)
+            }
             None => {
                 self.may_have_started();
                 self.resume_up(self.view().created_at, None, finding, orders)
@@ -32,10 +37,14 @@ impl Child {
                 if reason == ExitReason::Replaced {
                     self.is_replaced_unready();
                 }
+                let stop = Stop { reason, steps, kill_by: None };
+                if let Finding::Unexecuted { .. } = finding {
+                    return self.resume_unexecuted(stop, orders);
+                }
                 if reason != ExitReason::StartFailed {
                     self.may_have_started();
                 }
-                self.resume_unwanted(Stop { reason, steps, kill_by: None }, finding, orders)
+                self.resume_unwanted(stop, finding, orders)
             }
             Some(Progress::Starting { started_at, ready_by, runs }) => {
                 let unready = runs.unready.as_told(ExitReason::StartFailed, runs.restarts);
@@ -72,6 +81,14 @@ impl Child {
         }
     }
 
+    /// It was about to be started: its process is killed before it has its program, and it never was.
+    fn resume_unexecuted(&mut self, stop: Stop, orders: &mut Orders<'_>) -> Next {
+        self.phase = Phase::Spawning(self.resume_launch(Some(stop), orders));
+        // That it never was is to be known after the next crash, too.
+        self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        Next::Nothing
+    }
+
     /// It had been started, or may have been.
     fn resume_up(
         &mut self,
@@ -82,7 +99,7 @@ impl Child {
     ) -> Next {
         self.common.show_start(Some(started_at));
         match finding {
-            Finding::Process { pid, .. } => {
+            Finding::Process { pid, .. } | Finding::Unexecuted { pid } => {
                 if self.was_ready() {
                     self.enter_running(pid, orders);
                 } else {
@@ -122,7 +139,7 @@ impl Child {
     fn resume_unwanted(&mut self, stop: Stop, finding: Finding, orders: &mut Orders<'_>) -> Next {
         self.common.show_start(Some(self.view().created_at));
         match finding {
-            Finding::Process { pid, .. } => {
+            Finding::Process { pid, .. } | Finding::Unexecuted { pid } => {
                 self.enter_stop(stop, Leader::Alive { pid }, orders);
                 Next::Nothing
             }
@@ -137,7 +154,7 @@ impl Child {
         let at = orders.now.wall;
         let (status, members, reason) = match finding {
             Finding::Gone { status, members } => (status, members, stop.reason),
-            Finding::NeverStarted | Finding::Process { .. } => {
+            Finding::NeverStarted | Finding::Process { .. } | Finding::Unexecuted { .. } => {
                 (ExitStatus::Unknown, Members::Nothing, stop.reason)
             }
             Finding::Rebooted => {
@@ -171,7 +188,7 @@ impl Child {
             None => Leader::Gone { status, at: now.wall, members },
         };
         let leader = match finding {
-            Finding::Process { pid, .. } => Leader::Alive { pid },
+            Finding::Process { pid, .. } | Finding::Unexecuted { pid } => Leader::Alive { pid },
             Finding::Gone { status, members } => gone(status, members),
             Finding::NeverStarted => gone(ExitStatus::Unknown, Members::Nothing),
             Finding::Rebooted => {
@@ -228,6 +245,10 @@ impl Child {
         orders: &mut Orders<'_>,
     ) -> Next {
         self.common.await_ready();
+        if let Finding::Unexecuted { .. } = finding {
+            let stop = unwanted.map(|(reason, steps)| Stop { reason, steps, kill_by: None });
+            return self.relaunch(exit, stop, orders);
+        }
         match finding {
             // The edge holds whatever it has found something of.
             Finding::Gone { members: Members::Nothing, .. }
@@ -235,7 +256,11 @@ impl Child {
             {
                 orders.order(Effect::Release { run: self.run() });
             }
-            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {}
+            Finding::Process { .. }
+            | Finding::Unexecuted { .. }
+            | Finding::Gone { .. }
+            | Finding::NeverStarted
+            | Finding::Rebooted => {}
         }
         let stop = unwanted.map(|(reason, steps)| Stop { reason, steps, kill_by: None });
         match (finding, stop) {
@@ -250,7 +275,7 @@ impl Child {
                 let stop = stop.unwrap_or(Stop { reason: ExitReason::StartFailed, steps, kill_by: None });
                 self.resume_gone(stop, cause, finding, orders)
             }
-            (Finding::Process { pid, .. }, stop) => {
+            (Finding::Process { pid, .. } | Finding::Unexecuted { pid }, stop) => {
                 self.common.runs_mut().begin(orders.now.instant);
                 self.common.show_start(Some(orders.now.wall));
                 let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
@@ -294,6 +319,18 @@ impl Child {
         }
     }
 
+    /// The process of the next run was on its way to its program, and is killed there: it is started once more, unless it was
+    /// to be stopped.
+    fn relaunch(&mut self, exit: Exit, stop: Option<Stop>, orders: &mut Orders<'_>) -> Next {
+        // What was found of its last run is none of the next one.
+        self.common.has_memory();
+        let stage = RestartStage::Spawning(self.resume_launch(stop, orders));
+        let restarting = Box::new(Restarting { exit, stage });
+        restarting.show(&mut self.common);
+        self.phase = Phase::Restarting(restarting);
+        Next::Nothing
+    }
+
     /// It was lost: nothing of it is left.
     fn lost(&mut self, exit: Exit, orders: &mut Orders<'_>) -> Next {
         self.common.publish_exit(&exit, orders);
@@ -322,6 +359,7 @@ impl Cleaning {
             // Its broker has not died.
             Finding::Process { kinship: Kinship::Own, .. } => self.spawned(common, orders),
             Finding::Process { kinship: Kinship::Foreign, .. }
+            | Finding::Unexecuted { .. }
             | Finding::Gone { members: Members::Outside | Members::Group, .. } => {
                 self.kill(Remains::Interrupted, common, orders);
             }
@@ -346,7 +384,9 @@ impl Cleaning {
     ) -> Next {
         let remains = Remains::Descendants(status);
         match finding {
-            Finding::Process { .. } | Finding::Gone { members: Members::Outside | Members::Group, .. } => {
+            Finding::Process { .. }
+            | Finding::Unexecuted { .. }
+            | Finding::Gone { members: Members::Outside | Members::Group, .. } => {
                 self.kill(remains, common, orders);
                 Next::Nothing
             }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus};
+use procbroker_protocol::{EventKind, Exit, ExitReason};
 
+use crate::child::common::exit_before_start;
+use crate::child::launching::{Launching, is_kill, why_not_started};
 use crate::child::restarting::{Follows, RestartStage, RestartWish, Restarting, wants_restart};
 use crate::child::stopping::{Leader, Stop};
 use crate::child::{Child, Next, Phase};
@@ -101,14 +103,16 @@ impl Child {
                 }
                 RestartWish::Granted { restarts }
             }
-            Phase::Recording { cancelled: stop } | Phase::Spawning { stop } if stop.is_some() => {
+            Phase::Spawning(launching) if launching.stop.is_some() || launching.killed.is_some() => {
                 RestartWish::TooLate
             }
             // It is being started, and that is all that anybody can want.
-            Phase::Recording { .. } | Phase::Queued | Phase::Spawning { .. } => {
+            Phase::Recording { cancelled: None } | Phase::Queued | Phase::Spawning(_) => {
                 RestartWish::Granted { restarts }
             }
-            Phase::Cleaning(_) | Phase::Ended => RestartWish::TooLate,
+            Phase::Recording { cancelled: Some(_) } | Phase::Cleaning(_) | Phase::Ended => {
+                RestartWish::TooLate
+            }
         }
     }
 
@@ -117,7 +121,7 @@ impl Child {
         let Phase::Restarting(restarting) = &mut self.phase else { return };
         match restarting.stage {
             RestartStage::Queued => {
-                restarting.stage = RestartStage::Spawning { stop: None };
+                restarting.stage = RestartStage::Spawning(Launching::default());
                 self.common.runs_mut().ordered_at = Some(orders.now.wall);
                 let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
                 self.have_ready_by(ready_by, orders);
@@ -127,7 +131,7 @@ impl Child {
             RestartStage::Recording { .. }
             | RestartStage::Unrecorded { .. }
             | RestartStage::Pausing { .. }
-            | RestartStage::Spawning { .. } => {}
+            | RestartStage::Spawning(_) => {}
         }
     }
 
@@ -143,28 +147,32 @@ impl Child {
                 restarting.record(&mut self.common, orders);
                 Next::Nothing
             }
-            // Who has wanted it to end has the last word.
-            RestartStage::Recording { .. }
-            | RestartStage::Queued
-            | RestartStage::Spawning { stop: Some(_) } => Next::Nothing,
-            RestartStage::Spawning { stop: None } => Next::NotReady,
+            RestartStage::Recording { .. } | RestartStage::Queued => Next::Nothing,
+            RestartStage::Spawning(_) => self.launch_due(orders),
         }
     }
 
     /// Its program could not be executed again: that is a run that has failed.
     pub(super) fn not_started_again(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
-        let RestartStage::Spawning { stop } = &mut restarting.stage else { return Next::Nothing };
-        let stop = stop.take();
+        let RestartStage::Spawning(launching) = &mut restarting.stage else { return Next::Nothing };
+        let launching = std::mem::take(launching);
         orders.spawn_queue.finish(self.common.uid());
-        let child = Arc::clone(self.common.view());
-        let message = format!("{} failed with {}", failure.step, failure.errno_name);
-        orders.order(Effect::Report(Report::StartFailed { child, message }));
-        let (reason, afterwards) = match stop {
+        if launching.is_put_off() && is_kill(failure) {
+            // Nothing has run that could have failed.
+            orders.order(Effect::Release { run: self.common.run() });
+            restarting.enqueue(&mut self.common, orders);
+            return Next::Nothing;
+        }
+        let killed = launching.killed_at();
+        let (reason, afterwards) = match launching.stop {
             Some(Stop { reason, .. }) if reason != ExitReason::StartFailed => (reason, Afterwards::End),
             Some(_) | None => (ExitReason::StartFailed, self.after(ExitReason::StartFailed)),
         };
-        let exit = Exit::new(ExitStatus::Unknown, reason, orders.now.wall);
+        let child = Arc::clone(self.common.view());
+        let message = why_not_started(failure, None);
+        orders.order(Effect::Report(Report::StartFailed { child, message }));
+        let exit = exit_before_start(reason, killed, orders.now.wall);
         self.release(exit, afterwards, orders)
     }
 
@@ -173,7 +181,9 @@ impl Child {
         let unready = self.common.unready();
         let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
         match &mut restarting.stage {
-            RestartStage::Spawning { stop: pending } => {
+            RestartStage::Spawning(launching) => {
+                launching.hasten(&stop, orders.now.instant);
+                let pending = &mut launching.stop;
                 let is_news = match pending {
                     // That this run is late is no reason to begin another one when somebody wants none.
                     Some(earlier)
@@ -190,6 +200,7 @@ impl Child {
                     pending.get_or_insert(stop);
                     self.record_progress(Safety::Process, Receipt::NotWanted, orders);
                 }
+                self.set_launch_timer(orders);
                 Next::Nothing
             }
             RestartStage::Recording { .. }

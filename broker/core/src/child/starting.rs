@@ -5,13 +5,15 @@ use std::sync::Arc;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{Error, ErrorKind, EventKind, ExitReason};
 
-use crate::child::stopping::{Leader, Stop};
+use crate::child::launching::{Launching, is_kill, why_not_started};
+use crate::child::stopping::{Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::ids::Pid;
 use crate::input::RecordFailure;
 use crate::orders::Orders;
 use crate::pending::is_answered_early;
+use crate::record::Afterwards;
 
 impl Child {
     /// The intent is on record: now, and not before, the process may be started.
@@ -26,12 +28,13 @@ impl Child {
                 ErrorKind::Internal,
                 format!("cannot create a child: it could not be recorded: {}", failure.message),
             );
-            return Next::NeverStarted { reason: ExitReason::StartFailed, error: Some(error) };
+            let (reason, killed) = (ExitReason::StartFailed, None);
+            return Next::NeverStarted { reason, killed, error: Some(error) };
         }
         self.phase = Phase::Queued;
         self.common.publish(EventKind::Created, orders);
         if let Some(stop) = cancelled {
-            return Next::NeverStarted { reason: stop.reason, error: None };
+            return Next::NeverStarted { reason: stop.reason, killed: None, error: None };
         }
         orders.spawn_queue.enqueue(self.common.uid(), self.common.id());
         Next::Nothing
@@ -39,14 +42,24 @@ impl Child {
 
     /// It is its turn to be started.
     pub(super) fn spawn(&mut self, orders: &mut Orders<'_>) {
-        self.phase = Phase::Spawning { stop: None };
+        self.phase = Phase::Spawning(Launching::default());
         let order = Arc::clone(self.common.order());
         orders.order(Effect::Spawn { run: self.run(), order, purpose: Purpose::Main });
     }
 
     /// Its program was executed.
-    pub(super) fn main_spawned(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_>) -> Next {
+    pub(super) fn main_spawned(&mut self, pid: Pid, launching: Launching, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
+        let (killed, is_put_off) = (launching.killed_at(), launching.is_put_off());
+        let is_again = matches!(self.phase, Phase::Restarting(_));
+        let stop = match launching.stop {
+            // It got to its program as it was killed for the sake of another one: no other word says that this was wanted.
+            None if is_put_off && is_again => Some(ExitReason::Destroyed),
+            None if is_put_off => Some(ExitReason::StartFailed),
+            Some(_) | None => None,
+        }
+        .map(|reason| Stop { reason, steps: Vec::new(), kill_by: None })
+        .or(launching.stop);
         self.common.show_start(Some(orders.now.wall));
         self.common.runs_mut().begin(orders.now.instant);
         match &stop {
@@ -69,7 +82,14 @@ impl Child {
             self.common.publish(EventKind::Ready, orders);
         }
         if let Some(stop) = stop {
-            self.enter_stop(stop, Leader::Alive { pid }, orders);
+            let afterwards =
+                if is_put_off && is_again { Afterwards::Restart } else { self.after(stop.reason) };
+            let stopping = Stopping::new(stop, Leader::Alive { pid }, afterwards, orders.now.instant);
+            let stopping = match killed {
+                Some(at) => stopping.killed_at(at),
+                None => stopping,
+            };
+            self.begin(stopping, EventKind::Stopping, orders);
         }
         Next::Changed
     }
@@ -77,39 +97,21 @@ impl Child {
     /// Its program could not be executed.
     pub(super) fn main_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
-        if let Phase::Spawning { stop: Some(stop) } = &self.phase
-            && failure.step == KILLED
+        let Phase::Spawning(launching) = &self.phase else { return Next::Nothing };
+        let killed = launching.killed_at();
+        if let Some(stop) = &launching.stop
+            && is_kill(failure)
             && stop.reason != ExitReason::StartFailed
         {
             // It did not get to its program because it was to be stopped.
-            return Next::NeverStarted { reason: stop.reason, error: None };
+            return Next::NeverStarted { reason: stop.reason, killed, error: None };
         }
+        let sake = launching.killed.map(|killed| killed.sake);
         let program = self.view().command.first().cloned().unwrap_or_default();
-        let message = format!(
-            "cannot start {program:?}: {} failed with {} ({})",
-            failure.step,
-            failure.errno_name,
-            advice(&failure.step)
-        );
+        let message = format!("cannot start {program:?}: {}", why_not_started(failure, sake));
         let child = Arc::clone(self.view());
         orders.order(Effect::Report(Report::StartFailed { child, message: message.clone() }));
         let error = Error::new(ErrorKind::SpawnFailed(failure.clone()), message);
-        Next::NeverStarted { reason: ExitReason::StartFailed, error: Some(error) }
-    }
-}
-
-/// The step at which a process is when it is killed because it does not get to its program.
-const KILLED: &str = "killed";
-
-/// What a user can do about a step that failed.
-pub(super) fn advice(step: &str) -> &'static str {
-    match step {
-        "exec" => "check the program, its permissions and the child's PATH",
-        "cwd" => "check that the folder exists and that the child's user may enter it",
-        "user" | "groups" => "check the account and what the broker may do",
-        "rlimits" => "ask for no more than the broker's own hard limit",
-        "stdout" | "stderr" | "stdin" => "check the broker's state folder",
-        "cgroup" | "resources" => "see the facilities in status",
-        _ => "see the broker's log",
+        Next::NeverStarted { reason: ExitReason::StartFailed, killed, error: Some(error) }
     }
 }

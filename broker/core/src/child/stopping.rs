@@ -123,6 +123,15 @@ impl Stop {
         self.kill_by = earliest(self.kill_by, later.kill_by);
         false
     }
+
+    /// Takes a stop in, be it the first one. Returns whether that is news.
+    pub(super) fn merge(pending: &mut Option<Self>, stop: Self) -> bool {
+        if let Some(earlier) = pending {
+            return earlier.join(&stop);
+        }
+        *pending = Some(stop);
+        true
+    }
 }
 
 impl Stopping {
@@ -180,6 +189,13 @@ impl Stopping {
             kill_by: None,
             afterwards,
         }
+    }
+
+    /// SIGKILL was sent already, and no step comes before the next one.
+    pub(super) fn killed_at(mut self, at: Timestamp) -> Self {
+        self.steps.clear();
+        self.taken = vec![StepTaken { signal: Signal::KILL, at }];
+        Self { forced: true, ..self }
     }
 
     /// Has it begun by the end of the main process, whatever it is to be called.
@@ -342,14 +358,14 @@ impl Stopping {
             self.taken.push(StepTaken { signal: Signal::KILL, at: now.wall });
             orders.metrics.stop_forced();
         }
-        let pause = match self.stage {
-            StopStage::Asking { .. } => KILL_AGAIN_FIRST,
-            StopStage::Killing { pause, .. } => doubled(pause),
+        let (begins, pause) = match self.stage {
+            StopStage::Asking { .. } => (true, KILL_AGAIN_FIRST),
+            StopStage::Killing { pause, .. } => (false, doubled(pause)),
         };
         self.stage = StopStage::Killing { again: now.instant.plus(pause), pause };
         self.show(common);
         self.set_timer(common, orders);
-        if first {
+        if begins {
             self.record(common, orders);
         }
         orders.order(Effect::Kill { run: common.run() });

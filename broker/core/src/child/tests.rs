@@ -91,7 +91,7 @@ impl Life {
         match self.child.phase {
             Phase::Recording { .. } => "Recording",
             Phase::Queued => "Queued",
-            Phase::Spawning { .. } => "Spawning",
+            Phase::Spawning(_) => "Spawning",
             Phase::Starting { .. } => "Starting",
             Phase::Running { .. } => "Running",
             Phase::Stopping(_) => "Stopping",
@@ -223,10 +223,10 @@ spawned       | -              | -              | Running(Changed) | -          
 spawn failed  | -              | -              | (NeverStarted)   | -                 | -                 | -                 | -                 | -                 | -                 | Restarting(Changed) | -            | -            | Cleaning | -        | -
 notified      | -              | -              | -                | Running(Changed)  | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
 probed        | -              | -              | -                | Running(Changed)  | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
-exited        | -              | -              | -                | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | -                 | -                 | -                 | -                   | -            | -            | -        | Cleaning | -
-daemonized    | -              | -              | -                | Stopping          | Stopping          | Stopping          | -                 | -                 | -                 | -                   | -            | -            | -        | Cleaning | -
+exited        | -              | -              | (NeverStarted)   | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | -                 | -                 | -                 | Restarting(Changed) | -            | -            | -        | Cleaning | -
+daemonized    | -              | -              | (NeverStarted)   | Stopping          | Stopping          | Stopping          | -                 | -                 | -                 | Restarting(Changed) | -            | -            | -        | Cleaning | -
 members left  | -              | -              | -                | -                 | -                 | -                 | -                 | -                 | -                 | -                   | -            | -            | -        | -        | -
-due           | (NotReady)     | (NotReady)     | (NotReady)       | -                 | -                 | Stopping          | -                 | Restarting        | -                 | (NotReady)          | (LeftBehind) | (LeftBehind) | -        | Cleaning | -
+due           | (NotReady)     | (NotReady)     | -                | -                 | -                 | Stopping          | -                 | Restarting        | -                 | -                   | (LeftBehind) | (LeftBehind) | Cleaning | Cleaning | -
 stop          | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | -                 | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -
 restart       | -              | -              | -                | Stopping          | Stopping          | -                 | Restarting        | Restarting        | -                 | -                   | -            | -            | -        | -        | -
 kill now      | Recording      | (NeverStarted) | Spawning         | Stopping          | Stopping          | Stopping          | Cleaning(Changed) | Cleaning(Changed) | Cleaning(Changed) | Restarting          | -            | -            | -        | -        | -

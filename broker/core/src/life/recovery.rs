@@ -131,7 +131,12 @@ impl Broker {
         self.take_in(&child, latest);
         match finding {
             Finding::Process { .. } if !child.is_zombie => counts.alive += 1,
-            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+            Finding::Unexecuted { .. } if child.is_unspawned() => counts.void += 1,
+            Finding::Process { .. }
+            | Finding::Unexecuted { .. }
+            | Finding::Gone { .. }
+            | Finding::NeverStarted
+            | Finding::Rebooted => {
                 counts.ended += 1;
             }
         }
@@ -175,6 +180,7 @@ impl Recovered {
     /// Whether its create was answered with an error: the same request starts another one.
     fn has_failed_to_start(&self) -> bool {
         match &self.progress {
+            // Who asks again while one is ended that never executed its program is told so.
             None | Some(Progress::Starting { .. } | Progress::Running { .. }) => false,
             // There is no process that its create could have been answered with.
             Some(Progress::Unwanted { reason, .. }) => *reason == ExitReason::StartFailed,

@@ -1,7 +1,7 @@
 //! The start of a child: its intent is on record, then its process is started in its turn, or it never was.
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason};
+use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, Timestamp};
 
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
@@ -9,6 +9,7 @@ use crate::effect::Effect;
 use crate::ids::{Pid, Run, counterpart};
 use crate::input::RecordFailure;
 use crate::pending::{Ticket, WaitsFor, shutting_down};
+use crate::record::Role;
 use crate::turn::Turn;
 
 impl Broker {
@@ -59,14 +60,15 @@ impl Broker {
     pub(crate) fn end_unstarted(
         &mut self,
         id: ChildId,
-        reason: ExitReason,
+        (reason, killed): (ExitReason, Option<Timestamp>),
         error: Option<Error>,
         turn: &mut Turn<'_>,
     ) {
-        let error = error.unwrap_or_else(|| self.ended_before_start(reason, turn));
+        let is_main = self.children.get(id).is_some_and(|child| child.role() == Role::Main);
+        let error = error.unwrap_or_else(|| self.ended_before_start(reason, killed, turn));
         self.fail_start(id, &error, turn);
         self.with_child(id, turn, |child, orders| {
-            child.end_unstarted(reason, orders);
+            child.end_unstarted(reason, killed, orders);
             Next::Nothing
         });
         self.children.end_unseen(id);
@@ -86,13 +88,16 @@ impl Broker {
         if let Some(key) = key {
             self.offer_places(&key, turn);
         }
+        if is_main {
+            self.main_is_gone(turn);
+        }
     }
 
-    fn ended_before_start(&self, reason: ExitReason, turn: &Turn<'_>) -> Error {
+    fn ended_before_start(&self, reason: ExitReason, killed: Option<Timestamp>, turn: &Turn<'_>) -> Error {
         if !self.is_serving() {
             return shutting_down();
         }
-        let exit = Box::new(exit_before_start(reason, turn.now.wall));
+        let exit = Box::new(exit_before_start(reason, killed, turn.now.wall));
         Error::new(
             ErrorKind::StartFailed { exit, log_tail: String::new() },
             format!("the child was stopped before it was started ({})", reason.as_str()),

@@ -330,8 +330,8 @@ impl Broker {
     fn replaced_in_vain(&self, id: ChildId, turn: &Turn<'_>) -> Error {
         let exit = self.children.get(id).and_then(|child| child.view().exit.clone());
         let reason = ExitReason::Replaced;
-        let exit =
-            exit.map_or_else(|| exit_before_start(reason, turn.now.wall), |exit| Exit { reason, ..exit });
+        let exit = exit
+            .map_or_else(|| exit_before_start(reason, None, turn.now.wall), |exit| Exit { reason, ..exit });
         Error::new(
             ErrorKind::StartFailed { exit: Box::new(exit), log_tail: String::new() },
             "the child was replaced before it was ready, and what was to take its place has ended or could not be started",

@@ -8,7 +8,7 @@ use crate::child::{Child, Next};
 use crate::effect::{Effect, Report};
 use crate::ids::Call;
 use crate::input::UpgradeFailure;
-use crate::limits::HAND_OVER_PATIENCE;
+use crate::limits::{HAND_OVER_PATIENCE, LAUNCH_MOMENT_IN_AN_UPGRADE};
 use crate::pending::shutting_down;
 use crate::pending::{Ticket, WaitsFor};
 use crate::timers::Timer;
@@ -37,7 +37,7 @@ impl Broker {
     pub fn is_handing_over(&self) -> bool {
         match self.upgrade {
             UpgradeState::None | UpgradeState::Checking => false,
-            UpgradeState::Landing { .. } | UpgradeState::HandingOver => true,
+            UpgradeState::Landing { .. } | UpgradeState::Clearing { .. } | UpgradeState::HandingOver => true,
         }
     }
 
@@ -48,7 +48,7 @@ impl Broker {
         }
         match result {
             Ok(()) => {
-                let until = turn.now.instant.plus(HAND_OVER_PATIENCE);
+                let until = turn.now.instant.plus(LAUNCH_MOMENT_IN_AN_UPGRADE);
                 self.upgrade = UpgradeState::Landing { until };
                 self.timers.set(Timer::Upgrade, None, Some(until));
                 self.cut_probes_short(turn);
@@ -59,7 +59,7 @@ impl Broker {
 
     /// Hands over as soon as no process is being started. What is in the air could be lost.
     pub(crate) fn go_on_upgrading(&mut self, turn: &mut Turn<'_>) {
-        let UpgradeState::Landing { until } = self.upgrade else {
+        let (UpgradeState::Landing { until } | UpgradeState::Clearing { until }) = self.upgrade else {
             return;
         };
         if !self.spawn_queue.is_idle() || self.children.live().any(Child::is_asked) {
@@ -86,14 +86,31 @@ impl Broker {
         }
     }
 
-    /// A process takes too long to get to its program.
+    /// A process takes too long to get to its program, or to die on the way there.
     pub(crate) fn upgrade_due(&mut self, turn: &mut Turn<'_>) {
-        if let UpgradeState::Landing { .. } = self.upgrade {
-            let patience = duration::display(HAND_OVER_PATIENCE);
-            let message = format!(
-                "a child has not got to execute its program within {patience}; try again when it has"
-            );
-            self.refuse_upgrade(&UpgradeFailure { message }, turn);
+        match self.upgrade {
+            UpgradeState::Landing { until } => {
+                let until = until.plus(HAND_OVER_PATIENCE.saturating_sub(LAUNCH_MOMENT_IN_AN_UPGRADE));
+                self.upgrade = UpgradeState::Clearing { until };
+                self.timers.set(Timer::Upgrade, None, Some(until));
+                self.put_launches_off(turn);
+            }
+            UpgradeState::Clearing { .. } => {
+                let patience = duration::display(HAND_OVER_PATIENCE);
+                let message = format!(
+                    "a process has not got to execute its program within {patience}, and SIGKILL has not ended it; try \
+                     again when it is gone"
+                );
+                self.refuse_upgrade(&UpgradeFailure { message }, turn);
+            }
+            UpgradeState::None | UpgradeState::Checking | UpgradeState::HandingOver => {}
+        }
+    }
+
+    /// Kills all processes on the way to their programs. The next program would know nothing of them.
+    fn put_launches_off(&mut self, turn: &mut Turn<'_>) {
+        for id in self.children.live_ids() {
+            self.with_child(id, turn, Child::put_off_launch);
         }
     }
 
@@ -106,7 +123,7 @@ impl Broker {
 
     /// A shutdown goes before an upgrade.
     pub(crate) fn call_off_upgrade(&mut self, turn: &mut Turn<'_>) {
-        if let UpgradeState::Landing { until } = self.upgrade {
+        if let UpgradeState::Landing { until } | UpgradeState::Clearing { until } = self.upgrade {
             self.timers.set(Timer::Upgrade, Some(until), None);
         }
         self.upgrade = UpgradeState::None;

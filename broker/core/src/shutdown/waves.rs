@@ -258,13 +258,11 @@ impl Shutdown {
         if let Some(wave) = self.waves.get_mut(&Rank::of(child)) {
             wave.left.remove(&child.id());
         }
+        let needed_force = child.view().exit.as_ref().is_some_and(|exit| exit.forced);
+        // One that never was has not ended either, though its process may have been killed on the way to its program.
         if child.view().started_at.is_some() && child.role() == Role::Child {
             self.ended.push(Arc::clone(child.view()));
-        }
-        let needed_force = child.view().exit.as_ref().is_some_and(|exit| exit.forced);
-        if needed_force {
-            // What is counted is children, as those are that have ended.
-            self.forced += u32::from(child.role() == Role::Child);
+            self.forced += u32::from(needed_force);
         }
         needed_force
     }

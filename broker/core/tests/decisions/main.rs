@@ -23,6 +23,8 @@ mod events;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod launching;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod logs;

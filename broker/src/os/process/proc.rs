@@ -108,6 +108,13 @@ impl ProcessStat {
     }
 }
 
+/// The name of a process's first thread (`proc_pid_comm(5)`); `None` when it has been reaped.
+pub(crate) fn thread_name(pid: Pid) -> Option<Vec<u8>> {
+    let mut name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    name.pop_if(|last| *last == b'\n');
+    Some(name)
+}
+
 /// The signals that this process ignores, signal 1 in the lowest bit (`proc_pid_status(5)`); none where that is not told.
 pub(crate) fn ignored_signals() -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();

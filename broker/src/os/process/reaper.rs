@@ -153,7 +153,8 @@ impl Reaper {
             Whereabouts::Process { pid, pidfd, kinship: Kinship::Own, .. } => {
                 self.watch(run, *pid, pidfd.as_fd());
             }
-            Whereabouts::Process { pid, pidfd, kinship: Kinship::Foreign, .. } => {
+            Whereabouts::Process { pid, pidfd, kinship: Kinship::Foreign, .. }
+            | Whereabouts::Unexecuted { pid, pidfd } => {
                 let token = self.next_token();
                 let adopted = Adopted { run, pid: *pid, pidfd: Arc::clone(pidfd) };
                 self.adopted.insert(token, adopted);

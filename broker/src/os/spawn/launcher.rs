@@ -52,6 +52,8 @@ pub struct Landing<T> {
     pub plan: SpawnPlan,
     /// The process, or why there is none.
     pub result: Result<Spawned, SpawnFailure>,
+    /// Whether it was killed on its way by who launched it, whatever it came to.
+    pub was_killed: bool,
 }
 
 /// What is kept of a launch while its child is on its way.
@@ -62,6 +64,8 @@ struct Load<T> {
     cgroup: Option<OwnedFd>,
     /// Since when it is on its way, or since it was killed for that.
     since: Instant,
+    /// Whether it was killed by who launched it.
+    was_killed: bool,
 }
 
 /// The end of a launch, whatever was to be made.
@@ -156,7 +160,9 @@ impl<T> Launcher<T> {
     /// The landing of one that was never made. EAGAIN when no slot is free.
     pub fn launch(&mut self, plan: SpawnPlan, of: T) -> Result<(), Box<Landing<T>>> {
         let SpawnPlan { program, cgroup } = plan;
-        match self.start(Errand::Execute(program), Load { of, cgroup, since: Instant::now() }) {
+        match self
+            .start(Errand::Execute(program), Load { of, cgroup, since: Instant::now(), was_killed: false })
+        {
             None => Ok(()),
             Some(end) => end.landing().map_or(Ok(()), |landing| Err(Box::new(landing))),
         }
@@ -207,13 +213,14 @@ impl<T> Launcher<T> {
     ///
     /// It fails with [`SpawnFailure::Killed`] then. Should it execute its program in this very moment, then it is a
     /// program that SIGKILL ends.
-    pub fn kill(&self, is_meant: impl Fn(&T) -> bool) -> bool {
+    pub fn kill(&mut self, is_meant: impl Fn(&T) -> bool) -> bool {
         let mut any = false;
-        for (slot, load) in self.slots.iter().zip(&self.loads) {
+        for (slot, load) in self.slots.iter().zip(&mut self.loads) {
             if let (Some(pidfd), Some(load)) = (slot.pidfd(), load)
                 && is_meant(&load.of)
             {
                 any = true;
+                load.was_killed = true;
                 // It cannot have been reaped: only the launcher does that. (Nobody but a security module refuses.)
                 let _ended = pidfd::send(pidfd, Signal::KILL);
             }
@@ -225,14 +232,6 @@ impl<T> Launcher<T> {
     #[must_use]
     pub fn overdue_at(&self, patience: Duration) -> Option<Instant> {
         self.loads.iter().flatten().map(|load| load.since + patience).min()
-    }
-
-    /// Leaves the child that was launched for this no more than a moment of that patience.
-    pub fn hurry(&mut self, patience: Duration, moment: Duration, is_meant: impl Fn(&T) -> bool) {
-        let Some(since) = Instant::now().checked_sub(patience.saturating_sub(moment)) else { return };
-        for load in self.loads.iter_mut().flatten().filter(|load| is_meant(&load.of)) {
-            load.since = load.since.min(since);
-        }
     }
 
     /// Kills those that have been on their way for this long. Each is asked once.
@@ -297,7 +296,8 @@ impl<T> Launcher<T> {
 impl Launcher<()> {
     /// Makes a child that executes nothing, and waits for its end.
     pub(super) fn rehearse(&mut self, into: Option<OwnedFd>) -> Result<(), SpawnFailure> {
-        let mut end = self.start(Errand::Rehearse, Load { of: (), cgroup: into, since: Instant::now() });
+        let mut end = self
+            .start(Errand::Rehearse, Load { of: (), cgroup: into, since: Instant::now(), was_killed: false });
         loop {
             match end {
                 Some(End { result: Err(IT_EXITED), .. }) => return Ok(()),
@@ -317,9 +317,11 @@ impl Launcher<()> {
 impl<T> End<T> {
     /// None if no program was to be executed.
     fn landing(self) -> Option<Landing<T>> {
-        let Self { errand, load: Load { of, cgroup, .. }, result } = self;
+        let Self { errand, load: Load { of, cgroup, was_killed, .. }, result } = self;
         match errand {
-            Errand::Execute(program) => Some(Landing { of, plan: SpawnPlan { program, cgroup }, result }),
+            Errand::Execute(program) => {
+                Some(Landing { of, plan: SpawnPlan { program, cgroup }, result, was_killed })
+            }
             Errand::Rehearse => None,
         }
     }

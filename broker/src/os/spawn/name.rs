@@ -11,7 +11,10 @@ use procbroker_protocol::ChildId;
 const BYTES: usize = 16;
 
 /// What all of them begin with.
-const PREFIX: &[u8; 3] = b"pb-";
+const PREFIX: &[u8; 2] = b"pb";
+
+/// The version of a child's id; what stands for its probes has another one.
+const CHILD_VERSION: usize = 7;
 
 /// The name of a process that has not executed its program.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -22,15 +25,17 @@ impl LaunchName {
     #[cfg(test)]
     pub(in crate::os) const NOBODY: Self = Self(*b"pb-nobody\0\0\0\0\0\0\0");
 
-    /// That of the processes of a child: the last 48 bits of its id, all of them random, in hexadecimal.
+    /// That of the processes of a child: the last 48 bits of its id, all of them random, in hexadecimal. Those of the commands
+    /// that ask whether it is ready have another one, by the version of the id that they go by.
     #[must_use]
     pub fn of(child: ChildId) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let bytes = child.as_uuid().into_bytes();
         let digits = bytes.iter().skip(10).flat_map(|byte| [byte >> 4, byte & 0xF]);
         let digits = digits.filter_map(|digit| DIGITS.get(usize::from(digit)).copied());
+        let kind = if child.as_uuid().get_version_num() == CHILD_VERSION { b'-' } else { b'?' };
         let mut name = [0; BYTES];
-        for (place, byte) in name.iter_mut().zip(PREFIX.iter().copied().chain(digits)) {
+        for (place, byte) in name.iter_mut().zip(PREFIX.iter().copied().chain([kind]).chain(digits)) {
             *place = byte;
         }
         Self(name)

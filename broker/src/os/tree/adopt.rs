@@ -32,6 +32,10 @@ impl Containment {
                         Kinship::Foreign => table.adopt_living(run, leader, group),
                     }
                 }
+                Whereabouts::Unexecuted { pid, pidfd } => {
+                    let leader = Leader { pid: *pid, pidfd: Arc::clone(pidfd) };
+                    table.adopt_living(run, leader, group);
+                }
                 Whereabouts::Gone { pid, pidfd, .. } => {
                     table.adopt_ended(run, *pid, pidfd.clone(), group);
                     is_any_gone = true;
@@ -52,9 +56,10 @@ impl Containment {
                 cgroups.had_killed_for_memory(*number) || self.has_run_out_of_memory(*run)
             }
             Whereabouts::Process { cgroup: None, .. } => self.has_run_out_of_memory(*run),
-            Whereabouts::Gone { cgroup: None, .. } | Whereabouts::NeverStarted | Whereabouts::Rebooted => {
-                false
-            }
+            Whereabouts::Unexecuted { .. }
+            | Whereabouts::Gone { cgroup: None, .. }
+            | Whereabouts::NeverStarted
+            | Whereabouts::Rebooted => false,
         };
         recovered.iter().filter(is_one).map(|(run, _)| *run).collect()
     }
@@ -78,6 +83,10 @@ impl Containment {
                 Whereabouts::Process { pid, cgroup, .. } => {
                     let number = cgroup.or_else(|| cgroups.group_of(*pid).map(Group::number));
                     let group = number.and_then(|number| cgroups.adopt(number));
+                    claimed.extend(group.map(|group| (*run, group)));
+                }
+                Whereabouts::Unexecuted { pid, .. } => {
+                    let group = cgroups.group_of(*pid).and_then(|group| cgroups.adopt(group.number()));
                     claimed.extend(group.map(|group| (*run, group)));
                 }
                 Whereabouts::Gone { cgroup: Some(number), .. } => {

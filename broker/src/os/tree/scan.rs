@@ -17,6 +17,7 @@ use super::walk::{Action, DEPTH_MAX, Identity, LiveProcess, Walker};
 use crate::os::process::mark::{Mark, settled_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat, stat_of};
+use crate::os::spawn::LaunchName;
 use crate::os::tree::cgroup::Group;
 
 /// How many processes above the broker are known.
@@ -101,8 +102,10 @@ impl Walker<'_> {
         let is_wanted = |child: &ChildId| wanted.children.contains(child);
         match settled_mark(stat.pid) {
             Mark::Child(child) => Some(child).filter(is_wanted),
-            Mark::Nobody if self.is_orphan(stat) => self.pipes.held_by(stat.pid).filter(is_wanted),
-            Mark::Nobody => None,
+            Mark::Nobody => on_its_way(stat.pid, wanted).or_else(|| {
+                let holds = || self.pipes.held_by(stat.pid).filter(is_wanted);
+                self.is_orphan(stat).then(holds).flatten()
+            }),
             Mark::Changing => {
                 self.is_unclear = true;
                 None
@@ -123,4 +126,10 @@ fn heirs(broker: Pid) -> Vec<ProcessStat> {
     let init = Pid::new(1).and_then(ProcessStat::read);
     let above = std::iter::successors(ProcessStat::read(broker), above).skip(1).take(ANCESTORS_MAX);
     above.chain(init).collect()
+}
+
+/// Whose process is on the way to its program, and has no mark so far: a cleanup, or a command that asks a child.
+fn on_its_way(pid: Pid, wanted: &Wanted) -> Option<ChildId> {
+    let name = proc::thread_name(pid).filter(|name| LaunchName::is_one(name))?;
+    wanted.children.iter().copied().find(|child| LaunchName::of(*child).is(&name))
 }

@@ -1,17 +1,20 @@
-//! Searches all of `/proc` for the main processes of children, by their marks.
+//! Searches all of `/proc` for the main processes of children, by their marks, and for those that are on the way to their
+//! programs, by their names.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::Lost;
+use super::{Lost, Whereabouts, underway};
 use crate::os::process::mark::{Mark, awaited_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{ProcessStat, all_processes, stat_of};
+use crate::os::process::proc::{ProcessStat, all_processes, stat_of, thread_name};
+use crate::os::spawn::LaunchName;
 
 /// One that may be the main process of a child.
 #[derive(Debug)]
@@ -32,15 +35,40 @@ struct Candidate {
 pub(super) fn leaders(
     children: &BTreeMap<ChildId, Lost>,
     others: &HashSet<Pid>,
-) -> io::Result<BTreeMap<ChildId, (Pid, OwnedFd)>> {
+) -> io::Result<BTreeMap<ChildId, Whereabouts>> {
     let mut found: BTreeMap<ChildId, Candidate> = BTreeMap::new();
+    let mut underway: BTreeMap<ChildId, Whereabouts> = BTreeMap::new();
     for pid in all_processes()?.filter(|pid| !others.contains(pid)) {
+        if let Some((child, whereabouts)) = on_its_way(pid, children)? {
+            underway.insert(child, whereabouts);
+            continue;
+        }
         let Some((child, candidate)) = candidate(pid, children)? else { continue };
         if found.get(&child).is_none_or(|known| candidate.age() < known.age()) {
             found.insert(child, candidate);
         }
     }
-    Ok(found.into_iter().map(|(child, Candidate { pid, pidfd, .. })| (child, (pid, pidfd))).collect())
+    let marked =
+        |(child, Candidate { pid, pidfd, .. })| (child, Whereabouts::process(pid, Arc::new(pidfd), None));
+    underway.extend(found.into_iter().map(marked));
+    Ok(underway)
+}
+
+/// Whether this is the main process of one of these children, on the way to its program: it is held there.
+fn on_its_way(pid: Pid, children: &BTreeMap<ChildId, Lost>) -> Result<Option<(ChildId, Whereabouts)>, Errno> {
+    let Some(name) = thread_name(pid).filter(|name| LaunchName::is_one(name)) else { return Ok(None) };
+    let is_meant = |(child, lost): &(&ChildId, &Lost)| {
+        lost.launch.may_be_underway() && LaunchName::of(**child).is(&name)
+    };
+    let Some((&child, _)) = children.iter().find(is_meant) else { return Ok(None) };
+    match pidfd::open(pid) {
+        Ok(pidfd) if underway::hold(child, pid, pidfd.as_fd()) => {
+            Ok(Some((child, Whereabouts::Unexecuted { pid, pidfd: Arc::new(pidfd) })))
+        }
+        Ok(_) => Ok(None),
+        Err(errno) if pidfd::means_gone(errno) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 impl Candidate {

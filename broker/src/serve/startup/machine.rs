@@ -175,7 +175,11 @@ impl Machine {
 pub(crate) fn own_main(recovered: &[Recovered]) -> Option<Pid> {
     recovered.iter().find_map(|child| match child.finding {
         Finding::Process { pid, kinship: Kinship::Own } if child.intent.role == Role::Main => Some(pid),
-        Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => None,
+        Finding::Process { .. }
+        | Finding::Unexecuted { .. }
+        | Finding::Gone { .. }
+        | Finding::NeverStarted
+        | Finding::Rebooted => None,
     })
 }
 

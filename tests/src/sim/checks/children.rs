@@ -78,7 +78,9 @@ fn details(track: &Track, child: &Child) -> Checked {
             let alive = track.exit.is_none() && track.known_exit.is_none() && !over;
             (alive.then_some(pid), Some(wall(at)))
         }
-        Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed => (None, last),
+        Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed | Start::Killed => {
+            (None, last)
+        }
     };
     Check::Children.demand(child.pid == pid && child.started_at == started_at, || {
         format!(
@@ -108,11 +110,12 @@ fn expected_exit(track: &Track, child: &Child) -> Option<Exit> {
         let never_was = child.state == ChildState::Ended && !track.is_spawned();
         never_was.then(|| {
             let reason = match (track.start, track.demands.first()) {
-                (Start::Recorded { written: true }, Some(demand)) => demand.reason,
+                (Start::Recorded { written: true } | Start::Killed, Some(demand)) => demand.reason,
                 _ => ExitReason::StartFailed,
             };
             let at = child.exit.as_ref().map_or_else(|| wall(0), |exit| exit.at);
-            Exit::new(ExitStatus::Unknown, reason, at)
+            let exit = track.exit_with(0, ExitStatus::Unknown);
+            Exit { reason, at, ..exit }
         })
     })
 }

@@ -104,7 +104,7 @@ pub fn may_be_left(ledger: &Ledger, child: ChildId) -> bool {
         Stage::Due | Stage::Recording | Stage::Recorded => true,
         Stage::Over { status, released } => *released && *status != Some(ExitStatus::Code(0)),
         Stage::Interrupted { .. } => cleaning.is_over(),
-        Stage::Ordered
+        Stage::Ordered { .. }
         | Stage::Running { .. }
         | Stage::Closing { .. }
         | Stage::Closed { .. }
@@ -134,7 +134,8 @@ pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrde
         format!("{run:?} is spawned otherwise than recorded")
     })?;
     let past = machine.past(run.child);
-    Check::Cleanup.demand(past.cleaned_by != Some(machine.brokers), || {
+    let is_excused = track.cleaning.as_ref().is_some_and(|cleaning| cleaning.is_excused);
+    Check::Cleanup.demand(past.cleaned_by != Some(machine.brokers) || is_excused, || {
         format!("the cleanup {run:?} is begun again, although its broker is still the same: {past:?}")
     })?;
     alone(ledger, machine, run, track)
@@ -151,13 +152,27 @@ pub fn kill(ledger: &Ledger, track: &Track, cleaning: &Cleaning, run: Run) -> Ch
         Stage::Due
         | Stage::Recording
         | Stage::Recorded
-        | Stage::Ordered
+        | Stage::Ordered { .. }
         | Stage::Closing { .. }
         | Stage::Closed { .. }
         | Stage::Left => false,
     };
     let again = cleaning.killed.is_some();
     Check::Cleanup.demand(due || again, || format!("the cleanup {run:?} is killed: {cleaning:?}"))
+}
+
+/// A cleanup is killed on the way to its program.
+///
+/// # Errors
+/// When it has time left, or was killed already.
+pub fn cuts_short(ledger: &Ledger, track: &Track, cleaning: &Cleaning) -> Checked {
+    let Stage::Ordered { since } = cleaning.stage else { return Ok(()) };
+    let due = ledger.closing.is_some()
+        || ledger.now >= track.cleanup_launched_by(since)
+        || ledger.upgrade.is_clearing(ledger.now);
+    Check::Cleanup.demand(due && cleaning.killed.is_none(), || {
+        format!("the cleanup of {:?} is killed on the way to its program: {cleaning:?}", track.run)
+    })
 }
 
 /// A child is over: so is its cleanup.
@@ -188,7 +203,12 @@ pub fn goes_on(ledger: &Ledger, track: &Track, cleaning: &Cleaning) -> Checked {
             let pauses = cleaning.short.is_some_and(|since| now < since + SHORTAGE_PAUSE_MAX);
             !full && (pauses || is_held(ledger, track))
         }
-        Stage::Ordered | Stage::Closing { .. } => true,
+        Stage::Ordered { since } => {
+            let is_timely =
+                now < track.cleanup_launched_by(since) && !full && !ledger.upgrade.is_clearing(now);
+            is_timely || cleaning.killed.is_some()
+        }
+        Stage::Closing { .. } => true,
         Stage::Left => ledger.closing.is_some(),
         Stage::Running { since } => match cleaning.killed {
             None => now < track.cleanup_over_at(since) && !full,

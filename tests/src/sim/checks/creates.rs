@@ -208,7 +208,12 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
             let is_told_why = track.readiness.failure.as_ref() == failure.as_deref();
             track.is_unanswered() && is_late && is_told_why && track.readiness.by == Some(ledger.now)
         }),
-        ErrorKind::SpawnFailed(_) => any(&|track| track.start == Start::Failed),
+        ErrorKind::SpawnFailed(_) => any(&|track| match track.start {
+            Start::Failed => true,
+            // It was killed for another program, or since it took too long.
+            Start::Killed => track.demands.iter().all(|demand| demand.reason == ExitReason::StartFailed),
+            Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Done { .. } => false,
+        }),
         ErrorKind::Internal => any(&|track| track.start == Start::Recorded { written: false }),
         ErrorKind::StartFailed { exit, .. } if exit.reason == ExitReason::Replaced => {
             let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
@@ -218,9 +223,10 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
             asked.is_superseded() && holder.is_none() || is_known && all(&failed)
         }
         ErrorKind::StartFailed { exit, .. } => all(&|track| {
-            let is_unstarted = track.start == Start::Recorded { written: true }
+            let is_unstarted = matches!(track.start, Start::Recorded { written: true } | Start::Killed)
                 && track.demands.first().is_some_and(|demand| demand.reason == exit.reason)
-                && exit.reason != ExitReason::StartFailed;
+                && exit.reason != ExitReason::StartFailed
+                && exit.forced == track.killed.is_some();
             is_unstarted || has_failed(track, exit)
         }),
         ErrorKind::LimitExceeded => {

@@ -76,6 +76,12 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
             ledger.note_replacements();
             by_command::kill(ledger, machine, *run)?;
         }
+        Effect::Kill { run } if ledger.is_launch(*run) => {
+            ledger.note_replacements();
+            ledger.follow_waves();
+            ledger.note_unwanted();
+            stops::cuts_short(ledger, *run)?;
+        }
         Effect::Kill { run } => {
             orders::reaches_a_process(ledger, machine, *run, "SIGKILL")?;
             stops::kill(ledger, *run)?;

@@ -350,7 +350,7 @@ pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
     let is_its_turn = match &track.cleaning {
         None => track.run == run && !track.recorded_end,
         Some(cleaning) => {
-            let never_was = cleaning.short == Some(ledger.now);
+            let never_was = [cleaning.short, cleaning.turned_back].contains(&Some(ledger.now));
             cleaning.incarnation == run.incarnation && (cleaning.is_over() || never_was)
         }
     };

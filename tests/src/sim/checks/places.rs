@@ -35,6 +35,11 @@ pub fn given(ledger: &Ledger, call: Call, asked: &Asked) -> Checked {
 pub fn goes_on(ledger: &Ledger, asked: &Asked) -> Checked {
     let until = asked.waits_for_place_until();
     let fair = asked.seeks && ledger.is_without_place(asked) && until.is_some_and(|until| ledger.now < until);
+    let waits_for_its_name = || {
+        let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
+        asked.may_have_had_its_turn && holder.is_some_and(|holder| !holder.demands.is_empty())
+    };
+    let fair = fair || waits_for_its_name();
     Check::Progress.demand(fair, || format!("{asked:?} waits for nothing, or for too long"))
 }
 

@@ -82,7 +82,7 @@ pub fn goes_on(ledger: &Ledger, track: &Track, between: &Between) -> Checked {
         Start::Ordered => true,
         Start::Recording => between.unrecorded.is_none_or(|at| now < at + RECORD_AGAIN_AFTER),
         Start::Recorded { .. } => now < between.due || is_held(ledger, track),
-        Start::Failed | Start::Done { .. } => false,
+        Start::Failed | Start::Killed | Start::Done { .. } => false,
     };
     Check::Restarts.demand(fair, || format!("{:?} is not started again: {track:?}", track.run))
 }

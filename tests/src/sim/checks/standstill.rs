@@ -29,6 +29,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
     }
     ledger.note_seekers();
     ledger.follow_waves();
+    ledger.note_unwanted();
     ledger.follow_idleness();
     let late = next_deadline.is_some_and(|due| due.as_nanos() <= ledger.now);
     Check::Progress.demand(!late, || format!("the next deadline {next_deadline:?} is over"))?;
@@ -61,7 +62,7 @@ fn started(ledger: &Ledger, track: &Track) -> Checked {
     match track.start {
         Start::Recording | Start::Ordered => Ok(()),
         Start::Recorded { written: true } if track.demands.is_empty() && is_held(ledger, track) => Ok(()),
-        Start::Recorded { .. } | Start::Failed => {
+        Start::Recorded { .. } | Start::Failed | Start::Killed => {
             Err(Check::Progress.broken(format!("the start of {run:?} stands still: {:?}", track.start)))
         }
         Start::Done { .. } => {

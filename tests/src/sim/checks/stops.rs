@@ -69,6 +69,33 @@ pub fn kill(ledger: &Ledger, run: Run) -> Checked {
     })
 }
 
+/// SIGKILL is sent to a process on the way to its program.
+///
+/// # Errors
+/// When it has time left, or has got it already.
+pub fn cuts_short(ledger: &Ledger, run: Run) -> Checked {
+    let track = known(ledger, run.child)?;
+    if let Some(cleaning) = &track.cleaning {
+        return cleanups::cuts_short(ledger, track, cleaning);
+    }
+    Check::Stops
+        .demand(track.killed.is_none(), || format!("{run:?} is killed twice on the way to its program"))?;
+    let up = ledger.closing.as_ref().is_some_and(|closing| closing.kills(ledger.now));
+    let over = track.launch_over_at().is_some_and(|at| at <= ledger.now);
+    let due = track.is_left_behind || up || over || ledger.upgrade.is_clearing(ledger.now);
+    Check::Stops.demand(due, || format!("{run:?} is killed on the way to its program: {track:?}"))
+}
+
+/// After a turn: a process that is to be stopped is not on its way to its program for longer than a moment.
+fn gets_on(ledger: &Ledger, track: &Track) -> Checked {
+    let up = ledger.closing.as_ref().is_some_and(|closing| closing.kills(ledger.now));
+    let over = track.launch_over_at().is_some_and(|at| at <= ledger.now);
+    let due = track.is_left_behind || up || over || ledger.upgrade.is_clearing(ledger.now);
+    Check::Stops.demand(!track.is_launching() || !due || track.killed.is_some(), || {
+        format!("{:?} hangs on the way to its program, and nobody ends it: {track:?}", track.run)
+    })
+}
+
 /// Why a child is stopped.
 fn wanted(ledger: &Ledger, track: &Track) -> Result<ExitReason, crate::sim::finding::Finding> {
     let reason = track.demands.first().map(|demand| demand.reason);
@@ -85,6 +112,7 @@ pub fn goes_on(ledger: &Ledger, track: &Track) -> Checked {
     if let Some(cleaning) = &track.cleaning {
         return cleanups::goes_on(ledger, track, cleaning);
     }
+    gets_on(ledger, track)?;
     // What is left of it is killed on its own.
     if !track.is_spawned() || track.is_outlived() {
         return Ok(());

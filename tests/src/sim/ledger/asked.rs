@@ -23,6 +23,7 @@ pub struct Link {
 }
 
 /// One request.
+#[expect(clippy::struct_excessive_bools, reason = "facts that come one by one and do not exclude each other")]
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Who asked.
@@ -49,6 +50,9 @@ pub struct Asked {
     pub reading: bool,
     /// For a create: whether it waits for a place under its limit.
     pub seeks: bool,
+    /// Whether it may have had a place, and have gone on to wait for its name, before another one took that place in the same
+    /// turn.
+    pub may_have_had_its_turn: bool,
     /// And since when it did first.
     pub sought_since: Option<u64>,
     /// For a create that waits: what it may still do about its name.

@@ -20,6 +20,12 @@ pub struct Cleaning {
     pub short: Option<u64>,
     /// Whether it was killed before its own time was over.
     pub cut_short: bool,
+    /// Whether it was killed on the way to its program, for another program that takes over.
+    pub put_off: bool,
+    /// When it was given back its turn for that.
+    pub turned_back: Option<u64>,
+    /// Whether an attempt that got to its program just then is begun anew.
+    pub is_excused: bool,
 }
 
 /// How far a cleanup is.
@@ -32,10 +38,13 @@ pub enum Stage {
     /// It was, or could not be.
     Recorded,
     /// Its spawn was ordered.
-    Ordered,
+    Ordered {
+        /// When.
+        since: u64,
+    },
     /// Its process is there.
     Running {
-        /// Since when, as the broker heard.
+        /// Since when its time is running.
         since: u64,
     },
     /// Its process has ended, or never was.
@@ -76,6 +85,9 @@ impl Cleaning {
             killed: None,
             short: None,
             cut_short: false,
+            put_off: false,
+            turned_back: None,
+            is_excused: false,
         }
     }
 
@@ -88,7 +100,7 @@ impl Cleaning {
             Stage::Due
             | Stage::Recording
             | Stage::Recorded
-            | Stage::Ordered
+            | Stage::Ordered { .. }
             | Stage::Closing { .. }
             | Stage::Closed { .. }
             | Stage::Left => false,
@@ -104,7 +116,7 @@ impl Cleaning {
             Stage::Due
             | Stage::Recording
             | Stage::Recorded
-            | Stage::Ordered
+            | Stage::Ordered { .. }
             | Stage::Running { .. }
             | Stage::Closing { .. }
             | Stage::Closed { .. }

@@ -13,6 +13,9 @@ use crate::sim::ledger::track::{Demand, Start, Track};
 use crate::sim::ledger::upgrade::Upgrade;
 use crate::sim::machine::is_shortage;
 
+/// The step that fails where a process is killed on the way to its program.
+const KILLED: &str = "killed";
+
 impl Ledger {
     /// Takes down what the broker is about to be told.
     pub fn take(&mut self, now: u64, input: &Input) {
@@ -110,21 +113,33 @@ impl Ledger {
             Input::Spawned { run, pid } => {
                 let pid = pid.get();
                 self.change(*run, |track| {
+                    if track.is_put_off() {
+                        track.is_turned_away();
+                    }
                     track.start = Start::Done { at: now, pid };
                     track.run_begins(now);
                 });
                 self.note_run(*run);
-                self.change_cleaning(*run, |cleaning| cleaning.stage = Stage::Running { since: now });
+                self.change_cleaning(*run, |cleaning| {
+                    cleaning.stage = match cleaning.stage {
+                        // It got to its program as it was killed, and is begun anew.
+                        Stage::Ordered { .. } if cleaning.put_off && !cleaning.cut_short => {
+                            cleaning.is_excused = true;
+                            Stage::Interrupted { gone: false }
+                        }
+                        Stage::Ordered { since } => Stage::Running { since },
+                        _ => Stage::Running { since: now },
+                    };
+                });
             }
             Input::SpawnFailed { run, failure } => {
-                self.change(*run, |track| {
-                    track.start = Start::Failed;
-                    if track.runs.between.is_some() {
-                        track.restart_fails(now);
-                    }
-                });
+                let was_killed = failure.step == KILLED;
+                self.change(*run, |track| track.launch_fails(was_killed, now));
                 self.change_cleaning(*run, |cleaning| {
-                    if is_shortage(failure) {
+                    if was_killed && cleaning.put_off && !cleaning.cut_short {
+                        (cleaning.stage, cleaning.turned_back) = (Stage::Recorded, Some(now));
+                        (cleaning.put_off, cleaning.killed) = (false, None);
+                    } else if is_shortage(failure) {
                         (cleaning.stage, cleaning.short) = (Stage::Recorded, Some(now));
                     } else {
                         cleaning.stage = Stage::Over { status: None, released: false };
@@ -154,6 +169,9 @@ impl Ledger {
     fn exited(&mut self, run: Run, status: ExitStatus, members: Members) {
         let now = self.now;
         self.change(run, |track| {
+            if track.is_launching() {
+                return track.launch_fails(true, now);
+            }
             track.exit = Some((now, status));
             track.members = members;
             track.ended_unasked =
@@ -227,6 +245,7 @@ impl Ledger {
             outcomes: Vec::new(),
             reading: false,
             seeks: false,
+            may_have_had_its_turn: false,
             sought_since: None,
             claim: Claim::Own,
             wishes: BTreeMap::new(),

@@ -42,7 +42,7 @@ impl Ledger {
             let track = revived(&track, recovered, now);
             if track.is_live() {
                 self.live.insert(id);
-                self.census(recovered);
+                self.census(recovered, &track);
             } else if track.void {
                 self.found_at_start.void += 1;
             } else if let Some(Progress::Ended { at, .. }) = &recovered.progress {
@@ -61,10 +61,17 @@ impl Ledger {
         lost
     }
 
-    fn census(&mut self, recovered: &Recovered) {
+    fn census(&mut self, recovered: &Recovered, track: &Track) {
         match recovered.finding {
+            Finding::Unexecuted { .. } if track.runs.between.is_none() && track.cleaning.is_none() => {
+                self.found_at_start.void += 1;
+            }
             Finding::Process { .. } if !recovered.is_zombie => self.found_at_start.alive += 1,
-            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => {
+            Finding::Process { .. }
+            | Finding::Unexecuted { .. }
+            | Finding::Gone { .. }
+            | Finding::NeverStarted
+            | Finding::Rebooted => {
                 self.found_at_start.ended += 1;
             }
         }
@@ -84,6 +91,11 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     track.command = Command::left(recovered.probe);
     let finding = recovered.finding;
     match &recovered.progress {
+        None | Some(Progress::Unwanted { .. } | Progress::Restarting { .. })
+            if matches!(finding, Finding::Unexecuted { .. }) =>
+        {
+            found_on_its_way(&mut track, recovered, now);
+        }
         None | Some(Progress::Unwanted { .. }) if finding == Finding::NeverStarted => {
             track.void = true;
             track.released = Some(now);
@@ -192,6 +204,30 @@ fn goes_on_starting(track: &mut Track, ready_by: Option<u64>, now: u64) {
     }
 }
 
+/// A child whose process was left on the way to its program: it is killed there, and never was started.
+fn found_on_its_way(track: &mut Track, recovered: &Recovered, now: u64) {
+    (track.start, track.is_left_behind) = (Start::Ordered, true);
+    (track.unwanted_since, track.readiness) = (Some(now), Readiness::awaited(None));
+    let unwanted = match &recovered.progress {
+        Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
+            track.runs = Runs::from_record(runs);
+            let (started_at, due) = (started_at.map_or(track.born, moment), until.as_nanos());
+            track.runs.between = Some(Between { exit: exit.clone(), started_at, due, unrecorded: None });
+            track.starved = false;
+            unwanted.clone()
+        }
+        Some(Progress::Unwanted { reason, steps }) => Some((*reason, steps.clone())),
+        _ => Some((ExitReason::StartFailed, Vec::new())),
+    };
+    if let Some((reason, steps)) = unwanted {
+        if track.runs.between.is_none() {
+            track.refused = reason == ExitReason::StartFailed && recovered.progress.is_some();
+            track.superseded = reason == ExitReason::Replaced;
+        }
+        track.demands.push(Demand { reason, steps });
+    }
+}
+
 /// What is on record of an end tells of its create, too.
 fn note_failure(track: &mut Track, reason: ExitReason) {
     track.refused = reason == ExitReason::StartFailed && track.is_unanswered();
@@ -208,7 +244,7 @@ fn found_between(
 ) {
     let stop = unwanted.map(|(reason, steps)| Demand { reason: *reason, steps: steps.clone() });
     match (finding, stop) {
-        (Finding::Process { pid, .. }, stop) => {
+        (Finding::Process { pid, .. } | Finding::Unexecuted { pid }, stop) => {
             track.start = Start::Done { at: now, pid: pid.get() };
             let by = now.saturating_add(nanos(track.params.ready_timeout.0));
             track.readiness = Readiness::awaited(Some(by));
@@ -311,7 +347,7 @@ fn found_cleaning(attempts: u32, ended: Option<ExitStatus>, finding: Finding, no
         Finding::Process { kinship: Kinship::Own, .. } => {
             Cleaning { stage: Stage::Running { since: now }, ..due }
         }
-        Finding::Process { kinship: Kinship::Foreign, .. } => {
+        Finding::Process { kinship: Kinship::Foreign, .. } | Finding::Unexecuted { .. } => {
             Cleaning { stage: Stage::Interrupted { gone: false }, ..due }
         }
         Finding::Gone { members, .. } => {
@@ -324,7 +360,7 @@ fn found_cleaning(attempts: u32, ended: Option<ExitStatus>, finding: Finding, no
 /// How a process ended that is not there, and what it left.
 fn gone(finding: Finding) -> Option<(ExitStatus, Members)> {
     match finding {
-        Finding::Process { .. } => None,
+        Finding::Process { .. } | Finding::Unexecuted { .. } => None,
         Finding::Gone { status, members } => Some((status, members)),
         Finding::NeverStarted | Finding::Rebooted => Some((ExitStatus::Unknown, Members::Nothing)),
     }
@@ -332,7 +368,7 @@ fn gone(finding: Finding) -> Option<(ExitStatus, Members)> {
 
 fn pid(finding: Finding) -> u32 {
     match finding {
-        Finding::Process { pid, .. } => pid.get(),
+        Finding::Process { pid, .. } | Finding::Unexecuted { pid } => pid.get(),
         Finding::Gone { .. } | Finding::NeverStarted | Finding::Rebooted => 0,
     }
 }

@@ -23,11 +23,12 @@ pub mod waves;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use procbroker_core::{Anchor, Call, Config, ConnectionId};
+use procbroker_core::{Anchor, Call, Config, ConnectionId, Run};
 use procbroker_protocol::{ChildId, Outcome, Owner, Target};
 use uuid::Uuid;
 
 use crate::sim::ledger::asked::{Asked, Link};
+use crate::sim::ledger::cleaning::Stage;
 use crate::sim::ledger::closing::Closing;
 use crate::sim::ledger::lives::Census;
 use crate::sim::ledger::places::Turns;
@@ -133,6 +134,30 @@ impl Ledger {
     #[must_use]
     pub fn may_touch(&self, uid: u32, owner: Owner) -> bool {
         owner.uid == uid || self.is_administrator(uid)
+    }
+
+    /// Whether a process is on its way to its program: that of a child, or of its cleanup.
+    #[must_use]
+    pub fn is_launch(&self, run: Run) -> bool {
+        self.tracks.get(&run.child).is_some_and(|track| match &track.cleaning {
+            None => track.run == run && track.is_launching(),
+            Some(cleaning) => {
+                cleaning.incarnation == run.incarnation && matches!(cleaning.stage, Stage::Ordered { .. })
+            }
+        })
+    }
+
+    /// Notes since when processes that are to be stopped are on their way to their programs.
+    pub fn note_unwanted(&mut self) {
+        let now = self.now;
+        for id in &self.live {
+            if let Some(track) = self.tracks.get_mut(id)
+                && track.is_launching()
+                && !track.demands.is_empty()
+            {
+                track.unwanted_since.get_or_insert(now);
+            }
+        }
     }
 
     /// The live children, oldest first.

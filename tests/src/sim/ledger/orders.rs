@@ -43,7 +43,8 @@ impl Ledger {
             }
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 self.change_cleaning(*run, |cleaning| {
-                    (cleaning.stage, cleaning.short) = (Stage::Ordered, None);
+                    (cleaning.stage, cleaning.short) = (Stage::Ordered { since: now }, None);
+                    (cleaning.turned_back, cleaning.killed) = (None, None);
                 });
             }
             Effect::Signal { run, signal, scope, call: None } => self.step_taken(*run, *signal, *scope),
@@ -54,17 +55,7 @@ impl Ledger {
                 }
             }
             Effect::Kill { run } if self.is_command(*run) => self.command_is_killed(*run),
-            Effect::Kill { run } => {
-                let again = |killed: Option<(u64, u64)>| Some((killed.map_or(now, |(first, _)| first), now));
-                self.change(*run, |track| track.killed = again(track.killed));
-                self.change_cleaning(*run, |cleaning| cleaning.killed = again(cleaning.killed));
-                if let Some(track) = self.tracks.get_mut(&run.child)
-                    && let Some(Stage::Running { since }) = track.cleaning.as_ref().map(|it| it.stage.clone())
-                {
-                    let cut_short = now < track.cleanup_over_at(since);
-                    self.change_cleaning(*run, |cleaning| cleaning.cut_short |= cut_short);
-                }
-            }
+            Effect::Kill { run } => self.kill_ordered(*run),
             Effect::Release { run } if self.is_command(*run) => self.command_is_over(*run),
             Effect::Release { run } => self.released(*run),
             Effect::Forget { child } => {
@@ -112,6 +103,25 @@ impl Ledger {
         }
     }
 
+    /// SIGKILL is ordered to all of a run, or of an attempt at a cleanup.
+    fn kill_ordered(&mut self, run: Run) {
+        let now = self.now;
+        let again = |killed: Option<(u64, u64)>| Some((killed.map_or(now, |(first, _)| first), now));
+        self.change(run, |track| track.killed = again(track.killed));
+        self.change_cleaning(run, |cleaning| cleaning.killed = again(cleaning.killed));
+        if let Some(track) = self.tracks.get_mut(&run.child)
+            && let Some(Stage::Running { since } | Stage::Ordered { since }) =
+                track.cleaning.as_ref().map(|it| it.stage.clone())
+        {
+            let cut_short = now < track.cleanup_over_at(since);
+            let is_for_upgrade = self.upgrade.is_clearing(now);
+            self.change_cleaning(run, |cleaning| {
+                cleaning.put_off |= cut_short && is_for_upgrade;
+                cleaning.cut_short |= cut_short && !is_for_upgrade;
+            });
+        }
+    }
+
     /// A stop sends a signal: of its next step, of the same one to more processes, or the SIGCONT that follows either.
     fn step_taken(&mut self, run: Run, signal: Signal, scope: Scope) {
         let now = self.now;
@@ -146,6 +156,7 @@ impl Ledger {
                 let mut track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
                 track.anchor = intent.tie.anchor();
                 let call = *call;
+                self.others_may_have_had_their_turns(call);
                 self.place_given(call);
                 self.tracks.insert(run.child, track);
                 self.has_won(call);
@@ -161,6 +172,7 @@ impl Ledger {
                         *cleaning = Cleaning {
                             incarnation: run.incarnation,
                             stage: Stage::Recording,
+                            is_excused: cleaning.is_excused,
                             ..Cleaning::due(*attempts)
                         };
                     }
@@ -191,7 +203,7 @@ impl Ledger {
                 Stage::Due
                 | Stage::Recording
                 | Stage::Recorded
-                | Stage::Ordered
+                | Stage::Ordered { .. }
                 | Stage::Running { .. }
                 | Stage::Closing { .. }
                 | Stage::Closed { .. }

@@ -77,6 +77,25 @@ impl Ledger {
         self.seekers().any(|(other, asked)| other != call && asked.wanted_name() == Some(name))
     }
 
+    /// A place is taken: those who have waited for it, and whose names are held, may have had it first and go on to wait for
+    /// their names.
+    pub(super) fn others_may_have_had_their_turns(&mut self, call: Call) {
+        let taken = self.calls.get(&call).and_then(Asked::create).and_then(|params| params.limit.clone());
+        let Some(Limit { key, .. }) = taken else { return };
+        let count = self.count_under(&key);
+        let may_have = |asked: &Asked| {
+            let is_held = asked.wanted_name().is_some_and(|name| self.holder(name).is_some());
+            asked.patience().is_some_and(|(limit, _)| limit.key == key && limit.max > count) && is_held
+        };
+        let calls: Vec<Call> =
+            self.seekers().filter(|(_, asked)| may_have(asked)).map(|(other, _)| other).collect();
+        for other in calls {
+            if let Some(asked) = self.calls.get_mut(&other) {
+                asked.may_have_had_its_turn = true;
+            }
+        }
+    }
+
     /// A create that waited for a place gets it: it is the turn of its user.
     pub(super) fn place_given(&mut self, call: Call) {
         let Some(asked) = self.calls.get(&call).filter(|asked| asked.seeks) else { return };

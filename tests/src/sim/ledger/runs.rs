@@ -210,7 +210,8 @@ impl Track {
             return self.demands.is_empty().then_some(self.runs.count);
         }
         if !self.is_spawned() {
-            return self.demands.is_empty().then_some(self.runs.count);
+            let goes_on = self.demands.is_empty() && !self.is_put_off();
+            return goes_on.then_some(self.runs.count);
         }
         if self.demands.is_empty() {
             let steps = self.params.stop.clone();
@@ -227,6 +228,14 @@ impl Track {
         self.runs.between = None;
         self.runs.since = Some(now);
         self.comes_up(now);
+    }
+
+    /// It got to its program as it was killed for another program that takes over.
+    pub fn is_turned_away(&mut self) {
+        let is_again = self.runs.between.is_some();
+        let reason = if is_again { ExitReason::Destroyed } else { ExitReason::StartFailed };
+        self.demands.push(Demand { reason, steps: Vec::new() });
+        self.runs.wish = is_again;
     }
 
     /// The process of its next run could not be started: that is a run that has failed.

@@ -36,6 +36,8 @@ pub enum Start {
     Ordered,
     /// It failed.
     Failed,
+    /// Its process was killed on the way to its program.
+    Killed,
     /// The process is there, or was.
     Done {
         /// When the broker heard of it.
@@ -92,6 +94,10 @@ pub struct Track {
     pub killed: Option<(u64, u64)>,
     /// What it is stopped for; the first one decides how.
     pub demands: Vec<Demand>,
+    /// Since when its process is on its way to its program though it is to be stopped.
+    pub unwanted_since: Option<u64>,
+    /// Whether that process was left by an earlier broker: it never gets there.
+    pub is_left_behind: bool,
     /// When the shutdown wants it killed, where time is short.
     pub kill_by: Option<u64>,
     /// When the step that an earlier broker took last has had its time: after so many signals.
@@ -166,6 +172,8 @@ impl Track {
             widened: false,
             killed: None,
             demands: Vec::new(),
+            unwanted_since: None,
+            is_left_behind: false,
             kill_by: None,
             resumed: None,
             known_exit: None,
@@ -196,6 +204,40 @@ impl Track {
         self.released.is_none()
     }
 
+    /// Whether its process is on its way to its program.
+    #[must_use]
+    pub fn is_launching(&self) -> bool {
+        self.is_live() && self.start == Start::Ordered && self.cleaning.is_none()
+    }
+
+    /// Whether its process was killed on its way, for another program that takes over: nobody wants it to end.
+    #[must_use]
+    pub fn is_put_off(&self) -> bool {
+        self.is_launching() && self.killed.is_some() && self.demands.is_empty()
+    }
+
+    /// When its process is to be killed if it has not got to its program.
+    #[must_use]
+    pub fn launch_over_at(&self) -> Option<u64> {
+        let since = self.unwanted_since.filter(|_| self.is_launching())?;
+        let by = since.saturating_add(nanos(procbroker_core::LAUNCH_MOMENT));
+        Some(self.kill_by.map_or(by, |kill_by| by.min(kill_by)))
+    }
+
+    /// Its process is not there, and was not.
+    pub fn launch_fails(&mut self, was_killed: bool, now: u64) {
+        if was_killed && self.demands.is_empty() && self.killed.is_some() && self.runs.between.is_some() {
+            // Nothing has run that could have failed.
+            (self.start, self.killed, self.is_left_behind) = (Start::Recorded { written: true }, None, false);
+            self.readiness = Readiness::awaited(None);
+            return;
+        }
+        self.start = if was_killed { Start::Killed } else { Start::Failed };
+        if self.runs.between.is_some() {
+            self.restart_fails(now);
+        }
+    }
+
     /// Whether its process was started.
     #[must_use]
     pub fn is_spawned(&self) -> bool {
@@ -214,7 +256,8 @@ impl Track {
     /// Whether its stop has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.killed.is_some() || !self.sent.is_empty() || self.resumed.is_some()
+        let is_killed = self.killed.is_some() && self.start != Start::Ordered;
+        is_killed || !self.sent.is_empty() || self.resumed.is_some()
     }
 
     /// Whether it is on its way to its end.
@@ -232,7 +275,8 @@ impl Track {
     /// How many spawns for it are under way.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        let is_cleaned = self.cleaning.as_ref().is_some_and(|cleaning| cleaning.stage == Stage::Ordered);
+        let is_ordered = |cleaning: &Cleaning| matches!(cleaning.stage, Stage::Ordered { .. });
+        let is_cleaned = self.cleaning.as_ref().is_some_and(is_ordered);
         let is_asked = matches!(self.command.stage, by_command::Stage::Ordered { .. });
         u32::from(self.start == Start::Ordered || is_cleaned) + u32::from(is_asked)
     }
@@ -254,6 +298,12 @@ impl Track {
             return Some(exit.clone());
         }
         let (at, status) = self.exit?;
+        Some(self.exit_with(at, status))
+    }
+
+    /// How it ends that ends in this way.
+    #[must_use]
+    pub fn exit_with(&self, at: u64, status: ExitStatus) -> Exit {
         let mut steps: Vec<StepTaken> =
             self.sent.iter().map(|(at, signal)| StepTaken { signal: *signal, at: wall(*at) }).collect();
         if let Some((first, _)) = self.killed {
@@ -261,7 +311,7 @@ impl Track {
         }
         let reason = self.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
         let (forced, oom) = (self.killed.is_some(), self.ends_for_want_of_memory(status));
-        Some(Exit { forced, steps, oom, ..Exit::new(status, reason, wall(at)) })
+        Exit { forced, steps, oom, ..Exit::new(status, reason, wall(at)) }
     }
 
     /// Whether an end in this way is one for want of memory, as far as a kill leaves such a one.
@@ -280,6 +330,12 @@ impl Track {
     pub fn cleanup_over_at(&self, since: u64) -> u64 {
         let timeout = self.params.cleanup.as_ref().map_or(0, |cleanup| nanos(cleanup.timeout));
         since.saturating_add(timeout)
+    }
+
+    /// When the process of an attempt at its cleanup has to have its program.
+    #[must_use]
+    pub fn cleanup_launched_by(&self, since: u64) -> u64 {
+        self.cleanup_over_at(since).max(since.saturating_add(nanos(procbroker_core::LAUNCH_MOMENT)))
     }
 
     /// The part of so much time that a shutdown keeps for its cleanup.

@@ -1,5 +1,7 @@
 //! What is known of a live upgrade that is under way.
 
+use procbroker_protocol::duration::nanos;
+
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Upgrade {
@@ -28,6 +30,17 @@ impl Upgrade {
         match self {
             Self::Wanted | Self::Checking | Self::Landing { .. } | Self::HandingOver => true,
             Self::None | Self::Refused => false,
+        }
+    }
+
+    /// Whether processes that have not got to their programs are killed for it.
+    #[must_use]
+    pub fn is_clearing(self, now: u64) -> bool {
+        match self {
+            Self::Landing { since } => {
+                now >= since.saturating_add(nanos(procbroker_core::LAUNCH_MOMENT_IN_AN_UPGRADE))
+            }
+            Self::None | Self::Wanted | Self::Checking | Self::HandingOver | Self::Refused => false,
         }
     }
 

@@ -9,7 +9,7 @@ use procbroker_protocol::{ChildId, ExitReason};
 
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::closing::Closing;
-use crate::sim::ledger::track::Demand;
+use crate::sim::ledger::track::{Demand, Track};
 use crate::sim::ledger::upgrade::Upgrade;
 
 impl Ledger {
@@ -26,9 +26,11 @@ impl Ledger {
             }
             self.closing = Some(closing);
             for id in &self.live {
-                // What is between two runs ends at once.
-                if let Some(track) = self.tracks.get_mut(id).filter(|track| track.is_between()) {
-                    track.demand(Demand { reason: ExitReason::Shutdown, steps: Vec::new() });
+                // What is between two runs ends at once, and so does what was to be started once more.
+                let ends = |track: &&mut Track| track.is_between() || track.is_put_off();
+                if let Some(track) = self.tracks.get_mut(id).filter(ends) {
+                    let steps = track.params.stop.clone();
+                    track.demand(Demand { reason: ExitReason::Shutdown, steps });
                 }
             }
             self.upgrade = Upgrade::None;

@@ -209,7 +209,10 @@ impl World {
     pub(crate) fn may_be_kept(&self, finding: Finding) -> std::ops::RangeInclusive<usize> {
         let safe = match finding {
             Finding::Rebooted => self.disk.safe_for_power,
-            Finding::Process { .. } | Finding::Gone { .. } | Finding::NeverStarted => self.disk.safe,
+            Finding::Process { .. }
+            | Finding::Unexecuted { .. }
+            | Finding::Gone { .. }
+            | Finding::NeverStarted => self.disk.safe,
         };
         safe..=self.disk.writes.len()
     }
@@ -339,7 +342,7 @@ impl World {
 /// The process that was found of a child, or what is left of it, and the name that it holds.
 fn process(child: &Recovered) -> Option<(Run, Option<procbroker_protocol::Name>)> {
     let is_there = match child.finding {
-        Finding::Process { .. } => true,
+        Finding::Process { .. } | Finding::Unexecuted { .. } => true,
         Finding::Gone { members, .. } => members != Members::Nothing,
         Finding::NeverStarted | Finding::Rebooted => false,
     };

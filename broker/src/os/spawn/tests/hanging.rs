@@ -41,11 +41,12 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         assert!(!launcher.kill(|of| *of == 2), "there is no such child");
         launch(&mut launcher, 2, scene.spec(&["/bin/true"])).unwrap();
         let lands = landing(&mut launcher);
-        assert_eq!(lands.of, 2, "{way:?}: it does not wait for the other one");
+        assert_eq!((lands.of, lands.was_killed), (2, false), "{way:?}: it does not wait for the other one");
         assert_eq!(reap(&lands.result.unwrap()), 0);
         assert_eq!(launcher.in_flight(), 1);
         assert!(launcher.kill(|of| *of == 1));
         let lands = landing(&mut launcher);
+        assert!(lands.was_killed, "nobody starts it in another way");
         assert_eq!(
             (lands.of, lands.result.unwrap_err()),
             (1, SpawnFailure::Killed { signal: libc::SIGKILL })
@@ -127,23 +128,6 @@ fn a_child_that_takes_too_long_is_killed_once() {
     let hour = std::time::Duration::from_secs(3600);
     assert!(launcher.overdue_at(hour).is_some() && launcher.kill_overdue(hour) == 0);
     assert_eq!(launcher.kill_overdue(std::time::Duration::ZERO), 1);
-    assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
-    leased.let_go();
-}
-
-#[test]
-fn a_child_that_nobody_wants_any_more_is_left_a_moment() {
-    let scene = Scene::new();
-    let leased = Leased::new(&scene.path("leased"));
-    let mut launcher = Launcher::with_slots(every_way().next().unwrap(), 1).unwrap();
-    launch(&mut launcher, 1, at_lease(&scene)).unwrap();
-    let [minute, moment] = [60_000, 50].map(std::time::Duration::from_millis);
-    launcher.hurry(minute, moment, |of| *of == 2);
-    assert!(launcher.overdue_at(minute).unwrap() > std::time::Instant::now() + minute / 2);
-    launcher.hurry(minute, moment, |of| *of == 1);
-    while launcher.kill_overdue(minute) == 0 {
-        std::thread::yield_now();
-    }
     assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
     leased.let_go();
 }
