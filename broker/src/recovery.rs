@@ -252,6 +252,7 @@ fn is_zombie(found: &processes::Whereabouts) -> bool {
     match found {
         processes::Whereabouts::Process { pidfd, .. } => pidfd::has_ended(pidfd.as_fd()),
         processes::Whereabouts::Gone { .. }
+        | processes::Whereabouts::Unexecuted { .. }
         | processes::Whereabouts::NeverStarted
         | processes::Whereabouts::Rebooted => false,
     }
