@@ -23,7 +23,8 @@ MINUTE = datetime.timedelta(minutes=1)
 @pytest.mark.parametrize(
     ("options", "wire"),
     [
-        ({"ready": ready.spawn()}, {"ready": "spawn"}),
+        # What is the default means what is not given.
+        ({"ready": ready.spawn()}, {}),
         ({"ready": ready.notify(), "watchdog": 2.5}, {"ready": "notify", "watchdog": 2.5}),
         ({"ready": ready.tcp("127.0.0.1:8080")}, {"ready": {"tcp": "127.0.0.1:8080"}}),
         ({"ready": ready.tcp(8080)}, {"ready": {"tcp": "127.0.0.1:8080"}}),
@@ -43,7 +44,7 @@ MINUTE = datetime.timedelta(minutes=1)
             {"restart": {"policy": "on-failure", "max": 3, "window": 60.0, "backoff": 0.5, "backoff_max": 8}},
         ),
         ({"restart": restart.always(max=0)}, {"restart": {"policy": "always", "max": 0}}),
-        ({"lifetime": lifetime.broker()}, {"lifetime": "broker"}),
+        ({"lifetime": lifetime.broker()}, {}),
         ({"lifetime": lifetime.connection(), "linger": MINUTE}, {"lifetime": "connection", "linger": 60.0}),
         ({"lifetime": lifetime.pid(4711)}, {"lifetime": {"pid": 4711}}),
         ({"lifetime": lifetime.ttl(MINUTE)}, {"lifetime": {"ttl": 60.0}}),

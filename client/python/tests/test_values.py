@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 import pytest
 from brokers import REPOSITORY, FakeBroker, child
 
-from procbroker import Broker, BrokerError, ChildView, Exit, Status, Step, default_socket
+from procbroker import AsyncBroker, Broker, BrokerError, ChildView, CreateOptions, Exit, Status, Step, default_socket
 from procbroker.address import _is_ours_alone
 from procbroker.arguments import create_params
 from procbroker.errors import error_from_wire
@@ -136,6 +137,16 @@ def test_a_create_with_nothing_but_a_command_sends_little() -> None:
     assert seen == [{"command": ["a", "b"], "stdout": "null", "stderr": "stdout", "cleanup": {"command": ["rm", "x"]}}]
 
 
+@pytest.mark.parametrize("client", [Broker, AsyncBroker])
+def test_a_default_is_not_sent_and_what_only_equals_it_is(client: Any) -> None:
+    defaults = {name: one.default for name, one in inspect.signature(client.create).parameters.items()}
+    options = {name: defaults[name] for name in CreateOptions.__annotations__}
+    assert create_params(["a"], options) == {"command": ["a"]}
+    # The broker is to judge it, which takes no number for a truth value.
+    odd = {"env_clear": 0, "no_wait": 0, "stop_order": False}
+    assert create_params(["a"], {**options, **odd}) == {"command": ["a"], **odd}
+
+
 def test_words_of_a_command_are_texts_paths_bytes_and_numbers() -> None:
     class Number:
         def __index__(self) -> int:
@@ -163,7 +174,7 @@ def test_the_environment_of_this_process_is_sent_when_asked_for(monkeypatch: pyt
     monkeypatch.setattr(os, "environ", {**own, "PROCBROKER_CHILD_NAME": "me", "": "nameless"})
     params = create_params(["a"], {"inherit_env": True, "env": {"WORD": "mine", "MORE": 1}})
     assert params == {"command": ["a"], "env": {"PATH": "/bin", "WORD": "mine", "MORE": "1"}, "env_clear": True}
-    assert create_params(["a"], {"inherit_env": False, "env_clear": False}) == {"command": ["a"], "env_clear": False}
+    assert create_params(["a"], {"inherit_env": False, "env_clear": False}) == {"command": ["a"]}
     monkeypatch.setattr(os, "environ", {"WORD": "\udcff"})
     with pytest.raises(ValueError, match=r"value of WORD .* not UTF-8"):
         create_params(["a"], {"inherit_env": True})

@@ -277,12 +277,17 @@ def labels_to_wire(labels: Mapping[str, str], what: str = "labels") -> Dict[str,
 
 def command_to_wire(command: Sequence[Argument], what: str = "command") -> List[str]:
     """Return the words of a command line."""
-    if isinstance(command, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(command, Sequence):
+    if not isinstance(command, (list, tuple)) and (
+        isinstance(command, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(command, Sequence)
+    ):
         raise TypeError(
             f"{what} is a list of the program and its arguments, and no shell reads it; "
             f"split a line with shlex.split: {command!r}"
         )
-    return [word_to_wire(word, f"word {number} of {what}") for number, word in enumerate(command)]
+    return [
+        word if type(word) is str and _is_plain(word) else word_to_wire(word, f"word {number} of {what}")
+        for number, word in enumerate(command)
+    ]
 
 
 def word_to_wire(value: Any, what: str) -> str:
@@ -296,8 +301,15 @@ def word_to_wire(value: Any, what: str) -> str:
     return text(value, what)
 
 
+def _is_plain(word: str) -> bool:
+    """Return whether it can go over the wire and to a program, as far as that is seen at once."""
+    return word.isascii() and "\0" not in word
+
+
 def text(value: Path, what: str) -> str:
     """Return a text, a path or bytes as a text that can go over the wire and to a program."""
+    if type(value) is str and _is_plain(value):
+        return value
     try:
         word = os.fspath(value)
     except TypeError:
@@ -452,38 +464,56 @@ def _with_seconds(mapping: Any, what: str, durations: Sequence[str]) -> Dict[str
     }
 
 
+#: What is not sent, as it means what is not given.
+_DEFAULTS: Dict[str, Any] = {
+    "if_exists": "fail",
+    "env_clear": False,
+    "stdout": "log",
+    "stderr": "stdout",
+    "stop_order": 0,
+    "ready": "spawn",
+    "no_wait": False,
+    "lifetime": "broker",
+}
+
+#: What makes of a parameter what the wire has; the others go over it as they are.
+_CONVERTERS: Dict[str, Callable[[Any], Any]] = {
+    "labels": labels_to_wire,
+    "cwd": folder_to_wire,
+    "env": env_to_wire,
+    "umask": umask_to_wire,
+    "groups": list,
+    "stdout": lambda value: output_to_wire(value, "stdout"),
+    "stderr": lambda value: output_to_wire(value, "stderr"),
+    "stop": stop_to_wire,
+    "ready": ready_to_wire,
+    "ready_timeout": lambda value: seconds(value, "ready_timeout"),
+    "watchdog": lambda value: seconds(value, "watchdog"),
+    "restart": restart_to_wire,
+    "lifetime": lifetime_to_wire,
+    "linger": lambda value: seconds(value, "linger"),
+    "cleanup": cleanup_to_wire,
+    "limit": limit_to_wire,
+    "rlimits": rlimits_to_wire,
+    "resources": resources_to_wire,
+}
+
+
 def create_params(command: Sequence[Argument], options: Mapping[str, Any]) -> Dict[str, Any]:
     """Return the parameters of ``create``."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if given.pop("inherit_env", False):
-        if given.get("env_clear"):
+    if options.get("inherit_env"):
+        if options.get("env_clear"):
             raise TypeError(
                 "inherit_env takes the environment of this process, and env_clear takes none: give one of them"
             )
         # Nothing of the broker's own.
-        given.update(env=inherited(given.get("env")), env_clear=True)
-    converters: Dict[str, Callable[[Any], Any]] = {
-        "labels": labels_to_wire,
-        "cwd": folder_to_wire,
-        "env": env_to_wire,
-        "umask": umask_to_wire,
-        "groups": list,
-        "stdout": lambda value: output_to_wire(value, "stdout"),
-        "stderr": lambda value: output_to_wire(value, "stderr"),
-        "stop": stop_to_wire,
-        "ready": ready_to_wire,
-        "ready_timeout": lambda value: seconds(value, "ready_timeout"),
-        "watchdog": lambda value: seconds(value, "watchdog"),
-        "restart": restart_to_wire,
-        "lifetime": lifetime_to_wire,
-        "linger": lambda value: seconds(value, "linger"),
-        "cleanup": cleanup_to_wire,
-        "limit": limit_to_wire,
-        "rlimits": rlimits_to_wire,
-        "resources": resources_to_wire,
-    }
-    params = {
-        name: converters[name](value) if name in converters else text(value, name) if isinstance(value, str) else value
-        for name, value in given.items()
-    }
-    return {"command": command_to_wire(command), **params}
+        options = {**options, "env": inherited(options.get("env")), "env_clear": True}
+    params: Dict[str, Any] = {"command": command_to_wire(command)}
+    for name, value in options.items():
+        if value is None or value is _DEFAULTS.get(name) or name == "inherit_env":
+            continue
+        if name in _CONVERTERS:
+            params[name] = _CONVERTERS[name](value)
+        else:
+            params[name] = text(value, name) if isinstance(value, str) else value
+    return params

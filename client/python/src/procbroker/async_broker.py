@@ -30,7 +30,7 @@ from .async_child import AsyncChild
 from .async_shutdown_watch import AsyncShutdownWatch
 from .async_streams import AsyncEvents, AsyncLogFollow
 from .async_waiting import run_async
-from .requests import Default, Extent, Requests, Target, Timeout, which
+from .requests import NO_OPTIONS, Default, Extent, Requests, Target, Timeout, which
 from .values import Field, Logs, ShutdownReport, Status, Upgrade
 
 __all__ = ["AsyncBroker"]
@@ -108,7 +108,7 @@ class AsyncBroker:
         The parameters and errors are those of :meth:`procbroker.Broker.create`.
         """
         # Each of the other parameters has the name that it has on the wire.
-        options = {key: value for key, value in locals().items() if key not in ("self", "command", "timeout")}
+        options = {name: value for name, value in locals().items() if value is not None and name not in NO_OPTIONS}
         return await run_async(self._requests.create(command, options, timeout))
 
     async def process(

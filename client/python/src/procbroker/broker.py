@@ -29,7 +29,7 @@ from .arguments import (
     Unpack,
 )
 from .pool import Pool
-from .requests import Default, Extent, Requests, Target, Timeout, which
+from .requests import NO_OPTIONS, Default, Extent, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
 from .sync_child import Child
@@ -169,7 +169,7 @@ class Broker:
 
         """
         # Each of the other parameters has the name that it has on the wire.
-        options = {key: value for key, value in locals().items() if key not in ("self", "command", "timeout")}
+        options = {name: value for name, value in locals().items() if value is not None and name not in NO_OPTIONS}
         return self._run(self._requests.create(command, options, timeout))
 
     def process(

@@ -26,6 +26,10 @@ _SLACK = 2.0
 _READY_TIMEOUT = 30.0
 
 
+#: The parameters of a client's ``create`` that do not say what the child is to be.
+NO_OPTIONS = frozenset({"self", "command", "timeout"})
+
+
 class Default(enum.Enum):
     """The value of a timeout that was not given."""
 
