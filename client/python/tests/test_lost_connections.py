@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List
 
@@ -105,7 +106,10 @@ def test_each_create_has_a_request_id_of_its_own(fake: FakeBroker) -> None:
     with Broker(fake.socket) as broker:
         broker.create(["a"])
         broker.create(["a"])
-        assert len(set(fake.result())) == 2
+        ids = fake.result()
+    assert len(set(ids)) == 2
+    for one in map(uuid.UUID, ids):
+        assert (one.version, one.variant) == (4, uuid.RFC_4122)
 
 
 @pytest.mark.parametrize("call", NEVER_TWICE)

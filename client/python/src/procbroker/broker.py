@@ -401,7 +401,7 @@ class Broker:
         return f"<{type(self).__name__} {self.socket}>"
 
     def _run(self, steps: Steps[T]) -> T:
-        if self._pid != os.getpid():
+        if self._watches and self._pid != os.getpid():
             self._pid = os.getpid()
             for watch in self._watches:
                 watch.after_fork()

@@ -7,11 +7,11 @@ told so. Nothing here touches a socket.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, TypeVar
 
 from .connection import Connection
 from .errors import (
@@ -26,6 +26,8 @@ from .errors import (
 from .values import time_from_wire
 from .waiting import Deadline
 
+T = TypeVar("T")
+
 #: How many connections in a row a call may see lost, each within STABLE_AFTER of sending. A request that brings a
 #: broker down must not be sent to it forever.
 _LOSSES_MAX = 5
@@ -35,6 +37,11 @@ _STABLE_AFTER = 1.0
 _NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
 #: What may be carried out twice on the same child. A name can have passed on to another one meanwhile.
 _TWICE_ON_THE_SAME = frozenset({"destroy", "wait"})
+#: What comes of reading an answer that lacks what it must have.
+_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+#: Made once: what json.dumps and json.loads do about their options takes as long as the rest.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_from_json = json.JSONDecoder().raw_decode
 
 
 class Call:
@@ -49,25 +56,18 @@ class Call:
         self.connection: Optional[Connection] = None
         self._socket = socket
         self._began = time.monotonic()
-        self._began_at = datetime.datetime.now(datetime.timezone.utc)
+        self._began_at = time.time()
         self._wait_for: Optional[float] = params.get("timeout") if method == "wait" else None
         self._sent = self._began
         self._losses = 0
         self._repeated = False
-        if method == "create" and params.get("request_id") is None:
-            import uuid  # noqa: PLC0415 - it takes long
-
-            params["request_id"] = str(uuid.uuid4())
-
-    @property
-    def holds(self) -> bool:
-        """Whether the connection that carries it is to stay open, for a child whose life is bound to it."""
-        return self.method == "create" and self.params.get("lifetime") == "connection"
-
-    @property
-    def may_hold(self) -> bool:
-        """Whether that can be so: a child that is reused has the lifetime that it was created with."""
-        return self.method == "create" and self.params.get("if_exists") == "reuse"
+        creates = method == "create"
+        #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
+        self.holds = creates and params.get("lifetime") == "connection"
+        #: Whether that can be so: a child that is reused has the lifetime that it was created with.
+        self.may_hold = creates and params.get("if_exists") == "reuse"
+        if creates and params.get("request_id") is None:
+            params["request_id"] = _new_id()
 
     def request(self, number: int) -> bytes:
         """Return the line to send now; a wait's time is cut by what has passed."""
@@ -118,15 +118,14 @@ class Call:
         data = error.get("data") if isinstance(error, dict) else None
         return isinstance(data, dict) and data.get("kind") == ShuttingDown.KIND
 
-    def question(self) -> Optional[bytes]:
-        """Return what to ask before a request by name is sent again: all children, for who held the name."""
+    @property
+    def is_to_be_bound(self) -> bool:
+        """Whether it is by a name, and is sent again, so that it is to be known first who held the name."""
         target = self.params.get("target")
-        if self._repeated and self.method in _TWICE_ON_THE_SAME and isinstance(target, str) and not _is_id(target):
-            return encode(0, "list", {"all": True})
-        return None
+        return self._repeated and self.method in _TWICE_ON_THE_SAME and isinstance(target, str) and not _is_id(target)
 
     def bind(self, children: List[Mapping[str, Any]]) -> None:
-        """Bind the request to the child that held the name when the call began.
+        """Bind it, of all children, to the one that held the name when the call began.
 
         When there was none, the name stays: the broker will find none either, or one that was created after the call.
         """
@@ -134,7 +133,8 @@ class Call:
         held = [
             child
             for child in children
-            if child["name"] == self.params["target"] and time_from_wire(child["created_at"]) <= self._began_at
+            if child["name"] == self.params["target"]
+            and time_from_wire(child["created_at"]).timestamp() <= self._began_at
         ]
         if held:
             self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
@@ -167,22 +167,31 @@ class Call:
         return ConnectionLost(self.method, self._socket)
 
 
+def read(reader: Callable[[Dict[str, Any]], T], result: Dict[str, Any], socket: str) -> T:
+    """Return what a reader makes of a result; of one that lacks what it must have, a ProtocolViolation."""
+    try:
+        return reader(result)
+    except _MALFORMED as error:
+        raise _malformed(error, socket) from error
+
+
 @contextlib.contextmanager
 def well_formed(socket: str) -> Iterator[None]:
     """Read an answer; one that lacks what it must have is a ProtocolViolation."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ProtocolViolation(
-            socket, f"its answer is not as it should be ({type(error).__name__}: {error})"
-        ) from error
+    except _MALFORMED as error:
+        raise _malformed(error, socket) from error
+
+
+def _malformed(error: Exception, socket: str) -> ProtocolViolation:
+    return ProtocolViolation(socket, f"its answer is not as it should be ({type(error).__name__}: {error})")
 
 
 def encode(number: int, method: str, params: Mapping[str, Any]) -> bytes:
     """Return a request as a line of JSON-RPC 2.0."""
-    message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
     try:
-        return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return f'{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{_to_json(params)}}}\n'.encode()
     except UnicodeEncodeError:
         raise ValueError(f"a parameter of {method} has text that is not UTF-8, which is all the wire carries") from None
 
@@ -190,10 +199,11 @@ def encode(number: int, method: str, params: Mapping[str, Any]) -> bytes:
 def decode(line: bytes, socket: str) -> Dict[str, Any]:
     """Return the message that a line holds. Raises ProtocolViolation."""
     try:
-        message = json.loads(line.decode())
+        text = line.strip().decode()
+        message, end = _from_json(text)
     except (ValueError, RecursionError):
         message = None
-    if not isinstance(message, dict):
+    if not isinstance(message, dict) or end != len(text):
         raise ProtocolViolation(socket, f"it sent a line that is no JSON object: {line[:80]!r}")
     return message
 
@@ -216,6 +226,12 @@ def refusal_of(line: bytes, socket: str) -> Optional[BrokerError]:
         return None
     error = message.get("error")
     return error_from_wire(error) if isinstance(error, dict) and message.get("id") is None else None
+
+
+def _new_id() -> str:
+    """Return a random UUID of version 4. The module uuid takes several times as long to make one."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _is_id(target: Any) -> bool:

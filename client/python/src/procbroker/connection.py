@@ -11,7 +11,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
-from typing import Optional, Set
+from typing import Optional, Set, Union
 
 from . import address
 from .errors import BrokerUnavailable, PermissionDenied
@@ -57,18 +57,42 @@ class Connection:
         self._received = bytearray()
         self._searched = 0
 
+    def ask(self, line: bytes, deadline: Deadline) -> Steps[bytes]:
+        """Send a line, and return the next one that comes. Raises as ``send`` and ``receive`` do."""
+        sent = self._send(line)
+        if sent < len(line):
+            yield from self._send_rest(line, sent, deadline)
+        # No answer is there at once, and so it is not looked for.
+        yield Readable(self.sock, deadline)
+        if self._read():
+            answer = self.take_line()
+            if answer is not None:
+                self.answered = True
+                return answer
+        return (yield from self.receive(deadline))
+
     def send(self, line: bytes, deadline: Deadline) -> Steps[None]:
         """Send a line. Raises NotSent, Lost or DeadlinePassed."""
-        rest = memoryview(line)
-        while rest:
+        yield from self._send_rest(line, self._send(line), deadline)
+
+    def _send_rest(self, line: bytes, sent: int, deadline: Deadline) -> Steps[None]:
+        while sent < len(line):
+            if deadline.passed():
+                raise DeadlinePassed
+            yield Writable(self.sock, deadline)
             try:
-                rest = rest[self.sock.send(rest) :]
-            except BlockingIOError:
-                if deadline.passed():
-                    raise DeadlinePassed from None
-                yield Writable(self.sock, deadline)
-            except OSError as error:
-                raise (NotSent if len(rest) == len(line) else Lost) from error
+                sent += self._send(memoryview(line)[sent:])
+            except NotSent as error:
+                raise (Lost if sent else NotSent) from error
+
+    def _send(self, line: Union[bytes, memoryview]) -> int:
+        """Return how many bytes of a line were taken. Raises NotSent."""
+        try:
+            return self.sock.send(line)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise NotSent from error
 
     def receive(self, deadline: Deadline) -> Steps[bytes]:
         """Return the next line. Raises Lost, DeadlinePassed or AnswerTooLong."""
@@ -77,18 +101,23 @@ class Connection:
             if line is not None:
                 self.answered = True
                 return line
-            try:
-                chunk = self.sock.recv(_READ_BYTES)
-            except BlockingIOError:
+            if not self._read():
                 if deadline.passed():
-                    raise DeadlinePassed from None
+                    raise DeadlinePassed
                 yield Readable(self.sock, deadline)
-                continue
-            except OSError as error:
-                raise Lost from error
-            if not chunk:
-                raise Lost
-            self._received += chunk
+
+    def _read(self) -> bool:
+        """Read what has come, and return whether anything has. Raises Lost."""
+        try:
+            chunk = self.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise Lost from error
+        if not chunk:
+            raise Lost
+        self._received += chunk
+        return True
 
     def take_line(self) -> Optional[bytes]:
         """Return the first whole line of what has been read."""
@@ -105,7 +134,7 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Return whether it is open, with nothing to read: fit for the next request."""
-        if self.pid != os.getpid() or self._received:
+        if self._received:
             return False
         try:
             self.sock.recv(1, socket.MSG_PEEK)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple, TypeVar
 
 from . import journal
-from .call import Call, decode, encode, refusal_of, result_of, well_formed
+from .call import Call, decode, encode, read, refusal_of, result_of, well_formed
 from .connection import AnswerTooLong, Connection, Lost, NotSent
 from .errors import (
     BrokerError,
@@ -20,6 +20,8 @@ from .holds import Hold
 from .pool import Pool
 from .waiting import Deadline, DeadlinePassed, Steps
 
+T = TypeVar("T")
+
 #: How many connections in a row may be lost while a hold is taken again. A request that brings a broker down must not
 #: be sent to it forever.
 _LOSSES_MAX = 5
@@ -29,15 +31,15 @@ class _BeingStopped(Exception):
     """A child is being stopped: to end, or for a restart, after which it can be held again."""
 
 
-def exchange(pool: Pool, call: Call) -> Steps[Dict[str, Any]]:
-    """Return the result of a call. Raises the broker's error, or one of this side."""
+def exchange(pool: Pool, call: Call, reader: Callable[[Dict[str, Any]], T]) -> Steps[T]:
+    """Return what a reader makes of the result of a call. Raises the broker's error, or one of this side."""
     connection, answer = yield from _converse(pool, call, fresh=False)
     held = call.held_in(answer)
     if call.holds or connection.held or held is not None:
         pool.hold(connection, held, call.params)
     else:
         pool.put(connection)
-    return call.conclude(answer)
+    return read(reader, call.conclude(answer), connection.path)
 
 
 def subscribe(
@@ -66,26 +68,19 @@ def _converse(
     while True:
         connection: Optional[Connection] = None
         try:
-            if fresh:
+            connection = None if fresh else pool.take_idle(holds=call.holds, may_hold=call.may_hold)
+            if connection is None:
                 connection = yield from pool.dial(call.deadline)
-            else:
-                connection = yield from pool.take(call.deadline, holds=call.holds, may_hold=call.may_hold)
             call.connection = connection
-            yield from _meet(pool, connection, call, meet)
-            yield from hold_again(pool.holder, call.deadline)
+            if meet is not None or _asks_first(pool, connection, call):
+                yield from _ask_first(pool, connection, call, meet)
             answer = yield from _ask(connection, call)
             if call.announces_shutdown(answer):
                 pool.outlook.announced()
             return connection, answer
-        except NotSent:
+        except (NotSent, Lost) as error:
             _close_after_last_words(pool, connection)
-            call.not_sent()
-            journal.inform("a connection to %s had ended; sending %s over another one", pool.path(), call.method)
-            fresh = True
-        except Lost:
-            _close_after_last_words(pool, connection)
-            call.lost()
-            journal.warn("the connection to %s was lost; sending %s again", pool.path(), call.attempt)
+            _send_again(pool, call, error)
             fresh = True
         except DeadlinePassed:
             _abandon(pool, connection, call)
@@ -98,15 +93,32 @@ def _converse(
             raise
 
 
-def _meet(pool: Pool, connection: Connection, call: Call, meet: Optional[Callable[[str], None]]) -> Steps[None]:
-    """Ask who the broker is, where that matters: to ``meet``, after a broker has announced its shutdown, and for holds.
+def _asks_first(pool: Pool, connection: Connection, call: Call) -> bool:
+    """Return whether there is something to ask or to do before a call: mostly there is nothing."""
+    return _is_to_be_met(pool, connection) or pool.holder.may_have_lost_holds or call.is_to_be_bound
+
+
+def _ask_first(pool: Pool, connection: Connection, call: Call, meet: Optional[Callable[[str], None]]) -> Steps[None]:
+    """Ask what is to be known before a call, and take hold again of what was lost."""
+    if meet is not None or _is_to_be_met(pool, connection):
+        yield from _meet(pool, connection, call, meet)
+    yield from hold_again(pool.holder, call.deadline)
+    if call.is_to_be_bound:
+        found = yield from _ask_aside(connection, call, encode(0, "list", {"all": True}))
+        with well_formed(connection.path):
+            call.bind(found["children"])
+
+
+def _is_to_be_met(pool: Pool, connection: Connection) -> bool:
+    """Return whether it matters who the broker is: after one has announced its shutdown, and for holds.
 
     A new connection can be in the queue of a program that another one is about to replace. It is known whether that has
     happened, and with it whether holds are lost, once it was answered: the connections of a program end with it.
     """
-    unknown = not connection.answered and pool.holder.holds_any
-    if meet is None and not pool.outlook.leaving and not unknown:
-        return
+    return pool.outlook.leaving or (not connection.answered and pool.holder.holds_any)
+
+
+def _meet(pool: Pool, connection: Connection, call: Call, meet: Optional[Callable[[str], None]]) -> Steps[None]:
     status = yield from _ask_aside(connection, call, encode(0, "status", {}))
     with well_formed(connection.path):
         pool.outlook.met(shutting_down=status["shutting_down"])
@@ -137,7 +149,9 @@ def hold_again(pool: Pool, deadline: Deadline) -> Steps[None]:
 
 def _take_again(pool: Pool, hold: Hold, deadline: Deadline) -> Steps[None]:
     """Take one hold again, give it up, or leave it for later. Raises what connections raise, and DeadlinePassed."""
-    connection = yield from pool.take(deadline, holds=True)
+    connection = pool.take_idle(holds=True)
+    if connection is None:
+        connection = yield from pool.dial(deadline)
     try:
         taken = yield from _is_held_again(connection, hold, deadline)
     except (Overloaded, LimitExceeded, _BeingStopped):
@@ -189,24 +203,18 @@ def _give_up(pool: Pool, hold: Hold) -> None:
 
 
 def _ask(connection: Connection, call: Call) -> Steps[Dict[str, Any]]:
-    question = call.question()
-    if question is not None:
-        found = yield from _ask_aside(connection, call, question)
-        with well_formed(connection.path):
-            call.bind(found["children"])
     number = next(connection.ids)
-    yield from connection.send(call.request(number), call.deadline)
-    return (yield from _answer(connection, number, call))
+    return _answer_in((yield from connection.ask(call.request(number), call.deadline)), number, connection)
 
 
 def _ask_aside(connection: Connection, call: Call, line: bytes) -> Steps[Dict[str, Any]]:
     """Ask something else first, under the number 0."""
-    yield from connection.send(line, call.deadline)
-    return result_of((yield from _answer(connection, 0, call)), connection.path)
+    answer = _answer_in((yield from connection.ask(line, call.deadline)), 0, connection)
+    return result_of(answer, connection.path)
 
 
-def _answer(connection: Connection, number: int, call: Call) -> Steps[Dict[str, Any]]:
-    message = decode((yield from connection.receive(call.deadline)), connection.path)
+def _answer_in(line: bytes, number: int, connection: Connection) -> Dict[str, Any]:
+    message = decode(line, connection.path)
     if message.get("id") == number:
         return message
     error = message.get("error")
@@ -214,6 +222,16 @@ def _answer(connection: Connection, number: int, call: Call) -> Steps[Dict[str, 
         # It answers no request: the broker refuses the connection as such.
         raise error_from_wire(error)
     raise ProtocolViolation(connection.path, f"it answered another request than number {number}: {message!r:.200}")
+
+
+def _send_again(pool: Pool, call: Call, why: Exception) -> None:
+    """Take note that a call goes on over another connection. Raises ConnectionLost when it must not."""
+    if isinstance(why, NotSent):
+        call.not_sent()
+        journal.inform("a connection to %s had ended; sending %s over another one", pool.path(), call.method)
+    else:
+        call.lost()
+        journal.warn("the connection to %s was lost; sending %s again", pool.path(), call.attempt)
 
 
 def _close_after_last_words(pool: Pool, connection: Optional[Connection]) -> None:

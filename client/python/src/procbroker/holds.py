@@ -41,6 +41,11 @@ class Holds:
         """Return whether there is any."""
         return bool(self._by_child)
 
+    @property
+    def concern(self) -> bool:
+        """Whether a connection may have ended, or has, that holds a child or may hold one."""
+        return bool(self._by_child or self.retired)
+
     def take_shared(self) -> Optional[Connection]:
         """Take out the connection that is to hold another child; None as long as each may have one of its own."""
         if len(self.idle) < _HOLDING_MAX:

@@ -77,11 +77,10 @@ class Pool:
         for connection in list(before.every):
             connection.close()
 
-    def take(self, deadline: Deadline, *, holds: bool, may_hold: bool = False) -> Steps[Connection]:
-        """Return a connection for one request: an idle one or a new one.
+    def take_idle(self, *, holds: bool, may_hold: bool = False) -> Optional[Connection]:
+        """Return a connection for one request that is there already; without one, a new one is to be dialed.
 
         One that ``holds`` is for a child to hold; one that ``may_hold`` is so where many are held already.
-        Raises BrokerUnavailable, PermissionDenied or DeadlinePassed.
         """
         state = self._state
         while True:
@@ -89,9 +88,7 @@ class Pool:
                 connection = state.holds.take_shared() if holds or may_hold else None
                 if connection is None and not holds and state.idle:
                     connection = state.idle.pop()
-            if connection is None:
-                return (yield from self.dial(deadline))
-            if connection.is_quiet():
+            if connection is None or connection.is_quiet():
                 return connection
             self.lose(connection)
 
@@ -136,7 +133,8 @@ class Pool:
 
     def put(self, connection: Connection) -> None:
         """Take back a connection whose request has been answered."""
-        state = self._state
+        # That it belongs to this process was looked at when it was taken.
+        state = self._own
         with state.lock:
             if connection.pid == state.pid and not state.closed and len(state.idle) < _IDLE_MAX:
                 state.idle.append(connection)
@@ -146,9 +144,12 @@ class Pool:
     @property
     def holds_any(self) -> bool:
         """Whether it holds a child, or did until its connection was lost."""
-        state = self._state
-        with state.lock:
-            return bool(state.holds)
+        return bool(self._own.holds)
+
+    @property
+    def may_have_lost_holds(self) -> bool:
+        """Whether ``lost_hold`` has anything to look at."""
+        return self._own.holds.concern
 
     def hold(self, connection: Connection, child: Optional[str], params: Dict[str, Any]) -> None:
         """Take back a connection that holds a child from now on, or None after a create that came to nothing.

@@ -18,6 +18,7 @@ from .values import Logs, ShutdownReport, Status, Upgrade
 from .view import ChildView
 from .waiting import Deadline, Steps
 
+T = TypeVar("T")
 ChildT = TypeVar("ChildT", bound=ChildView)
 
 #: How much longer than the broker this side waits where the broker keeps the time, in seconds.
@@ -86,9 +87,7 @@ class Requests(Generic[ChildT]):
         waits = params.get("ready", "spawn") != "spawn" and not params.get("no_wait")
         longer = params.get("ready_timeout", _READY_TIMEOUT) if waits else 0.0
         longer += params.get("limit", {}).get("wait") or 0.0
-        answer = yield from self._call("create", params, timeout, longer)
-        with well_formed(self.socket):
-            return self._make_child(answer["child"], answer)
+        return self._call("create", params, self._created, self._limit(timeout, longer))
 
     def process(
         self,
@@ -117,10 +116,12 @@ class Requests(Generic[ChildT]):
 
     def destroy(self, which: Any, stop: Optional[Stop], no_wait: bool, timeout: Timeout) -> Steps[List[ChildT]]:
         """Stop children, and return them when they have ended and are cleaned up."""
-        params: Dict[str, Any] = {"target": which, "no_wait": no_wait}
+        params: Dict[str, Any] = {"target": which}
+        if no_wait:
+            params["no_wait"] = no_wait
         if stop is not None:
             params["stop"] = arguments.stop_to_wire(stop)
-        return self._children("destroy", params, timeout, arguments.total_grace(stop))
+        return self._call("destroy", params, self._children, self._limit(timeout, arguments.total_grace(stop)))
 
     def list(
         self, labels: Optional[Mapping[str, str]], everything: bool, fields: Optional[Sequence[str]], timeout: Timeout
@@ -131,15 +132,11 @@ class Requests(Generic[ChildT]):
             if isinstance(fields, str):
                 raise TypeError(f"fields is a list of names, not {fields!r}")
             params["fields"] = [arguments.text(name, "a name in fields") for name in fields]
-        return self._children("list", params, timeout)
+        return self._call("list", params, self._children, self._limit(timeout))
 
     def get(self, target: Target, timeout: Timeout) -> Steps[ChildT]:
         """Return one child, with its specification."""
-        result = yield from self._call("get", {"target": name_of(target)}, timeout)
-        with well_formed(self.socket):
-            child = self._make_child(result["child"])
-            child._specify(result.get("spec"))
-            return child
+        return self._call("get", {"target": name_of(target)}, self._specified, self._limit(timeout))
 
     def wait(self, target: Target, until: str, timeout: Optional[Duration]) -> Steps[ChildT]:
         """Return one child when it is ready or has ended."""
@@ -148,26 +145,24 @@ class Requests(Generic[ChildT]):
         if timeout is not None:
             params["timeout"] = arguments.seconds(timeout, "timeout")
             longest = params["timeout"] + _SLACK
-        return self._child("wait", params, longest)
+        return self._call("wait", params, self._child, longest)
 
     def signal(self, which: Any, signal: Signal, scope: str, timeout: Timeout) -> Steps[List[ChildT]]:
         """Send a signal to children."""
         params = {"target": which, "signal": arguments.signal_to_wire(signal), "scope": scope}
-        return self._children("signal", params, timeout)
+        return self._call("signal", params, self._children, self._limit(timeout))
 
     def restart(self, which: Any, timeout: Timeout) -> Steps[List[ChildT]]:
         """Stop children and start them again."""
-        return self._children("restart", {"target": which}, timeout)
+        return self._call("restart", {"target": which}, self._children, self._limit(timeout))
 
     def renew(self, which: Any, timeout: Timeout) -> Steps[List[ChildT]]:
         """Give children with a time to live their whole time again."""
-        return self._children("renew", {"target": which}, timeout)
+        return self._call("renew", {"target": which}, self._children, self._limit(timeout))
 
     def logs(self, target: Target, stream: str, extent: Extent, timeout: Timeout) -> Steps[Logs]:
         """Return what one child wrote."""
-        result = yield from self._call("logs", _log_params(target, stream, extent), timeout)
-        with well_formed(self.socket):
-            return Logs(result["text"], result["truncated"], int(result.get("dropped") or 0))
+        return self._call("logs", _log_params(target, stream, extent), Logs.from_wire, self._limit(timeout))
 
     def follow(self, target: Target, stream: str, extent: Extent) -> LogFeed:
         """Return what one child wrote and goes on to write, not yet subscribed to."""
@@ -184,15 +179,11 @@ class Requests(Generic[ChildT]):
 
     def status(self, timeout: Timeout) -> Steps[Status]:
         """Return the broker itself."""
-        result = yield from self._call("status", {}, timeout)
-        with well_formed(self.socket):
-            return Status.from_wire(result)
+        return self._call("status", {}, Status.from_wire, self._limit(timeout))
 
     def metrics(self, timeout: Timeout) -> Steps[str]:
         """Return what the broker counts."""
-        result = yield from self._call("metrics", {}, timeout)
-        with well_formed(self.socket):
-            return str(result["text"])
+        return self._call("metrics", {}, lambda result: str(result["text"]), self._limit(timeout))
 
     def shutdown(self, timeout: Optional[Duration]) -> Steps[ShutdownReport[ChildT]]:
         """Stop every child and the broker."""
@@ -201,9 +192,7 @@ class Requests(Generic[ChildT]):
         if timeout is not None:
             params["timeout"] = arguments.seconds(timeout, "timeout")
             longest = params["timeout"] + _SLACK
-        result = yield from self._call("shutdown", params, longest)
-        with well_formed(self.socket):
-            return ShutdownReport(self._make_children(result["children"]), result["forced"], result["took"])
+        return self._call("shutdown", params, self._report, longest)
 
     def upgrade(self, timeout: Timeout) -> Steps[Upgrade]:
         """Put another program in the broker's place."""
@@ -215,24 +204,38 @@ class Requests(Generic[ChildT]):
         """Return when a call that begins now is given up."""
         return Deadline(self._limit(timeout))
 
+    def _created(self, result: Mapping[str, Any]) -> ChildT:
+        return self._make_child(result["child"], result)
+
+    def _child(self, result: Mapping[str, Any]) -> ChildT:
+        return self._make_child(result["child"])
+
+    def _specified(self, result: Mapping[str, Any]) -> ChildT:
+        child = self._child(result)
+        child._specify(result.get("spec"))
+        return child
+
+    def _children(self, result: Mapping[str, Any]) -> List[ChildT]:
+        children = [self._new_child(raw) for raw in result["children"]]
+        if self.pool.holds_any:
+            self._let_go_of_the_ended(children)
+        return children
+
+    def _report(self, result: Mapping[str, Any]) -> ShutdownReport[ChildT]:
+        return ShutdownReport(self._children(result), result["forced"], result["took"])
+
     def _make_child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> ChildT:
         """Return a child that was told of."""
         child = self._new_child(raw, answer)
-        self._let_go_of_the_ended([child])
+        if self.pool.holds_any:
+            self._let_go_of_the_ended([child])
         return child
-
-    def _make_children(self, told: List[Any]) -> List[ChildT]:
-        """Return children that were told of."""
-        children = [self._new_child(raw) for raw in told]
-        self._let_go_of_the_ended(children)
-        return children
 
     def _let_go_of_the_ended(self, children: List[ChildT]) -> None:
         """Give up the holds of those that have ended: no connection is needed for them any more."""
-        if self.pool.holds_any:
-            for child in children:
-                if child._over:
-                    self.pool.forget(child.id)
+        for child in children:
+            if child._over:
+                self.pool.forget(child.id)
 
     def _limit(self, timeout: Timeout, longer: float = 0.0) -> Optional[float]:
         if timeout is Default.TIMEOUT:
@@ -240,21 +243,9 @@ class Requests(Generic[ChildT]):
         return None if timeout is None else arguments.seconds(timeout, "timeout")
 
     def _call(
-        self, method: str, params: Dict[str, Any], timeout: Timeout, longer: float = 0.0
-    ) -> Steps[Dict[str, Any]]:
-        return exchange(self.pool, Call(method, params, self._limit(timeout, longer), self.socket))
-
-    def _child(self, method: str, params: Dict[str, Any], timeout: Timeout) -> Steps[ChildT]:
-        result = yield from self._call(method, params, timeout)
-        with well_formed(self.socket):
-            return self._make_child(result["child"])
-
-    def _children(
-        self, method: str, params: Dict[str, Any], timeout: Timeout, longer: float = 0.0
-    ) -> Steps[List[ChildT]]:
-        result = yield from self._call(method, params, timeout, longer)
-        with well_formed(self.socket):
-            return self._make_children(result["children"])
+        self, method: str, params: Dict[str, Any], reader: Callable[[Dict[str, Any]], T], seconds: Optional[float]
+    ) -> Steps[T]:
+        return exchange(self.pool, Call(method, params, seconds, self.socket), reader)
 
 
 def name_of(target: Target) -> str:

@@ -180,6 +180,11 @@ class Logs:
     #: How many bytes could not be kept, for want of space.
     dropped: int = 0
 
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Logs:
+        """Read what the wire has."""
+        return cls(wire["text"], wire["truncated"], int(wire.get("dropped") or 0))
+
     def __str__(self) -> str:
         """Return the text."""
         return self.text

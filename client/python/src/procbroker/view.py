@@ -14,16 +14,22 @@ __all__ = ["ChildView"]
 class ChildView:
     """A child as it was when the broker last told about it. Two are equal when they are the same child."""
 
+    # Of most children there is nothing to say of these.
+    _outcome: Optional[str] = None
+    _same_spec: Optional[bool] = None
+    _spec: Optional[Dict[str, Any]] = None
+    _bound = _held = False
+
     def __init__(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:
         """Take what the wire has of the child and, after a create, of its outcome."""
         # Looked at here, so that an answer which is none is found out where it came from.
         self._id: str = raw["id"]
         self._raw = raw
-        self._outcome: Optional[str] = None if answer is None else answer["outcome"]
-        self._same_spec: Optional[bool] = None if answer is None else answer.get("same_spec")
-        self._spec: Optional[Dict[str, Any]] = None
-        # A create with that lifetime has taken hold of it.
-        self._bound = self._held = answer is not None and raw.get("lifetime") == "connection"
+        if answer is not None:
+            self._outcome = answer["outcome"]
+            self._same_spec = answer.get("same_spec")
+            # A create with that lifetime has taken hold of it.
+            self._bound = self._held = raw.get("lifetime") == "connection"
 
     @property
     def raw(self) -> Dict[str, Any]:
