@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import select
+import socket
 import threading
+import unittest.mock
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List
@@ -164,6 +168,57 @@ def test_a_connection_with_words_that_nobody_asked_for_is_not_used_again(fake: F
         assert fake.result() is True
 
 
+def test_white_space_around_an_answer_is_nothing(fake: FakeBroker) -> None:
+    def answer(connection: FakeConnection) -> None:
+        connection.request()
+        connection.sock.sendall(b' \t{"jsonrpc":"2.0","id":1,"result":{"children":[]}} \r\n')
+
+    fake.play(answer)
+    with Broker(fake.socket) as broker:
+        assert broker.list() == []
+
+
+def test_what_comes_with_an_answer_is_no_answer_to_the_next_request(fake: FakeBroker) -> None:
+    def chatty(connection: FakeConnection) -> bool:
+        answer = {"jsonrpc": "2.0", "id": connection.request()["id"], "result": {"children": []}}
+        connection.sock.sendall(json.dumps(answer).encode() + b"\n" + json.dumps({**answer, "id": 2}).encode() + b"\n")
+        return connection.gone()
+
+    fake.play(chatty, lambda connection: connection.answer({"children": [child("fresh")]}))
+    with Broker(fake.socket) as broker:
+        assert broker.list() == []
+        assert [one.name for one in broker.list()] == ["fresh"]
+        assert fake.result() is True
+
+
+@pytest.mark.parametrize("host", ["plain", "gevent", "eventlet"])
+def test_a_connection_is_quiet_while_it_is_open_with_nothing_to_read(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    if host == "gevent":
+        monkeypatch.setattr(select, "poll", unittest.mock.Mock(side_effect=AssertionError))
+    if host == "eventlet":
+        monkeypatch.delattr(select, "poll")
+    ends = [socket.socketpair() for _ in range(3)]
+    connections = []
+    for sock, _ in ends:
+        sock.setblocking(False)
+        connections.append(Connection(sock, "/path"))
+    talking, ended, closed = connections
+    assert [one.is_quiet() for one in connections] == [True] * 3
+    ends[0][1].send(b"{")
+    ends[1][1].close()
+    closed.close()
+    assert [one.is_quiet() for one in connections] == [False] * 3
+    # What was read, and is not a whole line, is no less in the way.
+    assert talking._read_line() is None
+    assert not talking.is_quiet()
+    for one in (talking, ended):
+        one.close()
+    for _, other in ends:
+        other.close()
+
+
 def test_a_request_that_ends_every_connection_is_given_up(fake: FakeBroker) -> None:
     fake.play(*[hear] * 6)
     with Broker(fake.socket) as broker, pytest.raises(ConnectionLost):
@@ -262,6 +317,7 @@ def test_a_connection_that_holds_a_child_is_kept_when_its_answer_is_late(fake: F
         (b"HTTP/1.1 400 Bad Request\r\n", "no JSON object"),
         (b"[]\n", "no JSON object"),
         (b"{\n", "no JSON object"),
+        (b'{"jsonrpc":"2.0","id":1,"result":{"children":[]}} 1\n', "no JSON object"),
         (b'{"jsonrpc":"2.0","id":1}\n', "neither a result nor an error"),
         (b'{"jsonrpc":"2.0","id":77,"result":{}}\n', "another request"),
         (b'{"jsonrpc":"2.0","id":1,"result":{}}\n', "KeyError"),
@@ -311,6 +367,35 @@ def test_an_answer_in_pieces_is_put_together(fake: FakeBroker) -> None:
         listed = threads.submit(broker.list)
         go.set()
         assert listed.result(PATIENCE) == []
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"one\n"], [b"o", b"ne\n"], [b"one", b"\n"], [b"one\ntwo\n"], [b"o", b"ne\ntwo\n"], [b"one\nt", b"wo\n"]],
+)
+@pytest.mark.parametrize("longer", [0, 100_000])
+def test_lines_are_read_from_pieces_of_any_size(pieces: List[bytes], longer: int) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(ours, "/path")
+    sent, received = b"".join(pieces).replace(b"o", b"o" * (1 + longer)), []
+    to_come = [piece.replace(b"o", b"o" * (1 + longer)) for piece in pieces]
+    for _ in range(sent.count(b"\n")):
+        steps = connection.receive(Deadline(PATIENCE))
+        line = None
+        while line is None:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                line = stop.value
+            else:
+                # It waits for more, or has left some for its next look.
+                theirs.sendall(to_come.pop(0) if to_come else b"")
+        received.append(line)
+    assert received == sent.splitlines()
+    assert connection.is_quiet()
+    connection.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize("after_the_request", [True, False])

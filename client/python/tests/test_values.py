@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import inspect
 import json
@@ -9,7 +10,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Union, cast
 
 import pytest
 from brokers import REPOSITORY, FakeBroker, child
@@ -20,6 +21,7 @@ from procbroker.arguments import create_params
 from procbroker.errors import error_from_wire
 from procbroker.event import event_from_wire
 from procbroker.values import signal_number, time_from_wire
+from procbroker.waiting import Steps
 
 GOLDEN = REPOSITORY / "protocol/tests/golden"
 
@@ -145,6 +147,23 @@ def test_a_default_is_not_sent_and_what_only_equals_it_is(client: Any) -> None:
     # The broker is to judge it, which takes no number for a truth value.
     odd = {"env_clear": 0, "no_wait": 0, "stop_order": False}
     assert create_params(["a"], {**options, **odd}) == {"command": ["a"], **odd}
+
+
+def test_every_parameter_of_a_create_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {name: object() for name in CreateOptions.__annotations__}
+    passed: List[Any] = []
+
+    def create(_self: object, *arguments: Any) -> Steps[None]:
+        passed.append(arguments)
+        return
+        yield
+
+    monkeypatch.setattr("procbroker.requests.Requests.create", create)
+    for broker in (Broker("/path"), AsyncBroker("/path")):
+        creating = cast(Any, broker).create(["a"], **given, timeout=7)
+        if creating is not None:
+            asyncio.run(creating)
+    assert passed == [(["a"], given, 7)] * 2
 
 
 def test_words_of_a_command_are_texts_paths_bytes_and_numbers() -> None:

@@ -30,7 +30,7 @@ from .async_child import AsyncChild
 from .async_shutdown_watch import AsyncShutdownWatch
 from .async_streams import AsyncEvents, AsyncLogFollow
 from .async_waiting import run_async
-from .requests import NO_OPTIONS, Default, Extent, Requests, Target, Timeout, which
+from .requests import Default, Extent, Requests, Target, Timeout, which
 from .values import Field, Logs, ShutdownReport, Status, Upgrade
 
 __all__ = ["AsyncBroker"]
@@ -107,8 +107,34 @@ class AsyncBroker:
 
         The parameters and errors are those of :meth:`procbroker.Broker.create`.
         """
-        # Each of the other parameters has the name that it has on the wire.
-        options = {name: value for name, value in locals().items() if value is not None and name not in NO_OPTIONS}
+        options: CreateOptions = {
+            "name": name,
+            "if_exists": if_exists,
+            "request_id": request_id,
+            "labels": labels,
+            "cwd": cwd,
+            "env": env,
+            "env_clear": env_clear,
+            "inherit_env": inherit_env,
+            "umask": umask,
+            "user": user,
+            "groups": groups,
+            "stdout": stdout,
+            "stderr": stderr,
+            "stop": stop,
+            "stop_order": stop_order,
+            "ready": ready,
+            "ready_timeout": ready_timeout,
+            "watchdog": watchdog,
+            "no_wait": no_wait,
+            "restart": restart,
+            "lifetime": lifetime,
+            "linger": linger,
+            "cleanup": cleanup,
+            "limit": limit,
+            "rlimits": rlimits,
+            "resources": resources,
+        }
         return await run_async(self._requests.create(command, options, timeout))
 
     async def process(

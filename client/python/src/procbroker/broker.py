@@ -29,7 +29,7 @@ from .arguments import (
     Unpack,
 )
 from .pool import Pool
-from .requests import NO_OPTIONS, Default, Extent, Requests, Target, Timeout, which
+from .requests import Default, Extent, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
 from .streams import Events, LogFollow
 from .sync_child import Child
@@ -168,8 +168,34 @@ class Broker:
         PermissionDenied, InvalidParams, Unsupported, Overloaded.
 
         """
-        # Each of the other parameters has the name that it has on the wire.
-        options = {name: value for name, value in locals().items() if value is not None and name not in NO_OPTIONS}
+        options: CreateOptions = {
+            "name": name,
+            "if_exists": if_exists,
+            "request_id": request_id,
+            "labels": labels,
+            "cwd": cwd,
+            "env": env,
+            "env_clear": env_clear,
+            "inherit_env": inherit_env,
+            "umask": umask,
+            "user": user,
+            "groups": groups,
+            "stdout": stdout,
+            "stderr": stderr,
+            "stop": stop,
+            "stop_order": stop_order,
+            "ready": ready,
+            "ready_timeout": ready_timeout,
+            "watchdog": watchdog,
+            "no_wait": no_wait,
+            "restart": restart,
+            "lifetime": lifetime,
+            "linger": linger,
+            "cleanup": cleanup,
+            "limit": limit,
+            "rlimits": rlimits,
+            "resources": resources,
+        }
         return self._run(self._requests.create(command, options, timeout))
 
     def process(

@@ -121,8 +121,10 @@ class Call:
     @property
     def is_to_be_bound(self) -> bool:
         """Whether it is by a name, and is sent again, so that it is to be known first who held the name."""
+        if not self._repeated or self.method not in _TWICE_ON_THE_SAME:
+            return False
         target = self.params.get("target")
-        return self._repeated and self.method in _TWICE_ON_THE_SAME and isinstance(target, str) and not _is_id(target)
+        return isinstance(target, str) and not _is_id(target)
 
     def bind(self, children: List[Mapping[str, Any]]) -> None:
         """Bind it, of all children, to the one that held the name when the call began.
@@ -156,8 +158,10 @@ class Call:
 
         Every create that returns a live child with the lifetime ``connection`` does so, whatever that create has named.
         """
+        if self.method != "create":
+            return None
         result = answer.get("result")
-        child = result.get("child") if self.method == "create" and isinstance(result, dict) else None
+        child = result.get("child") if isinstance(result, dict) else None
         if not isinstance(child, dict) or child.get("lifetime") != "connection" or child.get("state") == "ended":
             return None
         found = child.get("id")

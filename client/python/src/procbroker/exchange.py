@@ -33,13 +33,16 @@ class _BeingStopped(Exception):
 
 def exchange(pool: Pool, call: Call, reader: Callable[[Dict[str, Any]], T]) -> Steps[T]:
     """Return what a reader makes of the result of a call. Raises the broker's error, or one of this side."""
-    connection, answer = yield from _converse(pool, call, fresh=False)
-    held = call.held_in(answer)
-    if call.holds or connection.held or held is not None:
-        pool.hold(connection, held, call.params)
-    else:
-        pool.put(connection)
-    return read(reader, call.conclude(answer), connection.path)
+
+    def settle(connection: Connection, answer: Dict[str, Any]) -> T:
+        held = call.held_in(answer)
+        if call.holds or connection.held or held is not None:
+            pool.hold(connection, held, call.params)
+        else:
+            pool.put(connection)
+        return read(reader, call.conclude(answer), connection.path)
+
+    return _converse(pool, call, settle)
 
 
 def subscribe(
@@ -49,18 +52,26 @@ def subscribe(
 
     ``meet`` is told beforehand which instance of the broker it is, and may change the call.
     """
-    connection, answer = yield from _converse(pool, call, fresh=True, meet=meet)
-    try:
-        return connection, call.conclude(answer)
-    except BaseException:
-        connection.close()
-        raise
+
+    def settle(connection: Connection, answer: Dict[str, Any]) -> Tuple[Connection, Dict[str, Any]]:
+        try:
+            return connection, call.conclude(answer)
+        except BaseException:
+            connection.close()
+            raise
+
+    return _converse(pool, call, settle, fresh=True, meet=meet)
 
 
 def _converse(
-    pool: Pool, call: Call, *, fresh: bool, meet: Optional[Callable[[str], None]] = None
-) -> Steps[Tuple[Connection, Dict[str, Any]]]:
-    """Return the answer to a call, whatever it is, and the connection that it came over.
+    pool: Pool,
+    call: Call,
+    settle: Callable[[Connection, Dict[str, Any]], T],
+    *,
+    fresh: bool = False,
+    meet: Optional[Callable[[str], None]] = None,
+) -> Steps[T]:
+    """Return what ``settle`` makes of the answer to a call, whatever that is, and of the connection that it came over.
 
     Once one was lost, the next is a new one: a broker that ends closes one connection after the other, and those that
     are idle in that moment are next.
@@ -74,10 +85,12 @@ def _converse(
             call.connection = connection
             if meet is not None or _asks_first(pool, connection, call):
                 yield from _ask_first(pool, connection, call, meet)
-            answer = yield from _ask(connection, call)
+            number = next(connection.ids)
+            line = yield from connection.ask(call.request(number), call.deadline)
+            answer = _answer_in(line, number, connection)
             if call.announces_shutdown(answer):
                 pool.outlook.announced()
-            return connection, answer
+            break
         except (NotSent, Lost) as error:
             _close_after_last_words(pool, connection)
             _send_again(pool, call, error)
@@ -91,6 +104,7 @@ def _converse(
         except BaseException:  # KeyboardInterrupt, CancelledError, GreenletExit and so on, too
             _abandon(pool, connection, call)
             raise
+    return settle(connection, answer)
 
 
 def _asks_first(pool: Pool, connection: Connection, call: Call) -> bool:
@@ -192,7 +206,8 @@ def _is_held_again(connection: Connection, hold: Hold, deadline: Deadline) -> St
         raise _BeingStopped
     if state == "ended":
         return False
-    answer = yield from _ask(connection, call)
+    number = next(connection.ids)
+    answer = _answer_in((yield from connection.ask(call.request(number), deadline)), number, connection)
     call.conclude(answer)
     return call.held_in(answer) == hold.child
 
@@ -200,11 +215,6 @@ def _is_held_again(connection: Connection, hold: Hold, deadline: Deadline) -> St
 def _give_up(pool: Pool, hold: Hold) -> None:
     pool.give_up(hold)
     journal.warn("%s is not held any more: its connection to %s was lost", hold.child, pool.path())
-
-
-def _ask(connection: Connection, call: Call) -> Steps[Dict[str, Any]]:
-    number = next(connection.ids)
-    return _answer_in((yield from connection.ask(call.request(number), call.deadline)), number, connection)
 
 
 def _ask_aside(connection: Connection, call: Call, line: bytes) -> Steps[Dict[str, Any]]:

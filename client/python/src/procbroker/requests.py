@@ -27,10 +27,6 @@ _SLACK = 2.0
 _READY_TIMEOUT = 30.0
 
 
-#: The parameters of a client's ``create`` that do not say what the child is to be.
-NO_OPTIONS = frozenset({"self", "command", "timeout"})
-
-
 class Default(enum.Enum):
     """The value of a timeout that was not given."""
 
@@ -117,7 +113,7 @@ class Requests(Generic[ChildT]):
     def destroy(self, which: Any, stop: Optional[Stop], no_wait: bool, timeout: Timeout) -> Steps[List[ChildT]]:
         """Stop children, and return them when they have ended and are cleaned up."""
         params: Dict[str, Any] = {"target": which}
-        if no_wait:
+        if no_wait is not False:
             params["no_wait"] = no_wait
         if stop is not None:
             params["stop"] = arguments.stop_to_wire(stop)
@@ -245,7 +241,7 @@ class Requests(Generic[ChildT]):
     def _call(
         self, method: str, params: Dict[str, Any], reader: Callable[[Dict[str, Any]], T], seconds: Optional[float]
     ) -> Steps[T]:
-        return exchange(self.pool, Call(method, params, seconds, self.socket), reader)
+        return exchange(self.pool, Call(method, params, seconds, self.pool.path()), reader)
 
 
 def name_of(target: Target) -> str:

@@ -51,9 +51,7 @@ def time_from_wire(text: str) -> datetime.datetime:
     """Read a time as the wire has it (RFC 3339, UTC), to the microsecond."""
     # fromisoformat of Python 3.9 takes neither the letter Z nor any number of digits but 3 and 6.
     seconds, _, fraction = text.rstrip("Zz").partition(".")
-    moment = datetime.datetime.fromisoformat(seconds)
-    micros = int(fraction[:6].ljust(6, "0")) if fraction else 0
-    return moment.replace(microsecond=micros, tzinfo=datetime.timezone.utc)
+    return datetime.datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
 
 def optional_time(text: Optional[str]) -> Optional[datetime.datetime]:

@@ -32,7 +32,8 @@ class Deadline:
 
     def left(self) -> float:
         """Return how many seconds are left: infinity for never, 0 when it has passed."""
-        return max(0.0, self._at - time.monotonic())
+        left = self._at - time.monotonic()
+        return left if left > 0.0 else 0.0
 
     def pass_now(self) -> None:
         """Let it have passed."""
