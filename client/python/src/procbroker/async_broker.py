@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Callable, List, Literal, Optional, Tuple, Type, Union
@@ -63,7 +64,7 @@ class AsyncBroker:
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
         self._settings = (socket, timeout, connect_timeout, wait_for_broker)
-        self._requests: Requests[AsyncChild] = Requests(*self._settings, self._child)
+        self._requests: Requests[AsyncChild] = Requests(*self._settings, functools.partial(AsyncChild, self))
         self._watches: List[AsyncShutdownWatch] = []
 
     @property
@@ -347,9 +348,6 @@ class AsyncBroker:
 
     def _release(self, child: str) -> None:
         self._requests.pool.release(child)
-
-    def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> AsyncChild:
-        return AsyncChild(self, raw, answer)
 
 
 def _made_of(settings: Tuple[Optional[SocketPath], Optional[Duration], Duration, bool]) -> AsyncBroker:

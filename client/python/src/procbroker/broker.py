@@ -70,7 +70,7 @@ class Broker:
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
         self._settings = (socket, timeout, connect_timeout, wait_for_broker)
-        self._requests: Requests[Child] = Requests(*self._settings, self._child)
+        self._requests: Requests[Child] = Requests(*self._settings, functools.partial(Child, self))
         self._watches: List[ShutdownWatch] = []
         self._pid = os.getpid()
 
@@ -442,9 +442,6 @@ class Broker:
 
     def _release(self, child: str) -> None:
         self._requests.pool.release(child)
-
-    def _child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> Child:
-        return Child(self, raw, answer)
 
 
 def _made_of(settings: _Settings) -> Broker:

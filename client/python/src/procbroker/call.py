@@ -60,7 +60,8 @@ class Call:
         self._wait_for: Optional[float] = params.get("timeout") if method == "wait" else None
         self._sent = self._began
         self._losses = 0
-        self._repeated = False
+        #: Whether it is sent again, and what was sent before may have been carried out.
+        self.repeated = False
         creates = method == "create"
         #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
         self.holds = creates and params.get("lifetime") == "connection"
@@ -91,7 +92,7 @@ class Call:
         """
         if self.method in _NEVER_TWICE:
             raise self._lost_for_good()
-        self._repeated = True
+        self.repeated = True
         self.not_sent()
 
     @property
@@ -121,17 +122,15 @@ class Call:
     @property
     def is_to_be_bound(self) -> bool:
         """Whether it is by a name, and is sent again, so that it is to be known first who held the name."""
-        if not self._repeated or self.method not in _TWICE_ON_THE_SAME:
-            return False
         target = self.params.get("target")
-        return isinstance(target, str) and not _is_id(target)
+        return self.repeated and self.method in _TWICE_ON_THE_SAME and isinstance(target, str) and not _is_id(target)
 
     def bind(self, children: List[Mapping[str, Any]]) -> None:
         """Bind it, of all children, to the one that held the name when the call began.
 
         When there was none, the name stays: the broker will find none either, or one that was created after the call.
         """
-        self._repeated = False
+        self.repeated = False
         held = [
             child
             for child in children
@@ -140,7 +139,7 @@ class Call:
         ]
         if held:
             self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
-            self._repeated = True
+            self.repeated = True
 
     def conclude(self, answer: Mapping[str, Any]) -> Dict[str, Any]:
         """Return the result that an answer has, or raise the error."""
@@ -149,7 +148,7 @@ class Call:
         except NotFound:
             # The child was there when it was first asked for. A broker that does not know it any more has ended
             # it, and forgotten it since.
-            if self.method == "destroy" and self._repeated and _is_id(self.params["target"]):
+            if self.method == "destroy" and self.repeated and _is_id(self.params["target"]):
                 return {"children": []}
             raise
 

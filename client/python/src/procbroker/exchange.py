@@ -108,8 +108,8 @@ def _converse(
 
 
 def _asks_first(pool: Pool, connection: Connection, call: Call) -> bool:
-    """Return whether there is something to ask or to do before a call: mostly there is nothing."""
-    return _is_to_be_met(pool, connection) or pool.holder.may_have_lost_holds or call.is_to_be_bound
+    """Return whether there may be something to ask or to do before a call: mostly there is nothing."""
+    return pool.outlook.leaving or not connection.answered or pool.holder.may_have_lost_holds or call.repeated
 
 
 def _ask_first(pool: Pool, connection: Connection, call: Call, meet: Optional[Callable[[str], None]]) -> Steps[None]:

@@ -20,21 +20,17 @@ class Outlook:
     def __init__(self, expected: bool) -> None:
         """Take whether a broker is waited for that was never there."""
         self._expected = expected
-        self._leaving = False
+        #: Whether the broker has announced its shutdown, and no other one has been met since.
+        self.leaving = False
         self._missed_at: Optional[float] = None
-
-    @property
-    def leaving(self) -> bool:
-        """Whether the broker has announced its shutdown, and no other one has been met since."""
-        return self._leaving
 
     def announced(self) -> None:
         """Take note that the broker shuts down."""
-        self._leaving = True
+        self.leaving = True
 
     def met(self, *, shutting_down: bool) -> None:
         """Take note of the status of a broker that was reached."""
-        self._leaving = shutting_down
+        self.leaving = shutting_down
 
     def reached(self) -> float:
         """Take note of a connection, and return for how many seconds none came about."""
@@ -46,7 +42,7 @@ class Outlook:
 
         The time is that of the broker's absence and not of the call's: else each call would wait anew.
         """
-        if self._leaving or not self._expected:
+        if self.leaving or not self._expected:
             return Deadline(0.0)
         if self._missed_at is None:
             self._missed_at = time.monotonic()
