@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import signal
+import socket
 import threading
 from typing import Any, Awaitable, Callable, List, TypeVar
 
@@ -14,6 +15,8 @@ from test_events import event, seqs, tell
 
 import procbroker
 from procbroker import AsyncBroker, AsyncChild, Broker, Child, ClientTimeout, NameTaken, TimedOut
+from procbroker.async_waiting import run_async
+from procbroker.waiting import Deadline, Readable, Steps
 
 T = TypeVar("T")
 FOREVER = ["sleep", "1000"]
@@ -278,6 +281,32 @@ def test_closing_while_a_lost_subscription_is_made_again_ends_the_loop(fake: Fak
             assert [event async for event in never_open] == []
 
     run(main)
+
+
+def test_what_is_there_already_takes_no_turn_of_the_event_loop() -> None:
+    ours, theirs = socket.socketpair()
+
+    def steps(times: int) -> Steps[str]:
+        for _ in range(times):
+            yield Readable(ours, Deadline(PATIENCE))
+        return "read"
+
+    async def main() -> None:
+        turns: List[str] = []
+        asyncio.get_running_loop().call_soon(turns.append, "turn")
+        theirs.send(b"{")
+        assert await run_async(steps(3)) == "read"
+        assert turns == []
+        ours.recv(1)
+        waiting = asyncio.ensure_future(run_async(steps(1)))
+        await asyncio.sleep(0)
+        assert turns == ["turn"]
+        assert not waiting.done()
+        theirs.close()
+        assert await waiting == "read"
+
+    run(main)
+    ours.close()
 
 
 def test_an_announced_shutdown_makes_calls_fail_at_once(own: RealBroker) -> None:

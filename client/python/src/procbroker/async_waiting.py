@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from .waiting import LONGEST, Pause, Readable, Steps, Wait
+from .waiting import LONGEST, Pause, Readable, Steps, Wait, can_be_read
 
 T = TypeVar("T")
 
@@ -29,6 +29,9 @@ async def run_async(steps: Steps[T]) -> T:
 async def _suspend(wait: Wait) -> None:
     if isinstance(wait, Pause):
         await asyncio.sleep(wait.seconds)
+        return
+    # To wait for what is there already takes a turn of the event loop, which is many times as long as to look.
+    if isinstance(wait, Readable) and can_be_read(wait.sock):
         return
     loop = asyncio.get_running_loop()
     # Waiting for the socket to be ready, instead of for its bytes: whoever is cancelled has taken none of them.

@@ -9,15 +9,13 @@ import contextlib
 import errno
 import itertools
 import os
-import select
 import socket
 from collections.abc import Iterator
-from types import BuiltinFunctionType
 from typing import Optional, Set, Union
 
 from . import address
 from .errors import BrokerUnavailable, PermissionDenied
-from .waiting import Deadline, DeadlinePassed, Pause, Readable, Steps, Writable
+from .waiting import Deadline, DeadlinePassed, Pause, Readable, Steps, Writable, can_be_read
 
 #: The longest answer of a broker, in bytes: 64 MiB and the rest of its line.
 ANSWER_BYTES_MAX = (64 << 20) + 4096
@@ -135,21 +133,7 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Return whether it is open, with nothing to read: fit for the next request."""
-        if self._received:
-            return False
-        try:
-            # Without the exception it costs half. What gevent puts in the place of poll tells nothing that it need not
-            # wait for, and eventlet removes it.
-            if isinstance(getattr(select, "poll", None), BuiltinFunctionType):
-                poll = select.poll()
-                poll.register(self.sock, select.POLLIN)
-                return not poll.poll(0)
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except (OSError, ValueError):  # it is closed
-            return False
-        return False
+        return not self._received and not can_be_read(self.sock)
 
     def has_ended(self) -> bool:
         """Return whether the other side has ended it. What came over it is dropped: nobody waits for that."""
