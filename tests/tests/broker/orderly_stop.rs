@@ -246,8 +246,7 @@ fn two_signals_at_once_are_one() {
 fn a_quit_is_an_orderly_stop() {
     let mut broker = TestBroker::start();
     let mut hello = broker.fifo("hello");
-    let child = broker.json().create(attentive(&hello, "ended", None));
-    assert_eq!(Process::of(&child).status("SigIgn"), ["0000000000000000"]);
+    broker.json().create(attentive(&hello, "ended", None));
     hello.line();
     broker.signal(Signal::SIGQUIT);
     says_how_it_went(&broker.ended_in_order(), 1, 0);
