@@ -97,6 +97,16 @@ pub const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
 /// takes over.
 pub const LOGS_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Bytes of children's output that wait to be passed on to the journal or to syslog; what comes beyond is kept all the same,
+/// and not passed on.
+pub const FORWARD_BYTES_WAITING_MAX: usize = 4 << 20;
+
+/// How many of them are of the same user's children.
+pub const FORWARD_BYTES_OF_A_USER_MAX: usize = 1 << 20;
+
+/// Bytes of lines that have begun, of the same user's children; beyond that they are passed on without their ends.
+pub const BEGUN_LINE_BYTES_OF_A_USER_MAX: usize = 1 << 20;
+
 /// How long the removal of control groups may take at the very end; those that are left, the next broker removes.
 pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
 

@@ -15,6 +15,9 @@ pub struct Counters {
     pub turns: Observed,
     /// How many bytes of output could not be kept.
     pub log_dropped_bytes: u64,
+    /// How many lines of output could not be passed on.
+    #[serde(default)]
+    pub children_log_dropped_lines: u64,
 }
 
 /// What is measured.
@@ -32,6 +35,8 @@ pub struct Metrics<'a> {
     pub answer_bytes: u64,
     /// How many bytes of output could not be kept.
     pub log_dropped_bytes: u64,
+    /// How many lines of output could not be passed on.
+    pub children_log_dropped_lines: u64,
 }
 
 impl Metrics<'_> {

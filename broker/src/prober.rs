@@ -176,6 +176,7 @@ mod tests {
             folder: folder.path().join("logs"),
             pipes: Pipes::open(folder.path().join("output")).unwrap(),
             bounds: LogBounds { per_child: 1 << 20, in_all: 1 << 20 },
+            forward: None,
             children: Vec::new(),
             inherited: Vec::new(),
         };

@@ -26,7 +26,7 @@ use clap::Parser;
 pub use program::{Program, Rehearse};
 pub use size::ByteSize;
 pub use verbs::{
-    BoundArguments, ContainmentChoice, LogFormat, LogLevel, MainArguments, ServeArguments,
+    BoundArguments, ChildrenLog, ContainmentChoice, LogFormat, LogLevel, MainArguments, ServeArguments,
     WRITE_BY_OTHERS_THAN_THE_OWNER,
 };
 

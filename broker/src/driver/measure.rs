@@ -14,6 +14,7 @@ impl Driver {
             output_bytes: amounts.kept(),
             answer_bytes: self.hands.clients.bytes(),
             log_dropped_bytes: amounts.dropped(),
+            children_log_dropped_lines: amounts.lost_lines(),
         };
         metrics.text()
     }
@@ -25,14 +26,17 @@ impl Driver {
             counted: self.broker.counted(),
             turns: self.turns.observed(),
             log_dropped_bytes: self.hands.logs.amounts().dropped(),
+            children_log_dropped_lines: self.hands.logs.amounts().lost_lines(),
         }
     }
 
     /// Goes on with what was counted by the program before this one.
     pub(crate) fn go_on_counting(&mut self, before: Counters) {
-        let Counters { counted, turns, log_dropped_bytes } = before;
+        let Counters { counted, turns, log_dropped_bytes, children_log_dropped_lines } = before;
         self.broker.go_on_counting(counted);
         self.turns.go_on(&turns);
-        self.hands.logs.amounts().drop_more(log_dropped_bytes);
+        let amounts = self.hands.logs.amounts();
+        amounts.drop_more(log_dropped_bytes);
+        amounts.lose_lines(children_log_dropped_lines);
     }
 }

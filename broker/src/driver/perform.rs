@@ -15,7 +15,7 @@ use procbroker_core::{
 use procbroker_protocol::create::{Probe, Ready};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::LogStream;
-use procbroker_protocol::{ChildId, ExitStatus, Got, Response, Timestamp, Usage};
+use procbroker_protocol::{ChildId, CreateParams, ExitStatus, Got, Response, Timestamp, Usage};
 use tokio::sync::mpsc;
 
 use super::clients::Clients;
@@ -300,7 +300,7 @@ impl Hands {
             if let Some(socket) = notify {
                 tell_where_to_notify(&mut spec, socket, order.params.watchdog);
             }
-            match (self.open_output(run.child, &spec), output) {
+            match (self.open_output(run.child, &spec, &order.params), output) {
                 (Err(failure), KeptOutput::Needed | KeptOutput::None) => return Err(failure),
                 // A cleanup finds that there is none.
                 (Err(_), KeptOutput::Wanted | KeptOutput::Missing) | (Ok(()), _) => {}
@@ -314,7 +314,12 @@ impl Hands {
     }
 
     /// Makes the pipes that a child is to write to.
-    fn open_output(&self, child: ChildId, spec: &SpawnSpec) -> Result<(), spawn::SpawnFailure> {
+    fn open_output(
+        &self,
+        child: ChildId,
+        spec: &SpawnSpec,
+        params: &Arc<CreateParams>,
+    ) -> Result<(), spawn::SpawnFailure> {
         let stderr = match &spec.stderr {
             ErrorOutput::Stdout => None,
             ErrorOutput::Own(output) => Some(output),
@@ -325,7 +330,8 @@ impl Hands {
         ];
         for (stream, output, step) in streams {
             if let Some(Output::Append(_)) = output {
-                let opened = self.logs.open(StreamId { child, stream }, spec.identity.uid().as_raw());
+                let id = StreamId { child, stream };
+                let opened = self.logs.open(id, spec.identity.uid().as_raw(), params);
                 opened.map_err(|errno| spawn::SpawnFailure::Refused { step, errno })?;
             }
         }
@@ -333,7 +339,19 @@ impl Hands {
     }
 
     fn launch(&mut self, plan: SpawnPlan, errand: Errand, inputs: &mut VecDeque<Input>) {
-        if let Err(landing) = self.launcher.launch(plan, errand) {
+        let Errand { run, output } = errand;
+        // A probe has no output that is kept.
+        let is_heard = output != KeptOutput::None;
+        if is_heard {
+            self.logs.starts(run.child);
+        }
+        let launched = self.launcher.launch(plan, errand);
+        if is_heard && self.logs.passes_on() {
+            let pid = self.launcher.pid(|launched| *launched == errand);
+            let pid = pid.and_then(|pid| u32::try_from(pid.as_raw()).ok()).and_then(Pid::new);
+            self.logs.runs(run.child, pid);
+        }
+        if let Err(landing) = launched {
             self.has_landed(*landing, inputs);
         }
     }

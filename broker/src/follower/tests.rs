@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use procbroker_core::{ConnectionId, SubscriptionId};
+use procbroker_protocol::CreateParams;
 use uuid::Uuid;
 
 use super::*;
@@ -34,6 +36,7 @@ impl Scene {
             folder: folder.path().join("logs"),
             pipes: Pipes::open(folder.path().join("output")).unwrap(),
             bounds: LogBounds { per_child, in_all: 1 << 30 },
+            forward: None,
             children: Vec::new(),
             inherited: Vec::new(),
         };
@@ -51,7 +54,7 @@ impl Scene {
     /// What the child writes to.
     fn pipe(&self) -> File {
         let id = StreamId { child: Self::child(), stream: LogStream::Stdout };
-        self.logs.open(id, 0).unwrap();
+        self.logs.open(id, 0, &Arc::new(CreateParams::new(Vec::new()))).unwrap();
         let path = self.folder.path().join("output").join(format!("{}.out", id.child));
         File::options().read(true).write(true).open(path).unwrap()
     }

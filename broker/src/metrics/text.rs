@@ -8,7 +8,15 @@ use super::Metrics;
 
 /// Writes all families, in the order of their names in the documentation.
 pub(super) fn text(metrics: &Metrics<'_>) -> String {
-    let Metrics { version, counts, turns, output_bytes, answer_bytes, log_dropped_bytes } = metrics;
+    let Metrics {
+        version,
+        counts,
+        turns,
+        output_bytes,
+        answer_bytes,
+        log_dropped_bytes,
+        children_log_dropped_lines,
+    } = metrics;
     let (children, totals) = (counts.children, &counts.totals);
     let mut text = Text::default();
     text.gauge("build_info", "The version of the broker, as a label of the constant 1.");
@@ -62,6 +70,11 @@ pub(super) fn text(metrics: &Metrics<'_>) -> String {
     );
     text.counter("log_dropped_bytes_total", "Bytes of children's output that could not be kept.");
     text.plain(*log_dropped_bytes);
+    text.counter(
+        "children_log_dropped_lines_total",
+        "Lines of children's output that could not be passed on to the journal or to syslog.",
+    );
+    text.plain(*children_log_dropped_lines);
     text.histogram(
         "turn_duration_seconds",
         "How long the broker took for each thing that came in, with all that followed from it.",
@@ -161,6 +174,7 @@ mod tests {
             output_bytes: 13,
             answer_bytes: 18,
             log_dropped_bytes: 14,
+            children_log_dropped_lines: 19,
         };
         metrics.text()
     }
@@ -188,6 +202,7 @@ mod tests {
             "kept_bytes{what=\"events\"} 17",
             "kept_bytes{what=\"answers\"} 18",
             "log_dropped_bytes_total 14",
+            "children_log_dropped_lines_total 19",
             "stop_duration_seconds_bucket{le=\"0.00001\"} 0",
             "stop_duration_seconds_bucket{le=\"2.5\"} 1",
             "stop_duration_seconds_bucket{le=\"+Inf\"} 2",
@@ -214,6 +229,6 @@ mod tests {
                 assert!(line.starts_with(family), "{line} is not of {family}");
             }
         }
-        assert_eq!(families.len(), 13, "{families:?}");
+        assert_eq!(families.len(), 14, "{families:?}");
     }
 }

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod fs_rights;
 pub mod heap;
 pub mod listening;
+pub mod local_time;
 pub mod lock;
 pub mod nofile;
 pub mod peer;

@@ -1,4 +1,5 @@
-//! What children write: through a pipe for each stream, by one thread, to files that are the broker's own.
+//! What children write: through a pipe for each stream, by one thread, to files that are the broker's own; and by a second
+//! one on to the journal or to syslog, where that is wanted.
 //!
 //! [`Logs`] is the way to that thread. The driver gives it a pipe before it starts a child, and tells it when nothing of
 //! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
@@ -6,6 +7,7 @@
 mod amounts;
 mod excerpt;
 mod folder;
+mod forward;
 mod keeper;
 mod order;
 pub mod output;
@@ -30,13 +32,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use procbroker_protocol::ChildId;
+use procbroker_core::Pid;
+use procbroker_protocol::{ChildId, CreateParams};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use amounts::Amounts;
 pub use excerpt::{Continuation, Excerpt, Wanted, read};
 use folder::Folder;
+use forward::{Author, Forwarder, Passing};
+pub use forward::{Destination, LineReader};
 use keeper::{Keeper, WAKEUP, Work};
 use order::{Order, Token, When};
 use output::Kept;
@@ -67,7 +72,7 @@ impl LogsError {
 }
 
 /// A child of an earlier broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The child that writes.
     pub child: ChildId,
@@ -75,6 +80,10 @@ pub struct Remembered {
     pub user: u32,
     /// Whether it has ended, and nothing of it can write.
     pub has_ended: bool,
+    /// What it was created with.
+    pub params: Arc<CreateParams>,
+    /// Its process, where there is one.
+    pub pid: Option<Pid>,
 }
 
 /// What the log thread begins with.
@@ -86,6 +95,8 @@ pub struct LogSettings {
     pub pipes: Pipes,
     /// How much is kept.
     pub bounds: LogBounds,
+    /// Where lines go beside the files.
+    pub forward: Option<Destination>,
     /// The children that an earlier broker has left.
     pub children: Vec<Remembered>,
     /// Their pipes, where the program before this one has handed them over: what is in them would be lost if nobody had
@@ -107,6 +118,8 @@ struct Way {
     epoll: Arc<Epoll>,
     next: AtomicU64,
     amounts: Arc<Amounts>,
+    /// Lines on their way, where they are passed on.
+    passing: Option<Passing>,
     /// Whether there are orders that the thread was not woken for.
     left: AtomicBool,
 }
@@ -143,7 +156,7 @@ impl Logs {
     /// # Errors
     /// When the folder cannot be used, or the system refuses a thread or a descriptor.
     pub fn start(settings: LogSettings) -> Result<Self, LogsError> {
-        let LogSettings { folder, pipes, bounds, children, inherited } = settings;
+        let LogSettings { folder, pipes, bounds, forward, children, inherited } = settings;
         let (folder, _) = Folder::open(folder)?;
         let refused = |attempt| {
             let path = folder.path().to_owned();
@@ -157,6 +170,8 @@ impl Logs {
             .map_err(|errno| refused("watch the wake-up of")(errno.into()))?;
         let (orders, received) = mpsc::channel();
         let amounts = Arc::new(Amounts::default());
+        let forwarder = forward.map(|destination| Forwarder::start(destination, &amounts)).transpose()?;
+        let passing = forwarder.as_ref().map(Forwarder::passing);
         let mut keeper = Keeper {
             epoll: Arc::clone(&epoll),
             wakeup: Arc::clone(&wakeup),
@@ -166,6 +181,7 @@ impl Logs {
             transfer: Transfer::new()?,
             work: Work::new(),
             amounts: Arc::clone(&amounts),
+            forwarder,
         };
         // Those of the new children follow.
         let next = AtomicU64::new(2 * children.len() as u64);
@@ -179,19 +195,20 @@ impl Logs {
         let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
         builder.spawn(work).map_err(refused("start a thread for"))?;
         let left = AtomicBool::new(false);
-        Ok(Self { pipes, way: Arc::new(Way { orders, wakeup, epoll, next, amounts, left }) })
+        Ok(Self { pipes, way: Arc::new(Way { orders, wakeup, epoll, next, amounts, passing, left }) })
     }
 
     /// Makes the pipe of a stream, for a child that is about to be started, unless it has one from before.
     ///
     /// # Errors
     /// Such as EMFILE, or ENOSPC where the folder of the pipes is full.
-    pub fn open(&self, id: StreamId, user: u32) -> Result<(), Errno> {
+    pub fn open(&self, id: StreamId, user: u32, params: &Arc<CreateParams>) -> Result<(), Errno> {
         let Some(pipe) = self.pipes.make(id)? else { return Ok(()) };
         let token = Token(self.way.next.fetch_add(1, Ordering::Relaxed));
         let watched = watch(&self.way.epoll, token, pipe.as_fd());
         // It is looked for when the pipe rings: to start a child wakes no thread.
-        let order = Order::Keep { token, id, user, pipe };
+        let author = self.passes_on().then(|| Author::new(user, Arc::clone(params), None));
+        let order = Order::Keep { token, id, user, pipe, author };
         if let (Err(errno), _) | (Ok(()), Err(errno)) =
             (watched, self.way.orders.send(order).map_err(|_| Errno::ESRCH))
         {
@@ -201,7 +218,28 @@ impl Logs {
         Ok(())
     }
 
-    /// How much is kept and was dropped, in all.
+    /// Whether lines are passed on, to the journal or to syslog.
+    #[must_use]
+    pub fn passes_on(&self) -> bool {
+        self.way.passing.is_some()
+    }
+
+    /// A process of a child is about to be made, for those to whom its lines are passed on.
+    pub fn starts(&self, child: ChildId) {
+        if self.passes_on() {
+            // It is looked for when a pipe rings. A thread that has gone passes nothing on any more.
+            let _ = self.way.orders.send(Order::Starts { child });
+        }
+    }
+
+    /// It has been made, and has this pid if any. What it has said by now waits for that.
+    pub fn runs(&self, child: ChildId, pid: Option<Pid>) {
+        if self.passes_on() {
+            self.way.order(Order::Runs { child, pid });
+        }
+    }
+
+    /// How much is kept and was lost, in all.
     #[must_use]
     pub fn amounts(&self) -> &Amounts {
         &self.way.amounts
@@ -256,6 +294,9 @@ impl Logs {
         if settled.recv_timeout(patience).is_err() {
             tracing::warn!("what children wrote last could not be kept in time");
         }
+        if self.way.passing.as_ref().is_some_and(|passing| !passing.settle(patience)) {
+            tracing::warn!("what children wrote last could not be passed on in time");
+        }
     }
 
     /// Lets the thread touch no pipe any more, so that another program can go on where it has left off.
@@ -270,6 +311,9 @@ impl Logs {
             let source = io::Error::from(io::ErrorKind::TimedOut);
             LogsError::new("finish what is being written to", "the children's output".into(), source)
         })?;
+        if self.way.passing.as_ref().is_some_and(|passing| !passing.flush(patience)) {
+            tracing::warn!("what children wrote last could not be passed on in time");
+        }
         Ok(paused)
     }
 }
@@ -297,7 +341,7 @@ impl Drop for Paused {
 impl Keeper {
     /// Opens the pipes of the children that an earlier broker has left, and finds what it has kept of them.
     fn take_over(&mut self, children: &[Remembered], mut left: Vec<StreamId>) {
-        let known: HashMap<ChildId, Remembered> = children.iter().map(|one| (one.child, *one)).collect();
+        let known: HashMap<ChildId, &Remembered> = children.iter().map(|one| (one.child, one)).collect();
         match self.store.recover(|child| known.get(&child).map(|one| one.user)) {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "removed the output of children that nobody knows any more"),
@@ -312,7 +356,12 @@ impl Keeper {
             is_known
         });
         for (id, token) in left.into_iter().zip((0..).map(Token)) {
-            let Some(Remembered { user, has_ended, .. }) = known.get(&id.child) else { continue };
+            let Some(Remembered { user, has_ended, params, pid, .. }) = known.get(&id.child) else {
+                continue;
+            };
+            if let Some(forwarder) = &mut self.forwarder {
+                forwarder.know(id.child, Author::new(*user, Arc::clone(params), *pid));
+            }
             let opened = self.folder.reopen(id).and_then(|pipe| {
                 pipe.map_or(Ok(None), |pipe| watch(&self.epoll, token, pipe.as_fd()).map(|()| Some(pipe)))
             });

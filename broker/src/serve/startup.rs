@@ -24,12 +24,12 @@ use take::Taken;
 
 use super::{ServeError, bounds};
 use crate::causes::with_causes;
-use crate::cli::{ContainmentChoice, MainArguments, ServeArguments};
+use crate::cli::{ChildrenLog, ContainmentChoice, MainArguments, ServeArguments};
 use crate::metrics::Counters;
 use crate::os::host::listening::Sockets;
 use crate::os::journal;
-use crate::os::logs::LogBounds;
 use crate::os::logs::pipes::Pipes;
+use crate::os::logs::{Destination, LineReader, LogBounds};
 use crate::os::service::activation;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::cgroup;
@@ -153,6 +153,7 @@ pub(crate) fn prepare(
         kept,
         previous,
         log_bounds,
+        forward: forward(arguments),
         outputs,
         pipes,
     };
@@ -176,6 +177,16 @@ pub(crate) fn rehearse(arguments: &ServeArguments, record: &Path) -> Result<(), 
 
 fn failed_upgrade(message: &str) -> FailedUpgrade {
     FailedUpgrade { at: Timestamp::from(SystemTime::now()), message: message.to_owned() }
+}
+
+/// Where lines of children go beside what is kept of them.
+fn forward(arguments: &ServeArguments) -> Option<Destination> {
+    let reader = match arguments.children_log? {
+        ChildrenLog::Journal => LineReader::Journal,
+        ChildrenLog::Syslog => LineReader::Syslog,
+    };
+    let socket = arguments.children_log_socket.clone();
+    Some(Destination { reader, socket: socket.unwrap_or_else(|| reader.usual_socket().into()) })
 }
 
 /// Where metrics are fetched. A program that takes over does without when the address is not to be had any more: it has

@@ -102,7 +102,7 @@ fn counters() -> Counters {
         "connections_refused": 0,
     });
     let counted = serde_json::json!({"totals": totals, "stops": observed});
-    let all = serde_json::json!({"counted": counted, "turns": observed, "log_dropped_bytes": 7});
+    let all = serde_json::json!({"counted": counted, "turns": observed, "log_dropped_bytes": 7, "children_log_dropped_lines": 8});
     serde_json::from_value(all).unwrap()
 }
 

@@ -16,6 +16,8 @@ mod chaos;
 #[cfg(test)]
 mod child_surroundings;
 #[cfg(test)]
+mod children_log;
+#[cfg(test)]
 mod cleanup;
 #[cfg(test)]
 mod cleanup_surroundings;

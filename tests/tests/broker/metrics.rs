@@ -72,6 +72,7 @@ fn what_happens_to_children_is_counted_and_fetched() {
         ("connections", 1.0),
         ("kept_bytes{what=\"output\"}", 4096.0),
         ("log_dropped_bytes_total", 0.0),
+        ("children_log_dropped_lines_total", 0.0),
     ] {
         assert!((sample(&text, name) - value).abs() < 1e-9, "{name} is not {value}: {text}");
     }

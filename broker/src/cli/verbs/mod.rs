@@ -37,7 +37,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use main_arguments::MainArguments;
 use remove_groups::RemoveGroupsArguments;
 pub use serve::{
-    BoundArguments, ContainmentChoice, LogFormat, LogLevel, ServeArguments, WRITE_BY_OTHERS_THAN_THE_OWNER,
+    BoundArguments, ChildrenLog, ContainmentChoice, LogFormat, LogLevel, ServeArguments,
+    WRITE_BY_OTHERS_THAN_THE_OWNER,
 };
 
 use super::ask::{self, Ask};

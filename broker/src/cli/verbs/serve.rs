@@ -89,6 +89,19 @@ pub struct ServeArguments {
     /// How much output is kept of all children together; beyond it the oldest of the user who has the most goes
     #[arg(long, value_name = "BYTES", default_value_t = LOG_TOTAL, value_parser = log_bytes)]
     pub log_total: ByteSize,
+    /// Pass what children write on, line by line, beside keeping it [default: nowhere]
+    ///
+    /// Each line says which child has written it. One that is longer than 48 KiB (syslog: 7 KiB) is cut, and empty ones are
+    /// left out. Lines on standard output are informational and those on a standard error of its own are warnings, unless
+    /// they begin with a level such as `<3>` (sd-daemon(3)). No child is held up by it: what the reader does not take in time
+    /// is kept alone, and counted in the metrics.
+    #[arg(long, value_name = "WHERE", value_enum)]
+    pub children_log: Option<ChildrenLog>,
+    /// The datagram socket of --children-log, where it is not in its usual place
+    ///
+    /// [default: `/run/systemd/journal/socket`, or `/dev/log` for syslog]
+    #[arg(long, value_name = "PATH", requires = "children_log")]
+    pub children_log_socket: Option<PathBuf>,
     /// How long an orderly stop may take before every child that is left is killed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     pub shutdown_timeout: Duration,
@@ -266,6 +279,15 @@ pub enum ContainmentChoice {
     Cgroup,
     /// The process group, the session, and the orphans that the broker inherits
     Subreaper,
+}
+
+/// Where what children write goes beside what is kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChildrenLog {
+    /// systemd's journal, with the child's id, name, labels, stream and pid as fields (`journalctl PROCBROKER_CHILD_NAME=web`)
+    Journal,
+    /// A syslog daemon, with the child's name and pid in front of each line
+    Syslog,
 }
 
 /// How lines of the broker's log look.

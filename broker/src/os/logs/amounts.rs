@@ -1,12 +1,13 @@
-//! How much output is kept and was dropped in all, for whoever asks at any time.
+//! How much output is kept and was lost in all, for whoever asks at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Two numbers that the log thread alone sets, once it has begun.
+/// Numbers that the threads set through which output goes, once they have begun.
 #[derive(Debug, Default)]
 pub struct Amounts {
     kept: AtomicU64,
     dropped: AtomicU64,
+    lost_lines: AtomicU64,
 }
 
 impl Amounts {
@@ -20,6 +21,17 @@ impl Amounts {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many lines could not be passed on since the start.
+    #[must_use]
+    pub fn lost_lines(&self) -> u64 {
+        self.lost_lines.load(Ordering::Relaxed)
+    }
+
+    /// So many lines more could not be passed on.
+    pub fn lose_lines(&self, lines: u64) {
+        self.lost_lines.fetch_add(lines, Ordering::Relaxed);
     }
 
     /// So many bytes are kept now.

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::LogsError;
 use super::amounts::Amounts;
+use super::forward::Forwarder;
 use super::order::{Order, Token, When};
 use super::output::Kept;
 use super::pipes::Pipes;
@@ -51,6 +52,7 @@ pub(super) struct Keeper {
     pub(super) transfer: Transfer,
     pub(super) work: Work,
     pub(super) amounts: Arc<Amounts>,
+    pub(super) forwarder: Option<Forwarder>,
 }
 
 /// What the thread knows of the pipes.
@@ -176,8 +178,21 @@ impl Keeper {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Keep { token, id, user, pipe } => {
+            Order::Keep { token, id, user, pipe, author } => {
+                if let (Some(forwarder), Some(author)) = (&mut self.forwarder, author) {
+                    forwarder.know(id.child, author);
+                }
                 self.keep(token, id, user, pipe);
+            }
+            Order::Starts { child } => {
+                if let Some(forwarder) = &mut self.forwarder {
+                    forwarder.starts(child);
+                }
+            }
+            Order::Runs { child, pid } => {
+                if let Some(forwarder) = &mut self.forwarder {
+                    forwarder.runs(child, pid);
+                }
             }
             Order::End { child } => self.end(child),
             Order::Forget { child } => self.forget(child),
@@ -320,7 +335,10 @@ impl Keeper {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         let (kept, result) = self.store.append(pipe.id, pipe.user, &mut self.transfer, length, now);
-        self.transfer.consume(pipe.descriptor.as_fd(), length);
+        match &mut self.forwarder {
+            None => self.transfer.consume(pipe.descriptor.as_fd(), length),
+            Some(forwarder) => forwarder.pass(pipe.id, Transfer::take(pipe.descriptor.as_fd(), length)),
+        }
         self.amounts.keep(self.store.room());
         pipe.moved = pipe.moved.saturating_add(length as u64);
         if kept < length {
@@ -372,10 +390,16 @@ impl Keeper {
             let _ = waiting.answer.send(self.store.kept(pipe.id).after(pipe.moved));
         }
         self.folder.remove(pipe.id);
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.end(pipe.id);
+        }
         if let Some(tokens) = self.work.children.get_mut(&pipe.id.child) {
             tokens.retain(|other| *other != token);
             if tokens.is_empty() {
                 self.work.children.remove(&pipe.id.child);
+                if let Some(forwarder) = &mut self.forwarder {
+                    forwarder.forget(pipe.id.child);
+                }
             }
         }
     }

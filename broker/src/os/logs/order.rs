@@ -3,9 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
+use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 use tokio::sync::oneshot;
 
+use super::forward::Author;
 use super::output::Kept;
 use super::stream::StreamId;
 
@@ -16,8 +18,12 @@ pub(super) struct Token(pub(super) u64);
 /// One order. How many wait is bounded by what they belong to: a few for each child, one for each request.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// A pipe is open, and belongs to this user.
-    Keep { token: Token, id: StreamId, user: u32, pipe: OwnedFd },
+    /// A pipe is open, and belongs to this user. Where lines are passed on, it is told who writes to it.
+    Keep { token: Token, id: StreamId, user: u32, pipe: OwnedFd, author: Option<Author> },
+    /// A process of the child is about to be made: where lines are passed on.
+    Starts { child: ChildId },
+    /// It has been made, and has this pid if any.
+    Runs { child: ChildId, pid: Option<Pid> },
     /// Nothing of the child is left that could write: its pipes are emptied, closed and removed.
     End { child: ChildId },
     /// The child is not visible any more: its output goes.

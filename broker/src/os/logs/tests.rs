@@ -20,6 +20,10 @@ fn id(number: u128) -> StreamId {
     StreamId { child: ChildId::from_uuid(Uuid::from_u128(number)), stream: LogStream::Stdout }
 }
 
+fn params() -> Arc<CreateParams> {
+    Arc::new(CreateParams::new(vec!["one".to_owned()]))
+}
+
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -31,12 +35,13 @@ impl Scene {
         let pipes = Pipes::open(folder.path().join("output")).unwrap();
         let bounds = LogBounds { per_child: 16 << 20, in_all: 1 << 30 };
         let folder = folder.path().join("logs");
-        Logs::start(LogSettings { folder, pipes, bounds, children, inherited: Vec::new() }).unwrap()
+        let settings = LogSettings { folder, pipes, bounds, forward: None, children, inherited: Vec::new() };
+        Logs::start(settings).unwrap()
     }
 
     /// What a child gets as its output.
     fn pipe(&self, id: StreamId) -> File {
-        self.logs.open(id, USER).unwrap();
+        self.logs.open(id, USER, &params()).unwrap();
         File::options().read(true).write(true).open(self.logs.pipes.path(id.child, id.stream)).unwrap()
     }
 
@@ -119,7 +124,7 @@ async fn a_flood_holds_up_no_other_user() {
         .into_iter()
         .map(|pipe| Command::new("yes").stdout(Stdio::from(pipe)).spawn().unwrap())
         .collect();
-    scene.logs.open(id(1), USER + 1).unwrap();
+    scene.logs.open(id(1), USER + 1, &params()).unwrap();
     let mut pipe =
         File::options().write(true).open(scene.logs.pipes.path(id(1).child, id(1).stream)).unwrap();
     for number in 0..100 {
@@ -146,7 +151,9 @@ async fn the_next_broker_goes_on_with_the_pipes_of_living_children() {
     let _killed = logs.pause(Duration::from_secs(60)).unwrap();
     pipe.write_all(b"meanwhile\n").unwrap();
     let child = id(1).child;
-    let logs = Scene::start(&folder, vec![Remembered { child, user: USER, has_ended: false }]);
+    let params = params();
+    let left = Remembered { child, user: USER, has_ended: false, params, pid: None };
+    let logs = Scene::start(&folder, vec![left]);
     let scene = Scene { folder, logs };
     let text = scene.text(id(1)).await;
     assert!(text == "before\nmeanwhile\n", "{text}");

@@ -106,6 +106,25 @@ impl Transfer {
     pub(super) fn consume(&self, pipe: BorrowedFd<'_>, length: usize) {
         consume(pipe, &self.nowhere, length);
     }
+
+    /// The same, for one who wants to see them: what was written is what is shown.
+    pub(super) fn take(pipe: BorrowedFd<'_>, length: usize) -> Vec<u8> {
+        let (mut bytes, mut taken) = (vec![0; length], 0);
+        while let Some(rest) = bytes.get_mut(taken..).filter(|rest| !rest.is_empty()) {
+            match read(pipe, rest) {
+                // Empty: its child has read from it itself.
+                Ok(0) | Err(Errno::EAGAIN) => break,
+                Ok(length) => taken += length,
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    tracing::warn!(%errno, "cannot empty a pipe");
+                    break;
+                }
+            }
+        }
+        bytes.truncate(taken);
+        bytes
+    }
 }
 
 /// Takes bytes out of a pipe until it is empty, or so many are gone.
@@ -186,5 +205,13 @@ mod tests {
     fn a_pipe_that_is_emptied_by_somebody_else_holds_nobody_up() {
         let (pipe, _writer) = pipe_with(b"one");
         Transfer::new().unwrap().consume(pipe.as_fd(), 100);
+        assert_eq!(Transfer::take(pipe.as_fd(), 100), b"");
+    }
+
+    #[test]
+    fn what_is_taken_is_shown_and_the_rest_stays() {
+        let (mut pipe, _writer) = pipe_with(b"one two");
+        assert_eq!(Transfer::take(pipe.as_fd(), 3), b"one");
+        assert_eq!(rest(&mut pipe), b" two");
     }
 }

@@ -27,6 +27,16 @@ impl<T> Turns<T> {
         self.length += 1;
     }
 
+    /// Lets something of a user wait, before all else of that user.
+    pub(super) fn put_back(&mut self, user: u32, one: T) {
+        let waiting = self.waiting.entry(user).or_default();
+        if waiting.is_empty() {
+            self.users.push_back(user);
+        }
+        waiting.push_front(one);
+        self.length += 1;
+    }
+
     /// Takes what comes next.
     pub(super) fn next(&mut self) -> Option<T> {
         let user = self.users.pop_front()?;
@@ -66,8 +76,10 @@ mod tests {
         turns.push(2, "b1");
         turns.push(1, "a1");
         assert_eq!(turns.len(), 4);
+        assert_eq!(turns.next(), Some("a2"));
+        turns.put_back(1, "a2");
         let order: Vec<_> = std::iter::from_fn(|| turns.next()).collect();
-        assert_eq!(order, ["a2", "b1", "a3", "a1"]);
+        assert_eq!(order, ["b1", "a2", "a3", "a1"]);
         assert!(turns.is_empty());
     }
 }

@@ -209,6 +209,12 @@ impl<T> Launcher<T> {
         None
     }
 
+    /// The process that was launched for this, as long as it is on its way.
+    pub fn pid(&self, is_meant: impl Fn(&T) -> bool) -> Option<Pid> {
+        let mut launched = self.slots.iter().zip(&self.loads);
+        launched.find_map(|(slot, load)| load.as_ref().filter(|load| is_meant(&load.of)).and(slot.pid()))
+    }
+
     /// Kills the child that was launched for this before it gets to its program. Says whether there was one.
     ///
     /// It fails with [`SpawnFailure::Killed`] then. Should it execute its program in this very moment, then it is a

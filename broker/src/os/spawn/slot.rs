@@ -129,6 +129,11 @@ impl Slot {
         self.occupant.as_ref().map(|occupant| occupant.pidfd.as_fd())
     }
 
+    /// Its id.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        self.occupant.as_ref().map(|occupant| occupant.pid)
+    }
+
     /// Makes a child, which has the slot until [`leave`](Self::leave) says that it has left.
     pub(super) fn enter(
         &mut self,

@@ -23,7 +23,7 @@ use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal::Job;
 use crate::os::journal::{Host, Store};
 use crate::os::logs::pipes::Pipes;
-use crate::os::logs::{LogBounds, LogSettings, Logs, Remembered};
+use crate::os::logs::{Destination, LogBounds, LogSettings, Logs, Remembered};
 use crate::os::notices::{self, Notices, Rest};
 use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::identity::BootId;
@@ -59,6 +59,8 @@ pub(crate) struct Machine {
     pub(super) kept: Kept,
     pub(super) previous: PreviousBroker,
     pub(super) log_bounds: LogBounds,
+    /// Where lines of children go beside what is kept.
+    pub(super) forward: Option<Destination>,
     /// Keeps open what waits in the pipes of children, until the log thread has opened them itself.
     pub(super) outputs: Vec<Arc<OwnedFd>>,
     pub(super) pipes: Pipes,
@@ -87,6 +89,7 @@ impl Machine {
             kept,
             previous,
             log_bounds,
+            forward,
             outputs,
             pipes,
         } = self;
@@ -132,6 +135,7 @@ impl Machine {
             folder: state.logs(),
             pipes: pipes.clone(),
             bounds: log_bounds,
+            forward,
             children: recovered.iter().map(remembered).collect(),
             inherited: outputs,
         })?;
@@ -230,5 +234,10 @@ fn remembered(child: &Recovered) -> Remembered {
         RunAs::User { uid, .. } => *uid,
     };
     let has_ended = child.progress.as_ref().is_some_and(|progress| progress.ended_at().is_some());
-    Remembered { child: child.intent.id, user, has_ended }
+    let pid = match child.finding {
+        Finding::Process { pid, .. } => Some(pid),
+        Finding::Gone { .. } | Finding::Unexecuted { .. } | Finding::NeverStarted | Finding::Rebooted => None,
+    };
+    let params = Arc::clone(&child.intent.params);
+    Remembered { child: child.intent.id, user, has_ended, params, pid }
 }
