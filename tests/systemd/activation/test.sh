@@ -76,17 +76,36 @@ stop_leaves_nothing() {
     passed "a stop ends the child and its descendant in order"
 }
 
+# Its second line is too long for a datagram.
+output_is_in_the_journal() {
+    local script='echo hello; printf "%040000d\n" 1; exec sleep infinity' pid entry
+    request create "$(python3 -c 'import json, sys
+print(json.dumps({"name": "writer", "command": ["/bin/sh", "-c", sys.argv[1]], "labels": {"pool": "render"}}))' "$script")"
+    pid=$(field child.pid)
+    entry=$(timeout 60 python3 -c '
+import json, subprocess
+journal = subprocess.Popen(["journalctl", "--boot", "--follow", "--lines=all", "--all", "--output=json",
+                            "PROCBROKER_CHILD_NAME=writer"], stdout=subprocess.PIPE)
+short, long = (json.loads(journal.stdout.readline()) for _ in range(2))
+journal.kill()
+names = ["MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "PROCBROKER_LABEL_POOL", "_SYSTEMD_UNIT", "OBJECT_PID"]
+print(*(short[name] for name in names), len(long["MESSAGE"]))')
+    equal "what is in the journal" "hello 6 writer render procbroker.service $pid 40000" "$entry"
+    passed "what a child writes is in the journal, with the child in fields"
+}
+
 members_of_a_group_are_let_in() {
     local folder=/etc/systemd/system child
     mkdir -p $folder/procbroker.socket.d
     printf '[Socket]\nSocketMode=0660\nSocketGroup=www-data\n' >$folder/procbroker.socket.d/www-data.conf
-    echo 'PROCBROKER_ARGS="--allow-user www-data"' >/etc/default/procbroker
+    echo 'PROCBROKER_ARGS="--allow-user www-data --children-log journal"' >/etc/default/procbroker
     systemctl daemon-reload && systemctl restart procbroker.socket procbroker.service
     equal "access to the socket" "660 root www-data" "$(stat --format='%a %U %G' "$SOCKET")"
     child=$(setpriv --reuid www-data --regid www-data --clear-groups \
         procbroker create --socket "$SOCKET" -- sleep infinity)
     request get "{\"target\":\"$child\"}"
     equal "whose child it is" www-data "$(stat --format=%U "/proc/$(field child.pid)")"
+    output_is_in_the_journal
     rm -r $folder/procbroker.socket.d /etc/default/procbroker
     systemctl stop procbroker.service
     systemctl daemon-reload && systemctl restart procbroker.socket
