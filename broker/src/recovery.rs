@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::geteuid;
 use procbroker_core::{
-    Answered, Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, Tie, counterpart,
+    Answered, Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, RunAs, Tie, counterpart,
 };
 use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -183,17 +184,22 @@ pub(crate) fn find(
         }
         // A process marks the pipe of its output before it becomes the child's program.
         let is_logged = child.intent.params.stdout == StandardOutput::Log;
-        let launch = match previous {
-            _ if !child.may_be_unstarted() => Launch::Executed,
-            PreviousBroker::HandedOver => Launch::RuledOut,
-            PreviousBroker::Ended if is_logged && pipes.launched(id) == Launched::NotBegun => {
+        let launch = match (child.may_be_unstarted(), previous) {
+            (false, PreviousBroker::HandedOver | PreviousBroker::Ended) => Launch::Executed,
+            (true, PreviousBroker::HandedOver) => Launch::RuledOut,
+            (true, PreviousBroker::Ended) if is_logged && pipes.launched(id) == Launched::NotBegun => {
                 Launch::Underway
             }
-            PreviousBroker::Ended => Launch::Possible,
+            (true, PreviousBroker::Ended) => Launch::Possible,
+        };
+        let user = match child.intent.run_as {
+            RunAs::Broker => geteuid().as_raw(),
+            RunAs::User { uid, .. } => uid,
         };
         let sought =
             if let Some(Progress::Cleaning { .. }) = child.progress { Sought::Cleanup } else { Sought::Main };
-        expected.push(Expected { run, process: child.process, passed: passed.remove(&id), launch, sought });
+        let (process, passed) = (child.process, passed.remove(&id));
+        expected.push(Expected { run, user, process, passed, launch, sought });
     }
     let mut found = processes::recover(expected)?;
     found.extend(rebooted);

@@ -29,6 +29,8 @@ use crate::os::process::proc::{self, ProcessStat};
 pub struct Expected {
     /// The latest run of the child.
     pub run: Run,
+    /// The user whose its processes become.
+    pub user: u32,
     /// Its main process, as far as it is on record.
     pub process: Option<ProcessIdentity>,
     /// Its pidfd, as it was passed on by the earlier broker.
@@ -143,18 +145,18 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
     let own = own_children();
     let mut lost = BTreeMap::new();
     let mut recovered = Vec::with_capacity(expected.len());
-    for Expected { run, process, passed, launch, sought } in expected {
+    for Expected { run, user, process, passed, launch, sought } in expected {
         let found = match (process, passed) {
             (Some(process), passed) => {
                 let found = on_record(run.child, &process, passed)?;
                 // An earlier broker may have found it on its way, and died before it had ended it.
-                if launch.may_be_underway() { found.held_on_its_way(run.child) } else { found }
+                if launch.may_be_underway() { found.held_on_its_way(run.child, user) } else { found }
             }
             (None, Some(passed)) => passed_on(passed, sought),
             (None, None) => match launch {
                 Launch::RuledOut => Whereabouts::NeverStarted,
                 Launch::Possible | Launch::Underway | Launch::Executed => {
-                    lost.insert(run.child, Lost { sought, launch, index: recovered.len() });
+                    lost.insert(run.child, Lost { user, sought, launch, index: recovered.len() });
                     if launch == Launch::Underway {
                         Whereabouts::NeverStarted
                     } else {
@@ -181,6 +183,7 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
 
 /// A child of which no process is known, and which may have one.
 struct Lost {
+    user: u32,
     sought: Sought,
     launch: Launch,
     /// The place of what is found of it.
@@ -246,9 +249,9 @@ impl Whereabouts {
     }
 
     /// If it is on the way to its program, it is held there.
-    fn held_on_its_way(self, child: ChildId) -> Self {
+    fn held_on_its_way(self, child: ChildId, user: u32) -> Self {
         match self {
-            Self::Process { pid, pidfd, .. } if underway::hold(child, pid, pidfd.as_fd()) => {
+            Self::Process { pid, pidfd, .. } if underway::hold(child, user, pid, pidfd.as_fd()) => {
                 Self::Unexecuted { pid, pidfd }
             }
             Self::Process { .. }

@@ -98,8 +98,8 @@ impl Broker {
             UpgradeState::Clearing { .. } => {
                 let patience = duration::display(HAND_OVER_PATIENCE);
                 let message = format!(
-                    "a process has not got to execute its program within {patience}, and SIGKILL has not ended it; try \
-                     again when it is gone"
+                    "a process has not got to execute its program within {patience}, and is there still; try again when \
+                     it has, or is gone"
                 );
                 self.refuse_upgrade(&UpgradeFailure { message }, turn);
             }

@@ -60,9 +60,9 @@ fn on_its_way(pid: Pid, children: &BTreeMap<ChildId, Lost>) -> Result<Option<(Ch
     let is_meant = |(child, lost): &(&ChildId, &Lost)| {
         lost.launch.may_be_underway() && LaunchName::of(**child).is(&name)
     };
-    let Some((&child, _)) = children.iter().find(is_meant) else { return Ok(None) };
+    let Some((&child, lost)) = children.iter().find(is_meant) else { return Ok(None) };
     match pidfd::open(pid) {
-        Ok(pidfd) if underway::hold(child, pid, pidfd.as_fd()) => {
+        Ok(pidfd) if underway::hold(child, lost.user, pid, pidfd.as_fd()) => {
             Ok(Some((child, Whereabouts::Unexecuted { pid, pidfd: Arc::new(pidfd) })))
         }
         Ok(_) => Ok(None),

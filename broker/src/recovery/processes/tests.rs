@@ -1,8 +1,11 @@
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus as ProcessStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::geteuid;
 use procbroker_core::Incarnation;
 use procbroker_protocol::Signal;
 use uuid::Uuid;
@@ -38,7 +41,8 @@ fn identity(pid: Pid) -> ProcessIdentity {
 }
 
 fn expected(run: Run, process: Option<ProcessIdentity>) -> Expected {
-    Expected { run, process, passed: None, launch: Launch::Possible, sought: Sought::Main }
+    let user = geteuid().as_raw();
+    Expected { run, user, process, passed: None, launch: Launch::Possible, sought: Sought::Main }
 }
 
 fn recover_one(expected: Expected) -> Whereabouts {
@@ -183,4 +187,28 @@ fn want_of_descriptors_is_an_error_and_nobody_is_taken_for_gone() {
     let message = lost.unwrap_err().to_string();
     assert!(message.contains("/proc") && message.contains("ulimit -n"), "{message}");
     assert!(end(process).success());
+}
+
+#[test]
+fn a_process_that_another_user_calls_so_is_not_on_the_way_to_a_childs_program() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+    let run = Run { child: ChildId::from_uuid(Uuid::now_v7()), incarnation: Incarnation::FIRST };
+    // A program is called as its file is.
+    let id = run.child.as_uuid().simple().to_string();
+    let path = scratch.path().join(format!("pb-{}", &id[20..]));
+    symlink("/bin/cat", &path).unwrap();
+    let mut command = Command::new(&path);
+    let mut process =
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).uid(65_534).spawn().unwrap();
+    let found = |user| recover_one(Expected { user, launch: Launch::Underway, ..expected(run, None) });
+    let others = found(65_533);
+    assert!(matches!(others, Whereabouts::NeverStarted), "{others:?}");
+    let own = found(65_534);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(matches!(own, Whereabouts::Unexecuted { .. }), "{own:?}");
 }

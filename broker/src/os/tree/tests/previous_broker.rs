@@ -176,7 +176,8 @@ impl Left {
     /// As it is found on record.
     pub(super) fn expected(&self) -> Expected {
         let (process, launch, sought) = (Some(self.identity), Launch::Possible, Sought::Main);
-        Expected { run: self.run, process, passed: None, launch, sought }
+        let user = nix::unistd::geteuid().as_raw();
+        Expected { run: self.run, user, process, passed: None, launch, sought }
     }
 
     /// As it is found if the broker was killed before its process was on record.
