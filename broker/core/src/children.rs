@@ -19,6 +19,8 @@ pub(crate) struct Children {
     by_id: BTreeMap<ChildId, Child>,
     /// The live ones, in the order of their creation.
     live: BTreeSet<ChildId>,
+    /// Those of them that never were: their processes were left on the way to their programs, and are being ended.
+    void: BTreeSet<ChildId>,
     /// Who holds a name now.
     holders: BTreeMap<Name, ChildId>,
     /// Who held a name before and is visible: by owner, because one may have no word about another's, the numbers of their
@@ -75,14 +77,31 @@ impl Children {
         if let Some(name) = &child.params().name {
             self.holders.insert(name.clone(), id);
         }
-        if let Some(limit) = &child.params().limit {
-            *self.limited.entry(limit.key.clone()).or_default() += 1;
+        if !self.void.contains(&id) {
+            if let Some(limit) = &child.params().limit {
+                *self.limited.entry(limit.key.clone()).or_default() += 1;
+            }
+            *self.owned.entry(uid).or_default() += 1;
         }
-        *self.owned.entry(uid).or_default() += 1;
         self.live_bytes.add(uid, child.bytes());
         self.live.insert(id);
         *count(&mut self.counts, child.view().state) += 1;
         self.by_id.insert(id, child);
+    }
+
+    /// Takes in a child that never was, and of which nothing is left but a process on the way to its program. It keeps its name
+    /// until that is gone, and takes nobody a place.
+    pub(crate) fn insert_void(&mut self, child: Child) {
+        let id = child.id();
+        if child.role() == Role::Child {
+            self.void.insert(id);
+        }
+        self.insert_unasked(child);
+    }
+
+    /// Whether a child never was, though its process is not gone yet.
+    pub(crate) fn is_void(&self, id: ChildId) -> bool {
+        self.void.contains(&id)
     }
 
     /// Changes a child, and keeps what is shown of it and the counts in step.
@@ -134,10 +153,12 @@ impl Children {
         {
             self.holders.remove(name);
         }
-        if let Some(limit) = &child.params().limit {
-            decrease(&mut self.limited, &limit.key);
+        if !self.void.remove(&id) {
+            if let Some(limit) = &child.params().limit {
+                decrease(&mut self.limited, &limit.key);
+            }
+            decrease(&mut self.owned, &child.owner().uid);
         }
-        decrease(&mut self.owned, &child.owner().uid);
         self.live_bytes.remove(child.owner().uid, child.bytes());
         true
     }
@@ -287,6 +308,11 @@ impl Children {
     /// How many live children there are.
     pub(crate) fn live_count(&self) -> usize {
         self.live.len() - self.mains
+    }
+
+    /// How many live children take a place among those that there may be.
+    pub(crate) fn placed_count(&self) -> usize {
+        self.live_count() - self.void.len()
     }
 
     pub(crate) fn owned_count(&self, uid: u32) -> u32 {

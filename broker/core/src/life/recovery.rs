@@ -105,7 +105,9 @@ impl Broker {
         let intent = &child.intent;
         // The same request starts another child when the first one has failed to start: that one is its answer, if any is.
         let is_outdated = request_of(intent).is_some_and(|key| latest.get(&key) != Some(&intent.id));
-        if child.has_failed_to_start() || is_outdated {
+        if child.is_void() {
+            self.children.insert_void(Child::new(intent));
+        } else if child.has_failed_to_start() || is_outdated {
             self.children.insert_unasked(Child::new(intent));
         } else {
             self.children.insert(Child::new(intent));
@@ -177,11 +179,18 @@ impl Recovered {
         }
     }
 
-    /// Whether its create was answered with an error: the same request starts another one.
+    /// Whether its process was left on the way to its program, and its create was not answered with it, nor is it to be: who asks
+    /// again gets another one.
+    fn is_void(&self) -> bool {
+        let is_unexecuted = matches!(self.finding, Finding::Unexecuted { .. });
+        is_unexecuted && self.is_unspawned() && self.has_failed_to_start()
+    }
+
+    /// Whether its create was answered with an error, or is not to be answered with it: the same request starts another one.
     fn has_failed_to_start(&self) -> bool {
         match &self.progress {
-            // Who asks again while one is ended that never executed its program is told so.
-            None | Some(Progress::Starting { .. } | Progress::Running { .. }) => false,
+            None => matches!(self.finding, Finding::Unexecuted { .. }),
+            Some(Progress::Starting { .. } | Progress::Running { .. }) => false,
             // There is no process that its create could have been answered with.
             Some(Progress::Unwanted { reason, .. }) => *reason == ExitReason::StartFailed,
             Some(Progress::Restarting { unwanted, runs, .. }) => {

@@ -163,6 +163,10 @@ impl Broker {
             return Ok(Holding::Free);
         };
         let holder = child.id();
+        // One that never was is no reason to refuse another one, nor to tell it that something was replaced.
+        if self.children.is_void(holder) {
+            return Ok(Holding::Wait { holder });
+        }
         if !authorize::may_act_on(&self.config, peer, child.owner().uid) {
             return Err(Error::new(ErrorKind::NameTaken(None), format!("the name {name} is taken")));
         }
@@ -252,7 +256,7 @@ impl Broker {
 
     fn check_bounds(&self, peer: &Peer, params: &CreateParams) -> Result<(), Error> {
         let bounds = &self.config.bounds;
-        let all = u32::try_from(self.children.live_count()).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.children.placed_count()).unwrap_or(u32::MAX);
         let own = self.children.owned_count(peer.uid);
         let exceeded = |message: String| Err(Error::new(ErrorKind::LimitExceeded, message));
         if own >= bounds.max_children_per_user {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use procbroker_core::{Call, ConnectionId, Effect, Finding, Input, Members, Progress, Run, UpgradeFailure};
-use procbroker_protocol::create::ReadyTimeout;
 use procbroker_protocol::create::RestartPolicy::{Always, OnFailure};
+use procbroker_protocol::create::{IfExists, ReadyTimeout};
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::NoParams;
 use procbroker_protocol::{
@@ -274,17 +274,52 @@ fn one_that_a_dead_broker_has_left_on_its_way_is_killed_and_was_not_started() {
     world.crash(Finding::Unexecuted { pid: pid_of(run) });
     assert_eq!(world.sent(), [Sent::Kill(first(run))]);
     let client = world.connect(BROKER_UID);
-    // Who asks again is told how the first attempt came out, and starts another one then.
+    // Who asks again waits for the name, and starts another one then.
     let again = world.create(client, requested(named("a"), request));
     assert!(!world.is_answered(again));
     world.exited(first(run), ExitStatus::Unknown, Members::Nothing);
-    assert!(matches!(world.refused(again), ErrorKind::SpawnFailed(_)));
     assert_eq!(world.spawns(), [], "it has no cleanup");
     assert!(!world.is_on_record(run));
-    let new = world.create(client, requested(named("a"), request));
-    world.recorded(world.run(new));
-    world.spawned(world.run(new));
-    assert_eq!(world.created(new).outcome, Outcome::Created);
+    world.recorded(world.run(again));
+    world.spawned(world.run(again));
+    assert_eq!(world.created(again).outcome, Outcome::Created);
+}
+
+#[test]
+fn one_that_never_was_refuses_nobody_its_name_or_its_place() {
+    for if_exists in [IfExists::Fail, IfExists::Reuse, IfExists::Replace] {
+        let named = CreateParams { if_exists, ..named("a") };
+        let (mut world, _, _, run) =
+            launching(CreateParams { name: named.name.clone(), ..under_limit("k", 1) });
+        world.crash(Finding::Unexecuted { pid: pid_of(run) });
+        let client = world.connect(BROKER_UID);
+        let other = world.create(client, under_limit("k", 1));
+        world.recorded(world.run(other));
+        let namesake = world.create(client, named);
+        assert!(!world.is_answered(namesake));
+        world.exited(first(run), ExitStatus::Unknown, Members::Nothing);
+        world.recorded(world.run(namesake));
+        for call in [other, namesake] {
+            world.spawned(world.run(call));
+            assert_eq!(world.created(call).outcome, Outcome::Created);
+        }
+        let late = world.create(client, under_limit("k", 1));
+        assert_eq!(world.refused(late), ErrorKind::LimitExceeded);
+    }
+}
+
+#[test]
+fn a_request_whose_first_child_never_was_waits_for_nothing() {
+    let (mut world, _, _, run) = launching(requested(unnamed(), 7));
+    world.crash(Finding::Unexecuted { pid: pid_of(run) });
+    let client = world.connect(BROKER_UID);
+    let again = world.create(client, requested(unnamed(), 7));
+    world.recorded(world.run(again));
+    world.spawned(world.run(again));
+    let child = world.created(again).child.id;
+    world.exited(first(run), ExitStatus::Unknown, Members::Nothing);
+    let retry = world.create(client, requested(unnamed(), 7));
+    assert_eq!(world.created(retry).child.id, child);
 }
 
 #[test]

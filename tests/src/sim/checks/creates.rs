@@ -280,6 +280,8 @@ fn name_taken(
     let Some(holder) = holder else {
         return Err(Check::Creates.broken(format!("{params:?} fails, and nobody has the name")));
     };
+    Check::Creates
+        .demand(!holder.never_was(), || format!("{params:?} fails because of {holder:?}, which never was"))?;
     let own = ledger.may_touch(asked.peer.uid, holder.owner);
     Check::Creates.demand(!own || asked.if_exists() == IfExists::Fail, || {
         format!("{params:?} fails because of {holder:?}")
@@ -299,6 +301,11 @@ fn name_taken(
 pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked {
     if asked.reading {
         // The last words of its child are.
+        return Ok(());
+    }
+    // Nobody is refused because of a child that never was.
+    let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
+    if ledger.closing.is_none() && holder.is_some_and(Track::never_was) {
         return Ok(());
     }
     // The same request once more waits for what the first one waits for, and for nothing if that was answered.

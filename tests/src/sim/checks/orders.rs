@@ -235,7 +235,9 @@ pub const KEY: &str = "children of the key";
 pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'static str> {
     let bounds = &ledger.config.bounds;
     let count = |wanted: &dyn Fn(&&Track) -> bool| {
-        u32::try_from(ledger.live_tracks().filter(wanted).count()).unwrap_or(u32::MAX)
+        // One that never was takes nobody a place.
+        let placed = ledger.live_tracks().filter(|track| !track.never_was());
+        u32::try_from(placed.filter(wanted).count()).unwrap_or(u32::MAX)
     };
     let key = |track: &Track| track.params.limit.as_ref().map(|limit| limit.key.clone());
     if count(&|_| true) >= ledger.open_to(uid, bounds.max_children) {

@@ -371,7 +371,8 @@ impl Ledger {
             return;
         }
         let holder = params.name.as_ref().and_then(|name| self.holder(name));
-        let Some(holder) = holder.filter(|holder| self.may_touch(uid, holder.owner)) else { return };
+        let is_meant = |holder: &&Track| self.may_touch(uid, holder.owner) && !holder.never_was();
+        let Some(holder) = holder.filter(is_meant) else { return };
         let id = holder.run.child;
         self.replaced(id);
     }

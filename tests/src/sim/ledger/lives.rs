@@ -221,7 +221,7 @@ fn found_on_its_way(track: &mut Track, recovered: &Recovered, now: u64) {
     };
     if let Some((reason, steps)) = unwanted {
         if track.runs.between.is_none() {
-            track.refused = reason == ExitReason::StartFailed && recovered.progress.is_some();
+            track.refused = reason == ExitReason::StartFailed;
             track.superseded = reason == ExitReason::Replaced;
         }
         track.demands.push(Demand { reason, steps });

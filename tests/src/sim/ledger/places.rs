@@ -31,11 +31,12 @@ impl Asked {
 }
 
 impl Ledger {
-    /// How many live children there are under a key.
+    /// How many live children have a place under a key. One that never was has none.
     #[must_use]
     pub fn count_under(&self, key: &str) -> u32 {
         let is_under = |limit: &Limit| limit.key == key;
-        let under = self.live_tracks().filter(|track| track.params.limit.as_ref().is_some_and(is_under));
+        let placed = self.live_tracks().filter(|track| !track.never_was());
+        let under = placed.filter(|track| track.params.limit.as_ref().is_some_and(is_under));
         u32::try_from(under.count()).unwrap_or(u32::MAX)
     }
 

@@ -210,6 +210,12 @@ impl Track {
         self.is_live() && self.start == Start::Ordered && self.cleaning.is_none()
     }
 
+    /// Whether an earlier broker has left its process on the way to its program, and its create is not to be answered with it.
+    #[must_use]
+    pub fn never_was(&self) -> bool {
+        self.is_launching() && self.is_left_behind && self.refused
+    }
+
     /// Whether its process was killed on its way, for another program that takes over: nobody wants it to end.
     #[must_use]
     pub fn is_put_off(&self) -> bool {
@@ -229,7 +235,8 @@ impl Track {
         if was_killed && self.demands.is_empty() && self.killed.is_some() && self.runs.between.is_some() {
             // Nothing has run that could have failed.
             (self.start, self.killed, self.is_left_behind) = (Start::Recorded { written: true }, None, false);
-            self.readiness = Readiness::awaited(None);
+            // The next one is wanted.
+            (self.readiness, self.unwanted_since) = (Readiness::awaited(None), None);
             return;
         }
         self.start = if was_killed { Start::Killed } else { Start::Failed };
