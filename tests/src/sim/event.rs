@@ -99,6 +99,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether the start of a run comes to its end with this.
+    #[must_use]
+    pub fn lands(&self, of: Run) -> bool {
+        let (Self::Executed { run }
+        | Self::Input(Input::Spawned { run, .. } | Input::SpawnFailed { run, .. })) = self
+        else {
+            return false;
+        };
+        *run == of
+    }
+
     /// Whether it happens whether or not there is a broker; else it is over with it.
     #[must_use]
     pub fn outlives_the_broker(&self) -> bool {

@@ -227,11 +227,13 @@ impl Simulation<'_> {
             Event::Inspect => return self.inspect(),
         };
         let Some(input) = input else { return Ok(()) };
-        if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input
-            && !self.machine.lands(*run)
-        {
-            // It was killed before, and the broker has heard of that.
-            return Ok(());
+        if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input {
+            if !self.machine.lands(*run) {
+                // It was killed before, and the broker has heard of that.
+                return Ok(());
+            }
+            // One that is started again under this number is another process.
+            self.agenda.drop_unless(|event| !event.lands(*run));
         }
         self.tell_stale(&input)?;
         self.tell(input)

@@ -263,7 +263,12 @@ impl Track {
     /// Whether its stop has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        let is_killed = self.killed.is_some() && self.start != Start::Ordered;
+        let is_killed = self.killed.is_some_and(|(_, last)| match self.start {
+            Start::Ordered => false,
+            // One that got to its program as it was killed is stopped from then on.
+            Start::Done { at, .. } => last >= at,
+            Start::Recording | Start::Recorded { .. } | Start::Failed | Start::Killed => true,
+        });
         is_killed || !self.sent.is_empty() || self.resumed.is_some()
     }
 
