@@ -91,12 +91,18 @@ fn label(child: &Child) -> String {
 
 /// The command line on one line, with what could disturb a terminal escaped, and with an ellipsis where it goes on.
 fn command(child: &Child) -> String {
-    let mut words: Vec<String> =
-        child.command.iter().map(|argument| argument.escape_debug().to_string()).collect();
-    if child.shortened.contains(Field::Command) {
-        words.push("…".to_owned());
+    let length = child.command.iter().map(|argument| argument.len() + 1).sum();
+    let mut line = String::with_capacity(length);
+    for (index, argument) in child.command.iter().enumerate() {
+        if index > 0 {
+            line.push(' ');
+        }
+        line.extend(argument.escape_debug());
     }
-    words.join(" ")
+    if child.shortened.contains(Field::Command) {
+        line.push_str(" …");
+    }
+    line
 }
 
 /// A duration to the millisecond, which is what people read.

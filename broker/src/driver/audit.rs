@@ -6,7 +6,7 @@
 mod refusals;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Instant;
 
 use procbroker_core::{Call, ConnectionId, Peer};
@@ -177,7 +177,7 @@ fn subject(request: &Request) -> Option<String> {
     let subject = match request {
         Request::Create(params) => match &params.name {
             Some(name) => name.to_string(),
-            None => in_one_line(&params.command.join(" ")),
+            None => in_one_line(&Words(&params.command)),
         },
         Request::Destroy(params) => in_one_line(&params.target),
         Request::Signal(params) => in_one_line(&format_args!("{} {}", params.target, params.signal)),
@@ -198,11 +198,45 @@ const TEXT_MAX: usize = 200;
 
 /// A text of a client's as it may stand in a log: no line of its own begins in it.
 fn in_one_line(text: &impl fmt::Display) -> String {
-    let text = text.to_string();
-    let escape = |character: char| -> String {
-        if character.is_control() { character.escape_default().collect() } else { character.into() }
-    };
-    text.chars().take(TEXT_MAX).map(escape).collect()
+    let mut line = Line { text: String::with_capacity(TEXT_MAX), room: TEXT_MAX };
+    // A line that is full takes no more.
+    let _ = write!(line, "{text}");
+    line.text
+}
+
+/// The words of a command, as people write it.
+struct Words<'a>(&'a [String]);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, word) in self.0.iter().enumerate() {
+            if index > 0 {
+                formatter.write_char(' ')?;
+            }
+            formatter.write_str(word)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is written of a text: so many characters at the most, and no control character.
+struct Line {
+    text: String,
+    room: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        for character in piece.chars() {
+            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
+            if character.is_control() {
+                self.text.extend(character.escape_default());
+            } else {
+                self.text.push(character);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -257,6 +291,13 @@ mod tests {
         let left = audit.left(CALL.connection);
         assert_eq!(left, [entry(Method::Create, "printf a\\nb", What::Left)]);
         assert!(audit.open.is_empty() && audit.callers.is_empty());
+    }
+
+    #[test]
+    fn what_a_client_says_is_one_line_and_no_longer_than_that() {
+        assert_eq!(in_one_line(&"a\nb\u{7f}é"), "a\\nb\\u{7f}é");
+        let long = Words(&["é".repeat(TEXT_MAX - 1), "\n".repeat(1_000)]).to_string();
+        assert_eq!(in_one_line(&long), format!("{} ", "é".repeat(TEXT_MAX - 1)));
     }
 
     #[test]
