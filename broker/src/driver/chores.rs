@@ -6,7 +6,7 @@
 use procbroker_core::Report;
 
 use super::audit::Entry;
-use super::perform::Hands;
+use super::hands::Hands;
 use crate::report;
 
 /// What waits for the end of the turn.

@@ -1,49 +1,32 @@
 //! Carries out the core's orders, each with the one module of the edge that can.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::unistd::Uid;
 use procbroker_core::{
-    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Purpose, Receipt, Run, RunAs, ServiceState, SpawnOrder,
-    UpgradeFailure, UsageQuery,
+    Call, Effect, ExitCause, Input, LogExcerpt, Receipt, Run, ServiceState, SpawnOrder, UpgradeFailure,
+    UsageQuery,
 };
 use procbroker_protocol::create::{Probe, Ready};
-use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::request::LogStream;
-use procbroker_protocol::{ChildId, CreateParams, ExitStatus, Got, Response, Timestamp, Usage};
-use tokio::sync::mpsc;
+use procbroker_protocol::{ChildId, ExitStatus, Got, Response, Timestamp, Usage};
 
-use super::clients::Clients;
-use super::records::Records;
-use crate::blocking_pool::BlockingPool;
+use super::hands::{Hands, user};
 use crate::causes::with_causes;
 use crate::counted;
-use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
-use crate::follower::{Followers, LogQuery};
+use crate::follower::LogQuery;
 use crate::limits::{LOGS_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::messages::FromThread;
-use crate::os::environment::{Surroundings, tell_where_to_notify};
 use crate::os::host::fs_rights::Rights;
-use crate::os::host::nofile::Nofile;
-use crate::os::host::terminal::Job;
 use crate::os::journal::Submitted;
-use crate::os::logs::{Logs, StreamId};
-use crate::os::notices::{Notices, Rest, Told};
-use crate::os::process::anchor_watch::{AnchorWatch, Watching};
-use crate::os::process::reaper::{Backlog, Reaped, Reaper};
-use crate::os::runtime_dir::RuntimeDir;
-use crate::os::service::fd_store::FdStore;
-use crate::os::service::notify::ServiceOwner;
-use crate::os::spawn::{self, ErrorOutput, Landing, Launcher, Output, SpawnPlan, SpawnSpec, Step};
-use crate::os::state_dir::StateDir;
-use crate::os::tree::{Containment, Groups};
-use crate::prober::{Prober, Question};
-use crate::upgrade::{self, Program};
+use crate::os::logs::StreamId;
+use crate::os::notices::Rest;
+use crate::os::notices::Told;
+use crate::os::process::anchor_watch::Watching;
+use crate::os::process::reaper::{Backlog, Reaped};
+use crate::os::tree::Groups;
+use crate::prober::Question;
+use crate::upgrade;
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
 /// own user.
@@ -54,89 +37,6 @@ const SPENT_KEPT: usize = 64;
 
 /// When so many have ended at once, perhaps nothing lives any more.
 const MANY_ENDED: usize = 8;
-
-/// What the driver acts with.
-#[derive(Debug)]
-pub struct Hands {
-    /// The clients, by connection.
-    pub clients: Clients,
-    /// Does what may block.
-    pub pool: BlockingPool,
-    /// Starts processes.
-    pub launcher: Launcher<Errand>,
-    /// Reaps them.
-    pub reaper: Reaper,
-    /// Watches the processes that their lives hang on.
-    pub anchors: AnchorWatch,
-    /// Signals and finds what belongs to them.
-    pub containment: Containment,
-    /// The main command that has the broker's terminal, if there is one.
-    pub job: Job,
-    /// What children find around them.
-    pub surroundings: Surroundings,
-    /// Keeps what children write.
-    pub logs: Logs,
-    /// Asks children whether they are ready.
-    pub prober: Prober,
-    /// Clients that are sent what children write.
-    pub followers: Followers,
-    /// What outlives the broker.
-    pub records: Records,
-    /// Processes that systemd keeps hold of, should the broker be killed.
-    pub fd_store: FdStore,
-    /// The folder for what a crash leaves. It is given up before the state folder, which has a note of it.
-    pub runtime: RuntimeDir,
-    /// The folder that the broker has for itself as long as it lives.
-    pub state: StateDir,
-    /// The limit on open files that children get.
-    pub nofile: Nofile,
-    /// The accounts that are looked up again for a program that takes over.
-    pub account_flags: Arc<AccountFlags>,
-    /// Those, as they were found when a program was asked last whether it can take over.
-    pub accounts: Option<FlaggedAccounts>,
-    /// The program that takes over in an upgrade.
-    pub program: Arc<Program>,
-    /// Where other threads report to.
-    pub threads: mpsc::Sender<FromThread>,
-    /// Who owns the broker's service, if anybody does.
-    pub owner: ServiceOwner,
-    /// Whether the reaper has more than one batch could take.
-    pub backlog: Backlog,
-    /// Hears what children tell of themselves.
-    pub notices: Notices,
-    /// Whether they have told more than could be taken in at a time.
-    pub unheard: Rest,
-    /// Room for what they tell at a time.
-    pub told: Vec<Told>,
-    /// How many answers wait for what their children use.
-    pub measuring: usize,
-    /// Room for what is reaped at a time.
-    pub reaped: Vec<Reaped>,
-    /// Room for what has come of launches at a time.
-    pub landed: Vec<Landing<Errand>>,
-    /// What processes were started with that have their programs now.
-    pub spent: Vec<SpawnPlan>,
-}
-
-/// What a process is started for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Errand {
-    run: Run,
-    output: KeptOutput,
-}
-
-/// How much the output of a process matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeptOutput {
-    /// It is not started without.
-    Needed,
-    /// It is started all the same.
-    Wanted,
-    /// It has none: it could not be kept.
-    Missing,
-    /// It has none: nobody reads what a command says that finds out whether a child is ready.
-    None,
-}
 
 impl Hands {
     /// Whether more has ended than one batch could take.
@@ -276,106 +176,6 @@ impl Hands {
         });
     }
 
-    fn spawn(&mut self, run: Run, order: &SpawnOrder, purpose: &Purpose, inputs: &mut VecDeque<Input>) {
-        if *purpose != Purpose::Probe {
-            self.fd_store.expect(run);
-        }
-        let cgroup = match self.containment.prepare(run, order.resources_for(purpose)) {
-            Ok(cgroup) => cgroup,
-            Err(errno) => {
-                return inputs.push_back(Input::SpawnFailed { run, failure: refused("resources", errno) });
-            }
-        };
-        let output = match purpose {
-            Purpose::Main => KeptOutput::Needed,
-            Purpose::Probe => KeptOutput::None,
-            // What its child held is released even on a disk that takes nothing any more.
-            Purpose::Cleanup { .. } => KeptOutput::Wanted,
-        };
-        let notify = match self.open_notices(run, order, purpose) {
-            Ok(notify) => notify,
-            Err(failure) => return inputs.push_back(Input::SpawnFailed { run, failure }),
-        };
-        let plan = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|mut spec| {
-            if let Some(socket) = notify {
-                tell_where_to_notify(&mut spec, socket, order.params.watchdog);
-            }
-            match (self.open_output(run.child, &spec, &order.params), output) {
-                (Err(failure), KeptOutput::Needed | KeptOutput::None) => return Err(failure),
-                // A cleanup finds that there is none.
-                (Err(_), KeptOutput::Wanted | KeptOutput::Missing) | (Ok(()), _) => {}
-            }
-            SpawnPlan::prepare(spec)
-        });
-        match plan {
-            Ok(plan) => self.launch(plan, Errand { run, output }, inputs),
-            Err(failure) => inputs.push_back(Input::SpawnFailed { run, failure: told(failure) }),
-        }
-    }
-
-    /// Makes the pipes that a child is to write to.
-    fn open_output(
-        &self,
-        child: ChildId,
-        spec: &SpawnSpec,
-        params: &Arc<CreateParams>,
-    ) -> Result<(), spawn::SpawnFailure> {
-        let stderr = match &spec.stderr {
-            ErrorOutput::Stdout => None,
-            ErrorOutput::Own(output) => Some(output),
-        };
-        let streams = [
-            (LogStream::Stdout, Some(&spec.stdout), Step::Stdout),
-            (LogStream::Stderr, stderr, Step::Stderr),
-        ];
-        for (stream, output, step) in streams {
-            if let Some(Output::Append(_)) = output {
-                let id = StreamId { child, stream };
-                let opened = self.logs.open(id, spec.identity.uid().as_raw(), params);
-                opened.map_err(|errno| spawn::SpawnFailure::Refused { step, errno })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn launch(&mut self, plan: SpawnPlan, errand: Errand, inputs: &mut VecDeque<Input>) {
-        let Errand { run, output } = errand;
-        // A probe has no output that is kept.
-        let is_heard = output != KeptOutput::None;
-        if is_heard {
-            self.logs.starts(run.child);
-        }
-        let launched = self.launcher.launch(plan, errand);
-        if is_heard && self.logs.passes_on() {
-            let pid = self.launcher.pid(|launched| *launched == errand);
-            let pid = pid.and_then(|pid| u32::try_from(pid.as_raw()).ok()).and_then(Pid::new);
-            self.logs.runs(run.child, pid);
-        }
-        if let Err(landing) = launched {
-            self.has_landed(*landing, inputs);
-        }
-    }
-
-    /// Makes the socket on which a child is to tell how it is, where it does.
-    fn open_notices(
-        &mut self,
-        run: Run,
-        order: &SpawnOrder,
-        purpose: &Purpose,
-    ) -> Result<Option<PathBuf>, SpawnFailure> {
-        match (purpose, &order.params.ready) {
-            (Purpose::Main, Ready::Notify) => {}
-            (
-                Purpose::Main | Purpose::Probe | Purpose::Cleanup { .. },
-                Ready::Spawn | Ready::Notify | Ready::Probe(_),
-            ) => {
-                return Ok(None);
-            }
-        }
-        let opened = self.notices.open_for(run.child, &self.runtime, user(&order.run_as));
-        opened.map(Some).map_err(|errno| refused("notify", errno))
-    }
-
     /// Has it found out whether a child is ready.
     fn probe(&mut self, run: Run, order: &SpawnOrder, since: Timestamp) {
         if let Ready::Probe(Probe { check, .. }) = &order.params.ready {
@@ -403,58 +203,6 @@ impl Hands {
     fn forget(&mut self, child: ChildId) {
         self.records.forget(child);
         self.logs.forget(child);
-    }
-
-    /// Takes in what has come of launches, and says whether there was any.
-    pub(super) fn land(&mut self, inputs: &mut VecDeque<Input>) -> bool {
-        let mut landed = std::mem::take(&mut self.landed);
-        self.launcher.landed(&mut landed);
-        let is_any = !landed.is_empty();
-        for landing in landed.drain(..) {
-            self.has_landed(landing, inputs);
-        }
-        self.landed = landed;
-        is_any
-    }
-
-    fn has_landed(&mut self, landing: Landing<Errand>, inputs: &mut VecDeque<Input>) {
-        let Landing { of: Errand { run, output }, mut plan, result, was_killed } = landing;
-        match (result, output) {
-            (Ok(spawned), _) => {
-                let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
-                self.reaper.watch(run, pid, spawned.pidfd.as_fd());
-                if self.surroundings.has_terminal(run.child) {
-                    self.job.begin(pid);
-                }
-                if output != KeptOutput::None {
-                    self.fd_store.store(run, spawned.pidfd.as_fd());
-                }
-                self.containment.adopt(run, pid, spawned.pidfd);
-                if output == KeptOutput::Needed {
-                    self.notices.hear(run);
-                }
-                inputs.push_back(Input::Spawned { run, pid });
-                self.spent.push(plan);
-            }
-            (Err(failure), KeptOutput::Wanted) if failure.is_of_output() && !was_killed => {
-                tracing::warn!(child = %run.child, "the output of a cleanup cannot be kept: {failure}");
-                plan.keep_no_output();
-                self.launch(plan, Errand { run, output: KeptOutput::Missing }, inputs);
-            }
-            (Err(failure), KeptOutput::Wanted | KeptOutput::Missing)
-                if failure.is_of_directory() && !was_killed && plan.start_at_root() =>
-            {
-                // What the child held is released even when the folder that it worked in is gone.
-                self.launch(plan, Errand { run, output }, inputs);
-            }
-            (Err(failure), _) => {
-                // Its pipe would say, after a crash of the broker, that it may have run.
-                if output == KeptOutput::Needed {
-                    self.logs.never_ran(run.child);
-                }
-                inputs.push_back(Input::SpawnFailed { run, failure: told(failure) });
-            }
-        }
     }
 
     /// Reaps a batch of what has ended.
@@ -494,15 +242,6 @@ impl Hands {
     }
 }
 
-/// Whose the processes of a child are, where they are not the broker's own user's.
-#[must_use]
-pub fn user(run_as: &RunAs) -> Option<Uid> {
-    match run_as {
-        RunAs::Broker => None,
-        RunAs::User { uid, .. } => Some(Uid::from_raw(*uid)),
-    }
-}
-
 /// Adds to an answer what its children use.
 fn with_usage(answer: Response, used: &HashMap<ChildId, Usage>) -> Response {
     match answer {
@@ -517,14 +256,4 @@ fn with_usage(answer: Response, used: &HashMap<ChildId, Usage>) -> Response {
         }
         other => other,
     }
-}
-
-/// A failure to spawn, as clients are told of it.
-fn told(failure: spawn::SpawnFailure) -> SpawnFailure {
-    refused(failure.step_name(), failure.errno())
-}
-
-/// A step that was refused, as clients are told of it.
-fn refused(step: &str, errno: Errno) -> SpawnFailure {
-    SpawnFailure { errno: errno as i32, errno_name: format!("{errno:?}"), step: step.to_owned() }
 }
