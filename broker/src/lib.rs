@@ -31,7 +31,7 @@
 //! 2. The core authorizes, validates and decides (`methods/create.rs`), and orders the intent to be recorded.
 //! 3. `driver/records.rs` writes it to the intent log, which answers `Recorded` at once; that of a child with a cleanup waits
 //!    for the journal thread, which commits it to the disk.
-//! 4. The core orders the spawn. `driver/perform.rs` takes a cgroup ([`os::tree`]), composes the plan
+//! 4. The core orders the spawn. `driver/launches.rs` takes a cgroup ([`os::tree`]), composes the plan
 //!    ([`os::environment`]) and launches it ([`os::spawn`]): the child is cloned into its cgroup, and nobody waits for its
 //!    exec.
 //! 5. Its slot's pipe hangs up when the program is executed: the pidfd is watched and held, and the core is told
