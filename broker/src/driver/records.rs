@@ -7,6 +7,7 @@ use std::time::Duration;
 use procbroker_core::{Answered, Input, Instant, Receipt, Record, RecordFailure, Run, Safety};
 use procbroker_protocol::ChildId;
 use serde::Serialize;
+use serde::ser::Error;
 use tokio::sync::mpsc;
 
 use crate::messages::FromThread;
@@ -72,14 +73,14 @@ impl Records {
             message: format!("the record of the child {} has no written form: {error}", run.child),
         };
         let change = match record {
-            Record::Intent(intent) => Change::Intent(serde_json::to_string(&**intent).map_err(unwritable)?),
+            Record::Intent(intent) => Change::Intent(written(&**intent).map_err(unwritable)?),
             Record::Progress(progress) => {
                 let line = OnDisk { progress, expires };
-                let text = serde_json::to_string(&line).map_err(unwritable)?;
+                let text = written(&line).map_err(unwritable)?;
                 Change::Progress(Progress { text, process })
             }
             Record::Answered(answered) => {
-                Change::Intent(serde_json::to_string(&AnswerOnDisk { answered }).map_err(unwritable)?)
+                Change::Intent(written(&AnswerOnDisk { answered }).map_err(unwritable)?)
             }
         };
         let receipt = match receipt {
@@ -130,4 +131,14 @@ impl Records {
     pub fn flush(&self, patience: Duration) -> Result<(), JournalError> {
         self.journal.flush(patience)
     }
+}
+
+/// Most records are shorter.
+const TEXT_BYTES: usize = 1 << 10;
+
+/// The written form of a record.
+fn written(record: &impl Serialize) -> Result<String, serde_json::Error> {
+    let mut text = Vec::with_capacity(TEXT_BYTES);
+    serde_json::to_writer(&mut text, record)?;
+    String::from_utf8(text).map_err(serde_json::Error::custom)
 }
