@@ -20,8 +20,8 @@ use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal;
 use crate::os::logs::pipes::Pipes;
 use crate::os::spawn::{
-    ErrorOutput, Identity, Inherited, LaunchName, Output, Resource, Restraint, Rlimit, SpawnFailure,
-    SpawnSpec, StandardInput, Step,
+    Bounding, ErrorOutput, Identity, Inherited, LaunchName, Output, Resource, Restraint, Rlimit,
+    SpawnFailure, SpawnSpec, StandardInput, Step,
 };
 use crate::os::variables::{
     CHILD_ID_VARIABLE, CHILD_NAME_VARIABLE, EXIT_CODE_VARIABLE, EXIT_REASON_VARIABLE, EXIT_SIGNAL_VARIABLE,
@@ -154,6 +154,10 @@ impl Surroundings {
                 (StandardError::Null, Purpose::Main) => ErrorOutput::Own(Output::Null),
             },
             cgroup,
+            bounding: match order.resources_for(purpose) {
+                None => Bounding::Free,
+                Some(_) => Bounding::Bounded,
+            },
         })
     }
 

@@ -10,8 +10,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use procbroker::os::spawn::{
-    ErrorOutput, Identity, Inherited, LaunchName, Launcher, Output, Restraint, SpawnFailure, SpawnPlan,
-    SpawnSpec, Spawned, StandardInput,
+    Bounding, ErrorOutput, Identity, Inherited, LaunchName, Launcher, Output, Restraint, SpawnFailure,
+    SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
@@ -85,6 +85,7 @@ fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
         stdout: plan.log.clone().map_or(Output::Null, Output::Append),
         stderr: ErrorOutput::Stdout,
         cgroup: None,
+        bounding: Bounding::Free,
     };
     SpawnPlan::prepare(spec)
 }

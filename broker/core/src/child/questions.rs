@@ -162,8 +162,7 @@ impl Child {
     pub(crate) fn is_ending(&self) -> bool {
         match &self.phase {
             Phase::Recording { cancelled: stop } => stop.is_some(),
-            // What was put off for another broker has failed, too.
-            Phase::Spawning(launching) => launching.stop.is_some() || launching.is_put_off(),
+            Phase::Spawning(launching) => launching.stop.is_some(),
             Phase::Restarting(restarting) => {
                 let is_for_good = |stop: &Stop| {
                     // That a later run is late does not end it, unless that is the answer to its create.

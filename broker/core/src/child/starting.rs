@@ -98,6 +98,13 @@ impl Child {
     pub(super) fn main_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
         orders.spawn_queue.finish(self.common.uid());
         let Phase::Spawning(launching) = &self.phase else { return Next::Nothing };
+        if launching.is_put_off() && is_kill(failure) {
+            // Nothing has run that could have failed.
+            orders.order(Effect::Release { run: self.run() });
+            self.phase = Phase::Queued;
+            orders.spawn_queue.enqueue(self.common.uid(), self.common.id());
+            return Next::Nothing;
+        }
         let killed = launching.killed_at();
         if let Some(stop) = &launching.stop
             && is_kill(failure)

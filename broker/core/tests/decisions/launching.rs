@@ -142,8 +142,9 @@ fn the_next_run_of_a_child_that_is_destroyed_is_killed_too() {
 }
 
 #[test]
-fn an_upgrade_kills_it_after_a_second_and_its_create_is_told_why() {
-    let (mut world, client, create, run) = launching(cleaned(named("a")));
+fn an_upgrade_kills_it_after_a_second_and_the_next_program_starts_it_for_who_asks_again() {
+    let params = || requested(cleaned(named("a")), 7);
+    let (mut world, client, create, run) = launching(params());
     let call = upgrade(&mut world, client, Ok(()));
     world.advance(Duration::from_millis(999));
     assert_eq!(world.sent(), [], "an ordinary one gets to its program");
@@ -151,12 +152,30 @@ fn an_upgrade_kills_it_after_a_second_and_its_create_is_told_why() {
     assert_eq!(world.sent(), [Sent::Kill(run)]);
     assert!(!world.is_answered(call));
     killed(&mut world, run);
-    let error = world.answer(create).unwrap_err();
-    assert!(matches!(&error.kind, ErrorKind::SpawnFailed(failure) if failure.step == "killed"), "{error:?}");
-    assert!(error.message.contains("another broker took over"), "{}", error.message);
+    assert!(!world.is_answered(create), "nothing has failed");
     assert_eq!(world.answer(call), Ok(Response::Upgraded));
-    assert!(world.take().contains(&Effect::HandOver));
+    let orders = world.take();
+    assert!(orders.contains(&Effect::HandOver) && orders.contains(&Effect::Release { run }));
+    world.crash(Finding::NeverStarted);
     assert!(!world.is_on_record(run));
+    let client = world.connect(BROKER_UID);
+    let again = world.create(client, params());
+    world.recorded(world.run(again));
+    world.spawned(world.run(again));
+    assert_eq!(world.created(again).outcome, Outcome::Created);
+}
+
+#[test]
+fn one_that_an_upgrade_has_killed_is_started_again_when_no_other_program_takes_over() {
+    let (mut world, client, create, run) = launching(named("a"));
+    upgrade(&mut world, client, Ok(()));
+    world.advance(secs(1));
+    killed(&mut world, run);
+    world.take();
+    world.give(Input::HandOverFailed { failure: UpgradeFailure { message: "no".to_owned() } });
+    assert_eq!(world.spawns(), [run]);
+    world.spawned(run);
+    assert_eq!(world.created(create).child.id, run.child);
 }
 
 #[test]

@@ -15,8 +15,8 @@ use std::ffi::{CStr, c_void};
 use nix::errno::Errno;
 
 use super::bonds;
-use super::clone::Memory;
 use super::failure::Step;
+use super::oom_score::OomScore;
 use super::plan::{Ids, PlannedOutput, Program, StandardInput};
 use super::raw::call;
 use super::resource::Rlimit;
@@ -37,8 +37,8 @@ pub(super) struct ChildPlan {
     pub(super) tether: Tether,
     /// Those to be given their default dispositions.
     pub(super) signals: Signals,
-    /// Where it is a copy, the child of another user changes what belongs to its memory.
-    pub(super) memory: Memory,
+    /// Belongs to the memory: what is changed by a child of another user is a copy.
+    pub(super) oom_score: OomScore,
     pub(super) errand: Errand,
 }
 
@@ -130,9 +130,9 @@ fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Ref
         if ids.is_other {
             bonds::leave_brokers_keyring().map_err(at(Step::Session))?;
             bonds::take_default_priorities();
-            match plan.memory {
-                Memory::Brokers => {}
-                Memory::Copied => take_default_oom_score().map_err(at(Step::User))?,
+            match plan.oom_score {
+                OomScore::Inherited => {}
+                OomScore::Default => take_default_oom_score().map_err(at(Step::User))?,
             }
         }
         take_on(ids)?;

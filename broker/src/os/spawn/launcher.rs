@@ -21,11 +21,11 @@ use super::child::Errand;
 use super::clone::{Birth, Memory, Method};
 use super::failure::{SpawnFailure, Step};
 use super::memory::Shared;
-use super::oom_score;
-use super::plan::SpawnPlan;
+use super::oom_score::{self, OomScore};
+use super::plan::{Bounding, SpawnPlan};
 use super::probe::Facilities;
 use super::signals::Signals;
-use super::slot::{Departed, Reports, Slot};
+use super::slot::{Departed, Reports, Slot, Way};
 use crate::limits::SLOTS;
 use crate::os::host::nofile::Provision;
 use crate::os::process::descriptor::watched;
@@ -62,6 +62,7 @@ struct Load<T> {
     of: T,
     /// The directory of its cgroup.
     cgroup: Option<OwnedFd>,
+    bounding: Bounding,
     /// Since when it is on its way, or since it was killed for that.
     since: Instant,
     /// Whether it was killed by who launched it.
@@ -159,10 +160,9 @@ impl<T> Launcher<T> {
     /// # Errors
     /// The landing of one that was never made. EAGAIN when no slot is free.
     pub fn launch(&mut self, plan: SpawnPlan, of: T) -> Result<(), Box<Landing<T>>> {
-        let SpawnPlan { program, cgroup } = plan;
-        match self
-            .start(Errand::Execute(program), Load { of, cgroup, since: Instant::now(), was_killed: false })
-        {
+        let SpawnPlan { program, cgroup, bounding } = plan;
+        let load = Load { of, cgroup, bounding, since: Instant::now(), was_killed: false };
+        match self.start(Errand::Execute(program), load) {
             None => Ok(()),
             Some(end) => end.landing().map_or(Ok(()), |landing| Err(Box::new(landing))),
         }
@@ -186,11 +186,17 @@ impl<T> Launcher<T> {
         };
         let into = load.cgroup.as_ref().map(AsFd::as_fd);
         let step = |errno| refusing_step(errno, into.is_some());
-        let memory = match &errand {
-            Errand::Execute(program) if self.is_spared && program.is_of_another_user() => Memory::Copied,
-            Errand::Execute(_) | Errand::Rehearse => Memory::Brokers,
+        let oom_score = match &errand {
+            Errand::Execute(program) if self.is_spared && program.is_of_another_user() => OomScore::Default,
+            Errand::Execute(_) | Errand::Rehearse => OomScore::Inherited,
         };
-        if let Err((errand, errno)) = slot.enter(self.facilities.method, memory, self.signals, errand, into) {
+        let memory = match (oom_score, load.bounding) {
+            (OomScore::Inherited, Bounding::Free) => Memory::Brokers,
+            // What it changes, or loses, belongs to the memory.
+            (OomScore::Default, _) | (_, Bounding::Bounded) => Memory::Copied,
+        };
+        let way = Way { method: self.facilities.method, memory, oom_score, signals: self.signals };
+        if let Err((errand, errno)) = slot.enter(way, errand, into) {
             let step = step(errno);
             return refused(errand, load, step, errno);
         }
@@ -302,8 +308,9 @@ impl<T> Launcher<T> {
 impl Launcher<()> {
     /// Makes a child that executes nothing, and waits for its end.
     pub(super) fn rehearse(&mut self, into: Option<OwnedFd>) -> Result<(), SpawnFailure> {
-        let mut end = self
-            .start(Errand::Rehearse, Load { of: (), cgroup: into, since: Instant::now(), was_killed: false });
+        let (cgroup, bounding) = (into, Bounding::Free);
+        let load = Load { of: (), cgroup, bounding, since: Instant::now(), was_killed: false };
+        let mut end = self.start(Errand::Rehearse, load);
         loop {
             match end {
                 Some(End { result: Err(IT_EXITED), .. }) => return Ok(()),
@@ -323,10 +330,10 @@ impl Launcher<()> {
 impl<T> End<T> {
     /// None if no program was to be executed.
     fn landing(self) -> Option<Landing<T>> {
-        let Self { errand, load: Load { of, cgroup, was_killed, .. }, result } = self;
+        let Self { errand, load: Load { of, cgroup, bounding, was_killed, since: _ }, result } = self;
         match errand {
             Errand::Execute(program) => {
-                Some(Landing { of, plan: SpawnPlan { program, cgroup }, result, was_killed })
+                Some(Landing { of, plan: SpawnPlan { program, cgroup, bounding }, result, was_killed })
             }
             Errand::Rehearse => None,
         }

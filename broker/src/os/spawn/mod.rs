@@ -34,6 +34,6 @@ pub use failure::{SpawnFailure, Step};
 pub use inherited::Inherited;
 pub use launcher::{Landing, Launcher, Spawned};
 pub use name::LaunchName;
-pub use plan::{ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
+pub use plan::{Bounding, ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
 pub use probe::{Facilities, ProbeError};
 pub use resource::{Resource, Rlimit};

@@ -2,6 +2,15 @@
 
 use std::fs;
 
+/// How likely a child is to be killed when memory runs out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum OomScore {
+    /// As the broker.
+    Inherited,
+    /// As a process is of which nothing was said.
+    Default,
+}
+
 /// Whether this process is less likely than others to be killed when memory runs out: its `oom_score_adj` is below zero
 /// (`proc_pid_oom_score_adj(5)`, `OOMScoreAdjust=` of systemd), which is a privilege.
 ///

@@ -53,6 +53,22 @@ pub struct SpawnSpec {
     pub stderr: ErrorOutput,
     /// The directory of the cgroup v2 group that the process is born into.
     pub cgroup: Option<OwnedFd>,
+    /// What may become of it there for what it uses.
+    pub bounding: Bounding,
+}
+
+/// Whether the kernel ends a process, or holds it up, for what it uses with others in its cgroup.
+///
+/// For want of memory in a cgroup the kernel kills all processes that share the memory of its victim
+/// (`__oom_kill_process` in `mm/oom_kill.c`), and one that waits for its processor may hold a lock of its memory: so one of
+/// these has never any of the broker's.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Bounding {
+    /// No more than the broker itself.
+    #[default]
+    Free,
+    /// The cgroup has bounds of its own.
+    Bounded,
 }
 
 /// Who a process runs as.
@@ -130,6 +146,7 @@ pub enum ErrorOutput {
 pub struct SpawnPlan {
     pub(super) program: Box<Program>,
     pub(super) cgroup: Option<OwnedFd>,
+    pub(super) bounding: Bounding,
 }
 
 /// A program and its surroundings, in the form that the child reads them. Nothing in it is borrowed.
@@ -268,7 +285,7 @@ impl SpawnPlan {
             own_pid,
             candidates,
         };
-        Ok(Self { program: Box::new(program), cgroup: spec.cgroup })
+        Ok(Self { program: Box::new(program), cgroup: spec.cgroup, bounding: spec.bounding })
     }
 
     /// Lets the process start in the root directory. Says whether it was to start elsewhere.
@@ -379,6 +396,7 @@ mod tests {
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,
             cgroup: None,
+            bounding: Bounding::Free,
         }
     }
 

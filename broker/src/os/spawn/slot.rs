@@ -16,8 +16,19 @@ use super::child::{ChildPlan, Errand, Tether};
 use super::clone::{self, Birth, Memory, Method};
 use super::failure::{SpawnFailure, Step};
 use super::memory::{Shareable, Shared, Stack};
+use super::oom_score::OomScore;
 use super::signals::Signals;
 use crate::limits::SLOTS;
+
+/// How a child is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) method: Method,
+    pub(super) memory: Memory,
+    pub(super) oom_score: OomScore,
+    /// Those to be given their default dispositions.
+    pub(super) signals: Signals,
+}
 
 /// The lowest number of the descriptor of a pipe: those of the standard streams are a program's own.
 const LOWEST_DESCRIPTOR: i32 = 3;
@@ -137,22 +148,21 @@ impl Slot {
     /// Makes a child, which has the slot until [`leave`](Self::leave) says that it has left.
     pub(super) fn enter(
         &mut self,
-        method: Method,
-        memory: Memory,
-        signals: Signals,
+        way: Way,
         errand: Errand,
         into: Option<BorrowedFd<'_>>,
     ) -> Result<(), (Errand, Errno)> {
         if self.occupant.is_some() {
             return Err((errand, Errno::EBUSY));
         }
+        let Way { method, memory, oom_score, signals } = way;
         self.report.begin();
         let plan = Box::new(ChildPlan {
             report: self.report.clone(),
             broker: std::process::id() as usize,
             tether: self.tether.clone(),
             signals,
-            memory,
+            oom_score,
             errand,
         });
         // SAFETY: the slot is empty, so that nobody has its stack; both stay as they are while there is an occupant.

@@ -232,7 +232,7 @@ impl Track {
 
     /// Its process is not there, and was not.
     pub fn launch_fails(&mut self, was_killed: bool, now: u64) {
-        if was_killed && self.demands.is_empty() && self.killed.is_some() && self.runs.between.is_some() {
+        if was_killed && self.demands.is_empty() && self.killed.is_some() {
             // Nothing has run that could have failed.
             (self.start, self.killed, self.is_left_behind) = (Start::Recorded { written: true }, None, false);
             // The next one is wanted.

@@ -145,6 +145,10 @@ impl World {
         if let Input::AnchorEnded { anchor } = &input {
             self.watched.remove(anchor);
         }
+        if let Input::SpawnFailed { run, .. } = &input {
+            // Nothing has run.
+            self.started.remove(&run.child);
+        }
         let mut effects = Vec::new();
         self.broker.handle(Now { instant: self.now, wall: self.wall() }, input, &mut effects);
         self.obey(effects);

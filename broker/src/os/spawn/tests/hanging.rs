@@ -150,3 +150,30 @@ fn a_child_does_not_touch_the_errno_of_the_thread_that_made_it() {
         assert!(landing(&mut launcher).result.is_err());
     }
 }
+
+/// Whether a process has the memory of this one (`kcmp(2)`).
+fn has_this_memory(pid: nix::unistd::Pid) -> bool {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: it takes integers only.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, libc::getpid(), pid.as_raw(), KCMP_VM, 0, 0) };
+    order == 0
+}
+
+#[test]
+fn a_child_that_the_kernel_may_kill_for_what_it_uses_has_no_memory_of_the_brokers() {
+    let scene = Scene::new();
+    let leased = Leased::new(&scene.path("leased"));
+    for way in every_way() {
+        for (number, bounding) in [Bounding::Free, Bounding::Bounded].into_iter().enumerate() {
+            let mut launcher = Launcher::with_slots(way, 1).unwrap();
+            let number = u32::try_from(number).unwrap();
+            launch(&mut launcher, number, SpawnSpec { bounding, ..at_lease(&scene) }).unwrap();
+            let pid = launcher.pid(|_| true).unwrap();
+            let expected = way.method == Method::Clone3 && bounding == Bounding::Free;
+            assert_eq!(has_this_memory(pid), expected, "{way:?} {bounding:?}");
+            assert!(launcher.kill(|_| true));
+            assert!(landing(&mut launcher).result.is_err());
+        }
+    }
+    leased.let_go();
+}

@@ -21,7 +21,7 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{
-    ErrorOutput, Facilities, Identity, Inherited, LaunchName, Launcher, Method, Output, Restraint,
+    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Launcher, Method, Output, Restraint,
     SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 
@@ -101,6 +101,7 @@ impl Scene {
             stdout: Output::Append(self.path("out")),
             stderr: ErrorOutput::Stdout,
             cgroup: None,
+            bounding: Bounding::Free,
         }
     }
 

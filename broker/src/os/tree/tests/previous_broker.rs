@@ -25,8 +25,8 @@ use crate::os::process::pidfd;
 use crate::os::process::proc;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
-    StandardInput,
+    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
+    SpawnSpec, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::os::variables::CHILD_ID_VARIABLE;
@@ -260,6 +260,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Null),
             cgroup: directory,
+            bounding: Bounding::Free,
         };
         let spawned = starter.spawn(SpawnPlan::prepare(spec).unwrap()).unwrap();
         let group = group.map_or("none".to_owned(), |group| group.number().to_string());

@@ -29,8 +29,8 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
-    Spawned, StandardInput,
+    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
+    SpawnSpec, Spawned, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
 use crate::os::variables::CHILD_ID_VARIABLE;
@@ -145,6 +145,7 @@ impl Scene {
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Inherit),
             cgroup,
+            bounding: Bounding::Free,
         };
         self.plans.send(SpawnPlan::prepare(spec).unwrap()).unwrap();
         let Spawned { pid, pidfd } = self.spawned.recv().unwrap();

@@ -14,8 +14,8 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan, SpawnSpec,
-    Spawned, StandardInput,
+    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
+    SpawnSpec, Spawned, StandardInput,
 };
 
 /// Has the test below start a sibling of its own process.
@@ -164,6 +164,7 @@ mod heavy {
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,
             cgroup: None,
+            bounding: Bounding::Free,
         })
         .unwrap()
     }
