@@ -155,10 +155,14 @@ def test_the_flask_application_answers_as_the_readme_says(shell: Shell) -> None:
     [application] = [block.text for block in blocks() if block.language == "python"]
     (shell.place.jobs / "app.py").write_text(application)
     [text] = [text for text in shell_blocks() if "flask run" in text]
+    no_name = "curl -X POST localhost:5000/render/a%20b --write-out '%{http_code}'\n"
     with serving(shell.place):
-        done = shell.paste(text)
+        done = shell.paste(text + no_name)
     assert done.returncode == 0, done.stderr
-    created, listed, destroyed = [line for line in done.stdout.splitlines() if not line.startswith(" * ")]
+    answers = [line for line in done.stdout.splitlines() if not line.startswith(" * ")]
+    created, listed, destroyed, refused, status = answers
     assert '"outcome":"created"' in created
     assert listed == '["render-42"]'
     assert destroyed == '{"reason":"destroyed"}'
+    assert "name" in refused
+    assert status == "400"
