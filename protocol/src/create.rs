@@ -94,7 +94,7 @@ pub struct CreateParams {
     /// With the lifetime `connection`: how long it lives on after the last one closes.
     #[serde(default, serialize_with = "duration::serialize", deserialize_with = "linger_or_default")]
     pub linger: Duration,
-    /// The command that releases what it leaves behind.
+    /// The command that releases what it leaves behind; it does not run when the program was never started.
     #[serde(default, deserialize_with = "or_default")]
     pub cleanup: Option<Cleanup>,
     /// At most so many live children under one key.
@@ -386,7 +386,7 @@ pub enum Lifetime {
     Ttl(#[serde(with = "duration")] Duration),
 }
 
-/// A command that runs after a child and all its descendants are gone.
+/// A command that runs after a child and all its descendants are gone, unless its program was never started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cleanup {

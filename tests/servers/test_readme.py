@@ -6,13 +6,13 @@ import os
 import re
 import socket
 import subprocess
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from scene.place import BROKER, PATIENCE, REPOSITORY, VENV, Place
-from scene.program import Program
 from scene.stage import serving
 
 #: What is not typed here, by a part of it, and where it is done instead.
@@ -75,6 +75,7 @@ class Shell:
         command = command.replace("/tmp/released", str(self.place.jobs / "released"))
         command = command.replace("localhost:5000", f"localhost:{self.port}")
         command = command.replace("8321", str(self.web_port))
+        command = command.replace("procbroker serve", f"procbroker serve --state-dir {self.place.state}")
         return subprocess.run(
             ["bash", "-c", command],
             cwd=self.place.jobs,
@@ -84,6 +85,10 @@ class Shell:
             check=False,
             timeout=PATIENCE,
         )
+
+    def paste(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Paste lines that start a program in the background, all at one go, and end that when they are through."""
+        return self.type(f"trap 'kill $!; wait' EXIT\n{text}")
 
 
 @pytest.fixture
@@ -105,7 +110,7 @@ def test_every_block_is_typed_or_named_with_the_place_where_it_is() -> None:
 
 
 def test_the_shell_commands_do_what_the_readme_says(shell: Shell) -> None:
-    texts = [text for text in shell_blocks() if "flask run" not in text]
+    texts = [text for text in shell_blocks() if " &\n" not in text]
     with serving(shell.place):
         for text in texts:
             for command, promised in commands(text):
@@ -114,6 +119,16 @@ def test_the_shell_commands_do_what_the_readme_says(shell: Shell) -> None:
                 is_quiet = "destroy" in command or "signal" in command
                 assert is_quiet or done.stdout + done.stderr, f"{command} says nothing"
     assert (shell.place.jobs / "released").exists()
+
+
+def test_a_broker_is_there_for_what_is_pasted_together_with_its_start(shell: Shell) -> None:
+    start, tour = shell_blocks()[:2]
+    assert start.startswith("procbroker serve &\n")
+    done = shell.paste(start + tour)
+    assert done.returncode == 0, done.stderr
+    assert uuid.UUID(done.stdout.splitlines()[0])
+    assert "is still running" in done.stderr
+    assert "no broker is there" not in done.stderr
 
 
 def test_the_tour_shows_what_it_promises(tmp_path: Path) -> None:
@@ -140,15 +155,14 @@ def test_the_flask_application_answers_as_the_readme_says(shell: Shell) -> None:
     [application] = [block.text for block in blocks() if block.language == "python"]
     (shell.place.jobs / "app.py").write_text(application)
     [text] = [text for text in shell_blocks() if "flask run" in text]
-    start, requests = text.splitlines()
-    server = start.removesuffix("&").split()
-    flask = [str(VENV / "bin" / server[0]), *server[1:]]
-    environment = {**shell.environment(), "FLASK_APP": str(shell.place.jobs / "app.py")}
-    with serving(shell.place), Program(flask, environment, leader=True) as program:
-        program.says("Running on")
-        done = shell.type(requests)
-        assert done.returncode == 0, done.stderr
-        created, listed, destroyed = done.stdout.splitlines()
-        assert '"outcome":"created"' in created
-        assert listed == '["render-42"]'
-        assert destroyed == '{"reason":"destroyed"}'
+    no_name = "curl -X POST localhost:5000/render/a%20b --write-out '%{http_code}'\n"
+    with serving(shell.place):
+        done = shell.paste(text + no_name)
+    assert done.returncode == 0, done.stderr
+    answers = [line for line in done.stdout.splitlines() if not line.startswith(" * ")]
+    created, listed, destroyed, refused, status = answers
+    assert '"outcome":"created"' in created
+    assert listed == '["render-42"]'
+    assert destroyed == '{"reason":"destroyed"}'
+    assert "name" in refused
+    assert status == "400"

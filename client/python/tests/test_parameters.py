@@ -95,6 +95,22 @@ def test_what_cannot_be_right_is_refused_before_anything_is_sent(make: Callable[
 
 
 @pytest.mark.parametrize(
+    ("options", "python"),
+    [
+        ({"ready": "tcp:127.0.0.1:8080"}, r"procbroker\.ready\.tcp\("),
+        ({"ready": "unix:/run/app"}, r"procbroker\.ready\.unix\("),
+        ({"ready": "log:listening"}, r"procbroker\.ready\.log\("),
+        ({"ready": "command"}, r"procbroker\.ready\.command\("),
+        ({"lifetime": "ttl:5s"}, r"procbroker\.lifetime\.ttl\("),
+        ({"lifetime": "pid:4711"}, r"procbroker\.lifetime\.pid\("),
+    ],
+)
+def test_who_writes_as_on_the_command_line_is_told_how_python_has_it(options: Dict[str, Any], python: str) -> None:
+    with pytest.raises(ValueError, match=python):
+        create_params(["a"], options)
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"ready": ready.notify(), "no_wait": True},

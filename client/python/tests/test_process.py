@@ -383,6 +383,7 @@ def test_a_target_is_found_again_by_its_name(target: Any) -> None:
         ((lambda: 0,), {}, TypeError, "cannot be pickled"),
         ((threading.Lock(),), {}, TypeError, "cannot be pickled"),
         ("abc", {}, TypeError, "args is a tuple"),
+        (42, {}, TypeError, r"args is a tuple, which for one argument has a comma, args=\(x,\)"),
         ((), [1], TypeError, "kwargs a mapping"),
         ((b"x" * (17 << 20),), {}, ValueError, "put them into a file"),
     ],

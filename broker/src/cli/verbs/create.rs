@@ -214,7 +214,8 @@ struct LifeArguments {
     linger: Duration,
     /// A command that runs once the child and its descendants are gone: one element, repeated for each
     ///
-    /// No shell and no quoting takes part, so that any value is safe:
+    /// It does not run when the child's program was never started. No shell and no quoting takes part, so that any value
+    /// is safe:
     /// --cleanup rm --cleanup -rf --cleanup "$folder"
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true)]
     cleanup: Vec<String>,

@@ -380,7 +380,7 @@ def umask_to_wire(value: Union[str, int]) -> str:
 def lifetime_to_wire(lifetime: Lifetime) -> Union[str, Dict[str, Any]]:
     """Return what a child's life is bound to."""
     if isinstance(lifetime, str):
-        return lifetime
+        return _bare_word(lifetime, "lifetime", ("pid", "ttl"))
     return _with_seconds(lifetime, "lifetime", ("ttl",))
 
 
@@ -417,7 +417,7 @@ def limit_to_wire(limit: Union[Limit, Tuple[str, int], Mapping[str, Any]]) -> Di
 def ready_to_wire(ready: Ready) -> Any:
     """Return when a child counts as ready."""
     if isinstance(ready, str):
-        return ready
+        return _bare_word(ready, "ready", ("tcp", "unix", "log", "command"))
     if callable(ready):
         raise TypeError("ready is what a function of procbroker.ready returns, not the function: call it")
     return _with_seconds(ready, "ready", ("interval",))
@@ -453,6 +453,14 @@ def since_to_wire(since: Union[datetime.datetime, Duration, str]) -> Union[str, 
         moment = since.astimezone(datetime.timezone.utc).replace(tzinfo=None)
         return moment.isoformat(timespec="microseconds") + "Z"
     return seconds(since, "since")
+
+
+def _bare_word(word: str, what: str, functions: Sequence[str]) -> str:
+    """Return a word, which the broker judges; one of the command line, such as ``"ttl:5s"``, is a function here."""
+    kind = word.partition(":")[0]
+    if kind in functions:
+        raise ValueError(f"{what} {word!r} is written procbroker.{what}.{kind}(...) in Python")
+    return word
 
 
 def _with_seconds(mapping: Any, what: str, durations: Sequence[str]) -> Dict[str, Any]:

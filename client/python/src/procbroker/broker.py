@@ -154,7 +154,8 @@ class Broker:
             of :mod:`procbroker.lifetime` unless renewed; ``lifetime.pid(os.getpid())`` until that process ends. One
             that is reused keeps what it was created with.
         cleanup
-            The command that runs after it and all its descendants are gone, however it ended.
+            The command that runs after it and all its descendants are gone, however it ended. It does not run when the
+            child's program was never started, as with SpawnFailed.
         limit
             ``Limit("render", 4, wait=10)``: at most four live children under that key; a place is waited for so long.
         rlimits, resources

@@ -129,8 +129,12 @@ def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     if isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
         raise TypeError(f"args is a tuple and kwargs a mapping, not {args!r} and {kwargs!r}")
     try:
+        args = tuple(args)
+    except TypeError as error:
+        raise TypeError(f"args is a tuple, which for one argument has a comma, args=(x,): {error}") from None
+    try:
         # This protocol names each class in one opcode.
-        words = pickle.dumps((tuple(args), dict(kwargs)), protocol=3)
+        words = pickle.dumps((args, dict(kwargs)), protocol=3)
     except Exception as error:
         raise TypeError(f"the arguments of {name} cannot be pickled: {error}") from error
     if b"__main__" in words:

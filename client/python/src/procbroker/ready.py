@@ -23,6 +23,7 @@ def notify() -> Literal["notify"]:
 def tcp(address: Union[str, int], port: Optional[int] = None, *, interval: Optional[Duration] = None) -> Dict[str, Any]:
     """Ready when something accepts there: ``tcp("127.0.0.1:8080")``, ``tcp("::1", 8080)``, ``tcp(8080)`` for 127.0.0.1.
 
+    Another program that listens there makes it ready, too: take a port of its own, or ``unix`` or ``notify``.
     It is tried again after ``interval`` (0.1 seconds, doubling to 1 second, unless given).
     """
     if isinstance(address, int):
