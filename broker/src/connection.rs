@@ -162,7 +162,8 @@ fn watched(stream: Stream) -> io::Result<ClientSocket> {
 
 impl Connection {
     fn new(socket: ClientSocket, surroundings: Surroundings) -> Self {
-        let [load, arriving] = [(); 2].map(|()| surroundings.transit.add(surroundings.user, 0));
+        let (transit, user) = (&surroundings.transit, surroundings.user);
+        let (load, arriving) = (transit.share(user), transit.add(user, 0));
         Self {
             load,
             arriving,

@@ -50,12 +50,21 @@ impl Feed {
     pub fn publish(&self, subscription: u64, notification: Notification) {
         let mut missed = self.missed.lock();
         if !missed.contains_key(&subscription)
-            && let Some(load) = self.transit.try_add(self.user, bytes_of(&notification))
+            && let Some(load) = self.room(bytes_of(&notification))
             && self.events.try_send((notification, load)).is_ok()
         {
             return;
         }
         *missed.entry(subscription).or_default() += 1;
+    }
+
+    /// Room for an event. A reader that has read all before it has a share for it.
+    fn room(&self, bytes: u64) -> Option<Load> {
+        if self.events.capacity() == self.events.max_capacity() {
+            self.transit.try_add_to_share(self.user, bytes)
+        } else {
+            self.transit.try_add(self.user, bytes)
+        }
     }
 }
 
@@ -115,6 +124,23 @@ mod tests {
         let told: Vec<_> = std::iter::from_fn(|| reader.try_next()).collect();
         let lagged = Notification::Lagged { subscription: 1, missed: 2 };
         assert_eq!(told, [event(1, 1), event(1, 2), event(1, 3), lagged]);
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_misses_nothing_whatever_else_is_on_its_way_to_its_user() {
+        let transit = Transit::within(&procbroker_core::Bounds::default());
+        let (feed, mut reader) = feed(transit.clone(), 7);
+        let others = transit.add(7, u64::MAX / 2);
+        for seq in 1..=100 {
+            feed.publish(1, event(1, seq));
+            assert_eq!(reader.try_next(), Some(event(1, seq)));
+        }
+        for seq in [101, 102] {
+            feed.publish(1, event(1, seq));
+        }
+        let told: Vec<_> = std::iter::from_fn(|| reader.try_next()).collect();
+        assert_eq!(told, [event(1, 101), Notification::Lagged { subscription: 1, missed: 1 }]);
+        drop(others);
     }
 
     fn event(subscription: u64, seq: u64) -> Notification {

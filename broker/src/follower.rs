@@ -252,8 +252,14 @@ struct Follower {
     transit: Transit,
 }
 
-/// A place for a piece on its way to the client, and the room that it takes.
-type Place = (mpsc::OwnedPermit<Paced>, Load);
+/// A place for a piece on its way to the client.
+struct Place {
+    permit: mpsc::OwnedPermit<Paced>,
+    /// The room that it takes.
+    load: Load,
+    /// How many bytes it may have.
+    bytes: u64,
+}
 
 impl Follower {
     /// Sends everything from the source's position on, until the child has ended or the client is gone.
@@ -286,7 +292,8 @@ impl Follower {
                     return;
                 }
             }
-            let (back, seen) = source.look(kept, &self.reader).await;
+            let most = place.as_ref().map_or(LOG_PIECE_BYTES as u64, |place| place.bytes);
+            let (back, seen) = source.look(kept, most, &self.reader).await;
             source = back;
             let go = match seen {
                 Seen::Output { missed, text, more } => {
@@ -350,24 +357,26 @@ impl Follower {
         rest.await.unwrap_or(Go::On)
     }
 
-    /// Waits for a place for the next piece, and for room: nothing is read, and held, before it can be sent. There is none
-    /// any more where the client has gone.
+    /// Waits for a place for the next piece: nothing is read, and held, before it can be sent. Where there is no room for
+    /// all of it, it is as short as the connection has room for by itself. There is no place any more where the client has
+    /// gone.
     async fn place(&self, bytes: u64) -> Option<Place> {
-        let place = self.to.clone().reserve_owned().await.ok()?;
-        tokio::select! {
-            load = self.transit.some_room(self.reader.user, bytes) => Some((place, load)),
-            () = self.to.closed() => None,
-        }
+        let permit = self.to.clone().reserve_owned().await.ok()?;
+        let (load, bytes) = self.transit.room_or_share(self.reader.user, bytes);
+        Some(Place { permit, load, bytes })
     }
 
     /// Sends a piece, at the place that it has, as soon as the client has room for it.
     async fn send(&self, missed: bool, text: String, position: u64, place: Option<Place>) -> Go {
         let Self { subscription, stream, .. } = *self;
-        let (mut place, mut load) = place.unzip();
+        let (mut permit, mut load) = place.map(|Place { permit, load, bytes: _ }| (permit, load)).unzip();
         if missed {
             let notification = Notification::Lagged { subscription, missed: 1 };
             let lagged = Paced::Notification { notification, load: None };
-            if self.put(lagged, place.take()).await == Go::Home {
+            if let Some(load) = &mut load {
+                load.leave_share(text.len());
+            }
+            if self.put(lagged, permit.take()).await == Go::Home {
                 return Go::Home;
             }
         }
@@ -378,13 +387,13 @@ impl Follower {
             load.resize(text.len());
         }
         let notification = Notification::Log { subscription, stream, text, ended: false, position };
-        self.put(Paced::Notification { notification, load }, place).await
+        self.put(Paced::Notification { notification, load }, permit).await
     }
 
-    async fn put(&self, paced: Paced, place: Option<mpsc::OwnedPermit<Paced>>) -> Go {
-        match place {
-            Some(place) => {
-                place.send(paced);
+    async fn put(&self, paced: Paced, permit: Option<mpsc::OwnedPermit<Paced>>) -> Go {
+        match permit {
+            Some(permit) => {
+                permit.send(paced);
                 Go::On
             }
             None => self.to.send(paced).await.map_or(Go::Home, |()| Go::On),

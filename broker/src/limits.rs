@@ -139,6 +139,13 @@ pub const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 /// there is room.
 pub const PACED_WAITING: usize = 2;
 
+/// What a connection may have on its way at a time whatever else is on its way to its user: what waits for it to read,
+/// beside that what is being written, and an event.
+pub const SHARES_OF_A_CONNECTION: u64 = PACED_WAITING as u64 + 2;
+
+/// How large each of them may be at least, in bytes, however many connections share what may be on its way.
+pub const SHARE_BYTES_MIN: u64 = 16;
+
 /// How much output is sent to a follower at a time, in bytes.
 pub const LOG_PIECE_BYTES: usize = 64 << 10;
 

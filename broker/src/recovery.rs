@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 use procbroker_core::{
-    Answered, Broker, Finding, Instant, Intent, Members, Progress, Recovered, Run, RunAs, Tie, counterpart,
+    Answered, Broker, Finding, Instant, Intent, Members, ProcessState, Progress, Recovered, Run, RunAs, Tie,
+    counterpart,
 };
 use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -238,36 +239,27 @@ pub(crate) fn findings(
     left: &HashMap<Run, Members>,
     out_of_memory: &HashSet<Run>,
 ) -> Vec<Recovered> {
-    let found: HashMap<Run, (Finding, bool)> =
-        processes.iter().map(|(run, found)| (*run, (finding(*run, found, left), is_zombie(found)))).collect();
+    let found: HashMap<Run, Finding> =
+        processes.iter().map(|(run, found)| (*run, finding(*run, found, left))).collect();
     children
         .into_iter()
         .map(|child| {
             // Of one whose end is on record nothing is looked for.
-            let (finding, is_zombie) =
-                found.get(&child.run()).copied().unwrap_or((Finding::NeverStarted, false));
+            let finding = found.get(&child.run()).copied().unwrap_or(Finding::NeverStarted);
             let probe = left.get(&probe_of(child.intent.id)).copied().unwrap_or(Members::Nothing);
             let out_of_memory = out_of_memory.contains(&child.run());
             let OnRecord { intent, progress, .. } = child;
-            Recovered { intent, progress, finding, is_zombie, probe, out_of_memory }
+            Recovered { intent, progress, finding, probe, out_of_memory }
         })
         .collect()
 }
 
-fn is_zombie(found: &processes::Whereabouts) -> bool {
-    match found {
-        processes::Whereabouts::Process { pidfd, .. } => pidfd::has_ended(pidfd.as_fd()),
-        processes::Whereabouts::Gone { .. }
-        | processes::Whereabouts::Unexecuted { .. }
-        | processes::Whereabouts::NeverStarted
-        | processes::Whereabouts::Rebooted => false,
-    }
-}
-
 fn finding(run: Run, found: &processes::Whereabouts, left: &HashMap<Run, Members>) -> Finding {
     match found {
-        processes::Whereabouts::Process { pid, kinship, .. } => {
-            Finding::Process { pid: *pid, kinship: *kinship }
+        processes::Whereabouts::Process { pid, kinship, pidfd, .. } => {
+            let has_ended = pidfd::has_ended(pidfd.as_fd());
+            let state = if has_ended { ProcessState::Zombie } else { ProcessState::Running };
+            Finding::Process { pid: *pid, kinship: *kinship, state }
         }
         processes::Whereabouts::Gone { status, .. } => {
             let members = left.get(&run).copied().unwrap_or(Members::Nothing);

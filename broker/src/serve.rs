@@ -182,7 +182,7 @@ async fn work(
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
-    let transit = Transit::new(config.bounds.answer_bytes());
+    let transit = Transit::within(&config.bounds);
     let (mut hands, recovered) =
         machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
     if let Some(main) = config.main.as_ref().filter(|_| interactive) {

@@ -1,13 +1,18 @@
 //! What is on its way to clients and from them, in bytes: each user has a part, and who does not read, or does not finish
 //! what it says, uses up no more than that.
+//!
+//! A little of it, a share, each connection has for itself: what is no larger finds room whatever its user's other
+//! connections have on their way and do not read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
-use procbroker_core::{Account, Budget, Exceeded, Holder};
+use procbroker_core::{Account, Bounds, Budget, Exceeded, Holder};
 use procbroker_protocol::{Error, ErrorKind};
 use tokio::sync::Notify;
+
+use crate::limits::{SHARE_BYTES_MIN, SHARES_OF_A_CONNECTION};
 
 /// A handle to the count of all that is on its way.
 #[derive(Clone, Debug)]
@@ -15,7 +20,10 @@ pub struct Transit(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// What may be on its way beside the shares of connections.
     budget: Budget,
+    /// What a share of a connection is, in bytes.
+    share: u64,
     broker_uid: u32,
     account: Mutex<Account>,
     /// Tells those who wait for room that there may be some.
@@ -27,18 +35,31 @@ struct Shared {
 pub struct Load {
     transit: Transit,
     user: u32,
+    /// Those that are counted.
     bytes: u64,
+    /// Those that need not be: there is room for them on the connection.
+    share: u64,
 }
 
 impl Transit {
-    /// Nothing is on its way yet.
+    /// Nothing is on its way yet, and within these bounds it stays.
     #[must_use]
-    pub fn new(budget: Budget) -> Self {
-        let (account, freed) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { budget, broker_uid: geteuid().as_raw(), account, freed }))
+    pub fn within(bounds: &Bounds) -> Self {
+        Self::with_share(bounds.answer_bytes(), bounds.connection_bytes() / SHARES_OF_A_CONNECTION)
     }
 
-    /// Returns how many bytes are on their way.
+    /// Nothing is on its way yet. Connections have the smallest shares.
+    #[must_use]
+    pub fn new(budget: Budget) -> Self {
+        Self::with_share(budget, SHARE_BYTES_MIN)
+    }
+
+    fn with_share(budget: Budget, share: u64) -> Self {
+        let (share, account, freed) = (share.max(SHARE_BYTES_MIN), Mutex::default(), Notify::new());
+        Self(Arc::new(Shared { budget, share, broker_uid: geteuid().as_raw(), account, freed }))
+    }
+
+    /// Returns how many bytes are on their way, beside the shares of connections.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.account().all()
@@ -48,12 +69,40 @@ impl Transit {
     #[must_use]
     pub fn add(&self, user: u32, bytes: u64) -> Load {
         self.account().add(user, bytes);
-        Load { transit: self.clone(), user, bytes }
+        Load { transit: self.clone(), user, bytes, share: 0 }
     }
 
     /// Counts bytes that are about to be there, if there is room for them.
     #[must_use]
     pub fn try_add(&self, user: u32, bytes: u64) -> Option<Load> {
+        self.try_add_beside(0, user, bytes)
+    }
+
+    /// Counts bytes that are about to be there beside a share of their connection, if there is room for them. For what is
+    /// no larger than the share there always is.
+    #[must_use]
+    pub fn try_add_to_share(&self, user: u32, bytes: u64) -> Option<Load> {
+        self.try_add_beside(self.0.share, user, bytes)
+    }
+
+    /// Finds room for bytes that are about to be there, or else for as many of them as a share of their connection is.
+    /// Returns for how many.
+    #[must_use]
+    pub fn room_or_share(&self, user: u32, bytes: u64) -> (Load, u64) {
+        match self.try_add_to_share(user, bytes) {
+            Some(load) => (load, bytes),
+            None => (self.share(user), bytes.min(self.0.share)),
+        }
+    }
+
+    /// A share of a connection, with nothing in it yet.
+    #[must_use]
+    pub fn share(&self, user: u32) -> Load {
+        Load { transit: self.clone(), user, bytes: 0, share: self.0.share }
+    }
+
+    fn try_add_beside(&self, share: u64, user: u32, bytes: u64) -> Option<Load> {
+        let bytes = bytes.saturating_sub(share);
         let mut account = self.account();
         // What takes nothing is never too much, whatever else there is.
         if bytes > 0 {
@@ -61,7 +110,7 @@ impl Transit {
         }
         account.add(user, bytes);
         drop(account);
-        Some(Load { transit: self.clone(), user, bytes })
+        Some(Load { transit: self.clone(), user, bytes, share })
     }
 
     /// Whether there is room for so many bytes more.
@@ -75,26 +124,25 @@ impl Transit {
         self.0.freed.notified()
     }
 
-    /// Waits until there is room for bytes that are about to be there, however long that takes, and counts them.
-    pub async fn some_room(&self, user: u32, bytes: u64) -> Load {
-        let bytes = bytes.min(self.0.budget.user);
-        loop {
-            let freed = self.freed();
-            if let Some(load) = self.try_add(user, bytes) {
-                return load;
-            }
-            freed.await;
-        }
-    }
-
-    /// Waits for so long until there is room for bytes that are about to be there, and counts them. What is more than a
-    /// user may have at all waits until there is nothing else.
+    /// Waits for so long until there is room, beside a share of their connection, for bytes that are about to be there, and
+    /// counts them. What is more than a user may have at all waits until there is nothing else.
     ///
     /// # Errors
     /// When there is none by then.
     pub async fn room(&self, user: u32, bytes: u64, patience: Duration) -> Result<Load, Error> {
-        let room = tokio::time::timeout(patience, self.some_room(user, bytes)).await;
-        room.map_err(|_| self.refusal(user, bytes.min(self.0.budget.user)))
+        let bytes = bytes.min(self.0.budget.user.saturating_add(self.0.share));
+        let room = async {
+            loop {
+                let freed = self.freed();
+                if let Some(load) = self.try_add_to_share(user, bytes) {
+                    return load;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(patience, room)
+            .await
+            .map_err(|_| self.refusal(user, bytes.saturating_sub(self.0.share)))
     }
 
     /// Refuses a question of a user to whom so much is on its way that it has to read first.
@@ -147,9 +195,19 @@ impl Load {
         self.transit.account().of(self.user) <= self.bytes
     }
 
-    /// Counts so many bytes from now on, whether there is room for them or not.
+    /// Counts so many bytes from now on, less the share that they have, whether there is room for them or not.
     pub fn resize(&mut self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.count(bytes.saturating_sub(self.share));
+    }
+
+    /// Leaves the share of the connection to something else: these bytes are counted, all of them, from now on.
+    pub fn leave_share(&mut self, bytes: usize) {
+        self.share = 0;
+        self.resize(bytes);
+    }
+
+    fn count(&mut self, bytes: u64) {
         if bytes == self.bytes {
             return;
         }
@@ -167,7 +225,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.resize(0);
+        self.count(0);
     }
 }
 
@@ -214,6 +272,26 @@ mod tests {
         assert!(transit.has_room(7, 20) && !transit.has_room(7, 21));
         drop(second);
         assert!(first.is_alone());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_larger_than_a_share_finds_room_whatever_else_is_on_its_way() {
+        let transit = Transit::with_share(Budget { user: 100, all: 1000 }, 20);
+        let others = transit.add(7, 100);
+        assert!(transit.room(7, 20, SOON).await.is_ok() && transit.try_add_to_share(7, 20).is_some());
+        assert!(transit.room(7, 21, SOON).await.is_err() && transit.try_add(7, 1).is_none());
+        let (mut load, granted) = transit.room_or_share(7, 50);
+        load.resize(19);
+        assert_eq!((granted, transit.bytes()), (20, 100));
+        load.resize(24);
+        assert_eq!(transit.bytes(), 104, "what is more is counted");
+        load.leave_share(24);
+        assert_eq!(transit.bytes(), 124);
+        drop((load, others));
+        let (load, granted) = transit.room_or_share(7, 50);
+        assert_eq!((granted, transit.bytes()), (50, 30));
+        drop(load);
+        assert_eq!(transit.bytes(), 0);
     }
 
     #[tokio::test]

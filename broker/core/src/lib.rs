@@ -142,8 +142,8 @@ pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counted, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
-    Afterwards, Answered, Finding, Intent, Kinship, Progress, Recovered, Role, Runs, StoppingProgress, Tie,
-    Unready,
+    Afterwards, Answered, Finding, Intent, Kinship, ProcessState, Progress, Recovered, Role, Runs,
+    StoppingProgress, Tie, Unready,
 };
 pub use resources::ResourceBound;
 pub use time::{Instant, Now};

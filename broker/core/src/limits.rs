@@ -119,6 +119,13 @@ pub(crate) const WATCHED_KEPT_BYTES: u64 = 128;
 /// What an event takes beside the texts of its child, in bytes.
 pub(crate) const EVENT_KEPT_BYTES: usize = 512;
 
+/// How much may be on its way on each connection whatever else is on its way to its user, in bytes: what the kernel leaves to
+/// each TCP connection when memory is short (tcp(7), `tcp_wmem`).
+const CONNECTION_BYTES: u64 = 4 << 10;
+
+/// The part of what may be on its way that is left for that at most, as a divisor.
+const CONNECTIONS_DIVISOR: u64 = 2;
+
 /// Returns how many places of a total one user may have unless set otherwise: half of them, and one at least.
 #[must_use]
 pub const fn part_of_one_user(total: u32) -> u32 {
@@ -205,10 +212,30 @@ impl Bounds {
         self.parts(1)
     }
 
-    /// How many bytes may be on their way to clients: answers, events and output.
+    /// How many bytes may be on their way to clients, answers, events and output, beside what each connection has for
+    /// itself.
     #[must_use]
     pub fn answer_bytes(&self) -> Budget {
-        self.parts(12)
+        let Budget { user, all } = self.parts(12);
+        let (of_a_user, of_all) = self.connections();
+        let own = self.connection_bytes();
+        Budget { user: user - own * of_a_user, all: all - own * of_all }
+    }
+
+    /// How many bytes may be on their way on one connection whatever else is: clients of a user that do not read keep none
+    /// of its others from getting on.
+    #[must_use]
+    pub fn connection_bytes(&self) -> u64 {
+        let Budget { user, all } = self.parts(12);
+        let (of_a_user, of_all) = self.connections();
+        let most = |bytes: u64, connections: u64| bytes / CONNECTIONS_DIVISOR / connections.max(1);
+        CONNECTION_BYTES.min(most(user, of_a_user)).min(most(all, of_all))
+    }
+
+    /// How many connections there are at most, of one user and in all.
+    fn connections(&self) -> (u64, u64) {
+        let of_a_user = self.max_connections_per_user.min(self.max_connections);
+        (of_a_user.into(), self.max_connections.into())
     }
 
     /// Returns so many of the thirty-two parts of the bytes that may be kept.
@@ -235,5 +262,30 @@ impl Bounds {
             ended_kept_for: self.ended_kept_for,
             shutdown_timeout,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connections_have_for_themselves_is_within_what_may_be_on_its_way() {
+        let usual = Bounds::default();
+        let crowded = Bounds { max_connections: 1_000_000, max_connections_per_user: u32::MAX, ..usual };
+        let lonely = Bounds { max_connections: 1, max_connections_per_user: 1, ..usual };
+        let short = Bounds { max_kept_bytes: 1 << 20, max_kept_bytes_per_user: 1 << 18, ..usual };
+        let none = Bounds { max_connections: 0, max_connections_per_user: 0, ..usual };
+        for bounds in [usual, crowded, lonely, short, none] {
+            let (Budget { user, all }, own) = (bounds.answer_bytes(), bounds.connection_bytes());
+            let (of_a_user, of_all) = bounds.connections();
+            let whole = bounds.parts(12);
+            assert_eq!((user + own * of_a_user, all + own * of_all), (whole.user, whole.all), "{bounds:?}");
+            assert!(user >= whole.user / 2 && all >= whole.all / 2, "{bounds:?}");
+        }
+        assert_eq!(
+            (usual.connection_bytes(), lonely.connection_bytes()),
+            (CONNECTION_BYTES, CONNECTION_BYTES)
+        );
     }
 }

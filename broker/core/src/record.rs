@@ -305,9 +305,6 @@ pub struct Recovered {
     pub progress: Option<Progress>,
     /// What is found of it.
     pub finding: Finding,
-    /// Whether the process that is found has ended, and only waits to be reaped: an
-    /// [`Input::Exited`](crate::Input::Exited) will tell how.
-    pub is_zombie: bool,
     /// What is left of a command that was to find out whether it is ready, held under the first run of its
     /// [`counterpart`](crate::counterpart). Of any but `Nothing`, an [`Input::MembersLeft`](crate::Input::MembersLeft) will
     /// tell when it becomes less.
@@ -325,16 +322,27 @@ pub enum Kinship {
     Foreign,
 }
 
+/// How far a process is that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessState {
+    /// It runs, or can again: one that is suspended too.
+    Running,
+    /// It has ended, and waits to be reaped.
+    Zombie,
+}
+
 /// What is found of a child's process, be it its main process or that of its cleanup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It is there, and no other that got its number. If it has ended meanwhile, an
-    /// [`Input::Exited`](crate::Input::Exited) will follow.
+    /// It is there, and no other that got its number. If it has ended, or ends, an
+    /// [`Input::Exited`](crate::Input::Exited) will tell how.
     Process {
         /// The number of the process.
         pid: Pid,
         /// Whose child it is.
         kinship: Kinship,
+        /// How far it is.
+        state: ProcessState,
     },
     /// It is not there any more.
     Gone {

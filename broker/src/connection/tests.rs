@@ -71,7 +71,7 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
     let mut client = Eager { socket: own, unwritten: REQUEST.repeat(REQUESTS), answers: 0 };
     let (tell, mut facts) = inbox::inbox(8, 0);
     let (answers, outbox) = mpsc::channel(OUTBOX);
-    let transit = Transit::new(procbroker_core::Bounds::default().answer_bytes());
+    let transit = Transit::within(&procbroker_core::Bounds::default());
     let surroundings = surroundings((tell, outbox), transit);
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
     let connection = tokio::spawn(serve(stream, surroundings));
@@ -110,7 +110,7 @@ async fn told_in_a_crowd(request: &[u8]) -> String {
     (&own).write_all(request).unwrap();
     let (tell, _facts) = inbox::inbox(8, 0);
     let (answers, outbox) = mpsc::channel(OUTBOX);
-    let transit = Transit::new(procbroker_core::Bounds::default().answer_bytes());
+    let transit = Transit::within(&procbroker_core::Bounds::default());
     let refusals = Arc::new(Semaphore::new(0));
     let surroundings = Surroundings { refusals, ..surroundings((tell, outbox), transit) };
     answers.try_send(Outgoing::Refused(Error::new(ErrorKind::PermissionDenied, "no"))).unwrap();

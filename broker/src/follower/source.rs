@@ -7,6 +7,9 @@ use crate::os::logs::stamps::Stamps;
 use crate::os::logs::text::{Decoder, first_line};
 use crate::os::logs::{LogsError, StreamId};
 
+/// What the time of a line takes, and the space behind it.
+const STAMP_BYTES: usize = "2026-11-23T14:52:17.123456Z ".len();
+
 /// A place in an output.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -60,15 +63,17 @@ impl Source {
         &self.kept
     }
 
-    /// Reads what comes next of what is kept now, on a thread that may wait for the disk.
-    pub(super) async fn look(mut self, kept: Kept, reader: &Reader) -> (Self, Seen) {
+    /// Reads what comes next of what is kept now, as long as it is no more than so many bytes with the times of its lines,
+    /// on a thread that may wait for the disk.
+    pub(super) async fn look(mut self, kept: Kept, most: u64, reader: &Reader) -> (Self, Seen) {
         self.kept = kept;
         if self.position == self.kept.end() {
             return (self, Seen::Nothing);
         }
         let before = self.clone();
         let look = move || {
-            let seen = self.look_now().unwrap_or_else(Seen::Failed);
+            let seen =
+                self.look_now(usize::try_from(most).unwrap_or(usize::MAX)).unwrap_or_else(Seen::Failed);
             (self, seen)
         };
         // Where the user has too much to be read already, it is tried again from the same place after a rest.
@@ -76,13 +81,12 @@ impl Source {
         reader.pool.run(reader.user, look).await.unwrap_or((before, rest))
     }
 
-    fn look_now(&mut self) -> Result<Seen, LogsError> {
-        let found = self.kept.read(self.position, LOG_PIECE_BYTES)?;
+    fn look_now(&mut self, most: usize) -> Result<Seen, LogsError> {
+        let found = self.kept.read(self.position, most)?;
         let missed = found.at != self.position;
         if found.bytes.is_empty() && !missed {
             return Ok(Seen::Nothing);
         }
-        self.position = found.at.saturating_add(found.bytes.len() as u64);
         let mut text = String::new();
         let mut from = 0;
         if missed {
@@ -93,7 +97,10 @@ impl Source {
         }
         let mut bytes = found.bytes;
         bytes.drain(..from);
-        let stamped = self.stamps.stamp(&self.kept, found.at.saturating_add(from as u64), bytes)?;
+        bytes.truncate(fitting(&bytes, self.stamps, most));
+        let at = found.at.saturating_add(from as u64);
+        self.position = at.saturating_add(bytes.len() as u64);
+        let stamped = self.stamps.stamp(&self.kept, at, bytes)?;
         text.push_str(&self.decoder.decode(&stamped));
         Ok(Seen::Output { missed, text, more: self.position < self.kept.end() })
     }
@@ -101,5 +108,36 @@ impl Source {
     /// What is still to be shown when nothing more comes.
     pub(super) fn finish(&mut self) -> String {
         self.decoder.finish()
+    }
+}
+
+/// How many of these bytes are no more than so many when each line that begins in them has its time; one at the least.
+fn fitting(bytes: &[u8], stamps: Stamps, most: usize) -> usize {
+    let mut begins_line = match stamps {
+        Stamps::Unwanted => return bytes.len(),
+        Stamps::LineBegins => true,
+        Stamps::LineGoesOn => false,
+    };
+    let mut taken = 0_usize;
+    let fits = |byte: &u8| {
+        taken += if begins_line { 1 + STAMP_BYTES } else { 1 };
+        begins_line = *byte == b'\n';
+        taken <= most
+    };
+    bytes.iter().copied().take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_as_long_as_it_may_be_with_the_times_of_its_lines() {
+        let fitting = |stamps, most| fitting(b"a\n\nbc", stamps, most);
+        assert_eq!(fitting(Stamps::Unwanted, 5), 5);
+        let lengths = [28, 29, 30, 58, 59, 87, 88, 89].map(|most| fitting(Stamps::LineBegins, most));
+        assert_eq!(lengths, [1, 1, 2, 2, 3, 3, 4, 5]);
+        let lengths = [1, 2, 30, 31, 60, 61].map(|most| fitting(Stamps::LineGoesOn, most));
+        assert_eq!(lengths, [1, 2, 2, 3, 4, 5]);
     }
 }

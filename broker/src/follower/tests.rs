@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_core::{ConnectionId, SubscriptionId};
 use procbroker_protocol::CreateParams;
@@ -15,6 +16,11 @@ use crate::os::logs::pipes::Pipes;
 use crate::os::logs::{LogBounds, LogSettings};
 
 const SUBSCRIPTION: u64 = 7;
+const USER: u32 = 0;
+
+/// What takes so long does not come.
+const LATE: Duration = Duration::from_secs(60);
+
 const FOLLOW: Follow = Follow::UntilItEnds(SubscriptionId(SUBSCRIPTION));
 
 struct Scene {
@@ -22,6 +28,7 @@ struct Scene {
     logs: Logs,
     facts: inbox::Receiver<Fact>,
     followers: Followers,
+    transit: Transit,
     has_ended: bool,
 }
 
@@ -42,9 +49,9 @@ impl Scene {
         };
         let logs = Logs::start(settings).unwrap();
         let (tell, facts) = inbox::inbox(8, 0);
-        let budget = procbroker_core::Bounds::default().answer_bytes();
-        let followers = Followers::new(&logs, BlockingPool::start().unwrap(), Transit::new(budget), tell);
-        Self { folder, logs, facts, followers, has_ended: false }
+        let transit = Transit::within(&procbroker_core::Bounds::default());
+        let followers = Followers::new(&logs, BlockingPool::start().unwrap(), transit.clone(), tell);
+        Self { folder, logs, facts, followers, transit, has_ended: false }
     }
 
     fn child() -> ChildId {
@@ -84,7 +91,7 @@ impl Scene {
     fn order(&mut self, number: u64, excerpt: LogExcerpt, to: mpsc::Sender<Paced>) {
         let call = Call { connection: ConnectionId(1), number };
 
-        self.followers.serve(LogQuery { call, child: Self::child(), excerpt, user: 0, to });
+        self.followers.serve(LogQuery { call, child: Self::child(), excerpt, user: USER, to });
     }
 
     /// The next request that the core is told of, and its outcome.
@@ -262,6 +269,26 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
     // It has been sent what there was room for, and gets the rest when it reads.
     assert_eq!(stuck.messages.len(), PACED_WAITING);
     assert_eq!(stuck.rest().await.0.len(), 20 * LOG_PIECE_BYTES);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_gets_everything_while_all_the_room_of_its_user_is_taken_by_others() {
+    let mut scene = Scene::new();
+    scene.write("");
+    let bytes = u64::MAX / 2;
+    let taken = scene.transit.add(USER, bytes);
+    let [mut reader, mut stuck] = [scene.follow(), scene.follow()];
+    assert_eq!((reader.answer().await.text, stuck.answer().await.text), (String::new(), String::new()));
+    let line = "caf\u{e9}, and tea\n";
+    scene.write(line.repeat(LOG_PIECE_BYTES / line.len()));
+    scene.end();
+    let (text, missed) = timeout(LATE, reader.rest()).await.expect("it waits for the others");
+    assert!(text == line.repeat(LOG_PIECE_BYTES / line.len()) && missed == 0, "{} bytes", text.len());
+    assert_eq!(stuck.messages.len(), PACED_WAITING);
+    // A character that was cut comes whole, with the next piece.
+    let most = bytes + 3 * PACED_WAITING as u64;
+    assert!(scene.transit.bytes() <= most, "who does not read takes no room beside its shares");
+    drop(taken);
 }
 
 #[tokio::test]

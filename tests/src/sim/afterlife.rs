@@ -1,6 +1,8 @@
 //! What becomes of the model machine when the broker dies, and what the next one finds.
 
-use procbroker_core::{Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, counterpart};
+use procbroker_core::{
+    Finding, Incarnation, Kinship, Members, ProcessState, Progress, Recovered, Run, counterpart,
+};
 use procbroker_protocol::{ChildId, ExitStatus};
 
 use crate::sim::disk::{Loss, Row};
@@ -46,7 +48,7 @@ impl Machine {
         let rows = self.disk.rows();
         let mut found = Vec::with_capacity(rows.len());
         for (child, row) in rows {
-            let (mut out_of_memory, mut is_zombie) = (false, false);
+            let mut out_of_memory = false;
             let finding = if row.has_ended() {
                 Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing }
             } else {
@@ -54,14 +56,12 @@ impl Machine {
                 let run = Run { child, incarnation: Incarnation::FIRST };
                 let family = self.bound.get(&run).and_then(|id| self.families.get(id));
                 out_of_memory = family.is_some_and(|family| family.has_starved);
-                is_zombie = family.is_some_and(|family| !family.leads());
                 finding
             };
             found.push(Recovered {
                 intent: (*row.intent).clone(),
                 progress: row.progress,
                 finding,
-                is_zombie,
                 probe: self.find_probe(child),
                 out_of_memory,
             });
@@ -110,11 +110,12 @@ impl Machine {
         let lingers = !family.reported && (family.own || means.dice.chance(20));
         if family.leads() || lingers {
             family.reported = false;
-            if !family.leads() {
+            let state = if family.leads() { ProcessState::Running } else { ProcessState::Zombie };
+            if state == ProcessState::Zombie {
                 let delay = means.dice.within_millis(2);
                 means.agenda.after(delay, Event::Reaped { family: id });
             }
-            return Finding::Process { pid: family.pid, kinship };
+            return Finding::Process { pid: family.pid, kinship, state };
         }
         family.reported = true;
         let is_kept = row.process.is_some() && (family.own || means.dice.chance(40));

@@ -138,8 +138,7 @@ impl Simulation<'_> {
         let found = self.machine.findings(&mut means);
         for recovered in &found {
             self.trace.line(|| {
-                let Recovered { intent, progress, finding, is_zombie: _, probe: _, out_of_memory: _ } =
-                    recovered;
+                let Recovered { intent, progress, finding, probe: _, out_of_memory: _ } = recovered;
                 format!("{now:>15} found {}: {progress:?} {finding:?}", intent.id)
             });
             self.count(recovered);

@@ -12,7 +12,7 @@ use crate::effect::{Effect, Report};
 use crate::event_log::EventHistory;
 use crate::ids::{Incarnation, Run};
 use crate::record::{
-    Answered, Finding, Intent, Kinship, Progress, Recovered, Role, StoppingProgress, Unready,
+    Answered, Finding, Intent, Kinship, ProcessState, Progress, Recovered, Role, StoppingProgress, Unready,
 };
 use crate::time::Now;
 use crate::turn::Turn;
@@ -132,9 +132,9 @@ impl Broker {
         }
         self.take_in(&child, latest);
         match finding {
-            Finding::Process { .. } if !child.is_zombie => counts.alive += 1,
+            Finding::Process { state: ProcessState::Running, .. } => counts.alive += 1,
             Finding::Unexecuted { .. } if child.is_unspawned() => counts.void += 1,
-            Finding::Process { .. }
+            Finding::Process { state: ProcessState::Zombie, .. }
             | Finding::Unexecuted { .. }
             | Finding::Gone { .. }
             | Finding::NeverStarted

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Effect, Finding, Incarnation, Input, Kinship, Members, Notice, Run};
+use procbroker_core::{Effect, Finding, Incarnation, Input, Members, Notice, Run};
 use procbroker_protocol::create::{Check, Ready, ReadyTimeout};
 use procbroker_protocol::request::{LogStream, Scope, Until};
 use procbroker_protocol::{
@@ -324,7 +324,7 @@ fn one_that_died_with_no_broker_there_before_it_was_ready_has_failed_to_start() 
 fn one_that_was_ready_stays_so_after_a_crash() {
     let (mut world, _, run) = guarded(10);
     world.advance(secs(4));
-    world.crash(Finding::Process { pid: pid_of(run), kinship: Kinship::Foreign });
+    world.crash(alive(run));
     let client = world.connect(BROKER_UID);
     assert_eq!(world.shown(client, run).state, ChildState::Running);
     assert_eq!(world.due_in(), Some(secs(10)), "the watchdog begins with a whole period");

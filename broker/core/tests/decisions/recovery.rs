@@ -46,7 +46,7 @@ fn with_nothing_on_record_nothing_is_done() {
 #[test]
 fn one_that_waits_to_be_reaped_is_not_counted_among_those_that_live() {
     let (mut world, run) = running(named("a"));
-    world.crash_before_they_are_reaped(alive(run));
+    world.crash(zombie(run));
     assert_eq!(counts(&world), (0, 1, 0));
     let client = back(&mut world);
     world.exited(run, ExitStatus::Code(3), Members::Nothing);

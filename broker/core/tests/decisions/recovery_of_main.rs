@@ -132,7 +132,6 @@ fn found(of_broker: u32) -> Recovered {
         intent: intent.unwrap(),
         progress,
         finding: alive(main_run(of_broker)),
-        is_zombie: false,
         probe: Members::Nothing,
         out_of_memory: false,
     }

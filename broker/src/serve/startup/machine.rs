@@ -178,7 +178,7 @@ impl Machine {
 /// The process of a main command that an earlier program of this process has started, and that is its child still.
 pub(crate) fn own_main(recovered: &[Recovered]) -> Option<Pid> {
     recovered.iter().find_map(|child| match child.finding {
-        Finding::Process { pid, kinship: Kinship::Own } if child.intent.role == Role::Main => Some(pid),
+        Finding::Process { pid, kinship: Kinship::Own, .. } if child.intent.role == Role::Main => Some(pid),
         Finding::Process { .. }
         | Finding::Unexecuted { .. }
         | Finding::Gone { .. }

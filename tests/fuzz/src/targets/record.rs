@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use procbroker_core::{
-    Bounds, Broker, Config, Effect, Finding, Input, Instant, Intent, Kinship, Members, Now, Pid, Progress,
-    Receipt, Recovered, ShutdownCause,
+    Bounds, Broker, Config, Effect, Finding, Input, Instant, Intent, Kinship, Members, Now, Pid,
+    ProcessState, Progress, Receipt, Recovered, ShutdownCause,
 };
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::status::Facilities;
@@ -27,7 +27,6 @@ pub(super) fn record(bytes: &[u8]) {
                     intent,
                     progress: None,
                     finding: finding(*choice),
-                    is_zombie: *choice % 4 == 0,
                     probe: Members::Nothing,
                     out_of_memory: false,
                 });
@@ -45,9 +44,10 @@ pub(super) fn record(bytes: &[u8]) {
 
 fn finding(choice: u8) -> Finding {
     let pid = Pid::new(4_711);
+    let state = if choice.is_multiple_of(4) { ProcessState::Zombie } else { ProcessState::Running };
     match (choice % 6, pid) {
-        (0, Some(pid)) => Finding::Process { pid, kinship: Kinship::Own },
-        (1, Some(pid)) => Finding::Process { pid, kinship: Kinship::Foreign },
+        (0, Some(pid)) => Finding::Process { pid, kinship: Kinship::Own, state },
+        (1, Some(pid)) => Finding::Process { pid, kinship: Kinship::Foreign, state },
         (2, _) => Finding::Gone { status: ExitStatus::Code(1), members: Members::Group },
         (3, _) => Finding::Gone { status: ExitStatus::Unknown, members: Members::Nothing },
         (4, _) => Finding::NeverStarted,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use procbroker_core::{
-    Afterwards, Answered, Finding, Incarnation, Kinship, Members, Progress, Recovered, Run, StoppingProgress,
-    Unready,
+    Afterwards, Answered, Finding, Incarnation, Kinship, Members, ProcessState, Progress, Recovered, Run,
+    StoppingProgress, Unready,
 };
 use procbroker_protocol::create::{Ready, StopStep};
 use procbroker_protocol::duration::nanos;
@@ -66,8 +66,8 @@ impl Ledger {
             Finding::Unexecuted { .. } if track.runs.between.is_none() && track.cleaning.is_none() => {
                 self.found_at_start.void += 1;
             }
-            Finding::Process { .. } if !recovered.is_zombie => self.found_at_start.alive += 1,
-            Finding::Process { .. }
+            Finding::Process { state: ProcessState::Running, .. } => self.found_at_start.alive += 1,
+            Finding::Process { state: ProcessState::Zombie, .. }
             | Finding::Unexecuted { .. }
             | Finding::Gone { .. }
             | Finding::NeverStarted

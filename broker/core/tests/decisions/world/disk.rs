@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use procbroker_core::{
     Answered, Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid,
-    Progress, Record, Recovered, Run, Safety, Tie, counterpart,
+    ProcessState, Progress, Record, Recovered, Run, Safety, Tie, counterpart,
 };
 use procbroker_protocol::{ChildId, ExitStatus};
 
@@ -162,12 +162,17 @@ fn rank(progress: &Progress) -> (u32, u32, u32) {
 
 /// The process of a run that is there, and whose broker has died.
 pub(crate) fn alive(run: Run) -> Finding {
-    Finding::Process { pid: pid_of(run), kinship: Kinship::Foreign }
+    Finding::Process { pid: pid_of(run), kinship: Kinship::Foreign, state: ProcessState::Running }
+}
+
+/// The same, once it has ended, and before it is reaped.
+pub(crate) fn zombie(run: Run) -> Finding {
+    Finding::Process { pid: pid_of(run), kinship: Kinship::Foreign, state: ProcessState::Zombie }
 }
 
 /// The process of a run that is there, under the program that has taken over from its broker.
 pub(crate) fn own(run: Run) -> Finding {
-    Finding::Process { pid: pid_of(run), kinship: Kinship::Own }
+    Finding::Process { pid: pid_of(run), kinship: Kinship::Own, state: ProcessState::Running }
 }
 
 /// A process that is not there any more, and has left nothing.
@@ -253,21 +258,9 @@ impl World {
 
     /// The same, and the kernel has counted kills for want of memory in each of their present runs.
     pub(crate) fn crash_out_of_memory(&mut self, finding: Finding) {
-        self.crash_as(finding, |found| found.out_of_memory = true);
-    }
-
-    /// The same, and what is found of each child has ended, and waits to be reaped.
-    pub(crate) fn crash_before_they_are_reaped(&mut self, finding: Finding) {
-        self.crash_as(finding, |found| found.is_zombie = true);
-    }
-
-    fn crash_as(&mut self, finding: Finding, change: impl Fn(&mut Recovered)) {
         let found = self.disk.children().into_values().map(|(intent, progress)| {
             let (intent, probe) = (Intent::clone(&intent), Members::Nothing);
-            let (is_zombie, out_of_memory) = (false, false);
-            let mut found = Recovered { intent, progress, finding, is_zombie, probe, out_of_memory };
-            change(&mut found);
-            found
+            Recovered { intent, progress, finding, probe, out_of_memory: true }
         });
         let found = found.collect();
         self.recover(found);
@@ -281,7 +274,6 @@ impl World {
                 intent: Intent::clone(&intent),
                 progress,
                 finding,
-                is_zombie: false,
                 probe: self.probe_left,
                 out_of_memory: false,
             }
