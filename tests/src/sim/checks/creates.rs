@@ -313,10 +313,12 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
         |track: &Track| track.is_live() && track.is_unanswered() && !track.has_come_to(track.params.no_wait);
     let own = |track: &Track| track.run.child == asked.fresh.child;
     let started = ledger.tracks.get(&asked.fresh.child);
-    let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
+    // One that was replaced, and whose place was taken by none, is nothing to wait for.
+    let good = || same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
+    let started = started.or_else(good);
     if asked.is_superseded() {
         // The same request may have come again, and have started another child.
-        let good = same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
+        let good = good();
         if good.is_some_and(starts) {
             return Ok(());
         }
