@@ -114,10 +114,8 @@ fn same_request<'a>(
     asked: &Asked,
     params: &CreateParams,
 ) -> impl Iterator<Item = &'a Track> {
-    let (uid, request) = (asked.peer.uid, params.request_id);
-    ledger.tracks.values().rev().filter(move |track| {
-        !track.forgotten && track.owner.uid == uid && request.is_some() && track.params.request_id == request
-    })
+    let started = params.request_id.map(|request| ledger.started_for(asked.peer.uid, request));
+    started.into_iter().flatten().filter(|track| !track.forgotten)
 }
 
 fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created) -> Checked {

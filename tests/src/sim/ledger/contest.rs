@@ -116,8 +116,7 @@ impl Ledger {
     #[must_use]
     pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
         // Where another one was started for it since, that one counts, whatever has become of it.
-        let same = |track: &&Track| (track.owner.uid, track.params.request_id) == (uid, Some(request));
-        let started = self.tracks.values().rev().find(same);
+        let started = self.started_for(uid, request).into_iter().next();
         let started = started.filter(|track| track.superseded && !track.forgotten && !track.refused);
         started.filter(|track| self.is_held(track.params.name.as_ref()))
     }
