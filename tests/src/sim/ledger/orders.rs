@@ -215,7 +215,9 @@ impl Ledger {
             None => {
                 track.void = true;
                 track.released = Some(now);
+                let name = track.params.name.clone();
                 self.live.remove(&run.child);
+                self.name_is_free(name.as_ref());
             }
         }
     }
