@@ -44,7 +44,7 @@ impl Ledger {
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 self.change_cleaning(*run, |cleaning| {
                     (cleaning.stage, cleaning.short) = (Stage::Ordered { since: now }, None);
-                    (cleaning.turned_back, cleaning.killed) = (None, None);
+                    (cleaning.turned_back, cleaning.killed, cleaning.put_off) = (None, None, false);
                 });
             }
             Effect::Signal { run, signal, scope, call: None } => self.step_taken(*run, *signal, *scope),
