@@ -38,7 +38,6 @@ impl Child {
 
     pub(super) fn enter_starting(&mut self, pid: Pid, orders: &mut Orders<'_>) {
         let probing = Probing::begin(&self.params().ready, orders.now.instant);
-        self.asking.failure = None;
         self.phase = Phase::Starting { pid, probing };
         self.common.show(ChildState::Starting, Some(pid), None);
         self.set_starting_timer(orders);

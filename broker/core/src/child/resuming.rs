@@ -41,7 +41,7 @@ impl Child {
                 if let Finding::Unexecuted { .. } = finding {
                     return self.resume_unexecuted(stop, orders);
                 }
-                if reason != ExitReason::StartFailed {
+                if reason != ExitReason::StartFailed && !self.is_superseded() {
                     self.may_have_started();
                 }
                 self.resume_unwanted(stop, finding, orders)
@@ -59,6 +59,11 @@ impl Child {
             Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
                 self.common.show_start(started_at);
                 self.common.resume_runs(runs);
+                let is_replaced =
+                    unwanted.as_ref().is_some_and(|(reason, _)| *reason == ExitReason::Replaced);
+                if is_replaced && self.is_unanswered() {
+                    self.is_replaced_unready();
+                }
                 self.resume_restart(exit, until, unwanted, finding, orders)
             }
             Some(Progress::Stopping(stopping)) => {
@@ -281,8 +286,10 @@ impl Child {
                 let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
                 self.have_ready_by(ready_by, orders);
                 match &stop {
-                    // Its time was over before it was there: it is none that was ready.
-                    Some(stop) if stop.reason == ExitReason::StartFailed => self.enter_starting(pid, orders),
+                    // Its time was over before it was there, or it is replaced: it is none that was ready.
+                    Some(stop) if stop.reason == ExitReason::StartFailed || self.is_superseded() => {
+                        self.enter_starting(pid, orders);
+                    }
                     Some(_) | None => self.enter_up(pid, orders),
                 }
                 match stop {

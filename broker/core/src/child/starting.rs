@@ -63,8 +63,10 @@ impl Child {
         self.common.show_start(Some(orders.now.wall));
         self.common.runs_mut().begin(orders.now.instant);
         match &stop {
-            // Its time was over before it was there: it is none that was ready.
-            Some(stop) if stop.reason == ExitReason::StartFailed => self.enter_starting(pid, orders),
+            // Its time was over before it was there, or it is replaced: it is none that was ready, nor that its create gets.
+            Some(stop) if stop.reason == ExitReason::StartFailed || self.is_superseded() => {
+                self.enter_starting(pid, orders);
+            }
             Some(_) | None => {
                 self.enter_up(pid, orders);
                 if is_answered_early(self.params()) {

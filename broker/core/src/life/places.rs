@@ -20,8 +20,7 @@ impl Broker {
     ) -> Option<Attempt> {
         let limit = attempt.params.limit.as_ref();
         let wants = limit.and_then(|limit| limit.wait).filter(|wait| !wait.is_zero());
-        let is_full = limit.is_some_and(|limit| self.children.limited_count(&limit.key) >= limit.max);
-        let (Some(wait), true) = (wants, is_full) else {
+        let (Some(wait), false) = (wants, self.has_place(&attempt)) else {
             return Some(attempt);
         };
         let due = attempt.place_by.unwrap_or_else(|| turn.now.instant.plus(wait));
@@ -60,13 +59,21 @@ impl Broker {
         })
     }
 
-    /// Returns a create that waits for a place, and all those with it that want its name.
+    /// Returns a create that waits for a place, and all those with it that want its name: where that is held, those alone for
+    /// which there is a place, because the others end nobody before there is one.
     fn place_seekers(&self, first: Ticket, name: Option<&Name>) -> Vec<Ticket> {
-        let wants = |ticket: &Ticket| {
-            *ticket == first
-                || name.is_some() && self.seeks(*ticket).and_then(|it| it.params.name.as_ref()) == name
+        let is_held = name.is_some_and(|name| self.is_held(name));
+        let is_rival = |attempt: &Attempt| {
+            name.is_some() && attempt.params.name.as_ref() == name && (!is_held || self.has_place(attempt))
         };
+        let wants = |ticket: &Ticket| *ticket == first || self.seeks(*ticket).is_some_and(is_rival);
         self.places.all().into_iter().filter(wants).collect()
+    }
+
+    /// Whether there is a place for a create under its limit, if it has one.
+    fn has_place(&self, attempt: &Attempt) -> bool {
+        let limit = attempt.params.limit.as_ref();
+        limit.is_none_or(|limit| self.children.limited_count(&limit.key) < limit.max)
     }
 
     fn seeks(&self, ticket: Ticket) -> Option<&Attempt> {

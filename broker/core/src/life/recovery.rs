@@ -25,15 +25,17 @@ struct Counts {
     void: u32,
 }
 
-/// The last child that was started for each request of a user.
-type Latest = BTreeMap<(u32, Uuid), ChildId>;
+/// The last child that was started for each request of a user, and when. The ids alone do not tell which that is: a create that
+/// has waited got the id of its child when it came.
+type Latest = BTreeMap<(u32, Uuid), (Timestamp, ChildId)>;
 
 fn latest_of_requests(found: &[Recovered]) -> Latest {
     let mut latest = Latest::new();
     for child in found {
         if let Some(key) = request_of(&child.intent) {
-            let last = latest.entry(key).or_insert(child.intent.id);
-            *last = child.intent.id.max(*last);
+            let this = (child.intent.created_at, child.intent.id);
+            let last = latest.entry(key).or_insert(this);
+            *last = this.max(*last);
         }
     }
     latest
@@ -104,7 +106,8 @@ impl Broker {
     fn take_in(&mut self, child: &Recovered, latest: &Latest) {
         let intent = &child.intent;
         // The same request starts another child when the first one has failed to start: that one is its answer, if any is.
-        let is_outdated = request_of(intent).is_some_and(|key| latest.get(&key) != Some(&intent.id));
+        let last = request_of(intent).and_then(|key| latest.get(&key));
+        let is_outdated = last.is_some_and(|(_, last)| *last != intent.id);
         if child.is_void() {
             self.children.insert_void(Child::new(intent));
         } else if child.has_failed_to_start() || is_outdated {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use procbroker_core::{Call, Effect, Input};
+use procbroker_protocol::create::Ready;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{CreateParams, ErrorKind, ExitReason, Outcome, Signal};
 
@@ -182,6 +183,68 @@ fn after_a_crash_the_same_request_is_not_answered_with_what_was_replaced() {
     assert!(!world.is_answered(again));
     world.ends(first(run));
     assert_eq!(world.refused(again).as_str(), "start_failed");
+}
+
+/// Creates whose child counts as well started as soon as its program runs.
+fn early() -> [CreateParams; 2] {
+    let unready = CreateParams { ready: Ready::Notify, no_wait: true, ..named("a") };
+    [named("a"), unready].map(|params| requested(params, 5))
+}
+
+#[test]
+fn after_any_crash_it_is_known_that_a_child_was_replaced_before_it_had_its_program() {
+    for params in early() {
+        for (crashes_before, crashes_after) in [(0, 1), (0, 2), (1, 0), (1, 1)] {
+            let (mut world, client) = World::with_client();
+            let before = world.create(client, params.clone());
+            let run = world.run(before);
+            world.recorded(run);
+            world.create(client, replace("a"));
+            for _ in 0..crashes_before {
+                world.crash(alive(run));
+            }
+            if crashes_before == 0 {
+                world.spawned(run);
+            }
+            for _ in 0..crashes_after {
+                world.crash(alive(run));
+            }
+            let client = world.connect(BROKER_UID);
+            let again = world.create(client, params.clone());
+            assert!(!world.is_answered(again), "{crashes_before} and {crashes_after}: {params:?}");
+            world.ends(first(run));
+            assert_eq!(world.refused(again).as_str(), "start_failed");
+        }
+    }
+}
+
+#[test]
+fn a_child_that_is_replaced_while_it_is_started_again_before_it_was_ready_is_known_as_that_after_a_crash() {
+    for is_spawned in [false, true] {
+        let (mut world, client) = World::with_client();
+        let params = requested(CreateParams { ready: Ready::Notify, ..named("a") }, 5);
+        let before = world.create(client, params.clone());
+        let run = world.run(before);
+        world.recorded(run);
+        world.spawned(run);
+        world.call(client, restart(id(run)));
+        world.ends(run);
+        world.recorded(next(run));
+        world.create(client, replace("a"));
+        assert!(!world.is_answered(before));
+        if is_spawned {
+            world.spawned(next(run));
+        }
+        world.crash(alive(run));
+        let client = world.connect(BROKER_UID);
+        let again = world.create(client, params.clone());
+        let other = world.create(client, replace("a"));
+        world.ends(first(run));
+        let taken = world.run(other);
+        world.recorded(taken);
+        world.spawned(taken);
+        assert_eq!(world.created(again).child.id, taken.child, "{is_spawned}");
+    }
 }
 
 /// What becomes of the orders of one turn, one after the other: records and spawns succeed, and a child ends at its

@@ -2,12 +2,17 @@
 
 use procbroker_core::{Call, ConnectionId, Input, Run};
 use procbroker_protocol::create::Limit;
-use procbroker_protocol::{CreateParams, ErrorKind, Outcome};
+use procbroker_protocol::request::Scope;
+use procbroker_protocol::{CreateParams, ErrorKind, Outcome, Signal};
 
 use crate::world::*;
 
 fn patient(params: CreateParams, max: u32, seconds: u64) -> CreateParams {
-    let limit = Limit { key: "k".to_owned(), max, wait: Some(secs(seconds)) };
+    patient_under("k", params, max, seconds)
+}
+
+fn patient_under(key: &str, params: CreateParams, max: u32, seconds: u64) -> CreateParams {
+    let limit = Limit { key: key.to_owned(), max, wait: Some(secs(seconds)) };
     CreateParams { limit: Some(limit), ..params }
 }
 
@@ -137,6 +142,24 @@ fn of_those_who_wait_for_a_place_and_one_name_the_last_replace_starts_and_all_ge
     for call in calls {
         assert_eq!(world.created(call).child.id, next.child);
     }
+}
+
+#[test]
+fn a_replace_that_waits_for_a_place_ends_nobody_when_another_one_is_refused() {
+    let (mut world, client) = World::with_client();
+    let alice = world.connect(ALICE);
+    let runs = ["k", "l"].map(|key| world.start(client, patient_under(key, unnamed(), 1, 60)));
+    let first = world.create(client, patient(replace("a"), 1, 60));
+    let second = world.create(alice, patient_under("l", replace("a"), 1, 60));
+    let holder = world.start(client, named("a"));
+    world.take();
+    world.ends(runs[1]);
+    assert_eq!(world.sent(), []);
+    assert_eq!(world.refused(second), ErrorKind::NameTaken(None));
+    world.ends(runs[0]);
+    assert_eq!(world.sent(), [Sent::Signal(holder, Signal::TERM, Scope::Group)]);
+    world.ends(holder);
+    goes_on(&mut world, first);
 }
 
 #[test]

@@ -347,6 +347,19 @@ fn a_create_that_fails_for_its_time_names_how_the_last_command_ended() {
 }
 
 #[test]
+fn a_run_that_no_command_has_asked_does_not_fail_for_what_one_has_said_of_the_run_before() {
+    let (mut world, client) = World::with_client();
+    let params = CreateParams { ready_timeout: ReadyTimeout(secs(1)), ..named("a") };
+    let (call, run) = asking(&mut world, client, params);
+    exits(&mut world, probe(run, 1), NOT_READY);
+    world.call(client, restart(name("a")));
+    exits(&mut world, run, NOT_READY);
+    world.recorded(Run { incarnation: Incarnation(2), ..run });
+    world.advance(secs(1));
+    assert_eq!(world.refused(call), ErrorKind::Timeout(None));
+}
+
+#[test]
 fn a_command_that_never_gets_to_its_program_is_killed_in_time_too() {
     let (mut world, client) = World::with_client();
     let call = world.create(client, asked(named("a")));

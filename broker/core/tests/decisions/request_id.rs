@@ -59,6 +59,31 @@ fn a_retry_while_the_first_is_in_flight_waits_for_the_same_child() {
 }
 
 #[test]
+fn after_a_crash_a_request_that_has_waited_is_answered_with_what_was_started_for_it_last() {
+    let (mut world, client) = World::with_client();
+    let holder = world.start(client, named("a"));
+    let call = world.create(client, requested(replace("a"), 1));
+    // With another name it need not wait. That child fails, and is younger by its id.
+    let failed = CreateParams { ready: Ready::Notify, ..requested(unnamed(), 1) };
+    let failed = world.create(client, failed);
+    let run = world.run(failed);
+    world.recorded(run);
+    world.spawned(run);
+    world.ends(run);
+    world.advance(secs(1));
+    world.ends(holder);
+    let started = world.run(call);
+    world.recorded(started);
+    world.spawned(started);
+    assert_eq!(world.created(call).outcome, Outcome::Replaced);
+    world.crash(alive(started));
+    let client = world.connect(BROKER_UID);
+    let again = world.create(client, requested(reuse("a"), 1));
+    assert_eq!(world.created(again).outcome, Outcome::Replaced);
+    assert_eq!(world.created(again).child.id, started.child);
+}
+
+#[test]
 fn a_retry_of_a_replace_that_still_waits_replaces_once() {
     let (mut world, client) = World::with_client();
     let run = world.start(client, named("a"));

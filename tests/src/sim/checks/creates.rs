@@ -114,10 +114,8 @@ fn same_request<'a>(
     asked: &Asked,
     params: &CreateParams,
 ) -> impl Iterator<Item = &'a Track> {
-    let (uid, request) = (asked.peer.uid, params.request_id);
-    ledger.tracks.values().rev().filter(move |track| {
-        !track.forgotten && track.owner.uid == uid && request.is_some() && track.params.request_id == request
-    })
+    let started = params.request_id.map(|request| ledger.started_for(asked.peer.uid, request));
+    started.into_iter().flatten().filter(|track| !track.forgotten)
 }
 
 fn well(ledger: &Ledger, asked: &Asked, params: &CreateParams, created: &Created) -> Checked {
@@ -313,10 +311,12 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
         |track: &Track| track.is_live() && track.is_unanswered() && !track.has_come_to(track.params.no_wait);
     let own = |track: &Track| track.run.child == asked.fresh.child;
     let started = ledger.tracks.get(&asked.fresh.child);
-    let started = started.or_else(|| same_request(ledger, asked, params).find(|track| !track.refused));
+    // One that was replaced, and whose place was taken by none, is nothing to wait for.
+    let good = || same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
+    let started = started.or_else(good);
     if asked.is_superseded() {
         // The same request may have come again, and have started another child.
-        let good = same_request(ledger, asked, params).find(|track| !track.refused && !track.superseded);
+        let good = good();
         if good.is_some_and(starts) {
             return Ok(());
         }

@@ -67,7 +67,7 @@ fn started(ledger: &Ledger, track: &Track) -> Checked {
         }
         Start::Done { .. } => {
             let over = track.exit.is_some() && track.members == Members::Nothing && track.cleaning.is_none();
-            let over = over && !track.is_outlived();
+            let over = over && !track.is_outlived() || track.is_about_to_be_over();
             Check::Progress.demand(!over, || format!("{run:?} is over, and holds what it held"))
         }
     }

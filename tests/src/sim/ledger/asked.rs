@@ -55,6 +55,8 @@ pub struct Asked {
     pub may_have_had_its_turn: bool,
     /// And since when it did first.
     pub sought_since: Option<u64>,
+    /// Whether the name that it has waited for was free once, and it waits for the child of the same request since.
+    pub has_joined: bool,
     /// For a create that waits: what it may still do about its name.
     pub claim: Claim,
     /// For a restart: the children that it may restart, and how often each will have been restarted then.

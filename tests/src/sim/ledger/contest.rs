@@ -95,12 +95,16 @@ impl Ledger {
     }
 
     /// Nobody holds a name any more: whoever has waited for it, and whose request was met by another child meanwhile, waits
-    /// for what takes the place of that one.
+    /// for that one, or for what takes its place.
     pub(super) fn name_is_free(&mut self, name: Option<&Name>) {
-        let waits = |asked: &Asked| asked.claim == Claim::Own && asked.wanted_name() == name;
+        let waits = |asked: &Asked| !asked.is_superseded() && asked.wanted_name() == name;
         let waiting = self.waiting.iter().copied().filter(|call| self.calls.get(call).is_some_and(waits));
         for call in waiting.collect::<Vec<_>>() {
             let key = self.calls.get(&call).and_then(Asked::request_key);
+            let is_met = key.is_some_and(|(uid, request)| self.first_answer(uid, request).is_some());
+            if let Some(asked) = self.calls.get_mut(&call) {
+                asked.has_joined |= is_met;
+            }
             if let Some(track) = key.and_then(|(uid, request)| self.superseded(uid, request)) {
                 let rights = Some(track.run_as.clone());
                 let claim = Claim::Superseded(Arc::clone(&track.params), rights, track.anchor);
@@ -116,8 +120,7 @@ impl Ledger {
     #[must_use]
     pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
         // Where another one was started for it since, that one counts, whatever has become of it.
-        let same = |track: &&Track| (track.owner.uid, track.params.request_id) == (uid, Some(request));
-        let started = self.tracks.values().rev().find(same);
+        let started = self.started_for(uid, request).into_iter().next();
         let started = started.filter(|track| track.superseded && !track.forgotten && !track.refused);
         started.filter(|track| self.is_held(track.params.name.as_ref()))
     }
@@ -150,6 +153,7 @@ impl Ledger {
             // One that waited for a place has joined the one that was started.
             let waits = call.number > track.call.number
                 || asked.sought_since.is_some()
+                || asked.has_joined
                 || asked.create().is_some_and(|it| it.name == track.params.name);
             if asked.fresh.child == id || same && waits {
                 asked.claim = claim.clone();

@@ -247,6 +247,7 @@ impl Ledger {
             seeks: false,
             may_have_had_its_turn: false,
             sought_since: None,
+            has_joined: false,
             claim: Claim::Own,
             wishes: BTreeMap::new(),
             runs_again: BTreeSet::new(),

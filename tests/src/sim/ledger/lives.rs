@@ -105,11 +105,11 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             found(&mut track, recovered.intent.created_at, None, finding, now);
         }
         Some(Progress::Unwanted { reason, steps }) => {
-            if *reason != ExitReason::StartFailed {
-                may_have_started(&mut track);
-            }
             track.refused = *reason == ExitReason::StartFailed;
             track.superseded = *reason == ExitReason::Replaced;
+            if !track.refused && !track.superseded {
+                may_have_started(&mut track);
+            }
             track.demands.push(Demand { reason: *reason, steps: steps.clone() });
             found(&mut track, recovered.intent.created_at, None, finding, now);
         }
@@ -127,6 +127,8 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             let due = until.as_nanos();
             let between = Between { exit: exit.clone(), started_at, due, unrecorded: None };
             track.readiness = Readiness::awaited(None);
+            let is_replaced = unwanted.as_ref().is_some_and(|(reason, _)| *reason == ExitReason::Replaced);
+            track.superseded = is_replaced && track.is_unanswered();
             found_between(&mut track, between, unwanted.as_ref(), finding, now);
         }
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
@@ -220,10 +222,8 @@ fn found_on_its_way(track: &mut Track, recovered: &Recovered, now: u64) {
         _ => Some((ExitReason::StartFailed, Vec::new())),
     };
     if let Some((reason, steps)) = unwanted {
-        if track.runs.between.is_none() {
-            track.refused = reason == ExitReason::StartFailed;
-            track.superseded = reason == ExitReason::Replaced;
-        }
+        track.refused = reason == ExitReason::StartFailed && track.runs.between.is_none();
+        track.superseded = reason == ExitReason::Replaced && track.is_unanswered();
         track.demands.push(Demand { reason, steps });
     }
 }

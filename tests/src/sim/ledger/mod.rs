@@ -21,6 +21,7 @@ pub mod track;
 pub mod upgrade;
 pub mod waves;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use procbroker_core::{Anchor, Call, Config, ConnectionId, Run};
@@ -204,17 +205,22 @@ impl Ledger {
         )
     }
 
+    /// The children that were started for this user's request with this id, the last one first: what has waited for long
+    /// is older by its id than what was asked for since.
+    #[must_use]
+    pub fn started_for(&self, uid: u32, request: Uuid) -> Vec<&Track> {
+        let is_for = |track: &&Track| track.owner.uid == uid && track.params.request_id == Some(request);
+        let mut started: Vec<_> = self.tracks.values().filter(is_for).collect();
+        started.sort_by_key(|track| Reverse((track.born, track.run.child)));
+        started
+    }
+
     /// The visible child that this user's request with this id was answered with, or waits for, and the
     /// answer, if there was one.
     #[must_use]
     pub fn first_answer(&self, uid: u32, request: Uuid) -> Option<(&Track, Option<Outcome>)> {
-        let started = self.tracks.values().rev().find(|track| {
-            !track.forgotten
-                && !track.refused
-                && !track.superseded
-                && track.owner.uid == uid
-                && track.params.request_id == Some(request)
-        });
+        let is_answer = |track: &&Track| !track.forgotten && !track.refused && !track.superseded;
+        let started = self.started_for(uid, request).into_iter().find(is_answer);
         started.map(|track| (track, track.outcome)).or_else(|| {
             let (id, outcome) = self.found.get(&(uid, request))?;
             let track = self.tracks.get(id).filter(|track| !track.forgotten)?;

@@ -44,7 +44,7 @@ impl Ledger {
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 self.change_cleaning(*run, |cleaning| {
                     (cleaning.stage, cleaning.short) = (Stage::Ordered { since: now }, None);
-                    (cleaning.turned_back, cleaning.killed) = (None, None);
+                    (cleaning.turned_back, cleaning.killed, cleaning.put_off) = (None, None, false);
                 });
             }
             Effect::Signal { run, signal, scope, call: None } => self.step_taken(*run, *signal, *scope),
@@ -215,7 +215,9 @@ impl Ledger {
             None => {
                 track.void = true;
                 track.released = Some(now);
+                let name = track.params.name.clone();
                 self.live.remove(&run.child);
+                self.name_is_free(name.as_ref());
             }
         }
     }

@@ -90,6 +90,8 @@ impl Track {
     /// Its process is there.
     pub(super) fn comes_up(&mut self, now: u64) {
         let is_late = self.demands.first().is_some_and(|demand| demand.reason == ExitReason::StartFailed);
+        // What its create gets is what takes its place.
+        let is_late = is_late || self.superseded;
         if self.params.no_wait && !is_late {
             self.runs.unready = Unready::Now;
         }

@@ -8,7 +8,7 @@ use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Exit, ExitReason, ExitStatus, Timestamp};
 
 use crate::sim::agenda::MILLISECOND;
-use crate::sim::ledger::cleaning::Cleaning;
+use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::readiness::Readiness;
 use crate::sim::ledger::track::{Demand, Start, Track};
 
@@ -186,6 +186,14 @@ impl Track {
         self.start = Start::Done { at: started_at, pid: 0 };
         self.known_exit = Some(exit);
         self.begin_cleaning();
+    }
+
+    /// Whether it was between two runs until something of this turn has ended it, and is not known to be over so far.
+    #[must_use]
+    pub fn is_about_to_be_over(&self) -> bool {
+        let is_due = |cleaning: &Cleaning| cleaning.stage == Stage::Due;
+        let is_told = self.exit.is_some() || !self.cleaning.as_ref().is_none_or(is_due);
+        self.is_live() && self.known_exit.is_some() && !is_told
     }
 
     /// Its cleanup is due, if it has one.
