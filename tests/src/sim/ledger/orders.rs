@@ -211,6 +211,7 @@ impl Ledger {
             },
             // What was found of a run that never was, as far as anybody knows.
             None if track.runs.between.is_some() && matches!(track.start, Start::Recorded { .. }) => {}
+            None if std::mem::take(&mut track.is_cut_short) => {}
             None if was_there => track.run_is_over(now, self.closing.is_some()),
             None => {
                 track.void = true;

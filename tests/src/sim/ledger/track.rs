@@ -98,6 +98,8 @@ pub struct Track {
     pub unwanted_since: Option<u64>,
     /// Whether that process was left by an earlier broker: it never gets there.
     pub is_left_behind: bool,
+    /// Whether its first launch was cut short for another program, and it is to be let go of before it is launched anew.
+    pub is_cut_short: bool,
     /// When the shutdown wants it killed, where time is short.
     pub kill_by: Option<u64>,
     /// When the step that an earlier broker took last has had its time: after so many signals.
@@ -174,6 +176,7 @@ impl Track {
             demands: Vec::new(),
             unwanted_since: None,
             is_left_behind: false,
+            is_cut_short: false,
             kill_by: None,
             resumed: None,
             known_exit: None,
@@ -233,10 +236,14 @@ impl Track {
     /// Its process is not there, and was not.
     pub fn launch_fails(&mut self, was_killed: bool, now: u64) {
         if was_killed && self.demands.is_empty() && self.killed.is_some() {
+            self.is_cut_short = self.runs.between.is_none();
             // Nothing has run that could have failed.
             (self.start, self.killed, self.is_left_behind) = (Start::Recorded { written: true }, None, false);
-            // The next one is wanted.
-            (self.readiness, self.unwanted_since) = (Readiness::awaited(None), None);
+            // The next one is wanted, and a create has no more time for it.
+            self.unwanted_since = None;
+            if !self.is_cut_short {
+                self.readiness = Readiness::awaited(None);
+            }
             return;
         }
         self.start = if was_killed { Start::Killed } else { Start::Failed };
