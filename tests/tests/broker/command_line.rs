@@ -259,6 +259,27 @@ fn each_kind_of_failure_has_its_exit_status() {
 }
 
 #[test]
+fn a_create_says_what_it_could_not_be_done_for_want_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let broker = TestBroker::start();
+    let text = broker.path("text");
+    std::fs::write(&text, "echo hello\n").unwrap();
+    std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = text.to_str().unwrap();
+    let cases: [(&[&str], &str); 6] = [
+        (&["--cwd", "/nonexistent", "--", "sleep", "1"], "the folder \"/nonexistent\" does not exist"),
+        (&["--rlimit", "nofile=4000000000", "--", "true"], "nofile=4000000000 is above the hard limit"),
+        (&["--", "sleep 1000"], "program and arguments are separate words"),
+        (&["--", "/none/such"], "it is not there, or the interpreter"),
+        (&["--", "/etc/passwd"], "may not execute it"),
+        (&["--", text], "a script begins with a line such as #!/bin/sh"),
+    ];
+    for (arguments, why) in cases {
+        failed(&broker.run(&[&["create"], arguments].concat()), FAILED, why);
+    }
+}
+
+#[test]
 fn those_who_may_not_are_told_so() {
     if !is_root() {
         return;
