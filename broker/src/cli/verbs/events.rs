@@ -9,7 +9,7 @@ use procbroker_client::{Broker, Events, Happening};
 use procbroker_protocol::event::{Event, EventKind, Notification};
 use procbroker_protocol::json_lines::objects::NotificationObject;
 use procbroker_protocol::request::EventsParams;
-use procbroker_protocol::{Child, Exit};
+use procbroker_protocol::Child;
 
 use crate::cli::call;
 use crate::cli::command_status::CommandStatus;
@@ -18,7 +18,7 @@ use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::print::escape::shown_command_line;
-use crate::cli::print::words::{ABSENT, exit_word, title};
+use crate::cli::print::words::{ABSENT, exit_word, how_ended, title};
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{ValueError, map, pair};
 use crate::counted::counted;
@@ -188,14 +188,8 @@ fn matter(kind: EventKind, child: &Child) -> String {
         EventKind::Started | EventKind::Ready | EventKind::Stopping => {
             child.pid.map_or_else(String::new, |pid| format!("pid {pid}"))
         }
-        EventKind::Exited | EventKind::Ended => child.exit.as_ref().map_or_else(String::new, how),
+        EventKind::Exited | EventKind::Ended => child.exit.as_ref().map_or_else(String::new, |exit| format!("exit {}", how_ended(exit, child.cleanup.as_ref()))),
         EventKind::Restarting => format!("restart {}", child.restarts),
         EventKind::Cleaning | EventKind::ShuttingDown => String::new(),
     }
-}
-
-fn how(exit: &Exit) -> String {
-    let forced = if exit.forced { ", forced" } else { "" };
-    let oom = if exit.oom { ", out of memory" } else { "" };
-    format!("exit {} ({}{forced}{oom})", exit_word(exit.status), exit.reason.as_str())
 }

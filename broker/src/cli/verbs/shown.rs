@@ -135,6 +135,26 @@ fn a_column_in_which_nothing_stands_is_left_out() {
 }
 
 #[test]
+fn a_cleanup_that_failed_and_a_child_that_is_given_up_are_seen_in_a_list() {
+    let failed = Cleaned { ok: false, exit: Some(ExitStatus::Code(1)), attempts: 1 };
+    let end = |number, name, code| {
+        ended(running(number, Some(name), &["./job"]), ExitStatus::Code(code), ExitReason::Exited, false)
+    };
+    let uncleaned = Child { cleanup: Some(failed), ..end(1, "job", 0) };
+    let mut given_up = end(2, "web", 3);
+    given_up.exit.as_mut().unwrap().gave_up = true;
+    let sentence = "job: ended, exit code 0 (exited), cleanup failed\n";
+    assert_eq!(shown(WAIT, &Response::Child(Arc::new(uncleaned.clone())), terminal(80)), sentence);
+    let answer = Response::Children([uncleaned, given_up].map(Arc::new).to_vec());
+    let expected = concat!(
+        "NAME  STATE  SINCE  EXIT                        COMMAND\n",
+        "job   ended  40s    0 (exited), cleanup failed  ./job\n",
+        "web   ended  40s    3 (gave up)                 ./job\n",
+    );
+    assert_eq!(shown(LIST_ALL, &answer, terminal(80)), expected);
+}
+
+#[test]
 fn where_a_table_is_too_wide_each_child_has_lines_of_its_own() {
     let expected = concat!(
         "render-42\n",

@@ -138,7 +138,7 @@ impl Columns {
         let since = row.started_at.unwrap_or(row.created_at);
         let told = |told: Option<String>| told.unwrap_or_else(|| "-".to_owned());
         let last = match (&row.exit, row.state) {
-            (Some(exit), ChildState::Ended) => exit,
+            (Some(exit), ChildState::Ended) => row.failed_cleanup.as_ref().unwrap_or(exit),
             (_, _) => row.status_text.as_ref().unwrap_or(&row.command),
         };
         self.line([
