@@ -301,6 +301,17 @@ impl Ask for CreateArguments {
     fn human(&self, answer: &Response, _: Screen) -> Result<Report, Failure> {
         created_of(answer).map(|created| Report::done(sentence(created)))
     }
+
+    fn remark(&self, answer: &Response) -> Option<&'static str> {
+        let LifeArguments { lifetime, linger, .. } = &self.life;
+        let is_new = created_of(answer).is_ok_and(|created| match created.outcome {
+            Outcome::Created | Outcome::Replaced => true,
+            Outcome::Existing { .. } => false,
+        });
+        let ends_at_once = is_new && *lifetime == Lifetime::Connection && linger.is_zero();
+        ends_at_once
+            .then_some("it ends with this command's connection; --linger, or --lifetime pid:$$, keeps it")
+    }
 }
 
 fn created_of(answer: &Response) -> Result<&Created, Failure> {

@@ -291,6 +291,25 @@ fn create_says_what_it_did_and_pipes_get_the_id_alone() {
 }
 
 #[test]
+fn create_says_so_where_what_it_has_started_ends_at_once() {
+    let child = || running(1, Some("job"), &["true"]);
+    let remarks = |arguments: &[&str], outcome, style| {
+        let line = [&["create"], arguments, &["--", "true"]].concat();
+        let report = report(&line, &created(outcome, child()), style).unwrap();
+        assert_eq!(report.status, CommandStatus::Done);
+        report.remarks
+    };
+    let bound = ["--lifetime", "connection"];
+    let said =
+        "procbroker: it ends with this command's connection; --linger, or --lifetime pid:$$, keeps it\n";
+    for (style, expected) in [(terminal(80), said), (Style::Plain, said), (Style::Json, "")] {
+        assert_eq!(remarks(&bound, Outcome::Created, style), expected);
+        assert_eq!(remarks(&bound, Outcome::Existing { same_spec: true }, style), "");
+        assert_eq!(remarks(&["--lifetime", "connection", "--linger", "1s"], Outcome::Created, style), "");
+    }
+}
+
+#[test]
 fn wait_says_how_the_child_ended() {
     let job = || running(1, Some("job"), &["./job"]);
     let cases = [
