@@ -375,6 +375,28 @@ fn a_name_means_nobody_when_the_last_child_of_it_is_not_visible_any_more() {
 }
 
 #[test]
+fn a_message_calls_a_child_by_its_name_and_its_id() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    let call = world.call(client, wait(id(run), Until::Ended, Some(secs(1))));
+    world.advance(secs(1));
+    let title = format!("the child a ({})", run.child);
+    let message = world.answer(call).unwrap_err().message;
+    assert!(message.starts_with(&format!("{title} is still running")), "{message}");
+    world.ends(run);
+    let message = world.ask(client, signal(id(run), Signal::HUP)).unwrap_err().message;
+    assert!(message.starts_with(&format!("{title} has ended")), "{message}");
+    let params = CreateParams { ready: Ready::Notify, ready_timeout: ReadyTimeout(secs(1)), ..named("b") };
+    let call = world.create(client, params);
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    world.advance(secs(1));
+    let message = world.answer(call).unwrap_err().message;
+    assert!(message.starts_with(&format!("the child b ({}) was not ready within 1s", run.child)), "{message}");
+}
+
+#[test]
 fn what_cannot_be_signalled_is_said_as_it_is() {
     let (mut world, client) = World::with_client();
     let said = |world: &mut World, run: Run| world.ask(client, signal(id(run), Signal::HUP)).unwrap_err();

@@ -319,7 +319,10 @@ fn a_create_that_fails_for_its_time_names_why_the_last_command_said_no_and_the_l
     assert_eq!(error.kind, ErrorKind::Timeout(Some(Box::new(ProbeFailure::NotStarted(not_found)))));
     assert_eq!(
         error.message,
-        format!("the child {} was not ready within 350ms (ready_timeout), and is stopped; {why}", run.child)
+        format!(
+            "the child a ({}) was not ready within 350ms (ready_timeout), and is stopped; {why}",
+            run.child
+        )
     );
 }
 
