@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_that_says_what_to_do() {
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [(&[&str], &str); 16] = [
             (&["frobnicate", "a"], "unrecognized subcommand 'frobnicate'; see 'procbroker --help'"),
             (&["restar", "a"], "unrecognized subcommand 'restar'; see 'procbroker --help'"),
             (
@@ -170,6 +170,14 @@ mod tests {
             (
                 &["get", "a b"],
                 "invalid value 'a b' for '<TARGET>': the name \"a b\" has the character ' '; ASCII letters, digits and (after the first) any of . _ : @ - are allowed",
+            ),
+            (
+                &["destroy", "web*"],
+                "invalid value 'web*' for '[TARGET]...': \"web*\" is a pattern; names and ids are taken, and --label for those that have a label",
+            ),
+            (
+                &["events", "--since", "x"],
+                "invalid value 'x' for '--since <NUMBER>': \"x\" is not the number of an event; each line of events has one, such as 42",
             ),
             (
                 &["create", "sleep", "9"],

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use procbroker_core::{Bounds, ConnectionId, Input, Members, Run, SignalOutcome};
-use procbroker_protocol::create::{Account, RestartPolicy, StandardError, StandardOutput};
+use procbroker_protocol::create::{
+    Account, Ready, ReadyTimeout, RestartPolicy, StandardError, StandardOutput,
+};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
@@ -393,7 +395,10 @@ fn a_message_calls_a_child_by_its_name_and_its_id() {
     world.spawned(run);
     world.advance(secs(1));
     let message = world.answer(call).unwrap_err().message;
-    assert!(message.starts_with(&format!("the child b ({}) was not ready within 1s", run.child)), "{message}");
+    assert!(
+        message.starts_with(&format!("the child b ({}) was not ready within 1s", run.child)),
+        "{message}"
+    );
 }
 
 #[test]

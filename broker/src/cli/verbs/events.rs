@@ -20,7 +20,7 @@ use crate::cli::print::Style;
 use crate::cli::print::escape::shown_command_line;
 use crate::cli::print::words::{ABSENT, exit_word, how_ended, title};
 use crate::cli::reader::{self, Reader, reader_gone};
-use crate::cli::values::{ValueError, map, pair};
+use crate::cli::values::{ValueError, event_number, map, pair};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
@@ -45,7 +45,7 @@ const KIND_WIDTH: usize = 13;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventsArguments {
     /// The first sequence number wanted [default: only what happens from now on]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = event_number)]
     since: Option<u64>,
     /// Only of children with this label; repeated, with all of them
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
