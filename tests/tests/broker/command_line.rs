@@ -303,6 +303,29 @@ fn those_who_may_not_are_told_so() {
 }
 
 #[test]
+fn a_broker_that_cannot_start_says_so_in_the_form_of_its_log() {
+    let broker = TestBroker::start();
+    let socket = broker.path("other.sock");
+    let serve = |format, level| {
+        let socket = socket.to_str().unwrap();
+        let flags = ["--state-dir", "/dev/null/x", "--log-format", format, "--log", level];
+        broker.run(&[&["serve", "--socket", socket], &flags[..]].concat())
+    };
+    for level in ["info", "off"] {
+        let said = serve("json", level);
+        assert_eq!(said.status, FAILED, "{said:?}");
+        let lines: Vec<Value> =
+            said.err.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+        let last = lines.last().expect("a line");
+        assert_eq!((&last["level"], last["timestamp"].is_string()), (&json!("ERROR"), true), "{last}");
+        let message = last["message"].as_str().unwrap();
+        assert!(message.starts_with("cannot start") && message.contains("/dev/null/x"), "{last}");
+    }
+    let said = serve("text", "info");
+    assert!(said.err.lines().last().unwrap().starts_with("procbroker: cannot start"), "{said:?}");
+}
+
+#[test]
 fn shutdown_ends_the_broker_and_reports() {
     let mut broker = TestBroker::start();
     let mut hello = broker.fifo("hello");
