@@ -435,8 +435,8 @@ fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
     let help = program.find_subcommand_mut("serve").unwrap().render_long_help().to_string();
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for text in [
-        "[default: 10000]",
-        "[default: 4096]",
+        &format!("[default: {}]", Bounds::default().max_children),
+        &format!("[default: {}]", Bounds::default().max_connections),
         "half of all unless set",
         "a quarter of all unless set",
         "[default: 30s]",
