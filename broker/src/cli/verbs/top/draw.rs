@@ -113,10 +113,8 @@ fn summary(model: &Model) -> String {
         text = format!("{text}   memory {}", bytes(memory.iter().sum()));
     }
     text = format!("{text}   ordered by {}", model.order.word());
-    if !model.filter.is_empty() {
-        text = format!("{text}   filter {:?}", model.filter);
-    }
-    text
+    // First, because it says what is missing below, and the end is what a narrow screen cuts.
+    if model.filter.is_empty() { text } else { format!("filter {:?}   {text}", model.filter) }
 }
 
 /// How wide the columns are; 0 for one that is left out.
