@@ -65,6 +65,8 @@
 
 pub mod answer_size;
 pub mod blocking_pool;
+#[cfg(test)]
+mod captured_log;
 mod causes;
 pub mod cli;
 pub mod connection;

@@ -32,7 +32,13 @@ pub fn write(report: &Report) {
             let exit = child.exit.as_ref();
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
             let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
-            info!(child = %label(child), %status, %reason, "ended{}", want_of_memory(exit));
+            let oom = want_of_memory(exit);
+            if exit.is_some_and(|exit| exit.gave_up) {
+                let restarts = counted::counted(child.restarts, "restart", "restarts");
+                warn!(child = %label(child), %status, %reason, "ended{oom}, gave up after {restarts}");
+            } else {
+                info!(child = %label(child), %status, %reason, "ended{oom}");
+            }
         }
         Report::CleanupFailed { child, message } => {
             warn!(child = %label(child), "the cleanup failed: {message}");
@@ -109,4 +115,35 @@ fn command(child: &Child) -> String {
 fn whole(took: Duration) -> impl Display {
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     duration::display(Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use procbroker_protocol::{ExitReason, ExitStatus, Timestamp};
+
+    use super::*;
+    use crate::captured_log::captured;
+
+    fn ended(gave_up: bool) -> Report {
+        let mut child: Child = serde_json::from_value(serde_json::json!({
+            "id": "01900000-0000-7000-8000-000000000001", "name": "web", "labels": {}, "command": ["true"],
+            "pid": null, "owner": {"uid": 33, "gid": 33}, "state": "ended", "created_at": Timestamp::default(),
+            "started_at": null, "restarts": 3, "lifetime": "broker", "stop_order": 0, "exit": null,
+            "cleanup": null, "containment": "cgroup", "status_text": null,
+        }))
+        .unwrap();
+        let exit = Exit::new(ExitStatus::Code(3), ExitReason::Exited, Timestamp::default());
+        child.exit = Some(Exit { gave_up, ..exit });
+        Report::Ended { child: Arc::new(child) }
+    }
+
+    #[test]
+    fn a_child_that_is_given_up_is_a_warning_with_the_number_of_its_restarts() {
+        let line = captured(|| write(&ended(true)));
+        assert!(line.contains("WARN") && line.contains("ended, gave up after 3 restarts"), "{line}");
+        let line = captured(|| write(&ended(false)));
+        assert!(line.contains("INFO") && !line.contains("gave up"), "{line}");
+    }
 }

@@ -76,9 +76,7 @@ pub fn serve(arguments: &ServeArguments) -> ExitCode {
         Ok(ExitCause::Left(_)) => ExitCode::FAILURE,
         Ok(ExitCause::Main(exit)) => ExitCode::from(as_a_shell_says(exit)),
         Err(error) => {
-            let line = format!("procbroker: {}\n", with_causes(&error));
-            // Whoever has closed standard error has seen enough.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            log::last_word(arguments.log_format, &with_causes(&error));
             ExitCode::FAILURE
         }
     }

@@ -39,6 +39,7 @@ mod ending;
 mod launching;
 mod memory;
 mod next;
+mod not_started;
 mod probing;
 mod progress;
 mod questions;

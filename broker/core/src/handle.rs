@@ -12,7 +12,7 @@ use crate::pending::{Ticket, no_place};
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 use crate::turn::Turn;
-use crate::{authorize, validate};
+use crate::{authorize, shown, validate};
 
 impl Broker {
     /// Takes in one fact, and appends the orders that follow from it.
@@ -172,11 +172,10 @@ impl Broker {
         }
         let child = pending.waits_for.watched().first().and_then(|id| self.children.get(*id));
         let message = child.map_or_else(String::new, |child| {
-            let shown = child.view();
-            let label = shown.name.as_ref().map_or_else(|| shown.id.to_string(), ToString::to_string);
-            let state = shown.state.as_str();
+            let title = shown::title(child.view());
+            let state = child.view().state.as_str();
             format!(
-                "the child {label} is still {state}, and the time to wait for it is over; it is left as it is"
+                "the child {title} is still {state}, and the time to wait for it is over; it is left as it is"
             )
         });
         self.answer_pending(ticket, Err(Error::new(ErrorKind::Timeout(None), message)), turn);

@@ -146,4 +146,5 @@ pub use record::{
     StoppingProgress, Tie, Unready,
 };
 pub use resources::ResourceBound;
+pub use shutdown::steps_within;
 pub use time::{Instant, Now};

@@ -45,6 +45,11 @@ pub(crate) fn cut(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
+/// Returns what a message calls a child: by its name where it has one, which is what people know it by, and by its id.
+pub(crate) fn title(child: &ChildView) -> String {
+    child.name.as_ref().map_or_else(|| child.id.to_string(), |name| format!("{name} ({})", child.id))
+}
+
 /// Returns the command line of a child as lists, events and the log show it, and what is shortened of the child by that.
 pub(crate) fn command(params: &CreateParams) -> (Vec<String>, Fields) {
     let (command, is_shortened) = beginning(&params.command, COMMAND_SHOWN_BYTES_MAX);

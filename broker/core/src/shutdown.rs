@@ -15,6 +15,7 @@ use crate::effect::{Effect, ExitCause, Report, ServiceState};
 use crate::limits::SHUTDOWN_TIMEOUT_MIN;
 use crate::main_process::MainState;
 use crate::pending::{WaitsFor, shutting_down};
+pub use crate::shutdown::budget::steps_within;
 use crate::shutdown::budget::{cleanup_share, shortened};
 use crate::shutdown::waves::{BrokerState, Force, Rank, Shutdown};
 use crate::turn::Turn;

@@ -52,6 +52,12 @@ pub(super) trait Ask {
     /// [`Failure::Answer`] where it belongs to another request.
     fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure>;
 
+    /// Says what whoever asked may not expect of what was done, on a line of its own.
+    fn remark(&self, answer: &Response) -> Option<&'static str> {
+        let _ = answer;
+        None
+    }
+
     /// Says what the answer means for whoever asked.
     fn verdict(&self, answer: &Response) -> Verdict {
         let _ = answer;
@@ -158,6 +164,10 @@ pub(super) fn show(verb: &dyn Ask, answer: &Response, style: Style) -> Result<Re
         Style::Json => Report::done(json(answer)?),
         Style::Plain => Report::done(verb.plain(answer)?),
         Style::Terminal(screen) => verb.human(answer, screen)?,
+    };
+    let report = match verb.remark(answer).filter(|_| style != Style::Json) {
+        Some(remark) => report.with_remark(remark),
+        None => report,
     };
     match verb.verdict(answer) {
         Verdict::Done => Ok(report),

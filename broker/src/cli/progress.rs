@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procbroker_client::Broker;
+use procbroker_core::steps_within;
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::request::{ListParams, OneParams};
 use procbroker_protocol::response::Got;
@@ -46,6 +47,8 @@ pub(super) struct Awaited {
 pub(super) enum End {
     /// Stopped, by these steps where the verb gives them.
     Stopped(Option<Vec<StopStep>>),
+    /// Stopped with the broker, which may take so long where the verb says so.
+    ShutDown(Option<Duration>),
     /// Stopped and started again.
     Restarted,
     /// What they become by themselves, for so long at most.
@@ -180,7 +183,7 @@ impl Seen {
         let found = match &awaited.end {
             End::Seen(_) => Vec::new(),
             // The request itself would wait for a broker that does not answer, and is not held up for long.
-            End::Stopped(_) | End::Restarted => {
+            End::Stopped(_) | End::ShutDown(_) | End::Restarted => {
                 let look = children(broker, &awaited.targets, stops);
                 tokio::time::timeout(INTERVAL, look).await.unwrap_or_default()
             }
@@ -253,17 +256,24 @@ fn phase(state: ChildState, end: &End, stop: Option<&[StopStep]>, lasted: Durati
             None => format!("{}, {seconds} s", state.as_str()),
         }),
         (ChildState::Stopping, End::Stopped(Some(steps))) => Phase::Awaited(step_at(steps, lasted)),
-        (ChildState::Stopping, End::Stopped(None) | End::Restarted) => {
+        (ChildState::Stopping, End::ShutDown(Some(within))) if stop.is_some() => {
+            let steps = steps_within(stop.unwrap_or_default(), *within);
+            Phase::Awaited(step_at(&steps, lasted))
+        }
+        (ChildState::Stopping, End::Stopped(None) | End::ShutDown(_) | End::Restarted) => {
             let told = |steps| step_at(steps, lasted);
             Phase::Awaited(stop.map_or_else(|| format!("stopping, {seconds} s"), told))
         }
-        (ChildState::Cleaning, End::Stopped(_) | End::Restarted) => {
+        (ChildState::Cleaning, End::Stopped(_) | End::ShutDown(_) | End::Restarted) => {
             Phase::Awaited(format!("cleaning up, {seconds} s"))
         }
         (ChildState::Starting | ChildState::Backoff, End::Restarted) => {
             Phase::Awaited(format!("{}, {seconds} s", state.as_str()))
         }
-        (ChildState::Running | ChildState::Starting | ChildState::Backoff, End::Stopped(_)) => Phase::InTurn,
+        (
+            ChildState::Running | ChildState::Starting | ChildState::Backoff,
+            End::Stopped(_) | End::ShutDown(_),
+        ) => Phase::InTurn,
     }
 }
 
@@ -334,6 +344,18 @@ mod tests {
             let phase = phase(ChildState::Stopping, &end, Some(&steps()), second);
             assert_eq!(phase, Phase::Awaited("SIGHUP, 1 of 2 s".to_owned()), "{end:?}");
         }
+    }
+
+    #[test]
+    fn a_shutdown_that_has_less_time_than_the_steps_tells_what_they_have_in_it() {
+        let steps = [StopStep { signal: Signal::TERM, grace: Duration::from_secs(10) }];
+        let at =
+            |end: End, seconds| phase(ChildState::Stopping, &end, Some(&steps), Duration::from_secs(seconds));
+        let awaited = |text: &str| Phase::Awaited(text.to_owned());
+        let within = |seconds| End::ShutDown(Some(Duration::from_secs(seconds)));
+        assert_eq!(at(within(5), 4), awaited("SIGTERM, 4 of 4.5 s"));
+        assert_eq!(at(within(60), 4), awaited("SIGTERM, 4 of 10 s"));
+        assert_eq!(at(End::ShutDown(None), 4), awaited("SIGTERM, 4 of 10 s"));
     }
 
     #[test]

@@ -34,8 +34,43 @@ fn explanation(error: &clap::Error) -> String {
     {
         return format!("procbroker: there is no verb '{verb}'; {pointer}\n");
     }
-    line(&error.render().to_string())
+    let rendered = error.render().to_string();
+    pointed_elsewhere(error, &rendered).unwrap_or_else(|| line(&rendered))
 }
+
+/// What to use in the place of a flag that other tools have.
+fn pointed_elsewhere(error: &clap::Error, rendered: &str) -> Option<String> {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let usage = rendered.lines().find_map(|line| line.trim().strip_prefix("Usage: "))?;
+    let command = command_of(usage);
+    let verb = command.strip_prefix("procbroker ")?;
+    let (.., pointer) =
+        FLAG_POINTERS.iter().find(|(of, flags, _)| *of == verb && flags.contains(&given.as_str()))?;
+    Some(format!("procbroker: '{command}' has no flag '{given}'; {pointer}\n"))
+}
+
+/// Flags of other tools, of which verb they would be, and what to use.
+const FLAG_POINTERS: [(&str, &[&str], &str); 4] = [
+    (
+        "create",
+        &["--detach", "-d"],
+        "a child goes on by itself, and '--no-wait' does not even wait until it is ready",
+    ),
+    ("create", &["-n"], "'--name NAME' names the child"),
+    (
+        "destroy",
+        &["--force", "-f", "--timeout", "-t"],
+        "'--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
+    ),
+    (
+        "list",
+        &["--state"],
+        "it shows live children, and with '--all' ended ones too; '--json' tells the state of each, for jq(1)",
+    ),
+];
 
 /// Verbs of other tools that mean something else here, or more than one thing, and what to use.
 const POINTERS: [(&str, &str); 6] = [
@@ -144,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_that_says_what_to_do() {
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [(&[&str], &str); 16] = [
             (&["frobnicate", "a"], "unrecognized subcommand 'frobnicate'; see 'procbroker --help'"),
             (&["restar", "a"], "unrecognized subcommand 'restar'; see 'procbroker --help'"),
             (
@@ -172,6 +207,14 @@ mod tests {
                 "invalid value 'a b' for '<TARGET>': the name \"a b\" has the character ' '; ASCII letters, digits and (after the first) any of . _ : @ - are allowed",
             ),
             (
+                &["destroy", "web*"],
+                "invalid value 'web*' for '[TARGET]...': \"web*\" is a pattern; names and ids are taken, and --label for those that have a label",
+            ),
+            (
+                &["events", "--since", "x"],
+                "invalid value 'x' for '--since <NUMBER>': \"x\" is not the number of an event; each line of events has one, such as 42",
+            ),
+            (
                 &["create", "sleep", "9"],
                 "unexpected argument 'sleep' found; the command to start comes after '--'; see 'procbroker create --help'",
             ),
@@ -194,6 +237,39 @@ mod tests {
             (
                 &["list", "--labels", "\x1b[31m"],
                 "unexpected argument '--labels' found; tip: a similar argument exists: '--label'; see 'procbroker list --help'",
+            ),
+        ];
+        for (arguments, expected) in cases {
+            assert_eq!(refusal(arguments), format!("procbroker: {expected}\n"), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_of_another_tool_leads_to_the_one_that_does_it_here() {
+        let cases: [(&[&str], &str); 6] = [
+            (
+                &["create", "--detach", "--", "a"],
+                "'procbroker create' has no flag '--detach'; a child goes on by itself, and '--no-wait' does not even wait until it is ready",
+            ),
+            (
+                &["create", "-d", "--", "a"],
+                "'procbroker create' has no flag '-d'; a child goes on by itself, and '--no-wait' does not even wait until it is ready",
+            ),
+            (
+                &["create", "-n", "a", "--", "b"],
+                "'procbroker create' has no flag '-n'; '--name NAME' names the child",
+            ),
+            (
+                &["rm", "-f", "a"],
+                "'procbroker destroy' has no flag '-f'; '--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
+            ),
+            (
+                &["stop", "--timeout=5", "a"],
+                "'procbroker destroy' has no flag '--timeout'; '--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
+            ),
+            (
+                &["list", "--state", "running"],
+                "'procbroker list' has no flag '--state'; it shows live children, and with '--all' ended ones too; '--json' tells the state of each, for jq(1)",
             ),
         ];
         for (arguments, expected) in cases {

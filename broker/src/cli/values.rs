@@ -8,6 +8,7 @@ use procbroker_protocol::create::{
     Account, AddressError, Check, CpuMax, CpuMaxError, Lifetime, Limit, Ready, Rlimit, StopStep, default_stop,
 };
 use procbroker_protocol::duration::{self, DurationError};
+use procbroker_protocol::name::NameError;
 use procbroker_protocol::{Signal, Target};
 use thiserror::Error;
 
@@ -30,6 +31,21 @@ pub(in crate::cli) enum ValueError {
         /// The largest number that is taken.
         max: u64,
     },
+    /// What should be the number of an event is not one.
+    #[error("{text:?} is not the number of an event; each line of events has one, such as 42")]
+    Event {
+        /// The text.
+        text: String,
+    },
+    /// A pattern where none is taken.
+    #[error("{text:?} is a pattern; names and ids are taken, and --label for those that have a label")]
+    Pattern {
+        /// The text.
+        text: String,
+    },
+    /// See [`NameError`].
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// A lifetime of another form.
     #[error("a lifetime is broker, connection, pid:N or ttl:DURATION")]
     Lifetime,
@@ -119,8 +135,23 @@ pub(in crate::cli) fn map<T: Clone>(
 }
 
 /// Takes an id or a name.
-pub(in crate::cli) fn target(text: &str) -> Result<Target, procbroker_protocol::name::NameError> {
+pub(in crate::cli) fn target(text: &str) -> Result<Target, NameError> {
     Target::from_text(text)
+}
+
+/// Takes an id or a name, where labels are taken as well.
+pub(in crate::cli) fn one_of_several_targets(text: &str) -> Result<Target, ValueError> {
+    match target(text) {
+        Err(NameError::Character { name, character: '*' | '?' | '[' }) => {
+            Err(ValueError::Pattern { text: name })
+        }
+        target => Ok(target?),
+    }
+}
+
+/// Takes the number of an event.
+pub(in crate::cli) fn event_number(text: &str) -> Result<u64, ValueError> {
+    text.parse().map_err(|_| ValueError::Event { text: text.to_owned() })
 }
 
 /// Takes the name or the number of a user or a group.

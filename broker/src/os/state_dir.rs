@@ -80,7 +80,7 @@ impl StateDir {
     /// uses it; or when the system refuses.
     pub fn open(place: &Place) -> Result<Self, StateDirError> {
         let state = Self::open_with(place, Before::Nobody, |path| {
-            Lock::take(&path.join(LOCK), &format!("the state folder {}", path.display()))
+            Lock::take(&path.join(LOCK), &format!("the state folder {}", path.display()), "--state-dir")
                 .map_err(StateDirError::from)
         })?;
         check_logs(&state.folder)?;
@@ -302,6 +302,7 @@ mod tests {
         let error = StateDir::open(&place(&path)).unwrap_err();
         assert!(matches!(error, StateDirError::Lock(LockError::Held { .. })));
         assert!(error.to_string().contains("already has the state folder"), "{error}");
+        assert!(error.to_string().ends_with("give this one another place with --state-dir"), "{error}");
         drop(state);
         drop(StateDir::open(&place(&path)).unwrap());
     }

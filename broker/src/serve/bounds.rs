@@ -4,24 +4,52 @@ use procbroker_core::Bounds;
 
 use crate::os::host::nofile::Nofile;
 
+/// Where the bounds that descriptors are needed for come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    /// That on children.
+    pub(super) children: Wish,
+    /// That on connections.
+    pub(super) connections: Wish,
+}
+
+/// Where a bound comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Somebody has asked for so many.
+    Flag,
+    /// Nobody has asked for any number.
+    Default,
+}
+
 /// Lowers bounds to what the descriptors are enough for.
-pub(super) fn within(mut bounds: Bounds, nofile: Nofile) -> Bounds {
+pub(super) fn within(mut bounds: Bounds, wishes: Wishes, nofile: Nofile) -> Bounds {
     let shares = nofile.shares(bounds.max_connections);
-    lower("children", shares.children, nofile, (&mut bounds.max_children, &mut bounds.max_children_per_user));
-    lower(
-        "connections",
-        shares.connections,
-        nofile,
-        (&mut bounds.max_connections, &mut bounds.max_connections_per_user),
-    );
+    let children = (&mut bounds.max_children, &mut bounds.max_children_per_user);
+    if let Some(message) = lower("children", shares.children, nofile, children) {
+        tell(wishes.children, &message);
+    }
+    let connections = (&mut bounds.max_connections, &mut bounds.max_connections_per_user);
+    if let Some(message) = lower("connections", shares.connections, nofile, connections) {
+        tell(wishes.connections, &message);
+    }
     bounds
 }
 
-fn lower(what: &str, share: u32, nofile: Nofile, (in_all, per_user): (&mut u32, &mut u32)) {
-    if share >= *in_all {
-        return;
+/// What nobody has asked for is not missed, as a rule.
+fn tell(wish: Wish, message: &str) {
+    match wish {
+        Wish::Flag => tracing::warn!("{message}"),
+        Wish::Default => tracing::info!("{message}"),
     }
-    tracing::warn!(
+}
+
+/// Says what has become of a bound, where that is another one.
+fn lower(what: &str, share: u32, nofile: Nofile, (in_all, per_user): (&mut u32, &mut u32)) -> Option<String> {
+    if share >= *in_all {
+        return None;
+    }
+    let message = format!(
         "at most {share} {what} instead of {in_all}: the hard limit on open files is {}; start the broker with a higher \
          one (ulimit -Hn, LimitNOFILE=)",
         nofile.hard
@@ -31,11 +59,15 @@ fn lower(what: &str, share: u32, nofile: Nofile, (in_all, per_user): (&mut u32, 
     let part = u32::try_from(part).unwrap_or(share);
     *per_user = (*per_user).min(part.max(share / 2).max(1));
     *in_all = share;
+    Some(message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::captured_log::captured;
+
+    const WISHES: Wishes = Wishes { children: Wish::Default, connections: Wish::Default };
 
     #[test]
     fn bounds_are_lowered_to_what_there_are_descriptors_for_and_a_user_keeps_a_part_of_them() {
@@ -46,13 +78,29 @@ mod tests {
             max_connections_per_user: 200,
             ..Bounds::default()
         };
-        let few = within(wanted, Nofile { soft: 96, hard: 96 });
+        let few = within(wanted, WISHES, Nofile { soft: 96, hard: 96 });
         assert_eq!((few.max_children, few.max_children_per_user), (6, 3));
         assert_eq!((few.max_connections, few.max_connections_per_user), (6, 6));
-        assert_eq!(within(wanted, Nofile { soft: 1_024, hard: u64::MAX }), wanted);
-        let low = within(Bounds { max_children_per_user: 2, ..wanted }, Nofile { soft: 96, hard: 96 });
+        assert_eq!(within(wanted, WISHES, Nofile { soft: 1_024, hard: u64::MAX }), wanted);
+        let low =
+            within(Bounds { max_children_per_user: 2, ..wanted }, WISHES, Nofile { soft: 96, hard: 96 });
         assert_eq!((low.max_children, low.max_children_per_user), (6, 2));
-        let single = within(Bounds { max_children_per_user: 1, ..wanted }, Nofile { soft: 96, hard: 96 });
+        let single =
+            within(Bounds { max_children_per_user: 1, ..wanted }, WISHES, Nofile { soft: 96, hard: 96 });
         assert_eq!(single.max_children_per_user, 1);
+    }
+    #[test]
+    fn a_bound_that_is_not_kept_is_a_warning_where_somebody_has_asked_for_it_and_a_remark_where_not() {
+        let few = Nofile { soft: 96, hard: 96 };
+        let wished = Wishes { children: Wish::Flag, ..WISHES };
+        for (wishes, level) in [(wished, "WARN"), (WISHES, "INFO")] {
+            let log = captured(|| {
+                let _lowered = within(Bounds::default(), wishes, few);
+            });
+            let of_children = log.lines().find(|line| line.contains("children instead of 10000")).unwrap();
+            assert!(of_children.trim_start().starts_with(level), "{log}");
+            let of_connections = log.lines().find(|line| line.contains("connections instead of")).unwrap();
+            assert!(of_connections.trim_start().starts_with("INFO"), "{log}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod lines;
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::cli::{LogFormat, LogLevel};
 use lines::{Guard, Lines};
@@ -28,4 +28,18 @@ pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> io::Resul
         }
     };
     Ok(guard)
+}
+
+/// Writes what the broker has failed with, in the form of the log, whatever the log lets through and whether there is one.
+pub(super) fn last_word(format: LogFormat, message: &str) {
+    match format {
+        LogFormat::Json => {
+            let log = tracing_subscriber::fmt().with_writer(io::stderr).json().flatten_event(true).finish();
+            tracing::subscriber::with_default(log, || tracing::error!("{message}"));
+        }
+        LogFormat::Text => {
+            // Whoever has closed standard error has seen enough.
+            let _ = io::stderr().write_all(format!("procbroker: {message}\n").as_bytes());
+        }
+    }
 }

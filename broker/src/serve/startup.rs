@@ -125,7 +125,7 @@ pub(crate) fn prepare(
         broker_uid: uid,
         allow_users: accounts.allow_users,
         allow_groups: accounts.allow_groups,
-        bounds: bounds::within(arguments.bounds(), nofile),
+        bounds: bounds::within(arguments.bounds(), wishes(arguments), nofile),
         shutdown_timeout: arguments.shutdown_timeout,
         exit_when_idle: arguments.exit_when_idle,
         main: arguments.main.as_ref().map(main_command).transpose()?,
@@ -173,6 +173,16 @@ pub(crate) fn rehearse(arguments: &ServeArguments, record: &Path) -> Result<(), 
         Ok::<_, ServeError>(())
     };
     rehearsed().map_err(|error| with_causes(&error))
+}
+
+/// Which of the bounds that descriptors are needed for were asked for.
+fn wishes(arguments: &ServeArguments) -> bounds::Wishes {
+    let is_wished =
+        |flag: Option<u32>| if flag.is_some() { bounds::Wish::Flag } else { bounds::Wish::Default };
+    bounds::Wishes {
+        children: is_wished(arguments.bounds.max_children),
+        connections: is_wished(arguments.bounds.max_connections),
+    }
 }
 
 fn failed_upgrade(message: &str) -> FailedUpgrade {

@@ -259,6 +259,27 @@ fn each_kind_of_failure_has_its_exit_status() {
 }
 
 #[test]
+fn a_create_says_what_it_could_not_be_done_for_want_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let broker = TestBroker::start();
+    let text = broker.path("text");
+    std::fs::write(&text, "echo hello\n").unwrap();
+    std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = text.to_str().unwrap();
+    let cases: [(&[&str], &str); 6] = [
+        (&["--cwd", "/nonexistent", "--", "sleep", "1"], "the folder \"/nonexistent\" does not exist"),
+        (&["--rlimit", "nofile=4000000000", "--", "true"], "nofile=4000000000 is above the hard limit"),
+        (&["--", "sleep 1000"], "program and arguments are separate words"),
+        (&["--", "/none/such"], "it is not there, or the interpreter"),
+        (&["--", "/etc/passwd"], "may not execute it"),
+        (&["--", text], "a script begins with a line such as #!/bin/sh"),
+    ];
+    for (arguments, why) in cases {
+        failed(&broker.run(&[&["create"], arguments].concat()), FAILED, why);
+    }
+}
+
+#[test]
 fn those_who_may_not_are_told_so() {
     if !is_root() {
         return;
@@ -279,6 +300,29 @@ fn those_who_may_not_are_told_so() {
     assert_eq!(as_stranger(&broker, &["list"]).status, DONE);
     assert_eq!(as_stranger(&broker, &["shutdown"]).status, DENIED);
     assert_eq!(as_stranger(&broker, &["create", "--user", "root", "--", "true"]).status, DENIED);
+}
+
+#[test]
+fn a_broker_that_cannot_start_says_so_in_the_form_of_its_log() {
+    let broker = TestBroker::start();
+    let socket = broker.path("other.sock");
+    let serve = |format, level| {
+        let socket = socket.to_str().unwrap();
+        let flags = ["--state-dir", "/dev/null/x", "--log-format", format, "--log", level];
+        broker.run(&[&["serve", "--socket", socket], &flags[..]].concat())
+    };
+    for level in ["info", "off"] {
+        let said = serve("json", level);
+        assert_eq!(said.status, FAILED, "{said:?}");
+        let lines: Vec<Value> =
+            said.err.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+        let last = lines.last().expect("a line");
+        assert_eq!((&last["level"], last["timestamp"].is_string()), (&json!("ERROR"), true), "{last}");
+        let message = last["message"].as_str().unwrap();
+        assert!(message.starts_with("cannot start") && message.contains("/dev/null/x"), "{last}");
+    }
+    let said = serve("text", "info");
+    assert!(said.err.lines().last().unwrap().starts_with("procbroker: cannot start"), "{said:?}");
 }
 
 #[test]

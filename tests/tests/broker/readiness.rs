@@ -146,7 +146,10 @@ fn one_that_ends_before_it_is_ready_is_told_with_what_it_wrote_last() {
     assert_eq!(refused.kind, "start_failed");
     let children = broker.json().ok("list", json!({"all": true}));
     let id = children["children"][0]["id"].as_str().unwrap();
-    assert!(refused.message.starts_with(&format!("the child {id} ended before it was ready")), "{refused:?}");
+    assert!(
+        refused.message.starts_with(&format!("the child a ({id}) ended before it was ready")),
+        "{refused:?}"
+    );
     assert_eq!(refused.data["log_tail"], "reading the table\nno such table\n");
     let exit = &refused.data["exit"];
     assert_eq!((&exit["code"], &exit["reason"]), (&json!(3), &json!("start_failed")));

@@ -8,7 +8,7 @@ use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
 use procbroker_protocol::{ExitStatus, duration};
 
 use crate::child::asking::AskingStage;
-use crate::child::launching::advice;
+use crate::child::not_started::Attempt;
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Purpose, Report};
 use crate::ids::{Pid, Run, counterpart};
@@ -221,20 +221,19 @@ impl Child {
         let Ready::Probe(Probe { check: Check::Command(words), .. }) = &self.params().ready else {
             return None;
         };
-        let program = words.first().map(String::as_str).unwrap_or_default();
+        let attempt = Attempt::probe(words, self.common.order());
+        let program = attempt.program();
         Some(match self.probe_failure()? {
-            ProbeFailure::NotStarted(SpawnFailure { step, errno_name, .. }) => {
-                let advice = advice(step);
-                format!(
-                    "the ready command {program:?} could not be started: {step} failed with {errno_name} ({advice})"
-                )
+            ProbeFailure::NotStarted(failure) => {
+                let why = attempt.why(failure, None);
+                format!("the ready command {program} could not be started: {why}")
             }
             ProbeFailure::Ended(status) => {
-                format!("the ready command {program:?} ended with {status} the last time")
+                format!("the ready command {program} ended with {status} the last time")
             }
             ProbeFailure::TimedOut => {
                 let patience = duration::display(PROBE_COMMAND_PATIENCE);
-                format!("the ready command {program:?} took longer than {patience} the last time")
+                format!("the ready command {program} took longer than {patience} the last time")
             }
         })
     }

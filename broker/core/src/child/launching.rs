@@ -75,34 +75,3 @@ pub(super) fn killed() -> SpawnFailure {
 
 /// The number of ECANCELED, as the edge tells it of those that it has started itself.
 const ECANCELED: i32 = 125;
-
-/// Says why there is no process, for people.
-pub(super) fn why_not_started(failure: &SpawnFailure, sake: Option<Sake>) -> String {
-    let SpawnFailure { step, errno_name, .. } = failure;
-    match sake {
-        Some(Sake::TakeOver) if is_kill(failure) => {
-            "it had not got to execute its program when another broker took over, and was killed; try again, and see \
-             whether its file system answers"
-                .to_owned()
-        }
-        Some(Sake::Stop | Sake::TakeOver) | None if is_kill(failure) => {
-            "it did not get to execute its program, and was killed; see whether its file system answers".to_owned()
-        }
-        Some(Sake::Stop | Sake::TakeOver) | None => {
-            format!("{step} failed with {errno_name} ({})", advice(step))
-        }
-    }
-}
-
-/// What a user can do about a step that failed.
-pub(super) fn advice(step: &str) -> &'static str {
-    match step {
-        "exec" => "check the program, its permissions and the child's PATH",
-        "cwd" => "check that the folder exists and that the child's user may enter it",
-        "user" | "groups" => "check the account and what the broker may do",
-        "rlimits" => "ask for no more than the broker's own hard limit",
-        "stdout" | "stderr" | "stdin" => "check the broker's state folder",
-        "cgroup" | "resources" => "see the facilities in status",
-        _ => "see the broker's log",
-    }
-}

@@ -7,7 +7,8 @@ use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{EventKind, Exit, ExitReason};
 
 use crate::child::common::exit_before_start;
-use crate::child::launching::{Launching, is_kill, why_not_started};
+use crate::child::launching::{Launching, is_kill};
+use crate::child::not_started::Attempt;
 use crate::child::restarting::{Follows, RestartStage, RestartWish, Restarting, wants_restart};
 use crate::child::stopping::{Leader, Stop};
 use crate::child::{Child, Next, Phase};
@@ -171,7 +172,7 @@ impl Child {
             Some(_) | None => (ExitReason::StartFailed, self.after(ExitReason::StartFailed)),
         };
         let child = Arc::clone(self.common.view());
-        let message = why_not_started(failure, None);
+        let message = Attempt::main(self.common.order()).why(failure, None);
         orders.order(Effect::Report(Report::StartFailed { child, message }));
         let exit = exit_before_start(reason, killed, orders.now.wall);
         self.release(exit, afterwards, orders)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{Error, ErrorKind, EventKind, ExitReason};
 
-use crate::child::launching::{Launching, is_kill, why_not_started};
+use crate::child::launching::{Launching, is_kill};
+use crate::child::not_started::Attempt;
 use crate::child::stopping::{Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
@@ -116,8 +117,8 @@ impl Child {
             return Next::NeverStarted { reason: stop.reason, killed, error: None };
         }
         let sake = launching.killed.map(|killed| killed.sake);
-        let program = self.view().command.first().cloned().unwrap_or_default();
-        let message = format!("cannot start {program:?}: {}", why_not_started(failure, sake));
+        let attempt = Attempt::main(self.common.order());
+        let message = format!("cannot start {}: {}", attempt.program(), attempt.why(failure, sake));
         let child = Arc::clone(self.view());
         orders.order(Effect::Report(Report::StartFailed { child, message: message.clone() }));
         let error = Error::new(ErrorKind::SpawnFailed(failure.clone()), message);

@@ -10,6 +10,7 @@ use crate::effect::Effect;
 use crate::ids::{Call, Run};
 use crate::notice::Notice;
 use crate::pending::{Ticket, WaitsFor};
+use crate::shown;
 use crate::turn::Turn;
 
 impl Broker {
@@ -25,8 +26,9 @@ impl Broker {
         // A later run that is late is that of a child whose create was answered well.
         if let Some(child) = self.children.get(id).filter(|child| child.is_unanswered()) {
             let allowed = duration::display(child.params().ready_timeout.0);
+            let title = shown::title(child.view());
             let mut message =
-                format!("the child {id} was not ready within {allowed} (ready_timeout), and is stopped");
+                format!("the child {title} was not ready within {allowed} (ready_timeout), and is stopped");
             if let Some(why) = child.why_not_ready() {
                 message.push_str("; ");
                 message.push_str(&why);
@@ -83,14 +85,15 @@ impl Broker {
     fn answer_with_tail(&mut self, ticket: Ticket, log_tail: String, turn: &mut Turn<'_>) {
         let waits_for = self.pending.get(ticket).map(|pending| &pending.waits_for);
         let Some(WaitsFor::Tail { child, exit }) = waits_for else { return };
-        let (exit, message) = (exit.clone(), failed(*child, exit));
+        let message = failed(&self.title(*child), exit);
+        let exit = exit.clone();
         let error = Error::new(ErrorKind::StartFailed { exit, log_tail }, message);
         self.answer_pending(ticket, Err(error), turn);
     }
 }
 
 /// Says that a child has failed to start, and which: nobody else has told its creator.
-fn failed(child: ChildId, exit: &Exit) -> String {
+fn failed(child: &str, exit: &Exit) -> String {
     let (status, reason) = (exit.status, exit.reason);
     if reason == ExitReason::StartFailed {
         format!("the child {child} ended before it was ready ({status}); its log tells more")

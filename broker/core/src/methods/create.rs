@@ -168,7 +168,8 @@ impl Broker {
             return Ok(Holding::Wait { holder });
         }
         if !authorize::may_act_on(&self.config, peer, child.owner().uid) {
-            return Err(Error::new(ErrorKind::NameTaken(None), format!("the name {name} is taken")));
+            let message = format!("the name {name} is taken by a child of another user; choose another name");
+            return Err(Error::new(ErrorKind::NameTaken(None), message));
         }
         match attempt.claim {
             Claim::Own(IfExists::Fail) => Err(name_taken(name, child.view())),

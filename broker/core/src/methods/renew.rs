@@ -39,14 +39,18 @@ impl Broker {
                     return Err(Error::new(
                         ErrorKind::NotFound,
                         format!(
-                            "the child {target} is ending or has ended, and cannot be renewed; create it anew"
+                            "the child {} is ending or has ended, and cannot be renewed; create it anew",
+                            self.title(*id)
                         ),
                     ));
                 }
                 if !self.leases.is_timed(*id) {
                     return Err(Error::new(
                         ErrorKind::Unsupported,
-                        format!("cannot renew the child {target}: it has no time to live (lifetime ttl)"),
+                        format!(
+                            "cannot renew the child {}: it has no time to live (lifetime ttl)",
+                            self.title(*id)
+                        ),
                     ));
                 }
                 Ok(())

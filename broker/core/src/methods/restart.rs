@@ -28,7 +28,9 @@ impl Broker {
             match self.wish_restart(id, turn) {
                 RestartWish::Granted { restarts } => drop(left.insert(id, restarts)),
                 RestartWish::TooLate => match target {
-                    Target::Id(_) | Target::Name(_) => return self.answer(call, Err(too_late(target)), turn),
+                    Target::Id(_) | Target::Name(_) => {
+                        return self.answer(call, Err(too_late(&self.title(id))), turn);
+                    }
                     // Of many, it is not among those that can be meant.
                     Target::Labels(_) | Target::All => {}
                 },
@@ -71,9 +73,9 @@ impl Broker {
     }
 }
 
-fn too_late(target: &Target) -> Error {
+fn too_late(title: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("the child {target} has ended, or is on its way to its end; create it anew instead"),
+        format!("the child {title} has ended, or is on its way to its end; create it anew instead"),
     )
 }

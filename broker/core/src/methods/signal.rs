@@ -11,6 +11,7 @@ use crate::effect::{Asked, Effect};
 use crate::ids::{Call, Run};
 use crate::input::SignalOutcome;
 use crate::pending::{SignalResult, Ticket, WaitsFor};
+use crate::shown;
 use crate::turn::Turn;
 
 impl Broker {
@@ -26,7 +27,9 @@ impl Broker {
             let result = match params.target {
                 Target::Id(_) | Target::Name(_) => {
                     let child = children.first().and_then(|id| self.children.get(*id));
-                    Err(nothing_to_signal(&params.target, child, params.scope))
+                    let title =
+                        child.map_or_else(|| params.target.to_string(), |child| shown::title(child.view()));
+                    Err(nothing_to_signal(&title, child, params.scope))
                 }
                 Target::Labels(_) | Target::All => Ok(Response::Children(Vec::new())),
             };
@@ -80,7 +83,7 @@ impl Broker {
 
     /// Answers a `signal` when nothing of it is outstanding.
     pub(crate) fn conclude_signal(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.get_mut(ticket) else {
+        let Some(pending) = self.pending.get(ticket) else {
             return;
         };
         let WaitsFor::Signal { signal, scope, unspawned, sent, children, result } = &pending.waits_for else {
@@ -93,11 +96,12 @@ impl Broker {
             SignalResult { delivered: 0, refused: Some(id), .. } => Err(Error::new(
                 ErrorKind::PermissionDenied,
                 format!(
-                    "cannot send {signal} to the child {id}: its process runs as another user (kill(2)); destroy ends it"
+                    "cannot send {signal} to the child {}: its process runs as another user (kill(2)); destroy ends it",
+                    self.title(*id)
                 ),
             )),
             SignalResult { delivered: 0, gone: Some(id), .. } => {
-                Err(nothing_to_signal(&Target::Id(*id), self.children.get(*id), *scope))
+                Err(nothing_to_signal(&self.title(*id), self.children.get(*id), *scope))
             }
             SignalResult { .. } => Ok(children.clone()),
         };
@@ -107,27 +111,27 @@ impl Broker {
 }
 
 /// Says why there is no process to signal, and what there is instead.
-fn nothing_to_signal(target: &Target, child: Option<&Child>, scope: Scope) -> Error {
+fn nothing_to_signal(title: &str, child: Option<&Child>, scope: Scope) -> Error {
     let state = child.map(|child| child.view().state);
     let message = match (state, scope) {
         (None | Some(ChildState::Ended), _) => {
-            format!("the child {target} has ended; there is nothing to signal")
+            format!("the child {title} has ended; there is nothing to signal")
         }
         (Some(ChildState::Cleaning), _) => {
-            format!("the child {target} has ended, and its cleanup, which takes no signals, is under way")
+            format!("the child {title} has ended, and its cleanup, which takes no signals, is under way")
         }
         (Some(ChildState::Backoff), _) => format!(
-            "the child {target} is between two runs, and there is no process to signal; restart begins the next one at once"
+            "the child {title} is between two runs, and there is no process to signal; restart begins the next one at once"
         ),
         (Some(ChildState::Starting | ChildState::Running | ChildState::Stopping), Scope::Main) => format!(
-            "the main process of the child {target} has ended; what it has left behind is reached with the scope group or all"
+            "the main process of the child {title} has ended; what it has left behind is reached with the scope group or all"
         ),
         (Some(ChildState::Starting | ChildState::Running | ChildState::Stopping), Scope::Group) => format!(
-            "the processes of the group of the child {target} have ended; what else it has left behind is reached with the \
+            "the processes of the group of the child {title} have ended; what else it has left behind is reached with the \
              scope all"
         ),
         (Some(ChildState::Starting | ChildState::Running | ChildState::Stopping), Scope::All) => {
-            format!("the processes of the child {target} have ended; there is nothing to signal")
+            format!("the processes of the child {title} have ended; there is nothing to signal")
         }
     };
     Error::new(ErrorKind::NotFound, message)

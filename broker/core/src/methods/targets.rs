@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::child::Child;
 use crate::ids::ConnectionId;
 use crate::labels::has_labels;
+use crate::shown;
 
 impl Broker {
     /// The one child that a target means, if the caller may see it.
@@ -54,6 +55,11 @@ impl Broker {
             })
             .map(Child::id)
             .collect())
+    }
+
+    /// Returns what a message calls a child.
+    pub(crate) fn title(&self, id: ChildId) -> String {
+        self.children.get(id).map_or_else(|| id.to_string(), |child| shown::title(child.view()))
     }
 
     /// How clients see these children, as far as they are visible.

@@ -47,6 +47,14 @@ pub(crate) fn shortened(steps: &[StopStep], share: Duration) -> Vec<StopStep> {
     steps.iter().map(|step| StopStep { grace: scale(step.grace, share, total), ..*step }).collect()
 }
 
+/// Returns the steps of a stop by a shutdown that may take so long, where no cleanup and no other wave needs any of the time.
+#[must_use]
+pub fn steps_within(steps: &[StopStep], timeout: Duration) -> Vec<StopStep> {
+    let now = Instant::from_nanos(0);
+    let (_, kill_at) = bounds(now, timeout);
+    shortened(steps, kill_at.since(now))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

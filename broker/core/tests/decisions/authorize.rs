@@ -179,6 +179,9 @@ fn root_and_the_brokers_user_act_on_all() {
     }
 }
 
+/// What is told of a name that somebody else's child holds.
+const OF_SOMEBODY_ELSE: &str = "the name a is taken by a child of another user; choose another name";
+
 #[test]
 fn somebody_elses_name_is_taken_whatever_is_asked_and_that_is_all_that_is_told() {
     for broker_uid in [0, BROKER_UID] {
@@ -189,12 +192,12 @@ fn somebody_elses_name_is_taken_whatever_is_asked_and_that_is_all_that_is_told()
             let call = world.create(bob, params);
             let error = world.answer(call).unwrap_err();
             assert_eq!(error.kind, ErrorKind::NameTaken(None));
-            assert_eq!(error.message, "the name a is taken");
+            assert_eq!(error.message, OF_SOMEBODY_ELSE);
         }
         assert_eq!(world.take(), []);
         world.call(alice, destroy(id(run)));
         let call = world.create(bob, reuse("a"));
-        assert_eq!(world.answer(call).unwrap_err().message, "the name a is taken");
+        assert_eq!(world.answer(call).unwrap_err().message, OF_SOMEBODY_ELSE);
         world.ends(run);
         world.start(bob, named("a"));
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use procbroker_core::{Bounds, ConnectionId, Input, Members, Run, SignalOutcome};
-use procbroker_protocol::create::{Account, RestartPolicy, StandardError, StandardOutput};
+use procbroker_protocol::create::{
+    Account, Ready, ReadyTimeout, RestartPolicy, StandardError, StandardOutput,
+};
 use procbroker_protocol::request::{ListParams, Scope, SignalParams, Until};
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
@@ -372,6 +374,31 @@ fn a_name_means_nobody_when_the_last_child_of_it_is_not_visible_any_more() {
     assert_eq!(world.ask(client, get(name("x"))).unwrap_err().kind, ErrorKind::NotFound);
     let call = world.call(client, get(name("y")));
     assert_eq!(world.child(call).id, runs[2].child);
+}
+
+#[test]
+fn a_message_calls_a_child_by_its_name_and_its_id() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, named("a"));
+    let call = world.call(client, wait(id(run), Until::Ended, Some(secs(1))));
+    world.advance(secs(1));
+    let title = format!("the child a ({})", run.child);
+    let message = world.answer(call).unwrap_err().message;
+    assert!(message.starts_with(&format!("{title} is still running")), "{message}");
+    world.ends(run);
+    let message = world.ask(client, signal(id(run), Signal::HUP)).unwrap_err().message;
+    assert!(message.starts_with(&format!("{title} has ended")), "{message}");
+    let params = CreateParams { ready: Ready::Notify, ready_timeout: ReadyTimeout(secs(1)), ..named("b") };
+    let call = world.create(client, params);
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    world.advance(secs(1));
+    let message = world.answer(call).unwrap_err().message;
+    assert!(
+        message.starts_with(&format!("the child b ({}) was not ready within 1s", run.child)),
+        "{message}"
+    );
 }
 
 #[test]

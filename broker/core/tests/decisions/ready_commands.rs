@@ -313,13 +313,16 @@ fn a_create_that_fails_for_its_time_names_why_the_last_command_said_no_and_the_l
         _ => None,
     };
     let told: Vec<_> = world.take().into_iter().filter_map(told).collect();
-    let why = "the ready command \"up\" could not be started: exec failed with ENOENT (check the program, its permissions and the child's PATH)";
+    let why = "the ready command \"up\" could not be started: exec failed with ENOENT (it is not in the child's PATH, or the interpreter that its first line names is not there)";
     assert_eq!(told, [(run.child, why.to_owned())]);
     let error = world.answer(call).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Timeout(Some(Box::new(ProbeFailure::NotStarted(not_found)))));
     assert_eq!(
         error.message,
-        format!("the child {} was not ready within 350ms (ready_timeout), and is stopped; {why}", run.child)
+        format!(
+            "the child a ({}) was not ready within 350ms (ready_timeout), and is stopped; {why}",
+            run.child
+        )
     );
 }
 

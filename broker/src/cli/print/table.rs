@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use comfy_table::{Cell, Color, ColumnConstraint};
-use procbroker_protocol::{Child, ChildState, Exit, Timestamp};
+use procbroker_protocol::{Child, ChildState, Timestamp};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::elapsed;
 use super::escape::shown_command_line;
 use super::style::{Screen, painted};
 use super::width::{cut, packed};
-use super::words::{ABSENT, exit_word, or_absent, title};
+use super::words::{ABSENT, exit_word, how_ended, or_absent, title};
 
 /// How many columns stand between two columns of the table.
 const GAP: u16 = 2;
@@ -127,7 +127,7 @@ impl Row {
             pid: child.pid.map(|pid| pid.to_string()),
             since: since(child, exits, now),
             restarts: (child.restarts > 0).then(|| child.restarts.to_string()),
-            exit: child.exit.as_ref().filter(|_| exits).map(exit_cell),
+            exit: child.exit.as_ref().filter(|_| exits).map(|exit| how_ended(exit, child.cleanup.as_ref())),
             command: shown_command_line(&child.command, child.shortened),
         }
     }
@@ -177,10 +177,4 @@ fn since(child: &Child, exits: bool, now: Timestamp) -> Option<String> {
     let exit = child.exit.as_ref().filter(|_| exits);
     let at = child.pid.and(child.started_at).or(exit.map(|exit| exit.at))?;
     Some(elapsed::between(at, now))
-}
-
-fn exit_cell(exit: &Exit) -> String {
-    let forced = if exit.forced { ", forced" } else { "" };
-    let oom = if exit.oom { ", out of memory" } else { "" };
-    format!("{} ({}{forced}{oom})", exit_word(exit.status), exit.reason.as_str())
 }

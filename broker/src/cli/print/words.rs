@@ -1,6 +1,6 @@
 //! The words for a child, its end and its state that several verbs use.
 
-use procbroker_protocol::{Child, ExitStatus};
+use procbroker_protocol::{Child, Cleaned, Exit, ExitReason, ExitStatus};
 
 /// What stands in the place of a value that is absent.
 pub(in crate::cli) const ABSENT: &str = "-";
@@ -19,12 +19,33 @@ pub(in crate::cli) fn exit_word(status: ExitStatus) -> String {
     }
 }
 
+/// How a child ended, in a few words: `SIGKILL (destroyed, forced), cleanup failed`.
+pub(in crate::cli) fn how_ended(exit: &Exit, cleanup: Option<&Cleaned>) -> String {
+    format!("{} ({}){}", exit_word(exit.status), why_ended(exit, "forced"), cleanup_word(cleanup))
+}
+
+/// Why its main process ended, and what else there is to say of that.
+fn why_ended(exit: &Exit, forced: &str) -> String {
+    // That it is given up says that it has ended by itself.
+    let is_said = exit.gave_up && exit.reason == ExitReason::Exited;
+    let reason = (!is_said).then(|| exit.reason.as_str());
+    let forced = exit.forced.then_some(forced);
+    let oom = exit.oom.then_some("out of memory");
+    let gave_up = exit.gave_up.then_some("gave up");
+    [reason, gave_up, forced, oom].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What is added where the cleanup of a child has not released what the child held.
+fn cleanup_word(cleanup: Option<&Cleaned>) -> &'static str {
+    if cleanup.is_some_and(|cleanup| !cleanup.ok) { ", cleanup failed" } else { "" }
+}
+
 /// The state of a child, with its pid while it has one and with how it ended once it has.
 pub(in crate::cli) fn condition(child: &Child) -> String {
     match (&child.exit, child.pid) {
         (Some(exit), None) => {
-            let forced = if exit.forced { ", by force" } else { "" };
-            format!("{}, {} ({}{forced})", child.state.as_str(), exit.status, exit.reason.as_str())
+            let (why, cleanup) = (why_ended(exit, "by force"), cleanup_word(child.cleanup.as_ref()));
+            format!("{}, {} ({why}){cleanup}", child.state.as_str(), exit.status)
         }
         (_, Some(pid)) => format!("{}, pid {pid}", child.state.as_str()),
         (None, None) => child.state.as_str().to_owned(),

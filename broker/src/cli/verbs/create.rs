@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use procbroker_protocol::create::{
     Account, Check, Cleanup, CreateParams, IfExists, Lifetime, Limit, Probe, Ready, ReadyTimeout, Resources,
     Restart, RestartPolicy, Rlimit, StandardError, StandardInput, StandardOutput, StopStep, Umask,
@@ -154,6 +154,7 @@ struct SurroundingsArguments {
 /// When the child is ready, restarted, stopped and cleaned up after.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Life of the child")]
+#[command(group = ArgGroup::new("readiness").args(["ready", "ready_command"]))]
 struct LifeArguments {
     /// The signals that ask it to end, tried in turn, each with how long to wait for it (10s unless given)
     ///
@@ -179,7 +180,7 @@ struct LifeArguments {
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true, conflicts_with = "ready")]
     ready_command: Vec<String>,
     /// The pause before it is found out again whether it runs; it doubles with each, to a second [default: 100ms]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "readiness", value_parser = duration::parse)]
     ready_interval: Option<Duration>,
     /// How long it may take to become ready; then it is stopped, and the exit status is 7
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
@@ -191,16 +192,16 @@ struct LifeArguments {
     #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
     restart: RestartPolicy,
     /// Restarts within --restart-window after which it is given up
-    #[arg(long, value_name = "N", default_value_t = Restart::default().max)]
+    #[arg(long, value_name = "N", requires = "restart", default_value_t = Restart::default().max)]
     restart_max: u32,
     /// The time over which restarts are counted
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "1m", value_parser = duration::parse)]
     restart_window: Duration,
     /// The pause before the first restart; it doubles with each
-    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "100ms", value_parser = duration::parse)]
     restart_backoff: Duration,
     /// The longest pause before a restart
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "30s", value_parser = duration::parse)]
     restart_backoff_max: Duration,
     /// What its life is bound to: broker, connection, pid:N or ttl:DURATION
     ///
@@ -299,6 +300,17 @@ impl Ask for CreateArguments {
 
     fn human(&self, answer: &Response, _: Screen) -> Result<Report, Failure> {
         created_of(answer).map(|created| Report::done(sentence(created)))
+    }
+
+    fn remark(&self, answer: &Response) -> Option<&'static str> {
+        let LifeArguments { lifetime, linger, .. } = &self.life;
+        let is_new = created_of(answer).is_ok_and(|created| match created.outcome {
+            Outcome::Created | Outcome::Replaced => true,
+            Outcome::Existing { .. } => false,
+        });
+        let ends_at_once = is_new && *lifetime == Lifetime::Connection && linger.is_zero();
+        ends_at_once
+            .then_some("it ends with this command's connection; --linger, or --lifetime pid:$$, keeps it")
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use procbroker_client::{Broker, Events, Happening};
+use procbroker_protocol::Child;
 use procbroker_protocol::event::{Event, EventKind, Notification};
 use procbroker_protocol::json_lines::objects::NotificationObject;
 use procbroker_protocol::request::EventsParams;
-use procbroker_protocol::{Child, Exit};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::cli::call;
 use crate::cli::command_status::CommandStatus;
@@ -18,9 +19,10 @@ use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::print::escape::shown_command_line;
-use crate::cli::print::words::{ABSENT, exit_word, title};
+use crate::cli::print::width::cut;
+use crate::cli::print::words::{ABSENT, exit_word, how_ended, title};
 use crate::cli::reader::{self, Reader, reader_gone};
-use crate::cli::values::{ValueError, map, pair};
+use crate::cli::values::{ValueError, event_number, map, pair};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
@@ -29,7 +31,8 @@ Output:
   On a terminal, lines for people. Elsewhere fields between tabs, `-` for one
   that is absent:
     SEQ AT KIND ID NAME PID EXIT
-  SEQ is the number of the event, for --since; a restarted broker counts anew.
+  SEQ, which is first on a terminal too, is the number of the event, for --since;
+  a restarted broker counts anew.
   With --json the notifications as they are on the wire, one a line.
   The orderly end of the broker (`shutting_down`, and what follows) ends it with
   exit status 0; a broker that is lost and does not come back, with 5.
@@ -38,14 +41,20 @@ Examples:
   procbroker events --label pool=render
   procbroker events --since 0 --json | jq -r 'select(.kind == \"exited\")'";
 
-/// The longest kind is `shutting_down`.
-const KIND_WIDTH: usize = 13;
+/// The longest kind of an event of a child is `restarting`.
+const KIND_WIDTH: usize = 10;
+
+/// The width of most numbers of events; longer ones push the rest of the line to the right.
+const SEQ_WIDTH: usize = 4;
+
+/// The least that is shown of a command, in columns.
+const COMMAND_WIDTH_MIN: usize = 10;
 
 /// The arguments of `events`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventsArguments {
     /// The first sequence number wanted [default: only what happens from now on]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = event_number)]
     since: Option<u64>,
     /// Only of children with this label; repeated, with all of them
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
@@ -137,7 +146,7 @@ fn line(event: &Arc<Event>, subscription: u64, style: Style) -> Result<String, F
     match style {
         Style::Json => json(&Notification::Event { subscription, event: Arc::clone(event) }),
         Style::Plain => Ok(fields(event)),
-        Style::Terminal(_) => Ok(sentence(event)),
+        Style::Terminal(screen) => Ok(sentence(event, usize::from(screen.width))),
     }
 }
 
@@ -173,29 +182,73 @@ fn fields(event: &Event) -> String {
     )
 }
 
-/// For people: when, what, to whom, and what matters of it.
-fn sentence(event: &Event) -> String {
-    let (at, kind) = (event.at, event.kind.as_str());
-    let Some(child) = event.child.as_deref() else { return format!("{at}  {kind}\n") };
-    let matter = matter(event.kind, child);
-    let line = format!("{at}  {kind:KIND_WIDTH$}  {}  {matter}", title(child));
-    line.trim_end().to_owned() + "\n"
+/// For people: its number, when, what, to whom, and what matters of it. A command takes what is left of the line.
+fn sentence(event: &Event, width: usize) -> String {
+    let (seq, at, kind) = (event.seq, to_the_second(event), event.kind.as_str());
+    let Some(child) = event.child.as_deref() else { return format!("{seq:SEQ_WIDTH$}  {at}  {kind}\n") };
+    let line = format!("{seq:SEQ_WIDTH$}  {at}  {kind:KIND_WIDTH$}  {}  ", title(child));
+    let matter = matter(event.kind, child, width.saturating_sub(line.width()).max(COMMAND_WIDTH_MIN));
+    (line + &matter).trim_end().to_owned() + "\n"
 }
 
-fn matter(kind: EventKind, child: &Child) -> String {
+/// When it was, without the part of a second: the numbers tell the order.
+fn to_the_second(event: &Event) -> String {
+    let at = event.at.to_string();
+    at.split_once('.').map_or_else(|| at.clone(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+fn matter(kind: EventKind, child: &Child, command_width: usize) -> String {
     match kind {
-        EventKind::Created => shown_command_line(&child.command, child.shortened),
+        EventKind::Created => cut(&shown_command_line(&child.command, child.shortened), command_width),
         EventKind::Started | EventKind::Ready | EventKind::Stopping => {
             child.pid.map_or_else(String::new, |pid| format!("pid {pid}"))
         }
-        EventKind::Exited | EventKind::Ended => child.exit.as_ref().map_or_else(String::new, how),
+        EventKind::Exited | EventKind::Ended => child
+            .exit
+            .as_ref()
+            .map_or_else(String::new, |exit| format!("exit {}", how_ended(exit, child.cleanup.as_ref()))),
         EventKind::Restarting => format!("restart {}", child.restarts),
         EventKind::Cleaning | EventKind::ShuttingDown => String::new(),
     }
 }
 
-fn how(exit: &Exit) -> String {
-    let forced = if exit.forced { ", forced" } else { "" };
-    let oom = if exit.oom { ", out of memory" } else { "" };
-    format!("exit {} ({}{forced}{oom})", exit_word(exit.status), exit.reason.as_str())
+#[cfg(test)]
+mod tests {
+    use procbroker_protocol::{ChildState, Cleaned, ExitReason, ExitStatus, Timestamp};
+    use serde_json::json;
+
+    use super::*;
+
+    fn child(name: &str) -> Child {
+        serde_json::from_value(json!({
+            "id": "01900000-0000-7000-8000-000000000001", "name": name, "labels": {},
+            "command": ["python3", "render.py", "--scene", "a long one.blend"], "pid": 4001,
+            "owner": {"uid": 33, "gid": 33}, "state": "running", "created_at": Timestamp::default(),
+            "started_at": null, "restarts": 0, "lifetime": "broker", "stop_order": 0, "exit": null,
+            "cleanup": null, "containment": "cgroup", "status_text": null,
+        }))
+        .unwrap()
+    }
+
+    fn said(seq: u64, kind: EventKind, child: Option<Child>) -> String {
+        let at = Timestamp::from_micros(1_795_445_537_123_456);
+        sentence(&Event { seq, at, kind, child: child.map(Arc::new) }, 80)
+    }
+
+    #[test]
+    fn a_line_for_people_begins_with_the_number_that_since_takes_and_fits_a_terminal() {
+        let created = said(7, EventKind::Created, Some(child("render-42")));
+        let expected = "   7  2026-11-23T14:52:17Z  created     render-42  python3 render.py --scene 'a…\n";
+        assert_eq!(created, expected);
+        assert!(created.trim_end().width() <= 80, "{created}");
+        let ready = said(123_456, EventKind::Ready, Some(child("web")));
+        assert_eq!(ready, "123456  2026-11-23T14:52:17Z  ready       web  pid 4001\n");
+        let exit =
+            procbroker_protocol::Exit::new(ExitStatus::Code(0), ExitReason::Exited, Timestamp::default());
+        let cleanup = Some(Cleaned { ok: false, exit: None, attempts: 1 });
+        let ended = Child { state: ChildState::Ended, exit: Some(exit), cleanup, ..child("web") };
+        let expected = "   8  2026-11-23T14:52:17Z  ended       web  exit 0 (exited), cleanup failed\n";
+        assert_eq!(said(8, EventKind::Ended, Some(ended)), expected);
+        assert_eq!(said(9, EventKind::ShuttingDown, None), "   9  2026-11-23T14:52:17Z  shutting_down\n");
+    }
 }

@@ -203,6 +203,8 @@ impl ServeArguments {
             ended_max,
             ended_for,
         } = self.bounds;
+        let max_children = max_children.unwrap_or(Bounds::default().max_children);
+        let max_connections = max_connections.unwrap_or(Bounds::default().max_connections);
         Bounds {
             max_kept_bytes: max_kept_bytes.bytes(),
             max_kept_bytes_per_user: max_kept_bytes_per_user
@@ -226,15 +228,15 @@ impl ServeArguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 #[command(next_help_heading = BOUNDS)]
 pub struct BoundArguments {
-    /// Live children, in all; a tenth of them is left to root and the broker's user
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_children, value_parser = value_parser!(u32).range(1..))]
-    pub max_children: u32,
+    /// Live children, in all; a tenth of them is left to root and the broker's user [default: 10000]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub max_children: Option<u32>,
     /// Live children of one user; half of all unless set
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub max_children_per_user: Option<u32>,
-    /// Connections, in all; a tenth of them is left to root and the broker's user
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_connections, value_parser = value_parser!(u32).range(1..))]
-    pub max_connections: u32,
+    /// Connections, in all; a tenth of them is left to root and the broker's user [default: 4096]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
     /// Connections of one user; half of all unless set
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub max_connections_per_user: Option<u32>,

@@ -135,6 +135,26 @@ fn a_column_in_which_nothing_stands_is_left_out() {
 }
 
 #[test]
+fn a_cleanup_that_failed_and_a_child_that_is_given_up_are_seen_in_a_list() {
+    let failed = Cleaned { ok: false, exit: Some(ExitStatus::Code(1)), attempts: 1 };
+    let end = |number, name, code| {
+        ended(running(number, Some(name), &["./job"]), ExitStatus::Code(code), ExitReason::Exited, false)
+    };
+    let uncleaned = Child { cleanup: Some(failed), ..end(1, "job", 0) };
+    let mut given_up = end(2, "web", 3);
+    given_up.exit.as_mut().unwrap().gave_up = true;
+    let sentence = "job: ended, exit code 0 (exited), cleanup failed\n";
+    assert_eq!(shown(WAIT, &Response::Child(Arc::new(uncleaned.clone())), terminal(80)), sentence);
+    let answer = Response::Children([uncleaned, given_up].map(Arc::new).to_vec());
+    let expected = concat!(
+        "NAME  STATE  SINCE  EXIT                        COMMAND\n",
+        "job   ended  40s    0 (exited), cleanup failed  ./job\n",
+        "web   ended  40s    3 (gave up)                 ./job\n",
+    );
+    assert_eq!(shown(LIST_ALL, &answer, terminal(80)), expected);
+}
+
+#[test]
 fn where_a_table_is_too_wide_each_child_has_lines_of_its_own() {
     let expected = concat!(
         "render-42\n",
@@ -267,6 +287,25 @@ fn create_says_what_it_did_and_pipes_get_the_id_alone() {
     for (response, expected) in cases {
         assert_eq!(shown(CREATE, &response, terminal(80)), expected);
         assert_eq!(shown(CREATE, &response, Style::Plain), format!("{id}\n"));
+    }
+}
+
+#[test]
+fn create_says_so_where_what_it_has_started_ends_at_once() {
+    let child = || running(1, Some("job"), &["true"]);
+    let remarks = |arguments: &[&str], outcome, style| {
+        let line = [&["create"], arguments, &["--", "true"]].concat();
+        let report = report(&line, &created(outcome, child()), style).unwrap();
+        assert_eq!(report.status, CommandStatus::Done);
+        report.remarks
+    };
+    let bound = ["--lifetime", "connection"];
+    let said =
+        "procbroker: it ends with this command's connection; --linger, or --lifetime pid:$$, keeps it\n";
+    for (style, expected) in [(terminal(80), said), (Style::Plain, said), (Style::Json, "")] {
+        assert_eq!(remarks(&bound, Outcome::Created, style), expected);
+        assert_eq!(remarks(&bound, Outcome::Existing { same_spec: true }, style), "");
+        assert_eq!(remarks(&["--lifetime", "connection", "--linger", "1s"], Outcome::Created, style), "");
     }
 }
 

@@ -35,7 +35,7 @@ impl Ask for ShutdownArguments {
 
     fn awaited(&self) -> Option<Awaited> {
         let goes_on = "the shutdown goes on, until the broker is gone";
-        Some(Awaited { targets: vec![Target::All], end: End::Stopped(None), goes_on })
+        Some(Awaited { targets: vec![Target::All], end: End::ShutDown(self.timeout), goes_on })
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {

@@ -5,14 +5,14 @@ use procbroker_protocol::Target;
 
 use crate::cli::failure::Failure;
 use crate::cli::program::PROGRAM;
-use crate::cli::values::{map, pair, target};
+use crate::cli::values::{map, one_of_several_targets, pair};
 
 /// The arguments that choose children.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["target", "label", "all"]))]
 pub(super) struct TargetArguments {
     /// The children, by id or name
-    #[arg(value_parser = target)]
+    #[arg(value_parser = one_of_several_targets)]
     target: Vec<Target>,
     /// Every live child with this label; repeated, with all of them
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]

@@ -169,6 +169,8 @@ fn what_shows_that_a_child_is_ready_has_its_flags() {
     assert_eq!(ready(&unix), r#"{"unix":"/run/web","interval":5}"#);
     let command = ["--ready-command", "test", "--ready-command", "-f", "--ready-command", "/a b"];
     assert_eq!(ready(&command), r#"{"command":["test","-f","/a b"],"interval":0.1}"#);
+    let command = ["--ready-command", "true", "--ready-interval=5s"];
+    assert_eq!(ready(&command), r#"{"command":["true"],"interval":5}"#);
 }
 
 #[test]
@@ -226,7 +228,7 @@ fn the_other_verbs_make_their_requests() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_refused() {
-    let cases: [&[&str]; 32] = [
+    let cases: [&[&str]; 37] = [
         &[],
         &["run"],
         &["create"],
@@ -237,6 +239,11 @@ fn a_command_line_that_makes_no_sense_is_refused() {
         &["create", "--stop", "SIGFOO", "--", "true"],
         &["create", "--umask", "888", "--", "true"],
         &["create", "--cleanup-timeout", "1s", "--", "true"],
+        &["create", "--restart-max", "1", "--", "true"],
+        &["create", "--restart-window", "1s", "--", "true"],
+        &["create", "--restart-backoff", "1s", "--", "true"],
+        &["create", "--restart-backoff-max", "1s", "--", "true"],
+        &["create", "--ready-interval", "1s", "--", "true"],
         &["create", "--lifetime", "for ever", "--", "true"],
         &["create", "--user", "", "--", "true"],
         &["destroy"],
@@ -428,8 +435,8 @@ fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
     let help = program.find_subcommand_mut("serve").unwrap().render_long_help().to_string();
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for text in [
-        "[default: 10000]",
-        "[default: 4096]",
+        &format!("[default: {}]", Bounds::default().max_children),
+        &format!("[default: {}]", Bounds::default().max_connections),
         "half of all unless set",
         "a quarter of all unless set",
         "[default: 30s]",

@@ -34,12 +34,14 @@ pub struct Lock {
 pub enum LockError {
     /// Another broker holds it.
     #[error(
-        "another broker{} already has {guarded} ({path} is locked); stop that one, or give this one another place",
+        "another broker{} already has {guarded} ({path} is locked); stop that one, or give this one another place with {flag}",
         holder.map_or_else(String::new, |pid| format!(", process {pid},"))
     )]
     Held {
         /// What the lock guards.
         guarded: String,
+        /// The flag that names another.
+        flag: &'static str,
         /// The lock file.
         path: PathBuf,
         /// The broker that wrote its number there.
@@ -61,17 +63,18 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes a lock, or fails at once when another broker holds it. `guarded` says for what, in a message.
+    /// Takes a lock, or fails at once when another broker holds it. `guarded` says for what, in a message, and `flag` how to
+    /// have another.
     ///
     /// A broker that was killed leaves it to the processes that it was just about to start: each has a copy of it until
     /// it executes its program. These are waited for.
     ///
     /// # Errors
     /// When it is held, or its file cannot be made.
-    pub fn take(path: &Path, guarded: &str) -> Result<Self, LockError> {
+    pub fn take(path: &Path, guarded: &str, flag: &'static str) -> Result<Self, LockError> {
         let patient_until = Instant::now() + LEFT_LOCK_PATIENCE;
         loop {
-            match Self::try_take(path, guarded) {
+            match Self::try_take(path, guarded, flag) {
                 Err(LockError::Held { holder, .. }) if !lives(holder) && Instant::now() < patient_until => {
                     thread::sleep(LOOK_EVERY);
                 }
@@ -80,7 +83,7 @@ impl Lock {
         }
     }
 
-    fn try_take(path: &Path, guarded: &str) -> Result<Self, LockError> {
+    fn try_take(path: &Path, guarded: &str, flag: &'static str) -> Result<Self, LockError> {
         let failed = |attempt| {
             let path = path.to_owned();
             move |source| LockError::File { attempt, path, source }
@@ -98,7 +101,7 @@ impl Lock {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let (guarded, path) = (guarded.to_owned(), path.to_owned());
-                    return Err(LockError::Held { guarded, path, holder: holder(file) });
+                    return Err(LockError::Held { guarded, flag, path, holder: holder(file) });
                 }
                 Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
             }
@@ -168,8 +171,8 @@ mod tests {
     fn only_one_holds_a_lock_and_the_other_is_told_who() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let lock = Lock::take(&path, "the socket /s").unwrap();
-        let error = Lock::take(&path, "the socket /s").unwrap_err();
+        let lock = Lock::take(&path, "the socket /s", "--socket").unwrap();
+        let error = Lock::take(&path, "the socket /s", "--socket").unwrap_err();
         assert!(matches!(&error, LockError::Held { holder, .. } if *holder == Some(std::process::id())));
         let message = error.to_string();
         assert!(
@@ -178,7 +181,7 @@ mod tests {
         );
         drop(lock);
         assert!(!path.exists());
-        drop(Lock::take(&path, "the socket /s").unwrap());
+        drop(Lock::take(&path, "the socket /s", "--socket").unwrap());
     }
 
     #[test]
@@ -186,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         fs::write(&path, "123456789\n").unwrap();
-        let lock = Lock::take(&path, "it").unwrap();
+        let lock = Lock::take(&path, "it", "--it").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);
     }
@@ -198,7 +201,7 @@ mod tests {
         let mut dead = std::process::Command::new("true").spawn().unwrap();
         // A zombie is as dead as one that was reaped.
         for reaps in [false, true] {
-            let lock = Lock::take(&path, "it").unwrap();
+            let lock = Lock::take(&path, "it", "--it").unwrap();
             fs::write(&path, format!("{}\n", dead.id())).unwrap();
             while !reaps && lives(Some(dead.id())) {
                 thread::yield_now();
@@ -210,9 +213,9 @@ mod tests {
             let waiting = thread::spawn({
                 let path = path.clone();
                 move || {
-                    assert!(matches!(Lock::try_take(&path, "it"), Err(LockError::Held { .. })));
+                    assert!(matches!(Lock::try_take(&path, "it", "--it"), Err(LockError::Held { .. })));
                     asked.send(()).unwrap();
-                    Lock::take(&path, "it")
+                    Lock::take(&path, "it", "--it")
                 }
             });
             waits.recv().unwrap();
@@ -227,11 +230,11 @@ mod tests {
     fn a_lock_that_somebody_removed_is_not_removed_from_the_next_holder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let first = Lock::take(&path, "it").unwrap();
+        let first = Lock::take(&path, "it", "--it").unwrap();
         fs::remove_file(&path).unwrap();
-        let second = Lock::take(&path, "it").unwrap();
+        let second = Lock::take(&path, "it", "--it").unwrap();
         drop(first);
-        assert!(matches!(Lock::take(&path, "it"), Err(LockError::Held { .. })));
+        assert!(matches!(Lock::take(&path, "it", "--it"), Err(LockError::Held { .. })));
         drop(second);
     }
 
@@ -239,14 +242,14 @@ mod tests {
     fn a_lock_that_cannot_be_made_names_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("missing/lock");
-        let message = Lock::take(&path, "it").unwrap_err().to_string();
+        let message = Lock::take(&path, "it", "--it").unwrap_err().to_string();
         assert!(
             message.contains("cannot open the lock file") && message.contains("missing/lock"),
             "{message}"
         );
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
-        assert!(matches!(Lock::take(&link, "it"), Err(LockError::File { .. })));
+        assert!(matches!(Lock::take(&link, "it", "--it"), Err(LockError::File { .. })));
     }
 
     #[test]
@@ -255,7 +258,7 @@ mod tests {
         let (path, other) = (folder.path().join("lock"), folder.path().join("other"));
         fs::write(&other, "precious").unwrap();
         fs::hard_link(&other, &path).unwrap();
-        let message = Lock::take(&path, "it").unwrap_err().to_string();
+        let message = Lock::take(&path, "it", "--it").unwrap_err().to_string();
         assert!(message.contains("second name") && message.contains("lock"), "{message}");
         assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
     }

@@ -114,7 +114,7 @@ fn make_folder_of(path: &Path, options: &SocketOptions) -> Result<(), SocketErro
 }
 
 fn take_lock(path: &Path) -> Result<Lock, LockError> {
-    Lock::take(&lock_path(path), &format!("the socket {}", path.display()))
+    Lock::take(&lock_path(path), &format!("the socket {}", path.display()), "--socket")
 }
 
 fn stream_socket(path: &Path) -> Result<OwnedFd, SocketError> {

@@ -8,8 +8,9 @@ use procbroker_protocol::error::SpawnFailure;
 
 use super::{Cleaning, CleaningStage, Fate, Remains};
 use crate::child::common::Common;
-use crate::child::launching::{is_kill, why_not_started};
+use crate::child::launching::is_kill;
 use crate::child::next::Next;
+use crate::child::not_started::Attempt;
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::limits::{LAUNCH_MOMENT, SHORTAGE_PAUSE_MAX};
 use crate::orders::Orders;
@@ -114,9 +115,8 @@ impl Cleaning {
             self.try_again(common, orders);
             return Next::Nothing;
         }
-        let command = common.params().cleanup.as_ref().and_then(|cleanup| cleanup.command.first());
-        let command = command.map_or("", String::as_str);
-        let message = format!("cannot start {command:?}: {}", why_not_started(failure, None));
+        let attempt = Attempt::cleanup(common.order());
+        let message = format!("cannot start {}: {}", attempt.program(), attempt.why(failure, None));
         let child = Arc::clone(common.view());
         orders.order(Effect::Report(Report::CleanupFailed { child, message }));
         if is_shortage(failure) {

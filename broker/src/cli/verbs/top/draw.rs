@@ -113,10 +113,8 @@ fn summary(model: &Model) -> String {
         text = format!("{text}   memory {}", bytes(memory.iter().sum()));
     }
     text = format!("{text}   ordered by {}", model.order.word());
-    if !model.filter.is_empty() {
-        text = format!("{text}   filter {:?}", model.filter);
-    }
-    text
+    // First, because it says what is missing below, and the end is what a narrow screen cuts.
+    if model.filter.is_empty() { text } else { format!("filter {:?}   {text}", model.filter) }
 }
 
 /// How wide the columns are; 0 for one that is left out.
@@ -138,7 +136,7 @@ impl Columns {
         let since = row.started_at.unwrap_or(row.created_at);
         let told = |told: Option<String>| told.unwrap_or_else(|| "-".to_owned());
         let last = match (&row.exit, row.state) {
-            (Some(exit), ChildState::Ended) => exit,
+            (Some(exit), ChildState::Ended) => row.failed_cleanup.as_ref().unwrap_or(exit),
             (_, _) => row.status_text.as_ref().unwrap_or(&row.command),
         };
         self.line([

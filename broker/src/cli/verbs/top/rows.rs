@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use procbroker_protocol::usage::Usage;
-use procbroker_protocol::{Child, ChildId, ChildState, Exit, Field, Fields, PartialChild, Timestamp};
+use procbroker_protocol::{Child, ChildId, ChildState, Field, Fields, PartialChild, Timestamp};
 
 use crate::cli::print::escape::{escaped, shown_command_line};
-use crate::cli::print::words::exit_word;
+use crate::cli::print::words::{exit_word, how_ended};
 
 /// How many of the last seconds are remembered for the graph.
 pub(super) const HISTORY: usize = 10;
@@ -47,6 +47,8 @@ pub(super) struct Row {
     pub(super) restarts: u32,
     /// How it ended, last.
     pub(super) exit: Option<String>,
+    /// That its cleanup has failed, and how it ended, so short that it has room in a narrow line.
+    pub(super) failed_cleanup: Option<String>,
     /// What it says of itself.
     pub(super) status_text: Option<String>,
     /// Resident memory, in bytes.
@@ -76,7 +78,8 @@ impl Row {
             created_at: child.created_at,
             started_at: child.started_at,
             restarts: child.restarts,
-            exit: child.exit.as_ref().map(ended),
+            exit: child.exit.as_ref().map(|exit| how_ended(exit, child.cleanup.as_ref())),
+            failed_cleanup: failed_cleanup(child),
             status_text: child.status_text.as_deref().map(escaped),
             memory: None,
             cpu: None,
@@ -100,7 +103,9 @@ impl Row {
             created_at: *child.created_at()?,
             started_at: *child.started_at()?,
             restarts: *child.restarts()?,
-            exit: child.exit()?.as_ref().map(ended),
+            // One that is listed lives, and has not been cleaned up.
+            exit: child.exit()?.as_ref().map(|exit| how_ended(exit, None)),
+            failed_cleanup: None,
             status_text: child.status_text()?.as_deref().map(escaped),
             memory: None,
             cpu: None,
@@ -157,7 +162,8 @@ impl Row {
     }
 }
 
-fn ended(exit: &Exit) -> String {
-    let forced = if exit.forced { ", by force" } else { "" };
-    format!("{} ({}{forced})", exit_word(exit.status), exit.reason.as_str())
+fn failed_cleanup(child: &Child) -> Option<String> {
+    let failed = child.cleanup.as_ref().is_some_and(|cleanup| !cleanup.ok);
+    let exit = child.exit.as_ref().filter(|_| failed)?;
+    Some(format!("cleanup failed ({})", exit_word(exit.status)))
 }

@@ -100,6 +100,19 @@ fn children_come_and_go_by_events() {
 }
 
 #[test]
+fn a_cleanup_that_failed_is_shown_with_the_end() {
+    let mut model = three();
+    let cleanup = json!({"ok": false, "exit": {"code": 1}, "attempts": 1});
+    let exit =
+        json!({"code": 3, "reason": "exited", "forced": false, "steps": [], "at": at(1), "gave_up": true});
+    let ended = child(2, &json!({"state": "ended", "pid": null, "exit": exit, "cleanup": cleanup}));
+    model.happened(&event(2, EventKind::Ended, ended));
+    assert_eq!(model.visible()[1].exit.as_deref(), Some("3 (gave up), cleanup failed"));
+    let line = &drawn(&model, 80, 24)[3];
+    assert!(line.ends_with("  cleanup failed (3)"), "{line}");
+}
+
+#[test]
 fn a_child_whose_end_was_missed_goes_when_two_answers_lack_it() {
     let mut model = three();
     let two = || list(vec![child(1, &json!({})), child(3, &json!({}))]);
@@ -230,6 +243,11 @@ fn everything_has_its_place_at_80_by_24() {
         ]
     );
     assert!(lines[23].contains("q quit"), "{}", lines[23]);
+    model.pressed(Key::Character('/'));
+    typed(&mut model, "render-1");
+    let filtered = &drawn(&model, 80, 24)[0];
+    assert!(filtered.starts_with("filter \"render-1\"   3 children: 2 running"), "{filtered}");
+    model.pressed(Key::Escape);
     model.pressed(Key::Enter);
     model.logged(id(1), "hello\nworld\n");
     let lines = drawn(&model, 80, 24);
