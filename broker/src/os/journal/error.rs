@@ -71,6 +71,16 @@ pub enum JournalError {
         /// What was found.
         finding: String,
     },
+    /// The log of intents tells of children that were on record in another file.
+    #[error(
+        "the state file {path} is not the one to which the log of intents {log} belongs, and knows nothing of the children that a broker has started since the machine did: that one, or {path}-wal beside it, was removed or replaced; put the state folder back as it was, or, if it was removed on purpose, end the children that are left and remove {log}, {PRICE}"
+    )]
+    OtherState {
+        /// The file that is there, or is about to be made.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
     /// Something that belongs to it is not the broker's own.
     #[error(transparent)]
     NotOwn(#[from] OwnError),

@@ -44,6 +44,8 @@ const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
 #[derive(Debug)]
 pub(super) struct Place {
     folder: OwnFolder,
+    /// The state file.
+    state: PathBuf,
     key: Uuid,
     boot: BootId,
 }
@@ -103,9 +105,13 @@ pub(super) enum Append {
 }
 
 impl Place {
-    /// The log in this runtime folder that belongs to the state file with this key.
-    pub(super) fn new(folder: &OwnFolder, key: Uuid, boot: BootId) -> Result<Self, JournalError> {
-        Ok(Self { folder: folder.try_clone()?, key, boot })
+    /// The log in this runtime folder that belongs to this state file, which has that key.
+    pub(super) fn new(
+        folder: &OwnFolder,
+        (state, key): (PathBuf, Uuid),
+        boot: BootId,
+    ) -> Result<Self, JournalError> {
+        Ok(Self { folder: folder.try_clone()?, state, key, boot })
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -119,7 +125,7 @@ impl Place {
     /// What an earlier broker has left there that is not in the state file, which has everything up to `folded`.
     ///
     /// # Errors
-    /// When something is missing that an earlier broker has promised.
+    /// When something is missing that an earlier broker has promised, or when it made that promise with another state file.
     pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
         if !self.folder.has_file(NAME)? {
             return Ok(Vec::new());
@@ -136,9 +142,13 @@ impl Place {
                 tracing::info!(path = %path.display(), "the log of intents is of another boot, and not needed any more");
                 Ok(Vec::new())
             }
-            Ok(Left::OtherState) => {
-                tracing::warn!(path = %path.display(), "the log of intents belongs to another state file, and is replaced");
+            Ok(Left::Unused) => {
+                tracing::info!(path = %path.display(),
+                    "the log of intents was made for another state file and never used, and is replaced");
                 Ok(Vec::new())
+            }
+            Ok(Left::OtherState) => {
+                Err(JournalError::OtherState { path: self.state.clone(), log: path.clone() })
             }
             Err(damage) => Err(damaged(damage.to_string())),
         }

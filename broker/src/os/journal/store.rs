@@ -11,6 +11,7 @@ use std::time::Duration;
 use procbroker_core::Safety;
 use procbroker_protocol::ChildId;
 use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
 
 use super::intent_log::Place;
 use super::read::{self, Ahead, Numbered};
@@ -119,7 +120,15 @@ pub(super) fn open_with(
     runtime: Option<&OwnFolder>,
 ) -> Result<(Store, Stored), JournalError> {
     let is_there = fs::exists(path).map_err(JournalError::file("find", path))?;
-    let new = if is_there { None } else { Some(make(path, steps)?) };
+    let new = if is_there {
+        None
+    } else {
+        if let Some(runtime) = runtime {
+            // Before it is made: with what the log of another one tells of, there is to be none.
+            drop(place(runtime, path, Uuid::new_v4())?.read(Position::default())?);
+        }
+        Some(make(path, steps)?)
+    };
     let log = find_log(path);
     wal::check(path)?;
     let beside = match (new, log, former) {
@@ -139,8 +148,7 @@ pub(super) fn open_with(
     bring_up(&connection, path, version, steps)?;
     let mut ahead = read::ahead(&connection, path)?;
     let mut found = read::rows(&connection, path)?;
-    let place = |folder| Place::new(folder, ahead.key, BootId::current()?);
-    let intents = runtime.map(place).transpose()?;
+    let intents = runtime.map(|folder| place(folder, path, ahead.key)).transpose()?;
     let left = intents.as_ref().map_or(Ok(Vec::new()), |place| place.read(ahead.folded))?;
     if !left.is_empty() {
         ahead.folded = fold(&connection, found, left, ahead.folded)
@@ -157,6 +165,11 @@ pub(super) fn open_with(
     }
     let path = path.to_owned();
     Ok((Store { connection, path, index, next_seq, ahead, intents, beside, log }, Stored { rows, host }))
+}
+
+/// Where the log of intents is of the state file with this key.
+fn place(runtime: &OwnFolder, path: &Path, key: Uuid) -> Result<Place, JournalError> {
+    Place::new(runtime, (path.to_owned(), key), BootId::current()?)
 }
 
 /// Writes what an earlier broker has left in its log of intents, in the order in which it was submitted and as one

@@ -91,3 +91,26 @@ fn a_damaged_log_is_named_with_the_way_out_and_no_silent_fresh_start() {
     assert_eq!(listed, json!([scene.running]));
     scene.broker.stop();
 }
+
+#[test]
+fn a_state_folder_that_was_emptied_beside_its_log_is_asked_for_and_no_silent_fresh_start() {
+    let mut broker = TestBroker::start();
+    let running = broker.json().create(with(willing(), &json!({"stdout": "null"})));
+    broker.crash();
+    let (state, saved) = (broker.state_dir(), broker.path("saved"));
+    for names in [&["state.db-wal", "state.db-shm"][..], &["state.db", "state.db-wal", "state.db-shm"]] {
+        fs::create_dir(&saved).unwrap();
+        names.iter().for_each(|name| fs::rename(state.join(name), saved.join(name)).unwrap());
+        super::refuses(&broker, &["intents", "put the state folder back", "end the children", "remove"]);
+        names.iter().for_each(|name| fs::rename(saved.join(name), state.join(name)).unwrap());
+        fs::remove_dir(&saved).unwrap();
+    }
+    // The whole folder.
+    fs::rename(&state, &saved).unwrap();
+    super::refuses(&broker, &["intents", "put the state folder back"]);
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&saved, &state).unwrap();
+    broker.start_again();
+    assert_eq!(broker.json().ok("list", json!({}))["children"], json!([running]));
+    broker.stop();
+}

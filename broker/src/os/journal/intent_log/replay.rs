@@ -21,7 +21,9 @@ pub(in super::super) enum Left {
     /// It was written in another run of the kernel. A loss of power can have torn it anywhere, and takes what was not in the
     /// state file; so it is all the same whether the log was in memory or on a disk.
     OtherBoot,
-    /// It belongs to another state file, which was in the place of this one.
+    /// It was made for another state file, and nothing was ever written for that.
+    Unused,
+    /// It belongs to another state file, and tells of children that this one knows nothing of.
     OtherState,
 }
 
@@ -47,13 +49,13 @@ pub(in super::super) enum Damage {
 /// Reads the bytes of a log. The state file has everything up to `folded`.
 pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<Left, Damage> {
     let (own_key, own_boot) = form::read_header(log).ok_or(Damage::Header)?;
-    if own_key != key {
-        return Ok(Left::OtherState);
-    }
     if own_boot != boot {
         return Ok(Left::OtherBoot);
     }
-    let seal = Seal::new(key, boot);
+    let seal = Seal::new(own_key, boot);
+    if own_key != key {
+        return Ok(if is_unused(log, &seal) { Left::Unused } else { Left::OtherState });
+    }
     let mark = |mark| seal.read_mark(log, mark).ok_or(Damage::Marks);
     let promised = mark(Mark::Answered)?.max(mark(Mark::Folded)?);
     let mut found = entries(log, &seal, folded);
@@ -65,6 +67,12 @@ pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<L
     }
     let last = found.last_key_value().map_or(promised, |(number, _)| promised.max(*number));
     if next <= last { Err(Damage::Missing { missing: next, last }) } else { Ok(Left::Entries(entries)) }
+}
+
+/// Whether its state file has never had anything either, so that nothing is lost with the two of them.
+fn is_unused(log: &[u8], seal: &Seal) -> bool {
+    let is_new = |mark| seal.read_mark(log, mark) == Some(0);
+    is_new(Mark::Answered) && is_new(Mark::Folded) && entries(log, seal, 0).is_empty()
 }
 
 /// All whole entries beyond a number, wherever they are. Those of earlier rounds are in the state file.

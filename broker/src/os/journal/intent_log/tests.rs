@@ -46,7 +46,7 @@ impl Scene {
     fn new() -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let folder = OwnFolder::open(scratch.path()).unwrap();
-        let place = Place::new(&folder, KEY, BOOT).unwrap();
+        let place = Place::new(&folder, (scratch.path().join("state.db"), KEY), BOOT).unwrap();
         assert_eq!(place.read(Position(0)).unwrap(), []);
         let (log, mark) = place.create(Position(0)).unwrap().unwrap();
         let mut scene = Self { _scratch: scratch, place, log, mark };
@@ -136,13 +136,21 @@ fn a_state_file_that_shows_less_than_was_written_to_it_is_an_error() {
 }
 
 #[test]
-fn a_log_of_another_boot_or_of_another_state_file_is_nothing() {
+fn a_log_of_another_boot_is_nothing_and_one_of_another_state_file_is_told_from_one_without_entries() {
     let scene = Scene::new();
     let bytes = fs::read(scene.place.path()).unwrap();
     let read = |key, boot| replay::read(&bytes, key, boot, 0);
     assert_eq!(read(KEY, BOOT), Ok(Left::Entries(entries())));
     assert_eq!(read(KEY, BootId(KEY)), Ok(Left::OtherBoot));
     assert_eq!(read(Uuid::from_u128(9), BOOT), Ok(Left::OtherState));
+    assert_eq!(read(Uuid::from_u128(9), BootId(KEY)), Ok(Left::OtherBoot));
+    // None is there any more, and some were.
+    for last in [0, 6] {
+        let (_, _) = scene.place.create(Position(last)).unwrap().unwrap();
+        let bytes = fs::read(scene.place.path()).unwrap();
+        let other = replay::read(&bytes, Uuid::from_u128(9), BOOT, 0);
+        assert_eq!(other, Ok(if last == 0 { Left::Unused } else { Left::OtherState }));
+    }
     // A header alone makes no entries of this boot of those that were written in another one.
     let mut forged = bytes.clone();
     let header = form::header(KEY, BootId(KEY));
