@@ -163,10 +163,12 @@ impl Hands {
         let (program, record, threads) =
             (Arc::clone(&self.program), self.state.record(), self.threads.clone());
         let (pool, flags) = (self.pool.clone(), Arc::clone(&self.account_flags));
+        let runtime = self.runtime.folder().try_clone();
         tokio::spawn(async move {
             let check = move || {
                 let accounts = flags.look_up().map_err(|error| with_causes(&error))?;
-                upgrade::check(&program, &record).map_err(|error| error.to_string())?;
+                let runtime = runtime.map_err(|error| error.to_string())?;
+                upgrade::check(&program, &record, &runtime).map_err(|error| error.to_string())?;
                 Ok(accounts)
             };
             let result = pool.run(OWN_USER, check).await.unwrap_or_else(|error| Err(error.to_string()));

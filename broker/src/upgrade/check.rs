@@ -18,6 +18,7 @@ use procbroker_protocol::Signal;
 use thiserror::Error;
 
 use super::{FORMAT, Program};
+use crate::os::own::{OwnError, OwnFolder};
 use crate::os::process::pidfd;
 use crate::os::variables::{NOTIFY_VARIABLE, UPGRADE_VARIABLES};
 
@@ -58,6 +59,11 @@ pub enum CheckError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is kept for the new program is not where it would look for it.
+    #[error(
+        "the runtime folder is not in its place: {0}; put it back, or stop the broker and start it again"
+    )]
+    Runtime(#[from] OwnError),
     /// It did not answer.
     #[error("{program} did not say within {patience:?} whether it can take over; is it a procbroker?")]
     Silent {
@@ -82,12 +88,13 @@ pub fn promise() -> String {
     format!("can take over in form {FORMAT}")
 }
 
-/// Asks a program whether it can take over what is on record in this file, with the arguments that this one was started
+/// Asks a program whether it can take over what is on record in this file and in this runtime folder, with the arguments that this one was started
 /// with. It takes as long as the other program does, within ten seconds.
 ///
 /// # Errors
 /// Why it will not.
-pub fn check(program: &Program, record: &Path) -> Result<(), CheckError> {
+pub fn check(program: &Program, record: &Path, runtime: &OwnFolder) -> Result<(), CheckError> {
+    runtime.check_in_place()?;
     check_disk(record).map_err(|source| CheckError::Disk { record: record.to_owned(), source })?;
     check_within(program, record, PATIENCE)
 }

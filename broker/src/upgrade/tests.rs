@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::check::{check_disk, check_within};
 use super::manifest::{Held, Manifest, unpack};
 use super::*;
+use crate::os::own::OwnFolder;
 use crate::os::process::signal_mask::HeldBack;
 use crate::os::process::{alone, pidfd};
 use crate::os::variables::MANIFEST_VARIABLE;
@@ -314,7 +315,8 @@ fn a_record_beside_which_nothing_can_be_written_is_named() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let record = folder.path().join("gone/state.db");
     let program = Program { path: "/bin/true".into(), arguments: Vec::new() };
-    let error = check(&program, &record).unwrap_err();
+    let runtime = OwnFolder::open(folder.path()).unwrap();
+    let error = check(&program, &record, &runtime).unwrap_err();
     assert!(
         matches!(&error, CheckError::Disk { .. }) && error.to_string().contains(record.to_str().unwrap())
     );

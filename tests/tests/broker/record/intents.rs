@@ -100,9 +100,13 @@ fn a_state_folder_that_was_emptied_beside_its_log_is_asked_for_and_no_silent_fre
     let (state, saved) = (broker.state_dir(), broker.path("saved"));
     for names in [&["state.db-wal", "state.db-shm"][..], &["state.db", "state.db-wal", "state.db-shm"]] {
         fs::create_dir(&saved).unwrap();
-        names.iter().for_each(|name| fs::rename(state.join(name), saved.join(name)).unwrap());
+        for name in names {
+            fs::rename(state.join(name), saved.join(name)).unwrap();
+        }
         super::refuses(&broker, &["intents", "put the state folder back", "end the children", "remove"]);
-        names.iter().for_each(|name| fs::rename(saved.join(name), state.join(name)).unwrap());
+        for name in names {
+            fs::rename(saved.join(name), state.join(name)).unwrap();
+        }
         fs::remove_dir(&saved).unwrap();
     }
     // The whole folder.

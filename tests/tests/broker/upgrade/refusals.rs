@@ -62,6 +62,22 @@ pub(super) fn gone_at_the_last_moment(program: &Path) {
 type Spoil = fn(&Path);
 
 #[test]
+fn without_its_runtime_folder_a_broker_stays_as_it_is() {
+    let broker = TestBroker::start();
+    let child = broker.json().create(with(willing(), &json!({"name": "a"})));
+    let folder = PathBuf::from(format!("{}.d", broker.socket().display()));
+    let aside = folder.with_extension("aside");
+    fs::rename(&folder, &aside).unwrap();
+    let said = refused(&broker);
+    assert!(said.contains(folder.to_str().unwrap()), "{said}");
+    assert_eq!(broker.json().got(&child["id"]), child);
+    fs::rename(&aside, &folder).unwrap();
+    let said = broker.run(&["upgrade"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert_eq!(broker.json().got(&child["id"]), child);
+}
+
+#[test]
 fn another_program_is_refused_and_everything_stays_as_it_is() {
     let broker = replaceable().start();
     let program: PathBuf = procbroker_in(broker.folder());

@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -327,5 +326,6 @@ pub(super) fn lives(pid: Pid) -> bool {
 
 /// Ends a process that the test itself has no handle on.
 pub(super) fn kill(pid: Pid) {
-    assert!(Command::new("/bin/kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success());
+    let pidfd = pidfd::open(pid).unwrap();
+    pidfd::send(pidfd.as_fd(), Signal::KILL).unwrap();
 }
