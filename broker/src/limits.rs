@@ -59,7 +59,7 @@ pub const SIGHTS_MAX: usize = 64;
 /// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
 pub const REFUSED_AT_A_TIME: usize = 64;
 
-/// Who fetches metrics at a time; further ones wait in the kernel's queue.
+/// Who fetches metrics at a time; the one who was let in first makes room for a further one.
 pub const METRICS_READERS_MAX: usize = 8;
 
 /// How long one that fetches metrics may take for all of it.

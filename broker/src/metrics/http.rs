@@ -1,13 +1,14 @@
 //! The smallest HTTP that Prometheus can fetch metrics by: one request a connection, within bounds of size, time and number.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener as Listener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::inbox::{self, NOBODY};
@@ -45,19 +46,23 @@ pub fn listener(socket: TcpListener) -> std::io::Result<Listener> {
     Listener::from_std(socket)
 }
 
-/// Answers those who ask, a few at a time, until the task is dropped.
+/// Answers those who ask, a few at a time, until the task is dropped. Nobody knows who connects here: so whoever has not been
+/// answered for longest makes room for the next, and a crowd that says nothing keeps nobody out who asks at once.
 pub async fn serve(listener: Listener, facts: inbox::Sender<Fact>) {
-    let places = Arc::new(Semaphore::new(METRICS_READERS_MAX));
+    let mut readers: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                readers.retain(|reader| !reader.is_finished());
+                if readers.len() >= METRICS_READERS_MAX
+                    && let Some(oldest) = readers.pop_front()
+                {
+                    oldest.abort();
+                }
                 let facts = facts.of(NOBODY);
-                tokio::spawn(async move {
-                    // Whoever is slower than that, or has gone, gets no answer.
-                    let _ = timeout(METRICS_PATIENCE, answer(stream, &facts)).await;
-                    drop(place);
-                });
+                // Whoever is slower than that, or has gone, gets no answer.
+                let answered = async move { timeout(METRICS_PATIENCE, answer(stream, &facts)).await };
+                readers.push_back(tokio::spawn(answered).abort_handle());
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot take in a reader of metrics; trying again");
