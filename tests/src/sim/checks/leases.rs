@@ -21,8 +21,7 @@ pub fn renewed(ledger: &Ledger, asked: &Asked, children: &[std::sync::Arc<Child>
     })?;
     children.iter().try_for_each(|child| {
         let track = ledger.tracks.get(&child.id);
-        let is_renewable =
-            track.is_some_and(|track| !track.is_past_renewal() && track.time_to_live().is_some());
+        let is_renewable = track.is_some_and(|track| !track.is_doomed() && track.time_to_live().is_some());
         Check::Leases.demand(is_renewable, || format!("{track:?} is renewed"))?;
         children::child(ledger, asked.peer.uid, child)
     })
@@ -36,7 +35,7 @@ pub fn not_renewed(ledger: &Ledger, asked: &Asked, params: &ManyParams, error: &
     let track = asked.meant.as_ref().and_then(|meant| ledger.tracks.get(meant.first()?));
     let expected = match track {
         None => Some("not_found"),
-        Some(track) if track.is_past_renewal() => Some("not_found"),
+        Some(track) if track.is_doomed() => Some("not_found"),
         Some(track) if track.time_to_live().is_none() => Some("unsupported"),
         Some(_) => None,
     };

@@ -20,12 +20,6 @@ impl Track {
         !self.is_to_go_on() || self.is_ending() && !self.runs.wish || !self.is_live()
     }
 
-    /// Whether a `renew` comes too late for it: one that was put off before its first program has failed, too.
-    #[must_use]
-    pub fn is_past_renewal(&self) -> bool {
-        self.is_doomed() || self.is_put_off() && self.runs.between.is_none()
-    }
-
     /// Its time to live, if it has one.
     #[must_use]
     pub fn time_to_live(&self) -> Option<u64> {
@@ -146,9 +140,7 @@ impl Ledger {
     pub(super) fn renewable(&self, uid: u32, target: &Target) -> Option<Vec<ChildId>> {
         let mut meant = self.resolve(uid, target)?;
         let wanted = |id: &ChildId| {
-            self.tracks
-                .get(id)
-                .is_some_and(|track| !track.is_past_renewal() && track.time_to_live().is_some())
+            self.tracks.get(id).is_some_and(|track| !track.is_doomed() && track.time_to_live().is_some())
         };
         meant.retain(|id| target.is_single() || wanted(id));
         Some(meant)
@@ -159,7 +151,7 @@ impl Ledger {
         let now = self.now;
         for id in meant {
             if let Some(track) = self.tracks.get_mut(id)
-                && !track.is_past_renewal()
+                && !track.is_doomed()
                 && let Some(length) = track.time_to_live()
             {
                 track.lives_until = Some(now.saturating_add(length));
