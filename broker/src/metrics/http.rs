@@ -23,6 +23,12 @@ const PATH: &str = "/metrics";
 /// How long a client that was answered may take to close its side, before the connection is reset.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// So many readers make room for others before those that are there have their moment: fewer than there are at a time.
+const EVICTED_AT_A_TIME: usize = METRICS_READERS_MAX / 2;
+
+/// How long that is.
+const CROWD_REST: Duration = Duration::from_millis(1);
+
 /// An address that metrics cannot be served at.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("it is neither a port, such as 9464, nor an address with one, such as 127.0.0.1:9464")]
@@ -50,6 +56,7 @@ pub fn listener(socket: TcpListener) -> std::io::Result<Listener> {
 /// answered for longest makes room for the next, and a crowd that says nothing keeps nobody out who asks at once.
 pub async fn serve(listener: Listener, facts: inbox::Sender<Fact>) {
     let mut readers: VecDeque<AbortHandle> = VecDeque::new();
+    let mut evicted = 0;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -58,6 +65,13 @@ pub async fn serve(listener: Listener, facts: inbox::Sender<Fact>) {
                     && let Some(oldest) = readers.pop_front()
                 {
                     oldest.abort();
+                    evicted += 1;
+                }
+                if evicted == EVICTED_AT_A_TIME {
+                    // Who was let in has a moment to ask, and be answered, before those behind it are; and a flood takes a small
+                    // part of the loop's time. The kernel tells no event for that.
+                    evicted = 0;
+                    tokio::time::sleep(CROWD_REST).await;
                 }
                 let facts = facts.of(NOBODY);
                 // Whoever is slower than that, or has gone, gets no answer.
