@@ -153,12 +153,22 @@ fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Ref
 /// Leaves a trace, as late as can be, that the program is about to be executed: a broker that is killed in the middle of
 /// the spawn knows nothing of it, and the next one has to tell a child that may have run from one that has not.
 fn mark_output(plan: &ChildPlan, program: &Program) -> Result<(), Refusal> {
-    let PlannedOutput::Append(_) = program.stdout else { return Ok(()) };
+    if !bears_mark(program) {
+        return Ok(());
+    }
     if !has_parent(plan.broker) {
         return Err(Refusal { step: Step::Exec, errno: Errno::ESRCH });
     }
     // SAFETY: it takes no memory.
     unsafe { call(libc::SYS_fchmod, [1, BEGUN_MODE as usize, 0, 0]) }.map_err(at(Step::Stdout)).map(drop)
+}
+
+/// Whether its output is a file of the broker's, which can be marked.
+fn bears_mark(program: &Program) -> bool {
+    match program.stdout {
+        PlannedOutput::Append(_) => true,
+        PlannedOutput::Null | PlannedOutput::Inherit => false,
+    }
 }
 
 /// Lets another user open the files of its own output once more: programs are told to write to `/dev/stderr`, and opening
@@ -352,6 +362,9 @@ fn reset_signals(signals: Signals) -> Result<(), Errno> {
 
 /// Tries each candidate, as `execvp(3)` does: one that is missing is passed over, one that is forbidden is
 /// remembered. A file that is no program is an error, and not fed to a shell.
+///
+/// Whether the broker lives is asked only of a child without a mark. One that has it was about to get to its program: the next
+/// broker finds it, before that or after, and would take it for one that has run if it ended here.
 fn execute(plan: &ChildPlan, program: &Program) -> Errno {
     if let Some(own_pid) = &program.own_pid {
         own_pid.write();
@@ -360,7 +373,7 @@ fn execute(plan: &ChildPlan, program: &Program) -> Errno {
     let mut forbidden = false;
     let mut missing = Errno::ENOENT;
     for candidate in &program.candidates {
-        if !has_parent(plan.broker) {
+        if !bears_mark(program) && !has_parent(plan.broker) {
             return Errno::ESRCH;
         }
         let path = candidate.as_ptr().expose_provenance();
@@ -381,9 +394,8 @@ fn execute(plan: &ChildPlan, program: &Program) -> Errno {
 
 /// Whether the broker still lives: when it is killed, its children get another parent.
 ///
-/// A broker that is killed in the middle of a spawn leaves a child that is not known by anything yet: it has neither
-/// its environment nor is it on record. The next broker would not find it, and would take it for one that
-/// was never started; so it must not become a program any more.
+/// A child of a broker that was killed leaves no mark, and becomes no program any more: without a mark, the next broker
+/// takes it for one that was never started.
 fn has_parent(broker: usize) -> bool {
     // SAFETY: it takes no memory.
     let parent = unsafe { call(libc::SYS_getppid, [0; 4]) };
