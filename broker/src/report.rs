@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use procbroker_core::Report;
-use procbroker_protocol::{Child, Exit, Field, duration};
+use procbroker_protocol::{Child, ChildId, Exit, Field, duration};
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, info, warn};
 
 use crate::counted;
@@ -13,20 +14,20 @@ use crate::counted;
 pub fn write(report: &Report) {
     match report {
         Report::Started { child } => {
-            info!(child = %label(child), pid = child.pid, command = %command(child), "started");
+            info!(child = %label(child), id = id(child), pid = child.pid, command = command(child), "started");
         }
         Report::StartFailed { child, message } => {
-            warn!(child = %label(child), command = %command(child), "not started: {message}");
+            warn!(child = %label(child), id = id(child), command = command(child), "not started: {message}");
         }
         Report::ProbeFailed { child, message } => {
-            warn!(child = %label(child), "not found ready: {message}");
+            warn!(child = %label(child), id = id(child), "not found ready: {message}");
         }
         Report::Restarting { child, pause } => {
             let exit = child.exit.as_ref();
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
             let pause = duration::display(*pause);
             let oom = want_of_memory(exit);
-            info!(child = %label(child), %status, restarts = child.restarts, %pause, "ended{oom}, and is started again");
+            info!(child = %label(child), id = id(child), %status, restarts = child.restarts, %pause, "ended{oom}, and is started again");
         }
         Report::Ended { child } => {
             let exit = child.exit.as_ref();
@@ -35,16 +36,16 @@ pub fn write(report: &Report) {
             let oom = want_of_memory(exit);
             if exit.is_some_and(|exit| exit.gave_up) {
                 let restarts = counted::counted(child.restarts, "restart", "restarts");
-                warn!(child = %label(child), %status, %reason, "ended{oom}, gave up after {restarts}");
+                warn!(child = %label(child), id = id(child), %status, %reason, "ended{oom}, gave up after {restarts}");
             } else {
-                info!(child = %label(child), %status, %reason, "ended{oom}");
+                info!(child = %label(child), id = id(child), %status, %reason, "ended{oom}");
             }
         }
         Report::CleanupFailed { child, message } => {
-            warn!(child = %label(child), "the cleanup failed: {message}");
+            warn!(child = %label(child), id = id(child), "the cleanup failed: {message}");
         }
         Report::CleanupLeft { child } => {
-            warn!(child = %label(child), "the cleanup is not over; it is run again at the next start");
+            warn!(child = %label(child), id = id(child), "the cleanup is not over; it is run again at the next start");
         }
         Report::Recovered { alive, ended, void } => {
             if (*alive, *ended) != (0, 0) {
@@ -63,7 +64,7 @@ pub fn write(report: &Report) {
             let steps = child.exit.as_ref().map_or_else(String::new, |exit| {
                 exit.steps.iter().map(|step| step.signal.to_string()).collect::<Vec<_>>().join(",")
             });
-            warn!(child = %label(child), command = %command(child), %steps, "did not end by itself and was killed");
+            warn!(child = %label(child), id = id(child), command = command(child), %steps, "did not end by itself and was killed");
         }
         Report::ShuttingDown { children, timeout } => {
             info!(children, timeout = %duration::display(*timeout), "shutting down");
@@ -95,7 +96,12 @@ fn label(child: &Child) -> String {
     child.name.as_ref().map_or_else(|| child.id.to_string(), ToString::to_string)
 }
 
-/// The command line on one line, with what could disturb a terminal escaped, and with an ellipsis where it goes on.
+/// Its id, where the line calls it by its name.
+fn id(child: &Child) -> Option<DisplayValue<ChildId>> {
+    child.name.is_some().then(|| display(child.id))
+}
+
+/// The command line, with an ellipsis where it goes on. The form of the log escapes what could disturb its reader.
 fn command(child: &Child) -> String {
     let length = child.command.iter().map(|argument| argument.len() + 1).sum();
     let mut line = String::with_capacity(length);
@@ -103,7 +109,7 @@ fn command(child: &Child) -> String {
         if index > 0 {
             line.push(' ');
         }
-        line.extend(argument.escape_debug());
+        line.push_str(argument);
     }
     if child.shortened.contains(Field::Command) {
         line.push_str(" …");

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use std::time::Instant;
 
 use procbroker_core::{Call, ConnectionId, Peer};
-use procbroker_protocol::{Error, Method, Outcome, Request, Response};
+use procbroker_protocol::{Error, Method, Outcome, Request, Response, Target};
 use tracing::{debug, info};
 
 use refusals::Refusals;
@@ -35,8 +35,23 @@ struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
     method: Method,
-    /// What it is about.
-    child: String,
+    subject: Subject,
+    signal: Option<String>,
+}
+
+/// What a request is about. Each kind has a field of its own in the line, so that none is taken for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Subject {
+    /// A child by its name or id.
+    Child(String),
+    /// A child to be, without a name.
+    Command(String),
+    /// Children with these labels.
+    Labels(String),
+    /// All children.
+    All,
+    /// The broker.
+    Broker,
 }
 
 /// One line.
@@ -101,8 +116,8 @@ impl Audit {
     }
 
     fn asked(&mut self, call: Call, request: &Request) -> Option<Entry> {
-        let child = subject(request)?;
-        let asked = Asked { method: request.method(), child };
+        let (subject, signal) = (subject(request)?, signal(request));
+        let asked = Asked { method: request.method(), subject, signal };
         self.open.insert(call, asked.clone());
         let caller = *self.callers.get(&call.connection)?;
         let is_told_later = [Method::Create, Method::Metrics].contains(&asked.method);
@@ -155,34 +170,59 @@ impl Audit {
 impl Entry {
     /// Writes the line.
     pub(super) fn write(&self) {
-        let Self { caller: Caller { uid, gid, pid }, asked: Asked { method, child }, what } = self;
-        let (uid, gid, pid, method) = (*uid, *gid, *pid, method.as_str());
+        let Self { caller: Caller { uid, gid, pid }, asked: Asked { method, subject, signal }, what } = self;
+        let (uid, gid, pid, method, signal) = (*uid, *gid, *pid, method.as_str(), signal.as_deref());
+        let Fields { child, command, labels, all } = subject.fields();
         match what {
-            What::Asked => info!(target: "audit", method, child, uid, gid, pid, "audit: asked"),
+            What::Asked => {
+                info!(target: "audit", method, child, command, labels, all, signal, uid, gid, pid, "audit: asked");
+            }
             What::Created { id, outcome } => {
-                info!(target: "audit", method, child, uid, gid, pid, id, outcome, "audit: answered");
+                info!(target: "audit", method, child, command, uid, gid, pid, id, outcome, "audit: answered");
             }
             What::Refused { kind, message } => {
-                info!(target: "audit", method, child, uid, gid, pid, kind, "audit: refused: {message}");
+                info!(target: "audit", method, child, command, labels, all, signal, uid, gid, pid, kind, "audit: refused: {message}");
             }
             What::Left => {
-                info!(target: "audit", method, child, uid, gid, pid, "audit: the client left before the answer");
+                info!(target: "audit", method, child, command, uid, gid, pid, "audit: the client left before the answer");
             }
         }
     }
 }
 
+/// The fields of a line that say what a request is about.
+#[derive(Default)]
+struct Fields<'a> {
+    child: Option<&'a str>,
+    command: Option<&'a str>,
+    labels: Option<&'a str>,
+    all: Option<bool>,
+}
+
+impl Subject {
+    fn fields(&self) -> Fields<'_> {
+        let none = Fields::default();
+        match self {
+            Self::Child(child) => Fields { child: Some(child), ..none },
+            Self::Command(command) => Fields { command: Some(command), ..none },
+            Self::Labels(labels) => Fields { labels: Some(labels), ..none },
+            Self::All => Fields { all: Some(true), ..none },
+            Self::Broker => none,
+        }
+    }
+}
+
 /// What a request is about, where it changes something or is not for everybody.
-fn subject(request: &Request) -> Option<String> {
+fn subject(request: &Request) -> Option<Subject> {
     let subject = match request {
         Request::Create(params) => match &params.name {
-            Some(name) => name.to_string(),
-            None => in_one_line(&Words(&params.command)),
+            Some(name) => Subject::Child(name.to_string()),
+            None => Subject::Command(in_one_line(&Words(&params.command))),
         },
-        Request::Destroy(params) => in_one_line(&params.target),
-        Request::Signal(params) => in_one_line(&format_args!("{} {}", params.target, params.signal)),
-        Request::Restart(params) | Request::Renew(params) => in_one_line(&params.target),
-        Request::Shutdown(_) | Request::Upgrade(_) | Request::Metrics(_) => "all".to_owned(),
+        Request::Destroy(params) => of_target(&params.target),
+        Request::Signal(params) => of_target(&params.target),
+        Request::Restart(params) | Request::Renew(params) => of_target(&params.target),
+        Request::Shutdown(_) | Request::Upgrade(_) | Request::Metrics(_) => Subject::Broker,
         Request::List(_)
         | Request::Get(_)
         | Request::Wait(_)
@@ -191,6 +231,37 @@ fn subject(request: &Request) -> Option<String> {
         | Request::Status(_) => return None,
     };
     Some(subject)
+}
+
+fn of_target(target: &Target) -> Subject {
+    match target {
+        Target::Id(_) | Target::Name(_) => Subject::Child(in_one_line(target)),
+        Target::Labels(labels) => {
+            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            Subject::Labels(in_one_line(&labels.join(",")))
+        }
+        Target::All => Subject::All,
+    }
+}
+
+/// The signal that is asked for.
+fn signal(request: &Request) -> Option<String> {
+    match request {
+        Request::Signal(params) => Some(params.signal.to_string()),
+        Request::Create(_)
+        | Request::Destroy(_)
+        | Request::Restart(_)
+        | Request::Renew(_)
+        | Request::Shutdown(_)
+        | Request::Upgrade(_)
+        | Request::Metrics(_)
+        | Request::List(_)
+        | Request::Get(_)
+        | Request::Wait(_)
+        | Request::Logs(_)
+        | Request::Events(_)
+        | Request::Status(_) => None,
+    }
 }
 
 /// The longest text of a client's that a line repeats, in characters.
@@ -242,8 +313,8 @@ impl fmt::Write for Line {
 #[cfg(test)]
 mod tests {
 
-    use procbroker_protocol::request::{ListParams, ManyParams};
-    use procbroker_protocol::{CreateParams, ErrorKind, Target};
+    use procbroker_protocol::request::{ListParams, ManyParams, Scope, SignalParams};
+    use procbroker_protocol::{CreateParams, ErrorKind, Signal};
 
     use super::*;
 
@@ -261,8 +332,8 @@ mod tests {
         Request::Create(Box::new(CreateParams::new(command)))
     }
 
-    fn entry(method: Method, child: &str, what: What) -> Entry {
-        Entry { caller: CALLER, asked: Asked { method, child: child.to_owned() }, what }
+    fn entry(method: Method, subject: Subject, what: What) -> Entry {
+        Entry { caller: CALLER, asked: Asked { method, subject, signal: None }, what }
     }
 
     #[test]
@@ -270,9 +341,25 @@ mod tests {
         let mut audit = audit();
         let request = Request::Restart(ManyParams { target: Target::All });
         let asked = audit.asked(CALL, &request);
-        assert_eq!(asked, Some(entry(Method::Restart, "all children", What::Asked)));
+        assert_eq!(asked, Some(entry(Method::Restart, Subject::All, What::Asked)));
         assert_eq!(audit.outcome(CALL, &Ok(Response::Children(Vec::new()))), None);
         assert!(audit.open.is_empty());
+    }
+
+    #[test]
+    fn a_child_that_is_called_all_is_not_taken_for_all_of_them() {
+        let labels = [("pool".to_owned(), "render".to_owned()), ("tier".to_owned(), "a\nb".to_owned())];
+        let targets = [
+            (Target::Name("all".parse().unwrap()), Subject::Child("all".to_owned())),
+            (Target::All, Subject::All),
+            (Target::Labels(labels.into()), Subject::Labels("pool=render,tier=a\\nb".to_owned())),
+        ];
+        for (target, about) in targets {
+            let signals =
+                Request::Signal(SignalParams { target, signal: Signal::TERM, scope: Scope::default() });
+            let asked = audit().asked(CALL, &signals).unwrap().asked;
+            assert_eq!((asked.subject, asked.signal.as_deref()), (about, Some("SIGTERM")));
+        }
     }
 
     #[test]
@@ -281,7 +368,7 @@ mod tests {
         audit.asked(CALL, &Request::Restart(ManyParams { target: Target::All }));
         let refusal = Error::new(ErrorKind::PermissionDenied, "not\nyou");
         let what = What::Refused { kind: "permission_denied", message: "not\\nyou".to_owned() };
-        assert_eq!(audit.outcome(CALL, &Err(refusal)), Some(entry(Method::Restart, "all children", what)));
+        assert_eq!(audit.outcome(CALL, &Err(refusal)), Some(entry(Method::Restart, Subject::All, what)));
     }
 
     #[test]
@@ -289,7 +376,7 @@ mod tests {
         let mut audit = audit();
         assert_eq!(audit.asked(CALL, &create()), None);
         let left = audit.left(CALL.connection);
-        assert_eq!(left, [entry(Method::Create, "printf a\\nb", What::Left)]);
+        assert_eq!(left, [entry(Method::Create, Subject::Command("printf a\\nb".to_owned()), What::Left)]);
         assert!(audit.open.is_empty() && audit.callers.is_empty());
     }
 

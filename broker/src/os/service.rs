@@ -2,4 +2,5 @@
 
 pub mod activation;
 pub mod fd_store;
+pub mod journal;
 pub mod notify;

@@ -1,17 +1,31 @@
 //! The broker's own log: where its lines go, and how they look.
 
+mod journal;
 mod lines;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::cli::{LogFormat, LogLevel};
+use crate::os::service::journal as native;
+use journal::{Journal, JournalLog};
 use lines::{Guard, Lines};
 
-/// Sends the log to standard error, from a thread of its own. It is written out when the guard is dropped.
+/// Sends the log to standard error, from a thread of its own; to the journal itself where that is what standard error leads
+/// to. It is written out when the guard is dropped.
 ///
 /// # Errors
 /// When the system has no thread to give.
 pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> io::Result<Guard> {
+    let is_journal = native::takes(io::stderr());
+    if format == LogFormat::Text
+        && is_journal
+        && let Ok(journal) = Journal::at(native::SOCKET.into())
+    {
+        let (lines, guard) = Lines::to(journal)?;
+        // It fails only when a log is there already.
+        let _ = tracing::subscriber::set_global_default(JournalLog::new(level.filter(), lines));
+        return Ok(guard);
+    }
     let (lines, guard) = Lines::to(io::stderr())?;
     let log = tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(lines);
     // It fails only when a log is there already.
@@ -19,12 +33,8 @@ pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> io::Resul
         LogFormat::Json => log.json().flatten_event(true).try_init(),
         LogFormat::Text => {
             let log = log.with_target(false).with_ansi(io::stderr().is_terminal());
-            // Under systemd the journal has the time already.
-            if std::env::var_os("JOURNAL_STREAM").is_some() {
-                log.without_time().try_init()
-            } else {
-                log.try_init()
-            }
+            // The journal has the time already.
+            if is_journal { log.without_time().try_init() } else { log.try_init() }
         }
     };
     Ok(guard)
@@ -38,8 +48,12 @@ pub(super) fn last_word(format: LogFormat, message: &str) {
             tracing::subscriber::with_default(log, || tracing::error!("{message}"));
         }
         LogFormat::Text => {
+            // The priority of an error, as the journal takes it from a line (sd-daemon(3)).
+            let priority = if native::takes(io::stderr()) { "<3>" } else { "" };
+            let message = message.replace('\n', &format!("\n{priority}"));
+            let text = format!("{priority}procbroker: {message}\n");
             // Whoever has closed standard error has seen enough.
-            let _ = io::stderr().write_all(format!("procbroker: {message}\n").as_bytes());
+            let _ = io::stderr().write_all(text.as_bytes());
         }
     }
 }

@@ -236,6 +236,26 @@ stop_leaves_nothing_though_the_broker_is_killed_in_it() {
     passed "systemctl stop leaves nothing though the broker is killed in it, and the next one runs the cleanups"
 }
 
+# field_of_the_log MATCH... FIELD: of the last entry of the broker's own log that matches.
+field_of_the_log() {
+    journalctl --sync
+    journalctl --boot --unit=procbroker.service --output=json --lines=1 SYSLOG_IDENTIFIER=procbroker "${@:1:$#-1}" |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "${@: -1}"
+}
+
+the_log_has_fields_in_the_journal() {
+    create noted 'exit 3'
+    ended noted code 3
+    equal "the priority of what happens" 6 "$(field_of_the_log PROCBROKER_CHILD=noted PROCBROKER_REASON=exited PRIORITY)"
+    equal "who has created it" "create 0 created" "$(for name in METHOD UID OUTCOME; do
+        field_of_the_log PROCBROKER_CHILD=noted PROCBROKER_TARGET=audit "PROCBROKER_$name"
+    done | xargs)"
+    create broken 'exec sleep infinity' '{"cleanup":{"command":["false"]}}'
+    request destroy '{"target":"broken"}'
+    equal "the priority of a warning" 4 "$(field_of_the_log PROCBROKER_CHILD=broken PRIORITY=4 PRIORITY)"
+    passed "the broker's own log is in the journal with priorities and fields"
+}
+
 mkfifo /run/there /run/asked
 install_and_start
 what_ended_without_a_broker_is_on_record
@@ -244,3 +264,4 @@ ten_crashes_in_a_row_lose_nothing
 upgrade_disturbs_nobody
 restart_ends_all_in_order
 stop_leaves_nothing_though_the_broker_is_killed_in_it
+the_log_has_fields_in_the_journal

@@ -42,7 +42,7 @@ fn whoever_changes_something_is_named_in_the_log() {
         (&json!("one"), &child["id"], &json!("created"))
     );
     assert_eq!(created[1]["kind"], "name_taken");
-    line(&lines, "signal", "one SIGCONT");
+    assert_eq!(line(&lines, "signal", "one")["signal"], "SIGCONT");
     line(&lines, "destroy", child["id"].as_str().unwrap());
     let missing: Vec<&Value> = lines.iter().filter(|line| line["child"] == "nobody").collect();
     assert_eq!((missing.len(), &missing[1]["kind"]), (2, &json!("not_found")), "{lines:#?}");

@@ -23,6 +23,7 @@ use procbroker_protocol::{ChildId, CreateParams};
 use super::LogsError;
 use super::amounts::Amounts;
 use super::stream::StreamId;
+use crate::os::service::journal;
 use entry::Composer;
 use line::Lines;
 use outlet::Outlet;
@@ -54,7 +55,7 @@ impl LineReader {
     #[must_use]
     pub fn usual_socket(self) -> &'static str {
         match self {
-            Self::Journal => "/run/systemd/journal/socket",
+            Self::Journal => journal::SOCKET,
             Self::Syslog => "/dev/log",
         }
     }

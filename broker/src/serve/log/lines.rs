@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::iter;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -22,9 +23,28 @@ const STACK_BYTES: usize = 64 << 10;
 /// Room for so many bytes is kept from one piece of work to the next.
 const KEPT_BYTES: usize = 16 << 10;
 
+/// And for so many lines.
+const KEPT_LINES: usize = 128;
+
 /// What lines are written to. It never waits.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Queue>);
+
+/// Where lines are written to, as many as there are at a time. It may wait.
+pub(super) trait Sink: Send + 'static {
+    /// Whoever has closed the log has seen enough: it does not fail.
+    fn write(&mut self, batch: &Batch);
+}
+
+/// Lines one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+    /// How many found no room after these.
+    lost: u64,
+}
 
 /// Writes the last lines when it is dropped.
 #[derive(Debug)]
@@ -40,10 +60,7 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<u8>,
-    lines: usize,
-    /// How many lines found no room.
-    lost: u64,
+    waiting: Batch,
     phase: Phase,
     /// Whether the thread waits for a line, rather than for a moment.
     sleeps: bool,
@@ -62,7 +79,7 @@ impl Lines {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub(super) fn to(output: impl Write + Send + 'static) -> io::Result<(Self, Guard)> {
+    pub(super) fn to(output: impl Sink) -> io::Result<(Self, Guard)> {
         let queue = Queue { state: Mutex::default(), work: Condvar::new(), done: Condvar::new() };
         let lines = Self(Arc::new(queue));
         let own = lines.clone();
@@ -73,20 +90,65 @@ impl Lines {
     }
 }
 
-impl Write for Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut state = self.0.lock();
-        if state.lines >= LOG_LINES_WAITING {
-            state.lost = state.lost.saturating_add(1);
+impl Batch {
+    fn add(&mut self, line: &[u8]) {
+        if self.ends.len() >= LOG_LINES_WAITING {
+            self.lost = self.lost.saturating_add(1);
         } else {
-            state.waiting.extend_from_slice(line);
-            state.lines += 1;
+            self.bytes.extend_from_slice(line);
+            self.ends.push(self.bytes.len());
         }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.lost = 0;
+        // Many came at once, which seldom happens.
+        self.bytes.shrink_to(KEPT_BYTES);
+        self.ends.shrink_to(KEPT_LINES);
+    }
+
+    /// The lines.
+    pub(super) fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| &self.bytes[begin..*end])
+    }
+
+    /// How many found no room after these.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+/// Lines of text.
+impl<W: Write + Send + 'static> Sink for W {
+    fn write(&mut self, batch: &Batch) {
+        let remark = match batch.lost {
+            0 => String::new(),
+            lost => format!("{lost} lines of the log were lost here: they came faster than they were read\n"),
+        };
+        let all = [batch.bytes.as_slice(), remark.as_bytes()].concat();
+        let _ = self.write_all(&all).and_then(|()| self.flush());
+    }
+}
+
+impl Lines {
+    /// Has one line written.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut state = self.0.lock();
+        state.waiting.add(line);
         let sleeps = std::mem::take(&mut state.sleeps);
         drop(state);
         if sleeps {
             self.0.work.notify_one();
         }
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
         Ok(line.len())
     }
 
@@ -117,11 +179,10 @@ impl Drop for Guard {
 }
 
 impl Queue {
-    fn serve(&self, mut output: impl Write) {
-        let mut written = Vec::new();
-        while self.take(&mut written) {
-            // Whoever has closed the log has seen enough.
-            let _ = output.write_all(&written).and_then(|()| output.flush());
+    fn serve(&self, mut output: impl Sink) {
+        let mut batch = Batch::default();
+        while self.take(&mut batch) {
+            output.write(&batch);
             self.rest();
         }
         self.lock().phase = Phase::Over;
@@ -129,12 +190,10 @@ impl Queue {
     }
 
     /// Waits for lines, and takes all there are. False when no more can come.
-    fn take(&self, lines: &mut Vec<u8>) -> bool {
-        lines.clear();
-        // Many came at once, which seldom happens.
-        lines.shrink_to(KEPT_BYTES);
+    fn take(&self, batch: &mut Batch) -> bool {
+        batch.clear();
         let mut state = self.lock();
-        while state.waiting.is_empty() {
+        while state.waiting.ends.is_empty() {
             if state.phase != Phase::Open {
                 return false;
             }
@@ -142,15 +201,7 @@ impl Queue {
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.sleeps = false;
-        state.lines = 0;
-        std::mem::swap(&mut state.waiting, lines);
-        let lost = std::mem::take(&mut state.lost);
-        drop(state);
-        if lost > 0 {
-            let remark =
-                format!("{lost} lines of the log were lost here: they came faster than they were read\n");
-            lines.extend_from_slice(remark.as_bytes());
-        }
+        std::mem::swap(&mut state.waiting, batch);
         true
     }
 

@@ -10,18 +10,13 @@ use procbroker_protocol::request::LogStream;
 use super::{Author, LineReader};
 use crate::os::host::local_time::stamp;
 use crate::os::logs::stream::StreamId;
-
-/// A longer line than this is cut, as the journal itself does it with the output of services (`LineMax=`, journald.conf(5)).
-const JOURNAL_LINE_BYTES_MAX: usize = 48 << 10;
+use crate::os::service::journal::{DAEMON, LINE_BYTES_MAX, append_field};
 
 /// With what stands in front of it, such a line is no more than syslog daemons take, which is 8 KiB.
 const SYSLOG_LINE_BYTES_MAX: usize = 7 << 10;
 
 /// The journal ignores a field with a longer name.
 const FIELD_NAME_BYTES_MAX: usize = 64;
-
-/// The facility of daemons, which the output of services has (`SyslogFacility=`, systemd.exec(5)).
-const DAEMON: u8 = 3;
 
 /// How serious a line on standard output is: informational.
 const OF_STDOUT: u8 = 6;
@@ -32,7 +27,7 @@ const OF_STDERR: u8 = 4;
 /// How long a line may be.
 pub(super) fn line_bytes_max(reader: LineReader) -> usize {
     match reader {
-        LineReader::Journal => JOURNAL_LINE_BYTES_MAX,
+        LineReader::Journal => LINE_BYTES_MAX,
         LineReader::Syslog => SYSLOG_LINE_BYTES_MAX,
     }
 }
@@ -82,8 +77,8 @@ impl Composer {
         self.entry.truncate(self.common);
         match self.reader {
             LineReader::Journal => {
-                field(&mut self.entry, "PRIORITY", level.to_string().as_bytes());
-                field(&mut self.entry, "MESSAGE", message);
+                append_field(&mut self.entry, "PRIORITY", level.to_string().as_bytes());
+                append_field(&mut self.entry, "MESSAGE", message);
             }
             LineReader::Syslog => {
                 let head = format!("<{}>{} {}: ", DAEMON << 3 | level, stamp(now), self.tag);
@@ -119,19 +114,19 @@ fn common_fields(entry: &mut Vec<u8>, id: StreamId, author: &Author) {
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
     };
-    field(entry, "SYSLOG_IDENTIFIER", identifier(author).as_bytes());
-    field(entry, "SYSLOG_FACILITY", DAEMON.to_string().as_bytes());
-    field(entry, "PROCBROKER_CHILD_ID", id.child.to_string().as_bytes());
+    append_field(entry, "SYSLOG_IDENTIFIER", identifier(author).as_bytes());
+    append_field(entry, "SYSLOG_FACILITY", DAEMON.to_string().as_bytes());
+    append_field(entry, "PROCBROKER_CHILD_ID", id.child.to_string().as_bytes());
     if let Some(name) = &author.params.name {
-        field(entry, "PROCBROKER_CHILD_NAME", name.as_str().as_bytes());
+        append_field(entry, "PROCBROKER_CHILD_NAME", name.as_str().as_bytes());
     }
-    field(entry, "PROCBROKER_STREAM", stream.as_bytes());
+    append_field(entry, "PROCBROKER_STREAM", stream.as_bytes());
     if let Some(pid) = author.pid {
         // The journal adds what it finds out about that process (systemd.journal-fields(7)).
-        field(entry, "OBJECT_PID", pid.to_string().as_bytes());
+        append_field(entry, "OBJECT_PID", pid.to_string().as_bytes());
     }
     for (key, value) in &author.params.labels {
-        field(entry, &label_field(key), value.as_bytes());
+        append_field(entry, &label_field(key), value.as_bytes());
     }
 }
 
@@ -139,20 +134,6 @@ fn common_fields(entry: &mut Vec<u8>, id: StreamId, author: &Author) {
 fn label_field(key: &str) -> String {
     let key = key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
     "PROCBROKER_LABEL_".chars().chain(key).take(FIELD_NAME_BYTES_MAX).collect()
-}
-
-/// Appends a field: as text, or with its length in front where it is none, or has more than one line.
-fn field(entry: &mut Vec<u8>, name: &str, value: &[u8]) {
-    entry.extend_from_slice(name.as_bytes());
-    let is_text = !value.contains(&b'\n') && std::str::from_utf8(value).is_ok();
-    if is_text {
-        entry.push(b'=');
-    } else {
-        entry.push(b'\n');
-        entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    }
-    entry.extend_from_slice(value);
-    entry.push(b'\n');
 }
 
 #[cfg(test)]
