@@ -46,6 +46,15 @@ pub use signals::{Audience, Signals};
 /// To recover so many children takes memory that the broker never needs again: some 3 KiB for each.
 const MANY_RECOVERED: usize = 1_000;
 
+/// What is due for so long was not seen to because the broker did not run. A turn of the loop is far shorter.
+const BEHIND_AFTER: Duration = Duration::from_millis(5);
+
+/// After so many rounds of the loop in which nothing came, nothing more does: a user's connections read in turn.
+const QUIET_ROUNDS: usize = 8;
+
+/// For so long what was said meanwhile goes before what is due.
+const CATCH_UP_MAX: Duration = Duration::from_millis(20);
+
 /// Where facts come from.
 #[derive(Debug)]
 pub struct Sources {
@@ -267,7 +276,7 @@ impl Driver {
             () = announced(Some(landings)) => self.land(),
             () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
             () = announced(Some(anchors)) => self.anchors_ended(),
-            () = alarm.rings() => self.wake(),
+            () = alarm.rings() => self.wake(facts).await,
             () = unheard(notices, has_unheard), if !has_just_heard => self.hear(),
             fact = facts.recv() => self.facts(fact, facts).await,
             () = unheard(notices, has_unheard), if has_just_heard => self.hear(),
@@ -285,8 +294,11 @@ impl Driver {
         due.into_iter().chain(overdue).chain(rested).chain(again).min()
     }
 
-    /// Does what is due.
-    fn wake(&mut self) {
+    /// Does what is due. If it has been so for long, the broker did not run: what was said meanwhile goes first.
+    async fn wake(&mut self, facts: &mut inbox::Receiver<Fact>) {
+        if self.is_behind() {
+            self.catch_up_with_words(facts).await;
+        }
         if self.hands.launcher.kill_overdue(SPAWN_PATIENCE) > 0 {
             tracing::warn!(
                 "a child did not get to execute its program within {SPAWN_PATIENCE:?} and was killed"
@@ -296,6 +308,32 @@ impl Driver {
         let ended = self.hands.anchors.try_again(Instant::now());
         self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
         self.take(Input::Due);
+    }
+
+    /// Whether something has been due for longer than a turn of the loop takes.
+    fn is_behind(&self) -> bool {
+        let due = self.broker.next_deadline().map(|due| Duration::from_nanos(due.as_nanos()));
+        due.is_some_and(|due| clock::since_boot() > due.saturating_add(BEHIND_AFTER))
+    }
+
+    /// Takes in what children and clients have said while the broker did not run, as far as it is there at once.
+    async fn catch_up_with_words(&mut self, facts: &mut inbox::Receiver<Fact>) {
+        let began = Instant::now();
+        let mut quiet_rounds = 0;
+        while quiet_rounds < QUIET_ROUNDS && began.elapsed() < CATCH_UP_MAX {
+            quiet_rounds += 1;
+            self.hear();
+            // The connections read what is there in the meantime.
+            tokio::task::yield_now().await;
+            for _ in 0..FACTS_A_TURN {
+                let Some(fact) = facts.try_recv() else { break };
+                self.fact(fact);
+                quiet_rounds = 0;
+            }
+            if self.hands.has_unheard() {
+                quiet_rounds = 0;
+            }
+        }
     }
 
     /// Takes in a fact, and those behind it for as long as nobody waits for the loop for long.
@@ -410,7 +448,12 @@ impl Driver {
         while let Some(input) = self.inputs.pop_front() {
             let began = Instant::now();
             let mut effects = std::mem::take(&mut self.effects);
-            self.broker.handle(now(), input, &mut effects);
+            match input {
+                Input::Due => self.broker.handle(now(), input, &mut effects),
+                // It may have been there before what is due.
+                input if self.is_behind() => self.broker.handle_belated(now(), input, &mut effects),
+                input => self.broker.handle(now(), input, &mut effects),
+            }
             self.perform_all(&mut effects);
             self.effects = effects;
             self.turns.observe(began.elapsed());

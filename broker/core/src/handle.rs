@@ -1,5 +1,7 @@
 //! The one way in: an input, and the orders that follow from it.
 
+use std::time::Duration;
+
 use procbroker_protocol::{Error, ErrorKind, Method, Request};
 
 use crate::broker::Broker;
@@ -13,6 +15,9 @@ use crate::time::{Instant, Now};
 use crate::timers::Timer;
 use crate::turn::Turn;
 use crate::{authorize, shown, validate};
+
+/// The least time.
+const MOMENT: Duration = Duration::from_nanos(1);
 
 impl Broker {
     /// Takes in one fact, and appends the orders that follow from it.
@@ -41,6 +46,17 @@ impl Broker {
         self.go_on_upgrading(&mut turn);
         self.start_next(&mut turn);
         self.watch_idleness(&mut turn);
+    }
+
+    /// Takes in a fact that was there before this moment, perhaps for longer than what is due by now is overdue: that comes after
+    /// it, and `now` counts as the moment just before.
+    ///
+    /// A broker that was kept from running (stopped, starved, its machine paused) finds words beside deadlines which they
+    /// were in time for: a watchdog that was fed, a lease that was renewed. [`Input::Due`] has to follow.
+    pub fn handle_belated(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let due = self.next_deadline().filter(|due| *due <= now.instant);
+        let instant = due.map_or(now.instant, |due| due.minus(MOMENT));
+        self.handle(Now { instant, ..now }, input, effects);
     }
 
     /// When [`Input::Due`] is to come, unless another input comes before.

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 
@@ -197,6 +198,35 @@ open(sys.argv[1], 'w').write('hung\\n')";
     assert_eq!((&exit["signal"], &exit["reason"]), (&json!("SIGABRT"), &json!("watchdog")));
     let mut pipe = pipe;
     assert_eq!(pipe.line(), "hung", "it was ended although it said that it was well");
+}
+
+#[test]
+fn what_was_said_while_the_broker_did_not_run_is_in_time() {
+    let broker = TestBroker::start();
+    let (mut pipe, mut go) = (broker.fifo("pipe"), broker.fifo("go"));
+    // It says that it is well in its time, and that this time is over after that.
+    let text = format!(
+        "import time
+tell('READY=1')
+open('{}').readline()
+tell('WATCHDOG=1')
+time.sleep(3.2)
+open(sys.argv[1], 'w').write('late\\n')",
+        go.path().display()
+    );
+    let mut client = broker.json();
+    let watched = client.create(with(python(&pipe, &text), &json!({"watchdog": 3})));
+    let leased = client.create(with(willing(), &json!({"lifetime": {"ttl": 3}})));
+    broker.signal(Signal::SIGSTOP);
+    go.say("go");
+    client.send("renew", json!({"target": leased["id"]}));
+    assert_eq!(pipe.line(), "late");
+    broker.signal(Signal::SIGCONT);
+    let renewed = client.message().expect("an answer");
+    assert_eq!(renewed["result"]["children"][0]["id"], leased["id"], "{renewed}");
+    for child in [&watched, &leased] {
+        assert_eq!(client.ok("get", json!({"target": child["id"]}))["child"]["state"], "running");
+    }
 }
 
 #[test]

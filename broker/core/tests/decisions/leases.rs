@@ -1,5 +1,7 @@
 //! What the lives of children hang on: connections that hold them, and time.
 
+use std::time::Duration;
+
 use procbroker_core::{ConnectionId, Effect, Input, Run};
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::request::ManyParams;
@@ -189,6 +191,18 @@ fn a_renewed_child_has_its_whole_time_again() {
     assert_eq!(world.sent(), []);
     world.advance(secs(1));
     assert!(is_stopped(&mut world, client, run, ExitReason::Expired));
+}
+
+#[test]
+fn a_renewal_that_the_broker_was_late_to_read_is_in_time() {
+    let (mut world, client) = World::with_client();
+    world.start(client, timed(named("a"), 10));
+    world.jump(secs(12));
+    let call = world.call_belated(client, renew(name("a")));
+    world.advance(Duration::ZERO);
+    assert!(world.is_answered(call));
+    assert_eq!(world.sent(), []);
+    assert!(world.due_in().is_some_and(|due| due > Duration::ZERO));
 }
 
 #[test]

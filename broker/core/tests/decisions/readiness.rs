@@ -349,6 +349,34 @@ fn a_watchdog_that_is_not_fed_ends_the_child_with_a_trace_of_where_it_hung() {
 }
 
 #[test]
+fn a_watchdog_that_was_fed_while_the_broker_did_not_run_does_not_bite() {
+    let (mut world, _, run) = guarded(10);
+    // It has told so every four seconds, and nobody has read it.
+    world.jump(secs(25));
+    for _ in 0..3 {
+        world.give_belated(Input::Notified { run, notices: vec![Notice::Well] });
+    }
+    world.advance(Duration::ZERO);
+    assert_eq!(world.sent(), []);
+    assert!(world.due_in().is_some_and(|due| due > Duration::ZERO && due <= secs(10)));
+    // Who has not told anything has no more time for it.
+    world.jump(secs(25));
+    world.advance(Duration::ZERO);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::ABRT, Scope::Group)]);
+}
+
+#[test]
+fn a_word_that_the_broker_was_late_to_read_is_in_time() {
+    let (mut world, client) = World::with_client();
+    let (call, run) =
+        starting(&mut world, client, CreateParams { ready_timeout: ReadyTimeout(secs(5)), ..notifying() });
+    world.jump(secs(6));
+    world.give_belated(Input::Notified { run, notices: vec![Notice::Ready] });
+    world.advance(Duration::ZERO);
+    assert_eq!(world.created(call).child.state, ChildState::Running);
+}
+
+#[test]
 fn a_watchdog_does_not_run_before_the_child_is_ready_nor_while_it_is_stopped() {
     let (mut world, client) = World::with_client();
     let (_, run) = starting(&mut world, client, watched(1));

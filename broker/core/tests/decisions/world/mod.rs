@@ -137,6 +137,15 @@ impl World {
 
     /// Hands in one fact.
     pub(crate) fn give(&mut self, input: Input) {
+        self.give_by(Broker::handle, input);
+    }
+
+    /// Hands in one that was there before this moment.
+    pub(crate) fn give_belated(&mut self, input: Input) {
+        self.give_by(Broker::handle_belated, input);
+    }
+
+    fn give_by(&mut self, handle: fn(&mut Broker, Now, Input, &mut Vec<Effect>), input: Input) {
         if let Input::Recorded { run, .. } = &input
             && let Some(awaited) = self.awaited.remove(run)
         {
@@ -150,7 +159,8 @@ impl World {
             self.started.remove(&run.child);
         }
         let mut effects = Vec::new();
-        self.broker.handle(Now { instant: self.now, wall: self.wall() }, input, &mut effects);
+        let now = Now { instant: self.now, wall: self.wall() };
+        handle(&mut self.broker, now, input, &mut effects);
         self.obey(effects);
     }
 
@@ -309,13 +319,30 @@ impl World {
         request: Request,
         accounts: Result<Accounts, AccountsFailure>,
     ) -> Call {
+        let (call, input) = self.asking(connection, request, accounts);
+        self.give(input);
+        call
+    }
+
+    /// A request that was there before this moment.
+    pub(crate) fn call_belated(&mut self, connection: ConnectionId, request: Request) -> Call {
+        let (call, input) = self.asking(connection, request, Ok(Accounts::default()));
+        self.give_belated(input);
+        call
+    }
+
+    fn asking(
+        &mut self,
+        connection: ConnectionId,
+        request: Request,
+        accounts: Result<Accounts, AccountsFailure>,
+    ) -> (Call, Input) {
         self.calls += 1;
         let call = Call { connection, number: self.calls };
         let child = ChildId::from_uuid(Uuid::from_u128(u128::from(self.calls)));
         self.fresh.insert(call, child);
         let fresh = Fresh { child, accounts, caller: self.caller.clone(), anchor: self.anchor.clone() };
-        self.give(Input::Called { call, request, fresh });
-        call
+        (call, Input::Called { call, request, fresh })
     }
 
     pub(crate) fn create(&mut self, connection: ConnectionId, params: CreateParams) -> Call {
