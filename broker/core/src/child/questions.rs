@@ -229,7 +229,8 @@ impl Child {
     /// Whether what a `wait` waits for has come.
     pub(crate) fn has_reached(&self, until: Until) -> bool {
         match until {
-            Until::Ready => self.is_settled(),
+            // One that is on its way to its end is not ready any more.
+            Until::Ready => self.is_settled() && !self.is_ending() || !self.is_live(),
             Until::Ended => !self.is_live(),
         }
     }

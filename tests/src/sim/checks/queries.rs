@@ -57,7 +57,7 @@ pub fn awaited(ledger: &Ledger, asked: &Asked, params: &WaitParams, child: &Chil
     let meant = asked.meant.as_ref().and_then(|meant| meant.first()) == Some(&child.id);
     let track = ledger.tracks.get(&child.id);
     let come = track.is_some_and(|track| match params.until {
-        Until::Ready => track.is_settled() || !track.is_live(),
+        Until::Ready => track.is_settled() && !track.is_ending() || !track.is_live(),
         Until::Ended => !track.is_live(),
     });
     Check::Answers.demand(meant && come, || {
@@ -107,7 +107,7 @@ pub fn wait_goes_on(ledger: &Ledger, asked: &Asked, params: &WaitParams) -> Chec
     let id = asked.meant.as_ref().and_then(|meant| meant.first());
     let track = id.and_then(|id| ledger.tracks.get(id));
     let open = track.is_some_and(|track| match params.until {
-        Until::Ready => !track.is_settled() && track.is_live(),
+        Until::Ready => (!track.is_settled() || track.is_ending()) && track.is_live(),
         Until::Ended => track.is_live(),
     });
     let patient = params.timeout.is_none_or(|timeout| ledger.now < asked.at.saturating_add(nanos(timeout)));
