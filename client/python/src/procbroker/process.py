@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, List, Optional, Union
 
-from . import arguments, handover, target
+from . import arguments, handover, outset, target
 from .errors import NoResult, ProcessFailed, RemoteTraceback, Unsupported
 from .view import ChildView
 
@@ -34,8 +34,13 @@ class Process:
         options: Mapping[str, Any],
         socket: str,
     ) -> None:
-        """Write the call down. Raises TypeError and ValueError for what cannot be called in another interpreter."""
+        """Write the call down.
+
+        Raises TypeError and ValueError for what cannot be called in another interpreter, RuntimeError in one that has
+        not come to its own call yet.
+        """
         name = target.name_of(function)
+        outset.refuse("process", name)
         given = {key: value for key, value in options.items() if value is not None}
         call: Dict[str, Any] = {
             "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],
