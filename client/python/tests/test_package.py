@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.metadata
 import re
@@ -44,6 +45,17 @@ def test_the_version_is_one() -> None:
     found = re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)
     assert found is not None
     assert procbroker.__version__ == found[1]
+
+
+def test_commands_in_messages_are_quoted_as_those_of_the_broker_and_its_command_line_are() -> None:
+    found = []
+    for path in Path(procbroker.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        # Documentation is marked up, and what is told to people is not.
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documentation]
+        found += [f"{path.name}:{node.lineno}" for node in texts if isinstance(node.value, str) and "`" in node.value]
+    assert found == []
 
 
 @pytest.mark.parametrize("name", ["LICENSE-APACHE", "LICENSE-MIT"])
