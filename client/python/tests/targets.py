@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple, Union
 
 import procbroker
 
@@ -67,7 +67,7 @@ def give_much() -> bytes:
     return b"x" * (17 << 20)
 
 
-def leave(code: int) -> None:
+def leave(code: Union[int, str]) -> None:
     sys.exit(code)
 
 

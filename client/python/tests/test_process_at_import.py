@@ -86,15 +86,17 @@ def test_a_process_at_the_top_level_of_its_module_starts_no_more_of_them(
     [child] = run(folder, own_broker, RUNS + PROCESS, *how)
     assert all_end(own_broker) == [child]
     assert (folder / "runs").read_text() == "run\n" * 2
-    with pytest.raises(RuntimeError) as caught:
-        child.result(PATIENCE, keep=False)
+    # Whoever asks for no result leaves nothing, and whoever does is told.
+    assert list(Path(os.environ[handover.PLACE_VARIABLE]).iterdir()) == []
+    with pytest.raises(NoResult) as caught:
+        child.result(PATIENCE)
     assert str(caught.value) == (
-        "cannot process app:render here: this is a child that still imports what it needs to run app:render, and each "
-        "child that does so comes by here and would start another one; put the call below "
-        "'if __name__ == \"__main__\":', or into a function"
+        f"{child.id} (app:render) has no result: it exited with code 1 (exited) without a result; the last line of its "
+        "log is: procbroker.outset.Refused: cannot process app:render here: this is a child that still imports what it "
+        "needs to run app:render, and each child that does so comes by here and would start another one; put the call "
+        "below 'if __name__ == \"__main__\":', or into a function"
     )
-    assert "/app.py" in str(caught.value.__cause__)
-    assert child.returncode == 1
+    assert "/app.py" in child.logs().text
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -104,8 +106,8 @@ def test_each_way_to_start_a_child_is_refused_while_a_module_is_imported(
     code, attempt = CALLS[call]
     text = f'if os.environ.get("PROCBROKER_CHILD_ID"): {code}\nelse: {PROCESS}'
     [child] = run(folder, own_broker, RUNS + text, "-c", "import app")
-    with pytest.raises(RuntimeError, match=f"^cannot {attempt} here: .*__main__"):
-        child.result(PATIENCE, keep=False)
+    with pytest.raises(NoResult, match=f"cannot {attempt} here: .*__main__"):
+        child.result(PATIENCE)
     assert all_end(own_broker) == [child]
 
 
@@ -137,8 +139,8 @@ def test_what_an_argument_is_unpickled_with_starts_no_child(broker: Broker, fold
     )
     text = PROCESS.replace("render, args=(1,)", '"operator:truth", args=(shapes.Shape(),)')
     [child] = run(folder, broker, f"{RUNS}import shapes\n{text}", "-c", "import app")
-    with pytest.raises(RuntimeError, match="cannot create sleep 1000 here"):
-        child.result(PATIENCE, keep=False)
+    with pytest.raises(NoResult, match="cannot create sleep 1000 here"):
+        child.result(PATIENCE)
 
 
 def test_a_function_starts_children_once_it_is_called(broker: Broker) -> None:

@@ -44,6 +44,10 @@ def main(arguments: List[str]) -> int:
             function = target.resolve(name)
             args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's, and closed to others
         value = function(*args, **kwargs)
+    except outset.Refused:
+        # Whoever calls process at the top level of a module hardly asks for its result, and nobody would remove it.
+        traceback.print_exc()
+        return 1
     except Exception as error:  # whatever it is, the caller is told
         traceback.print_exc()
         handover.put_result(folder, _of_error(error))

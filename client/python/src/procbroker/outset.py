@@ -15,6 +15,10 @@ from typing import Optional
 _about_to_run: Optional[str] = None
 
 
+class Refused(RuntimeError):
+    """What is at the top level of a module would start a child."""
+
+
 @contextlib.contextmanager
 def of(name: str) -> Iterator[None]:
     """Let no child be started from here within this block, as it is but the outset of that function's process."""
@@ -27,10 +31,10 @@ def of(name: str) -> Iterator[None]:
 
 
 def refuse(method: str, about: object) -> None:
-    """Raise RuntimeError where this interpreter has not come to its function yet."""
+    """Raise Refused, a RuntimeError, where this interpreter has not come to its function yet."""
     if _about_to_run is not None:
         shown = " ".join(str(word) for word in about) if isinstance(about, (list, tuple)) else about
-        raise RuntimeError(
+        raise Refused(
             f"cannot {method} {shown} here: this is a child that still imports what it needs to run {_about_to_run}, "
             "and each child that does so comes by here and would start another one; put the call below "
             "'if __name__ == \"__main__\":', or into a function"
