@@ -104,3 +104,8 @@ pub use convert::{Select, ToSignal, ToStopStep, ToTarget};
 pub use error::{Error, Invalid};
 pub use route::default_socket;
 pub use subscription::{Events, Happening, LogChunk, LogFollow};
+
+/// The crate's page, whose program is compiled as its readers would, as an example in the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

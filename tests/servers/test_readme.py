@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from scene.place import BROKER, PATIENCE, REPOSITORY, VENV, Place
+from scene.program import Program, processes
 from scene.stage import serving
+from scene.web import Web
 
 #: What is not typed here, by a part of it, and where it is done instead.
 ELSEWHERE = {
     "client/examples/tour": "the test of the tour runs it, with the broker that is built already",
     "tests/run": "is what runs this",
-    "cargo install --locked --path": "takes minutes; the broker here has folders of the test's own",
+    "cargo install --locked --path": "takes minutes; the tests have a program that is built already",
     "pip install": "client/python/test builds and installs the wheel",
-    "procbroker run -- gunicorn": "test_stop.py runs the servers below the broker",
+    "procbroker run -- gunicorn": "a test has gunicorn; the image in tests/servers/container starts Apache so",
     "docker build": "tests/servers/container builds and runs the images",
-    "dpkg -i": "tests/package/run installs the package",
-    "systemctl enable": "tests/tests/broker boots a systemd with the units",
-    "SocketGroup=www-data": "the same systemd has it, in the scenario activation",
+    "dpkg -i": "tests/package/run builds and installs the package, and makes www-data a member of its group",
+    "systemctl enable": "tests/systemd/activation pastes it into a machine with a systemd",
+    "SocketGroup=www-data": "tests/systemd/activation pastes it, too",
 }
 
 
@@ -70,14 +72,23 @@ class Shell:
         path = [str(self.place.folder / "bin"), str(VENV / "bin"), environment["PATH"]]
         return {**environment, "PATH": ":".join(path), "FLASK_RUN_PORT": str(self.port)}
 
+    def with_own(self, command: str) -> str:
+        """Return a command with this one's own folders and ports in place of the README's."""
+        for word, own in {
+            "/tmp/released": str(self.place.jobs / "released"),
+            "localhost:5000": f"localhost:{self.port}",
+            "0.0.0.0:8000": f"127.0.0.1:{self.port}",
+            "8321": str(self.web_port),
+            "procbroker serve": f"procbroker serve --state-dir {self.place.state}",
+            "procbroker run": f"procbroker run --state-dir {self.place.state}",
+        }.items():
+            command = command.replace(word, own)
+        return command
+
     def type(self, command: str) -> subprocess.CompletedProcess[str]:
         """Type one line and wait for its end."""
-        command = command.replace("/tmp/released", str(self.place.jobs / "released"))
-        command = command.replace("localhost:5000", f"localhost:{self.port}")
-        command = command.replace("8321", str(self.web_port))
-        command = command.replace("procbroker serve", f"procbroker serve --state-dir {self.place.state}")
         return subprocess.run(
-            ["bash", "-c", command],
+            ["bash", "-c", self.with_own(command)],
             cwd=self.place.jobs,
             env=self.environment(),
             capture_output=True,
@@ -131,24 +142,60 @@ def test_a_broker_is_there_for_what_is_pasted_together_with_its_start(shell: She
     assert "no broker is there" not in done.stderr
 
 
-def test_the_tour_shows_what_it_promises(tmp_path: Path) -> None:
+#: What stands in for cargo, where the broker is built already. It tells how far it is, as cargo does.
+CARGO = """#!/bin/sh
+case " $* " in *" --quiet "*) ;; *) echo "   Compiling procbroker" >&2 ;; esac
+mkdir -p "$CARGO_TARGET_DIR/release" && ln -s "$BROKER" "$CARGO_TARGET_DIR/release/procbroker"
+"""
+
+
+def test_the_tour_shows_what_it_promises_and_how_far_its_build_is(place: Place) -> None:
+    scratch, cargo = place.folder / "scratch", place.folder / "bin/cargo"
+    for folder in (scratch, cargo.parent):
+        folder.mkdir()
+    cargo.write_text(CARGO)
+    cargo.chmod(0o755)
     done = subprocess.run(
         [REPOSITORY / "client/examples/tour"],
-        env={"PATH": os.environ["PATH"], "PROCBROKER_BIN": str(BROKER), "TMPDIR": str(tmp_path)},
+        env={
+            "PATH": f"{cargo.parent}:{os.environ['PATH']}",
+            "CARGO_TARGET_DIR": str(place.folder / "target"),
+            "BROKER": str(BROKER),
+            "TMPDIR": str(scratch),
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
         timeout=PATIENCE,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "   Compiling procbroker\n")
+    assert "minutes the first time" in done.stdout.splitlines()[0]
     shown = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
     assert shown[2].startswith("$ procbroker create --name render-43")
     assert '-- sh -c \'trap "" TERM; ' in shown[2]
     # The last child ignores SIGTERM, and the broker is asked to stop: it goes by force, and so does its daemon.
     assert "did not end by itself and was killed child=render-43" in done.stdout
     assert "shut down: 1 child ended, 1 of them killed" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_gunicorn_below_the_broker_has_the_application_and_its_children_end_with_it(shell: Shell) -> None:
+    [application] = [block.text for block in blocks() if block.language == "python"]
+    (shell.place.jobs / "app.py").write_text(application)
+    typed = [command for block in blocks() for command, _ in commands(block.text)]
+    [command] = [command for command in typed if command.startswith("procbroker run -- gunicorn")]
+    words = ["bash", "-c", f"cd {shell.place.jobs}; exec {shell.with_own(command)}"]
+    with Program(words, shell.environment()) as program:
+        program.says("Booting worker", count=3)
+        web = Web(shell.port)
+        created = web.ask("POST", "/render/42")
+        assert (created.status, created.body["outcome"]) == (200, "created")
+        assert web.ask("GET", "/render").body == ["render-42"]
+        program.signal(signal.SIGTERM)
+        assert program.ended() == 0
+        program.says("1 child ended, 0 of them killed")
+    assert processes(shell.place.broker_socket) == []
 
 
 def test_the_flask_application_answers_as_the_readme_says(shell: Shell) -> None:

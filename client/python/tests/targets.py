@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple, Union
+
+import procbroker
 
 
 class Broken(Exception):
@@ -65,7 +67,7 @@ def give_much() -> bytes:
     return b"x" * (17 << 20)
 
 
-def leave(code: int) -> None:
+def leave(code: Union[int, str]) -> None:
     sys.exit(code)
 
 
@@ -98,3 +100,10 @@ def fail_once(path: str) -> None:
 def speak(words: str) -> None:
     print(words)
     signal.pause()
+
+
+def start_another(socket: str) -> Tuple[str, Any]:
+    """Start a child and a process of its own."""
+    with procbroker.Broker(socket) as broker:
+        child = broker.create(["true"])
+        return str(child.outcome), broker.process(add, (40, 2)).result(keep=False)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import pickle
+import pwd
+import socket
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Type
+from typing import Any, List, Type
 
 import pytest
 from brokers import PATIENCE, FakeBroker, RealBroker
 
 import procbroker
-from procbroker import Broker, BrokerError, BrokerUnavailable, ProcbrokerError, SocketPathTooLong
+from procbroker import Broker, BrokerError, BrokerUnavailable, ProcbrokerError, SocketPathTooLong, access
 
 KINDS = {
     "name_taken": procbroker.NameTaken,
@@ -95,45 +99,118 @@ def test_the_brokers_own_refusals(broker: Broker) -> None:
         broker.wait("one", timeout=0)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user to be refused as")
-def test_who_may_not_connect_is_told_so(own: RealBroker) -> None:
-    # The folder and the socket let everybody in here; the broker does not.
-    own.folder.chmod(0o755)
-    os.chmod(own.socket, 0o666)
+AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user to be refused as")
+NOBODY = pwd.getpwnam("nobody")
+#: A group that nobody is in.
+GROUP = grp.getgrnam("daemon")
+
+
+def refused_as(user: int, socket: str, groups: Sequence[int] = ()) -> str:
+    """Return with which error another user is refused, and its words."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.setresuid(65534, 65534, 65534)
-            Broker(own.socket).status()
-        except BaseException as error:
-            os.write(writer, f"{type(error).__name__} {isinstance(error, PermissionError)}".encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(pid, 0)
-    with open(reader, "rb") as words:
-        assert words.read() == b"PermissionDenied True"
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user to be refused as")
-def test_a_socket_that_may_not_be_opened_is_permission_denied(real: RealBroker) -> None:
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setresuid(65534, 65534, 65534)
-            Broker(real.socket).status()
-        except BaseException as error:
+            os.setgroups(groups)
+            os.setresgid(NOBODY.pw_gid, NOBODY.pw_gid, NOBODY.pw_gid)
+            os.setresuid(user, user, user)
+            Broker(socket).status()
+        except PermissionError as error:
             os.write(writer, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(0)
     os.close(writer)
     os.waitpid(pid, 0)
     with open(reader, "rb") as words:
-        said = words.read().decode()
-    assert said.startswith(f"PermissionDenied: cannot connect to {real.socket}: Permission denied")
-    assert "--socket-mode" in said
+        return words.read().decode()
+
+
+@AS_ROOT
+def test_who_may_not_connect_is_told_so(own: RealBroker) -> None:
+    # The folder and the socket let everybody in here; the broker does not.
+    own.folder.chmod(0o755)
+    os.chmod(own.socket, 0o666)
+    assert refused_as(NOBODY.pw_uid, own.socket).startswith("PermissionDenied: ")
+
+
+@AS_ROOT
+def test_a_folder_that_may_not_be_entered_is_named(own: RealBroker) -> None:
+    assert refused_as(NOBODY.pw_uid, own.socket) == (
+        f"PermissionDenied: user nobody may not use the socket {own.socket}: the folder {own.folder} keeps other users "
+        "out; open it to them, or have the broker listen elsewhere (--socket)"
+    )
+
+
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("user", "gid", "mode", "groups", "facts", "way"),
+    [
+        (NOBODY.pw_uid, 0, 0o600, [], "user root and group root, and has mode 600", "; --socket-mode, --socket-group"),
+        (
+            NOBODY.pw_uid,
+            GROUP.gr_gid,
+            0o600,
+            [],
+            "user root and group daemon, and has mode 600",
+            "; --socket-mode, --socket-group",
+        ),
+        (
+            NOBODY.pw_uid,
+            GROUP.gr_gid,
+            0o660,
+            [],
+            "user root and group daemon, and has mode 660",
+            "; 'usermod -aG daemon nobody' lets it in, once its session or service is started again",
+        ),
+        # By its membership it would own what is root's.
+        (NOBODY.pw_uid, 0, 0o660, [], "user root and group root, and has mode 660", "; --socket-mode, --socket-group"),
+        # The group lets nobody in who is not in it by a name.
+        (
+            64_321,
+            GROUP.gr_gid,
+            0o660,
+            [],
+            "user root and group daemon, and has mode 660",
+            "; --socket-mode, --socket-group",
+        ),
+        (
+            NOBODY.pw_uid,
+            64_321,
+            0o660,
+            [],
+            "user root and group 64321, and has mode 660",
+            "; --socket-mode, --socket-group",
+        ),
+        # It is in the group, which may not write.
+        (NOBODY.pw_uid, GROUP.gr_gid, 0o640, [GROUP.gr_gid], "and has mode 640", "; --socket-mode, --socket-group"),
+    ],
+)
+def test_a_socket_that_may_not_be_used_is_told_of_with_its_owner_group_and_mode(
+    own: RealBroker, user: int, gid: int, mode: int, groups: List[int], facts: str, way: str
+) -> None:
+    own.folder.chmod(0o755)
+    os.chown(own.socket, 0, gid)
+    os.chmod(own.socket, mode)
+    said = refused_as(user, own.socket, groups)
+    name = "nobody" if user == NOBODY.pw_uid else str(user)
+    assert said.startswith(f"PermissionDenied: user {name} may not use the socket {own.socket}: it belongs to ")
+    assert facts + way in said
+
+
+def test_who_became_a_member_later_is_told_to_begin_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = pwd.getpwuid(os.getuid())
+    members = grp.struct_group((GROUP.gr_name, "x", GROUP.gr_gid, [account.pw_name]))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "sock"))
+        found = list(os.stat(folder / "sock"))
+        found[0], found[4], found[5] = 0o140660, os.getuid() + 1, GROUP.gr_gid
+        monkeypatch.setattr(os, "stat", lambda path: os.stat_result(found))
+        monkeypatch.setattr(os, "getgroups", list)
+        monkeypatch.setattr(grp, "getgrnam", lambda name: members)
+        said = access.refusal(str(folder / "sock"))
+    assert said.endswith(
+        f"; {account.pw_name} is a member of daemon by now, but was none when its session or service was started"
+    )
 
 
 def test_nobody_there_says_where_and_what_to_do(folder: Path) -> None:

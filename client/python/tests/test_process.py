@@ -183,8 +183,10 @@ def test_one_that_is_ended_has_no_result(broker: Broker, place: Path) -> None:
     with pytest.raises(NoResult, match=r"stay \(targets:stay\) has no result: SIGTERM ended it \(destroyed\)"):
         child.result()
     assert list(place.iterdir()) == []
-    with pytest.raises(NoResult, match="exited with code 3"):
+    with pytest.raises(NoResult, match=r"exited with code 3 \(exited\) without a result; its log may tell more$"):
         broker.process(targets.leave, (3,)).result(PATIENCE)
+    with pytest.raises(NoResult, match=r"exited with code 1 .*; the last line of its log is: the queue is empty$"):
+        broker.process(targets.leave, ("looked\nthe queue is empty",)).result(PATIENCE)
     with pytest.raises(TypeError, match=r"Broker.process"):
         broker.create(["true"]).result(PATIENCE)
 
@@ -601,5 +603,8 @@ def test_asynchronously_it_is_the_same(broker: Broker) -> None:
                 await failing.result()
             with pytest.raises(ValueError, match="lambda"):
                 await client.process(anonymous)
+            leaving = await client.process(targets.leave, ("the queue is empty",))
+            with pytest.raises(NoResult, match=r"the last line of its log is: the queue is empty$"):
+                await leaving.result()
 
     asyncio.run(main())

@@ -123,7 +123,7 @@ fn find_binary() -> Result<PathBuf, Failure> {
     if candidate.is_file() {
         return Ok(candidate);
     }
-    let advice = "run `cargo build --release -p procbroker` first, or set PROCBROKER_BIN";
+    let advice = "run 'cargo build --release -p procbroker' first, or set PROCBROKER_BIN";
     Err(Failure::unexpected(attempt, format!("there is no {}; {advice}", candidate.display())))
 }
 

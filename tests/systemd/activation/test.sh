@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
 # Socket activation, an orderly stop, and an exit when idle, under a real systemd. Run by ../boot, with the
-# program procbroker and the units procbroker.socket and procbroker.service beside it.
+# program procbroker, the units procbroker.socket and procbroker.service, and the README beside it.
 
 # shellcheck source-path=SCRIPTDIR source=../requests.bash
 source /scenario/requests.bash
 
-units_are_accepted() {
+# paste PART: pastes the one block of the README that has this text into a shell, in a checkout in which the program is
+# built already.
+paste() {
+    local text
+    text=$(awk -v part="$1" '
+        /^```/ { if (index(text, part)) printf "%s", text; inside = /^```sh$/; text = ""; next }
+        inside { text = text $0 "\n" }' /scenario/README.md)
+    [ -n "$text" ] || { echo "no block of the README has $1"; return 1; }
+    (cd /run/checkout && bash -exc "cargo() { :; }; $text")
+}
+
+units_are_installed_and_accepted() {
     local said
-    install -m 0755 /scenario/procbroker /usr/local/bin/procbroker
+    mkdir -p /run/checkout/broker/systemd /run/checkout/target/release
+    cp /scenario/procbroker.socket /scenario/procbroker.service /run/checkout/broker/systemd/
+    ln -s /scenario/procbroker /run/checkout/target/release/procbroker
+    rm /etc/systemd/system/procbroker.*
+    paste 'systemctl enable --now procbroker.socket'
+    equal "at boot" enabled "$(systemctl is-enabled procbroker.socket)"
     said=$(systemd-analyze verify procbroker.socket procbroker.service 2>&1) || { echo "$said"; return 1; }
     equal "what systemd-analyze has to say" "" "$said"
-    passed "systemd accepts the units"
+    passed "the units are installed as the README says, and systemd accepts them"
 }
 
 first_request_starts_the_broker() {
-    systemctl start procbroker.socket
     equal "access to the socket" "600 root root" "$(stat --format='%a %U %G' "$SOCKET")"
     equal "access to its folder" "755" "$(stat --format='%a' "${SOCKET%/*}")"
     equal "the service before a request" inactive "$(systemctl is-active procbroker.service || true)"
@@ -95,18 +110,17 @@ print(*(short[name] for name in names), len(long["MESSAGE"]))')
 }
 
 members_of_a_group_are_let_in() {
-    local folder=/etc/systemd/system child
-    mkdir -p $folder/procbroker.socket.d
-    printf '[Socket]\nSocketMode=0660\nSocketGroup=www-data\n' >$folder/procbroker.socket.d/www-data.conf
-    echo 'PROCBROKER_ARGS="--allow-user www-data --children-log journal"' >/etc/default/procbroker
-    systemctl daemon-reload && systemctl restart procbroker.socket procbroker.service
+    local child
+    paste SocketGroup=www-data
     equal "access to the socket" "660 root www-data" "$(stat --format='%a %U %G' "$SOCKET")"
     child=$(setpriv --reuid www-data --regid www-data --clear-groups \
         procbroker create --socket "$SOCKET" -- sleep infinity)
     request get "{\"target\":\"$child\"}"
     equal "whose child it is" www-data "$(stat --format=%U "/proc/$(field child.pid)")"
+    sed -i 's/"$/ --children-log journal"/' /etc/default/procbroker
+    systemctl restart procbroker.service
     output_is_in_the_journal
-    rm -r $folder/procbroker.socket.d /etc/default/procbroker
+    rm -r /etc/systemd/system/procbroker.socket.d /etc/default/procbroker
     systemctl stop procbroker.service
     systemctl daemon-reload && systemctl restart procbroker.socket
     passed "a web user is let in as the README says"
@@ -141,7 +155,7 @@ UNIT
     passed "an idle broker exits, and another request starts a new one"
 }
 
-units_are_accepted
+units_are_installed_and_accepted
 first_request_starts_the_broker
 child_lives_inside_the_service
 stop_leaves_nothing

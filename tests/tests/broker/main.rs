@@ -23,6 +23,8 @@ mod cleanup;
 mod cleanup_surroundings;
 #[cfg(test)]
 mod command_line;
+#[cfg(test)]
+mod completions;
 mod confinement;
 #[cfg(test)]
 mod destroy;

@@ -34,7 +34,11 @@ mod heavy {
         let output = Command::new(tests.join("boot"))
             .arg(tests.join(scenario))
             .args([tests.join("requests.bash"), procbroker_in(folder.path())])
-            .args([units.join("procbroker.socket"), units.join("procbroker.service")])
+            .args([
+                units.join("procbroker.socket"),
+                units.join("procbroker.service"),
+                project.join("README.md"),
+            ])
             .stdin(Stdio::null())
             .output()
             .expect("the script that boots a systemd");

@@ -292,13 +292,14 @@ def command_to_wire(command: Sequence[Argument], what: str = "command") -> List[
 
 def word_to_wire(value: Any, what: str) -> str:
     """Return a word for a program: a text, a path, bytes of UTF-8, or a number in decimal digits."""
-    if isinstance(value, (bool, complex)) or value is None:
-        raise TypeError(f"{what} is a text, a path, bytes or a number, not {value!r}: write it as the program reads it")
+    if isinstance(value, (str, bytes, os.PathLike)):
+        return text(value, what)
     if isinstance(value, float):
         return float.__repr__(value)
-    if not isinstance(value, (str, bytes, os.PathLike)) and hasattr(value, "__index__"):
-        return str(int(operator.index(value)))
-    return text(value, what)
+    # A class has the methods of its objects.
+    if isinstance(value, (bool, type)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{what} is a text, a path, bytes or a number, not {value!r}: write it as the program reads it")
+    return str(int(operator.index(value)))
 
 
 def _is_plain(word: str) -> bool:
@@ -313,7 +314,7 @@ def text(value: Path, what: str) -> str:
     try:
         word = os.fspath(value)
     except TypeError:
-        raise TypeError(f"{what} is a text or a path, not {value!r}") from None
+        raise TypeError(f"{what} is a text, a path or bytes, not {value!r}") from None
     try:
         word = word.decode() if isinstance(word, bytes) else word
         word.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
 from .arguments import Duration, Scope, Signal, Since, Stop, Stream
 from .async_streams import AsyncLogFollow
+from .errors import ProcbrokerError
 from .requests import Default, Timeout
 from .values import Logs
 from .view import ChildView
@@ -70,10 +72,14 @@ class AsyncChild(ChildView):
         ProcessFailed for an exception that cannot travel, and for a result that cannot be pickled or has more than
         16 MiB then, TypeError for another kind of child, and times out as ``wait`` does.
         """
-        from .process import result_of  # noqa: PLC0415 - pickle takes long
+        from .process import leaves_it_to_its_log, result_of  # noqa: PLC0415 - pickle takes long
 
         await self.wait(timeout)
-        return result_of(self, keep)
+        last_line = ""
+        if leaves_it_to_its_log(self):
+            with contextlib.suppress(ProcbrokerError):
+                last_line = (await self.logs(tail=1)).text
+        return result_of(self, keep, last_line)
 
     async def wait_ready(self, timeout: Optional[Duration] = None) -> AsyncChild:
         """Wait until it is ready, or has ended before it was, and return it. Times out as ``wait`` does."""

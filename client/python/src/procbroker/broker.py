@@ -238,7 +238,8 @@ class Broker:
         ValueError for a target or an argument that another interpreter cannot find (a lambda, what is local to a
         function, what is of ``__main__``) and, before Python 3.11, for a ``cwd`` that everybody may write to; TypeError
         for what cannot be pickled; Unsupported when the child would run as a user to whom nothing private can be handed
-        over; and what ``create`` raises.
+        over; RuntimeError, as ``create`` does too, at the top level of a module that such a child imports before its
+        function is called; and what ``create`` raises.
 
         """
         return self._run(self._requests.process(target, args, kwargs, python, options, timeout))

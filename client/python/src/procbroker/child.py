@@ -13,7 +13,7 @@ import sys
 import traceback
 from typing import List
 
-from . import handover, target
+from . import handover, outset, target
 
 
 def main(arguments: List[str]) -> int:
@@ -40,9 +40,14 @@ def main(arguments: List[str]) -> int:
     for variable in call["unset"]:
         os.environ.pop(variable, None)
     try:
-        function = target.resolve(name)
-        args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's own, and closed to others
+        with outset.of(name):
+            function = target.resolve(name)
+            args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's, and closed to others
         value = function(*args, **kwargs)
+    except outset.Refused:
+        # Whoever calls process at the top level of a module hardly asks for its result, and nobody would remove it.
+        traceback.print_exc()
+        return 1
     except Exception as error:  # whatever it is, the caller is told
         traceback.print_exc()
         handover.put_result(folder, _of_error(error))

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Optional, Set, Union
 
-from . import address
+from . import access, address
 from .errors import BrokerUnavailable, PermissionDenied
 from .waiting import Deadline, DeadlinePassed, Pause, Readable, Steps, Writable, can_be_read
 
@@ -206,11 +206,7 @@ def connect(path: str, deadline: Deadline) -> Steps[Connection]:
 def _why_not(path: str, error: OSError) -> Exception:
     reason = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM):
-        message = (
-            f"cannot connect to {path}: {reason}; run this as the broker's user, or let the broker "
-            "offer its socket to others (--socket-mode, --socket-group, --allow-user)"
-        )
-        return PermissionDenied(PermissionDenied.KIND, message, {"kind": PermissionDenied.KIND})
+        return PermissionDenied(PermissionDenied.KIND, access.refusal(path), {"kind": PermissionDenied.KIND})
     if error.errno in _NOBODY:
         return BrokerUnavailable(path, reason)
     return BrokerUnavailable(path, f"[{errno.errorcode.get(error.errno or 0, error.errno)}] {reason}")

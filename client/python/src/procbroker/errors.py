@@ -201,7 +201,7 @@ class BrokerUnavailable(ProcbrokerError, ConnectionError):
         """Return what was tried, and what to do."""
         return (
             f"cannot reach a broker at {self.socket}: {self.reason}; "
-            f"start one with `procbroker serve --socket {self.socket}`, "
+            f"start one with 'procbroker serve --socket {self.socket}', "
             "or name the socket of another one in PROCBROKER_SOCKET"
         )
 

@@ -111,6 +111,11 @@ def put_result(folder: str, words: bytes) -> None:
         os.rename("result.new", "result", src_dir_fd=inside, dst_dir_fd=inside)
 
 
+def has_result(folder: str) -> bool:
+    """Return whether there is a result in a folder."""
+    return os.path.lexists(os.path.join(folder, "result"))
+
+
 def result_in(folder: str) -> Tuple[Any, ...]:
     """Return the result that is in a folder. Raises OSError, Disbelieved, and what unpickling raises."""
     found: Tuple[Any, ...] = pickle.loads(_read(folder, "result"))  # noqa: S301 - see above

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, List, Optional, Union
 
-from . import arguments, handover, target
+from . import arguments, handover, outset, target
 from .errors import NoResult, ProcessFailed, RemoteTraceback, Unsupported
 from .view import ChildView
 
@@ -34,8 +34,13 @@ class Process:
         options: Mapping[str, Any],
         socket: str,
     ) -> None:
-        """Write the call down. Raises TypeError and ValueError for what cannot be called in another interpreter."""
+        """Write the call down.
+
+        Raises TypeError and ValueError for what cannot be called in another interpreter, RuntimeError in one that has
+        not come to its own call yet.
+        """
         name = target.name_of(function)
+        outset.refuse("process", name)
         given = {key: value for key, value in options.items() if value is not None}
         call: Dict[str, Any] = {
             "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],
@@ -97,10 +102,17 @@ def folder_of(command: List[str]) -> Optional[str]:
     return command[4] if len(command) == 5 and command[1:3] == _MODULE else None
 
 
-def result_of(child: ChildView, keep: bool) -> Any:
+def leaves_it_to_its_log(child: ChildView) -> bool:
+    """Return whether an ended child has failed without a result, and nothing but its log may tell why."""
+    folder, ended = folder_of(child.command), child.exit
+    return bool(folder and ended and ended.code) and not handover.has_result(str(folder))
+
+
+def result_of(child: ChildView, keep: bool, last_line: str = "") -> Any:
     """Return what the function of an ended child returned, or raise what it raised; and remove that unless it is kept.
 
-    Raises NoResult when it did neither, and TypeError for a child that runs no function.
+    Raises NoResult when it did neither, which tells of the last line of its log, and TypeError for a child that runs no
+    function.
     """
     folder = folder_of(child.command)
     if folder is None:
@@ -108,7 +120,7 @@ def result_of(child: ChildView, keep: bool) -> Any:
     try:
         found = handover.result_in(folder)
     except FileNotFoundError:
-        raise NoResult(_shown(child), _end_of(child)) from None
+        raise NoResult(_shown(child), _end_of(child, last_line.strip()[:2048])) from None
     except (OSError, handover.Disbelieved) as error:
         raise NoResult(_shown(child), str(error)) from error
     except Exception as error:
@@ -221,11 +233,12 @@ def _shown(child: ChildView) -> str:
     return f"{child.name or child.id} ({child.command[3]})"
 
 
-def _end_of(child: ChildView) -> str:
+def _end_of(child: ChildView, last_line: str) -> str:
     ended = child.exit
     if ended is None or ended.unknown:
         return "how it ended is not known, and it has left no result"
     how = f"it exited with code {ended.code}" if ended.signal is None else f"{ended.signal} ended it"
     if ended.code == 0:
         return f"{how}, and its result is not kept any more, or it called sys.exit"
-    return f"{how} ({ended.reason}) without a result; its log may tell more"
+    more = f"the last line of its log is: {last_line}" if last_line else "its log may tell more"
+    return f"{how} ({ended.reason}) without a result; {more}"

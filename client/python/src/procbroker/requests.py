@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, Generic, List, NamedTuple, Optional, TypeVar, Union
 
-from . import address, arguments
+from . import address, arguments, outset
 from .arguments import Argument, Duration, Signal, Since, SocketPath, Stop
 from .call import Call, well_formed
 from .errors import BrokerError, BrokerUnavailable
@@ -79,6 +79,7 @@ class Requests(Generic[ChildT]):
 
     def create(self, command: Sequence[Argument], options: Mapping[str, Any], timeout: Timeout) -> Steps[ChildT]:
         """Start a child."""
+        outset.refuse("create", command)
         params = arguments.create_params(command, options)
         waits = params.get("ready", "spawn") != "spawn" and not params.get("no_wait")
         longer = params.get("ready_timeout", _READY_TIMEOUT) if waits else 0.0
