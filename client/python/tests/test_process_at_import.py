@@ -94,7 +94,8 @@ def test_a_process_at_the_top_level_of_its_module_starts_no_more_of_them(
         f"{child.id} (app:render) has no result: it exited with code 1 (exited) without a result; the last line of its "
         "log is: procbroker.outset.Refused: cannot process app:render here: this is a child that still imports what it "
         "needs to run app:render, and each child that does so comes by here and would start another one; put the call "
-        "below 'if __name__ == \"__main__\":', or into a function"
+        "below 'if __name__ == \"__main__\":', or into a function, or take up the child that is there "
+        "(if_exists='reuse')"
     )
     assert "/app.py" in child.logs().text
 
@@ -109,6 +110,15 @@ def test_each_way_to_start_a_child_is_refused_while_a_module_is_imported(
     with pytest.raises(NoResult, match=f"cannot {attempt} here: .*__main__"):
         child.result(PATIENCE)
     assert all_end(own_broker) == [child]
+
+
+def test_what_takes_up_the_child_that_is_there_may_stand_at_the_top_level(own_broker: Broker, folder: Path) -> None:
+    text = """
+broker.create(["sleep", "1000"], name="helper", if_exists="reuse")
+if not os.environ.get("PROCBROKER_CHILD_ID"): """
+    [child] = run(folder, own_broker, RUNS + text + PROCESS, "-c", "import app")
+    assert child.result(PATIENCE, keep=False) == 1
+    assert [found.name for found in own_broker.list()] == ["helper"]
 
 
 def test_a_thread_of_a_module_that_is_imported_is_refused_too(own_broker: Broker, folder: Path) -> None:

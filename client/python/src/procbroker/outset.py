@@ -7,8 +7,8 @@ top level would be imported by that process, which would start the next one, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Optional
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
 
 #: The function that this interpreter is about to call; None in every other one. It holds for all threads, those that a
 #: module has started at its top level among them.
@@ -30,12 +30,15 @@ def of(name: str) -> Iterator[None]:
         _about_to_run = None
 
 
-def refuse(method: str, about: object) -> None:
-    """Raise Refused, a RuntimeError, where this interpreter has not come to its function yet."""
-    if _about_to_run is not None:
+def refuse(method: str, about: object, options: Mapping[str, Any]) -> None:
+    """Raise Refused, a RuntimeError, where this interpreter has not come to its function yet.
+
+    What takes up a child that is there already starts one at the most, wherever it stands.
+    """
+    if _about_to_run is not None and options.get("if_exists") != "reuse":
         shown = " ".join(str(word) for word in about) if isinstance(about, (list, tuple)) else about
         raise Refused(
             f"cannot {method} {shown} here: this is a child that still imports what it needs to run {_about_to_run}, "
             "and each child that does so comes by here and would start another one; put the call below "
-            "'if __name__ == \"__main__\":', or into a function"
+            "'if __name__ == \"__main__\":', or into a function, or take up the child that is there (if_exists='reuse')"
         )

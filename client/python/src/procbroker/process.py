@@ -40,7 +40,7 @@ class Process:
         not come to its own call yet.
         """
         name = target.name_of(function)
-        outset.refuse("process", name)
+        outset.refuse("process", name, options)
         given = {key: value for key, value in options.items() if value is not None}
         call: Dict[str, Any] = {
             "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],

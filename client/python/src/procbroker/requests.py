@@ -79,7 +79,7 @@ class Requests(Generic[ChildT]):
 
     def create(self, command: Sequence[Argument], options: Mapping[str, Any], timeout: Timeout) -> Steps[ChildT]:
         """Start a child."""
-        outset.refuse("create", command)
+        outset.refuse("create", command, options)
         params = arguments.create_params(command, options)
         waits = params.get("ready", "spawn") != "spawn" and not params.get("no_wait")
         longer = params.get("ready_timeout", _READY_TIMEOUT) if waits else 0.0
