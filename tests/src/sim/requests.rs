@@ -231,7 +231,7 @@ fn spoil(params: &mut CreateParams, dice: &mut Dice) {
                 dice.choose([&[ALLOWED_GROUP][..], &[0], &[88], &[USERS[0]], &[88, USERS[0]]]);
             params.groups = Some(groups.iter().copied().map(Account::Id).collect());
         }
-        10 => params.stdout = StandardOutput::Inherit,
+        10 => (params.stdout, params.stderr) = (StandardOutput::Inherit, StandardError::Log),
         11 => params.stderr = StandardError::Inherit,
         _ => {}
     }

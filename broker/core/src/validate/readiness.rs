@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_protocol::create::{Check, Probe, Ready};
+use procbroker_protocol::create::{Check, Probe, Ready, StandardError, StandardOutput};
 use procbroker_protocol::{CreateParams, Error};
 
 use super::{command, invalid, text};
@@ -21,8 +21,18 @@ pub(super) fn check(params: &CreateParams) -> Result<(), Error> {
         Ready::Probe(Probe { interval, .. }) if *interval < INTERVAL_MIN => {
             Err(invalid("ready.interval", "it is at least 10 milliseconds"))
         }
+        Ready::Probe(Probe { check: Check::Log(_), .. }) if !keeps_output(params) => {
+            let reason = "none of its output is kept, so that no line of it can be looked for; leave stdout at log, or \
+                          set stderr to log";
+            Err(invalid("ready.log", reason))
+        }
         Ready::Probe(Probe { check, .. }) => probe(check),
     }
+}
+
+/// Whether anything that the child writes comes to its log.
+fn keeps_output(params: &CreateParams) -> bool {
+    params.stdout == StandardOutput::Log || params.stderr == StandardError::Log
 }
 
 /// The words that a probe has executed.

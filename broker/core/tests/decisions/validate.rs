@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
-    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit, StopStep,
+    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit,
+    StandardOutput, StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
 use procbroker_protocol::{CreateParams, ErrorKind, Request, Signal, Target};
@@ -80,7 +81,11 @@ fn parameters_that_make_no_sense_are_refused_with_their_field() {
 }
 #[test]
 fn what_cannot_show_readiness_or_bound_resources_is_refused_with_its_field() {
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 17] = [
+        ("ready.log", |params| {
+            params.ready = Check::Log(text("up")).into();
+            params.stdout = StandardOutput::Null;
+        }),
         ("watchdog", |params| params.watchdog = Some(secs(1))),
         ("watchdog", |params| {
             params.ready = Ready::Notify;
