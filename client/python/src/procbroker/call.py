@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Callable, Dict, List, Optional, TypeVar
+from typing import Any, Callable, Dict, List, Optional
 
 from .connection import Connection
 from .errors import (
@@ -26,8 +26,6 @@ from .errors import (
 from .values import time_from_wire
 from .waiting import Deadline
 
-T = TypeVar("T")
-
 #: How many connections in a row a call may see lost, each within STABLE_AFTER of sending. A request that brings a
 #: broker down must not be sent to it forever.
 _LOSSES_MAX = 5
@@ -37,8 +35,10 @@ _STABLE_AFTER = 1.0
 _NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
 #: What may be carried out twice on the same child. A name can have passed on to another one meanwhile.
 _TWICE_ON_THE_SAME = frozenset({"destroy", "wait"})
+#: What is told by its result that the broker shuts down, and not by an error alone.
+_TELLING = frozenset({"shutdown", "status"})
 #: What comes of reading an answer that lacks what it must have.
-_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 #: Made once: what json.dumps and json.loads do about their options takes as long as the rest.
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _from_json = json.JSONDecoder().raw_decode
@@ -47,35 +47,48 @@ _from_json = json.JSONDecoder().raw_decode
 class Call:
     """One call, over as many connections as it takes."""
 
-    def __init__(self, method: str, params: Dict[str, Any], seconds: Optional[float], socket: str) -> None:
-        """Begin now, and end within these seconds; None is never."""
+    __slots__ = (
+        "_losses",
+        "_path",
+        "_sent",
+        "_wait_for",
+        "connection",
+        "deadline",
+        "holds",
+        "method",
+        "params",
+        "repeated",
+    )
+
+    def __init__(self, method: str, params: Dict[str, Any], seconds: Optional[float], path: Callable[[], str]) -> None:
+        """Begin now, and end within these seconds; None is never. ``path`` tells where the socket is."""
         self.method = method
         self.params = params
         self.deadline = Deadline(seconds)
         #: What carries it at present, for whoever cancels it.
         self.connection: Optional[Connection] = None
-        self._socket = socket
-        self._began = time.monotonic()
-        self._began_at = time.time()
+        self._path = path
+        self._sent = self.deadline.began
         self._wait_for: Optional[float] = params.get("timeout") if method == "wait" else None
-        self._sent = self._began
         self._losses = 0
         #: Whether it is sent again, and what was sent before may have been carried out.
         self.repeated = False
-        creates = method == "create"
         #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
-        self.holds = creates and params.get("lifetime") == "connection"
-        #: Whether that can be so: a child that is reused has the lifetime that it was created with.
-        self.may_hold = creates and params.get("if_exists") == "reuse"
-        if creates and params.get("request_id") is None:
-            params["request_id"] = _new_id()
+        self.holds = method == "create" and params.get("lifetime") == "connection"
 
     def request(self, number: int) -> bytes:
         """Return the line to send now; a wait's time is cut by what has passed."""
         self._sent = time.monotonic()
         if self._wait_for is not None:
-            self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self._began))
+            self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self.deadline.began))
+        elif self.method == "create" and "request_id" not in self.params:
+            self.params["request_id"] = _new_id()
         return encode(number, self.method, self.params)
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether the connection may have to stay open: a child that is reused has the lifetime it was created with."""
+        return self.method == "create" and self.params.get("if_exists") == "reuse"
 
     def not_sent(self) -> None:
         """Take note that nothing was sent. Raises ConnectionLost when that goes on and on."""
@@ -103,7 +116,7 @@ class Call:
 
     def timed_out(self) -> ClientTimeout:
         """Return the error for an answer that did not come in time."""
-        return ClientTimeout(self.attempt, self.deadline.seconds or 0.0, self._socket)
+        return ClientTimeout(self.attempt, self.deadline.seconds or 0.0, self._path())
 
     def cancel(self) -> None:
         """Give it up for the thread or task that makes it, which is told by DeadlinePassed or Lost."""
@@ -113,6 +126,8 @@ class Call:
 
     def announces_shutdown(self, answer: Mapping[str, Any]) -> bool:
         """Return whether an answer tells that the broker shuts down."""
+        if "error" not in answer and self.method not in _TELLING:
+            return False
         result, error = answer.get("result"), answer.get("error")
         if isinstance(result, dict):
             return self.method == "shutdown" or (self.method == "status" and result.get("shutting_down") is True)
@@ -131,20 +146,23 @@ class Call:
         When there was none, the name stays: the broker will find none either, or one that was created after the call.
         """
         self.repeated = False
+        began_at = time.time() - (time.monotonic() - self.deadline.began)
         held = [
             child
             for child in children
-            if child["name"] == self.params["target"]
-            and time_from_wire(child["created_at"]).timestamp() <= self._began_at
+            if child["name"] == self.params["target"] and time_from_wire(child["created_at"]).timestamp() <= began_at
         ]
         if held:
             self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
             self.repeated = True
 
-    def conclude(self, answer: Mapping[str, Any]) -> Dict[str, Any]:
+    def conclude(self, answer: Mapping[str, Any], socket: str) -> Dict[str, Any]:
         """Return the result that an answer has, or raise the error."""
+        result = answer.get("result")
+        if answer.get("error") is None and isinstance(result, dict):
+            return result
         try:
-            return result_of(answer, self._socket)
+            return result_of(answer, socket)
         except NotFound:
             # The child was there when it was first asked for. A broker that does not know it any more has ended
             # it, and forgotten it since.
@@ -167,15 +185,7 @@ class Call:
         return found if isinstance(found, str) else None
 
     def _lost_for_good(self) -> ConnectionLost:
-        return ConnectionLost(self.method, self._socket)
-
-
-def read(reader: Callable[[Dict[str, Any]], T], result: Dict[str, Any], socket: str) -> T:
-    """Return what a reader makes of a result; of one that lacks what it must have, a ProtocolViolation."""
-    try:
-        return reader(result)
-    except _MALFORMED as error:
-        raise _malformed(error, socket) from error
+        return ConnectionLost(self.method, self._path())
 
 
 @contextlib.contextmanager
@@ -183,11 +193,12 @@ def well_formed(socket: str) -> Iterator[None]:
     """Read an answer; one that lacks what it must have is a ProtocolViolation."""
     try:
         yield
-    except _MALFORMED as error:
-        raise _malformed(error, socket) from error
+    except MALFORMED as error:
+        raise malformed(error, socket) from error
 
 
-def _malformed(error: Exception, socket: str) -> ProtocolViolation:
+def malformed(error: Exception, socket: str) -> ProtocolViolation:
+    """Return the error for an answer that lacks what it must have."""
     return ProtocolViolation(socket, f"its answer is not as it should be ({type(error).__name__}: {error})")
 
 
