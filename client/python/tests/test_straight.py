@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List
 
@@ -230,6 +231,21 @@ def test_the_descriptor_of_a_closed_connection_is_not_looked_at(fake: FakeBroker
         assert not connection.is_quiet()
         for descriptor in (reading, writing, number):
             os.close(descriptor)
+
+
+def test_connections_and_processes_have_request_ids_of_their_own(fake: FakeBroker) -> None:
+    def thrice(connection: FakeConnection) -> List[str]:
+        created = {"outcome": "created", "child": child()}
+        return [connection.answer(created)["params"]["request_id"] for _ in range(3)]
+
+    fake.play(thrice, thrice)
+    for _ in range(2):
+        with Broker(fake.socket) as broker:
+            for _ in range(3):
+                broker.create(["a"])
+    ids = [*fake.result(), *fake.result()]
+    assert len(set(ids)) == 6
+    assert [(uuid.UUID(one).version, uuid.UUID(one).variant) for one in ids] == [(4, uuid.RFC_4122)] * 6
 
 
 def test_what_refers_to_itself_is_refused_before_it_is_sent(fake: FakeBroker) -> None:

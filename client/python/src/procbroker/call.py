@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Dict, List, Optional
@@ -76,13 +75,13 @@ class Call:
         #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
         self.holds = method == "create" and params.get("lifetime") == "connection"
 
-    def request(self, number: int) -> bytes:
-        """Return the line to send now; a wait's time is cut by what has passed."""
+    def request(self, connection: Connection, number: int) -> bytes:
+        """Return the line to send now over a connection; a wait's time is cut by what has passed."""
         self._sent = time.monotonic()
         if self._wait_for is not None:
             self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self.deadline.began))
         elif self.method == "create" and "request_id" not in self.params:
-            self.params["request_id"] = _new_id()
+            self.params["request_id"] = f"{connection.token}{number:012x}"
         return encode(number, self.method, self.params)
 
     @property
@@ -240,12 +239,6 @@ def refusal_of(line: bytes, socket: str) -> Optional[BrokerError]:
         return None
     error = message.get("error")
     return error_from_wire(error) if isinstance(error, dict) and message.get("id") is None else None
-
-
-def _new_id() -> str:
-    """Return a random UUID of version 4. The module uuid takes several times as long to make one."""
-    digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _is_id(target: Any) -> bool:

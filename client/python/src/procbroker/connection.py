@@ -66,6 +66,7 @@ class Connection:
         "path",
         "pid",
         "sock",
+        "token",
     )
 
     def __init__(self, sock: socket.socket, path: str) -> None:
@@ -80,6 +81,8 @@ class Connection:
         self.answered = False
         #: The numbers of its requests.
         self.ids: Iterator[int] = itertools.count(1)
+        #: What makes request ids with these numbers.
+        self.token = new_token()
         #: What polls it for reading, as long as that is the interpreter's own way.
         self._poll = kept_poll(sock)
         self._received = bytearray()
@@ -236,6 +239,17 @@ class Connection:
     def __del__(self) -> None:
         """Close it: a loop over events is commonly left without closing them."""
         self.close()
+
+
+def new_token() -> str:
+    """Return the beginning of a random UUID (version 4), to which a number of twelve hexadecimal digits is the end.
+
+    With the number of a request it is a request id like no other: no other connection has the same 72 random bits, and
+    a connection, which no forked process uses nor two threads at once, counts its requests. To ask the kernel for
+    random bits each time takes longer.
+    """
+    digits = os.urandom(9).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:18]}-"
 
 
 def connect(path: str, deadline: Deadline) -> Steps[Connection]:

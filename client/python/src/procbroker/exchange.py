@@ -107,7 +107,7 @@ def _converse(
                 if meet is not None or _asks_first(pool, connection, call):
                     yield from _ask_first(pool, connection, call, meet)
                 number = next(connection.ids)
-                begun = (connection, number, call.request(number), 0)
+                begun = (connection, number, call.request(connection, number), 0)
             connection, number, request, sent = begun
             answer = yield from connection.ask(request, call.deadline, sent)
             return connection, answer_in(answer, number, connection)
@@ -226,7 +226,7 @@ def _is_held_again(pool: Pool, connection: Connection, hold: Hold, deadline: Dea
     if state == "ended":
         return False
     number = next(connection.ids)
-    answer = answer_in((yield from connection.ask(call.request(number), deadline)), number, connection)
+    answer = answer_in((yield from connection.ask(call.request(connection, number), deadline)), number, connection)
     call.conclude(answer, connection.path)
     return call.held_in(answer) == hold.child
 

@@ -46,7 +46,7 @@ def begin(pool: Pool, call: Call) -> Optional[Begun]:
     call.connection = connection
     try:
         number = next(connection.ids)
-        request = call.request(number)
+        request = call.request(connection, number)
         try:
             sent = connection.sock.send(request)
         except OSError:  # which the general way, trying again, finds the reason of
