@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, Dict, List, Optional
 
 from .connection import Connection
@@ -35,12 +35,29 @@ _NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
 #: What may be carried out twice on the same child. A name can have passed on to another one meanwhile.
 _TWICE_ON_THE_SAME = frozenset({"destroy", "wait"})
 #: What is told by its result that the broker shuts down, and not by an error alone.
-_TELLING = frozenset({"shutdown", "status"})
+TELLING = frozenset({"shutdown", "status"})
 #: What comes of reading an answer that lacks what it must have.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 #: Made once: what json.dumps and json.loads do about their options takes as long as the rest.
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _from_json = json.JSONDecoder().raw_decode
+
+
+def _kept_encoder() -> Callable[[Mapping[str, Any], int], Iterable[str]]:
+    """Return what ``_encoder`` makes anew for each text, which takes longer than to write that.
+
+    But for one thing: it does not look for circles, and comes to the end of the stack in one.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # as with PyPy
+        return lambda value, _level: _encoder.iterencode(value)
+    made: Callable[[Mapping[str, Any], int], Iterable[str]] = make(
+        None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
+    )
+    return made
+
+
+_pieces_of_json = _kept_encoder()
 
 
 class Call:
@@ -125,8 +142,6 @@ class Call:
 
     def announces_shutdown(self, answer: Mapping[str, Any]) -> bool:
         """Return whether an answer tells that the broker shuts down."""
-        if "error" not in answer and self.method not in _TELLING:
-            return False
         result, error = answer.get("result"), answer.get("error")
         if isinstance(result, dict):
             return self.method == "shutdown" or (self.method == "status" and result.get("shutting_down") is True)
@@ -157,9 +172,6 @@ class Call:
 
     def conclude(self, answer: Mapping[str, Any], socket: str) -> Dict[str, Any]:
         """Return the result that an answer has, or raise the error."""
-        result = answer.get("result")
-        if answer.get("error") is None and isinstance(result, dict):
-            return result
         try:
             return result_of(answer, socket)
         except NotFound:
@@ -204,7 +216,11 @@ def malformed(error: Exception, socket: str) -> ProtocolViolation:
 def encode(number: int, method: str, params: Mapping[str, Any]) -> bytes:
     """Return a request as a line of JSON-RPC 2.0."""
     try:
-        return f'{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{_to_json(params)}}}\n'.encode()
+        text = "".join(_pieces_of_json(params, 0))
+    except RecursionError:
+        text = _encoder.encode(params)  # which tells a circle by its name
+    try:
+        return f'{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{text}}}\n'.encode()
     except UnicodeEncodeError:
         raise ValueError(f"a parameter of {method} has text that is not UTF-8, which is all the wire carries") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Optional, Set, Tuple, TypeVar
 
 from . import journal
-from .call import MALFORMED, Call, decode, encode, malformed, refusal_of, result_of, well_formed
+from .call import MALFORMED, TELLING, Call, decode, encode, malformed, refusal_of, result_of, well_formed
 from .connection import AnswerTooLong, Connection, Lost, NotSent
 from .errors import (
     BrokerError,
@@ -52,14 +52,18 @@ def settle(
     pool: Pool, call: Call, connection: Connection, answer: Dict[str, Any], reader: Callable[[Dict[str, Any]], T]
 ) -> T:
     """Give back the connection that an answer has come over, and return what a reader makes of the result."""
-    if call.announces_shutdown(answer):
+    result: Any = answer.get("result")
+    # Of most answers it is seen at once that they tell of no shutdown, and raise nothing.
+    plain = "error" not in answer and isinstance(result, dict)
+    if not (plain and call.method not in TELLING) and call.announces_shutdown(answer):
         pool.outlook.announced()
     held = call.held_in(answer) if call.method == "create" else None
     if call.holds or connection.held or held is not None:
         pool.hold(connection, held, call.params)
     else:
         pool.put(connection)
-    result = call.conclude(answer, connection.path)
+    if not plain:
+        result = call.conclude(answer, connection.path)
     try:
         return reader(result)
     except MALFORMED as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, Tuple, Union
 
-from .kinds import Argument, Cleanup, Lifetime, Limit, Ready, Restart
+from .kinds import Argument, Cleanup, CreateOptions, Lifetime, Limit, Ready, Restart
 from .stops import stop_to_wire
 from .times import seconds
 from .words import command_to_wire, env_to_wire, folder_to_wire, inherited, labels_to_wire, text
@@ -113,8 +113,9 @@ def _with_seconds(mapping: Any, what: str, durations: Sequence[str]) -> Dict[str
     }
 
 
-#: What is not sent, as it means what is not given.
+#: What is not sent, as it means what is not given: None, but for these.
 _DEFAULTS: Dict[str, Any] = {
+    **dict.fromkeys(CreateOptions.__annotations__),
     "if_exists": "fail",
     "env_clear": False,
     "stdout": "log",
@@ -159,7 +160,7 @@ def create_params(command: Sequence[Argument], options: Mapping[str, Any]) -> Di
         options = {**options, "env": inherited(options.get("env")), "env_clear": True}
     params: Dict[str, Any] = {"command": command_to_wire(command)}
     for name, value in options.items():
-        if value is None or value is _DEFAULTS.get(name) or name == "inherit_env":
+        if value is None or value is _DEFAULTS[name] or name == "inherit_env":
             continue
         if name in _CONVERTERS:
             params[name] = _CONVERTERS[name](value)

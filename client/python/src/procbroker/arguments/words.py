@@ -32,10 +32,15 @@ def command_to_wire(command: Sequence[Argument], what: str = "command") -> List[
             f"{what} is a list of the program and its arguments, and no shell reads it; "
             f"split a line with shlex.split: {command!r}"
         )
-    return [
-        word if type(word) is str and _is_plain(word) else word_to_wire(word, f"word {number} of {what}")
-        for number, word in enumerate(command)
-    ]
+    words: Sequence[Any] = command
+    try:
+        line = "".join(words)
+    except TypeError:
+        line = "\0"
+    if line.isascii() and "\0" not in line:
+        # Plain texts, as most are, of which none has to be looked at by itself.
+        return list(words)
+    return [word_to_wire(word, f"word {number} of {what}") for number, word in enumerate(words)]
 
 
 def word_to_wire(value: Any, what: str) -> str:
@@ -50,14 +55,9 @@ def word_to_wire(value: Any, what: str) -> str:
     return str(int(operator.index(value)))
 
 
-def _is_plain(word: str) -> bool:
-    """Return whether it can go over the wire and to a program, as far as that is seen at once."""
-    return word.isascii() and "\0" not in word
-
-
 def text(value: Path, what: str) -> str:
     """Return a text, a path or bytes as a text that can go over the wire and to a program."""
-    if type(value) is str and _is_plain(value):
+    if type(value) is str and value.isascii() and "\0" not in value:
         return value
     try:
         word = os.fspath(value)
