@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Callable, List, Literal, Optional, Tuple, Type, TypeVar, Union
@@ -68,7 +67,7 @@ class AsyncBroker:
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
         self._settings = (socket, timeout, connect_timeout, wait_for_broker)
-        self._requests: Requests[AsyncChild] = Requests(*self._settings, functools.partial(AsyncChild, broker=self))
+        self._requests: Requests[AsyncChild] = Requests(*self._settings, AsyncChild, self)
         self._watches: List[AsyncShutdownWatch] = []
 
     @property

@@ -72,7 +72,7 @@ class Broker:
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
         self._settings = (socket, timeout, connect_timeout, wait_for_broker)
-        self._requests: Requests[Child] = Requests(*self._settings, functools.partial(Child, broker=self))
+        self._requests: Requests[Child] = Requests(*self._settings, Child, self)
         self._watches: List[ShutdownWatch] = []
         self._pid = os.getpid()
 

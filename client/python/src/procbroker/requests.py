@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Dict, Final, Generic, List, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Final, Generic, List, NamedTuple, Optional, Type, TypeVar, Union
 
 from . import address, arguments, outset
 from .arguments import Argument, Duration, Signal, Since, SocketPath, Stop
@@ -64,13 +64,15 @@ class Requests(Generic[ChildT]):
         timeout: Optional[Duration],
         connect_timeout: Duration,
         wait_for_broker: bool,
-        make_child: Callable[..., ChildT],
+        kind: Type[ChildT],
+        client: Any,
     ) -> None:
-        """Take the settings of the client, and what makes its children."""
+        """Take the settings of the client, the class of its children, and itself, which they have in hand."""
         path = None if socket is None else address.checked(socket)
         self._seconds = None if timeout is None else arguments.seconds(timeout, "timeout")
         patience = arguments.seconds(connect_timeout, "connect_timeout")
-        self._new_child = make_child
+        self._kind = kind
+        self._client = client
         self.pool = Pool(lambda: address.default_socket() if path is None else path, patience, wait_for_broker)
 
     @property
@@ -207,7 +209,7 @@ class Requests(Generic[ChildT]):
         return Deadline(self._limit(timeout))
 
     def _created(self, result: Mapping[str, Any]) -> ChildT:
-        child = self._new_child(result["child"], result)
+        child = self._kind(result["child"], result, self._client)
         if self.pool.holds_any:
             self._let_go_of_the_ended([child])
         return child
@@ -221,7 +223,7 @@ class Requests(Generic[ChildT]):
         return child
 
     def _children(self, result: Mapping[str, Any]) -> List[ChildT]:
-        children = list(map(self._new_child, result["children"]))
+        children = [self._kind(raw, None, self._client) for raw in result["children"]]
         if self.pool.holds_any:
             self._let_go_of_the_ended(children)
         return children
@@ -231,7 +233,7 @@ class Requests(Generic[ChildT]):
 
     def _make_child(self, raw: Mapping[str, Any]) -> ChildT:
         """Return a child that was told of."""
-        child = self._new_child(raw)
+        child = self._kind(raw, None, self._client)
         if self.pool.holds_any:
             self._let_go_of_the_ended([child])
         return child
