@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, Callable, List, Literal, Optional, Tuple, Type, Union
+from typing import Any, Callable, List, Literal, Optional, Tuple, Type, TypeVar, Union
 
 from .arguments import (
     Argument,
@@ -29,12 +28,16 @@ from .arguments import (
 )
 from .async_child import AsyncChild
 from .async_shutdown_watch import AsyncShutdownWatch
+from .async_straight import converse_async
 from .async_streams import AsyncEvents, AsyncLogFollow
 from .async_waiting import run_async
+from .exchange import Asked
 from .requests import Default, Extent, Requests, Target, Timeout, which
 from .values import Field, Logs, ShutdownReport, Status, Upgrade
 
 __all__ = ["AsyncBroker"]
+
+T = TypeVar("T")
 
 
 class AsyncBroker:
@@ -64,7 +67,7 @@ class AsyncBroker:
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
         self._settings = (socket, timeout, connect_timeout, wait_for_broker)
-        self._requests: Requests[AsyncChild] = Requests(*self._settings, functools.partial(AsyncChild, self))
+        self._requests: Requests[AsyncChild] = Requests(*self._settings, AsyncChild, self)
         self._watches: List[AsyncShutdownWatch] = []
 
     @property
@@ -136,7 +139,7 @@ class AsyncBroker:
             "rlimits": rlimits,
             "resources": resources,
         }
-        return await run_async(self._requests.create(command, options, timeout))
+        return await self._ask(self._requests.create(command, options, timeout))
 
     async def process(
         self,
@@ -169,7 +172,7 @@ class AsyncBroker:
         ``stop`` replaces the children's own steps; the timeout of the Broker has their times added to it.
         Destroying one that has ended is no error. Raises NotFound.
         """
-        return await run_async(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
+        return await self._ask(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
 
     async def list(
         self,
@@ -184,11 +187,11 @@ class AsyncBroker:
         With ``fields`` only those are told, beside ``id``: less to send and to read where there are many. Others raise
         AttributeError. ``"usage"`` is told only when it is among them.
         """
-        return await run_async(self._requests.list(labels, all, fields, timeout))
+        return await self._ask(self._requests.list(labels, all, fields, timeout))
 
     async def get(self, target: Target, *, timeout: Timeout = Default.TIMEOUT) -> AsyncChild:
         """Return the child of that id, or the one that has that name, or had it last. Raises NotFound."""
-        return await run_async(self._requests.get(target, timeout))
+        return await self._ask(self._requests.get(target, timeout))
 
     async def wait(
         self, target: Target, until: Literal["ready", "ended"] = "ended", *, timeout: Optional[Duration] = None
@@ -197,7 +200,7 @@ class AsyncBroker:
 
         Without a timeout that takes as long as it takes. Raises NotFound, and with a timeout TimedOut.
         """
-        return await run_async(self._requests.wait(target, until, timeout))
+        return await self._ask(self._requests.wait(target, until, timeout))
 
     async def signal(
         self,
@@ -213,7 +216,7 @@ class AsyncBroker:
 
         Raises NotFound, and ConnectionLost when it is unknown whether it was sent.
         """
-        return await run_async(self._requests.signal(which(target, labels, all), signal, scope, timeout))
+        return await self._ask(self._requests.signal(which(target, labels, all), signal, scope, timeout))
 
     async def restart(
         self,
@@ -224,7 +227,7 @@ class AsyncBroker:
         timeout: Timeout = Default.TIMEOUT,
     ) -> List[AsyncChild]:
         """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does."""
-        return await run_async(self._requests.restart(which(target, labels, all), timeout))
+        return await self._ask(self._requests.restart(which(target, labels, all), timeout))
 
     async def renew(
         self,
@@ -235,7 +238,7 @@ class AsyncBroker:
         timeout: Timeout = Default.TIMEOUT,
     ) -> List[AsyncChild]:
         """Give children with a time to live their whole time again. Raises NotFound, Unsupported."""
-        return await run_async(self._requests.renew(which(target, labels, all), timeout))
+        return await self._ask(self._requests.renew(which(target, labels, all), timeout))
 
     async def logs(
         self,
@@ -251,7 +254,7 @@ class AsyncBroker:
 
         ``since`` is a time or an age; with ``timestamps`` each line begins with its time. Raises NotFound.
         """
-        return await run_async(self._requests.logs(target, stream, Extent(tail, since, timestamps), timeout))
+        return await self._ask(self._requests.logs(target, stream, Extent(tail, since, timestamps), timeout))
 
     def follow(
         self,
@@ -291,18 +294,18 @@ class AsyncBroker:
 
     async def status(self, *, timeout: Timeout = Default.TIMEOUT) -> Status:
         """Return the broker itself: its version, process, counts, bounds, and what the machine offers."""
-        return await run_async(self._requests.status(timeout))
+        return await self._ask(self._requests.status(timeout))
 
     async def metrics(self, *, timeout: Timeout = Default.TIMEOUT) -> str:
         """Return what the broker counts, in Prometheus's text format. Raises PermissionDenied."""
-        return await run_async(self._requests.metrics(timeout))
+        return await self._ask(self._requests.metrics(timeout))
 
     async def shutdown(self, *, timeout: Optional[Duration] = None) -> ShutdownReport[AsyncChild]:
         """Stop every child and then the broker, within a timeout (the broker's own unless given).
 
         Children that are left at the end of it are killed. Raises PermissionDenied, ConnectionLost.
         """
-        return await run_async(self._requests.shutdown(timeout))
+        return await self._ask(self._requests.shutdown(timeout))
 
     async def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> Upgrade:
         """Put the program that is now in the broker's place into its process. Children do not notice.
@@ -341,6 +344,9 @@ class AsyncBroker:
     def __repr__(self) -> str:
         """Return where the broker is."""
         return f"<{type(self).__name__} {self.socket}>"
+
+    async def _ask(self, asked: Asked[T]) -> T:
+        return await converse_async(self._requests.pool, *asked)
 
     def _where(self) -> AsyncBroker:
         """Return a client of the same broker, wherever that is unpickled: its path is fixed, as its children are."""

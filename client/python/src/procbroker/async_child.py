@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
@@ -28,10 +27,7 @@ class AsyncChild(ChildView):
     the lifetime ``connection`` is released, as others may hold it, too.
     """
 
-    def __init__(self, broker: AsyncBroker, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:
-        """Made by an AsyncBroker, not by hand."""
-        super().__init__(raw, answer)
-        self._broker = broker
+    _broker: AsyncBroker
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle it as its id, as what was told of it last, and as where its broker is."""
@@ -177,7 +173,7 @@ class AsyncChild(ChildView):
         self._become(child._raw)
         if child._spec is not None:
             self._spec = child._spec
-        if self._over:
+        if self._held and self._over:
             self.release()
         return self
 
@@ -187,6 +183,6 @@ def _restored(broker: AsyncBroker, state: Dict[str, Any]) -> AsyncChild:
 
 
 def _with_state(broker: AsyncBroker, state: Dict[str, Any]) -> AsyncChild:
-    child = AsyncChild(broker, state["raw"])
+    child = AsyncChild(state["raw"], broker=broker)
     child._set_state(state)
     return child

@@ -16,7 +16,7 @@ async def run_async(steps: Steps[T]) -> T:
         wait = next(steps)
         while True:
             try:
-                await _suspend(wait)
+                await suspend(wait)
             except BaseException as error:  # such as asyncio.CancelledError
                 wait = steps.throw(error)
             else:
@@ -26,7 +26,8 @@ async def run_async(steps: Steps[T]) -> T:
         return result
 
 
-async def _suspend(wait: Wait) -> None:
+async def suspend(wait: Wait) -> None:
+    """Let the event loop go on until the wait is over."""
     if isinstance(wait, Pause):
         await asyncio.sleep(wait.seconds)
         return

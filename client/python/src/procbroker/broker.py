@@ -28,9 +28,11 @@ from .arguments import (
     Stream,
     Unpack,
 )
+from .exchange import Asked
 from .pool import Pool
 from .requests import Default, Extent, Requests, Target, Timeout, which
 from .shutdown_watch import ShutdownWatch
+from .straight import converse
 from .streams import Events, LogFollow
 from .sync_child import Child
 from .values import Field, Logs, ShutdownReport, Status, Upgrade
@@ -70,7 +72,7 @@ class Broker:
         ``connect_timeout``; with ``wait_for_broker`` the first connection is tried for so long as well.
         """
         self._settings = (socket, timeout, connect_timeout, wait_for_broker)
-        self._requests: Requests[Child] = Requests(*self._settings, functools.partial(Child, self))
+        self._requests: Requests[Child] = Requests(*self._settings, Child, self)
         self._watches: List[ShutdownWatch] = []
         self._pid = os.getpid()
 
@@ -197,7 +199,7 @@ class Broker:
             "rlimits": rlimits,
             "resources": resources,
         }
-        return self._run(self._requests.create(command, options, timeout))
+        return self._ask(self._requests.create(command, options, timeout))
 
     def process(
         self,
@@ -259,7 +261,7 @@ class Broker:
         ``stop`` replaces the children's own steps; the timeout of the Broker has their times added to it.
         Destroying one that has ended is no error. Raises NotFound.
         """
-        return self._run(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
+        return self._ask(self._requests.destroy(which(target, labels, all), stop, no_wait, timeout))
 
     def list(
         self,
@@ -274,11 +276,11 @@ class Broker:
         With ``fields`` only those are told, beside ``id``: less to send and to read where there are many. Others raise
         AttributeError. ``"usage"`` is told only when it is among them.
         """
-        return self._run(self._requests.list(labels, all, fields, timeout))
+        return self._ask(self._requests.list(labels, all, fields, timeout))
 
     def get(self, target: Target, *, timeout: Timeout = Default.TIMEOUT) -> Child:
         """Return the child of that id, or the one that has that name, or had it last. Raises NotFound."""
-        return self._run(self._requests.get(target, timeout))
+        return self._ask(self._requests.get(target, timeout))
 
     def wait(
         self, target: Target, until: Literal["ready", "ended"] = "ended", *, timeout: Optional[Duration] = None
@@ -287,7 +289,7 @@ class Broker:
 
         Without a timeout that takes as long as it takes. Raises NotFound, and with a timeout TimedOut.
         """
-        return self._run(self._requests.wait(target, until, timeout))
+        return self._ask(self._requests.wait(target, until, timeout))
 
     def signal(
         self,
@@ -303,7 +305,7 @@ class Broker:
 
         Raises NotFound, and ConnectionLost when it is unknown whether it was sent.
         """
-        return self._run(self._requests.signal(which(target, labels, all), signal, scope, timeout))
+        return self._ask(self._requests.signal(which(target, labels, all), signal, scope, timeout))
 
     def restart(
         self,
@@ -314,7 +316,7 @@ class Broker:
         timeout: Timeout = Default.TIMEOUT,
     ) -> List[Child]:
         """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does."""
-        return self._run(self._requests.restart(which(target, labels, all), timeout))
+        return self._ask(self._requests.restart(which(target, labels, all), timeout))
 
     def renew(
         self,
@@ -325,7 +327,7 @@ class Broker:
         timeout: Timeout = Default.TIMEOUT,
     ) -> List[Child]:
         """Give children with a time to live their whole time again. Raises NotFound, Unsupported."""
-        return self._run(self._requests.renew(which(target, labels, all), timeout))
+        return self._ask(self._requests.renew(which(target, labels, all), timeout))
 
     def logs(
         self,
@@ -341,7 +343,7 @@ class Broker:
 
         ``since`` is a time or an age; with ``timestamps`` each line begins with its time. Raises NotFound.
         """
-        return self._run(self._requests.logs(target, stream, Extent(tail, since, timestamps), timeout))
+        return self._ask(self._requests.logs(target, stream, Extent(tail, since, timestamps), timeout))
 
     def follow(
         self,
@@ -377,18 +379,18 @@ class Broker:
 
     def status(self, *, timeout: Timeout = Default.TIMEOUT) -> Status:
         """Return the broker itself: its version, process, counts, bounds, and what the machine offers."""
-        return self._run(self._requests.status(timeout))
+        return self._ask(self._requests.status(timeout))
 
     def metrics(self, *, timeout: Timeout = Default.TIMEOUT) -> str:
         """Return what the broker counts, in Prometheus's text format. Raises PermissionDenied."""
-        return self._run(self._requests.metrics(timeout))
+        return self._ask(self._requests.metrics(timeout))
 
     def shutdown(self, *, timeout: Optional[Duration] = None) -> ShutdownReport[Child]:
         """Stop every child and then the broker, within a timeout (the broker's own unless given).
 
         Children that are left at the end of it are killed. Raises PermissionDenied, ConnectionLost.
         """
-        return self._run(self._requests.shutdown(timeout))
+        return self._ask(self._requests.shutdown(timeout))
 
     def upgrade(self, *, timeout: Timeout = Default.TIMEOUT) -> Upgrade:
         """Put the program that is now in the broker's place into its process. Children do not notice.
@@ -428,12 +430,22 @@ class Broker:
         """Return where the broker is."""
         return f"<{type(self).__name__} {self.socket}>"
 
+    def _ask(self, asked: Asked[T]) -> T:
+        if self._watches:
+            self._go_on_watching()
+        return converse(self._requests.pool, *asked)
+
     def _run(self, steps: Steps[T]) -> T:
-        if self._watches and self._pid != os.getpid():
+        if self._watches:
+            self._go_on_watching()
+        return run(steps)
+
+    def _go_on_watching(self) -> None:
+        """Watch in a forked process, too."""
+        if self._pid != os.getpid():
             self._pid = os.getpid()
             for watch in self._watches:
                 watch.after_fork()
-        return run(steps)
 
     def _shutdown_event(self) -> Events[Child]:
         return Events(self._requests.shutdown_event())

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Callable, Dict, List, Optional, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Callable, Dict, List, Optional
 
 from .connection import Connection
 from .errors import (
@@ -26,8 +25,6 @@ from .errors import (
 from .values import time_from_wire
 from .waiting import Deadline
 
-T = TypeVar("T")
-
 #: How many connections in a row a call may see lost, each within STABLE_AFTER of sending. A request that brings a
 #: broker down must not be sent to it forever.
 _LOSSES_MAX = 5
@@ -37,45 +34,77 @@ _STABLE_AFTER = 1.0
 _NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
 #: What may be carried out twice on the same child. A name can have passed on to another one meanwhile.
 _TWICE_ON_THE_SAME = frozenset({"destroy", "wait"})
+#: What is told by its result that the broker shuts down, and not by an error alone.
+TELLING = frozenset({"shutdown", "status"})
 #: What comes of reading an answer that lacks what it must have.
-_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 #: Made once: what json.dumps and json.loads do about their options takes as long as the rest.
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _from_json = json.JSONDecoder().raw_decode
+
+
+def _kept_encoder() -> Callable[[Mapping[str, Any], int], Iterable[str]]:
+    """Return what ``_encoder`` makes anew for each text, which takes longer than to write that.
+
+    But for one thing: it does not look for circles, and comes to the end of the stack in one.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # as with PyPy
+        return lambda value, _level: _encoder.iterencode(value)
+    made: Callable[[Mapping[str, Any], int], Iterable[str]] = make(
+        None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
+    )
+    return made
+
+
+_pieces_of_json = _kept_encoder()
 
 
 class Call:
     """One call, over as many connections as it takes."""
 
-    def __init__(self, method: str, params: Dict[str, Any], seconds: Optional[float], socket: str) -> None:
-        """Begin now, and end within these seconds; None is never."""
+    __slots__ = (
+        "_losses",
+        "_path",
+        "_sent",
+        "_wait_for",
+        "connection",
+        "deadline",
+        "holds",
+        "method",
+        "params",
+        "repeated",
+    )
+
+    def __init__(self, method: str, params: Dict[str, Any], seconds: Optional[float], path: Callable[[], str]) -> None:
+        """Begin now, and end within these seconds; None is never. ``path`` tells where the socket is."""
         self.method = method
         self.params = params
         self.deadline = Deadline(seconds)
         #: What carries it at present, for whoever cancels it.
         self.connection: Optional[Connection] = None
-        self._socket = socket
-        self._began = time.monotonic()
-        self._began_at = time.time()
+        self._path = path
+        self._sent = self.deadline.began
         self._wait_for: Optional[float] = params.get("timeout") if method == "wait" else None
-        self._sent = self._began
         self._losses = 0
         #: Whether it is sent again, and what was sent before may have been carried out.
         self.repeated = False
-        creates = method == "create"
         #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
-        self.holds = creates and params.get("lifetime") == "connection"
-        #: Whether that can be so: a child that is reused has the lifetime that it was created with.
-        self.may_hold = creates and params.get("if_exists") == "reuse"
-        if creates and params.get("request_id") is None:
-            params["request_id"] = _new_id()
+        self.holds = method == "create" and params.get("lifetime") == "connection"
 
-    def request(self, number: int) -> bytes:
-        """Return the line to send now; a wait's time is cut by what has passed."""
+    def request(self, connection: Connection, number: int) -> bytes:
+        """Return the line to send now over a connection; a wait's time is cut by what has passed."""
         self._sent = time.monotonic()
         if self._wait_for is not None:
-            self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self._began))
+            self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self.deadline.began))
+        elif self.method == "create" and "request_id" not in self.params:
+            self.params["request_id"] = f"{connection.token}{number:012x}"
         return encode(number, self.method, self.params)
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether the connection may have to stay open: a child that is reused has the lifetime it was created with."""
+        return self.method == "create" and self.params.get("if_exists") == "reuse"
 
     def not_sent(self) -> None:
         """Take note that nothing was sent. Raises ConnectionLost when that goes on and on."""
@@ -103,7 +132,7 @@ class Call:
 
     def timed_out(self) -> ClientTimeout:
         """Return the error for an answer that did not come in time."""
-        return ClientTimeout(self.attempt, self.deadline.seconds or 0.0, self._socket)
+        return ClientTimeout(self.attempt, self.deadline.seconds or 0.0, self._path())
 
     def cancel(self) -> None:
         """Give it up for the thread or task that makes it, which is told by DeadlinePassed or Lost."""
@@ -131,20 +160,20 @@ class Call:
         When there was none, the name stays: the broker will find none either, or one that was created after the call.
         """
         self.repeated = False
+        began_at = time.time() - (time.monotonic() - self.deadline.began)
         held = [
             child
             for child in children
-            if child["name"] == self.params["target"]
-            and time_from_wire(child["created_at"]).timestamp() <= self._began_at
+            if child["name"] == self.params["target"] and time_from_wire(child["created_at"]).timestamp() <= began_at
         ]
         if held:
             self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
             self.repeated = True
 
-    def conclude(self, answer: Mapping[str, Any]) -> Dict[str, Any]:
+    def conclude(self, answer: Mapping[str, Any], socket: str) -> Dict[str, Any]:
         """Return the result that an answer has, or raise the error."""
         try:
-            return result_of(answer, self._socket)
+            return result_of(answer, socket)
         except NotFound:
             # The child was there when it was first asked for. A broker that does not know it any more has ended
             # it, and forgotten it since.
@@ -167,15 +196,7 @@ class Call:
         return found if isinstance(found, str) else None
 
     def _lost_for_good(self) -> ConnectionLost:
-        return ConnectionLost(self.method, self._socket)
-
-
-def read(reader: Callable[[Dict[str, Any]], T], result: Dict[str, Any], socket: str) -> T:
-    """Return what a reader makes of a result; of one that lacks what it must have, a ProtocolViolation."""
-    try:
-        return reader(result)
-    except _MALFORMED as error:
-        raise _malformed(error, socket) from error
+        return ConnectionLost(self.method, self._path())
 
 
 @contextlib.contextmanager
@@ -183,18 +204,23 @@ def well_formed(socket: str) -> Iterator[None]:
     """Read an answer; one that lacks what it must have is a ProtocolViolation."""
     try:
         yield
-    except _MALFORMED as error:
-        raise _malformed(error, socket) from error
+    except MALFORMED as error:
+        raise malformed(error, socket) from error
 
 
-def _malformed(error: Exception, socket: str) -> ProtocolViolation:
+def malformed(error: Exception, socket: str) -> ProtocolViolation:
+    """Return the error for an answer that lacks what it must have."""
     return ProtocolViolation(socket, f"its answer is not as it should be ({type(error).__name__}: {error})")
 
 
 def encode(number: int, method: str, params: Mapping[str, Any]) -> bytes:
     """Return a request as a line of JSON-RPC 2.0."""
     try:
-        return f'{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{_to_json(params)}}}\n'.encode()
+        text = "".join(_pieces_of_json(params, 0))
+    except RecursionError:
+        text = _encoder.encode(params)  # which tells a circle by its name
+    try:
+        return f'{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{text}}}\n'.encode()
     except UnicodeEncodeError:
         raise ValueError(f"a parameter of {method} has text that is not UTF-8, which is all the wire carries") from None
 
@@ -229,12 +255,6 @@ def refusal_of(line: bytes, socket: str) -> Optional[BrokerError]:
         return None
     error = message.get("error")
     return error_from_wire(error) if isinstance(error, dict) and message.get("id") is None else None
-
-
-def _new_id() -> str:
-    """Return a random UUID of version 4. The module uuid takes several times as long to make one."""
-    digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _is_id(target: Any) -> bool:

@@ -9,13 +9,25 @@ import contextlib
 import errno
 import itertools
 import os
+import select
 import socket
 from collections.abc import Iterator
 from typing import Optional, Set, Union
 
 from . import access, address
 from .errors import BrokerUnavailable, PermissionDenied
-from .waiting import Deadline, DeadlinePassed, Pause, Readable, Steps, Writable, can_be_read
+from .waiting import (
+    OWN_POLL,
+    Deadline,
+    DeadlinePassed,
+    Pause,
+    Readable,
+    Steps,
+    Writable,
+    block,
+    can_be_read,
+    kept_poll,
+)
 
 #: The longest answer of a broker, in bytes: 64 MiB and the rest of its line.
 ANSWER_BYTES_MAX = (64 << 20) + 4096
@@ -43,6 +55,20 @@ class AnswerTooLong(Exception):
 class Connection:
     """A connected socket that never blocks, and what has been read from it."""
 
+    __slots__ = (
+        "__weakref__",
+        "_poll",
+        "_received",
+        "_searched",
+        "answered",
+        "held",
+        "ids",
+        "path",
+        "pid",
+        "sock",
+        "token",
+    )
+
     def __init__(self, sock: socket.socket, path: str) -> None:
         """Take a connected, non-blocking socket, and the path that it was connected to."""
         self.sock = sock
@@ -55,18 +81,48 @@ class Connection:
         self.answered = False
         #: The numbers of its requests.
         self.ids: Iterator[int] = itertools.count(1)
+        #: What makes request ids with these numbers.
+        self.token = new_token()
+        #: What polls it for reading, as long as that is the interpreter's own way.
+        self._poll = kept_poll(sock)
         self._received = bytearray()
         self._searched = 0
 
-    def ask(self, line: bytes, deadline: Deadline) -> Steps[bytes]:
-        """Send a line, and return the next one that comes. Raises as ``send`` and ``receive`` do."""
-        sent = self._send(line)
+    def ask(self, line: bytes, deadline: Deadline, sent: int = 0) -> Steps[bytes]:
+        """Send a line, of which so much was sent already, and return the next one that comes.
+
+        Raises as ``send`` and ``receive`` do.
+        """
+        if not sent:
+            sent = self._send(line)
         if sent < len(line):
             yield from self._send_rest(line, sent, deadline)
-        # No answer is there at once, and so it is not looked for.
-        yield Readable(self.sock, deadline)
-        answer = self._read_line()
-        return answer if answer is not None else (yield from self.receive(deadline))
+        if not self._received:
+            # No answer is there at once, and so it is not looked for.
+            yield Readable(self.sock, deadline)
+            answer = self._read_line()
+            if answer is not None:
+                return answer
+        return (yield from self.receive(deadline))
+
+    def block(self, deadline: Deadline) -> None:
+        """Wait in this thread until it can be read, or the deadline has passed."""
+        poll = self._poll
+        if poll is not None and getattr(select, "poll", None) is OWN_POLL:
+            poll.poll(deadline.milliseconds())
+        else:
+            block(Readable(self.sock, deadline))
+
+    def read_at_once(self) -> Optional[bytes]:
+        """Return the line that has come, if it is whole and nothing else has: ``receive`` finds out why it is not."""
+        try:
+            chunk = self.sock.recv(_READ_FIRST)
+        except OSError:
+            return None
+        if chunk and not self._received and chunk.find(b"\n") == len(chunk) - 1:
+            return chunk[:-1]
+        self._received += chunk
+        return None
 
     def send(self, line: bytes, deadline: Deadline) -> Steps[None]:
         """Send a line. Raises NotSent, Lost or DeadlinePassed."""
@@ -133,7 +189,12 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Return whether it is open, with nothing to read: fit for the next request."""
-        return not self._received and not can_be_read(self.sock)
+        if self._received:
+            return False
+        poll = self._poll
+        if poll is not None and getattr(select, "poll", None) is OWN_POLL:
+            return not poll.poll(0)
+        return not can_be_read(self.sock)
 
     def has_ended(self) -> bool:
         """Return whether the other side has ended it. What came over it is dropped: nobody waits for that."""
@@ -170,12 +231,25 @@ class Connection:
 
     def close(self) -> None:
         """Close this process's descriptor of it."""
+        # It knows the descriptor's number only, which can become another file's.
+        self._poll = None
         with contextlib.suppress(OSError):
             self.sock.close()
 
     def __del__(self) -> None:
         """Close it: a loop over events is commonly left without closing them."""
         self.close()
+
+
+def new_token() -> str:
+    """Return the beginning of a random UUID (version 4), to which a number of twelve hexadecimal digits is the end.
+
+    With the number of a request it is a request id like no other: no other connection has the same 72 random bits, and
+    a connection, which no forked process uses nor two threads at once, counts its requests. To ask the kernel for
+    random bits each time takes longer.
+    """
+    digits = os.urandom(9).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:18]}-"
 
 
 def connect(path: str, deadline: Deadline) -> Steps[Connection]:

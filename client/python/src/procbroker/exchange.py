@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Optional, Set, Tuple, TypeVar
 
 from . import journal
-from .call import Call, decode, encode, read, refusal_of, result_of, well_formed
+from .call import MALFORMED, TELLING, Call, decode, encode, malformed, refusal_of, result_of, well_formed
 from .connection import AnswerTooLong, Connection, Lost, NotSent
 from .errors import (
     BrokerError,
@@ -27,22 +27,47 @@ T = TypeVar("T")
 _LOSSES_MAX = 5
 
 
+#: A call, and what makes of its result what the caller gets.
+Asked = Tuple[Call, Callable[[Dict[str, Any]], T]]
+
+
+#: A request that is on its way: the connection, its number on that, its line, and how many bytes of that were sent.
+Begun = Tuple[Connection, int, bytes, int]
+
+
 class _BeingStopped(Exception):
     """A child is being stopped: to end, or for a restart, after which it can be held again."""
 
 
-def exchange(pool: Pool, call: Call, reader: Callable[[Dict[str, Any]], T]) -> Steps[T]:
-    """Return what a reader makes of the result of a call. Raises the broker's error, or one of this side."""
+def exchange(pool: Pool, call: Call, reader: Callable[[Dict[str, Any]], T], begun: Optional[Begun] = None) -> Steps[T]:
+    """Return what a reader makes of the result of a call, which may have begun.
 
-    def settle(connection: Connection, answer: Dict[str, Any]) -> T:
-        held = call.held_in(answer)
-        if call.holds or connection.held or held is not None:
-            pool.hold(connection, held, call.params)
-        else:
-            pool.put(connection)
-        return read(reader, call.conclude(answer), connection.path)
+    Raises the broker's error, or one of this side.
+    """
+    connection, answer = yield from _converse(pool, call, begun)
+    return settle(pool, call, connection, answer, reader)
 
-    return _converse(pool, call, settle)
+
+def settle(
+    pool: Pool, call: Call, connection: Connection, answer: Dict[str, Any], reader: Callable[[Dict[str, Any]], T]
+) -> T:
+    """Give back the connection that an answer has come over, and return what a reader makes of the result."""
+    result: Any = answer.get("result")
+    # Of most answers it is seen at once that they tell of no shutdown, and raise nothing.
+    plain = "error" not in answer and isinstance(result, dict)
+    if not (plain and call.method not in TELLING) and call.announces_shutdown(answer):
+        pool.outlook.announced()
+    held = call.held_in(answer) if call.method == "create" else None
+    if call.holds or connection.held or held is not None:
+        pool.hold(connection, held, call.params)
+    else:
+        pool.put(connection)
+    if not plain:
+        result = call.conclude(answer, connection.path)
+    try:
+        return reader(result)
+    except MALFORMED as error:
+        raise malformed(error, connection.path) from error
 
 
 def subscribe(
@@ -52,59 +77,57 @@ def subscribe(
 
     ``meet`` is told beforehand which instance of the broker it is, and may change the call.
     """
-
-    def settle(connection: Connection, answer: Dict[str, Any]) -> Tuple[Connection, Dict[str, Any]]:
-        try:
-            return connection, call.conclude(answer)
-        except BaseException:
-            connection.close()
-            raise
-
-    return _converse(pool, call, settle, fresh=True, meet=meet)
+    connection, answer = yield from _converse(pool, call, fresh=True, meet=meet)
+    if call.announces_shutdown(answer):
+        pool.outlook.announced()
+    try:
+        return connection, call.conclude(answer, connection.path)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _converse(
     pool: Pool,
     call: Call,
-    settle: Callable[[Connection, Dict[str, Any]], T],
+    begun: Optional[Begun] = None,
     *,
     fresh: bool = False,
     meet: Optional[Callable[[str], None]] = None,
-) -> Steps[T]:
-    """Return what ``settle`` makes of the answer to a call, whatever that is, and of the connection that it came over.
+) -> Steps[Tuple[Connection, Dict[str, Any]]]:
+    """Return the answer to a call, whatever that is, and the connection that it came over, which is the caller's.
 
     Once one was lost, the next is a new one: a broker that ends closes one connection after the other, and those that
     are idle in that moment are next.
     """
     while True:
-        connection: Optional[Connection] = None
+        connection: Optional[Connection] = None if begun is None else begun[0]
         try:
-            connection = None if fresh else pool.take_idle(holds=call.holds, may_hold=call.may_hold)
-            if connection is None:
-                connection = yield from pool.dial(call.deadline)
-            call.connection = connection
-            if meet is not None or _asks_first(pool, connection, call):
-                yield from _ask_first(pool, connection, call, meet)
-            number = next(connection.ids)
-            line = yield from connection.ask(call.request(number), call.deadline)
-            answer = _answer_in(line, number, connection)
-            if call.announces_shutdown(answer):
-                pool.outlook.announced()
-            break
+            if begun is None:
+                connection = None if fresh else pool.take_idle(holds=call.holds, may_hold=call.may_hold)
+                if connection is None:
+                    connection = yield from pool.dial(call.deadline)
+                call.connection = connection
+                if meet is not None or _asks_first(pool, connection, call):
+                    yield from _ask_first(pool, connection, call, meet)
+                number = next(connection.ids)
+                begun = (connection, number, call.request(connection, number), 0)
+            connection, number, request, sent = begun
+            answer = yield from connection.ask(request, call.deadline, sent)
+            return connection, answer_in(answer, number, connection)
         except (NotSent, Lost) as error:
             _close_after_last_words(pool, connection)
             _send_again(pool, call, error)
-            fresh = True
+            begun, fresh = None, True
         except DeadlinePassed:
-            _abandon(pool, connection, call)
+            abandon(pool, connection, call)
             raise call.timed_out() from None
         except AnswerTooLong:
-            _abandon(pool, connection, call)
+            abandon(pool, connection, call)
             raise ProtocolViolation(pool.path(), "it sent a line longer than any answer of a broker") from None
         except BaseException:  # KeyboardInterrupt, CancelledError, GreenletExit and so on, too
-            _abandon(pool, connection, call)
+            abandon(pool, connection, call)
             raise
-    return settle(connection, answer)
 
 
 def _asks_first(pool: Pool, connection: Connection, call: Call) -> bool:
@@ -167,7 +190,7 @@ def _take_again(pool: Pool, hold: Hold, deadline: Deadline) -> Steps[None]:
     if connection is None:
         connection = yield from pool.dial(deadline)
     try:
-        taken = yield from _is_held_again(connection, hold, deadline)
+        taken = yield from _is_held_again(pool, connection, hold, deadline)
     except (Overloaded, LimitExceeded, _BeingStopped):
         return pool.hold(connection, None, {})
     except BrokerError:
@@ -191,13 +214,13 @@ def _take_again(pool: Pool, hold: Hold, deadline: Deadline) -> Steps[None]:
     journal.inform("holding %s again at %s", hold.child, pool.path())
 
 
-def _is_held_again(connection: Connection, hold: Hold, deadline: Deadline) -> Steps[bool]:
+def _is_held_again(pool: Pool, connection: Connection, hold: Hold, deadline: Deadline) -> Steps[bool]:
     """Return whether a connection holds a child from now on."""
     params = {**hold.params, "lifetime": "connection", "no_wait": True}
     if params.get("name") is not None:
         # A broker that crashed has forgotten the request ids of those that reused a child, and goes by the name.
         params["if_exists"] = "reuse"
-    call = Call("create", params, None, connection.path)
+    call = Call("create", params, None, pool.path)
     call.deadline = deadline
     found = yield from _ask_aside(connection, call, encode(0, "get", {"target": hold.child}))
     # A create of one that is going, or gone, would start another.
@@ -207,8 +230,8 @@ def _is_held_again(connection: Connection, hold: Hold, deadline: Deadline) -> St
     if state == "ended":
         return False
     number = next(connection.ids)
-    answer = _answer_in((yield from connection.ask(call.request(number), deadline)), number, connection)
-    call.conclude(answer)
+    answer = answer_in((yield from connection.ask(call.request(connection, number), deadline)), number, connection)
+    call.conclude(answer, connection.path)
     return call.held_in(answer) == hold.child
 
 
@@ -219,11 +242,12 @@ def _give_up(pool: Pool, hold: Hold) -> None:
 
 def _ask_aside(connection: Connection, call: Call, line: bytes) -> Steps[Dict[str, Any]]:
     """Ask something else first, under the number 0."""
-    answer = _answer_in((yield from connection.ask(line, call.deadline)), 0, connection)
+    answer = answer_in((yield from connection.ask(line, call.deadline)), 0, connection)
     return result_of(answer, connection.path)
 
 
-def _answer_in(line: bytes, number: int, connection: Connection) -> Dict[str, Any]:
+def answer_in(line: bytes, number: int, connection: Connection) -> Dict[str, Any]:
+    """Return the answer that a line holds to the request of that number. Raises what refuses the connection as such."""
     message = decode(line, connection.path)
     if message.get("id") == number:
         return message
@@ -260,7 +284,7 @@ def _close_after_last_words(pool: Pool, connection: Optional[Connection]) -> Non
         raise refusal
 
 
-def _abandon(pool: Pool, connection: Optional[Connection], call: Call) -> None:
+def abandon(pool: Pool, connection: Optional[Connection], call: Call) -> None:
     """Give up a connection with a request underway: what holds a child has to stay open."""
     if connection is None:
         return

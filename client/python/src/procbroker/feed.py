@@ -118,7 +118,7 @@ class Feed(Generic[T]):
     def _subscribe(
         self, method: str, params: Dict[str, Any], meet: Optional[Callable[[str], None]] = None
     ) -> Steps[Dict[str, Any]]:
-        call = Call(method, params, self._seconds, self.socket)
+        call = Call(method, params, self._seconds, self._pool.path)
         self._subscribing = call
         try:
             # Whoever closed it before that has not seen the call.

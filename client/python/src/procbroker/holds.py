@@ -35,16 +35,13 @@ class Holds:
         self.idle: List[Connection] = []
         #: Those that may hold children, and have an answer still to come that nobody waits for.
         self.retired: List[Connection] = []
-        self._by_child: Dict[str, Hold] = {}
-
-    def __bool__(self) -> bool:
-        """Return whether there is any."""
-        return bool(self._by_child)
+        #: The holds, by the ids of their children.
+        self.by_child: Dict[str, Hold] = {}
 
     @property
     def concern(self) -> bool:
         """Whether a connection may have ended, or has, that holds a child or may hold one."""
-        return bool(self._by_child or self.retired)
+        return bool(self.by_child or self.retired)
 
     def take_shared(self) -> Optional[Connection]:
         """Take out the connection that is to hold another child; None as long as each may have one of its own."""
@@ -56,7 +53,7 @@ class Holds:
 
     def add(self, connection: Connection, child: str, params: Dict[str, Any]) -> None:
         """Take note that a create over a connection has returned a child that it holds."""
-        hold = self._by_child.setdefault(child, Hold(child, params))
+        hold = self.by_child.setdefault(child, Hold(child, params))
         hold.times += 1
         before = hold.connection
         # One that holds it already is enough.
@@ -65,7 +62,7 @@ class Holds:
 
     def release(self, child: str) -> Optional[Connection]:
         """Undo one ``add``; return the connection that holds nothing any more, and is the caller's to close."""
-        hold = self._by_child.get(child)
+        hold = self.by_child.get(child)
         if hold is None:
             return None
         hold.times -= 1
@@ -73,7 +70,7 @@ class Holds:
 
     def forget(self, child: str) -> Optional[Connection]:
         """Undo every ``add`` of a child; return the connection that is the caller's to close, as ``release`` does."""
-        hold = self._by_child.pop(child, None)
+        hold = self.by_child.pop(child, None)
         if hold is None:
             return None
         connection = hold.connection
@@ -89,7 +86,7 @@ class Holds:
     def lose(self, connection: Connection) -> None:
         """Take note that a connection has ended: what it held is lost."""
         for child in connection.held:
-            hold = self._by_child.get(child)
+            hold = self.by_child.get(child)
             if hold is not None and hold.connection is connection:
                 hold.connection = None
         connection.held.clear()
@@ -105,7 +102,7 @@ class Holds:
 
     def begin_to_take_again(self, but: Collection[str]) -> Optional[Hold]:
         """Return a lost hold which nobody takes again yet, of another child than these."""
-        for hold in self._by_child.values():
+        for hold in self.by_child.values():
             if hold.connection is None and not hold.being_taken and hold.child not in but:
                 hold.being_taken = True
                 return hold
@@ -114,13 +111,13 @@ class Holds:
     def taken_again(self, hold: Hold, connection: Connection) -> None:
         """Take note that a connection holds a child again, unless it was released or taken meanwhile."""
         hold.being_taken, hold.losses = False, 0
-        if self._by_child.get(hold.child) is hold and hold.connection is None:
+        if self.by_child.get(hold.child) is hold and hold.connection is None:
             self._carry(hold, connection)
 
     def give_up(self, hold: Hold) -> None:
         """Take note that a child cannot be held again."""
-        if self._by_child.get(hold.child) is hold and hold.connection is None:
-            del self._by_child[hold.child]
+        if self.by_child.get(hold.child) is hold and hold.connection is None:
+            del self.by_child[hold.child]
 
     def clear(self) -> List[Connection]:
         """Take out every connection that is not in use."""

@@ -92,6 +92,24 @@ class Pool:
                 return connection
             self.lose(connection)
 
+    def take_usual(self) -> Optional[Connection]:
+        """Return a connection for one request that is there already, and over which nothing is to be asked before.
+
+        Every request comes by here, and so it does by itself what others call ``_state`` and ``Holds.concern`` for.
+        """
+        state = self._own
+        if state.pid != os.getpid():
+            state = self._state
+        holds = self.holder._own.holds
+        if self.outlook.leaving or holds.by_child or holds.retired:
+            return None
+        with state.lock:
+            connection = state.idle.pop() if state.idle else None
+        if connection is None or connection.is_quiet():
+            return connection
+        self.lose(connection)
+        return None
+
     def dial(self, deadline: Deadline) -> Steps[Connection]:
         """Return a new connection. A broker that was there is expected back, unless it has announced its shutdown.
 
@@ -144,7 +162,7 @@ class Pool:
     @property
     def holds_any(self) -> bool:
         """Whether it holds a child, or did until its connection was lost."""
-        return bool(self._own.holds)
+        return bool(self._own.holds.by_child)
 
     @property
     def may_have_lost_holds(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Dict, Generic, List, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Final, Generic, List, NamedTuple, Optional, Type, TypeVar, Union
 
 from . import address, arguments, outset
 from .arguments import Argument, Duration, Signal, Since, SocketPath, Stop
 from .call import Call, well_formed
 from .errors import BrokerError, BrokerUnavailable
-from .exchange import exchange
+from .exchange import Asked, exchange
 from .feed import EventFeed, LogFeed
 from .pool import Pool
 from .upgrade import upgraded
@@ -38,6 +38,7 @@ class Default(enum.Enum):
         return f"<{self.value}>"
 
 
+_OF_THE_CLIENT: Final = Default.TIMEOUT
 #: How long a call may take: seconds, a timedelta, None for as long as it takes.
 Timeout = Union[Duration, None, Default]
 
@@ -55,7 +56,7 @@ Target = Union[str, ChildView]
 
 
 class Requests(Generic[ChildT]):
-    """What one client asks for."""
+    """What one client asks for: calls to be made, and the steps of what takes more than one."""
 
     def __init__(
         self,
@@ -63,13 +64,15 @@ class Requests(Generic[ChildT]):
         timeout: Optional[Duration],
         connect_timeout: Duration,
         wait_for_broker: bool,
-        make_child: Callable[..., ChildT],
+        kind: Type[ChildT],
+        client: Any,
     ) -> None:
-        """Take the settings of the client, and what makes its children."""
+        """Take the settings of the client, the class of its children, and itself, which they have in hand."""
         path = None if socket is None else address.checked(socket)
         self._seconds = None if timeout is None else arguments.seconds(timeout, "timeout")
         patience = arguments.seconds(connect_timeout, "connect_timeout")
-        self._new_child = make_child
+        self._kind = kind
+        self._client = client
         self.pool = Pool(lambda: address.default_socket() if path is None else path, patience, wait_for_broker)
 
     @property
@@ -77,14 +80,16 @@ class Requests(Generic[ChildT]):
         """The path of the socket that the next connection is made to."""
         return self.pool.path()
 
-    def create(self, command: Sequence[Argument], options: Mapping[str, Any], timeout: Timeout) -> Steps[ChildT]:
+    def create(self, command: Sequence[Argument], options: Mapping[str, Any], timeout: Timeout) -> Asked[ChildT]:
         """Start a child."""
         outset.refuse("create", command, options)
         params = arguments.create_params(command, options)
-        waits = params.get("ready", "spawn") != "spawn" and not params.get("no_wait")
-        longer = params.get("ready_timeout", _READY_TIMEOUT) if waits else 0.0
-        longer += params.get("limit", {}).get("wait") or 0.0
-        return self._call("create", params, self._created, self._limit(timeout, longer))
+        longer = 0.0
+        if params.get("ready", "spawn") != "spawn" and not params.get("no_wait"):
+            longer = params.get("ready_timeout", _READY_TIMEOUT)
+        if "limit" in params:
+            longer += params["limit"].get("wait") or 0.0
+        return self._call("create", params, self._created, timeout, longer)
 
     def process(
         self,
@@ -103,7 +108,7 @@ class Requests(Generic[ChildT]):
             raise TypeError(f"process has no parameter {', '.join(sorted(unknown))}")
         process = Process(target, args, kwargs, python, options, self.socket)
         try:
-            child = yield from self.create(process.command, process.options, timeout)
+            child = yield from exchange(self.pool, *self.create(process.command, process.options, timeout))
         except (BrokerError, BrokerUnavailable, TypeError, ValueError):
             # After any other error, a child may have come of it all the same.
             process.withdraw()
@@ -111,31 +116,33 @@ class Requests(Generic[ChildT]):
         process.settle(child)
         return child
 
-    def destroy(self, which: Any, stop: Optional[Stop], no_wait: bool, timeout: Timeout) -> Steps[List[ChildT]]:
+    def destroy(self, which: Any, stop: Optional[Stop], no_wait: bool, timeout: Timeout) -> Asked[List[ChildT]]:
         """Stop children, and return them when they have ended and are cleaned up."""
         params: Dict[str, Any] = {"target": which}
+        longer = 0.0
         if no_wait is not False:
             params["no_wait"] = no_wait
         if stop is not None:
             params["stop"] = arguments.stop_to_wire(stop)
-        return self._call("destroy", params, self._children, self._limit(timeout, arguments.total_grace(stop)))
+            longer = arguments.total_grace(stop)
+        return self._call("destroy", params, self._children, timeout, longer)
 
     def list(
         self, labels: Optional[Mapping[str, str]], everything: bool, fields: Optional[Sequence[str]], timeout: Timeout
-    ) -> Steps[List[ChildT]]:
+    ) -> Asked[List[ChildT]]:
         """Return the caller's children."""
         params: Dict[str, Any] = {"labels": arguments.labels_to_wire(labels or {}), "all": everything}
         if fields is not None:
             if isinstance(fields, str):
                 raise TypeError(f"fields is a list of names, not {fields!r}")
             params["fields"] = [arguments.text(name, "a name in fields") for name in fields]
-        return self._call("list", params, self._children, self._limit(timeout))
+        return self._call("list", params, self._children, timeout)
 
-    def get(self, target: Target, timeout: Timeout) -> Steps[ChildT]:
+    def get(self, target: Target, timeout: Timeout) -> Asked[ChildT]:
         """Return one child, with its specification."""
-        return self._call("get", {"target": name_of(target)}, self._specified, self._limit(timeout))
+        return self._call("get", {"target": name_of(target)}, self._specified, timeout)
 
-    def wait(self, target: Target, until: str, timeout: Optional[Duration]) -> Steps[ChildT]:
+    def wait(self, target: Target, until: str, timeout: Optional[Duration]) -> Asked[ChildT]:
         """Return one child when it is ready or has ended."""
         params: Dict[str, Any] = {"target": name_of(target), "until": until}
         longest = None
@@ -144,22 +151,22 @@ class Requests(Generic[ChildT]):
             longest = params["timeout"] + _SLACK
         return self._call("wait", params, self._child, longest)
 
-    def signal(self, which: Any, signal: Signal, scope: str, timeout: Timeout) -> Steps[List[ChildT]]:
+    def signal(self, which: Any, signal: Signal, scope: str, timeout: Timeout) -> Asked[List[ChildT]]:
         """Send a signal to children."""
         params = {"target": which, "signal": arguments.signal_to_wire(signal), "scope": scope}
-        return self._call("signal", params, self._children, self._limit(timeout))
+        return self._call("signal", params, self._children, timeout)
 
-    def restart(self, which: Any, timeout: Timeout) -> Steps[List[ChildT]]:
+    def restart(self, which: Any, timeout: Timeout) -> Asked[List[ChildT]]:
         """Stop children and start them again."""
-        return self._call("restart", {"target": which}, self._children, self._limit(timeout))
+        return self._call("restart", {"target": which}, self._children, timeout)
 
-    def renew(self, which: Any, timeout: Timeout) -> Steps[List[ChildT]]:
+    def renew(self, which: Any, timeout: Timeout) -> Asked[List[ChildT]]:
         """Give children with a time to live their whole time again."""
-        return self._call("renew", {"target": which}, self._children, self._limit(timeout))
+        return self._call("renew", {"target": which}, self._children, timeout)
 
-    def logs(self, target: Target, stream: str, extent: Extent, timeout: Timeout) -> Steps[Logs]:
+    def logs(self, target: Target, stream: str, extent: Extent, timeout: Timeout) -> Asked[Logs]:
         """Return what one child wrote."""
-        return self._call("logs", _log_params(target, stream, extent), Logs.from_wire, self._limit(timeout))
+        return self._call("logs", _log_params(target, stream, extent), Logs.from_wire, timeout)
 
     def follow(self, target: Target, stream: str, extent: Extent) -> LogFeed:
         """Return what one child wrote and goes on to write, not yet subscribed to."""
@@ -174,15 +181,15 @@ class Requests(Generic[ChildT]):
         """Return what happens, not yet subscribed to, and that a shutdown has begun already."""
         return EventFeed(self.pool, self._seconds, None, {}, self._make_child, late_shutdown=True)
 
-    def status(self, timeout: Timeout) -> Steps[Status]:
+    def status(self, timeout: Timeout) -> Asked[Status]:
         """Return the broker itself."""
-        return self._call("status", {}, Status.from_wire, self._limit(timeout))
+        return self._call("status", {}, Status.from_wire, timeout)
 
-    def metrics(self, timeout: Timeout) -> Steps[str]:
+    def metrics(self, timeout: Timeout) -> Asked[str]:
         """Return what the broker counts."""
-        return self._call("metrics", {}, lambda result: str(result["text"]), self._limit(timeout))
+        return self._call("metrics", {}, lambda result: str(result["text"]), timeout)
 
-    def shutdown(self, timeout: Optional[Duration]) -> Steps[ShutdownReport[ChildT]]:
+    def shutdown(self, timeout: Optional[Duration]) -> Asked[ShutdownReport[ChildT]]:
         """Stop every child and the broker."""
         params: Dict[str, Any] = {}
         longest = None
@@ -202,7 +209,10 @@ class Requests(Generic[ChildT]):
         return Deadline(self._limit(timeout))
 
     def _created(self, result: Mapping[str, Any]) -> ChildT:
-        return self._make_child(result["child"], result)
+        child = self._kind(result["child"], result, self._client)
+        if self.pool.holds_any:
+            self._let_go_of_the_ended([child])
+        return child
 
     def _child(self, result: Mapping[str, Any]) -> ChildT:
         return self._make_child(result["child"])
@@ -213,7 +223,7 @@ class Requests(Generic[ChildT]):
         return child
 
     def _children(self, result: Mapping[str, Any]) -> List[ChildT]:
-        children = [self._new_child(raw) for raw in result["children"]]
+        children = [self._kind(raw, None, self._client) for raw in result["children"]]
         if self.pool.holds_any:
             self._let_go_of_the_ended(children)
         return children
@@ -221,9 +231,9 @@ class Requests(Generic[ChildT]):
     def _report(self, result: Mapping[str, Any]) -> ShutdownReport[ChildT]:
         return ShutdownReport(self._children(result), result["forced"], result["took"])
 
-    def _make_child(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> ChildT:
+    def _make_child(self, raw: Mapping[str, Any]) -> ChildT:
         """Return a child that was told of."""
-        child = self._new_child(raw, answer)
+        child = self._kind(raw, None, self._client)
         if self.pool.holds_any:
             self._let_go_of_the_ended([child])
         return child
@@ -235,20 +245,27 @@ class Requests(Generic[ChildT]):
                 self.pool.forget(child.id)
 
     def _limit(self, timeout: Timeout, longer: float = 0.0) -> Optional[float]:
-        if timeout is Default.TIMEOUT:
+        if timeout is _OF_THE_CLIENT:
             return None if self._seconds is None else self._seconds + longer
         return None if timeout is None else arguments.seconds(timeout, "timeout")
 
     def _call(
-        self, method: str, params: Dict[str, Any], reader: Callable[[Dict[str, Any]], T], seconds: Optional[float]
-    ) -> Steps[T]:
-        return exchange(self.pool, Call(method, params, seconds, self.pool.path()), reader)
+        self,
+        method: str,
+        params: Dict[str, Any],
+        reader: Callable[[Dict[str, Any]], T],
+        timeout: Timeout,
+        longer: float = 0.0,
+    ) -> Asked[T]:
+        """Return a call that takes no longer than a timeout, or than that of the client and some more."""
+        seconds = self._seconds if timeout is _OF_THE_CLIENT and not longer else self._limit(timeout, longer)
+        return Call(method, params, seconds, self.pool.path), reader
 
 
 def name_of(target: Target) -> str:
     """Return the text that means one child."""
     if isinstance(target, ChildView):
-        return target.id
+        return target._id
     if not isinstance(target, str):
         raise TypeError(f"a target is a Child, an id or a name, not {target!r}")
     return target
@@ -256,11 +273,11 @@ def name_of(target: Target) -> str:
 
 def which(target: Optional[Target], labels: Optional[Mapping[str, str]], everything: bool) -> Any:
     """Return which children are meant; just one of the three says it."""
+    if target is not None and labels is None and not everything:
+        return name_of(target)
     given = (target is not None) + (labels is not None) + bool(everything)
     if given != 1:
         raise TypeError("say which children: one of a target (a Child, an id or a name), labels=... and all=True")
-    if target is not None:
-        return name_of(target)
     return {"all": True} if labels is None else {"labels": arguments.labels_to_wire(labels)}
 
 

@@ -25,14 +25,14 @@ def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[D
     Raises BrokerError with the reason when the broker stays as it is, or goes on again because the other program has
     failed, and ClientTimeout.
     """
-    before = yield from exchange(pool, Call("status", {}, seconds, socket), dict)
-    call = Call("upgrade", {}, seconds, socket)
+    before = yield from exchange(pool, Call("status", {}, seconds, pool.path), dict)
+    call = Call("upgrade", {}, seconds, pool.path)
     # Where it is lost, the answer has ended with the program that had it.
     with contextlib.suppress(ConnectionLost):
         yield from exchange(pool, call, dict)
-    taking_over = Call("upgrade", {}, min(call.deadline.left(), _TAKEN_OVER_WITHIN), socket)
+    taking_over = Call("upgrade", {}, min(call.deadline.left(), _TAKEN_OVER_WITHIN), pool.path)
     while True:
-        connection, now = yield from subscribe(pool, Call("status", {}, taking_over.deadline.left(), socket))
+        connection, now = yield from subscribe(pool, Call("status", {}, taking_over.deadline.left(), pool.path))
         try:
             with well_formed(socket):
                 if now["instance"] != before["instance"]:

@@ -20,8 +20,9 @@ class ChildView:
     _spec: Optional[Dict[str, Any]] = None
     _bound = _held = False
 
-    def __init__(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None) -> None:
-        """Take what the wire has of the child and, after a create, of its outcome."""
+    def __init__(self, raw: Mapping[str, Any], answer: Optional[Mapping[str, Any]] = None, broker: Any = None) -> None:
+        """Take what the wire has of the child and, after a create, of its outcome; and the client, which makes it."""
+        self._broker = broker
         # Looked at here, so that an answer which is none is found out where it came from.
         self._id: str = raw["id"]
         self._raw = raw

@@ -22,19 +22,34 @@ T = TypeVar("T")
 LONGEST = 3600.0
 
 
+#: The interpreter's own poll, unless another one had its place before this was imported.
+OWN_POLL: object = getattr(select, "poll", None)
+if not isinstance(OWN_POLL, BuiltinFunctionType):
+    OWN_POLL = object()
+
+
 class Deadline:
     """A moment of the monotonic clock, or never."""
+
+    __slots__ = ("_at", "began", "seconds")
 
     def __init__(self, seconds: Optional[float]) -> None:
         """Begin now; None is never."""
         #: How long it was from the beginning, in seconds.
         self.seconds = seconds
-        self._at = math.inf if seconds is None else time.monotonic() + seconds
+        #: When that was, on the monotonic clock.
+        self.began = time.monotonic()
+        self._at = math.inf if seconds is None else self.began + seconds
 
     def left(self) -> float:
         """Return how many seconds are left: infinity for never, 0 when it has passed."""
         left = self._at - time.monotonic()
         return left if left > 0.0 else 0.0
+
+    def milliseconds(self) -> int:
+        """Return how long a single wait until then may take, as poll(2) has it."""
+        left = self._at - time.monotonic()
+        return 0 if left <= 0.0 else math.ceil(min(left, LONGEST) * 1000)
 
     def pass_now(self) -> None:
         """Let it have passed."""
@@ -69,14 +84,24 @@ class Pause(NamedTuple):
     seconds: float
 
 
+def kept_poll(sock: socket.socket) -> Optional[select.poll]:
+    """Return what polls a socket for reading, to be used as long as ``select.poll`` is OWN_POLL; else None.
+
+    What gevent puts in its place is of one thread, and tells nothing that it need not wait for; eventlet removes it.
+    """
+    if getattr(select, "poll", None) is not OWN_POLL:
+        return None
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return poll
+
+
 def can_be_read(sock: socket.socket) -> bool:
     """Return whether a read is over at once: something has come, or the end, or the socket is closed."""
     try:
-        # Without the exception it costs half. What gevent puts in the place of poll tells nothing that it need not wait
-        # for, and eventlet removes it.
-        if isinstance(getattr(select, "poll", None), BuiltinFunctionType):
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
+        # Without the exception it costs half.
+        poll = kept_poll(sock)
+        if poll is not None:
             return bool(poll.poll(0))
         sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
@@ -97,7 +122,7 @@ def run(steps: Steps[T]) -> T:
         wait = next(steps)
         while True:
             try:
-                _block(wait)
+                block(wait)
             except BaseException as error:  # such as KeyboardInterrupt, or gevent's Timeout
                 wait = steps.throw(error)
             else:
@@ -107,16 +132,16 @@ def run(steps: Steps[T]) -> T:
         return result
 
 
-def _block(wait: Wait) -> None:
+def block(wait: Wait) -> None:
+    """Wait in this thread."""
     if isinstance(wait, Pause):
         time.sleep(wait.seconds)
         return
-    left = min(wait.deadline.left(), LONGEST)
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(wait.sock, select.POLLIN if isinstance(wait, Readable) else select.POLLOUT)
-        poll.poll(math.ceil(left * 1000))
+        poll.poll(wait.deadline.milliseconds())
     elif isinstance(wait, Readable):  # eventlet removes poll
-        select.select([wait.sock], [], [], left)
+        select.select([wait.sock], [], [], min(wait.deadline.left(), LONGEST))
     else:
-        select.select([], [wait.sock], [], left)
+        select.select([], [wait.sock], [], min(wait.deadline.left(), LONGEST))
