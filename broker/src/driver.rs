@@ -1,7 +1,7 @@
 //! The only owner of the core: takes facts in, one at a time, and has the orders that follow carried out.
 //!
-//! There is one task and one queue for facts. What the machine reports (exits, spawned processes) goes
-//! first, because clients wait for it; what clients ask for comes in the order of its arrival.
+//! There is one task, and it takes from one source after the other ([`Sources`]). What the machine reports (exits, spawned
+//! processes) goes first, because clients wait for it; what clients ask for comes in the order of its arrival.
 
 mod audit;
 mod chores;

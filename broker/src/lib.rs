@@ -10,7 +10,7 @@
 //! | thread | runs |
 //! | --- | --- |
 //! | main | nothing: it sleeps, because its children are the orphans that the broker inherits ([`os::process::subreaper`]) |
-//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`], [`prober`], [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::notices`]), signals to one process or group |
+//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`] and [`prober`] (which read on `blocking`), [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::notices`]), signals to one process or group |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
@@ -50,18 +50,30 @@
 //!    found. Then the cleanup is spawned as a child is.
 //! 6. The end is recorded. The answer waits in `driver/held.rs` until a record was written or has failed, and is sent.
 //!
+//! # A byte that a child writes, step by step
+//!
+//! 1. It comes through the FIFO of its stream (`os/logs/pipes.rs`), which the child has as its standard output. The `logs`
+//!    thread (`os/logs/keeper.rs`) waits for all of them, and users take turns (`os/logs/turns.rs`).
+//! 2. `os/logs/transfer.rs` copies what is there on, and takes it out of the FIFO only once it is written: so none is lost in a
+//!    crash.
+//! 3. `os/logs/store.rs` has it appended to a segment of the stream (`stream.rs`), made with the first byte, notes the time
+//!    (`times.rs`), and releases the oldest segments beyond the bounds (`amounts.rs`).
+//! 4. With `--children-log`, `os/logs/forward.rs` cuts it into lines for the journal or for syslog, on a thread of its own.
+//! 5. Who asks for it: `os/logs/excerpt.rs` reads what is kept (`output.rs`) on a `blocking` thread; [`follower`] goes on from
+//!    there, and [`connection`] writes it as fast as it is read.
+//!
 //! # The promises
 //!
 //! | promise | decided in the core's | carried out by | proved by (`tests/tests/broker`) |
 //! | --- | --- | --- | --- |
-//! | an answer tells what is on record | `pending.rs`: what each answer waits for | [`os::journal`], `driver/held.rs` | `record`, `chaos` |
+//! | an answer tells what is on record | `pending.rs`: what each answer waits for | [`os::journal`], `driver/held.rs` | `record`, `chaos`; of the log of intents alone, its cuts and its replay, `os/journal/intent_log/tests.rs` |
 //! | one child a name, one owner | `methods/create.rs` | [`os::host::lock`] | `one_owner` |
 //! | nothing of a child outlives its destroy | `life`, `child` | [`os::tree`], [`os::process`] | `destroy`, `orderly_stop` |
 //! | a cleanup runs however its child ended | `life` | [`os::spawn`] | `cleanup`, `cleanup_surroundings` |
 //! | a crash of the broker loses no child | `life` | [`recovery`], [`os::process::identity`] | `recovery`, `chaos` |
 //! | a child is restarted as its policy says | `child` | [`os::spawn`] | `restart` |
 //! | an upgrade is noticed by nobody | `methods` | [`upgrade`] | `upgrade` |
-//! | no client holds up another or gains privilege | `authorize.rs` | [`turns`], [`inbox`], [`connection`], [`os::host::peer`] | `who_may`, `hostile`, `hostile_clients`, `kept_bytes` |
+//! | no client holds up another or gains privilege | `authorize.rs` | [`turns`], [`inbox`], [`connection`], [`os::host::peer`]; `os/tree/right.rs`, which asks of each process whether its caller could signal it (kill(2)) | `who_may`, `hostile`, `hostile_clients`, `kept_bytes` |
 
 pub mod answer_size;
 pub mod blocking_pool;

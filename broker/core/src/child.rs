@@ -297,7 +297,15 @@ impl Child {
 
     /// The kernel has killed something of its present run for want of memory.
     pub(crate) fn ran_out_of_memory(&mut self) {
-        self.common.lacks_memory();
+        match &self.phase {
+            Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping(_) => self.common.lacks_memory(),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning(_)
+            | Phase::Restarting(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => {}
+        }
     }
 
     /// What was left behind has, or may have, become less.
@@ -430,17 +438,19 @@ impl Child {
 
     /// Bounds the time of its cleanup, for the sake of those that are stopped after it.
     pub(crate) fn bound_cleanup(&mut self, by: Instant, orders: &mut Orders<'_>) {
-        self.common.bound_cleanup(by);
         match &self.phase {
-            Phase::Cleaning(cleaning) => cleaning.follow_bound(&mut self.common, orders),
+            Phase::Cleaning(cleaning) => {
+                self.common.bound_cleanup(by);
+                cleaning.follow_bound(&mut self.common, orders);
+            }
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping(_)
-            | Phase::Restarting(_)
-            | Phase::Ended => {}
+            | Phase::Restarting(_) => self.common.bound_cleanup(by),
+            Phase::Ended => {}
         }
     }
 }

@@ -20,7 +20,7 @@
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
 //! | state | `answers`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
-//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `kept`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
+//! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
 //! `Broker::take`, and add a row to the table in `child`.
@@ -46,7 +46,8 @@
 //! # The walk of a destroy
 //!
 //! 1. `Called` comes in. `methods::destroy` finds the children that are meant (`methods::targets`), waits for them
-//!    (`pending`) and stops each: *Stopping* (`child::stopping`), the first step is recorded, and `Signal` goes out.
+//!    (`pending`) and stops each: *Stopping* (`child::stopping`). The first step is recorded, which nothing waits for, and
+//!    `Signal` goes out.
 //! 2. For each step that has had its time, the child's timer runs out and the next one is sent. After the last `Kill`
 //!    goes out, and again with pauses until nothing is left.
 //! 3. `Exited` comes in: the main process is gone. The steps go on while anything of its group is alive, as each
@@ -68,7 +69,7 @@
 //! | a child is restarted as its policy says, and never twice at a time | `child::restarting`, `child::running_again` | the spawn, as for a first run | `runs` |
 //! | nothing is lost in a crash | `life::recovery`, `child::resuming` | the journal, and recovery, which finds each process | `lives` |
 //! | a cleanup always runs, after all of the child is gone | `child::cleaning` | `os::spawn`, as for a main process | `cleanups` |
-//! | nobody gains privilege | `authorize` | the peer's credentials, and the spawn, which takes them on | `orders`, `children` |
+//! | nobody gains privilege | `authorize` | the peer's credentials, the spawn, which takes them on, and `os::tree::right`, which asks of each process whether the caller could signal it | `orders`, `children` |
 //! | nobody holds up anybody else | `spawn_queue` (users take turns), `handle` and `connections` (bounds) | bounded queues to each client | `standstill`, `queries` |
 //! | what hangs on the way to its program holds nobody up | `child::cut_short`, `methods::upgrade` | the launcher; recovery, which holds what it finds there | `stops`, `cleanups` |
 //! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |

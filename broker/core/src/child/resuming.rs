@@ -86,6 +86,11 @@ impl Child {
         }
     }
 
+    /// Of its run, which was going on when the earlier broker died, something was killed for want of memory.
+    pub(crate) fn has_run_out_of_memory(&mut self) {
+        self.common.lacks_memory();
+    }
+
     /// It was about to be started: its process is killed before it has its program, and it never was.
     fn resume_unexecuted(&mut self, stop: Stop, orders: &mut Orders<'_>) -> Next {
         self.phase = Phase::Spawning(self.resume_launch(Some(stop), orders));

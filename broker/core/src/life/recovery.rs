@@ -148,7 +148,7 @@ impl Broker {
         self.bind_again(id, child.is_unspawned(), turn);
         self.with_child(id, turn, |taken, orders| {
             if child.out_of_memory {
-                taken.ran_out_of_memory();
+                taken.has_run_out_of_memory();
             }
             taken.resume_probe(child.probe, orders);
             taken.resume(child.progress, finding, orders)
