@@ -1,6 +1,7 @@
 //! Every verb against a real broker: what it prints, and its exit status.
 
 mod events;
+mod flags;
 mod progress;
 mod reflexes;
 mod shown;

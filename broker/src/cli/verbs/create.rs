@@ -21,8 +21,8 @@ use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen};
 use crate::cli::size::ByteSize;
 use crate::cli::values::{
-    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, resource, rlimit,
-    stop_step,
+    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, request_id, resource,
+    rlimit, stop_step, whole,
 };
 
 /// What stands below the flags in help and manual page.
@@ -103,7 +103,7 @@ pub(in crate::cli) struct CreateArguments {
     /// Makes it safe to run this again: the same id gets the first answer, and nothing is started twice
     ///
     /// [default: a new one for each run]
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = request_id)]
     request_id: Option<Uuid>,
     /// A label to select children by; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
@@ -163,7 +163,7 @@ struct LifeArguments {
     #[arg(long, value_name = "SIGNAL[:GRACE]", value_delimiter = ',', value_parser = stop_step)]
     stop: Vec<StopStep>,
     /// When the broker stops, lower orders are stopped first, and entirely, before the next begins
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole(i32::MIN..=i32::MAX))]
     stop_order: i32,
     /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
     ///
@@ -192,7 +192,7 @@ struct LifeArguments {
     #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
     restart: RestartPolicy,
     /// Restarts within --restart-window after which it is given up
-    #[arg(long, value_name = "N", requires = "restart", default_value_t = Restart::default().max)]
+    #[arg(long, value_name = "N", requires = "restart", default_value_t = Restart::default().max, value_parser = whole(0..=u32::MAX))]
     restart_max: u32,
     /// The time over which restarts are counted
     #[arg(long, value_name = "DURATION", requires = "restart", default_value = "1m", value_parser = duration::parse)]

@@ -11,7 +11,7 @@ use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
-use crate::cli::values::{map, pair};
+use crate::cli::values::{glob, map, pair};
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -29,7 +29,7 @@ pub(in crate::cli) struct ListArguments {
     /// Only children whose name has this pattern, such as 'render-*' (quoted, so that the shell leaves it alone)
     ///
     /// `*` stands for any text, `?` for one character, `[a-c]` for one of some.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = glob)]
     name: Option<Pattern>,
     /// Ended children too, with how they ended
     #[arg(long, short)]

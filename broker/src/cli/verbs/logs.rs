@@ -20,7 +20,7 @@ use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::reader::{self, Reader, reader_gone};
-use crate::cli::values::{Choice, one_of, target};
+use crate::cli::values::{Choice, one_of, target, whole};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
@@ -51,7 +51,7 @@ pub(in crate::cli) struct LogsArguments {
     #[arg(value_parser = target)]
     target: Target,
     /// Only the last so many lines [default: all that is kept]
-    #[arg(long, short = 'n', value_name = "LINES")]
+    #[arg(long, short = 'n', value_name = "LINES", value_parser = whole(0..=u32::MAX))]
     tail: Option<u32>,
     /// Go on with what the child writes, until it has ended
     ///
