@@ -184,7 +184,9 @@ fn each_word_means_its_value() {
 
 #[test]
 fn the_other_verbs_make_their_requests() {
-    let cases: [(&[&str], &str); 23] = [
+    let cases: [(&[&str], &str); 25] = [
+        (&["list", "--state", "running,backoff"], r#"{"labels":{},"all":false,"fields":null}"#),
+        (&["list", "--state=running", "--state=ended"], r#"{"labels":{},"all":true,"fields":null}"#),
         (&["destroy", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
         (
             &["destroy", "--label=a=b", "--label", "c=d", "--no-wait"],

@@ -38,11 +38,13 @@ fn a_verb_of_another_meaning_leads_to_the_right_one() {
         ("kill", "procbroker destroy TARGET"),
         ("kill", "procbroker signal TARGET SIGNAL"),
         ("start", "procbroker create -- COMMAND"),
+        ("remove", "procbroker destroy TARGET"),
+        ("delete", "procbroker destroy TARGET"),
         ("exec", "procbroker create -- COMMAND"),
     ] {
         failed(&broker.run(&[verb, "one"]), USAGE, instead);
     }
-    failed(&broker.run(&["run", "sleep", "1"]), USAGE, "the command to start comes after '--'");
+    failed(&broker.run(&["run", "sleep", "1"]), USAGE, "the whole command to start comes after '--'");
     assert_eq!(broker.run(&["help", "list"]).out, broker.run(&["list", "--help"]).out);
     assert_eq!(broker.run(&["help"]).out, broker.run(&["--help"]).out);
 }
@@ -101,6 +103,12 @@ fn list_can_be_narrowed_to_names_and_ids_alone() {
     assert_eq!(broker.run(&["list", "-q"]).out.lines().collect::<Vec<_>>(), ids);
     assert_eq!(broker.run(&["ps", "-aq", "--name", "mail"]).out.lines().count(), 1);
     failed(&broker.run(&["list", "--name", "["]), USAGE, "--name");
+    assert_eq!(names(&["list", "--state", "running", "--name", "m*"]), ["mail"]);
+    assert_eq!(names(&["list", "--state", "starting,ended"]), Vec::<String>::new());
+    broker.run(&["destroy", "mail"]);
+    assert_eq!(names(&["list", "--state", "ended"]), ["mail"]);
+    let json = broker.run(&["list", "--json", "--state", "stopping,ended"]).json();
+    assert_eq!(json["children"].as_array().unwrap().len(), 1);
 }
 
 #[test]
