@@ -330,7 +330,7 @@ mod tests {
             (&["logs", "--sinc", "2", "x"], Some("--since")),
             (&["list", "--reverse"], None),
             (&["statsu"], Some("status")),
-            (&["listen"], None),
+            (&["balance"], None),
         ] {
             let said = refusal(arguments);
             match tip {

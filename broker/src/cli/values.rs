@@ -180,11 +180,11 @@ pub(in crate::cli) fn one_of_several_targets(text: &str) -> Result<Target, Value
 }
 
 /// Takes a whole number of this range.
-pub(in crate::cli) fn whole<T: TryFrom<i64>>(
+pub(in crate::cli) fn whole<T>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static
 where
-    T: Copy + Into<i64> + Send + Sync + 'static,
+    T: Copy + TryFrom<i64> + Into<i64> + Send + Sync + 'static,
 {
     let (min, max) = ((*range.start()).into(), (*range.end()).into());
     move |text| {

@@ -42,7 +42,7 @@ const VERBS: [(&[&str], &str); 8] = [
 ];
 
 /// Flags of other tools, of which verb they would be, and what to use.
-const FLAGS: [(&str, &[&str], &str); 16] = [
+const FLAGS: [(&str, &[&str], &str); 17] = [
     (
         "create",
         &["--detach", "-d"],
@@ -86,6 +86,7 @@ const FLAGS: [(&str, &[&str], &str); 16] = [
         &["--force", "-f", "--timeout", "-t", "--time", "--signal", "-s", "-9"],
         "'--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
     ),
+    ("run", &["--inherit-env"], "the main command has the environment of this program anyway"),
     ("logs", &["--lines", "-l"], "'--tail N' (-n) shows the last lines"),
     (
         "list",

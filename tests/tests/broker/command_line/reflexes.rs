@@ -216,6 +216,46 @@ fn no_line_of_a_list_is_broken_on_a_terminal_of_80_columns() {
 }
 
 #[test]
+fn a_child_can_have_the_environment_of_the_command_instead_of_the_brokers() {
+    let broker = TestBroker::start();
+    let create = |name: &str, flags: &[&str]| {
+        let arguments = [&["create", "--name", name], flags, &["--", "sleep", "infinity"]].concat();
+        let mut verb = broker.verb(&arguments);
+        verb.env("ONLY_HERE", "x y").env("NOTIFY_SOCKET", "/of/this/process").env("LISTEN_FDS", "1");
+        let said = crate::harness::Said::by(&mut verb);
+        assert_eq!(said.status, DONE, "{said:?}");
+        let child = broker.json().ok("get", json!({"target": name}))["child"].take();
+        crate::harness::Process::of(&child).environment()
+    };
+    let inherited = create("one", &["--inherit-env", "--env", "MORE=1"]);
+    assert_eq!((inherited["ONLY_HERE"].as_str(), inherited["MORE"].as_str()), ("x y", "1"));
+    assert_eq!(inherited["PROCBROKER_SOCKET"].as_str(), broker.socket().to_str().unwrap());
+    assert!(!inherited.contains_key("LISTEN_FDS"), "{inherited:?}");
+    assert!(inherited.get("NOTIFY_SOCKET").is_none_or(|socket| socket != "/of/this/process"));
+    assert!(!create("two", &[]).contains_key("ONLY_HERE"));
+}
+
+#[test]
+fn logs_tell_on_a_terminal_of_a_standard_error_of_its_own() {
+    let broker = TestBroker::start();
+    let script = "echo to out; echo to err >&2; exec sleep infinity";
+    for (name, stderr) in [("two", "log"), ("one", "stdout")] {
+        broker.json().create(json!({
+            "name": name, "stderr": stderr, "command": ["sh", "-c", script], "ready": {"log": "to out"},
+        }));
+    }
+    let hint = "its standard error has a log of its own; '--stream stderr' shows that";
+    let said = on_a_terminal(&broker, 80, "logs two");
+    assert!(said.out.contains("to out") && said.out.contains(hint), "{said:?}");
+    for arguments in ["logs one", "logs two --stream stdout"] {
+        let said = on_a_terminal(&broker, 80, arguments);
+        assert!(said.out.contains("to out") && !said.out.contains(hint), "{said:?}");
+    }
+    let said = broker.run(&["logs", "two"]);
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("to out\n", ""), "{said:?}");
+}
+
+#[test]
 fn restart_and_renew_reach_the_broker() {
     let broker = TestBroker::start();
     for verb in ["restart", "renew"] {
