@@ -309,14 +309,15 @@ pub enum LogLevel {
     Off,
     /// What failed
     Error,
-    /// And what needed force or looks wrong
+    /// And children that did not start or needed force, cleanups that failed, and what else looks wrong
     Warn,
-    /// And starting, stopping and what a shutdown did
+    /// And each start and end of a child, who asked for what changes something and who was refused (`audit:`), and what a
+    /// shutdown did
     #[default]
     Info,
-    /// And every request and every end of a child
+    /// And every request and its answer, those that change nothing too, and connections that were closed
     Debug,
-    /// And everything else
+    /// The same: nothing is logged at this level by itself
     Trace,
 }
 
