@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::command_line::{USAGE, failed};
-use crate::harness::children::{willing, with};
+use crate::harness::children::{stubborn, willing, with};
 use crate::harness::{PATIENCE, Process, Said, TestBroker, await_death, procbroker};
 
 /// A terminal of tmux's, in which a shell runs `top` and says how it has left the terminal.
@@ -310,12 +310,22 @@ fn that_a_broker_shuts_down_is_told_until_another_serves() {
         return;
     }
     let mut broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    broker
+        .json()
+        .create(with(stubborn(&hello), &json!({"name": "one", "stop": [{"signal": "TERM", "grace": 300}]})));
+    hello.line();
     let screen = Screen::open(&broker, 80, 24);
-    screen.has_line(&["0 children"]);
-    broker.json().ok("shutdown", json!({}));
+    screen.has_line(&["one", "running"]);
+    let mut client = broker.json();
+    client.send("shutdown", json!({"timeout": 600}));
+    screen.has_line(&["the broker is shutting down"]);
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
     broker.ended();
     broker.start_again();
-    screen.shows("the keys again", |seen| seen.contains("Enter output") && seen.contains("0 children"));
+    broker.json().create(with(willing(), &json!({"name": "two"})));
+    screen.has_line(&["two", "running"]);
+    screen.has_line(&["Enter output", "q quit"]);
     screen.types(&["q"]);
     screen.is_given_back(0);
 }
