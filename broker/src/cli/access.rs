@@ -1,10 +1,11 @@
 //! Why a socket lets somebody not in: what is true for this socket, and what would change it.
 
+use std::ffi::CString;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 /// The bit with which the others of a class may write, and so connect (unix(7)).
 const GROUP_MAY_WRITE: u32 = 0o020;
@@ -17,15 +18,15 @@ pub(super) fn refusal(socket: &Path) -> String {
             let mode = metadata.mode() & 0o777;
             let owner = user_name(metadata.uid());
             let group = group_name(metadata.gid());
-            let who = if mode & GROUP_MAY_WRITE == 0 {
-                format!("{owner} alone")
+            let (who, way) = if mode & GROUP_MAY_WRITE == 0 {
+                let way = "--socket-mode and --socket-group of 'procbroker serve' open it to others, SocketMode= and \
+                           SocketGroup= where systemd made it";
+                (format!("{owner} alone"), way.to_owned())
             } else {
-                format!("{owner} and the group {group}")
+                (format!("{owner} and the group {group}"), into_group(&user, &group, metadata.gid()))
             };
             format!(
-                "user {user} may not use the socket {}: it is open to {who} (mode {mode:o}); --socket-mode and \
-                 --socket-group of 'procbroker serve' open it to others, SocketMode= and SocketGroup= where systemd \
-                 made it",
+                "user {user} may not use the socket {}: it is open to {who} (mode {mode:o}); {way}",
                 socket.display()
             )
         }
@@ -40,6 +41,19 @@ pub(super) fn refusal(socket: &Path) -> String {
         }
         Err(error) => format!("user {user} may not use the socket {}: {error}", socket.display()),
     }
+}
+
+/// What makes a user one of those whom the group of the socket lets in.
+fn into_group(user: &str, group: &str, gid: u32) -> String {
+    let primary = User::from_uid(Uid::effective()).ok().flatten().map(|account| account.gid);
+    let name = CString::new(user).ok();
+    let groups = primary.zip(name).and_then(|(primary, name)| getgrouplist(&name, primary).ok());
+    if groups.is_some_and(|groups| groups.contains(&Gid::from_raw(gid))) {
+        return format!(
+            "{user} has become a member of {group} since this login: log in anew, or try 'newgrp {group}'"
+        );
+    }
+    format!("'usermod -aG {group} {user}', as root, makes {user} one of the group, from the next login on")
 }
 
 /// The first folder on the way to the socket that this user may not enter.
@@ -87,6 +101,15 @@ mod tests {
             assert!(line.contains(&format!("it is open to {who}")), "{line}");
             assert!(line.contains(socket.to_str().unwrap()), "{line}");
         }
+    }
+
+    #[test]
+    fn whom_the_group_keeps_out_is_told_how_to_get_into_it() {
+        let line = into_group("no-such-user", "no-such-group", u32::MAX - 1);
+        assert!(line.starts_with("'usermod -aG no-such-group no-such-user', as root,"), "{line}");
+        let me = User::from_uid(Uid::effective()).unwrap().unwrap();
+        let line = into_group(&me.name, "mine", me.gid.as_raw());
+        assert!(line.contains("log in anew"), "{line}");
     }
 
     #[test]

@@ -85,8 +85,8 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<Report, Fai
     let answers = call::runtime()?.block_on(async {
         let broker = call::connect(socket).await?;
         let work = send(&broker, requests);
-        match verb.awaited().filter(|_| progress::is_wanted(verb.print().json)) {
-            Some(awaited) => progress::beside(&broker, &awaited, work).await,
+        match verb.awaited().zip(progress::told(verb.print().json)) {
+            Some((awaited, told)) => progress::beside(&broker, &awaited, told, work).await,
             None => Ok(work.await),
         }
     })?;

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::access;
 use super::command_status::CommandStatus;
+use super::flags::in_words_of_flags;
 use super::print::escape::escaped;
 use crate::causes::with_causes;
 
@@ -152,35 +153,6 @@ fn client_status(error: &ClientError) -> CommandStatus {
     }
 }
 
-/// Parameters whose flag has another name.
-const FLAGS: [(&str, &str); 7] = [
-    ("command", "the command"),
-    ("target", "the target"),
-    ("signal", "the signal"),
-    ("labels", "--label"),
-    ("groups", "--group"),
-    ("rlimits", "--rlimit"),
-    ("resources", "--resource"),
-];
-
-/// A message of the broker with the names of the flags instead of those of the wire's parameters.
-fn in_words_of_flags(kind: &ErrorKind, message: &str) -> String {
-    let flag = |parameter: &str| {
-        let name = parameter.split_once('.').map_or(parameter, |(name, _)| name);
-        let other = FLAGS.iter().find(|(other, _)| *other == name).map(|(_, flag)| (*flag).to_owned());
-        other.unwrap_or_else(|| format!("--{}", name.replace('_', "-")))
-    };
-    if let (ErrorKind::InvalidParams, Some((parameter, reason))) =
-        (kind, message.strip_prefix("invalid parameter ").and_then(|rest| rest.split_once(": ")))
-    {
-        return format!("invalid value for {}: {reason}", flag(parameter));
-    }
-    // The broker names the parameter that bounds a wait in parentheses.
-    ["ready_timeout", "timeout"].iter().fold(message.to_owned(), |message, parameter| {
-        message.replace(&format!("({parameter})"), &format!("({})", flag(parameter)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use procbroker_protocol::error::SpawnFailure;
@@ -251,10 +223,21 @@ mod tests {
     #[test]
     fn parameters_have_the_names_of_their_flags_for_people_and_those_of_the_wire_for_programs() {
         let cases = [
-            ("invalid parameter if_exists: give a name", "invalid value for --if-exists: give a name"),
+            (
+                "invalid parameter if_exists: reuse and replace need a name to look for; give one",
+                "invalid value for --if-exists: reuse and replace need a name to look for; give one with --name",
+            ),
             ("invalid parameter cleanup.command: it is empty", "invalid value for --cleanup: it is empty"),
+            (
+                "invalid parameter resources.pids_max: it is 0",
+                "invalid value for --resource pids_max: it is 0",
+            ),
             ("invalid parameter rlimits: \"x\" is none", "invalid value for --rlimit: \"x\" is none"),
             ("invalid parameter command: it is empty", "invalid value for the command: it is empty"),
+            (
+                "invalid parameter watchdog: it needs a child that tells how it is: give ready: notify with it",
+                "invalid value for --watchdog: it needs a child that tells how it is: give --ready notify with it",
+            ),
         ];
         for (wire, shown) in cases {
             let failure = refused(ErrorKind::InvalidParams, wire);
@@ -264,6 +247,11 @@ mod tests {
         }
         let late = refused(ErrorKind::Timeout(None), "not ready within 1s (ready_timeout), and is stopped");
         assert_eq!(late.report(false), "procbroker: not ready within 1s (--ready-timeout), and is stopped\n");
+        let denied = SpawnFailure { errno: 1, errno_name: "EPERM".to_owned(), step: "rlimits".to_owned() };
+        let refusal =
+            refused(ErrorKind::SpawnFailed(denied), "cannot start \"a\": rlimits failed with EPERM (x)");
+        let said = "procbroker: cannot start \"a\": setting the limits (--rlimit) failed with EPERM (x)\n";
+        assert_eq!(refusal.report(false), said);
     }
 
     #[test]

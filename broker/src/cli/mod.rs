@@ -9,6 +9,7 @@ mod command_status;
 mod failure;
 #[cfg(test)]
 mod fake_broker;
+mod flags;
 mod output;
 mod print;
 mod program;

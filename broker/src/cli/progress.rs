@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use procbroker_client::Broker;
 use procbroker_core::steps_within;
 use procbroker_protocol::create::StopStep;
-use procbroker_protocol::request::{ListParams, OneParams};
+use procbroker_protocol::request::{ListParams, NoParams, OneParams};
 use procbroker_protocol::response::Got;
 use procbroker_protocol::{Child, ChildId, ChildState, Request, Response, Target};
 use terminal_size::{Height, Width, terminal_size_of};
 use tokio::signal::unix::{SignalKind, signal};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::failure::Failure;
 use super::output::complain;
@@ -27,6 +28,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The most children that have a line of their own.
 const LINES_MAX: usize = 10;
+
+/// The least that is shown of a name, in columns.
+const TITLE_WIDTH_MIN: usize = 8;
 
 /// The columns and lines of a terminal that does not tell.
 const SIZE_UNKNOWN: (u16, u16) = (80, 24);
@@ -55,19 +59,30 @@ pub(super) enum End {
     Seen(Option<Duration>),
 }
 
-/// Whether somebody sits there to see it.
-pub(super) fn is_wanted(json: bool) -> bool {
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    !json && !dumb && std::io::stderr().is_terminal()
+/// What somebody who sits there is told meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// How it goes, and what goes on after Ctrl-C.
+    All,
+    /// What goes on after Ctrl-C.
+    GoesOn,
 }
 
-/// Does the work, and shows meanwhile what it waits for.
+/// What is told, if somebody sits there.
+pub(super) fn told(json: bool) -> Option<Told> {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    let told = if json || dumb { Told::GoesOn } else { Told::All };
+    std::io::stderr().is_terminal().then_some(told)
+}
+
+/// Does the work, and tells meanwhile what it waits for.
 ///
 /// # Errors
 /// [`Failure::GivenUp`] when whoever waits has typed Ctrl-C.
 pub(super) async fn beside<T>(
     broker: &Broker,
     awaited: &Awaited,
+    told: Told,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())
@@ -76,14 +91,14 @@ pub(super) async fn beside<T>(
     let mut stops = Stops::default();
     let seen = tokio::select! {
         biased;
-        seen = Seen::before(broker, awaited, &mut stops) => seen,
+        seen = Seen::before(broker, awaited, told, &mut stops) => seen,
         _ = interrupt.recv() => return Err(Failure::GivenUp { goes_on: "nothing was begun" }),
     };
     let outcome = tokio::select! {
         biased;
         result = work => Ok(result),
         _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: awaited.goes_on }),
-        never = watch(broker, awaited, (seen, stops), &drawing) => match never {},
+        never = watch(broker, &awaited.targets, (seen, stops), &drawing), if told == Told::All => match never {},
     };
     drawing.show(&[]);
     outcome
@@ -95,14 +110,14 @@ enum Never {}
 /// Asks how the children are, and draws it, again and again.
 async fn watch(
     broker: &Broker,
-    awaited: &Awaited,
+    targets: &[Target],
     (mut seen, mut stops): (Seen, Stops),
     drawing: &Drawing,
 ) -> Never {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let children = children(broker, &awaited.targets, &mut stops).await;
-        drawing.show(&seen.lines(&children, &stops, &awaited.end, Instant::now()));
+        let children = children(broker, targets, &mut stops).await;
+        drawing.show(&seen.lines(&children, &stops, Instant::now()));
     }
 }
 
@@ -167,6 +182,8 @@ async fn children(broker: &Broker, targets: &[Target], stops: &mut Stops) -> Vec
 
 /// Since when children are in their states, as far as was seen from here.
 struct Seen {
+    /// What they are to become.
+    end: End,
     began: Instant,
     states: BTreeMap<ChildId, (ChildState, Instant)>,
     /// Those whose stop had begun before: by which steps, and when, is not told.
@@ -174,21 +191,23 @@ struct Seen {
 }
 
 impl Seen {
-    fn since(began: Instant) -> Self {
-        Self { began, states: BTreeMap::new(), stopping_before: BTreeSet::new() }
+    fn since(began: Instant, end: End) -> Self {
+        Self { end, began, states: BTreeMap::new(), stopping_before: BTreeSet::new() }
     }
 
     /// What there is to see before anything is asked for.
-    async fn before(broker: &Broker, awaited: &Awaited, stops: &mut Stops) -> Self {
-        let found = match &awaited.end {
-            End::Seen(_) => Vec::new(),
+    async fn before(broker: &Broker, awaited: &Awaited, told: Told, stops: &mut Stops) -> Self {
+        let Awaited { targets, end, goes_on: _ } = awaited;
+        let (found, end) = match (end, told) {
+            (End::Seen(_), _) | (_, Told::GoesOn) => (Vec::new(), end.clone()),
             // The request itself would wait for a broker that does not answer, and is not held up for long.
-            End::Stopped(_) | End::ShutDown(_) | End::Restarted => {
-                let look = children(broker, &awaited.targets, stops);
-                tokio::time::timeout(INTERVAL, look).await.unwrap_or_default()
+            (End::Stopped(_) | End::ShutDown(_) | End::Restarted, Told::All) => {
+                let look = async { (children(broker, targets, stops).await, bounded(broker, end).await) };
+                let looked = tokio::time::timeout(INTERVAL, look).await;
+                looked.unwrap_or_else(|_| (Vec::new(), end.clone()))
             }
         };
-        let mut seen = Self::since(Instant::now());
+        let mut seen = Self::since(Instant::now(), end);
         seen.note_stopping(&found);
         seen
     }
@@ -199,7 +218,7 @@ impl Seen {
     }
 
     /// A line for each child that is still waited for, and one for those that had no room.
-    fn lines(&mut self, children: &[Arc<Child>], stops: &Stops, end: &End, now: Instant) -> Vec<String> {
+    fn lines(&mut self, children: &[Arc<Child>], stops: &Stops, now: Instant) -> Vec<Line> {
         let is_first = self.states.is_empty();
         let mut lines = Vec::new();
         let mut in_turn = 0_usize;
@@ -213,12 +232,12 @@ impl Seen {
                 self.stopping_before.remove(&child.id);
             }
             let phase = if self.stopping_before.contains(&child.id) {
-                Phase::Awaited("stopping".to_owned())
+                Phase::Awaited(joined(&self.end, now.saturating_duration_since(self.began)))
             } else {
-                phase(child.state, end, stops.of(child.id), now.saturating_duration_since(entry.1))
+                phase(child.state, &self.end, stops.of(child.id), now.saturating_duration_since(entry.1))
             };
             match phase {
-                Phase::Awaited(what) => lines.push(format!("{}  {what}", title(child))),
+                Phase::Awaited(what) => lines.push(Line { title: title(child), what }),
                 Phase::InTurn => in_turn += 1,
                 Phase::Over => {}
             }
@@ -226,12 +245,56 @@ impl Seen {
         let hidden = lines.len().saturating_sub(LINES_MAX);
         lines.truncate(LINES_MAX);
         if hidden > 0 {
-            lines.push(format!("and {hidden} more"));
+            lines.push(Line::of_several(format!("and {hidden} more")));
         }
         if in_turn > 0 {
-            lines.push(format!("{} to be stopped after them", counted::children(in_turn)));
+            lines.push(Line::of_several(format!("{} to be stopped after them", counted::children(in_turn))));
         }
         lines
+    }
+}
+
+/// A shutdown with the time that it may take, where that can be told: not of one that somebody else has begun.
+async fn bounded(broker: &Broker, end: &End) -> End {
+    let End::ShutDown(within) = *end else { return end.clone() };
+    match broker.call(Request::Status(NoParams {})).await {
+        Ok(Response::Status(status)) if status.shutting_down => End::ShutDown(None),
+        Ok(Response::Status(status)) => End::ShutDown(Some(within.unwrap_or(status.limits.shutdown_timeout))),
+        Ok(_) | Err(_) => end.clone(),
+    }
+}
+
+/// What is told of a stop that had begun before: its steps are somebody else's, but a shutdown over it ends it.
+fn joined(end: &End, lasted: Duration) -> String {
+    match end {
+        End::ShutDown(Some(within)) => {
+            format!("stopping, {} of at most {} s", lasted.as_secs(), within.as_secs_f64())
+        }
+        End::ShutDown(None) | End::Stopped(_) | End::Restarted | End::Seen(_) => "stopping".to_owned(),
+    }
+}
+
+/// A line of what is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    /// Of whom.
+    title: String,
+    what: String,
+}
+
+impl Line {
+    fn of_several(what: String) -> Self {
+        Self { title: String::new(), what }
+    }
+
+    /// In so many columns. What it waits for is worth more than the end of a name.
+    fn fitted(&self, columns: usize) -> String {
+        let Self { title, what } = self;
+        if title.is_empty() {
+            return cut(what, columns);
+        }
+        let left = columns.saturating_sub(what.width() + 2).max(TITLE_WIDTH_MIN);
+        cut(&format!("{}  {what}", cut(title, left)), columns)
     }
 }
 
@@ -298,7 +361,7 @@ struct Drawing {
 
 impl Drawing {
     /// Puts these lines in the place of those before.
-    fn show(&self, lines: &[String]) {
+    fn show(&self, lines: &[Line]) {
         let size = terminal_size_of(std::io::stderr());
         let (columns, rows) = size.map_or(SIZE_UNKNOWN, |(Width(columns), Height(rows))| (columns, rows));
         let mut out = String::new();
@@ -309,7 +372,7 @@ impl Drawing {
         // A line at the right edge would wrap, and one above the top can't be reached again.
         let shown = lines.len().min(usize::from(rows).saturating_sub(2));
         for line in lines.iter().take(shown) {
-            let _ = writeln!(out, "{}", cut(line, usize::from(columns).saturating_sub(1)));
+            let _ = writeln!(out, "{}", line.fitted(usize::from(columns).saturating_sub(1)));
         }
         self.height.set(shown);
         complain(&out);

@@ -1,8 +1,11 @@
 //! Errors of the command line, in the one-line form of all others.
 
+mod pointers;
+
 use std::borrow::Cow;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use strsim::osa_distance;
 
 use super::command_status::CommandStatus;
 use super::output::complain;
@@ -30,60 +33,41 @@ pub(super) fn answer(error: &clap::Error) -> CommandStatus {
 /// What is wrong with a command line, and what to do instead.
 fn explanation(error: &clap::Error) -> String {
     if let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand)
-        && let Some((_, pointer)) = POINTERS.iter().find(|(other, _)| other == verb)
+        && let Some(pointer) = pointers::of_verb(verb)
     {
         return format!("procbroker: there is no verb '{verb}'; {pointer}\n");
     }
     let rendered = error.render().to_string();
-    pointed_elsewhere(error, &rendered).unwrap_or_else(|| line(&rendered))
+    pointed_elsewhere(error, &rendered).unwrap_or_else(|| line(&rendered, &given(error)))
 }
 
-/// What to use in the place of a flag that other tools have.
+/// What was given that is not known: a verb, a flag or a value; nothing where that is not what is wrong.
+fn given(error: &clap::Error) -> String {
+    [ContextKind::InvalidSubcommand, ContextKind::InvalidArg]
+        .into_iter()
+        .find_map(|kind| match error.get(kind) {
+            Some(ContextValue::String(given)) => Some(given.clone()),
+            Some(_) | None => None,
+        })
+        .unwrap_or_default()
+}
+
+/// What to use in the place of a flag or a value that other tools have.
 fn pointed_elsewhere(error: &clap::Error, rendered: &str) -> Option<String> {
-    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return None };
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
+    let given = given(error);
     let usage = rendered.lines().find_map(|line| line.trim().strip_prefix("Usage: "))?;
     let command = command_of(usage);
     let verb = command.strip_prefix("procbroker ")?;
-    let (.., pointer) =
-        FLAG_POINTERS.iter().find(|(of, flags, _)| *of == verb && flags.contains(&given.as_str()))?;
-    Some(format!("procbroker: '{command}' has no flag '{given}'; {pointer}\n"))
+    let (what, pointer) = if given.starts_with('-') {
+        ("has no flag", pointers::of_flag(verb, &given)?)
+    } else {
+        ("does not take", pointers::of_value(verb)?)
+    };
+    Some(format!("procbroker: '{command}' {what} '{}'; {pointer}\n", escaped(&given)))
 }
-
-/// Flags of other tools, of which verb they would be, and what to use.
-const FLAG_POINTERS: [(&str, &[&str], &str); 4] = [
-    (
-        "create",
-        &["--detach", "-d"],
-        "a child goes on by itself, and '--no-wait' does not even wait until it is ready",
-    ),
-    ("create", &["-n"], "'--name NAME' names the child"),
-    (
-        "destroy",
-        &["--force", "-f", "--timeout", "-t"],
-        "'--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
-    ),
-    (
-        "list",
-        &["--state"],
-        "it shows live children, and with '--all' ended ones too; '--json' tells the state of each, for jq(1)",
-    ),
-];
-
-/// Verbs of other tools that mean something else here, or more than one thing, and what to use.
-const POINTERS: [(&str, &str); 6] = [
-    (
-        "kill",
-        "'procbroker destroy TARGET' stops a child, 'procbroker signal TARGET SIGNAL' sends it a signal",
-    ),
-    ("start", "'procbroker create -- COMMAND' starts a child, 'procbroker serve' the broker"),
-    ("exec", "'procbroker create -- COMMAND' starts one more child; nothing can be run inside another"),
-    ("attach", "'procbroker logs --follow TARGET' shows what a child writes; none of them has a terminal"),
-    ("show", "'procbroker get TARGET' shows one child, 'procbroker list' all of them"),
-    ("version", "'procbroker --version' shows this program's, 'procbroker status' the broker's"),
-];
 
 /// What is wrong with a command line, in one line.
 pub(super) fn message(error: &clap::Error) -> String {
@@ -91,28 +75,32 @@ pub(super) fn message(error: &clap::Error) -> String {
     line.trim_end().strip_prefix("procbroker: ").unwrap_or(&line).to_owned()
 }
 
-/// Verbs that end something: nobody who has mistyped another one is to be led to them.
-const ENDING_VERBS: [&str; 5] = ["destroy", "stop", "rm", "restart", "shutdown"];
+/// Verbs that end something, to which nobody is to be led who has mistyped another one, and those that are for programs.
+const VERBS_NOT_TO_LEAD_TO: [&str; 8] =
+    ["destroy", "stop", "rm", "restart", "shutdown", "remove-groups", "complete", "can-take-over"];
+
+/// How many letters a mistyped word has wrong, lacks or has too many; one that differs in more is another word.
+const MISTYPED_MAX: usize = 2;
 
 /// The message of a rendered error as one line: without its prefix, and with where to read more instead of the
 /// usage. An error about one value has no usage, and says all there is to say.
-fn line(rendered: &str) -> String {
+fn line(rendered: &str, given: &str) -> String {
     let mut message = String::new();
     let mut advice = String::new();
     for part in rendered.lines().map(str::trim).filter(|part| !part.is_empty()) {
         if let Some(usage) = part.strip_prefix("Usage: ") {
-            advice = advice_for(&command_of(usage), &message);
+            advice = advice_for(&command_of(usage), &message, given);
             break;
         }
         if part.starts_with("For more information") {
             break;
         }
-        // A signal is what looks like a flag of one letter, and that is said in better words below.
-        if part.starts_with("tip: to pass '-") && !part.starts_with("tip: to pass '--") {
+        // No name and no command begins with a dash, and a signal that does is told of in better words below.
+        if part.starts_with("tip: to pass '-") {
             continue;
         }
         let part = part.strip_prefix("error: ").unwrap_or(part);
-        let Some(part) = less_ending_verbs(part) else { continue };
+        let Some(part) = likely_tips(part, given) else { continue };
         let separator = match message.chars().next_back() {
             None => "",
             Some(':') => " ",
@@ -125,27 +113,36 @@ fn line(rendered: &str) -> String {
     format!("procbroker: {}{advice}\n", escaped(&message))
 }
 
-/// A line of the message, and of a tip that names verbs only those that end nothing; none where no verb is left.
-fn less_ending_verbs(part: &str) -> Option<Cow<'_, str>> {
-    if !part.starts_with("tip: ") || !part.contains("similar subcommand") {
+/// A line of the message, and of a tip that names verbs or flags only those that were likely meant; none where no one is
+/// left.
+fn likely_tips<'a>(part: &'a str, given: &str) -> Option<Cow<'a, str>> {
+    let kinds = [("similar subcommand", "subcommand"), ("similar argument", "argument")];
+    let Some((_, kind)) = kinds.iter().find(|(tip, _)| part.starts_with("tip: ") && part.contains(tip))
+    else {
         return Some(Cow::Borrowed(part));
-    }
+    };
+    let is_likely = |word: &str| {
+        let is_begun = given.len() > 3 && word.starts_with(given);
+        !VERBS_NOT_TO_LEAD_TO.contains(&word) && (is_begun || osa_distance(word, given) <= MISTYPED_MAX)
+    };
     let named = part.split('\'').skip(1).step_by(2);
-    let left: Vec<String> =
-        named.filter(|verb| !ENDING_VERBS.contains(verb)).map(|verb| format!("'{verb}'")).collect();
+    let left: Vec<String> = named.filter(|word| is_likely(word)).map(|word| format!("'{word}'")).collect();
     match left.as_slice() {
         [] => None,
-        [verb] => Some(format!("tip: a similar subcommand exists: {verb}").into()),
-        verbs => Some(format!("tip: some similar subcommands exist: {}", verbs.join(", ")).into()),
+        [word] => Some(format!("tip: a similar {kind} exists: {word}").into()),
+        words => Some(format!("tip: some similar {kind}s exist: {}", words.join(", ")).into()),
     }
 }
 
 /// Where to read more; and what is most often forgotten.
-fn advice_for(command: &str, message: &str) -> String {
+fn advice_for(command: &str, message: &str, given: &str) -> String {
     let unexpected = message.starts_with("unexpected argument");
+    let is_flag = given.starts_with('-');
     let forgotten = match command {
-        "procbroker create" | "procbroker run" if unexpected => "; the command to start comes after '--'",
-        "procbroker signal" if unexpected => "; the signal comes after the child",
+        "procbroker create" | "procbroker run" if unexpected && !is_flag => {
+            "; the whole command to start comes after '--'"
+        }
+        "procbroker signal" if unexpected && is_flag => "; the signal comes after the child",
         _ => "",
     };
     format!("{forgotten}; see '{command} --help'")
@@ -188,7 +185,7 @@ mod tests {
             ),
             (
                 &["run", "sleep", "9"],
-                "unexpected argument 'sleep' found; the command to start comes after '--'; see 'procbroker run --help'",
+                "unexpected argument 'sleep' found; the whole command to start comes after '--'; see 'procbroker run --help'",
             ),
             (
                 &["signal", "-9", "a"],
@@ -216,7 +213,7 @@ mod tests {
             ),
             (
                 &["create", "sleep", "9"],
-                "unexpected argument 'sleep' found; the command to start comes after '--'; see 'procbroker create --help'",
+                "unexpected argument 'sleep' found; the whole command to start comes after '--'; see 'procbroker create --help'",
             ),
             (
                 &["create", "--if-exists", "maybe", "--", "true"],
@@ -246,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_flag_of_another_tool_leads_to_the_one_that_does_it_here() {
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 15] = [
             (
                 &["create", "--detach", "--", "a"],
                 "'procbroker create' has no flag '--detach'; a child goes on by itself, and '--no-wait' does not even wait until it is ready",
@@ -268,12 +265,101 @@ mod tests {
                 "'procbroker destroy' has no flag '--timeout'; '--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
             ),
             (
-                &["list", "--state", "running"],
-                "'procbroker list' has no flag '--state'; it shows live children, and with '--all' ended ones too; '--json' tells the state of each, for jq(1)",
+                &["create", "-e", "A=b", "--", "true"],
+                "'procbroker create' has no flag '-e'; '--env KEY=VALUE' sets a variable of the child",
+            ),
+            (
+                &["create", "--rm", "--", "true"],
+                "'procbroker create' has no flag '--rm'; nothing is to be removed: a child that has ended is shown for a while, and forgotten",
+            ),
+            (
+                &["create", "--cpu-max", "1", "--", "true"],
+                "'procbroker create' has no flag '--cpu-max'; bounds are given with --resource, such as '--resource cpu_max=1.5' or '--resource memory_max=512M'",
+            ),
+            (
+                &["signal", "a1", "a2", "HUP"],
+                "'procbroker signal' does not take 'HUP'; it takes one child and one signal: run it for each",
+            ),
+            (
+                &["logs", "--lines", "2", "x"],
+                "'procbroker logs' has no flag '--lines'; '--tail N' (-n) shows the last lines",
+            ),
+            (
+                &["ls", "--sort", "cpu"],
+                "'procbroker list' has no flag '--sort'; children are shown by age, the oldest first; 'procbroker top' orders them by what they use",
+            ),
+            (
+                &["status", "web"],
+                "'procbroker status' does not take 'web'; it shows the broker itself: 'procbroker get TARGET' shows a child",
+            ),
+            (
+                &["ps", "web"],
+                "'procbroker list' does not take 'web'; '--name PATTERN' shows those of such a name, 'procbroker get TARGET' one child",
+            ),
+            (
+                &["serve", "-d"],
+                "'procbroker serve' has no flag '-d'; it stays in the foreground, for systemd or another supervisor to start",
+            ),
+            (
+                &["destroy", "--signal", "KILL", "a"],
+                "'procbroker destroy' has no flag '--signal'; '--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
             ),
         ];
         for (arguments, expected) in cases {
             assert_eq!(refusal(arguments), format!("procbroker: {expected}\n"), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_tip_leads_to_no_other_word_and_to_none_that_is_hidden_or_ends_something() {
+        let hidden: Vec<String> = {
+            use clap::CommandFactory as _;
+            let line = CommandLine::command();
+            let verbs = line.get_subcommands().filter(|verb| verb.is_hide_set());
+            verbs.map(|verb| verb.get_name().to_owned()).filter(|verb| verb != "help").collect()
+        };
+        assert!(hidden.iter().all(|verb| VERBS_NOT_TO_LEAD_TO.contains(&verb.as_str())), "{hidden:?}");
+        for verb in hidden.iter().map(String::as_str).chain(VERBS_NOT_TO_LEAD_TO) {
+            let mistyped = &verb[..verb.len() - 1];
+            let said = refusal(&[mistyped, "x"]);
+            assert!(!said.contains("tip:") || !said.contains(&format!("'{verb}'")), "{said}");
+        }
+        for (arguments, tip) in [
+            (&["logs", "--tial", "2", "x"][..], Some("--tail")),
+            (&["create", "--environ", "A=b", "--", "x"], None),
+            (&["logs", "--sinc", "2", "x"], Some("--since")),
+            (&["list", "--reverse"], None),
+            (&["statsu"], Some("status")),
+            (&["balance"], None),
+        ] {
+            let said = refusal(arguments);
+            match tip {
+                Some(tip) => assert!(said.contains(&format!("exists: '{tip}'")), "{said}"),
+                None => assert!(!said.contains("tip:"), "{said}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_leads_elsewhere_leads_to_verbs_and_flags_that_there_are() {
+        use clap::CommandFactory as _;
+        let mut line = CommandLine::command();
+        line.build();
+        for pointer in pointers::all() {
+            let words = pointer.split(|c: char| " '();,".contains(c));
+            for flag in words.clone().filter(|word| word.starts_with("--") && word.len() > 2) {
+                let long = flag.trim_start_matches("--");
+                let is_there = line
+                    .get_subcommands()
+                    .any(|verb| verb.get_arguments().any(|argument| argument.get_long() == Some(long)));
+                assert!(is_there || long == "version", "{pointer}");
+            }
+            for (_, rest) in
+                pointer.match_indices("procbroker ").map(|(at, word)| (at, &pointer[at + word.len()..]))
+            {
+                let verb = rest.split([' ', '\'']).next().unwrap();
+                assert!(verb.starts_with("--") || line.find_subcommand(verb).is_some(), "{pointer}");
+            }
         }
     }
 }

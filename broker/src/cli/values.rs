@@ -1,9 +1,11 @@
 //! How single values are read from the command line: pairs, signals with a grace, sizes, lifetimes.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use glob::Pattern;
 use procbroker_protocol::create::{
     Account, AddressError, Check, CpuMax, CpuMaxError, Lifetime, Limit, Ready, Rlimit, StopStep, default_stop,
 };
@@ -11,6 +13,7 @@ use procbroker_protocol::duration::{self, DurationError};
 use procbroker_protocol::name::NameError;
 use procbroker_protocol::{Signal, Target};
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::size::{ByteSize, ByteSizeError};
 
@@ -31,6 +34,33 @@ pub(in crate::cli) enum ValueError {
         /// The largest number that is taken.
         max: u64,
     },
+    /// What should be a whole number is not one.
+    #[error("{text:?} is not a whole number from {min} to {max}")]
+    Whole {
+        /// The text.
+        text: String,
+        /// The smallest number that is taken.
+        min: i64,
+        /// The largest number that is taken.
+        max: i64,
+    },
+    /// What should be the id of a request is not one.
+    #[error("{text:?} is not a UUID, such as 67e55044-10b1-426f-9247-bb680e5fe0c8; uuidgen(1) makes one")]
+    Uuid {
+        /// The text.
+        text: String,
+    },
+    /// What should be a pattern is not one.
+    #[error("{text:?} is not a pattern such as 'render-*': {problem}")]
+    Glob {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// No user and no group.
+    #[error("it is empty; give the name or the number of one")]
+    Account,
     /// What should be the number of an event is not one.
     #[error("{text:?} is not the number of an event; each line of events has one, such as 42")]
     Event {
@@ -149,6 +179,31 @@ pub(in crate::cli) fn one_of_several_targets(text: &str) -> Result<Target, Value
     }
 }
 
+/// Takes a whole number of this range.
+pub(in crate::cli) fn whole<T>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static
+where
+    T: Copy + TryFrom<i64> + Into<i64> + Send + Sync + 'static,
+{
+    let (min, max) = ((*range.start()).into(), (*range.end()).into());
+    move |text| {
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| ValueError::Whole { text: text.to_owned(), min, max })
+    }
+}
+
+/// Takes the id of a request.
+pub(in crate::cli) fn request_id(text: &str) -> Result<Uuid, ValueError> {
+    text.parse().map_err(|_| ValueError::Uuid { text: text.to_owned() })
+}
+
+/// Takes a pattern of names.
+pub(in crate::cli) fn glob(text: &str) -> Result<Pattern, ValueError> {
+    Pattern::new(text).map_err(|error| ValueError::Glob { text: text.to_owned(), problem: error.msg })
+}
+
 /// Takes the number of an event.
 pub(in crate::cli) fn event_number(text: &str) -> Result<u64, ValueError> {
     text.parse().map_err(|_| ValueError::Event { text: text.to_owned() })
@@ -157,7 +212,7 @@ pub(in crate::cli) fn event_number(text: &str) -> Result<u64, ValueError> {
 /// Takes the name or the number of a user or a group.
 pub(in crate::cli) fn account(text: &str) -> Result<Account, ValueError> {
     if text.is_empty() {
-        return Err(ValueError::Pair { form: "a name or a number" });
+        return Err(ValueError::Account);
     }
     Ok(Account::from_text(text))
 }

@@ -1,6 +1,7 @@
 //! Every verb against a real broker: what it prints, and its exit status.
 
 mod events;
+mod flags;
 mod progress;
 mod reflexes;
 mod shown;
@@ -266,8 +267,10 @@ fn a_create_says_what_it_could_not_be_done_for_want_of() {
     std::fs::write(&text, "echo hello\n").unwrap();
     std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
     let text = text.to_str().unwrap();
+    let none = broker.path("none").to_str().unwrap().to_owned();
+    let no_folder = format!("the folder \"{none}\" does not exist");
     let cases: [(&[&str], &str); 6] = [
-        (&["--cwd", "/nonexistent", "--", "sleep", "1"], "the folder \"/nonexistent\" does not exist"),
+        (&["--cwd", &none, "--", "sleep", "1"], &no_folder),
         (&["--rlimit", "nofile=4000000000", "--", "true"], "nofile=4000000000 is above the hard limit"),
         (&["--", "sleep 1000"], "program and arguments are separate words"),
         (&["--", "/none/such"], "it is not there, or the interpreter"),

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::command_line::{USAGE, failed};
-use crate::harness::children::{willing, with};
+use crate::harness::children::{stubborn, willing, with};
 use crate::harness::{PATIENCE, Process, Said, TestBroker, await_death, procbroker};
 
 /// A terminal of tmux's, in which a shell runs `top` and says how it has left the terminal.
@@ -19,15 +19,24 @@ struct Screen {
 
 impl Screen {
     fn open(broker: &TestBroker, columns: u16, lines: u16) -> Self {
-        let socket = broker.path("tmux").to_str().expect("a path of text").to_owned();
         let script = format!(
             "before=$(stty -g); echo was here; {} top; echo \"left with $?\"; \
              [ \"$before\" = \"$(stty -g)\" ] && echo as before; exec sleep infinity",
             procbroker().display()
         );
+        Self::with(broker, columns, lines, &script)
+    }
+
+    /// A shell that somebody types at, and that knows jobs.
+    fn with_jobs(broker: &TestBroker) -> Self {
+        Self::with(broker, 80, 24, "PS1='ready> ' exec bash --norc --noprofile -i")
+    }
+
+    fn with(broker: &TestBroker, columns: u16, lines: u16, script: &str) -> Self {
+        let socket = broker.path("tmux").to_str().expect("a path of text").to_owned();
         let mut tmux = Command::new("tmux");
         tmux.args(["-S", &socket, "-f", "/dev/null", "new-session", "-d"]);
-        tmux.args(["-x", &columns.to_string(), "-y", &lines.to_string(), &script]);
+        tmux.args(["-x", &columns.to_string(), "-y", &lines.to_string(), script]);
         tmux.env("PROCBROKER_SOCKET", broker.socket()).env("SHELL", "/bin/sh").env("LC_ALL", "C.UTF-8");
         let said = Said::by(&mut tmux);
         assert_eq!(said.status, 0, "{said:?}");
@@ -207,6 +216,117 @@ fn the_terminal_is_given_back_whatever_ends_it() {
     broker.json().create(with(willing(), &json!({"name": "two"})));
     screen.has_line(&["two", "running"]);
     screen.types(&["C-c"]);
+    screen.is_given_back(0);
+}
+
+#[test]
+fn it_is_suspended_and_continued_as_any_job_of_a_shell() {
+    if !has_tmux() {
+        return;
+    }
+    let broker = TestBroker::start();
+    broker.json().create(with(willing(), &json!({"name": "one"})));
+    let screen = Screen::with_jobs(&broker);
+    screen.has_line(&["ready>"]);
+    let program = procbroker().display().to_string();
+    let types = |line: &str| screen.types(&[line, "Enter"]);
+    // Each word is made of two, so that what is typed is none of what is waited for.
+    let is_free = |word: &str| {
+        types(&format!("[ \"$before\" = \"$(stty -g)\" ] && echo as be''{word}"));
+        let seen = screen.has_line(&[&format!("as be{word}")]);
+        assert!(!seen.contains("UPTIME") && !seen.contains("Enter output"), "{seen}");
+    };
+    types(&format!("before=$(stty -g); {program} top"));
+    screen.has_line(&["one", "running"]);
+    screen.types(&["C-z"]);
+    screen.has_line(&["Stopped"]);
+    is_free("fore-1");
+    types("fg");
+    screen.has_line(&["Enter output", "q quit"]);
+    // By others, and by the signal that cannot be caught.
+    for (signal, word) in [(Signal::SIGTSTP, "fore-2"), (Signal::SIGSTOP, "fore-3")] {
+        kill(screen.top(), signal).unwrap();
+        screen.has_line(&["ready>"]);
+        types("clear");
+        if signal == Signal::SIGTSTP {
+            is_free(word);
+        }
+        types("fg");
+        screen.has_line(&["Enter output", "q quit"]);
+        screen.types(&["?"]);
+        screen.has_line(&["any key goes back"]);
+        screen.types(&["Escape"]);
+        screen.has_line(&["one", "running"]);
+    }
+    screen.types(&["q"]);
+    screen.has_line(&["ready>"]);
+    is_free("fore-4");
+}
+
+#[test]
+fn where_no_shell_could_continue_it_ctrl_z_says_so() {
+    if !has_tmux() {
+        return;
+    }
+    let broker = TestBroker::start();
+    let screen = Screen::open(&broker, 80, 24);
+    screen.has_line(&["0 children"]);
+    screen.types(&["C-z"]);
+    screen.has_line(&["no shell here that could continue it"]);
+    kill(screen.top(), Signal::SIGTSTP).unwrap();
+    screen.types(&["?"]);
+    screen.has_line(&["any key goes back"]);
+    screen.types(&["?", "q"]);
+    screen.is_given_back(0);
+}
+
+#[test]
+fn a_log_of_standard_error_is_shown_by_a_key_and_scrolled_by_pages() {
+    if !has_tmux() {
+        return;
+    }
+    let broker = TestBroker::start();
+    let script = "echo to out; for n in $(seq 40); do echo to err $n >&2; done; exec sleep infinity";
+    broker.json().create(json!({"name": "two", "stderr": "log", "command": ["sh", "-c", script]}));
+    let screen = Screen::open(&broker, 80, 24);
+    screen.has_line(&["two", "running"]);
+    screen.types(&["Enter"]);
+    screen.has_line(&["output of two", "e: standard error"]);
+    screen.has_line(&["to out"]);
+    screen.types(&["e"]);
+    screen.has_line(&["to err 40"]);
+    screen.types(&["PPage"]);
+    screen
+        .shows("what was written before", |seen| seen.contains("to err 24\n") && !seen.contains("to err 40"));
+    screen.types(&["NPage"]);
+    screen.has_line(&["to err 40"]);
+    screen.types(&["q"]);
+    screen.is_given_back(0);
+}
+
+#[test]
+fn that_a_broker_shuts_down_is_told_until_another_serves() {
+    if !has_tmux() {
+        return;
+    }
+    let mut broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    broker
+        .json()
+        .create(with(stubborn(&hello), &json!({"name": "one", "stop": [{"signal": "TERM", "grace": 300}]})));
+    hello.line();
+    let screen = Screen::open(&broker, 80, 24);
+    screen.has_line(&["one", "running"]);
+    let mut client = broker.json();
+    client.send("shutdown", json!({"timeout": 600}));
+    screen.has_line(&["the broker is shutting down"]);
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+    broker.ended();
+    broker.start_again();
+    broker.json().create(with(willing(), &json!({"name": "two"})));
+    screen.has_line(&["two", "running"]);
+    screen.has_line(&["Enter output", "q quit"]);
+    screen.types(&["q"]);
     screen.is_given_back(0);
 }
 

@@ -81,9 +81,8 @@ pub(in crate::cli) fn table(facts: &[Fact], screen: Screen) -> String {
         if beside {
             table.add_row(Row::from([(*key).to_owned(), format!("{value}{remark}")]));
         } else {
-            // A terminal breaks a long value better than a column of a few characters.
             // Writing to a string does not fail.
-            let _ = writeln!(out, "{key}\n  {value}{remark}");
+            let _ = writeln!(out, "{key}\n{}", below(&format!("{value}{remark}"), screen));
         }
     }
     if !beside {
@@ -96,6 +95,16 @@ pub(in crate::cli) fn table(facts: &[Fact], screen: Screen) -> String {
         column.set_padding((0, 0));
     }
     table.trim_fmt() + "\n"
+}
+
+/// A value below its key, on as many lines as it takes.
+fn below(value: &str, screen: Screen) -> String {
+    let mut table = screen.table();
+    table.add_row([value]);
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((GAP, 0));
+    }
+    table.trim_fmt()
 }
 
 #[cfg(test)]
@@ -120,5 +129,21 @@ mod tests {
         assert_eq!(lines(&facts), "usage.memory\t2048\nusage.memory_peak\t-\n");
         let screen = Screen { width: 80, colours: false, now: Timestamp::default() };
         assert_eq!(table(&facts, screen), "usage.memory  2 KiB\n");
+    }
+
+    #[test]
+    fn a_value_that_is_wider_than_the_terminal_goes_on_below() {
+        let long = "one two ".repeat(20) + &"x".repeat(100);
+        let facts = [Fact::new("limits.max_kept_bytes_per_user", long), Fact::new("state", "ended")];
+        for width in [20, 40, 80] {
+            let screen = Screen { width, colours: false, now: Timestamp::default() };
+            let text = table(&facts, screen);
+            // The key itself is not broken.
+            let lines = text.lines().filter(|line| !line.starts_with("limits"));
+            assert!(lines.clone().all(|line| line.len() <= usize::from(width)), "{width}:\n{text}");
+            assert_eq!(text.matches('x').count(), 101, "{text}");
+        }
+        let screen = Screen { width: 40, colours: false, now: Timestamp::default() };
+        assert!(table(&facts, screen).ends_with("\nstate\n  ended\n"));
     }
 }

@@ -45,18 +45,33 @@ pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
 
 /// The children for people: a table with a line for each, or some lines for each where a table is too wide.
 ///
-/// No line is wider than the screen; a command that does not fit is cut.
+/// No line is wider than the screen; a command that does not fit is cut. A name or an id that leaves too little room for the
+/// rest stands whole on a line of its own, above what belongs to it: it is there to be given to another verb, and none
+/// takes a part of it.
 pub(in crate::cli) fn table(children: &[Arc<Child>], exits: bool, screen: Screen) -> String {
     let rows: Vec<Row> = children.iter().map(|child| Row::of(child, exits, screen.now)).collect();
     let columns = columns(&rows, exits);
     let taken: usize = columns.iter().map(|column| column.width(&rows) + usize::from(GAP)).sum();
     let wanted = rows.iter().map(|row| row.command.width()).max().unwrap_or(0);
     let least = wanted.min(COMMAND_WIDTH_MIN).max(COMMAND.width());
-    match usize::from(screen.width).checked_sub(taken) {
-        Some(left) if left >= least => grid(&rows, &columns, left, screen),
+    let names = NAME.width(&rows);
+    // What names can have where the rest has its room.
+    let room = (usize::from(screen.width) + names).checked_sub(taken + least);
+    match room {
+        Some(room) if room >= names.min(NAME_WIDTH_MIN) => {
+            let fitting = rows.iter().map(|row| row.title.width()).filter(|width| *width <= room);
+            let name_width = fitting.max().unwrap_or(0).max(NAME.heading.width());
+            grid(&rows, &columns, name_width, least + room - name_width, screen)
+        }
         Some(_) | None => rows.iter().map(|row| row.paragraph(screen)).collect(),
     }
 }
+
+/// The least room for names. Where there is less, each child has lines of its own.
+const NAME_WIDTH_MIN: usize = 8;
+
+/// The first column.
+const NAME: Column = Column { heading: "NAME", text: |row| Some(&row.title) };
 
 /// The heading of the last column.
 const COMMAND: &str = "COMMAND";
@@ -79,7 +94,7 @@ impl Column {
 /// The columns in which something stands for at least one child.
 fn columns(rows: &[Row], exits: bool) -> Vec<Column> {
     let all = [
-        Column { heading: "NAME", text: |row| Some(&row.title) },
+        NAME,
         Column { heading: "STATE", text: |row| Some(row.state.as_str()) },
         Column { heading: "PID", text: |row| row.pid.as_deref() },
         Column { heading: if exits { "SINCE" } else { "UPTIME" }, text: |row| row.since.as_deref() },
@@ -89,12 +104,15 @@ fn columns(rows: &[Row], exits: bool) -> Vec<Column> {
     all.into_iter().filter(|column| rows.iter().any(|row| (column.text)(row).is_some())).collect()
 }
 
-fn grid(rows: &[Row], columns: &[Column], command_width: usize, screen: Screen) -> String {
+/// Names that are wider than their column stand above their rows.
+fn grid(rows: &[Row], columns: &[Column], name_width: usize, command_width: usize, screen: Screen) -> String {
     let mut table = screen.table();
+    let stands_above = |row: &Row| row.title.width() > name_width;
     table.set_header(columns.iter().map(|column| column.heading).chain([COMMAND]));
     for row in rows {
         let cells = columns.iter().map(|column| {
-            let text = (column.text)(row).unwrap_or(ABSENT);
+            let is_above = column.heading == NAME.heading && stands_above(row);
+            let text = if is_above { "" } else { (column.text)(row).unwrap_or(ABSENT) };
             let cell = Cell::new(text);
             if column.heading == "STATE" { cell.fg(colour(row.state)) } else { cell }
         });
@@ -104,7 +122,18 @@ fn grid(rows: &[Row], columns: &[Column], command_width: usize, screen: Screen) 
         let gap = if index < columns.len() { GAP } else { 0 };
         column.set_padding((0, gap)).set_constraint(ColumnConstraint::ContentWidth);
     }
-    table.trim_fmt() + "\n"
+    let text = table.trim_fmt();
+    let mut lines = text.lines();
+    let mut out = lines.next().unwrap_or_default().to_owned() + "\n";
+    for (row, line) in rows.iter().zip(lines) {
+        if stands_above(row) {
+            out.push_str(&cut(&row.title, usize::from(screen.width)));
+            out.push('\n');
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
 }
 
 /// What is said of a child.

@@ -1,5 +1,7 @@
 //! `create`: starts a child, with a flag for every parameter.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,8 +23,8 @@ use crate::cli::print::words::{condition, title};
 use crate::cli::print::{Report, Screen};
 use crate::cli::size::ByteSize;
 use crate::cli::values::{
-    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, resource, rlimit,
-    stop_step,
+    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, request_id, resource,
+    rlimit, stop_step, whole,
 };
 
 /// What stands below the flags in help and manual page.
@@ -38,6 +40,8 @@ Examples:
         -- ./job \"$dir\")
   At most four at a time:
     procbroker create --limit render=4 --label pool=render -- ./render
+  With the environment of this shell, and not with the broker's:
+    procbroker create --inherit-env --env PORT=8080 -- ./server
   With a shell, where one is wanted:
     procbroker create -- sh -c 'exec ./job >>job.log 2>&1'";
 
@@ -86,6 +90,11 @@ enum CreateError {
     /// The wire takes text only.
     #[error("the working directory {0:?} is not UTF-8; give another with --cwd")]
     NotUtf8(PathBuf),
+    /// The wire takes text only.
+    #[error(
+        "the variable {0:?} of the environment is not UTF-8; unset it, or give it another value with --env"
+    )]
+    VariableNotUtf8(OsString),
 }
 
 /// The arguments of `create`.
@@ -103,7 +112,7 @@ pub(in crate::cli) struct CreateArguments {
     /// Makes it safe to run this again: the same id gets the first answer, and nothing is started twice
     ///
     /// [default: a new one for each run]
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = request_id)]
     request_id: Option<Uuid>,
     /// A label to select children by; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
@@ -134,6 +143,12 @@ struct SurroundingsArguments {
     /// Start from an empty environment instead of the broker's
     #[arg(long)]
     env_clear: bool,
+    /// Start from the environment of this command instead of the broker's
+    ///
+    /// What belongs to one process is left out: `NOTIFY_SOCKET`, `LISTEN_*`, `WATCHDOG_*`, and what the broker tells its
+    /// children (`PROCBROKER_SOCKET`, `PROCBROKER_CHILD_ID`, `PROCBROKER_CHILD_NAME`).
+    #[arg(long, conflicts_with = "env_clear")]
+    inherit_env: bool,
     /// The mask of file permissions, in octal
     #[arg(long, value_name = "MASK", default_value = "022")]
     umask: Umask,
@@ -163,7 +178,7 @@ struct LifeArguments {
     #[arg(long, value_name = "SIGNAL[:GRACE]", value_delimiter = ',', value_parser = stop_step)]
     stop: Vec<StopStep>,
     /// When the broker stops, lower orders are stopped first, and entirely, before the next begins
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole(i32::MIN..=i32::MAX))]
     stop_order: i32,
     /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
     ///
@@ -192,7 +207,7 @@ struct LifeArguments {
     #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
     restart: RestartPolicy,
     /// Restarts within --restart-window after which it is given up
-    #[arg(long, value_name = "N", requires = "restart", default_value_t = Restart::default().max)]
+    #[arg(long, value_name = "N", requires = "restart", default_value_t = Restart::default().max, value_parser = whole(0..=u32::MAX))]
     restart_max: u32,
     /// The time over which restarts are counted
     #[arg(long, value_name = "DURATION", requires = "restart", default_value = "1m", value_parser = duration::parse)]
@@ -259,8 +274,9 @@ impl CreateArguments {
             request_id: Some(self.request_id.unwrap_or_else(Uuid::new_v4)),
             labels: map("--label", &self.label)?,
             cwd: Some(working_directory(surroundings.cwd.as_deref())?),
-            env: map("--env", &surroundings.env)?,
-            env_clear: surroundings.env_clear,
+            env: surroundings.environment(std::env::vars_os())?,
+            // Nothing of the broker's own.
+            env_clear: surroundings.env_clear || surroundings.inherit_env,
             umask: surroundings.umask,
             user: surroundings.user.clone(),
             groups: if surroundings.group.is_empty() { None } else { Some(surroundings.group.clone()) },
@@ -331,6 +347,44 @@ fn sentence(created: &Created) -> String {
     format!("{verb} {}{id}: {}{remark}\n", title(child), condition(child))
 }
 
+/// Variables that mean one process, and must not be handed on to another.
+const OF_ONE_PROCESS: [&str; 4] =
+    ["NOTIFY_SOCKET", "PROCBROKER_SOCKET", "PROCBROKER_CHILD_ID", "PROCBROKER_CHILD_NAME"];
+
+/// How the names of others of them begin.
+const OF_ONE_PROCESS_PREFIXES: [&str; 2] = ["LISTEN_", "WATCHDOG_"];
+
+impl SurroundingsArguments {
+    /// The variables that the child gets: those that are given, on top of this command's own where they are wanted.
+    fn environment(
+        &self,
+        own: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<BTreeMap<String, String>, CreateError> {
+        let given = map("--env", &self.env)?;
+        let mut all = BTreeMap::new();
+        for (name, value) in own.into_iter().filter(|_| self.inherit_env) {
+            // What is given takes the place of one that cannot be sent.
+            if name.to_str().is_some_and(|name| given.contains_key(name) || !is_inheritable(name)) {
+                continue;
+            }
+            let Some((text, value)) = name.to_str().zip(value.to_str()) else {
+                return Err(CreateError::VariableNotUtf8(name));
+            };
+            all.insert(text.to_owned(), value.to_owned());
+        }
+        all.extend(given);
+        Ok(all)
+    }
+}
+
+/// Whether a variable means the same in another process. The kernel lets one have no name, or one with a `=`, which nobody
+/// can set.
+fn is_inheritable(name: &str) -> bool {
+    let is_own = OF_ONE_PROCESS.contains(&name)
+        || OF_ONE_PROCESS_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    !name.is_empty() && !name.contains('=') && !is_own
+}
+
 impl LifeArguments {
     fn ready(&self) -> Ready {
         let ready = match self.ready_command.as_slice() {
@@ -387,4 +441,41 @@ fn resources(given: &[Resource]) -> Result<Option<Resources>, ValueError> {
         }
     }
     Ok((!given.is_empty()).then_some(resources))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    fn surroundings(flags: &[&str]) -> SurroundingsArguments {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            surroundings: SurroundingsArguments,
+        }
+        let line: Line = clap::Parser::try_parse_from([&["create"], flags].concat()).unwrap();
+        line.surroundings
+    }
+
+    #[test]
+    fn an_environment_is_handed_on_less_what_belongs_to_one_process() {
+        let own = || {
+            ["PATH", "HOME", "NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC", "PROCBROKER_CHILD_ID", "=x"]
+                .map(|name| (OsString::from(name), OsString::from("own")))
+        };
+        let pairs = |flags: &[&str]| -> Vec<String> {
+            let all = surroundings(flags).environment(own()).unwrap();
+            all.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        assert_eq!(pairs(&["--inherit-env"]), ["HOME=own", "PATH=own"]);
+        assert_eq!(pairs(&["--inherit-env", "--env", "PATH=/bin"]), ["HOME=own", "PATH=/bin"]);
+        assert_eq!(pairs(&["--env", "PATH=/bin"]), ["PATH=/bin"]);
+        let bytes = OsString::from_vec(vec![0xff]);
+        let odd = || [(OsString::from("ODD"), bytes.clone())];
+        let error = surroundings(&["--inherit-env"]).environment(odd()).unwrap_err();
+        assert!(error.to_string().contains("\"ODD\""), "{error}");
+        assert!(surroundings(&["--inherit-env", "--env", "ODD=1"]).environment(odd()).is_ok());
+    }
 }

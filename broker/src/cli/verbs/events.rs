@@ -19,7 +19,7 @@ use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::print::escape::shown_command_line;
-use crate::cli::print::width::cut;
+use crate::cli::print::width::{cut, packed};
 use crate::cli::print::words::{ABSENT, exit_word, how_ended, title};
 use crate::cli::reader::{self, Reader, reader_gone};
 use crate::cli::values::{ValueError, event_number, map, pair};
@@ -49,6 +49,9 @@ const SEQ_WIDTH: usize = 4;
 
 /// The least that is shown of a command, in columns.
 const COMMAND_WIDTH_MIN: usize = 10;
+
+/// How far what stands below an event stands in.
+const INDENT: &str = "  ";
 
 /// The arguments of `events`.
 #[derive(Debug, Args)]
@@ -182,13 +185,24 @@ fn fields(event: &Event) -> String {
     )
 }
 
-/// For people: its number, when, what, to whom, and what matters of it. A command takes what is left of the line.
+/// For people: its number, when, what, to whom, and what matters of it. A command takes what is left of the line; what else
+/// does not fit stands below it.
 fn sentence(event: &Event, width: usize) -> String {
     let (seq, at, kind) = (event.seq, to_the_second(event), event.kind.as_str());
     let Some(child) = event.child.as_deref() else { return format!("{seq:SEQ_WIDTH$}  {at}  {kind}\n") };
-    let line = format!("{seq:SEQ_WIDTH$}  {at}  {kind:KIND_WIDTH$}  {}  ", title(child));
-    let matter = matter(event.kind, child, width.saturating_sub(line.width()).max(COMMAND_WIDTH_MIN));
-    (line + &matter).trim_end().to_owned() + "\n"
+    let (title, matter) = (title(child), matter(event.kind, child));
+    let head = format!("{seq:SEQ_WIDTH$}  {at}  {kind:KIND_WIDTH$}");
+    let line = format!("{head}  {title}  ");
+    let left = width.saturating_sub(line.width());
+    let least = if event.kind == EventKind::Created { COMMAND_WIDTH_MIN } else { usize::MAX };
+    if line.trim_end().width() <= width && matter.width().min(least) <= left {
+        return (line + &cut(&matter, left)).trim_end().to_owned() + "\n";
+    }
+    let room = width.saturating_sub(INDENT.len());
+    let rest = [title, matter].into_iter().filter(|text| !text.is_empty()).map(|text| cut(&text, room));
+    let below = packed(rest.map(|text| (text.clone(), text.width())), room);
+    let lines = below.iter().map(|line| format!("{INDENT}{line}\n"));
+    cut(head.trim_end(), width) + "\n" + &lines.collect::<String>()
 }
 
 /// When it was, without the part of a second: the numbers tell the order.
@@ -197,9 +211,9 @@ fn to_the_second(event: &Event) -> String {
     at.split_once('.').map_or_else(|| at.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
 
-fn matter(kind: EventKind, child: &Child, command_width: usize) -> String {
+fn matter(kind: EventKind, child: &Child) -> String {
     match kind {
-        EventKind::Created => cut(&shown_command_line(&child.command, child.shortened), command_width),
+        EventKind::Created => shown_command_line(&child.command, child.shortened),
         EventKind::Started | EventKind::Ready | EventKind::Stopping => {
             child.pid.map_or_else(String::new, |pid| format!("pid {pid}"))
         }
@@ -250,5 +264,34 @@ mod tests {
         let expected = "   8  2026-11-23T14:52:17Z  ended       web  exit 0 (exited), cleanup failed\n";
         assert_eq!(said(8, EventKind::Ended, Some(ended)), expected);
         assert_eq!(said(9, EventKind::ShuttingDown, None), "   9  2026-11-23T14:52:17Z  shutting_down\n");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_an_id_stays_whole() {
+        let at = Timestamp::from_micros(1_795_445_537_123_456);
+        let shown =
+            |kind, child, width| sentence(&Event { seq: 7, at, kind, child: Some(Arc::new(child)) }, width);
+        let unnamed = || Child { name: None, ..child("web") };
+        for width in [40, 60, 80, 100] {
+            for kind in [EventKind::Created, EventKind::Started, EventKind::Cleaning, EventKind::Ended] {
+                for child in [unnamed(), child("web"), child(&"n".repeat(60))] {
+                    let text = shown(kind, child, width);
+                    assert!(text.lines().all(|line| line.width() <= width), "{width}:\n{text}");
+                }
+            }
+            let text = shown(EventKind::Ended, unnamed(), width);
+            assert!(text.contains("01900000-0000-7000-8000-000000000001"), "{text}");
+        }
+        let expected = concat!(
+            "   7  2026-11-23T14:52:17Z  started\n",
+            "  01900000-0000-7000-8000-000000000001\n",
+            "  pid 4001\n",
+        );
+        assert_eq!(shown(EventKind::Started, unnamed(), 40), expected);
+        let expected = concat!(
+            "   7  2026-11-23T14:52:17Z  started\n",
+            "  01900000-0000-7000-8000-000000000001  pid 4001\n",
+        );
+        assert_eq!(shown(EventKind::Started, unnamed(), 80), expected);
     }
 }

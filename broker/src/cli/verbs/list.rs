@@ -5,20 +5,30 @@ use std::sync::Arc;
 use clap::Args;
 use glob::Pattern;
 use procbroker_protocol::request::ListParams;
-use procbroker_protocol::{Child, Request, Response};
+use procbroker_protocol::{Child, ChildState, Request, Response};
 
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::{Report, Screen, table};
-use crate::cli::values::{map, pair};
+use crate::cli::values::{Choice, glob, map, one_of, pair};
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   procbroker list --label pool=render --name 'render-*'
-  procbroker list --all
+  procbroker list --state backoff,ended
   procbroker list --quiet | wc -l";
+
+/// The words of `--state`.
+const STATES: &[Choice<ChildState>] = &[
+    Choice { word: "starting", value: ChildState::Starting, help: "Not ready yet" },
+    Choice { word: "running", value: ChildState::Running, help: "Ready" },
+    Choice { word: "stopping", value: ChildState::Stopping, help: "Asked to end" },
+    Choice { word: "cleaning", value: ChildState::Cleaning, help: "Gone, and being cleaned up after" },
+    Choice { word: "backoff", value: ChildState::Backoff, help: "Waiting to be started again" },
+    Choice { word: "ended", value: ChildState::Ended, help: "Gone and cleaned up" },
+];
 
 /// The arguments of `list`.
 #[derive(Debug, Args)]
@@ -29,8 +39,11 @@ pub(in crate::cli) struct ListArguments {
     /// Only children whose name has this pattern, such as 'render-*' (quoted, so that the shell leaves it alone)
     ///
     /// `*` stands for any text, `?` for one character, `[a-c]` for one of some.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = glob)]
     name: Option<Pattern>,
+    /// Only children in this state; may be repeated, or given as a list with commas
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = one_of(STATES))]
+    state: Vec<ChildState>,
     /// Ended children too, with how they ended
     #[arg(long, short)]
     all: bool,
@@ -42,10 +55,30 @@ pub(in crate::cli) struct ListArguments {
 }
 
 impl ListArguments {
+    /// Whether ended children are shown too: those who ask for them by their state need not say so twice.
+    fn with_ended(&self) -> bool {
+        self.all || self.state.contains(&ChildState::Ended)
+    }
+
+    /// Whether a child has the name and the state that are asked for, which the broker does not look at.
+    fn is_wanted(&self, child: &Child) -> bool {
+        let has_name =
+            |pattern: &Pattern| child.name.as_ref().is_some_and(|name| pattern.matches(name.as_str()));
+        self.name.as_ref().is_none_or(has_name)
+            && (self.state.is_empty() || self.state.contains(&child.state))
+    }
+
     /// What to say when there are no such children.
     fn none(&self) -> &'static str {
         if self.name.is_some() {
-            return "no child has such a name";
+            return if self.state.is_empty() {
+                "no child has such a name"
+            } else {
+                "no child in such a state has such a name"
+            };
+        }
+        if !self.state.is_empty() {
+            return "no child is in such a state";
         }
         match (self.label.is_empty(), self.all) {
             (true, false) => "no child is alive; start one with 'procbroker create -- COMMAND'",
@@ -63,17 +96,16 @@ impl Ask for ListArguments {
 
     fn requests(&self) -> Result<Vec<Request>, Failure> {
         let labels = map("--label", &self.label).map_err(|error| Failure::usage(&error))?;
-        Ok(vec![Request::List(ListParams { labels, all: self.all, fields: None })])
+        Ok(vec![Request::List(ListParams { labels, all: self.with_ended(), fields: None })])
     }
 
     fn choose(&self, answer: Response) -> Response {
-        match (&self.name, answer) {
-            (Some(pattern), Response::Children(mut children)) => {
-                children
-                    .retain(|child| child.name.as_ref().is_some_and(|name| pattern.matches(name.as_str())));
+        match answer {
+            Response::Children(mut children) => {
+                children.retain(|child| self.is_wanted(child));
                 Response::Children(children)
             }
-            (Some(_) | None, answer) => answer,
+            other => other,
         }
     }
 
@@ -90,7 +122,7 @@ impl Ask for ListArguments {
         if children.is_empty() {
             return Ok(Report::nothing(self.none()));
         }
-        Ok(Report::done(table::table(children, self.all, screen)))
+        Ok(Report::done(table::table(children, self.with_ended(), screen)))
     }
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use procbroker_client::{Broker, Error as ClientError, LogChunk, LogFollow};
+use procbroker_protocol::create::StandardError;
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::json_lines::objects::{NotificationObject, ResultObject};
-use procbroker_protocol::request::{LogStream, LogsParams};
+use procbroker_protocol::request::{LogStream, LogsParams, OneParams};
 use procbroker_protocol::response::Logs;
 use procbroker_protocol::since::Since;
 use procbroker_protocol::{Request, Response, Target};
@@ -20,7 +21,7 @@ use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::reader::{self, Reader, reader_gone};
-use crate::cli::values::{Choice, one_of, target};
+use crate::cli::values::{Choice, one_of, target, whole};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
@@ -51,7 +52,7 @@ pub(in crate::cli) struct LogsArguments {
     #[arg(value_parser = target)]
     target: Target,
     /// Only the last so many lines [default: all that is kept]
-    #[arg(long, short = 'n', value_name = "LINES")]
+    #[arg(long, short = 'n', value_name = "LINES", value_parser = whole(0..=u32::MAX))]
     tail: Option<u32>,
     /// Go on with what the child writes, until it has ended
     ///
@@ -66,9 +67,9 @@ pub(in crate::cli) struct LogsArguments {
     /// Begin each line with the time at which it was written
     #[arg(long, short)]
     timestamps: bool,
-    /// Which of its outputs
-    #[arg(long, value_name = "STREAM", default_value = "stdout", value_parser = one_of(STREAMS))]
-    stream: LogStream,
+    /// Which of its outputs [default: stdout]
+    #[arg(long, value_name = "STREAM", value_parser = one_of(STREAMS))]
+    stream: Option<LogStream>,
     #[command(flatten)]
     print: PrintArguments,
 }
@@ -79,7 +80,7 @@ impl LogsArguments {
         let Self { target, tail, follow, since, timestamps, stream, print: _ } = self;
         LogsParams {
             target: target.clone(),
-            stream: *stream,
+            stream: stream.unwrap_or(LogStream::Stdout),
             tail: *tail,
             follow: *follow,
             since: *since,
@@ -97,7 +98,16 @@ pub(in crate::cli) fn show(socket: Option<PathBuf>, arguments: &LogsArguments) -
         let mut shown = Shown { output: stdout.lock(), style };
         runtime.block_on(async {
             let broker = call::connect(socket).await?;
-            run(&broker, arguments.params(), &mut shown).await
+            let is_told = arguments.stream.is_none() && matches!(style, Style::Terminal(_));
+            // After what would scroll it away, unless that goes on.
+            if is_told && arguments.follow {
+                tell_of_standard_error(&broker, &arguments.target).await;
+            }
+            let shown = run(&broker, arguments.params(), &mut shown).await;
+            if is_told && !arguments.follow && shown.is_ok() {
+                tell_of_standard_error(&broker, &arguments.target).await;
+            }
+            shown
         })
     });
     match shown {
@@ -127,6 +137,16 @@ async fn run(broker: &Broker, params: LogsParams, shown: &mut Shown<impl Write>)
         | Response::ShutDown(_)
         | Response::Upgraded
         | Response::PartialChildren(_) => Err(Failure::Answer),
+    }
+}
+
+/// Says to a person where else the child writes, if it does.
+async fn tell_of_standard_error(broker: &Broker, target: &Target) {
+    let got = broker.call(Request::Get(OneParams { target: target.clone() })).await;
+    let has_two = matches!(got, Ok(Response::Got(got))
+        if got.spec.as_ref().is_some_and(|spec| spec.params.stderr == StandardError::Log));
+    if has_two {
+        complain("procbroker: its standard error has a log of its own; '--stream stderr' shows that\n");
     }
 }
 

@@ -72,13 +72,26 @@ const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
     .usage(AnsiColor::Yellow.on_default().bold());
 
+/// How wide help is at most on a terminal, because longer lines are hard to read.
+const HELP_WIDTH_MAX: usize = 100;
+
+/// How wide help is where no terminal says otherwise.
+const HELP_WIDTH: usize = 80;
+
+/// How wide help is here.
+fn help_width() -> usize {
+    let columns = terminal_size::terminal_size_of(std::io::stdout())
+        .map(|(terminal_size::Width(columns), _)| usize::from(columns));
+    columns.filter(|columns| *columns > 0).map_or(HELP_WIDTH, |columns| columns.min(HELP_WIDTH_MAX))
+}
+
 /// A broker for long-lived child processes: create, destroy and list them over one Unix socket
 ///
 /// One dedicated process, the broker (`procbroker serve`), owns every long-lived child process of a web
 /// application. Any number of workers and scripts ask it over a Unix socket to start, stop and show children.
 /// When it is stopped, it brings every child down in order.
 #[derive(Debug, Parser)]
-#[command(name = "procbroker", version, styles = STYLES, max_term_width = 100)]
+#[command(name = "procbroker", version, styles = STYLES, term_width = help_width())]
 #[command(after_long_help = OVERVIEW, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 #[command(disable_help_subcommand = true)]
 pub(super) struct CommandLine {

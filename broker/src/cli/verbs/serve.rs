@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, ValueEnum};
 use procbroker_core::{Bounds, bytes_of_one_user, part_of_one_user};
 use procbroker_protocol::create::Account;
 use procbroker_protocol::duration;
@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::main_arguments::MainArguments;
 use crate::cli::size::{ByteSize, ByteSizeError};
-use crate::cli::values::{account, file_mode};
+use crate::cli::values::{account, file_mode, whole};
 use crate::metrics::http::address;
 
 /// What stands below the flags in help and manual page.
@@ -229,25 +229,25 @@ impl ServeArguments {
 #[command(next_help_heading = BOUNDS)]
 pub struct BoundArguments {
     /// Live children, in all; a tenth of them is left to root and the broker's user [default: 10000]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     pub max_children: Option<u32>,
     /// Live children of one user; half of all unless set
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     pub max_children_per_user: Option<u32>,
     /// Connections, in all; a tenth of them is left to root and the broker's user [default: 4096]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     pub max_connections: Option<u32>,
     /// Connections of one user; half of all unless set
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     pub max_connections_per_user: Option<u32>,
     /// Requests of one connection that are not answered yet
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_pipelined, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_pipelined, value_parser = whole(1..=u32::MAX))]
     pub max_pipelined: u32,
     /// Bytes of the command line and the environment of one `create`
-    #[arg(long, value_name = "BYTES", default_value_t = Bounds::default().max_command_bytes, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "BYTES", default_value_t = Bounds::default().max_command_bytes, value_parser = whole(1..=u32::MAX))]
     pub max_command_bytes: u32,
     /// Subscriptions of one connection; a user has as many in all as it may have connections
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_subscriptions)]
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().max_subscriptions, value_parser = whole(0..=u32::MAX))]
     pub max_subscriptions: u32,
     /// Memory for what clients make the broker keep, in all
     ///
@@ -264,7 +264,7 @@ pub struct BoundArguments {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pub partial_message_timeout: Duration,
     /// Ended children that stay visible to get, wait and list --all; beyond it, the first of the user who has the most goes
-    #[arg(long, value_name = "N", default_value_t = Bounds::default().ended_kept)]
+    #[arg(long, value_name = "N", default_value_t = Bounds::default().ended_kept, value_parser = whole(0..=u32::MAX))]
     pub ended_max: u32,
     /// How long ended children stay visible
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
@@ -309,14 +309,15 @@ pub enum LogLevel {
     Off,
     /// What failed
     Error,
-    /// And what needed force or looks wrong
+    /// And children that did not start or needed force, cleanups that failed, and what else looks wrong
     Warn,
-    /// And starting, stopping and what a shutdown did
+    /// And each start and end of a child, who asked for what changes something and who was refused (`audit:`), and what a
+    /// shutdown did
     #[default]
     Info,
-    /// And every request and every end of a child
+    /// And every request and its answer, those that change nothing too, and connections that were closed
     Debug,
-    /// And everything else
+    /// The same: nothing is logged at this level by itself
     Trace,
 }
 

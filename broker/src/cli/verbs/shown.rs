@@ -192,6 +192,27 @@ fn no_line_is_wider_than_the_terminal_whatever_the_names_and_commands() {
 }
 
 #[test]
+fn a_name_that_leaves_no_room_stands_whole_above_its_row() {
+    let children = [
+        running(1, Some("web"), &["./web", "--port", "80"]),
+        running(2, None, &["python3", "render.py", "--scene", "a long one.blend"]),
+        running(3, Some(&"n".repeat(50)), &["sleep", "60"]),
+        running(4, Some("render-42"), &["sleep", "60"]),
+    ];
+    let children = Response::Children(children.map(Arc::new).to_vec());
+    let expected = concat!(
+        "NAME       STATE    PID   UPTIME  COMMAND\n",
+        "web        running  4001  12m 5s  ./web --port 80\n",
+        "01930000-0000-7000-8000-000000000002\n",
+        "           running  4002  12m 5s  python3 render.py --scene…\n",
+        "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn\n",
+        "           running  4003  12m 5s  sleep 60\n",
+        "render-42  running  4004  12m 5s  sleep 60\n",
+    );
+    assert_eq!(shown(LIST, &children, terminal(60)), expected);
+}
+
+#[test]
 fn a_very_narrow_terminal_still_shows_every_child() {
     let text = shown(LIST, &three(), terminal(1));
     assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), 3, "{text}");

@@ -184,7 +184,9 @@ fn each_word_means_its_value() {
 
 #[test]
 fn the_other_verbs_make_their_requests() {
-    let cases: [(&[&str], &str); 23] = [
+    let cases: [(&[&str], &str); 25] = [
+        (&["list", "--state", "running,backoff"], r#"{"labels":{},"all":false,"fields":null}"#),
+        (&["list", "--state=running", "--state=ended"], r#"{"labels":{},"all":true,"fields":null}"#),
         (&["destroy", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
         (
             &["destroy", "--label=a=b", "--label", "c=d", "--no-wait"],
@@ -228,7 +230,8 @@ fn the_other_verbs_make_their_requests() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_refused() {
-    let cases: [&[&str]; 37] = [
+    let cases: [&[&str]; 38] = [
+        &["create", "--inherit-env", "--env-clear", "--", "true"],
         &[],
         &["run"],
         &["create"],
@@ -446,6 +449,21 @@ fn help_names_the_defaults_and_the_warning_for_brokers_of_others() {
         "Examples:",
     ] {
         assert!(words.contains(text), "{text} is not in {help}");
+    }
+}
+
+#[test]
+fn no_line_of_the_help_is_wider_than_80_columns_in_a_pipe() {
+    let mut program = CommandLine::command();
+    program.build();
+    let mut verbs: Vec<clap::Command> =
+        program.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
+    verbs.push(program);
+    for mut verb in verbs {
+        for help in [verb.render_help().to_string(), verb.render_long_help().to_string()] {
+            let wide = help.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None, "{}", verb.get_name());
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`session`] asks the broker. The first two are functions of what they are given.
 
 mod draw;
+mod job;
 mod model;
 mod rows;
 mod session;
@@ -24,11 +25,14 @@ use crate::cli::output::complain;
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
 Keys:
-  arrows, j, k  select a child          /  show only those whose name, command
-  Enter         show its output            or label (key=value) has a text
-  s             stop it                 o  order by another column
-  r             restart it              ?  help
-  x             send it a signal        q  leave";
+  arrows, j, k  select a child          /       show only those whose name,
+  Enter         show its output                 command or label (key=value)
+  e             show its standard               has a text
+                error                   o       order by another column
+  PgUp, PgDn    a page; of the output,  Ctrl-Z  back to the shell; fg goes on
+                while it is shown       ?       help
+  s, r          stop it, restart it     q       leave
+  x             send it a signal";
 
 /// The arguments of `top`.
 #[derive(Debug, Args)]

@@ -152,6 +152,47 @@ fn ctrl_c_ends_the_waiting_and_the_stop_goes_on() {
 }
 
 #[test]
+fn a_program_on_a_terminal_is_told_what_goes_on_after_ctrl_c() {
+    let broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    let mut client = broker.json();
+    client.ok("events", json!({}));
+    let mut stop = OnTerminal::run(&broker, "destroy one --json --stop TERM:300s");
+    while client.notification()["kind"] != "stopping" {}
+    stop.types(b"\x03");
+    let (status, said) = stop.ended();
+    assert_eq!(status, INTERRUPTED, "{said:?}");
+    assert!(said.contains("{\"message\":\"the stop goes on"), "{said:?}");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+}
+
+#[test]
+fn a_long_name_is_cut_and_what_is_waited_for_is_not() {
+    let broker = TestBroker::start();
+    let long = "n".repeat(70);
+    let mut hello = broker.fifo("hello");
+    broker.json().create(with(stubborn(&hello), &json!({"name": long})));
+    hello.line();
+    let mut stop = OnTerminal::run(&broker, &format!("destroy {long} --stop TERM:300s"));
+    stop.until(&format!("{}…  SIGTERM, 1 of 300 s\r\n", "n".repeat(56)));
+    broker.json().ok("signal", json!({"target": long, "signal": "KILL"}));
+    assert_eq!(stop.ended().0, DONE);
+}
+
+#[test]
+fn a_shutdown_over_a_stop_that_had_begun_shows_the_time_that_is_left() {
+    let mut broker = TestBroker::start();
+    stubborn_child(&broker, "one");
+    broker.run(&["destroy", "one", "--stop", "TERM:300s", "--no-wait"]);
+    let mut stop = OnTerminal::run(&broker, "shutdown --timeout 1h");
+    stop.until("one  stopping, 1 of at most 3600 s\r\n");
+    broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+    let (status, said) = stop.ended();
+    assert_eq!(status, DONE, "{said:?}");
+    broker.ended();
+}
+
+#[test]
 fn a_long_stop_is_quiet_in_a_pipe() {
     let broker = TestBroker::start();
     stubborn_child(&broker, "one");

@@ -38,11 +38,13 @@ fn a_verb_of_another_meaning_leads_to_the_right_one() {
         ("kill", "procbroker destroy TARGET"),
         ("kill", "procbroker signal TARGET SIGNAL"),
         ("start", "procbroker create -- COMMAND"),
+        ("remove", "procbroker destroy TARGET"),
+        ("delete", "procbroker destroy TARGET"),
         ("exec", "procbroker create -- COMMAND"),
     ] {
         failed(&broker.run(&[verb, "one"]), USAGE, instead);
     }
-    failed(&broker.run(&["run", "sleep", "1"]), USAGE, "the command to start comes after '--'");
+    failed(&broker.run(&["run", "sleep", "1"]), USAGE, "the whole command to start comes after '--'");
     assert_eq!(broker.run(&["help", "list"]).out, broker.run(&["list", "--help"]).out);
     assert_eq!(broker.run(&["help"]).out, broker.run(&["--help"]).out);
 }
@@ -101,6 +103,12 @@ fn list_can_be_narrowed_to_names_and_ids_alone() {
     assert_eq!(broker.run(&["list", "-q"]).out.lines().collect::<Vec<_>>(), ids);
     assert_eq!(broker.run(&["ps", "-aq", "--name", "mail"]).out.lines().count(), 1);
     failed(&broker.run(&["list", "--name", "["]), USAGE, "--name");
+    assert_eq!(names(&["list", "--state", "running", "--name", "m*"]), ["mail"]);
+    assert_eq!(names(&["list", "--state", "starting,ended"]), Vec::<String>::new());
+    broker.run(&["destroy", "mail"]);
+    assert_eq!(names(&["list", "--state", "ended"]), ["mail"]);
+    let json = broker.run(&["list", "--json", "--state", "stopping,ended"]).json();
+    assert_eq!(json["children"].as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -205,6 +213,46 @@ fn no_line_of_a_list_is_broken_on_a_terminal_of_80_columns() {
         assert!(lines.iter().all(|line| line.chars().count() <= columns), "{}", said.out);
         assert_eq!(lines.iter().any(|line| line.starts_with("NAME")), columns == 80, "{}", said.out);
     }
+}
+
+#[test]
+fn a_child_can_have_the_environment_of_the_command_instead_of_the_brokers() {
+    let broker = TestBroker::start();
+    let create = |name: &str, flags: &[&str]| {
+        let arguments = [&["create", "--name", name], flags, &["--", "sleep", "infinity"]].concat();
+        let mut verb = broker.verb(&arguments);
+        verb.env("ONLY_HERE", "x y").env("NOTIFY_SOCKET", "/of/this/process").env("LISTEN_FDS", "1");
+        let said = crate::harness::Said::by(&mut verb);
+        assert_eq!(said.status, DONE, "{said:?}");
+        let child = broker.json().ok("get", json!({"target": name}))["child"].take();
+        crate::harness::Process::of(&child).environment()
+    };
+    let inherited = create("one", &["--inherit-env", "--env", "MORE=1"]);
+    assert_eq!((inherited["ONLY_HERE"].as_str(), inherited["MORE"].as_str()), ("x y", "1"));
+    assert_eq!(inherited["PROCBROKER_SOCKET"].as_str(), broker.socket().to_str().unwrap());
+    assert!(!inherited.contains_key("LISTEN_FDS"), "{inherited:?}");
+    assert!(inherited.get("NOTIFY_SOCKET").is_none_or(|socket| socket != "/of/this/process"));
+    assert!(!create("two", &[]).contains_key("ONLY_HERE"));
+}
+
+#[test]
+fn logs_tell_on_a_terminal_of_a_standard_error_of_its_own() {
+    let broker = TestBroker::start();
+    let script = "echo to out; echo to err >&2; exec sleep infinity";
+    for (name, stderr) in [("two", "log"), ("one", "stdout")] {
+        broker.json().create(json!({
+            "name": name, "stderr": stderr, "command": ["sh", "-c", script], "ready": {"log": "to out"},
+        }));
+    }
+    let hint = "its standard error has a log of its own; '--stream stderr' shows that";
+    let said = on_a_terminal(&broker, 80, "logs two");
+    assert!(said.out.contains("to out") && said.out.contains(hint), "{said:?}");
+    for arguments in ["logs one", "logs two --stream stdout"] {
+        let said = on_a_terminal(&broker, 80, arguments);
+        assert!(said.out.contains("to out") && !said.out.contains(hint), "{said:?}");
+    }
+    let said = broker.run(&["logs", "two"]);
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("to out\n", ""), "{said:?}");
 }
 
 #[test]

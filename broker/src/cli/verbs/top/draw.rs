@@ -1,12 +1,13 @@
 //! How `top` looks: a function of what is known to the cells of a screen.
 
 use procbroker_protocol::ChildState;
+use procbroker_protocol::request::LogStream;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::model::{Mode, Model};
+use super::model::{Mode, Model, pane_lines};
 use super::rows::{HISTORY, Row};
 use crate::cli::print::elapsed::between;
 use crate::cli::print::width::cut;
@@ -18,19 +19,25 @@ const WIDE: u16 = 110;
 /// The bars of a graph, lowest first.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// The heading of the last column.
+const COMMAND: &str = "COMMAND";
+
 /// What the keys do, in one line.
 const KEYS: &str = "Enter output  s stop  r restart  x signal  / filter  o order  ? help  q quit";
 
 /// What `?` shows.
-const HELP: [&str; 18] = [
-    "arrows, j, k, PgUp, PgDn   select a child",
+const HELP: [&str; 21] = [
+    "arrows, j, k               select a child",
+    "PgUp, PgDn                 a page further; of the output while that is shown",
     "Enter                      show or hide its output",
+    "e                          show its standard error, if that has a log of its own",
     "s                          stop it, by its own stop steps",
     "r                          restart it",
     "x                          send it a signal",
     "/                          show only those whose name or command has a text,",
     "                           or that have a label (key=value); Esc shows all",
     "o                          order by age, name, state, cpu, memory, restarts",
+    "Ctrl-Z                     back to the shell, whose fg continues it",
     "q, Ctrl-C                  leave; nothing is stopped by it",
     "",
     "AGE        since its last start",
@@ -52,10 +59,10 @@ pub(super) fn draw(model: &Model, has_colours: bool, area: Rect, buffer: &mut Bu
     }
     let visible = model.visible();
     canvas.line(0, &summary(model), Style::new().add_modifier(Modifier::BOLD));
-    let columns = Columns::of(area.width);
+    let columns = Columns::of(area.width, model);
     canvas.line(1, &columns.titles(), Style::new().add_modifier(Modifier::REVERSED));
     // The header, the titles and the last line are always there.
-    let pane = if model.has_pane { (height.saturating_sub(3) / 2).max(2) } else { 0 };
+    let pane = if model.has_pane { pane_lines(height) } else { 0 };
     let rows = height.saturating_sub(3).saturating_sub(pane);
     table(canvas, model, &visible, &columns, rows);
     if model.has_pane {
@@ -123,22 +130,31 @@ struct Columns {
     graph: usize,
 }
 
+/// What stands between the name and the graph: of each column its width, and whether it is one of numbers.
+const MIDDLE: [(usize, bool); 6] = [(8, false), (7, true), (7, true), (5, true), (5, true), (3, true)];
+
+/// What names leave to the last column, in columns of the screen, where it has more to say.
+const LAST_WIDTH_MIN: usize = 10;
+
 impl Columns {
-    fn of(width: u16) -> Self {
-        if width >= WIDE { Self { name: 36, graph: HISTORY } } else { Self { name: 18, graph: 0 } }
+    /// Names have what is left of a screen by what else there is to say.
+    fn of(width: u16, model: &Model) -> Self {
+        let (name, graph) = if width >= WIDE { (36, HISTORY) } else { (18, 0) };
+        let middle: usize = MIDDLE.iter().map(|(width, _)| width + 1).sum();
+        let taken = middle + if graph > 0 { graph + 2 } else { 0 } + 2;
+        let longest = |text: fn(&Row) -> &str| model.all().map(|row| text(row).width()).max().unwrap_or(0);
+        let last = longest(last_of).clamp(COMMAND.len(), LAST_WIDTH_MIN);
+        let left = usize::from(width).saturating_sub(taken + last);
+        Self { name: longest(|row| &row.title).min(left).max(name), graph }
     }
 
     fn titles(&self) -> String {
-        self.line(["NAME", "STATE", "PID", "AGE", "CPU%", "MEM", "RST", "CPU TREND", "COMMAND"])
+        self.line(["NAME", "STATE", "PID", "AGE", "CPU%", "MEM", "RST", "CPU TREND", COMMAND])
     }
 
     fn row(&self, row: &Row, now: procbroker_protocol::Timestamp) -> String {
         let since = row.started_at.unwrap_or(row.created_at);
         let told = |told: Option<String>| told.unwrap_or_else(|| "-".to_owned());
-        let last = match (&row.exit, row.state) {
-            (Some(exit), ChildState::Ended) => row.failed_cleanup.as_ref().unwrap_or(exit),
-            (_, _) => row.status_text.as_ref().unwrap_or(&row.command),
-        };
         self.line([
             &row.title,
             row.state.as_str(),
@@ -148,20 +164,13 @@ impl Columns {
             &told(row.memory.map(bytes)),
             &row.restarts.to_string(),
             &graph(row),
-            last,
+            last_of(row),
         ])
     }
 
     fn line(&self, [name, state, pid, age, cpu, memory, restarts, graph, command]: [&str; 9]) -> String {
         let mut line = left(name, self.name);
-        for (text, width, is_number) in [
-            (state, 8, false),
-            (pid, 7, true),
-            (age, 7, true),
-            (cpu, 5, true),
-            (memory, 5, true),
-            (restarts, 3, true),
-        ] {
+        for (text, (width, is_number)) in [state, pid, age, cpu, memory, restarts].into_iter().zip(MIDDLE) {
             line.push(' ');
             line.push_str(&if is_number { right(text, width) } else { left(text, width) });
         }
@@ -172,6 +181,14 @@ impl Columns {
         line.push_str("  ");
         line.push_str(command);
         line
+    }
+}
+
+/// What is said of a child in the last column: how it ended, what it says of itself, or its command.
+fn last_of(row: &Row) -> &str {
+    match (&row.exit, row.state) {
+        (Some(exit), ChildState::Ended) => row.failed_cleanup.as_ref().unwrap_or(exit),
+        (_, _) => row.status_text.as_ref().unwrap_or(&row.command),
     }
 }
 
@@ -250,7 +267,16 @@ fn style_of(state: ChildState) -> Style {
 /// The selected child: how it ended last, its labels, and the end of its output.
 fn output(canvas: &mut Canvas<'_>, model: &Model, top: u16, height: u16) {
     let Some(row) = model.selected() else { return };
-    let mut title = vec![format!("── output of {}", row.title)];
+    let (what, other) = match model.stream {
+        LogStream::Stdout => ("output", "standard error"),
+        LogStream::Stderr => ("standard error", "output"),
+    };
+    let mut title = vec![format!("── {what} of {}", row.title)];
+    title.extend(
+        (model.below > 0)
+            .then(|| format!("{} more below (PgDn)", counted::counted(model.below, "line", "lines"))),
+    );
+    title.extend(model.has_two().then(|| format!("e: {other}")));
     title.extend(row.exit.as_ref().map(|exit| format!("last exit {exit}")));
     title.extend(row.labels.iter().cloned());
     title.push("──".to_owned());
@@ -262,7 +288,8 @@ fn output(canvas: &mut Canvas<'_>, model: &Model, top: u16, height: u16) {
     if lines.is_empty() {
         return canvas.line(top + 1, "it has written nothing", Style::new());
     }
-    let first = lines.len().saturating_sub(usize::from(room));
+    let end = lines.len().saturating_sub(model.below);
+    let first = end.saturating_sub(usize::from(room));
     for (y, line) in (0..room).zip(lines.iter().skip(first)) {
         canvas.line(top + 1 + y, line, Style::new());
     }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use procbroker_protocol::request::LogStream;
 use procbroker_protocol::{ChildId, ChildState, Event, EventKind, PartialChildren, Signal, Timestamp};
 
 use super::rows::Row;
@@ -14,7 +15,7 @@ use crate::cli::values::signal;
 const ENDED_SHOWN: Duration = Duration::from_secs(5);
 
 /// How many lines of output are kept for the pane.
-const LOG_LINES: usize = 200;
+pub(super) const LOG_LINES: u32 = 500;
 
 /// How far a page is.
 const PAGE: usize = 10;
@@ -32,6 +33,10 @@ pub(super) enum Key {
     Escape,
     Backspace,
     Character(char),
+    /// Ctrl-U.
+    Clear,
+    /// Ctrl-Z.
+    Suspend,
     /// Ctrl-C.
     Interrupt,
 }
@@ -40,6 +45,7 @@ pub(super) enum Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Quit,
+    Suspend,
     Stop(ChildId),
     Restart(ChildId),
     Signal(ChildId, Signal),
@@ -49,7 +55,31 @@ pub(super) enum Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     List,
-    Log(ChildId),
+    Log(ChildId, LogStream),
+}
+
+/// The end of a child's output.
+#[derive(Clone, Debug)]
+pub(super) struct Output {
+    pub(super) child: ChildId,
+    pub(super) stream: LogStream,
+    pub(super) text: String,
+    /// Whether its standard error has a log of its own.
+    pub(super) has_two: bool,
+}
+
+/// What is shown of an output.
+#[derive(Clone, Debug)]
+struct Shown {
+    child: ChildId,
+    stream: LogStream,
+    lines: Vec<String>,
+    has_two: bool,
+}
+
+/// The lines of the pane for output, its title among them, on a screen of so many.
+pub(super) fn pane_lines(height: u16) -> u16 {
+    (height.saturating_sub(3) / 2).max(2)
 }
 
 /// What children are ordered by.
@@ -132,8 +162,14 @@ pub(super) struct Model {
     pub(super) mode: Mode,
     /// Whether the output of the selected child is shown.
     pub(super) has_pane: bool,
+    /// Which output of it.
+    pub(super) stream: LogStream,
     /// The output that came last, and whose it is.
-    log: Option<(ChildId, Vec<String>)>,
+    log: Option<Shown>,
+    /// How many lines below those that are shown of it are out of sight. While there are some, nothing new comes.
+    pub(super) below: usize,
+    /// How many lines the screen has.
+    pub(super) height: u16,
     /// Something to tell, until the next key.
     pub(super) notice: Option<String>,
     pub(super) now: Timestamp,
@@ -149,7 +185,10 @@ impl Model {
             filter: String::new(),
             mode: Mode::Browse,
             has_pane: false,
+            stream: LogStream::Stdout,
             log: None,
+            below: 0,
+            height: 24,
             notice: None,
             now,
             asked_last: Question::List,
@@ -203,10 +242,15 @@ impl Model {
     }
 
     /// This is the end of a child's output.
-    pub(super) fn logged(&mut self, child: ChildId, text: &str) {
+    pub(super) fn logged(&mut self, output: &Output) {
+        let Output { child, stream, ref text, has_two } = *output;
+        if self.below > 0 {
+            return;
+        }
         let lines: Vec<String> = text.lines().map(escaped).collect();
-        let first = lines.len().saturating_sub(LOG_LINES);
-        self.log = Some((child, lines.get(first..).unwrap_or_default().to_vec()));
+        let first = lines.len().saturating_sub(usize::try_from(LOG_LINES).unwrap_or(usize::MAX));
+        let lines = lines.get(first..).unwrap_or_default().to_vec();
+        self.log = Some(Shown { child, stream, lines, has_two });
     }
 
     /// Time has passed.
@@ -223,9 +267,10 @@ impl Model {
 
     /// What to ask next: the list, and every other time the output that is shown.
     pub(super) fn question(&mut self) -> Question {
-        self.asked_last = match (self.asked_last, self.has_pane, self.selected()) {
-            (Question::List, true, Some(row)) => Question::Log(row.id),
-            (Question::List | Question::Log(_), _, _) => Question::List,
+        let wants_output = self.has_pane && self.below == 0;
+        self.asked_last = match (self.asked_last, wants_output, self.selected()) {
+            (Question::List, true, Some(row)) => Question::Log(row.id, self.stream),
+            (Question::List | Question::Log(..), _, _) => Question::List,
         };
         self.asked_last
     }
@@ -257,8 +302,18 @@ impl Model {
 
     /// Returns the output of the selected child, once it has come.
     pub(super) fn log(&self) -> Option<&[String]> {
+        let shown = self.shown().filter(|shown| shown.stream == self.stream)?;
+        Some(&shown.lines)
+    }
+
+    /// Whether the standard error of the selected child is known to have a log of its own.
+    pub(super) fn has_two(&self) -> bool {
+        self.shown().is_some_and(|shown| shown.has_two)
+    }
+
+    fn shown(&self) -> Option<&Shown> {
         let selected = self.selected()?.id;
-        self.log.as_ref().filter(|(child, _)| *child == selected).map(|(_, lines)| lines.as_slice())
+        self.log.as_ref().filter(|shown| shown.child == selected)
     }
 
     // What keys do.
@@ -267,6 +322,9 @@ impl Model {
     pub(super) fn pressed(&mut self, key: Key) -> Option<Wish> {
         if key == Key::Interrupt {
             return Some(Wish::Quit);
+        }
+        if key == Key::Suspend {
+            return Some(Wish::Suspend);
         }
         self.notice = None;
         match std::mem::replace(&mut self.mode, Mode::Browse) {
@@ -286,16 +344,28 @@ impl Model {
             Key::Character('q') => return Some(Wish::Quit),
             Key::Up | Key::Character('k') => self.select(|place, _| place.saturating_sub(1)),
             Key::Down | Key::Character('j') => self.select(|place, _| place + 1),
+            Key::PageUp if self.has_pane => self.scroll(usize::saturating_add),
+            Key::PageDown if self.has_pane => self.scroll(usize::saturating_sub),
             Key::PageUp => self.select(|place, _| place.saturating_sub(PAGE)),
             Key::PageDown => self.select(|place, _| place + PAGE),
             Key::Home => self.select(|_, _| 0),
             Key::End => self.select(|_, last| last),
             Key::Enter => {
                 self.has_pane = !self.has_pane;
-                // It is asked for at the next chance.
-                self.asked_last = Question::List;
+                self.show_the_end();
             }
-            Key::Escape if self.has_pane => self.has_pane = false,
+            Key::Character('e') => {
+                self.has_pane = true;
+                self.stream = match self.stream {
+                    LogStream::Stdout => LogStream::Stderr,
+                    LogStream::Stderr => LogStream::Stdout,
+                };
+                self.show_the_end();
+            }
+            Key::Escape if self.has_pane => {
+                self.has_pane = false;
+                self.show_the_end();
+            }
             Key::Escape => self.filter.clear(),
             Key::Character('/') => self.mode = Mode::Filter,
             Key::Character('?' | 'h') => self.mode = Mode::Help,
@@ -308,7 +378,7 @@ impl Model {
                     self.mode = Mode::Signal { child, title, text: String::new() };
                 }
             }
-            Key::Backspace | Key::Character(_) | Key::Interrupt => {}
+            Key::Backspace | Key::Character(_) | Key::Clear | Key::Suspend | Key::Interrupt => {}
         }
         None
     }
@@ -318,7 +388,24 @@ impl Model {
         let visible = self.visible();
         let last = visible.len().saturating_sub(1);
         let place = to(self.selected_place(&visible), last).min(last);
-        self.selected = visible.get(place).map(|row| row.id);
+        let selected = visible.get(place).map(|row| row.id);
+        if selected != self.selected {
+            self.selected = selected;
+            self.show_the_end();
+        }
+    }
+
+    /// Shows the end of the output, as it is at the next chance to ask for it.
+    fn show_the_end(&mut self) {
+        self.below = 0;
+        self.asked_last = Question::List;
+    }
+
+    /// Moves by a page in the output that is shown, of which one line stays in sight.
+    fn scroll(&mut self, to: impl FnOnce(usize, usize) -> usize) {
+        let room = usize::from(pane_lines(self.height)).saturating_sub(1);
+        let most = self.log().map_or(0, <[String]>::len).saturating_sub(room);
+        self.below = to(self.below, room.saturating_sub(1).max(1)).min(most);
     }
 
     fn confirm(&mut self, verb: &str, wish: impl FnOnce(ChildId) -> Wish) {
@@ -333,8 +420,16 @@ impl Model {
             Key::Enter => return,
             Key::Escape => return self.filter.clear(),
             Key::Backspace => drop(self.filter.pop()),
+            Key::Clear => self.filter.clear(),
             Key::Character(character) => self.filter.push(character),
-            Key::Up | Key::Down | Key::PageUp | Key::PageDown | Key::Home | Key::End | Key::Interrupt => {}
+            Key::Up
+            | Key::Down
+            | Key::PageUp
+            | Key::PageDown
+            | Key::Home
+            | Key::End
+            | Key::Suspend
+            | Key::Interrupt => {}
         }
         self.mode = Mode::Filter;
     }
@@ -350,8 +445,16 @@ impl Model {
                 }
             },
             Key::Backspace => drop(text.pop()),
+            Key::Clear => text.clear(),
             Key::Character(character) => text.push(character),
-            Key::Up | Key::Down | Key::PageUp | Key::PageDown | Key::Home | Key::End | Key::Interrupt => {}
+            Key::Up
+            | Key::Down
+            | Key::PageUp
+            | Key::PageDown
+            | Key::Home
+            | Key::End
+            | Key::Suspend
+            | Key::Interrupt => {}
         }
         self.mode = Mode::Signal { child, title, text };
         None

@@ -4,15 +4,18 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use procbroker_client::{Broker, Error as ClientError, Events, Happening};
+use procbroker_protocol::create::StandardError;
 use procbroker_protocol::request::{
-    DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, Scope, SignalParams,
+    DestroyParams, EventsParams, ListParams, LogStream, LogsParams, ManyParams, OneParams, Scope,
+    SignalParams,
 };
 use procbroker_protocol::{ChildId, PartialChildren, Request, Response, Target, Timestamp};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::model::{Model, Question, Wish};
+use super::job;
+use super::model::{LOG_LINES, Model, Output, Question, Wish};
 use super::rows;
 use super::terminal::{Terminal, Typed, typed};
 use crate::cli::command_status::CommandStatus;
@@ -24,13 +27,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How often the screen is drawn at most, unless a key was pressed.
 const DRAWN_EVERY: Duration = Duration::from_millis(100);
 
-/// How many lines of output are asked for.
-const LINES: u32 = 200;
-
 /// What has come of a request.
 enum Told {
     Listed(PartialChildren),
-    Output(ChildId, String),
+    Output(Output),
     /// What has come of what a key asked for.
     Done(String),
     Failed(String),
@@ -41,6 +41,7 @@ pub(super) async fn run(broker: Broker) -> Result<CommandStatus, Failure> {
     let mut events = broker.events(EventsParams::default()).await?;
     let machine = |source| Failure::Machine { attempted: "cannot take over the terminal", source };
     let mut ends = Ends::install().map_err(machine)?;
+    let mut stops = Stops::install().map_err(machine)?;
     let mut terminal = Terminal::open().map_err(machine)?;
     let mut keys = typed().map_err(machine)?;
     let mut session = Session::new(broker);
@@ -48,15 +49,29 @@ pub(super) async fn run(broker: Broker) -> Result<CommandStatus, Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if session.is_to_be_drawn() {
-            terminal.show(&session.model).map_err(Failure::Output)?;
+            terminal.show(&mut session.model).map_err(Failure::Output)?;
             session.drawn();
         }
         tokio::select! {
             biased;
             () = ends.come() => return Ok(CommandStatus::Interrupted),
+            _ = stops.suspend.recv() => {
+                if job::can_be_continued() {
+                    terminal.leave_while(job::stop_alone).map_err(machine)?;
+                    session.draw_now();
+                }
+            }
+            _ = stops.resume.recv() => {
+                terminal.leave_while(|| Ok(())).map_err(machine)?;
+                session.draw_now();
+            }
             typed = keys.recv() => match typed {
                 Some(Typed::Key(key)) => match session.model.pressed(key) {
                     Some(Wish::Quit) => return Ok(CommandStatus::Done),
+                    Some(Wish::Suspend) if job::can_be_continued() => {
+                        terminal.leave_while(job::stop).map_err(machine)?;
+                        session.draw_now();
+                    }
                     wish => session.pressed(wish),
                 },
                 Some(Typed::Resized) => session.draw_now(),
@@ -93,6 +108,22 @@ impl Ends {
             _ = hangup.recv() => {}
             _ = quit.recv() => {}
         }
+    }
+}
+
+/// What stops it for a while, or has done so.
+struct Stops {
+    suspend: Signal,
+    /// It goes on. Nothing tells of a SIGSTOP, after which a shell has changed the terminal too.
+    resume: Signal,
+}
+
+impl Stops {
+    fn install() -> io::Result<Self> {
+        let kind = |signal: nix::sys::signal::Signal| SignalKind::from_raw(signal as i32);
+        let [suspend, resume] =
+            [nix::sys::signal::Signal::SIGTSTP, nix::sys::signal::Signal::SIGCONT].map(kind).map(signal);
+        Ok(Self { suspend: suspend?, resume: resume? })
     }
 }
 
@@ -154,7 +185,7 @@ impl Session {
         }
         self.waits = true;
         let (broker, question) = (self.broker.clone(), self.model.question());
-        self.asked.spawn(async move { answered(broker.call(request_of(question)).await, question) });
+        self.asked.spawn(async move { answer(&broker, question).await });
     }
 
     /// A key was pressed.
@@ -162,6 +193,10 @@ impl Session {
         self.draw_now();
         let (request, done) = match wish {
             None | Some(Wish::Quit) => return,
+            Some(Wish::Suspend) => {
+                self.model.notice = Some("there is no shell here that could continue it".to_owned());
+                return;
+            }
             Some(Wish::Stop(id)) => {
                 let params = DestroyParams { target: Target::Id(id), stop: None, no_wait: true };
                 (Request::Destroy(params), "its stop has begun")
@@ -193,9 +228,9 @@ impl Session {
                 }
                 self.model.listed(&children, now());
             }
-            Told::Output(child, text) => {
+            Told::Output(output) => {
                 self.waits = false;
-                self.model.logged(child, &text);
+                self.model.logged(&output);
             }
             Told::Done(what) => self.model.notice = Some(what),
             Told::Failed(message) => {
@@ -212,7 +247,9 @@ impl Session {
         match happening {
             Ok(Happening::Event(event)) => self.model.happened(&event),
             // The next list shows how things are.
-            Ok(Happening::Lagged { .. } | Happening::Restarted) => {}
+            Ok(Happening::Lagged { .. }) => {}
+            // What was told of the one before is over when this one has answered.
+            Ok(Happening::Restarted) => self.is_lost = true,
             Err(error) => {
                 self.is_cut_off = true;
                 self.is_lost = true;
@@ -223,27 +260,41 @@ impl Session {
     }
 }
 
-fn request_of(question: Question) -> Request {
+/// Asks the broker.
+async fn answer(broker: &Broker, question: Question) -> Told {
     match question {
-        Question::List => Request::List(ListParams { fields: Some(rows::wanted()), ..ListParams::default() }),
-        Question::Log(child) => Request::Logs(LogsParams {
-            target: Target::Id(child),
-            stream: LogStream::Stdout,
-            tail: Some(LINES),
-            follow: false,
-            since: None,
-            timestamps: false,
-            position: None,
-        }),
+        Question::List => {
+            let params = ListParams { fields: Some(rows::wanted()), ..ListParams::default() };
+            match broker.call(Request::List(params)).await {
+                Ok(Response::PartialChildren(children)) => Told::Listed(children),
+                Ok(_) => Told::Failed(Failure::Answer.line()),
+                Err(error) => Told::Failed(Failure::from(error).line()),
+            }
+        }
+        Question::Log(child, stream) => output(broker, child, stream).await,
     }
 }
 
-fn answered(answer: Result<Response, ClientError>, question: Question) -> Told {
-    match (answer, question) {
-        (Ok(Response::PartialChildren(children)), Question::List) => Told::Listed(children),
-        (Ok(Response::Logs(logs)), Question::Log(child)) => Told::Output(child, logs.text),
-        (Ok(_), Question::List | Question::Log(_)) => Told::Failed(Failure::Answer.line()),
-        (Err(error), _) => Told::Failed(Failure::from(error).line()),
+/// Asks for the end of an output, and whether there are two.
+async fn output(broker: &Broker, child: ChildId, stream: LogStream) -> Told {
+    let target = Target::Id(child);
+    let get = Request::Get(OneParams { target: target.clone() });
+    let logs = Request::Logs(LogsParams {
+        target,
+        stream,
+        tail: Some(LOG_LINES),
+        follow: false,
+        since: None,
+        timestamps: false,
+        position: None,
+    });
+    let (got, logs) = tokio::join!(broker.call(get), broker.call(logs));
+    let has_two = matches!(got, Ok(Response::Got(got))
+        if got.spec.as_ref().is_some_and(|spec| spec.params.stderr == StandardError::Log));
+    match logs {
+        Ok(Response::Logs(logs)) => Told::Output(Output { child, stream, text: logs.text, has_two }),
+        Ok(_) => Told::Failed(Failure::Answer.line()),
+        Err(error) => Told::Failed(Failure::from(error).line()),
     }
 }
 

@@ -4,7 +4,10 @@ use std::io;
 use std::thread;
 
 use ratatui::DefaultTerminal;
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
 use tokio::sync::mpsc;
 
 use super::draw::draw;
@@ -42,14 +45,28 @@ impl Terminal {
     }
 
     /// Draws everything that has changed.
-    pub(super) fn show(&mut self, model: &Model) -> io::Result<()> {
+    pub(super) fn show(&mut self, model: &mut Model) -> io::Result<()> {
         let has_colours = self.has_colours;
         self.screen
             .draw(|frame| {
                 let area = frame.area();
+                model.height = area.height;
                 draw(model, has_colours, area, frame.buffer_mut());
             })
             .map(drop)
+    }
+
+    /// Gives the terminal back for as long as this takes, and takes it over again, whatever has become of it.
+    pub(super) fn leave_while(&mut self, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.screen.show_cursor()?;
+        ratatui::try_restore()?;
+        work()?;
+        enable_raw_mode()?;
+        execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
+        // A new one takes nothing for drawn. The old one, told to clear itself, would ask the terminal for its cursor, and the
+        // answer goes to who reads the keys.
+        self.screen = ratatui::Terminal::new(CrosstermBackend::new(io::stdout()))?;
+        Ok(())
     }
 }
 
@@ -86,6 +103,8 @@ fn key_of(key: KeyEvent) -> Option<Key> {
     let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('c') if is_control => Some(Key::Interrupt),
+        KeyCode::Char('u') if is_control => Some(Key::Clear),
+        KeyCode::Char('z') if is_control => Some(Key::Suspend),
         KeyCode::Char(_) if is_control => None,
         KeyCode::Char(character) => Some(Key::Character(character)),
         KeyCode::Up => Some(Key::Up),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use procbroker_protocol::request::LogStream;
 use procbroker_protocol::usage::Usage;
 use procbroker_protocol::{Child, ChildId, Event, EventKind, PartialChildren, Signal, Timestamp};
 use ratatui::buffer::Buffer;
@@ -10,7 +11,7 @@ use ratatui::layout::Rect;
 use serde_json::{Value, json};
 
 use super::draw::draw;
-use super::model::{Key, Model, Question, Wish};
+use super::model::{Key, Model, Output, Question, Wish};
 use super::rows;
 
 const START: u64 = 1_795_445_537_000_000;
@@ -75,6 +76,10 @@ fn typed(model: &mut Model, text: &str) {
     for character in text.chars() {
         assert_eq!(model.pressed(Key::Character(character)), None);
     }
+}
+
+fn output(number: u32, text: &str) -> Output {
+    Output { child: id(number), stream: LogStream::Stdout, text: text.to_owned(), has_two: false }
 }
 
 fn drawn(model: &Model, columns: u16, lines: u16) -> Vec<String> {
@@ -214,12 +219,15 @@ fn output_is_asked_for_in_turn_with_the_list_while_it_is_shown() {
     let mut model = three();
     assert_eq!([model.question(), model.question()], [Question::List, Question::List]);
     model.pressed(Key::Enter);
-    assert_eq!([model.question(), model.question()], [Question::Log(id(1)), Question::List]);
+    assert_eq!(
+        [model.question(), model.question()],
+        [Question::Log(id(1), LogStream::Stdout), Question::List]
+    );
     model.pressed(Key::Down);
-    assert_eq!(model.question(), Question::Log(id(2)));
-    model.logged(id(1), "of another\n");
+    assert_eq!(model.question(), Question::Log(id(2), LogStream::Stdout));
+    model.logged(&output(1, "of another\n"));
     assert_eq!(model.log(), None);
-    model.logged(id(2), "one\n\x1b[31mtwo\n");
+    model.logged(&output(2, "one\n\x1b[31mtwo\n"));
     assert_eq!(model.log().unwrap(), ["one", "\\x1b[31mtwo"]);
     model.pressed(Key::Enter);
     assert_eq!([model.question(), model.question()], [Question::List, Question::List]);
@@ -249,7 +257,7 @@ fn everything_has_its_place_at_80_by_24() {
     assert!(filtered.starts_with("filter \"render-1\"   3 children: 2 running"), "{filtered}");
     model.pressed(Key::Escape);
     model.pressed(Key::Enter);
-    model.logged(id(1), "hello\nworld\n");
+    model.logged(&output(1, "hello\nworld\n"));
     let lines = drawn(&model, 80, 24);
     assert_eq!(lines[13], "── output of render-1  pool=render  ──");
     assert_eq!(lines[14..16], ["hello", "world"]);
@@ -282,4 +290,97 @@ fn the_selected_child_is_on_the_page_that_is_shown() {
     assert!(drawn(&model, 80, 24).iter().any(|line| line.starts_with("render-90 ")));
     model.pressed(Key::Home);
     assert!(drawn(&model, 80, 24)[2].starts_with("render-1 "));
+}
+
+#[test]
+fn a_standard_error_of_its_own_is_a_key_away() {
+    let mut model = three();
+    model.pressed(Key::Enter);
+    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stdout));
+    model.logged(&Output { has_two: true, ..output(1, "out\n") });
+    let title = |model: &Model| drawn(model, 80, 24)[13].clone();
+    assert_eq!(title(&model), "── output of render-1  e: standard error  pool=render  ──");
+    model.pressed(Key::Character('e'));
+    // What came before is of the other one.
+    assert_eq!(model.log(), None);
+    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stderr));
+    model.logged(&Output { stream: LogStream::Stderr, has_two: true, ..output(1, "err\n") });
+    assert_eq!(model.log().unwrap(), ["err"]);
+    assert_eq!(title(&model), "── standard error of render-1  e: output  pool=render  ──");
+    model.pressed(Key::Character('e'));
+    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stdout));
+}
+
+#[test]
+fn the_output_is_scrolled_by_pages_and_stands_still_meanwhile() {
+    let mut model = three();
+    model.pressed(Key::Enter);
+    let lines: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
+    model.logged(&output(1, &lines.join("\n")));
+    let shown = |model: &Model| (drawn(model, 80, 24)[14].clone(), drawn(model, 80, 24)[22].clone());
+    assert_eq!(shown(&model), ("line 91".to_owned(), "line 99".to_owned()));
+    model.pressed(Key::PageUp);
+    assert_eq!(shown(&model), ("line 83".to_owned(), "line 91".to_owned()));
+    let title = &drawn(&model, 80, 24)[13];
+    assert_eq!(title, "── output of render-1  8 lines more below (PgDn)  pool=render  ──");
+    // What is written meanwhile, and what was asked for before, moves nothing.
+    model.logged(&output(1, "new\n"));
+    assert_eq!([model.question(), model.question()], [Question::List, Question::List]);
+    for _ in 0..20 {
+        model.pressed(Key::PageUp);
+    }
+    assert_eq!(shown(&model), ("line 0".to_owned(), "line 8".to_owned()));
+    for _ in 0..20 {
+        model.pressed(Key::PageDown);
+    }
+    assert_eq!(shown(&model), ("line 91".to_owned(), "line 99".to_owned()));
+    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stdout));
+    model.pressed(Key::PageUp);
+    model.pressed(Key::Down);
+    assert_eq!((model.selected().unwrap().title.as_str(), model.below), ("render-2", 0));
+}
+
+#[test]
+fn ctrl_u_takes_back_what_was_typed_and_ctrl_z_leaves_it() {
+    let mut model = three();
+    model.pressed(Key::Character('/'));
+    typed(&mut model, "none");
+    assert_eq!(titles(&model).len(), 0);
+    assert_eq!(model.pressed(Key::Suspend), Some(Wish::Suspend));
+    typed(&mut model, "x");
+    assert_eq!(model.filter, "nonex");
+    model.pressed(Key::Clear);
+    assert_eq!((model.filter.as_str(), titles(&model).len()), ("", 3));
+    typed(&mut model, "r-2");
+    assert_eq!(titles(&model), ["render-2"]);
+}
+
+#[test]
+fn a_name_has_the_room_that_commands_leave() {
+    let long = "a-name-that-is-a-bit-too-long-for-it";
+    let line = |columns, command: &str| {
+        let mut model = Model::new(at(0));
+        let more = json!({"name": long, "command": command.split(' ').collect::<Vec<_>>()});
+        model.listed(&list(vec![child(1, &more)]), at(1));
+        drawn(&model, columns, 24)[2].clone()
+    };
+    assert!(
+        line(80, "sleep 9").starts_with("a-name-that-is-a-bit-too-long… running "),
+        "{}",
+        line(80, "sleep 9")
+    );
+    assert!(line(80, "sleep 9").ends_with("  sleep 9"));
+    let crowded = line(80, "python3 render.py --scene a.blend");
+    assert!(crowded.starts_with("a-name-that-is-a-bit-too-l… running "), "{crowded}");
+    assert!(crowded.ends_with("  python3 r…"), "{crowded}");
+    assert!(line(100, "python3 render.py").starts_with(&format!("{long} running ")));
+}
+
+#[test]
+fn the_help_fits_a_small_terminal() {
+    let mut model = three();
+    model.pressed(Key::Character('?'));
+    let lines = drawn(&model, 80, 24);
+    assert!(lines.iter().any(|line| line == "any key goes back"), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains('…')), "{lines:?}");
 }
