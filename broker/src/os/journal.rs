@@ -165,6 +165,22 @@ struct Intents {
     trouble: bool,
 }
 
+impl Intents {
+    /// The last records are not in the state file.
+    fn tell_what_is_left(&self, path: &Path) {
+        match (&self.place, &self.log) {
+            (Some(place), Some(log)) if log.has_all() => {
+                tracing::warn!(path = %path.display(), log = %place.path().display(),
+                    "the last records could not be written; the log of intents has them, and the next start brings them into \
+                     the state file: leave the two where they are");
+            }
+            (Some(_) | None, Some(_) | None) => {
+                tracing::error!(path = %path.display(), "the last records could not be written and are lost");
+            }
+        }
+    }
+}
+
 impl Journal {
     /// Has a change written: at the latest with whatever is submitted later. One that is in the log of intents, and does
     /// not have to outlive the machine, is safe at once.
@@ -234,8 +250,9 @@ impl Drop for Journal {
             tracing::error!(path = %self.path.display(), "the last records are not written within {CLOSING_PATIENCE:?}");
         } else if thread.join().is_err() {
             tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
+        } else if !self.queue.is_settled() {
+            self.intents.tell_what_is_left(&self.path);
         } else if let Some(place) = &self.intents.place
-            && self.queue.is_settled()
             && !probation::is_on()
         {
             place.remove();

@@ -176,6 +176,22 @@ impl Place {
         }
     }
 
+    /// Goes on with the log that is there, whose entries are not in the state file yet beyond `folded`: they stay where they
+    /// are, and the next one follows the last of them.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn resume(&self, folded: Position) -> Result<(IntentLog, FoldMark), JournalError> {
+        let path = self.path();
+        let refused = || JournalError::file("go on with", &path);
+        let file = self.folder.file(NAME, OFlag::O_RDWR)?;
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(&file, FILE_BYTES), &mut bytes).map_err(refused())?;
+        let seal = self.seal();
+        let mark = FoldMark { disk: file.try_clone().map_err(refused())?, seal: seal.clone() };
+        Ok((IntentLog::resumed(file, seal, &bytes, folded.0, HALF_BYTES), mark))
+    }
+
     fn try_create(&self, last: Position) -> Result<(IntentLog, FoldMark), Refusal> {
         self.folder.remove(DRAFT)?;
         let file = self.folder.file(DRAFT, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?;
@@ -236,6 +252,16 @@ impl<D: Disk> IntentLog<D> {
     fn sized(disk: D, seal: Seal, last: u64, half_bytes: u64) -> Self {
         let half = Half { used: 0, last };
         Self { disk, seal, buffer: Vec::new(), halves: [half; 2], active: 0, half_bytes, state: State::Open }
+    }
+
+    fn resumed(disk: D, seal: Seal, log: &[u8], folded: u64, half_bytes: u64) -> Self {
+        let (halves, active) = replay::halves(log, &seal, folded, half_bytes);
+        Self { disk, seal, buffer: Vec::new(), halves, active, half_bytes, state: State::Open }
+    }
+
+    /// Whether everything is in it that was to be, and is not in the state file.
+    pub(super) fn has_all(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Writes an entry. `settled` is how far everything is in the state file.

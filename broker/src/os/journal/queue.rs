@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use procbroker_core::RecordFailure;
 
-use super::pending::{self, Batch};
+use super::pending::{self, Batch, Unfolded};
 use super::{Entry, JournalError, Pace, Position};
 
 /// How long what is in the log of intents may wait for more, before it is written to the state file.
@@ -87,10 +87,13 @@ pub(super) struct Attempt {
 }
 
 impl WriteQueue {
-    /// An empty one: everything up to here is written.
-    pub(super) fn at(position: Position) -> Self {
+    /// One in which everything up to here is written, and the changes after that, which are in the log of intents, wait for
+    /// the first attempt. Nobody waits for them.
+    pub(super) fn at(position: Position, unfolded: Unfolded) -> Self {
+        let Unfolded { due, count } = unfolded;
         let state = State {
-            submitted: position,
+            due,
+            submitted: Position(position.0.saturating_add(count)),
             settled: position,
             attempted: position,
             needed: position,

@@ -9,10 +9,10 @@ use procbroker_core::{RecordFailure, Run};
 
 use super::Intents;
 use super::error::{failure, is_want_of_room};
-use super::intent_log::FoldMark;
+use super::intent_log::{FoldMark, Place};
 use super::pending::{self, Batch, Content};
 use super::queue::{Attempt, Failed, WriteQueue};
-use super::store::Beside;
+use super::store::{Beside, Noted};
 use super::writer::Writer;
 use super::{Deliver, Delivery, Journal, JournalError, Position, Store};
 
@@ -40,26 +40,40 @@ impl Drop for Presence {
 }
 
 /// Starts the thread.
-pub(super) fn start(mut store: Store, deliver: Deliver) -> Result<Journal, JournalError> {
-    let (queue, path) = (Arc::new(WriteQueue::at(store.ahead.folded)), store.path.clone());
+pub(super) fn start(mut store: Store, noted: Noted, deliver: Deliver) -> Result<Journal, JournalError> {
+    let (folded, unfolded) = (store.ahead.folded, std::mem::take(&mut store.unfolded));
+    let path = store.path.clone();
     let place = store.intents.take();
-    let (log, mark) =
-        match place.as_ref().map(|place| place.create(store.ahead.folded)).transpose()?.flatten() {
-            Some((log, mark)) => (Some(log), Some(mark)),
-            None => (None, None),
-        };
+    let open = |place: &Place| match unfolded.count {
+        0 => place.create(folded),
+        // Nowhere else is what it has.
+        1.. => place.resume(folded).map(Some),
+    };
+    let usable = place.as_ref().filter(|_| noted == Noted::Already);
+    let (log, mark) = match usable.map(open).transpose()?.flatten() {
+        Some((log, mark)) => (Some(log), Some(mark)),
+        None => (None, None),
+    };
+    // What is in a log has to be written with how far that is, or it would be written once more by the next broker.
+    let folded_so_far = (mark.is_some() || unfolded.count > 0).then_some(folded);
+    let queue = Arc::new(WriteQueue::at(folded, unfolded));
     let intents = Intents { place, log, trouble: false };
     let presence = Presence { queue: Arc::clone(&queue), deliver };
     let work = move || {
         let Presence { queue, deliver } = &presence;
-        run(store, mark, queue, deliver);
+        run(store, (noted, mark, folded_so_far), queue, deliver);
     };
     let thread = thread::Builder::new().name("journal".to_owned()).stack_size(STACK_BYTES).spawn(work);
     let thread = thread.map_err(|source| JournalError::Thread { path: path.clone(), source })?;
     Ok(Journal { queue, thread: Some(thread), path, intents })
 }
 
-fn run(store: Store, mark: Option<FoldMark>, queue: &WriteQueue, deliver: &Deliver) {
+fn run(
+    store: Store,
+    (noted, mark, folded): (Noted, Option<FoldMark>, Option<Position>),
+    queue: &WriteQueue,
+    deliver: &Deliver,
+) {
     let Store { connection, path, index, next_seq, ahead, beside, .. } = store;
     // Before anything is promised. The folder is synced with the first sync of the log.
     match &beside {
@@ -70,15 +84,17 @@ fn run(store: Store, mark: Option<FoldMark>, queue: &WriteQueue, deliver: &Deliv
         }
         Beside::Synced { .. } | Beside::Nothing => {}
     }
-    let folded = mark.as_ref().map(|_| ahead.folded);
-    let writer = Writer::new(&connection, index, next_seq, folded);
+    let mut writer = Writer::new(&connection, index, next_seq, folded);
+    match noted {
+        Noted::Already => {}
+        Noted::Later(host) => writer.note_first(host, ahead),
+    }
     let mut committer =
         Committer { writer, mark, queue, deliver, path: &path, pause: None, trouble: Trouble::None };
     while let Some(attempt) = committer.queue.next(committer.pause) {
         let is_last = attempt.is_last;
         committer.attempt(attempt);
         if is_last && committer.pause.is_some() {
-            tracing::error!(path = %path.display(), "the last records could not be written and are lost");
             break;
         }
     }
