@@ -5,6 +5,7 @@
 //! all that waits for it in one transaction at a time: within a second, and at once where a change has to outlive the
 //! machine, or found no room in the log. Whoever submits is never held up by the disk.
 
+mod abandoned;
 mod error;
 mod intent_log;
 mod pending;
@@ -29,6 +30,7 @@ use procbroker_protocol::ChildId;
 use crate::os::probation;
 use crate::os::process::identity::{BootId, ProcessIdentity};
 
+pub use abandoned::Survivor;
 pub use error::JournalError;
 pub(crate) use intent_log::read_any as read_any_intents;
 use intent_log::{Append, IntentLog, Place};

@@ -20,15 +20,17 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate, renameat};
 use uuid::Uuid;
 
+use super::abandoned::Abandoned;
 use super::{Entry, JournalError, Position};
 use crate::os::own::{OwnError, OwnFolder};
 use crate::os::process::identity::BootId;
 use form::{HEADER_BYTES, Mark, Seal};
 pub(super) use replay::Left;
 pub(crate) use replay::read_any;
+pub(super) use replay::whole_entries;
 
 /// The file in the runtime folder.
-const NAME: &str = "intents";
+pub(super) const NAME: &str = "intents";
 
 /// One that is being made.
 const DRAFT: &str = "intents.new";
@@ -38,7 +40,16 @@ const DRAFT: &str = "intents.new";
 const HALF_BYTES: u64 = 1 << 20;
 
 /// Bytes of the whole file.
-const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
+pub(super) const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
+
+/// What is in a log, and not in the state file.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// What is to be written there, in this order.
+    Own(Vec<Entry>),
+    /// It belongs to a state file that is gone, and so are the processes of its children.
+    Abandoned(Abandoned),
+}
 
 /// Where the log is, and which entries belong to it.
 #[derive(Debug)]
@@ -125,10 +136,11 @@ impl Place {
     /// What an earlier broker has left there that is not in the state file, which has everything up to `folded`.
     ///
     /// # Errors
-    /// When something is missing that an earlier broker has promised, or when it made that promise with another state file.
-    pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
+    /// When something is missing that an earlier broker has promised, or when it made that promise with another state file
+    /// and any of its children may live.
+    pub(super) fn unread(&self, folded: Position) -> Result<Unread, JournalError> {
         if !self.folder.has_file(NAME)? {
-            return Ok(Vec::new());
+            return Ok(Unread::Own(Vec::new()));
         }
         let path = self.path();
         let damaged = |finding: String| JournalError::Log { path: path.clone(), finding };
@@ -137,21 +149,40 @@ impl Place {
         io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES + 1), &mut bytes)
             .map_err(JournalError::file("read", &path))?;
         match replay::read(&bytes, self.key, self.boot, folded.0) {
-            Ok(Left::Entries(entries)) => Ok(entries),
+            Ok(Left::Entries(entries)) => Ok(Unread::Own(entries)),
             Ok(Left::OtherBoot) => {
                 tracing::info!(path = %path.display(), "the log of intents is of another boot, and not needed any more");
-                Ok(Vec::new())
+                Ok(Unread::Own(Vec::new()))
             }
             Ok(Left::Unused) => {
                 tracing::info!(path = %path.display(),
                     "the log of intents was made for another state file and never used, and is replaced");
-                Ok(Vec::new())
+                Ok(Unread::Own(Vec::new()))
             }
             Ok(Left::OtherState) => {
-                Err(JournalError::OtherState { path: self.state.clone(), log: path.clone() })
+                let abandoned = Abandoned::read(&self.folder, self.boot)?;
+                let survivor =
+                    abandoned.survivor().map_err(JournalError::file("look for children of", &path))?;
+                match survivor {
+                    Some(survivor) => Err(JournalError::OtherState {
+                        path: self.state.clone(),
+                        log: path.clone(),
+                        survivor,
+                    }),
+                    None => Ok(Unread::Abandoned(abandoned)),
+                }
             }
             Err(damage) => Err(damaged(damage.to_string())),
         }
+    }
+
+    /// The same, of a log that belongs to the state file.
+    #[cfg(test)]
+    pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
+        self.unread(folded).map(|unread| match unread {
+            Unread::Own(entries) => entries,
+            Unread::Abandoned(abandoned) => panic!("{abandoned:?}"),
+        })
     }
 
     /// Makes a log in which the next entry is the one after `last`, in the place of any other. None where there is no room

@@ -13,8 +13,9 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
+use super::abandoned::Abandoned;
 use super::error::is_want_of_room;
-use super::intent_log::Place;
+use super::intent_log::{Place, Unread};
 use super::pending::Unfolded;
 use super::read::{self, Ahead, Numbered};
 use super::schema::{self, Found, STEPS, Step};
@@ -23,6 +24,9 @@ use super::writer::Writer;
 use super::{Deliver, Host, Journal, JournalError, Position, Row, Stored, beside, worker};
 use crate::os::own::OwnFolder;
 use crate::os::process::identity::BootId;
+
+/// How many children are named that nothing is known of.
+const NAMED_MAX: usize = 20;
 
 /// How long another process may hold the file, such as somebody's sqlite3 program, before that is an error.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
@@ -138,8 +142,8 @@ pub(super) fn open_with(
         None
     } else {
         if let Some(runtime) = runtime {
-            // Before it is made: with what the log of another one tells of, there is to be none.
-            drop(place(runtime, path, Uuid::new_v4())?.read(Position::default())?);
+            // Before it is made: with children of another one there is to be none.
+            drop(place(runtime, path, Uuid::new_v4())?.unread(Position::default())?);
         }
         Some(make(path, steps)?)
     };
@@ -163,7 +167,15 @@ pub(super) fn open_with(
     let mut ahead = read::ahead(&connection, path)?;
     let mut found = read::rows(&connection, path)?;
     let intents = runtime.map(|folder| place(folder, path, ahead.key)).transpose()?;
-    let left = intents.as_ref().map_or(Ok(Vec::new()), |place| place.read(ahead.folded))?;
+    let left = intents.as_ref().map(|place| place.unread(ahead.folded)).transpose()?;
+    let (left, origin) = match left {
+        None => (Vec::new(), Origin::Own),
+        Some(Unread::Own(entries)) => (entries, Origin::Own),
+        Some(Unread::Abandoned(abandoned)) => {
+            tell_of(&abandoned, path);
+            (abandoned.entries, Origin::Abandoned)
+        }
+    };
     let mut unfolded = Unfolded::new(left);
     if unfolded.count > 0 {
         match fold(&connection, &found, &mut unfolded, ahead.folded) {
@@ -172,7 +184,7 @@ pub(super) fn open_with(
                 found = read::rows(&connection, path)?;
             }
             // A running broker that finds no room goes on too. What is on record is whole, in two places instead of one.
-            Err(error) if is_want_of_room(&error) => {
+            Err(error) if is_want_of_room(&error) && origin == Origin::Own => {
                 let log = intents.as_ref().map(Place::path).unwrap_or_default();
                 tracing::warn!(path = %path.display(), log = %log.display(), %error,
                     "there is no room to bring the log of intents into the state file, which is tried again: make room \
@@ -193,6 +205,26 @@ pub(super) fn open_with(
     let path = path.to_owned();
     let store = Store { connection, path, index, next_seq, ahead, unfolded, intents, beside, log };
     Ok((store, Stored { rows, host }))
+}
+
+/// Whose log of intents was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// That of the state file.
+    Own,
+    /// That of one which is gone. It cannot be gone on with.
+    Abandoned,
+}
+
+/// Says what becomes of the children of a state file that is gone.
+fn tell_of(abandoned: &Abandoned, path: &Path) {
+    let unknown = abandoned.unknown();
+    let named: Vec<String> = unknown.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    tracing::warn!(path = %path.display(), log = %abandoned.log().display(),
+        "the state file is not the one to which the log of intents belongs, which is gone, and no process was found of the \
+         children of a broker with that: those of which the log has all are taken for ended, and their cleanups run; \
+         whatever else was on record is unknown, and its cleanups do not run (such as of {} more, {})",
+        unknown.len(), if named.is_empty() { "none".to_owned() } else { named.join(" ") });
 }
 
 /// Where the log of intents is of the state file with this key.

@@ -90,6 +90,14 @@ pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<L
     if next <= last { Err(Damage::Missing { missing: next, last }) } else { Ok(Left::Entries(entries)) }
 }
 
+/// All whole entries of a log that belongs to whichever state file, if it is of this run of the kernel.
+pub(in super::super) fn whole_entries(log: &[u8], boot: BootId) -> BTreeMap<u64, Entry> {
+    match form::read_header(log) {
+        Some((key, own_boot)) if own_boot == boot => entries(log, &Seal::new(key, boot), 0),
+        Some(_) | None => BTreeMap::new(),
+    }
+}
+
 /// Whether its state file has never had anything either, so that nothing is lost with the two of them.
 fn is_unused(log: &[u8], seal: &Seal) -> bool {
     let is_new = |mark| seal.read_mark(log, mark) == Some(0);
