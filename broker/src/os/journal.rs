@@ -30,6 +30,7 @@ use procbroker_protocol::ChildId;
 use crate::os::probation;
 use crate::os::process::identity::{BootId, ProcessIdentity};
 
+pub(crate) use abandoned::Abandoned;
 pub use abandoned::Survivor;
 pub use error::JournalError;
 pub(crate) use intent_log::read_any as read_any_intents;
