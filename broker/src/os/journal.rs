@@ -20,7 +20,7 @@ mod worker;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -156,7 +156,8 @@ pub struct Journal {
     queue: Arc<WriteQueue>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
-    intents: Intents,
+    /// Never waited for: whoever submits has it alone.
+    intents: Mutex<Intents>,
 }
 
 /// The log of intents, if there is one.
@@ -169,6 +170,27 @@ struct Intents {
 }
 
 impl Intents {
+    /// Sees to it that another program could go on with both files, now that everything is in the state file: what has become
+    /// of them meanwhile is not noticed by who has them open.
+    fn make_whole(&mut self, queue: &WriteQueue, path: &Path) -> Result<(), JournalError> {
+        let (Some(place), Some(log)) = (&self.place, &self.log) else { return Ok(()) };
+        let (_, settled) = queue.next_position();
+        store::check_is_ours(path, place.key(), settled)?;
+        if place.has(log, settled)? {
+            return Ok(());
+        }
+        tracing::warn!(path = %place.path().display(),
+            "the log of intents is not what was written there, and is made anew; everything is in the state file");
+        self.log = match place.create(settled)? {
+            Some((log, mark)) => {
+                queue.renew(mark);
+                Some(log)
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
     /// The last records are not in the state file.
     fn tell_what_is_left(&self, path: &Path) {
         match (&self.place, &self.log) {
@@ -204,7 +226,8 @@ impl Journal {
 
     /// Writes a change to the log of intents, and says when it has to be in the database for that.
     fn log(&mut self, entry: &Entry) -> Pace {
-        let Intents { place, log: Some(log), trouble } = &mut self.intents else { return Pace::AtOnce };
+        let intents = self.intents.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Intents { place, log: Some(log), trouble } = intents else { return Pace::AtOnce };
         let (position, settled) = self.queue.next_position();
         match log.append(position, entry, settled) {
             Append::Safe => Pace::Later,
@@ -235,12 +258,15 @@ impl Journal {
         self.queue.attempted()
     }
 
-    /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`].
+    /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`], and makes sure that
+    /// the next program finds it: a log of intents that somebody has damaged is made anew.
     ///
     /// # Errors
-    /// When the disk refuses, or the patience has ended.
+    /// When the disk refuses, or the patience has ended; or when the state file is not what was written there.
     pub fn flush(&self, patience: Duration) -> Result<(), JournalError> {
-        self.queue.flush(patience, &self.path)
+        self.queue.flush(patience, &self.path)?;
+        let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+        intents.make_whole(&self.queue, &self.path)
     }
 }
 
@@ -248,14 +274,15 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let is_over = self.queue.close(CLOSING_PATIENCE);
         let Some(thread) = self.thread.take() else { return };
+        let intents = self.intents.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !is_over {
             // The disk does not answer. The thread ends with the process, as a join would never.
             tracing::error!(path = %self.path.display(), "the last records are not written within {CLOSING_PATIENCE:?}");
         } else if thread.join().is_err() {
             tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
         } else if !self.queue.is_settled() {
-            self.intents.tell_what_is_left(&self.path);
-        } else if let Some(place) = &self.intents.place
+            intents.tell_what_is_left(&self.path);
+        } else if let Some(place) = &intents.place
             && !probation::is_on()
         {
             place.remove();

@@ -13,7 +13,7 @@ mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::abandoned::Abandoned;
 use super::{Entry, JournalError, Position};
-use crate::os::own::{OwnError, OwnFolder};
+use crate::os::own::{OwnError, OwnFolder, place_of};
 use crate::os::process::identity::BootId;
 use form::{HEADER_BYTES, Mark, Seal};
 pub(super) use replay::Left;
@@ -131,6 +131,33 @@ impl Place {
 
     fn seal(&self) -> Seal {
         Seal::new(self.key, self.boot)
+    }
+
+    /// That of the state file.
+    pub(super) fn key(&self) -> Uuid {
+        self.key
+    }
+
+    /// Whether what is in its place is this log, and tells that everything up to there was written: what is in it beside that
+    /// is not needed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn has(&self, log: &IntentLog, settled: Position) -> Result<bool, JournalError> {
+        let path = self.path();
+        let refused = || JournalError::file("read", &path);
+        let own = log.disk.metadata().map_err(refused())?;
+        match place_of(&path) {
+            Ok(place) if place == (own.dev(), own.ino()) && own.len() == FILE_BYTES => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_absence() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let mut head = vec![0; usize::try_from(HEADER_BYTES).unwrap_or_default()];
+        log.disk.read_exact_at(&mut head, 0).map_err(refused())?;
+        let marks = [Mark::Answered, Mark::Folded].map(|mark| log.seal.read_mark(&head, mark));
+        let tells = marks.iter().all(|mark| mark.is_some_and(|number| number <= settled.0));
+        Ok(tells && form::read_header(&head) == Some((self.key, self.boot)))
     }
 
     /// What an earlier broker has left there that is not in the state file, which has everything up to `folded`.

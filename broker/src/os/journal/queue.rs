@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use procbroker_core::RecordFailure;
 
+use super::intent_log::FoldMark;
 use super::pending::{self, Batch, Unfolded};
 use super::{Entry, JournalError, Pace, Position};
 
@@ -47,6 +48,8 @@ struct State {
     attempts: u64,
     /// The last attempt that failed.
     failed: Option<(u64, RecordFailure)>,
+    /// Where it is noted from now on how far the log of intents is not needed.
+    renewed: Option<FoldMark>,
 }
 
 /// Whether the thread has to be woken.
@@ -83,6 +86,8 @@ pub(super) struct Attempt {
     pub(super) number: u64,
     /// How far it goes.
     pub(super) submitted: Position,
+    /// That of a log of intents that was made since the last one.
+    pub(super) mark: Option<FoldMark>,
     pub(super) is_last: bool,
 }
 
@@ -131,6 +136,11 @@ impl WriteQueue {
         if sleeps {
             self.work.notify_one();
         }
+    }
+
+    /// There is a new log of intents.
+    pub(super) fn renew(&self, mark: FoldMark) {
+        self.lock().renewed = Some(mark);
     }
 
     pub(super) fn await_attempt(&self) -> Option<Position> {
@@ -196,7 +206,8 @@ impl WriteQueue {
                 state.attempts = state.attempts.saturating_add(1);
                 let batch = std::mem::take(&mut state.due);
                 let (number, submitted) = (state.attempts, state.submitted);
-                return Some(Attempt { batch, number, submitted, is_last });
+                let mark = state.renewed.take();
+                return Some(Attempt { batch, number, submitted, mark, is_last });
             }
             if is_last {
                 return None;

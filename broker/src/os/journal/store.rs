@@ -271,6 +271,19 @@ pub fn check(path: &Path) -> Result<Vec<Row>, JournalError> {
     check_with(path, STEPS)
 }
 
+/// Whether what is at the path of the file is what has this key, and everything up to a position.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub(super) fn check_is_ours(path: &Path, key: Uuid, settled: Position) -> Result<(), JournalError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    if read::ahead(&connection, path)? == (Ahead { key, folded: settled }) {
+        return Ok(());
+    }
+    let finding = "what is there has not what was written to it".to_owned();
+    Err(JournalError::Damaged { path: path.to_owned(), finding })
+}
+
 pub(super) fn check_with(path: &Path, steps: &[Step]) -> Result<Vec<Row>, JournalError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let version = examine(&connection, path, steps)?;

@@ -1,7 +1,7 @@
 //! The thread that writes what the queue has.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(super) fn start(mut store: Store, noted: Noted, deliver: Deliver) -> Result<
     // What is in a log has to be written with how far that is, or it would be written once more by the next broker.
     let folded_so_far = (mark.is_some() || unfolded.count > 0).then_some(folded);
     let queue = Arc::new(WriteQueue::at(folded, unfolded));
-    let intents = Intents { place, log, trouble: false };
+    let intents = Mutex::new(Intents { place, log, trouble: false });
     let presence = Presence { queue: Arc::clone(&queue), deliver };
     let work = move || {
         let Presence { queue, deliver } = &presence;
@@ -130,7 +130,10 @@ enum Trouble {
 
 impl Committer<'_> {
     fn attempt(&mut self, attempt: Attempt) {
-        let Attempt { mut batch, number, submitted, is_last: _ } = attempt;
+        let Attempt { mut batch, number, submitted, mark, is_last: _ } = attempt;
+        if mark.is_some() {
+            self.mark = mark;
+        }
         let unrecorded = self.writer.drop_unrecorded(&mut batch);
         self.answer(unrecorded, &Err(RecordFailure { message: "the child is not on record".to_owned() }));
         let Err(error) = self.write(&batch, submitted) else {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -155,4 +156,25 @@ fn a_state_folder_that_is_gone_with_all_processes_hinders_no_start_and_cleanups_
     assert_eq!(broker.json().got(&child["id"])["state"], "ended");
     broker.stop();
     assert_eq!(pipe.rest(), [""; 0]);
+}
+
+#[test]
+fn an_upgrade_goes_on_whatever_has_become_of_the_log_meanwhile() {
+    let mut broker = TestBroker::start();
+    let quiet = with(willing(), &json!({"stdout": "null"}));
+    let log = broker.socket().with_extension("sock.d").join("intents");
+    let mut children = Vec::new();
+    for damage in ["truncate -s 0", "rm", "truncate -s 700", "cp /etc/passwd"] {
+        children.push(broker.json().create(quiet.clone()));
+        let damaged = Command::new("sh").args(["-c", &format!("{damage} \"$1\""), "sh"]).arg(&log).status();
+        assert!(damaged.unwrap().success());
+        let said = broker.run(&["upgrade"]);
+        assert_eq!(said.status, 0, "{damage}: {said:?}");
+        broker.says("READY=1");
+    }
+    assert_eq!(broker.log().matches("made anew").count(), 4, "{}", broker.log());
+    children.push(broker.json().create(quiet));
+    broker.crash_and_start_again();
+    assert_eq!(broker.json().ok("list", json!({}))["children"], json!(children));
+    broker.stop();
 }

@@ -1,3 +1,5 @@
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use crate::os::own::OwnFolder;
 use crate::os::variables::CHILD_ID_VARIABLE;
@@ -176,4 +178,48 @@ fn a_log_that_was_never_written_to_hinders_no_fresh_start() {
     writing.submit(1, intent(1));
     drop(writing);
     assert_eq!(check(&copy).unwrap(), [row(1, None)]);
+}
+
+#[test]
+fn a_log_that_was_damaged_under_its_writer_is_whole_when_all_is_written_and_goes_on() {
+    let (folder, path) = scratch();
+    let runtime = OwnFolder::open(folder.path()).unwrap();
+    let mut writing = with_log(&path);
+    let log = folder.path().join("intents");
+    let damages: [&dyn Fn(); 4] = [
+        &|| fs::File::options().write(true).open(&log).unwrap().set_len(0).unwrap(),
+        &|| fs::remove_file(&log).unwrap(),
+        &|| fs::write(&log, "something else").unwrap(),
+        &|| fs::File::options().write(true).open(&log).unwrap().write_all_at(&[0; 2_000], 0).unwrap(),
+    ];
+    for (number, damage) in (1..).zip(damages) {
+        writing.submit(number, intent(number));
+        damage();
+        // What is written since does not make it whole.
+        writing.submit(number, progress("on"));
+        writing.journal.flush(PATIENCE).unwrap();
+        let ahead = read::ahead(&rusqlite::Connection::open(&path).unwrap(), &path).unwrap();
+        let place =
+            intent_log::Place::new(&runtime, (path.clone(), ahead.key), BootId::current().unwrap()).unwrap();
+        assert_eq!(place.read(ahead.folded).unwrap(), []);
+        writing.submit(100 + number, intent(100 + number));
+        assert_eq!(place.read(ahead.folded).unwrap().len(), 1);
+    }
+    writing.journal.flush(PATIENCE).unwrap();
+    assert_eq!(check(&path).unwrap().len(), 8);
+}
+
+#[test]
+fn a_state_file_that_was_replaced_under_its_writer_is_no_file_to_go_on_with() {
+    let (folder, path) = scratch();
+    let mut writing = with_log(&path);
+    writing.submit(1, intent(1));
+    writing.journal.flush(PATIENCE).unwrap();
+    let (other, another) = scratch();
+    drop(Writing::open(&another));
+    fs::rename(&another, &path).unwrap();
+    writing.submit(2, intent(2));
+    let error = writing.journal.flush(PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("state.db"), "{error}");
+    drop((other, folder));
 }
