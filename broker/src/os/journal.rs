@@ -12,6 +12,7 @@ mod pending;
 mod queue;
 mod read;
 mod schema;
+mod shared_memory;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use error::JournalError;
 pub(crate) use intent_log::read_any as read_any_intents;
 use intent_log::{Append, IntentLog, Place};
 use queue::WriteQueue;
+use shared_memory::SharedMemory;
 #[cfg(test)]
 pub(crate) use store::open_alone;
 pub use store::{Store, check, go_on, open};
@@ -156,6 +158,7 @@ pub struct Journal {
     queue: Arc<WriteQueue>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
+    memory: SharedMemory,
     /// Never waited for: whoever submits has it alone.
     intents: Mutex<Intents>,
 }
@@ -266,6 +269,7 @@ impl Journal {
     pub fn flush(&self, patience: Duration) -> Result<(), JournalError> {
         self.queue.flush(patience, &self.path)?;
         let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+        self.memory.mend();
         intents.make_whole(&self.queue, &self.path)
     }
 }

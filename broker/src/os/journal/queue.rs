@@ -138,6 +138,12 @@ impl WriteQueue {
         }
     }
 
+    /// Whether the thread has nothing to do and sleeps.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.lock().sleep == Sleep::Sound
+    }
+
     /// There is a new log of intents.
     pub(super) fn renew(&self, mark: FoldMark) {
         self.lock().renewed = Some(mark);

@@ -12,6 +12,7 @@ use super::error::{failure, is_want_of_room};
 use super::intent_log::{FoldMark, Place};
 use super::pending::{self, Batch, Content};
 use super::queue::{Attempt, Failed, WriteQueue};
+use super::shared_memory::SharedMemory;
 use super::store::{Beside, Noted};
 use super::writer::Writer;
 use super::{Deliver, Delivery, Journal, JournalError, Position, Store};
@@ -58,19 +59,22 @@ pub(super) fn start(mut store: Store, noted: Noted, deliver: Deliver) -> Result<
     let folded_so_far = (mark.is_some() || unfolded.count > 0).then_some(folded);
     let queue = Arc::new(WriteQueue::at(folded, unfolded));
     let intents = Mutex::new(Intents { place, log, trouble: false });
+    let memory = SharedMemory::of(&path);
+    let own_memory = memory.clone();
     let presence = Presence { queue: Arc::clone(&queue), deliver };
     let work = move || {
         let Presence { queue, deliver } = &presence;
-        run(store, (noted, mark, folded_so_far), queue, deliver);
+        run(store, (noted, mark, folded_so_far), own_memory, queue, deliver);
     };
     let thread = thread::Builder::new().name("journal".to_owned()).stack_size(STACK_BYTES).spawn(work);
     let thread = thread.map_err(|source| JournalError::Thread { path: path.clone(), source })?;
-    Ok(Journal { queue, thread: Some(thread), path, intents })
+    Ok(Journal { queue, thread: Some(thread), path, memory, intents })
 }
 
 fn run(
     store: Store,
     (noted, mark, folded): (Noted, Option<FoldMark>, Option<Position>),
+    memory: SharedMemory,
     queue: &WriteQueue,
     deliver: &Deliver,
 ) {
@@ -90,14 +94,18 @@ fn run(
         Noted::Later(host) => writer.note_first(host, ahead),
     }
     let mut committer =
-        Committer { writer, mark, queue, deliver, path: &path, pause: None, trouble: Trouble::None };
+        Committer { writer, mark, memory, queue, deliver, path: &path, pause: None, trouble: Trouble::None };
     while let Some(attempt) = committer.queue.next(committer.pause) {
         let is_last = attempt.is_last;
+        committer.memory.mend();
         committer.attempt(attempt);
+        committer.memory.note();
         if is_last && committer.pause.is_some() {
             break;
         }
     }
+    // It is looked at when the file is closed.
+    committer.memory.mend();
     drop(committer);
     if let Err((_, error)) = connection.close() {
         tracing::warn!(path = %path.display(), %error, "cannot close the state file in order; the next start will");
@@ -110,6 +118,7 @@ struct Committer<'a> {
     writer: Writer<'a>,
     /// Where it is noted for the log of intents how far it is not needed.
     mark: Option<FoldMark>,
+    memory: SharedMemory,
     queue: &'a WriteQueue,
     deliver: &'a Deliver,
     path: &'a PathBuf,
@@ -176,6 +185,7 @@ impl Committer<'_> {
         }
         self.settle(submitted);
         self.answer(batch.into_values().flat_map(|due| due.receipts), &Ok(()));
+        self.memory.mend();
         if let Err(error) = self.writer.checkpoint_when_due() {
             tracing::debug!(path = %self.path.display(), %error, "the log of the state file grows on");
         }

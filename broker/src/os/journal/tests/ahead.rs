@@ -1,7 +1,10 @@
 use std::os::unix::fs::FileExt;
 
+use nix::unistd::truncate;
+
 use super::*;
 use crate::os::own::OwnFolder;
+use crate::os::process::alone;
 use crate::os::variables::CHILD_ID_VARIABLE;
 
 /// A journal with a log of intents beside its file, which waits for whoever holds that.
@@ -218,8 +221,43 @@ fn a_state_file_that_was_replaced_under_its_writer_is_no_file_to_go_on_with() {
     let (other, another) = scratch();
     drop(Writing::open(&another));
     fs::rename(&another, &path).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(&path, suffix)).unwrap();
+    }
     writing.submit(2, intent(2));
     let error = writing.journal.flush(PATIENCE).unwrap_err();
     assert!(error.to_string().contains("state.db"), "{error}");
     drop((other, folder));
+}
+
+#[test]
+fn a_journal_outlives_the_loss_of_its_shared_memory_and_loses_nothing() {
+    if !alone::here(module_path!(), "a_journal_outlives_the_loss_of_its_shared_memory_and_loses_nothing") {
+        return;
+    }
+    let (folder, path) = scratch();
+    let mut writing = with_log(&path);
+    let rest = |writing: &Writing| {
+        while !writing.journal.queue.is_at_rest() {
+            std::thread::yield_now();
+        }
+    };
+    for (number, bytes) in (1..).zip([0, 100, 4_096, 0]) {
+        writing.submit(number, intent(number));
+        writing.journal.flush(PATIENCE).unwrap();
+        rest(&writing);
+        // To open it here, and close it, would give up the journal's locks.
+        truncate(&beside(&path, "-shm"), bytes).unwrap();
+        writing.submit(number, progress("on"));
+        writing.journal.flush(PATIENCE).unwrap();
+    }
+    rest(&writing);
+    // As a broker leaves them that is killed now.
+    let (killed, copy) = scratch();
+    copied(folder.path(), killed.path());
+    let expected = [1, 2, 3, 4].map(|number| row(number, Some("on")));
+    assert_eq!(check(&copy).unwrap(), expected);
+    truncate(&beside(&path, "-shm"), 0).unwrap();
+    drop(writing);
+    assert_eq!(check(&path).unwrap(), expected);
 }
