@@ -4,6 +4,7 @@
 //! read stays here, within bounds, and requests are not read while answers are not.
 
 mod answers;
+mod buffer;
 mod codec;
 mod refusal;
 mod requests;
@@ -128,7 +129,8 @@ pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
     match verdict {
         Some(Outgoing::Admitted) => {
             let mut connection = Connection::new(socket, surroundings);
-            if let Some(closing) = unless_it_panics(connection.run()).await {
+            // By its place: what is handed on itself has room in both tasks.
+            if let Some(closing) = unless_it_panics(Box::pin(connection.run())).await {
                 tracing::debug!(connection = id.0, ?closing, "connection closed");
             } else {
                 tracing::error!(connection = id.0, "serving a client has panicked; its connection is closed");
@@ -184,6 +186,7 @@ impl Connection {
 
     async fn run(&mut self) -> Closing {
         loop {
+            self.lend_buffer();
             while let Some(incoming) = self.next_incoming() {
                 if self.take(incoming).await == Some(Closing::Gone) {
                     return Closing::Gone;
@@ -206,6 +209,13 @@ impl Connection {
             if let Some(closing) = self.wait().await {
                 return closing;
             }
+        }
+    }
+
+    /// Has a buffer with room for what is encoded next, as far as there is one.
+    fn lend_buffer(&mut self) {
+        if self.unwritten.capacity() == 0 {
+            self.unwritten = buffer::lend();
         }
     }
 

@@ -12,6 +12,12 @@ pub const REPORTS_WAITING: usize = 1_024;
 /// Facts that the driver takes in before it lets the connections send what came of them.
 pub const FACTS_A_TURN: usize = 32;
 
+/// When so many connections fewer are there than were at most, what they have used is given back to the system.
+pub const CROWD_GONE: usize = 256;
+
+/// How long that waits for others to go as well, and for what the driver still has of them.
+pub const CROWD_REST: Duration = Duration::from_secs(1);
+
 /// Answers that wait for a client to read, beside one for each of its unanswered requests.
 pub const ANSWERS_WAITING: usize = 64;
 

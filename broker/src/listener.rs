@@ -1,5 +1,7 @@
 //! Takes clients in: one task for each listening socket, one for each client.
 
+mod crowd;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +15,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, Surroundings};
 use crate::inbox;
-use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY, STALLED_PATIENCE};
+use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, CROWD_REST, REFUSED_PATIENTLY, STALLED_PATIENCE};
 use crate::messages::{Fact, Who};
 use crate::os::host::caller::{Sight, Standpoint};
+use crate::os::host::heap;
 use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
 use crate::transit::Transit;
 use crate::turns::{SLICE, Turns};
+use crowd::Crowd;
 
 /// What tells when a reception and all of its clients are gone.
 #[derive(Debug)]
@@ -51,6 +55,7 @@ pub struct Reception {
     /// Places for those whose processes are held to be looked at again.
     sights: Arc<Semaphore>,
     partial_message_timeout: Duration,
+    crowd: Arc<Crowd>,
     /// Held by every client's task, so that the last one's end can be waited for.
     _presence: mpsc::Sender<()>,
 }
@@ -79,6 +84,7 @@ impl Reception {
             standpoint,
             sights: Arc::new(Semaphore::new(Provision::Sights.at_hand())),
             partial_message_timeout: bounds.partial_message_timeout,
+            crowd: Arc::default(),
             _presence: presence,
         };
         (reception, Emptiness(emptiness))
@@ -115,9 +121,13 @@ impl Reception {
             Err(error) => return tracing::warn!(%error, "cannot tell who a client is; closing"),
         };
         let (user, turns) = (peer.uid, self.turns.clone());
+        self.crowd.came();
         tokio::spawn(turns.of(user, async move {
             self.serve(stream, peer).await;
             drop(place);
+            if self.crowd.went() {
+                tokio::spawn(give_back(Arc::clone(&self.crowd), self.pool.clone()));
+            }
         }));
     }
 
@@ -147,4 +157,13 @@ impl Reception {
             connection::serve(stream, surroundings).await;
         }
     }
+}
+
+/// Gives back to the system what clients have used that are gone. It takes milliseconds, in which nobody waits for it but who
+/// needs memory.
+async fn give_back(crowd: Arc<Crowd>, pool: BlockingPool) {
+    tokio::time::sleep(CROWD_REST).await;
+    crowd.settled();
+    // Where it cannot be done now, the next crowd has it done.
+    let _ = pool.run(inbox::BROKER, heap::trim).await;
 }

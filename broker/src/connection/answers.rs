@@ -5,7 +5,7 @@ use std::io;
 use procbroker_protocol::{Error, Response};
 
 use super::unanswered::{Effort, Unanswered};
-use super::{Closing, Connection, Surroundings, codec, subscribed};
+use super::{Closing, Connection, Surroundings, buffer, codec, subscribed};
 use crate::answer_size::{encoded_bytes, is_large};
 use crate::blocking_pool::unavailable;
 use crate::limits::{ROOM_PATIENCE, WRITE_BYTES_BEFORE_READING};
@@ -55,6 +55,7 @@ impl Connection {
     ) {
         let Some(Unanswered { id, effort }) = self.unanswered.remove(&number) else { return };
         self.subscriptions.extend(subscribed::subscription(&result));
+        self.lend_buffer();
         if is_large(&result) {
             let Surroundings { pool, user, transit, .. } = &self.surroundings;
             let bytes = encoded_bytes(&result);
@@ -71,7 +72,9 @@ impl Connection {
                 bytes
             };
             match pool.run(*user, work).await {
-                Ok(bytes) if self.unwritten.is_empty() => self.unwritten = bytes,
+                Ok(bytes) if self.unwritten.is_empty() => {
+                    buffer::give_back(std::mem::replace(&mut self.unwritten, bytes));
+                }
                 Ok(bytes) => self.unwritten.extend_from_slice(&bytes),
                 Err(error) => codec::encode(&spare, &Err(unavailable(error)), &mut self.unwritten),
             }
@@ -107,8 +110,8 @@ impl Connection {
         if self.unwritten.is_empty() {
             self.socket.all_is_written()?;
         }
-        if self.unwritten.is_empty() && self.unwritten.capacity() > WRITE_BYTES_BEFORE_READING {
-            self.unwritten = Vec::new();
+        if self.unwritten.is_empty() {
+            buffer::give_back(std::mem::take(&mut self.unwritten));
         }
         Ok(())
     }

@@ -50,6 +50,7 @@ impl Connection {
         if let Notification::Log { subscription, ended: true, .. } = notification {
             self.subscriptions.remove(subscription);
         }
+        self.lend_buffer();
         codec::encode_notification(&self.codec, notification, &mut self.unwritten);
     }
 

@@ -5,12 +5,14 @@
 //! all that waits for it in one transaction at a time: within a second, and at once where a change has to outlive the
 //! machine, or found no room in the log. Whoever submits is never held up by the disk.
 
+mod abandoned;
 mod error;
 mod intent_log;
 mod pending;
 mod queue;
 mod read;
 mod schema;
+mod shared_memory;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ mod worker;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,10 +31,13 @@ use procbroker_protocol::ChildId;
 use crate::os::probation;
 use crate::os::process::identity::{BootId, ProcessIdentity};
 
+pub(crate) use abandoned::Abandoned;
+pub use abandoned::Survivor;
 pub use error::JournalError;
 pub(crate) use intent_log::read_any as read_any_intents;
 use intent_log::{Append, IntentLog, Place};
 use queue::WriteQueue;
+use shared_memory::SharedMemory;
 #[cfg(test)]
 pub(crate) use store::open_alone;
 pub use store::{Store, check, go_on, open};
@@ -153,7 +158,9 @@ pub struct Journal {
     queue: Arc<WriteQueue>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
-    intents: Intents,
+    memory: SharedMemory,
+    /// Never waited for: whoever submits has it alone.
+    intents: Mutex<Intents>,
 }
 
 /// The log of intents, if there is one.
@@ -163,6 +170,43 @@ struct Intents {
     log: Option<IntentLog>,
     /// Whether it is known, and was said, that it cannot be written to.
     trouble: bool,
+}
+
+impl Intents {
+    /// Sees to it that another program could go on with both files, now that everything is in the state file: what has become
+    /// of them meanwhile is not noticed by who has them open.
+    fn make_whole(&mut self, queue: &WriteQueue, path: &Path) -> Result<(), JournalError> {
+        let (Some(place), Some(log)) = (&self.place, &self.log) else { return Ok(()) };
+        let (_, settled) = queue.next_position();
+        store::check_is_ours(path, place.key(), settled)?;
+        if place.has(log, settled)? {
+            return Ok(());
+        }
+        tracing::warn!(path = %place.path().display(),
+            "the log of intents is not what was written there, and is made anew; everything is in the state file");
+        self.log = match place.create(settled)? {
+            Some((log, mark)) => {
+                queue.renew(mark);
+                Some(log)
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// The last records are not in the state file.
+    fn tell_what_is_left(&self, path: &Path) {
+        match (&self.place, &self.log) {
+            (Some(place), Some(log)) if log.has_all() => {
+                tracing::warn!(path = %path.display(), log = %place.path().display(),
+                    "the last records could not be written; the log of intents has them, and the next start brings them into \
+                     the state file: leave the two where they are");
+            }
+            (Some(_) | None, Some(_) | None) => {
+                tracing::error!(path = %path.display(), "the last records could not be written and are lost");
+            }
+        }
+    }
 }
 
 impl Journal {
@@ -185,7 +229,8 @@ impl Journal {
 
     /// Writes a change to the log of intents, and says when it has to be in the database for that.
     fn log(&mut self, entry: &Entry) -> Pace {
-        let Intents { place, log: Some(log), trouble } = &mut self.intents else { return Pace::AtOnce };
+        let intents = self.intents.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Intents { place, log: Some(log), trouble } = intents else { return Pace::AtOnce };
         let (position, settled) = self.queue.next_position();
         match log.append(position, entry, settled) {
             Append::Safe => Pace::Later,
@@ -216,12 +261,16 @@ impl Journal {
         self.queue.attempted()
     }
 
-    /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`].
+    /// Waits until everything that was submitted so far is written, in the sense of [`Safety::Process`], and makes sure that
+    /// the next program finds it: a log of intents that somebody has damaged is made anew.
     ///
     /// # Errors
-    /// When the disk refuses, or the patience has ended.
+    /// When the disk refuses, or the patience has ended; or when the state file is not what was written there.
     pub fn flush(&self, patience: Duration) -> Result<(), JournalError> {
-        self.queue.flush(patience, &self.path)
+        self.queue.flush(patience, &self.path)?;
+        let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+        self.memory.mend();
+        intents.make_whole(&self.queue, &self.path)
     }
 }
 
@@ -229,13 +278,15 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let is_over = self.queue.close(CLOSING_PATIENCE);
         let Some(thread) = self.thread.take() else { return };
+        let intents = self.intents.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !is_over {
             // The disk does not answer. The thread ends with the process, as a join would never.
             tracing::error!(path = %self.path.display(), "the last records are not written within {CLOSING_PATIENCE:?}");
         } else if thread.join().is_err() {
             tracing::error!(path = %self.path.display(), "the thread that writes the records has failed");
-        } else if let Some(place) = &self.intents.place
-            && self.queue.is_settled()
+        } else if !self.queue.is_settled() {
+            intents.tell_what_is_left(&self.path);
+        } else if let Some(place) = &intents.place
             && !probation::is_on()
         {
             place.remove();

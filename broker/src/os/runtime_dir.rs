@@ -4,23 +4,32 @@
 //! that is in the folder as well: a broker that is started with another socket, after a crash, goes on in the folder of the
 //! one before it.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::fstat;
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::journal::{Abandoned, Survivor};
 use super::own::{self, OwnError, OwnFolder};
 use super::probation;
+use super::process::identity::BootId;
 
 /// The file in the state folder that says where the runtime folder is.
 pub(super) const NOTE: &str = "runtime";
+
+/// The folder of the children's pipes, in the runtime folder.
+pub const PIPES: &str = "output";
+
+/// What the usual name of a runtime folder has that the path of the socket has not.
+pub const ENDING: &str = ".d";
 
 /// The file in the runtime folder that says whose it is.
 const OWNER: &str = "owner";
@@ -33,6 +42,12 @@ const DRAFT: &str = "runtime.new";
 
 /// Bytes of a note, at most: a key, and a path.
 const NOTE_BYTES_MAX: u64 = 8 << 10;
+
+/// How long the lock of a folder is asked for that somebody else has.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long is rested before it is asked for again.
+const LOCK_REST: Duration = Duration::from_millis(1);
 
 /// Where the runtime folder is to be, unless a broker that crashed has left one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +91,40 @@ pub enum RuntimeDirError {
         /// The state folder of the other one.
         state: PathBuf,
     },
+    /// Somebody holds its lock.
+    #[error(
+        "the runtime folder {path} is in use by another broker, or by a process that one was about to start when it ended; \
+         end that, or give another folder with --runtime-dir"
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The broker whose folder it was is gone with its state, and its children are not.
+    #[error(
+        "the runtime folder {path} is that of a broker whose state folder {state} is gone, and children of it may live, such \
+         as process {}; put that state folder back and start a broker with it, or end those children, or give another \
+         folder with --runtime-dir", survivor.pid
+    )]
+    Inhabited {
+        /// The folder.
+        path: PathBuf,
+        /// Where the state was.
+        state: PathBuf,
+        /// What may be of one of its children.
+        survivor: Survivor,
+    },
+    /// It cannot be told whether anybody lives who belongs to it.
+    #[error(
+        "cannot tell whether children of the broker live whose runtime folder {path} was: {source}; mount proc, and raise \
+         the limit on open files (ulimit -n), or give another folder with --runtime-dir"
+    )]
+    Unknown {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// That a runtime folder and a state folder belong together: it is in both of them.
@@ -94,6 +143,9 @@ impl RuntimeDir {
     pub fn open(wanted: &Wanted, state: &Path) -> Result<Self, RuntimeDirError> {
         let state = OwnFolder::open(state)?;
         if let Some(folder) = left(&state)? {
+            // The lock of the state folder says that no broker has it. A process that an earlier one was about to start may
+            // hold on to it, and is found by what is in the folder.
+            let _held_or_not = try_lock(&folder)?;
             return Ok(Self { folder, state });
         }
         let key = Uuid::new_v4();
@@ -119,7 +171,10 @@ impl RuntimeDir {
     /// # Errors
     /// When there is no descriptor left.
     pub fn passed(path: PathBuf, folder: OwnedFd, state: &OwnFolder) -> Result<Self, RuntimeDirError> {
-        Ok(Self { folder: OwnFolder::passed(path, folder), state: state.try_clone()? })
+        let folder = OwnFolder::passed(path, folder);
+        // An earlier version has not locked it; any other has done so with this very descriptor.
+        let _held_or_not = try_lock(&folder)?;
+        Ok(Self { folder, state: state.try_clone()? })
     }
 
     /// Where it is.
@@ -217,7 +272,17 @@ fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
     })?;
     let folder = OwnFolder::open(path)?;
     folder.check_passable()?;
-    match Note::read(&folder, OWNER)? {
+    let owner = Note::read(&folder, OWNER)?;
+    if !lock(&folder)? {
+        // What belongs to this state is not to be done without.
+        return Err(match owner {
+            Some(owner) if owner.path != state.path() => {
+                RuntimeDirError::Taken { path: path.to_owned(), state: owner.path }
+            }
+            Some(_) | None => RuntimeDirError::Locked { path: path.to_owned() },
+        });
+    }
+    match owner {
         None => match folder.entries()?.into_iter().find(|name| ![DRAFT, FOUND].contains(&name.as_str())) {
             None => {
                 match origin {
@@ -235,10 +300,45 @@ fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
             Err(RuntimeDirError::Taken { path: path.to_owned(), state: owner.path })
         }
         // Nobody goes on with what the other broker has left: its state is gone.
-        Some(_) => {
+        Some(owner) => {
+            let unknown = |source| RuntimeDirError::Unknown { path: path.to_owned(), source };
+            let boot = BootId::current().map_err(|error| unknown(io::Error::other(error)))?;
+            let survivor = Abandoned::read(&folder, boot)?.survivor().map_err(unknown)?;
+            if let Some(survivor) = survivor {
+                return Err(RuntimeDirError::Inhabited {
+                    path: path.to_owned(),
+                    state: owner.path,
+                    survivor,
+                });
+            }
             clear(&folder)?;
             Ok(folder)
         }
+    }
+}
+
+/// Locks a folder for as long as its descriptor, or a copy of that, is open: a broker that lives has it, whatever has become
+/// of its state folder. Says whether it was to be had. A broker that was killed may leave it, for a moment, to what it was
+/// about to start.
+fn lock(folder: &OwnFolder) -> Result<bool, OwnError> {
+    let began = Instant::now();
+    loop {
+        let is_held = try_lock(folder)?;
+        if is_held || began.elapsed() >= LOCK_PATIENCE {
+            return Ok(is_held);
+        }
+        std::thread::sleep(LOCK_REST);
+    }
+}
+
+fn try_lock(folder: &OwnFolder) -> Result<bool, OwnError> {
+    let refused = |source| OwnError::Refused { attempt: "lock", path: folder.path().to_owned(), source };
+    // The lock belongs to what both descriptors refer to (flock(2)).
+    let copy = File::from(folder.as_fd().try_clone_to_owned().map_err(refused)?);
+    match copy.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(refused(source)),
     }
 }
 

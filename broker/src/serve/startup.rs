@@ -30,15 +30,13 @@ use crate::os::host::listening::Sockets;
 use crate::os::journal;
 use crate::os::logs::pipes::Pipes;
 use crate::os::logs::{Destination, LineReader, LogBounds};
+use crate::os::runtime_dir::PIPES;
 use crate::os::service::activation;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::cgroup;
 use crate::recovery::{PreviousBroker, PreviousRecord};
 use crate::serve::facilities::{self, Found};
 use crate::upgrade::{Beginning, Predecessor, Program};
-
-/// The folder of the children's pipes, in the runtime folder.
-const PIPES: &str = "output";
 
 /// A broker that is ready to be put together.
 pub(crate) struct Prepared {

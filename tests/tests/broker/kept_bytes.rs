@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::harness::children::{willing, with};
-use crate::harness::{JsonClient, Setup, TestBroker};
+use crate::harness::{JsonClient, PATIENCE, Setup, TestBroker};
 
 /// The memory that none of this may cost, in MiB: it was a multiple of it before there was a bound.
 const ROOM: u64 = 150;
@@ -224,4 +225,35 @@ fn a_client_that_does_not_read_takes_one_descriptor() {
     // What is done for a moment takes some as well.
     assert!(open(&broker) <= before + 60 + 20, "{} descriptors, and {before} before", open(&broker));
     drop(crowd);
+}
+
+/// How much memory the broker has that is no file's, in KiB.
+fn anonymous(broker: &TestBroker) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn connections_that_have_had_their_answers_cost_little_and_nothing_once_they_are_gone() {
+    const COUNT: u64 = 600;
+    let broker = TestBroker::start();
+    let long = json!({"labels": {"long": "x".repeat(8_000)}});
+    for _ in 0..7 {
+        broker.json().create(with(willing(), &long));
+    }
+    broker.json().ok("list", json!({}));
+    let before = anonymous(&broker);
+    let mut clients: Vec<JsonClient> = (0..COUNT).map(|_| broker.json()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ok("list", json!({}))["children"].as_array().unwrap().len(), 7);
+    }
+    let idle = anonymous(&broker);
+    assert!(idle < before + COUNT * 32, "{before} KiB before, {idle} with {COUNT} idle connections");
+    drop(clients);
+    let began = Instant::now();
+    while anonymous(&broker) > before + 3_000 {
+        assert!(began.elapsed() < PATIENCE, "{before} KiB before, {} after", anonymous(&broker));
+        std::thread::yield_now();
+    }
 }

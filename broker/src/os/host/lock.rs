@@ -1,9 +1,9 @@
 //! A lock file: who holds it is the only broker for what it guards.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -130,9 +130,15 @@ impl Lock {
         (held.dev(), held.ino()) == (there.dev(), there.ino())
     }
 
+    /// Writes over what a former holder has left, so that its room is never given up: on a full disk somebody else would
+    /// have it. Whose the lock is can be told without, if with less help to whoever meets it: that is no reason not to start.
     fn sign(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        writeln!(self.file, "{}", std::process::id())
+        let line = format!("{}\n", std::process::id());
+        match self.file.write_all_at(line.as_bytes(), 0) {
+            Ok(()) => self.file.set_len(u64::try_from(line.len()).unwrap_or(u64::MAX)),
+            Err(error) if is_want_of_room(&error) => self.file.set_len(0),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -150,6 +156,10 @@ impl Drop for Lock {
             let _ignored = fs::remove_file(&self.path);
         }
     }
+}
+
+fn is_want_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn holder(mut file: File) -> Option<u32> {

@@ -8,6 +8,7 @@ use procbroker_core::RecordFailure;
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use super::abandoned::Survivor;
 use crate::os::own::OwnError;
 use crate::os::process::identity::BootIdError;
 
@@ -71,15 +72,17 @@ pub enum JournalError {
         /// What was found.
         finding: String,
     },
-    /// The log of intents tells of children that were on record in another file.
+    /// The log of intents tells of children that were on record in another file, and of which some live.
     #[error(
-        "the state file {path} is not the one to which the log of intents {log} belongs, and knows nothing of the children that a broker has started since the machine did: that one, or {path}-wal beside it, was removed or replaced; put the state folder back as it was, or, if it was removed on purpose, end the children that are left and remove {log}, {PRICE}"
+        "the state file {path} is not the one to which the log of intents {log} belongs, and knows nothing of the children that a broker has started since the machine did, of which some live, such as process {}: that one, or {path}-wal beside it, was removed or replaced; put the state folder back as it was, or, if it was removed on purpose, end the children that are left and remove {log}, {PRICE}", survivor.pid
     )]
     OtherState {
         /// The file that is there, or is about to be made.
         path: PathBuf,
         /// The log.
         log: PathBuf,
+        /// What may be of one of those children.
+        survivor: Survivor,
     },
     /// Something that belongs to it is not the broker's own.
     #[error(transparent)]

@@ -13,22 +13,24 @@ mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate, renameat};
 use uuid::Uuid;
 
+use super::abandoned::Abandoned;
 use super::{Entry, JournalError, Position};
-use crate::os::own::{OwnError, OwnFolder};
+use crate::os::own::{OwnError, OwnFolder, place_of};
 use crate::os::process::identity::BootId;
 use form::{HEADER_BYTES, Mark, Seal};
 pub(super) use replay::Left;
 pub(crate) use replay::read_any;
+pub(super) use replay::whole_entries;
 
 /// The file in the runtime folder.
-const NAME: &str = "intents";
+pub(super) const NAME: &str = "intents";
 
 /// One that is being made.
 const DRAFT: &str = "intents.new";
@@ -38,7 +40,16 @@ const DRAFT: &str = "intents.new";
 const HALF_BYTES: u64 = 1 << 20;
 
 /// Bytes of the whole file.
-const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
+pub(super) const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
+
+/// What is in a log, and not in the state file.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// What is to be written there, in this order.
+    Own(Vec<Entry>),
+    /// It belongs to a state file that is gone, and so are the processes of its children.
+    Abandoned(Abandoned),
+}
 
 /// Where the log is, and which entries belong to it.
 #[derive(Debug)]
@@ -122,13 +133,41 @@ impl Place {
         Seal::new(self.key, self.boot)
     }
 
+    /// That of the state file.
+    pub(super) fn key(&self) -> Uuid {
+        self.key
+    }
+
+    /// Whether what is in its place is this log, and tells that everything up to there was written: what is in it beside that
+    /// is not needed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn has(&self, log: &IntentLog, settled: Position) -> Result<bool, JournalError> {
+        let path = self.path();
+        let refused = || JournalError::file("read", &path);
+        let own = log.disk.metadata().map_err(refused())?;
+        match place_of(&path) {
+            Ok(place) if place == (own.dev(), own.ino()) && own.len() == FILE_BYTES => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_absence() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let mut head = vec![0; usize::try_from(HEADER_BYTES).unwrap_or_default()];
+        log.disk.read_exact_at(&mut head, 0).map_err(refused())?;
+        let marks = [Mark::Answered, Mark::Folded].map(|mark| log.seal.read_mark(&head, mark));
+        let tells = marks.iter().all(|mark| mark.is_some_and(|number| number <= settled.0));
+        Ok(tells && form::read_header(&head) == Some((self.key, self.boot)))
+    }
+
     /// What an earlier broker has left there that is not in the state file, which has everything up to `folded`.
     ///
     /// # Errors
-    /// When something is missing that an earlier broker has promised, or when it made that promise with another state file.
-    pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
+    /// When something is missing that an earlier broker has promised, or when it made that promise with another state file
+    /// and any of its children may live.
+    pub(super) fn unread(&self, folded: Position) -> Result<Unread, JournalError> {
         if !self.folder.has_file(NAME)? {
-            return Ok(Vec::new());
+            return Ok(Unread::Own(Vec::new()));
         }
         let path = self.path();
         let damaged = |finding: String| JournalError::Log { path: path.clone(), finding };
@@ -137,21 +176,40 @@ impl Place {
         io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES + 1), &mut bytes)
             .map_err(JournalError::file("read", &path))?;
         match replay::read(&bytes, self.key, self.boot, folded.0) {
-            Ok(Left::Entries(entries)) => Ok(entries),
+            Ok(Left::Entries(entries)) => Ok(Unread::Own(entries)),
             Ok(Left::OtherBoot) => {
                 tracing::info!(path = %path.display(), "the log of intents is of another boot, and not needed any more");
-                Ok(Vec::new())
+                Ok(Unread::Own(Vec::new()))
             }
             Ok(Left::Unused) => {
                 tracing::info!(path = %path.display(),
                     "the log of intents was made for another state file and never used, and is replaced");
-                Ok(Vec::new())
+                Ok(Unread::Own(Vec::new()))
             }
             Ok(Left::OtherState) => {
-                Err(JournalError::OtherState { path: self.state.clone(), log: path.clone() })
+                let abandoned = Abandoned::read(&self.folder, self.boot)?;
+                let survivor =
+                    abandoned.survivor().map_err(JournalError::file("look for children of", &path))?;
+                match survivor {
+                    Some(survivor) => Err(JournalError::OtherState {
+                        path: self.state.clone(),
+                        log: path.clone(),
+                        survivor,
+                    }),
+                    None => Ok(Unread::Abandoned(abandoned)),
+                }
             }
             Err(damage) => Err(damaged(damage.to_string())),
         }
+    }
+
+    /// The same, of a log that belongs to the state file.
+    #[cfg(test)]
+    pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
+        self.unread(folded).map(|unread| match unread {
+            Unread::Own(entries) => entries,
+            Unread::Abandoned(abandoned) => panic!("{abandoned:?}"),
+        })
     }
 
     /// Makes a log in which the next entry is the one after `last`, in the place of any other. None where there is no room
@@ -174,6 +232,22 @@ impl Place {
             }
             Err(Refusal::Write(source)) => Err(JournalError::file("make", &self.path())(source)),
         }
+    }
+
+    /// Goes on with the log that is there, whose entries are not in the state file yet beyond `folded`: they stay where they
+    /// are, and the next one follows the last of them.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn resume(&self, folded: Position) -> Result<(IntentLog, FoldMark), JournalError> {
+        let path = self.path();
+        let refused = || JournalError::file("go on with", &path);
+        let file = self.folder.file(NAME, OFlag::O_RDWR)?;
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(&file, FILE_BYTES), &mut bytes).map_err(refused())?;
+        let seal = self.seal();
+        let mark = FoldMark { disk: file.try_clone().map_err(refused())?, seal: seal.clone() };
+        Ok((IntentLog::resumed(file, seal, &bytes, folded.0, HALF_BYTES), mark))
     }
 
     fn try_create(&self, last: Position) -> Result<(IntentLog, FoldMark), Refusal> {
@@ -236,6 +310,16 @@ impl<D: Disk> IntentLog<D> {
     fn sized(disk: D, seal: Seal, last: u64, half_bytes: u64) -> Self {
         let half = Half { used: 0, last };
         Self { disk, seal, buffer: Vec::new(), halves: [half; 2], active: 0, half_bytes, state: State::Open }
+    }
+
+    fn resumed(disk: D, seal: Seal, log: &[u8], folded: u64, half_bytes: u64) -> Self {
+        let (halves, active) = replay::halves(log, &seal, folded, half_bytes);
+        Self { disk, seal, buffer: Vec::new(), halves, active, half_bytes, state: State::Open }
+    }
+
+    /// Whether everything is in it that was to be, and is not in the state file.
+    pub(super) fn has_all(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Writes an entry. `settled` is how far everything is in the state file.

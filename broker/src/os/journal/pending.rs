@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use procbroker_core::{Run, Safety};
 use procbroker_protocol::ChildId;
 
-use super::{Change, Entry, Progress};
+use super::{Change, Entry, Progress, Row};
 
 /// What waits, by child: one transaction. Ids are in the order of the creations, and so are the rows then.
 pub(super) type Batch = BTreeMap<ChildId, Due>;
@@ -85,6 +85,47 @@ impl Content {
             Self::Progress(_) | Self::Gone => false,
         }
     }
+}
+
+/// What was left in the log of intents.
+#[derive(Debug, Default)]
+pub(super) struct Unfolded {
+    pub(super) due: Batch,
+    /// In so many entries.
+    pub(super) count: u64,
+}
+
+impl Unfolded {
+    /// What is left there is acted on at once, and has to outlive the machine.
+    pub(super) fn new(left: Vec<Entry>) -> Self {
+        let mut unfolded = Self { due: Batch::new(), count: u64::try_from(left.len()).unwrap_or(u64::MAX) };
+        for entry in left {
+            add(&mut unfolded.due, Entry { safety: Safety::Power, ..entry });
+        }
+        unfolded
+    }
+
+    /// What the state file has with that, which cannot be written to.
+    pub(super) fn over(&self, rows: Vec<Row>) -> Vec<Row> {
+        let mut due: BTreeMap<ChildId, &Due> = self.due.iter().map(|(child, due)| (*child, due)).collect();
+        let changed = |row: Row| match due.remove(&row.child).map(|due| &due.content) {
+            None => Some(row),
+            Some(Content::New { intent, progress }) => Some(new_row(row.child, intent, progress.as_ref())),
+            Some(Content::Progress(progress)) => Some(Row { progress: Some(progress.clone()), ..row }),
+            Some(Content::Gone) => None,
+        };
+        let mut rows: Vec<Row> = rows.into_iter().filter_map(changed).collect();
+        rows.extend(due.into_iter().filter_map(|(child, due)| match &due.content {
+            Content::New { intent, progress } => Some(new_row(child, intent, progress.as_ref())),
+            // Of children that are not on record.
+            Content::Progress(_) | Content::Gone => None,
+        }));
+        rows
+    }
+}
+
+fn new_row(child: ChildId, intent: &Intent, progress: Option<&Progress>) -> Row {
+    Row { child, intent: intent.text.clone(), progress: progress.cloned() }
 }
 
 /// Adds an entry to what waits.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use procbroker_core::RecordFailure;
 
-use super::pending::{self, Batch};
+use super::intent_log::FoldMark;
+use super::pending::{self, Batch, Unfolded};
 use super::{Entry, JournalError, Pace, Position};
 
 /// How long what is in the log of intents may wait for more, before it is written to the state file.
@@ -47,6 +48,8 @@ struct State {
     attempts: u64,
     /// The last attempt that failed.
     failed: Option<(u64, RecordFailure)>,
+    /// Where it is noted from now on how far the log of intents is not needed.
+    renewed: Option<FoldMark>,
 }
 
 /// Whether the thread has to be woken.
@@ -83,14 +86,19 @@ pub(super) struct Attempt {
     pub(super) number: u64,
     /// How far it goes.
     pub(super) submitted: Position,
+    /// That of a log of intents that was made since the last one.
+    pub(super) mark: Option<FoldMark>,
     pub(super) is_last: bool,
 }
 
 impl WriteQueue {
-    /// An empty one: everything up to here is written.
-    pub(super) fn at(position: Position) -> Self {
+    /// One in which everything up to here is written, and the changes after that, which are in the log of intents, wait for
+    /// the first attempt. Nobody waits for them.
+    pub(super) fn at(position: Position, unfolded: Unfolded) -> Self {
+        let Unfolded { due, count } = unfolded;
         let state = State {
-            submitted: position,
+            due,
+            submitted: Position(position.0.saturating_add(count)),
             settled: position,
             attempted: position,
             needed: position,
@@ -128,6 +136,17 @@ impl WriteQueue {
         if sleeps {
             self.work.notify_one();
         }
+    }
+
+    /// Whether the thread has nothing to do and sleeps.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.lock().sleep == Sleep::Sound
+    }
+
+    /// There is a new log of intents.
+    pub(super) fn renew(&self, mark: FoldMark) {
+        self.lock().renewed = Some(mark);
     }
 
     pub(super) fn await_attempt(&self) -> Option<Position> {
@@ -193,7 +212,8 @@ impl WriteQueue {
                 state.attempts = state.attempts.saturating_add(1);
                 let batch = std::mem::take(&mut state.due);
                 let (number, submitted) = (state.attempts, state.submitted);
-                return Some(Attempt { batch, number, submitted, is_last });
+                let mark = state.renewed.take();
+                return Some(Attempt { batch, number, submitted, mark, is_last });
             }
             if is_last {
                 return None;

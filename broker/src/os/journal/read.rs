@@ -27,7 +27,7 @@ pub(super) const KEY: &str = "key";
 pub(super) const FOLDED: &str = "folded";
 
 /// How the file and its log of intents go together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ahead {
     pub(super) key: Uuid,
     /// Everything up to here is in the file.

@@ -8,19 +8,25 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use procbroker_core::Safety;
 use procbroker_protocol::ChildId;
+use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
-use super::intent_log::Place;
+use super::abandoned::Abandoned;
+use super::error::is_want_of_room;
+use super::intent_log::{Place, Unread};
+use super::pending::Unfolded;
 use super::read::{self, Ahead, Numbered};
 use super::schema::{self, Found, STEPS, Step};
 use super::wal;
 use super::writer::Writer;
-use super::{Deliver, Entry, Host, Journal, JournalError, Position, Row, Stored, beside, pending, worker};
+use super::{Deliver, Host, Journal, JournalError, Position, Row, Stored, beside, worker};
 use crate::os::own::OwnFolder;
 use crate::os::process::identity::BootId;
+
+/// How many children are named that nothing is known of.
+const NAMED_MAX: usize = 20;
 
 /// How long another process may hold the file, such as somebody's sqlite3 program, before that is an error.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,6 +48,8 @@ pub struct Store {
     pub(super) next_seq: i64,
     /// How far it has everything that was submitted.
     pub(super) ahead: Ahead,
+    /// What is in its log of intents and found no room in it.
+    pub(super) unfolded: Unfolded,
     /// Where its log of intents is, if it has one.
     pub(super) intents: Option<Place>,
     /// The file, as this process has it open beside SQLite.
@@ -71,6 +79,15 @@ pub(super) enum Log {
     Left,
 }
 
+/// Whether it is on record under what children are started from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    Already,
+    /// There was no room for it. No child may be on record before it is, be it in the log of intents: the next broker would
+    /// look for it under another host.
+    Later(Host),
+}
+
 /// What the program before this one made sure of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Former {
@@ -81,7 +98,8 @@ pub(super) enum Former {
 }
 
 /// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read, after what
-/// an earlier broker has left in the log of intents in the runtime folder. What was read is safe against a loss of power.
+/// an earlier broker has left in the log of intents in the runtime folder. What was read is safe against a loss of power,
+/// unless there is no room for it in the file: what is in the log then stays there, and is written as soon as it can be.
 ///
 /// # Errors
 /// When it cannot be used as it is. It is then as it was.
@@ -124,8 +142,8 @@ pub(super) fn open_with(
         None
     } else {
         if let Some(runtime) = runtime {
-            // Before it is made: with what the log of another one tells of, there is to be none.
-            drop(place(runtime, path, Uuid::new_v4())?.read(Position::default())?);
+            // Before it is made: with children of another one there is to be none.
+            drop(place(runtime, path, Uuid::new_v4())?.unread(Position::default())?);
         }
         Some(make(path, steps)?)
     };
@@ -149,11 +167,32 @@ pub(super) fn open_with(
     let mut ahead = read::ahead(&connection, path)?;
     let mut found = read::rows(&connection, path)?;
     let intents = runtime.map(|folder| place(folder, path, ahead.key)).transpose()?;
-    let left = intents.as_ref().map_or(Ok(Vec::new()), |place| place.read(ahead.folded))?;
-    if !left.is_empty() {
-        ahead.folded = fold(&connection, found, left, ahead.folded)
-            .map_err(JournalError::database("bring the log of intents into", path))?;
-        found = read::rows(&connection, path)?;
+    let left = intents.as_ref().map(|place| place.unread(ahead.folded)).transpose()?;
+    let (left, origin) = match left {
+        None => (Vec::new(), Origin::Own),
+        Some(Unread::Own(entries)) => (entries, Origin::Own),
+        Some(Unread::Abandoned(abandoned)) => {
+            tell_of(&abandoned, path);
+            (abandoned.entries, Origin::Abandoned)
+        }
+    };
+    let mut unfolded = Unfolded::new(left);
+    if unfolded.count > 0 {
+        match fold(&connection, &found, &mut unfolded, ahead.folded) {
+            Ok(up_to) => {
+                (ahead.folded, unfolded) = (up_to, Unfolded::default());
+                found = read::rows(&connection, path)?;
+            }
+            // A running broker that finds no room goes on too. What is on record is whole, in two places instead of one.
+            Err(error) if is_want_of_room(&error) && origin == Origin::Own => {
+                let log = intents.as_ref().map(Place::path).unwrap_or_default();
+                tracing::warn!(path = %path.display(), log = %log.display(), %error,
+                    "there is no room to bring the log of intents into the state file, which is tried again: make room \
+                     there; until then the records are not safe against a loss of power, nor without the log");
+                found.rows = unfolded.over(found.rows);
+            }
+            Err(error) => return Err(JournalError::database("bring the log of intents into", path)(error)),
+        }
     }
     let Numbered { rows, index, next_seq } = found;
     let host = read::host(&connection, path)?;
@@ -164,7 +203,28 @@ pub(super) fn open_with(
         Beside::Synced { .. } | Beside::Unsynced(_) | Beside::Nothing => {}
     }
     let path = path.to_owned();
-    Ok((Store { connection, path, index, next_seq, ahead, intents, beside, log }, Stored { rows, host }))
+    let store = Store { connection, path, index, next_seq, ahead, unfolded, intents, beside, log };
+    Ok((store, Stored { rows, host }))
+}
+
+/// Whose log of intents was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// That of the state file.
+    Own,
+    /// That of one which is gone. It cannot be gone on with.
+    Abandoned,
+}
+
+/// Says what becomes of the children of a state file that is gone.
+fn tell_of(abandoned: &Abandoned, path: &Path) {
+    let unknown = abandoned.unknown();
+    let named: Vec<String> = unknown.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    tracing::warn!(path = %path.display(), log = %abandoned.log().display(),
+        "the state file is not the one to which the log of intents belongs, which is gone, and no process was found of the \
+         children of a broker with that: those of which the log has all are taken for ended, and their cleanups run; \
+         whatever else was on record is unknown, and its cleanups do not run (such as of {} more, {})",
+        unknown.len(), if named.is_empty() { "none".to_owned() } else { named.join(" ") });
 }
 
 /// Where the log of intents is of the state file with this key.
@@ -177,22 +237,29 @@ fn place(runtime: &OwnFolder, path: &Path, key: Uuid) -> Result<Place, JournalEr
 /// machine. Says how far everything is in the file then.
 fn fold(
     connection: &Connection,
-    found: Numbered,
-    left: Vec<Entry>,
+    found: &Numbered,
+    unfolded: &mut Unfolded,
     folded: Position,
 ) -> rusqlite::Result<Position> {
-    let count = u64::try_from(left.len()).unwrap_or(u64::MAX);
-    let up_to = Position(folded.0.saturating_add(count));
-    let mut batch = pending::Batch::new();
-    for entry in left {
-        pending::add(&mut batch, Entry { safety: Safety::Power, ..entry });
-    }
-    let mut writer = Writer::new(connection, found.index, found.next_seq, Some(folded));
+    let up_to = Position(folded.0.saturating_add(unfolded.count));
+    let mut writer = Writer::new(connection, found.index.clone(), found.next_seq, Some(folded));
     // Nobody waits for them any more.
-    drop(writer.drop_unrecorded(&mut batch));
-    writer.write(&batch, up_to)?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    drop(writer.drop_unrecorded(&mut unfolded.due));
+    let written = with_room(connection, || writer.write(&unfolded.due, up_to));
+    connection.pragma_update(None, "synchronous", "NORMAL").and(written)?;
     Ok(up_to)
+}
+
+/// Writes something, once more where there was no room for it: the write-ahead log may have some, when what is in it is
+/// where it belongs.
+fn with_room(
+    connection: &Connection,
+    mut write: impl FnMut() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let Err(error) = write() else { return Ok(()) };
+    let is_hopeless = !is_want_of_room(&error)
+        || connection.wal_checkpoint_v2(Some(c"main"), CheckpointMode::PASSIVE).is_err();
+    if is_hopeless { Err(error) } else { write() }
 }
 
 /// Whether this version could take the file over, and what it would find there. Nothing of it is changed, and the
@@ -202,6 +269,19 @@ fn fold(
 /// As [`open`], and when the file is missing.
 pub fn check(path: &Path) -> Result<Vec<Row>, JournalError> {
     check_with(path, STEPS)
+}
+
+/// Whether what is at the path of the file is what has this key, and everything up to a position.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub(super) fn check_is_ours(path: &Path, key: Uuid, settled: Position) -> Result<(), JournalError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    if read::ahead(&connection, path)? == (Ahead { key, folded: settled }) {
+        return Ok(());
+    }
+    let finding = "what is there has not what was written to it".to_owned();
+    Err(JournalError::Damaged { path: path.to_owned(), finding })
 }
 
 pub(super) fn check_with(path: &Path, steps: &[Step]) -> Result<Vec<Row>, JournalError> {
@@ -225,11 +305,37 @@ impl Store {
     /// Notes under what children are started from now on, and starts the thread that writes.
     ///
     /// # Errors
-    /// When nothing can be written, or there is no thread to be had.
+    /// When nothing can be written, unless that is for want of room and children are on record; or when there is no thread to
+    /// be had.
     pub fn start(self, host: &Host, deliver: Deliver) -> Result<Journal, JournalError> {
         // The log of intents is made after that: nothing is in one that belongs to no file.
-        self.note(host).map_err(JournalError::database("write", &self.path))?;
-        worker::start(self, deliver)
+        let noted = match with_room(&self.connection, || self.note(host)) {
+            Ok(()) => Noted::Already,
+            // Without any children nobody is helped by a broker that takes none.
+            Err(error) if !is_want_of_room(&error) || (self.index.is_empty() && self.unfolded.count == 0) => {
+                return Err(JournalError::database("write", &self.path)(error));
+            }
+            // It would say what it says already.
+            Err(error) if self.has_noted(host)? => {
+                tracing::warn!(path = %self.path.display(), %error,
+                    "there is no room on the disk of the state file, which has all that it needs for a start: make room there");
+                Noted::Already
+            }
+            // What is on record can be looked after all the same. Whatever is written next is written with it.
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error,
+                    "there is no room on the disk of the state file to note that a broker has started: make room there; \
+                     creates are refused until then");
+                Noted::Later(host.clone())
+            }
+        };
+        worker::start(self, noted, deliver)
+    }
+
+    fn has_noted(&self, host: &Host) -> Result<bool, JournalError> {
+        let found = read::ahead(&self.connection, &self.path)?;
+        let is_same_host = read::host(&self.connection, &self.path)?.as_ref() == Some(host);
+        Ok(is_same_host && found == self.ahead)
     }
 
     /// The first write to a log writes its header too, which SQLite syncs, lest what follows be taken for a part of an
@@ -248,16 +354,21 @@ impl Store {
 
 fn note(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
-    transaction.execute("DELETE FROM host", [])?;
-    let mut insert = transaction.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
+    put_host(&transaction, host, ahead)?;
+    transaction.commit()
+}
+
+/// Writes that as a part of a transaction.
+pub(super) fn put_host(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM host", [])?;
+    let mut insert = connection.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
     insert.execute((read::BOOT, host.boot.0.as_bytes()))?;
     insert.execute((read::KEY, ahead.key.as_bytes()))?;
     insert.execute((read::FOLDED, ahead.folded.0.to_le_bytes()))?;
     if let Some(folder) = &host.cgroup_folder {
         insert.execute((read::CGROUP_FOLDER, folder.as_os_str().as_bytes()))?;
     }
-    drop(insert);
-    transaction.commit()
+    Ok(())
 }
 
 /// Where it cannot be told, opening it says why.

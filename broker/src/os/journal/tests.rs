@@ -74,13 +74,17 @@ struct Writing {
 
 impl Writing {
     fn start(store: Store) -> Self {
+        Self::start_at(store, &host())
+    }
+
+    fn start_at(store: Store, host: &Host) -> Self {
         let (sender, receipts) = channel();
         let (tell, attempts) = channel();
         let deliver = move |delivery| match delivery {
             Delivery::Receipt { run, result } => sender.send((run, result)).unwrap(),
             Delivery::Attempted { up_to } => tell.send(up_to).unwrap(),
         };
-        Self { journal: store.start(&host(), Arc::new(deliver)).unwrap(), receipts, attempts }
+        Self { journal: store.start(host, Arc::new(deliver)).unwrap(), receipts, attempts }
     }
 
     fn open(path: &Path) -> Self {

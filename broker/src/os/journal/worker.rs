@@ -1,7 +1,7 @@
 //! The thread that writes what the queue has.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use procbroker_core::{RecordFailure, Run};
 
 use super::Intents;
 use super::error::{failure, is_want_of_room};
-use super::intent_log::FoldMark;
+use super::intent_log::{FoldMark, Place};
 use super::pending::{self, Batch, Content};
 use super::queue::{Attempt, Failed, WriteQueue};
-use super::store::Beside;
+use super::shared_memory::SharedMemory;
+use super::store::{Beside, Noted};
 use super::writer::Writer;
 use super::{Deliver, Delivery, Journal, JournalError, Position, Store};
 
@@ -40,26 +41,43 @@ impl Drop for Presence {
 }
 
 /// Starts the thread.
-pub(super) fn start(mut store: Store, deliver: Deliver) -> Result<Journal, JournalError> {
-    let (queue, path) = (Arc::new(WriteQueue::at(store.ahead.folded)), store.path.clone());
+pub(super) fn start(mut store: Store, noted: Noted, deliver: Deliver) -> Result<Journal, JournalError> {
+    let (folded, unfolded) = (store.ahead.folded, std::mem::take(&mut store.unfolded));
+    let path = store.path.clone();
     let place = store.intents.take();
-    let (log, mark) =
-        match place.as_ref().map(|place| place.create(store.ahead.folded)).transpose()?.flatten() {
-            Some((log, mark)) => (Some(log), Some(mark)),
-            None => (None, None),
-        };
-    let intents = Intents { place, log, trouble: false };
+    let open = |place: &Place| match unfolded.count {
+        0 => place.create(folded),
+        // Nowhere else is what it has.
+        1.. => place.resume(folded).map(Some),
+    };
+    let usable = place.as_ref().filter(|_| noted == Noted::Already);
+    let (log, mark) = match usable.map(open).transpose()?.flatten() {
+        Some((log, mark)) => (Some(log), Some(mark)),
+        None => (None, None),
+    };
+    // What is in a log has to be written with how far that is, or it would be written once more by the next broker.
+    let folded_so_far = (mark.is_some() || unfolded.count > 0).then_some(folded);
+    let queue = Arc::new(WriteQueue::at(folded, unfolded));
+    let intents = Mutex::new(Intents { place, log, trouble: false });
+    let memory = SharedMemory::of(&path);
+    let own_memory = memory.clone();
     let presence = Presence { queue: Arc::clone(&queue), deliver };
     let work = move || {
         let Presence { queue, deliver } = &presence;
-        run(store, mark, queue, deliver);
+        run(store, (noted, mark, folded_so_far), own_memory, queue, deliver);
     };
     let thread = thread::Builder::new().name("journal".to_owned()).stack_size(STACK_BYTES).spawn(work);
     let thread = thread.map_err(|source| JournalError::Thread { path: path.clone(), source })?;
-    Ok(Journal { queue, thread: Some(thread), path, intents })
+    Ok(Journal { queue, thread: Some(thread), path, memory, intents })
 }
 
-fn run(store: Store, mark: Option<FoldMark>, queue: &WriteQueue, deliver: &Deliver) {
+fn run(
+    store: Store,
+    (noted, mark, folded): (Noted, Option<FoldMark>, Option<Position>),
+    memory: SharedMemory,
+    queue: &WriteQueue,
+    deliver: &Deliver,
+) {
     let Store { connection, path, index, next_seq, ahead, beside, .. } = store;
     // Before anything is promised. The folder is synced with the first sync of the log.
     match &beside {
@@ -70,18 +88,24 @@ fn run(store: Store, mark: Option<FoldMark>, queue: &WriteQueue, deliver: &Deliv
         }
         Beside::Synced { .. } | Beside::Nothing => {}
     }
-    let folded = mark.as_ref().map(|_| ahead.folded);
-    let writer = Writer::new(&connection, index, next_seq, folded);
+    let mut writer = Writer::new(&connection, index, next_seq, folded);
+    match noted {
+        Noted::Already => {}
+        Noted::Later(host) => writer.note_first(host, ahead),
+    }
     let mut committer =
-        Committer { writer, mark, queue, deliver, path: &path, pause: None, trouble: Trouble::None };
+        Committer { writer, mark, memory, queue, deliver, path: &path, pause: None, trouble: Trouble::None };
     while let Some(attempt) = committer.queue.next(committer.pause) {
         let is_last = attempt.is_last;
+        committer.memory.mend();
         committer.attempt(attempt);
+        committer.memory.note();
         if is_last && committer.pause.is_some() {
-            tracing::error!(path = %path.display(), "the last records could not be written and are lost");
             break;
         }
     }
+    // It is looked at when the file is closed.
+    committer.memory.mend();
     drop(committer);
     if let Err((_, error)) = connection.close() {
         tracing::warn!(path = %path.display(), %error, "cannot close the state file in order; the next start will");
@@ -94,6 +118,7 @@ struct Committer<'a> {
     writer: Writer<'a>,
     /// Where it is noted for the log of intents how far it is not needed.
     mark: Option<FoldMark>,
+    memory: SharedMemory,
     queue: &'a WriteQueue,
     deliver: &'a Deliver,
     path: &'a PathBuf,
@@ -114,7 +139,10 @@ enum Trouble {
 
 impl Committer<'_> {
     fn attempt(&mut self, attempt: Attempt) {
-        let Attempt { mut batch, number, submitted, is_last: _ } = attempt;
+        let Attempt { mut batch, number, submitted, mark, is_last: _ } = attempt;
+        if mark.is_some() {
+            self.mark = mark;
+        }
         let unrecorded = self.writer.drop_unrecorded(&mut batch);
         self.answer(unrecorded, &Err(RecordFailure { message: "the child is not on record".to_owned() }));
         let Err(error) = self.write(&batch, submitted) else {
@@ -157,6 +185,7 @@ impl Committer<'_> {
         }
         self.settle(submitted);
         self.answer(batch.into_values().flat_map(|due| due.receipts), &Ok(()));
+        self.memory.mend();
         if let Err(error) = self.writer.checkpoint_when_due() {
             tracing::debug!(path = %self.path.display(), %error, "the log of the state file grows on");
         }

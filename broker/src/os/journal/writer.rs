@@ -8,8 +8,9 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Statement};
 
 use super::pending::{self, Batch, Content};
-use super::read::FOLDED;
-use super::{Position, Progress};
+use super::read::{Ahead, FOLDED};
+use super::store;
+use super::{Host, Position, Progress};
 use crate::os::process::identity::Birthmark;
 
 /// Above so many pages in the write-ahead log they are copied to where they belong: 8 MiB, which a start after a crash
@@ -24,6 +25,8 @@ pub(super) struct Writer<'c> {
     next_seq: i64,
     /// How far the file says that it has everything, if there is a log of intents to which that matters.
     folded: Option<Position>,
+    /// What has to be in the file before anything else is.
+    due_note: Option<(Host, Ahead)>,
     /// What SQLite is set to.
     safety: Safety,
     /// A transaction has failed and none has been written since.
@@ -49,7 +52,13 @@ impl<'c> Writer<'c> {
         folded: Option<Position>,
     ) -> Self {
         let safety = Safety::Process;
-        Self { connection, statements: None, index, next_seq, folded, safety, is_unclean: false }
+        let due_note = None;
+        Self { connection, statements: None, index, next_seq, folded, due_note, safety, is_unclean: false }
+    }
+
+    /// Has it written together with whatever is written first under what children are started.
+    pub(super) fn note_first(&mut self, host: Host, ahead: Ahead) {
+        self.due_note = Some((host, ahead));
     }
 
     /// Takes what became of children that are not on record out of a batch, and returns who waits for it.
@@ -80,6 +89,7 @@ impl<'c> Writer<'c> {
         match result {
             Ok(next_seq) => {
                 self.folded = folded;
+                self.due_note = None;
                 self.take_note(batch, next_seq);
             }
             Err(_) if !self.connection.is_autocommit() => self.connection.execute_batch("ROLLBACK")?,
@@ -110,6 +120,9 @@ impl<'c> Writer<'c> {
             absent @ None => absent.insert(Statements::prepare(self.connection)?),
         };
         statements.begin.execute([])?;
+        if let Some((host, ahead)) = &self.due_note {
+            store::put_host(self.connection, host, *ahead)?;
+        }
         if self.is_unclean {
             // What a failed transaction left in the log is whole, if it was the sync that failed: a crash would bring
             // an intent back that was refused. Any page that is written takes its place.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use procbroker_core::{Pid, counterpart};
 use procbroker_protocol::ChildId;
+use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 
 use super::proc::{fields, is_dead, read_stat};
 use crate::os::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE};
@@ -50,6 +51,14 @@ pub(crate) fn mark(pid: Pid) -> Mark {
             let is_probe = variable(&environment, PROBE_VARIABLE).is_some();
             Mark::Child(if is_probe { counterpart(child) } else { child })
         }
+    }
+}
+
+/// The socket of the broker that a process was told of, if its environment can be read.
+pub(crate) fn broker_socket(pid: Pid) -> Option<Vec<u8>> {
+    match environment(pid) {
+        Environment::Read(environment) => variable(&environment, SOCKET_VARIABLE).map(<[u8]>::to_vec),
+        Environment::Unreadable | Environment::Changing => None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::os::variables::CHILD_ID_VARIABLE;
 
 struct Scratch(TempDir);
 
@@ -159,4 +160,46 @@ fn notes_are_read_as_they_were_written_and_nothing_else_is() {
     for damaged in [&b""[..], b"x", &[b'0'; 36], &[0xff; 60]] {
         assert_eq!(Note::parse(damaged), None);
     }
+}
+
+/// A process with the mark of a child.
+fn marked(child: Uuid) -> std::process::Child {
+    let mut sleep = std::process::Command::new("sleep");
+    sleep.arg("infinity").env(CHILD_ID_VARIABLE, child.to_string()).spawn().unwrap()
+}
+
+#[test]
+fn a_folder_whose_state_is_gone_is_cleared_when_neither_its_broker_nor_a_child_of_it_lives() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.at("state2")).unwrap();
+    let claimed =
+        |wanted: fn(PathBuf) -> Wanted| RuntimeDir::open(&wanted(scratch.at("s.d")), &scratch.at("state2"));
+    let living = scratch.open("s.d").unwrap();
+    let output = living.subfolder(PIPES).unwrap();
+    let child = Uuid::now_v7();
+    fs::write(output.path().join(format!("{child}.out")), "").unwrap();
+    fs::remove_dir_all(scratch.state()).unwrap();
+    // Its broker lives.
+    let error = claimed(Wanted::Given).unwrap_err();
+    assert!(matches!(error, RuntimeDirError::Taken { .. }), "{error}");
+    let other = claimed(Wanted::Usual).unwrap();
+    assert_ne!(other.path(), scratch.at("s.d"));
+    drop((other, living));
+    // A child of it does.
+    let mut survivor = marked(child);
+    for wanted in [Wanted::Given, Wanted::Usual] {
+        let error = claimed(wanted).unwrap_err().to_string();
+        let words = [scratch.at("s.d").display().to_string(), scratch.state().display().to_string()];
+        for words in
+            words.into_iter().chain([format!("process {}", survivor.id()), "--runtime-dir".to_owned()])
+        {
+            assert!(error.contains(&words), "no {words} in {error}");
+        }
+    }
+    assert!(output.path().join(format!("{child}.out")).exists());
+    survivor.kill().unwrap();
+    survivor.wait().unwrap();
+    let taken = claimed(Wanted::Usual).unwrap();
+    assert_eq!(taken.path(), scratch.at("s.d"));
+    assert!(!output.path().exists(), "what nobody knows any more is gone");
 }

@@ -31,7 +31,7 @@ use nix::sys::stat::fstat;
 use thiserror::Error;
 
 pub use controllers::Offer;
-pub use group::GroupUsage;
+pub use group::{GroupUsage, number_of};
 use home::Home;
 pub use home::Leaf;
 use left_behind::remove_stale;

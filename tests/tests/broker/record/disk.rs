@@ -1,9 +1,10 @@
 //! Disks that fill up, or that the kernel makes read-only, under a running broker.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -218,4 +219,122 @@ fn an_upgrade_with_a_read_only_disk_is_refused_and_changes_nothing() {
     manages(&mut client, &child, 1);
     assert_eq!(pipe.rest(), ["cleaned destroyed - SIGTERM"]);
     broker.stop();
+}
+
+/// One of which nothing is kept but what is in the log of intents, which is on another disk.
+fn light() -> Value {
+    with(willing(), &json!({"stdout": "null"}))
+}
+
+/// A mount namespace with a disk that outlives the brokers in it, and no process of its own.
+struct OwnMounts(File);
+
+impl OwnMounts {
+    /// With a small disk at a path.
+    fn with_disk(path: &Path) -> Self {
+        fs::create_dir_all(path).unwrap();
+        let script = "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$1\" && echo mounted && read -r end";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(path);
+        let mut maker = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare");
+        let mut said = [0; 8];
+        maker.stdout.take().expect("a pipe").read_exact(&mut said).expect("a mounted disk");
+        let mounts = File::open(format!("/proc/{}/ns/mnt", maker.id())).expect("a mount namespace");
+        drop(maker.stdin.take());
+        maker.wait().expect("the end of unshare");
+        Self(mounts)
+    }
+
+    /// A command that has another one in front of it executed there.
+    fn enter(&self) -> [String; 3] {
+        let namespace = format!("--mount=/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd());
+        ["nsenter".to_owned(), namespace, "--".to_owned()]
+    }
+}
+
+fn ids_of(client: &mut JsonClient) -> Vec<Value> {
+    let listed = client.ok("list", json!({"fields": []}))["children"].take();
+    listed.as_array().unwrap().iter().map(|child| child["id"].clone()).collect()
+}
+
+#[test]
+fn a_full_disk_keeps_no_broker_from_going_on_after_a_crash() {
+    if !is_root() {
+        return;
+    }
+    let setup = Setup::new();
+    let mounts = OwnMounts::with_disk(&setup.state_dir());
+    let mut broker = setup.through(mounts.enter()).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    let child = first(&mut client, &pipe);
+    fill(&broker);
+    let mut children = vec![child["id"].clone()];
+    for _ in 0..100 {
+        children.push(client.create(light())["id"].take());
+    }
+    let troubles = "no room to bring the log of intents into the state file";
+    for _ in 0..2 {
+        broker.crash();
+        let began = broker.log().len();
+        broker.start_again();
+        let said = broker.log()[began..].to_owned();
+        for words in [troubles, "state.db", "intents", "make room"] {
+            assert!(said.contains(words), "no {words} in {said}");
+        }
+        client = broker.json();
+        assert_eq!(ids_of(&mut client), children);
+        // It goes on as before.
+        assert!(client.refused("create", large(&pipe)).message.contains("make room"));
+        children.push(client.create(light())["id"].take());
+        let ended = client.ok("destroy", json!({"target": children.remove(1)}))["children"][0].take();
+        assert_eq!(ended["exit"]["signal"], "SIGTERM");
+    }
+    manages(&mut client, &child, children.len());
+    assert_eq!(pipe.line(), "cleaned destroyed - SIGTERM");
+    children.remove(0);
+    fs::remove_file(beside_the_record(&broker, "filler")).unwrap();
+    // What waits is written with it.
+    children.push(client.create(large(&pipe))["id"].take());
+    broker.crash();
+    let began = broker.log().len();
+    broker.start_again();
+    assert!(!broker.log()[began..].contains(troubles));
+    assert_eq!(ids_of(&mut broker.json()), children);
+    broker.stop();
+    assert_eq!(pipe.rest(), ["cleaned shutdown - SIGTERM"]);
+}
+
+#[test]
+fn what_a_shutdown_on_a_full_disk_has_done_is_known_to_the_next_broker() {
+    if !is_root() {
+        return;
+    }
+    let setup = Setup::new();
+    let mounts = OwnMounts::with_disk(&setup.state_dir());
+    let mut broker = setup.through(mounts.enter()).start();
+    let mut pipe = broker.fifo("pipe");
+    let mut client = broker.json();
+    first(&mut client, &pipe);
+    fill(&broker);
+    for _ in 0..100 {
+        client.create(light());
+    }
+    broker.crash_and_start_again();
+    let disk = beside_the_record(&broker, "");
+    let disk = File::open(disk).expect("the broker's disk");
+    let ended = broker.stop();
+    assert_eq!(pipe.line(), "cleaned shutdown - SIGTERM");
+    assert_eq!(ended.lines_with("the log of intents has them").len(), 1, "{}", ended.log);
+    fs::remove_file(format!("/proc/self/fd/{}/filler", disk.as_raw_fd())).unwrap();
+    broker.start_again();
+    let listed =
+        broker.json().ok("list", json!({"all": true, "fields": ["state", "exit"]}))["children"].take();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), 101);
+    for child in listed {
+        assert_eq!((&child["state"], &child["exit"]["reason"]), (&json!("ended"), &json!("shutdown")));
+    }
+    broker.stop();
+    assert_eq!(pipe.rest(), [""; 0], "no cleanup runs twice");
 }

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::harness::children::{willing, with};
-use crate::harness::{Record, Setup, TestBroker};
+use crate::harness::children::{telling_cleanup, willing, with};
+use crate::harness::{Process, Record, Setup, TestBroker};
 
 /// A broker that was killed while its state file could not be written to: what clients were told since is in the log alone.
 /// One child runs, one has ended, and one was destroyed and is forgotten.
@@ -112,9 +115,66 @@ fn a_state_folder_that_was_emptied_beside_its_log_is_asked_for_and_no_silent_fre
     // The whole folder.
     fs::rename(&state, &saved).unwrap();
     super::refuses(&broker, &["intents", "put the state folder back"]);
+    // A process that is not in the log of intents is of its child all the same.
+    let log = broker.socket().with_extension("sock.d").join("intents");
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, [&whole[..4_096], &vec![0; whole.len() - 4_096]].concat()).unwrap();
+    super::refuses(&broker, &["intents", "put the state folder back"]);
+    fs::write(&log, &whole).unwrap();
     fs::remove_dir_all(&state).unwrap();
     fs::rename(&saved, &state).unwrap();
     broker.start_again();
     assert_eq!(broker.json().ok("list", json!({}))["children"], json!([running]));
+    broker.stop();
+}
+
+#[test]
+fn a_state_folder_that_is_gone_with_all_processes_hinders_no_start_and_cleanups_run_that_are_known() {
+    let mut broker = TestBroker::start();
+    let mut pipe = broker.fifo("pipe");
+    let named = with(telling_cleanup(&pipe), &json!({"name": "named"}));
+    let child = broker.json().create(with(willing(), &named));
+    broker.crash();
+    kill(Pid::from_raw(i32::try_from(child["pid"].as_i64().unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+    while Process(child["pid"].as_i64().unwrap()).is_alive() {
+        std::thread::yield_now();
+    }
+    fs::remove_dir_all(broker.state_dir()).unwrap();
+    let began = broker.log().len();
+    broker.start_again();
+    let said = broker.log()[began..].to_owned();
+    for words in ["WARN", "state.db", "intents", "no process was found", "cleanups do not run"] {
+        assert!(said.contains(words), "no {words} in {said}");
+    }
+    let said = pipe.line();
+    assert!(said.starts_with("cleaned exited - "), "{said}");
+    let ended = broker.json().ok("wait", json!({"target": child["id"]}))["child"].take();
+    // How it has ended is known for as long as nobody has reaped it.
+    let is_told = ended["exit"]["unknown"] == true || ended["exit"]["signal"] == "SIGKILL";
+    assert!(ended["name"] == "named" && is_told, "{ended}");
+    broker.crash_and_start_again();
+    assert_eq!(broker.json().got(&child["id"])["state"], "ended");
+    broker.stop();
+    assert_eq!(pipe.rest(), [""; 0]);
+}
+
+#[test]
+fn an_upgrade_goes_on_whatever_has_become_of_the_log_meanwhile() {
+    let mut broker = TestBroker::start();
+    let quiet = with(willing(), &json!({"stdout": "null"}));
+    let log = broker.socket().with_extension("sock.d").join("intents");
+    let mut children = Vec::new();
+    for damage in ["truncate -s 0", "rm", "truncate -s 700", "cp /etc/passwd"] {
+        children.push(broker.json().create(quiet.clone()));
+        let damaged = Command::new("sh").args(["-c", &format!("{damage} \"$1\""), "sh"]).arg(&log).status();
+        assert!(damaged.unwrap().success());
+        let said = broker.run(&["upgrade"]);
+        assert_eq!(said.status, 0, "{damage}: {said:?}");
+        broker.says("READY=1");
+    }
+    assert_eq!(broker.log().matches("made anew").count(), 4, "{}", broker.log());
+    children.push(broker.json().create(quiet));
+    broker.crash_and_start_again();
+    assert_eq!(broker.json().ok("list", json!({}))["children"], json!(children));
     broker.stop();
 }

@@ -27,6 +27,8 @@ pub(super) enum Flaw {
     NoSpaceTakenForSuccess,
     /// A broker that was told that its log is full goes on writing to it at once.
     GapInTheLog,
+    /// A log whose entries found no room in the state file is begun anew by the next broker.
+    NewLogOverOneThatIsNeeded,
 }
 
 /// What is on record of each child.
@@ -123,6 +125,14 @@ impl World {
     fn start(&mut self) -> Broker {
         let seal = Seal::new(KEY, self.boot);
         let last = self.file.folded;
+        if last < self.count() && self.flaw != Flaw::NewLogOverOneThatIsNeeded {
+            let mut inner = self.memory.0.borrow_mut();
+            (inner.left, inner.has_room) = (None, true);
+            let (disk, mark) =
+                (self.memory.clone(), FoldMark { disk: self.memory.clone(), seal: seal.clone() });
+            let log = IntentLog::resumed(disk, seal, &inner.bytes, last, HALF);
+            return Broker { log, mark, settled: last, fold: None, waiting: Vec::new() };
+        }
         let mut bytes = form::header(KEY, self.boot);
         bytes.resize(usize::try_from(HEADER_BYTES + 2 * HALF).unwrap(), 0);
         *self.memory.0.borrow_mut() = Inner { bytes, left: None, has_room: true };
@@ -230,8 +240,9 @@ impl World {
         if self.flaw == Flaw::WrongOrder {
             entries.reverse();
         }
+        let mut rows = self.file.rows.clone();
         for entry in &entries {
-            apply(&mut self.file.rows, entry);
+            apply(&mut rows, entry);
         }
         if known < self.answered || known > self.count() {
             return Err(format!("{known} are known, and {} were answered", self.answered));
@@ -242,12 +253,15 @@ impl World {
         self.submitted.truncate(usize::try_from(known).unwrap());
         let mut expected = Rows::new();
         self.submitted.iter().for_each(|entry| apply(&mut expected, entry));
-        if self.file.rows != expected {
-            return Err(format!("{:?} instead of {expected:?}", self.file.rows));
+        if rows != expected {
+            return Err(format!("{rows:?} instead of {expected:?}"));
         }
-        self.file.folded = known;
         self.answered = known;
-        self.synced = self.file.clone();
+        let has_room = self.dice.u8(..3) > 0;
+        if has_room {
+            self.file = StateFile { folded: known, rows };
+            self.synced = self.file.clone();
+        }
         Ok(())
     }
 }

@@ -5,10 +5,12 @@
 //! been damaged, be it in the log or in the state file, which then shows less than was written to it.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::Half;
 use super::form::{self, ALIGNMENT, HEADER_BYTES, Mark, Seal};
 use crate::os::journal::Entry;
 use crate::os::process::identity::BootId;
@@ -46,6 +48,25 @@ pub(in super::super) enum Damage {
     },
 }
 
+/// Where the next entry of a log goes on whose entries are not all in the state file yet: how far each half is in use, and
+/// which of them is written to. What a half has of earlier rounds is in the state file, which is why it is written over.
+pub(super) fn halves(log: &[u8], seal: &Seal, folded: u64, half_bytes: u64) -> ([Half; 2], usize) {
+    let mut halves = [Half { used: 0, last: folded }; 2];
+    let begins = [HEADER_BYTES, HEADER_BYTES.saturating_add(half_bytes)];
+    for (half, begin) in halves.iter_mut().zip(begins) {
+        let start = usize::try_from(begin).unwrap_or(usize::MAX);
+        let length = usize::try_from(half_bytes).unwrap_or(usize::MAX);
+        let bytes = log.get(start..).unwrap_or_default();
+        for (number, end, _) in whole(bytes.get(..length).unwrap_or(bytes), seal) {
+            if number > half.last {
+                *half = Half { used: u64::try_from(end).unwrap_or(u64::MAX), last: number };
+            }
+        }
+    }
+    let [first, second] = halves;
+    (halves, usize::from(second.last > first.last))
+}
+
 /// Reads the bytes of a log. The state file has everything up to `folded`.
 pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<Left, Damage> {
     let (own_key, own_boot) = form::read_header(log).ok_or(Damage::Header)?;
@@ -69,6 +90,14 @@ pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<L
     if next <= last { Err(Damage::Missing { missing: next, last }) } else { Ok(Left::Entries(entries)) }
 }
 
+/// All whole entries of a log that belongs to whichever state file, if it is of this run of the kernel.
+pub(in super::super) fn whole_entries(log: &[u8], boot: BootId) -> BTreeMap<u64, Entry> {
+    match form::read_header(log) {
+        Some((key, own_boot)) if own_boot == boot => entries(log, &Seal::new(key, boot), 0),
+        Some(_) | None => BTreeMap::new(),
+    }
+}
+
 /// Whether its state file has never had anything either, so that nothing is lost with the two of them.
 fn is_unused(log: &[u8], seal: &Seal) -> bool {
     let is_new = |mark| seal.read_mark(log, mark) == Some(0);
@@ -77,21 +106,24 @@ fn is_unused(log: &[u8], seal: &Seal) -> bool {
 
 /// All whole entries beyond a number, wherever they are. Those of earlier rounds are in the state file.
 fn entries(log: &[u8], seal: &Seal, beyond: u64) -> BTreeMap<u64, Entry> {
-    let mut found = BTreeMap::new();
-    let mut rest = log.get(usize::try_from(HEADER_BYTES).unwrap_or(usize::MAX)..).unwrap_or_default();
-    while !rest.is_empty() {
-        let step = match seal.decode(rest) {
-            Some((number, entry, length)) => {
-                if number > beyond {
-                    found.insert(number, entry);
-                }
-                length
+    let bytes = log.get(usize::try_from(HEADER_BYTES).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let found = whole(bytes, seal).filter(|(number, ..)| *number > beyond);
+    found.map(|(number, _, entry)| (number, entry)).collect()
+}
+
+/// The whole entries in some bytes, each with its number and where it ends.
+fn whole(bytes: &[u8], seal: &Seal) -> impl Iterator<Item = (u64, usize, Entry)> {
+    let mut at = 0_usize;
+    iter::from_fn(move || {
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let decoded = seal.decode(rest);
+            at = at.saturating_add(decoded.as_ref().map_or(ALIGNMENT, |(_, _, length)| *length));
+            if let Some((number, entry, _)) = decoded {
+                return Some((number, at, entry));
             }
-            None => ALIGNMENT,
-        };
-        rest = rest.get(step..).unwrap_or_default();
-    }
-    found
+        }
+        None
+    })
 }
 
 /// Reads any bytes: as a log with whatever key it has, and as what is in an entry.

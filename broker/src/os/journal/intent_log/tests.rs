@@ -83,6 +83,35 @@ fn what_was_written_is_read_again_from_where_the_state_file_ends() {
 }
 
 #[test]
+fn a_log_that_is_gone_on_with_keeps_what_is_not_in_the_state_file_and_writes_after_it() {
+    let mut scene = Scene::new();
+    let mut expected = entries();
+    let large = entry(8, Change::Intent("x".repeat(300_000)));
+    let mut number = 6;
+    // Into the second half, and then until that is full too.
+    let reasons = [11, u64::MAX].map(|until| {
+        (scene.log, scene.mark) = scene.place.resume(Position(0)).unwrap();
+        loop {
+            match scene.log.append(Position(number + 1), &large, Position(0)) {
+                Append::Safe | Append::Pressing => expected.push(large.clone()),
+                other => return Some(other),
+            }
+            number += 1;
+            assert_eq!(scene.place.read(Position(0)).unwrap(), expected);
+            if number >= until {
+                return None;
+            }
+        }
+    });
+    assert!(matches!(reasons, [None, Some(Append::Full)]), "{reasons:?}");
+    assert_eq!(number, 6 + 3 + 3);
+    // What is in the state file by then is written over.
+    (scene.log, scene.mark) = scene.place.resume(Position(9)).unwrap();
+    assert!(matches!(scene.log.append(Position(13), &large, Position(9)), Append::Safe));
+    assert_eq!(scene.place.read(Position(9)).unwrap().len(), 4);
+}
+
+#[test]
 fn an_entry_that_was_torn_before_it_was_answered_is_none() {
     let scene = Scene::new();
     let mut bytes = Vec::new();
@@ -204,6 +233,7 @@ fn known_mistakes_of_a_log_are_found() {
         Flaw::FoldOvertakesAForget,
         Flaw::NoSpaceTakenForSuccess,
         Flaw::GapInTheLog,
+        Flaw::NewLogOverOneThatIsNeeded,
     ] {
         assert!((0..SEEDS).any(|seed| explore(flaw, seed).is_err()), "{flaw:?}");
     }

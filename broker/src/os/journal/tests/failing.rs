@@ -6,6 +6,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rusqlite::wal::CheckpointMode;
 
 use super::*;
+use crate::os::own::OwnFolder;
 use crate::os::process::alone;
 
 /// Lets the file have so many pages more: what SQLite does then is what it does on a full disk.
@@ -231,4 +232,106 @@ fn a_log_that_takes_all_the_room_is_emptied_before_a_create_is_refused() {
     let refused = (5..).find_map(|number| writing.write(number, large()).err()).unwrap();
     assert!(refused.message.contains("make room"), "{refused:?}");
     writing.write(1, progress("on")).unwrap();
+}
+
+/// Nothing may grow beyond this: there is room for SQLite's shared memory.
+const SMALL_BYTES: u64 = 64 << 10;
+
+fn open_both(path: &Path) -> (Store, Stored) {
+    let runtime = OwnFolder::open(path.parent().unwrap()).unwrap();
+    store::open(path, &runtime).unwrap()
+}
+
+/// What a broker leaves that is killed while its log of intents has something that its state file has not.
+fn killed() -> (TempDir, PathBuf) {
+    let (folder, path) = scratch();
+    let mut writing = Writing::start(open_both(&path).0.waiting_for(PATIENCE));
+    for number in 1..=3 {
+        writing.submit(number, Change::Intent("x".repeat(60_000)));
+    }
+    writing.journal.flush(PATIENCE).unwrap();
+    let lock = rusqlite::Connection::open(&path).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    writing.submit(4, intent(4));
+    writing.submit(1, progress("on"));
+    writing.submit(2, Change::Remove);
+    writing.submit(4, progress("on"));
+    writing.submit(5, progress("of none"));
+    let (killed, copy) = scratch();
+    for name in ["state.db", "state.db-wal", "intents"] {
+        fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+    }
+    drop(lock);
+    (killed, copy)
+}
+
+fn seen(rows: &[Row]) -> Vec<(ChildId, Option<String>)> {
+    let text = |row: &Row| row.progress.as_ref().map(|progress| progress.text.clone());
+    rows.iter().map(|row| (row.child, text(row))).collect()
+}
+
+fn fill_up() {
+    SigSet::from(Signal::SIGXFSZ).thread_block().unwrap();
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, SMALL_BYTES, hard).unwrap();
+}
+
+#[test]
+fn what_is_in_the_log_of_intents_needs_no_room_in_the_file_to_be_acted_on() {
+    if !alone::here(module_path!(), "what_is_in_the_log_of_intents_needs_no_room_in_the_file_to_be_acted_on")
+    {
+        return;
+    }
+    let (folder, path) = killed();
+    let on = Some("on".to_owned());
+    let expected = [(child(1), on.clone()), (child(3), None), (child(4), on)];
+    fill_up();
+    let log = fs::read(folder.path().join("intents")).unwrap();
+    // Each finds what the one before it found, and leaves it as it was.
+    for _ in 0..2 {
+        let (store, stored) = open_both(&path);
+        assert_eq!(seen(&stored.rows), expected);
+        let journal = store.start(&host(), Arc::new(|_| ())).unwrap();
+        assert!(matches!(journal.flush(PATIENCE), Err(JournalError::Unwritten { .. })));
+        drop(journal);
+        assert_eq!(fs::read(folder.path().join("intents")).unwrap(), log);
+    }
+    let mut writing = Writing::start(open_both(&path).0);
+    allow_writes(true);
+    writing.submit(6, intent(6));
+    writing.journal.flush(PATIENCE).unwrap();
+    let found = seen(&check(&path).unwrap());
+    assert_eq!(found[..3], expected);
+    assert_eq!(found[3..], [(child(6), None)]);
+    drop(writing);
+    assert_eq!(seen(&open_both(&path).1.rows), found);
+}
+
+#[test]
+fn a_start_that_finds_no_room_to_say_where_it_is_goes_on_and_records_nothing_before_it_has_said_so() {
+    let name =
+        "a_start_that_finds_no_room_to_say_where_it_is_goes_on_and_records_nothing_before_it_has_said_so";
+    if !alone::here(module_path!(), name) {
+        return;
+    }
+    let (folder, path) = killed();
+    fill_up();
+    let log = fs::read(folder.path().join("intents")).unwrap();
+    let elsewhere = Host { cgroup_folder: Some("/elsewhere".into()), ..host() };
+    let mut writing = Writing::start_at(open_both(&path).0, &elsewhere);
+    let refused = writing.write(6, intent(6)).unwrap_err();
+    assert!(refused.message.contains("state.db"), "{refused:?}");
+    assert_eq!(fs::read(folder.path().join("intents")).unwrap(), log);
+    writing.submit(1, progress("further"));
+    allow_writes(true);
+    writing.journal.flush(PATIENCE).unwrap();
+    // It is killed now: what was in the log is not written once more.
+    let (copied, copy) = scratch();
+    for name in ["state.db", "state.db-wal", "intents"] {
+        fs::copy(folder.path().join(name), copied.path().join(name)).unwrap();
+    }
+    let further = Some("further".to_owned());
+    let expected = [(child(1), further), (child(3), None), (child(4), Some("on".to_owned()))];
+    let stored = open_both(&copy).1;
+    assert_eq!((seen(&stored.rows), stored.host), (expected.to_vec(), Some(elsewhere)));
 }

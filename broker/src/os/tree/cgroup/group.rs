@@ -11,7 +11,7 @@ use procbroker_protocol::create::Resources;
 
 use super::spares::Wear;
 use super::tree::{add_members, cpu_used, errno, is_known_empty, is_populated, open_in, read_number};
-use super::{Cgroups, DEPTH_MAX, Group, bounds};
+use super::{Cgroups, DEPTH_MAX, FOLDER_PREFIX, Group, bounds};
 
 /// What the kernel counts for a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub struct GroupUsage {
     pub memory_peak: Option<u64>,
     /// What lives in it.
     pub members: Vec<Pid>,
+}
+
+/// The number of the group that a process is in or below, in the folder of whichever broker.
+#[must_use]
+pub fn number_of(pid: Pid) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut names = path.split(['/', ' ']).skip_while(|name| !name.starts_with(FOLDER_PREFIX));
+    names.nth(1)?.parse().ok()
 }
 
 impl Cgroups {
