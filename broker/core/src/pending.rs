@@ -159,6 +159,9 @@ pub(crate) struct Attempt {
     pub(crate) place_by: Option<Instant>,
 }
 
+/// A create that has waited, and where its answer goes.
+pub(crate) type Waiting = (Call, Attempt);
+
 impl Attempt {
     /// Returns how many bytes it takes while it waits.
     pub(crate) fn bytes(&self) -> u64 {
