@@ -223,7 +223,7 @@ impl Broker {
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
         let tie = Tie::of(params.lifetime, anchor, turn.now.instant);
-        let created_at = turn.now.wall;
+        let (created_at, number) = (turn.now.wall, self.children.next_number());
         let containment = self.config.containment;
         // A resource that a cleanup releases outlives the machine's own end.
         let safety = if params.cleanup.is_some() { Safety::Power } else { Safety::Process };
@@ -234,6 +234,7 @@ impl Broker {
             launch,
             owner,
             created_at,
+            number,
             containment,
             outcome,
             role: Role::Child,
