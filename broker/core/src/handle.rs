@@ -186,6 +186,9 @@ impl Broker {
         if let Some(error) = pending.seeks().map(no_place) {
             return self.answer_pending(ticket, Err(error), turn);
         }
+        if pending.waits_for.is_name() {
+            return self.name_not_free_in_time(ticket, turn);
+        }
         let child = pending.waits_for.watched().first().and_then(|id| self.children.get(*id));
         let message = child.map_or_else(String::new, |child| {
             let title = shown::title(child.view());
