@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use procbroker_protocol::{Error, ErrorKind, Method, Request};
 
+use crate::attempt::no_place;
 use crate::broker::Broker;
 use crate::child::Child;
 use crate::connections::Connection;
 use crate::effect::Effect;
-use crate::ids::Call;
+use crate::ids::{Call, Ticket};
 use crate::input::{Fresh, Input, ShutdownCause};
-use crate::pending::{Ticket, no_place};
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 use crate::turn::Turn;

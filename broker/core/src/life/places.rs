@@ -3,10 +3,11 @@
 use procbroker_protocol::Name;
 use uuid::Uuid;
 
+use crate::attempt::{Attempt, Waiting};
 use crate::broker::Broker;
 use crate::child::Child;
-use crate::ids::Call;
-use crate::pending::{Attempt, PendingRequest, Ticket, Waiting, WaitsFor};
+use crate::ids::{Call, Ticket};
+use crate::pending::{PendingRequest, WaitsFor};
 use crate::turn::Turn;
 
 impl Broker {

@@ -9,10 +9,11 @@ use procbroker_protocol::create::IfExists;
 use procbroker_protocol::{ChildId, CreateParams, Name, Owner};
 use uuid::Uuid;
 
+use crate::attempt::{Attempt, Claim, Waiting};
 use crate::authorize::{self, Peer};
 use crate::broker::Broker;
 use crate::ids::Call;
-use crate::pending::{Attempt, Claim, PendingRequest, Waiting, WaitsFor};
+use crate::pending::{PendingRequest, WaitsFor};
 use crate::turn::Turn;
 
 impl Broker {

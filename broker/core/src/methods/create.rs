@@ -10,16 +10,17 @@ use procbroker_protocol::{
 };
 
 use crate::anchor::{self, Anchor};
+use crate::attempt::{Attempt, Claim, Stage, shutting_down};
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
 use crate::effect::{Effect, Receipt, Record, Safety};
-use crate::ids::Call;
+use crate::ids::{Call, Ticket};
 use crate::input::Fresh;
 use crate::kept::places_for;
 use crate::launch::Launch;
 use crate::methods::first_answer::is_existing;
-use crate::pending::{Attempt, Claim, PendingRequest, Stage, Ticket, WaitsFor, shutting_down};
+use crate::pending::{PendingRequest, WaitsFor};
 use crate::record::{Intent, Role, Tie};
 use crate::resources;
 use crate::turn::Turn;
