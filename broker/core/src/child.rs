@@ -67,11 +67,10 @@ use crate::child::restarting::Restarting;
 use crate::child::stopping::{Leader, Stopping};
 use crate::child::watchdog::Watchdog;
 use crate::effect::{Receipt, Safety};
-use crate::ids::{ConnectionId, Pid, SubscriptionId};
+use crate::ids::{ConnectionId, Pid, SubscriptionId, Ticket};
 use crate::input::{Members, RecordFailure};
 use crate::notice::Notice;
 use crate::orders::Orders;
-use crate::pending::Ticket;
 use crate::record::Intent;
 use crate::time::Instant;
 

@@ -44,6 +44,8 @@ pub(crate) struct Children {
     counts: ChildCounts,
     /// How many of the live ones are main commands.
     mains: usize,
+    /// The last place in the order of the creations that was given away.
+    last_number: u64,
 }
 
 impl Children {
@@ -53,6 +55,17 @@ impl Children {
 
     pub(crate) fn get_mut(&mut self, id: ChildId) -> Option<&mut Child> {
         self.by_id.get_mut(&id)
+    }
+
+    /// Returns the next place in the order of the creations.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.last_number = self.last_number.saturating_add(1);
+        self.last_number
+    }
+
+    /// Goes on in the order of the creations after what an earlier broker has started.
+    pub(crate) fn go_on_after(&mut self, number: u64) {
+        self.last_number = self.last_number.max(number);
     }
 
     /// Takes in a new child, which is live from now on, and the answer to the request for it.

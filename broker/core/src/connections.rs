@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use procbroker_protocol::ChildId;
 
 use crate::authorize::Peer;
-use crate::ids::{ConnectionId, SubscriptionId};
-use crate::pending::Ticket;
+use crate::ids::{ConnectionId, SubscriptionId, Ticket};
 
 /// The connections that were admitted.
 #[derive(Debug, Default)]

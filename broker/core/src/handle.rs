@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use procbroker_protocol::{Error, ErrorKind, Method, Request};
 
+use crate::attempt::no_place;
 use crate::broker::Broker;
 use crate::child::Child;
 use crate::connections::Connection;
 use crate::effect::Effect;
-use crate::ids::Call;
+use crate::ids::{Call, Ticket};
 use crate::input::{Fresh, Input, ShutdownCause};
-use crate::pending::{Ticket, no_place};
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 use crate::turn::Turn;
@@ -185,6 +185,9 @@ impl Broker {
         pending.due = None;
         if let Some(error) = pending.seeks().map(no_place) {
             return self.answer_pending(ticket, Err(error), turn);
+        }
+        if pending.waits_for.is_name() {
+            return self.name_not_free_in_time(ticket, turn);
         }
         let child = pending.waits_for.watched().first().and_then(|id| self.children.get(*id));
         let message = child.map_or_else(String::new, |child| {

@@ -59,6 +59,10 @@ pub fn counterpart(child: ChildId) -> ChildId {
     ChildId::from_uuid(Uuid::from_u128(child.as_uuid().as_u128() ^ VERSION))
 }
 
+/// The place of a waiting request in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u64);
+
 /// The number of a process; also that of its session and process group, for a child's main process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pid(NonZeroU32);
@@ -80,5 +84,13 @@ impl Pid {
 impl fmt::Display for Pid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+impl Ticket {
+    /// Makes the first tickets.
+    pub(crate) fn some(count: u64) -> Vec<Self> {
+        (0..count).map(Self).collect()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::pending::Ticket;
+use crate::ids::Ticket;
 
 /// The creates that wait for a place, for each key.
 #[derive(Debug, Default)]

@@ -39,6 +39,10 @@ pub struct Intent {
     pub owner: Owner,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Its place in the order of the creations, from 1 on, which no clock changes that is set. A program that knew of none has
+    /// left none, and what it has started came before all others.
+    #[serde(default)]
+    pub number: u64,
     /// What holds its descendants.
     pub containment: Containment,
     /// What its create is answered with, also when the same request comes again.

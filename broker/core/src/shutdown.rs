@@ -9,12 +9,13 @@ use std::time::Duration;
 use procbroker_protocol::response::ShutdownReport;
 use procbroker_protocol::{ChildId, Error, ErrorKind, EventKind, ExitReason, Response};
 
+use crate::attempt::shutting_down;
 use crate::broker::Broker;
 use crate::child::{Child, Stop};
 use crate::effect::{Effect, ExitCause, Report, ServiceState};
 use crate::limits::SHUTDOWN_TIMEOUT_MIN;
 use crate::main_process::MainState;
-use crate::pending::{WaitsFor, shutting_down};
+use crate::pending::WaitsFor;
 pub use crate::shutdown::budget::steps_within;
 use crate::shutdown::budget::{cleanup_share, shortened};
 use crate::shutdown::waves::{BrokerState, Force, Rank, Shutdown};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use procbroker_protocol::ChildId;
 
-use crate::pending::Ticket;
+use crate::ids::Ticket;
 use crate::time::Instant;
 
 /// What is due.

@@ -204,7 +204,12 @@ impl Family {
         let mut family = Self::roll(of, pid, 0, dice, setting);
         family.processes.truncate(1);
         for process in &mut family.processes {
-            process.temper = Temper::Stubborn;
+            // One that is held back by what does not answer dies late of a SIGKILL.
+            process.temper = if setting.undying && dice.chance(50) {
+                Temper::Late { delay: dice.within_millis(6_000) }
+            } else {
+                Temper::Stubborn
+            };
         }
         (family.status, family.forks_left) = (ExitStatus::Signal(Signal::KILL), 0);
         (family.own, family.run, family.launch) = (false, None, Launch::Underway);

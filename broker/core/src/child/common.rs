@@ -48,8 +48,19 @@ enum Memory {
 
 impl Common {
     pub(super) fn new(intent: &Intent) -> Self {
-        let Intent { id, params, run_as, launch, owner, created_at, containment, outcome: _, role, tie } =
-            intent.clone();
+        let Intent {
+            id,
+            params,
+            run_as,
+            launch,
+            owner,
+            created_at,
+            number: _,
+            containment,
+            outcome: _,
+            role,
+            tie,
+        } = intent.clone();
         let (command, shortened) = shown::command(&params);
         let view = ChildView {
             id,

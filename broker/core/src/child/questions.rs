@@ -9,13 +9,13 @@ use procbroker_protocol::request::{LogStream, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, ExitReason, Owner};
 
+use crate::attempt::{Attempt, Claim, Stage};
 use crate::authorize::RunAs;
 use crate::child::launching::Launching;
 use crate::child::stopping::sum;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::SpawnOrder;
-use crate::ids::{ConnectionId, Run, SubscriptionId};
-use crate::pending::{Attempt, Claim, Stage, Ticket};
+use crate::ids::{ConnectionId, Run, SubscriptionId, Ticket};
 use crate::record::{Role, Tie, Unready};
 use crate::time::Instant;
 

@@ -3,6 +3,7 @@
 use procbroker_protocol::create::{Ready, StopStep};
 use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 
+use crate::attempt::is_answered_early;
 use crate::child::cleaning::{Cleaning, Remains};
 use crate::child::common::Common;
 use crate::child::memory::{self, Ender};
@@ -12,7 +13,6 @@ use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::input::Members;
 use crate::orders::Orders;
-use crate::pending::is_answered_early;
 use crate::record::{Finding, Kinship, Progress, Runs, StoppingProgress, Unready};
 use crate::time::Instant;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{Error, ErrorKind, EventKind, ExitReason};
 
+use crate::attempt::is_answered_early;
 use crate::child::launching::{Launching, is_kill};
 use crate::child::not_started::Attempt;
 use crate::child::stopping::{Leader, Stop, Stopping};
@@ -13,7 +14,6 @@ use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::ids::Pid;
 use crate::input::RecordFailure;
 use crate::orders::Orders;
-use crate::pending::is_answered_early;
 use crate::record::Afterwards;
 
 impl Child {

@@ -42,6 +42,7 @@ pub(crate) fn intent(number: u128, change: impl FnOnce(&mut CreateParams)) -> In
         launch: Launch::default(),
         owner: Owner { uid: 7, gid: 7 },
         created_at: Timestamp::from_micros(0),
+        number: 1,
         containment: Containment::Subreaper,
         outcome: Outcome::Created,
         role: Role::Child,

@@ -37,13 +37,14 @@ impl Broker {
         if !self.is_serving() {
             return;
         }
-        let (created_at, containment) = (turn.now.wall, self.config.containment);
+        let (created_at, number) = (turn.now.wall, self.children.next_number());
+        let containment = self.config.containment;
         // SO_PEERCRED has no say here: it is the broker's own.
         let owner = Owner { uid: self.config.broker_uid, gid: 0 };
         let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
         let (launch, tie) = (Launch::default(), Tie::None);
         let intent =
-            Intent { id, params, run_as, launch, owner, created_at, containment, outcome, role, tie };
+            Intent { id, params, run_as, launch, owner, created_at, number, containment, outcome, role, tie };
         let child = Child::new(&intent);
         let run = child.run();
         self.main = MainState::Present(id);

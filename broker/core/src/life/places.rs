@@ -3,10 +3,11 @@
 use procbroker_protocol::Name;
 use uuid::Uuid;
 
+use crate::attempt::{Attempt, Waiting};
 use crate::broker::Broker;
 use crate::child::Child;
-use crate::ids::Call;
-use crate::pending::{Attempt, PendingRequest, Ticket, WaitsFor};
+use crate::ids::{Call, Ticket};
+use crate::pending::{PendingRequest, WaitsFor};
 use crate::turn::Turn;
 
 impl Broker {
@@ -35,18 +36,55 @@ impl Broker {
 
     /// A child has ended that had a place under this key: those who wait for one get it in turn.
     pub(crate) fn offer_places(&mut self, key: &str, turn: &mut Turn<'_>) {
-        while let Some(ticket) = self.next_for_place(key) {
-            let Some(WaitsFor::Place { uid, attempt }) = self.pending.get(ticket).map(|it| &it.waits_for)
-            else {
+        while let Some(first) = self.next_for_place(key) {
+            let Some(uid) = self.pending.get(first).map(|pending| pending.uid) else {
                 return;
             };
-            let (uid, name) = (*uid, attempt.params.name.clone());
-            self.places.served(key, uid);
-            // Others may wait for the same name: that is one decision.
-            let rivals = self.place_seekers(ticket, name.as_ref());
-            let waiting = rivals.into_iter().filter_map(|ticket| self.take_pending(ticket)).collect();
-            self.contest(waiting, turn);
+            self.contest_place(first, turn);
+            // Whoever waits on, because a rival was decided about and failed, has his turn still.
+            if self.seeks(first).is_none() {
+                self.places.served(key, uid);
+            }
         }
+    }
+
+    /// Decides about the first create for which there is a place, or about the one that would have its name in the end. Where
+    /// that gets the name, all that want it are decided with it. Where it fails, they wait on: the place may be for somebody
+    /// who came before them.
+    fn contest_place(&mut self, first: Ticket, turn: &mut Turn<'_>) {
+        let name = self.seeks(first).and_then(|attempt| attempt.params.name.clone());
+        let rivals = self.place_seekers(first, name.as_ref());
+        let mut rivals: Vec<_> = rivals.into_iter().filter_map(|ticket| self.seeker(ticket)).collect();
+        let index = self.placed_winner(&mut rivals);
+        let winner = index.map(|index| rivals.remove(index)).or_else(|| self.seeker(first));
+        let Some((call, attempt)) = winner else {
+            return;
+        };
+        self.take_pending(attempt.arrived);
+        self.decide(call, attempt, turn);
+        if !name.is_some_and(|name| self.is_held(&name)) {
+            return;
+        }
+        self.yield_names(&mut rivals, index.unwrap_or_default());
+        for (call, attempt) in rivals {
+            // It may have joined what was started.
+            if self.seeks(attempt.arrived).is_some() {
+                self.take_pending(attempt.arrived);
+                self.decide(call, attempt, turn);
+            }
+        }
+    }
+
+    /// Finds the rival who would have the name in the end, of those for whom there is a place: who would have it and has no
+    /// place waits on, and is no rival.
+    fn placed_winner(&self, rivals: &mut Vec<Waiting>) -> Option<usize> {
+        while let Some(index) = self.winner(rivals) {
+            if rivals.get(index).is_some_and(|(_, attempt)| self.has_place(attempt)) {
+                return Some(index);
+            }
+            rivals.remove(index);
+        }
+        None
     }
 
     fn next_for_place(&self, key: &str) -> Option<Ticket> {
@@ -78,6 +116,11 @@ impl Broker {
 
     fn seeks(&self, ticket: Ticket) -> Option<&Attempt> {
         self.pending.get(ticket).and_then(PendingRequest::seeks)
+    }
+
+    fn seeker(&self, ticket: Ticket) -> Option<Waiting> {
+        let pending = self.pending.get(ticket)?;
+        Some((pending.call, pending.seeks()?.clone()))
     }
 
     /// A child was started for a create: those need no place any more that wait for one and would get this child.

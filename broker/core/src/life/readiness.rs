@@ -7,9 +7,9 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, Exit, ExitReason, duration}
 
 use crate::broker::Broker;
 use crate::effect::Effect;
-use crate::ids::{Call, Run};
+use crate::ids::{Call, Run, Ticket};
 use crate::notice::Notice;
-use crate::pending::{Ticket, WaitsFor};
+use crate::pending::WaitsFor;
 use crate::shown;
 use crate::turn::Turn;
 

@@ -25,15 +25,16 @@ struct Counts {
     void: u32,
 }
 
-/// The last child that was started for each request of a user, and when. The ids alone do not tell which that is: a create that
-/// has waited got the id of its child when it came.
-type Latest = BTreeMap<(u32, Uuid), (Timestamp, ChildId)>;
+/// The last child that was started for each request of a user, with its place in the order of the creations. The ids do not tell
+/// which that is: a create that has waited got the id of its child when it came. When they were created does not either, because
+/// a clock may be set back between two of them, but is all that an earlier program has left.
+type Latest = BTreeMap<(u32, Uuid), (u64, Timestamp, ChildId)>;
 
 fn latest_of_requests(found: &[Recovered]) -> Latest {
     let mut latest = Latest::new();
     for child in found {
         if let Some(key) = request_of(&child.intent) {
-            let this = (child.intent.created_at, child.intent.id);
+            let this = (child.intent.number, child.intent.created_at, child.intent.id);
             let last = latest.entry(key).or_insert(this);
             *last = this.max(*last);
         }
@@ -71,6 +72,7 @@ impl Broker {
             return broker;
         }
         let latest = latest_of_requests(&found);
+        broker.children.go_on_after(found.iter().map(|child| child.intent.number).max().unwrap_or_default());
         let (mut ended, mut live) = (Vec::new(), Vec::new());
         for child in found {
             match child.ended_at() {
@@ -107,7 +109,7 @@ impl Broker {
         let intent = &child.intent;
         // The same request starts another child when the first one has failed to start: that one is its answer, if any is.
         let last = request_of(intent).and_then(|key| latest.get(&key));
-        let is_outdated = last.is_some_and(|(_, last)| *last != intent.id);
+        let is_outdated = last.is_some_and(|(.., last)| *last != intent.id);
         if child.is_void() {
             self.children.insert_void(Child::new(intent));
         } else if child.has_failed_to_start() || is_outdated {

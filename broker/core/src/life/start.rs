@@ -3,12 +3,13 @@
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, Timestamp};
 
+use crate::attempt::shutting_down;
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
 use crate::effect::Effect;
-use crate::ids::{Pid, Run, counterpart};
+use crate::ids::{Pid, Run, Ticket, counterpart};
 use crate::input::RecordFailure;
-use crate::pending::{Ticket, WaitsFor, shutting_down};
+use crate::pending::WaitsFor;
 use crate::record::Role;
 use crate::turn::Turn;
 

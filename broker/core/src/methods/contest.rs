@@ -9,14 +9,12 @@ use procbroker_protocol::create::IfExists;
 use procbroker_protocol::{ChildId, CreateParams, Name, Owner};
 use uuid::Uuid;
 
+use crate::attempt::{Attempt, Claim, Waiting};
 use crate::authorize::{self, Peer};
 use crate::broker::Broker;
 use crate::ids::Call;
-use crate::pending::{Attempt, Claim, PendingRequest, WaitsFor};
+use crate::pending::{PendingRequest, WaitsFor};
 use crate::turn::Turn;
-
-/// A create that has waited for a name.
-type Waiting = (Call, Attempt);
 
 impl Broker {
     /// Lets every create whose child is replaced before it was ready wait for the one that takes its place.
@@ -47,10 +45,9 @@ impl Broker {
     /// Decides about creates that have waited for one name, in the order of their arrival.
     pub(crate) fn contest(&mut self, waiting: Vec<PendingRequest>, turn: &mut Turn<'_>) {
         let attempt = |pending: PendingRequest| match pending.waits_for {
-            WaitsFor::Name { attempt, .. } | WaitsFor::Place { attempt, .. } => {
-                Some((pending.call, *attempt))
-            }
-            WaitsFor::Start { .. }
+            WaitsFor::Name { attempt, .. } => Some((pending.call, *attempt)),
+            WaitsFor::Place { .. }
+            | WaitsFor::Start { .. }
             | WaitsFor::Tail { .. }
             | WaitsFor::Destroy { .. }
             | WaitsFor::Restart { .. }
@@ -76,7 +73,7 @@ impl Broker {
     }
 
     /// Has the first `count` creates reuse what was started in the place of theirs, and their retries with them.
-    fn yield_names(&self, waiting: &mut [Waiting], count: usize) {
+    pub(crate) fn yield_names(&self, waiting: &mut [Waiting], count: usize) {
         let first = waiting.iter().take(count).filter(|(_, attempt)| attempt.replaces());
         let yielding: Vec<_> = first.filter_map(|(call, attempt)| self.request(*call, attempt)).collect();
         for (index, (call, attempt)) in waiting.iter_mut().enumerate() {
@@ -123,7 +120,7 @@ impl Broker {
     }
 
     /// Finds the create whose child would hold the name in the end if all were carried out one after the other.
-    fn winner(&self, waiting: &[Waiting]) -> Option<usize> {
+    pub(crate) fn winner(&self, waiting: &[Waiting]) -> Option<usize> {
         let mut holder: Option<(usize, Owner)> = None;
         let mut requests = BTreeSet::new();
         for (index, (call, attempt)) in waiting.iter().enumerate() {

@@ -6,20 +6,21 @@ use procbroker_protocol::create::{IfExists, Limit, Ready};
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
     Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Name, Owner,
-    Response,
+    Response, duration,
 };
 
 use crate::anchor::{self, Anchor};
+use crate::attempt::{Attempt, Claim, Stage, shutting_down};
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
 use crate::effect::{Effect, Receipt, Record, Safety};
-use crate::ids::Call;
+use crate::ids::{Call, Ticket};
 use crate::input::Fresh;
 use crate::kept::places_for;
 use crate::launch::Launch;
 use crate::methods::first_answer::is_existing;
-use crate::pending::{Attempt, Claim, Stage, WaitsFor, shutting_down};
+use crate::pending::{PendingRequest, WaitsFor};
 use crate::record::{Intent, Role, Tie};
 use crate::resources;
 use crate::turn::Turn;
@@ -119,7 +120,11 @@ impl Broker {
                 let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {
                     return;
                 };
-                self.wait_for(call, WaitsFor::Name { holder, attempt: Box::new(attempt) }, None);
+                // The process of one that never was may sleep where no signal reaches it: what bounds all that comes before a
+                // child is ready bounds that too.
+                let is_void = self.children.is_void(holder);
+                let due = is_void.then(|| turn.now.instant.plus(attempt.params.ready_timeout.0));
+                self.wait_for(call, WaitsFor::Name { holder, attempt: Box::new(attempt) }, due);
             }
             Holding::Replace { holder } => {
                 let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {
@@ -223,7 +228,7 @@ impl Broker {
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
         let tie = Tie::of(params.lifetime, anchor, turn.now.instant);
-        let created_at = turn.now.wall;
+        let (created_at, number) = (turn.now.wall, self.children.next_number());
         let containment = self.config.containment;
         // A resource that a cleanup releases outlives the machine's own end.
         let safety = if params.cleanup.is_some() { Safety::Power } else { Safety::Process };
@@ -234,6 +239,7 @@ impl Broker {
             launch,
             owner,
             created_at,
+            number,
             containment,
             outcome,
             role: Role::Child,
@@ -325,6 +331,20 @@ impl Broker {
         }
     }
 
+    /// The time of a create is over that waits for the name of a child that never was.
+    pub(crate) fn name_not_free_in_time(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
+        let Some(PendingRequest { call, waits_for: WaitsFor::Name { holder, attempt }, .. }) =
+            self.take_pending(ticket)
+        else {
+            return;
+        };
+        let error = held_by_nobody(&attempt.params, holder);
+        if attempt.claim == Claim::Superseded {
+            return self.fail_superseded(call, attempt.id, error, turn);
+        }
+        self.answer(call, Err(error), turn);
+    }
+
     /// A create whose child was replaced fails after all, and is not remembered.
     fn fail_superseded(&mut self, call: Call, id: ChildId, error: Error, turn: &mut Turn<'_>) {
         self.children.forget_request(id);
@@ -342,6 +362,20 @@ impl Broker {
             "the child was replaced before it was ready, and what was to take its place has ended or could not be started",
         )
     }
+}
+
+/// The refusal of a create whose name is held by what is left of a child that never was.
+fn held_by_nobody(params: &CreateParams, holder: ChildId) -> Error {
+    let name = params.name.as_ref().map(Name::to_string).unwrap_or_default();
+    let allowed = duration::display(params.ready_timeout.0);
+    Error::new(
+        ErrorKind::Timeout(None),
+        format!(
+            "the name {name} is held by a process that a crash of the broker has left on its way to its program ({holder}), and \
+             that has not ended within {allowed} of its SIGKILL (ready_timeout): the kernel, or a file system that does not \
+             answer, holds it back; nothing was started"
+        ),
+    )
 }
 
 fn name_taken(name: &Name, holder: &ChildView) -> Error {

@@ -11,17 +11,14 @@ use crate::record::Answered;
 use crate::turn::Turn;
 
 impl Broker {
-    /// The child that the same request has been answered with before, and how. One that was replaced before it was
-    /// ready is no answer where nothing has taken its place.
+    /// The child that the same request has been answered with before, or is to be, and how. For one that was replaced before it
+    /// was ready that is what takes its place: where nothing has, its create has failed, and is told so before the same request
+    /// starts another one.
     pub(crate) fn first_answer(&self, peer: &Peer, params: &CreateParams) -> Option<(ChildId, Outcome)> {
         let (uid, request) = (peer.uid, params.request_id?);
         let found = self.answers.of(uid, request);
         let (id, outcome) = found.or_else(|| self.children.answered_with(uid, request))?;
-        let child = self.children.get(id)?;
-        let name = child.params().name.as_ref();
-        let was_told = !child.is_superseded() || is_existing(outcome);
-        let is_answer = was_told || name.is_some_and(|name| self.is_held(name));
-        is_answer.then_some((id, outcome))
+        self.children.get(id).map(|_| (id, outcome))
     }
 
     /// Keeps in mind, and on record, that the request of a user is answered with a child that was there. `attempt` is the

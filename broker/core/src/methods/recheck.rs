@@ -5,9 +5,11 @@ use std::sync::Arc;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{ChildId, Response};
 
+use crate::attempt::Stage;
 use crate::broker::Broker;
 use crate::effect::Effect;
-use crate::pending::{Stage, Ticket, WaitsFor};
+use crate::ids::Ticket;
+use crate::pending::WaitsFor;
 use crate::turn::Turn;
 
 impl Broker {

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use procbroker_protocol::request::ManyParams;
 use procbroker_protocol::{ChildId, Error, ErrorKind, Response, Target};
 
+use crate::attempt::shutting_down;
 use crate::broker::Broker;
 use crate::child::{Child, Next, RestartWish};
-use crate::ids::Call;
-use crate::pending::{Ticket, WaitsFor, shutting_down};
+use crate::ids::{Call, Ticket};
+use crate::pending::WaitsFor;
 use crate::turn::Turn;
 
 impl Broker {

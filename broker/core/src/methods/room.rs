@@ -2,12 +2,13 @@
 
 use procbroker_protocol::{CreateParams, Error, ErrorKind, Request, Target};
 
+use crate::attempt::Attempt;
 use crate::authorize::is_administrator;
 use crate::broker::Broker;
 use crate::event_log::Subscriber;
 use crate::kept::{Account, Budget, Exceeded, Holder, bytes_of};
 use crate::limits::REQUEST_KEPT_BYTES;
-use crate::pending::{Attempt, watched_bytes};
+use crate::pending::watched_bytes;
 
 impl Broker {
     /// Whether a request may wait that is none for a child.

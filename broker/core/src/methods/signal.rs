@@ -8,9 +8,9 @@ use crate::broker::Broker;
 use crate::child::Child;
 use crate::connections::Connection;
 use crate::effect::{Asked, Effect};
-use crate::ids::{Call, Run};
+use crate::ids::{Call, Run, Ticket};
 use crate::input::SignalOutcome;
-use crate::pending::{SignalResult, Ticket, WaitsFor};
+use crate::pending::{SignalResult, WaitsFor};
 use crate::shown;
 use crate::turn::Turn;
 

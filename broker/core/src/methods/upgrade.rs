@@ -3,14 +3,14 @@
 use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{ChildId, Error, ErrorKind, Response, duration};
 
+use crate::attempt::shutting_down;
 use crate::broker::{Broker, UpgradeState};
 use crate::child::{Child, Next};
 use crate::effect::{Effect, Report};
-use crate::ids::Call;
+use crate::ids::{Call, Ticket};
 use crate::input::UpgradeFailure;
 use crate::limits::{HAND_OVER_PATIENCE, LAUNCH_MOMENT_IN_AN_UPGRADE};
-use crate::pending::shutting_down;
-use crate::pending::{Ticket, WaitsFor};
+use crate::pending::WaitsFor;
 use crate::timers::Timer;
 use crate::turn::Turn;
 

@@ -185,6 +185,38 @@ fn after_a_crash_the_same_request_is_not_answered_with_what_was_replaced() {
     assert_eq!(world.refused(again).as_str(), "start_failed");
 }
 
+#[test]
+fn a_request_whose_child_was_replaced_runs_again_only_after_somebody_was_told_that_it_failed() {
+    for is_crashed in [false, true] {
+        let (mut world, client) = World::with_client();
+        let other = world.connect(BROKER_UID);
+        let run = world.next_run();
+        world.create(client, requested(named("a"), 5));
+        world.recorded(run);
+        world.create(other, replace("a"));
+        world.spawned(run);
+        let run = if is_crashed {
+            world.crash(alive(run));
+            first(run)
+        } else {
+            world.give(Input::Disconnected { connection: client });
+            world.give(Input::Disconnected { connection: other });
+            run
+        };
+        world.ends(run);
+        let client = world.connect(BROKER_UID);
+        world.take();
+        let again = world.create(client, requested(named("a"), 5));
+        match world.refused(again) {
+            ErrorKind::StartFailed { exit, .. } => assert_eq!(exit.reason, ExitReason::Replaced),
+            other => panic!("it was refused with {other:?}"),
+        }
+        assert_eq!(world.intents(), []);
+        let anew = world.create(client, requested(named("a"), 5));
+        assert_eq!(world.intents(), [world.run(anew)]);
+    }
+}
+
 /// Creates whose child counts as well started as soon as its program runs.
 fn early() -> [CreateParams; 2] {
     let unready = CreateParams { ready: Ready::Notify, no_wait: true, ..named("a") };

@@ -328,6 +328,30 @@ fn one_that_never_was_refuses_nobody_its_name_or_its_place() {
 }
 
 #[test]
+fn who_wants_the_name_of_one_that_never_was_waits_for_it_as_long_as_its_own_child_may_take() {
+    for if_exists in [IfExists::Fail, IfExists::Reuse, IfExists::Replace] {
+        let (mut world, _, _, run) = launching(named("a"));
+        world.crash(Finding::Unexecuted { pid: pid_of(run) });
+        let client = world.connect(BROKER_UID);
+        let hasty = CreateParams { ready_timeout: ReadyTimeout(secs(5)), if_exists, ..named("a") };
+        let (hasty, patient) = (world.create(client, hasty), world.create(client, reuse("a")));
+        // The process is where no signal reaches it.
+        world.advance(Duration::from_millis(4_999));
+        assert!(!world.is_answered(hasty));
+        world.advance(Duration::from_millis(1));
+        assert_eq!(world.refused(hasty), ErrorKind::Timeout(None));
+        let message = world.answer(hasty).unwrap_err().message;
+        assert!(message.contains("the name a is held by a process") && message.contains("5s"), "{message}");
+        assert!(!world.is_answered(patient));
+        world.take();
+        world.exited(first(run), ExitStatus::Unknown, Members::Nothing);
+        assert_eq!(world.intents(), [world.run(patient)]);
+        let late = world.create(client, named("a"));
+        assert!(matches!(world.refused(late), ErrorKind::NameTaken(Some(_))));
+    }
+}
+
+#[test]
 fn a_request_whose_first_child_never_was_waits_for_nothing() {
     let (mut world, _, _, run) = launching(requested(unnamed(), 7));
     world.crash(Finding::Unexecuted { pid: pid_of(run) });

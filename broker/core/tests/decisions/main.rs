@@ -13,6 +13,8 @@ mod cleanup;
 #[cfg(test)]
 mod cleanup_at_shutdown;
 #[cfg(test)]
+mod cleanup_attempts;
+#[cfg(test)]
 mod contest;
 #[cfg(test)]
 mod crash;
@@ -47,6 +49,8 @@ mod recovery;
 mod recovery_of_cleanups;
 #[cfg(test)]
 mod recovery_of_main;
+#[cfg(test)]
+mod recovery_of_restarts;
 #[cfg(test)]
 mod recovery_of_stops;
 #[cfg(test)]

@@ -186,3 +186,19 @@ fn who_has_waited_for_a_name_keeps_his_place_in_the_order_of_arrival() {
     world.ends(run);
     goes_on(&mut world, second);
 }
+
+#[test]
+fn a_place_that_a_create_of_some_name_fails_to_use_goes_to_who_came_before_its_rivals() {
+    let mut world = World::with(|config| config.bounds.max_children_per_user = 1);
+    let (alice, bob, other) = (world.connect(ALICE), world.connect(BOB), world.connect(BROKER_UID));
+    let run = full(&mut world, other);
+    world.start(alice, unnamed());
+    let first = world.create(bob, patient(unnamed(), 1, 60));
+    let calls =
+        [(alice, replace("a")), (bob, reuse("a"))].map(|(user, it)| world.create(user, patient(it, 1, 60)));
+    world.take();
+    world.ends(run);
+    assert_eq!(world.refused(calls[0]), ErrorKind::LimitExceeded);
+    goes_on(&mut world, first);
+    assert!(!world.is_answered(calls[1]));
+}

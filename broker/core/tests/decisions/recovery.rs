@@ -338,6 +338,8 @@ fn a_request_whose_second_child_has_failed_is_new_to_the_next_broker_whatever_be
     world.create(client, replace("a"));
     world.crash(gone(ExitStatus::Code(0)));
     let client = back(&mut world);
+    let told = world.create(client, params.clone());
+    assert_eq!(world.refused(told).as_str(), "start_failed");
     let failed = world.create(client, params.clone());
     let second = world.run(failed);
     world.recorded(second);

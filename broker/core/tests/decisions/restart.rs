@@ -2,53 +2,15 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Finding, Input, Members, Notice, Progress, Run};
-use procbroker_protocol::create::RestartPolicy::{self, Always, Never, OnFailure};
-use procbroker_protocol::create::{IfExists, Ready, Restart};
+use procbroker_core::{Input, Members};
+use procbroker_protocol::create::RestartPolicy::{Always, Never, OnFailure};
+use procbroker_protocol::create::{IfExists, Restart};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal,
 };
 
 use crate::world::*;
-
-const FAILED: ExitStatus = ExitStatus::Code(1);
-
-fn millis(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
-/// A child that runs under a policy.
-fn running(policy: RestartPolicy, params: CreateParams) -> (World, Client, Run) {
-    let (mut world, client) = World::with_client();
-    let run = world.start(client, restarted(policy, params));
-    (world, client, run)
-}
-
-type Client = procbroker_core::ConnectionId;
-
-/// A run ends by itself and leaves nothing, and that another one follows is on record.
-fn fails(world: &mut World, run: Run) {
-    world.exited(run, FAILED, Members::Nothing);
-    world.recorded(next(run));
-}
-
-/// Lets a run fail, and the next one begin after a pause that is this long to the millisecond.
-fn fail_and_return(world: &mut World, run: Run, pause: Duration) -> Run {
-    fails(world, run);
-    assert_eq!(world.spawns(), []);
-    world.advance(pause.saturating_sub(millis(1)));
-    assert_eq!(world.spawns(), [], "before {pause:?}");
-    world.advance(millis(1));
-    let next = next(run);
-    assert_eq!(world.spawns(), [next], "after {pause:?}");
-    world.spawned(next);
-    next
-}
-
-fn state(world: &mut World, client: Client, run: Run) -> ChildState {
-    world.shown(client, run).state
-}
 
 #[test]
 fn a_policy_says_which_ends_are_followed_by_another_run() {
@@ -383,117 +345,6 @@ fn nothing_is_started_again_during_a_shutdown() {
     world.advance(secs(1));
     assert_eq!(world.spawns(), []);
     assert!(world.exit().is_some() || world.orders().is_empty());
-}
-
-#[test]
-fn a_pause_goes_on_after_a_crash_and_what_was_counted_still_counts() {
-    let (mut world, client) = World::with_client();
-    let policy = Restart { policy: OnFailure, max: 2, window: secs(60), ..Restart::default() };
-    let mut run = world.start(client, CreateParams { restart: policy, ..unnamed() });
-    run = fail_and_return(&mut world, run, millis(100));
-    fails(&mut world, run);
-    world.advance(millis(50));
-    world.set_clock(86_400);
-    world.crash(Finding::NeverStarted);
-    let run = first(run);
-    world.advance(millis(149));
-    assert_eq!(world.spawns(), []);
-    world.advance(millis(1));
-    assert_eq!(world.spawns(), [run]);
-    world.spawned(run);
-    world.exited(run, FAILED, Members::Nothing);
-    let client = world.connect(BROKER_UID);
-    let shown = world.shown(client, run);
-    assert_eq!((shown.state, shown.restarts), (ChildState::Ended, 2));
-    assert!(shown.exit.as_ref().unwrap().gave_up);
-}
-
-#[test]
-fn a_run_that_was_just_started_when_the_broker_died_is_found_and_not_started_twice() {
-    let (mut world, _, run) = running(Always, unnamed());
-    fails(&mut world, run);
-    world.advance(millis(100));
-    assert!(matches!(world.progress(run), Some(Progress::Restarting { .. })));
-    world.crash(alive(run));
-    world.advance(secs(100));
-    assert_eq!(world.spawns(), []);
-    let client = world.connect(BROKER_UID);
-    let shown = world.shown(client, run);
-    assert_eq!((shown.state, shown.restarts), (ChildState::Running, 1));
-}
-
-#[test]
-fn a_run_of_which_nobody_can_say_that_it_ever_was_counts_once_with_the_one_in_its_place() {
-    let (mut world, client) = World::with_client();
-    let policy = Restart { policy: OnFailure, max: 1, window: secs(60), ..Restart::default() };
-    let run = world.start(client, CreateParams { restart: policy, ..unnamed() });
-    fails(&mut world, run);
-    world.advance(millis(100));
-    // Its process may have come and gone, or have never been: the record says that it was to come, and no more.
-    world.crash(gone(ExitStatus::Unknown));
-    assert_eq!(world.spawns(), [first(run)]);
-    world.spawned(first(run));
-    let client = world.connect(BROKER_UID);
-    assert_eq!(world.shown(client, run).restarts, 1);
-    world.exited(first(run), FAILED, Members::Nothing);
-    assert!(world.shown(client, run).exit.clone().unwrap().gave_up);
-}
-
-#[test]
-fn a_child_that_ended_while_no_broker_was_there_is_restarted_by_its_policy_but_not_after_a_reboot() {
-    let (mut world, _, run) = running(OnFailure, unnamed());
-    world.crash(gone(FAILED));
-    world.recorded(next(first(run)));
-    world.advance(millis(100));
-    assert_eq!(world.spawns(), [next(first(run))]);
-    let (mut world, _, run) = running(OnFailure, cleaned(unnamed()));
-    world.crash(Finding::Rebooted);
-    let client = world.connect(BROKER_UID);
-    let shown = world.shown(client, run);
-    assert_eq!(shown.state, ChildState::Cleaning);
-    assert_eq!(shown.exit.as_ref().unwrap().reason, ExitReason::BrokerLost);
-    let (mut world, _, run) = running(OnFailure, unnamed());
-    world.exited(run, FAILED, Members::Nothing);
-    world.crash(Finding::Rebooted);
-    let client = world.connect(BROKER_UID);
-    let shown = world.shown(client, run);
-    assert_eq!(shown.state, ChildState::Ended);
-    assert_eq!(shown.exit.as_ref().unwrap().reason, ExitReason::BrokerLost);
-}
-
-#[test]
-fn a_later_run_that_ended_unready_while_no_broker_was_there_is_restarted_but_not_after_a_reboot() {
-    for finding in [gone(FAILED), Finding::Rebooted] {
-        let (mut world, client) = World::with_client();
-        let params = CreateParams { ready: Ready::Notify, ..restarted(Always, unnamed()) };
-        let call = world.create(client, params);
-        let run = world.run(call);
-        world.recorded(run);
-        world.spawned(run);
-        world.take();
-        world.give(Input::Notified { run, notices: vec![Notice::Ready] });
-        let again = fail_and_return(&mut world, run, millis(100));
-        assert_eq!(state(&mut world, client, run), ChildState::Starting);
-        world.crash(finding);
-        let client = world.connect(BROKER_UID);
-        let shown = world.shown(client, again);
-        if finding == Finding::Rebooted {
-            assert_eq!(shown.state, ChildState::Ended);
-            assert_eq!(shown.exit.as_ref().unwrap().reason, ExitReason::BrokerLost);
-        } else {
-            assert_eq!((shown.state, shown.restarts), (ChildState::Backoff, 2));
-        }
-    }
-}
-
-#[test]
-fn a_restart_by_hand_goes_on_after_a_crash() {
-    let (mut world, client, run) = running(Never, unnamed());
-    world.call(client, restart(id(run)));
-    world.crash(alive(run));
-    world.ends(first(run));
-    world.recorded(next(first(run)));
-    assert_eq!(world.spawns(), [next(first(run))]);
 }
 
 #[test]

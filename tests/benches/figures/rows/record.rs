@@ -174,6 +174,7 @@ impl Book {
             launch: Launch::default(),
             owner: Owner { uid: getuid().as_raw(), gid: getgid().as_raw() },
             created_at: SystemTime::now().into(),
+            number: 1_000_000,
             containment: Containment::Subreaper,
             outcome: Outcome::Created,
             role: Role::Child,

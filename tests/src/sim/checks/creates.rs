@@ -2,6 +2,7 @@
 
 use procbroker_core::Answered;
 use procbroker_protocol::create::IfExists;
+use procbroker_protocol::duration::nanos;
 use procbroker_protocol::response::Created;
 use procbroker_protocol::{
     ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Outcome, Response,
@@ -201,6 +202,7 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
     let fair = match &error.kind {
         ErrorKind::NameTaken(told) => return name_taken(ledger, asked, params, *told, &error.message),
         ErrorKind::ShuttingDown => ledger.closing.is_some(),
+        ErrorKind::Timeout(None) if is_kept_waiting(ledger, asked) => true,
         ErrorKind::Timeout(failure) => all(&|track| {
             let is_late = track.demands.first().is_some_and(|it| it.reason == ExitReason::StartFailed);
             let is_told_why = track.readiness.failure.as_ref() == failure.as_deref();
@@ -245,6 +247,17 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         let track = started(ledger, asked, params);
         format!("{params:?} fails with {error:?}, and its child is {track:?}")
     })
+}
+
+/// Whether a create has waited for the name of a child that never was for as long as its own child may take to be ready.
+fn is_kept_waiting(ledger: &Ledger, asked: &Asked) -> bool {
+    let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
+    let params = match &asked.claim {
+        Claim::Own | Claim::Yielded => asked.create(),
+        Claim::Superseded(params, ..) => Some(params.as_ref()),
+    };
+    let until = params.map(|params| asked.at.saturating_add(nanos(params.ready_timeout.0)));
+    holder.is_some_and(Track::never_was) && until.is_some_and(|until| until <= ledger.now)
 }
 
 /// Whether a child has ended in this way before it was ever ready.
@@ -301,10 +314,12 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked, params: &CreateParams) -> Checked
         // The last words of its child are.
         return Ok(());
     }
-    // Nobody is refused because of a child that never was.
+    // Nobody is refused because of a child that never was, as long as its process may still end in time.
     let holder = asked.wanted_name().and_then(|name| ledger.holder(name));
     if ledger.closing.is_none() && holder.is_some_and(Track::never_was) {
-        return Ok(());
+        return Check::Progress.demand(!is_kept_waiting(ledger, asked), || {
+            format!("{params:?} waits for {holder:?}, which never was, for too long")
+        });
     }
     // The same request once more waits for what the first one waits for, and for nothing if that was answered.
     let starts =

@@ -27,6 +27,12 @@ pub fn begins(ledger: &Ledger, machine: &Machine, found: &[Recovered]) -> Checke
             && intent.created_at == wall(track.born);
         Check::Recovery.demand(same, || format!("{track:?} is on record as {intent:?}"))?;
     }
+    let mut numbers: Vec<_> =
+        found.iter().map(|it| (ledger.creations.get(&it.intent.id), it.intent.number)).collect();
+    numbers.sort_unstable();
+    Check::Recovery.demand(numbers.is_sorted_by(|before, after| before.1 < after.1), || {
+        format!("children are on record in another order than that of their creations: {numbers:?}")
+    })?;
     let unknown = machine.families.values().filter(|family| family.is_alive()).find(|family| {
         let is_its = |recovered: &&Recovered| {
             [recovered.intent.id, counterpart(recovered.intent.id)].contains(&family.child)

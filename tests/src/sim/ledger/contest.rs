@@ -115,14 +115,13 @@ impl Ledger {
         }
     }
 
-    /// The child that a request has started, and that was replaced before it was ready, as long as something is in its place,
-    /// or about to be.
+    /// The child that a request has started, and that was replaced before it was ready, as long as nobody was told what became
+    /// of it.
     #[must_use]
     pub fn superseded(&self, uid: u32, request: Uuid) -> Option<&Track> {
         // Where another one was started for it since, that one counts, whatever has become of it.
         let started = self.started_for(uid, request).into_iter().next();
-        let started = started.filter(|track| track.superseded && !track.forgotten && !track.refused);
-        started.filter(|track| self.is_held(track.params.name.as_ref()))
+        started.filter(|track| track.superseded && !track.forgotten && !track.refused)
     }
 
     fn is_held(&self, name: Option<&Name>) -> bool {

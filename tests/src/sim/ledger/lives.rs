@@ -34,7 +34,8 @@ impl Ledger {
     pub fn begin_anew(&mut self, now: u64, found: &[Recovered], answers: &[Answered]) -> Vec<Track> {
         let mut before = std::mem::take(&mut self.tracks);
         let former = std::mem::take(&mut self.former);
-        *self = Self { now, former, ..Self::new(self.config.clone()) };
+        let creations = std::mem::take(&mut self.creations);
+        *self = Self { now, former, creations, ..Self::new(self.config.clone()) };
         let mut ended = Vec::new();
         for recovered in found {
             let id = recovered.intent.id;

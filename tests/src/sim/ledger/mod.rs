@@ -59,6 +59,8 @@ pub struct Ledger {
     pub live: BTreeSet<ChildId>,
     /// Those that have ended and are visible, in the order of their ends.
     pub visible: VecDeque<(u64, ChildId)>,
+    /// The order in which children were created, by any of the brokers.
+    pub creations: BTreeMap<ChildId, usize>,
     /// Which request an id was handed out to.
     pub handed_out: BTreeMap<ChildId, Call>,
     /// The requests that were answered with a child that was there already, and how.
@@ -102,6 +104,7 @@ impl Ledger {
             former: BTreeMap::new(),
             live: BTreeSet::new(),
             visible: VecDeque::new(),
+            creations: BTreeMap::new(),
             handed_out: BTreeMap::new(),
             found: BTreeMap::new(),
             told_found: BTreeSet::new(),
@@ -211,7 +214,7 @@ impl Ledger {
     pub fn started_for(&self, uid: u32, request: Uuid) -> Vec<&Track> {
         let is_for = |track: &&Track| track.owner.uid == uid && track.params.request_id == Some(request);
         let mut started: Vec<_> = self.tracks.values().filter(is_for).collect();
-        started.sort_by_key(|track| Reverse((track.born, track.run.child)));
+        started.sort_by_key(|track| Reverse(self.creations.get(&track.run.child)));
         started
     }
 

@@ -159,6 +159,7 @@ impl Ledger {
                 self.others_may_have_had_their_turns(call);
                 self.place_given(call);
                 self.tracks.insert(run.child, track);
+                self.creations.insert(run.child, self.creations.len());
                 self.has_won(call);
                 self.begins_to_live(run.child, call);
                 self.live.insert(run.child);

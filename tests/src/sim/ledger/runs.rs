@@ -276,10 +276,12 @@ impl Track {
     }
 
     fn follows(&mut self, exit: &Exit, now: u64, closes: bool) -> Follows {
+        // Whatever was wished for, nothing comes after what a shutdown finds.
+        let is_asked = std::mem::take(&mut self.runs.wish);
         if closes || self.known_exit.is_some() {
             return Follows::End;
         }
-        if std::mem::take(&mut self.runs.wish) {
+        if is_asked {
             self.runs.recent.clear();
             self.runs.pause = None;
             return Follows::Run(now);

@@ -1,12 +1,13 @@
 //! Short forms for the tests of cleanups: a child whose cleanup is at any of its stages.
 
-use procbroker_core::{ConnectionId, Effect, Members, Progress, Run};
+use procbroker_core::{ConnectionId, Effect, Members, Progress, Purpose, Run};
 use procbroker_protocol::create::{Cleanup, Limit};
-use procbroker_protocol::{Child, Cleaned, CreateParams, ExitStatus, Signal};
+use procbroker_protocol::{Child, Cleaned, CreateParams, Exit, ExitStatus, Signal};
 
 use super::{World, named, secs, unnamed};
 
 pub(crate) const CLEAN: ExitStatus = ExitStatus::Code(0);
+pub(crate) const CRASHED: ExitStatus = ExitStatus::Signal(Signal::INT);
 pub(crate) const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
 /// With a cleanup that may take so long.
@@ -28,6 +29,15 @@ pub(crate) fn next(run: Run) -> Run {
 #[expect(clippy::unnecessary_wraps, reason = "it is compared with what a child shows, if there is any")]
 pub(crate) fn outcome(ok: bool, exit: Option<ExitStatus>, attempts: u32) -> Option<Cleaned> {
     Some(Cleaned { ok, exit, attempts })
+}
+
+/// Takes the orders so far, and tells which cleanups are to be started, for which ends.
+pub(crate) fn cleanups(world: &mut World) -> Vec<(Run, Exit)> {
+    let cleanup = |effect| match effect {
+        Effect::Spawn { run, purpose: Purpose::Cleanup { exit }, .. } => Some((run, exit)),
+        _ => None,
+    };
+    world.take().into_iter().filter_map(cleanup).collect()
 }
 
 /// How far the attempt at a cleanup is.
