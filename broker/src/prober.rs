@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
 };
@@ -133,9 +134,17 @@ async fn accepts(address: SocketAddr) -> bool {
 
 /// Whether a process of this user listens at a path. Another user's socket says nothing of the child, even where the child
 /// may reach it.
+///
+/// The path leads through no link of `/proc`: `/proc/PID/root` and the like jump over closed folders for who may trace that
+/// process, as the broker may, and into what a user has mounted for himself, which can hold up whoever looks at it for ever.
 fn listens(path: &str, user: u32) -> bool {
+    let how =
+        OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let Ok(place) = openat2(AT_FDCWD, path, how) else { return false };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let Ok(address) = UnixAddr::new(path) else { return false };
+    // What was found is connected to, wherever the path leads by now.
+    let found = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let Ok(address) = UnixAddr::new(found.as_str()) else { return false };
     let Ok(socket) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
     connect(socket.as_raw_fd(), &address).is_ok()
         && getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == user)

@@ -83,6 +83,45 @@ fn root_that_is_confined_creates_what_is_confined() {
 }
 
 #[test]
+fn root_whom_no_program_gives_anything_creates_what_has_no_more() {
+    if !is_root() {
+        return;
+    }
+    let broker = TestBroker::start();
+    // It keeps its bounding set, and has shed all else (PR_SET_NO_NEW_PRIVS, capset(2)).
+    let shed = "import ctypes, os, sys
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+os.execvp('socat', sys.argv[1:])";
+    let words = ["env", "PATH=/usr/bin:/bin", "python3", "-c", shed, "socat", "-t", "0", "-"];
+    let mut client = JsonClient::as_user_through(broker.socket(), 0, &[0], &[], &words);
+    let process = Process::of(&client.create(willing()));
+    for set in ["CapBnd", "CapPrm", "CapEff"] {
+        assert_eq!(process.status(set), ["0000000000000000"], "{set}");
+    }
+}
+
+#[test]
+fn what_is_confined_to_another_user_namespace_creates_nothing_that_can_do_more_outside() {
+    if !is_root() {
+        return;
+    }
+    let broker = open_broker();
+    let words = ["unshare", "--user", "--map-root-user", "socat", "-t", "0", "-"];
+    for user in [0, STRANGER] {
+        let flags = ["--bounding-set", "-all"];
+        let flags = if user == 0 { &[][..] } else { &flags };
+        let mut client = JsonClient::as_user_through(broker.socket(), user, &[user], flags, &words);
+        let process = Process::of(&client.create(willing()));
+        for set in ["CapBnd", "CapPrm", "CapEff"] {
+            assert_eq!(process.status(set), ["0000000000000000"], "{set} of {user}");
+        }
+        assert_eq!(process.status("NoNewPrivs"), ["1"]);
+    }
+}
+
+#[test]
 fn who_is_not_confined_gets_children_that_are_not() {
     if !is_root() {
         return;

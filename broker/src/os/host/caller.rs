@@ -1,12 +1,15 @@
 //! What confines the process at the other end of a connection, at this moment.
 //!
 //! `/proc/PID/status` is that of the process's first thread: `no_new_privs` and the bounding set belong to threads.
+//!
+//! What counts is what its programs could get: with `no_new_privs` no more than it has (execve(2)), and from another user
+//! namespace, where its sets are about that, nothing here (`user_namespaces(7)`).
 #![expect(unsafe_code, reason = "prlimit(2) of another process has no safe wrapper")]
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -46,10 +49,17 @@ const TEXT_BYTES: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bonds {
     no_new_privs: bool,
-    /// The capability bounding set.
+    /// The capabilities that it could have in the broker's user namespace: its bounding set, or less.
     capabilities: u64,
     /// The hard limits, by the number of the resource; `u64::MAX` is none.
     hard_limits: [u64; RESOURCES],
+}
+
+impl Bonds {
+    /// Those of a process that has no rights in the broker's namespace, whatever it has in its own.
+    fn seen_from_another_namespace(self) -> Self {
+        Self { no_new_privs: true, capabilities: 0, ..self }
+    }
 }
 
 /// What the broker's own process is like, to compare others with.
@@ -58,6 +68,18 @@ pub struct Standpoint {
     own: Bonds,
     /// The number that stands for every user without one here, if there are such users (`user_namespaces(7)`).
     unmapped: Option<u32>,
+    namespace: Option<UserNamespace>,
+}
+
+/// Which user namespace a process is in: the device and the inode of what stands for it (`namespaces(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct UserNamespace(u64, u64);
+
+impl UserNamespace {
+    /// That of a process; none where it may not be looked at.
+    fn of(process: &str) -> Option<Self> {
+        fs::metadata(format!("/proc/{process}/ns/user")).ok().map(|found| Self(found.dev(), found.ino()))
+    }
 }
 
 impl Standpoint {
@@ -69,19 +91,23 @@ impl Standpoint {
         let (own, _) = read(std::process::id()).map_err(|_| {
             io::Error::other("/proc/self/status and /proc/self/limits cannot be read; mount proc(5) there")
         })?;
-        Ok(Self { own, unmapped: unmapped() })
+        Ok(Self { own, unmapped: unmapped(), namespace: UserNamespace::of("self") })
     }
 
     /// Whether the process of this number, whose user the kernel calls so, is of a user that has no number here.
     #[must_use]
     pub fn is_unmapped(&self, uid: u32, pid: Option<u32>) -> bool {
-        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
         self.unmapped == Some(uid)
             && pid.is_none_or(|pid| {
                 // The number may also be a user's own, in the same namespace.
-                let theirs = namespace(&pid.to_string());
-                theirs.is_none() || theirs != namespace("self")
+                let theirs = UserNamespace::of(&pid.to_string());
+                theirs.is_none() || theirs != self.namespace
             })
+    }
+
+    /// Whether a process is in another user namespace, as far as it may be looked at.
+    fn is_elsewhere(&self, pid: u32) -> bool {
+        UserNamespace::of(&pid.to_string()).is_some_and(|theirs| Some(theirs) != self.namespace)
     }
 
     /// Finds out what confines the process at the other end more tightly than the broker.
@@ -100,8 +126,11 @@ impl Standpoint {
             let unseen = Confinement { no_new_privs: true, ..Confinement::default() };
             return Ok((!self.own.no_new_privs).then(|| Arc::new(unseen)));
         };
+        // Like its limits, this is another process's if that one has ended and its number is given away; so it comes first.
+        let is_elsewhere = self.is_elsewhere(pid);
+        let here = |bonds: Bonds| if is_elsewhere { bonds.seen_from_another_namespace() } else { bonds };
         if let Some(bonds) = sight.look_again(pid) {
-            return Ok(self.tighter(&bonds));
+            return Ok(self.tighter(&here(bonds)));
         }
         let held = match getsockopt(&stream, sockopt::PeerPidfd) {
             Ok(held) => Some(held),
@@ -117,7 +146,7 @@ impl Standpoint {
             Some(_) => sight.keep(status),
             None => {}
         }
-        Ok(self.tighter(&bonds))
+        Ok(self.tighter(&here(bonds)))
     }
 
     fn tighter(&self, bonds: &Bonds) -> Option<Arc<Confinement>> {
@@ -206,20 +235,29 @@ impl Status {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let (mut no_new_privs, mut capabilities, mut life) = (None, None, None);
+        let (mut no_new_privs, mut bounding, mut permitted, mut life) = (None, None, None, None);
+        let mut is_root = false;
+        let set = |text: &[u8]| u64::from_str_radix(str::from_utf8(text).ok()?, 16).ok();
         let (lines, _unfinished) = text.split_at_checked(text.iter().rposition(|&byte| byte == b'\n')?)?;
         for line in lines.split(|&byte| byte == b'\n') {
             if let Some(state) = line.strip_prefix(b"State:\t") {
                 life =
                     Some(if matches!(state.first(), Some(b'Z' | b'X')) { Life::Over } else { Life::Alive });
-            } else if let Some(set) = line.strip_prefix(b"CapBnd:\t") {
-                capabilities = u64::from_str_radix(str::from_utf8(set).ok()?, 16).ok();
+            } else if let Some(uids) = line.strip_prefix(b"Uid:\t") {
+                is_root = uids.split(|&byte| byte == b'\t').any(|uid| uid == b"0");
+            } else if let Some(text) = line.strip_prefix(b"CapPrm:\t") {
+                permitted = set(text);
+            } else if let Some(text) = line.strip_prefix(b"CapBnd:\t") {
+                bounding = set(text);
             } else if let Some(word) = line.strip_prefix(b"NoNewPrivs:\t") {
                 no_new_privs = Some(word != b"0");
                 break;
             }
         }
-        Some(Self { no_new_privs: no_new_privs?, capabilities: capabilities?, life: life? })
+        let no_new_privs = no_new_privs?;
+        // To root, a program gives the whole bounding set, unless it gives nothing.
+        let capabilities = if no_new_privs && is_root { bounding? & permitted? } else { bounding? };
+        Some(Self { no_new_privs, capabilities, life: life? })
     }
 }
 
@@ -318,7 +356,7 @@ mod tests {
 
     #[test]
     fn only_what_is_tighter_than_the_broker_counts() {
-        let standpoint = Standpoint { own: bonds(false, 0b110, 100), unmapped: None };
+        let standpoint = Standpoint { own: bonds(false, 0b110, 100), unmapped: None, namespace: None };
         let tighter = |theirs| standpoint.tighter(&theirs);
         for free in [bonds(false, 0b110, 100), bonds(false, 0b111, 101), bonds(false, 0b110, u64::MAX)] {
             assert_eq!(tighter(free), None, "{free:?}");
@@ -327,7 +365,7 @@ mod tests {
         let hard_limits = vec![HardLimit { resource: 7, value: 99 }];
         let expected = Confinement { no_new_privs: true, capabilities: Some(0b101), hard_limits };
         assert_eq!(confined, Some(Arc::new(expected)));
-        let standpoint = Standpoint { own: bonds(true, 0, 0), unmapped: None };
+        let standpoint = Standpoint { own: bonds(true, 0, 0), unmapped: None, namespace: None };
         assert_eq!(standpoint.tighter(&bonds(true, 0, 0)), None);
     }
 
@@ -350,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_seen_gains_nothing() {
-        let standpoint = Standpoint { own: bonds(false, 0, 0), unmapped: None };
+        let standpoint = Standpoint { own: bonds(false, 0, 0), unmapped: None, namespace: None };
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(
             standpoint
@@ -436,10 +474,10 @@ mod tests {
     #[test]
     fn the_number_for_all_the_unmapped_is_a_users_own_in_the_same_namespace_only() {
         let own = bonds(false, 0, 0);
-        let standpoint = Standpoint { own, unmapped: Some(65_534) };
+        let standpoint = Standpoint { own, unmapped: Some(65_534), namespace: UserNamespace::of("self") };
         assert!(standpoint.is_unmapped(65_534, None));
         assert!(!standpoint.is_unmapped(65_534, Some(std::process::id())));
         assert!(!standpoint.is_unmapped(1_000, None));
-        assert!(!Standpoint { own, unmapped: None }.is_unmapped(65_534, None));
+        assert!(!Standpoint { own, unmapped: None, namespace: None }.is_unmapped(65_534, None));
     }
 }

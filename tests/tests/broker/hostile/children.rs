@@ -129,6 +129,12 @@ fn a_probe_reaches_no_socket_that_is_closed_to_who_asked_for_it() {
     let refused = client.refused("create", create.clone());
     assert_eq!(refused.kind, "timeout", "{refused:?}");
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    // Nor by the folder that a process of root is in, which its user may not look at.
+    let insider = broker.json().create(with(willing(), &json!({"cwd": folder})));
+    let way = format!("/proc/{}/cwd/socket", insider["pid"]);
+    let around = with(create.clone(), &json!({"ready": {"unix": way}}));
+    assert_eq!(client.refused("create", around).kind, "timeout");
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     // The broker's own user reaches it.
     fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
     broker.json().create(create);
