@@ -16,6 +16,11 @@
 //! the thread that calls, as any blocking call does, and hands the work to a thread of its own, which
 //! costs some microseconds; [`tokio::task::spawn_blocking`] is the place for it there. A broker must not
 //! be used on both sides of a fork.
+//!
+//! For want of a thread, nothing notices between two calls that the connection was lost. Children with the lifetime
+//! [`connection`](crate::Lifetime::Connection) are held again while a call is underway, and else before the next one is sent;
+//! a program that makes none within the ten seconds that the broker leaves it after a crash or an upgrade loses them. A
+//! longer [`linger`](crate::Command::linger), a thread that waits for one of them, or the asynchronous client is the way out.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -4,8 +4,7 @@ mod upgrade;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_protocol::child::Child as ChildInfo;
@@ -14,15 +13,16 @@ use procbroker_protocol::request::{
 };
 use procbroker_protocol::response::{Got, ShutdownReport};
 use procbroker_protocol::{Field, PartialChildren, Request, Response, Status, duration};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::child::Child;
 use crate::command::Command;
+use crate::connection::{Connection, in_runtime};
 use crate::convert::{Select, ToTarget};
-use crate::dial::{Wire, dial};
+use crate::dial::Wire;
 use crate::error::{Error, Invalid};
-use crate::link::{Link, Unanswered};
+use crate::link::{Answer, Link, Unanswered};
 use crate::retry::{Call, children, unexpected};
 use crate::route::{CONNECT_TIMEOUT, CONNECT_TIMEOUT_MAX, Patience, Route, default_socket};
 use crate::subscription::{Events, LogFollow};
@@ -36,6 +36,12 @@ pub use upgrade::Upgrade;
 /// in progress go on where that is safe (see [`Error::ConnectionLost`] for where it is not). It closes
 /// when the last clone, and the last [`Child`] and [`Command`] made from it, is dropped.
 ///
+/// It holds the children with the lifetime [`connection`](crate::Lifetime::Connection) that it has created or reused. When it
+/// is lost, it is made again without any call, by a task in the background that exists only while there is something to
+/// hold; and the children are held again, each that lives: none is started anew. The broker leaves ten seconds for
+/// that. There is no way to let go of one child alone: what is to end earlier than the rest is created by a `Broker` of its
+/// own, or destroyed.
+///
 /// Dropping the future of a call gives up the wait for its answer; what was asked for may still happen.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -44,13 +50,15 @@ pub struct Broker {
 
 #[derive(Debug)]
 struct Shared {
-    route: Route,
+    connection: Arc<Connection>,
     call_timeout: Option<Duration>,
-    link: Mutex<Option<Arc<Link>>>,
-    /// Held by the one who connects, so that the others wait for that connection.
-    dialing: tokio::sync::Mutex<()>,
-    was_connected: AtomicBool,
-    last_id: AtomicU64,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Who keeps the holds has the connection, too.
+        self.connection.close();
+    }
 }
 
 /// How to reach a broker.
@@ -108,14 +116,7 @@ impl Builder {
             connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             patience: if self.patient { Patience::UntilTimeout } else { Patience::AtOnce },
         };
-        let shared = Shared {
-            route,
-            call_timeout: self.call_timeout,
-            link: Mutex::new(None),
-            dialing: tokio::sync::Mutex::new(()),
-            was_connected: AtomicBool::new(false),
-            last_id: AtomicU64::new(0),
-        };
+        let shared = Shared { connection: Arc::new(Connection::new(route)), call_timeout: self.call_timeout };
         Broker { shared: Arc::new(shared) }
     }
 }
@@ -148,7 +149,7 @@ impl Broker {
     /// The broker's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
-        &self.shared.route.socket
+        &self.shared.connection.route().socket
     }
 
     /// Makes any request; the other methods are made of this.
@@ -183,7 +184,7 @@ impl Broker {
             let link = self.link().await?;
             call.sending();
             if let Some(question) = call.question() {
-                match link.ask(self.next_id(), &question).await {
+                match self.ask(&link, &question).await {
                     Ok(answer) => call.bind(&children(answer)?),
                     Err(unanswered) => {
                         excuse(unanswered, &mut call)?;
@@ -191,56 +192,26 @@ impl Broker {
                     }
                 }
             }
-            match link.ask(self.next_id(), &call.request).await {
+            match self.ask(&link, &call.request).await {
                 Ok(answer) => return call.conclude(answer),
                 Err(unanswered) => excuse(unanswered, &mut call)?,
             }
         }
     }
 
-    fn next_id(&self) -> u64 {
-        // Ids count from 1.
-        self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    /// Makes a request over a connection.
+    async fn ask(&self, link: &Arc<Link>, request: &Request) -> Result<Answer, Unanswered> {
+        self.shared.connection.ask(link, request).await
     }
 
     /// The connection, made anew if it has to be.
     async fn link(&self) -> Result<Arc<Link>, Error> {
-        if let Some(link) = self.present_link() {
-            return Ok(link);
-        }
-        in_runtime()?;
-        let deadline = Instant::now() + self.shared.route.connect_timeout;
-        let Ok(_only_one) = timeout_at(deadline, self.shared.dialing.lock()).await else {
-            return Err(Error::Timeout {
-                waiting_for: format!("connecting to the broker at {}", self.socket().display()),
-                after: self.shared.route.connect_timeout,
-            });
-        };
-        if let Some(link) = self.present_link() {
-            return Ok(link);
-        }
-        let link = Arc::new(Link::start(self.dial(deadline).await?));
-        *self.shared.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&link));
-        Ok(link)
-    }
-
-    fn present_link(&self) -> Option<Arc<Link>> {
-        let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.as_ref().filter(|link| !link.is_closed()).cloned()
-    }
-
-    async fn dial(&self, deadline: Instant) -> Result<Wire, Error> {
-        let again = self.shared.was_connected.load(Ordering::Relaxed);
-        let patience = if again { Patience::UntilTimeout } else { self.shared.route.patience };
-        let wire = dial(&self.shared.route, patience, deadline).await?;
-        self.shared.was_connected.store(true, Ordering::Relaxed);
-        Ok(wire)
+        self.shared.connection.link().await
     }
 
     /// A connection apart, for a subscription.
     pub(crate) async fn own_wire(&self) -> Result<Wire, Error> {
-        in_runtime()?;
-        self.dial(Instant::now() + self.shared.route.connect_timeout).await
+        self.shared.connection.own_wire().await
     }
 
     /// A child to be started, in the manner of [`std::process::Command`].
@@ -385,11 +356,6 @@ impl Broker {
     pub async fn follow(&self, params: LogsParams) -> Result<LogFollow, Error> {
         LogFollow::open(self, params).await
     }
-}
-
-/// Timers and sockets panic where there is no runtime; this tells it instead.
-fn in_runtime() -> Result<(), Error> {
-    tokio::runtime::Handle::try_current().map(drop).map_err(|_| Error::NoRuntime)
 }
 
 /// Makes a request safe to send again where that takes an id, and refuses one that goes on and on.

@@ -205,13 +205,17 @@ impl<B> Command<B> {
 
     /// What its life is bound to; to the broker's unless set. A child that is reused keeps what it was created with.
     ///
+    /// With [`Lifetime::Connection`] it lives as long as the connection of this [`Broker`], which includes the times when that
+    /// is made anew because the broker was restarted or upgraded.
+    ///
     /// [`Lifetime::Pid`] of [`std::process::id`] binds it to the calling process, whatever becomes of the connection.
     pub fn lifetime(&mut self, lifetime: Lifetime) -> &mut Self {
         self.params.lifetime = lifetime;
         self
     }
 
-    /// With [`Lifetime::Connection`]: how long it lives on after the last connection closes.
+    /// With [`Lifetime::Connection`]: how long it lives on after the last connection closes; no time at all unless set, and
+    /// ten seconds at the least after the broker has crashed or was upgraded.
     pub fn linger(&mut self, linger: Duration) -> &mut Self {
         self.take_duration(linger, |params, linger| params.linger = linger)
     }

@@ -69,6 +69,25 @@
 //! # }
 //! ```
 //!
+//! A helper that ends with this program, however that ends, and lives on when the broker is upgraded meanwhile:
+//!
+//! ```no_run
+//! use procbroker_client::{Broker, IfExists, Lifetime};
+//!
+//! # async fn example() -> Result<(), procbroker_client::Error> {
+//! let broker = Broker::connect().await?;
+//! let helper = broker
+//!     .command("./helper")
+//!     .name("helper")
+//!     .if_exists(IfExists::Reuse)
+//!     .lifetime(Lifetime::Connection)
+//!     .spawn()
+//!     .await?;
+//! println!("{} lives as long as this broker's handles", helper.id());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! All clones of a [`Broker`] share one connection. It is made again when the broker is restarted or
 //! upgraded, and calls in progress go on where that is safe; a create always is, since each carries an
 //! id. It needs a tokio runtime with its I/O and time drivers enabled; programs without one use
@@ -79,9 +98,11 @@ mod broker;
 mod by_target;
 mod child;
 mod command;
+mod connection;
 mod convert;
 mod dial;
 mod error;
+mod holds;
 mod link;
 mod retry;
 mod route;

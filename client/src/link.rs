@@ -95,16 +95,12 @@ impl Link {
 
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) {
-        loop {
-            let news = self.ends.room.notified();
-            tokio::pin!(news);
-            // Enlisted before the look, so that no end is missed in between.
-            news.as_mut().enable();
-            if self.is_closed() {
-                return;
-            }
-            news.await;
-        }
+        self.ending().come().await;
+    }
+
+    /// Its end, for who waits for it and does not keep it open.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending(Arc::clone(&self.ends))
     }
 
     /// Sends a request and waits for its answer. Dropping the future gives up the wait, and nothing else.
@@ -116,6 +112,26 @@ impl Link {
         self.ends.send(&frame).await?;
         drop(frame);
         answer.await.map_err(|_| self.ends.why_ended())
+    }
+}
+
+/// The end of a connection.
+#[derive(Debug)]
+pub(crate) struct Ending(Arc<Ends>);
+
+impl Ending {
+    /// Waits until it has come.
+    pub(crate) async fn come(&self) {
+        loop {
+            let news = self.0.room.notified();
+            tokio::pin!(news);
+            // Enlisted before the look, so that no end is missed in between.
+            news.as_mut().enable();
+            if self.0.closed.load(Ordering::Acquire) {
+                return;
+            }
+            news.await;
+        }
     }
 }
 

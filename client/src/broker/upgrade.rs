@@ -38,7 +38,7 @@ impl Broker {
     pub async fn upgrade(&self) -> Result<Upgrade, Error> {
         let before = self.status().await?;
         let link = self.link().await?;
-        match link.ask(self.next_id(), &Request::Upgrade(NoParams {})).await {
+        match self.ask(&link, &Request::Upgrade(NoParams {})).await {
             Ok(answer) => match answer? {
                 Response::Upgraded => {}
                 other => return Err(unexpected(Method::Upgrade, &other)),
@@ -55,7 +55,7 @@ impl Broker {
                 // The end that is waited for next is that of the connection that is asked here: by the time of the
                 // answer, another one may lead to the other program already, and end only with it.
                 link = self.link().await?;
-                match link.ask(self.next_id(), &Request::Status(NoParams {})).await {
+                match self.ask(&link, &Request::Status(NoParams {})).await {
                     Ok(answer) => match answer? {
                         Response::Status(now) if now.instance != before.instance => return Ok(*now),
                         Response::Status(now) if now.failed_upgrade != before.failed_upgrade => {
@@ -70,8 +70,11 @@ impl Broker {
                 }
             }
         };
-        let in_time =
-            timeout(UPGRADE_TIMEOUT.saturating_add(self.shared.route.connect_timeout), taking_over).await;
+        let in_time = timeout(
+            UPGRADE_TIMEOUT.saturating_add(self.shared.connection.route().connect_timeout),
+            taking_over,
+        )
+        .await;
         let after = in_time.unwrap_or_else(|_| {
             let waiting_for =
                 "the other program, which was to take over (the broker's log tells why it did not),";

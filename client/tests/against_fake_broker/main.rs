@@ -9,6 +9,7 @@
 mod blocking;
 mod fake;
 mod handshake;
+mod holds;
 mod multiplexing;
 mod nonsense;
 mod retries;

@@ -1,5 +1,7 @@
 //! The Rust client, in the binary encoding, against a real broker.
 
+mod holds;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
