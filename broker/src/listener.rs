@@ -76,7 +76,7 @@ impl Reception {
             facts,
             next_id: Arc::new(AtomicU64::new(1)),
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-            refusals: Arc::new(Semaphore::new(REFUSED_PATIENTLY)),
+            refusals: Arc::new(Semaphore::new(patient_refusals(Provision::RefusedClients.at_hand()))),
             max_pipelined: number(bounds.max_pipelined),
             pool,
             transit,
@@ -157,6 +157,11 @@ impl Reception {
             connection::serve(stream, surroundings).await;
         }
     }
+}
+
+/// How many of those that are refused may take time: never all of the places, so that others come through.
+fn patient_refusals(places: usize) -> usize {
+    REFUSED_PATIENTLY.min(places / 2)
 }
 
 /// Gives back to the system what clients have used that are gone. It takes milliseconds, in which nobody waits for it but who

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, setfsgid};
+use nix::unistd::{Gid, geteuid, setfsgid};
 use procbroker_protocol::socket_path::{Origin, PATH_BYTES_MAX, Place};
 use thiserror::Error;
 
@@ -89,6 +89,12 @@ pub fn listen_at(options: &SocketOptions) -> Result<(UnixListener, SocketFile), 
     let address =
         address.and_then(Result::ok).ok_or_else(|| SocketError::TooLong { path: path.to_owned() })?;
     make_folder_of(path, options)?;
+    if let Some(danger) = path.parent().and_then(danger_of) {
+        let path = path.display();
+        tracing::warn!(
+            "others can put a socket of their own in the place of {path}: {danger}; choose another folder (--socket)"
+        );
+    }
     let lock = take_lock(path)?;
     remove_stale(path)?;
     let listener = stream_socket(path)?;
@@ -111,6 +117,20 @@ fn make_folder_of(path: &Path, options: &SocketOptions) -> Result<(), SocketErro
     let is_shared = options.mode & 0o077 != 0 && options.place.origin == Origin::Named;
     let origin = if is_shared { Origin::System } else { options.place.origin };
     Ok(make_folder(folder, origin)?)
+}
+
+/// Why others than root and the broker's user can exchange what is in a folder, if they can.
+fn danger_of(folder: &Path) -> Option<String> {
+    let found = fs::metadata(folder).ok()?;
+    let (is_everybodys, is_sticky) = (found.mode() & 0o002 != 0, found.mode() & 0o1000 != 0);
+    let folder = folder.display();
+    if ![0, geteuid().as_raw()].contains(&found.uid()) {
+        Some(format!("{folder} belongs to user {}", found.uid()))
+    } else if is_everybodys && !is_sticky {
+        Some(format!("everybody may write to {folder} (mode {:03o})", found.mode() & 0o777))
+    } else {
+        None
+    }
 }
 
 fn take_lock(path: &Path) -> Result<Lock, LockError> {

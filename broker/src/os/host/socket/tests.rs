@@ -4,6 +4,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{getegid, geteuid};
 
 use super::*;
+use crate::captured_log::captured;
 
 fn options(path: &Path) -> SocketOptions {
     let place = Place { path: path.to_owned(), origin: Origin::User };
@@ -121,4 +122,24 @@ fn the_temporary_folder_of_somebody_else_is_refused_by_its_first_part() {
         listen_at(&options),
         Err(SocketError::Folder(FolderError::Untrusted { path, .. })) if path == folder.path()
     ));
+}
+
+#[test]
+fn a_folder_in_which_others_can_exchange_the_socket_is_warned_of() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, path) = (scratch.path().join("run"), scratch.path().join("run/socket"));
+    fs::create_dir(&folder).unwrap();
+    let warned = |mode: u32| {
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+        captured(|| drop(listen_at(&options(&path)).unwrap()))
+    };
+    for safe in [0o755, 0o1777] {
+        assert_eq!(warned(safe), "", "{safe:o}");
+    }
+    let warning = warned(0o777);
+    assert!(warning.contains("WARN") && warning.contains("everybody may write to"), "{warning}");
+    if geteuid().is_root() {
+        chown(&folder, Some(64_001), None).unwrap();
+        assert!(warned(0o755).contains("belongs to user 64001"));
+    }
 }
