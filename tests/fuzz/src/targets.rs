@@ -16,7 +16,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "json_requests", run: decoders::json_requests },
     Target { name: "binary_requests", run: decoders::binary_requests },
     Target { name: "binary_answers", run: decoders::binary_answers },
@@ -25,6 +25,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "record", run: record::record },
     Target { name: "intent_log", run: readers::intent_log },
     Target { name: "handover", run: readers::handover },
+    Target { name: "notices", run: readers::notices },
     Target { name: "proc", run: readers::proc },
     Target { name: "texts", run: texts::texts },
 ];

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::children::{script, willing, with};
@@ -218,6 +220,8 @@ open(sys.argv[1], 'w').write('late\\n')",
     let watched = client.create(with(python(&pipe, &text), &json!({"watchdog": 3})));
     let leased = client.create(with(willing(), &json!({"lifetime": {"ttl": 3}})));
     broker.signal(Signal::SIGSTOP);
+    let stopped = Id::Pid(Pid::from_raw(broker.pid().try_into().unwrap()));
+    waitid(stopped, WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT).unwrap();
     go.say("go");
     client.send("renew", json!({"target": leased["id"]}));
     assert_eq!(pipe.line(), "late");

@@ -1,6 +1,11 @@
-//! Files that the broker reads: its own log of intents, what a program hands over to the next, and what the kernel shows.
+//! What the broker reads beside requests: its own log of intents, what a program hands over to the next, what children tell of
+//! themselves, and what the kernel shows.
 
 use procbroker::fuzzing;
+use procbroker_core::Notice;
+
+/// How long the text may be that a child says it does, in bytes.
+const STATUS_BYTES_MAX: usize = 1024;
 
 /// The log of intents: as a whole, and as one whose signatures are right.
 pub(super) fn intent_log(bytes: &[u8]) {
@@ -10,6 +15,17 @@ pub(super) fn intent_log(bytes: &[u8]) {
 /// What a program hands over to the one that takes its place.
 pub(super) fn handover(bytes: &[u8]) {
     fuzzing::handover(bytes);
+}
+
+/// What a child tells of itself (`sd_notify(3)`): no more of it than lines are in it, and no text beyond its bound.
+pub(super) fn notices(bytes: &[u8]) {
+    let notices = Notice::parse(bytes);
+    assert!(notices.len() <= bytes.split(|&byte| byte == b'\n').count(), "{notices:?}");
+    for notice in notices {
+        if let Notice::Status(text) = notice {
+            assert!(text.len() <= STATUS_BYTES_MAX, "{} bytes", text.len());
+        }
+    }
 }
 
 /// What `/proc` and the hierarchy of control groups show.
