@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use procbroker_client::{Broker, Error as ClientError};
 use procbroker_protocol::json_lines::objects::ResultObject;
-use procbroker_protocol::{Child, ExitStatus, Request, Response};
+use procbroker_protocol::{Child, ExitStatus, Request, Response, Target};
 use tokio::task::JoinSet;
 
 use super::call;
 use super::command_status::CommandStatus;
 use super::failure::Failure;
+use super::in_turn;
 use super::print::PrintArguments;
 use super::print::{Report, Screen, Style};
 use super::progress::{self, Awaited};
@@ -29,6 +30,14 @@ pub(super) trait Ask {
     /// # Errors
     /// [`Failure::Usage`] where the arguments contradict each other.
     fn requests(&self) -> Result<Vec<Request>, Failure>;
+
+    /// The targets to be restarted one after the other, instead of the requests, where that was asked for.
+    ///
+    /// # Errors
+    /// As those of the requests.
+    fn in_turn(&self) -> Result<Option<Vec<Target>>, Failure> {
+        Ok(None)
+    }
 
     /// Chooses what is shown of the answer, where the broker cannot do so.
     fn choose(&self, answer: Response) -> Response {
@@ -81,10 +90,15 @@ pub(super) enum Verdict {
 
 /// Sends the requests of a verb, and shows the answers as one.
 pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<Report, Failure> {
-    let requests = verb.requests()?;
+    let (requests, turns) = (verb.requests()?, verb.in_turn()?);
     let answers = call::runtime()?.block_on(async {
         let broker = call::connect(socket).await?;
-        let work = send(&broker, requests);
+        let work = async {
+            match turns {
+                Some(targets) => in_turn::restart(&broker, targets).await,
+                None => send(&broker, requests).await,
+            }
+        };
         match verb.awaited().zip(progress::told(verb.print().json)) {
             Some((awaited, told)) => progress::beside(&broker, &awaited, told, work).await,
             None => Ok(work.await),

@@ -10,6 +10,7 @@ mod failure;
 #[cfg(test)]
 mod fake_broker;
 mod flags;
+mod in_turn;
 mod output;
 mod print;
 mod program;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use procbroker_protocol::request::ManyParams;
-use procbroker_protocol::{Request, Response};
+use procbroker_protocol::{Request, Response, Target};
 
 use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
@@ -15,13 +15,17 @@ use crate::cli::progress::{Awaited, End};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   procbroker restart render-42
-  procbroker restart --label pool=render";
+  procbroker restart --label pool=render
+  procbroker restart --label pool=web --in-turn";
 
 /// The arguments of `restart`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestartArguments {
     #[command(flatten)]
     targets: TargetArguments,
+    /// One after the other, each when the one before it is ready again; after one that fails no more
+    #[arg(long)]
+    in_turn: bool,
     #[command(flatten)]
     print: PrintArguments,
 }
@@ -36,8 +40,13 @@ impl Ask for RestartArguments {
         Ok(self.targets.targets()?.into_iter().map(restart).collect())
     }
 
+    fn in_turn(&self) -> Result<Option<Vec<Target>>, Failure> {
+        if self.in_turn { self.targets.targets().map(Some) } else { Ok(None) }
+    }
+
     fn awaited(&self) -> Option<Awaited> {
-        let targets = self.targets.targets().ok()?;
+        // One after the other, no request is for all of them: what is left is not restarted by itself.
+        let targets = self.targets.targets().ok().filter(|_| !self.in_turn)?;
         let goes_on = "the restart goes on; 'procbroker list' shows how far it is";
         Some(Awaited { targets, end: End::Restarted, goes_on })
     }

@@ -256,6 +256,28 @@ fn logs_tell_on_a_terminal_of_a_standard_error_of_its_own() {
 }
 
 #[test]
+fn children_are_restarted_one_after_the_other_until_one_fails() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    for name in ["one", "two"] {
+        client.create(with(willing(), &json!({"name": name, "labels": {"pool": "web"}})));
+    }
+    let said = broker.run(&["restart", "--label", "pool=web", "--in-turn", "--json"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let restarts: Vec<_> =
+        answer["children"].as_array().unwrap().iter().map(|child| &child["restarts"]).collect();
+    assert_eq!(restarts, [1, 1]);
+    let said = broker.run(&["restart", "one", "nobody", "two", "--in-turn"]);
+    assert_eq!(said.status, NOT_FOUND, "{said:?}");
+    for (name, restarts) in [("one", 2), ("two", 1)] {
+        assert_eq!(client.ok("get", json!({"target": name}))["child"]["restarts"], restarts, "{name}");
+    }
+    let said = broker.run(&["restart", "--label", "pool=none", "--in-turn"]);
+    assert_eq!((said.status, said.out.as_str()), (0, ""), "{said:?}");
+}
+
+#[test]
 fn restart_and_renew_reach_the_broker() {
     let broker = TestBroker::start();
     for verb in ["restart", "renew"] {
