@@ -14,10 +14,10 @@ use crate::counted;
 pub fn write(report: &Report) {
     match report {
         Report::Started { child } => {
-            info!(child = %label(child), id = id(child), pid = child.pid, command = command(child), "started");
+            info!(child = %label(child), pid = child.pid, command = command(child), id = id(child), "started");
         }
         Report::StartFailed { child, message } => {
-            warn!(child = %label(child), id = id(child), command = command(child), "not started: {message}");
+            warn!(child = %label(child), command = command(child), id = id(child), "not started: {message}");
         }
         Report::ProbeFailed { child, message } => {
             warn!(child = %label(child), id = id(child), "not found ready: {message}");
@@ -27,7 +27,7 @@ pub fn write(report: &Report) {
             let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.status.to_string());
             let pause = duration::display(*pause);
             let oom = want_of_memory(exit);
-            info!(child = %label(child), id = id(child), %status, restarts = child.restarts, %pause, "ended{oom}, and is started again");
+            info!(child = %label(child), %status, restarts = child.restarts, %pause, id = id(child), "ended{oom}, and is started again");
         }
         Report::Ended { child } => {
             let exit = child.exit.as_ref();
@@ -36,9 +36,9 @@ pub fn write(report: &Report) {
             let oom = want_of_memory(exit);
             if exit.is_some_and(|exit| exit.gave_up) {
                 let restarts = counted::counted(child.restarts, "restart", "restarts");
-                warn!(child = %label(child), id = id(child), %status, %reason, "ended{oom}, gave up after {restarts}");
+                warn!(child = %label(child), %status, %reason, id = id(child), "ended{oom}, gave up after {restarts}");
             } else {
-                info!(child = %label(child), id = id(child), %status, %reason, "ended{oom}");
+                info!(child = %label(child), %status, %reason, id = id(child), "ended{oom}");
             }
         }
         Report::CleanupFailed { child, message } => {
@@ -64,7 +64,7 @@ pub fn write(report: &Report) {
             let steps = child.exit.as_ref().map_or_else(String::new, |exit| {
                 exit.steps.iter().map(|step| step.signal.to_string()).collect::<Vec<_>>().join(",")
             });
-            warn!(child = %label(child), id = id(child), command = command(child), %steps, "did not end by itself and was killed");
+            warn!(child = %label(child), command = command(child), %steps, id = id(child), "did not end by itself and was killed");
         }
         Report::ShuttingDown { children, timeout } => {
             info!(children, timeout = %duration::display(*timeout), "shutting down");
