@@ -11,10 +11,40 @@ use crate::connections::Connection;
 use crate::effect::Effect;
 use crate::ids::{Call, Ticket};
 use crate::input::{Fresh, Input, ShutdownCause};
+use crate::notice::Notice;
 use crate::time::{Instant, Now};
 use crate::timers::Timer;
 use crate::turn::Turn;
 use crate::{authorize, shown, validate};
+
+/// Whether an input does nothing but put off what is due, or make it needless.
+fn puts_off(input: &Input) -> bool {
+    match input {
+        Input::Notified { notices, .. } => !notices.contains(&Notice::Unwell),
+        Input::Called { request, .. } => matches!(request, Request::Renew(_)),
+        Input::Connected { .. }
+        | Input::ConnectedUnmapped { .. }
+        | Input::Disconnected { .. }
+        | Input::Recorded { .. }
+        | Input::Spawned { .. }
+        | Input::Probed { .. }
+        | Input::TailRead { .. }
+        | Input::SpawnFailed { .. }
+        | Input::Exited { .. }
+        | Input::OutOfMemory { .. }
+        | Input::MembersLeft { .. }
+        | Input::Signalled { .. }
+        | Input::ShutdownAsked { .. }
+        | Input::LogRead { .. }
+        | Input::AnchorEnded { .. }
+        | Input::PassOn { .. }
+        | Input::UpgradeAsked
+        | Input::UpgradeChecked { .. }
+        | Input::HandOverFailed { .. }
+        | Input::Swept { .. }
+        | Input::Due => false,
+    }
+}
 
 /// The least time.
 const MOMENT: Duration = Duration::from_nanos(1);
@@ -52,9 +82,10 @@ impl Broker {
     /// it, and `now` counts as the moment just before.
     ///
     /// A broker that was kept from running (stopped, starved, its machine paused) finds words beside deadlines which they
-    /// were in time for: a watchdog that was fed, a lease that was renewed. [`Input::Due`] has to follow.
+    /// were in time for: a watchdog that was fed, a lease that was renewed. [`Input::Due`] has to follow. Whatever begins
+    /// something begins now, after all that is due: a stop has its whole grace.
     pub fn handle_belated(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let due = self.next_deadline().filter(|due| *due <= now.instant);
+        let due = self.next_deadline().filter(|due| *due <= now.instant && puts_off(&input));
         let instant = due.map_or(now.instant, |due| due.minus(MOMENT));
         self.handle(Now { instant, ..now }, input, effects);
     }

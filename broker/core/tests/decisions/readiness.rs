@@ -366,6 +366,21 @@ fn a_watchdog_that_was_fed_while_the_broker_did_not_run_does_not_bite() {
 }
 
 #[test]
+fn a_stop_that_begins_when_the_broker_runs_again_has_its_whole_grace() {
+    let (mut world, client) = World::with_client();
+    let watcher = CreateParams { ready_timeout: ReadyTimeout(secs(5)), ..notifying() };
+    starting(&mut world, client, watcher);
+    let stopped = world.start(client, CreateParams { stop: vec![step(Signal::TERM, 10)], ..named("b") });
+    world.jump(secs(13));
+    world.call_belated(client, destroy(id(stopped)));
+    world.sent();
+    world.advance(Duration::from_millis(9_999));
+    assert!(!world.sent().contains(&Sent::Kill(stopped)));
+    world.advance(Duration::from_millis(1));
+    assert!(world.sent().contains(&Sent::Kill(stopped)));
+}
+
+#[test]
 fn a_word_that_the_broker_was_late_to_read_is_in_time() {
     let (mut world, client) = World::with_client();
     let (call, run) =
