@@ -142,6 +142,8 @@ fn an_upgrade_beside_an_output_that_was_planted_is_refused_and_changes_nothing()
     let broker = TestBroker::start();
     let child = broker.json().create(json!({"command": ["echo", "one"], "name": "one"}));
     broker.json().ok("wait", json!({"target": "one"}));
+    // The end of a child is told before its output is in its file; only `logs` waits for that.
+    assert_eq!(broker.json().ok("logs", json!({"target": "one"}))["text"], "one\n");
     let instance = broker.status()["instance"].take();
     let output = broker.state_dir().join("logs").join(format!("{}.out", child["id"].as_str().unwrap()));
     fs::hard_link(&output, broker.path("second")).unwrap();
