@@ -21,6 +21,7 @@ use crate::os::journal::{Row, Stored};
 use crate::os::logs::pipes::{Launched, Pipes};
 use crate::os::process::identity::{BootId, ProcessIdentity};
 use crate::os::process::pidfd;
+use crate::os::process::whereabouts::Whereabouts;
 use processes::{Expected, Launch, RecoveryError, Sought};
 
 /// What there is to take over: the children, and what requests were answered with them.
@@ -53,7 +54,7 @@ pub(crate) enum PreviousBroker {
 }
 
 /// What became of one whose end is not on record.
-pub(crate) type Processes = Vec<(Run, processes::Whereabouts)>;
+pub(crate) type Processes = Vec<(Run, Whereabouts)>;
 
 /// How an answer that is remembered begins where a child's intent would stand, which begins with another member.
 const ANSWER_BEGINS: &str = "{\"answered\":";
@@ -180,7 +181,7 @@ pub(crate) fn find(
     for child in children.iter().filter(|child| !child.has_ended()) {
         let (run, id) = (child.run(), child.intent.id);
         if is_other_boot {
-            rebooted.push((run, processes::Whereabouts::Rebooted));
+            rebooted.push((run, Whereabouts::Rebooted));
             continue;
         }
         // A process marks the pipe of its output before it becomes the child's program.
@@ -225,7 +226,7 @@ pub(crate) fn probes(
     let asked = children.iter().filter(|child| child.may_be_asked());
     let gone = |child: &OnRecord| {
         let (pid, pidfd, cgroup) = (None, None, None);
-        let gone = processes::Whereabouts::Gone { pid, pidfd, status: ExitStatus::Unknown, cgroup };
+        let gone = Whereabouts::Gone { pid, pidfd, status: ExitStatus::Unknown, cgroup };
         (probe_of(child.intent.id), gone)
     };
     asked.map(gone).collect()
@@ -254,20 +255,20 @@ pub(crate) fn findings(
         .collect()
 }
 
-fn finding(run: Run, found: &processes::Whereabouts, left: &HashMap<Run, Members>) -> Finding {
+fn finding(run: Run, found: &Whereabouts, left: &HashMap<Run, Members>) -> Finding {
     match found {
-        processes::Whereabouts::Process { pid, kinship, pidfd, .. } => {
+        Whereabouts::Process { pid, kinship, pidfd, .. } => {
             let has_ended = pidfd::has_ended(pidfd.as_fd());
             let state = if has_ended { ProcessState::Zombie } else { ProcessState::Running };
             Finding::Process { pid: *pid, kinship: *kinship, state }
         }
-        processes::Whereabouts::Gone { status, .. } => {
+        Whereabouts::Gone { status, .. } => {
             let members = left.get(&run).copied().unwrap_or(Members::Nothing);
             Finding::Gone { status: *status, members }
         }
-        processes::Whereabouts::Unexecuted { pid, .. } => Finding::Unexecuted { pid: *pid },
-        processes::Whereabouts::NeverStarted => Finding::NeverStarted,
-        processes::Whereabouts::Rebooted => Finding::Rebooted,
+        Whereabouts::Unexecuted { pid, .. } => Finding::Unexecuted { pid: *pid },
+        Whereabouts::NeverStarted => Finding::NeverStarted,
+        Whereabouts::Rebooted => Finding::Rebooted,
     }
 }
 

@@ -14,3 +14,4 @@ pub mod proc;
 pub mod reaper;
 pub mod signal_mask;
 pub mod subreaper;
+pub mod whereabouts;

@@ -11,7 +11,9 @@ mod actions;
 mod adopt;
 pub mod cgroup;
 mod exit_watch;
+mod job;
 mod kin;
+mod leader;
 mod left;
 mod meter;
 mod orders;
@@ -19,9 +21,11 @@ mod process_table;
 mod right;
 mod scan;
 mod search;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod wanted;
 mod worker;
 
 use std::io;
@@ -32,7 +36,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::killpg;
 use procbroker_core::{Asked, Input, Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::create::Resources;
 use procbroker_protocol::request::Scope;
@@ -46,19 +49,18 @@ use crate::os::process::reaper::Heirs;
 use crate::os::process::subreaper::Inheritance;
 use crate::os::tree::cgroup::{Cgroups, Wear};
 use exit_watch::ExitWatch;
+use job::{Job, Pending, SignalOrder};
 pub use meter::Meter;
 use meter::Subject;
 use orders::Orders;
-use process_table::{Entry, Leader, SharedTable};
+use process_table::{Entry, SharedTable};
 use search::{PerSearch, Search};
 use walk::Known;
-use worker::{Job, Pending, SignalOrder, Worker};
+pub use worker::Reporter;
+use worker::Worker;
 
 /// Room for so many is kept when nothing is released.
 const RELEASED_KEPT: usize = 64;
-
-/// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the driver's.
-pub type Reporter = Box<dyn Fn(Input) + Send>;
 
 /// Every child's processes. All of its methods are for one thread, the driver's.
 #[derive(Debug)]
@@ -335,7 +337,7 @@ impl Containment {
             (Some(_), Scope::Group) if by.is_some() => return self.signal_later(run, signal, scope, asked),
             // Only who reaps a leader can tell what its number means.
             (Some(leader), Scope::Group) => {
-                match signal_group(&leader, is_alive && search == Search::Inherited, signal) {
+                match leader.signal_group(is_alive && search == Search::Inherited, signal) {
                     Some(outcome) => outcome,
                     None => return self.signal_later(run, signal, scope, asked),
                 }
@@ -416,20 +418,4 @@ impl Containment {
             std::mem::forget(cgroups);
         }
     }
-}
-
-/// Sends a signal to the process group of a child; none when each of its processes has to be looked up.
-fn signal_group(leader: &Leader, has_number: bool, signal: Signal) -> Option<SignalOutcome> {
-    match pidfd::send_to_group(leader.pidfd.as_fd(), signal) {
-        Err(Errno::EINVAL) => {}
-        result => return Some(pidfd::outcome(result)),
-    }
-    // Before Linux 6.9 there is only the number. It means this group as long as its leader has not been reaped,
-    // which only this thread does.
-    if !has_number || pidfd::has_ended(leader.pidfd.as_fd()) {
-        return None;
-    }
-    let group = nix::unistd::Pid::from_raw(leader.pid.get().cast_signed());
-    let signal = nix::sys::signal::Signal::try_from(signal.number()).ok()?;
-    Some(pidfd::outcome(killpg(group, signal)))
 }

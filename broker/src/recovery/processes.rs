@@ -5,6 +5,7 @@
 //! searched for in all of `/proc`, once for all of them.
 
 mod search;
+mod sought;
 #[cfg(test)]
 mod tests;
 mod underway;
@@ -16,13 +17,15 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use procbroker_core::{Kinship, Pid, Run};
-use procbroker_protocol::{ChildId, ExitStatus};
+use procbroker_protocol::ChildId;
 use thiserror::Error;
 
 use crate::os::process::identity::{self, BootId, Lookup, ProcessIdentity};
-use crate::os::process::mark;
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
+use crate::os::process::whereabouts::Whereabouts;
+use sought::Lost;
+pub use sought::{Launch, Sought};
 
 /// A child on record that may have a process.
 #[derive(Debug)]
@@ -39,78 +42,6 @@ pub struct Expected {
     pub launch: Launch,
     /// Which of its processes there can be.
     pub sought: Sought,
-}
-
-/// Which process of a child is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sought {
-    /// Its main process. A cleanup is begun even if that could not be recorded, lest a full disk keeps what the child
-    /// held: its process is no sign that the child lives, but a part of what is left of it.
-    Main,
-    /// That of its cleanup, as the child is known to have ended.
-    Cleanup,
-}
-
-/// How far a process can have got that is not on record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Launch {
-    /// Its program was executed, as the record says.
-    Executed,
-    /// It may have its program, or be on the way there, or never have been.
-    Possible,
-    /// It has not its program, and may be on the way there: something is missing that is made just before, the mark of its
-    /// pipe.
-    Underway,
-    /// There is none: no process was being started when the earlier program handed over.
-    RuledOut,
-}
-
-impl Launch {
-    /// Whether a process may be on the way to its program.
-    fn may_be_underway(self) -> bool {
-        match self {
-            Self::Possible | Self::Underway => true,
-            Self::Executed | Self::RuledOut => false,
-        }
-    }
-}
-
-/// What has become of the main process of a child.
-#[derive(Debug)]
-pub enum Whereabouts {
-    /// It is there: alive, or not reaped yet.
-    Process {
-        /// Its number.
-        pid: Pid,
-        /// Refers to it for good.
-        pidfd: Arc<OwnedFd>,
-        /// Whose child it is.
-        kinship: Kinship,
-        /// The number of its cgroup, if that is on record.
-        cgroup: Option<u64>,
-    },
-    /// It is not there any more, or perhaps never was.
-    Gone {
-        /// What its number was, if that is on record.
-        pid: Option<Pid>,
-        /// Its pidfd, if it was passed on.
-        pidfd: Option<Arc<OwnedFd>>,
-        /// How it ended.
-        status: ExitStatus,
-        /// The number of its cgroup, if that is on record.
-        cgroup: Option<u64>,
-    },
-    /// It has not executed its program, and does not any more: it is suspended.
-    Unexecuted {
-        /// Its number.
-        pid: Pid,
-        /// Refers to it for good.
-        pidfd: Arc<OwnedFd>,
-    },
-    /// There was no process.
-    NeverStarted,
-    /// It lived in another run of the kernel.
-    Rebooted,
 }
 
 /// It cannot be found out what there is.
@@ -181,15 +112,6 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
     Ok(recovered)
 }
 
-/// A child of which no process is known, and which may have one.
-struct Lost {
-    user: u32,
-    sought: Sought,
-    launch: Launch,
-    /// The place of what is found of it.
-    index: usize,
-}
-
 /// A process on record. One that was passed on is the same if the record says so too.
 fn on_record(
     child: ChildId,
@@ -225,29 +147,7 @@ fn passed_on(passed: Arc<OwnedFd>, sought: Sought) -> Whereabouts {
     }
 }
 
-impl Sought {
-    /// Whether a process with the mark of the child can be the one.
-    fn may_be(self, pid: Pid) -> bool {
-        match self {
-            Self::Main => !mark::is_of_cleanup(pid),
-            // Nothing else of the child was left when it was begun.
-            Self::Cleanup => true,
-        }
-    }
-}
-
 impl Whereabouts {
-    /// Whose child it is remains to be said.
-    fn process(pid: Pid, pidfd: Arc<OwnedFd>, cgroup: Option<u64>) -> Self {
-        Self::Process { pid, pidfd, kinship: Kinship::Foreign, cgroup }
-    }
-
-    fn gone(pid: Option<Pid>, pidfd: Option<Arc<OwnedFd>>, cgroup: Option<u64>) -> Self {
-        let status = pidfd.as_ref().and_then(|pidfd| pidfd::exit_status(pidfd.as_fd()).ok());
-        let status = status.unwrap_or(ExitStatus::Unknown);
-        Self::Gone { pid, pidfd, status, cgroup }
-    }
-
     /// If it is on the way to its program, it is held there.
     fn held_on_its_way(self, child: ChildId, user: u32) -> Self {
         match self {
@@ -259,14 +159,6 @@ impl Whereabouts {
             | Self::Unexecuted { .. }
             | Self::NeverStarted
             | Self::Rebooted => self,
-        }
-    }
-
-    /// The process that was found.
-    fn pid(&self) -> Option<Pid> {
-        match self {
-            Self::Process { pid, .. } | Self::Unexecuted { pid, .. } => Some(*pid),
-            Self::Gone { .. } | Self::NeverStarted | Self::Rebooted => None,
         }
     }
 

@@ -28,7 +28,7 @@ use super::descriptor::watched;
 use super::exit_status::{Adopted, Ending};
 use crate::os::process::pidfd::{self, Abilities};
 use crate::os::process::subreaper::Inheritance;
-use crate::recovery::processes::Whereabouts;
+use crate::os::process::whereabouts::Whereabouts;
 
 /// So many processes are reaped at a time, before the driver looks at its other sources of input.
 const BATCH: usize = 256;

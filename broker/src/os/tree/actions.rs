@@ -7,10 +7,10 @@ use procbroker_core::{Asker, Members, Pid, Run, SignalOutcome};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
+use super::job::SignalOrder;
 use super::process_table::SharedTable;
 use super::right;
 use super::walk::{Action, Identity, LiveProcess};
-use super::worker::SignalOrder;
 use crate::os::process::pidfd;
 
 /// So many processes are held at a time to wait for their ends.

@@ -7,10 +7,10 @@ use std::sync::mpsc::channel;
 use procbroker_core::{Kinship, Members, Run};
 
 use super::Containment;
-use super::process_table::Leader;
-use super::worker::Job;
+use super::job::Job;
+use super::leader::Leader;
+use crate::os::process::whereabouts::Whereabouts;
 use crate::os::tree::cgroup::Group;
-use crate::recovery::processes::Whereabouts;
 
 impl Containment {
     /// Adopts all of them, before anything is spawned. [`Reaper::adopt`](crate::os::process::reaper::Reaper::adopt) has

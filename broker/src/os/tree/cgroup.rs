@@ -38,8 +38,7 @@ use left_behind::remove_stale;
 pub use left_behind::{PreviousFolder, remove_folder};
 use mount::name_of;
 pub(crate) use mount::read_any as read_any_mounts;
-pub use spares::Wear;
-use tree::{errno, open_group, remove_tree, subgroups};
+use tree::{DEPTH_MAX, FOLDER_PREFIX, errno, open_group, remove_tree, subgroups};
 
 use crate::os::host::nofile::Provision;
 use crate::os::probation;
@@ -47,16 +46,20 @@ use crate::os::probation;
 /// So many groups are removed by the broker itself when it exits, in some milliseconds.
 const REMOVED_INLINE_MAX: u64 = 64;
 
-/// What the folder of a broker is called, before its pid.
-const FOLDER_PREFIX: &str = "procbroker.";
-
-/// How deep groups that a child made below its own are looked at; the kernel's default bound is the same depth
-/// for practical purposes (`cgroup.max.depth`).
-const DEPTH_MAX: usize = 32;
-
 /// One group, by its number in the broker's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(u64);
+
+/// Whether a group may be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wear {
+    /// Nothing was killed through it.
+    Clean,
+    /// `cgroup.kill` was written to.
+    Killed,
+    /// It has bounds.
+    Bounded,
+}
 
 /// The broker's folder of groups.
 #[derive(Debug)]

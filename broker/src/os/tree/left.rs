@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use procbroker_core::{Input, Members, Run};
 
 use super::actions::{Snapshot, WitnessedSnapshot};
-use super::search::{Search, Targets};
-use super::walk::{Action, Breadth};
-use super::worker::{SETTLING_WALKS, Worker, each_member};
+use super::search::Search;
+use super::targets::Targets;
+use super::walk::{Action, Breadth, each_member};
+use super::worker::{SETTLING_WALKS, Worker};
 use crate::os::process::pidfd;
 
 /// That nothing is left is believed when so many scans in a row have found nothing: a process can start another

@@ -12,7 +12,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use procbroker_core::Pid;
 use procbroker_protocol::{ChildId, Usage};
 
-use super::process_table::{Entry, Leader};
+use super::leader::Leader;
+use super::process_table::Entry;
 use crate::os::process::{pidfd, proc};
 use crate::os::tree::cgroup::{Cgroups, Group, GroupUsage};
 

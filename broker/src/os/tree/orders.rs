@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use super::exit_watch::Waker;
+use super::job::{Job, Pending};
 use super::search::Search;
-use super::worker::{Job, Pending};
 
 /// The driver's end of the queue. The worker ends when it is dropped.
 #[derive(Debug)]

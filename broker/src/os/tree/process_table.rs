@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 
-use super::scan::Wanted;
+use super::leader::Leader;
 use super::search::{PerSearch, Search};
+use super::wanted::Wanted;
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
-use crate::os::process::pidfd;
 use crate::os::tree::cgroup::{Group, Wear};
 
 /// The table, locked for moments only.
@@ -52,21 +52,6 @@ pub(super) struct Entry {
     pub(super) group: Option<(Group, Wear)>,
     /// What tells its main process from others of its number, once that was asked for.
     birthmark: Option<Birthmark>,
-}
-
-/// The main process of a child.
-#[derive(Clone, Debug)]
-pub(super) struct Leader {
-    pub(super) pid: Pid,
-    pub(super) pidfd: Arc<OwnedFd>,
-}
-
-impl Leader {
-    /// Whether its number is still taken, by itself or by its process group, so that it cannot mean another.
-    pub(super) fn has_number(&self) -> bool {
-        let pidfd = self.pidfd.as_fd();
-        !pidfd::is_reaped(pidfd) || pidfd::has_group(pidfd) == Ok(true)
-    }
 }
 
 /// How far the main process is.
@@ -321,6 +306,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::os::process::pidfd;
 
     #[test]
     fn only_those_from_before_the_program_was_replaced_are_elders_and_only_until_they_are_released() {

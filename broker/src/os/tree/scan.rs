@@ -5,48 +5,21 @@
 //! mark, its parent, that it was seen to be before, and an orphan's open output; the number of its session or group only while
 //! that number cannot have been given to another.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::os::fd::AsFd;
 
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::process_table::Leader;
 use super::walk::{Action, DEPTH_MAX, Identity, LiveProcess, Walker};
+use super::wanted::Wanted;
 use crate::os::process::mark::{Mark, settled_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat, stat_of};
 use crate::os::spawn::LaunchName;
-use crate::os::tree::cgroup::Group;
 
 /// How many processes above the broker are known.
 const ANCESTORS_MAX: usize = 64;
-
-/// What is searched for.
-#[derive(Debug, Default)]
-pub(super) struct Wanted {
-    /// Whose processes.
-    pub(super) children: BTreeSet<ChildId>,
-    /// Their main processes, by number.
-    pub(super) leaders: HashMap<Pid, (ChildId, Leader)>,
-    /// Their cgroups.
-    pub(super) groups: HashMap<Group, ChildId>,
-    /// The main processes of others, which need no look as long as they live.
-    pub(super) others: HashMap<Pid, Arc<OwnedFd>>,
-}
-
-impl Wanted {
-    fn is_passed_over(&self, pid: Pid) -> bool {
-        self.others.get(&pid).is_some_and(|pidfd| !pidfd::has_ended(pidfd.as_fd()))
-    }
-
-    /// Whose session or group has this number. To be asked after it was read.
-    fn owner_of_number(&self, number: Option<Pid>) -> Option<ChildId> {
-        let (child, leader) = self.leaders.get(&number?)?;
-        leader.has_number().then_some(*child)
-    }
-}
 
 impl Walker<'_> {
     /// Visits everything that is known to belong to one of these children. Returns whether all could be looked at.

@@ -10,13 +10,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::process_table::{Leader, SharedTable};
+use super::leader::Leader;
+use super::process_table::SharedTable;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::mark::{self, Mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
 use crate::os::process::subreaper::Inheritance;
-use crate::os::tree::cgroup::Cgroups;
+use crate::os::tree::cgroup::{Cgroups, Group};
 
 /// How deep a tree of processes is followed: each level costs a descriptor while the walk is below it.
 pub(super) const DEPTH_MAX: usize = 512;
@@ -244,5 +245,21 @@ impl<'a> Walker<'a> {
                 None
             }
         }
+    }
+}
+
+/// Everything in a cgroup, wherever it descends from, as this child's.
+pub(super) fn each_member(
+    cgroups: &Cgroups,
+    group: Group,
+    owner: Option<ChildId>,
+    visit: &mut dyn FnMut(&LiveProcess),
+) {
+    for pid in cgroups.members(group) {
+        let Ok(pidfd) = pidfd::open(pid) else { continue };
+        let is_member = |stat: &ProcessStat| !stat.is_zombie && cgroups.group_of(pid) == Some(group);
+        let Some(stat) = ProcessStat::read(pid).filter(is_member) else { continue };
+        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
+        visit(&LiveProcess { stat, identity, pidfd, owner });
     }
 }

@@ -3,21 +3,22 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
-use procbroker_core::{Asked, Input, Members, Pid, Run};
+use procbroker_core::{Input, Members, Pid, Run};
+use procbroker_protocol::Signal;
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{ChildId, Signal};
 
 use super::actions::{Killer, LiveRuns, Senders, TakeNote, Victims};
 use super::exit_watch::ExitWatch;
+use super::job::{Job, Pending, SignalOrder};
 use super::process_table::SharedTable;
 use super::right;
-use super::search::{PerSearch, Search, Targets};
-use super::walk::{Breadth, Known, LiveProcess, Walker};
-use super::{Reporter, signal_group};
+use super::search::{PerSearch, Search};
+use super::targets::Targets;
+use super::walk::{Breadth, Known, Walker, each_member};
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
@@ -31,42 +32,8 @@ pub(super) const SETTLING_WALKS: usize = 16;
 /// forks faster than it is walked through survives it, until the core orders the next kill.
 pub(super) const KILL_ROUNDS: usize = 64;
 
-/// What the worker is asked to do.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Find out what is left of the children whose main process has ended.
-    Examine(Search),
-    /// Find out what is left of those whose main process was gone before the broker came.
-    Survey { answer: Sender<HashMap<Run, Members>> },
-    /// Kill all of a child.
-    Kill { run: Run },
-    /// Send a signal.
-    Signal(SignalOrder),
-    /// Kill all that descends from the broker.
-    Sweep { deadline: Instant },
-    /// Make and remove cgroups ahead.
-    Tidy,
-    /// Say when everything that was asked for before is done and reported.
-    Settle { answer: Sender<()> },
-}
-
-/// A signal to more processes than the main one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SignalOrder {
-    pub(super) run: Run,
-    pub(super) signal: Signal,
-    pub(super) scope: Scope,
-    pub(super) asked: Option<Asked>,
-}
-
-/// The jobs of one kind that are waiting, of which more than one would do nothing more.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pending {
-    pub(super) examine: PerSearch<Arc<AtomicBool>>,
-    pub(super) tidy: Arc<AtomicBool>,
-    /// All jobs that are waiting.
-    pub(super) queued: Arc<AtomicUsize>,
-}
+/// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the driver's.
+pub type Reporter = Box<dyn Fn(Input) + Send>;
 
 /// What is done together.
 #[derive(Debug, Default)]
@@ -300,7 +267,7 @@ impl Worker {
             let outcome = leader.and_then(|leader| match scope {
                 Scope::Main => Some(right::send(leader.pid, leader.pidfd.as_fd(), signal, by)),
                 Scope::Group if by.is_some() => None,
-                Scope::Group => signal_group(&leader, false, signal),
+                Scope::Group => leader.signal_group(false, signal),
                 Scope::All => None,
             });
             if let Some(outcome) = outcome {
@@ -344,20 +311,4 @@ fn hold_living(pid: Pid) -> Option<OwnedFd> {
     let pidfd = pidfd::open(pid).ok()?;
     let is_living = ProcessStat::read(pid).is_some_and(|stat| !stat.is_zombie);
     is_living.then_some(pidfd)
-}
-
-/// Everything in a cgroup, wherever it descends from, as this child's.
-pub(super) fn each_member(
-    cgroups: &Cgroups,
-    group: Group,
-    owner: Option<ChildId>,
-    visit: &mut dyn FnMut(&LiveProcess),
-) {
-    for pid in cgroups.members(group) {
-        let Ok(pidfd) = pidfd::open(pid) else { continue };
-        let is_member = |stat: &ProcessStat| !stat.is_zombie && cgroups.group_of(pid) == Some(group);
-        let Some(stat) = ProcessStat::read(pid).filter(is_member) else { continue };
-        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
-        visit(&LiveProcess { stat, identity, pidfd, owner });
-    }
 }

@@ -10,10 +10,12 @@ use nix::errno::Errno;
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::{Lost, Whereabouts, underway};
+use super::sought::Lost;
+use super::underway;
 use crate::os::process::mark::{Mark, awaited_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{ProcessStat, all_processes, stat_of, thread_name};
+use crate::os::process::whereabouts::Whereabouts;
 use crate::os::spawn::LaunchName;
 
 /// One that may be the main process of a child.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 use procbroker_core::Incarnation;
-use procbroker_protocol::Signal;
+use procbroker_protocol::{ExitStatus, Signal};
 use uuid::Uuid;
 
 use super::*;

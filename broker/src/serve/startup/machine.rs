@@ -28,6 +28,7 @@ use crate::os::notices::{self, Notices, Rest};
 use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::identity::BootId;
 use crate::os::process::reaper::{Backlog, Reaper};
+use crate::os::process::whereabouts::Whereabouts;
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service::fd_store::{FdStore, Kept};
 use crate::os::service::notify::ServiceOwner;
@@ -35,7 +36,7 @@ use crate::os::spawn::Launcher;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::prober::Prober;
-use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver, processes};
+use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver};
 use crate::serve::error::ServeError;
 use crate::serve::facilities::Found;
 use crate::transit::Transit;
@@ -113,7 +114,7 @@ impl Machine {
         let mut containment = Containment::new(inheritance, cgroups, pipes.clone(), Box::new(report))?;
         for (run, process) in &processes {
             reaper.adopt(*run, process);
-            if let processes::Whereabouts::Process { pidfd, .. } = process {
+            if let Whereabouts::Process { pidfd, .. } = process {
                 fd_store.store(*run, pidfd.as_fd());
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use procbroker_core::ResourceBound;
 
-use super::home::is_root;
+use super::tree::is_root;
 
 /// Those that set bounds which a child can be given.
 pub(super) const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];

@@ -9,9 +9,11 @@ use nix::fcntl::OFlag;
 use procbroker_core::Pid;
 use procbroker_protocol::create::Resources;
 
-use super::spares::Wear;
-use super::tree::{add_members, cpu_used, errno, is_known_empty, is_populated, open_in, read_number};
-use super::{Cgroups, DEPTH_MAX, FOLDER_PREFIX, Group, bounds};
+use super::tree::{
+    DEPTH_MAX, FOLDER_PREFIX, add_members, cpu_used, errno, is_known_empty, is_populated, open_in,
+    read_number,
+};
+use super::{Cgroups, Group, Wear, bounds};
 
 /// What the kernel counts for a group.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::controllers::{self, CONTROLLERS};
 use super::mount::locate;
+use super::tree::is_root;
 
 /// The name of a group that is a broker's own leaf, below the group that is its home.
 pub(super) const LEAF: &str = "broker";
@@ -55,12 +56,6 @@ impl Home {
     pub(super) fn shown_below(&self, name: &str) -> String {
         format!("{}/{name}", self.shown.trim_end_matches('/'))
     }
-}
-
-/// Whether this is the root of the whole hierarchy, which may have processes and bounded groups at once. It is the only
-/// group that has no type.
-pub(super) fn is_root(group: &Path) -> bool {
-    !group.join("cgroup.type").exists()
 }
 
 /// Leaves a group for a leaf below it, or says why it is not left.

@@ -11,8 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::fstat;
 
-use super::tree::{is_populated, remove_tree, subgroups};
-use super::{DEPTH_MAX, FOLDER_PREFIX};
+use super::tree::{DEPTH_MAX, FOLDER_PREFIX, is_populated, remove_tree, subgroups};
 
 /// How long the lock of an earlier broker's folder is asked for.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);

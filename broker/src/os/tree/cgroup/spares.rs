@@ -6,22 +6,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 
-use super::tree::{cpu_used, open_in, remove_tree};
-use super::{Cgroups, DEPTH_MAX, Group, bounds};
+use super::tree::{DEPTH_MAX, cpu_used, open_in, remove_tree};
+use super::{Cgroups, Group, Wear, bounds};
 
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
-
-/// Whether a group may be used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wear {
-    /// Nothing was killed through it.
-    Clean,
-    /// `cgroup.kill` was written to.
-    Killed,
-    /// It has bounds.
-    Bounded,
-}
 
 impl Cgroups {
     /// Tries what will be needed of every group.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -11,8 +12,21 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use procbroker_core::Pid;
 
+/// What the folder of a broker is called, before its pid.
+pub(super) const FOLDER_PREFIX: &str = "procbroker.";
+
+/// How deep groups that a child made below its own are looked at; the kernel's default bound is the same depth
+/// for practical purposes (`cgroup.max.depth`).
+pub(super) const DEPTH_MAX: usize = 32;
+
 pub(super) fn open_in(directory: BorrowedFd<'_>, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
     openat(directory, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// Whether this is the root of the whole hierarchy, which may have processes and bounded groups at once. It is the only
+/// group that has no type.
+pub(super) fn is_root(group: &Path) -> bool {
+    !group.join("cgroup.type").exists()
 }
 
 /// The names of the groups right below one.

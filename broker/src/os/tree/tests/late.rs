@@ -12,9 +12,9 @@ use procbroker_protocol::{ChildId, Signal};
 use uuid::Uuid;
 
 use super::super::actions::{Killer, LiveRuns, Senders, Victims};
+use super::super::job::SignalOrder;
 use super::super::process_table::SharedTable;
 use super::super::walk::{Action, LiveProcess};
-use super::super::worker::SignalOrder;
 use super::scene::PATIENCE;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;

@@ -1,0 +1,81 @@
+//! Visits the processes of the children that an order is for, in the way in which they are found.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+use procbroker_core::Run;
+
+use super::actions::{KillAndHold, Killer, Victims};
+use super::cgroup::{Cgroups, Group};
+use super::leader::Leader;
+use super::process_table::SharedTable;
+use super::search::Search;
+use super::walk::{Action, Breadth, LiveProcess, Walker, each_member};
+use super::wanted::Wanted;
+
+/// The runs that an order is for, and by what their processes are found.
+pub(super) struct Targets {
+    search: Search,
+    pub(super) all: Vec<Target>,
+    wanted: Wanted,
+}
+
+/// One run that an order is for.
+pub(super) struct Target {
+    run: Run,
+    pub(super) leader: Option<Leader>,
+    pub(super) group: Option<Group>,
+}
+
+impl Targets {
+    pub(super) fn new(table: &SharedTable, search: Search, runs: &[Run]) -> Self {
+        let table = table.lock();
+        let target = |run: &Run| {
+            let entry = table.get(*run);
+            let leader = entry.and_then(|entry| entry.leader.clone());
+            let group = entry.and_then(|entry| entry.group).map(|(group, _)| group);
+            Target { run: *run, leader, group }
+        };
+        let children: BTreeSet<_> = runs.iter().map(|run| run.child).collect();
+        let wanted = match search {
+            Search::Inherited => Wanted::default(),
+            Search::Everywhere => table.wanted(children),
+        };
+        Self { search, all: runs.iter().map(target).collect(), wanted }
+    }
+}
+
+impl Walker<'_> {
+    /// Visits the processes of these targets once. Returns whether nothing can have been missed.
+    pub(super) fn targets(&mut self, targets: &Targets, action: &mut dyn Action) -> bool {
+        match targets.search {
+            Search::Inherited => {
+                let mut is_settled = true;
+                for target in &targets.all {
+                    if let Some(leader) = &target.leader {
+                        is_settled &= self.leader(leader, target.run.child, action);
+                    }
+                }
+                self.orphans(Breadth::Orphans, action) && is_settled
+            }
+            Search::Everywhere => self.everywhere(&targets.wanted, action),
+        }
+    }
+
+    /// Kills what is left of all adopted children, and returns what was there.
+    pub(super) fn kill_adopted(&mut self, table: &SharedTable, cgroups: Option<&Cgroups>) -> Vec<OwnedFd> {
+        let mut remains = KillAndHold::new(Killer::of(Victims::All));
+        if let Some(cgroups) = cgroups {
+            for group in cgroups.unclaimed() {
+                let _killed_below = cgroups.kill(group);
+                each_member(cgroups, group, None, &mut |found: &LiveProcess| remains.leave(found));
+            }
+        }
+        let children = table.lock().adopted().clone();
+        if !children.is_empty() {
+            let wanted = table.lock().wanted(children);
+            let _seen_again = self.everywhere(&wanted, &mut remains);
+        }
+        remains.held
+    }
+}
