@@ -3,6 +3,7 @@
 //! The file is the only buffer. Each request has a task of its own, which reads no further than its client does and so
 //! holds up nobody else, and sleeps while the child is silent. The disk is waited for on other threads.
 
+mod reader;
 mod source;
 
 use std::collections::BTreeMap;
@@ -11,11 +12,11 @@ use procbroker_core::{Call, Follow, Input, LogExcerpt, LogOutcome};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::response::Logs as LogsAnswer;
-use procbroker_protocol::{ChildId, Error, ErrorKind, Response};
+use procbroker_protocol::{ChildId, Error, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::blocking_pool::{BlockingPool, unavailable};
+use crate::blocking_pool::BlockingPool;
 use crate::inbox;
 use crate::limits::{
     LINE_BYTES, LOG_PIECE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE,
@@ -24,8 +25,9 @@ use crate::limits::{
 use crate::messages::{Fact, Paced};
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;
-use crate::os::logs::{Continuation, Excerpt, Logs, StreamId, Wanted, read};
+use crate::os::logs::{Continuation, Excerpt, Logs, StreamId, Wanted};
 use crate::transit::{Load, Transit};
+use reader::Reader;
 use source::{Seen, Source};
 
 /// Everybody who is being sent output.
@@ -213,23 +215,6 @@ async fn tail(id: StreamId, logs: Logs, reader: Reader) -> String {
         text_bytes_max: LOG_TAIL_BYTES_MAX,
     };
     reader.excerpt(kept, wanted).await.map(|excerpt| excerpt.text).unwrap_or_default()
-}
-
-/// Reads output on a thread that may wait for the disk, in the turn of the user who asks.
-#[derive(Clone, Debug)]
-struct Reader {
-    pool: BlockingPool,
-    user: u32,
-}
-
-impl Reader {
-    async fn excerpt(&self, kept: Kept, wanted: Wanted) -> Result<Excerpt, Error> {
-        let found = self.pool.run(self.user, move || read(&kept, wanted)).await.map_err(unavailable)?;
-        found.map_err(|error| {
-            tracing::warn!(%error, "a request for output is refused");
-            Error::new(ErrorKind::Internal, error.to_string())
-        })
-    }
 }
 
 fn answer(

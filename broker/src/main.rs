@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use procbroker::cli::Program;
+use procbroker::cli::EntryPoints;
 use procbroker::serve::{rehearse, serve, turn_back};
 
 fn main() -> ExitCode {
-    procbroker::cli::main(&Program { serve, rehearse, turn_back })
+    procbroker::cli::main(&EntryPoints { serve, rehearse, turn_back })
 }

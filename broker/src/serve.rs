@@ -3,6 +3,7 @@
 mod bounds;
 mod error;
 pub mod facilities;
+mod hand_over;
 mod log;
 mod passed_with_flags;
 pub(crate) mod startup;
@@ -45,8 +46,8 @@ use crate::os::service::notify::ServiceOwner;
 use crate::recovery;
 use crate::transit::Transit;
 use crate::turns::Turns;
-use crate::upgrade::hand_over::{Leaving, hand_over};
 use crate::upgrade::{Beginning, Predecessor};
+use hand_over::{Leaving, hand_over};
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.

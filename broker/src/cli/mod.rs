@@ -25,22 +25,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use program::{Program, Rehearse};
 pub use size::ByteSize;
 pub use verbs::{
-    BoundArguments, ChildrenLog, ContainmentChoice, LogFormat, LogLevel, MainArguments, ServeArguments,
-    WRITE_BY_OTHERS_THAN_THE_OWNER,
+    BoundArguments, ChildrenLog, ContainmentChoice, EntryPoints, LogFormat, LogLevel, MainArguments,
+    Rehearse, ServeArguments, WRITE_BY_OTHERS_THAN_THE_OWNER,
 };
 
 use verbs::CommandLine;
 
 /// Reads the command line and does what it says.
 #[must_use]
-pub fn main(program: &Program) -> ExitCode {
+pub fn main(entry_points: &EntryPoints) -> ExitCode {
     match CommandLine::try_parse() {
-        Ok(line) => line.carry_out(program),
+        Ok(line) => line.carry_out(entry_points),
         Err(error) => {
-            (program.turn_back)(&usage::message(&error));
+            (entry_points.turn_back)(&usage::message(&error));
             usage::answer(&error).into()
         }
     }

@@ -1,23 +1,4 @@
-//! The program: its name, and what the command line calls of the broker in it.
-
-use std::path::Path;
-use std::process::ExitCode;
-
-use super::verbs::serve::ServeArguments;
+//! What the program is called.
 
 /// The name of the program, in completions and pages.
 pub(super) const PROGRAM: &str = "procbroker";
-
-/// Whether a broker of this program could go on with these arguments and this record, and if not, why.
-pub type Rehearse = fn(&ServeArguments, &Path) -> Result<(), String>;
-
-/// What the command line calls of the broker in this program.
-#[derive(Clone, Copy, Debug)]
-pub struct Program {
-    /// Runs the broker.
-    pub serve: fn(&ServeArguments) -> ExitCode,
-    /// Looks at what a broker of this program would start with.
-    pub rehearse: Rehearse,
-    /// Executes the program before this one again, if this was to take over and cannot for this reason.
-    pub turn_back: fn(&str),
-}

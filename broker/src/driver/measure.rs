@@ -1,13 +1,13 @@
 //! What the driver tells those who watch the broker.
 
 use super::Driver;
-use crate::metrics::{Counters, Metrics};
+use crate::metrics::{Counters, MetricsSnapshot};
 
 impl Driver {
     /// Returns the metrics, as Prometheus reads them.
     pub(super) fn metrics(&self) -> String {
         let amounts = self.hands.logs.amounts();
-        let metrics = Metrics {
+        let metrics = MetricsSnapshot {
             version: env!("CARGO_PKG_VERSION"),
             counts: &self.broker.counts(),
             turns: &self.turns,

@@ -1,6 +1,6 @@
 //! The output that a follower reads: where it is, and what comes next.
 
-use super::Reader;
+use super::reader::Reader;
 use crate::limits::LOG_PIECE_BYTES;
 use crate::os::logs::output::Kept;
 use crate::os::logs::stamps::Stamps;

@@ -2,13 +2,38 @@
 
 use std::fmt::{Display, Write as _};
 
-use procbroker_core::Histogram;
+use procbroker_core::{Counts, Histogram};
 
-use super::Metrics;
+/// What is measured.
+#[derive(Debug)]
+pub struct MetricsSnapshot<'a> {
+    /// The version of the program.
+    pub version: &'a str,
+    /// What the core has counted.
+    pub counts: &'a Counts,
+    /// How long the driver took for each input, with all that followed from it.
+    pub turns: &'a Histogram,
+    /// How many bytes the kept output of children takes on the disk.
+    pub output_bytes: u64,
+    /// How many bytes are on their way to clients.
+    pub answer_bytes: u64,
+    /// How many bytes of output could not be kept.
+    pub log_dropped_bytes: u64,
+    /// How many lines of output could not be passed on.
+    pub children_log_dropped_lines: u64,
+}
+
+impl MetricsSnapshot<'_> {
+    /// Returns them as Prometheus reads them: its text-based format, version 0.0.4.
+    #[must_use]
+    pub fn text(&self) -> String {
+        text(self)
+    }
+}
 
 /// Writes all families, in the order of their names in the documentation.
-pub(super) fn text(metrics: &Metrics<'_>) -> String {
-    let Metrics {
+fn text(metrics: &MetricsSnapshot<'_>) -> String {
+    let MetricsSnapshot {
         version,
         counts,
         turns,
@@ -141,7 +166,7 @@ impl Text {
 mod tests {
     use std::time::Duration;
 
-    use procbroker_core::{Cleanups, Counts, Creates, KeptBytes, Totals};
+    use procbroker_core::{Cleanups, Creates, KeptBytes, Totals};
     use procbroker_protocol::status::ChildCounts;
 
     use super::*;
@@ -167,7 +192,7 @@ mod tests {
             stops,
         };
         let turns = Histogram::new(&BOUNDS);
-        let metrics = Metrics {
+        let metrics = MetricsSnapshot {
             version: "1.2.3",
             counts: &counts,
             turns: &turns,

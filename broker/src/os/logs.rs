@@ -5,6 +5,7 @@
 //! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
 
 mod amounts;
+mod error;
 mod excerpt;
 mod folder;
 mod forward;
@@ -34,10 +35,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use procbroker_core::Pid;
 use procbroker_protocol::{ChildId, CreateParams};
-use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use amounts::Amounts;
+pub use error::LogsError;
 pub use excerpt::{Continuation, Excerpt, Wanted, read};
 use folder::Folder;
 use forward::{Author, Forwarder, Passing};
@@ -54,22 +55,6 @@ use wakeup::Wakeup;
 
 /// How much memory the thread may use for its calls, in bytes.
 const STACK_BYTES: usize = 256 << 10;
-
-/// Output cannot be kept, read or removed.
-#[derive(Debug, Error)]
-#[error("cannot {attempt} {path}: {source}; the broker needs to read and write its own folders")]
-pub struct LogsError {
-    attempt: &'static str,
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-impl LogsError {
-    fn new(attempt: &'static str, path: PathBuf, source: io::Error) -> Self {
-        Self { attempt, path, source }
-    }
-}
 
 /// A child of an earlier broker.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,12 +25,6 @@ use super::process::identity::BootId;
 /// The file in the state folder that says where the runtime folder is.
 pub(super) const NOTE: &str = "runtime";
 
-/// The folder of the children's pipes, in the runtime folder.
-pub const PIPES: &str = "output";
-
-/// What the usual name of a runtime folder has that the path of the socket has not.
-pub const ENDING: &str = ".d";
-
 /// The file in the runtime folder that says whose it is.
 const OWNER: &str = "owner";
 

@@ -28,9 +28,8 @@ use crate::cli::{ChildrenLog, ContainmentChoice, MainArguments, ServeArguments};
 use crate::metrics::Counters;
 use crate::os::host::listening::Sockets;
 use crate::os::journal;
-use crate::os::logs::pipes::Pipes;
+use crate::os::logs::pipes::{PIPES_FOLDER, Pipes};
 use crate::os::logs::{Destination, LineReader, LogBounds};
-use crate::os::runtime_dir::PIPES;
 use crate::os::service::activation;
 use crate::os::state_dir::StateDir;
 use crate::os::tree::cgroup;
@@ -134,7 +133,7 @@ pub(crate) fn prepare(
     };
     let places =
         Places { sockets: socket.display().to_string(), state_dir: state.path().display().to_string() };
-    let pipes = Pipes::open(runtime.path().join(PIPES))?;
+    let pipes = Pipes::open(runtime.path().join(PIPES_FOLDER))?;
     let log_bounds =
         LogBounds { per_child: arguments.log_bytes.bytes(), in_all: arguments.log_total.bytes() };
     let machine = Machine {

@@ -17,7 +17,8 @@ use procbroker_core::Pid;
 use procbroker_protocol::Signal;
 use thiserror::Error;
 
-use super::{FORMAT, Program};
+use super::handover::FORMAT;
+use super::program::Program;
 use crate::os::own::{OwnError, OwnFolder};
 use crate::os::process::pidfd;
 use crate::os::variables::{NOTIFY_VARIABLE, UPGRADE_VARIABLES};

@@ -12,10 +12,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::unistd::fexecve;
 
+use super::error::UpgradeError;
+use super::handover::Inherited;
 use super::manifest::{self, Held};
 use super::program::{c_strings, keep_open, told};
 use super::start::Start;
-use super::{Inherited, UpgradeError};
 use crate::os::probation;
 use crate::os::process::descriptor::own_by_number;
 use crate::os::variables::{FAILURE_VARIABLE, FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};

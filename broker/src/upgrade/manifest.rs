@@ -12,15 +12,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
 
+use super::error::UpgradeError;
+use super::handover::{Beginning, FORMAT, Handover, Inherited};
 use super::history::{self, Count};
-use super::{Beginning, Handover, Inherited, UpgradeError};
 use crate::flagged_accounts::FlaggedAccounts;
 use crate::metrics::Counters;
 use crate::os::host::nofile::Nofile;
 use crate::os::process::descriptor::own_by_number;
-
-/// The form of the manifest. A program that does not know it cannot take over.
-pub const FORMAT: u32 = 1;
 
 /// Bytes of a manifest, at most: ten thousand processes take half a megabyte.
 const BYTES_MAX: u64 = 64 << 20;

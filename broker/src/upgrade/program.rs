@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use super::start::Start;
-use super::{Handover, UpgradeError, history, manifest};
+use super::error::UpgradeError;
+use super::handover::Handover;
+use super::start::{Start, environment};
+use super::{history, manifest};
 use crate::os::process::signal_mask::HeldBack;
-use crate::os::variables::{FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE, UPGRADE_VARIABLES};
+use crate::os::variables::{FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};
 
 /// The program that is in the place of this one, with what it is told: as this one was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,17 +108,6 @@ impl Program {
 /// What tells the program that is executed in this process of a descriptor.
 pub(super) fn told(variable: &str, descriptor: RawFd) -> OsString {
     format!("{variable}={}:{descriptor}", std::process::id()).into()
-}
-
-/// The environment of this program, less what it was told as the one that takes over.
-pub(super) fn environment() -> Vec<OsString> {
-    let inherited = std::env::vars_os().filter(|(name, _)| !UPGRADE_VARIABLES.iter().any(|own| name == own));
-    let words = inherited.map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        name
-    });
-    words.collect()
 }
 
 /// What execve(2) takes; nothing where a NUL is in one of them.

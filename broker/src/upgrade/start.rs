@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::program::environment;
+use crate::os::variables::UPGRADE_VARIABLES;
 
 /// Bytes of it, at most: what execve(2) takes.
 const BYTES_MAX: u64 = 8 << 20;
@@ -52,6 +52,17 @@ impl Start {
         let environment = (count <= words.len()).then(|| words.split_off(count))?;
         Some(Self { arguments: words, environment })
     }
+}
+
+/// The environment of this program, less what it was told as the one that takes over.
+pub(super) fn environment() -> Vec<OsString> {
+    let inherited = std::env::vars_os().filter(|(name, _)| !UPGRADE_VARIABLES.iter().any(|own| name == own));
+    let words = inherited.map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    words.collect()
 }
 
 #[cfg(test)]

@@ -2,22 +2,27 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
-use procbroker_core::Pid;
-use procbroker_protocol::Signal;
+use procbroker_core::{EventHistory, Pid};
+use procbroker_protocol::{ChildId, Signal, Timestamp};
 use uuid::Uuid;
 
 use super::check::{check_disk, check_within};
 use super::manifest::{Held, Manifest, unpack};
 use super::*;
+use crate::flagged_accounts::FlaggedAccounts;
+use crate::metrics::Counters;
+use crate::os::host::nofile::Nofile;
 use crate::os::own::OwnFolder;
 use crate::os::process::signal_mask::HeldBack;
 use crate::os::process::{alone, pidfd};

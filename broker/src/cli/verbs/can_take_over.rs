@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::entry_points::Rehearse;
 use super::serve::ServeArguments;
 use crate::cli::failure::Failure;
 use crate::cli::print::Report;
-use crate::cli::program::{PROGRAM, Rehearse};
+use crate::cli::program::PROGRAM;
 use crate::cli::usage;
 use crate::upgrade::{FORMAT, promise};
 

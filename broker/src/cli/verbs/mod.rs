@@ -6,6 +6,7 @@ mod complete;
 mod completions;
 mod create;
 mod destroy;
+mod entry_points;
 mod events;
 mod get;
 mod help;
@@ -34,6 +35,7 @@ use std::process::ExitCode;
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use entry_points::{EntryPoints, Rehearse};
 pub use main_arguments::MainArguments;
 use remove_groups::RemoveGroupsArguments;
 pub use serve::{
@@ -44,7 +46,7 @@ pub use serve::{
 use super::ask::{self, Ask};
 use super::output::conclude;
 use super::print::Report;
-use super::program::Program;
+
 use can_take_over::CanTakeOverArguments;
 use complete::CompleteArguments;
 use completions::CompletionsArguments;
@@ -263,11 +265,13 @@ impl CommandLine {
     }
 
     /// Does what the verb says.
-    pub(super) fn carry_out(self, program: &Program) -> ExitCode {
+    pub(super) fn carry_out(self, entry_points: &EntryPoints) -> ExitCode {
         let Self { socket, verb } = self;
         match verb {
-            Verb::Serve(arguments) => (program.serve)(&ServeArguments { socket, ..*arguments }),
-            Verb::Run(arguments) => (program.serve)(&ServeArguments { socket, ..arguments.into_serve() }),
+            Verb::Serve(arguments) => (entry_points.serve)(&ServeArguments { socket, ..*arguments }),
+            Verb::Run(arguments) => {
+                (entry_points.serve)(&ServeArguments { socket, ..arguments.into_serve() })
+            }
             Verb::Ask(question) => {
                 let verb = question.ask();
                 conclude(verb.print().json, ask::ask(socket, verb)).into()
@@ -279,7 +283,7 @@ impl CommandLine {
                 conclude(arguments.print.json, upgrade::upgrade(socket, &arguments)).into()
             }
             Verb::CanTakeOver(arguments) => {
-                conclude(false, can_take_over::can_take_over(&arguments, Self::served, program.rehearse))
+                conclude(false, can_take_over::can_take_over(&arguments, Self::served, entry_points.rehearse))
                     .into()
             }
             Verb::Complete(arguments) => {

@@ -19,6 +19,9 @@ use crate::os::host::lock::{Lock, LockError};
 use crate::os::own;
 use crate::os::probation;
 
+/// What the usual name of a runtime folder has that the path of the socket has not.
+pub const RUNTIME_FOLDER_ENDING: &str = ".d";
+
 /// Where and how to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketOptions {

@@ -14,14 +14,15 @@ use procbroker_core::{Pid, counterpart};
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
 
+use super::entry::{Change, Entry};
+use super::error::Survivor;
 use super::intent_log::{self, FILE_BYTES};
-use super::{Change, Entry};
-use crate::os::logs::pipes::Pipes;
+use crate::os::host::socket::RUNTIME_FOLDER_ENDING;
+use crate::os::logs::pipes::{PIPES_FOLDER, Pipes};
 use crate::os::own::{OwnError, OwnFolder};
 use crate::os::process::identity::{self, BootId, Lookup, ProcessIdentity};
 use crate::os::process::mark::{Mark, awaited_mark, broker_socket};
 use crate::os::process::proc::{ProcessStat, all_processes, thread_name};
-use crate::os::runtime_dir::{ENDING, PIPES};
 use crate::os::spawn::LaunchName;
 use crate::os::tree::cgroup;
 
@@ -37,15 +38,6 @@ pub(crate) struct Abandoned {
     processes: BTreeMap<ChildId, ProcessIdentity>,
     /// The numbers of their control groups.
     groups: BTreeSet<u64>,
-}
-
-/// A process that is, or may be, of a child that nobody knows any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Survivor {
-    /// Which process.
-    pub pid: Pid,
-    /// Of which child, where that is known.
-    pub child: Option<ChildId>,
 }
 
 impl Abandoned {
@@ -65,7 +57,7 @@ impl Abandoned {
             file.take(FILE_BYTES).read_to_end(&mut log).map_err(refused(intent_log::NAME))?;
         }
         let whole = intent_log::whole_entries(&log, boot);
-        let pipes = match folder.folder(PIPES) {
+        let pipes = match folder.folder(PIPES_FOLDER) {
             Ok(pipes) => pipes.entries()?,
             Err(error) if error.is_absence() => Vec::new(),
             Err(error) => return Err(error),
@@ -119,7 +111,7 @@ impl Abandoned {
                 }
             }
         }
-        let output = self.folder.join(PIPES);
+        let output = self.folder.join(PIPES_FOLDER);
         let pipes = output.is_dir().then(|| Pipes::open(output)).and_then(Result::ok);
         let own = Pid::new(std::process::id());
         let mut others = all_processes()?.filter(|pid| Some(*pid) != own);
@@ -161,7 +153,7 @@ impl Abandoned {
     /// Whether a broker with this runtime folder may have told its children this socket: the usual place of the folder is
     /// beside it.
     fn may_be_told(&self, socket: Option<Vec<u8>>) -> bool {
-        let usual = self.folder.as_os_str().as_bytes().strip_suffix(ENDING.as_bytes());
+        let usual = self.folder.as_os_str().as_bytes().strip_suffix(RUNTIME_FOLDER_ENDING.as_bytes());
         usual.is_none_or(|usual| socket.is_some_and(|socket| socket == usual))
     }
 }

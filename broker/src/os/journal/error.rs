@@ -4,13 +4,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use procbroker_core::RecordFailure;
+use procbroker_core::{Pid, RecordFailure};
+use procbroker_protocol::ChildId;
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-use super::abandoned::Survivor;
 use crate::os::own::OwnError;
 use crate::os::process::identity::BootIdError;
+
+/// A process that is, or may be, of a child that nobody knows any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// Which process.
+    pub pid: Pid,
+    /// Of which child, where that is known.
+    pub child: Option<ChildId>,
+}
 
 /// What a start without the file costs.
 const PRICE: &str =

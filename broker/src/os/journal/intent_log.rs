@@ -20,14 +20,14 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate, renameat};
 use uuid::Uuid;
 
-use super::abandoned::Abandoned;
-use super::{Entry, JournalError, Position};
+use super::entry::{Entry, Position};
+use super::error::JournalError;
 use crate::os::own::{OwnError, OwnFolder, place_of};
 use crate::os::process::identity::BootId;
 use form::{HEADER_BYTES, Mark, Seal};
-pub(super) use replay::Left;
+use replay::Half;
 pub(crate) use replay::read_any;
-pub(super) use replay::whole_entries;
+pub(super) use replay::{Left, read, whole_entries};
 
 /// The file in the runtime folder.
 pub(super) const NAME: &str = "intents";
@@ -42,23 +42,14 @@ const HALF_BYTES: u64 = 1 << 20;
 /// Bytes of the whole file.
 pub(super) const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
 
-/// What is in a log, and not in the state file.
-#[derive(Debug)]
-pub(super) enum Unread {
-    /// What is to be written there, in this order.
-    Own(Vec<Entry>),
-    /// It belongs to a state file that is gone, and so are the processes of its children.
-    Abandoned(Abandoned),
-}
-
 /// Where the log is, and which entries belong to it.
 #[derive(Debug)]
 pub(super) struct Place {
-    folder: OwnFolder,
+    pub(super) folder: OwnFolder,
     /// The state file.
-    state: PathBuf,
-    key: Uuid,
-    boot: BootId,
+    pub(super) state: PathBuf,
+    pub(super) key: Uuid,
+    pub(super) boot: BootId,
 }
 
 /// Where bytes are written. What has been written stays when the broker dies.
@@ -84,14 +75,6 @@ pub(super) struct IntentLog<D = File> {
     active: usize,
     half_bytes: u64,
     state: State,
-}
-
-/// How far a half is in use.
-#[derive(Clone, Copy, Debug, Default)]
-struct Half {
-    used: u64,
-    /// The last entry in it.
-    last: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,58 +141,6 @@ impl Place {
         let marks = [Mark::Answered, Mark::Folded].map(|mark| log.seal.read_mark(&head, mark));
         let tells = marks.iter().all(|mark| mark.is_some_and(|number| number <= settled.0));
         Ok(tells && form::read_header(&head) == Some((self.key, self.boot)))
-    }
-
-    /// What an earlier broker has left there that is not in the state file, which has everything up to `folded`.
-    ///
-    /// # Errors
-    /// When something is missing that an earlier broker has promised, or when it made that promise with another state file
-    /// and any of its children may live.
-    pub(super) fn unread(&self, folded: Position) -> Result<Unread, JournalError> {
-        if !self.folder.has_file(NAME)? {
-            return Ok(Unread::Own(Vec::new()));
-        }
-        let path = self.path();
-        let damaged = |finding: String| JournalError::Log { path: path.clone(), finding };
-        let file = self.folder.file(NAME, OFlag::O_RDONLY)?;
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES + 1), &mut bytes)
-            .map_err(JournalError::file("read", &path))?;
-        match replay::read(&bytes, self.key, self.boot, folded.0) {
-            Ok(Left::Entries(entries)) => Ok(Unread::Own(entries)),
-            Ok(Left::OtherBoot) => {
-                tracing::info!(path = %path.display(), "the log of intents is of another boot, and not needed any more");
-                Ok(Unread::Own(Vec::new()))
-            }
-            Ok(Left::Unused) => {
-                tracing::info!(path = %path.display(),
-                    "the log of intents was made for another state file and never used, and is replaced");
-                Ok(Unread::Own(Vec::new()))
-            }
-            Ok(Left::OtherState) => {
-                let abandoned = Abandoned::read(&self.folder, self.boot)?;
-                let survivor =
-                    abandoned.survivor().map_err(JournalError::file("look for children of", &path))?;
-                match survivor {
-                    Some(survivor) => Err(JournalError::OtherState {
-                        path: self.state.clone(),
-                        log: path.clone(),
-                        survivor,
-                    }),
-                    None => Ok(Unread::Abandoned(abandoned)),
-                }
-            }
-            Err(damage) => Err(damaged(damage.to_string())),
-        }
-    }
-
-    /// The same, of a log that belongs to the state file.
-    #[cfg(test)]
-    pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
-        self.unread(folded).map(|unread| match unread {
-            Unread::Own(entries) => entries,
-            Unread::Abandoned(abandoned) => panic!("{abandoned:?}"),
-        })
     }
 
     /// Makes a log in which the next entry is the one after `last`, in the place of any other. None where there is no room

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use procbroker_core::{Run, Safety};
 use procbroker_protocol::ChildId;
 
-use super::{Change, Entry, Progress, Row};
+use super::entry::{Change, Entry, Progress, Row};
 
 /// What waits, by child: one transaction. Ids are in the order of the creations, and so are the rows then.
 pub(super) type Batch = BTreeMap<ChildId, Due>;

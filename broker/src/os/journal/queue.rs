@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use procbroker_core::RecordFailure;
 
+use super::entry::{Entry, Pace, Position};
+use super::error::JournalError;
 use super::intent_log::FoldMark;
 use super::pending::{self, Batch, Unfolded};
-use super::{Entry, JournalError, Pace, Position};
 
 /// How long what is in the log of intents may wait for more, before it is written to the state file.
 const FOLD_AFTER: Duration = Duration::from_millis(500);

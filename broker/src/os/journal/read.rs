@@ -11,7 +11,8 @@ use rusqlite::types::{FromSql, Type};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use super::{Host, JournalError, Position, Progress, Row};
+use super::entry::{Host, Position, Progress, Row};
+use super::error::JournalError;
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 /// The key of the boot id in the table of the host.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::unistd::truncate;
 
-use super::beside;
+use super::wal::beside;
 
 /// The file, as long as it has ever been seen.
 #[derive(Clone, Debug)]

@@ -14,14 +14,15 @@ use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
 use super::abandoned::Abandoned;
-use super::error::is_want_of_room;
-use super::intent_log::{Place, Unread};
+use super::entry::{Position, Row, Stored};
+use super::error::{JournalError, is_want_of_room};
+use super::intent_log::Place;
 use super::pending::Unfolded;
 use super::read::{self, Ahead, Numbered};
 use super::schema::{self, Found, STEPS, Step};
-use super::wal;
+use super::unread::Unread;
+use super::wal::{self, beside};
 use super::writer::Writer;
-use super::{Deliver, Host, Journal, JournalError, Position, Row, Stored, beside, worker};
 use crate::os::own::OwnFolder;
 use crate::os::process::identity::BootId;
 
@@ -77,15 +78,6 @@ pub(super) enum Log {
     New,
     /// A program has left it that was killed, or replaced.
     Left,
-}
-
-/// Whether it is on record under what children are started from now on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Noted {
-    Already,
-    /// There was no room for it. No child may be on record before it is, be it in the log of intents: the next broker would
-    /// look for it under another host.
-    Later(Host),
 }
 
 /// What the program before this one made sure of.
@@ -252,7 +244,7 @@ fn fold(
 
 /// Writes something, once more where there was no room for it: the write-ahead log may have some, when what is in it is
 /// where it belongs.
-fn with_room(
+pub(super) fn with_room(
     connection: &Connection,
     mut write: impl FnMut() -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
@@ -299,76 +291,6 @@ pub(super) fn check_with(path: &Path, steps: &[Step]) -> Result<Vec<Row>, Journa
     let connection = connect(&copy.0, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     bring_up(&connection, path, version, steps)?;
     read::rows(&connection, path).map(|found| found.rows)
-}
-
-impl Store {
-    /// Notes under what children are started from now on, and starts the thread that writes.
-    ///
-    /// # Errors
-    /// When nothing can be written, unless that is for want of room and children are on record; or when there is no thread to
-    /// be had.
-    pub fn start(self, host: &Host, deliver: Deliver) -> Result<Journal, JournalError> {
-        // The log of intents is made after that: nothing is in one that belongs to no file.
-        let noted = match with_room(&self.connection, || self.note(host)) {
-            Ok(()) => Noted::Already,
-            // Without any children nobody is helped by a broker that takes none.
-            Err(error) if !is_want_of_room(&error) || (self.index.is_empty() && self.unfolded.count == 0) => {
-                return Err(JournalError::database("write", &self.path)(error));
-            }
-            // It would say what it says already.
-            Err(error) if self.has_noted(host)? => {
-                tracing::warn!(path = %self.path.display(), %error,
-                    "there is no room on the disk of the state file, which has all that it needs for a start: make room there");
-                Noted::Already
-            }
-            // What is on record can be looked after all the same. Whatever is written next is written with it.
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error,
-                    "there is no room on the disk of the state file to note that a broker has started: make room there; \
-                     creates are refused until then");
-                Noted::Later(host.clone())
-            }
-        };
-        worker::start(self, noted, deliver)
-    }
-
-    fn has_noted(&self, host: &Host) -> Result<bool, JournalError> {
-        let found = read::ahead(&self.connection, &self.path)?;
-        let is_same_host = read::host(&self.connection, &self.path)?.as_ref() == Some(host);
-        Ok(is_same_host && found == self.ahead)
-    }
-
-    /// The first write to a log writes its header too, which SQLite syncs, lest what follows be taken for a part of an
-    /// older log (`walWriteFrames` in its `wal.c`). A new one follows no older one, and the start does not wait for
-    /// the disk; the next sync covers the header as well.
-    fn note(&self, host: &Host) -> rusqlite::Result<()> {
-        match self.log {
-            Log::Left => return note(&self.connection, host, self.ahead),
-            Log::New => {}
-        }
-        self.connection.pragma_update(None, "synchronous", "OFF")?;
-        let noted = note(&self.connection, host, self.ahead);
-        self.connection.pragma_update(None, "synchronous", "NORMAL").and(noted)
-    }
-}
-
-fn note(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
-    let transaction = connection.unchecked_transaction()?;
-    put_host(&transaction, host, ahead)?;
-    transaction.commit()
-}
-
-/// Writes that as a part of a transaction.
-pub(super) fn put_host(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM host", [])?;
-    let mut insert = connection.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
-    insert.execute((read::BOOT, host.boot.0.as_bytes()))?;
-    insert.execute((read::KEY, ahead.key.as_bytes()))?;
-    insert.execute((read::FOLDED, ahead.folded.0.to_le_bytes()))?;
-    if let Some(folder) = &host.cgroup_folder {
-        insert.execute((read::CGROUP_FOLDER, folder.as_os_str().as_bytes()))?;
-    }
-    Ok(())
 }
 
 /// Where it cannot be told, opening it says why.

@@ -1,15 +1,18 @@
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use std::{fs, iter};
 
-use procbroker_core::{Incarnation, Pid};
+use procbroker_core::{Incarnation, Pid, RecordFailure, Run, Safety};
+use procbroker_protocol::ChildId;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::wal::beside;
 use super::*;
-use crate::os::process::identity::Birthmark;
+use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 mod ahead;
 mod awaiting;

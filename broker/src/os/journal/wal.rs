@@ -5,15 +5,22 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{JournalError, beside};
+use super::error::JournalError;
 
 /// Bytes of the head.
 const HEAD_BYTES: usize = 32;
 
 /// What it begins with; the last bit says in which order of bytes it is summed up.
 const MAGIC: u32 = 0x377f_0682;
+
+/// The name of a file beside another one: SQLite puts `-wal` and `-shm` there.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
 
 /// Refuses a state file whose log has bytes and no whole head.
 pub(super) fn check(path: &Path) -> Result<(), JournalError> {

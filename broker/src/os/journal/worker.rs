@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use procbroker_core::{RecordFailure, Run};
 
-use super::Intents;
-use super::error::{failure, is_want_of_room};
+use super::delivery::{Deliver, Delivery};
+use super::entry::{Host, Position};
+use super::error::{JournalError, failure, is_want_of_room};
+use super::handle::{Intents, Journal};
 use super::intent_log::{FoldMark, Place};
 use super::pending::{self, Batch, Content};
 use super::queue::{Attempt, Failed, WriteQueue};
 use super::shared_memory::SharedMemory;
-use super::store::{Beside, Noted};
+use super::store::{Beside, Store};
 use super::writer::Writer;
-use super::{Deliver, Delivery, Journal, JournalError, Position, Store};
 
 /// How long the writer rests after a failure before it tries again by itself, at first.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -25,6 +26,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The stack of the thread; SQLite needs less than a fifth of it for statements as simple as these.
 const STACK_BYTES: usize = 512 << 10;
+
+/// Whether it is on record under what children are started from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    Already,
+    /// There was no room for it. No child may be on record before it is, be it in the log of intents: the next broker would
+    /// look for it under another host.
+    Later(Host),
+}
 
 /// Says at the end of the thread, whichever way it ends, that it is over.
 struct Presence {

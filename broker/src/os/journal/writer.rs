@@ -1,16 +1,16 @@
 //! Writes a batch in one transaction, as safely as it asks for.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 
 use procbroker_core::{Run, Safety};
 use procbroker_protocol::ChildId;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Statement};
 
+use super::entry::{Host, Position, Progress};
 use super::pending::{self, Batch, Content};
-use super::read::{Ahead, FOLDED};
-use super::store;
-use super::{Host, Position, Progress};
+use super::read::{self, Ahead, FOLDED};
 use crate::os::process::identity::Birthmark;
 
 /// Above so many pages in the write-ahead log they are copied to where they belong: 8 MiB, which a start after a crash
@@ -121,7 +121,7 @@ impl<'c> Writer<'c> {
         };
         statements.begin.execute([])?;
         if let Some((host, ahead)) = &self.due_note {
-            store::put_host(self.connection, host, *ahead)?;
+            put_host(self.connection, host, *ahead)?;
         }
         if self.is_unclean {
             // What a failed transaction left in the log is whole, if it was the sync that failed: a crash would bring
@@ -224,4 +224,17 @@ impl<'c> Statements<'c> {
         ))?;
         Ok(())
     }
+}
+
+/// Writes that as a part of a transaction.
+pub(super) fn put_host(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM host", [])?;
+    let mut insert = connection.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
+    insert.execute((read::BOOT, host.boot.0.as_bytes()))?;
+    insert.execute((read::KEY, ahead.key.as_bytes()))?;
+    insert.execute((read::FOLDED, ahead.folded.0.to_le_bytes()))?;
+    if let Some(folder) = &host.cgroup_folder {
+        insert.execute((read::CGROUP_FOLDER, folder.as_os_str().as_bytes()))?;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@
 
 use procbroker_protocol::Timestamp;
 
-use super::LogsError;
+use super::error::LogsError;
 use super::output::{Found, Kept};
 use super::stamps::Stamps;
 use super::text::{first_line, fitting_end, lossy, unfinished};

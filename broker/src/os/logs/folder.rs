@@ -12,7 +12,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use super::LogsError;
+use super::error::LogsError;
 use crate::os::own::{OwnError, check_file};
 
 /// What nobody but the owner may do anything with.

@@ -4,6 +4,8 @@
 //! and neither the log thread nor any child ever waits for it. What comes faster than it is taken is dropped, and counted.
 //! It is fed with what the log thread has kept by then, so that a crash of the broker loses lines there and never in the files.
 
+mod author;
+mod destination;
 mod entry;
 mod line;
 mod outlet;
@@ -12,18 +14,18 @@ mod queue;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::Pid;
-use procbroker_protocol::{ChildId, CreateParams};
+use procbroker_protocol::ChildId;
 
-use super::LogsError;
 use super::amounts::Amounts;
+use super::error::LogsError;
 use super::stream::StreamId;
-use crate::os::service::journal;
+pub(super) use author::Author;
+pub use destination::{Destination, LineReader};
 use entry::Composer;
 use line::Lines;
 use outlet::Outlet;
@@ -40,60 +42,6 @@ const HELD_BYTES_MAX: usize = 64 << 10;
 
 /// How often the broker's log is told that lines are lost.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-
-/// Who reads the lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineReader {
-    /// systemd's journal, by its native protocol.
-    Journal,
-    /// A syslog daemon.
-    Syslog,
-}
-
-impl LineReader {
-    /// Where it listens by default.
-    #[must_use]
-    pub fn usual_socket(self) -> &'static str {
-        match self {
-            Self::Journal => journal::SOCKET,
-            Self::Syslog => "/dev/log",
-        }
-    }
-
-    /// What people call it.
-    fn called(self) -> &'static str {
-        match self {
-            Self::Journal => "the journal",
-            Self::Syslog => "syslog",
-        }
-    }
-}
-
-/// Where lines go beside the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// Who reads them.
-    pub reader: LineReader,
-    /// The datagram socket that it listens at.
-    pub socket: PathBuf,
-}
-
-/// Who has written something, as far as its reader is told.
-#[derive(Clone, Debug)]
-pub(super) struct Author {
-    /// The user whose share it takes.
-    user: u32,
-    params: Arc<CreateParams>,
-    /// Its main process, or that of its cleanup.
-    pid: Option<Pid>,
-}
-
-impl Author {
-    /// A child with these parameters, and its process if there is one already.
-    pub(super) fn new(user: u32, params: Arc<CreateParams>, pid: Option<Pid>) -> Self {
-        Self { user, params, pid }
-    }
-}
 
 /// The log thread's way to the one that passes on. That one ends when this is dropped.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use procbroker_protocol::ChildId;
 use tokio::sync::oneshot;
 
-use super::LogsError;
 use super::amounts::Amounts;
+use super::error::LogsError;
 use super::forward::Forwarder;
 use super::order::{Order, Token, When};
 use super::output::Kept;

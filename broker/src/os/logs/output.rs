@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::OFlag;
 
-use super::LogsError;
+use super::error::LogsError;
 use super::folder::Folder;
 use super::stream::StreamId;
 use super::times::{self, Mark};

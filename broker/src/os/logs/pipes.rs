@@ -20,7 +20,7 @@ use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
 
-use super::LogsError;
+use super::error::LogsError;
 use super::folder::{Folder, Origin};
 use super::stream::{self, StreamId};
 use crate::os::process::mark::living_thread;
@@ -29,6 +29,9 @@ use crate::os::spawn::BEGUN_MODE;
 
 /// How many descriptors of a process are looked at, the lowest first: what it has inherited is there.
 const DESCRIPTORS_MAX: usize = 64;
+
+/// The folder of the children's pipes, in the runtime folder.
+pub const PIPES_FOLDER: &str = "output";
 
 /// The folder of the pipes.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use procbroker_protocol::Timestamp;
 
-use super::LogsError;
+use super::error::LogsError;
 use super::output::Kept;
 use super::times::Mark;
 

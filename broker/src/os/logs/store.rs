@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
 
-use super::LogsError;
+use super::error::LogsError;
 use super::folder::Folder;
 use super::output::{Kept, Part};
 use super::stream::StreamId;

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice, tee};
 use nix::unistd::{pipe2, read};
 
-use super::LogsError;
+use super::error::LogsError;
 
 /// How much is moved at a time, in bytes: what a pipe holds unless its child has made it larger (pipe(7)).
 pub(super) const PIECE_BYTES: usize = 64 << 10;

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::os::logs::pipes::PIPES_FOLDER;
 use crate::os::variables::CHILD_ID_VARIABLE;
 
 struct Scratch(TempDir);
@@ -175,7 +176,7 @@ fn a_folder_whose_state_is_gone_is_cleared_when_neither_its_broker_nor_a_child_o
     let claimed =
         |wanted: fn(PathBuf) -> Wanted| RuntimeDir::open(&wanted(scratch.at("s.d")), &scratch.at("state2"));
     let living = scratch.open("s.d").unwrap();
-    let output = living.subfolder(PIPES).unwrap();
+    let output = living.subfolder(PIPES_FOLDER).unwrap();
     let child = Uuid::now_v7();
     fs::write(output.path().join(format!("{child}.out")), "").unwrap();
     fs::remove_dir_all(scratch.state()).unwrap();

@@ -15,8 +15,9 @@ use crate::cli::ServeArguments;
 use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
 use crate::os::host::listening::Sockets;
 use crate::os::host::nofile::{Nofile, raise_nofile};
+use crate::os::host::socket::RUNTIME_FOLDER_ENDING;
 use crate::os::own::OwnError;
-use crate::os::runtime_dir::{ENDING, RuntimeDir, RuntimeDirError, Wanted};
+use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
 use crate::os::service::activation::Passed;
 use crate::os::service::fd_store::Kept;
 use crate::os::state_dir::StateDir;
@@ -140,6 +141,6 @@ fn runtime_place(arguments: &ServeArguments, socket: &Path, state: &StateDir) ->
         return Ok(Wanted::Usual(state.path().join("runtime.d")));
     }
     let mut name = socket.as_os_str().to_owned();
-    name.push(ENDING);
+    name.push(RUNTIME_FOLDER_ENDING);
     Ok(Wanted::Usual(name.into()))
 }

@@ -8,7 +8,7 @@ use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::os::journal::{Change, Entry, Progress};
+use crate::os::journal::entry::{Change, Entry, Progress};
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 /// Bytes before the entries: the header and the marks, each in a part of its own.

@@ -10,9 +10,8 @@ use std::iter;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::Half;
 use super::form::{self, ALIGNMENT, HEADER_BYTES, Mark, Seal};
-use crate::os::journal::Entry;
+use crate::os::journal::entry::Entry;
 use crate::os::process::identity::BootId;
 
 /// What a log has.
@@ -48,6 +47,14 @@ pub(in super::super) enum Damage {
     },
 }
 
+/// How far a half is in use.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Half {
+    pub(super) used: u64,
+    /// The last entry in it.
+    pub(super) last: u64,
+}
+
 /// Where the next entry of a log goes on whose entries are not all in the state file yet: how far each half is in use, and
 /// which of them is written to. What a half has of earlier rounds is in the state file, which is why it is written over.
 pub(super) fn halves(log: &[u8], seal: &Seal, folded: u64, half_bytes: u64) -> ([Half; 2], usize) {
@@ -68,7 +75,7 @@ pub(super) fn halves(log: &[u8], seal: &Seal, folded: u64, half_bytes: u64) -> (
 }
 
 /// Reads the bytes of a log. The state file has everything up to `folded`.
-pub(super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<Left, Damage> {
+pub(in super::super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -> Result<Left, Damage> {
     let (own_key, own_boot) = form::read_header(log).ok_or(Damage::Header)?;
     if own_boot != boot {
         return Ok(Left::OtherBoot);

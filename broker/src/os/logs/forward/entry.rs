@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use procbroker_protocol::request::LogStream;
 
-use super::{Author, LineReader};
+use super::author::Author;
+use super::destination::LineReader;
 use crate::os::host::local_time::stamp;
 use crate::os::logs::stream::StreamId;
 use crate::os::service::journal::{DAEMON, LINE_BYTES_MAX, append_field};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Author;
+use super::author::Author;
 use super::queue::Piece;
 use crate::limits::BEGUN_LINE_BYTES_OF_A_USER_MAX;
 use crate::os::logs::stream::StreamId;

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::{Destination, LineReader};
+use super::destination::{Destination, LineReader};
 
 /// How long a reader may take to make room.
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);

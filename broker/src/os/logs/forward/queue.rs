@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Author;
+use super::author::Author;
 use crate::limits::{FORWARD_BYTES_OF_A_USER_MAX, FORWARD_BYTES_WAITING_MAX};
 use crate::os::logs::stream::StreamId;
 use crate::os::logs::turns::Turns;

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 
+use procbroker_protocol::CreateParams;
 use procbroker_protocol::request::LogStream;
 use uuid::Uuid;
 
