@@ -10,14 +10,14 @@
 //! | thread | runs |
 //! | --- | --- |
 //! | main | nothing: it sleeps, because its children are the orphans that the broker inherits ([`os::process::subreaper`]) |
-//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`] and [`prober`] (which read on `blocking`), [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::notices`]), signals to one process or group |
+//! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`] and [`prober`] (which read on `blocking`), [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::service::notices`]), signals to one process or group |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
 //! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that open a file or a socket by its path, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
-//! | `disposal` | lets go of what a user's children have sent along: one for each such user, while there is something to let go of ([`os::notices`]) |
+//! | `disposal` | lets go of what a user's children have sent along: one for each such user, while there is something to let go of ([`os::service::notices`]) |
 //!
 //! All threads but the driver's block every signal.
 //!

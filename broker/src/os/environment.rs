@@ -19,13 +19,13 @@ use procbroker_protocol::{ChildId, CreateParams, Exit, ExitStatus};
 use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal;
 use crate::os::logs::pipes::Pipes;
+use crate::os::process::variables::{
+    CHILD_ID_VARIABLE, CHILD_NAME_VARIABLE, EXIT_CODE_VARIABLE, EXIT_REASON_VARIABLE, EXIT_SIGNAL_VARIABLE,
+    NOTIFY_VARIABLE, PROBE_VARIABLE, UPGRADE_VARIABLES,
+};
 use crate::os::spawn::{
     Bounding, ErrorOutput, Identity, Inherited, LaunchName, Output, Resource, Restraint, Rlimit,
     SpawnFailure, SpawnSpec, StandardInput, Step,
-};
-use crate::os::variables::{
-    CHILD_ID_VARIABLE, CHILD_NAME_VARIABLE, EXIT_CODE_VARIABLE, EXIT_REASON_VARIABLE, EXIT_SIGNAL_VARIABLE,
-    NOTIFY_VARIABLE, PROBE_VARIABLE, UPGRADE_VARIABLES,
 };
 
 /// What tells one child from another: no child has it from the broker.

@@ -1,4 +1,4 @@
-//! What the machine lends to the broker: sockets, folders, locks, accounts, time, memory, descriptors.
+//! What the machine lends to the broker: sockets, folders, locks, accounts, time, memory, descriptors; and the folders that are the broker's own.
 
 pub mod accounts;
 pub mod caller;
@@ -12,6 +12,7 @@ pub mod listening;
 pub mod local_time;
 pub mod lock;
 pub mod nofile;
+pub mod own_folder;
 pub mod peer;
 pub mod socket;
 pub mod terminal;

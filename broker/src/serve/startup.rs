@@ -31,7 +31,7 @@ use crate::os::journal;
 use crate::os::logs::pipes::{PIPES_FOLDER, Pipes};
 use crate::os::logs::{Destination, LineReader, LogBounds};
 use crate::os::service::activation;
-use crate::os::state_dir::StateDir;
+use crate::os::store::state_dir::StateDir;
 use crate::os::tree::cgroup;
 use crate::recovery::{PreviousBroker, PreviousRecord};
 use crate::serve::facilities::{self, Found};

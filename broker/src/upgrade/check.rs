@@ -19,9 +19,9 @@ use thiserror::Error;
 
 use super::handover::FORMAT;
 use super::program::Program;
-use crate::os::own::{OwnError, OwnFolder};
+use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::pidfd;
-use crate::os::variables::{NOTIFY_VARIABLE, UPGRADE_VARIABLES};
+use crate::os::process::variables::{NOTIFY_VARIABLE, UPGRADE_VARIABLES};
 
 /// How long the other program may take to answer: ten thousand children on record are read in a fraction of it.
 const PATIENCE: Duration = Duration::from_secs(10);

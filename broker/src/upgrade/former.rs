@@ -17,9 +17,9 @@ use super::handover::Inherited;
 use super::manifest::{self, Held};
 use super::program::{c_strings, keep_open, told};
 use super::start::Start;
-use crate::os::probation;
 use crate::os::process::descriptor::own_by_number;
-use crate::os::variables::{FAILURE_VARIABLE, FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};
+use crate::os::process::probation;
+use crate::os::process::variables::{FAILURE_VARIABLE, FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};
 
 /// Bytes of what is said, at most.
 const FAILURE_BYTES_MAX: usize = 4 << 10;

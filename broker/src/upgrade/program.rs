@@ -15,7 +15,7 @@ use super::handover::Handover;
 use super::start::{Start, environment};
 use super::{history, manifest};
 use crate::os::process::signal_mask::HeldBack;
-use crate::os::variables::{FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};
+use crate::os::process::variables::{FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};
 
 /// The program that is in the place of this one, with what it is told: as this one was started.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::os::variables::UPGRADE_VARIABLES;
+use crate::os::process::variables::UPGRADE_VARIABLES;
 
 /// Bytes of it, at most: what execve(2) takes.
 const BYTES_MAX: u64 = 8 << 20;

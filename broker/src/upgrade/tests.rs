@@ -23,10 +23,10 @@ use super::*;
 use crate::flagged_accounts::FlaggedAccounts;
 use crate::metrics::Counters;
 use crate::os::host::nofile::Nofile;
-use crate::os::own::OwnFolder;
+use crate::os::host::own_folder::OwnFolder;
 use crate::os::process::signal_mask::HeldBack;
+use crate::os::process::variables::MANIFEST_VARIABLE;
 use crate::os::process::{alone, pidfd};
-use crate::os::variables::MANIFEST_VARIABLE;
 
 const NOFILE: Nofile = Nofile { soft: 77, hard: 777 };
 const CHILD: u128 = 0x0123;

@@ -12,8 +12,8 @@ use procbroker_core::Pid;
 use thiserror::Error;
 
 use crate::limits::LEFT_LOCK_PATIENCE;
-use crate::os::own::{self, OwnError};
-use crate::os::probation;
+use crate::os::host::own_folder::{self, OwnError};
+use crate::os::process::probation;
 use crate::os::process::proc::ProcessStat;
 
 /// How often a lock file is opened anew because its holder removed it in that moment.
@@ -96,7 +96,7 @@ impl Lock {
                 .open(path)
                 .map_err(failed("open"))?;
             // It is written to, and its name is not what it may be a link to.
-            own::check_file(&file, path)?;
+            own_folder::check_file(&file, path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {

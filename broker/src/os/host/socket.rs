@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use super::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
-use crate::os::own;
-use crate::os::probation;
+use crate::os::host::own_folder;
+use crate::os::process::probation;
 
 /// What the usual name of a runtime folder has that the path of the socket has not.
 pub const RUNTIME_FOLDER_ENDING: &str = ".d";
@@ -226,7 +226,7 @@ impl SocketFile {
         let listener = stream_socket(&path)?;
         // Its mode and its group come after it: to change the umask, and with it that of other threads, is for the start.
         bind(listener.as_raw_fd(), &address).map_err(refused("bind", &path))?;
-        let found = own::place_of(&path).map_err(LockError::from)?;
+        let found = own_folder::place_of(&path).map_err(LockError::from)?;
         self.found = Some(found);
         open_to(&path, options)?;
         listen(&listener, Backlog::MAXCONN).map_err(refused("listen at", &path))?;

@@ -9,7 +9,7 @@ use procbroker_protocol::ChildId;
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-use crate::os::own::OwnError;
+use crate::os::host::own_folder::OwnError;
 use crate::os::process::identity::BootIdError;
 
 /// A process that is, or may be, of a child that nobody knows any more.

@@ -13,7 +13,7 @@ use super::intent_log::{Append, IntentLog, Place};
 use super::queue::WriteQueue;
 use super::shared_memory::SharedMemory;
 use super::store::check_is_ours;
-use crate::os::probation;
+use crate::os::process::probation;
 
 /// How long the last changes may take to be written when the journal is dropped.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::entry::{Entry, Position};
 use super::error::JournalError;
-use crate::os::own::{OwnError, OwnFolder, place_of};
+use crate::os::host::own_folder::{OwnError, OwnFolder, place_of};
 use crate::os::process::identity::BootId;
 use form::{HEADER_BYTES, Mark, Seal};
 use replay::Half;

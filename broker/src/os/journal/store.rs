@@ -23,7 +23,7 @@ use super::schema::{self, Found, STEPS, Step};
 use super::unread::Unread;
 use super::wal::{self, beside};
 use super::writer::Writer;
-use crate::os::own::OwnFolder;
+use crate::os::host::own_folder::OwnFolder;
 use crate::os::process::identity::BootId;
 
 /// How many children are named that nothing is known of.

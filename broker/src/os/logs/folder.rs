@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::error::LogsError;
-use crate::os::own::{OwnError, check_file};
+use crate::os::host::own_folder::{OwnError, check_file};
 
 /// What nobody but the owner may do anything with.
 const OWN_FOLDER: Mode = Mode::S_IRWXU;

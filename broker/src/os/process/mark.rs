@@ -11,7 +11,7 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 
 use super::proc::{fields, is_dead, read_stat};
-use crate::os::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE};
+use crate::os::process::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE};
 
 /// How long a process that executes a program right now is asked for its mark by those who can come back to it.
 const MARK_MOMENT: Duration = Duration::from_millis(10);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sd_notify::NotifyState;
 
-use crate::os::variables::NOTIFY_VARIABLE;
+use crate::os::process::variables::NOTIFY_VARIABLE;
 
 /// How long the owner may take to make room for a word; the event loop waits for it.
 const TELLING_PATIENCE: Duration = Duration::from_millis(100);

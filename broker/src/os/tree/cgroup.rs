@@ -41,7 +41,7 @@ pub(crate) use mount::read_any as read_any_mounts;
 use tree::{DEPTH_MAX, FOLDER_PREFIX, errno, open_group, remove_tree, subgroups};
 
 use crate::os::host::nofile::Provision;
-use crate::os::probation;
+use crate::os::process::probation;
 
 /// So many groups are removed by the broker itself when it exits, in some milliseconds.
 const REMOVED_INLINE_MAX: u64 = 64;

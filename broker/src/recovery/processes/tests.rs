@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::*;
 use crate::os::process::alone;
 use crate::os::process::identity::Birthmark;
-use crate::os::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE};
+use crate::os::process::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE};
 
 /// A process that waits until its input ends, with these variables and nothing else in its environment.
 fn start(variables: &[(&str, String)]) -> (Child, Pid) {

@@ -15,12 +15,12 @@ use crate::cli::ServeArguments;
 use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
 use crate::os::host::listening::Sockets;
 use crate::os::host::nofile::{Nofile, raise_nofile};
+use crate::os::host::own_folder::OwnError;
 use crate::os::host::socket::RUNTIME_FOLDER_ENDING;
-use crate::os::own::OwnError;
-use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
 use crate::os::service::activation::Passed;
 use crate::os::service::fd_store::Kept;
-use crate::os::state_dir::StateDir;
+use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
+use crate::os::store::state_dir::StateDir;
 use crate::serve::error::ServeError;
 use crate::upgrade::Inherited;
 

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::unistd::{getgid, getuid};
 use procbroker::driver::Records;
 use procbroker::messages::FromThread;
+use procbroker::os::host::own_folder::OwnFolder;
 use procbroker::os::journal::{self, Host, Submitted};
-use procbroker::os::own::OwnFolder;
 use procbroker::os::process::identity::{BootId, ProcessIdentity};
 use procbroker::os::process::pidfd;
 use procbroker_core::{

@@ -3,9 +3,9 @@ use std::os::unix::fs::FileExt;
 use nix::unistd::truncate;
 
 use super::*;
-use crate::os::own::OwnFolder;
+use crate::os::host::own_folder::OwnFolder;
 use crate::os::process::alone;
-use crate::os::variables::CHILD_ID_VARIABLE;
+use crate::os::process::variables::CHILD_ID_VARIABLE;
 
 /// A journal with a log of intents beside its file, which waits for whoever holds that.
 fn with_log(path: &Path) -> Writing {

@@ -6,7 +6,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rusqlite::wal::CheckpointMode;
 
 use super::*;
-use crate::os::own::OwnFolder;
+use crate::os::host::own_folder::OwnFolder;
 use crate::os::process::alone;
 
 /// Lets the file have so many pages more: what SQLite does then is what it does on a full disk.

@@ -14,8 +14,8 @@ use crate::os::process::alone;
 use crate::os::process::identity::{Birthmark, ProcessIdentity};
 use crate::os::process::pidfd::{self, Abilities};
 use crate::os::process::proc::ProcessStat;
+use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::process::whereabouts::Whereabouts;
-use crate::os::variables::CHILD_ID_VARIABLE;
 use crate::recovery::processes::recover;
 
 /// A daemon that leaves its session and its parent, and says its pid.

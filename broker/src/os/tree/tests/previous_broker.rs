@@ -23,13 +23,13 @@ use super::scene::{PATIENCE, Way};
 use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::proc;
+use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
     Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
     SpawnSpec, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
-use crate::os::variables::CHILD_ID_VARIABLE;
 use crate::recovery::processes::{Expected, Launch, Sought};
 
 /// Which of the two a process is to be.

@@ -26,13 +26,13 @@ use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
+use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
     Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
     SpawnSpec, Spawned, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
-use crate::os::variables::CHILD_ID_VARIABLE;
 use crate::recovery::processes::{Expected, recover};
 
 /// How long a test waits for an event before it fails.

@@ -30,9 +30,8 @@ use procbroker_protocol::ChildId;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::os::own::{OwnError, OwnFolder};
+use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
-use crate::os::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::turns::SLICE;
 use datagram::{Datagram, Descriptors};
 use disposal::Disposals;
@@ -102,12 +101,12 @@ pub struct Told {
 }
 
 impl Notices {
-    /// Takes the folder for the sockets. `inherited` are those of the program before this one.
+    /// Takes the folder for the sockets, in the runtime folder. `inherited` are those of the program before this one.
     ///
     /// # Errors
     /// When the folder cannot be used, or the system refuses a descriptor.
-    pub fn open(runtime: &RuntimeDir, inherited: Vec<Arc<OwnedFd>>) -> Result<Self, RuntimeDirError> {
-        let folder = runtime.folder().passable_subfolder(FOLDER)?;
+    pub fn open(runtime: &OwnFolder, inherited: Vec<Arc<OwnedFd>>) -> Result<Self, OwnError> {
+        let folder = runtime.passable_subfolder(FOLDER)?;
         let refused = |errno: Errno| OwnError::Refused {
             attempt: "watch the sockets in",
             path: folder.path().to_owned(),
@@ -153,7 +152,7 @@ impl Notices {
     pub fn open_for(
         &mut self,
         child: ChildId,
-        runtime: &RuntimeDir,
+        runtime: impl AsFd,
         user: Option<Uid>,
     ) -> Result<PathBuf, Errno> {
         let name = name_of(child);

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::os::logs::pipes::PIPES_FOLDER;
-use crate::os::variables::CHILD_ID_VARIABLE;
+use crate::os::process::variables::CHILD_ID_VARIABLE;
 
 struct Scratch(TempDir);
 

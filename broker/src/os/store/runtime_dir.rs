@@ -17,10 +17,10 @@ use nix::sys::stat::fstat;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::journal::{Abandoned, Survivor};
-use super::own::{self, OwnError, OwnFolder};
-use super::probation;
-use super::process::identity::BootId;
+use crate::os::host::own_folder::{self, OwnError, OwnFolder};
+use crate::os::journal::{Abandoned, Survivor};
+use crate::os::process::identity::BootId;
+use crate::os::process::probation;
 
 /// The file in the state folder that says where the runtime folder is.
 pub(super) const NOTE: &str = "runtime";
@@ -210,7 +210,7 @@ impl RuntimeDir {
             self.folder.remove(FOUND)?;
             return self.state.remove(NOTE);
         }
-        if own::place_of(self.path())? == (own.st_dev, own.st_ino) {
+        if own_folder::place_of(self.path())? == (own.st_dev, own.st_ino) {
             std::fs::remove_dir(self.path()).map_err(|source| OwnError::Refused {
                 attempt: "remove",
                 path: self.path().to_owned(),

@@ -9,10 +9,10 @@ use nix::unistd::geteuid;
 use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
 
-use super::own::{OwnError, OwnFolder};
 use super::runtime_dir::{self, NOTE, RuntimeDirError};
 use crate::os::host::folder::{FolderError, make_folder};
 use crate::os::host::lock::{Lock, LockError};
+use crate::os::host::own_folder::{OwnError, OwnFolder};
 
 /// The file that a broker locks.
 const LOCK: &str = "lock";
