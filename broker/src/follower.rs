@@ -23,11 +23,11 @@ use crate::limits::{
     LOG_TEXT_BYTES_MAX, ROOM_PATIENCE,
 };
 use crate::messages::{Fact, Paced};
-use crate::os::logs::output::Kept;
+use crate::os::logs::output::KeptStream;
 use crate::os::logs::stamps::Stamps;
-use crate::os::logs::{Continuation, Excerpt, Logs, StreamId, Wanted};
+use crate::os::logs::{Continuation, Excerpt, ExcerptRange, Logs, StreamId};
 use crate::transit::{Load, Transit};
-use reader::Reader;
+use reader::OutputReader;
 use source::{Seen, Source};
 
 /// Everybody who is being sent output.
@@ -80,7 +80,7 @@ impl Followers {
                 Ending::ToCome(ended)
             }
         };
-        let reader = Reader { pool: self.pool.clone(), user: query.user };
+        let reader = OutputReader { pool: self.pool.clone(), user: query.user };
         let means = (self.facts.of(query.user), self.logs.clone(), self.transit.clone());
         tokio::spawn(serve(query, ending, means, reader));
     }
@@ -89,7 +89,7 @@ impl Followers {
     /// the event loop.
     pub fn read_tail(&self, call: Call, id: StreamId, user: u32) {
         let (logs, facts) = (self.logs.clone(), self.facts.of(user));
-        let reader = Reader { pool: self.pool.clone(), user };
+        let reader = OutputReader { pool: self.pool.clone(), user };
         tokio::spawn(async move {
             let tail = timeout(LOG_TAIL_PATIENCE, tail(id, logs, reader)).await;
             let tail = tail.unwrap_or_default();
@@ -138,7 +138,7 @@ async fn serve(
     query: LogQuery,
     ending: Ending,
     (facts, logs, transit): (inbox::Sender<Fact>, Logs, Transit),
-    reader: Reader,
+    reader: OutputReader,
 ) {
     let LogQuery {
         call,
@@ -156,7 +156,7 @@ async fn serve(
     // A log thread that has gone goes with the broker.
     let Some(kept) = logs.kept(StreamId { child, stream: kept_in }).await else { return };
     let continuation = subscription.map_or(Continuation::Nothing, |_| Continuation::Follows);
-    let wanted = Wanted {
+    let wanted = ExcerptRange {
         tail,
         since,
         from: position,
@@ -192,7 +192,7 @@ async fn serve(
 const COPIES: usize = 2;
 
 /// Returns how many bytes an excerpt of an output takes at most, as far as can be told before it is read.
-fn most_bytes(kept: &Kept, wanted: &Wanted) -> u64 {
+fn most_bytes(kept: &KeptStream, wanted: &ExcerptRange) -> u64 {
     if wanted.from.is_some() {
         // A page, or nothing where it is followed.
         return COPIES as u64 * LOG_PIECE_BYTES as u64;
@@ -204,9 +204,9 @@ fn most_bytes(kept: &Kept, wanted: &Wanted) -> u64 {
 }
 
 /// The last of an output, as far as it can be read.
-async fn tail(id: StreamId, logs: Logs, reader: Reader) -> String {
+async fn tail(id: StreamId, logs: Logs, reader: OutputReader) -> String {
     let Some(kept) = logs.kept(id).await else { return String::new() };
-    let wanted = Wanted {
+    let wanted = ExcerptRange {
         tail: Some(LOG_TAIL_LINES),
         since: None,
         from: None,
@@ -233,7 +233,7 @@ struct Follower {
     to: mpsc::Sender<Paced>,
     ending: Ending,
     logs: Logs,
-    reader: Reader,
+    reader: OutputReader,
     transit: Transit,
 }
 

@@ -22,7 +22,7 @@ use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_
 use crate::messages::Fact;
 use crate::os::host::fs_rights::{self, Rights};
 use crate::os::logs::stamps::Stamps;
-use crate::os::logs::{Continuation, Logs, StreamId, Wanted, read};
+use crate::os::logs::{Continuation, ExcerptRange, Logs, StreamId, read};
 
 /// Makes the probes.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Means {
     /// Whether a line of an output contains this text, as far as it is kept.
     async fn is_written(&self, id: StreamId, user: u32, text: &str, since: Timestamp) -> bool {
         let Some(kept) = self.logs.kept(id).await else { return false };
-        let wanted = Wanted {
+        let wanted = ExcerptRange {
             tail: None,
             since: Some(since),
             from: None,

@@ -22,7 +22,7 @@ use crate::os::logs::pipes::{Launched, Pipes};
 use crate::os::process::identity::{BootId, ProcessIdentity};
 use crate::os::process::pidfd;
 use crate::os::process::whereabouts::Whereabouts;
-use processes::{Expected, Launch, RecoveryError, Sought};
+use processes::{Expected, LaunchProgress, RecoveryError, Sought};
 
 /// What there is to take over: the children, and what requests were answered with them.
 pub type TakenOver = (Vec<Recovered>, Vec<Answered>);
@@ -187,12 +187,12 @@ pub(crate) fn find(
         // A process marks the pipe of its output before it becomes the child's program.
         let is_logged = child.intent.params.stdout == StandardOutput::Log;
         let launch = match (child.may_be_unstarted(), previous) {
-            (false, PreviousBroker::HandedOver | PreviousBroker::Ended) => Launch::Executed,
-            (true, PreviousBroker::HandedOver) => Launch::RuledOut,
+            (false, PreviousBroker::HandedOver | PreviousBroker::Ended) => LaunchProgress::Executed,
+            (true, PreviousBroker::HandedOver) => LaunchProgress::RuledOut,
             (true, PreviousBroker::Ended) if is_logged && pipes.launched(id) == Launched::NotBegun => {
-                Launch::Underway
+                LaunchProgress::Underway
             }
-            (true, PreviousBroker::Ended) => Launch::Possible,
+            (true, PreviousBroker::Ended) => LaunchProgress::Possible,
         };
         let user = match child.intent.run_as {
             RunAs::Broker => geteuid().as_raw(),

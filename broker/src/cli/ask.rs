@@ -14,7 +14,7 @@ use super::command_status::CommandStatus;
 use super::failure::Failure;
 use super::in_turn;
 use super::print::PrintArguments;
-use super::print::{Report, Screen, Style};
+use super::print::{CommandOutput, Screen, Style};
 use super::progress::{self, Awaited};
 
 /// How many requests are under way at a time. A broker takes more of one connection, unless told otherwise.
@@ -59,7 +59,7 @@ pub(super) trait Ask {
     ///
     /// # Errors
     /// [`Failure::Answer`] where it belongs to another request.
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure>;
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure>;
 
     /// Says what whoever asked may not expect of what was done, on a line of its own.
     fn remark(&self, answer: &Response) -> Option<&'static str> {
@@ -89,7 +89,7 @@ pub(super) enum Verdict {
 }
 
 /// Sends the requests of a verb, and shows the answers as one.
-pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<Report, Failure> {
+pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutput, Failure> {
     let (requests, turns) = (verb.requests()?, verb.in_turn()?);
     let answers = call::runtime()?.block_on(async {
         let broker = call::connect(socket).await?;
@@ -131,7 +131,7 @@ fn conclude(
     answers: Vec<Result<Response, ClientError>>,
     json: bool,
     style: impl FnOnce() -> Style,
-) -> Result<Report, Failure> {
+) -> Result<CommandOutput, Failure> {
     let mut given = Vec::new();
     let mut refused = Vec::new();
     for answer in answers {
@@ -143,7 +143,7 @@ fn conclude(
     let mut report = match together(given)? {
         Some(answer) => show(verb, &verb.choose(answer), style())?,
         None if refused.is_empty() => return Err(Failure::Answer),
-        None => Report::done(String::new()),
+        None => CommandOutput::done(String::new()),
     };
     for failure in refused {
         if report.status == CommandStatus::Done {
@@ -173,10 +173,10 @@ fn together(answers: Vec<Response>) -> Result<Option<Response>, Failure> {
 }
 
 /// Shows the answer to a verb's request.
-pub(super) fn show(verb: &dyn Ask, answer: &Response, style: Style) -> Result<Report, Failure> {
+pub(super) fn show(verb: &dyn Ask, answer: &Response, style: Style) -> Result<CommandOutput, Failure> {
     let report = match style {
-        Style::Json => Report::done(json(answer)?),
-        Style::Plain => Report::done(verb.plain(answer)?),
+        Style::Json => CommandOutput::done(json(answer)?),
+        Style::Plain => CommandOutput::done(verb.plain(answer)?),
         Style::Terminal(screen) => verb.human(answer, screen)?,
     };
     let report = match verb.remark(answer).filter(|_| style != Style::Json) {
@@ -187,9 +187,9 @@ pub(super) fn show(verb: &dyn Ask, answer: &Response, style: Style) -> Result<Re
         Verdict::Done => Ok(report),
         Verdict::Failed { why } => {
             let report = if style == Style::Json { report } else { report.with_remark(&why) };
-            Ok(Report { status: CommandStatus::Failed, ..report })
+            Ok(CommandOutput { status: CommandStatus::Failed, ..report })
         }
-        Verdict::Ended(exit) => Ok(Report { status: CommandStatus::of_child(exit), ..report }),
+        Verdict::Ended(exit) => Ok(CommandOutput { status: CommandStatus::of_child(exit), ..report }),
     }
 }
 

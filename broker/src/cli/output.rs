@@ -4,16 +4,16 @@ use std::io::{self, Write};
 
 use super::command_status::CommandStatus;
 use super::failure::Failure;
-use super::print::Report;
+use super::print::CommandOutput;
 
 /// Prints what came of a verb, and gives the exit status.
-pub(super) fn conclude(json: bool, outcome: Result<Report, Failure>) -> CommandStatus {
+pub(super) fn conclude(json: bool, outcome: Result<CommandOutput, Failure>) -> CommandStatus {
     let written = outcome.and_then(|report| match write_result(&report.result) {
         Ok(()) => Ok(report),
         Err(error) => Err(Failure::Output(error)),
     });
     match written {
-        Ok(Report { result: _, remarks, status }) => {
+        Ok(CommandOutput { result: _, remarks, status }) => {
             complain(&remarks);
             status
         }

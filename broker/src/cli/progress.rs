@@ -61,7 +61,7 @@ pub(super) enum End {
 
 /// What somebody who sits there is told meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Remarks {
     /// How it goes, and what goes on after Ctrl-C.
     All,
     /// What goes on after Ctrl-C.
@@ -69,9 +69,9 @@ pub(super) enum Told {
 }
 
 /// What is told, if somebody sits there.
-pub(super) fn told(json: bool) -> Option<Told> {
+pub(super) fn told(json: bool) -> Option<Remarks> {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    let told = if json || dumb { Told::GoesOn } else { Told::All };
+    let told = if json || dumb { Remarks::GoesOn } else { Remarks::All };
     std::io::stderr().is_terminal().then_some(told)
 }
 
@@ -82,7 +82,7 @@ pub(super) fn told(json: bool) -> Option<Told> {
 pub(super) async fn beside<T>(
     broker: &Broker,
     awaited: &Awaited,
-    told: Told,
+    told: Remarks,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())
@@ -98,7 +98,7 @@ pub(super) async fn beside<T>(
         biased;
         result = work => Ok(result),
         _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: awaited.goes_on }),
-        never = watch(broker, &awaited.targets, (seen, stops), &drawing), if told == Told::All => match never {},
+        never = watch(broker, &awaited.targets, (seen, stops), &drawing), if told == Remarks::All => match never {},
     };
     drawing.show(&[]);
     outcome
@@ -196,12 +196,12 @@ impl Seen {
     }
 
     /// What there is to see before anything is asked for.
-    async fn before(broker: &Broker, awaited: &Awaited, told: Told, stops: &mut Stops) -> Self {
+    async fn before(broker: &Broker, awaited: &Awaited, told: Remarks, stops: &mut Stops) -> Self {
         let Awaited { targets, end, goes_on: _ } = awaited;
         let (found, end) = match (end, told) {
-            (End::Seen(_), _) | (_, Told::GoesOn) => (Vec::new(), end.clone()),
+            (End::Seen(_), _) | (_, Remarks::GoesOn) => (Vec::new(), end.clone()),
             // The request itself would wait for a broker that does not answer, and is not held up for long.
-            (End::Stopped(_) | End::ShutDown(_) | End::Restarted, Told::All) => {
+            (End::Stopped(_) | End::ShutDown(_) | End::Restarted, Remarks::All) => {
                 let look = async { (children(broker, targets, stops).await, bounded(broker, end).await) };
                 let looked = tokio::time::timeout(INTERVAL, look).await;
                 looked.unwrap_or_else(|_| (Vec::new(), end.clone()))

@@ -12,7 +12,7 @@ use super::failure::Failure;
 
 /// Whether somebody reads what is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reader {
+pub(super) enum Readership {
     /// As far as is known.
     Reads,
     /// No: it has seen enough, such as head(1).
@@ -20,10 +20,10 @@ pub(super) enum Reader {
 }
 
 /// Writes at once: who follows waits for it.
-pub(super) fn write(output: &mut impl Write, text: &str) -> Result<Reader, Failure> {
+pub(super) fn write(output: &mut impl Write, text: &str) -> Result<Readership, Failure> {
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Ok(()) => Ok(Reader::Reads),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Ok(()) => Ok(Readership::Reads),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Readership::Gone),
         Err(error) => Err(Failure::Output(error)),
     }
 }

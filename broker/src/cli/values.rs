@@ -286,7 +286,7 @@ pub(in crate::cli) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError>
 
 /// One bound of a child's control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Resource {
+pub(in crate::cli) enum CgroupBound {
     /// `memory.max`, in bytes; none is no bound.
     MemoryMax(Option<ByteSize>),
     /// `memory.high`, in bytes; none is no bound.
@@ -301,7 +301,7 @@ pub(in crate::cli) enum Resource {
     IoWeight(u32),
 }
 
-impl Resource {
+impl CgroupBound {
     /// The key that it was given under.
     pub(in crate::cli) fn name(&self) -> &'static str {
         match self {
@@ -316,15 +316,15 @@ impl Resource {
 }
 
 /// Takes `KEY=VALUE`, where the key is one of the resources.
-pub(in crate::cli) fn resource(text: &str) -> Result<Resource, ValueError> {
+pub(in crate::cli) fn resource(text: &str) -> Result<CgroupBound, ValueError> {
     let (name, value) = split(text, "KEY=VALUE")?;
     match name {
-        "memory_max" => memory(value).map(Resource::MemoryMax),
-        "memory_high" => memory(value).map(Resource::MemoryHigh),
-        "cpu_weight" => number(value).map(Resource::CpuWeight),
-        "cpu_max" => Ok(Resource::CpuMax(value.parse()?)),
-        "pids_max" => number(value).map(Resource::PidsMax),
-        "io_weight" => number(value).map(Resource::IoWeight),
+        "memory_max" => memory(value).map(CgroupBound::MemoryMax),
+        "memory_high" => memory(value).map(CgroupBound::MemoryHigh),
+        "cpu_weight" => number(value).map(CgroupBound::CpuWeight),
+        "cpu_max" => Ok(CgroupBound::CpuMax(value.parse()?)),
+        "pids_max" => number(value).map(CgroupBound::PidsMax),
+        "io_weight" => number(value).map(CgroupBound::IoWeight),
         other => Err(ValueError::Resource { name: other.to_owned() }),
     }
 }
@@ -421,19 +421,19 @@ mod tests {
         for text in ["memory_max=512M", "memory_max=512m", "memory_max=512MiB", "memory_max=536870912"] {
             assert_eq!(
                 resource(text).unwrap(),
-                Resource::MemoryMax(Some(ByteSize::new(512 << 20))),
+                CgroupBound::MemoryMax(Some(ByteSize::new(512 << 20))),
                 "{text}"
             );
         }
-        assert_eq!(resource("memory_max=max").unwrap(), Resource::MemoryMax(None));
+        assert_eq!(resource("memory_max=max").unwrap(), CgroupBound::MemoryMax(None));
         let half = CpuMax { quota: Some(50_000), period: 100_000 };
         for text in ["cpu_max=50000 100000", "cpu_max=0.5", "cpu_max=50%"] {
-            assert_eq!(resource(text).unwrap(), Resource::CpuMax(half), "{text}");
+            assert_eq!(resource(text).unwrap(), CgroupBound::CpuMax(half), "{text}");
         }
-        assert_eq!(resource("cpu_weight=100").unwrap(), Resource::CpuWeight(100));
-        assert_eq!(resource("pids_max=64").unwrap(), Resource::PidsMax(64));
-        assert_eq!(resource("io_weight=50").unwrap(), Resource::IoWeight(50));
-        assert_eq!(resource("memory_high=1k").unwrap(), Resource::MemoryHigh(Some(ByteSize::new(1024))));
+        assert_eq!(resource("cpu_weight=100").unwrap(), CgroupBound::CpuWeight(100));
+        assert_eq!(resource("pids_max=64").unwrap(), CgroupBound::PidsMax(64));
+        assert_eq!(resource("io_weight=50").unwrap(), CgroupBound::IoWeight(50));
+        assert_eq!(resource("memory_high=1k").unwrap(), CgroupBound::MemoryHigh(Some(ByteSize::new(1024))));
         for text in [
             "memory_max=",
             "memory_max=K",

@@ -1,8 +1,8 @@
 //! The output that a follower reads: where it is, and what comes next.
 
-use super::reader::Reader;
+use super::reader::OutputReader;
 use crate::limits::LOG_PIECE_BYTES;
-use crate::os::logs::output::Kept;
+use crate::os::logs::output::KeptStream;
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::text::{Decoder, first_line};
 use crate::os::logs::{LogsError, StreamId};
@@ -13,7 +13,7 @@ const STAMP_BYTES: usize = "2026-11-23T14:52:17.123456Z ".len();
 /// A place in an output.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    kept: Kept,
+    kept: KeptStream,
     position: u64,
     decoder: Decoder,
     stamps: Stamps,
@@ -39,7 +39,7 @@ pub(super) enum Seen {
 
 impl Source {
     /// A place in what was kept at some time, and will be more.
-    pub(super) fn new(kept: Kept, position: u64, stamps: Stamps) -> Self {
+    pub(super) fn new(kept: KeptStream, position: u64, stamps: Stamps) -> Self {
         Self { kept, position, decoder: Decoder::default(), stamps }
     }
 
@@ -49,7 +49,7 @@ impl Source {
     }
 
     /// How many bytes the next look reads, at most.
-    pub(super) fn next_bytes(&self, kept: &Kept) -> u64 {
+    pub(super) fn next_bytes(&self, kept: &KeptStream) -> u64 {
         kept.end().saturating_sub(self.position).min(LOG_PIECE_BYTES as u64)
     }
 
@@ -59,13 +59,13 @@ impl Source {
     }
 
     /// What was kept at the last look.
-    pub(super) fn kept(&self) -> &Kept {
+    pub(super) fn kept(&self) -> &KeptStream {
         &self.kept
     }
 
     /// Reads what comes next of what is kept now, as long as it is no more than so many bytes with the times of its lines,
     /// on a thread that may wait for the disk.
-    pub(super) async fn look(mut self, kept: Kept, most: u64, reader: &Reader) -> (Self, Seen) {
+    pub(super) async fn look(mut self, kept: KeptStream, most: u64, reader: &OutputReader) -> (Self, Seen) {
         self.kept = kept;
         if self.position == self.kept.end() {
             return (self, Seen::Nothing);

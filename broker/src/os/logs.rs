@@ -39,16 +39,16 @@ use tokio::sync::oneshot;
 
 pub use amounts::Amounts;
 pub use error::LogsError;
-pub use excerpt::{Continuation, Excerpt, Wanted, read};
+pub use excerpt::{Continuation, Excerpt, ExcerptRange, read};
 use folder::Folder;
 use forward::{Author, Forwarder, Passing};
 pub use forward::{Destination, LineReader};
 use keeper::{Keeper, WAKEUP, Work};
 use order::{Order, Token, When};
-use output::Kept;
+use output::KeptStream;
 use pipes::Pipes;
 pub use store::LogBounds;
-use store::Store;
+use store::OutputStore;
 pub use stream::StreamId;
 use transfer::Transfer;
 use wakeup::Wakeup;
@@ -162,7 +162,7 @@ impl Logs {
             wakeup: Arc::clone(&wakeup),
             orders: received,
             folder: pipes.clone(),
-            store: Store::new(folder.clone(), bounds),
+            store: OutputStore::new(folder.clone(), bounds),
             transfer: Transfer::new()?,
             work: Work::new(),
             amounts: Arc::clone(&amounts),
@@ -256,16 +256,16 @@ impl Logs {
     }
 
     /// What is kept of a stream, with all that has been written by now. `None` when the thread has gone.
-    pub async fn kept(&self, id: StreamId) -> Option<Kept> {
+    pub async fn kept(&self, id: StreamId) -> Option<KeptStream> {
         self.show(id, When::Now).await
     }
 
     /// What is kept of a stream as soon as that is more than before, or when nothing more can come.
-    pub async fn more_than(&self, before: &Kept) -> Option<Kept> {
+    pub async fn more_than(&self, before: &KeptStream) -> Option<KeptStream> {
         self.show(before.id(), When::MoreThan(before.moved)).await
     }
 
-    async fn show(&self, id: StreamId, when: When) -> Option<Kept> {
+    async fn show(&self, id: StreamId, when: When) -> Option<KeptStream> {
         let (answer, kept) = oneshot::channel();
         self.way.order(Order::Show { id, when, answer });
         kept.await.ok()

@@ -49,11 +49,11 @@ use crate::os::process::reaper::Heirs;
 use crate::os::process::subreaper::Inheritance;
 use crate::os::tree::cgroup::{Cgroups, Wear};
 use exit_watch::ExitWatch;
-use job::{Job, Pending, SignalOrder};
+use job::{Pending, SignalOrder, WorkerJob};
 pub use meter::Meter;
 use meter::Subject;
-use orders::Orders;
-use process_table::{Entry, SharedTable};
+use orders::JobQueue;
+use process_table::{ProcessEntry, SharedTable};
 use search::{PerSearch, Search};
 use walk::Known;
 pub use worker::Reporter;
@@ -68,11 +68,11 @@ pub struct Containment {
     inheritance: Inheritance,
     cgroups: Option<Arc<Cgroups>>,
     table: SharedTable,
-    orders: Orders,
+    orders: JobQueue,
     /// Closed when the worker has ended.
     worker: Receiver<()>,
     /// What was released and is still to be let go of: to close a descriptor takes longer than to release a child.
-    released: Vec<Entry>,
+    released: Vec<ProcessEntry>,
 }
 
 /// What is known of the cgroups of all children together.
@@ -114,7 +114,7 @@ impl Containment {
         let cgroups = cgroups.map(Arc::new);
         let (table, pending) = (SharedTable::default(), Pending::default());
         let exit_watch = ExitWatch::new().map_err(ContainmentError::Descriptors)?;
-        let orders = Orders::new(jobs, exit_watch.waker(), pending.clone());
+        let orders = JobQueue::new(jobs, exit_watch.waker(), pending.clone());
         let worker = Worker {
             inheritance: inheritance.share(),
             cgroups: cgroups.clone(),
@@ -210,7 +210,7 @@ impl Containment {
     #[must_use]
     pub fn settled(&self) -> Receiver<()> {
         let (answer, settled) = channel();
-        self.orders.give(Job::Settle { answer });
+        self.orders.give(WorkerJob::Settle { answer });
         settled
     }
 
@@ -268,7 +268,7 @@ impl Containment {
     /// are such, the cgroup decides, as it does for the children of an earlier broker.
     fn has_left_nothing(
         &self,
-        entry: &Entry,
+        entry: &ProcessEntry,
         groups: Groups,
         heirs: Heirs,
         has_children_from_before_upgrade: bool,
@@ -285,7 +285,7 @@ impl Containment {
     }
 
     /// Whether a child has a cgroup in which nothing lives.
-    fn is_group_empty(&self, entry: &Entry, groups: Groups) -> bool {
+    fn is_group_empty(&self, entry: &ProcessEntry, groups: Groups) -> bool {
         let group = self.cgroups.as_ref().zip(entry.group);
         group.is_some_and(|(cgroups, (group, _))| match groups {
             Groups::Empty => true,
@@ -363,13 +363,13 @@ impl Containment {
     }
 
     fn signal_later(&self, run: Run, signal: Signal, scope: Scope, asked: Option<Asked>) -> Option<Input> {
-        self.orders.give(Job::Signal(SignalOrder { run, signal, scope, asked }));
+        self.orders.give(WorkerJob::Signal(SignalOrder { run, signal, scope, asked }));
         None
     }
 
     /// Kills everything of a child. What is left of one whose main process has ended is reported when it changes.
     pub fn kill(&mut self, run: Run) {
-        self.orders.give(Job::Kill { run });
+        self.orders.give(WorkerJob::Kill { run });
     }
 
     /// Nothing of a child is left, or it was never spawned.
@@ -388,7 +388,7 @@ impl Containment {
     /// Kills whatever descends from the broker, for when no child is left. Reports how much there is when that is
     /// nothing, or when the time is up. The reaper has to be kept going meanwhile.
     pub fn sweep(&mut self, deadline: Instant) {
-        self.orders.give(Job::Sweep { deadline });
+        self.orders.give(WorkerJob::Sweep { deadline });
     }
 
     /// Lets go of what was released.

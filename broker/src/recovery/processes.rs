@@ -25,7 +25,7 @@ use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
 use crate::os::process::whereabouts::Whereabouts;
 use sought::Lost;
-pub use sought::{Launch, Sought};
+pub use sought::{LaunchProgress, Sought};
 
 /// A child on record that may have a process.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Expected {
     /// Its pidfd, as it was passed on by the earlier broker.
     pub passed: Option<Arc<OwnedFd>>,
     /// Whether it can have been started, if no process is on record.
-    pub launch: Launch,
+    pub launch: LaunchProgress,
     /// Which of its processes there can be.
     pub sought: Sought,
 }
@@ -85,10 +85,10 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
             }
             (None, Some(passed)) => passed_on(passed, sought),
             (None, None) => match launch {
-                Launch::RuledOut => Whereabouts::NeverStarted,
-                Launch::Possible | Launch::Underway | Launch::Executed => {
+                LaunchProgress::RuledOut => Whereabouts::NeverStarted,
+                LaunchProgress::Possible | LaunchProgress::Underway | LaunchProgress::Executed => {
                     lost.insert(run.child, Lost { user, sought, launch, index: recovered.len() });
-                    if launch == Launch::Underway {
+                    if launch == LaunchProgress::Underway {
                         Whereabouts::NeverStarted
                     } else {
                         Whereabouts::gone(None, None, None)

@@ -8,14 +8,14 @@ use crate::os::host::nofile::Nofile;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wishes {
     /// That on children.
-    pub(super) children: Wish,
+    pub(super) children: BoundSource,
     /// That on connections.
-    pub(super) connections: Wish,
+    pub(super) connections: BoundSource,
 }
 
 /// Where a bound comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum BoundSource {
     /// Somebody has asked for so many.
     Flag,
     /// Nobody has asked for any number.
@@ -37,10 +37,10 @@ pub(super) fn within(mut bounds: Bounds, wishes: Wishes, nofile: Nofile) -> Boun
 }
 
 /// What nobody has asked for is not missed, as a rule.
-fn tell(wish: Wish, message: &str) {
+fn tell(wish: BoundSource, message: &str) {
     match wish {
-        Wish::Flag => tracing::warn!("{message}"),
-        Wish::Default => tracing::info!("{message}"),
+        BoundSource::Flag => tracing::warn!("{message}"),
+        BoundSource::Default => tracing::info!("{message}"),
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::captured_log::captured;
 
-    const WISHES: Wishes = Wishes { children: Wish::Default, connections: Wish::Default };
+    const WISHES: Wishes = Wishes { children: BoundSource::Default, connections: BoundSource::Default };
 
     #[test]
     fn bounds_are_lowered_to_what_there_are_descriptors_for_and_a_user_keeps_a_part_of_them() {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_bound_that_is_not_kept_is_a_warning_where_somebody_has_asked_for_it_and_a_remark_where_not() {
         let few = Nofile { soft: 96, hard: 96 };
-        let wished = Wishes { children: Wish::Flag, ..WISHES };
+        let wished = Wishes { children: BoundSource::Flag, ..WISHES };
         for (wishes, level) in [(wished, "WARN"), (WISHES, "INFO")] {
             let log = captured(|| {
                 let _lowered = within(Bounds::default(), wishes, few);

@@ -11,7 +11,7 @@ use crate::os::tree::cgroup::{Cgroups, Leaf, Offer, PreviousFolder};
 
 /// What was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct ProbedFacilities {
     /// For `status`. Who started the socket and where state is kept is not known here.
     pub facilities: status::Facilities,
     /// What holds the descendants of children.
@@ -48,7 +48,7 @@ pub enum FacilitiesError {
 ///
 /// # Errors
 /// When something is missing that a broker cannot do without.
-pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<Found, FacilitiesError> {
+pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<ProbedFacilities, FacilitiesError> {
     let inheritance = Inheritance::begin()?;
     let pidfd = Abilities::probe();
     if !pidfd.open {
@@ -83,7 +83,7 @@ pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<Found, Faci
         activation: String::new(),
         state_dir: String::new(),
     };
-    Ok(Found { facilities, containment, spawn, inheritance, cgroups, offer })
+    Ok(ProbedFacilities { facilities, containment, spawn, inheritance, cgroups, offer })
 }
 
 /// Groups in which children can be born, or why there are none.

@@ -7,8 +7,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::cli::{LogFormat, LogLevel};
 use crate::os::service::journal as native;
-use journal::{Journal, JournalLog};
-use lines::{Guard, Lines};
+use journal::{JournalLog, JournalSink};
+use lines::{Guard, LogWriter};
 
 /// Sends the log to standard error, from a thread of its own; to the journal itself where that is what standard error leads
 /// to. It is written out when the guard is dropped.
@@ -19,14 +19,14 @@ pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> io::Resul
     let is_journal = native::takes(io::stderr());
     if format == LogFormat::Text
         && is_journal
-        && let Ok(journal) = Journal::at(native::SOCKET.into())
+        && let Ok(journal) = JournalSink::at(native::SOCKET.into())
     {
-        let (lines, guard) = Lines::to(journal)?;
+        let (lines, guard) = LogWriter::to(journal)?;
         // It fails only when a log is there already.
         let _ = tracing::subscriber::set_global_default(JournalLog::new(level.filter(), lines));
         return Ok(guard);
     }
-    let (lines, guard) = Lines::to(io::stderr())?;
+    let (lines, guard) = LogWriter::to(io::stderr())?;
     let log = tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(lines);
     // It fails only when a log is there already.
     let _ = match format {

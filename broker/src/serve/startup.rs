@@ -34,7 +34,7 @@ use crate::os::service::activation;
 use crate::os::store::state_dir::StateDir;
 use crate::os::tree::cgroup;
 use crate::recovery::{PreviousBroker, PreviousRecord};
-use crate::serve::facilities::{self, Found};
+use crate::serve::facilities::{self, ProbedFacilities};
 use crate::upgrade::{Beginning, Predecessor, Program};
 
 /// A broker that is ready to be put together.
@@ -42,7 +42,7 @@ pub(crate) struct Prepared {
     pub(crate) config: Config,
     pub(crate) machine: Machine,
     pub(crate) sockets: Sockets,
-    pub(crate) places: Places,
+    pub(crate) places: Addresses,
     /// Where metrics are fetched, if they are to be.
     pub(crate) metrics: Option<TcpListener>,
     /// Whether the main command has the broker's own standard input.
@@ -54,7 +54,7 @@ pub(crate) struct Prepared {
 }
 
 /// Where a broker is to be found, for its log.
-pub(crate) struct Places {
+pub(crate) struct Addresses {
     pub(crate) sockets: String,
     pub(crate) state_dir: String,
 }
@@ -132,7 +132,7 @@ pub(crate) fn prepare(
         facilities: found.facilities.clone(),
     };
     let places =
-        Places { sockets: socket.display().to_string(), state_dir: state.path().display().to_string() };
+        Addresses { sockets: socket.display().to_string(), state_dir: state.path().display().to_string() };
     let pipes = Pipes::open(runtime.path().join(PIPES_FOLDER))?;
     let log_bounds =
         LogBounds { per_child: arguments.log_bytes.bytes(), in_all: arguments.log_total.bytes() };
@@ -174,8 +174,9 @@ pub(crate) fn rehearse(arguments: &ServeArguments, record: &Path) -> Result<(), 
 
 /// Which of the bounds that descriptors are needed for were asked for.
 fn wishes(arguments: &ServeArguments) -> bounds::Wishes {
-    let is_wished =
-        |flag: Option<u32>| if flag.is_some() { bounds::Wish::Flag } else { bounds::Wish::Default };
+    let is_wished = |flag: Option<u32>| {
+        if flag.is_some() { bounds::BoundSource::Flag } else { bounds::BoundSource::Default }
+    };
     bounds::Wishes {
         children: is_wished(arguments.bounds.max_children),
         connections: is_wished(arguments.bounds.max_connections),
@@ -239,7 +240,7 @@ fn own_umask() -> Umask {
 }
 
 /// Goes without control groups, or does not start without them, as the flag says.
-fn choose_containment(choice: ContainmentChoice, found: &mut Found) -> Result<(), ServeError> {
+fn choose_containment(choice: ContainmentChoice, found: &mut ProbedFacilities) -> Result<(), ServeError> {
     match choice {
         ContainmentChoice::Auto => Ok(()),
         ContainmentChoice::Cgroup if found.cgroups.is_some() => Ok(()),

@@ -14,7 +14,7 @@ use nix::unistd::fexecve;
 
 use super::error::UpgradeError;
 use super::handover::Inherited;
-use super::manifest::{self, Held};
+use super::manifest::{self, InheritedDescriptors};
 use super::program::{c_strings, keep_open, told};
 use super::start::Start;
 use crate::os::process::descriptor::own_by_number;
@@ -31,7 +31,7 @@ const FAILURE_BYTES_MAX: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Predecessor {
     manifest: RawFd,
-    held: Held,
+    held: InheritedDescriptors,
     program: Option<(OwnedFd, Start)>,
     failure: Option<String>,
 }
@@ -53,7 +53,7 @@ impl Predecessor {
         if program.is_some() {
             probation::begin();
         }
-        Some(Self { manifest, held: Held::default(), program, failure })
+        Some(Self { manifest, held: InheritedDescriptors::default(), program, failure })
     }
 
     /// Why another program could not take over from the one that this is, so that this one goes on.

@@ -98,9 +98,9 @@ pub(super) fn pack(handover: &Handover<'_>, events: (Count, RawFd)) -> io::Resul
 
 /// The descriptors that were handed over, by their numbers. Whoever has them all can hand them over again.
 #[derive(Debug, Default)]
-pub(super) struct Held(BTreeMap<RawFd, Arc<OwnedFd>>);
+pub(super) struct InheritedDescriptors(BTreeMap<RawFd, Arc<OwnedFd>>);
 
-impl Held {
+impl InheritedDescriptors {
     /// Takes one, and closes it to the children of this program.
     pub(super) fn hold(&mut self, descriptor: RawFd) -> Result<(), UpgradeError> {
         let owned = adopt(descriptor)?;
@@ -125,7 +125,7 @@ impl Held {
 }
 
 /// Takes what is in the manifest with this descriptor, and holds all of it.
-pub(super) fn unpack(descriptor: RawFd, held: &mut Held) -> Result<Inherited, UpgradeError> {
+pub(super) fn unpack(descriptor: RawFd, held: &mut InheritedDescriptors) -> Result<Inherited, UpgradeError> {
     held.hold(descriptor)?;
     let mut text = Vec::new();
     let mut file = File::from(held.copy(descriptor)?);
@@ -138,7 +138,7 @@ pub(super) fn unpack(descriptor: RawFd, held: &mut Held) -> Result<Inherited, Up
     inherit(manifest, held)
 }
 
-fn inherit(manifest: Manifest, held: &Held) -> Result<Inherited, UpgradeError> {
+fn inherit(manifest: Manifest, held: &InheritedDescriptors) -> Result<Inherited, UpgradeError> {
     let copy = |number| held.copy(number);
     let place = |place: Option<(PathBuf, RawFd)>| {
         place.map(|(path, number)| Ok::<_, UpgradeError>((path, copy(number)?))).transpose()

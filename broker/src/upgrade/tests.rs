@@ -18,7 +18,7 @@ use procbroker_protocol::{ChildId, Signal, Timestamp};
 use uuid::Uuid;
 
 use super::check::{check_disk, check_within};
-use super::manifest::{Held, Manifest, unpack};
+use super::manifest::{InheritedDescriptors, Manifest, unpack};
 use super::*;
 use crate::flagged_accounts::FlaggedAccounts;
 use crate::metrics::Counters;
@@ -216,7 +216,7 @@ fn unpacked(test: &str, manifest: &str) -> Option<UpgradeError> {
     let mut file = File::from(memfd_create(c"manifest", MFdFlags::empty()).unwrap());
     file.write_all(manifest.as_bytes()).unwrap();
     let number = std::os::fd::IntoRawFd::into_raw_fd(file);
-    Some(unpack(number, &mut Held::default()).unwrap_err())
+    Some(unpack(number, &mut InheritedDescriptors::default()).unwrap_err())
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) use style::{Screen, Style};
 
 /// What a command prints, and its exit status.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct CommandOutput {
     /// For standard output.
     pub(super) result: String,
     /// For standard error: whole lines.
@@ -24,7 +24,7 @@ pub(super) struct Report {
     pub(super) status: CommandStatus,
 }
 
-impl Report {
+impl CommandOutput {
     /// A result and nothing else.
     pub(super) fn done(result: String) -> Self {
         Self { result, remarks: String::new(), status: CommandStatus::Done }

@@ -13,7 +13,7 @@ use super::words::ABSENT;
 const GAP: u16 = 2;
 
 /// One fact: the path of its JSON member, its value where there is one, and what helps people to read it.
-pub(in crate::cli) struct Fact {
+pub(in crate::cli) struct SheetRow {
     key: &'static str,
     value: Option<String>,
     /// The value in the words of people, where it has others.
@@ -21,7 +21,7 @@ pub(in crate::cli) struct Fact {
     remark: Option<String>,
 }
 
-impl Fact {
+impl SheetRow {
     pub(in crate::cli) fn new(key: &'static str, value: impl ToString) -> Self {
         Self::maybe(key, Some(value))
     }
@@ -57,9 +57,9 @@ fn size(bytes: u64) -> String {
 }
 
 /// Lines of key, tab, value: all of them, with `-` for a value that is absent.
-pub(in crate::cli) fn lines(facts: &[Fact]) -> String {
+pub(in crate::cli) fn lines(facts: &[SheetRow]) -> String {
     let mut out = String::new();
-    for Fact { key, value, spoken: _, remark: _ } in facts {
+    for SheetRow { key, value, spoken: _, remark: _ } in facts {
         // Writing to a string does not fail.
         let _ = writeln!(out, "{key}\t{}", value.as_deref().unwrap_or(ABSENT));
     }
@@ -70,12 +70,12 @@ pub(in crate::cli) fn lines(facts: &[Fact]) -> String {
 const VALUE_WIDTH_MIN: usize = 24;
 
 /// A table of the facts that are there.
-pub(in crate::cli) fn table(facts: &[Fact], screen: Screen) -> String {
+pub(in crate::cli) fn table(facts: &[SheetRow], screen: Screen) -> String {
     let keys = facts.iter().map(|fact| fact.key.len()).max().unwrap_or(0);
     let beside = keys + usize::from(GAP) + VALUE_WIDTH_MIN <= usize::from(screen.width);
     let mut out = String::new();
     let mut table = screen.table();
-    for Fact { key, value, spoken, remark } in facts {
+    for SheetRow { key, value, spoken, remark } in facts {
         let Some(value) = spoken.as_ref().or(value.as_ref()) else { continue };
         let remark = remark.as_ref().map_or_else(String::new, |remark| format!(" ({remark})"));
         if beside {
@@ -125,7 +125,7 @@ mod tests {
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
         }
-        let facts = [Fact::bytes("usage.memory", Some(2048)), Fact::bytes("usage.memory_peak", None)];
+        let facts = [SheetRow::bytes("usage.memory", Some(2048)), SheetRow::bytes("usage.memory_peak", None)];
         assert_eq!(lines(&facts), "usage.memory\t2048\nusage.memory_peak\t-\n");
         let screen = Screen { width: 80, colours: false, now: Timestamp::default() };
         assert_eq!(table(&facts, screen), "usage.memory  2 KiB\n");
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_value_that_is_wider_than_the_terminal_goes_on_below() {
         let long = "one two ".repeat(20) + &"x".repeat(100);
-        let facts = [Fact::new("limits.max_kept_bytes_per_user", long), Fact::new("state", "ended")];
+        let facts = [SheetRow::new("limits.max_kept_bytes_per_user", long), SheetRow::new("state", "ended")];
         for width in [20, 40, 80] {
             let screen = Screen { width, colours: false, now: Timestamp::default() };
             let text = table(&facts, screen);

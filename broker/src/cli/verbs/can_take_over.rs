@@ -8,7 +8,7 @@ use clap::Args;
 use super::entry_points::Rehearse;
 use super::serve::ServeArguments;
 use crate::cli::failure::Failure;
-use crate::cli::print::Report;
+use crate::cli::print::CommandOutput;
 use crate::cli::program::PROGRAM;
 use crate::cli::usage;
 use crate::upgrade::{FORMAT, promise};
@@ -32,7 +32,7 @@ pub(in crate::cli) fn can_take_over(
     arguments: &CanTakeOverArguments,
     served: Served,
     rehearse: Rehearse,
-) -> Result<Report, Failure> {
+) -> Result<CommandOutput, Failure> {
     let CanTakeOverArguments { form, record, arguments } = arguments;
     if *form != FORMAT {
         let message =
@@ -41,7 +41,7 @@ pub(in crate::cli) fn can_take_over(
     }
     let serve = check_arguments(arguments, served)?;
     rehearse(&serve, record).map_err(|message| Failure::TakeOver { message })?;
-    Ok(Report::done(promise() + "\n"))
+    Ok(CommandOutput::done(promise() + "\n"))
 }
 
 /// What a command line would serve; `None` where it would do something else.

@@ -20,11 +20,11 @@ use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::words::{condition, title};
-use crate::cli::print::{Report, Screen};
+use crate::cli::print::{CommandOutput, Screen};
 use crate::cli::size::ByteSize;
 use crate::cli::values::{
-    Choice, Resource, ValueError, account, lifetime, limit, map, one_of, pair, ready, request_id, resource,
-    rlimit, stop_step, whole,
+    CgroupBound, Choice, ValueError, account, lifetime, limit, map, one_of, pair, ready, request_id,
+    resource, rlimit, stop_step, whole,
 };
 
 /// What stands below the flags in help and manual page.
@@ -260,7 +260,7 @@ struct BoundsArguments {
     /// 100000") and `pids_max`. It needs a broker that has a control group (version 2) delegated to it: `procbroker status`
     /// tells, under `facilities.controllers`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = resource)]
-    resource: Vec<Resource>,
+    resource: Vec<CgroupBound>,
 }
 
 impl CreateArguments {
@@ -314,8 +314,8 @@ impl Ask for CreateArguments {
         Ok(format!("{}\n", created_of(answer)?.child.id))
     }
 
-    fn human(&self, answer: &Response, _: Screen) -> Result<Report, Failure> {
-        created_of(answer).map(|created| Report::done(sentence(created)))
+    fn human(&self, answer: &Response, _: Screen) -> Result<CommandOutput, Failure> {
+        created_of(answer).map(|created| CommandOutput::done(sentence(created)))
     }
 
     fn remark(&self, answer: &Response) -> Option<&'static str> {
@@ -425,19 +425,19 @@ fn working_directory(given: Option<&Path>) -> Result<String, CreateError> {
     path.into_os_string().into_string().map_err(|path| CreateError::NotUtf8(path.into()))
 }
 
-fn resources(given: &[Resource]) -> Result<Option<Resources>, ValueError> {
+fn resources(given: &[CgroupBound]) -> Result<Option<Resources>, ValueError> {
     let mut resources = Resources::default();
     for (index, resource) in given.iter().enumerate() {
         if given.iter().take(index).any(|earlier| earlier.name() == resource.name()) {
             return Err(ValueError::Twice { key: resource.name().to_owned(), flag: "--resource" });
         }
         match resource {
-            Resource::MemoryMax(size) => resources.memory_max = size.map(ByteSize::bytes),
-            Resource::MemoryHigh(size) => resources.memory_high = size.map(ByteSize::bytes),
-            Resource::CpuWeight(weight) => resources.cpu_weight = Some(*weight),
-            Resource::CpuMax(bound) => resources.cpu_max = Some(*bound),
-            Resource::PidsMax(pids) => resources.pids_max = Some(*pids),
-            Resource::IoWeight(weight) => resources.io_weight = Some(*weight),
+            CgroupBound::MemoryMax(size) => resources.memory_max = size.map(ByteSize::bytes),
+            CgroupBound::MemoryHigh(size) => resources.memory_high = size.map(ByteSize::bytes),
+            CgroupBound::CpuWeight(weight) => resources.cpu_weight = Some(*weight),
+            CgroupBound::CpuMax(bound) => resources.cpu_max = Some(*bound),
+            CgroupBound::PidsMax(pids) => resources.pids_max = Some(*pids),
+            CgroupBound::IoWeight(weight) => resources.io_weight = Some(*weight),
         }
     }
     Ok((!given.is_empty()).then_some(resources))

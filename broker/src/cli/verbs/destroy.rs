@@ -9,7 +9,7 @@ use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Screen, table};
+use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::progress::{Awaited, End};
 use crate::cli::values::stop_step;
 
@@ -59,11 +59,11 @@ impl Ask for DestroyArguments {
         children_of(answer).map(table::lines)
     }
 
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure> {
         let children = children_of(answer)?;
         if children.is_empty() {
-            return Ok(Report::nothing("no live child matches; nothing was destroyed"));
+            return Ok(CommandOutput::nothing("no live child matches; nothing was destroyed"));
         }
-        Ok(Report::done(table::table(children, true, screen)))
+        Ok(CommandOutput::done(table::table(children, true, screen)))
     }
 }

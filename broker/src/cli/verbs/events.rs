@@ -21,7 +21,7 @@ use crate::cli::print::Style;
 use crate::cli::print::escape::shown_command_line;
 use crate::cli::print::width::{cut, packed};
 use crate::cli::print::words::{ABSENT, exit_word, how_ended, title};
-use crate::cli::reader::{self, Reader, reader_gone};
+use crate::cli::reader::{self, Readership, reader_gone};
 use crate::cli::values::{ValueError, event_number, map, pair};
 use crate::counted::counted;
 
@@ -127,10 +127,10 @@ async fn run(
             Happening::Lagged { missed } => lagged(missed, events.subscription(), output, style)?,
             Happening::Restarted => {
                 complain("procbroker: the broker was started anew; its events count from the beginning\n");
-                Reader::Reads
+                Readership::Reads
             }
         };
-        if reader == Reader::Gone {
+        if reader == Readership::Gone {
             return Ok(());
         }
     }
@@ -153,13 +153,18 @@ fn line(event: &Arc<Event>, subscription: u64, style: Style) -> Result<String, F
     }
 }
 
-fn lagged(missed: u64, subscription: u64, output: &mut impl Write, style: Style) -> Result<Reader, Failure> {
+fn lagged(
+    missed: u64,
+    subscription: u64,
+    output: &mut impl Write,
+    style: Style,
+) -> Result<Readership, Failure> {
     match style {
         Style::Json => reader::write(output, &json(&Notification::Lagged { subscription, missed })?),
         Style::Plain | Style::Terminal(_) => {
             let were_missed = counted(missed, "event was", "events were") + " missed";
             complain(&format!("procbroker: {were_missed}; 'procbroker list' shows how things are\n"));
-            Ok(Reader::Reads)
+            Ok(Readership::Reads)
         }
     }
 }

@@ -13,9 +13,9 @@ use crate::cli::ask::{Ask, child_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::escape::{command_line, escaped};
-use crate::cli::print::sheet::{self, Fact};
+use crate::cli::print::sheet::{self, SheetRow};
 use crate::cli::print::words::exit_word;
-use crate::cli::print::{Report, Screen};
+use crate::cli::print::{CommandOutput, Screen};
 use crate::cli::values::target;
 
 /// The arguments of `get`.
@@ -41,8 +41,11 @@ impl Ask for GetArguments {
         Ok(sheet::lines(&facts(child_of(answer)?, spec_of(answer), None)))
     }
 
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
-        Ok(Report::done(sheet::table(&facts(child_of(answer)?, spec_of(answer), Some(screen.now)), screen)))
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure> {
+        Ok(CommandOutput::done(sheet::table(
+            &facts(child_of(answer)?, spec_of(answer), Some(screen.now)),
+            screen,
+        )))
     }
 }
 
@@ -52,26 +55,26 @@ fn spec_of(answer: &Response) -> Option<&Spec> {
 }
 
 /// Everything about a child; with the present moment, how long ago things were.
-fn facts(child: &Child, spec: Option<&Spec>, now: Option<Timestamp>) -> Vec<Fact> {
+fn facts(child: &Child, spec: Option<&Spec>, now: Option<Timestamp>) -> Vec<SheetRow> {
     let labels: Vec<String> =
         child.labels.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
     let labels = if labels.is_empty() { None } else { Some(labels.join(" ")) };
     let mut facts = vec![
-        Fact::new("id", child.id),
-        Fact::maybe("name", child.name.as_ref()),
-        Fact::new("state", child.state.as_str()),
-        Fact::maybe("status_text", child.status_text.as_deref().map(escaped)),
-        Fact::maybe("pid", child.pid),
-        Fact::new("command", command_line(&child.command)),
-        Fact::maybe("labels", labels),
-        Fact::new("owner.uid", child.owner.uid),
-        Fact::new("owner.gid", child.owner.gid),
-        Fact::moment("created_at", Some(child.created_at), now),
-        Fact::moment("started_at", child.started_at, now),
-        Fact::new("restarts", child.restarts),
-        Fact::new("lifetime", lifetime(child.lifetime)),
-        Fact::new("stop_order", child.stop_order),
-        Fact::new("containment", containment(child.containment)),
+        SheetRow::new("id", child.id),
+        SheetRow::maybe("name", child.name.as_ref()),
+        SheetRow::new("state", child.state.as_str()),
+        SheetRow::maybe("status_text", child.status_text.as_deref().map(escaped)),
+        SheetRow::maybe("pid", child.pid),
+        SheetRow::new("command", command_line(&child.command)),
+        SheetRow::maybe("labels", labels),
+        SheetRow::new("owner.uid", child.owner.uid),
+        SheetRow::new("owner.gid", child.owner.gid),
+        SheetRow::moment("created_at", Some(child.created_at), now),
+        SheetRow::moment("started_at", child.started_at, now),
+        SheetRow::new("restarts", child.restarts),
+        SheetRow::new("lifetime", lifetime(child.lifetime)),
+        SheetRow::new("stop_order", child.stop_order),
+        SheetRow::new("containment", containment(child.containment)),
     ];
     facts.extend(exit(child.exit.as_ref(), now));
     facts.extend(cleanup(child.cleanup.as_ref()));
@@ -80,37 +83,37 @@ fn facts(child: &Child, spec: Option<&Spec>, now: Option<Timestamp>) -> Vec<Fact
     facts
 }
 
-fn exit(exit: Option<&Exit>, now: Option<Timestamp>) -> [Fact; 7] {
+fn exit(exit: Option<&Exit>, now: Option<Timestamp>) -> [SheetRow; 7] {
     let steps = exit.filter(|exit| !exit.steps.is_empty()).map(|exit| {
         let steps: Vec<String> =
             exit.steps.iter().map(|step| format!("{} at {}", step.signal, step.at)).collect();
         steps.join(", ")
     });
     [
-        Fact::maybe("exit", exit.map(|exit| exit_word(exit.status))),
-        Fact::maybe("exit.reason", exit.map(|exit| exit.reason.as_str())),
-        Fact::maybe("exit.forced", exit.map(|exit| exit.forced)),
-        Fact::maybe("exit.steps", steps),
-        Fact::moment("exit.at", exit.map(|exit| exit.at), now),
-        Fact::maybe("exit.gave_up", exit.filter(|exit| exit.gave_up).map(|_| true)),
-        Fact::maybe("exit.oom", exit.filter(|exit| exit.oom).map(|_| true)),
+        SheetRow::maybe("exit", exit.map(|exit| exit_word(exit.status))),
+        SheetRow::maybe("exit.reason", exit.map(|exit| exit.reason.as_str())),
+        SheetRow::maybe("exit.forced", exit.map(|exit| exit.forced)),
+        SheetRow::maybe("exit.steps", steps),
+        SheetRow::moment("exit.at", exit.map(|exit| exit.at), now),
+        SheetRow::maybe("exit.gave_up", exit.filter(|exit| exit.gave_up).map(|_| true)),
+        SheetRow::maybe("exit.oom", exit.filter(|exit| exit.oom).map(|_| true)),
     ]
 }
 
-fn cleanup(cleaned: Option<&Cleaned>) -> [Fact; 3] {
+fn cleanup(cleaned: Option<&Cleaned>) -> [SheetRow; 3] {
     [
-        Fact::maybe("cleanup.ok", cleaned.map(|cleaned| cleaned.ok)),
-        Fact::maybe("cleanup.exit", cleaned.and_then(|cleaned| cleaned.exit).map(exit_word)),
-        Fact::maybe("cleanup.attempts", cleaned.map(|cleaned| cleaned.attempts)),
+        SheetRow::maybe("cleanup.ok", cleaned.map(|cleaned| cleaned.ok)),
+        SheetRow::maybe("cleanup.exit", cleaned.and_then(|cleaned| cleaned.exit).map(exit_word)),
+        SheetRow::maybe("cleanup.attempts", cleaned.map(|cleaned| cleaned.attempts)),
     ]
 }
 
-fn usage(usage: Option<&Usage>) -> [Fact; 4] {
+fn usage(usage: Option<&Usage>) -> [SheetRow; 4] {
     [
-        Fact::maybe("usage.cpu", usage.and_then(|usage| usage.cpu).map(duration::display)),
-        Fact::bytes("usage.memory", usage.and_then(|usage| usage.memory)),
-        Fact::bytes("usage.memory_peak", usage.and_then(|usage| usage.memory_peak)),
-        Fact::maybe("usage.processes", usage.and_then(|usage| usage.processes)),
+        SheetRow::maybe("usage.cpu", usage.and_then(|usage| usage.cpu).map(duration::display)),
+        SheetRow::bytes("usage.memory", usage.and_then(|usage| usage.memory)),
+        SheetRow::bytes("usage.memory_peak", usage.and_then(|usage| usage.memory_peak)),
+        SheetRow::maybe("usage.processes", usage.and_then(|usage| usage.processes)),
     ]
 }
 

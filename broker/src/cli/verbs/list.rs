@@ -10,7 +10,7 @@ use procbroker_protocol::{Child, ChildState, Request, Response};
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Screen, table};
+use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::values::{Choice, glob, map, one_of, pair};
 
 /// What stands below the flags in help and manual page.
@@ -114,15 +114,15 @@ impl Ask for ListArguments {
         Ok(if self.quiet { ids(children) } else { table::lines(children) })
     }
 
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure> {
         let children = children_of(answer)?;
         if self.quiet {
-            return Ok(Report::done(ids(children)));
+            return Ok(CommandOutput::done(ids(children)));
         }
         if children.is_empty() {
-            return Ok(Report::nothing(self.none()));
+            return Ok(CommandOutput::nothing(self.none()));
         }
-        Ok(Report::done(table::table(children, self.with_ended(), screen)))
+        Ok(CommandOutput::done(table::table(children, self.with_ended(), screen)))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
-use crate::cli::reader::{self, Reader, reader_gone};
+use crate::cli::reader::{self, Readership, reader_gone};
 use crate::cli::values::{Choice, one_of, target, whole};
 use crate::counted::counted;
 
@@ -162,7 +162,7 @@ async fn follow_to_the_end(
     };
     let mut reader = shown.first(follow.first())?;
     tokio::pin!(reader_gone);
-    while reader == Reader::Reads {
+    while reader == Readership::Reads {
         let chunk = tokio::select! {
             biased;
             chunk = follow.next() => chunk.map_err(interrupted)?,
@@ -213,7 +213,7 @@ struct Shown<W> {
 
 impl<W: Write> Shown<W> {
     /// What the child had written when this began.
-    fn first(&mut self, logs: &Logs) -> Result<Reader, Failure> {
+    fn first(&mut self, logs: &Logs) -> Result<Readership, Failure> {
         match self.style {
             Style::Json => {
                 let response = Response::Logs(logs.clone());
@@ -229,7 +229,7 @@ impl<W: Write> Shown<W> {
     }
 
     /// What comes then.
-    fn next(&mut self, notification: &Notification) -> Result<Reader, Failure> {
+    fn next(&mut self, notification: &Notification) -> Result<Readership, Failure> {
         match (self.style, notification) {
             (Style::Json, _) => self.line(serde_json::to_string(&NotificationObject(notification))),
             (Style::Plain | Style::Terminal(_), Notification::Log { text, .. }) => {
@@ -237,13 +237,13 @@ impl<W: Write> Shown<W> {
             }
             (Style::Plain | Style::Terminal(_), Notification::Lagged { .. }) => {
                 complain("procbroker: some output was released before it was read here\n");
-                Ok(Reader::Reads)
+                Ok(Readership::Reads)
             }
             (Style::Plain | Style::Terminal(_), Notification::Event { .. }) => Err(Failure::Answer),
         }
     }
 
-    fn line(&mut self, object: Result<String, JsonError>) -> Result<Reader, Failure> {
+    fn line(&mut self, object: Result<String, JsonError>) -> Result<Readership, Failure> {
         let line = object.map_err(|error| Failure::Output(error.into()))?;
         reader::write(&mut self.output, &(line + "\n"))
     }

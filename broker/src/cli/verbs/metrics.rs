@@ -7,7 +7,7 @@ use procbroker_protocol::{Request, Response};
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Screen};
+use crate::cli::print::{CommandOutput, Screen};
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -35,7 +35,7 @@ impl Ask for MetricsArguments {
         if let Response::Metrics(metrics) = answer { Ok(metrics.text.clone()) } else { Err(Failure::Answer) }
     }
 
-    fn human(&self, answer: &Response, _: Screen) -> Result<Report, Failure> {
-        self.plain(answer).map(Report::done)
+    fn human(&self, answer: &Response, _: Screen) -> Result<CommandOutput, Failure> {
+        self.plain(answer).map(CommandOutput::done)
     }
 }

@@ -45,7 +45,7 @@ pub use serve::{
 
 use super::ask::{self, Ask};
 use super::output::conclude;
-use super::print::Report;
+use super::print::CommandOutput;
 
 use can_take_over::CanTakeOverArguments;
 use complete::CompleteArguments;
@@ -129,7 +129,7 @@ pub(super) enum Verb {
     Run(Box<RunArguments>),
     /// A verb that makes requests to the broker.
     #[command(flatten)]
-    Ask(Question),
+    Ask(ClientVerb),
     /// Show what a child has written
     ///
     /// The text is printed as it is. With `--follow` it ends when the child has ended. Of a child that writes a lot the
@@ -180,7 +180,7 @@ pub(super) enum Verb {
 
 /// A verb that makes requests to the broker.
 #[derive(Debug, Subcommand)]
-pub(super) enum Question {
+pub(super) enum ClientVerb {
     /// Start a child
     ///
     /// Answers when the child is ready. On a terminal it says what it did; elsewhere it prints the id alone.
@@ -224,7 +224,7 @@ pub(super) enum Question {
     Shutdown(ShutdownArguments),
 }
 
-impl Question {
+impl ClientVerb {
     /// What the verb asks, and how it shows the answer.
     pub(super) fn ask(&self) -> &dyn Ask {
         match self {
@@ -287,22 +287,24 @@ impl CommandLine {
                     .into()
             }
             Verb::Complete(arguments) => {
-                conclude(false, Ok(Report::done(complete::complete(socket, &arguments)))).into()
+                conclude(false, Ok(CommandOutput::done(complete::complete(socket, &arguments)))).into()
             }
             Verb::Help(arguments) => {
-                conclude(false, help::help(&arguments, Self::command()).map(Report::done)).into()
+                conclude(false, help::help(&arguments, Self::command()).map(CommandOutput::done)).into()
             }
             Verb::RemoveGroups(arguments) => {
                 conclude(false, Ok(remove_groups::remove_groups(&arguments))).into()
             }
-            Verb::Completions(arguments) => {
-                conclude(false, Ok(Report::done(completions::completions(arguments.shell, &Self::command()))))
-                    .into()
-            }
-            Verb::Man(arguments) => {
-                conclude(false, man::manual(arguments.verb.as_deref(), Self::command()).map(Report::done))
-                    .into()
-            }
+            Verb::Completions(arguments) => conclude(
+                false,
+                Ok(CommandOutput::done(completions::completions(arguments.shell, &Self::command()))),
+            )
+            .into(),
+            Verb::Man(arguments) => conclude(
+                false,
+                man::manual(arguments.verb.as_deref(), Self::command()).map(CommandOutput::done),
+            )
+            .into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::cli::print::Report;
+use crate::cli::print::CommandOutput;
 use crate::os::tree::cgroup;
 
 /// How long it is tried to remove what has just become empty; what is left then, the next broker removes.
@@ -26,11 +26,11 @@ pub(in crate::cli) struct RemoveGroupsArguments {
 }
 
 /// Removes what is below standard input, as far as nothing lives in it, and then the folder.
-pub(in crate::cli) fn remove_groups(arguments: &RemoveGroupsArguments) -> Report {
+pub(in crate::cli) fn remove_groups(arguments: &RemoveGroupsArguments) -> CommandOutput {
     let began = Instant::now();
     // A group stays populated until its last process has left the processor for good.
     while !cgroup::remove_folder(io::stdin().as_fd(), &arguments.folder) && began.elapsed() < PATIENCE {
         thread::sleep(REST);
     }
-    Report::done(String::new())
+    CommandOutput::done(String::new())
 }

@@ -8,7 +8,7 @@ use super::targets::TargetArguments;
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Screen, table};
+use crate::cli::print::{CommandOutput, Screen, table};
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -39,11 +39,11 @@ impl Ask for RenewArguments {
         children_of(answer).map(table::lines)
     }
 
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure> {
         let children = children_of(answer)?;
         if children.is_empty() {
-            return Ok(Report::nothing("no live child matches; nothing was renewed"));
+            return Ok(CommandOutput::nothing("no live child matches; nothing was renewed"));
         }
-        Ok(Report::done(table::table(children, false, screen)))
+        Ok(CommandOutput::done(table::table(children, false, screen)))
     }
 }

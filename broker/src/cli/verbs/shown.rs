@@ -20,7 +20,7 @@ use super::{CommandLine, Verb};
 use crate::cli::ask;
 use crate::cli::command_status::CommandStatus;
 use crate::cli::failure::Failure;
-use crate::cli::print::{Report, Screen, Style};
+use crate::cli::print::{CommandOutput, Screen, Style};
 
 const LIST: &[&str] = &["list"];
 const LIST_ALL: &[&str] = &["list", "--all"];
@@ -86,7 +86,7 @@ fn three() -> Response {
 }
 
 /// What the verb of this command line shows of an answer.
-fn report(arguments: &[&str], answer: &Response, style: Style) -> Result<Report, Failure> {
+fn report(arguments: &[&str], answer: &Response, style: Style) -> Result<CommandOutput, Failure> {
     match CommandLine::try_parse_from([&["procbroker"], arguments].concat()).unwrap().verb {
         Verb::Ask(question) => ask::show(question.ask(), answer, style),
         other => panic!("{other:?}"),

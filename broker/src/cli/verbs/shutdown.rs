@@ -10,7 +10,7 @@ use procbroker_protocol::{Request, Response, Target, duration};
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Screen, table};
+use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::progress::{Awaited, End};
 use crate::counted;
 
@@ -42,14 +42,14 @@ impl Ask for ShutdownArguments {
         Ok(table::lines(&report_of(answer)?.children))
     }
 
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure> {
         let ShutdownReport { children, forced, took } = report_of(answer)?;
         let table = if children.is_empty() { String::new() } else { table::table(children, true, screen) };
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let took = duration::display(Duration::from_millis(millis));
         let children = counted::children(children.len());
         let summary = format!("the broker stopped {children} in {took}, {forced} by force\n");
-        Ok(Report::done(table + &summary))
+        Ok(CommandOutput::done(table + &summary))
     }
 }
 

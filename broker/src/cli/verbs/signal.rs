@@ -7,7 +7,7 @@ use procbroker_protocol::{Request, Response, Signal, Target};
 use crate::cli::ask::{Ask, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Screen, table};
+use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::values::{Choice, one_of, signal, target};
 
 /// What stands below the flags in help and manual page.
@@ -53,11 +53,11 @@ impl Ask for SignalArguments {
         children_of(answer).map(table::lines)
     }
 
-    fn human(&self, answer: &Response, screen: Screen) -> Result<Report, Failure> {
+    fn human(&self, answer: &Response, screen: Screen) -> Result<CommandOutput, Failure> {
         let children = children_of(answer)?;
         if children.is_empty() {
-            return Ok(Report::nothing("no live child matches; no signal was sent"));
+            return Ok(CommandOutput::nothing("no live child matches; no signal was sent"));
         }
-        Ok(Report::done(table::table(children, false, screen)))
+        Ok(CommandOutput::done(table::table(children, false, screen)))
     }
 }

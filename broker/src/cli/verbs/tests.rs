@@ -480,7 +480,7 @@ fn the_example_for_kubernetes_has_command_lines_that_are_understood() {
     for probe in manifest.lines().filter_map(|line| line.split_once("{command: ")) {
         let words = words_of_probe(probe.1);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        assert!(matches!(parse(&words[1..]).unwrap().verb, Verb::Ask(Question::Status(_))), "{words:?}");
+        assert!(matches!(parse(&words[1..]).unwrap().verb, Verb::Ask(ClientVerb::Status(_))), "{words:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::cli::ask;
 use crate::cli::call;
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
-use crate::cli::print::{Report, Style};
+use crate::cli::print::{CommandOutput, Style};
 
 /// What stands below the flags in help and manual page.
 pub(super) const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub(in crate::cli) fn upgrade(
     socket: Option<PathBuf>,
     arguments: &UpgradeArguments,
-) -> Result<Report, Failure> {
+) -> Result<CommandOutput, Failure> {
     let upgrade = call::runtime()?.block_on(async {
         let mut builder = Broker::builder().connect_timeout(START_PATIENCE);
         if let Some(socket) = socket {
@@ -47,13 +47,13 @@ pub(in crate::cli) fn upgrade(
     report(&upgrade, Style::of_standard_output(arguments.print))
 }
 
-fn report(upgrade: &Upgrade, style: Style) -> Result<Report, Failure> {
+fn report(upgrade: &Upgrade, style: Style) -> Result<CommandOutput, Failure> {
     let Upgrade { before, after } = upgrade;
     match style {
-        Style::Json => ask::json(&Response::Status(Box::new(after.clone()))).map(Report::done),
+        Style::Json => ask::json(&Response::Status(Box::new(after.clone()))).map(CommandOutput::done),
         Style::Plain | Style::Terminal(_) => {
             let (from, to, pid) = (&before.version, &after.version, after.pid);
-            Ok(Report::done(format!(
+            Ok(CommandOutput::done(format!(
                 "upgraded from version {from} to {to}; the process is {pid} as before\n"
             )))
         }

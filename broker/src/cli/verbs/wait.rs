@@ -10,7 +10,7 @@ use crate::cli::ask::{Ask, Verdict, child_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::words::{condition, title};
-use crate::cli::print::{Report, Screen, table};
+use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::progress::{Awaited, End};
 use crate::cli::values::{Choice, one_of, target};
 
@@ -76,9 +76,9 @@ impl Ask for WaitArguments {
         }
     }
 
-    fn human(&self, answer: &Response, _: Screen) -> Result<Report, Failure> {
+    fn human(&self, answer: &Response, _: Screen) -> Result<CommandOutput, Failure> {
         let child = child_of(answer)?;
-        Ok(Report::done(format!("{}: {}\n", title(child), condition(child))))
+        Ok(CommandOutput::done(format!("{}: {}\n", title(child), condition(child))))
     }
 
     fn verdict(&self, answer: &Response) -> Verdict {

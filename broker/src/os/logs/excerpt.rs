@@ -6,7 +6,7 @@
 use procbroker_protocol::Timestamp;
 
 use super::error::LogsError;
-use super::output::{Found, Kept};
+use super::output::{KeptStream, OutputSpan};
 use super::stamps::Stamps;
 use super::text::{first_line, fitting_end, lossy, unfinished};
 
@@ -30,7 +30,7 @@ pub struct Excerpt {
 
 /// Which part of an output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ExcerptRange {
     /// The last lines only.
     pub tail: Option<u32>,
     /// Only what was written at this time or later.
@@ -58,7 +58,7 @@ pub enum Continuation {
 ///
 /// # Errors
 /// When the system refuses.
-pub fn read(kept: &Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
+pub fn read(kept: &KeptStream, wanted: ExcerptRange) -> Result<Excerpt, LogsError> {
     kept.check()?;
     if let Some(from) = wanted.from {
         return read_on(kept, from, wanted);
@@ -87,7 +87,7 @@ pub fn read(kept: &Kept, wanted: Wanted) -> Result<Excerpt, LogsError> {
 const PAGE_BYTES: usize = 64 << 10;
 
 /// What comes from a position on. Where the output is read on anyway, that is left to whoever does so: it begins there.
-fn read_on(kept: &Kept, from: u64, wanted: Wanted) -> Result<Excerpt, LogsError> {
+fn read_on(kept: &KeptStream, from: u64, wanted: ExcerptRange) -> Result<Excerpt, LogsError> {
     let mut stamps = match wanted.stamps {
         Stamps::Unwanted => Stamps::Unwanted,
         Stamps::LineBegins | Stamps::LineGoesOn => stamps_at(kept, from)?,
@@ -98,7 +98,7 @@ fn read_on(kept: &Kept, from: u64, wanted: Wanted) -> Result<Excerpt, LogsError>
             Ok(Excerpt { text: String::new(), truncated: false, dropped, next: from, stamps })
         }
         Continuation::Nothing => {
-            let Found { at, mut bytes } = kept.read(from, PAGE_BYTES)?;
+            let OutputSpan { at, mut bytes } = kept.read(from, PAGE_BYTES)?;
             let is_end = at.saturating_add(bytes.len() as u64) == kept.end();
             if !is_end {
                 bytes.truncate(bytes.len().saturating_sub(unfinished(&bytes)));
@@ -117,7 +117,7 @@ fn read_on(kept: &Kept, from: u64, wanted: Wanted) -> Result<Excerpt, LogsError>
 }
 
 /// Whether a line begins at a position, or goes on.
-fn stamps_at(kept: &Kept, at: u64) -> Result<Stamps, LogsError> {
+fn stamps_at(kept: &KeptStream, at: u64) -> Result<Stamps, LogsError> {
     let Some(before) = at.checked_sub(1) else { return Ok(Stamps::LineBegins) };
     let found = kept.read(before, 1)?;
     // Where it is gone, nothing goes on.
@@ -145,14 +145,14 @@ enum Cut {
 
 impl Cut {
     /// What is before the first byte of a time.
-    fn at_time(kept: &Kept, at: u64) -> Result<Self, LogsError> {
+    fn at_time(kept: &KeptStream, at: u64) -> Result<Self, LogsError> {
         let before = kept.read(at.saturating_sub(1), 1)?;
         Ok(if before.bytes == b"\n" { Self::Nowhere } else { Self::OlderLine })
     }
 }
 
 /// Goes back from the end of an output until it has seen so many lines, or the floor.
-fn start_of_tail(kept: &Kept, floor: Start, end: u64, lines: u32) -> Result<Start, LogsError> {
+fn start_of_tail(kept: &KeptStream, floor: Start, end: u64, lines: u32) -> Result<Start, LogsError> {
     if lines == 0 {
         return Ok(Start { at: end, cut: Cut::Nowhere });
     }
@@ -161,7 +161,7 @@ fn start_of_tail(kept: &Kept, floor: Start, end: u64, lines: u32) -> Result<Star
     while to > floor.at {
         let from = to.saturating_sub(BLOCK_BYTES).max(floor.at);
         let length = usize::try_from(to - from).unwrap_or(usize::MAX);
-        let Found { at, bytes } = kept.read(from, length)?;
+        let OutputSpan { at, bytes } = kept.read(from, length)?;
         for (index, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             let after = at.saturating_add(index as u64).saturating_add(1);
             // The end of the last line begins no other one.
@@ -182,8 +182,13 @@ fn start_of_tail(kept: &Kept, floor: Start, end: u64, lines: u32) -> Result<Star
     Ok(floor)
 }
 
-fn excerpt(kept: &Kept, found: Found, start: Start, wanted: Wanted) -> Result<Excerpt, LogsError> {
-    let Found { mut at, mut bytes } = found;
+fn excerpt(
+    kept: &KeptStream,
+    found: OutputSpan,
+    start: Start,
+    wanted: ExcerptRange,
+) -> Result<Excerpt, LogsError> {
+    let OutputSpan { mut at, mut bytes } = found;
     let lacking = start.cut == Cut::Lacking || at > start.at;
     match wanted.continuation {
         Continuation::Nothing => {}
@@ -221,7 +226,7 @@ mod tests {
     use crate::os::logs::folder::Folder;
     use crate::os::logs::output::Part;
     use crate::os::logs::stream::StreamId;
-    use crate::os::logs::times::Mark;
+    use crate::os::logs::times::TimeMark;
 
     const ROOM: usize = 64 << 20;
 
@@ -231,7 +236,7 @@ mod tests {
     /// Output in segments of this length.
     struct Output {
         folder: tempfile::TempDir,
-        kept: Kept,
+        kept: KeptStream,
     }
 
     impl Output {
@@ -242,11 +247,11 @@ mod tests {
         fn in_segments_of(length: usize, bytes: &[u8]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let (opened, _) = Folder::open(folder.path().join("logs")).unwrap();
-            let mut kept = Kept::nothing(opened, ID);
+            let mut kept = KeptStream::nothing(opened, ID);
             for segment in bytes.chunks(length) {
                 let (start, at) = (kept.end, 1_000_000 * kept.parts.len() as u64);
                 fs::write(folder.path().join("logs").join(ID.segment_name(start)), segment).unwrap();
-                let first = Mark { offset: start, at, dropped: 0 };
+                let first = TimeMark { offset: start, at, dropped: 0 };
                 kept.parts.push(Part { start, length: segment.len() as u64, first, is_timed: false });
                 kept.end += segment.len() as u64;
             }
@@ -262,20 +267,25 @@ mod tests {
 
         fn read(&self, tail: Option<u32>, continuation: Continuation, text_bytes_max: usize) -> Excerpt {
             let stamps = Stamps::Unwanted;
-            read(&self.kept, Wanted { tail, since: None, from: None, stamps, continuation, text_bytes_max })
-                .unwrap()
+            read(
+                &self.kept,
+                ExcerptRange { tail, since: None, from: None, stamps, continuation, text_bytes_max },
+            )
+            .unwrap()
         }
 
         fn from(&self, position: u64, stamps: Stamps, continuation: Continuation) -> Excerpt {
             let from = Some(position);
-            let wanted = Wanted { tail: None, since: None, from, stamps, continuation, text_bytes_max: ROOM };
+            let wanted =
+                ExcerptRange { tail: None, since: None, from, stamps, continuation, text_bytes_max: ROOM };
             read(&self.kept, wanted).unwrap()
         }
 
         fn since(&self, seconds: u64, stamps: Stamps) -> (String, bool) {
             let since = Some(Timestamp::from_micros(1_000_000 * seconds));
             let continuation = Continuation::Nothing;
-            let wanted = Wanted { tail: None, since, from: None, stamps, continuation, text_bytes_max: ROOM };
+            let wanted =
+                ExcerptRange { tail: None, since, from: None, stamps, continuation, text_bytes_max: ROOM };
             let excerpt = read(&self.kept, wanted).unwrap();
             (excerpt.text, excerpt.truncated)
         }

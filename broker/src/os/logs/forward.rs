@@ -27,7 +27,7 @@ use super::stream::StreamId;
 pub(super) use author::Author;
 pub use destination::{Destination, LineReader};
 use entry::Composer;
-use line::Lines;
+use line::LineSplitter;
 use outlet::Outlet;
 use queue::{Item, Piece, Queue};
 
@@ -206,7 +206,7 @@ struct Passer {
     queue: Arc<Queue>,
     amounts: Arc<Amounts>,
     reader: LineReader,
-    lines: Lines,
+    lines: LineSplitter,
     composer: Composer,
     outlet: Outlet,
     losses: Losses,
@@ -223,7 +223,7 @@ struct Losses {
 impl Passer {
     fn new(queue: Arc<Queue>, amounts: Arc<Amounts>, destination: Destination) -> Self {
         let reader = destination.reader;
-        let lines = Lines::new(entry::line_bytes_max(reader));
+        let lines = LineSplitter::new(entry::line_bytes_max(reader));
         let composer = Composer::new(reader);
         let losses = Losses::default();
         Self { queue, amounts, reader, lines, composer, outlet: Outlet::new(destination), losses }

@@ -18,12 +18,12 @@ use super::amounts::Amounts;
 use super::error::LogsError;
 use super::forward::Forwarder;
 use super::order::{Order, Token, When};
-use super::output::Kept;
+use super::output::KeptStream;
 use super::pipes::Pipes;
-use super::store::Store;
+use super::store::OutputStore;
 use super::stream::StreamId;
 use super::transfer::{PIECE_BYTES, Transfer};
-use super::turns::Turns;
+use super::turns::RoundRobin;
 use super::wakeup::Wakeup;
 
 /// What the wake-up has in the place of a pipe's number.
@@ -48,7 +48,7 @@ pub(super) struct Keeper {
     pub(super) wakeup: Arc<Wakeup>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) folder: Pipes,
-    pub(super) store: Store,
+    pub(super) store: OutputStore,
     pub(super) transfer: Transfer,
     pub(super) work: Work,
     pub(super) amounts: Arc<Amounts>,
@@ -61,7 +61,7 @@ pub(super) struct Work {
     pipes: HashMap<Token, Pipe>,
     /// The pipes of each child: one or two.
     children: HashMap<ChildId, Vec<Token>>,
-    turns: Turns<Token>,
+    turns: RoundRobin<Token>,
     /// Who waits for output of streams that have no pipe yet, or never will.
     quiet: HashMap<StreamId, Vec<Waiting>>,
     settling: Vec<mpsc::Sender<()>>,
@@ -116,7 +116,7 @@ struct Waiting {
     moved: u64,
     /// Whether an empty pipe is enough.
     patience: Patience,
-    answer: oneshot::Sender<Kept>,
+    answer: oneshot::Sender<KeptStream>,
 }
 
 /// What an empty pipe means to somebody who waits.
@@ -131,7 +131,7 @@ impl Work {
         Self {
             pipes: HashMap::new(),
             children: HashMap::new(),
-            turns: Turns::new(),
+            turns: RoundRobin::new(),
             quiet: HashMap::new(),
             settling: Vec::new(),
             warned: None,
@@ -266,7 +266,7 @@ impl Keeper {
         }
     }
 
-    fn show(&mut self, id: StreamId, when: When, answer: oneshot::Sender<Kept>) {
+    fn show(&mut self, id: StreamId, when: When, answer: oneshot::Sender<KeptStream>) {
         let tokens = self.work.children.get(&id.child);
         let token = tokens
             .into_iter()

@@ -8,7 +8,7 @@ use procbroker_protocol::ChildId;
 use tokio::sync::oneshot;
 
 use super::forward::Author;
-use super::output::Kept;
+use super::output::KeptStream;
 use super::stream::StreamId;
 
 /// The number of a pipe among all that the broker has opened.
@@ -29,7 +29,7 @@ pub(super) enum Order {
     /// The child is not visible any more: its output goes.
     Forget { child: ChildId },
     /// Somebody wants to know what is kept, with all that has been written by now, or as soon as there is more.
-    Show { id: StreamId, when: When, answer: oneshot::Sender<Kept> },
+    Show { id: StreamId, when: When, answer: oneshot::Sender<KeptStream> },
     /// Says when everything is done that was ordered before, and all that has been written by the children that have
     /// ended is kept.
     Settle { done: mpsc::Sender<()> },

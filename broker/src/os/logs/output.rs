@@ -9,11 +9,11 @@ use nix::fcntl::OFlag;
 use super::error::LogsError;
 use super::folder::Folder;
 use super::stream::StreamId;
-use super::times::{self, Mark};
+use super::times::{self, TimeMark};
 
 /// What is kept of a stream.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct KeptStream {
     folder: Folder,
     id: StreamId,
     /// The oldest first.
@@ -34,14 +34,14 @@ pub(super) struct Part {
     pub(super) start: u64,
     pub(super) length: u64,
     /// When its first piece came.
-    pub(super) first: Mark,
+    pub(super) first: TimeMark,
     /// Whether there is a file of the times of its pieces.
     pub(super) is_timed: bool,
 }
 
 /// What was found at a position.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct OutputSpan {
     /// Where the bytes begin: where they were asked for, or further on when the output there is gone.
     pub at: u64,
     /// The output from there on; nothing at the end.
@@ -54,7 +54,7 @@ impl Part {
     }
 }
 
-impl Kept {
+impl KeptStream {
     /// Nothing of a stream.
     pub(super) fn nothing(folder: Folder, id: StreamId) -> Self {
         Self { folder, id, parts: Vec::new(), end: 0, dropped: 0, moved: 0, left_alone: None }
@@ -109,9 +109,9 @@ impl Kept {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn read(&self, from: u64, length_max: usize) -> Result<Found, LogsError> {
+    pub fn read(&self, from: u64, length_max: usize) -> Result<OutputSpan, LogsError> {
         let from = from.max(self.first_kept()).min(self.end);
-        let mut found = Found { at: from, bytes: Vec::new() };
+        let mut found = OutputSpan { at: from, bytes: Vec::new() };
         for part in self.parts.iter().filter(|part| part.end() > from) {
             let next = found.at.saturating_add(found.bytes.len() as u64);
             let missing = length_max.saturating_sub(found.bytes.len());
@@ -122,7 +122,7 @@ impl Kept {
             let most = usize::try_from(part.end().saturating_sub(from)).unwrap_or(usize::MAX).min(missing);
             let Some(file) = self.open(&self.id.segment_name(part.start))? else {
                 // It has gone meanwhile, and so has whatever is before, or is about to.
-                found = Found { at: part.end(), bytes: Vec::new() };
+                found = OutputSpan { at: part.end(), bytes: Vec::new() };
                 continue;
             };
             found.at = if found.bytes.is_empty() { from } else { found.at };
@@ -143,7 +143,7 @@ impl Kept {
     ///
     /// # Errors
     /// When the system refuses.
-    pub(super) fn marks(&self, from: u64, to: u64) -> Result<Vec<Mark>, LogsError> {
+    pub(super) fn marks(&self, from: u64, to: u64) -> Result<Vec<TimeMark>, LogsError> {
         let mut marks = Vec::new();
         for part in self.parts.iter().filter(|part| part.end() > from && part.start < to) {
             match self.open_times(part)? {

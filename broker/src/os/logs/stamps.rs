@@ -3,8 +3,8 @@
 use procbroker_protocol::Timestamp;
 
 use super::error::LogsError;
-use super::output::Kept;
-use super::times::Mark;
+use super::output::KeptStream;
+use super::times::TimeMark;
 
 /// Whether lines get their times, and where the output stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Stamps {
     ///
     /// # Errors
     /// When the times cannot be read.
-    pub fn stamp(&mut self, kept: &Kept, at: u64, bytes: Vec<u8>) -> Result<Vec<u8>, LogsError> {
+    pub fn stamp(&mut self, kept: &KeptStream, at: u64, bytes: Vec<u8>) -> Result<Vec<u8>, LogsError> {
         match self {
             Self::Unwanted => Ok(bytes),
             Self::LineBegins | Self::LineGoesOn => {
@@ -42,7 +42,7 @@ impl Stamps {
         }
     }
 
-    fn put(&mut self, at: u64, bytes: &[u8], marks: &[Mark]) -> Vec<u8> {
+    fn put(&mut self, at: u64, bytes: &[u8], marks: &[TimeMark]) -> Vec<u8> {
         let mut stamped = Vec::with_capacity(bytes.len());
         let mut marks = marks.iter().peekable();
         let mut time = None;
@@ -68,8 +68,8 @@ impl Stamps {
 mod tests {
     use super::*;
 
-    fn mark(offset: u64, seconds: u64) -> Mark {
-        Mark { offset, at: seconds * 1_000_000, dropped: 0 }
+    fn mark(offset: u64, seconds: u64) -> TimeMark {
+        TimeMark { offset, at: seconds * 1_000_000, dropped: 0 }
     }
 
     #[test]

@@ -19,11 +19,11 @@ use procbroker_protocol::request::LogStream;
 
 use super::error::LogsError;
 use super::folder::Folder;
-use super::output::{Kept, Part};
+use super::output::{KeptStream, Part};
 use super::stream::StreamId;
-use super::times::{self, Mark, RECORD_BYTES, TIMES_APART};
+use super::times::{self, RECORD_BYTES, TIMES_APART, TimeMark};
 use super::transfer::Transfer;
-use usage::{Place, Usage};
+use usage::{SegmentKey, Usage};
 
 /// What file systems hand out at a time, in bytes; a file of one byte takes that much.
 const BLOCK_BYTES: u64 = 4 << 10;
@@ -42,7 +42,7 @@ pub struct LogBounds {
 
 /// The segments of all streams, and what they take on the disk.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct OutputStore {
     folder: Folder,
     bounds: LogBounds,
     children: HashMap<ChildId, Child>,
@@ -83,9 +83,9 @@ struct Segment {
     /// How long the file of its times is.
     times: u64,
     /// When its first piece came.
-    first: Mark,
+    first: TimeMark,
     /// When its last piece came that has a time of its own.
-    last: Mark,
+    last: TimeMark,
 }
 
 /// The files of the newest segment, open for as long as its child has something to say.
@@ -134,7 +134,7 @@ impl Child {
     }
 }
 
-impl Store {
+impl OutputStore {
     /// Nothing is known yet of what an earlier broker has left in the folder.
     pub(super) fn new(folder: Folder, bounds: LogBounds) -> Self {
         Self { folder, bounds, children: HashMap::new(), usage: Usage::default() }
@@ -209,7 +209,7 @@ impl Store {
         newest.length = newest.length.saturating_add(written as u64);
         stream.end = stream.end.saturating_add(written as u64);
         if written > 0 {
-            let mark = Mark { offset, at: now, dropped: stream.dropped };
+            let mark = TimeMark { offset, at: now, dropped: stream.dropped };
             note_time(&folder, id, newest, opened, mark);
         }
         let (before, after) = (before, newest.room());
@@ -225,7 +225,7 @@ impl Store {
         let child = self.children.entry(id.child).or_insert_with(|| Child::new(user));
         let stream = child.stream_mut(id.stream);
         stream.open = Some(Opened { data, times: None });
-        let none = Mark::default();
+        let none = TimeMark::default();
         let segment = Segment { born, start, length: 0, times: 0, first: none, last: none };
         stream.segments.push_back(segment);
         Ok(segment)
@@ -242,7 +242,9 @@ impl Store {
             }
         }
         while self.usage.in_all().saturating_add(more) > self.bounds.in_all {
-            let Some(Place { id, .. }) = self.usage.oldest_of_greediest(user, more, written) else { break };
+            let Some(SegmentKey { id, .. }) = self.usage.oldest_of_greediest(user, more, written) else {
+                break;
+            };
             if !self.remove_oldest(id, written) {
                 break;
             }
@@ -297,8 +299,8 @@ impl Store {
     }
 
     /// What is kept of a stream now.
-    pub(super) fn kept(&self, id: StreamId) -> Kept {
-        let mut kept = Kept::nothing(self.folder.clone(), id);
+    pub(super) fn kept(&self, id: StreamId) -> KeptStream {
+        let mut kept = KeptStream::nothing(self.folder.clone(), id);
         if let Some(stream) = self.stream(id) {
             kept.end = stream.end;
             kept.dropped = stream.dropped;
@@ -330,7 +332,7 @@ impl Store {
 }
 
 /// Notes when a piece came. Where that fails, lines have the time of an earlier one.
-fn note_time(folder: &Folder, id: StreamId, segment: &mut Segment, opened: &mut Opened, mark: Mark) {
+fn note_time(folder: &Folder, id: StreamId, segment: &mut Segment, opened: &mut Opened, mark: TimeMark) {
     if mark.offset == segment.start {
         segment.first = mark;
         segment.last = mark;
@@ -342,7 +344,7 @@ fn note_time(folder: &Folder, id: StreamId, segment: &mut Segment, opened: &mut 
         return;
     }
     let name = id.times_name(segment.start);
-    let marks: &[Mark] = if segment.times == 0 { &[segment.first, mark] } else { &[mark] };
+    let marks: &[TimeMark] = if segment.times == 0 { &[segment.first, mark] } else { &[mark] };
     let file = match opened.times.take() {
         Some(file) => Ok(file),
         None if segment.times == 0 => folder.make_file(&name),

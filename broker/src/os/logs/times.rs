@@ -17,7 +17,7 @@ pub(super) const TIMES_APART: u64 = 1_000;
 
 /// From here on output was written at this time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct TimeMark {
     /// The position in the stream.
     pub(super) offset: u64,
     /// Microseconds since 1970.
@@ -26,7 +26,7 @@ pub(super) struct Mark {
     pub(super) dropped: u64,
 }
 
-impl Mark {
+impl TimeMark {
     fn to_bytes(self) -> [u8; RECORD] {
         let mut bytes = [0; RECORD];
         let numbers = [self.offset, self.at, self.dropped].map(u64::to_le_bytes);
@@ -46,7 +46,7 @@ impl Mark {
 }
 
 /// Writes marks to a file, after this many bytes of it.
-pub(super) fn write(file: &File, at: u64, marks: &[Mark]) -> io::Result<u64> {
+pub(super) fn write(file: &File, at: u64, marks: &[TimeMark]) -> io::Result<u64> {
     let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.to_bytes()).collect();
     file.write_all_at(&bytes, at)?;
     Ok(at.saturating_add(bytes.len() as u64))
@@ -58,35 +58,35 @@ fn count(length: u64) -> u64 {
 }
 
 /// Reads one mark.
-fn mark(file: &File, index: u64) -> io::Result<Mark> {
+fn mark(file: &File, index: u64) -> io::Result<TimeMark> {
     let mut bytes = [0; RECORD];
     file.read_exact_at(&mut bytes, index.saturating_mul(RECORD_BYTES))?;
-    Ok(Mark::from_bytes(&bytes))
+    Ok(TimeMark::from_bytes(&bytes))
 }
 
 /// The first and the last mark of a file, and how many bytes its whole marks take; `None` where it has none.
-pub(super) fn ends(file: &File) -> io::Result<Option<(Mark, Mark, u64)>> {
+pub(super) fn ends(file: &File) -> io::Result<Option<(TimeMark, TimeMark, u64)>> {
     let marks = count(file.metadata()?.len());
     let Some(last) = marks.checked_sub(1) else { return Ok(None) };
     Ok(Some((mark(file, 0)?, mark(file, last)?, marks * RECORD_BYTES)))
 }
 
 /// The marks that cover a part of a stream: the last one that is not after its beginning, and all up to its end.
-pub(super) fn covering(file: &File, from: u64, to: u64) -> io::Result<Vec<Mark>> {
+pub(super) fn covering(file: &File, from: u64, to: u64) -> io::Result<Vec<TimeMark>> {
     let marks = count(file.metadata()?.len());
     let after = partition(file, marks, |mark| mark.offset <= from)?;
     read_while(file, after.saturating_sub(1), marks, |mark| mark.offset < to)
 }
 
 /// The first mark at or after a time.
-pub(super) fn since(file: &File, time: u64) -> io::Result<Option<Mark>> {
+pub(super) fn since(file: &File, time: u64) -> io::Result<Option<TimeMark>> {
     let marks = count(file.metadata()?.len());
     let first = partition(file, marks, |mark| mark.at < time)?;
     if first < marks { mark(file, first).map(Some) } else { Ok(None) }
 }
 
 /// How many marks at the beginning hold this, if none does after the first that does not.
-fn partition(file: &File, marks: u64, holds: impl Fn(&Mark) -> bool) -> io::Result<u64> {
+fn partition(file: &File, marks: u64, holds: impl Fn(&TimeMark) -> bool) -> io::Result<u64> {
     let (mut low, mut high) = (0, marks);
     while low < high {
         let middle = low.midpoint(high);
@@ -99,7 +99,12 @@ fn partition(file: &File, marks: u64, holds: impl Fn(&Mark) -> bool) -> io::Resu
     Ok(low)
 }
 
-fn read_while(file: &File, from: u64, to: u64, holds: impl Fn(&Mark) -> bool) -> io::Result<Vec<Mark>> {
+fn read_while(
+    file: &File,
+    from: u64,
+    to: u64,
+    holds: impl Fn(&TimeMark) -> bool,
+) -> io::Result<Vec<TimeMark>> {
     /// Marks that are read at a time.
     const BATCH: u64 = 512;
     let mut found = Vec::new();
@@ -109,7 +114,7 @@ fn read_while(file: &File, from: u64, to: u64, holds: impl Fn(&Mark) -> bool) ->
         let mut bytes = vec![0; usize::try_from(batch * RECORD_BYTES).unwrap_or_default()];
         file.read_exact_at(&mut bytes, next * RECORD_BYTES)?;
         for bytes in bytes.chunks_exact(RECORD) {
-            let mark = Mark::from_bytes(bytes);
+            let mark = TimeMark::from_bytes(bytes);
             if !holds(&mark) {
                 return Ok(found);
             }
@@ -126,13 +131,13 @@ mod tests {
 
     fn every_ten(marks: u64) -> File {
         let file = tempfile::tempfile().unwrap();
-        let all: Vec<Mark> = (0..marks).map(at).collect();
+        let all: Vec<TimeMark> = (0..marks).map(at).collect();
         assert_eq!(write(&file, 0, &all).unwrap(), marks * RECORD_BYTES);
         file
     }
 
-    fn at(index: u64) -> Mark {
-        Mark { offset: 10 * index, at: 1_000 + index, dropped: index }
+    fn at(index: u64) -> TimeMark {
+        TimeMark { offset: 10 * index, at: 1_000 + index, dropped: index }
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A queue in which a user waits for at most one turn of each other user.
 #[derive(Debug)]
-pub(super) struct Turns<T> {
+pub(super) struct RoundRobin<T> {
     waiting: BTreeMap<u32, VecDeque<T>>,
     /// The users of whom something waits, each once.
     users: VecDeque<u32>,
     length: usize,
 }
 
-impl<T> Turns<T> {
+impl<T> RoundRobin<T> {
     /// Nothing waits.
     pub(super) fn new() -> Self {
         Self { waiting: BTreeMap::new(), users: VecDeque::new(), length: 0 }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn one_pipe_of_a_user_waits_for_one_turn_of_another_however_many_pipes_that_has() {
-        let mut turns = Turns::new();
+        let mut turns = RoundRobin::new();
         for pipe in ["a1", "a2", "a3"] {
             turns.push(1, pipe);
         }

@@ -24,7 +24,7 @@ pub(crate) struct Adopted {
 
 /// What can be said of a process that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum AdoptedExit {
     /// This is how, as far as that can be known at all.
     Told(ExitStatus),
     /// That will be known when somebody reaps it, which its pidfd announces (`EPOLLHUP`).
@@ -33,25 +33,25 @@ pub(crate) enum Ending {
 
 /// Asks how a process ended, of which the pidfd says that it has. `tells_reaped` says whether the kernel keeps the
 /// status of what was reaped, and announces the reaping; both came with Linux 6.15 at the latest.
-pub(crate) fn ending(pid: Pid, pidfd: BorrowedFd<'_>, tells_reaped: bool) -> Ending {
+pub(crate) fn ending(pid: Pid, pidfd: BorrowedFd<'_>, tells_reaped: bool) -> AdoptedExit {
     if let Ok(status) = pidfd::exit_status(pidfd) {
-        return Ending::Told(status);
+        return AdoptedExit::Told(status);
     }
     let status = zombie_status(pid);
     if !pidfd::is_reaped(pidfd) {
         // So the number meant this process all the time.
         return match status {
-            Some(status) => Ending::Told(status),
-            None if tells_reaped => Ending::NotReaped,
-            None => Ending::Told(ExitStatus::Unknown),
+            Some(status) => AdoptedExit::Told(status),
+            None if tells_reaped => AdoptedExit::NotReaped,
+            None => AdoptedExit::Told(ExitStatus::Unknown),
         };
     }
     // It was reaped between the first question and now.
-    Ending::Told(pidfd::exit_status(pidfd).unwrap_or(ExitStatus::Unknown))
+    AdoptedExit::Told(pidfd::exit_status(pidfd).unwrap_or(ExitStatus::Unknown))
 }
 
 impl Adopted {
-    pub(crate) fn ending(&self, tells_reaped: bool) -> Ending {
+    pub(crate) fn ending(&self, tells_reaped: bool) -> AdoptedExit {
         ending(self.pid, self.pidfd.as_fd(), tells_reaped)
     }
 }

@@ -25,7 +25,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::descriptor::watched;
-use super::exit_status::{Adopted, Ending};
+use super::exit_status::{Adopted, AdoptedExit};
 use crate::os::process::pidfd::{self, Abilities};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::process::whereabouts::Whereabouts;
@@ -238,12 +238,12 @@ impl Reaper {
             }
         } else if let Some(adopted) = self.adopted.get(&token) {
             match adopted.ending(self.tells_reaped) {
-                Ending::Told(status) => {
+                AdoptedExit::Told(status) => {
                     let (run, pid) = (adopted.run, adopted.pid);
                     self.adopted.remove(&token);
                     reaped.push(Reaped::Child { run, pid, status });
                 }
-                Ending::NotReaped => {
+                AdoptedExit::NotReaped => {
                     // That it hangs up is announced without being asked for. It is watched anew, because a change of what
                     // is asked for tells nobody of what is so already where it still stands among those that are ready.
                     let event = EpollEvent::new(EpollFlags::EPOLLONESHOT, token);

@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 use nix::sys::socket::{getsockopt, sockopt};
 use thiserror::Error;
 
-use crate::os::service::fd_store::Kept;
+use crate::os::service::fd_store::StoredQueue;
 
 /// The first of the descriptors.
 const FIRST: usize = 3;
@@ -22,7 +22,7 @@ pub struct Passed {
     /// The sockets to serve.
     pub sockets: Vec<PassedSocket>,
     /// What an earlier broker left in the fd store.
-    pub kept: Kept,
+    pub kept: StoredQueue,
 }
 
 /// A socket to serve. It has close-on-exec and does not block.
@@ -76,7 +76,7 @@ pub fn passed() -> Result<Passed, ActivationError> {
     let mut passed = ListenFd::from_env();
     for index in 0..passed.len() {
         match names.next().filter(|name| !name.is_empty()) {
-            Some(name) if Kept::knows(name) => {
+            Some(name) if StoredQueue::knows(name) => {
                 if let Some(descriptor) = take_stored(&mut passed, index) {
                     taken.kept.take(name, descriptor);
                 }

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use crate::os::process::pidfd;
 use crate::os::service::notify::ServiceOwner;
-use queue::{First, Key, Queue};
+use queue::{First, StoreKey, StoreQueue};
 
 /// The name in the store of the end that is read.
 pub(super) const READ_NAME: &str = "procbroker-children-read";
@@ -39,12 +39,12 @@ const TURNS_A_STORE: usize = 4;
 
 /// What an earlier broker left in the store.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct StoredQueue {
     read: Option<OwnedFd>,
     write: Option<OwnedFd>,
 }
 
-impl Kept {
+impl StoredQueue {
     /// What this process had before it executed its program anew: the [ends](FdStore::ends).
     #[must_use]
     pub fn from_ends(read: OwnedFd, write: OwnedFd) -> Self {
@@ -86,7 +86,7 @@ pub struct FdStore(Option<Contents>);
 
 #[derive(Debug)]
 struct Contents {
-    queue: Queue,
+    queue: StoreQueue,
     /// The processes that are wanted, each with the age of its message.
     wanted: BTreeMap<Run, u32>,
     /// The age of this broker's messages: how many brokers there were before.
@@ -105,7 +105,7 @@ impl FdStore {
     ///
     /// What fails is logged, and the store is off then.
     #[must_use]
-    pub fn open(kept: Kept) -> (Self, BTreeMap<Run, OwnedFd>) {
+    pub fn open(kept: StoredQueue) -> (Self, BTreeMap<Run, OwnedFd>) {
         let is_of_use = pidfd::Abilities::probe().exit_status;
         let is_owned = ServiceOwner.is_there() || kept.read.is_some();
         if !(is_of_use && is_owned) {
@@ -116,7 +116,7 @@ impl FdStore {
 
     /// The same, where `hand_over` has somebody keep an end under a name.
     fn open_at(
-        kept: Kept,
+        kept: StoredQueue,
         hand_over: impl FnMut(&str, BorrowedFd<'_>) -> io::Result<()>,
     ) -> (Self, BTreeMap<Run, OwnedFd>) {
         match Contents::of_earlier(kept) {
@@ -175,29 +175,29 @@ impl Contents {
     fn begin(
         mut hand_over: impl FnMut(&str, BorrowedFd<'_>) -> io::Result<()>,
     ) -> Result<Self, FdStoreError> {
-        let queue = Queue::new().map_err(FdStoreError::Socket)?;
+        let queue = StoreQueue::new().map_err(FdStoreError::Socket)?;
         for (name, end) in [READ_NAME, WRITE_NAME].into_iter().zip(queue.ends()) {
             hand_over(name, end).map_err(|source| FdStoreError::Refused { name, source })?;
         }
         Self::in_queue(queue).map_err(FdStoreError::Socket)
     }
 
-    fn in_queue(queue: Queue) -> io::Result<Self> {
+    fn in_queue(queue: StoreQueue) -> io::Result<Self> {
         let capacity = queue.capacity()?;
         Ok(Self { queue, wanted: BTreeMap::new(), age: 0, messages: 0, capacity, complained: false })
     }
 
     /// Takes the store of an earlier broker over, if all of it is there.
-    fn of_earlier(kept: Kept) -> Option<(Self, BTreeMap<Run, OwnedFd>)> {
+    fn of_earlier(kept: StoredQueue) -> Option<(Self, BTreeMap<Run, OwnedFd>)> {
         let (read, write) = match kept {
-            Kept { read: None, write: None } => return None,
-            Kept { read: Some(read), write: Some(write) } => (read, write),
-            Kept { read: Some(_), write: None } | Kept { read: None, write: Some(_) } => {
+            StoredQueue { read: None, write: None } => return None,
+            StoredQueue { read: Some(read), write: Some(write) } => (read, write),
+            StoredQueue { read: Some(_), write: None } | StoredQueue { read: None, write: Some(_) } => {
                 tracing::warn!("only one of {READ_NAME} and {WRITE_NAME} was handed back; beginning anew");
                 return None;
             }
         };
-        let taken = Queue::of_ends(read, write).and_then(Self::in_queue).and_then(|mut contents| {
+        let taken = StoreQueue::of_ends(read, write).and_then(Self::in_queue).and_then(|mut contents| {
             let found = contents.look_through()?;
             Ok((contents, found))
         });
@@ -236,9 +236,9 @@ impl Contents {
     /// Writes a message again, unless a later one of the same child has been read.
     fn put_back(
         &mut self,
-        key: Key,
+        key: StoreKey,
         pidfd: Option<OwnedFd>,
-        latest: &mut BTreeMap<ChildId, (Key, Option<OwnedFd>)>,
+        latest: &mut BTreeMap<ChildId, (StoreKey, Option<OwnedFd>)>,
     ) -> io::Result<()> {
         if let Some((later, process)) = latest.get(&key.run.child)
             && (later.order(), process.is_some()) >= (key.order(), pidfd.is_some())
@@ -256,7 +256,7 @@ impl Contents {
 
     fn expect(&mut self, run: Run) -> io::Result<()> {
         self.make_room()?;
-        self.push(Key { run, age: self.age }, None)
+        self.push(StoreKey { run, age: self.age }, None)
     }
 
     fn store(&mut self, run: Run, pidfd: BorrowedFd<'_>) -> io::Result<()> {
@@ -264,7 +264,7 @@ impl Contents {
             return Ok(());
         }
         self.make_room()?;
-        self.push(Key { run, age: self.age }, Some(pidfd))?;
+        self.push(StoreKey { run, age: self.age }, Some(pidfd))?;
         self.wanted.insert(run, self.age);
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Contents {
         }
     }
 
-    fn push(&mut self, key: Key, pidfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    fn push(&mut self, key: StoreKey, pidfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         if self.messages >= self.capacity {
             return Err(io::Error::other(format!(
                 "{} messages are all that may lie in a socket",

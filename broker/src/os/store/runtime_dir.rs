@@ -45,7 +45,7 @@ const LOCK_REST: Duration = Duration::from_millis(1);
 
 /// Where the runtime folder is to be, unless a broker that crashed has left one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum RuntimeDirChoice {
     /// There, and nowhere else.
     Given(PathBuf),
     /// There, or under a similar name where another broker's is.
@@ -134,7 +134,7 @@ impl RuntimeDir {
     ///
     /// # Errors
     /// When it is not to be trusted, when it is another broker's, or when the system refuses.
-    pub fn open(wanted: &Wanted, state: &Path) -> Result<Self, RuntimeDirError> {
+    pub fn open(wanted: &RuntimeDirChoice, state: &Path) -> Result<Self, RuntimeDirError> {
         let state = OwnFolder::open(state)?;
         if let Some(folder) = left(&state)? {
             // The lock of the state folder says that no broker has it. A process that an earlier one was about to start may
@@ -144,8 +144,8 @@ impl RuntimeDir {
         }
         let key = Uuid::new_v4();
         let folder = match wanted {
-            Wanted::Given(path) => claim(path, &state)?,
-            Wanted::Usual(path) => match claim(path, &state) {
+            RuntimeDirChoice::Given(path) => claim(path, &state)?,
+            RuntimeDirChoice::Usual(path) => match claim(path, &state) {
                 Err(RuntimeDirError::Taken { .. }) => {
                     let mut name = path.clone().into_os_string();
                     name.push(format!("-{:08x}", key.as_fields().0));

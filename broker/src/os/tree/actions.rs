@@ -10,7 +10,7 @@ use procbroker_protocol::{ChildId, Signal};
 use super::job::SignalOrder;
 use super::process_table::SharedTable;
 use super::right;
-use super::walk::{Action, Identity, LiveProcess};
+use super::walk::{Action, LiveProcess, ProcessKey};
 use crate::os::process::pidfd;
 
 /// So many processes are held at a time to wait for their ends.
@@ -119,8 +119,8 @@ impl LiveRuns {
 pub(super) struct Killer {
     pub(super) victims: Victims,
     /// Those that were stopped.
-    condemned: HashSet<Identity>,
-    pub(super) killed: HashSet<Identity>,
+    condemned: HashSet<ProcessKey>,
+    pub(super) killed: HashSet<ProcessKey>,
     /// Whether this round has found a process that was not killed before.
     pub(super) fresh: bool,
 }
@@ -187,13 +187,13 @@ impl Action for KillAndHold {
 }
 
 /// Those who send signals at the same time, and whose each one's child is.
-pub(super) struct Senders {
+pub(super) struct SignalSenders {
     table: SharedTable,
-    pub(super) all: Vec<Sender>,
+    pub(super) all: Vec<SignalSender>,
     pub(super) of: BTreeMap<ChildId, Vec<usize>>,
 }
 
-impl Senders {
+impl SignalSenders {
     pub(super) fn new(table: SharedTable) -> Self {
         Self { table, all: Vec::new(), of: BTreeMap::new() }
     }
@@ -205,7 +205,7 @@ impl Senders {
             Scope::Group => Whom::Group(group),
         };
         self.of.entry(child).or_default().push(self.all.len());
-        self.all.push(Sender {
+        self.all.push(SignalSender {
             run: order.run,
             whom,
             signal: order.signal,
@@ -221,7 +221,7 @@ impl Senders {
     }
 }
 
-impl Action for Senders {
+impl Action for SignalSenders {
     fn enter(&mut self, found: &LiveProcess) {
         let own = found.owner.and_then(|owner| self.of.get(&owner));
         for &index in own.into_iter().flatten() {
@@ -245,18 +245,18 @@ pub(super) enum Whom {
 }
 
 /// Sends a signal to each process of a child, or to those of its process group.
-pub(super) struct Sender {
+pub(super) struct SignalSender {
     run: Run,
     pub(super) whom: Whom,
     pub(super) signal: Signal,
     /// Who has to have the right to.
     by: Option<Asker>,
-    pub(super) sent: HashSet<Identity>,
+    pub(super) sent: HashSet<ProcessKey>,
     /// How many got it, and how many may not be signalled.
     pub(super) results: [usize; 2],
 }
 
-impl Sender {
+impl SignalSender {
     pub(super) fn send(&mut self, found: &LiveProcess) {
         let is_meant = match self.whom {
             Whom::All => true,

@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 use procbroker_core::{Kinship, Members, Run};
 
 use super::Containment;
-use super::job::Job;
-use super::leader::Leader;
+use super::job::WorkerJob;
+use super::leader::GroupLeader;
 use crate::os::process::whereabouts::Whereabouts;
 use crate::os::tree::cgroup::Group;
 
@@ -26,14 +26,14 @@ impl Containment {
             let mut table = self.table.lock();
             match recovered {
                 Whereabouts::Process { pid, pidfd, kinship, .. } => {
-                    let leader = Leader { pid: *pid, pidfd: Arc::clone(pidfd) };
+                    let leader = GroupLeader { pid: *pid, pidfd: Arc::clone(pidfd) };
                     match kinship {
                         Kinship::Own => table.adopt_after_upgrade(run, leader, group),
                         Kinship::Foreign => table.adopt_living(run, leader, group),
                     }
                 }
                 Whereabouts::Unexecuted { pid, pidfd } => {
-                    let leader = Leader { pid: *pid, pidfd: Arc::clone(pidfd) };
+                    let leader = GroupLeader { pid: *pid, pidfd: Arc::clone(pidfd) };
                     table.adopt_living(run, leader, group);
                 }
                 Whereabouts::Gone { pid, pidfd, .. } => {
@@ -66,7 +66,7 @@ impl Containment {
 
     fn survey(&self) -> HashMap<Run, Members> {
         let (answer, answered) = channel();
-        self.orders.give(Job::Survey { answer });
+        self.orders.give(WorkerJob::Survey { answer });
         answered.recv().unwrap_or_default()
     }
 

@@ -14,7 +14,7 @@ use super::search::{PerSearch, Search};
 
 /// What the worker is asked to do.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum WorkerJob {
     /// Find out what is left of the children whose main process has ended.
     Examine(Search),
     /// Find out what is left of those whose main process was gone before the broker came.

@@ -12,12 +12,12 @@ use crate::os::process::pidfd;
 
 /// The main process of a child.
 #[derive(Clone, Debug)]
-pub(super) struct Leader {
+pub(super) struct GroupLeader {
     pub(super) pid: Pid,
     pub(super) pidfd: Arc<OwnedFd>,
 }
 
-impl Leader {
+impl GroupLeader {
     /// Whether its number is still taken, by itself or by its process group, so that it cannot mean another.
     pub(super) fn has_number(&self) -> bool {
         let pidfd = self.pidfd.as_fd();

@@ -12,8 +12,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use procbroker_core::Pid;
 use procbroker_protocol::{ChildId, Usage};
 
-use super::leader::Leader;
-use super::process_table::Entry;
+use super::leader::GroupLeader;
+use super::process_table::ProcessEntry;
 use crate::os::process::{pidfd, proc};
 use crate::os::tree::cgroup::{Cgroups, Group, GroupUsage};
 
@@ -31,12 +31,12 @@ pub struct Meter {
 #[derive(Debug)]
 pub(super) struct Subject {
     child: ChildId,
-    leader: Option<Leader>,
+    leader: Option<GroupLeader>,
     group: Option<Group>,
 }
 
 impl Subject {
-    pub(super) fn of(child: ChildId, entry: &Entry) -> Self {
+    pub(super) fn of(child: ChildId, entry: &ProcessEntry) -> Self {
         Self { child, leader: entry.leader.clone(), group: entry.group.map(|(group, _)| group) }
     }
 }

@@ -4,39 +4,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use super::exit_watch::Waker;
-use super::job::{Job, Pending};
+use super::job::{Pending, WorkerJob};
 use super::search::Search;
 
 /// The driver's end of the queue. The worker ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Orders {
-    jobs: Option<Sender<Job>>,
+pub(super) struct JobQueue {
+    jobs: Option<Sender<WorkerJob>>,
     waker: Waker,
     pending: Pending,
 }
 
-impl Orders {
-    pub(super) fn new(jobs: Sender<Job>, waker: Waker, pending: Pending) -> Self {
+impl JobQueue {
+    pub(super) fn new(jobs: Sender<WorkerJob>, waker: Waker, pending: Pending) -> Self {
         Self { jobs: Some(jobs), waker, pending }
     }
 
     /// Has it find out what is left of children whose main process has ended.
     pub(super) fn examine(&self, search: Search) {
-        self.give_once(self.pending.examine.of(search), Job::Examine(search));
+        self.give_once(self.pending.examine.of(search), WorkerJob::Examine(search));
     }
 
     /// Has it make and remove cgroups.
     pub(super) fn tidy(&self) {
-        self.give_once(&self.pending.tidy, Job::Tidy);
+        self.give_once(&self.pending.tidy, WorkerJob::Tidy);
     }
 
-    fn give_once(&self, pending: &AtomicBool, job: Job) {
+    fn give_once(&self, pending: &AtomicBool, job: WorkerJob) {
         if !pending.swap(true, Ordering::SeqCst) {
             self.give(job);
         }
     }
 
-    pub(super) fn give(&self, job: Job) {
+    pub(super) fn give(&self, job: WorkerJob) {
         self.pending.queued.fetch_add(1, Ordering::SeqCst);
         // The worker takes jobs as long as this sender lives.
         let _taken = self.jobs.as_ref().map(|jobs| jobs.send(job));
@@ -44,7 +44,7 @@ impl Orders {
     }
 }
 
-impl Drop for Orders {
+impl Drop for JobQueue {
     fn drop(&mut self) {
         self.jobs = None;
         self.waker.wake();

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::{ChildId, ExitStatus};
 
-use super::leader::Leader;
+use super::leader::GroupLeader;
 use super::search::{PerSearch, Search};
-use super::wanted::Wanted;
+use super::wanted::ScanTargets;
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 use crate::os::tree::cgroup::{Group, Wear};
 
@@ -27,7 +27,7 @@ impl SharedTable {
 /// Every child that has a process or may get one, and by what its processes are known.
 #[derive(Debug, Default)]
 pub(super) struct ProcessTable {
-    entries: HashMap<Run, Entry>,
+    entries: HashMap<Run, ProcessEntry>,
     by_child: HashMap<ChildId, Run>,
     /// The broker's own only: the numbers of others can be given away without its knowing.
     by_pid: HashMap<Pid, ChildId>,
@@ -43,9 +43,9 @@ pub(super) struct ProcessTable {
 
 /// One run of a child.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ProcessEntry {
     pub(super) search: Search,
-    pub(super) leader: Option<Leader>,
+    pub(super) leader: Option<GroupLeader>,
     /// The number of its process group, which is that of its main process. It may be another's once that is gone.
     group_number: Option<Pid>,
     pub(super) life: Life,
@@ -67,22 +67,22 @@ pub(super) enum Life {
 
 impl ProcessTable {
     pub(super) fn prepare(&mut self, run: Run, group: Option<(Group, Wear)>) {
-        self.enter(run, Entry::new(Search::Inherited, group));
+        self.enter(run, ProcessEntry::new(Search::Inherited, group));
     }
 
     pub(super) fn adopt(&mut self, run: Run, pid: Pid, pidfd: Arc<OwnedFd>) {
         self.by_child.insert(run.child, run);
         self.by_pid.insert(pid, run.child);
-        let entry = self.entries.entry(run).or_insert_with(|| Entry::new(Search::Inherited, None));
+        let entry = self.entries.entry(run).or_insert_with(|| ProcessEntry::new(Search::Inherited, None));
         entry.group_number = Some(pid);
-        entry.leader = Some(Leader { pid, pidfd });
+        entry.leader = Some(GroupLeader { pid, pidfd });
         entry.birthmark = None;
     }
 
     /// What identifies the main process of a run for good.
     pub(super) fn identity(&mut self, run: Run) -> Option<ProcessIdentity> {
         let entry = self.entries.get_mut(&run)?;
-        let Leader { pid, pidfd } = entry.leader.as_ref()?;
+        let GroupLeader { pid, pidfd } = entry.leader.as_ref()?;
         let cgroup = entry.group.map(|(group, _)| group.number());
         let identity = match entry.birthmark {
             Some(birthmark) => {
@@ -95,8 +95,8 @@ impl ProcessTable {
     }
 
     /// A child of this process, from before it executed its program anew.
-    pub(super) fn adopt_after_upgrade(&mut self, run: Run, leader: Leader, group: Option<Group>) {
-        self.enter(run, Entry::new(Search::Inherited, worn(group)));
+    pub(super) fn adopt_after_upgrade(&mut self, run: Run, leader: GroupLeader, group: Option<Group>) {
+        self.enter(run, ProcessEntry::new(Search::Inherited, worn(group)));
         self.from_before_upgrade.insert(run);
         self.adopt(run, leader.pid, leader.pidfd);
     }
@@ -107,10 +107,10 @@ impl ProcessTable {
     }
 
     /// A child of an earlier broker, whose main process was found.
-    pub(super) fn adopt_living(&mut self, run: Run, leader: Leader, group: Option<Group>) {
-        let entry = Entry::new(Search::Everywhere, worn(group));
+    pub(super) fn adopt_living(&mut self, run: Run, leader: GroupLeader, group: Option<Group>) {
+        let entry = ProcessEntry::new(Search::Everywhere, worn(group));
         self.adopted.insert(run.child);
-        self.enter(run, Entry { group_number: Some(leader.pid), leader: Some(leader), ..entry });
+        self.enter(run, ProcessEntry { group_number: Some(leader.pid), leader: Some(leader), ..entry });
     }
 
     /// A child of an earlier broker, whose main process is gone; this was its number.
@@ -121,15 +121,15 @@ impl ProcessTable {
         pidfd: Option<Arc<OwnedFd>>,
         group: Option<Group>,
     ) {
-        let leader = number.zip(pidfd).map(|(pid, pidfd)| Leader { pid, pidfd });
-        let entry = Entry::new(Search::Everywhere, worn(group));
+        let leader = number.zip(pidfd).map(|(pid, pidfd)| GroupLeader { pid, pidfd });
+        let entry = ProcessEntry::new(Search::Everywhere, worn(group));
         self.adopted.insert(run.child);
         self.draining.of_mut(Search::Everywhere).insert(run);
         let life = Life::Reported(Members::Nothing);
-        self.enter(run, Entry { leader, group_number: number, life, ..entry });
+        self.enter(run, ProcessEntry { leader, group_number: number, life, ..entry });
     }
 
-    fn enter(&mut self, run: Run, entry: Entry) {
+    fn enter(&mut self, run: Run, entry: ProcessEntry) {
         if let Some((group, _)) = entry.group {
             self.by_group.insert(group, run.child);
         }
@@ -137,7 +137,7 @@ impl ProcessTable {
         self.by_child.insert(run.child, run);
     }
 
-    pub(super) fn get(&self, run: Run) -> Option<&Entry> {
+    pub(super) fn get(&self, run: Run) -> Option<&ProcessEntry> {
         self.entries.get(&run)
     }
 
@@ -212,7 +212,7 @@ impl ProcessTable {
         }
     }
 
-    pub(super) fn release(&mut self, run: Run) -> Option<Entry> {
+    pub(super) fn release(&mut self, run: Run) -> Option<ProcessEntry> {
         let entry = self.entries.remove(&run)?;
         self.drained(run);
         self.from_before_upgrade.remove(&run);
@@ -263,8 +263,8 @@ impl ProcessTable {
     }
 
     /// What tells the processes of these children of an earlier broker.
-    pub(super) fn wanted(&self, children: BTreeSet<ChildId>) -> Wanted {
-        let mut wanted = Wanted { children, ..Wanted::default() };
+    pub(super) fn wanted(&self, children: BTreeSet<ChildId>) -> ScanTargets {
+        let mut wanted = ScanTargets { children, ..ScanTargets::default() };
         for (run, entry) in &self.entries {
             let is_wanted = entry.search == Search::Everywhere && wanted.children.contains(&run.child);
             match &entry.leader {
@@ -284,13 +284,13 @@ impl ProcessTable {
     }
 }
 
-impl Entry {
+impl ProcessEntry {
     fn new(search: Search, group: Option<(Group, Wear)>) -> Self {
         Self { search, leader: None, group_number: None, life: Life::Alive, group, birthmark: None }
     }
 
     /// Its main process, if the driver has not said that it has ended.
-    pub(super) fn living(&self) -> Option<&Leader> {
+    pub(super) fn living(&self) -> Option<&GroupLeader> {
         self.leader.as_ref().filter(|_| self.life == Life::Alive)
     }
 }
@@ -316,7 +316,7 @@ mod tests {
             incarnation: Incarnation::FIRST,
         };
         let pid = Pid::new(std::process::id()).unwrap();
-        let leader = Leader { pid, pidfd: Arc::new(pidfd::open(pid).unwrap()) };
+        let leader = GroupLeader { pid, pidfd: Arc::new(pidfd::open(pid).unwrap()) };
         table.adopt(run(1), leader.pid, Arc::clone(&leader.pidfd));
         table.adopt_living(run(2), leader.clone(), None);
         assert!(!table.has_children_from_before_upgrade());

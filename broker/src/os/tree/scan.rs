@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::walk::{Action, DEPTH_MAX, Identity, LiveProcess, Walker};
-use super::wanted::Wanted;
+use super::walk::{Action, DEPTH_MAX, LiveProcess, ProcessKey, Walker};
+use super::wanted::ScanTargets;
 use crate::os::process::mark::{Mark, settled_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat, stat_of};
@@ -23,7 +23,7 @@ const ANCESTORS_MAX: usize = 64;
 
 impl Walker<'_> {
     /// Visits everything that is known to belong to one of these children. Returns whether all could be looked at.
-    pub(super) fn everywhere(&mut self, wanted: &Wanted, action: &mut dyn Action) -> bool {
+    pub(super) fn everywhere(&mut self, wanted: &ScanTargets, action: &mut dyn Action) -> bool {
         self.begin();
         self.seen = Some(HashSet::new());
         self.is_unclear = false;
@@ -40,7 +40,7 @@ impl Walker<'_> {
         !self.is_unclear
     }
 
-    fn inspect(&mut self, pid: Pid, wanted: &Wanted, action: &mut dyn Action) {
+    fn inspect(&mut self, pid: Pid, wanted: &ScanTargets, action: &mut dyn Action) {
         let opened = pidfd::open(pid).and_then(|pidfd| Ok((stat_of(pid, pidfd.as_fd())?, pidfd)));
         let (stat, pidfd) = match opened {
             Ok((stat, _)) if stat.is_zombie || stat.is_of_kernel => return,
@@ -58,7 +58,12 @@ impl Walker<'_> {
         }
     }
 
-    fn wanted_owner(&mut self, identity: Identity, stat: &ProcessStat, wanted: &Wanted) -> Option<ChildId> {
+    fn wanted_owner(
+        &mut self,
+        identity: ProcessKey,
+        stat: &ProcessStat,
+        wanted: &ScanTargets,
+    ) -> Option<ChildId> {
         if let Some(&owner) = self.known.owners.get(&identity) {
             return Some(owner).filter(|owner| wanted.children.contains(owner));
         }
@@ -102,7 +107,7 @@ fn heirs(broker: Pid) -> Vec<ProcessStat> {
 }
 
 /// Whose process is on the way to its program, and has no mark so far: a cleanup, or a command that asks a child.
-fn on_its_way(pid: Pid, wanted: &Wanted) -> Option<ChildId> {
+fn on_its_way(pid: Pid, wanted: &ScanTargets) -> Option<ChildId> {
     let name = proc::thread_name(pid).filter(|name| LaunchName::is_one(name))?;
     wanted.children.iter().copied().find(|child| LaunchName::of(*child).is(&name))
 }

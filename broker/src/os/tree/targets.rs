@@ -7,23 +7,23 @@ use procbroker_core::Run;
 
 use super::actions::{KillAndHold, Killer, Victims};
 use super::cgroup::{Cgroups, Group};
-use super::leader::Leader;
+use super::leader::GroupLeader;
 use super::process_table::SharedTable;
 use super::search::Search;
 use super::walk::{Action, Breadth, LiveProcess, Walker, each_member};
-use super::wanted::Wanted;
+use super::wanted::ScanTargets;
 
 /// The runs that an order is for, and by what their processes are found.
 pub(super) struct Targets {
     search: Search,
     pub(super) all: Vec<Target>,
-    wanted: Wanted,
+    wanted: ScanTargets,
 }
 
 /// One run that an order is for.
 pub(super) struct Target {
     run: Run,
-    pub(super) leader: Option<Leader>,
+    pub(super) leader: Option<GroupLeader>,
     pub(super) group: Option<Group>,
 }
 
@@ -38,7 +38,7 @@ impl Targets {
         };
         let children: BTreeSet<_> = runs.iter().map(|run| run.child).collect();
         let wanted = match search {
-            Search::Inherited => Wanted::default(),
+            Search::Inherited => ScanTargets::default(),
             Search::Everywhere => table.wanted(children),
         };
         Self { search, all: runs.iter().map(target).collect(), wanted }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::leader::Leader;
+use super::leader::GroupLeader;
 use super::process_table::SharedTable;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::mark::{self, Mark};
@@ -23,7 +23,7 @@ use crate::os::tree::cgroup::{Cgroups, Group};
 pub(super) const DEPTH_MAX: usize = 512;
 
 /// A process for good: pid, inode of its pidfd (the same for all before Linux 6.9) and start time.
-pub(super) type Identity = (Pid, u64, u64);
+pub(super) type ProcessKey = (Pid, u64, u64);
 
 /// Known processes beyond which the dead ones are looked for.
 const KNOWN_MIN: usize = 1024;
@@ -31,7 +31,7 @@ const KNOWN_MIN: usize = 1024;
 /// Whose each process is that was seen once: later it can leave its parent, group, session and environment.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) owners: HashMap<Identity, ChildId>,
+    pub(super) owners: HashMap<ProcessKey, ChildId>,
     /// How many were left when the dead ones were last taken out.
     living: usize,
 }
@@ -44,7 +44,7 @@ impl Known {
             self.owners.retain(|_, owner| table.knows(*owner));
         }
         if self.owners.len() > KNOWN_MIN.max(2 * self.living) {
-            let lives = |(pid, _, start): &Identity| {
+            let lives = |(pid, _, start): &ProcessKey| {
                 ProcessStat::read(*pid).is_some_and(|stat| stat.start_ticks == *start && !stat.is_zombie)
             };
             self.owners.retain(|identity, _| lives(identity));
@@ -56,7 +56,7 @@ impl Known {
 /// A living process in a walk.
 pub(super) struct LiveProcess {
     pub(super) stat: ProcessStat,
-    pub(super) identity: Identity,
+    pub(super) identity: ProcessKey,
     pub(super) pidfd: OwnedFd,
     /// The child that it descends from, as far as that can be told.
     pub(super) owner: Option<ChildId>,
@@ -93,7 +93,7 @@ pub(super) struct Walker<'a> {
     /// Who may have inherited what an earlier broker has left, for a scan.
     pub(super) heirs: Vec<ProcessStat>,
     /// What a scan has come across, be it from above or by itself.
-    pub(super) seen: Option<HashSet<Identity>>,
+    pub(super) seen: Option<HashSet<ProcessKey>>,
     /// Whether something could not be looked at, for want of descriptors or since it was changing.
     pub(super) is_unclear: bool,
 }
@@ -145,7 +145,7 @@ impl<'a> Walker<'a> {
     /// Visits the main process of an own child, as long as it lives, and what descends from it.
     ///
     /// Returns what [`orphans`](Self::orphans) does.
-    pub(super) fn leader(&mut self, leader: &Leader, child: ChildId, action: &mut dyn Action) -> bool {
+    pub(super) fn leader(&mut self, leader: &GroupLeader, child: ChildId, action: &mut dyn Action) -> bool {
         if pidfd::has_ended(leader.pidfd.as_fd()) {
             return true;
         }
@@ -223,7 +223,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Whose process it is, by what it cannot change first.
-    fn owner(&mut self, identity: Identity, stat: &ProcessStat) -> Option<ChildId> {
+    fn owner(&mut self, identity: ProcessKey, stat: &ProcessStat) -> Option<ChildId> {
         if let Some(&owner) = self.known.owners.get(&identity) {
             return Some(owner);
         }

@@ -8,23 +8,23 @@ use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
 use super::cgroup::Group;
-use super::leader::Leader;
+use super::leader::GroupLeader;
 use crate::os::process::pidfd;
 
 /// What is searched for.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct ScanTargets {
     /// Whose processes.
     pub(super) children: BTreeSet<ChildId>,
     /// Their main processes, by number.
-    pub(super) leaders: HashMap<Pid, (ChildId, Leader)>,
+    pub(super) leaders: HashMap<Pid, (ChildId, GroupLeader)>,
     /// Their cgroups.
     pub(super) groups: HashMap<Group, ChildId>,
     /// The main processes of others, which need no look as long as they live.
     pub(super) others: HashMap<Pid, Arc<OwnedFd>>,
 }
 
-impl Wanted {
+impl ScanTargets {
     /// Whether this is the main process of another child, alive.
     pub(super) fn is_passed_over(&self, pid: Pid) -> bool {
         self.others.get(&pid).is_some_and(|pidfd| !pidfd::has_ended(pidfd.as_fd()))

@@ -11,9 +11,9 @@ use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::Signal;
 use procbroker_protocol::request::Scope;
 
-use super::actions::{Killer, LiveRuns, Senders, TakeNote, Victims};
+use super::actions::{Killer, LiveRuns, SignalSenders, TakeNote, Victims};
 use super::exit_watch::ExitWatch;
-use super::job::{Job, Pending, SignalOrder};
+use super::job::{Pending, SignalOrder, WorkerJob};
 use super::process_table::SharedTable;
 use super::right;
 use super::search::{PerSearch, Search};
@@ -75,7 +75,7 @@ impl Worker {
     ///
     /// All jobs that wait are done together: a walk over the orphans serves a thousand kills as it serves one, and
     /// a thousand walks in turn would take longer than a shutdown may.
-    pub(super) fn work(mut self, jobs: &Receiver<Job>) {
+    pub(super) fn work(mut self, jobs: &Receiver<WorkerJob>) {
         while let Some(job) = self.next_job(jobs) {
             let mut batch = Batch::default();
             for job in std::iter::once(job).chain(jobs.try_iter()) {
@@ -86,16 +86,16 @@ impl Worker {
         }
     }
 
-    fn sort(&self, job: Job, batch: &mut Batch) {
+    fn sort(&self, job: WorkerJob, batch: &mut Batch) {
         let search = |run| self.table.lock().search(run);
         match job {
-            Job::Examine(search) => batch.orders.of_mut(search).examine = true,
-            Job::Survey { answer } => batch.survey = Some(answer),
-            Job::Kill { run } => batch.orders.of_mut(search(run)).kills.push(run),
-            Job::Signal(order) => batch.orders.of_mut(search(order.run)).signals.push(order),
-            Job::Sweep { deadline } => batch.sweep = Some(deadline),
-            Job::Tidy => batch.tidy = true,
-            Job::Settle { answer } => batch.settled.push(answer),
+            WorkerJob::Examine(search) => batch.orders.of_mut(search).examine = true,
+            WorkerJob::Survey { answer } => batch.survey = Some(answer),
+            WorkerJob::Kill { run } => batch.orders.of_mut(search(run)).kills.push(run),
+            WorkerJob::Signal(order) => batch.orders.of_mut(search(order.run)).signals.push(order),
+            WorkerJob::Sweep { deadline } => batch.sweep = Some(deadline),
+            WorkerJob::Tidy => batch.tidy = true,
+            WorkerJob::Settle { answer } => batch.settled.push(answer),
         }
     }
 
@@ -126,11 +126,11 @@ impl Worker {
         }
     }
 
-    fn next_job(&self, jobs: &Receiver<Job>) -> Option<Job> {
+    fn next_job(&self, jobs: &Receiver<WorkerJob>) -> Option<WorkerJob> {
         let unsure = Search::ALL.into_iter().find(|search| *self.is_unsure.of(*search));
         let again = match unsure {
-            Some(search) => Job::Examine(search),
-            None if self.is_untidy => Job::Tidy,
+            Some(search) => WorkerJob::Examine(search),
+            None if self.is_untidy => WorkerJob::Tidy,
             None if self.exit_watch.is_empty() => return jobs.recv().ok(),
             None => return self.next_job_or_exit(jobs),
         };
@@ -145,7 +145,7 @@ impl Worker {
     }
 
     /// Waits for the end of something that is left of a child, too.
-    fn next_job_or_exit(&self, jobs: &Receiver<Job>) -> Option<Job> {
+    fn next_job_or_exit(&self, jobs: &Receiver<WorkerJob>) -> Option<WorkerJob> {
         loop {
             self.exit_watch.listen();
             let taken = jobs.try_recv();
@@ -156,7 +156,7 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) if has_ended => {
                     self.pending.queued.fetch_add(1, Ordering::SeqCst);
-                    return Some(Job::Examine(Search::Everywhere));
+                    return Some(WorkerJob::Examine(Search::Everywhere));
                 }
                 Err(TryRecvError::Empty) => {}
             }
@@ -227,7 +227,7 @@ impl Worker {
             return;
         }
         let targets = Targets::new(&self.table, search, &runs);
-        let mut senders = Senders::new(self.table.clone());
+        let mut senders = SignalSenders::new(self.table.clone());
         for order in &orders {
             senders.add(order.run.child, self.table.lock().group_number(order.run.child), order);
         }

@@ -27,7 +27,7 @@ impl Sought {
 
 /// How far a process can have got that is not on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Launch {
+pub enum LaunchProgress {
     /// Its program was executed, as the record says.
     Executed,
     /// It may have its program, or be on the way there, or never have been.
@@ -39,7 +39,7 @@ pub enum Launch {
     RuledOut,
 }
 
-impl Launch {
+impl LaunchProgress {
     /// Whether a process may be on the way to its program.
     pub(super) fn may_be_underway(self) -> bool {
         match self {
@@ -53,7 +53,7 @@ impl Launch {
 pub(super) struct Lost {
     pub(super) user: u32,
     pub(super) sought: Sought,
-    pub(super) launch: Launch,
+    pub(super) launch: LaunchProgress,
     /// The place of what is found of it.
     pub(super) index: usize,
 }

@@ -42,7 +42,7 @@ fn identity(pid: Pid) -> ProcessIdentity {
 
 fn expected(run: Run, process: Option<ProcessIdentity>) -> Expected {
     let user = geteuid().as_raw();
-    Expected { run, user, process, passed: None, launch: Launch::Possible, sought: Sought::Main }
+    Expected { run, user, process, passed: None, launch: LaunchProgress::Possible, sought: Sought::Main }
 }
 
 fn recover_one(expected: Expected) -> Whereabouts {
@@ -127,7 +127,7 @@ fn a_child_that_cannot_have_been_started_is_not_searched_for() {
     let (process, pid) = start(&[(CHILD_ID_VARIABLE, run.child.to_string())]);
     let found = recover_one(expected(run, None));
     assert!(matches!(&found, Whereabouts::Process { pid: found, .. } if *found == pid), "{found:?}");
-    let never = Expected { launch: Launch::RuledOut, ..expected(run, None) };
+    let never = Expected { launch: LaunchProgress::RuledOut, ..expected(run, None) };
     assert!(matches!(recover_one(never), Whereabouts::NeverStarted));
     assert!(end(process).success());
     let status = ExitStatus::Unknown;
@@ -204,7 +204,8 @@ fn a_process_that_another_user_calls_so_is_not_on_the_way_to_a_childs_program() 
     let mut command = Command::new(&path);
     let mut process =
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).uid(65_534).spawn().unwrap();
-    let found = |user| recover_one(Expected { user, launch: Launch::Underway, ..expected(run, None) });
+    let found =
+        |user| recover_one(Expected { user, launch: LaunchProgress::Underway, ..expected(run, None) });
     let others = found(65_533);
     assert!(matches!(others, Whereabouts::NeverStarted), "{others:?}");
     let own = found(65_534);

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::lines::{Batch, Lines, Sink};
+use super::lines::{LineBatch, LogWriter, Sink};
 use crate::os::service::journal::{DAEMON, LINE_BYTES_MAX, append_field};
 
 /// What the journal's entries are told by (`journalctl -t`).
@@ -19,11 +19,11 @@ const IDENTIFIER: &str = "procbroker";
 /// Composes entries.
 pub(super) struct JournalLog {
     level: LevelFilter,
-    lines: Lines,
+    lines: LogWriter,
 }
 
 impl JournalLog {
-    pub(super) fn new(level: LevelFilter, lines: Lines) -> Self {
+    pub(super) fn new(level: LevelFilter, lines: LogWriter) -> Self {
         Self { level, lines }
     }
 }
@@ -128,14 +128,14 @@ fn cut(value: &str) -> &str {
 }
 
 /// Sends entries to the journal. It waits for it, as for whoever reads a log slowly.
-pub(super) struct Journal {
+pub(super) struct JournalSink {
     path: PathBuf,
     socket: UnixDatagram,
     /// How many entries nobody took.
     lost: u64,
 }
 
-impl Journal {
+impl JournalSink {
     /// The journal that listens there.
     ///
     /// # Errors
@@ -165,8 +165,8 @@ impl Journal {
     }
 }
 
-impl Sink for Journal {
-    fn write(&mut self, batch: &Batch) {
+impl Sink for JournalSink {
+    fn write(&mut self, batch: &LineBatch) {
         for entry in batch.each() {
             self.send(entry);
         }
@@ -185,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let listening = UnixDatagram::bind(&path).unwrap();
-        let (lines, guard) = Lines::to(Journal::at(path).unwrap()).unwrap();
+        let (lines, guard) = LogWriter::to(JournalSink::at(path).unwrap()).unwrap();
         tracing::subscriber::with_default(JournalLog::new(level, lines), work);
         drop(guard);
         listening.set_nonblocking(true).unwrap();
@@ -230,10 +230,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         drop(UnixDatagram::bind(&path).unwrap());
-        assert!(Journal::at(path.clone()).is_err(), "nobody listens");
+        assert!(JournalSink::at(path.clone()).is_err(), "nobody listens");
         std::fs::remove_file(&path).unwrap();
         let first = UnixDatagram::bind(&path).unwrap();
-        let mut journal = Journal::at(path.clone()).unwrap();
+        let mut journal = JournalSink::at(path.clone()).unwrap();
         drop(first);
         std::fs::remove_file(&path).unwrap();
         journal.send(b"MESSAGE=one\n");

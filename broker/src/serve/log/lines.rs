@@ -28,17 +28,17 @@ const KEPT_LINES: usize = 128;
 
 /// What lines are written to. It never waits.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Queue>);
+pub(super) struct LogWriter(Arc<Queue>);
 
 /// Where lines are written to, as many as there are at a time. It may wait.
 pub(super) trait Sink: Send + 'static {
     /// Whoever has closed the log has seen enough: it does not fail.
-    fn write(&mut self, batch: &Batch);
+    fn write(&mut self, batch: &LineBatch);
 }
 
 /// Lines one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct LineBatch {
     bytes: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<usize>,
@@ -48,7 +48,7 @@ pub(super) struct Batch {
 
 /// Writes the last lines when it is dropped.
 #[derive(Debug)]
-pub(in crate::serve) struct Guard(Lines);
+pub(in crate::serve) struct Guard(LogWriter);
 
 struct Queue {
     state: Mutex<State>,
@@ -60,7 +60,7 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: Batch,
+    waiting: LineBatch,
     phase: Phase,
     /// Whether the thread waits for a line, rather than for a moment.
     sleeps: bool,
@@ -74,7 +74,7 @@ enum Phase {
     Over,
 }
 
-impl Lines {
+impl LogWriter {
     /// Starts the thread, which writes lines to `output`.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Lines {
     }
 }
 
-impl Batch {
+impl LineBatch {
     fn add(&mut self, line: &[u8]) {
         if self.ends.len() >= LOG_LINES_WAITING {
             self.lost = self.lost.saturating_add(1);
@@ -123,7 +123,7 @@ impl Batch {
 
 /// Lines of text.
 impl<W: Write + Send + 'static> Sink for W {
-    fn write(&mut self, batch: &Batch) {
+    fn write(&mut self, batch: &LineBatch) {
         let remark = match batch.lost {
             0 => String::new(),
             lost => format!("{lost} lines of the log were lost here: they came faster than they were read\n"),
@@ -133,7 +133,7 @@ impl<W: Write + Send + 'static> Sink for W {
     }
 }
 
-impl Lines {
+impl LogWriter {
     /// Has one line written.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.0.lock();
@@ -146,7 +146,7 @@ impl Lines {
     }
 }
 
-impl Write for Lines {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
         Ok(line.len())
@@ -157,7 +157,7 @@ impl Write for Lines {
     }
 }
 
-impl MakeWriter<'_> for Lines {
+impl MakeWriter<'_> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -180,7 +180,7 @@ impl Drop for Guard {
 
 impl Queue {
     fn serve(&self, mut output: impl Sink) {
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         while self.take(&mut batch) {
             output.write(&batch);
             self.rest();
@@ -190,7 +190,7 @@ impl Queue {
     }
 
     /// Waits for lines, and takes all there are. False when no more can come.
-    fn take(&self, batch: &mut Batch) -> bool {
+    fn take(&self, batch: &mut LineBatch) -> bool {
         batch.clear();
         let mut state = self.lock();
         while state.waiting.ends.is_empty() {
@@ -218,7 +218,7 @@ impl Queue {
     }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for LogWriter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Lines").finish_non_exhaustive()
     }
@@ -249,7 +249,7 @@ mod tests {
     }
 
     struct Scene {
-        lines: Lines,
+        lines: LogWriter,
         guard: Guard,
         written: mpsc::Receiver<String>,
         go_on: mpsc::Sender<()>,
@@ -257,7 +257,7 @@ mod tests {
 
     fn scene() -> Scene {
         let ((tell, written), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
-        let (lines, guard) = Lines::to(Gate { written: tell, go_on: may_go_on }).unwrap();
+        let (lines, guard) = LogWriter::to(Gate { written: tell, go_on: may_go_on }).unwrap();
         Scene { lines, guard, written, go_on }
     }
 

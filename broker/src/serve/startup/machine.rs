@@ -28,7 +28,7 @@ use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::identity::BootId;
 use crate::os::process::reaper::{Backlog, Reaper};
 use crate::os::process::whereabouts::Whereabouts;
-use crate::os::service::fd_store::{FdStore, Kept};
+use crate::os::service::fd_store::{FdStore, StoredQueue};
 use crate::os::service::notices::{self, Notices, Rest};
 use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::Launcher;
@@ -38,13 +38,13 @@ use crate::os::tree::Containment;
 use crate::prober::Prober;
 use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver};
 use crate::serve::error::ServeError;
-use crate::serve::facilities::Found;
+use crate::serve::facilities::ProbedFacilities;
 use crate::transit::Transit;
 use crate::upgrade::Program;
 
 /// What the machine has lent: found once at start, used by the driver.
 pub(crate) struct Machine {
-    pub(super) found: Found,
+    pub(super) found: ProbedFacilities,
     pub(super) nofile: Nofile,
     pub(super) runtime: RuntimeDir,
     pub(super) state: StateDir,
@@ -57,7 +57,7 @@ pub(crate) struct Machine {
     /// Processes that an earlier program of this process has handed over.
     pub(super) processes: BTreeMap<ChildId, Arc<OwnedFd>>,
     /// What systemd has kept for this broker.
-    pub(super) kept: Kept,
+    pub(super) kept: StoredQueue,
     pub(super) previous: PreviousBroker,
     pub(super) log_bounds: LogBounds,
     /// Where lines of children go beside what is kept.
@@ -94,7 +94,7 @@ impl Machine {
             outputs,
             pipes,
         } = self;
-        let Found { spawn, inheritance, cgroups, .. } = found;
+        let ProbedFacilities { spawn, inheritance, cgroups, .. } = found;
         // Before there are thousands of descriptors: each child copies those below its slot's.
         let launcher = Launcher::new(spawn).map_err(ServeError::Launcher)?;
         let (mut fd_store, kept) = FdStore::open(kept);

@@ -18,8 +18,8 @@ use crate::os::host::nofile::{Nofile, raise_nofile};
 use crate::os::host::own_folder::OwnError;
 use crate::os::host::socket::RUNTIME_FOLDER_ENDING;
 use crate::os::service::activation::Passed;
-use crate::os::service::fd_store::Kept;
-use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError, Wanted};
+use crate::os::service::fd_store::StoredQueue;
+use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirChoice, RuntimeDirError};
 use crate::os::store::state_dir::StateDir;
 use crate::serve::error::ServeError;
 use crate::upgrade::Inherited;
@@ -36,7 +36,7 @@ pub(super) struct Taken {
     pub(super) folder: Option<OwnedFd>,
     pub(super) processes: BTreeMap<ChildId, Arc<OwnedFd>>,
     pub(super) outputs: Vec<Arc<OwnedFd>>,
-    pub(super) kept: Kept,
+    pub(super) kept: StoredQueue,
     pub(super) accounts: FlaggedAccounts,
     pub(super) account_flags: AccountFlags,
 }
@@ -114,7 +114,7 @@ pub(super) fn from_predecessor(
         Some((path, folder)) => RuntimeDir::passed(path, folder, state.folder())?,
         None => RuntimeDir::open(&runtime_place(arguments, &socket, &state)?, state.path())?,
     };
-    let kept = kept.map_or_else(Kept::default, |[read, write]| Kept::from_ends(read, write));
+    let kept = kept.map_or_else(StoredQueue::default, |[read, write]| StoredQueue::from_ends(read, write));
     Ok(Taken {
         state,
         runtime,
@@ -131,16 +131,22 @@ pub(super) fn from_predecessor(
 }
 
 /// Where the runtime folder is to be: beside the socket, or with the state where the socket has no path.
-fn runtime_place(arguments: &ServeArguments, socket: &Path, state: &StateDir) -> Result<Wanted, ServeError> {
+fn runtime_place(
+    arguments: &ServeArguments,
+    socket: &Path,
+    state: &StateDir,
+) -> Result<RuntimeDirChoice, ServeError> {
     if let Some(path) = &arguments.runtime_dir {
         let refused = |source| OwnError::Refused { attempt: "find", path: path.clone(), source };
         // It is noted for a later broker, which may be started in another folder.
-        return Ok(Wanted::Given(std::path::absolute(path).map_err(refused).map_err(RuntimeDirError::from)?));
+        return Ok(RuntimeDirChoice::Given(
+            std::path::absolute(path).map_err(refused).map_err(RuntimeDirError::from)?,
+        ));
     }
     if socket.as_os_str().is_empty() {
-        return Ok(Wanted::Usual(state.path().join("runtime.d")));
+        return Ok(RuntimeDirChoice::Usual(state.path().join("runtime.d")));
     }
     let mut name = socket.as_os_str().to_owned();
     name.push(RUNTIME_FOLDER_ENDING);
-    Ok(Wanted::Usual(name.into()))
+    Ok(RuntimeDirChoice::Usual(name.into()))
 }

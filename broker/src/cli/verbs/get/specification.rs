@@ -9,43 +9,43 @@ use procbroker_protocol::create::{
 use procbroker_protocol::{CreateParams, Spec, duration};
 
 use crate::cli::print::escape::{command_line, escaped};
-use crate::cli::print::sheet::Fact;
+use crate::cli::print::sheet::SheetRow;
 use crate::cli::size::ByteSize;
 
 /// All facts of a specification; of none, their keys.
-pub(super) fn facts(spec: Option<&Spec>) -> Vec<Fact> {
+pub(super) fn facts(spec: Option<&Spec>) -> Vec<SheetRow> {
     let params = spec.map(|spec| &spec.params);
     let restart = params.map(|params| &params.restart).filter(|it| it.policy != RestartPolicy::Never);
     let cleanup = params.and_then(|params| params.cleanup.as_ref());
     let resources = params.and_then(|params| params.resources.as_ref());
     vec![
-        Fact::maybe("spec.user", params.and_then(|params| params.user.as_ref()).map(account)),
-        Fact::maybe("spec.group", spec.and_then(|spec| spec.group)),
-        Fact::maybe(
+        SheetRow::maybe("spec.user", params.and_then(|params| params.user.as_ref()).map(account)),
+        SheetRow::maybe("spec.group", spec.and_then(|spec| spec.group)),
+        SheetRow::maybe(
             "spec.groups",
             params.and_then(|params| params.groups.as_ref()).map(|all| list(all, account)),
         ),
-        Fact::maybe("spec.cwd", params.and_then(|params| params.cwd.as_deref()).map(escaped)),
-        Fact::maybe("spec.env", params.and_then(environment)),
-        Fact::maybe("spec.env_clear", params.map(|params| params.env_clear)),
-        Fact::maybe("spec.umask", params.map(|params| format!("{:03o}", params.umask.bits()))),
-        Fact::maybe("spec.stdout", params.map(|params| stdout(params.stdout))),
-        Fact::maybe("spec.stderr", params.map(|params| stderr(params.stderr))),
-        Fact::maybe("spec.log", spec.and_then(|spec| spec.log.as_deref()).map(escaped)),
-        Fact::maybe("spec.stop", params.map(|params| stop(&params.stop))),
-        Fact::maybe("spec.ready", params.map(|params| ready(&params.ready))),
-        Fact::maybe("spec.ready_timeout", params.map(|params| duration::display(params.ready_timeout.0))),
-        Fact::maybe("spec.watchdog", params.and_then(|params| params.watchdog).map(duration::display)),
-        Fact::maybe("spec.restart", restart.map(restarts)),
-        Fact::maybe(
+        SheetRow::maybe("spec.cwd", params.and_then(|params| params.cwd.as_deref()).map(escaped)),
+        SheetRow::maybe("spec.env", params.and_then(environment)),
+        SheetRow::maybe("spec.env_clear", params.map(|params| params.env_clear)),
+        SheetRow::maybe("spec.umask", params.map(|params| format!("{:03o}", params.umask.bits()))),
+        SheetRow::maybe("spec.stdout", params.map(|params| stdout(params.stdout))),
+        SheetRow::maybe("spec.stderr", params.map(|params| stderr(params.stderr))),
+        SheetRow::maybe("spec.log", spec.and_then(|spec| spec.log.as_deref()).map(escaped)),
+        SheetRow::maybe("spec.stop", params.map(|params| stop(&params.stop))),
+        SheetRow::maybe("spec.ready", params.map(|params| ready(&params.ready))),
+        SheetRow::maybe("spec.ready_timeout", params.map(|params| duration::display(params.ready_timeout.0))),
+        SheetRow::maybe("spec.watchdog", params.and_then(|params| params.watchdog).map(duration::display)),
+        SheetRow::maybe("spec.restart", restart.map(restarts)),
+        SheetRow::maybe(
             "spec.linger",
             params.map(|params| params.linger).filter(|it| !it.is_zero()).map(duration::display),
         ),
-        Fact::maybe("spec.cleanup", cleanup.map(|cleanup| command_line(&cleanup.command))),
-        Fact::maybe("spec.cleanup_timeout", cleanup.map(|cleanup| duration::display(cleanup.timeout))),
-        Fact::maybe("spec.limit", params.and_then(|params| params.limit.as_ref()).map(limit)),
-        Fact::maybe("spec.rlimits", params.and_then(rlimits)),
-        Fact::maybe("spec.resources", resources.map(bounds)),
+        SheetRow::maybe("spec.cleanup", cleanup.map(|cleanup| command_line(&cleanup.command))),
+        SheetRow::maybe("spec.cleanup_timeout", cleanup.map(|cleanup| duration::display(cleanup.timeout))),
+        SheetRow::maybe("spec.limit", params.and_then(|params| params.limit.as_ref()).map(limit)),
+        SheetRow::maybe("spec.rlimits", params.and_then(rlimits)),
+        SheetRow::maybe("spec.resources", resources.map(bounds)),
     ]
 }
 

@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::model::{Mode, Model, pane_lines};
-use super::rows::{HISTORY, Row};
+use super::rows::{ChildRow, HISTORY};
 use crate::cli::print::elapsed::between;
 use crate::cli::print::width::cut;
 use crate::counted;
@@ -100,7 +100,7 @@ fn summary(model: &Model) -> String {
         ChildState::Cleaning,
         ChildState::Backoff,
     ];
-    let live: Vec<&Row> = model.all().filter(|row| row.state != ChildState::Ended).collect();
+    let live: Vec<&ChildRow> = model.all().filter(|row| row.state != ChildState::Ended).collect();
     let mut text = counted::children(live.len());
     let counts = STATES.map(|state| (state, live.iter().filter(|row| row.state == state).count()));
     let words: Vec<String> = counts
@@ -142,7 +142,8 @@ impl Columns {
         let (name, graph) = if width >= WIDE { (36, HISTORY) } else { (18, 0) };
         let middle: usize = MIDDLE.iter().map(|(width, _)| width + 1).sum();
         let taken = middle + if graph > 0 { graph + 2 } else { 0 } + 2;
-        let longest = |text: fn(&Row) -> &str| model.all().map(|row| text(row).width()).max().unwrap_or(0);
+        let longest =
+            |text: fn(&ChildRow) -> &str| model.all().map(|row| text(row).width()).max().unwrap_or(0);
         let last = longest(last_of).clamp(COMMAND.len(), LAST_WIDTH_MIN);
         let left = usize::from(width).saturating_sub(taken + last);
         Self { name: longest(|row| &row.title).min(left).max(name), graph }
@@ -152,7 +153,7 @@ impl Columns {
         self.line(["NAME", "STATE", "PID", "AGE", "CPU%", "MEM", "RST", "CPU TREND", COMMAND])
     }
 
-    fn row(&self, row: &Row, now: procbroker_protocol::Timestamp) -> String {
+    fn row(&self, row: &ChildRow, now: procbroker_protocol::Timestamp) -> String {
         let since = row.started_at.unwrap_or(row.created_at);
         let told = |told: Option<String>| told.unwrap_or_else(|| "-".to_owned());
         self.line([
@@ -185,7 +186,7 @@ impl Columns {
 }
 
 /// What is said of a child in the last column: how it ended, what it says of itself, or its command.
-fn last_of(row: &Row) -> &str {
+fn last_of(row: &ChildRow) -> &str {
     match (&row.exit, row.state) {
         (Some(exit), ChildState::Ended) => row.failed_cleanup.as_ref().unwrap_or(exit),
         (_, _) => row.status_text.as_ref().unwrap_or(&row.command),
@@ -204,7 +205,7 @@ fn right(text: &str, width: usize) -> String {
 }
 
 /// What a child had of a processor lately, a bar for each second.
-fn graph(row: &Row) -> String {
+fn graph(row: &ChildRow) -> String {
     let room = HISTORY.saturating_sub(row.history.len());
     let bars = row.history.iter().map(|share| {
         let eighth = BARS.iter().zip(1_u32..).find(|(_, place)| *share * 8.0 <= f64::from(*place));
@@ -231,7 +232,7 @@ fn bytes(amount: u64) -> String {
     format!("{rest}P")
 }
 
-fn table(canvas: &mut Canvas<'_>, model: &Model, visible: &[&Row], columns: &Columns, height: u16) {
+fn table(canvas: &mut Canvas<'_>, model: &Model, visible: &[&ChildRow], columns: &Columns, height: u16) {
     if visible.is_empty() {
         let nothing = if model.filter.is_empty() {
             "no child is alive; start one with 'procbroker create -- COMMAND'"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::{ChildId, ChildState, Event, EventKind, PartialChildren, Signal, Timestamp};
 
-use super::rows::Row;
+use super::rows::ChildRow;
 use crate::cli::print::escape::escaped;
 use crate::cli::values::signal;
 
@@ -22,7 +22,7 @@ const PAGE: usize = 10;
 
 /// A key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum KeyPress {
     Up,
     Down,
     PageUp,
@@ -43,7 +43,7 @@ pub(super) enum Key {
 
 /// What somebody wants who has pressed a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum UserAction {
     Quit,
     Suspend,
     Stop(ChildId),
@@ -53,14 +53,14 @@ pub(super) enum Wish {
 
 /// What to ask the broker next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum TopQuery {
     List,
     Log(ChildId, LogStream),
 }
 
 /// The end of a child's output.
 #[derive(Clone, Debug)]
-pub(super) struct Output {
+pub(super) struct LogPane {
     pub(super) child: ChildId,
     pub(super) stream: LogStream,
     pub(super) text: String,
@@ -84,7 +84,7 @@ pub(super) fn pane_lines(height: u16) -> u16 {
 
 /// What children are ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum SortOrder {
     Age,
     Name,
     State,
@@ -93,7 +93,7 @@ pub(super) enum Order {
     Restarts,
 }
 
-impl Order {
+impl SortOrder {
     /// Returns its word.
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -117,7 +117,7 @@ impl Order {
         }
     }
 
-    fn apply(self, rows: &mut [&Row]) {
+    fn apply(self, rows: &mut [&ChildRow]) {
         match self {
             // That of their ids.
             Self::Age => {}
@@ -141,7 +141,7 @@ pub(super) enum Mode {
     Filter,
     /// A stop or a restart is to be confirmed.
     Confirm {
-        wish: Wish,
+        wish: UserAction,
         question: String,
     },
     /// The signal is typed.
@@ -155,9 +155,9 @@ pub(super) enum Mode {
 /// Everything that is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
-    rows: BTreeMap<ChildId, Row>,
+    rows: BTreeMap<ChildId, ChildRow>,
     selected: Option<ChildId>,
-    pub(super) order: Order,
+    pub(super) order: SortOrder,
     pub(super) filter: String,
     pub(super) mode: Mode,
     /// Whether the output of the selected child is shown.
@@ -173,7 +173,7 @@ pub(super) struct Model {
     /// Something to tell, until the next key.
     pub(super) notice: Option<String>,
     pub(super) now: Timestamp,
-    asked_last: Question,
+    asked_last: TopQuery,
 }
 
 impl Model {
@@ -181,7 +181,7 @@ impl Model {
         Self {
             rows: BTreeMap::new(),
             selected: None,
-            order: Order::Age,
+            order: SortOrder::Age,
             filter: String::new(),
             mode: Mode::Browse,
             has_pane: false,
@@ -191,7 +191,7 @@ impl Model {
             height: 24,
             notice: None,
             now,
-            asked_last: Question::List,
+            asked_last: TopQuery::List,
         }
     }
 
@@ -204,7 +204,7 @@ impl Model {
             row.missed = row.missed.saturating_add(1);
         }
         for child in children.iter() {
-            let Some(mut row) = Row::of_listed(&child) else { continue };
+            let Some(mut row) = ChildRow::of_listed(&child) else { continue };
             if let Some(before) = self.rows.remove(&row.id) {
                 // What was asked for before it had ended is answered after.
                 if before.state == ChildState::Ended {
@@ -230,7 +230,7 @@ impl Model {
             }
             return;
         };
-        let mut row = Row::of(child);
+        let mut row = ChildRow::of(child);
         if let Some(before) = self.rows.remove(&row.id) {
             row = row.after(before);
         }
@@ -242,8 +242,8 @@ impl Model {
     }
 
     /// This is the end of a child's output.
-    pub(super) fn logged(&mut self, output: &Output) {
-        let Output { child, stream, ref text, has_two } = *output;
+    pub(super) fn logged(&mut self, output: &LogPane) {
+        let LogPane { child, stream, ref text, has_two } = *output;
         if self.below > 0 {
             return;
         }
@@ -266,11 +266,11 @@ impl Model {
     }
 
     /// What to ask next: the list, and every other time the output that is shown.
-    pub(super) fn question(&mut self) -> Question {
+    pub(super) fn question(&mut self) -> TopQuery {
         let wants_output = self.has_pane && self.below == 0;
         self.asked_last = match (self.asked_last, wants_output, self.selected()) {
-            (Question::List, true, Some(row)) => Question::Log(row.id, self.stream),
-            (Question::List | Question::Log(..), _, _) => Question::List,
+            (TopQuery::List, true, Some(row)) => TopQuery::Log(row.id, self.stream),
+            (TopQuery::List | TopQuery::Log(..), _, _) => TopQuery::List,
         };
         self.asked_last
     }
@@ -278,24 +278,24 @@ impl Model {
     // What is shown.
 
     /// Returns the children to show, in their order.
-    pub(super) fn visible(&self) -> Vec<&Row> {
-        let mut rows: Vec<&Row> = self.rows.values().filter(|row| row.has(&self.filter)).collect();
+    pub(super) fn visible(&self) -> Vec<&ChildRow> {
+        let mut rows: Vec<&ChildRow> = self.rows.values().filter(|row| row.has(&self.filter)).collect();
         self.order.apply(&mut rows);
         rows
     }
 
     /// Returns every child that is known.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Row> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &ChildRow> {
         self.rows.values()
     }
 
     /// Returns the place of the selected child among those that are shown: the first of them where none was selected.
-    pub(super) fn selected_place(&self, visible: &[&Row]) -> usize {
+    pub(super) fn selected_place(&self, visible: &[&ChildRow]) -> usize {
         visible.iter().position(|row| Some(row.id) == self.selected).unwrap_or(0)
     }
 
     /// Returns the selected child.
-    pub(super) fn selected(&self) -> Option<&Row> {
+    pub(super) fn selected(&self) -> Option<&ChildRow> {
         let visible = self.visible();
         visible.get(self.selected_place(&visible)).copied()
     }
@@ -319,12 +319,12 @@ impl Model {
     // What keys do.
 
     /// A key was pressed.
-    pub(super) fn pressed(&mut self, key: Key) -> Option<Wish> {
-        if key == Key::Interrupt {
-            return Some(Wish::Quit);
+    pub(super) fn pressed(&mut self, key: KeyPress) -> Option<UserAction> {
+        if key == KeyPress::Interrupt {
+            return Some(UserAction::Quit);
         }
-        if key == Key::Suspend {
-            return Some(Wish::Suspend);
+        if key == KeyPress::Suspend {
+            return Some(UserAction::Suspend);
         }
         self.notice = None;
         match std::mem::replace(&mut self.mode, Mode::Browse) {
@@ -334,27 +334,27 @@ impl Model {
                 self.filtered(key);
                 None
             }
-            Mode::Confirm { wish, .. } => (key == Key::Character('y')).then_some(wish),
+            Mode::Confirm { wish, .. } => (key == KeyPress::Character('y')).then_some(wish),
             Mode::Signal { child, title, text } => self.typed_signal(key, child, title, text),
         }
     }
 
-    fn browsed(&mut self, key: Key) -> Option<Wish> {
+    fn browsed(&mut self, key: KeyPress) -> Option<UserAction> {
         match key {
-            Key::Character('q') => return Some(Wish::Quit),
-            Key::Up | Key::Character('k') => self.select(|place, _| place.saturating_sub(1)),
-            Key::Down | Key::Character('j') => self.select(|place, _| place + 1),
-            Key::PageUp if self.has_pane => self.scroll(usize::saturating_add),
-            Key::PageDown if self.has_pane => self.scroll(usize::saturating_sub),
-            Key::PageUp => self.select(|place, _| place.saturating_sub(PAGE)),
-            Key::PageDown => self.select(|place, _| place + PAGE),
-            Key::Home => self.select(|_, _| 0),
-            Key::End => self.select(|_, last| last),
-            Key::Enter => {
+            KeyPress::Character('q') => return Some(UserAction::Quit),
+            KeyPress::Up | KeyPress::Character('k') => self.select(|place, _| place.saturating_sub(1)),
+            KeyPress::Down | KeyPress::Character('j') => self.select(|place, _| place + 1),
+            KeyPress::PageUp if self.has_pane => self.scroll(usize::saturating_add),
+            KeyPress::PageDown if self.has_pane => self.scroll(usize::saturating_sub),
+            KeyPress::PageUp => self.select(|place, _| place.saturating_sub(PAGE)),
+            KeyPress::PageDown => self.select(|place, _| place + PAGE),
+            KeyPress::Home => self.select(|_, _| 0),
+            KeyPress::End => self.select(|_, last| last),
+            KeyPress::Enter => {
                 self.has_pane = !self.has_pane;
                 self.show_the_end();
             }
-            Key::Character('e') => {
+            KeyPress::Character('e') => {
                 self.has_pane = true;
                 self.stream = match self.stream {
                     LogStream::Stdout => LogStream::Stderr,
@@ -362,23 +362,27 @@ impl Model {
                 };
                 self.show_the_end();
             }
-            Key::Escape if self.has_pane => {
+            KeyPress::Escape if self.has_pane => {
                 self.has_pane = false;
                 self.show_the_end();
             }
-            Key::Escape => self.filter.clear(),
-            Key::Character('/') => self.mode = Mode::Filter,
-            Key::Character('?' | 'h') => self.mode = Mode::Help,
-            Key::Character('o') => self.order = self.order.next(),
-            Key::Character('s') => self.confirm("stop", Wish::Stop),
-            Key::Character('r') => self.confirm("restart", Wish::Restart),
-            Key::Character('x') => {
+            KeyPress::Escape => self.filter.clear(),
+            KeyPress::Character('/') => self.mode = Mode::Filter,
+            KeyPress::Character('?' | 'h') => self.mode = Mode::Help,
+            KeyPress::Character('o') => self.order = self.order.next(),
+            KeyPress::Character('s') => self.confirm("stop", UserAction::Stop),
+            KeyPress::Character('r') => self.confirm("restart", UserAction::Restart),
+            KeyPress::Character('x') => {
                 if let Some(row) = self.selected() {
                     let (child, title) = (row.id, row.title.clone());
                     self.mode = Mode::Signal { child, title, text: String::new() };
                 }
             }
-            Key::Backspace | Key::Character(_) | Key::Clear | Key::Suspend | Key::Interrupt => {}
+            KeyPress::Backspace
+            | KeyPress::Character(_)
+            | KeyPress::Clear
+            | KeyPress::Suspend
+            | KeyPress::Interrupt => {}
         }
         None
     }
@@ -398,7 +402,7 @@ impl Model {
     /// Shows the end of the output, as it is at the next chance to ask for it.
     fn show_the_end(&mut self) {
         self.below = 0;
-        self.asked_last = Question::List;
+        self.asked_last = TopQuery::List;
     }
 
     /// Moves by a page in the output that is shown, of which one line stays in sight.
@@ -408,53 +412,59 @@ impl Model {
         self.below = to(self.below, room.saturating_sub(1).max(1)).min(most);
     }
 
-    fn confirm(&mut self, verb: &str, wish: impl FnOnce(ChildId) -> Wish) {
+    fn confirm(&mut self, verb: &str, wish: impl FnOnce(ChildId) -> UserAction) {
         // Which one is meant must not change while the question stands.
         let Some((id, title)) = self.selected().map(|row| (row.id, row.title.clone())) else { return };
         self.selected = Some(id);
         self.mode = Mode::Confirm { wish: wish(id), question: format!("{verb} {title}? (y/n)") };
     }
 
-    fn filtered(&mut self, key: Key) {
+    fn filtered(&mut self, key: KeyPress) {
         match key {
-            Key::Enter => return,
-            Key::Escape => return self.filter.clear(),
-            Key::Backspace => drop(self.filter.pop()),
-            Key::Clear => self.filter.clear(),
-            Key::Character(character) => self.filter.push(character),
-            Key::Up
-            | Key::Down
-            | Key::PageUp
-            | Key::PageDown
-            | Key::Home
-            | Key::End
-            | Key::Suspend
-            | Key::Interrupt => {}
+            KeyPress::Enter => return,
+            KeyPress::Escape => return self.filter.clear(),
+            KeyPress::Backspace => drop(self.filter.pop()),
+            KeyPress::Clear => self.filter.clear(),
+            KeyPress::Character(character) => self.filter.push(character),
+            KeyPress::Up
+            | KeyPress::Down
+            | KeyPress::PageUp
+            | KeyPress::PageDown
+            | KeyPress::Home
+            | KeyPress::End
+            | KeyPress::Suspend
+            | KeyPress::Interrupt => {}
         }
         self.mode = Mode::Filter;
     }
 
-    fn typed_signal(&mut self, key: Key, child: ChildId, title: String, mut text: String) -> Option<Wish> {
+    fn typed_signal(
+        &mut self,
+        key: KeyPress,
+        child: ChildId,
+        title: String,
+        mut text: String,
+    ) -> Option<UserAction> {
         match key {
-            Key::Escape => return None,
-            Key::Enter => match signal(&text) {
-                Ok(signal) => return Some(Wish::Signal(child, signal)),
+            KeyPress::Escape => return None,
+            KeyPress::Enter => match signal(&text) {
+                Ok(signal) => return Some(UserAction::Signal(child, signal)),
                 Err(error) => {
                     self.notice = Some(error.to_string());
                     return None;
                 }
             },
-            Key::Backspace => drop(text.pop()),
-            Key::Clear => text.clear(),
-            Key::Character(character) => text.push(character),
-            Key::Up
-            | Key::Down
-            | Key::PageUp
-            | Key::PageDown
-            | Key::Home
-            | Key::End
-            | Key::Suspend
-            | Key::Interrupt => {}
+            KeyPress::Backspace => drop(text.pop()),
+            KeyPress::Clear => text.clear(),
+            KeyPress::Character(character) => text.push(character),
+            KeyPress::Up
+            | KeyPress::Down
+            | KeyPress::PageUp
+            | KeyPress::PageDown
+            | KeyPress::Home
+            | KeyPress::End
+            | KeyPress::Suspend
+            | KeyPress::Interrupt => {}
         }
         self.mode = Mode::Signal { child, title, text };
         None

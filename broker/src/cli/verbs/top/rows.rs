@@ -33,7 +33,7 @@ pub(super) fn wanted() -> Fields {
 
 /// One child. Its texts are harmless to a terminal.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
+pub(super) struct ChildRow {
     pub(super) id: ChildId,
     /// Its name, or its id.
     pub(super) title: String,
@@ -65,7 +65,7 @@ pub(super) struct Row {
     measured: Option<(Duration, Timestamp)>,
 }
 
-impl Row {
+impl ChildRow {
     /// Takes in a child of an event.
     pub(super) fn of(child: &Child) -> Self {
         Self {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::job;
-use super::model::{LOG_LINES, Model, Output, Question, Wish};
+use super::model::{LOG_LINES, LogPane, Model, TopQuery, UserAction};
 use super::rows;
 use super::terminal::{Terminal, Typed, typed};
 use crate::cli::command_status::CommandStatus;
@@ -30,7 +30,7 @@ const DRAWN_EVERY: Duration = Duration::from_millis(100);
 /// What has come of a request.
 enum Told {
     Listed(PartialChildren),
-    Output(Output),
+    Output(LogPane),
     /// What has come of what a key asked for.
     Done(String),
     Failed(String),
@@ -67,8 +67,8 @@ pub(super) async fn run(broker: Broker) -> Result<CommandStatus, Failure> {
             }
             typed = keys.recv() => match typed {
                 Some(Typed::Key(key)) => match session.model.pressed(key) {
-                    Some(Wish::Quit) => return Ok(CommandStatus::Done),
-                    Some(Wish::Suspend) if job::can_be_continued() => {
+                    Some(UserAction::Quit) => return Ok(CommandStatus::Done),
+                    Some(UserAction::Suspend) if job::can_be_continued() => {
                         terminal.leave_while(job::stop).map_err(machine)?;
                         session.draw_now();
                     }
@@ -189,22 +189,22 @@ impl Session {
     }
 
     /// A key was pressed.
-    fn pressed(&mut self, wish: Option<Wish>) {
+    fn pressed(&mut self, wish: Option<UserAction>) {
         self.draw_now();
         let (request, done) = match wish {
-            None | Some(Wish::Quit) => return,
-            Some(Wish::Suspend) => {
+            None | Some(UserAction::Quit) => return,
+            Some(UserAction::Suspend) => {
                 self.model.notice = Some("there is no shell here that could continue it".to_owned());
                 return;
             }
-            Some(Wish::Stop(id)) => {
+            Some(UserAction::Stop(id)) => {
                 let params = DestroyParams { target: Target::Id(id), stop: None, no_wait: true };
                 (Request::Destroy(params), "its stop has begun")
             }
-            Some(Wish::Restart(id)) => {
+            Some(UserAction::Restart(id)) => {
                 (Request::Restart(ManyParams { target: Target::Id(id) }), "it was restarted")
             }
-            Some(Wish::Signal(id, signal)) => {
+            Some(UserAction::Signal(id, signal)) => {
                 let params = SignalParams { target: Target::Id(id), signal, scope: Scope::Main };
                 (Request::Signal(params), "the signal was sent")
             }
@@ -261,9 +261,9 @@ impl Session {
 }
 
 /// Asks the broker.
-async fn answer(broker: &Broker, question: Question) -> Told {
+async fn answer(broker: &Broker, question: TopQuery) -> Told {
     match question {
-        Question::List => {
+        TopQuery::List => {
             let params = ListParams { fields: Some(rows::wanted()), ..ListParams::default() };
             match broker.call(Request::List(params)).await {
                 Ok(Response::PartialChildren(children)) => Told::Listed(children),
@@ -271,7 +271,7 @@ async fn answer(broker: &Broker, question: Question) -> Told {
                 Err(error) => Told::Failed(Failure::from(error).line()),
             }
         }
-        Question::Log(child, stream) => output(broker, child, stream).await,
+        TopQuery::Log(child, stream) => output(broker, child, stream).await,
     }
 }
 
@@ -292,7 +292,7 @@ async fn output(broker: &Broker, child: ChildId, stream: LogStream) -> Told {
     let has_two = matches!(got, Ok(Response::Got(got))
         if got.spec.as_ref().is_some_and(|spec| spec.params.stderr == StandardError::Log));
     match logs {
-        Ok(Response::Logs(logs)) => Told::Output(Output { child, stream, text: logs.text, has_two }),
+        Ok(Response::Logs(logs)) => Told::Output(LogPane { child, stream, text: logs.text, has_two }),
         Ok(_) => Told::Failed(Failure::Answer.line()),
         Err(error) => Told::Failed(Failure::from(error).line()),
     }

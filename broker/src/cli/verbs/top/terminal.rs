@@ -11,7 +11,7 @@ use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enabl
 use tokio::sync::mpsc;
 
 use super::draw::draw;
-use super::model::{Key, Model};
+use super::model::{KeyPress, Model};
 
 /// How many keys may wait.
 const KEYS_WAITING: usize = 64;
@@ -25,7 +25,7 @@ pub(super) struct Terminal {
 /// What comes from the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    Key(Key),
+    Key(KeyPress),
     /// It has another size.
     Resized,
 }
@@ -96,26 +96,26 @@ pub(super) fn typed() -> io::Result<mpsc::Receiver<Typed>> {
 }
 
 /// What a key means, if anything.
-fn key_of(key: KeyEvent) -> Option<Key> {
+fn key_of(key: KeyEvent) -> Option<KeyPress> {
     if key.kind == KeyEventKind::Release {
         return None;
     }
     let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
-        KeyCode::Char('c') if is_control => Some(Key::Interrupt),
-        KeyCode::Char('u') if is_control => Some(Key::Clear),
-        KeyCode::Char('z') if is_control => Some(Key::Suspend),
+        KeyCode::Char('c') if is_control => Some(KeyPress::Interrupt),
+        KeyCode::Char('u') if is_control => Some(KeyPress::Clear),
+        KeyCode::Char('z') if is_control => Some(KeyPress::Suspend),
         KeyCode::Char(_) if is_control => None,
-        KeyCode::Char(character) => Some(Key::Character(character)),
-        KeyCode::Up => Some(Key::Up),
-        KeyCode::Down => Some(Key::Down),
-        KeyCode::PageUp => Some(Key::PageUp),
-        KeyCode::PageDown => Some(Key::PageDown),
-        KeyCode::Home => Some(Key::Home),
-        KeyCode::End => Some(Key::End),
-        KeyCode::Enter => Some(Key::Enter),
-        KeyCode::Esc => Some(Key::Escape),
-        KeyCode::Backspace => Some(Key::Backspace),
+        KeyCode::Char(character) => Some(KeyPress::Character(character)),
+        KeyCode::Up => Some(KeyPress::Up),
+        KeyCode::Down => Some(KeyPress::Down),
+        KeyCode::PageUp => Some(KeyPress::PageUp),
+        KeyCode::PageDown => Some(KeyPress::PageDown),
+        KeyCode::Home => Some(KeyPress::Home),
+        KeyCode::End => Some(KeyPress::End),
+        KeyCode::Enter => Some(KeyPress::Enter),
+        KeyCode::Esc => Some(KeyPress::Escape),
+        KeyCode::Backspace => Some(KeyPress::Backspace),
         // Crossterm's enum may grow.
         _ => None,
     }

@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use serde_json::{Value, json};
 
 use super::draw::draw;
-use super::model::{Key, Model, Output, Question, Wish};
+use super::model::{KeyPress, LogPane, Model, TopQuery, UserAction};
 use super::rows;
 
 const START: u64 = 1_795_445_537_000_000;
@@ -74,12 +74,12 @@ fn titles(model: &Model) -> Vec<String> {
 
 fn typed(model: &mut Model, text: &str) {
     for character in text.chars() {
-        assert_eq!(model.pressed(Key::Character(character)), None);
+        assert_eq!(model.pressed(KeyPress::Character(character)), None);
     }
 }
 
-fn output(number: u32, text: &str) -> Output {
-    Output { child: id(number), stream: LogStream::Stdout, text: text.to_owned(), has_two: false }
+fn output(number: u32, text: &str) -> LogPane {
+    LogPane { child: id(number), stream: LogStream::Stdout, text: text.to_owned(), has_two: false }
 }
 
 fn drawn(model: &Model, columns: u16, lines: u16) -> Vec<String> {
@@ -151,86 +151,86 @@ fn a_child_that_has_ended_uses_nothing() {
 #[test]
 fn keys_select_and_a_stop_is_done_only_when_it_is_confirmed() {
     let mut model = three();
-    model.pressed(Key::Down);
-    model.pressed(Key::Character('j'));
-    model.pressed(Key::Down);
+    model.pressed(KeyPress::Down);
+    model.pressed(KeyPress::Character('j'));
+    model.pressed(KeyPress::Down);
     assert_eq!(model.selected().unwrap().title, "render-3");
-    model.pressed(Key::Character('k'));
-    for (key, wish) in [('s', Wish::Stop(id(2))), ('r', Wish::Restart(id(2)))] {
-        assert_eq!(model.pressed(Key::Character(key)), None);
-        assert_eq!(model.pressed(Key::Character('n')), None);
-        assert_eq!(model.pressed(Key::Character(key)), None);
-        assert_eq!(model.pressed(Key::Character('y')), Some(wish));
+    model.pressed(KeyPress::Character('k'));
+    for (key, wish) in [('s', UserAction::Stop(id(2))), ('r', UserAction::Restart(id(2)))] {
+        assert_eq!(model.pressed(KeyPress::Character(key)), None);
+        assert_eq!(model.pressed(KeyPress::Character('n')), None);
+        assert_eq!(model.pressed(KeyPress::Character(key)), None);
+        assert_eq!(model.pressed(KeyPress::Character('y')), Some(wish));
     }
-    assert_eq!(model.pressed(Key::Character('q')), Some(Wish::Quit));
+    assert_eq!(model.pressed(KeyPress::Character('q')), Some(UserAction::Quit));
 }
 
 #[test]
 fn a_question_is_about_the_child_that_was_selected_when_it_was_asked() {
     let mut model = three();
     for _ in 0..5 {
-        model.pressed(Key::Character('o'));
+        model.pressed(KeyPress::Character('o'));
     }
     assert_eq!(model.order.word(), "restarts");
-    model.pressed(Key::Character('s'));
+    model.pressed(KeyPress::Character('s'));
     // Another one comes to the top meanwhile.
     model.listed(
         &list(vec![child(1, &json!({})), child(2, &json!({})), child(3, &json!({"restarts": 9}))]),
         at(2),
     );
-    assert_eq!(model.pressed(Key::Character('y')), Some(Wish::Stop(id(1))));
+    assert_eq!(model.pressed(KeyPress::Character('y')), Some(UserAction::Stop(id(1))));
 }
 
 #[test]
 fn a_signal_is_typed_by_its_name() {
     let mut model = three();
-    model.pressed(Key::Character('x'));
+    model.pressed(KeyPress::Character('x'));
     typed(&mut model, "hupp");
-    model.pressed(Key::Backspace);
-    assert_eq!(model.pressed(Key::Enter), Some(Wish::Signal(id(1), Signal::HUP)));
-    model.pressed(Key::Character('x'));
+    model.pressed(KeyPress::Backspace);
+    assert_eq!(model.pressed(KeyPress::Enter), Some(UserAction::Signal(id(1), Signal::HUP)));
+    model.pressed(KeyPress::Character('x'));
     typed(&mut model, "nope");
-    assert_eq!(model.pressed(Key::Enter), None);
+    assert_eq!(model.pressed(KeyPress::Enter), None);
     assert!(model.notice.as_ref().is_some_and(|notice| notice.contains("not a signal")));
-    model.pressed(Key::Character('x'));
+    model.pressed(KeyPress::Character('x'));
     typed(&mut model, "q");
-    assert_eq!(model.pressed(Key::Interrupt), Some(Wish::Quit));
+    assert_eq!(model.pressed(KeyPress::Interrupt), Some(UserAction::Quit));
 }
 
 #[test]
 fn a_filter_is_a_part_of_a_name_or_a_label() {
     let mut model = three();
     model.happened(&event(1, EventKind::Ready, child(4, &json!({"labels": {"pool": "mail"}}))));
-    model.pressed(Key::Character('/'));
+    model.pressed(KeyPress::Character('/'));
     typed(&mut model, "pool=mail");
     assert_eq!(titles(&model), ["render-4"]);
-    model.pressed(Key::Escape);
+    model.pressed(KeyPress::Escape);
     assert_eq!(titles(&model).len(), 4);
-    model.pressed(Key::Character('/'));
+    model.pressed(KeyPress::Character('/'));
     typed(&mut model, "r-2");
-    model.pressed(Key::Enter);
+    model.pressed(KeyPress::Enter);
     assert_eq!(titles(&model), ["render-2"]);
-    model.pressed(Key::Escape);
+    model.pressed(KeyPress::Escape);
     assert_eq!(titles(&model).len(), 4);
 }
 
 #[test]
 fn output_is_asked_for_in_turn_with_the_list_while_it_is_shown() {
     let mut model = three();
-    assert_eq!([model.question(), model.question()], [Question::List, Question::List]);
-    model.pressed(Key::Enter);
+    assert_eq!([model.question(), model.question()], [TopQuery::List, TopQuery::List]);
+    model.pressed(KeyPress::Enter);
     assert_eq!(
         [model.question(), model.question()],
-        [Question::Log(id(1), LogStream::Stdout), Question::List]
+        [TopQuery::Log(id(1), LogStream::Stdout), TopQuery::List]
     );
-    model.pressed(Key::Down);
-    assert_eq!(model.question(), Question::Log(id(2), LogStream::Stdout));
+    model.pressed(KeyPress::Down);
+    assert_eq!(model.question(), TopQuery::Log(id(2), LogStream::Stdout));
     model.logged(&output(1, "of another\n"));
     assert_eq!(model.log(), None);
     model.logged(&output(2, "one\n\x1b[31mtwo\n"));
     assert_eq!(model.log().unwrap(), ["one", "\\x1b[31mtwo"]);
-    model.pressed(Key::Enter);
-    assert_eq!([model.question(), model.question()], [Question::List, Question::List]);
+    model.pressed(KeyPress::Enter);
+    assert_eq!([model.question(), model.question()], [TopQuery::List, TopQuery::List]);
 }
 
 #[test]
@@ -251,12 +251,12 @@ fn everything_has_its_place_at_80_by_24() {
         ]
     );
     assert!(lines[23].contains("q quit"), "{}", lines[23]);
-    model.pressed(Key::Character('/'));
+    model.pressed(KeyPress::Character('/'));
     typed(&mut model, "render-1");
     let filtered = &drawn(&model, 80, 24)[0];
     assert!(filtered.starts_with("filter \"render-1\"   3 children: 2 running"), "{filtered}");
-    model.pressed(Key::Escape);
-    model.pressed(Key::Enter);
+    model.pressed(KeyPress::Escape);
+    model.pressed(KeyPress::Enter);
     model.logged(&output(1, "hello\nworld\n"));
     let lines = drawn(&model, 80, 24);
     assert_eq!(lines[13], "── output of render-1  pool=render  ──");
@@ -275,7 +275,7 @@ fn a_wide_screen_has_graphs_and_a_tiny_one_does_not_break() {
     for (columns, lines) in [(1, 1), (20, 3), (80, 2), (300, 5)] {
         for _ in 0..2 {
             assert_eq!(drawn(&model, columns, lines).len(), usize::from(lines));
-            model.pressed(Key::Enter);
+            model.pressed(KeyPress::Enter);
         }
     }
 }
@@ -284,72 +284,72 @@ fn a_wide_screen_has_graphs_and_a_tiny_one_does_not_break() {
 fn the_selected_child_is_on_the_page_that_is_shown() {
     let mut model = Model::new(at(0));
     model.listed(&list((1..=100).map(|number| child(number, &json!({}))).collect()), at(1));
-    model.pressed(Key::End);
+    model.pressed(KeyPress::End);
     assert!(drawn(&model, 80, 24).iter().any(|line| line.starts_with("render-100 ")));
-    model.pressed(Key::PageUp);
+    model.pressed(KeyPress::PageUp);
     assert!(drawn(&model, 80, 24).iter().any(|line| line.starts_with("render-90 ")));
-    model.pressed(Key::Home);
+    model.pressed(KeyPress::Home);
     assert!(drawn(&model, 80, 24)[2].starts_with("render-1 "));
 }
 
 #[test]
 fn a_standard_error_of_its_own_is_a_key_away() {
     let mut model = three();
-    model.pressed(Key::Enter);
-    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stdout));
-    model.logged(&Output { has_two: true, ..output(1, "out\n") });
+    model.pressed(KeyPress::Enter);
+    assert_eq!(model.question(), TopQuery::Log(id(1), LogStream::Stdout));
+    model.logged(&LogPane { has_two: true, ..output(1, "out\n") });
     let title = |model: &Model| drawn(model, 80, 24)[13].clone();
     assert_eq!(title(&model), "── output of render-1  e: standard error  pool=render  ──");
-    model.pressed(Key::Character('e'));
+    model.pressed(KeyPress::Character('e'));
     // What came before is of the other one.
     assert_eq!(model.log(), None);
-    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stderr));
-    model.logged(&Output { stream: LogStream::Stderr, has_two: true, ..output(1, "err\n") });
+    assert_eq!(model.question(), TopQuery::Log(id(1), LogStream::Stderr));
+    model.logged(&LogPane { stream: LogStream::Stderr, has_two: true, ..output(1, "err\n") });
     assert_eq!(model.log().unwrap(), ["err"]);
     assert_eq!(title(&model), "── standard error of render-1  e: output  pool=render  ──");
-    model.pressed(Key::Character('e'));
-    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stdout));
+    model.pressed(KeyPress::Character('e'));
+    assert_eq!(model.question(), TopQuery::Log(id(1), LogStream::Stdout));
 }
 
 #[test]
 fn the_output_is_scrolled_by_pages_and_stands_still_meanwhile() {
     let mut model = three();
-    model.pressed(Key::Enter);
+    model.pressed(KeyPress::Enter);
     let lines: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
     model.logged(&output(1, &lines.join("\n")));
     let shown = |model: &Model| (drawn(model, 80, 24)[14].clone(), drawn(model, 80, 24)[22].clone());
     assert_eq!(shown(&model), ("line 91".to_owned(), "line 99".to_owned()));
-    model.pressed(Key::PageUp);
+    model.pressed(KeyPress::PageUp);
     assert_eq!(shown(&model), ("line 83".to_owned(), "line 91".to_owned()));
     let title = &drawn(&model, 80, 24)[13];
     assert_eq!(title, "── output of render-1  8 lines more below (PgDn)  pool=render  ──");
     // What is written meanwhile, and what was asked for before, moves nothing.
     model.logged(&output(1, "new\n"));
-    assert_eq!([model.question(), model.question()], [Question::List, Question::List]);
+    assert_eq!([model.question(), model.question()], [TopQuery::List, TopQuery::List]);
     for _ in 0..20 {
-        model.pressed(Key::PageUp);
+        model.pressed(KeyPress::PageUp);
     }
     assert_eq!(shown(&model), ("line 0".to_owned(), "line 8".to_owned()));
     for _ in 0..20 {
-        model.pressed(Key::PageDown);
+        model.pressed(KeyPress::PageDown);
     }
     assert_eq!(shown(&model), ("line 91".to_owned(), "line 99".to_owned()));
-    assert_eq!(model.question(), Question::Log(id(1), LogStream::Stdout));
-    model.pressed(Key::PageUp);
-    model.pressed(Key::Down);
+    assert_eq!(model.question(), TopQuery::Log(id(1), LogStream::Stdout));
+    model.pressed(KeyPress::PageUp);
+    model.pressed(KeyPress::Down);
     assert_eq!((model.selected().unwrap().title.as_str(), model.below), ("render-2", 0));
 }
 
 #[test]
 fn ctrl_u_takes_back_what_was_typed_and_ctrl_z_leaves_it() {
     let mut model = three();
-    model.pressed(Key::Character('/'));
+    model.pressed(KeyPress::Character('/'));
     typed(&mut model, "none");
     assert_eq!(titles(&model).len(), 0);
-    assert_eq!(model.pressed(Key::Suspend), Some(Wish::Suspend));
+    assert_eq!(model.pressed(KeyPress::Suspend), Some(UserAction::Suspend));
     typed(&mut model, "x");
     assert_eq!(model.filter, "nonex");
-    model.pressed(Key::Clear);
+    model.pressed(KeyPress::Clear);
     assert_eq!((model.filter.as_str(), titles(&model).len()), ("", 3));
     typed(&mut model, "r-2");
     assert_eq!(titles(&model), ["render-2"]);
@@ -379,7 +379,7 @@ fn a_name_has_the_room_that_commands_leave() {
 #[test]
 fn the_help_fits_a_small_terminal() {
     let mut model = three();
-    model.pressed(Key::Character('?'));
+    model.pressed(KeyPress::Character('?'));
     let lines = drawn(&model, 80, 24);
     assert!(lines.iter().any(|line| line == "any key goes back"), "{lines:?}");
     assert!(!lines.iter().any(|line| line.contains('…')), "{lines:?}");

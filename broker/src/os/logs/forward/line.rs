@@ -11,7 +11,7 @@ use crate::os::logs::text::unfinished;
 
 /// The lines that have begun, and the rule by which they end.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LineSplitter {
     bytes_max: usize,
     begun: HashMap<StreamId, Begun>,
     /// What the lines take that have begun, by user.
@@ -26,7 +26,7 @@ struct Begun {
     bytes: Vec<u8>,
 }
 
-impl Lines {
+impl LineSplitter {
     /// No line has begun. A longer one than this is cut.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, begun: HashMap::new(), of_users: HashMap::new() }
@@ -119,7 +119,7 @@ mod tests {
         Piece::new(id, Arc::new(author), bytes.to_vec(), follows_gap)
     }
 
-    fn taken(lines: &mut Lines, mut piece: Piece) -> Vec<Vec<u8>> {
+    fn taken(lines: &mut LineSplitter, mut piece: Piece) -> Vec<Vec<u8>> {
         let (mut all, mut line) = (Vec::new(), Vec::new());
         while lines.next(7, &mut piece, &mut line) {
             all.push(line.clone());
@@ -130,7 +130,7 @@ mod tests {
 
     /// All lines of a text that comes in these pieces.
     fn lines_of(pieces: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::new(MAX);
+        let mut lines = LineSplitter::new(MAX);
         let mut all: Vec<_> =
             pieces.iter().flat_map(|bytes| taken(&mut lines, piece(1, bytes, false))).collect();
         all.extend(lines.cut_all().into_iter().map(|(_, _, line)| line));
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_cut_where_there_is_no_room() {
-        let mut lines = Lines::new(MAX);
+        let mut lines = LineSplitter::new(MAX);
         let taken = taken(&mut lines, piece(1, &[0x80; 40], false));
         assert_eq!(taken, [vec![0x80; 16], vec![0x80; 16]]);
         assert_eq!(lines.cut_all().len(), 1);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_gap_goes_on_with_no_line_of_before() {
-        let mut lines = Lines::new(MAX);
+        let mut lines = LineSplitter::new(MAX);
         assert!(taken(&mut lines, piece(1, b"before", false)).is_empty());
         assert!(taken(&mut lines, piece(2, b"another's", false)).is_empty());
         assert_eq!(taken(&mut lines, piece(1, b"after\n", true)), [b"before".to_vec(), b"after".to_vec()]);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn lines_that_do_not_end_take_a_user_no_more_than_its_share() {
-        let mut lines = Lines::new(48 << 10);
+        let mut lines = LineSplitter::new(48 << 10);
         let begun = vec![b'x'; 40 << 10];
         let sent =
             (0..1_000).map(|child| taken(&mut lines, piece(child, &begun, false)).len()).sum::<usize>();

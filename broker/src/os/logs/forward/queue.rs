@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::author::Author;
 use crate::limits::{FORWARD_BYTES_OF_A_USER_MAX, FORWARD_BYTES_WAITING_MAX};
 use crate::os::logs::stream::StreamId;
-use crate::os::logs::turns::Turns;
+use crate::os::logs::turns::RoundRobin;
 
 /// What a piece takes beside its bytes.
 const PIECE_BYTES: usize = 128;
@@ -73,7 +73,7 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    turns: Turns<(u32, Item)>,
+    turns: RoundRobin<(u32, Item)>,
     bytes: usize,
     of_users: HashMap<u32, usize>,
     /// Lines that found no room since it was asked last.
@@ -87,7 +87,7 @@ impl Queue {
     /// Nothing waits.
     pub(super) fn new() -> Self {
         let state = State {
-            turns: Turns::new(),
+            turns: RoundRobin::new(),
             bytes: 0,
             of_users: HashMap::new(),
             refused: 0,

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use nix::fcntl::OFlag;
 use procbroker_protocol::ChildId;
 
-use super::{Child, Segment, Store};
+use super::{Child, OutputStore, Segment};
 use crate::os::logs::LogsError;
 use crate::os::logs::stream::{self, StreamId};
-use crate::os::logs::times::{self, Mark};
+use crate::os::logs::times::{self, TimeMark};
 
 /// A segment as it was found.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ struct Found {
     segment: Segment,
 }
 
-impl Store {
+impl OutputStore {
     /// Takes over what is there of the children that are known, with whom it belongs to, and removes what there is of
     /// others. Returns how many files that were.
     ///
@@ -76,7 +76,7 @@ impl Store {
     fn examine(&self, id: StreamId, start: u64) -> io::Result<(i64, Segment)> {
         let file = self.folder.own_file(&id.segment_name(start), OFlag::O_RDONLY)?.metadata()?;
         let modified = file.mtime().saturating_mul(1_000_000).saturating_add(file.mtime_nsec() / 1_000);
-        let only = Mark { offset: start, at: u64::try_from(modified).unwrap_or_default(), dropped: 0 };
+        let only = TimeMark { offset: start, at: u64::try_from(modified).unwrap_or_default(), dropped: 0 };
         let marks = |file: File| times::ends(&file);
         let marks = self.folder.own_file(&id.times_name(start), OFlag::O_RDONLY).and_then(marks);
         let (first, last, times) = match marks {

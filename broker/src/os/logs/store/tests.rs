@@ -16,7 +16,7 @@ const BOUND: u64 = 16 * BLOCK_BYTES;
 
 struct Scene {
     folder: tempfile::TempDir,
-    store: Store,
+    store: OutputStore,
     transfer: Transfer,
     pipe: (OwnedFd, OwnedFd),
     now: u64,
@@ -41,8 +41,8 @@ impl Scene {
         Self { folder, store, transfer: Transfer::new().unwrap(), pipe: pipe().unwrap(), now: 1_000_000 }
     }
 
-    fn open(folder: &tempfile::TempDir, bounds: LogBounds) -> Store {
-        Store::new(Folder::open(folder.path().join("logs")).unwrap().0, bounds)
+    fn open(folder: &tempfile::TempDir, bounds: LogBounds) -> OutputStore {
+        OutputStore::new(Folder::open(folder.path().join("logs")).unwrap().0, bounds)
     }
 
     /// The next broker.
@@ -170,7 +170,7 @@ fn the_next_broker_finds_everything_as_it_was() {
             (kept.end, kept.dropped, kept.first_kept())
         );
         // The time of the only piece of a file is that of the file.
-        let offsets = |kept: &Kept| -> Vec<u64> {
+        let offsets = |kept: &KeptStream| -> Vec<u64> {
             kept.marks(kept.first_kept(), kept.end).unwrap().iter().map(|mark| mark.offset).collect()
         };
         assert_eq!(offsets(&found), offsets(&kept));

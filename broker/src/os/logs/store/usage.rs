@@ -22,7 +22,7 @@ struct User {
 
 /// A segment of somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SegmentKey {
     /// Of which stream.
     pub(super) id: StreamId,
     /// Its number: what is lower is older.
@@ -62,11 +62,11 @@ impl Usage {
 
     /// The oldest segment of the user who would have the most if this one got so much more, save the one that is
     /// written to: nobody's flood costs others what they have kept.
-    pub(super) fn oldest_of_greediest(&self, user: u32, more: u64, written: u64) -> Option<Place> {
+    pub(super) fn oldest_of_greediest(&self, user: u32, more: u64, written: u64) -> Option<SegmentKey> {
         let room = |(uid, known): (&u32, &User)| {
             let more = if *uid == user { more } else { 0 };
             let (born, id) = known.segments.iter().find(|(born, _)| **born != written)?;
-            Some((known.room.saturating_add(more), Place { id: *id, born: *born }))
+            Some((known.room.saturating_add(more), SegmentKey { id: *id, born: *born }))
         };
         self.users.iter().filter_map(room).max_by_key(|(room, _)| *room).map(|(_, place)| place)
     }
@@ -93,9 +93,9 @@ mod tests {
         let third = usage.bear(2, id(3));
         usage.grow(2, 30);
         let oldest = |usage: &Usage, user, more, written| usage.oldest_of_greediest(user, more, written);
-        assert_eq!(oldest(&usage, 1, 0, 0), Some(Place { id: id(2), born: second }));
-        assert_eq!(oldest(&usage, 1, 0, second), Some(Place { id: id(3), born: third }));
-        assert_eq!(oldest(&usage, 1, 21, 0), Some(Place { id: id(1), born: first }));
+        assert_eq!(oldest(&usage, 1, 0, 0), Some(SegmentKey { id: id(2), born: second }));
+        assert_eq!(oldest(&usage, 1, 0, second), Some(SegmentKey { id: id(3), born: third }));
+        assert_eq!(oldest(&usage, 1, 21, 0), Some(SegmentKey { id: id(1), born: first }));
         usage.bury(2, second, 15);
         usage.bury(2, third, 15);
         assert_eq!(usage.in_all(), 10);

@@ -24,10 +24,10 @@ fn a_zombie_tells_how_it_ended_and_so_does_what_was_reaped() {
         [("exit 7", ExitStatus::Code(7)), ("kill -s KILL $$", ExitStatus::Signal(Signal::KILL))]
     {
         let (mut process, pid, pidfd) = zombie(script);
-        assert_eq!(ending(pid, pidfd.as_fd(), tells_reaped), Ending::Told(status));
+        assert_eq!(ending(pid, pidfd.as_fd(), tells_reaped), AdoptedExit::Told(status));
         process.wait().unwrap();
         let known = if tells_reaped { status } else { ExitStatus::Unknown };
-        assert_eq!(ending(pid, pidfd.as_fd(), tells_reaped), Ending::Told(known));
+        assert_eq!(ending(pid, pidfd.as_fd(), tells_reaped), AdoptedExit::Told(known));
     }
 }
 
@@ -42,6 +42,6 @@ fn a_status_that_the_kernel_hides_is_not_taken_for_a_success() {
     seteuid(Uid::from_raw(65_534)).unwrap();
     let hidden = [true, false].map(|tells_reaped| ending(pid, pidfd.as_fd(), tells_reaped));
     seteuid(Uid::from_raw(0)).unwrap();
-    assert_eq!(hidden, [Ending::NotReaped, Ending::Told(ExitStatus::Unknown)]);
+    assert_eq!(hidden, [AdoptedExit::NotReaped, AdoptedExit::Told(ExitStatus::Unknown)]);
     process.wait().unwrap();
 }

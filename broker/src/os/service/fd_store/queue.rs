@@ -39,21 +39,21 @@ type Message = [u8; MESSAGE_BYTES];
 
 /// The socket.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct StoreQueue {
     read: OwnedFd,
     write: OwnedFd,
 }
 
 /// One process of one child, over all brokers that share the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct StoreKey {
     /// Each broker counts the processes of a child anew.
     pub(super) run: Run,
     /// How many brokers there were before the one that stored it.
     pub(super) age: u32,
 }
 
-impl Key {
+impl StoreKey {
     /// By which the processes of one child are in the order of their starts.
     pub(super) fn order(self) -> (u32, Incarnation) {
         (self.age, self.run.incarnation)
@@ -68,19 +68,19 @@ pub(super) enum First {
     /// A process.
     Process {
         /// The run, and the broker that has stored it.
-        key: Key,
+        key: StoreKey,
         /// The process.
         pidfd: OwnedFd,
     },
     /// A process that was still to be started.
-    Expected(Key),
+    Expected(StoreKey),
     /// The end of the queue at some earlier time.
     Mark(Uuid),
     /// Something that no broker of this version writes.
     Malformed,
 }
 
-impl Queue {
+impl StoreQueue {
     /// A new one, with close-on-exec.
     pub(super) fn new() -> io::Result<Self> {
         let (read, write) =
@@ -116,12 +116,12 @@ impl Queue {
     /// Puts a process at the end.
     ///
     /// EAGAIN: there is no room. ETOOMANYREFS: too many descriptors of this user lie in sockets (`unix(7)`).
-    pub(super) fn push(&self, key: Key, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn push(&self, key: StoreKey, pidfd: BorrowedFd<'_>) -> io::Result<()> {
         self.send(&of_key(PROCESS, key), &[ControlMessage::ScmRights(&[pidfd.as_raw_fd()])])
     }
 
     /// The same, of one that is still to be started.
-    pub(super) fn push_expected(&self, key: Key) -> io::Result<()> {
+    pub(super) fn push_expected(&self, key: StoreKey) -> io::Result<()> {
         self.send(&of_key(EXPECTED, key), &[])
     }
 
@@ -140,7 +140,7 @@ impl Queue {
     }
 
     /// Whose process is at the beginning, if one is.
-    pub(super) fn first_key(&self) -> io::Result<Option<Key>> {
+    pub(super) fn first_key(&self) -> io::Result<Option<StoreKey>> {
         let mut buffer = Message::default();
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -202,13 +202,13 @@ impl Queue {
 
 /// What a message says.
 enum Parsed {
-    Process(Key),
-    Expected(Key),
+    Process(StoreKey),
+    Expected(StoreKey),
     Mark(Uuid),
     Malformed,
 }
 
-fn of_key(kind: u8, key: Key) -> Message {
+fn of_key(kind: u8, key: StoreKey) -> Message {
     message(kind, key.run.child.as_uuid(), key.run.incarnation.0, key.age)
 }
 
@@ -227,7 +227,8 @@ fn parse(message: &Message) -> Parsed {
     let Some((&age, [])) = rest.split_first_chunk() else { return Parsed::Malformed };
     let id = Uuid::from_bytes(id);
     let incarnation = Incarnation(u32::from_le_bytes(number));
-    let key = Key { run: Run { child: ChildId::from_uuid(id), incarnation }, age: u32::from_le_bytes(age) };
+    let key =
+        StoreKey { run: Run { child: ChildId::from_uuid(id), incarnation }, age: u32::from_le_bytes(age) };
     match *kind {
         PROCESS => Parsed::Process(key),
         EXPECTED => Parsed::Expected(key),

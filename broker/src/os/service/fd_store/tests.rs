@@ -16,7 +16,7 @@ struct Owner(Vec<(String, OwnedFd)>);
 
 impl Owner {
     fn open(&mut self) -> FdStore {
-        let (store, found) = FdStore::open_at(Kept::default(), |name, end| {
+        let (store, found) = FdStore::open_at(StoredQueue::default(), |name, end| {
             self.0.push((name.to_owned(), end.try_clone_to_owned()?));
             Ok(())
         });
@@ -24,10 +24,10 @@ impl Owner {
         store
     }
 
-    fn hand_back(&self) -> Kept {
-        let mut kept = Kept::default();
+    fn hand_back(&self) -> StoredQueue {
+        let mut kept = StoredQueue::default();
         for (name, end) in &self.0 {
-            assert!(Kept::knows(name));
+            assert!(StoredQueue::knows(name));
             kept.take(name, end.try_clone().unwrap());
         }
         kept
@@ -177,7 +177,7 @@ fn what_a_broker_left_that_was_killed_while_it_read_is_put_right() {
     let queue = &contents(&store).queue;
     // It had set its mark, and written the first one again, but not taken it away.
     queue.mark_end().unwrap();
-    queue.push(Key { run: first, age: 0 }, own().as_fd()).unwrap();
+    queue.push(StoreKey { run: first, age: 0 }, own().as_fd()).unwrap();
     drop(store);
     let (store, found) = owner.reopen();
     assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), BTreeSet::from([first, second]));
@@ -205,8 +205,8 @@ fn without_room_nothing_fails_and_what_is_released_makes_some() {
 
 #[test]
 fn there_is_room_for_as_many_as_are_said_to_fit() {
-    let queue = Queue::new().unwrap();
-    let (process, one) = (own(), Key { run: run(1), age: 0 });
+    let queue = StoreQueue::new().unwrap();
+    let (process, one) = (own(), StoreKey { run: run(1), age: 0 });
     let capacity = queue.capacity().unwrap();
     assert!(capacity > 2 * UNWANTED_MAX);
     for _ in 0..capacity.min(20_000) {
@@ -218,8 +218,8 @@ fn there_is_room_for_as_many_as_are_said_to_fit() {
 #[test]
 fn a_store_of_which_a_part_is_missing_or_wrong_is_begun_anew() {
     let (stream, other) = UnixStream::pair().unwrap();
-    let half = Kept { read: Some(stream.try_clone().unwrap().into()), write: None };
-    let wrong = Kept::from_ends(stream.into(), other.into());
+    let half = StoredQueue { read: Some(stream.try_clone().unwrap().into()), write: None };
+    let wrong = StoredQueue::from_ends(stream.into(), other.into());
     for kept in [half, wrong] {
         let mut handed_over = Vec::new();
         let (mut store, found) = FdStore::open_at(kept, |name, end| {
@@ -237,7 +237,7 @@ fn a_store_of_which_a_part_is_missing_or_wrong_is_begun_anew() {
 #[test]
 fn a_store_that_nobody_keeps_is_off() {
     let refuse = |_: &str, _: BorrowedFd<'_>| Err(io::Error::from(io::ErrorKind::ConnectionRefused));
-    let (mut store, found) = FdStore::open_at(Kept::default(), refuse);
+    let (mut store, found) = FdStore::open_at(StoredQueue::default(), refuse);
     let one = run(1);
     store.store(one, own().as_fd());
     store.remove(one);

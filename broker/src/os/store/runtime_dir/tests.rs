@@ -25,7 +25,7 @@ impl Scratch {
     }
 
     fn open(&self, name: &str) -> Result<RuntimeDir, RuntimeDirError> {
-        RuntimeDir::open(&Wanted::Usual(self.at(name)), &self.state())
+        RuntimeDir::open(&RuntimeDirChoice::Usual(self.at(name)), &self.state())
     }
 }
 
@@ -54,7 +54,7 @@ fn a_runtime_folder_is_closed_to_others_and_gone_when_nothing_is_left_in_it() {
 #[test]
 fn a_folder_that_was_there_before_stays_and_is_as_empty_as_it_was() {
     let scratch = Scratch::new();
-    let given = || RuntimeDir::open(&Wanted::Given(scratch.at("given")), &scratch.state()).unwrap();
+    let given = || RuntimeDir::open(&RuntimeDirChoice::Given(scratch.at("given")), &scratch.state()).unwrap();
     fs::create_dir(scratch.at("given")).unwrap();
     fs::set_permissions(scratch.at("given"), Permissions::from_mode(0o700)).unwrap();
     let stays = || {
@@ -101,11 +101,11 @@ fn a_folder_of_another_broker_is_left_to_it_for_as_long_as_there_is_its_state() 
     let scratch = Scratch::new();
     fs::create_dir(scratch.at("state2")).unwrap();
     crash(scratch.open("s.d").unwrap());
-    let other = RuntimeDir::open(&Wanted::Usual(scratch.at("s.d")), &scratch.at("state2")).unwrap();
+    let other = RuntimeDir::open(&RuntimeDirChoice::Usual(scratch.at("s.d")), &scratch.at("state2")).unwrap();
     let name = other.path().file_name().unwrap().to_str().unwrap().to_owned();
     assert!(name.starts_with("s.d-") && name.len() == 12, "{name}");
     drop(other);
-    let given = || RuntimeDir::open(&Wanted::Given(scratch.at("s.d")), &scratch.at("state2"));
+    let given = || RuntimeDir::open(&RuntimeDirChoice::Given(scratch.at("s.d")), &scratch.at("state2"));
     let error = given().unwrap_err().to_string();
     assert!(error.contains("/state; give another one with --runtime-dir"), "{error}");
     assert!(scratch.at("s.d/left").exists());
@@ -173,22 +173,23 @@ fn marked(child: Uuid) -> std::process::Child {
 fn a_folder_whose_state_is_gone_is_cleared_when_neither_its_broker_nor_a_child_of_it_lives() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.at("state2")).unwrap();
-    let claimed =
-        |wanted: fn(PathBuf) -> Wanted| RuntimeDir::open(&wanted(scratch.at("s.d")), &scratch.at("state2"));
+    let claimed = |wanted: fn(PathBuf) -> RuntimeDirChoice| {
+        RuntimeDir::open(&wanted(scratch.at("s.d")), &scratch.at("state2"))
+    };
     let living = scratch.open("s.d").unwrap();
     let output = living.subfolder(PIPES_FOLDER).unwrap();
     let child = Uuid::now_v7();
     fs::write(output.path().join(format!("{child}.out")), "").unwrap();
     fs::remove_dir_all(scratch.state()).unwrap();
     // Its broker lives.
-    let error = claimed(Wanted::Given).unwrap_err();
+    let error = claimed(RuntimeDirChoice::Given).unwrap_err();
     assert!(matches!(error, RuntimeDirError::Taken { .. }), "{error}");
-    let other = claimed(Wanted::Usual).unwrap();
+    let other = claimed(RuntimeDirChoice::Usual).unwrap();
     assert_ne!(other.path(), scratch.at("s.d"));
     drop((other, living));
     // A child of it does.
     let mut survivor = marked(child);
-    for wanted in [Wanted::Given, Wanted::Usual] {
+    for wanted in [RuntimeDirChoice::Given, RuntimeDirChoice::Usual] {
         let error = claimed(wanted).unwrap_err().to_string();
         let words = [scratch.at("s.d").display().to_string(), scratch.state().display().to_string()];
         for words in
@@ -200,7 +201,7 @@ fn a_folder_whose_state_is_gone_is_cleared_when_neither_its_broker_nor_a_child_o
     assert!(output.path().join(format!("{child}.out")).exists());
     survivor.kill().unwrap();
     survivor.wait().unwrap();
-    let taken = claimed(Wanted::Usual).unwrap();
+    let taken = claimed(RuntimeDirChoice::Usual).unwrap();
     assert_eq!(taken.path(), scratch.at("s.d"));
     assert!(!output.path().exists(), "what nobody knows any more is gone");
 }

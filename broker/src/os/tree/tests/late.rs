@@ -11,7 +11,7 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 use uuid::Uuid;
 
-use super::super::actions::{Killer, LiveRuns, Senders, Victims};
+use super::super::actions::{Killer, LiveRuns, SignalSenders, Victims};
 use super::super::job::SignalOrder;
 use super::super::process_table::SharedTable;
 use super::super::walk::{Action, LiveProcess};
@@ -123,7 +123,7 @@ fn a_signal_to_a_run_that_was_released_reaches_nothing_that_came_after_it() {
     let (table, run) = table();
     let order = SignalOrder { run, signal: Signal::KILL, scope: Scope::All, asked: None };
     let senders = || {
-        let mut senders = Senders::new(table.clone());
+        let mut senders = SignalSenders::new(table.clone());
         senders.add(run.child, None, &order);
         senders
     };

@@ -30,7 +30,7 @@ use crate::os::spawn::{
     SpawnSpec, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
-use crate::recovery::processes::{Expected, Launch, Sought};
+use crate::recovery::processes::{Expected, LaunchProgress, Sought};
 
 /// Which of the two a process is to be.
 const ROLE: &str = "PROCBROKER_TEST_PREDECESSOR";
@@ -175,7 +175,7 @@ impl Drop for PreviousBroker {
 impl Left {
     /// As it is found on record.
     pub(super) fn expected(&self) -> Expected {
-        let (process, launch, sought) = (Some(self.identity), Launch::Possible, Sought::Main);
+        let (process, launch, sought) = (Some(self.identity), LaunchProgress::Possible, Sought::Main);
         let user = nix::unistd::geteuid().as_raw();
         Expected { run: self.run, user, process, passed: None, launch, sought }
     }
