@@ -220,16 +220,23 @@ enum Life {
 
 impl Status {
     fn read(file: &File) -> Result<Self, CallerUnknown> {
-        let mut text = Vec::with_capacity(TEXT_BYTES);
+        // All of it but for a process with very many groups. Nothing is taken from the heap for it: this is read for each create.
+        let mut piece = [0; TEXT_BYTES];
+        let length = file.read_at(&mut piece, 0).map_err(refused)?;
+        let first = piece.get(..length).unwrap_or_default();
+        Self::parse(first).map_or_else(|| Self::read_more(file, first.to_vec()), Ok)
+    }
+
+    fn read_more(file: &File, mut text: Vec<u8>) -> Result<Self, CallerUnknown> {
         let mut piece = [0; TEXT_BYTES];
         loop {
             let length = file.read_at(&mut piece, text.len() as u64).map_err(refused)?;
+            if length == 0 {
+                return Err(CallerUnknown::Closed);
+            }
             text.extend_from_slice(piece.get(..length).unwrap_or_default());
             if let Some(status) = Self::parse(&text) {
                 return Ok(status);
-            }
-            if length == 0 {
-                return Err(CallerUnknown::Closed);
             }
         }
     }

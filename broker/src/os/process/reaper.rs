@@ -56,6 +56,8 @@ pub struct Reaper {
     asked_each_time: Vec<u64>,
     fruitless_calls: usize,
     heirs: Heirs,
+    /// What epoll has announced last; kept for its room.
+    events: Vec<EpollEvent>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +138,7 @@ impl Reaper {
             asked_each_time: Vec::new(),
             fruitless_calls: 0,
             heirs: Heirs::Perhaps,
+            events: Vec::new(),
         })
     }
 
@@ -223,11 +226,13 @@ impl Reaper {
 
     /// Children whose pidfd says that they have ended.
     fn reap_announced(&mut self, reaped: &mut Vec<Reaped>) {
-        let mut events = [EpollEvent::empty(); BATCH];
-        let Ok(count) = self.epoll.wait(&mut events, EpollTimeout::ZERO) else { return };
+        let mut events = std::mem::take(&mut self.events);
+        events.resize(BATCH, EpollEvent::empty());
+        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in events.iter().take(count) {
             self.reap_ended(event.data(), reaped);
         }
+        self.events = events;
     }
 
     fn reap_ended(&mut self, token: u64, reaped: &mut Vec<Reaped>) {
