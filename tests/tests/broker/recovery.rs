@@ -8,7 +8,7 @@ mod stopping;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
@@ -231,6 +231,31 @@ fn who_looks_into_a_childs_output_from_outside_is_not_taken_for_its_daemon_after
     assert_eq!(watcher.try_wait().unwrap(), None);
     drop(watcher.stdin.take());
     assert!(watcher.wait().unwrap().success());
+}
+
+#[test]
+fn a_process_that_has_let_go_of_its_environment_holds_up_no_end_of_a_child() {
+    const LETS_GO: &str = "import ctypes, os, sys
+fields = open('/proc/self/stat').read().rsplit(')', 1)[1].split()
+begin, end = int(fields[47]) & ~4095, int(fields[48]) + 4095 & ~4095
+os.setsid()
+assert ctypes.CDLL(None).munmap(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin)) == 0
+os.write(1, b'.')
+sys.stdin.read()
+os._exit(0)";
+    for flags in BOTH {
+        let mut broker = Setup::new().flags(flags).start();
+        let child = broker.json().create(willing());
+        broker.recorded();
+        let mut beside = Command::new("python3");
+        beside.args(["-c", LETS_GO]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut beside = beside.spawn().unwrap();
+        beside.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        broker.crash_and_start_again();
+        assert_eq!(signals(&destroy(&mut broker.json(), &child)), ["SIGTERM"]);
+        drop(beside.stdin.take());
+        assert!(beside.wait().unwrap().success());
+    }
 }
 
 #[test]

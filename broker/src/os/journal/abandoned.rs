@@ -21,7 +21,7 @@ use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::host::socket::RUNTIME_FOLDER_ENDING;
 use crate::os::logs::pipes::{PIPES_FOLDER, Pipes};
 use crate::os::process::identity::{self, BootId, Lookup, ProcessIdentity};
-use crate::os::process::mark::{Mark, awaited_mark, broker_socket};
+use crate::os::process::mark::{Mark, Patience, awaited_mark, broker_socket};
 use crate::os::process::proc::{ProcessStat, all_processes, thread_name};
 use crate::os::spawn::LaunchName;
 use crate::os::tree::cgroup;
@@ -115,11 +115,12 @@ impl Abandoned {
         let pipes = output.is_dir().then(|| Pipes::open(output)).and_then(Result::ok);
         let own = Pid::new(std::process::id());
         let mut others = all_processes()?.filter(|pid| Some(*pid) != own);
-        Ok(others.find_map(|pid| self.survives(pid, pipes.as_ref())))
+        let mut patience = Patience::for_recovery();
+        Ok(others.find_map(|pid| self.survives(pid, pipes.as_ref(), &mut patience)))
     }
 
     /// Whether this process is, or may be, one.
-    fn survives(&self, pid: Pid, pipes: Option<&Pipes>) -> Option<Survivor> {
+    fn survives(&self, pid: Pid, pipes: Option<&Pipes>, patience: &mut Patience) -> Option<Survivor> {
         let is_nobody = |found: ProcessStat| found.is_zombie || found.is_of_kernel;
         if ProcessStat::read(pid).is_none_or(is_nobody) {
             return None;
@@ -130,7 +131,7 @@ impl Abandoned {
         {
             return of(Some(*child));
         }
-        match awaited_mark(pid) {
+        match awaited_mark(pid, patience) {
             Mark::Child(child) => {
                 let known =
                     [child, counterpart(child)].into_iter().find(|child| self.children.contains(child));

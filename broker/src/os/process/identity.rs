@@ -13,7 +13,7 @@ use procbroker_protocol::ChildId;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::os::process::mark::{Mark, awaited_mark};
+use crate::os::process::mark::{Mark, Patience, awaited_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{ProcessStat, stat_of};
 
@@ -172,7 +172,7 @@ pub(super) fn has_birthmark(
 fn may_be_child(child: ChildId, stat: &ProcessStat) -> bool {
     // Only what the process started with is asked for its mark, which a program can overwrite, or drop when it executes
     // another one. So its absence proves nothing, but that of the session does.
-    let has_other_mark = || match awaited_mark(stat.pid) {
+    let has_other_mark = || match awaited_mark(stat.pid, &mut Patience::for_recovery()) {
         Mark::Child(marked) => marked != child,
         Mark::Nobody | Mark::Changing => false,
     };

@@ -17,8 +17,12 @@ use crate::os::process::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE, PRO
 const MARK_MOMENT: Duration = Duration::from_millis(10);
 
 /// How long it is asked where a child would be taken for gone that has not come to have its mark: the program may have to
-/// come from a slow disk, and the processor be somebody else's.
-const MARK_PATIENCE: Duration = Duration::from_secs(2);
+/// come from a slow disk, and the processor be somebody else's. Whoever means it can stand still there for ever.
+pub(crate) const MARK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long all processes together are waited for in one look at all that there are: each may be somebody's who means to hold
+/// the broker up.
+const MOMENTS_OF_A_SCAN: Duration = Duration::from_millis(100);
 
 /// How long is rested between two questions. To yield instead would leave it to others how long it takes: on a busy machine
 /// each time is as long as their share of the processor.
@@ -62,6 +66,32 @@ pub(crate) fn broker_socket(pid: Pid) -> Option<Vec<u8>> {
     }
 }
 
+/// How long processes are still waited for, all in all, that execute a program right now.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    left: Duration,
+}
+
+impl Patience {
+    /// For those who look once, and never again.
+    pub(crate) fn for_recovery() -> Self {
+        Self { left: MARK_PATIENCE }
+    }
+
+    /// For those who can come back.
+    pub(crate) fn for_scan() -> Self {
+        Self { left: MOMENTS_OF_A_SCAN }
+    }
+
+    /// Asks until there is an answer, for as long as this is not used up.
+    fn ask<T>(&mut self, ask: impl FnMut() -> T, is_changing: impl Fn(&T) -> bool, at_most: Duration) -> T {
+        let began = Instant::now();
+        let answer = until_settled(ask, is_changing, self.left.min(at_most));
+        self.left = self.left.saturating_sub(began.elapsed());
+        answer
+    }
+}
+
 /// The variables that a process started with, each with a zero byte behind it.
 enum Environment {
     Read(Vec<u8>),
@@ -83,12 +113,29 @@ fn environment(pid: Pid) -> Environment {
 }
 
 fn environment_at(folder: &str) -> Environment {
-    match read_at_once(&format!("{folder}/environ")) {
-        Ok(environment) if environment.is_empty() && !has_no_environment(folder) => Environment::Changing,
+    let path = format!("{folder}/environ");
+    let read = || match read_at_once(&path) {
         Ok(environment) => Environment::Read(environment),
         // There is no descriptor or memory to read it with at the moment.
         Err(error) if is_shortage(&error) => Environment::Changing,
         Err(_) => Environment::Unreadable,
+    };
+    match read() {
+        Environment::Read(environment) if environment.is_empty() => match Layout::read(folder) {
+            Layout::Empty => Environment::Read(environment),
+            Layout::Changing => Environment::Changing,
+            before @ Layout::Variables { .. } => match read() {
+                // No program was executed meanwhile: that would have put its variables elsewhere.
+                Environment::Read(environment)
+                    if environment.is_empty() && Layout::read(folder) == before =>
+                {
+                    Environment::Unreadable
+                }
+                Environment::Read(environment) if environment.is_empty() => Environment::Changing,
+                found => found,
+            },
+        },
+        found => found,
     }
 }
 
@@ -137,24 +184,45 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
-/// Whether a process was started without any variable. The kernel tells where in its memory the environment begins and ends
-/// (fields 50 and 51). While it executes a program both are at first zero, and then the same until the variables are in
-/// place; only after that it is known where the code begins (field 26; `load_elf_binary` in `fs/binfmt_elf.c`).
-fn has_no_environment(folder: &str) -> bool {
-    let text = read_stat(&format!("{folder}/stat"));
-    let Some(mut fields) = text.as_deref().and_then(fields) else { return true };
-    let (code, begin, end) = (fields.nth(23), fields.nth(23), fields.next());
-    code.is_some_and(|code| code != "0") && begin.is_some_and(|begin| begin != "0") && begin == end
+/// Where a process has the variables that it started with, as the kernel tells of one whose environment reads as empty.
+///
+/// The kernel tells where in its memory the environment begins and ends (fields 50 and 51). While it executes a program both are
+/// at first zero, and then the same until the variables are in place; only after that it is known where the code begins (field
+/// 26; `load_elf_binary` in `fs/binfmt_elf.c`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Layout {
+    /// It was started without any, or is gone.
+    Empty,
+    /// There are some: the process has let go of the memory that they were in, or executed a program a moment ago.
+    Variables { code: String, begin: String, end: String },
+    /// It is executing a program.
+    Changing,
+}
+
+impl Layout {
+    fn read(folder: &str) -> Self {
+        let text = read_stat(&format!("{folder}/stat"));
+        let Some(mut fields) = text.as_deref().and_then(fields) else { return Self::Empty };
+        match (fields.nth(23), fields.nth(23), fields.next()) {
+            (Some(code), Some(begin), Some(end)) if code != "0" && begin != "0" => {
+                if begin == end {
+                    return Self::Empty;
+                }
+                Self::Variables { code: code.to_owned(), begin: begin.to_owned(), end: end.to_owned() }
+            }
+            _ => Self::Changing,
+        }
+    }
 }
 
 /// The mark of a process, which may be about to execute a program.
-pub(crate) fn settled_mark(pid: Pid) -> Mark {
-    until_settled(|| mark(pid), |mark| *mark == Mark::Changing, MARK_MOMENT)
+pub(crate) fn settled_mark(pid: Pid, patience: &mut Patience) -> Mark {
+    patience.ask(|| mark(pid), |mark| *mark == Mark::Changing, MARK_MOMENT)
 }
 
 /// The mark of a process that is not asked again if it cannot be told now.
-pub(crate) fn awaited_mark(pid: Pid) -> Mark {
-    until_settled(|| mark(pid), |mark| *mark == Mark::Changing, MARK_PATIENCE)
+pub(crate) fn awaited_mark(pid: Pid, patience: &mut Patience) -> Mark {
+    patience.ask(|| mark(pid), |mark| *mark == Mark::Changing, MARK_PATIENCE)
 }
 
 fn until_settled<T>(mut ask: impl FnMut() -> T, is_changing: impl Fn(&T) -> bool, patience: Duration) -> T {
@@ -206,6 +274,46 @@ mod tests {
             drop(process.stdin.take());
             process.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_process_that_has_let_go_of_its_environment_has_no_mark_and_is_not_waited_for() {
+        const LETS_GO: &str = "import ctypes, os, sys
+fields = open('/proc/self/stat').read().rsplit(')', 1)[1].split()
+begin, end = int(fields[47]) & ~4095, int(fields[48]) + 4095 & ~4095
+assert ctypes.CDLL(None).munmap(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin)) == 0
+os.write(1, b'.')
+sys.stdin.read()
+os._exit(0)";
+        let child = ChildId::from_uuid(uuid::Uuid::from_u128(7));
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", LETS_GO]).env(CHILD_ID_VARIABLE, child.to_string());
+        let piped = std::process::Stdio::piped;
+        let mut process = command.stdin(piped()).stdout(piped()).spawn().unwrap();
+        std::io::Read::read_exact(process.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        assert_eq!(mark(Pid::new(process.id()).unwrap()), Mark::Nobody);
+        drop(process.stdin.take());
+        assert!(process.wait().unwrap().success());
+    }
+
+    #[test]
+    fn all_processes_together_use_up_the_patience_that_there_is() {
+        let mut patience = Patience { left: MARK_REST };
+        let is_changing = |mark: &Mark| *mark == Mark::Changing;
+        let mut asked = 0;
+        for _ in 0..100 {
+            let mark = patience.ask(
+                || {
+                    asked += 1;
+                    Mark::Changing
+                },
+                is_changing,
+                MARK_PATIENCE,
+            );
+            assert_eq!(mark, Mark::Changing);
+        }
+        assert_eq!(patience.left, Duration::ZERO);
+        assert!(asked <= 102, "one that comes later is asked once: {asked}");
     }
 
     #[test]

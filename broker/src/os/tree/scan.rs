@@ -13,7 +13,7 @@ use procbroker_protocol::ChildId;
 
 use super::walk::{Action, DEPTH_MAX, LiveProcess, ProcessKey, Walker};
 use super::wanted::ScanTargets;
-use crate::os::process::mark::{Mark, settled_mark};
+use crate::os::process::mark::{self, Mark, Patience, settled_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat, stat_of};
 use crate::os::spawn::LaunchName;
@@ -28,10 +28,11 @@ impl Walker<'_> {
         self.seen = Some(HashSet::new());
         self.is_unclear = false;
         self.heirs = heirs(self.inheritance.broker());
+        let mut patience = Patience::for_scan();
         match proc::all_processes() {
             Ok(pids) => {
                 for pid in pids.filter(|&pid| !wanted.is_passed_over(pid)) {
-                    self.inspect(pid, wanted, action);
+                    self.inspect(pid, (wanted, &mut patience), action);
                 }
             }
             Err(_) => self.is_unclear = true,
@@ -40,7 +41,12 @@ impl Walker<'_> {
         !self.is_unclear
     }
 
-    fn inspect(&mut self, pid: Pid, wanted: &ScanTargets, action: &mut dyn Action) {
+    fn inspect(
+        &mut self,
+        pid: Pid,
+        (wanted, patience): (&ScanTargets, &mut Patience),
+        action: &mut dyn Action,
+    ) {
         let opened = pidfd::open(pid).and_then(|pidfd| Ok((stat_of(pid, pidfd.as_fd())?, pidfd)));
         let (stat, pidfd) = match opened {
             Ok((stat, _)) if stat.is_zombie || stat.is_of_kernel => return,
@@ -51,7 +57,7 @@ impl Walker<'_> {
             }
         };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
-        let Some(owner) = self.wanted_owner(identity, &stat, wanted) else { return };
+        let Some(owner) = self.wanted_owner(identity, &stat, wanted, patience) else { return };
         // What was read meanwhile was another's if it has been reaped.
         if !pidfd::is_reaped(pidfd.as_fd()) {
             self.descend(&LiveProcess { stat, identity, pidfd, owner: Some(owner) }, DEPTH_MAX, action);
@@ -63,6 +69,7 @@ impl Walker<'_> {
         identity: ProcessKey,
         stat: &ProcessStat,
         wanted: &ScanTargets,
+        patience: &mut Patience,
     ) -> Option<ChildId> {
         if let Some(&owner) = self.known.owners.get(&identity) {
             return Some(owner).filter(|owner| wanted.children.contains(owner));
@@ -78,14 +85,22 @@ impl Walker<'_> {
             return by_group.copied();
         }
         let is_wanted = |child: &ChildId| wanted.children.contains(child);
-        match settled_mark(stat.pid) {
+        let mark = if self.known.is_without_mark_for_long(identity) {
+            mark::mark(stat.pid)
+        } else {
+            settled_mark(stat.pid, patience)
+        };
+        if mark != Mark::Changing {
+            self.known.has_settled(identity);
+        }
+        match mark {
             Mark::Child(child) => Some(child).filter(is_wanted),
             Mark::Nobody => on_its_way(stat.pid, wanted).or_else(|| {
                 let holds = || self.pipes.held_by(stat.pid).filter(is_wanted);
                 self.is_orphan(stat).then(holds).flatten()
             }),
             Mark::Changing => {
-                self.is_unclear = true;
+                self.is_unclear |= self.known.may_come_to_have_a_mark(identity);
                 None
             }
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
@@ -13,7 +14,7 @@ use procbroker_protocol::ChildId;
 use super::leader::GroupLeader;
 use super::process_table::SharedTable;
 use crate::os::logs::pipes::Pipes;
-use crate::os::process::mark::{self, Mark};
+use crate::os::process::mark::{self, MARK_PATIENCE, Mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
 use crate::os::process::subreaper::Inheritance;
@@ -32,6 +33,8 @@ const KNOWN_MIN: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) owners: HashMap<ProcessKey, ChildId>,
+    /// Since when those are looked at that execute a program, and have not come to have a mark.
+    changing: HashMap<ProcessKey, Instant>,
     /// How many were left when the dead ones were last taken out.
     living: usize,
 }
@@ -43,13 +46,35 @@ impl Known {
             let table = table.lock();
             self.owners.retain(|_, owner| table.knows(*owner));
         }
+        let lives = |(pid, _, start): &ProcessKey| {
+            ProcessStat::read(*pid).is_some_and(|stat| stat.start_ticks == *start && !stat.is_zombie)
+        };
+        if self.changing.len() > KNOWN_MIN {
+            self.changing.retain(|identity, _| lives(identity));
+        }
         if self.owners.len() > KNOWN_MIN.max(2 * self.living) {
-            let lives = |(pid, _, start): &ProcessKey| {
-                ProcessStat::read(*pid).is_some_and(|stat| stat.start_ticks == *start && !stat.is_zombie)
-            };
             self.owners.retain(|identity, _| lives(identity));
             self.living = self.owners.len();
         }
+    }
+}
+
+impl Known {
+    /// Whether a process is looked at again which has no mark at this moment, as it executes a program. One that does so for
+    /// long is taken for nobody's until it has a mark: whoever can have a program come from a disk of their own can let it
+    /// stand still there for ever, and no end of a child waits for that.
+    pub(super) fn may_come_to_have_a_mark(&mut self, identity: ProcessKey) -> bool {
+        self.changing.entry(identity).or_insert_with(Instant::now).elapsed() < MARK_PATIENCE
+    }
+
+    /// The process has a mark now, or is known to have none.
+    pub(super) fn has_settled(&mut self, identity: ProcessKey) {
+        self.changing.remove(&identity);
+    }
+
+    /// Whether a process has been without a mark for so long that it is not waited for any more.
+    pub(super) fn is_without_mark_for_long(&self, identity: ProcessKey) -> bool {
+        self.changing.get(&identity).is_some_and(|since| since.elapsed() >= MARK_PATIENCE)
     }
 }
 
@@ -236,12 +261,16 @@ impl<'a> Walker<'a> {
         if owner.is_some() {
             return owner;
         }
+        let mark = mark::mark(stat.pid);
+        if mark != Mark::Changing {
+            self.known.has_settled(identity);
+        }
         let known = |child: &ChildId| self.table.lock().knows(*child);
-        match mark::mark(stat.pid) {
+        match mark {
             Mark::Child(child) => Some(child).filter(known),
             Mark::Nobody => self.pipes.held_by(stat.pid).filter(known),
             Mark::Changing => {
-                self.settled = false;
+                self.settled &= !self.known.may_come_to_have_a_mark(identity);
                 None
             }
         }

@@ -12,7 +12,7 @@ use procbroker_protocol::ChildId;
 
 use super::sought::Lost;
 use super::underway;
-use crate::os::process::mark::{Mark, awaited_mark};
+use crate::os::process::mark::{Mark, Patience, awaited_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{ProcessStat, all_processes, stat_of, thread_name};
 use crate::os::process::whereabouts::Whereabouts;
@@ -40,12 +40,13 @@ pub(super) fn leaders(
 ) -> io::Result<BTreeMap<ChildId, Whereabouts>> {
     let mut found: BTreeMap<ChildId, Candidate> = BTreeMap::new();
     let mut underway: BTreeMap<ChildId, Whereabouts> = BTreeMap::new();
+    let mut patience = Patience::for_recovery();
     for pid in all_processes()?.filter(|pid| !others.contains(pid)) {
         if let Some((child, whereabouts)) = on_its_way(pid, children)? {
             underway.insert(child, whereabouts);
             continue;
         }
-        let Some((child, candidate)) = candidate(pid, children)? else { continue };
+        let Some((child, candidate)) = candidate(pid, children, &mut patience)? else { continue };
         if found.get(&child).is_none_or(|known| candidate.age() < known.age()) {
             found.insert(child, candidate);
         }
@@ -81,11 +82,15 @@ impl Candidate {
 }
 
 /// Whether this is the process that is sought of a child, or like one.
-fn candidate(pid: Pid, children: &BTreeMap<ChildId, Lost>) -> Result<Option<(ChildId, Candidate)>, Errno> {
+fn candidate(
+    pid: Pid,
+    children: &BTreeMap<ChildId, Lost>,
+    patience: &mut Patience,
+) -> Result<Option<(ChildId, Candidate)>, Errno> {
     let leads = |stat: &ProcessStat| stat.session == Some(pid) && !stat.is_zombie && !stat.is_of_kernel;
     let looked_at = pidfd::open(pid).and_then(|pidfd| {
         let before = stat_of(pid, pidfd.as_fd())?;
-        let mark = if leads(&before) { awaited_mark(pid) } else { Mark::Nobody };
+        let mark = if leads(&before) { awaited_mark(pid, patience) } else { Mark::Nobody };
         let child = match mark {
             Mark::Child(child) => Some(child),
             Mark::Nobody | Mark::Changing => None,
