@@ -113,6 +113,7 @@ async fn who_waits_for_more_is_told_of_more_or_that_nothing_comes() {
     });
     tokio::task::yield_now().await;
     scene.logs.forget(id(2).child);
+    scene.logs.wake();
     assert_eq!(more.await.unwrap(), 0);
 }
 
