@@ -17,7 +17,7 @@ use std::thread;
 
 use interprocess::local_socket::tokio::Listener;
 use nix::sys::signal::SigSet;
-use procbroker_core::{ExitCause, MainExit, UpgradeFailure};
+use procbroker_core::{ExitCause, MainCommand, MainExit, UpgradeFailure};
 use procbroker_protocol::ExitStatus;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ pub use error::ServeError;
 use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
 use crate::cli::ServeArguments;
-use crate::driver::{Audience, Driver, Leave, Signals, Sources, Stay};
+use crate::driver::{Audience, Driver, Hands, Leave, Signals, Sources, Stay};
 use crate::inbox;
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Reception;
@@ -38,15 +38,16 @@ use crate::os::host::caller::Standpoint;
 use crate::os::host::clock::Alarm;
 use crate::os::host::code;
 use crate::os::host::heap;
+use crate::os::host::listening::Sockets;
 use crate::os::host::terminal;
 use crate::os::journal;
 use crate::os::process::child_signal::ChildSignal;
 use crate::os::process::probation;
 use crate::os::service::notify::ServiceOwner;
-use crate::recovery;
+use crate::recovery::{self, TakenOver};
 use crate::transit::Transit;
 use crate::turns::Turns;
-use crate::upgrade::{Beginning, Predecessor};
+use crate::upgrade::{Beginning, Predecessor, Program};
 use hand_over::{Leaving, hand_over};
 use startup::Prepared;
 
@@ -184,11 +185,8 @@ async fn work(
     let transit = Transit::within(&config.bounds);
     let (mut hands, recovered) =
         machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
-    if let Some(main) = config.main.as_ref().filter(|_| interactive) {
-        hands.surroundings.lend_input(main.id);
-        if let Some(pid) = startup::own_main(&recovered.0).filter(|_| terminal::is_own()) {
-            hands.job.begin(pid);
-        }
+    if interactive {
+        lend_terminal(&mut hands, config.main.as_ref(), &recovered);
     }
     if let Some(socket) = metrics {
         let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;
@@ -209,10 +207,6 @@ async fn work(
     if let Some(counters) = counters {
         driver.go_on_counting(counters);
     }
-    let receive = |listeners: Vec<Listener>| -> Vec<JoinHandle<()>> {
-        listeners.into_iter().map(|listener| tokio::spawn(reception.clone().receive(listener))).collect()
-    };
-    let mut receiving = receive(listeners);
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
     ServiceOwner.ready(&format!("Serving {}", places.sockets));
     probation::pass();
@@ -223,36 +217,76 @@ async fn work(
     // What only the start has needed is needed no more.
     heap::trim();
     code::let_go();
-    let cause = loop {
-        match driver.run(&mut sources).await {
-            Leave::Exit(cause) => break cause,
-            Leave::HandOver => {
-                sockets.make_anew_if_gone();
-                // Made before they are needed: without them nobody could connect to a broker that stays.
-                let listeners = match sockets.listeners() {
-                    Ok(listeners) => listeners,
-                    Err(error) => {
-                        let message = with_causes(&ServeError::Listen(error));
-                        driver.stay(Stay::Failed(UpgradeFailure { message }));
-                        continue;
-                    }
-                };
-                // Who connects from now on waits for whichever program comes next, and loses nothing.
-                receiving.drain(..).for_each(|task| task.abort());
-                let leaving = Leaving { sockets: &sockets, program: &program, beginning };
-                let stay = hand_over(&mut driver, &mut sources, &leaving).await;
-                driver.stay(stay);
-                receiving = receive(listeners);
-            }
-        }
-    };
-    receiving.drain(..).for_each(|task| task.abort());
+    let served = Served { reception: &reception, sockets: &mut sockets, program: &program, beginning };
+    let cause = served.until_the_exit(&mut driver, &mut sources, listeners).await;
     drop(reception);
     driver.finish();
     // Clients that read have their answers by then; those that do not cannot hold up the exit.
     let _ = tokio::time::timeout(FLUSH_PATIENCE, emptiness.come()).await;
     drop(sockets);
     Ok(cause)
+}
+
+/// Has the main command use the terminal of whoever sits there, where the broker has one; `recovered` are the children that an
+/// earlier program of this process has started.
+fn lend_terminal(hands: &mut Hands, main: Option<&MainCommand>, (recovered, _): &TakenOver) {
+    let Some(main) = main else { return };
+    hands.surroundings.lend_input(main.id);
+    if let Some(pid) = startup::own_main(recovered).filter(|_| terminal::is_own()) {
+        hands.job.begin(pid);
+    }
+}
+
+/// What clients connect to, and what goes on with it after an upgrade.
+struct Served<'a> {
+    reception: &'a Reception,
+    sockets: &'a mut Sockets,
+    program: &'a Program,
+    beginning: Beginning,
+}
+
+impl Served<'_> {
+    /// Takes clients in until the core orders the exit, or another program has taken this one's place.
+    async fn until_the_exit(
+        self,
+        driver: &mut Driver,
+        sources: &mut Sources,
+        listeners: Vec<Listener>,
+    ) -> ExitCause {
+        let mut receiving = self.receive(listeners);
+        loop {
+            match driver.run(sources).await {
+                Leave::Exit(cause) => {
+                    receiving.drain(..).for_each(|task| task.abort());
+                    return cause;
+                }
+                Leave::HandOver => {
+                    self.sockets.make_anew_if_gone();
+                    // Made before they are needed: without them nobody could connect to a broker that stays.
+                    let listeners = match self.sockets.listeners() {
+                        Ok(listeners) => listeners,
+                        Err(error) => {
+                            let message = with_causes(&ServeError::Listen(error));
+                            driver.stay(Stay::Failed(UpgradeFailure { message }));
+                            continue;
+                        }
+                    };
+                    // Who connects from now on waits for whichever program comes next, and loses nothing.
+                    receiving.drain(..).for_each(|task| task.abort());
+                    let Self { sockets, program, beginning, .. } = &self;
+                    let leaving = Leaving { sockets, program, beginning: *beginning };
+                    let stay = hand_over(driver, sources, &leaving).await;
+                    driver.stay(stay);
+                    receiving = self.receive(listeners);
+                }
+            }
+        }
+    }
+
+    fn receive(&self, listeners: Vec<Listener>) -> Vec<JoinHandle<()>> {
+        let receive = |listener| tokio::spawn(self.reception.clone().receive(listener));
+        listeners.into_iter().map(receive).collect()
+    }
 }
 
 /// Ends what still runs on other threads without waiting for it.

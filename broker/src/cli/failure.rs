@@ -33,9 +33,9 @@ pub(super) enum Failure {
     /// Something that the command needs of its own machine is missing.
     #[error("{attempted}")]
     Machine {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempted: &'static str,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
     /// The broker refused, or could not be asked.

@@ -38,7 +38,6 @@ const SIZE_UNKNOWN: (u16, u16) = (80, 24);
 /// What a verb waits for.
 #[derive(Clone, Debug)]
 pub(super) struct Awaited {
-    /// Which children.
     pub(super) targets: Vec<Target>,
     /// What is to become of them.
     pub(super) end: End,

@@ -18,13 +18,13 @@ pub enum ByteSizeError {
         "{text:?} is not a size; give bytes, or a number with k, M, G or T (powers of 1024), such as 16MiB or 500k"
     )]
     Form {
-        /// The text.
+        /// What was given.
         text: String,
     },
     /// It is too small a number.
     #[error("{given} is too little; give at least {least}")]
     TooLittle {
-        /// What was given.
+        /// The size that was given.
         given: ByteSize,
         /// The least that is taken.
         least: ByteSize,
@@ -32,7 +32,7 @@ pub enum ByteSizeError {
 }
 
 impl ByteSize {
-    /// So many bytes.
+    /// Makes a size of so many bytes.
     #[must_use]
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
@@ -43,7 +43,7 @@ impl ByteSize {
         if self < least { Err(ByteSizeError::TooLittle { given: self, least }) } else { Ok(self) }
     }
 
-    /// How many bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0

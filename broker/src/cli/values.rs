@@ -29,7 +29,6 @@ pub(in crate::cli) enum ValueError {
     /// What should be a number is not one, or too large.
     #[error("{text:?} is not a number from 0 to {max}")]
     Number {
-        /// The text.
         text: String,
         /// The largest number that is taken.
         max: u64,
@@ -37,7 +36,6 @@ pub(in crate::cli) enum ValueError {
     /// What should be a whole number is not one.
     #[error("{text:?} is not a whole number from {min} to {max}")]
     Whole {
-        /// The text.
         text: String,
         /// The smallest number that is taken.
         min: i64,
@@ -46,14 +44,10 @@ pub(in crate::cli) enum ValueError {
     },
     /// What should be the id of a request is not one.
     #[error("{text:?} is not a UUID, such as 67e55044-10b1-426f-9247-bb680e5fe0c8; uuidgen(1) makes one")]
-    Uuid {
-        /// The text.
-        text: String,
-    },
+    Uuid { text: String },
     /// What should be a pattern is not one.
     #[error("{text:?} is not a pattern such as 'render-*': {problem}")]
     Glob {
-        /// The text.
         text: String,
         /// What is wrong with it.
         problem: &'static str,
@@ -63,17 +57,10 @@ pub(in crate::cli) enum ValueError {
     Account,
     /// What should be the number of an event is not one.
     #[error("{text:?} is not the number of an event; each line of events has one, such as 42")]
-    Event {
-        /// The text.
-        text: String,
-    },
+    Event { text: String },
     /// A pattern where none is taken.
     #[error("{text:?} is a pattern; names and ids are taken, and --label for those that have a label")]
-    Pattern {
-        /// The text.
-        text: String,
-    },
-    /// See [`NameError`].
+    Pattern { text: String },
     #[error(transparent)]
     Name(#[from] NameError),
     /// A lifetime of another form.
@@ -84,47 +71,37 @@ pub(in crate::cli) enum ValueError {
         "it is spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT; a command is given with --ready-command"
     )]
     Ready,
-    /// See [`AddressError`].
     #[error(transparent)]
     Address(#[from] AddressError),
     /// A size of another form.
     #[error(transparent)]
     Size(#[from] ByteSizeError),
-    /// See [`CpuMaxError`].
     #[error(transparent)]
     CpuMax(#[from] CpuMaxError),
     /// A resource that is not one of ours.
     #[error(
         "{name:?} is no resource; there are memory_max, memory_high, cpu_weight, cpu_max, pids_max and io_weight"
     )]
-    Resource {
-        /// The text.
-        name: String,
-    },
+    Resource { name: String },
     /// A file mode of another form.
     #[error("a mode is three octal digits, such as 660")]
     Mode,
     /// The same key was given twice.
     #[error("{key:?} is given twice with {flag}; give each key once")]
     Twice {
-        /// The key.
         key: String,
         /// The flag that it was given with.
         flag: &'static str,
     },
-    /// See [`SignalError`](procbroker_protocol::signal::SignalError).
     #[error(transparent)]
     Signal(#[from] procbroker_protocol::signal::SignalError),
-    /// See [`DurationError`].
     #[error(transparent)]
     Duration(#[from] DurationError),
 }
 
 /// One of a few words, each with the value that it means and a line of help.
 pub(in crate::cli) struct Choice<T: 'static> {
-    /// The word.
     pub(in crate::cli) word: &'static str,
-    /// What it means.
     pub(in crate::cli) value: T,
     /// What `--help` says about it.
     pub(in crate::cli) help: &'static str,
@@ -291,13 +268,9 @@ pub(in crate::cli) enum CgroupBound {
     MemoryMax(Option<ByteSize>),
     /// `memory.high`, in bytes; none is no bound.
     MemoryHigh(Option<ByteSize>),
-    /// `cpu.weight`.
     CpuWeight(u32),
-    /// `cpu.max`.
     CpuMax(CpuMax),
-    /// `pids.max`.
     PidsMax(u32),
-    /// `io.weight`.
     IoWeight(u32),
 }
 

@@ -35,7 +35,7 @@ use crate::os::store::state_dir::StateDir;
 use crate::os::tree::cgroup;
 use crate::recovery::{PreviousBroker, PreviousRecord};
 use crate::serve::facilities::{self, ProbedFacilities};
-use crate::upgrade::{Beginning, Predecessor, Program};
+use crate::upgrade::{Beginning, Inherited, Predecessor, Program};
 
 /// A broker that is ready to be put together.
 pub(crate) struct Prepared {
@@ -71,18 +71,11 @@ pub(crate) fn prepare(
     let mut inherited = predecessor.map(Predecessor::take_over).transpose()?;
     let events = inherited.as_mut().and_then(|inherited| inherited.events.take());
     let counters = inherited.as_mut().and_then(|inherited| inherited.counters.take());
-    let beginning = inherited.as_ref().and_then(|inherited| inherited.beginning);
-    // It was executed before, and begins once.
-    let beginning = beginning
-        .filter(|_| failed_upgrade.is_some())
-        .unwrap_or_else(|| Beginning { instance: Uuid::new_v4(), at: Timestamp::from(SystemTime::now()) });
+    let beginning = beginning(inherited.as_ref(), failed_upgrade.is_some());
     let previous = if inherited.is_some() { PreviousBroker::HandedOver } else { PreviousBroker::Ended };
     let metrics = metrics_socket(arguments, previous)?;
     let uid = nix::unistd::geteuid().as_raw();
-    let state_place = match &arguments.state_dir {
-        Some(path) => Place::given(path.clone()),
-        None => socket_path::state_dir(uid, |name: &str| std::env::var_os(name)),
-    };
+    let state_place = state_place(arguments, uid);
     let taken = match inherited {
         Some(inherited) => take::from_predecessor(arguments, &state_place, inherited)?,
         None => take::from_machine(arguments, &state_place, passed, uid)?,
@@ -108,11 +101,7 @@ pub(crate) fn prepare(
     state.check_in_place()?;
     let former = PreviousRecord::read(stored, &state.record())?;
     let groups = former.cgroup_folder.clone().map(|path| cgroup::PreviousFolder { path, folder });
-    let leaf = if arguments.leaf_group { cgroup::Leaf::Enter } else { cgroup::Leaf::Stay };
-    let mut found = facilities::probe(groups, leaf)?;
-    choose_containment(arguments.containment, &mut found)?;
-    sockets.activation().clone_into(&mut found.facilities.activation);
-    found.facilities.state_dir = state.path().display().to_string();
+    let found = probed_facilities(arguments, groups, &sockets, &state)?;
     let config = Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -134,8 +123,6 @@ pub(crate) fn prepare(
     let places =
         Addresses { sockets: socket.display().to_string(), state_dir: state.path().display().to_string() };
     let pipes = Pipes::open(runtime.path().join(PIPES_FOLDER))?;
-    let log_bounds =
-        LogBounds { per_child: arguments.log_bytes.bytes(), in_all: arguments.log_total.bytes() };
     let machine = Machine {
         found,
         nofile,
@@ -149,13 +136,50 @@ pub(crate) fn prepare(
         processes,
         kept,
         previous,
-        log_bounds,
+        log_bounds: LogBounds { per_child: arguments.log_bytes.bytes(), in_all: arguments.log_total.bytes() },
         forward: forward(arguments),
         outputs,
         pipes,
     };
-    let interactive = arguments.is_interactive();
-    Ok(Prepared { config, machine, sockets, places, metrics, interactive, events, counters })
+    Ok(Prepared {
+        config,
+        machine,
+        sockets,
+        places,
+        metrics,
+        interactive: arguments.is_interactive(),
+        events,
+        counters,
+    })
+}
+
+/// The start of this broker. A program that was executed before, and again because another one has failed, begins once.
+fn beginning(inherited: Option<&Inherited>, is_executed_again: bool) -> Beginning {
+    let before = inherited.and_then(|inherited| inherited.beginning).filter(|_| is_executed_again);
+    before.unwrap_or_else(|| Beginning { instance: Uuid::new_v4(), at: Timestamp::from(SystemTime::now()) })
+}
+
+/// Where the state is kept, by the flag or by the rule for this user.
+fn state_place(arguments: &ServeArguments, uid: u32) -> Place {
+    match &arguments.state_dir {
+        Some(path) => Place::given(path.clone()),
+        None => socket_path::state_dir(uid, |name: &str| std::env::var_os(name)),
+    }
+}
+
+/// What this kernel offers and the flags let be used, with what `status` tells of the socket and of the state.
+fn probed_facilities(
+    arguments: &ServeArguments,
+    groups: Option<cgroup::PreviousFolder>,
+    sockets: &Sockets,
+    state: &StateDir,
+) -> Result<ProbedFacilities, ServeError> {
+    let leaf = if arguments.leaf_group { cgroup::Leaf::Enter } else { cgroup::Leaf::Stay };
+    let mut found = facilities::probe(groups, leaf)?;
+    choose_containment(arguments.containment, &mut found)?;
+    sockets.activation().clone_into(&mut found.facilities.activation);
+    found.facilities.state_dir = state.path().display().to_string();
+    Ok(found)
 }
 
 /// Looks, for a broker that may become this program, at what this program would look at then, and changes nothing: the

@@ -16,11 +16,10 @@ pub(super) use style::{Screen, Style};
 /// What a command prints, and its exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CommandOutput {
-    /// For standard output.
+    /// What goes to standard output.
     pub(super) result: String,
     /// For standard error: whole lines.
     pub(super) remarks: String,
-    /// The exit status.
     pub(super) status: CommandStatus,
 }
 

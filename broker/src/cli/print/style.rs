@@ -15,9 +15,9 @@ const WIDTH_UNKNOWN: u16 = 80;
 /// How a result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Style {
-    /// The wire object.
+    /// The object of the wire, in one line of JSON.
     Json,
-    /// Fields between tabs.
+    /// Fields with tabs between them, for other programs.
     Plain,
     /// Tables and lines for people.
     Terminal(Screen),

@@ -70,7 +70,6 @@ pub(in crate::cli) fn table(children: &[Arc<Child>], exits: bool, screen: Screen
 /// The least room for names. Where there is less, each child has lines of its own.
 const NAME_WIDTH_MIN: usize = 8;
 
-/// The first column.
 const NAME: Column = Column { heading: "NAME", text: |row| Some(&row.title) };
 
 /// The heading of the last column.

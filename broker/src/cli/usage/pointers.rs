@@ -16,7 +16,6 @@ pub(super) fn of_value(verb: &str) -> Option<&'static str> {
     VALUES.iter().find(|(of, _)| *of == verb).map(|(_, pointer)| *pointer)
 }
 
-/// All of them.
 #[cfg(test)]
 pub(super) fn all() -> impl Iterator<Item = &'static str> {
     let verbs = VERBS.iter().map(|(_, pointer)| *pointer);

@@ -11,7 +11,7 @@ pub type Rehearse = fn(&ServeArguments, &Path) -> Result<(), String>;
 /// What the command line calls of the broker in this program.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryPoints {
-    /// Runs the broker.
+    /// Runs a broker until it is told to stop, and returns the exit status of the program.
     pub serve: fn(&ServeArguments) -> ExitCode,
     /// Looks at what a broker of this program would start with.
     pub rehearse: Rehearse,

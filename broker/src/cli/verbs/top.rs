@@ -1,10 +1,11 @@
 //! `top`: a live view of the children, with keys to stop, restart and signal them.
 //!
-//! [`model`] is what is known and what a key makes of it, [`draw`] how it looks, [`terminal`] the terminal itself, and
-//! [`session`] asks the broker. The first two are functions of what they are given.
+//! [`model`] is what is known, [`keys`] what a key makes of it, [`draw`] how it looks, [`terminal`] the terminal itself, and
+//! [`session`] asks the broker. The first three are functions of what they are given.
 
 mod draw;
 mod job;
+mod keys;
 mod model;
 mod rows;
 mod session;

@@ -50,7 +50,6 @@ const HELP: [&str; 21] = [
     "any key goes back",
 ];
 
-/// Draws everything.
 pub(super) fn draw(model: &Model, has_colours: bool, area: Rect, buffer: &mut Buffer) {
     let canvas = &mut Canvas { area, buffer, has_colours };
     let height = area.height;

@@ -9,37 +9,12 @@ use procbroker_protocol::{ChildId, ChildState, Event, EventKind, PartialChildren
 
 use super::rows::ChildRow;
 use crate::cli::print::escape::escaped;
-use crate::cli::values::signal;
 
 /// How long a child that has ended is still shown.
 const ENDED_SHOWN: Duration = Duration::from_secs(5);
 
 /// How many lines of output are kept for the pane.
 pub(super) const LOG_LINES: u32 = 500;
-
-/// How far a page is.
-const PAGE: usize = 10;
-
-/// A key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyPress {
-    Up,
-    Down,
-    PageUp,
-    PageDown,
-    Home,
-    End,
-    Enter,
-    Escape,
-    Backspace,
-    Character(char),
-    /// Ctrl-U.
-    Clear,
-    /// Ctrl-Z.
-    Suspend,
-    /// Ctrl-C.
-    Interrupt,
-}
 
 /// What somebody wants who has pressed a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +45,10 @@ pub(super) struct LogPane {
 
 /// What is shown of an output.
 #[derive(Clone, Debug)]
-struct Shown {
+pub(super) struct Shown {
     child: ChildId,
     stream: LogStream,
-    lines: Vec<String>,
+    pub(super) lines: Vec<String>,
     has_two: bool,
 }
 
@@ -94,7 +69,6 @@ pub(super) enum SortOrder {
 }
 
 impl SortOrder {
-    /// Returns its word.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Age => "age",
@@ -106,7 +80,7 @@ impl SortOrder {
         }
     }
 
-    fn next(self) -> Self {
+    pub(super) fn next(self) -> Self {
         match self {
             Self::Age => Self::Name,
             Self::Name => Self::State,
@@ -155,8 +129,8 @@ pub(super) enum Mode {
 /// Everything that is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
-    rows: BTreeMap<ChildId, ChildRow>,
-    selected: Option<ChildId>,
+    pub(super) rows: BTreeMap<ChildId, ChildRow>,
+    pub(super) selected: Option<ChildId>,
     pub(super) order: SortOrder,
     pub(super) filter: String,
     pub(super) mode: Mode,
@@ -165,7 +139,7 @@ pub(super) struct Model {
     /// Which output of it.
     pub(super) stream: LogStream,
     /// The output that came last, and whose it is.
-    log: Option<Shown>,
+    pub(super) log: Option<Shown>,
     /// How many lines below those that are shown of it are out of sight. While there are some, nothing new comes.
     pub(super) below: usize,
     /// How many lines the screen has.
@@ -173,7 +147,7 @@ pub(super) struct Model {
     /// Something to tell, until the next key.
     pub(super) notice: Option<String>,
     pub(super) now: Timestamp,
-    asked_last: TopQuery,
+    pub(super) asked_last: TopQuery,
 }
 
 impl Model {
@@ -253,7 +227,6 @@ impl Model {
         self.log = Some(Shown { child, stream, lines, has_two });
     }
 
-    /// Time has passed.
     pub(super) fn passed(&mut self, now: Timestamp) {
         self.now = now;
         self.forget_ended();
@@ -311,162 +284,8 @@ impl Model {
         self.shown().is_some_and(|shown| shown.has_two)
     }
 
-    fn shown(&self) -> Option<&Shown> {
+    pub(super) fn shown(&self) -> Option<&Shown> {
         let selected = self.selected()?.id;
         self.log.as_ref().filter(|shown| shown.child == selected)
-    }
-
-    // What keys do.
-
-    /// A key was pressed.
-    pub(super) fn pressed(&mut self, key: KeyPress) -> Option<UserAction> {
-        if key == KeyPress::Interrupt {
-            return Some(UserAction::Quit);
-        }
-        if key == KeyPress::Suspend {
-            return Some(UserAction::Suspend);
-        }
-        self.notice = None;
-        match std::mem::replace(&mut self.mode, Mode::Browse) {
-            Mode::Browse => self.browsed(key),
-            Mode::Help => None,
-            Mode::Filter => {
-                self.filtered(key);
-                None
-            }
-            Mode::Confirm { wish, .. } => (key == KeyPress::Character('y')).then_some(wish),
-            Mode::Signal { child, title, text } => self.typed_signal(key, child, title, text),
-        }
-    }
-
-    fn browsed(&mut self, key: KeyPress) -> Option<UserAction> {
-        match key {
-            KeyPress::Character('q') => return Some(UserAction::Quit),
-            KeyPress::Up | KeyPress::Character('k') => self.select(|place, _| place.saturating_sub(1)),
-            KeyPress::Down | KeyPress::Character('j') => self.select(|place, _| place + 1),
-            KeyPress::PageUp if self.has_pane => self.scroll(usize::saturating_add),
-            KeyPress::PageDown if self.has_pane => self.scroll(usize::saturating_sub),
-            KeyPress::PageUp => self.select(|place, _| place.saturating_sub(PAGE)),
-            KeyPress::PageDown => self.select(|place, _| place + PAGE),
-            KeyPress::Home => self.select(|_, _| 0),
-            KeyPress::End => self.select(|_, last| last),
-            KeyPress::Enter => {
-                self.has_pane = !self.has_pane;
-                self.show_the_end();
-            }
-            KeyPress::Character('e') => {
-                self.has_pane = true;
-                self.stream = match self.stream {
-                    LogStream::Stdout => LogStream::Stderr,
-                    LogStream::Stderr => LogStream::Stdout,
-                };
-                self.show_the_end();
-            }
-            KeyPress::Escape if self.has_pane => {
-                self.has_pane = false;
-                self.show_the_end();
-            }
-            KeyPress::Escape => self.filter.clear(),
-            KeyPress::Character('/') => self.mode = Mode::Filter,
-            KeyPress::Character('?' | 'h') => self.mode = Mode::Help,
-            KeyPress::Character('o') => self.order = self.order.next(),
-            KeyPress::Character('s') => self.confirm("stop", UserAction::Stop),
-            KeyPress::Character('r') => self.confirm("restart", UserAction::Restart),
-            KeyPress::Character('x') => {
-                if let Some(row) = self.selected() {
-                    let (child, title) = (row.id, row.title.clone());
-                    self.mode = Mode::Signal { child, title, text: String::new() };
-                }
-            }
-            KeyPress::Backspace
-            | KeyPress::Character(_)
-            | KeyPress::Clear
-            | KeyPress::Suspend
-            | KeyPress::Interrupt => {}
-        }
-        None
-    }
-
-    /// Selects another child, by its place and that of the last one.
-    fn select(&mut self, to: impl FnOnce(usize, usize) -> usize) {
-        let visible = self.visible();
-        let last = visible.len().saturating_sub(1);
-        let place = to(self.selected_place(&visible), last).min(last);
-        let selected = visible.get(place).map(|row| row.id);
-        if selected != self.selected {
-            self.selected = selected;
-            self.show_the_end();
-        }
-    }
-
-    /// Shows the end of the output, as it is at the next chance to ask for it.
-    fn show_the_end(&mut self) {
-        self.below = 0;
-        self.asked_last = TopQuery::List;
-    }
-
-    /// Moves by a page in the output that is shown, of which one line stays in sight.
-    fn scroll(&mut self, to: impl FnOnce(usize, usize) -> usize) {
-        let room = usize::from(pane_lines(self.height)).saturating_sub(1);
-        let most = self.log().map_or(0, <[String]>::len).saturating_sub(room);
-        self.below = to(self.below, room.saturating_sub(1).max(1)).min(most);
-    }
-
-    fn confirm(&mut self, verb: &str, wish: impl FnOnce(ChildId) -> UserAction) {
-        // Which one is meant must not change while the question stands.
-        let Some((id, title)) = self.selected().map(|row| (row.id, row.title.clone())) else { return };
-        self.selected = Some(id);
-        self.mode = Mode::Confirm { wish: wish(id), question: format!("{verb} {title}? (y/n)") };
-    }
-
-    fn filtered(&mut self, key: KeyPress) {
-        match key {
-            KeyPress::Enter => return,
-            KeyPress::Escape => return self.filter.clear(),
-            KeyPress::Backspace => drop(self.filter.pop()),
-            KeyPress::Clear => self.filter.clear(),
-            KeyPress::Character(character) => self.filter.push(character),
-            KeyPress::Up
-            | KeyPress::Down
-            | KeyPress::PageUp
-            | KeyPress::PageDown
-            | KeyPress::Home
-            | KeyPress::End
-            | KeyPress::Suspend
-            | KeyPress::Interrupt => {}
-        }
-        self.mode = Mode::Filter;
-    }
-
-    fn typed_signal(
-        &mut self,
-        key: KeyPress,
-        child: ChildId,
-        title: String,
-        mut text: String,
-    ) -> Option<UserAction> {
-        match key {
-            KeyPress::Escape => return None,
-            KeyPress::Enter => match signal(&text) {
-                Ok(signal) => return Some(UserAction::Signal(child, signal)),
-                Err(error) => {
-                    self.notice = Some(error.to_string());
-                    return None;
-                }
-            },
-            KeyPress::Backspace => drop(text.pop()),
-            KeyPress::Clear => text.clear(),
-            KeyPress::Character(character) => text.push(character),
-            KeyPress::Up
-            | KeyPress::Down
-            | KeyPress::PageUp
-            | KeyPress::PageDown
-            | KeyPress::Home
-            | KeyPress::End
-            | KeyPress::Suspend
-            | KeyPress::Interrupt => {}
-        }
-        self.mode = Mode::Signal { child, title, text };
-        None
     }
 }

@@ -260,7 +260,6 @@ impl Session {
     }
 }
 
-/// Asks the broker.
 async fn answer(broker: &Broker, question: TopQuery) -> Told {
     match question {
         TopQuery::List => {

@@ -11,7 +11,8 @@ use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enabl
 use tokio::sync::mpsc;
 
 use super::draw::draw;
-use super::model::{KeyPress, Model};
+use super::keys::KeyPress;
+use super::model::Model;
 
 /// How many keys may wait.
 const KEYS_WAITING: usize = 64;

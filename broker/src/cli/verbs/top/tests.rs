@@ -11,7 +11,8 @@ use ratatui::layout::Rect;
 use serde_json::{Value, json};
 
 use super::draw::draw;
-use super::model::{KeyPress, LogPane, Model, TopQuery, UserAction};
+use super::keys::KeyPress;
+use super::model::{LogPane, Model, TopQuery, UserAction};
 use super::rows;
 
 const START: u64 = 1_795_445_537_000_000;
