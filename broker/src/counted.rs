@@ -8,7 +8,7 @@ pub(crate) fn counted<N: Display + PartialEq + From<u8> + Copy>(number: N, one: 
     format!("{number} {word}")
 }
 
-/// So many children.
+/// Writes so many children, in the singular or in the plural.
 pub(crate) fn children<N: Display + PartialEq + From<u8> + Copy>(number: N) -> String {
     counted(number, "child", "children")
 }

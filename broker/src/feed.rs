@@ -20,7 +20,7 @@ impl Missed {
     }
 }
 
-/// The driver's end.
+/// The driver's end: events go in here, and never wait for a client.
 #[derive(Debug)]
 pub struct Feed {
     events: mpsc::Sender<(Notification, Load)>,
@@ -29,7 +29,7 @@ pub struct Feed {
     user: u32,
 }
 
-/// The connection's end.
+/// The connection's end: events come out here, as fast as its client reads.
 #[derive(Debug)]
 pub struct FeedReader {
     events: mpsc::Receiver<(Notification, Load)>,

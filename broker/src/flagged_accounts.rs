@@ -10,9 +10,9 @@ use crate::os::host::accounts;
 /// The ids of the accounts that flags name, as they were looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlaggedAccounts {
-    /// Of `--allow-user`.
+    /// The user ids that `--allow-user` names.
     pub allow_users: Vec<u32>,
-    /// Of `--allow-group`.
+    /// The group ids that `--allow-group` names.
     pub allow_groups: Vec<u32>,
     /// Of `--socket-group`, which a socket that is made anew gets as well.
     pub socket_group: Option<u32>,
@@ -21,9 +21,9 @@ pub struct FlaggedAccounts {
 /// The accounts that flags name, as they are named.
 #[derive(Clone, Debug)]
 pub struct AccountFlags {
-    /// Of `--allow-user`.
+    /// What `--allow-user` was given: ids, or names to be looked up.
     pub allow_user: Vec<Account>,
-    /// Of `--allow-group`.
+    /// What `--allow-group` was given: ids, or names to be looked up.
     pub allow_group: Vec<Account>,
     /// Of `--socket-group`, where the broker makes its socket itself.
     pub socket_group: Option<Account>,
@@ -33,9 +33,9 @@ pub struct AccountFlags {
 #[derive(Debug, Error)]
 #[error("{flag} names {account}, which was not found ({}); check the name", failure.failure.errno_name)]
 pub struct AccountError {
-    /// The flag.
+    /// The flag that names it, with its dashes.
     flag: &'static str,
-    /// The account.
+    /// The account as it was given.
     account: Account,
     /// What the look-up said.
     failure: Box<AccountsFailure>,

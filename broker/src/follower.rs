@@ -48,15 +48,15 @@ struct Ended;
 /// A request for output.
 #[derive(Debug)]
 pub struct LogQuery {
-    /// The request.
+    /// The request, by its connection and number.
     pub call: Call,
-    /// Whose output.
+    /// The child whose output is read.
     pub child: ChildId,
     /// Which part of it, and what is to follow.
     pub excerpt: LogExcerpt,
     /// The user who asks, in whose turn it is read.
     pub user: u32,
-    /// The connection.
+    /// Where the pieces go: the connection that has asked.
     pub to: mpsc::Sender<Paced>,
 }
 

@@ -24,7 +24,7 @@ use crate::os::host::fs_rights::{self, Rights};
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, ExcerptRange, Logs, StreamId, read};
 
-/// Makes the probes.
+/// Makes the probes of all children, each as a task of its own.
 #[derive(Debug)]
 pub struct Prober {
     means: Means,
@@ -41,10 +41,10 @@ struct Means {
     places: Arc<Semaphore>,
 }
 
-/// One question.
+/// One probe that is due: of which run, by whose right, and what is asked.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// Whose it is.
+    /// The run that is to become ready.
     pub run: Run,
     /// Whose user's processes it has.
     pub user: u32,

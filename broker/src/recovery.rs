@@ -72,9 +72,9 @@ struct AnswerFromDisk {
      file away: children in it are then unknown, and their cleanups do not run"
 )]
 pub struct RecordError {
-    /// Which child.
+    /// The child whose record cannot be read.
     child: ChildId,
-    /// The file.
+    /// The state file that it stands in.
     path: PathBuf,
     /// What is wrong with it.
     source: serde_json::Error,

@@ -22,7 +22,6 @@ pub(super) struct Source {
 /// What a look has shown.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// More output.
     Output {
         /// Whether something was released before it was read.
         missed: bool,

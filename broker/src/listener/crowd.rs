@@ -15,7 +15,6 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// One has come.
     pub(super) fn came(&self) {
         let open = self.open.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.most.fetch_max(open, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 
 use procbroker_core::{Counts, Histogram};
 
-/// What is measured.
+/// What a fetch of the metrics shows, as it was at one moment.
 #[derive(Debug)]
 pub struct MetricsSnapshot<'a> {
     /// The version of the program.

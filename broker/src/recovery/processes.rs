@@ -53,9 +53,9 @@ pub enum RecoveryError {
          recovered needs a descriptor: raise the limit on open files (ulimit -n)"
     )]
     Open {
-        /// Of which child.
+        /// The child whose process it may be.
         child: ChildId,
-        /// Which process.
+        /// The number of the process.
         pid: Pid,
         /// What the system said.
         errno: Errno,

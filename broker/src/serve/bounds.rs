@@ -7,9 +7,9 @@ use crate::os::host::nofile::Nofile;
 /// Where the bounds that descriptors are needed for come from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wishes {
-    /// That on children.
+    /// Where the bound on children comes from.
     pub(super) children: BoundSource,
-    /// That on connections.
+    /// Where the bound on connections comes from.
     pub(super) connections: BoundSource,
 }
 

@@ -31,7 +31,7 @@ pub enum ServeError {
     /// The flag asks for control groups, and there are none to be had.
     #[error("cannot start: --containment cgroup was asked for, and there is none to be had: {reason}")]
     NoCgroup {
-        /// Why not.
+        /// Why there are no control groups to be had.
         reason: String,
     },
     /// The sockets that were passed are of no use.
@@ -131,7 +131,7 @@ pub enum ServeError {
     /// Metrics cannot be served where the flag says.
     #[error("cannot serve metrics at {address}; give another address with --metrics")]
     Metrics {
-        /// The address.
+        /// The address of `--metrics`.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,

@@ -9,7 +9,7 @@ use crate::os::process::subreaper::{Inheritance, InheritanceError};
 use crate::os::spawn::{self, Method, ProbeError};
 use crate::os::tree::cgroup::{Cgroups, Leaf, Offer, PreviousFolder};
 
-/// What was found.
+/// What this kernel and this control group offer, tried once at the start.
 #[derive(Debug)]
 pub struct ProbedFacilities {
     /// For `status`. Who started the socket and where state is kept is not known here.

@@ -44,7 +44,7 @@ pub enum CheckError {
     /// It cannot be started.
     #[error("cannot start {program}: {source}; put the new program there")]
     Start {
-        /// Its path.
+        /// The path of the program.
         program: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -68,7 +68,7 @@ pub enum CheckError {
     /// It did not answer.
     #[error("{program} did not say within {patience:?} whether it can take over; is it a procbroker?")]
     Silent {
-        /// Its path.
+        /// The path of the program.
         program: PathBuf,
         /// How long it was waited for.
         patience: Duration,
@@ -76,9 +76,9 @@ pub enum CheckError {
     /// It cannot take over, or is something else.
     #[error("{program} cannot take over: {answer}")]
     Refused {
-        /// Its path.
+        /// The path of the program.
         program: PathBuf,
-        /// What it said.
+        /// The first line of what it wrote.
         answer: String,
     },
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::handover::FORMAT;
 
-/// The upgrade failed.
+/// Why this program is not replaced, or cannot take over.
 #[derive(Debug, Error)]
 pub enum UpgradeError {
     /// The manifest cannot be made.
@@ -23,7 +23,7 @@ pub enum UpgradeError {
     /// A descriptor cannot be kept open.
     #[error("cannot keep descriptor {descriptor} open for the new program: {errno}")]
     Keep {
-        /// Its number.
+        /// The number of the descriptor.
         descriptor: RawFd,
         /// What the system said.
         errno: Errno,
@@ -31,7 +31,7 @@ pub enum UpgradeError {
     /// The new program cannot be executed.
     #[error("cannot execute {program}: {errno}; check the program and its permissions")]
     Execute {
-        /// Its path.
+        /// The path of the new program.
         program: PathBuf,
         /// What the system said.
         errno: Errno,

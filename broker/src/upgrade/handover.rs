@@ -22,7 +22,7 @@ pub const FORMAT: u32 = 1;
 pub struct Beginning {
     /// What the start is told by.
     pub instance: Uuid,
-    /// When it was.
+    /// When it was started, in the time of the wall clock.
     pub at: Timestamp,
 }
 
@@ -35,9 +35,9 @@ pub struct Handover<'a> {
     pub socket: Option<(&'a Path, BorrowedFd<'a>)>,
     /// The lock of the state folder.
     pub state_lock: BorrowedFd<'a>,
-    /// The state folder.
+    /// The path of the state folder, and the folder as it is open.
     pub state_folder: (&'a Path, BorrowedFd<'a>),
-    /// The runtime folder.
+    /// The path of the runtime folder, and the folder as it is open.
     pub runtime_folder: (&'a Path, BorrowedFd<'a>),
     /// The folder of the children's control groups, which is locked too.
     pub cgroup_folder: Option<BorrowedFd<'a>>,
@@ -78,7 +78,7 @@ impl<'a> Handover<'a> {
 /// each child.
 #[derive(Debug)]
 pub struct Inherited {
-    /// The listening sockets.
+    /// The listening sockets, with whatever clients wait in them.
     pub listeners: Vec<OwnedFd>,
     /// The path of the socket that the broker made itself, and the lock beside it.
     pub socket: Option<(PathBuf, OwnedFd)>,

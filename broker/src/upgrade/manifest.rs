@@ -108,7 +108,6 @@ impl InheritedDescriptors {
         Ok(())
     }
 
-    /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.0.values().map(|descriptor| descriptor.as_fd())
     }

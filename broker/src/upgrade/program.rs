@@ -46,7 +46,7 @@ impl Program {
         Ok(Self { path, arguments })
     }
 
-    /// Where it is.
+    /// Returns the path by which the program is executed.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

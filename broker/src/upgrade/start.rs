@@ -15,7 +15,6 @@ use crate::os::process::variables::UPGRADE_VARIABLES;
 /// Bytes of it, at most: what execve(2) takes.
 const BYTES_MAX: u64 = 8 << 20;
 
-/// Arguments and environment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Start {
     pub(super) arguments: Vec<OsString>,

@@ -56,7 +56,7 @@ impl ClientSocket {
         Ok(Self { socket, watch, watched: Watched::Reading })
     }
 
-    /// The socket itself.
+    /// Returns the descriptor of the socket.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

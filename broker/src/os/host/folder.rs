@@ -15,17 +15,17 @@ pub enum FolderError {
     /// It cannot be made or read.
     #[error("cannot {attempt} the folder {path}: {source}; make it, or give another path")]
     Refused {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
-        /// The folder.
+        /// The folder that is to be used.
         path: PathBuf,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
     /// It is there, and somebody else could have put it there or can change it.
     #[error("the folder {path} is not to be trusted: it {flaw}; remove it, or give another path")]
     Untrusted {
-        /// The folder.
+        /// The folder that is to be used.
         path: PathBuf,
         /// What is wrong with it.
         flaw: &'static str,

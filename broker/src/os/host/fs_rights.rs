@@ -8,18 +8,18 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid};
 use procbroker_core::RunAs;
 
-/// Whose rights count.
+/// Whose rights count when a path is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// The broker's own.
+    /// The broker's own rights: everything, where it is root.
     Own,
     /// Those of another user, and of nobody else: not even the broker's groups and capabilities count.
     Of {
-        /// The user.
+        /// The user id.
         uid: u32,
-        /// Its group.
+        /// The id of the primary group.
         gid: u32,
-        /// Its other groups.
+        /// The ids of the supplementary groups.
         groups: Vec<u32>,
     },
 }

@@ -10,7 +10,7 @@ use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListe
 use crate::causes::with_causes;
 use crate::os::host::socket::{SocketFile, SocketOptions};
 
-/// The listening sockets.
+/// The sockets that the broker listens at: its own, or those that it was passed.
 #[derive(Debug)]
 pub enum Sockets {
     /// Made by the broker itself.

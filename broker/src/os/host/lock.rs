@@ -53,11 +53,11 @@ pub enum LockError {
     /// The file cannot be used.
     #[error("cannot {attempt} the lock file {path}: {source}; the broker needs to write there")]
     File {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
         /// The lock file.
         path: PathBuf,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
 }

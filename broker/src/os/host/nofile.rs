@@ -99,7 +99,7 @@ pub enum NofileError {
         "cannot {attempt} the limit on open files: {errno}; start the broker with a higher one (ulimit -n, LimitNOFILE=)"
     )]
     Refused {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
         /// What the system said.
         #[source]
@@ -111,7 +111,7 @@ pub enum NofileError {
          (ulimit -Hn, LimitNOFILE=)"
     )]
     TooLow {
-        /// The hard limit.
+        /// The hard limit on open files, which only root can raise.
         hard: u64,
     },
 }

@@ -30,14 +30,14 @@ pub struct OwnFolder {
 /// Something cannot be used as the broker's own.
 #[derive(Debug, Error)]
 pub enum OwnError {
-    /// The system refuses.
+    /// The system refuses what was attempted.
     #[error("cannot {attempt} {path}: {source}")]
     Refused {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
     /// Somebody else could have made it, or can change it.

@@ -49,7 +49,7 @@ pub enum SocketError {
     /// The path does not fit.
     #[error("the socket's path {path} has {} bytes, and a Unix socket's path has at most {PATH_BYTES_MAX}; give a shorter one with --socket", path.as_os_str().len())]
     TooLong {
-        /// The path.
+        /// The path of the socket.
         path: PathBuf,
     },
     /// Its folder is not to be trusted, or cannot be made.
@@ -61,17 +61,17 @@ pub enum SocketError {
     /// Something else is in its place.
     #[error("{path} exists and is no socket; remove it, or give another path with --socket")]
     NotASocket {
-        /// The path.
+        /// The path of the socket.
         path: PathBuf,
     },
-    /// The system refused.
+    /// The system refused what was attempted.
     #[error("cannot {attempt} the socket {path}: {source}")]
     Refused {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
-        /// The path.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -233,7 +233,7 @@ impl SocketFile {
         Ok(Some(UnixListener::from(listener)))
     }
 
-    /// Where it is.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

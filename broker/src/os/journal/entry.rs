@@ -10,7 +10,7 @@ use crate::os::process::identity::{BootId, ProcessIdentity};
 /// What is on record of one child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Which child.
+    /// The child that it is about.
     pub child: ChildId,
     /// What was meant to be started, as it was submitted.
     pub intent: String,
@@ -59,9 +59,9 @@ pub enum Change {
 /// One change, and how it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which child.
+    /// The child that it is about.
     pub child: ChildId,
-    /// What to write.
+    /// What is to be on record of it.
     pub change: Change,
     /// What it has to survive.
     pub safety: Safety,

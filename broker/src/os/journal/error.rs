@@ -15,7 +15,7 @@ use crate::os::process::identity::BootIdError;
 /// A process that is, or may be, of a child that nobody knows any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survivor {
-    /// Which process.
+    /// Its number.
     pub pid: Pid,
     /// Of which child, where that is known.
     pub child: Option<ChildId>,
@@ -34,21 +34,21 @@ pub enum JournalError {
         "cannot {attempt} the state file {path}: {source}; the broker needs to write to its state folder"
     )]
     File {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// Why it failed.
+        /// What the system said.
         source: io::Error,
     },
     /// SQLite refuses something about it.
     #[error("cannot {attempt} the state file {path}: {source}; {}", way_out(source))]
     Database {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// Why it failed.
+        /// What SQLite said.
         source: rusqlite::Error,
     },
     /// The file is gone, and what was to be added to it is not.
@@ -56,9 +56,9 @@ pub enum JournalError {
         "the state file {path} is missing while {log}, which belongs to it, is there; put it back, or move that one away as well, {PRICE}"
     )]
     Missing {
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// What is there.
+        /// The write-ahead log that is there without it.
         log: PathBuf,
     },
     /// It is no database, or not a whole one any more.
@@ -66,9 +66,9 @@ pub enum JournalError {
         "the state file {path} is damaged: {finding}; put back a good copy, or move it and the files beside it that begin with its name away, {PRICE}"
     )]
     Damaged {
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         finding: String,
     },
     /// The log of intents and the file do not go together any more.
@@ -76,9 +76,9 @@ pub enum JournalError {
         "the log of intents {path} is damaged, or belongs to a newer copy of the state file: {finding}; put back good copies of both, or move the log away, at the price that what was last recorded is unknown from then on: children that were created and cleanups that were run in the last moments before the end of the broker"
     )]
     Log {
-        /// The log.
+        /// The log of intents.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         finding: String,
     },
     /// The log of intents tells of children that were on record in another file, and of which some live.
@@ -88,7 +88,7 @@ pub enum JournalError {
     OtherState {
         /// The file that is there, or is about to be made.
         path: PathBuf,
-        /// The log.
+        /// The log of intents.
         log: PathBuf,
         /// What may be of one of those children.
         survivor: Survivor,
@@ -104,7 +104,7 @@ pub enum JournalError {
         "the state file {path} belongs to another program (its application id is {application:#010x}); give the broker another place with --state-dir"
     )]
     Foreign {
-        /// The file.
+        /// The state file.
         path: PathBuf,
         /// Whose it is, as programs sign their databases.
         application: i32,
@@ -114,9 +114,9 @@ pub enum JournalError {
         "the state file {path} has schema version {version}, and this broker knows those up to {known}; use the version of the broker that wrote it, or move the file away, {PRICE}"
     )]
     Newer {
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// Its version.
+        /// The version of its tables.
         version: i64,
         /// The highest that is known here.
         known: usize,
@@ -126,13 +126,13 @@ pub enum JournalError {
         "cannot bring the state file {path} from schema version {from} to {to}: {source}; it is as it was, and the version of the broker that wrote it can use it"
     )]
     Migration {
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// Its version.
+        /// The version of its tables.
         from: usize,
         /// That of the step which failed.
         to: usize,
-        /// Why it failed.
+        /// What SQLite said.
         source: rusqlite::Error,
     },
     /// The thread that writes could not be started.
@@ -140,21 +140,21 @@ pub enum JournalError {
         "cannot start the thread that writes the state file {path}: {source}; see the limits on processes and memory"
     )]
     Thread {
-        /// The file.
+        /// The state file.
         path: PathBuf,
-        /// Why not.
+        /// What the system said.
         source: io::Error,
     },
     /// Some of what was submitted is not written.
     #[error("the records are not all written: {}", failure.message)]
     Unwritten {
-        /// Why not.
+        /// What kept the last attempt from being written.
         failure: RecordFailure,
     },
     /// The disk takes longer than it was given.
     #[error("the records are not all written to {path} within {patience:?}; see whether its disk answers")]
     Slow {
-        /// The file.
+        /// The state file.
         path: PathBuf,
         /// How long it had.
         patience: Duration,

@@ -46,7 +46,7 @@ pub(super) const FILE_BYTES: u64 = HEADER_BYTES + 2 * HALF_BYTES;
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) folder: OwnFolder,
-    /// The state file.
+    /// The state file, for messages.
     pub(super) state: PathBuf,
     pub(super) key: Uuid,
     pub(super) boot: BootId,

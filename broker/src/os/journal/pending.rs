@@ -163,7 +163,6 @@ pub(super) fn refuse(batch: &mut Batch) -> Refused {
     refused
 }
 
-/// Who is refused.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) receipts: Vec<Run>,

@@ -81,7 +81,7 @@ struct Awaited {
     last: Position,
 }
 
-/// One attempt.
+/// What one attempt is to write, and how far that is.
 pub(super) struct Attempt {
     pub(super) batch: Batch,
     pub(super) number: u64,

@@ -54,7 +54,6 @@ pub(super) struct Numbered {
     pub(super) next_seq: i64,
 }
 
-/// Reads all children.
 pub(super) fn rows(connection: &Connection, path: &Path) -> Result<Numbered, JournalError> {
     let refused = || JournalError::database("read", path);
     let mut select = connection

@@ -50,7 +50,6 @@ impl Drop for Presence {
     }
 }
 
-/// Starts the thread.
 pub(super) fn start(mut store: Store, noted: Noted, deliver: Deliver) -> Result<Journal, JournalError> {
     let (folded, unfolded) = (store.ahead.folded, std::mem::take(&mut store.unfolded));
     let path = store.path.clone();

@@ -66,12 +66,10 @@ impl Folder {
         Ok((Self(Arc::new(Opened { descriptor, path })), origin))
     }
 
-    /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The folder itself.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.descriptor.as_fd()
     }

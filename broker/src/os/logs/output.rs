@@ -72,7 +72,7 @@ impl KeptStream {
         self.id
     }
 
-    /// Where it ends.
+    /// Returns where it ends: how many bytes the child has written, those included that are gone.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.end

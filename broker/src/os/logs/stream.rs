@@ -36,7 +36,6 @@ impl StreamId {
     }
 }
 
-/// `ID.out` or `ID.err`.
 impl fmt::Display for StreamId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ending = match self.stream {

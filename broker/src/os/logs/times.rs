@@ -57,7 +57,6 @@ fn count(length: u64) -> u64 {
     length / RECORD_BYTES
 }
 
-/// Reads one mark.
 fn mark(file: &File, index: u64) -> io::Result<TimeMark> {
     let mut bytes = [0; RECORD];
     file.read_exact_at(&mut bytes, index.saturating_mul(RECORD_BYTES))?;

@@ -12,7 +12,6 @@ pub(super) struct RoundRobin<T> {
 }
 
 impl<T> RoundRobin<T> {
-    /// Nothing waits.
     pub(super) fn new() -> Self {
         Self { waiting: BTreeMap::new(), users: VecDeque::new(), length: 0 }
     }
@@ -51,12 +50,10 @@ impl<T> RoundRobin<T> {
         next
     }
 
-    /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }

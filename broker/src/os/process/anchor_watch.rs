@@ -38,7 +38,7 @@ pub struct AnchorWatch {
 pub enum Watching {
     /// Its end will be told.
     Begun,
-    /// It has ended.
+    /// It has ended: there is nothing to watch.
     Over,
 }
 
@@ -66,7 +66,7 @@ impl AnchorWatch {
         watched(self.epoll.0.as_fd().try_clone_to_owned()?, Interest::READABLE)
     }
 
-    /// Watches one process.
+    /// Watches a process until it ends, or says that it has.
     pub fn watch(&mut self, anchor: Anchor) -> Watching {
         match anchor::open_again(anchor) {
             Ok(Some(pidfd)) => match self.hold(anchor, pidfd) {

@@ -38,7 +38,7 @@ pub enum BootIdError {
     /// It is no UUID.
     #[error("{BOOT_ID_PATH} has {text:?} in it, which is no UUID: {source}")]
     Malformed {
-        /// What is there.
+        /// What stands in the file instead.
         text: String,
         /// Why it is none.
         source: uuid::Error,
@@ -65,7 +65,7 @@ impl BootId {
 /// A process for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessIdentity {
-    /// Its number.
+    /// The process's number, which the kernel gives again once it is free.
     pub pid: Pid,
     /// What tells it from others of that number.
     pub birthmark: Birthmark,

@@ -193,11 +193,11 @@ pub(crate) fn ended_by(signal: i32) -> ExitStatus {
 /// What this kernel can do with pidfds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
-    /// `pidfd_open(2)`, Linux 5.3.
+    /// Whether there is `pidfd_open(2)`: Linux 5.3.
     pub open: bool,
-    /// [`send_to_group`], Linux 6.9.
+    /// Whether [`send_to_group`] works: Linux 6.9.
     pub group_signal: bool,
-    /// [`exit_status`], Linux 6.15.
+    /// Whether [`exit_status`] tells of a process that somebody else has reaped: Linux 6.15.
     pub exit_status: bool,
 }
 

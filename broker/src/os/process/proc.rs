@@ -69,7 +69,7 @@ pub(crate) fn parents() -> Vec<ProcessStat> {
 /// What `/proc/PID/stat` says of a process (`proc_pid_stat(5)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
-    /// The process.
+    /// The number of the process.
     pub pid: Pid,
     /// Whether all of its threads have ended, and it only waits to be reaped.
     pub is_zombie: bool,
@@ -77,9 +77,9 @@ pub struct ProcessStat {
     pub is_of_kernel: bool,
     /// Its parent; none where that is outside of the pid namespace.
     pub parent: Option<Pid>,
-    /// Its process group.
+    /// The number of its process group; none for a process of another pid namespace.
     pub group: Option<Pid>,
-    /// Its session.
+    /// The number of its session; none for a process of another pid namespace.
     pub session: Option<Pid>,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,

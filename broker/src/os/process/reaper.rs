@@ -76,12 +76,12 @@ pub enum Reaped {
         run: Run,
         /// Its number, which may mean another process from now on.
         pid: Pid,
-        /// How it ended.
+        /// The status with which it has ended.
         status: ExitStatus,
     },
     /// One that the broker inherited.
     Orphan {
-        /// Its number.
+        /// The number that it had.
         pid: Pid,
     },
 }
@@ -111,7 +111,6 @@ pub enum Backlog {
 )]
 pub struct ReaperError(#[source] Errno);
 
-/// What waitid found.
 enum Waited {
     /// One that has ended.
     Ended(Pid, ExitStatus),

@@ -100,7 +100,7 @@ impl Inheritance {
         self.clock.clone()
     }
 
-    /// The broker itself.
+    /// Returns the number of the broker's own process.
     #[must_use]
     pub fn broker(&self) -> Pid {
         self.broker

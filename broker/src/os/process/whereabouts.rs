@@ -13,7 +13,7 @@ use super::pidfd;
 pub enum Whereabouts {
     /// It is there: alive, or not reaped yet.
     Process {
-        /// Its number.
+        /// The number of the process.
         pid: Pid,
         /// Refers to it for good.
         pidfd: Arc<OwnedFd>,
@@ -28,14 +28,14 @@ pub enum Whereabouts {
         pid: Option<Pid>,
         /// Its pidfd, if it was passed on.
         pidfd: Option<Arc<OwnedFd>>,
-        /// How it ended.
+        /// The status with which it has ended, as far as the kernel still tells.
         status: ExitStatus,
         /// The number of its cgroup, if that is on record.
         cgroup: Option<u64>,
     },
     /// It has not executed its program, and does not any more: it is suspended.
     Unexecuted {
-        /// Its number.
+        /// The number of the process.
         pid: Pid,
         /// Refers to it for good.
         pidfd: Arc<OwnedFd>,

@@ -16,7 +16,7 @@ use crate::os::service::fd_store::StoredQueue;
 /// The first of the descriptors.
 const FIRST: usize = 3;
 
-/// What was passed.
+/// What the owner of the service has passed to the broker.
 #[derive(Debug, Default)]
 pub struct Passed {
     /// The sockets to serve.
@@ -30,7 +30,7 @@ pub struct Passed {
 pub struct PassedSocket {
     /// Its name in `LISTEN_FDNAMES`: that of the socket unit, unless that says otherwise.
     pub name: Option<String>,
-    /// The socket.
+    /// The socket, which listens already.
     pub listener: UnixListener,
 }
 
@@ -43,7 +43,7 @@ pub enum ActivationError {
          has to say ListenStream= with a path, and Accept=no"
     )]
     Unusable {
-        /// Its number.
+        /// The number of the descriptor, the first being 3.
         descriptor: usize,
         /// Its name in `LISTEN_FDNAMES`.
         name: String,

@@ -72,7 +72,7 @@ enum FdStoreError {
     /// The service's owner does not take it.
     #[error("cannot hand {name} to the service manager through NOTIFY_SOCKET: {source}")]
     Refused {
-        /// Which end.
+        /// The name under which the end was to be kept.
         name: &'static str,
         /// What the system said.
         source: io::Error,
@@ -91,7 +91,6 @@ struct Contents {
     wanted: BTreeMap<Run, u32>,
     /// The age of this broker's messages: how many brokers there were before.
     age: u32,
-    /// All messages.
     messages: usize,
     /// How many there may be.
     capacity: usize,

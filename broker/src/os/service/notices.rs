@@ -65,7 +65,6 @@ pub struct Notices {
     disposals: Disposals,
 }
 
-/// One socket.
 #[derive(Debug)]
 struct Listening {
     socket: Arc<OwnedFd>,
@@ -83,18 +82,18 @@ struct Listening {
 /// Whether there may be more to read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// There is not.
+    /// Nothing waits in any socket.
     Nothing,
-    /// There may be.
+    /// Something may wait that was not looked at.
     More,
 }
 
 /// What one process of a child has told.
 #[derive(Debug)]
 pub struct Told {
-    /// The child.
+    /// The run of the child whose socket it came by.
     pub run: Run,
-    /// The process.
+    /// The process that has sent it, as the kernel says.
     pub sender: Pid,
     /// What it has told.
     pub notices: Vec<Notice>,

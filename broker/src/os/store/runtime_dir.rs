@@ -70,7 +70,7 @@ pub enum RuntimeDirError {
         "the runtime folder {path} is not the broker's alone: {entry} is in it; give an empty one with --runtime-dir"
     )]
     Shared {
-        /// The folder.
+        /// The runtime folder.
         path: PathBuf,
         /// What is in it.
         entry: String,
@@ -80,7 +80,7 @@ pub enum RuntimeDirError {
         "the runtime folder {path} belongs to the broker with the state folder {state}; give another one with --runtime-dir"
     )]
     Taken {
-        /// The folder.
+        /// The runtime folder.
         path: PathBuf,
         /// The state folder of the other one.
         state: PathBuf,
@@ -91,7 +91,7 @@ pub enum RuntimeDirError {
          end that, or give another folder with --runtime-dir"
     )]
     Locked {
-        /// The folder.
+        /// The runtime folder.
         path: PathBuf,
     },
     /// The broker whose folder it was is gone with its state, and its children are not.
@@ -101,7 +101,7 @@ pub enum RuntimeDirError {
          folder with --runtime-dir", survivor.pid
     )]
     Inhabited {
-        /// The folder.
+        /// The runtime folder.
         path: PathBuf,
         /// Where the state was.
         state: PathBuf,
@@ -114,9 +114,9 @@ pub enum RuntimeDirError {
          the limit on open files (ulimit -n), or give another folder with --runtime-dir"
     )]
     Unknown {
-        /// The folder.
+        /// The runtime folder.
         path: PathBuf,
-        /// Why not.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -125,7 +125,6 @@ pub enum RuntimeDirError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Note {
     key: Uuid,
-    /// The other folder.
     path: PathBuf,
 }
 
@@ -171,13 +170,13 @@ impl RuntimeDir {
         Ok(Self { folder, state: state.try_clone()? })
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The folder itself.
+    /// Returns the open folder, by which its entries are reached.
     #[must_use]
     pub fn folder(&self) -> &OwnFolder {
         &self.folder

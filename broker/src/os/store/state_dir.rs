@@ -45,7 +45,7 @@ pub enum StateDirError {
          its own with --state-dir"
     )]
     Shared {
-        /// The folder.
+        /// The state folder.
         path: PathBuf,
         /// Something in it that the broker has not made.
         entry: String,
@@ -57,9 +57,9 @@ pub enum StateDirError {
          broker's, or give another folder with --state-dir"
     )]
     Open {
-        /// The folder.
+        /// The state folder.
         path: PathBuf,
-        /// Its permissions.
+        /// The bits of its mode.
         mode: u32,
     },
     /// The runtime folder that belongs to it cannot be gone on with.
@@ -150,13 +150,13 @@ impl StateDir {
         Ok(Self { folder, lock })
     }
 
-    /// The folder itself.
+    /// Returns the open folder, by which its entries are reached.
     #[must_use]
     pub fn folder(&self) -> &OwnFolder {
         &self.folder
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -176,7 +176,7 @@ impl StateDir {
         Ok(self.folder.check_in_place()?)
     }
 
-    /// What is locked.
+    /// Returns the descriptor of its lock, which stays held as long as that is open anywhere.
     #[must_use]
     pub fn lock(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()

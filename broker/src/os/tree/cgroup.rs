@@ -57,7 +57,7 @@ pub enum Wear {
     Clean,
     /// `cgroup.kill` was written to.
     Killed,
-    /// It has bounds.
+    /// Bounds were written to it, which would bind the next child as well.
     Bounded,
 }
 
@@ -73,7 +73,6 @@ pub struct Cgroups {
     spares_max: usize,
     /// Why no controller can be enabled in its home, if that is known already.
     crowded: Option<String>,
-    /// What bounds children.
     offer: Offer,
     pool: Mutex<Pool>,
 }
@@ -108,7 +107,7 @@ pub enum CgroupError {
     /// A file of `/proc` cannot be read.
     #[error("cannot read {path}: {source}")]
     Proc {
-        /// Which file.
+        /// The file of `/proc`.
         path: &'static str,
         /// What the system said.
         source: io::Error,
@@ -124,11 +123,11 @@ pub enum CgroupError {
          writable cgroup2 mount, or in a service with Delegate=yes"
     )]
     Refused {
-        /// What was attempted.
+        /// What was attempted, as it stands after "cannot".
         attempt: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// What the system said.
         errno: Errno,
     },
 }
@@ -233,7 +232,7 @@ impl Cgroups {
         self.pool().inherited.iter().copied().collect()
     }
 
-    /// The folder.
+    /// Returns where the folder of groups is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -18,17 +18,24 @@ pub(super) enum WorkerJob {
     /// Find out what is left of the children whose main process has ended.
     Examine(Search),
     /// Find out what is left of those whose main process was gone before the broker came.
-    Survey { answer: Sender<HashMap<Run, Members>> },
+    Survey {
+        answer: Sender<HashMap<Run, Members>>,
+    },
     /// Kill all of a child.
-    Kill { run: Run },
-    /// Send a signal.
+    Kill {
+        run: Run,
+    },
     Signal(SignalOrder),
     /// Kill all that descends from the broker.
-    Sweep { deadline: Instant },
+    Sweep {
+        deadline: Instant,
+    },
     /// Make and remove cgroups ahead.
     Tidy,
     /// Say when everything that was asked for before is done and reported.
-    Settle { answer: Sender<()> },
+    Settle {
+        answer: Sender<()>,
+    },
 }
 
 /// A signal to more processes than the main one.

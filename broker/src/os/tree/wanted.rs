@@ -14,11 +14,9 @@ use crate::os::process::pidfd;
 /// What is searched for.
 #[derive(Debug, Default)]
 pub(super) struct ScanTargets {
-    /// Whose processes.
     pub(super) children: BTreeSet<ChildId>,
     /// Their main processes, by number.
     pub(super) leaders: HashMap<Pid, (ChildId, GroupLeader)>,
-    /// Their cgroups.
     pub(super) groups: HashMap<Group, ChildId>,
     /// The main processes of others, which need no look as long as they live.
     pub(super) others: HashMap<Pid, Arc<OwnedFd>>,

@@ -16,7 +16,6 @@ use crate::os::service::journal::{DAEMON, LINE_BYTES_MAX, append_field};
 /// What the journal's entries are told by (`journalctl -t`).
 const IDENTIFIER: &str = "procbroker";
 
-/// Composes entries.
 pub(super) struct JournalLog {
     level: LevelFilter,
     lines: LogWriter,

@@ -109,7 +109,6 @@ impl LineBatch {
         self.ends.shrink_to(KEPT_LINES);
     }
 
-    /// The lines.
     pub(super) fn each(&self) -> impl Iterator<Item = &[u8]> {
         let begins = iter::once(0).chain(self.ends.iter().copied());
         begins.zip(&self.ends).map(|(begin, end)| &self.bytes[begin..*end])
@@ -121,7 +120,6 @@ impl LineBatch {
     }
 }
 
-/// Lines of text.
 impl<W: Write + Send + 'static> Sink for W {
     fn write(&mut self, batch: &LineBatch) {
         let remark = match batch.lost {

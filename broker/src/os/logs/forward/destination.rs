@@ -9,7 +9,7 @@ use crate::os::service::journal;
 pub enum LineReader {
     /// systemd's journal, by its native protocol.
     Journal,
-    /// A syslog daemon.
+    /// A syslog daemon, by the datagrams of RFC 3164.
     Syslog,
 }
 
@@ -35,7 +35,7 @@ impl LineReader {
 /// Where lines go beside the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Who reads them.
+    /// Who reads them, which decides the form of a line.
     pub reader: LineReader,
     /// The datagram socket that it listens at.
     pub socket: PathBuf,

@@ -53,7 +53,6 @@ impl Outlet {
         Self { destination, socket: None, mood: Mood::Reads }
     }
 
-    /// Where it is.
     pub(super) fn socket(&self) -> &Path {
         &self.destination.socket
     }

@@ -84,7 +84,6 @@ struct State {
 }
 
 impl Queue {
-    /// Nothing waits.
     pub(super) fn new() -> Self {
         let state = State {
             turns: RoundRobin::new(),
@@ -177,7 +176,6 @@ impl Queue {
         !waited.timed_out()
     }
 
-    /// Nothing more comes.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.work.notify_one();

@@ -23,14 +23,12 @@ struct User {
 /// A segment of somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentKey {
-    /// Of which stream.
     pub(super) id: StreamId,
     /// Its number: what is lower is older.
     pub(super) born: u64,
 }
 
 impl Usage {
-    /// What everything takes.
     pub(super) fn in_all(&self) -> u64 {
         self.in_all
     }

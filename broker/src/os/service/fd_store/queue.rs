@@ -37,7 +37,6 @@ const MESSAGE_BYTES: usize = 1 + 16 + 4 + 4;
 
 type Message = [u8; MESSAGE_BYTES];
 
-/// The socket.
 #[derive(Debug)]
 pub(super) struct StoreQueue {
     read: OwnedFd,
@@ -63,13 +62,10 @@ impl StoreKey {
 /// The message that is at the beginning.
 #[derive(Debug)]
 pub(super) enum First {
-    /// There is none.
     Nothing,
-    /// A process.
     Process {
         /// The run, and the broker that has stored it.
         key: StoreKey,
-        /// The process.
         pidfd: OwnedFd,
     },
     /// A process that was still to be started.

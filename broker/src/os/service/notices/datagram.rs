@@ -17,7 +17,6 @@ const CONTROL_BYTES: usize = {
     size_of::<libc::cmsghdr>().next_multiple_of(word) + size_of::<libc::ucred>().next_multiple_of(word)
 };
 
-/// A datagram.
 #[derive(Debug)]
 pub(super) struct Datagram {
     /// Who has sent it; none where the datagram is longer than any that means something.
@@ -29,7 +28,6 @@ pub(super) struct Datagram {
 /// Whether descriptors came along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Descriptors {
-    /// None did.
     None,
     /// Some did: they are closed with the datagram.
     Some,

@@ -21,7 +21,6 @@ type Load = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(super) struct Disposals(BTreeMap<u32, Arc<Queue>>);
 
-/// One user's.
 #[derive(Default)]
 struct Queue(Mutex<Work>);
 

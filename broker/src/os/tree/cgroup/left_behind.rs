@@ -22,7 +22,7 @@ const LOCK_REST: Duration = Duration::from_millis(1);
 /// The folder of an earlier broker, in which children may live.
 #[derive(Debug)]
 pub struct PreviousFolder {
-    /// Where it was.
+    /// Where the record says that it was.
     pub path: PathBuf,
     /// The same, locked, if this process had it before it executed its program anew.
     pub folder: Option<OwnedFd>,
