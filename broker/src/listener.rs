@@ -25,13 +25,13 @@ use crate::transit::Transit;
 use crate::turns::{SLICE, Turns};
 use crowd::Crowd;
 
-/// What tells when a reception and all of its clients are gone.
+/// What tells when an acceptor and all of its clients are gone.
 #[derive(Debug)]
-pub struct Emptiness(mpsc::Receiver<()>);
+pub struct ClientsGone(mpsc::Receiver<()>);
 
-impl Emptiness {
+impl ClientsGone {
     /// Waits until the last client is gone.
-    pub async fn come(mut self) {
+    pub async fn wait(mut self) {
         // Nothing is ever sent: the channel closes with the last sender.
         while self.0.recv().await.is_some() {}
     }
@@ -39,7 +39,7 @@ impl Emptiness {
 
 /// What all listeners of a broker share.
 #[derive(Clone, Debug)]
-pub struct Reception {
+pub struct Acceptor {
     facts: inbox::Sender<Fact>,
     next_id: Arc<AtomicU64>,
     /// Clients at a time: those that the core admits, and a few that it refuses. Further ones wait in the
@@ -60,19 +60,19 @@ pub struct Reception {
     _presence: mpsc::Sender<()>,
 }
 
-impl Reception {
-    /// A reception for a broker with these bounds, and what ends when the last client of it is gone.
+impl Acceptor {
+    /// An acceptor for a broker with these bounds, and what ends when the last client of it is gone.
     #[must_use]
     pub fn new(
         facts: inbox::Sender<Fact>,
         bounds: &procbroker_core::Bounds,
         (pool, transit, turns): (BlockingPool, Transit, Turns),
         standpoint: Standpoint,
-    ) -> (Self, Emptiness) {
-        let (presence, emptiness) = mpsc::channel(1);
+    ) -> (Self, ClientsGone) {
+        let (presence, clients_gone) = mpsc::channel(1);
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
         let places = number(bounds.max_connections).saturating_add(Provision::RefusedClients.at_hand());
-        let reception = Self {
+        let acceptor = Self {
             facts,
             next_id: Arc::new(AtomicU64::new(1)),
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
@@ -87,7 +87,7 @@ impl Reception {
             crowd: Arc::default(),
             _presence: presence,
         };
-        (reception, Emptiness(emptiness))
+        (acceptor, ClientsGone(clients_gone))
     }
 
     /// Takes clients from one socket, until the task is dropped.

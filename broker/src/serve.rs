@@ -31,7 +31,7 @@ use crate::cli::ServeArguments;
 use crate::driver::{Audience, Driver, Hands, Leave, Signals, Sources, Stay};
 use crate::inbox;
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
-use crate::listener::Reception;
+use crate::listener::Acceptor;
 use crate::messages::FromThread;
 use crate::metrics;
 use crate::os::host::caller::Standpoint;
@@ -193,7 +193,8 @@ async fn work(
         tokio::spawn(metrics::http::serve(listener, facts_in.clone()));
     }
     tokio::spawn(turns.clone().keep());
-    let (reception, emptiness) = Reception::new(facts_in, &config.bounds, (pool, transit, turns), standpoint);
+    let (acceptor, clients_gone) =
+        Acceptor::new(facts_in, &config.bounds, (pool, transit, turns), standpoint);
     let announcer = hands.reaper.readable().map_err(ServeError::Announcer)?;
     let anchors = hands.anchors.readable().map_err(ServeError::Anchors)?;
     let landings = hands.launcher.readable().map_err(ServeError::Landings)?;
@@ -217,12 +218,12 @@ async fn work(
     // What only the start has needed is needed no more.
     heap::trim();
     code::let_go();
-    let served = Served { reception: &reception, sockets: &mut sockets, program: &program, beginning };
+    let served = Served { acceptor: &acceptor, sockets: &mut sockets, program: &program, beginning };
     let cause = served.until_the_exit(&mut driver, &mut sources, listeners).await;
-    drop(reception);
+    drop(acceptor);
     driver.finish();
     // Clients that read have their answers by then; those that do not cannot hold up the exit.
-    let _ = tokio::time::timeout(FLUSH_PATIENCE, emptiness.come()).await;
+    let _ = tokio::time::timeout(FLUSH_PATIENCE, clients_gone.wait()).await;
     drop(sockets);
     Ok(cause)
 }
@@ -239,7 +240,7 @@ fn lend_terminal(hands: &mut Hands, main: Option<&MainCommand>, (recovered, _): 
 
 /// What clients connect to, and what goes on with it after an upgrade.
 struct Served<'a> {
-    reception: &'a Reception,
+    acceptor: &'a Acceptor,
     sockets: &'a mut Sockets,
     program: &'a Program,
     beginning: Beginning,
@@ -284,7 +285,7 @@ impl Served<'_> {
     }
 
     fn receive(&self, listeners: Vec<Listener>) -> Vec<JoinHandle<()>> {
-        let receive = |listener| tokio::spawn(self.reception.clone().receive(listener));
+        let receive = |listener| tokio::spawn(self.acceptor.clone().receive(listener));
         listeners.into_iter().map(receive).collect()
     }
 }

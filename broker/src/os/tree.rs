@@ -7,7 +7,6 @@
 //! A child that a previous broker started before it was killed is adopted: nothing of it comes to this one, so that it is
 //! searched for everywhere (`search::Search`).
 
-mod actions;
 mod adopt;
 pub mod cgroup;
 mod exit_watch;
@@ -24,6 +23,7 @@ mod search;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod visitors;
 mod walk;
 mod wanted;
 mod worker;
@@ -47,7 +47,7 @@ use crate::os::process::identity::ProcessIdentity;
 use crate::os::process::pidfd;
 use crate::os::process::reaper::Heirs;
 use crate::os::process::subreaper::Inheritance;
-use crate::os::tree::cgroup::{Cgroups, Wear};
+use crate::os::tree::cgroup::{Cgroups, Taint};
 use exit_watch::ExitWatch;
 use job::{Pending, SignalOrder, WorkerJob};
 pub use meter::Meter;
@@ -152,8 +152,8 @@ impl Containment {
             self.table.lock().prepare(run, None);
             return bounds.map_or(Ok(None), |_| taken.map(|(_, directory)| Some(directory)));
         };
-        let set = bounds.map_or(Ok(Wear::Clean), |bounds| cgroups.bound(directory.as_fd(), bounds));
-        self.table.lock().prepare(run, Some((*group, *set.as_ref().unwrap_or(&Wear::Bounded))));
+        let set = bounds.map_or(Ok(Taint::Clean), |bounds| cgroups.bound(directory.as_fd(), bounds));
+        self.table.lock().prepare(run, Some((*group, *set.as_ref().unwrap_or(&Taint::Bounded))));
         set.and(taken).map(|(_, directory)| Some(directory))
     }
 
@@ -375,9 +375,9 @@ impl Containment {
     /// Nothing of a child is left, or it was never spawned.
     pub fn release(&mut self, run: Run) {
         let Some(entry) = self.table.lock().release(run) else { return };
-        if let Some(((group, wear), cgroups)) = entry.group.zip(self.cgroups.as_ref()) {
-            cgroups.give_back(group, wear);
-            if wear == Wear::Bounded {
+        if let Some(((group, taint), cgroups)) = entry.group.zip(self.cgroups.as_ref()) {
+            cgroups.give_back(group, taint);
+            if taint == Taint::Bounded {
                 // It holds what its processes have left in memory.
                 self.orders.tidy();
             }

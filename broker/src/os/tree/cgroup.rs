@@ -52,7 +52,7 @@ pub struct Group(u64);
 
 /// Whether a group may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wear {
+pub enum Taint {
     /// Nothing was killed through it.
     Clean,
     /// `cgroup.kill` was written to.
@@ -92,7 +92,7 @@ struct Pool {
     removal: Removal,
     next: u64,
     spares: Vec<(Group, OwnedFd)>,
-    returned: HashMap<Group, Wear>,
+    returned: HashMap<Group, Taint>,
     /// What the kernel has counted before for those that were used before, in microseconds; none where nobody knows.
     used_before: HashMap<Group, Option<u64>>,
     /// Those of an earlier broker in which something lives, and that no child has claimed so far.

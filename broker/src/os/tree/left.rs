@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use procbroker_core::{Input, Members, Run};
 
-use super::actions::{Snapshot, WitnessedSnapshot};
 use super::search::Search;
 use super::targets::Targets;
-use super::walk::{Action, Breadth, each_member};
+use super::visitors::{Snapshot, WitnessedSnapshot};
+use super::walk::{Breadth, Visitor, each_member};
 use super::worker::{SETTLING_WALKS, Worker};
 use crate::os::process::pidfd;
 

@@ -11,7 +11,7 @@ use super::leader::GroupLeader;
 use super::search::{PerSearch, Search};
 use super::wanted::ScanTargets;
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
-use crate::os::tree::cgroup::{Group, Wear};
+use crate::os::tree::cgroup::{Group, Taint};
 
 /// The table, locked for moments only.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub(super) struct ProcessEntry {
     /// The number of its process group, which is that of its main process. It may be another's once that is gone.
     group_number: Option<Pid>,
     pub(super) life: Life,
-    pub(super) group: Option<(Group, Wear)>,
+    pub(super) group: Option<(Group, Taint)>,
     /// What tells its main process from others of its number, once that was asked for.
     birthmark: Option<Birthmark>,
 }
@@ -66,7 +66,7 @@ pub(super) enum Life {
 }
 
 impl ProcessTable {
-    pub(super) fn prepare(&mut self, run: Run, group: Option<(Group, Wear)>) {
+    pub(super) fn prepare(&mut self, run: Run, group: Option<(Group, Taint)>) {
         self.enter(run, ProcessEntry::new(Search::Inherited, group));
     }
 
@@ -96,7 +96,7 @@ impl ProcessTable {
 
     /// A child of this process, from before it executed its program anew.
     pub(super) fn adopt_after_upgrade(&mut self, run: Run, leader: GroupLeader, group: Option<Group>) {
-        self.enter(run, ProcessEntry::new(Search::Inherited, worn(group)));
+        self.enter(run, ProcessEntry::new(Search::Inherited, tainted(group)));
         self.from_before_upgrade.insert(run);
         self.adopt(run, leader.pid, leader.pidfd);
     }
@@ -108,7 +108,7 @@ impl ProcessTable {
 
     /// A child of an earlier broker, whose main process was found.
     pub(super) fn adopt_living(&mut self, run: Run, leader: GroupLeader, group: Option<Group>) {
-        let entry = ProcessEntry::new(Search::Everywhere, worn(group));
+        let entry = ProcessEntry::new(Search::Everywhere, tainted(group));
         self.adopted.insert(run.child);
         self.enter(run, ProcessEntry { group_number: Some(leader.pid), leader: Some(leader), ..entry });
     }
@@ -122,7 +122,7 @@ impl ProcessTable {
         group: Option<Group>,
     ) {
         let leader = number.zip(pidfd).map(|(pid, pidfd)| GroupLeader { pid, pidfd });
-        let entry = ProcessEntry::new(Search::Everywhere, worn(group));
+        let entry = ProcessEntry::new(Search::Everywhere, tainted(group));
         self.adopted.insert(run.child);
         self.draining.of_mut(Search::Everywhere).insert(run);
         let life = Life::Reported(Members::Nothing);
@@ -206,9 +206,9 @@ impl ProcessTable {
     }
 
     /// Notes that a child's group has to be killed, and is worth nothing afterwards.
-    pub(super) fn wear_out(&mut self, run: Run) {
-        if let Some((_, wear)) = self.entries.get_mut(&run).and_then(|entry| entry.group.as_mut()) {
-            *wear = Wear::Killed;
+    pub(super) fn taint_by_kill(&mut self, run: Run) {
+        if let Some((_, taint)) = self.entries.get_mut(&run).and_then(|entry| entry.group.as_mut()) {
+            *taint = Taint::Killed;
         }
     }
 
@@ -285,7 +285,7 @@ impl ProcessTable {
 }
 
 impl ProcessEntry {
-    fn new(search: Search, group: Option<(Group, Wear)>) -> Self {
+    fn new(search: Search, group: Option<(Group, Taint)>) -> Self {
         Self { search, leader: None, group_number: None, life: Life::Alive, group, birthmark: None }
     }
 
@@ -296,8 +296,8 @@ impl ProcessEntry {
 }
 
 /// The group of a child that was not born under this broker: who knows what was killed in it.
-fn worn(group: Option<Group>) -> Option<(Group, Wear)> {
-    group.map(|group| (group, Wear::Killed))
+fn tainted(group: Option<Group>) -> Option<(Group, Taint)> {
+    group.map(|group| (group, Taint::Killed))
 }
 
 #[cfg(test)]

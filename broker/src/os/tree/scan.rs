@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 
-use super::walk::{Action, DEPTH_MAX, LiveProcess, ProcessKey, Walker};
+use super::walk::{DEPTH_MAX, LiveProcess, ProcessKey, Visitor, Walker};
 use super::wanted::ScanTargets;
 use crate::os::process::mark::{self, Mark, Patience, settled_mark};
 use crate::os::process::pidfd;
@@ -23,7 +23,7 @@ const ANCESTORS_MAX: usize = 64;
 
 impl Walker<'_> {
     /// Visits everything that is known to belong to one of these children. Returns whether all could be looked at.
-    pub(super) fn everywhere(&mut self, wanted: &ScanTargets, action: &mut dyn Action) -> bool {
+    pub(super) fn everywhere(&mut self, wanted: &ScanTargets, visitor: &mut dyn Visitor) -> bool {
         self.begin();
         self.seen = Some(HashSet::new());
         self.is_unclear = false;
@@ -32,7 +32,7 @@ impl Walker<'_> {
         match proc::all_processes() {
             Ok(pids) => {
                 for pid in pids.filter(|&pid| !wanted.is_passed_over(pid)) {
-                    self.inspect(pid, (wanted, &mut patience), action);
+                    self.inspect(pid, (wanted, &mut patience), visitor);
                 }
             }
             Err(_) => self.is_unclear = true,
@@ -45,7 +45,7 @@ impl Walker<'_> {
         &mut self,
         pid: Pid,
         (wanted, patience): (&ScanTargets, &mut Patience),
-        action: &mut dyn Action,
+        visitor: &mut dyn Visitor,
     ) {
         let opened = pidfd::open(pid).and_then(|pidfd| Ok((stat_of(pid, pidfd.as_fd())?, pidfd)));
         let (stat, pidfd) = match opened {
@@ -60,7 +60,7 @@ impl Walker<'_> {
         let Some(owner) = self.wanted_owner(identity, &stat, wanted, patience) else { return };
         // What was read meanwhile was another's if it has been reaped.
         if !pidfd::is_reaped(pidfd.as_fd()) {
-            self.descend(&LiveProcess { stat, identity, pidfd, owner: Some(owner) }, DEPTH_MAX, action);
+            self.descend(&LiveProcess { stat, identity, pidfd, owner: Some(owner) }, DEPTH_MAX, visitor);
         }
     }
 

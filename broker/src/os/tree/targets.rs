@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 
 use procbroker_core::Run;
 
-use super::actions::{KillAndHold, Killer, Victims};
 use super::cgroup::{Cgroups, Group};
 use super::leader::GroupLeader;
 use super::process_table::SharedTable;
 use super::search::Search;
-use super::walk::{Action, Breadth, LiveProcess, Walker, each_member};
+use super::visitors::{KillAndHoldVisitor, KillScope, KillVisitor};
+use super::walk::{Breadth, LiveProcess, Visitor, Walker, each_member};
 use super::wanted::ScanTargets;
 
 /// The runs that an order is for, and by what their processes are found.
@@ -47,24 +47,24 @@ impl Targets {
 
 impl Walker<'_> {
     /// Visits the processes of these targets once. Returns whether nothing can have been missed.
-    pub(super) fn targets(&mut self, targets: &Targets, action: &mut dyn Action) -> bool {
+    pub(super) fn targets(&mut self, targets: &Targets, visitor: &mut dyn Visitor) -> bool {
         match targets.search {
             Search::Inherited => {
                 let mut is_settled = true;
                 for target in &targets.all {
                     if let Some(leader) = &target.leader {
-                        is_settled &= self.leader(leader, target.run.child, action);
+                        is_settled &= self.leader(leader, target.run.child, visitor);
                     }
                 }
-                self.orphans(Breadth::Orphans, action) && is_settled
+                self.orphans(Breadth::Orphans, visitor) && is_settled
             }
-            Search::Everywhere => self.everywhere(&targets.wanted, action),
+            Search::Everywhere => self.everywhere(&targets.wanted, visitor),
         }
     }
 
     /// Kills what is left of all adopted children, and returns what was there.
     pub(super) fn kill_adopted(&mut self, table: &SharedTable, cgroups: Option<&Cgroups>) -> Vec<OwnedFd> {
-        let mut remains = KillAndHold::new(Killer::of(Victims::All));
+        let mut remains = KillAndHoldVisitor::new(KillVisitor::of(KillScope::All));
         if let Some(cgroups) = cgroups {
             for group in cgroups.unclaimed() {
                 let _killed_below = cgroups.kill(group);

@@ -97,7 +97,7 @@ pub(super) enum Breadth {
 }
 
 /// What happens at each living process of a walk.
-pub(super) trait Action {
+pub(super) trait Visitor {
     /// Before the children of the process are looked up.
     fn enter(&mut self, found: &LiveProcess);
     /// After everything below it was visited.
@@ -151,7 +151,7 @@ impl<'a> Walker<'a> {
     /// Returns whether nothing can have been missed: nobody died meanwhile, so that nobody moved, and nobody was
     /// between two programs, so that all could be asked whose they are. What was a
     /// zombie in an earlier walk of this walker has nothing below it any more.
-    pub(super) fn orphans(&mut self, breadth: Breadth, action: &mut dyn Action) -> bool {
+    pub(super) fn orphans(&mut self, breadth: Breadth, visitor: &mut dyn Visitor) -> bool {
         self.begin();
         let broker = self.inheritance.broker();
         let top = match breadth {
@@ -161,7 +161,7 @@ impl<'a> Walker<'a> {
         self.settled = top.is_exact;
         for pid in top.pids {
             if !self.table.lock().is_living_leader(pid) {
-                self.visit(pid, broker, None, DEPTH_MAX, action);
+                self.visit(pid, broker, None, DEPTH_MAX, visitor);
             }
         }
         self.settled
@@ -170,12 +170,12 @@ impl<'a> Walker<'a> {
     /// Visits the main process of an own child, as long as it lives, and what descends from it.
     ///
     /// Returns what [`orphans`](Self::orphans) does.
-    pub(super) fn leader(&mut self, leader: &GroupLeader, child: ChildId, action: &mut dyn Action) -> bool {
+    pub(super) fn leader(&mut self, leader: &GroupLeader, child: ChildId, visitor: &mut dyn Visitor) -> bool {
         if pidfd::has_ended(leader.pidfd.as_fd()) {
             return true;
         }
         self.begin();
-        self.visit(leader.pid, self.inheritance.broker(), Some(child), DEPTH_MAX, action);
+        self.visit(leader.pid, self.inheritance.broker(), Some(child), DEPTH_MAX, visitor);
         self.settled
     }
 
@@ -198,17 +198,17 @@ impl<'a> Walker<'a> {
         parent: Pid,
         inherited: Option<ChildId>,
         depth: usize,
-        action: &mut dyn Action,
+        visitor: &mut dyn Visitor,
     ) {
         let Some(depth) = depth.checked_sub(1) else { return };
         let Some((pidfd, stat)) = self.hold(pid, parent) else { return };
         let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
         let owner = inherited.or_else(|| self.owner(identity, &stat));
-        self.descend(&LiveProcess { stat, identity, pidfd, owner }, depth, action);
+        self.descend(&LiveProcess { stat, identity, pidfd, owner }, depth, visitor);
     }
 
     /// Visits one that was found, and what descends from it.
-    pub(super) fn descend(&mut self, found: &LiveProcess, depth: usize, action: &mut dyn Action) {
+    pub(super) fn descend(&mut self, found: &LiveProcess, depth: usize, visitor: &mut dyn Visitor) {
         let LiveProcess { stat, identity, owner, .. } = found;
         if self.seen.as_mut().is_some_and(|seen| !seen.insert(*identity)) {
             return;
@@ -216,18 +216,18 @@ impl<'a> Walker<'a> {
         if let Some(owner) = owner {
             self.known.owners.insert(*identity, *owner);
         }
-        action.enter(found);
+        visitor.enter(found);
         let below = match &self.tree {
             None => proc::children(stat.pid),
             Some(tree) => tree.get(&stat.pid).cloned().unwrap_or_default(),
         };
         for child in below {
-            self.visit(child, stat.pid, *owner, depth, action);
+            self.visit(child, stat.pid, *owner, depth, visitor);
         }
         if pidfd::has_ended(found.pidfd.as_fd()) {
             self.settled = false;
         }
-        action.leave(found);
+        visitor.leave(found);
     }
 
     /// Makes sure that a number means a living process with this parent.

@@ -11,13 +11,13 @@ use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::Signal;
 use procbroker_protocol::request::Scope;
 
-use super::actions::{Killer, LiveRuns, SignalSenders, TakeNote, Victims};
 use super::exit_watch::ExitWatch;
 use super::job::{Pending, SignalOrder, WorkerJob};
 use super::process_table::SharedTable;
 use super::right;
 use super::search::{PerSearch, Search};
 use super::targets::Targets;
+use super::visitors::{KillScope, KillVisitor, LiveRuns, SignalSenders, TakeNote};
 use super::walk::{Breadth, Known, Walker, each_member};
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::pidfd;
@@ -191,10 +191,11 @@ impl Worker {
             return;
         }
         for &run in runs {
-            self.table.lock().wear_out(run);
+            self.table.lock().taint_by_kill(run);
         }
         let targets = Targets::new(&self.table, search, runs);
-        let mut killer = Killer::of(Victims::Of(LiveRuns::new(self.table.clone(), runs.iter().copied())));
+        let mut killer =
+            KillVisitor::of(KillScope::Of(LiveRuns::new(self.table.clone(), runs.iter().copied())));
         let cgroups = self.cgroups.clone();
         let mut walker = self.walker();
         for round in 0..KILL_ROUNDS {
@@ -281,7 +282,7 @@ impl Worker {
     /// Kills everything that descends from the broker until nothing does, or until the time is up. The driver
     /// has to reap meanwhile.
     fn sweep(&mut self, deadline: Instant) {
-        let mut killer = Killer::of(Victims::All);
+        let mut killer = KillVisitor::of(KillScope::All);
         let (inheritance, table, cgroups) =
             (self.inheritance.share(), self.table.clone(), self.cgroups.clone());
         let mut walker = self.walker();

@@ -36,7 +36,7 @@ use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::os::store::state_dir::StateDir;
 use crate::os::tree::Containment;
 use crate::prober::Prober;
-use crate::recovery::{self, PreviousBroker, PreviousRecord, TakenOver};
+use crate::recovery::{self, OnRecord, PreviousBroker, PreviousRecord, TakenOver};
 use crate::serve::error::ServeError;
 use crate::serve::facilities::ProbedFacilities;
 use crate::transit::Transit;
@@ -107,23 +107,13 @@ impl Machine {
         let now = (boot, previous);
         let mut processes = recovery::find(&former.children, former.boot, processes, &pipes, now)?;
         let commands = recovery::probes(&former.children, former.boot, now);
-        let asked: Vec<Run> = commands.iter().map(|(run, _)| *run).collect();
+        let asking: Vec<Run> = commands.iter().map(|(run, _)| *run).collect();
         processes.extend(commands);
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
         let mut containment = Containment::new(inheritance, cgroups, pipes.clone(), Box::new(report))?;
-        for (run, process) in &processes {
-            reaper.adopt(*run, process);
-            if let Whereabouts::Process { pidfd, .. } = process {
-                fd_store.store(*run, pidfd.as_fd());
-            }
-        }
-        let left = containment.adopt_all(&processes);
-        // Of most nothing is left.
-        let is_gone = |run: &Run| left.get(run).is_none_or(|members| *members == Members::Nothing);
-        asked.into_iter().filter(is_gone).for_each(|run| containment.release(run));
-        let out_of_memory = containment.out_of_memory(&processes);
-        let recovered = recovery::findings(former.children, &processes, &left, &out_of_memory);
+        let owners = (&mut reaper, &mut containment, &mut fd_store);
+        let recovered = adopt(&processes, asking, former.children, owners);
         restore_bounds(&containment, &recovered);
         let (sockets, outputs) = outputs.into_iter().partition(|output| notices::is_socket(output));
         let mut notices = Notices::open(runtime.folder(), sockets).map_err(RuntimeDirError::from)?;
@@ -174,6 +164,28 @@ impl Machine {
         };
         Ok((hands, (recovered, former.answers)))
     }
+}
+
+/// Gives the processes of an earlier broker to who reaps, signals and keeps them from now on, and says what is found of each
+/// child. `asking` are the runs that asked a child whether it is ready: they are over.
+fn adopt(
+    processes: &recovery::Processes,
+    asking: Vec<Run>,
+    children: Vec<OnRecord>,
+    (reaper, containment, fd_store): (&mut Reaper, &mut Containment, &mut FdStore),
+) -> Vec<Recovered> {
+    for (run, process) in processes {
+        reaper.adopt(*run, process);
+        if let Whereabouts::Process { pidfd, .. } = process {
+            fd_store.store(*run, pidfd.as_fd());
+        }
+    }
+    let left = containment.adopt_all(processes);
+    // Of most nothing is left.
+    let is_gone = |run: &Run| left.get(run).is_none_or(|members| *members == Members::Nothing);
+    asking.into_iter().filter(is_gone).for_each(|run| containment.release(run));
+    let out_of_memory = containment.out_of_memory(processes);
+    recovery::findings(children, processes, &left, &out_of_memory)
 }
 
 /// The process of a main command that an earlier program of this process has started, and that is its child still.

@@ -13,7 +13,7 @@ use super::tree::{
     DEPTH_MAX, FOLDER_PREFIX, add_members, cpu_used, errno, is_known_empty, is_populated, open_in,
     read_number,
 };
-use super::{Cgroups, Group, Wear, bounds};
+use super::{Cgroups, Group, Taint, bounds};
 
 /// What the kernel counts for a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl Cgroups {
     ///
     /// # Errors
     /// What the kernel has against it.
-    pub fn bound(&self, directory: BorrowedFd<'_>, resources: &Resources) -> Result<Wear, Errno> {
+    pub fn bound(&self, directory: BorrowedFd<'_>, resources: &Resources) -> Result<Taint, Errno> {
         if !bounds::are_any(resources) {
-            return Ok(Wear::Clean);
+            return Ok(Taint::Clean);
         }
-        bounds::set(directory, resources).map(|()| Wear::Bounded)
+        bounds::set(directory, resources).map(|()| Taint::Bounded)
     }
 
     /// Sets the bounds of a group again, as far as they are not there any more.

@@ -7,7 +7,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 
 use super::tree::{DEPTH_MAX, cpu_used, open_in, remove_tree};
-use super::{Cgroups, Group, Wear, bounds};
+use super::{Cgroups, Group, Taint, bounds};
 
 /// So many groups are tidied even when somebody waits, so that they do not pile up under load.
 const TIDIED_AT_LEAST: usize = 4;
@@ -38,8 +38,8 @@ impl Cgroups {
     }
 
     /// Takes a group back that is not needed any more; what becomes of it is decided by [`tidy`](Self::tidy).
-    pub fn give_back(&self, group: Group, wear: Wear) {
-        self.pool().returned.insert(group, wear);
+    pub fn give_back(&self, group: Group, taint: Taint) {
+        self.pool().returned.insert(group, taint);
     }
 
     /// Whether spare groups run low while there is something to do about it.
@@ -53,15 +53,15 @@ impl Cgroups {
     /// when nobody waits. Returns whether all of that is done, and not interrupted by more urgent work.
     pub fn tidy(&self, is_wanted_elsewhere: impl Fn() -> bool) -> bool {
         let mut returned = std::mem::take(&mut self.pool().returned).into_iter();
-        for (done, (group, wear)) in returned.by_ref().enumerate() {
+        for (done, (group, taint)) in returned.by_ref().enumerate() {
             if done >= TIDIED_AT_LEAST && is_wanted_elsewhere() {
-                self.pool().returned.insert(group, wear);
+                self.pool().returned.insert(group, taint);
                 self.pool().returned.extend(returned);
                 return false;
             }
-            if !self.reuse(group, wear) && !remove_tree(self.folder.as_fd(), &group.name(), DEPTH_MAX) {
+            if !self.reuse(group, taint) && !remove_tree(self.folder.as_fd(), &group.name(), DEPTH_MAX) {
                 // Something still lives there.
-                self.pool().returned.insert(group, Wear::Killed);
+                self.pool().returned.insert(group, Taint::Killed);
             } else if !self.is_spare(group) {
                 self.pool().used_before.remove(&group);
             }
@@ -74,8 +74,8 @@ impl Cgroups {
     }
 
     /// Whether the group went to the spare ones.
-    fn reuse(&self, group: Group, wear: Wear) -> bool {
-        if wear != Wear::Clean || self.pool().spares.len() >= self.spares_max || self.is_populated(group) {
+    fn reuse(&self, group: Group, taint: Taint) -> bool {
+        if taint != Taint::Clean || self.pool().spares.len() >= self.spares_max || self.is_populated(group) {
             return false;
         }
         let Ok(directory) = self.directory(group) else { return false };
@@ -104,7 +104,7 @@ impl Cgroups {
     pub fn rehearse<T>(&self, birth: impl FnOnce(BorrowedFd<'_>) -> T) -> Result<T, Errno> {
         let (group, directory) = self.take()?;
         let result = birth(directory.as_fd());
-        self.give_back(group, Wear::Clean);
+        self.give_back(group, Taint::Clean);
         Ok(result)
     }
 

@@ -81,7 +81,7 @@ fn a_group_that_became_empty_by_itself_is_used_again() {
     let Some(cgroups) = cgroups("reuse") else { return };
     let (group, directory) = cgroups.take().unwrap();
     let inode = fstat(&directory).unwrap().st_ino;
-    cgroups.give_back(group, Wear::Clean);
+    cgroups.give_back(group, Taint::Clean);
     assert!(cgroups.tidy(|| false));
     let taken: Vec<_> = (0..SPARE_GROUPS_MAX).map(|_| cgroups.take().unwrap()).collect();
     let again = taken.iter().find(|(number, _)| *number == group).unwrap();
@@ -102,7 +102,7 @@ fn what_an_earlier_child_of_a_group_has_used_is_not_the_next_ones() {
     }
     drop(child.stdin.take());
     reap(&cgroups, group, &mut child);
-    cgroups.give_back(group, Wear::Clean);
+    cgroups.give_back(group, Taint::Clean);
     assert!(cgroups.tidy(|| false));
     let again = cgroups.usage(group).unwrap();
     assert_eq!((again.cpu_micros, again.members), (Some(0), vec![]));
@@ -118,7 +118,7 @@ fn a_killed_group_is_never_used_again() {
         std::os::unix::process::ExitStatusExt::signal(&reap(&cgroups, group, &mut child)),
         Some(libc::SIGKILL)
     );
-    cgroups.give_back(group, Wear::Killed);
+    cgroups.give_back(group, Taint::Killed);
     assert!(cgroups.tidy(|| false));
     assert!(!groups(&cgroups).contains(&group.0));
     for _ in 0..2 * SPARE_GROUPS_MAX {
@@ -130,8 +130,8 @@ fn a_killed_group_is_never_used_again() {
 fn a_group_that_had_bounds_is_never_used_again() {
     let Some(cgroups) = cgroups("bounded") else { return };
     let (group, directory) = cgroups.take().unwrap();
-    assert_eq!(cgroups.bound(directory.as_fd(), &Resources::default()), Ok(Wear::Clean));
-    cgroups.give_back(group, Wear::Bounded);
+    assert_eq!(cgroups.bound(directory.as_fd(), &Resources::default()), Ok(Taint::Clean));
+    cgroups.give_back(group, Taint::Bounded);
     assert!(cgroups.tidy(|| false));
     assert!(!groups(&cgroups).contains(&group.0));
 }
@@ -150,7 +150,7 @@ fn a_group_in_which_something_lives_is_kept_until_it_is_empty() {
     let Some(cgroups) = cgroups("busy") else { return };
     let (group, _directory) = cgroups.take().unwrap();
     let (mut child, _) = member(&cgroups, group);
-    cgroups.give_back(group, Wear::Clean);
+    cgroups.give_back(group, Taint::Clean);
     assert!(cgroups.tidy(|| false));
     assert!(groups(&cgroups).contains(&group.0));
     assert!(cgroups.pool().spares.iter().all(|(spare, _)| *spare != group));
@@ -174,7 +174,7 @@ fn groups_that_a_child_made_below_its_own_are_looked_into_and_removed() {
     assert!(cgroups.is_populated(group));
     child.kill().unwrap();
     reap(&cgroups, group, &mut child);
-    cgroups.give_back(group, Wear::Clean);
+    cgroups.give_back(group, Taint::Clean);
     assert!(cgroups.tidy(|| false));
     assert!(!groups(&cgroups).contains(&group.0));
 }
@@ -267,7 +267,7 @@ fn the_folder_of_this_process_before_it_executed_itself_goes_on_and_no_number_is
     assert!(cgroups.take().unwrap().0 > last);
     child.kill().unwrap();
     reap(&cgroups, populated, &mut child);
-    cgroups.give_back(populated, Wear::Killed);
+    cgroups.give_back(populated, Taint::Killed);
     drop(cgroups);
     assert!(!path.exists());
 }

@@ -11,10 +11,10 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 use uuid::Uuid;
 
-use super::super::actions::{Killer, LiveRuns, SignalSenders, Victims};
 use super::super::job::SignalOrder;
 use super::super::process_table::SharedTable;
-use super::super::walk::{Action, LiveProcess};
+use super::super::visitors::{KillScope, KillVisitor, LiveRuns, SignalSenders};
+use super::super::walk::{LiveProcess, Visitor};
 use super::scene::PATIENCE;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
@@ -73,8 +73,8 @@ fn follow(table: &SharedTable, run: Run) {
     table.lock().prepare(Run { incarnation: run.incarnation.next(), ..run }, None);
 }
 
-fn killer(table: &SharedTable, run: Run) -> Killer {
-    Killer::of(Victims::Of(LiveRuns::new(table.clone(), [run])))
+fn killer(table: &SharedTable, run: Run) -> KillVisitor {
+    KillVisitor::of(KillScope::Of(LiveRuns::new(table.clone(), [run])))
 }
 
 #[test]

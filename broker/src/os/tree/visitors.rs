@@ -10,7 +10,7 @@ use procbroker_protocol::{ChildId, Signal};
 use super::job::SignalOrder;
 use super::process_table::SharedTable;
 use super::right;
-use super::walk::{Action, LiveProcess, ProcessKey};
+use super::walk::{LiveProcess, ProcessKey, Visitor};
 use crate::os::process::pidfd;
 
 /// So many processes are held at a time to wait for their ends.
@@ -41,7 +41,7 @@ impl Snapshot {
     }
 }
 
-impl Action for Snapshot {
+impl Visitor for Snapshot {
     fn enter(&mut self, found: &LiveProcess) {
         let Some(owner) = found.owner else { return };
         let members = self.class(owner, found);
@@ -64,7 +64,7 @@ impl WitnessedSnapshot {
     }
 }
 
-impl Action for WitnessedSnapshot {
+impl Visitor for WitnessedSnapshot {
     fn enter(&mut self, found: &LiveProcess) {
         self.counted.enter(found);
         let Some(owner) = found.owner else { return };
@@ -83,14 +83,14 @@ impl Action for WitnessedSnapshot {
 /// Does nothing: a walk itself takes note of whose each process is.
 pub(super) struct TakeNote;
 
-impl Action for TakeNote {
+impl Visitor for TakeNote {
     fn enter(&mut self, _found: &LiveProcess) {}
 
     fn leave(&mut self, _found: &LiveProcess) {}
 }
 
 /// Whom a kill is for.
-pub(super) enum Victims {
+pub(super) enum KillScope {
     Of(LiveRuns),
     All,
 }
@@ -116,24 +116,24 @@ impl LiveRuns {
 }
 
 /// Stops each process, so that it starts no other while it is walked through, and kills it afterwards.
-pub(super) struct Killer {
-    pub(super) victims: Victims,
+pub(super) struct KillVisitor {
+    pub(super) scope: KillScope,
     /// Those that were stopped.
-    condemned: HashSet<ProcessKey>,
+    paused: HashSet<ProcessKey>,
     pub(super) killed: HashSet<ProcessKey>,
     /// Whether this round has found a process that was not killed before.
     pub(super) fresh: bool,
 }
 
-impl Killer {
-    pub(super) fn of(victims: Victims) -> Self {
-        Self { victims, condemned: HashSet::new(), killed: HashSet::new(), fresh: false }
+impl KillVisitor {
+    pub(super) fn of(scope: KillScope) -> Self {
+        Self { scope, paused: HashSet::new(), killed: HashSet::new(), fresh: false }
     }
 
-    fn is_victim(&self, found: &LiveProcess) -> bool {
-        let is_meant = match &self.victims {
-            Victims::All => true,
-            Victims::Of(held) => held.has(found),
+    fn is_in_scope(&self, found: &LiveProcess) -> bool {
+        let is_meant = match &self.scope {
+            KillScope::All => true,
+            KillScope::Of(held) => held.has(found),
         };
         is_meant && !self.killed.contains(&found.identity)
     }
@@ -146,34 +146,34 @@ impl Killer {
     }
 }
 
-impl Action for Killer {
+impl Visitor for KillVisitor {
     fn enter(&mut self, found: &LiveProcess) {
-        if self.is_victim(found) {
-            self.condemned.insert(found.identity);
+        if self.is_in_scope(found) {
+            self.paused.insert(found.identity);
             let _gone = pidfd::pause(found.pidfd.as_fd());
         }
     }
 
     fn leave(&mut self, found: &LiveProcess) {
-        if self.condemned.remove(&found.identity) {
+        if self.paused.remove(&found.identity) {
             self.kill(found);
         }
     }
 }
 
 /// Kills what it comes across, and holds it, to wait for its end.
-pub(super) struct KillAndHold {
-    killer: Killer,
+pub(super) struct KillAndHoldVisitor {
+    killer: KillVisitor,
     pub(super) held: Vec<OwnedFd>,
 }
 
-impl KillAndHold {
-    pub(super) fn new(killer: Killer) -> Self {
+impl KillAndHoldVisitor {
+    pub(super) fn new(killer: KillVisitor) -> Self {
         Self { killer, held: Vec::new() }
     }
 }
 
-impl Action for KillAndHold {
+impl Visitor for KillAndHoldVisitor {
     fn enter(&mut self, found: &LiveProcess) {
         self.killer.enter(found);
     }
@@ -221,7 +221,7 @@ impl SignalSenders {
     }
 }
 
-impl Action for SignalSenders {
+impl Visitor for SignalSenders {
     fn enter(&mut self, found: &LiveProcess) {
         let own = found.owner.and_then(|owner| self.of.get(&owner));
         for &index in own.into_iter().flatten() {
