@@ -24,7 +24,7 @@ use super::entry::{Entry, Position};
 use super::error::JournalError;
 use crate::os::host::own_folder::{OwnError, OwnFolder, place_of};
 use crate::os::process::identity::BootId;
-use form::{HEADER_BYTES, Mark, Seal};
+use form::{HEADER_BYTES, Seal, Watermark};
 use replay::Half;
 pub(crate) use replay::read_any;
 pub(super) use replay::{Left, read, whole_entries};
@@ -138,7 +138,7 @@ impl Place {
         }
         let mut head = vec![0; usize::try_from(HEADER_BYTES).unwrap_or_default()];
         log.disk.read_exact_at(&mut head, 0).map_err(refused())?;
-        let marks = [Mark::Answered, Mark::Folded].map(|mark| log.seal.read_mark(&head, mark));
+        let marks = [Watermark::Answered, Watermark::Folded].map(|mark| log.seal.read_mark(&head, mark));
         let tells = marks.iter().all(|mark| mark.is_some_and(|number| number <= settled.0));
         Ok(tells && form::read_header(&head) == Some((self.key, self.boot)))
     }
@@ -193,8 +193,8 @@ impl Place {
         }
         let seal = self.seal();
         file.write_all_at(&form::header(self.key, self.boot), 0)?;
-        file.write_all_at(&seal.mark(last.0), Mark::Answered.offset())?;
-        file.write_all_at(&seal.mark(last.0), Mark::Folded.offset())?;
+        file.write_all_at(&seal.mark(last.0), Watermark::Answered.offset())?;
+        file.write_all_at(&seal.mark(last.0), Watermark::Folded.offset())?;
         renameat(&self.folder, DRAFT, &self.folder, NAME).map_err(io::Error::from)?;
         let mark = FoldMark { disk: file.try_clone()?, seal: seal.clone() };
         Ok((IntentLog::sized(file, seal, last.0, HALF_BYTES), mark))
@@ -282,7 +282,7 @@ impl<D: Disk> IntentLog<D> {
         // The mark comes last: what it covers is whole.
         let written = self.disk.write_at(&self.buffer, start);
         let written =
-            written.and_then(|()| self.disk.write_at(&self.seal.mark(number), Mark::Answered.offset()));
+            written.and_then(|()| self.disk.write_at(&self.seal.mark(number), Watermark::Answered.offset()));
         if let Err(error) = written {
             return Append::Failed(error);
         }
@@ -320,6 +320,6 @@ impl<D: Disk> FoldMark<D> {
     /// Everything up to here is in the state file.
     pub(super) fn note(&mut self, folded: Position) {
         // Without it, less damage is found. The entries themselves are as they were.
-        let _ignored = self.disk.write_at(&self.seal.mark(folded.0), Mark::Folded.offset());
+        let _ignored = self.disk.write_at(&self.seal.mark(folded.0), Watermark::Folded.offset());
     }
 }

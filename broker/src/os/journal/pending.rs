@@ -23,7 +23,7 @@ pub(super) struct Due {
 #[derive(Debug)]
 pub(super) enum Content {
     /// New, with what became of it already.
-    New { intent: Intent, progress: Option<Progress> },
+    New { intent: PendingIntent, progress: Option<Progress> },
     /// As they are, but for the progress.
     Progress(Progress),
     /// The child's rows are removed.
@@ -32,7 +32,7 @@ pub(super) enum Content {
 
 /// What was meant to be started.
 #[derive(Debug)]
-pub(super) struct Intent {
+pub(super) struct PendingIntent {
     pub(super) text: String,
     /// Whether somebody waits for it, and is told when it cannot be written.
     pub(super) is_awaited: bool,
@@ -43,7 +43,7 @@ impl Due {
     pub(super) fn of(change: Change, safety: Safety, receipt: Option<Run>) -> Self {
         let content = match change {
             Change::Intent(text) => {
-                Content::New { intent: Intent { text, is_awaited: receipt.is_some() }, progress: None }
+                Content::New { intent: PendingIntent { text, is_awaited: receipt.is_some() }, progress: None }
             }
             Change::Progress(progress) => Content::Progress(progress),
             Change::Remove => Content::Gone,
@@ -124,7 +124,7 @@ impl Unfolded {
     }
 }
 
-fn new_row(child: ChildId, intent: &Intent, progress: Option<&Progress>) -> Row {
+fn new_row(child: ChildId, intent: &PendingIntent, progress: Option<&Progress>) -> Row {
     Row { child, intent: intent.text.clone(), progress: progress.cloned() }
 }
 

@@ -82,7 +82,7 @@ struct Awaited {
 }
 
 /// What one attempt is to write, and how far that is.
-pub(super) struct Attempt {
+pub(super) struct WriteAttempt {
     pub(super) batch: Batch,
     pub(super) number: u64,
     /// How far it goes.
@@ -200,7 +200,7 @@ impl WriteQueue {
 
     /// Waits for the next thing to do; nothing at the end. After a failure, what is left of it is tried again with
     /// what comes next, or after a pause.
-    pub(super) fn next(&self, pause: Option<Duration>) -> Option<Attempt> {
+    pub(super) fn next(&self, pause: Option<Duration>) -> Option<WriteAttempt> {
         let again = pause.and_then(|pause| Instant::now().checked_add(pause));
         let mut state = self.lock();
         loop {
@@ -214,7 +214,7 @@ impl WriteQueue {
                 let batch = std::mem::take(&mut state.due);
                 let (number, submitted) = (state.attempts, state.submitted);
                 let mark = state.renewed.take();
-                return Some(Attempt { batch, number, submitted, mark, is_last });
+                return Some(WriteAttempt { batch, number, submitted, mark, is_last });
             }
             if is_last {
                 return None;
@@ -242,8 +242,8 @@ impl WriteQueue {
     }
 
     /// An attempt has failed. Says whether somebody waits for that.
-    pub(super) fn failed(&self, failed: Failed) -> Option<Position> {
-        let Failed { batch, number, submitted, failure } = failed;
+    pub(super) fn failed(&self, failed: FailedWrite) -> Option<Position> {
+        let FailedWrite { batch, number, submitted, failure } = failed;
         let mut state = self.lock();
         pending::put_back(&mut state.due, batch);
         state.failed = Some((number, failure));
@@ -315,7 +315,7 @@ impl fmt::Debug for WriteQueue {
 }
 
 /// An attempt that has failed, and what is left of it to be tried again.
-pub(super) struct Failed {
+pub(super) struct FailedWrite {
     pub(super) batch: Batch,
     pub(super) number: u64,
     pub(super) submitted: Position,

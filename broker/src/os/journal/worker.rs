@@ -13,7 +13,7 @@ use super::error::{JournalError, failure, is_want_of_room};
 use super::handle::{Intents, Journal};
 use super::intent_log::{FoldMark, Place};
 use super::pending::{self, Batch, Content};
-use super::queue::{Attempt, Failed, WriteQueue};
+use super::queue::{FailedWrite, WriteAttempt, WriteQueue};
 use super::shared_memory::SharedMemory;
 use super::store::{Beside, Store};
 use super::writer::Writer;
@@ -147,8 +147,8 @@ enum Trouble {
 }
 
 impl Committer<'_> {
-    fn attempt(&mut self, attempt: Attempt) {
-        let Attempt { mut batch, number, submitted, mark, is_last: _ } = attempt;
+    fn attempt(&mut self, attempt: WriteAttempt) {
+        let WriteAttempt { mut batch, number, submitted, mark, is_last: _ } = attempt;
         if mark.is_some() {
             self.mark = mark;
         }
@@ -167,7 +167,7 @@ impl Committer<'_> {
             self.settle(submitted);
         } else {
             self.pause = Some(self.pause.map_or(PAUSE_FIRST, |pause| pause.saturating_mul(2).min(PAUSE_MAX)));
-            self.tell(self.queue.failed(Failed { batch, number, submitted, failure }));
+            self.tell(self.queue.failed(FailedWrite { batch, number, submitted, failure }));
         }
     }
 

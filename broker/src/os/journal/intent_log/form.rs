@@ -34,14 +34,14 @@ const MARK_BYTES: usize = 12;
 
 /// How far something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Watermark {
     /// So far the entries have been answered.
     Answered,
     /// So far they are in the state file.
     Folded,
 }
 
-impl Mark {
+impl Watermark {
     pub(super) fn offset(self) -> u64 {
         match self {
             Self::Answered => 512,
@@ -125,7 +125,7 @@ impl Seal {
     }
 
     /// The number of a mark; none if it is not whole.
-    pub(super) fn read_mark(&self, log: &[u8], mark: Mark) -> Option<u64> {
+    pub(super) fn read_mark(&self, log: &[u8], mark: Watermark) -> Option<u64> {
         let start = usize::try_from(mark.offset()).ok()?;
         let (value, signature) = log.get(start..start.checked_add(MARK_BYTES)?)?.split_at_checked(8)?;
         let number = u64::from_le_bytes(value.try_into().ok()?);

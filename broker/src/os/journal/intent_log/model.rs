@@ -137,7 +137,7 @@ impl World {
         bytes.resize(usize::try_from(HEADER_BYTES + 2 * HALF).unwrap(), 0);
         *self.memory.0.borrow_mut() = Inner { bytes, left: None, has_room: true };
         let mut disk = self.memory.clone();
-        for mark in [Mark::Answered, Mark::Folded] {
+        for mark in [Watermark::Answered, Watermark::Folded] {
             disk.write_at(&seal.mark(last), mark.offset()).unwrap();
         }
         let mark = FoldMark { disk: self.memory.clone(), seal: seal.clone() };

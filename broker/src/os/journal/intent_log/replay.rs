@@ -10,7 +10,7 @@ use std::iter;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::form::{self, ALIGNMENT, HEADER_BYTES, Mark, Seal};
+use super::form::{self, ALIGNMENT, HEADER_BYTES, Seal, Watermark};
 use crate::os::journal::entry::Entry;
 use crate::os::process::identity::BootId;
 
@@ -85,7 +85,7 @@ pub(in super::super) fn read(log: &[u8], key: Uuid, boot: BootId, folded: u64) -
         return Ok(if is_unused(log, &seal) { Left::Unused } else { Left::OtherState });
     }
     let mark = |mark| seal.read_mark(log, mark).ok_or(Damage::Marks);
-    let promised = mark(Mark::Answered)?.max(mark(Mark::Folded)?);
+    let promised = mark(Watermark::Answered)?.max(mark(Watermark::Folded)?);
     let mut found = entries(log, &seal, folded);
     let mut entries = Vec::with_capacity(found.len());
     let mut next = folded.saturating_add(1);
@@ -108,7 +108,7 @@ pub(in super::super) fn whole_entries(log: &[u8], boot: BootId) -> BTreeMap<u64,
 /// Whether its state file has never had anything either, so that nothing is lost with the two of them.
 fn is_unused(log: &[u8], seal: &Seal) -> bool {
     let is_new = |mark| seal.read_mark(log, mark) == Some(0);
-    is_new(Mark::Answered) && is_new(Mark::Folded) && entries(log, seal, 0).is_empty()
+    is_new(Watermark::Answered) && is_new(Watermark::Folded) && entries(log, seal, 0).is_empty()
 }
 
 /// All whole entries beyond a number, wherever they are. Those of earlier rounds are in the state file.
