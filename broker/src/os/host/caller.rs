@@ -4,7 +4,8 @@
 //!
 //! What counts is what its programs could get: with `no_new_privs` no more than it has (execve(2)), and from another user
 //! namespace, where its sets are about that, nothing here (`user_namespaces(7)`).
-#![expect(unsafe_code, reason = "prlimit(2) of another process has no safe wrapper")]
+
+mod hard_limits;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -18,29 +19,7 @@ use procbroker_core::{CallerUnknown, Confinement, HardLimit, Shortage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::os::process::pidfd;
-
-/// The kernel's resources, by number (`getrlimit(2)`).
-const RESOURCES: usize = 16;
-
-/// How `/proc/PID/limits` begins each of its lines, by the number of the resource.
-const LIMIT_NAMES: [&str; RESOURCES] = [
-    "Max cpu time",
-    "Max file size",
-    "Max data size",
-    "Max stack size",
-    "Max core file size",
-    "Max resident set",
-    "Max processes",
-    "Max open files",
-    "Max locked memory",
-    "Max address space",
-    "Max file locks",
-    "Max pending signals",
-    "Max msgqueue size",
-    "Max nice priority",
-    "Max realtime priority",
-    "Max realtime timeout",
-];
+use hard_limits::RESOURCES;
 
 /// Room for a file of `/proc`; most are shorter.
 const TEXT_BYTES: usize = 4096;
@@ -192,7 +171,7 @@ impl Sight {
     /// The limits come first: its number is nobody else's as long as its status can be read after that.
     fn look_again(&mut self, pid: u32) -> Option<Bonds> {
         let held = self.held.take()?;
-        let hard_limits = limits(pid).ok()?;
+        let hard_limits = hard_limits::of(pid).ok()?;
         let Status { no_new_privs, capabilities, life } = Status::read(&held.status).ok()?;
         match life {
             Life::Over => None,
@@ -282,9 +261,9 @@ fn unmapped() -> Option<u32> {
 fn read(pid: u32) -> Result<(Bonds, File), CallerUnknown> {
     let status = File::open(format!("/proc/{pid}/status")).map_err(refused)?;
     let Status { no_new_privs, capabilities, .. } = Status::read(&status)?;
-    let hard_limits = match limits(pid) {
+    let hard_limits = match hard_limits::of(pid) {
         // Not without `CAP_SYS_RESOURCE`, for a process of another user.
-        Err(Errno::EPERM) => parse_limits(&text(pid, "limits")?).ok_or(CallerUnknown::Closed)?,
+        Err(Errno::EPERM) => hard_limits::parse(&text(pid, "limits")?).ok_or(CallerUnknown::Closed)?,
         Err(_) => return Err(CallerUnknown::Gone),
         Ok(limits) => limits,
     };
@@ -314,34 +293,6 @@ fn unknown(errno: Errno) -> CallerUnknown {
         Errno::ENOMEM => CallerUnknown::Short(Shortage::Memory),
         _ => CallerUnknown::Closed,
     }
-}
-
-fn limits(pid: u32) -> Result<[u64; RESOURCES], Errno> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
-    let mut hard = [0; RESOURCES];
-    for (resource, place) in (0_u32..).zip(&mut hard) {
-        // The kernel's `struct rlimit64`: soft and hard.
-        let mut limit = [0_u64; 2];
-        let none = std::ptr::null::<u64>();
-        // SAFETY: it reads nothing, and writes one limit, which has this size.
-        let result = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, none, limit.as_mut_ptr()) };
-        Errno::result(result)?;
-        *place = limit[1];
-    }
-    Ok(hard)
-}
-
-/// Reads `/proc/PID/limits` (`proc_pid_limits(5)`): in each line the name, the soft limit and the hard one.
-fn parse_limits(text: &str) -> Option<[u64; RESOURCES]> {
-    let mut hard = [0; RESOURCES];
-    for (name, place) in LIMIT_NAMES.iter().zip(&mut hard) {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        *place = match line.split_whitespace().nth(1)? {
-            "unlimited" => u64::MAX,
-            number => number.parse().ok()?,
-        };
-    }
-    Some(hard)
 }
 
 #[cfg(test)]
@@ -374,14 +325,6 @@ mod tests {
         assert_eq!(confined, Some(Arc::new(expected)));
         let standpoint = Standpoint { own: bonds(true, 0, 0), unmapped: None, namespace: None };
         assert_eq!(standpoint.tighter(&bonds(true, 0, 0)), None);
-    }
-
-    #[test]
-    fn limits_are_read_alike_by_call_and_from_the_file() {
-        let pid = std::process::id();
-        let file = fs::read_to_string("/proc/self/limits").unwrap();
-        assert_eq!(parse_limits(&file), Some(limits(pid).unwrap()));
-        assert_eq!(parse_limits(file.split_once("Max pending signals").unwrap().0), None);
     }
 
     #[test]
