@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
 use procbroker_core::{ConnectionId, Input, Login};
-use procbroker_protocol::{Error, ErrorKind};
+use procbroker_protocol::{Error, ErrorKind, Notification};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -42,10 +42,10 @@ use crate::turns;
 use codec::Codec;
 use unanswered::Unanswered;
 
-/// What a connection needs from its surroundings.
+/// What a connection needs beside its socket.
 #[derive(Debug)]
-pub struct Surroundings {
-    /// Its own number.
+pub struct ConnectionContext {
+    /// The number by which the core knows the connection.
     pub id: ConnectionId,
     /// Where its facts go.
     pub facts: inbox::Sender<Fact>,
@@ -76,7 +76,7 @@ pub struct Surroundings {
 /// A connection at work.
 struct Connection {
     socket: ClientSocket,
-    surroundings: Surroundings,
+    context: ConnectionContext,
     codec: Codec,
     /// The ids that the client gave to its unanswered requests, by our own number of them.
     unanswered: BTreeMap<u64, Unanswered>,
@@ -89,7 +89,7 @@ struct Connection {
     paced: Option<mpsc::Receiver<Paced>>,
     /// Encoded, and not yet written.
     unwritten: Vec<u8>,
-    /// As many bytes.
+    /// The room that these take, counted as on their way to the client.
     load: Load,
     /// What is kept of messages that are not complete, where that is much.
     arriving: Load,
@@ -112,23 +112,22 @@ enum Reading {
 /// Why a connection is closed.
 #[derive(Debug, PartialEq, Eq)]
 enum Closing {
-    /// All is said.
     Done,
     /// The client is gone.
     Gone,
 }
 
 /// Serves one connection to its end, and tells the driver of it.
-pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
+pub async fn serve(stream: Stream, mut context: ConnectionContext) {
     let socket = match watched(stream) {
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(%error, "cannot wait for what a client sends; closing"),
     };
-    let (id, facts) = (surroundings.id, surroundings.facts.clone());
-    let verdict = surroundings.outbox.recv().await;
+    let (id, facts) = (context.id, context.facts.clone());
+    let verdict = context.outbox.recv().await;
     match verdict {
         Some(Outgoing::Admitted) => {
-            let mut connection = Connection::new(socket, surroundings);
+            let mut connection = Connection::new(socket, context);
             // By its place: what is handed on itself has room in both tasks.
             if let Some(closing) = unless_it_panics(Box::pin(connection.run())).await {
                 tracing::debug!(connection = id.0, ?closing, "connection closed");
@@ -140,7 +139,7 @@ pub async fn serve(stream: Stream, mut surroundings: Surroundings) {
         }
         Some(Outgoing::Refused(error)) => {
             tracing::debug!(connection = id.0, %error, "connection refused");
-            Connection::new(socket, surroundings).refuse(error).await;
+            Connection::new(socket, context).refuse(error).await;
         }
         Some(Outgoing::Answer { .. } | Outgoing::Feed(_) | Outgoing::Paced(_)) | None => {}
     }
@@ -163,15 +162,15 @@ fn watched(stream: Stream) -> io::Result<ClientSocket> {
 }
 
 impl Connection {
-    fn new(socket: ClientSocket, surroundings: Surroundings) -> Self {
-        let (transit, user) = (&surroundings.transit, surroundings.user);
+    fn new(socket: ClientSocket, context: ConnectionContext) -> Self {
+        let (transit, user) = (&context.transit, context.user);
         let (load, arriving) = (transit.share(user), transit.add(user, 0));
         Self {
             load,
             arriving,
             stalled_at: None,
             socket,
-            surroundings,
+            context,
             codec: Codec::default(),
             unanswered: BTreeMap::new(),
             next_number: 1,
@@ -226,7 +225,7 @@ impl Connection {
 
     /// Answers may wait for the record before they come, and then come all at once: each finds its place.
     fn may_read(&self) -> bool {
-        let outbox = &self.surroundings.outbox;
+        let outbox = &self.context.outbox;
         self.may_encode()
             && outbox.len() < ANSWERS_BEFORE_READING
             && self.unanswered.len() + ANSWERS_BEFORE_READING < outbox.max_capacity()
@@ -235,7 +234,7 @@ impl Connection {
     /// Waits until there is something to do, and reads what there is to read.
     async fn wait(&mut self) -> Option<Closing> {
         self.count_arriving();
-        let freed = self.surroundings.transit.clone();
+        let freed = self.context.transit.clone();
         let freed = freed.freed();
         let is_crammed = self.readable_bytes() == 0;
         let mut interest = None;
@@ -249,24 +248,24 @@ impl Connection {
             // What is not read for lack of room for answers is not late.
             self.partial_until = None;
         } else if self.partial_until.is_none() {
-            self.partial_until = Some(Instant::now() + self.surroundings.partial_message_timeout);
+            self.partial_until = Some(Instant::now() + self.context.partial_message_timeout);
         }
         if self.unwritten.is_empty() {
             self.stalled_at = None;
         } else if self.stalled_at.is_none() {
-            self.stalled_at = Some(Instant::now() + self.surroundings.stalled_patience);
+            self.stalled_at = Some(Instant::now() + self.context.stalled_patience);
         }
         let (partial_until, stalled_at) = (self.partial_until, self.stalled_at);
         let writing = self.may_encode();
         tokio::select! {
-            outgoing = self.surroundings.outbox.recv(), if writing => {
+            outgoing = self.context.outbox.recv(), if writing => {
                 let Some(outgoing) = outgoing else { return self.let_go().await };
                 self.encode(outgoing).await;
             }
-            notification = subscribed::next_event(&mut self.feed), if writing && self.feed.is_some() => {
+            notification = next_event(&mut self.feed), if writing && self.feed.is_some() => {
                 self.notify(&notification);
             }
-            paced = subscribed::next_paced(&mut self.paced), if writing && self.paced.is_some() => {
+            paced = next_paced(&mut self.paced), if writing && self.paced.is_some() => {
                 self.encode_paced(paced).await;
             }
             ready = self.socket.ready(interest) => match ready {
@@ -278,13 +277,13 @@ impl Connection {
             () = sleep_until(stalled_at), if stalled_at.is_some() => {
                 self.stalled_at = None;
                 if self.takes_room() {
-                    tracing::warn!(connection = self.surroundings.id.0, "a client does not read its answers; closing");
+                    tracing::warn!(connection = self.context.id.0, "a client does not read its answers; closing");
                     return Some(Closing::Gone);
                 }
             }
             () = sleep_until(partial_until), if partial_until.is_some() => {
                 self.reading = Reading::Over;
-                let Surroundings { transit, user, .. } = &self.surroundings;
+                let ConnectionContext { transit, user, .. } = &self.context;
                 let error = if is_crammed { transit.refusal(*user, READ_CHUNK_BYTES as u64) } else { too_slow() };
                 self.codec.abandon(error, &mut self.unwritten);
                 self.partial_until = None;
@@ -317,4 +316,18 @@ fn too_slow() -> Error {
         ErrorKind::Timeout(None),
         "a message was begun and not finished in time; send messages whole, each ended by its line's end",
     )
+}
+
+async fn next_event(feed: &mut Option<FeedReader>) -> Notification {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_paced(paced: &mut Option<mpsc::Receiver<Paced>>) -> Option<Paced> {
+    match paced {
+        Some(paced) => paced.recv().await,
+        None => std::future::pending().await,
+    }
 }

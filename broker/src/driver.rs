@@ -6,8 +6,8 @@
 mod audit;
 mod chores;
 mod clients;
-mod hands;
-mod held;
+mod durable_answers;
+mod effect_handler;
 mod launches;
 mod measure;
 mod perform;
@@ -37,10 +37,10 @@ use crate::turns::SLICE;
 use audit::Audit;
 use chores::Chores;
 pub use clients::Clients;
-pub use hands::{Hands, user};
-use held::Held;
+use durable_answers::DurableAnswers;
+pub use effect_handler::{EffectHandler, user};
 pub use records::Records;
-use signals::Told;
+use signals::SignalEvent;
 pub use signals::{Audience, Signals};
 
 /// To recover so many children takes memory that the broker never needs again: some 3 KiB for each.
@@ -58,11 +58,11 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(20);
 /// Where facts come from.
 #[derive(Debug)]
 pub struct Sources {
-    /// From clients.
+    /// What clients say, and what the tasks around them report.
     pub facts: inbox::Receiver<Fact>,
     /// From the edge's own threads.
     pub threads: mpsc::Receiver<FromThread>,
-    /// From the kernel.
+    /// The signals that mean something to the broker, SIGCHLD among them.
     pub signals: Signals,
     /// Readable when a watched process has ended: there only where some are not the broker's own children, of whose end
     /// no signal tells.
@@ -80,7 +80,7 @@ pub struct Sources {
 /// Why the driver stops working.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// The broker exits.
+    /// The broker exits, for this cause.
     Exit(ExitCause),
     /// Another program is to take over.
     HandOver,
@@ -99,13 +99,13 @@ pub enum Stay {
 #[derive(Debug)]
 pub struct Driver {
     broker: Broker,
-    hands: Hands,
+    handler: EffectHandler,
     /// Inputs that are there at once, before any other fact.
     inputs: VecDeque<Input>,
     effects: Vec<Effect>,
     leave: Option<Leave>,
     /// Answers that wait for the record.
-    held: Held,
+    durable_answers: DurableAnswers,
     /// Who asked for an upgrade, and is told of it when it cannot fail any more but by the other program.
     farewells: Vec<Call>,
     /// How long it took for each input, with all that followed from it.
@@ -122,7 +122,7 @@ impl Driver {
     #[must_use]
     pub fn new(
         config: Config,
-        hands: Hands,
+        handler: EffectHandler,
         (recovered, answers): TakenOver,
         events: Option<EventHistory>,
     ) -> Self {
@@ -131,11 +131,11 @@ impl Driver {
         let broker = Broker::recover(config, now(), recovered, answers, events, &mut effects);
         let mut driver = Self {
             broker,
-            hands,
+            handler,
             inputs: VecDeque::new(),
             effects: Vec::new(),
             leave: None,
-            held: Held::default(),
+            durable_answers: DurableAnswers::default(),
             farewells: Vec::new(),
             turns: Histogram::new(&TURN_BOUNDS),
             audit: Audit::default(),
@@ -158,14 +158,16 @@ impl Driver {
 
     /// What it acts with.
     #[must_use]
-    pub fn hands(&self) -> &Hands {
-        &self.hands
+    pub fn handler(&self) -> &EffectHandler {
+        &self.handler
     }
 
     /// Whether the connections have taken all of their answers, and none waits for the record.
     #[must_use]
     pub fn all_answers_are_out(&self) -> bool {
-        self.held.is_empty() && self.hands.measuring == 0 && self.hands.clients.all_answers_are_out()
+        self.durable_answers.is_empty()
+            && self.handler.measuring == 0
+            && self.handler.clients.all_answers_are_out()
     }
 
     /// Waits until everything is written that is to be on record so far, and lets the answers go that wait for it.
@@ -173,8 +175,8 @@ impl Driver {
     /// # Errors
     /// When the disk refuses, or takes longer than that.
     pub fn complete_record(&mut self, patience: Duration) -> Result<(), JournalError> {
-        let completed = self.hands.records.flush(patience);
-        self.held.attempted(self.hands.records.attempted(), &mut self.hands.clients);
+        let completed = self.handler.records.flush(patience);
+        self.durable_answers.attempted(self.handler.records.attempted(), &mut self.handler.clients);
         completed
     }
 
@@ -187,7 +189,7 @@ impl Driver {
     /// Takes in what is there by now, without waiting for more. Nothing is reaped: what ends from now on is for the
     /// program that takes over.
     pub fn catch_up(&mut self, sources: &mut Sources) {
-        self.chores.do_all(&mut self.hands);
+        self.chores.do_all(&mut self.handler);
         while let Ok(report) = sources.threads.try_recv() {
             self.take_report(report);
         }
@@ -203,7 +205,7 @@ impl Driver {
     /// Tells those who asked that the other program takes over.
     pub fn say_farewell(&mut self) {
         for call in std::mem::take(&mut self.farewells) {
-            self.hands.clients.answer(call, Ok(Response::Upgraded));
+            self.handler.clients.answer(call, Ok(Response::Upgraded));
         }
     }
 
@@ -219,7 +221,7 @@ impl Driver {
             }
         };
         for call in std::mem::take(&mut self.farewells) {
-            self.hands.clients.answer(call, Err(error.clone()));
+            self.handler.clients.answer(call, Err(error.clone()));
         }
         match stay {
             Stay::CalledOff => {}
@@ -248,11 +250,11 @@ impl Driver {
         if self.chores.are_overdue() {
             self.do_chores();
         }
-        if self.hands.has_backlog() {
+        if self.handler.has_backlog() {
             self.reap();
         }
-        let backlog = self.hands.has_backlog();
-        let has_unheard = self.hands.has_unheard();
+        let backlog = self.handler.has_backlog();
+        let has_unheard = self.handler.has_unheard();
         let has_chores = self.chores.is_any();
         // Neither clients nor children have the driver for themselves.
         let has_just_heard = std::mem::take(&mut self.has_just_heard);
@@ -264,8 +266,8 @@ impl Driver {
         tokio::select! {
             biased;
             told = signals.next() => match told {
-                Told::ChildEnded => self.reap(),
-                Told::Input(input) => self.take(*input),
+                SignalEvent::ChildEnded => self.reap(),
+                SignalEvent::Input(input) => self.take(*input),
             },
             Some(report) = threads.recv() => {
                 self.take_report(report);
@@ -288,9 +290,9 @@ impl Driver {
     /// How long after the machine's start something is due that nothing else tells of.
     fn wake_at(&self) -> Option<Duration> {
         let due = self.broker.next_deadline().map(|deadline| Duration::from_nanos(deadline.as_nanos()));
-        let overdue = self.hands.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
-        let rested = self.hands.notices.rest_until().map(clock::after_boot);
-        let again = self.hands.anchors.again_at().map(clock::after_boot);
+        let overdue = self.handler.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
+        let rested = self.handler.notices.rest_until().map(clock::after_boot);
+        let again = self.handler.anchors.again_at().map(clock::after_boot);
         due.into_iter().chain(overdue).chain(rested).chain(again).min()
     }
 
@@ -299,13 +301,13 @@ impl Driver {
         if self.is_behind() {
             self.catch_up_with_words(facts).await;
         }
-        if self.hands.launcher.kill_overdue(SPAWN_PATIENCE) > 0 {
+        if self.handler.launcher.kill_overdue(SPAWN_PATIENCE) > 0 {
             tracing::warn!(
                 "a child did not get to execute its program within {SPAWN_PATIENCE:?} and was killed"
             );
         }
-        self.hands.notices.wake(Instant::now());
-        let ended = self.hands.anchors.try_again(Instant::now());
+        self.handler.notices.wake(Instant::now());
+        let ended = self.handler.anchors.try_again(Instant::now());
         self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
         self.take(Input::Due);
     }
@@ -330,7 +332,7 @@ impl Driver {
                 self.fact(fact);
                 quiet_rounds = 0;
             }
-            if self.hands.has_unheard() {
+            if self.handler.has_unheard() {
                 quiet_rounds = 0;
             }
         }
@@ -356,8 +358,8 @@ impl Driver {
         match fact {
             Fact::Input(input) => {
                 if let Input::Disconnected { connection } = &input {
-                    self.hands.clients.remove(*connection);
-                    self.held.disconnected(*connection);
+                    self.handler.clients.remove(*connection);
+                    self.durable_answers.disconnected(*connection);
                     self.audit.disconnected(*connection);
                 }
                 if let Input::Called { call, request, fresh: _ } = &input {
@@ -367,7 +369,7 @@ impl Driver {
             }
             Fact::Connected { connection, who, outbox } => {
                 let user = if let Who::Known(peer) = &who { peer.uid } else { u32::MAX };
-                self.hands.clients.insert(connection, user, outbox);
+                self.handler.clients.insert(connection, user, outbox);
                 let input = match who {
                     Who::Known(peer) => {
                         self.audit.connected(connection, &peer);
@@ -386,17 +388,17 @@ impl Driver {
         match report {
             FromThread::Input(input) => {
                 if let Input::Recorded { run, result } = &input {
-                    self.hands.records.receipt(*run, result);
+                    self.handler.records.receipt(*run, result);
                 }
                 self.inputs.push_back(input);
             }
             FromThread::Measured { call, answer } => {
-                self.hands.measuring = self.hands.measuring.saturating_sub(1);
-                self.hands.clients.answer(call, Ok(*answer));
+                self.handler.measuring = self.handler.measuring.saturating_sub(1);
+                self.handler.clients.answer(call, Ok(*answer));
             }
-            FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.hands.clients),
+            FromThread::Attempted(up_to) => self.durable_answers.attempted(up_to, &mut self.handler.clients),
             FromThread::UpgradeChecked(result) => {
-                let result = result.map(|accounts| self.hands.accounts = Some(accounts));
+                let result = result.map(|accounts| self.handler.accounts = Some(accounts));
                 self.inputs.push_back(Input::UpgradeChecked { result });
             }
         }
@@ -405,12 +407,12 @@ impl Driver {
 
     /// Takes in which programs have been executed, and tells the core.
     fn land(&mut self) {
-        self.chores.landed |= self.hands.land(&mut self.inputs);
+        self.chores.landed |= self.handler.land(&mut self.inputs);
         self.settle();
     }
 
     fn do_chores(&mut self) {
-        self.chores.do_all(&mut self.hands);
+        self.chores.do_all(&mut self.handler);
         if std::mem::take(&mut self.chores.landed) {
             // One may have ended before it was watched, with a signal that came too early.
             self.reap();
@@ -420,22 +422,22 @@ impl Driver {
     /// Takes in what children tell of themselves, and tells the core.
     fn hear(&mut self) {
         self.has_just_heard = true;
-        self.hands.hear(&mut self.inputs);
+        self.handler.hear(&mut self.inputs);
         self.settle();
     }
 
     /// Takes in which processes have ended that children's lives hang on, and tells the core.
     fn anchors_ended(&mut self) {
-        let ended = self.hands.anchors.take_ended();
+        let ended = self.handler.anchors.take_ended();
         self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
         self.settle();
     }
 
     /// Reaps what has ended, and tells the core. The same signal tells of a main command that was stopped.
     fn reap(&mut self) {
-        self.hands.reap(&mut self.inputs);
+        self.handler.reap(&mut self.inputs);
         self.settle();
-        self.hands.job.follow();
+        self.handler.job.follow();
     }
 
     fn take(&mut self, input: Input) {
@@ -465,7 +467,7 @@ impl Driver {
         for effect in effects.drain(..) {
             self.perform(effect);
         }
-        self.held.end_turn(&self.hands.records, &mut self.hands.clients);
+        self.durable_answers.end_turn(&self.handler.records, &mut self.handler.clients);
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -485,27 +487,29 @@ impl Driver {
             Effect::Answer { call, result: Ok(Response::Upgraded), after: _, usage: _ } => {
                 self.farewells.push(call);
             }
-            Effect::Answer { call, result, after: After::Records, usage: _ } => self.held.add(call, result),
+            Effect::Answer { call, result, after: After::Records, usage: _ } => {
+                self.durable_answers.add(call, result);
+            }
             Effect::Measure { call } => {
                 let answer = Ok(Response::Metrics(MetricsAnswer { text: self.metrics() }));
                 self.chores.audit(self.audit.answered(call, &answer));
-                self.hands.clients.answer(call, answer);
+                self.handler.clients.answer(call, answer);
             }
             Effect::Report(report) => self.chores.report(report),
-            other => self.hands.perform(other, &mut self.inputs),
+            other => self.handler.perform(other, &mut self.inputs),
         }
     }
 
     /// Completes the record, lets go of all clients, so that their last answers are written and their connections
     /// closed, and of what the machine lent.
     pub fn finish(mut self) {
-        self.chores.do_all(&mut self.hands);
-        if let Err(error) = self.hands.records.flush(RECORD_PATIENCE) {
+        self.chores.do_all(&mut self.handler);
+        if let Err(error) = self.handler.records.flush(RECORD_PATIENCE) {
             tracing::error!("what was last recorded may be lost: {error}");
         }
         // No attempt follows that they could wait for.
-        self.held.release_all(&mut self.hands.clients);
-        self.hands.finish();
+        self.durable_answers.release_all(&mut self.handler.clients);
+        self.handler.finish();
     }
 }
 

@@ -19,7 +19,7 @@ pub const BROKER: u32 = 0;
 #[error("the driver has gone")]
 pub struct Gone;
 
-/// One user's end.
+/// One user's end: what goes in here waits in the turn of that user.
 #[derive(Debug)]
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
@@ -27,7 +27,7 @@ pub struct Sender<T> {
     places: Arc<Semaphore>,
 }
 
-/// The driver's end.
+/// The driver's end: users take turns in what comes out.
 #[derive(Debug)]
 pub struct Receiver<T>(Arc<Shared<T>>);
 

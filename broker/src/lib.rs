@@ -32,7 +32,7 @@
 //! 3. `driver/records.rs` writes it to the intent log, which answers `Recorded` at once; that of a child with a cleanup waits
 //!    for the journal thread, which commits it to the disk.
 //! 4. The core orders the spawn. `driver/launches.rs` takes a cgroup ([`os::tree`]), composes the plan
-//!    ([`os::environment`]) and launches it ([`os::spawn`]): the child is cloned into its cgroup, and nobody waits for its
+//!    ([`os::spawn::environment`]) and launches it ([`os::spawn`]): the child is cloned into its cgroup, and nobody waits for its
 //!    exec.
 //! 5. Its slot's pipe hangs up when the program is executed: the pidfd is watched and held, and the core is told
 //!    `Spawned`.
@@ -48,7 +48,7 @@
 //!    `Exited` with it.
 //! 5. The core goes on with the steps until nothing is left: at last `Kill`, which the worker repeats until nothing new is
 //!    found. Then the cleanup is spawned as a child is.
-//! 6. The end is recorded. The answer waits in `driver/held.rs` until a record was written or has failed, and is sent.
+//! 6. The end is recorded. The answer waits in `driver/durable_answers.rs` until a record was written or has failed, and is sent.
 //!
 //! # A byte that a child writes, step by step
 //!
@@ -66,7 +66,7 @@
 //!
 //! | promise | decided in the core's | carried out by | proved by (`tests/tests/broker`) |
 //! | --- | --- | --- | --- |
-//! | an answer tells what is on record | `pending.rs`: what each answer waits for | [`os::journal`], `driver/held.rs` | `record`, `chaos`; of the log of intents alone, its cuts and its replay, `os/journal/intent_log/tests.rs` |
+//! | an answer tells what is on record | `pending.rs`: what each answer waits for | [`os::journal`], `driver/durable_answers.rs` | `record`, `chaos`; of the log of intents alone, its cuts and its replay, `os/journal/intent_log/tests.rs` |
 //! | one child a name, one owner | `methods/create.rs` | [`os::host::lock`] | `one_owner` |
 //! | nothing of a child outlives its destroy | `life`, `child` | [`os::tree`], [`os::process`] | `destroy`, `orderly_stop` |
 //! | a cleanup runs however its child ended | `life` | [`os::spawn`] | `cleanup`, `cleanup_surroundings` |

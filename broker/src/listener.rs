@@ -13,7 +13,7 @@ use procbroker_core::{ConnectionId, Peer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::blocking_pool::BlockingPool;
-use crate::connection::{self, Surroundings};
+use crate::connection::{self, ConnectionContext};
 use crate::inbox;
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, CROWD_REST, REFUSED_PATIENTLY, STALLED_PATIENCE};
 use crate::messages::{Fact, Who};
@@ -139,7 +139,7 @@ impl Acceptor {
         let who = if self.standpoint.is_unmapped(user, pid) { Who::Unmapped } else { Who::Known(peer) };
         let connect = Fact::Connected { connection: id, who, outbox: sender };
         if facts.send(connect).await.is_ok() {
-            let surroundings = Surroundings {
+            let context = ConnectionContext {
                 id,
                 facts,
                 outbox,
@@ -154,7 +154,7 @@ impl Acceptor {
                 stalled_patience: STALLED_PATIENCE,
                 refusals: Arc::clone(&self.refusals),
             };
-            connection::serve(stream, surroundings).await;
+            connection::serve(stream, context).await;
         }
     }
 }

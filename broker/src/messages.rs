@@ -16,9 +16,9 @@ pub enum Fact {
     Input(Input),
     /// A client has connected.
     Connected {
-        /// Its connection.
+        /// The number that its connection has from the listener.
         connection: ConnectionId,
-        /// Who it is.
+        /// Who it is, as the kernel tells (`SO_PEERCRED`, unix(7)).
         who: Who,
         /// Where its answers go.
         outbox: Outbox,
@@ -30,7 +30,7 @@ pub enum Fact {
     },
 }
 
-/// Who has connected.
+/// Who has connected, as far as the broker's user namespace has a number for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     /// A user, as the kernel tells it.
@@ -48,7 +48,7 @@ pub enum FromThread {
     Measured {
         /// The request that is answered.
         call: Call,
-        /// The answer.
+        /// The answer, with what its children use.
         answer: Box<Response>,
     },
     /// Everything that was submitted to the journal up to here is written, or could not be: somebody waits for it.
@@ -96,7 +96,7 @@ pub enum Paced {
     },
     /// A piece of what is followed.
     Notification {
-        /// The piece.
+        /// The event or the piece of output, as the client gets it.
         notification: Notification,
         /// The room that it has, if it holds any output.
         load: Option<Load>,

@@ -43,7 +43,7 @@ struct Means {
 
 /// One probe that is due: of which run, by whose right, and what is asked.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct ProbeRequest {
     /// The run that is to become ready.
     pub run: Run,
     /// Whose user's processes it has.
@@ -66,15 +66,15 @@ impl Prober {
 
     /// Asks one question, in its user's turn: whoever has many that nobody answers holds up none but their own. To be
     /// called in the event loop.
-    pub fn ask(&mut self, question: Question) {
-        let places = self.places_of(question.user);
-        let (means, facts) = (self.means.clone(), self.means.facts.of(question.user));
+    pub fn ask(&mut self, request: ProbeRequest) {
+        let places = self.places_of(request.user);
+        let (means, facts) = (self.means.clone(), self.means.facts.of(request.user));
         tokio::spawn(async move {
-            let run = question.run;
+            let run = request.run;
             // Nobody closes them.
             let _place_of_user = places.acquire().await;
             let _place = means.places.acquire().await;
-            let is_ready = timeout(PROBE_PATIENCE, means.answer(question)).await.unwrap_or(false);
+            let is_ready = timeout(PROBE_PATIENCE, means.answer(request)).await.unwrap_or(false);
             // A driver that has gone needs no report any more.
             let _ = facts.send(Fact::Input(Input::Probed { run, is_ready })).await;
         });
@@ -92,8 +92,8 @@ impl Prober {
 }
 
 impl Means {
-    async fn answer(&self, question: Question) -> bool {
-        let Question { run, user, rights, check, since } = question;
+    async fn answer(&self, request: ProbeRequest) -> bool {
+        let ProbeRequest { run, user, rights, check, since } = request;
         match check {
             Check::Tcp(address) => accepts(address).await,
             // A path may lead to where nothing answers.
@@ -165,11 +165,11 @@ mod tests {
     const BRISK: u32 = 2;
 
     /// A user, and where something is to accept connections.
-    fn question(user: u32, address: SocketAddr) -> Question {
+    fn request(user: u32, address: SocketAddr) -> ProbeRequest {
         let child = ChildId::from_uuid(Uuid::from_u128(user.into()));
         let run = Run { child, incarnation: Incarnation::FIRST };
         let (rights, since) = (Rights::Own, Timestamp::from_micros(0));
-        Question { run, user, rights, check: Check::Tcp(address), since }
+        ProbeRequest { run, user, rights, check: Check::Tcp(address), since }
     }
 
     fn listener(backlog: u32) -> TcpListener {
@@ -197,9 +197,9 @@ mod tests {
         let address = silent.local_addr().unwrap();
         let _filling = TcpStream::connect(address).await.unwrap();
         for _ in 0..2 * PROBES_MAX {
-            prober.ask(question(SILENT, address));
+            prober.ask(request(SILENT, address));
         }
-        let asked = question(BRISK, brisk.local_addr().unwrap());
+        let asked = request(BRISK, brisk.local_addr().unwrap());
         let run = asked.run;
         prober.ask(asked);
         let mut before = 0;

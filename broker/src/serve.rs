@@ -28,7 +28,7 @@ pub use error::ServeError;
 use crate::blocking_pool::BlockingPool;
 use crate::causes::with_causes;
 use crate::cli::ServeArguments;
-use crate::driver::{Audience, Driver, Hands, Leave, Signals, Sources, Stay};
+use crate::driver::{Audience, Driver, EffectHandler, Leave, Signals, Sources, Stay};
 use crate::inbox;
 use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Acceptor;
@@ -183,10 +183,10 @@ async fn work(
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     let transit = Transit::within(&config.bounds);
-    let (mut hands, recovered) =
-        machine.hands(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
+    let (mut handler, recovered) =
+        machine.effect_handler(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
     if interactive {
-        lend_terminal(&mut hands, config.main.as_ref(), &recovered);
+        lend_terminal(&mut handler, config.main.as_ref(), &recovered);
     }
     if let Some(socket) = metrics {
         let listener = metrics::http::listener(socket).map_err(ServeError::Listen)?;
@@ -195,16 +195,16 @@ async fn work(
     tokio::spawn(turns.clone().keep());
     let (acceptor, clients_gone) =
         Acceptor::new(facts_in, &config.bounds, (pool, transit, turns), standpoint);
-    let announcer = hands.reaper.readable().map_err(ServeError::Announcer)?;
-    let anchors = hands.anchors.readable().map_err(ServeError::Anchors)?;
-    let landings = hands.launcher.readable().map_err(ServeError::Landings)?;
-    let notices = hands.notices.readable().map_err(ServeError::Notices)?;
+    let announcer = handler.reaper.readable().map_err(ServeError::Announcer)?;
+    let anchors = handler.anchors.readable().map_err(ServeError::Anchors)?;
+    let landings = handler.launcher.readable().map_err(ServeError::Landings)?;
+    let notices = handler.notices.readable().map_err(ServeError::Notices)?;
     // Those that came meanwhile come now: the program before this one would not have them any more.
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
     tokio::spawn(ServiceOwner.keep_watchdog_fed());
-    let program = Arc::clone(&hands.program);
+    let program = Arc::clone(&handler.program);
     let beginning = Beginning { instance: config.instance, at: config.started_at };
-    let mut driver = Driver::new(config, hands, recovered, events);
+    let mut driver = Driver::new(config, handler, recovered, events);
     if let Some(counters) = counters {
         driver.go_on_counting(counters);
     }
@@ -230,11 +230,11 @@ async fn work(
 
 /// Has the main command use the terminal of whoever sits there, where the broker has one; `recovered` are the children that an
 /// earlier program of this process has started.
-fn lend_terminal(hands: &mut Hands, main: Option<&MainCommand>, (recovered, _): &TakenOver) {
+fn lend_terminal(handler: &mut EffectHandler, main: Option<&MainCommand>, (recovered, _): &TakenOver) {
     let Some(main) = main else { return };
-    hands.surroundings.lend_input(main.id);
+    handler.child_environment.lend_input(main.id);
     if let Some(pid) = startup::own_main(recovered).filter(|_| terminal::is_own()) {
-        hands.job.begin(pid);
+        handler.job.begin(pid);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use procbroker_protocol::{Error, Response};
 
 use super::unanswered::{Effort, Unanswered};
-use super::{Closing, Connection, Surroundings, buffer, codec, subscribed};
+use super::{Closing, Connection, ConnectionContext, buffer, codec, subscribed};
 use crate::answer_size::{encoded_bytes, is_large};
 use crate::blocking_pool::unavailable;
 use crate::limits::{ROOM_PATIENCE, WRITE_BYTES_BEFORE_READING};
@@ -16,7 +16,7 @@ use crate::turns;
 impl Connection {
     /// Whether more may wait to be written: of a user who has more on its way than its part, one answer at a time.
     pub(super) fn may_encode(&self) -> bool {
-        let Surroundings { transit, user, .. } = &self.surroundings;
+        let ConnectionContext { transit, user, .. } = &self.context;
         self.unwritten.is_empty()
             || self.unwritten.len() < WRITE_BYTES_BEFORE_READING && transit.has_room(*user, 0)
     }
@@ -24,7 +24,7 @@ impl Connection {
     /// Whether what waits to be written takes room that others need: it is much, or its user has much on its way by many
     /// connections.
     pub(super) fn takes_room(&self) -> bool {
-        let Surroundings { transit, user, .. } = &self.surroundings;
+        let ConnectionContext { transit, user, .. } = &self.context;
         let is_much = self.unwritten.len() >= WRITE_BYTES_BEFORE_READING || transit.check(*user).is_err();
         is_much && transit.is_crowded()
     }
@@ -32,7 +32,7 @@ impl Connection {
     /// Encodes the answers that are there, as long as the client keeps up.
     pub(super) async fn collect_answers(&mut self) {
         while self.may_encode() && !turns::is_over() {
-            let Ok(outgoing) = self.surroundings.outbox.try_recv() else { return self.collect_events() };
+            let Ok(outgoing) = self.context.outbox.try_recv() else { return self.collect_events() };
             self.encode(outgoing).await;
         }
     }
@@ -57,7 +57,7 @@ impl Connection {
         self.subscriptions.extend(subscribed::subscription(&result));
         self.lend_buffer();
         if is_large(&result) {
-            let Surroundings { pool, user, transit, .. } = &self.surroundings;
+            let ConnectionContext { pool, user, transit, .. } = &self.context;
             let bytes = encoded_bytes(&result);
             let room = match transit.room(*user, bytes, ROOM_PATIENCE).await {
                 Ok(room) => room,

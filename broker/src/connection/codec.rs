@@ -27,10 +27,15 @@ pub(super) enum RequestId {
 /// What a client has sent.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// A request.
-    Request { id: RequestId, request: Request },
+    Request {
+        id: RequestId,
+        request: Request,
+    },
     /// Something that is none, and what is to be answered.
-    Refused { id: RequestId, error: Error },
+    Refused {
+        id: RequestId,
+        error: Error,
+    },
     /// An offer of versions, and the answer to it.
     Bytes(Vec<u8>),
     /// Something after which the connection cannot go on, and the last word to it.
@@ -42,7 +47,6 @@ pub(super) enum Incoming {
 pub(super) enum Codec {
     /// The first bytes, which do not tell yet.
     Undecided(Vec<u8>, Ending),
-    /// Lines of JSON.
     Json(Lines, Ending),
     /// Frames, after an offer of versions was answered.
     Binary(Frames, Ending),
@@ -53,7 +57,6 @@ pub(super) enum Codec {
 /// Whether the client has said everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// More may come.
     #[default]
     Open,
     /// It has closed its side; what is left is looked at once.
@@ -196,7 +199,6 @@ impl Codec {
     }
 }
 
-/// Appends an answer.
 pub(super) fn encode(id: &RequestId, result: &Result<Response, Error>, out: &mut Vec<u8>) {
     match id {
         RequestId::Json(id) => json_lines::encode_answer(id.as_ref(), result, out),

@@ -14,7 +14,7 @@ impl Connection {
     /// Answers the first request with a refusal, in the client's encoding, and closes.
     pub(super) async fn refuse(&mut self, error: Error) {
         // A client that sends nothing is told all the same, and a crowd of them holds nobody's place.
-        let patient = Arc::clone(&self.surroundings.refusals).try_acquire_owned().ok();
+        let patient = Arc::clone(&self.context.refusals).try_acquire_owned().ok();
         let patience = patient.as_ref().map_or(Duration::ZERO, |_| REFUSAL_PATIENCE);
         let id = tokio::time::timeout(patience, self.first_id()).await.ok().flatten();
         self.unwritten.clear();

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::codec::{self, Incoming};
 use super::unanswered::{Effort, Unanswered};
-use super::{Closing, Connection, Reading, Surroundings};
+use super::{Closing, Connection, ConnectionContext, Reading};
 use crate::blocking_pool::{PoolError, unavailable};
 use crate::limits::{MESSAGE_BYTES_UNCOUNTED, READ_CHUNK_BYTES};
 use crate::messages::Fact;
@@ -34,7 +34,7 @@ impl Connection {
     /// How much more of a message that is not complete may be kept. A little always may, so that others of its user's
     /// connections can go on.
     pub(super) fn readable_bytes(&self) -> usize {
-        let Surroundings { transit, user, .. } = &self.surroundings;
+        let ConnectionContext { transit, user, .. } = &self.context;
         if transit.has_room(*user, READ_CHUNK_BYTES as u64) || self.arriving.is_alone() {
             READ_CHUNK_BYTES
         } else if self.codec.kept() < MESSAGE_BYTES_UNCOUNTED {
@@ -86,13 +86,13 @@ impl Connection {
                 let is_read_later = request.method() == Method::Logs;
                 if effort == Effort::Question
                     && !is_read_later
-                    && let Err(error) = self.surroundings.transit.check(self.surroundings.user)
+                    && let Err(error) = self.context.transit.check(self.context.user)
                 {
                     codec::encode(&id, &Err(error), &mut self.unwritten);
                     return None;
                 }
                 self.unanswered.insert(number, Unanswered { id, effort });
-                let call = Call { connection: self.surroundings.id, number };
+                let call = Call { connection: self.context.id, number };
                 let fresh = match self.fresh(&request).await {
                     Ok(fresh) => fresh,
                     Err(error) => {
@@ -101,7 +101,7 @@ impl Connection {
                     }
                 };
                 let input = Input::Called { call, request, fresh };
-                self.surroundings.facts.send(Fact::Input(input)).await.err().map(|_| Closing::Gone)
+                self.context.facts.send(Fact::Input(input)).await.err().map(|_| Closing::Gone)
             }
             Incoming::Refused { id, error } => {
                 codec::encode(&id, &Err(error), &mut self.unwritten);
@@ -128,7 +128,7 @@ impl Connection {
         };
         let child = ChildId::from_uuid(Uuid::now_v7());
         let accounts = self.accounts(params).await?;
-        let Surroundings { standpoint, sight, pid, login, .. } = &mut self.surroundings;
+        let ConnectionContext { standpoint, sight, pid, login, .. } = &mut self.context;
         let login = login.clone();
         let confinement = standpoint.confinement(self.socket.descriptor(), *pid, sight);
         let anchor = match params.lifetime {
@@ -144,7 +144,7 @@ impl Connection {
         &mut self,
         params: &CreateParams,
     ) -> Result<Result<Accounts, AccountsFailure>, PoolError> {
-        let Surroundings { pool, user, login, .. } = &mut self.surroundings;
+        let ConnectionContext { pool, user, login, .. } = &mut self.context;
         let user = *user;
         let needs_login = login.is_none() && user != 0 && params.user.is_none() && geteuid().is_root();
         if !needs_login && params.user.is_none() && params.groups.is_none() {

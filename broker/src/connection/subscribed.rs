@@ -1,7 +1,6 @@
 //! What a client gets beside its answers: events, and what children write, each at its own pace.
 
 use procbroker_protocol::{Error, Notification, Response};
-use tokio::sync::mpsc;
 
 use super::Connection;
 use super::codec;
@@ -83,19 +82,5 @@ pub(super) fn subscription(result: &Result<Response, Error>) -> Option<u64> {
             | Response::PartialChildren(_),
         )
         | Err(_) => None,
-    }
-}
-
-pub(super) async fn next_event(feed: &mut Option<FeedReader>) -> Notification {
-    match feed {
-        Some(feed) => feed.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn next_paced(paced: &mut Option<mpsc::Receiver<Paced>>) -> Option<Paced> {
-    match paced {
-        Some(paced) => paced.recv().await,
-        None => std::future::pending().await,
     }
 }

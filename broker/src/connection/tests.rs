@@ -42,11 +42,11 @@ impl Eager {
 }
 
 /// What a connection finds around it.
-fn surroundings(
+fn context(
     (facts, outbox): (inbox::Sender<Fact>, mpsc::Receiver<Outgoing>),
     transit: Transit,
-) -> Surroundings {
-    Surroundings {
+) -> ConnectionContext {
+    ConnectionContext {
         id: ConnectionId(1),
         facts,
         outbox,
@@ -72,9 +72,9 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
     let (tell, mut facts) = inbox::inbox(8, 0);
     let (answers, outbox) = mpsc::channel(OUTBOX);
     let transit = Transit::within(&procbroker_core::Bounds::default());
-    let surroundings = surroundings((tell, outbox), transit);
+    let context = context((tell, outbox), transit);
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
-    let connection = tokio::spawn(serve(stream, surroundings));
+    let connection = tokio::spawn(serve(stream, context));
     answers.try_send(Outgoing::Admitted).unwrap();
 
     let mut held = Vec::new();
@@ -112,10 +112,10 @@ async fn told_in_a_crowd(request: &[u8]) -> String {
     let (answers, outbox) = mpsc::channel(OUTBOX);
     let transit = Transit::within(&procbroker_core::Bounds::default());
     let refusals = Arc::new(Semaphore::new(0));
-    let surroundings = Surroundings { refusals, ..surroundings((tell, outbox), transit) };
+    let context = ConnectionContext { refusals, ..context((tell, outbox), transit) };
     answers.try_send(Outgoing::Refused(Error::new(ErrorKind::PermissionDenied, "no"))).unwrap();
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
-    let refused = tokio::time::timeout(REFUSAL_PATIENCE, serve(stream, surroundings)).await;
+    let refused = tokio::time::timeout(REFUSAL_PATIENCE, serve(stream, context)).await;
     assert!(refused.is_ok(), "it holds its place");
     let mut text = String::new();
     (&own).read_to_string(&mut text).unwrap();
@@ -162,10 +162,10 @@ async fn stalled(to_others: u64) -> Stalled {
     let transit = Transit::new(procbroker_core::Budget { user: 8 << 20, all: 64 << 20 });
     let others = transit.add(7, to_others);
     let stalled_patience = Duration::from_millis(1);
-    let surroundings = Surroundings { stalled_patience, ..surroundings((tell, outbox), transit) };
+    let context = ConnectionContext { stalled_patience, ..context((tell, outbox), transit) };
     let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
     let connection = tokio::spawn(async move {
-        serve(stream, surroundings).await;
+        serve(stream, context).await;
         drop(others);
     });
     answers.try_send(Outgoing::Admitted).unwrap();

@@ -23,7 +23,6 @@ pub(super) struct Audit {
     refusals: Refusals,
 }
 
-/// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Caller {
     uid: u32,
@@ -48,15 +47,13 @@ enum Subject {
     Command(String),
     /// Children with these labels.
     Labels(String),
-    /// All children.
     All,
-    /// The broker.
     Broker,
 }
 
-/// One line.
+/// What one line of the log tells of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct AuditEntry {
     caller: Caller,
     asked: Asked,
     what: What,
@@ -99,33 +96,33 @@ impl Audit {
         }
     }
 
-    fn left(&mut self, connection: ConnectionId) -> Vec<Entry> {
+    fn left(&mut self, connection: ConnectionId) -> Vec<AuditEntry> {
         let first = Call { connection, number: 0 };
         let last = Call { connection, number: u64::MAX };
         let calls: Vec<Call> = self.open.range(first..=last).map(|(call, _)| *call).collect();
         let open: Vec<Asked> = calls.iter().filter_map(|call| self.open.remove(call)).collect();
         let Some(caller) = self.callers.remove(&connection) else { return Vec::new() };
         let creates = open.into_iter().filter(|asked| asked.method == Method::Create);
-        creates.map(|asked| Entry { caller, asked, what: What::Left }).collect()
+        creates.map(|asked| AuditEntry { caller, asked, what: What::Left }).collect()
     }
 
     /// A client asks for something: returns what is to be told of it.
-    pub(super) fn called(&mut self, call: Call, request: &Request) -> Option<Entry> {
+    pub(super) fn called(&mut self, call: Call, request: &Request) -> Option<AuditEntry> {
         debug!(target: "request", connection = call.connection.0, number = call.number, method = request.method().as_str(), "request");
         self.asked(call, request)
     }
 
-    fn asked(&mut self, call: Call, request: &Request) -> Option<Entry> {
+    fn asked(&mut self, call: Call, request: &Request) -> Option<AuditEntry> {
         let (subject, signal) = (subject(request)?, signal(request));
         let asked = Asked { method: request.method(), subject, signal };
         self.open.insert(call, asked.clone());
         let caller = *self.callers.get(&call.connection)?;
         let is_told_later = [Method::Create, Method::Metrics].contains(&asked.method);
-        (!is_told_later).then_some(Entry { caller, asked, what: What::Asked })
+        (!is_told_later).then_some(AuditEntry { caller, asked, what: What::Asked })
     }
 
     /// A request is answered: returns what is to be told of it.
-    pub(super) fn answered(&mut self, call: Call, result: &Result<Response, Error>) -> Option<Entry> {
+    pub(super) fn answered(&mut self, call: Call, result: &Result<Response, Error>) -> Option<AuditEntry> {
         match result {
             Ok(_) => {
                 debug!(target: "request", connection = call.connection.0, number = call.number, "answered");
@@ -147,7 +144,7 @@ impl Audit {
         told.itself
     }
 
-    fn outcome(&mut self, call: Call, result: &Result<Response, Error>) -> Option<Entry> {
+    fn outcome(&mut self, call: Call, result: &Result<Response, Error>) -> Option<AuditEntry> {
         let asked = self.open.remove(&call)?;
         let caller = *self.callers.get(&call.connection)?;
         let what = match result {
@@ -163,12 +160,11 @@ impl Audit {
             Ok(_) => return None,
             Err(error) => What::Refused { kind: error.kind.as_str(), message: in_one_line(&error.message) },
         };
-        Some(Entry { caller, asked, what })
+        Some(AuditEntry { caller, asked, what })
     }
 }
 
-impl Entry {
-    /// Writes the line.
+impl AuditEntry {
     pub(super) fn write(&self) {
         let Self { caller: Caller { uid, gid, pid }, asked: Asked { method, subject, signal }, what } = self;
         let (uid, gid, pid, method, signal) = (*uid, *gid, *pid, method.as_str(), signal.as_deref());
@@ -332,8 +328,8 @@ mod tests {
         Request::Create(Box::new(CreateParams::new(command)))
     }
 
-    fn entry(method: Method, subject: Subject, what: What) -> Entry {
-        Entry { caller: CALLER, asked: Asked { method, subject, signal: None }, what }
+    fn entry(method: Method, subject: Subject, what: What) -> AuditEntry {
+        AuditEntry { caller: CALLER, asked: Asked { method, subject, signal: None }, what }
     }
 
     #[test]

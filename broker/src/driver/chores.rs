@@ -5,8 +5,8 @@
 
 use procbroker_core::Report;
 
-use super::audit::Entry;
-use super::hands::Hands;
+use super::audit::AuditEntry;
+use super::effect_handler::EffectHandler;
 use crate::report;
 
 /// What waits for the end of the turn.
@@ -25,7 +25,7 @@ pub(super) struct Chores {
 #[derive(Debug)]
 enum Line {
     Report(Report),
-    Audit(Entry),
+    Audit(AuditEntry),
 }
 
 /// Room for so many lines is kept from one turn to the next.
@@ -57,12 +57,12 @@ impl Chores {
     }
 
     /// Has it written who has asked for what.
-    pub(super) fn audit(&mut self, entry: Option<Entry>) {
+    pub(super) fn audit(&mut self, entry: Option<AuditEntry>) {
         self.lines.extend(entry.map(Line::Audit));
     }
 
     /// Does all but the reaping, which is the driver's.
-    pub(super) fn do_all(&mut self, hands: &mut Hands) {
+    pub(super) fn do_all(&mut self, handler: &mut EffectHandler) {
         self.put_off = 0;
         for line in self.lines.drain(..) {
             match line {
@@ -72,10 +72,10 @@ impl Chores {
         }
         self.lines.shrink_to(ROOM_KEPT);
         if self.landed {
-            hands.prepare_more();
+            handler.prepare_more();
         }
         if std::mem::take(&mut self.let_go) || self.landed {
-            hands.let_go();
+            handler.let_go();
         }
     }
 }

@@ -30,7 +30,7 @@ struct Client {
 }
 
 impl Clients {
-    /// Nobody yet.
+    /// Begins without any client; what goes to them is counted in `transit`.
     #[must_use]
     pub fn new(transit: Transit) -> Self {
         Self { open: BTreeMap::new(), transit }

@@ -12,12 +12,12 @@ use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::{ChildId, CreateParams};
 
-use super::hands::{Errand, Hands, KeptOutput, user};
-use crate::os::environment::tell_where_to_notify;
+use super::effect_handler::{EffectHandler, KeptOutput, LaunchTag, user};
 use crate::os::logs::StreamId;
+use crate::os::spawn::environment::tell_where_to_notify;
 use crate::os::spawn::{self, ErrorOutput, Landing, Output, SpawnPlan, SpawnSpec, Step};
 
-impl Hands {
+impl EffectHandler {
     /// Starts a process, or tells why it cannot be started.
     pub(super) fn spawn(
         &mut self,
@@ -45,7 +45,7 @@ impl Hands {
             Ok(notify) => notify,
             Err(failure) => return inputs.push_back(Input::SpawnFailed { run, failure }),
         };
-        let plan = self.surroundings.spec(run.child, order, purpose, cgroup).and_then(|mut spec| {
+        let plan = self.child_environment.spec(run.child, order, purpose, cgroup).and_then(|mut spec| {
             if let Some(socket) = notify {
                 tell_where_to_notify(&mut spec, socket, order.params.watchdog);
             }
@@ -57,7 +57,7 @@ impl Hands {
             SpawnPlan::prepare(spec)
         });
         match plan {
-            Ok(plan) => self.launch(plan, Errand { run, output }, inputs),
+            Ok(plan) => self.launch(plan, LaunchTag { run, output }, inputs),
             Err(failure) => inputs.push_back(Input::SpawnFailed { run, failure: told(failure) }),
         }
     }
@@ -80,23 +80,23 @@ impl Hands {
         for (stream, output, step) in streams {
             if let Some(Output::Append(_)) = output {
                 let id = StreamId { child, stream };
-                let opened = self.logs.open(id, spec.identity.uid().as_raw(), params);
+                let opened = self.logs.open(id, spec.credentials.uid().as_raw(), params);
                 opened.map_err(|errno| spawn::SpawnFailure::Refused { step, errno })?;
             }
         }
         Ok(())
     }
 
-    fn launch(&mut self, plan: SpawnPlan, errand: Errand, inputs: &mut VecDeque<Input>) {
-        let Errand { run, output } = errand;
+    fn launch(&mut self, plan: SpawnPlan, tag: LaunchTag, inputs: &mut VecDeque<Input>) {
+        let LaunchTag { run, output } = tag;
         // A probe has no output that is kept.
         let is_heard = output != KeptOutput::None;
         if is_heard {
             self.logs.starts(run.child);
         }
-        let launched = self.launcher.launch(plan, errand);
+        let launched = self.launcher.launch(plan, tag);
         if is_heard && self.logs.passes_on() {
-            let pid = self.launcher.pid(|launched| *launched == errand);
+            let pid = self.launcher.pid(|launched| *launched == tag);
             let pid = pid.and_then(|pid| u32::try_from(pid.as_raw()).ok()).and_then(Pid::new);
             self.logs.runs(run.child, pid);
         }
@@ -137,13 +137,13 @@ impl Hands {
         is_any
     }
 
-    fn has_landed(&mut self, landing: Landing<Errand>, inputs: &mut VecDeque<Input>) {
-        let Landing { of: Errand { run, output }, mut plan, result, was_killed } = landing;
+    fn has_landed(&mut self, landing: Landing<LaunchTag>, inputs: &mut VecDeque<Input>) {
+        let Landing { of: LaunchTag { run, output }, mut plan, result, was_killed } = landing;
         match (result, output) {
             (Ok(spawned), _) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };
                 self.reaper.watch(run, pid, spawned.pidfd.as_fd());
-                if self.surroundings.has_terminal(run.child) {
+                if self.child_environment.has_terminal(run.child) {
                     self.job.begin(pid);
                 }
                 if output != KeptOutput::None {
@@ -159,13 +159,13 @@ impl Hands {
             (Err(failure), KeptOutput::Wanted) if failure.is_of_output() && !was_killed => {
                 tracing::warn!(child = %run.child, "the output of a cleanup cannot be kept: {failure}");
                 plan.keep_no_output();
-                self.launch(plan, Errand { run, output: KeptOutput::Missing }, inputs);
+                self.launch(plan, LaunchTag { run, output: KeptOutput::Missing }, inputs);
             }
             (Err(failure), KeptOutput::Wanted | KeptOutput::Missing)
                 if failure.is_of_directory() && !was_killed && plan.start_at_root() =>
             {
                 // What the child held is released even when the folder that it worked in is gone.
-                self.launch(plan, Errand { run, output }, inputs);
+                self.launch(plan, LaunchTag { run, output }, inputs);
             }
             (Err(failure), _) => {
                 // Its pipe would say, after a crash of the broker, that it may have run.

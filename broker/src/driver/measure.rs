@@ -6,13 +6,13 @@ use crate::metrics::{Counters, MetricsSnapshot};
 impl Driver {
     /// Returns the metrics, as Prometheus reads them.
     pub(super) fn metrics(&self) -> String {
-        let amounts = self.hands.logs.amounts();
+        let amounts = self.handler.logs.amounts();
         let metrics = MetricsSnapshot {
             version: env!("CARGO_PKG_VERSION"),
             counts: &self.broker.counts(),
             turns: &self.turns,
             output_bytes: amounts.kept(),
-            answer_bytes: self.hands.clients.bytes(),
+            answer_bytes: self.handler.clients.bytes(),
             log_dropped_bytes: amounts.dropped(),
             children_log_dropped_lines: amounts.lost_lines(),
         };
@@ -25,8 +25,8 @@ impl Driver {
         Counters {
             counted: self.broker.counted(),
             turns: self.turns.observed(),
-            log_dropped_bytes: self.hands.logs.amounts().dropped(),
-            children_log_dropped_lines: self.hands.logs.amounts().lost_lines(),
+            log_dropped_bytes: self.handler.logs.amounts().dropped(),
+            children_log_dropped_lines: self.handler.logs.amounts().lost_lines(),
         }
     }
 
@@ -35,7 +35,7 @@ impl Driver {
         let Counters { counted, turns, log_dropped_bytes, children_log_dropped_lines } = before;
         self.broker.go_on_counting(counted);
         self.turns.go_on(&turns);
-        let amounts = self.hands.logs.amounts();
+        let amounts = self.handler.logs.amounts();
         amounts.drop_more(log_dropped_bytes);
         amounts.lose_lines(children_log_dropped_lines);
     }

@@ -11,7 +11,7 @@ use procbroker_core::{
 use procbroker_protocol::create::{Probe, Ready};
 use procbroker_protocol::{ChildId, ExitStatus, Got, Response, Timestamp, Usage};
 
-use super::hands::{Hands, user};
+use super::effect_handler::{EffectHandler, user};
 use crate::causes::with_causes;
 use crate::counted;
 use crate::follower::LogQuery;
@@ -22,10 +22,10 @@ use crate::os::journal::Submitted;
 use crate::os::logs::StreamId;
 use crate::os::process::anchor_watch::Watching;
 use crate::os::process::reaper::{Backlog, Reaped};
+use crate::os::service::notices::ReceivedNotices;
 use crate::os::service::notices::Rest;
-use crate::os::service::notices::Told;
 use crate::os::tree::Groups;
-use crate::prober::Question;
+use crate::prober::ProbeRequest;
 use crate::upgrade;
 
 /// Whose turn the broker's own work that may block takes: root's, since nobody else asks for an upgrade but the broker's
@@ -38,7 +38,7 @@ const SPENT_KEPT: usize = 64;
 /// When so many have ended at once, perhaps nothing lives any more.
 const MANY_ENDED: usize = 8;
 
-impl Hands {
+impl EffectHandler {
     /// Whether more has ended than one batch could take.
     pub(super) fn has_backlog(&self) -> bool {
         match self.backlog {
@@ -100,7 +100,7 @@ impl Hands {
                 inputs.extend(self.containment.signal(run, signal, scope, call));
             }
             // One that has no program yet has nothing else either, and is not started in another way.
-            Effect::Kill { run } if self.launcher.kill(|errand| errand.run == run) => {}
+            Effect::Kill { run } if self.launcher.kill(|tag| tag.run == run) => {}
             Effect::Kill { run } => self.containment.kill(run),
             Effect::Release { run } => {
                 self.fd_store.remove(run);
@@ -183,7 +183,7 @@ impl Hands {
         if let Ready::Probe(Probe { check, .. }) = &order.params.ready {
             let user = user(&order.run_as).unwrap_or_else(nix::unistd::geteuid).as_raw();
             let rights = Rights::of(&order.run_as);
-            self.prober.ask(Question { run, user, rights, check: check.clone(), since });
+            self.prober.ask(ProbeRequest { run, user, rights, check: check.clone(), since });
         }
     }
 
@@ -191,7 +191,7 @@ impl Hands {
     pub(super) fn hear(&mut self, inputs: &mut VecDeque<Input>) {
         let mut told = std::mem::take(&mut self.told);
         self.unheard = self.notices.read(Instant::now(), &mut told);
-        for Told { run, sender, notices } in told.drain(..) {
+        for ReceivedNotices { run, sender, notices } in told.drain(..) {
             if self.containment.is_of(run, sender) {
                 inputs.push_back(Input::Notified { run, notices });
             } else {

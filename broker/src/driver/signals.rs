@@ -35,7 +35,7 @@ pub struct Signals {
 
 /// What a signal has told.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum SignalEvent {
     /// Some child has ended, or several.
     ChildEnded,
     /// Something for the core to know.
@@ -46,8 +46,9 @@ pub(super) enum Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     /// A stop, which a second one of the hurrying kind hurries.
-    Stop { hurries: bool },
-    /// An upgrade.
+    Stop {
+        hurries: bool,
+    },
     Upgrade,
     /// Whatever it means to the main command.
     PassOn(Number),
@@ -118,18 +119,18 @@ impl Signals {
     }
 
     /// Waits for one. None is lost when this is given up in the midst of waiting.
-    pub(super) async fn next(&mut self) -> Told {
+    pub(super) async fn next(&mut self) -> SignalEvent {
         std::future::poll_fn(|context| {
             if self.child.poll(context).is_ready() {
-                return Poll::Ready(Told::ChildEnded);
+                return Poll::Ready(SignalEvent::ChildEnded);
             }
             // It is waited for no more once the event loop has ended.
             if let Some(Poll::Ready(Ok(()))) = self.windows.as_ref().map(|windows| windows.poll_sent(context))
             {
                 let input = Input::PassOn { signal: Number::WINCH };
-                return Poll::Ready(Told::Input(Box::new(input)));
+                return Poll::Ready(SignalEvent::Input(Box::new(input)));
             }
-            self.poll_others(context).map(|input| Told::Input(Box::new(input)))
+            self.poll_others(context).map(|input| SignalEvent::Input(Box::new(input)))
         })
         .await
     }

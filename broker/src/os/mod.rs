@@ -13,7 +13,6 @@
 //!
 //! `process` and `host` stand below the others. `tree` and `spawn` know where children write, `store` knows the journal.
 
-pub mod environment;
 pub mod host;
 pub mod journal;
 pub mod logs;

@@ -74,26 +74,26 @@ async fn become_program(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let (events, counters) = (driver.event_history(), driver.counters());
-    let hands = driver.hands();
+    let handler = driver.handler();
     let folder: Option<OwnedFd> =
-        hands.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
-    let processes = hands.containment.adopted_processes();
+        handler.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
+    let processes = handler.containment.adopted_processes();
     // From here on what children write waits in their pipes.
-    let outputs = hands.logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
+    let outputs = handler.logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
     let handover = Handover {
         listeners: leaving.sockets.descriptors(),
         socket: leaving.sockets.own(),
-        state_lock: hands.state.lock(),
-        state_folder: (hands.state.path(), hands.state.folder().as_fd()),
-        runtime_folder: (hands.runtime.path(), hands.runtime.as_fd()),
+        state_lock: handler.state.lock(),
+        state_folder: (handler.state.path(), handler.state.folder().as_fd()),
+        runtime_folder: (handler.runtime.path(), handler.runtime.as_fd()),
         cgroup_folder: folder.as_ref().map(AsFd::as_fd),
         processes: processes.iter().map(|(child, pidfd)| (*child, pidfd.as_fd())).collect(),
-        outputs: outputs.pipes().chain(hands.notices.sockets()).collect(),
-        nofile: hands.nofile,
-        kept: hands.fd_store.ends(),
+        outputs: outputs.pipes().chain(handler.notices.sockets()).collect(),
+        nofile: handler.nofile,
+        kept: handler.fd_store.ends(),
         events,
         counters,
-        accounts: hands.accounts.clone(),
+        accounts: handler.accounts.clone(),
         beginning: leaving.beginning,
     };
     Err(failed(&leaving.program.execute(&handover, &held_back)))
@@ -102,15 +102,15 @@ async fn become_program(
 /// Waits until the core knows of the end of everything that has been reaped: nobody could tell it later.
 async fn learn_of_ends(driver: &mut Driver, sources: &mut Sources) -> Result<(), Stay> {
     let began = Instant::now();
-    let mut settled = driver.hands().containment.settled();
+    let mut settled = driver.handler().containment.settled();
     loop {
         let is_settled = settled.try_recv() != Err(TryRecvError::Empty);
         catch_up(driver, sources)?;
-        if is_settled && !driver.hands().containment.owes_ends() {
+        if is_settled && !driver.handler().containment.owes_ends() {
             return Ok(());
         }
         if is_settled {
-            settled = driver.hands().containment.settled();
+            settled = driver.handler().containment.settled();
         }
         if began.elapsed() >= ENDS_PATIENCE {
             let message = "what ended children have left is not known yet; try again when they are gone";

@@ -10,8 +10,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use procbroker::os::spawn::{
-    Bounding, ErrorOutput, Identity, Inherited, LaunchName, Launcher, Output, Restraint, SpawnFailure,
-    SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Launcher, Output, Restraint,
+    SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
@@ -74,11 +74,11 @@ fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
         name: LaunchName::of(ChildId::from_uuid(Uuid::nil())),
         command: plan.command.iter().map(Into::into).collect(),
         env: Vec::new(),
-        inherited: Inherited::default(),
+        inherited: BaseEnvironment::default(),
         own_pid: None,
         cwd: "/".into(),
         umask: Mode::from_bits_truncate(0o022),
-        identity: Identity::Unchanged,
+        credentials: Credentials::Unchanged,
         restraint: Restraint::default(),
         rlimits: Vec::new(),
         stdin: StandardInput::Null,

@@ -18,7 +18,7 @@ pub(super) struct Refusals {
 
 /// What is to be told of one more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct RefusalNotice {
     /// Whether it is told itself.
     pub(super) itself: bool,
     /// How many of each user were not told before.
@@ -27,7 +27,7 @@ pub(super) struct Told {
 
 impl Refusals {
     /// Counts one more of this user.
-    pub(super) fn count(&mut self, uid: u32, now: Instant) -> Told {
+    pub(super) fn count(&mut self, uid: u32, now: Instant) -> RefusalNotice {
         let mut withheld = Vec::new();
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
             self.began = Some(now);
@@ -37,7 +37,7 @@ impl Refusals {
         }
         let count = self.by_user.entry(uid).or_default();
         *count = count.saturating_add(1);
-        Told { itself: *count <= TOLD_MAX, withheld }
+        RefusalNotice { itself: *count <= TOLD_MAX, withheld }
     }
 }
 
@@ -52,9 +52,9 @@ mod tests {
         let told = (0..100).filter(|_| refusals.count(1, now).itself).count();
         assert_eq!(told, 20);
         // Another user is told of all the same.
-        assert_eq!(refusals.count(2, now), Told { itself: true, withheld: Vec::new() });
+        assert_eq!(refusals.count(2, now), RefusalNotice { itself: true, withheld: Vec::new() });
         let next = refusals.count(1, now + WINDOW);
-        assert_eq!(next, Told { itself: true, withheld: vec![(1, 80)] });
+        assert_eq!(next, RefusalNotice { itself: true, withheld: vec![(1, 80)] });
         assert_eq!(refusals.count(1, now + 2 * WINDOW).withheld, Vec::new());
     }
 }

@@ -39,12 +39,12 @@ fn give_to(group: Pid) -> Result<(), Errno> {
 
 /// The main command that was lent the terminal: to whoever sits there it is one job with the broker.
 #[derive(Debug, Default)]
-pub struct Job {
+pub struct ForegroundJob {
     /// Its first process, which leads its process group, and is this process's child.
     leader: Option<Pid>,
 }
 
-impl Job {
+impl ForegroundJob {
     /// The main command is there.
     pub fn begin(&mut self, leader: ProcessId) {
         self.leader = i32::try_from(leader.get()).ok().map(Pid::from_raw);

@@ -25,10 +25,13 @@ use super::folder::{Folder, Origin};
 use super::stream::{self, StreamId};
 use crate::os::process::mark::living_thread;
 use crate::os::process::proc;
-use crate::os::spawn::BEGUN_MODE;
 
 /// How many descriptors of a process are looked at, the lowest first: what it has inherited is there.
 const DESCRIPTORS_MAX: usize = 64;
+
+/// The mode of a pipe whose child was, or is about to be, executed: the sticky bit means nothing for it (chmod(2)), and so
+/// can say that. See [`Pipes::launched`](Pipes::launched).
+pub(in crate::os) const BEGUN_MODE: libc::mode_t = libc::S_ISVTX | 0o600;
 
 /// The folder of the children's pipes, in the runtime folder.
 pub const PIPES_FOLDER: &str = "output";

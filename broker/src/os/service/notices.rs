@@ -90,7 +90,7 @@ pub enum Rest {
 
 /// What one process of a child has told.
 #[derive(Debug)]
-pub struct Told {
+pub struct ReceivedNotices {
     /// The run of the child whose socket it came by.
     pub run: Run,
     /// The process that has sent it, as the kernel says.
@@ -248,7 +248,7 @@ impl Notices {
     }
 
     /// Reads what there is, some of each.
-    pub fn read(&mut self, now: Instant, told: &mut Vec<Told>) -> Rest {
+    pub fn read(&mut self, now: Instant, told: &mut Vec<ReceivedNotices>) -> Rest {
         let mut events = [EpollEvent::empty(); SOCKETS_A_TURN];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or_default();
         let mut rest = if count == SOCKETS_A_TURN { Rest::More } else { Rest::Nothing };
@@ -288,7 +288,7 @@ impl Notices {
 }
 
 impl Listening {
-    fn read(&mut self, now: Instant, told: &mut Vec<Told>) -> Rest {
+    fn read(&mut self, now: Instant, told: &mut Vec<ReceivedNotices>) -> Rest {
         if self.window_began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
             (self.window_began, self.in_window) = (Some(now), 0);
         }
@@ -304,7 +304,7 @@ impl Listening {
             };
             self.in_window += 1;
             if let Some(sender) = sender {
-                told.push(Told { run, sender, notices: Notice::parse(&text) });
+                told.push(ReceivedNotices { run, sender, notices: Notice::parse(&text) });
             }
             match descriptors {
                 Descriptors::None => datagram::discard(self.socket.as_fd()),

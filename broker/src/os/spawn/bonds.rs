@@ -23,7 +23,7 @@ type CapabilitySets = [u32; 6];
 
 /// How the bounding set was lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bounding {
+pub(super) enum BoundingSetChange {
     /// It is as it is to be.
     Set,
     /// That takes `CAP_SETPCAP`, which the broker lacks.
@@ -62,28 +62,28 @@ pub(super) fn take_default_priorities() {
 }
 
 /// Takes out of the bounding set what is not allowed, as long as there may be `CAP_SETPCAP`.
-pub(super) fn lower_bounding_set(restraint: Restraint) -> Result<Bounding, Errno> {
-    let Some(allowed) = restraint.capabilities else { return Ok(Bounding::Set) };
+pub(super) fn lower_bounding_set(restraint: Restraint) -> Result<BoundingSetChange, Errno> {
+    let Some(allowed) = restraint.capabilities else { return Ok(BoundingSetChange::Set) };
     for capability in (0..CAPABILITIES).filter(|capability| allowed >> capability & 1 == 0) {
         // SAFETY: it takes no memory.
         match unsafe { call(libc::SYS_prctl, [libc::PR_CAPBSET_DROP as usize, capability, 0, 0]) } {
             Ok(_) => {}
             // One that the kernel does not know.
             Err(Errno::EINVAL) => break,
-            Err(Errno::EPERM) => return Ok(Bounding::Refused),
+            Err(Errno::EPERM) => return Ok(BoundingSetChange::Refused),
             Err(errno) => return Err(errno),
         }
     }
-    Ok(Bounding::Set)
+    Ok(BoundingSetChange::Set)
 }
 
 /// Has no program give more rights than are allowed, by its file, by its owner, or by what a process hands on to it.
-pub(super) fn forbid_new_rights(restraint: Restraint, bounding: Bounding) -> Result<(), Errno> {
+pub(super) fn forbid_new_rights(restraint: Restraint, bounding: BoundingSetChange) -> Result<(), Errno> {
     if let Some(allowed) = restraint.capabilities {
         keep_capabilities(allowed)?;
     }
     // With it, no program has a capability that the process has not (execve(2)): as good as a bounding set.
-    if restraint.no_new_privs || bounding == Bounding::Refused {
+    if restraint.no_new_privs || bounding == BoundingSetChange::Refused {
         // SAFETY: it takes no memory.
         unsafe { call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0]) }?;
     }

@@ -17,11 +17,12 @@ use nix::errno::Errno;
 use super::bonds;
 use super::failure::Step;
 use super::oom_score::OomScore;
-use super::plan::{Ids, PlannedOutput, Program, StandardInput};
+use super::plan::{ExecPlan, Ids, PlannedOutput, StandardInput};
 use super::raw::call;
+use super::report::ReportTo;
 use super::resource::Rlimit;
-use super::signals::{self, Signals};
-use super::slot::ReportTo;
+use super::signals::{self, SignalSet};
+use crate::os::logs::pipes::BEGUN_MODE;
 
 /// The exit status of a child that failed; nobody but the launcher sees it.
 const FAILED: usize = 127;
@@ -36,10 +37,10 @@ pub(super) struct ChildPlan {
     pub(super) broker: usize,
     pub(super) tether: Tether,
     /// Those to be given their default dispositions.
-    pub(super) signals: Signals,
+    pub(super) signals: SignalSet,
     /// Belongs to the memory: what is changed by a child of another user is a copy.
     pub(super) oom_score: OomScore,
-    pub(super) errand: Errand,
+    pub(super) task: ChildTask,
 }
 
 /// The end of its slot's pipe that the child holds, with close-on-exec: the broker sees it hang up when the program is
@@ -53,16 +54,12 @@ pub(super) struct Tether {
 }
 
 /// What the child is for.
-pub(super) enum Errand {
+pub(super) enum ChildTask {
     /// To show that a child can be made and can leave the broker's descriptors.
     Rehearse,
     /// To become a program.
-    Execute(Box<Program>),
+    Execute(Box<ExecPlan>),
 }
-
-/// The mode of a pipe whose child was, or is about to be, executed: the sticky bit means nothing for it (chmod(2)), and so
-/// can say that. See [`Pipes::launched`](crate::os::logs::pipes::Pipes::launched).
-pub(in crate::os) const BEGUN_MODE: libc::mode_t = libc::S_ISVTX | 0o600;
 
 /// A step that was refused.
 struct Refusal {
@@ -91,9 +88,9 @@ pub(super) unsafe extern "C" fn child_main(plan: *const c_void) -> ! {
 }
 
 fn perform(plan: &ChildPlan) -> Result<(), Refusal> {
-    match &plan.errand {
-        Errand::Rehearse => leave_descriptors(&plan.tether).map_err(at(Step::Descriptors)),
-        Errand::Execute(program) => match become_program(plan, program) {
+    match &plan.task {
+        ChildTask::Rehearse => leave_descriptors(&plan.tether).map_err(at(Step::Descriptors)),
+        ChildTask::Execute(program) => match become_program(plan, program) {
             Ok(never) => match never {},
             Err(refusal) => Err(refusal),
         },
@@ -103,7 +100,7 @@ fn perform(plan: &ChildPlan) -> Result<(), Refusal> {
 /// The order matters: a child that hangs has its name before anything can block, files are opened by the broker's
 /// user, limits are set by who may set them, the working directory is entered by the child's user, and signals are let
 /// in last.
-fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Refusal> {
+fn become_program(plan: &ChildPlan, program: &ExecPlan) -> Result<Infallible, Refusal> {
     let name = program.name.address();
     // SAFETY: it reads 16 bytes, the last of which is a NUL.
     unsafe { call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0]) }.map_err(at(Step::Session))?;
@@ -152,7 +149,7 @@ fn become_program(plan: &ChildPlan, program: &Program) -> Result<Infallible, Ref
 
 /// Leaves a trace, as late as can be, that the program is about to be executed: a broker that is killed in the middle of
 /// the spawn knows nothing of it, and the next one has to tell a child that may have run from one that has not.
-fn mark_output(plan: &ChildPlan, program: &Program) -> Result<(), Refusal> {
+fn mark_output(plan: &ChildPlan, program: &ExecPlan) -> Result<(), Refusal> {
     if !bears_mark(program) {
         return Ok(());
     }
@@ -164,7 +161,7 @@ fn mark_output(plan: &ChildPlan, program: &Program) -> Result<(), Refusal> {
 }
 
 /// Whether its output is a file of the broker's, which can be marked.
-fn bears_mark(program: &Program) -> bool {
+fn bears_mark(program: &ExecPlan) -> bool {
     match program.stdout {
         PlannedOutput::Append(_) => true,
         PlannedOutput::Null | PlannedOutput::Inherit => false,
@@ -173,7 +170,7 @@ fn bears_mark(program: &Program) -> bool {
 
 /// Lets another user open the files of its own output once more: programs are told to write to `/dev/stderr`, and opening
 /// that opens the file behind it anew (proc(5)). The folder stays closed, so that nobody else comes near them.
-fn give_output(program: &Program, ids: &Ids) {
+fn give_output(program: &ExecPlan, ids: &Ids) {
     let outputs = [(1, Some(&program.stdout)), (2, program.stderr.as_ref())];
     for (descriptor, output) in outputs {
         if let Some(PlannedOutput::Append(_)) = output {
@@ -229,7 +226,7 @@ fn close_range(first: usize, last: usize, flags: libc::c_uint) -> Result<(), Err
 
 /// Nothing is taken for granted about 0, 1 and 2: the broker may have been started with any of them closed, so
 /// that a file opened here may get any of these numbers. In this order none is in the way of another.
-fn connect_streams(program: &Program) -> Result<(), Refusal> {
+fn connect_streams(program: &ExecPlan) -> Result<(), Refusal> {
     match program.stdin {
         StandardInput::Null => open_null(0),
         StandardInput::Inherit | StandardInput::Terminal => keep(0),
@@ -343,7 +340,7 @@ fn forbid_tracing() -> Result<(), Refusal> {
 }
 
 /// The empty mask comes last: from here on a signal can end the child.
-fn reset_signals(signals: Signals) -> Result<(), Errno> {
+fn reset_signals(signals: SignalSet) -> Result<(), Errno> {
     // The kernel's `struct sigaction`: SIG_DFL, no flags, no restorer, an empty mask.
     let default = [0_usize; 4];
     let default = default.as_ptr().expose_provenance();
@@ -365,7 +362,7 @@ fn reset_signals(signals: Signals) -> Result<(), Errno> {
 ///
 /// Whether the broker lives is asked only of a child without a mark. One that has it was about to get to its program: the next
 /// broker finds it, before that or after, and would take it for one that has run if it ended here.
-fn execute(plan: &ChildPlan, program: &Program) -> Errno {
+fn execute(plan: &ChildPlan, program: &ExecPlan) -> Errno {
     if let Some(own_pid) = &program.own_pid {
         own_pid.write();
     }

@@ -17,15 +17,16 @@ use procbroker_protocol::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::child::Errand;
+use super::child::ChildTask;
 use super::clone::{Birth, Memory, Method};
+use super::facilities::Facilities;
 use super::failure::{SpawnFailure, Step};
 use super::memory::Shared;
 use super::oom_score::{self, OomScore};
 use super::plan::{Bounding, SpawnPlan};
-use super::probe::Facilities;
-use super::signals::Signals;
-use super::slot::{Departed, Reports, Slot, Way};
+use super::report::StepReports;
+use super::signals::SignalSet;
+use super::slot::{Departed, Slot, Way};
 use crate::limits::SLOTS;
 use crate::os::host::nofile::Provision;
 use crate::os::process::descriptor::watched;
@@ -48,7 +49,7 @@ pub struct Spawned {
 pub struct Landing<T> {
     /// What it was launched for.
     pub of: T,
-    /// What was launched.
+    /// What it was launched with: to let go of it takes a moment.
     pub plan: SpawnPlan,
     /// The process, or why there is none.
     pub result: Result<Spawned, SpawnFailure>,
@@ -71,7 +72,7 @@ struct Load<T> {
 
 /// The end of a launch, whatever was to be made.
 struct End<T> {
-    errand: Errand,
+    task: ChildTask,
     load: Load<T>,
     result: Result<Spawned, SpawnFailure>,
 }
@@ -81,12 +82,12 @@ struct End<T> {
 pub struct Launcher<T> {
     facilities: Facilities,
     /// What a child must be given default dispositions for: it would inherit them.
-    signals: Signals,
+    signals: SignalSet,
     /// Whether the broker is spared when memory runs out, which no other user's child inherits.
     pub(super) is_spared: bool,
     epoll: Epoll,
     slots: Vec<Slot>,
-    reports: Arc<Shared<Reports>>,
+    reports: Arc<Shared<StepReports>>,
     /// The numbers of the empty ones. The one that was used last comes first: few stacks are ever touched.
     free: Vec<usize>,
     /// What those in use carry beside what the child reads.
@@ -113,8 +114,8 @@ impl<T> Launcher<T> {
     pub(super) fn with_slots(facilities: Facilities, count: usize) -> io::Result<Self> {
         let signals = match facilities.method {
             // The kernel resets those with a handler (CLONE_CLEAR_SIGHAND).
-            Method::Clone3 => Signals::ignored(),
-            Method::Clone => Signals::CHANGEABLE,
+            Method::Clone3 => SignalSet::ignored(),
+            Method::Clone => SignalSet::CHANGEABLE,
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let reports = Arc::new(Shared::zeroed()?);
@@ -162,33 +163,35 @@ impl<T> Launcher<T> {
     pub fn launch(&mut self, plan: SpawnPlan, of: T) -> Result<(), Box<Landing<T>>> {
         let SpawnPlan { program, cgroup, bounding } = plan;
         let load = Load { of, cgroup, bounding, since: Instant::now(), was_killed: false };
-        match self.start(Errand::Execute(program), load) {
+        match self.start(ChildTask::Execute(program), load) {
             None => Ok(()),
             Some(end) => end.landing().map_or(Ok(()), |landing| Err(Box::new(landing))),
         }
     }
 
     /// Makes a child, or says at once why it cannot be made.
-    fn start(&mut self, errand: Errand, load: Load<T>) -> Option<End<T>> {
-        let refused = |errand, load, step, errno| {
-            Some(End { errand, load, result: Err(SpawnFailure::refused(step, errno)) })
+    fn start(&mut self, task: ChildTask, load: Load<T>) -> Option<End<T>> {
+        let refused = |task, load, step, errno| {
+            Some(End { task, load, result: Err(SpawnFailure::refused(step, errno)) })
         };
         if self.free.is_empty() && self.slots.len() < SLOTS {
             // There were few descriptors at the start.
             if let Err(error) = self.add_slot() {
-                return refused(errand, load, Step::Clone, Errno::try_from(error).unwrap_or(Errno::EMFILE));
+                return refused(task, load, Step::Clone, Errno::try_from(error).unwrap_or(Errno::EMFILE));
             }
         }
         let number = self.free.last().copied();
         let Some((number, slot)) = number.and_then(|number| Some((number, self.slots.get_mut(number)?)))
         else {
-            return refused(errand, load, Step::Clone, Errno::EAGAIN);
+            return refused(task, load, Step::Clone, Errno::EAGAIN);
         };
         let into = load.cgroup.as_ref().map(AsFd::as_fd);
         let step = |errno| refusing_step(errno, into.is_some());
-        let oom_score = match &errand {
-            Errand::Execute(program) if self.is_spared && program.is_of_another_user() => OomScore::Default,
-            Errand::Execute(_) | Errand::Rehearse => OomScore::Inherited,
+        let oom_score = match &task {
+            ChildTask::Execute(program) if self.is_spared && program.is_of_another_user() => {
+                OomScore::Default
+            }
+            ChildTask::Execute(_) | ChildTask::Rehearse => OomScore::Inherited,
         };
         let memory = match (oom_score, load.bounding) {
             (OomScore::Inherited, Bounding::Free) => Memory::Brokers,
@@ -196,9 +199,9 @@ impl<T> Launcher<T> {
             (OomScore::Default, _) | (_, Bounding::Bounded) => Memory::Copied,
         };
         let way = Way { method: self.facilities.method, memory, oom_score, signals: self.signals };
-        if let Err((errand, errno)) = slot.enter(way, errand, into) {
+        if let Err((task, errno)) = slot.enter(way, task, into) {
             let step = step(errno);
-            return refused(errand, load, step, errno);
+            return refused(task, load, step, errno);
         }
         self.free.pop();
         if let Some(pidfd) = slot.pidfd() {
@@ -310,7 +313,7 @@ impl Launcher<()> {
     pub(super) fn rehearse(&mut self, into: Option<OwnedFd>) -> Result<(), SpawnFailure> {
         let (cgroup, bounding) = (into, Bounding::Free);
         let load = Load { of: (), cgroup, bounding, since: Instant::now(), was_killed: false };
-        let mut end = self.start(Errand::Rehearse, load);
+        let mut end = self.start(ChildTask::Rehearse, load);
         loop {
             match end {
                 Some(End { result: Err(IT_EXITED), .. }) => return Ok(()),
@@ -330,12 +333,12 @@ impl Launcher<()> {
 impl<T> End<T> {
     /// None if no program was to be executed.
     fn landing(self) -> Option<Landing<T>> {
-        let Self { errand, load: Load { of, cgroup, bounding, was_killed, since: _ }, result } = self;
-        match errand {
-            Errand::Execute(program) => {
+        let Self { task, load: Load { of, cgroup, bounding, was_killed, since: _ }, result } = self;
+        match task {
+            ChildTask::Execute(program) => {
                 Some(Landing { of, plan: SpawnPlan { program, cgroup, bounding }, result, was_killed })
             }
-            Errand::Rehearse => None,
+            ChildTask::Rehearse => None,
         }
     }
 }
@@ -344,14 +347,14 @@ impl<T> End<T> {
 const IT_EXITED: SpawnFailure = SpawnFailure::refused(Step::Exec, Errno::EPROTO);
 
 fn end<T>(departed: Departed, load: Load<T>) -> End<T> {
-    let Departed { pid, pidfd, errand, birth, failure } = departed;
+    let Departed { pid, pidfd, task, birth, failure } = departed;
     let result = match (failure, birth) {
         (Some(failure), _) => Err(failure),
         (None, Birth::Executed) => Ok(Spawned { pid, pidfd }),
         (None, Birth::Killed { signal }) => Err(SpawnFailure::Killed { signal }),
         (None, Birth::Exited | Birth::Underway) => Err(IT_EXITED),
     };
-    End { errand, load, result }
+    End { task, load, result }
 }
 
 impl<T> AsFd for Launcher<T> {

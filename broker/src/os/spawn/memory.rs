@@ -51,7 +51,6 @@ impl Drop for Mapping {
 pub(super) struct Stack(Mapping);
 
 impl Stack {
-    /// Maps a stack.
     pub(super) fn new() -> io::Result<Self> {
         let mapping = Mapping::new(PAGE_BYTES + STACK_BYTES, libc::MAP_PRIVATE | libc::MAP_STACK)?;
         // SAFETY: the page is the lowest one of the mapping, which nothing points into yet.
@@ -89,7 +88,6 @@ impl<T: Shareable> Shared<T> {
         Ok(Self { page, value: std::marker::PhantomData })
     }
 
-    /// The value.
     pub(super) fn get(&self) -> &T {
         // SAFETY: the page is mapped as long as `self` lives, page aligned, large enough, and was zeroed, which
         // `Shareable` promises to be a value that others may write meanwhile.

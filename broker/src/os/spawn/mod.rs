@@ -3,16 +3,18 @@
 //!
 //! A [`SpawnSpec`] says what to start, [`SpawnPlan::prepare`] checks and converts it, and a [`Launcher`] starts it, which
 //! tells later of a process that executes its program, or of the step that failed and why, with nothing left.
-//! [`Facilities::probe`] finds out, once, which ways the kernel lets through.
+//! [`environment`] turns an order of the core into a specification; [`Facilities::probe`] finds out, once, which ways the kernel lets through.
 //!
 //! Inside, `clone` is the birth, `child` what the child does until it executes its program, and `slot` what the
 //! two share.
 
+mod base_environment;
 mod bonds;
 mod child;
 mod clone;
+pub mod environment;
+mod facilities;
 mod failure;
-mod inherited;
 mod launcher;
 mod memory;
 mod name;
@@ -21,19 +23,19 @@ mod own_pid;
 mod plan;
 mod probe;
 mod raw;
+mod report;
 mod resource;
 mod signals;
 mod slot;
 #[cfg(test)]
 pub(in crate::os) mod tests;
 
-pub(in crate::os) use child::BEGUN_MODE;
-
+pub use base_environment::BaseEnvironment;
 pub use clone::Method;
+pub use facilities::Facilities;
 pub use failure::{SpawnFailure, Step};
-pub use inherited::Inherited;
 pub use launcher::{Landing, Launcher, Spawned};
 pub use name::LaunchName;
-pub use plan::{Bounding, ErrorOutput, Identity, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
-pub use probe::{Facilities, ProbeError};
+pub use plan::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
+pub use probe::ProbeError;
 pub use resource::{Resource, Rlimit};

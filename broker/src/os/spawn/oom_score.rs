@@ -5,7 +5,6 @@ use std::fs;
 /// How likely a child is to be killed when memory runs out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum OomScore {
-    /// As the broker.
     Inherited,
     /// As a process is of which nothing was said.
     Default,

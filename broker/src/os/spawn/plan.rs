@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
+use super::base_environment::BaseEnvironment;
 use super::failure::{SpawnFailure, Step};
-use super::inherited::Inherited;
 use super::name::LaunchName;
 use super::own_pid::OwnPid;
 use super::resource::Rlimit;
@@ -31,7 +31,7 @@ pub struct SpawnSpec {
     /// Its own environment, in order.
     pub env: Vec<(OsString, OsString)>,
     /// The rest of it, as far as its own has no variables of these names.
-    pub inherited: Inherited,
+    pub inherited: BaseEnvironment,
     /// The variable of its environment, beside those, that has its own number as its value.
     pub own_pid: Option<&'static str>,
     /// The working directory, entered with the permissions of the child's user.
@@ -39,17 +39,17 @@ pub struct SpawnSpec {
     /// The file mode creation mask.
     pub umask: Mode,
     /// Who the process runs as.
-    pub identity: Identity,
+    pub credentials: Credentials,
     /// What it is denied beside that.
     pub restraint: Restraint,
     /// The limits that differ from the broker's own. A broker that has raised its own soft `nofile` gives the
     /// original one here, for each child that asks for none.
     pub rlimits: Vec<Rlimit>,
-    /// Standard input.
+    /// Where its standard input comes from.
     pub stdin: StandardInput,
-    /// Standard output.
+    /// Where its standard output goes.
     pub stdout: Output,
-    /// Standard error.
+    /// Where its standard error goes.
     pub stderr: ErrorOutput,
     /// The directory of the cgroup v2 group that the process is born into.
     pub cgroup: Option<OwnedFd>,
@@ -73,22 +73,22 @@ pub enum Bounding {
 
 /// Who a process runs as.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Identity {
+pub enum Credentials {
     /// As the broker itself.
     Unchanged,
     /// With these ids, real, effective and saved, and exactly these supplementary groups.
     Become {
-        /// The user.
+        /// The real, effective and saved user id.
         uid: Uid,
-        /// The primary group.
+        /// The real, effective and saved group id.
         gid: Gid,
-        /// The supplementary groups.
+        /// The ids of the supplementary groups, and no others.
         groups: Vec<Gid>,
     },
 }
 
-impl Identity {
-    /// The user.
+impl Credentials {
+    /// Returns the id of the user whose the process becomes.
     #[must_use]
     pub fn uid(&self) -> Uid {
         match self {
@@ -137,21 +137,21 @@ pub enum Output {
 pub enum ErrorOutput {
     /// Where standard output goes, through the same open file.
     Stdout,
-    /// Its own way.
+    /// Where this says, through an open file of its own.
     Own(Output),
 }
 
 /// A [`SpawnSpec`] that has been checked, ready to be launched.
 #[derive(Debug)]
 pub struct SpawnPlan {
-    pub(super) program: Box<Program>,
+    pub(super) program: Box<ExecPlan>,
     pub(super) cgroup: Option<OwnedFd>,
     pub(super) bounding: Bounding,
 }
 
 /// A program and its surroundings, in the form that the child reads them. Nothing in it is borrowed.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct ExecPlan {
     pub(super) name: LaunchName,
     pub(super) stdin: StandardInput,
     pub(super) stdout: PlannedOutput,
@@ -171,7 +171,7 @@ pub(super) struct Program {
     pub(super) candidates: Vec<CString>,
 }
 
-impl Program {
+impl ExecPlan {
     /// Whether it runs as another user than the broker.
     pub(super) fn is_of_another_user(&self) -> bool {
         self.ids.as_ref().is_some_and(|ids| ids.is_other)
@@ -203,7 +203,7 @@ pub(super) struct Strings {
     /// What they point to, beside what is appended, and what stays where it is when this is moved.
     _owned: Vec<CString>,
     /// What else they point to.
-    _shared: Inherited,
+    _shared: BaseEnvironment,
 }
 
 // SAFETY: the pointers lead to what the same value, or the program that it is a part of, owns. Nobody writes there but to
@@ -219,7 +219,7 @@ impl Strings {
     }
 
     /// An environment: a process's own variables, and those of the others that it has not itself.
-    fn environment(own: Vec<(OsString, OsString)>, inherited: Inherited) -> Result<Self, SpawnFailure> {
+    fn environment(own: Vec<(OsString, OsString)>, inherited: BaseEnvironment) -> Result<Self, SpawnFailure> {
         let mut names: Vec<&OsStr> = own.iter().map(|(name, _)| name.as_os_str()).collect();
         names.sort_unstable();
         let others = inherited.iter().filter(|(name, ..)| names.binary_search(name).is_err());
@@ -240,7 +240,7 @@ impl FromIterator<CString> for Strings {
     fn from_iter<T: IntoIterator<Item = CString>>(strings: T) -> Self {
         let owned: Vec<CString> = strings.into_iter().collect();
         let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _owned: owned, _shared: Inherited::default() }
+        Self { pointers, _owned: owned, _shared: BaseEnvironment::default() }
     }
 }
 
@@ -267,7 +267,7 @@ impl SpawnPlan {
         for &limit in &spec.rlimits {
             check_rlimit(limit)?;
         }
-        let program = Program {
+        let program = ExecPlan {
             name: spec.name,
             stdin: spec.stdin,
             stdout: planned_output(spec.stdout, Step::Stdout)?,
@@ -276,7 +276,7 @@ impl SpawnPlan {
                 ErrorOutput::Own(output) => Some(planned_output(output, Step::Stderr)?),
             },
             rlimits: spec.rlimits,
-            ids: ids(&spec.identity),
+            ids: ids(&spec.credentials),
             restraint: spec.restraint,
             umask: spec.umask.bits(),
             cwd: c_string(spec.cwd.into_os_string(), Step::Cwd)?,
@@ -297,7 +297,7 @@ impl SpawnPlan {
 
     /// Lets output go nowhere that would have been kept in a file.
     pub fn keep_no_output(&mut self) {
-        let Program { stdout, stderr, .. } = &mut *self.program;
+        let ExecPlan { stdout, stderr, .. } = &mut *self.program;
         for output in [Some(stdout), stderr.as_mut()].into_iter().flatten() {
             if let PlannedOutput::Append(_) = output {
                 *output = PlannedOutput::Null;
@@ -306,10 +306,10 @@ impl SpawnPlan {
     }
 }
 
-fn ids(identity: &Identity) -> Option<Ids> {
-    match identity {
-        Identity::Unchanged => None,
-        Identity::Become { uid, gid, groups } => Some(Ids {
+fn ids(credentials: &Credentials) -> Option<Ids> {
+    match credentials {
+        Credentials::Unchanged => None,
+        Credentials::Become { uid, gid, groups } => Some(Ids {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
             groups: groups.iter().map(|group| group.as_raw()).collect(),
@@ -385,11 +385,11 @@ mod tests {
             name: LaunchName::NOBODY,
             command: command.iter().map(OsString::from).collect(),
             env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-            inherited: Inherited::default(),
+            inherited: BaseEnvironment::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
-            identity: Identity::Unchanged,
+            credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdin: StandardInput::Null,

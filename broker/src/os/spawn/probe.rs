@@ -6,15 +6,9 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use super::clone::Method;
+use super::facilities::Facilities;
 use super::failure::{SpawnFailure, Step};
 use super::launcher::Launcher;
-
-/// The ways in use.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Facilities {
-    /// How a child is made.
-    pub method: Method,
-}
 
 impl Facilities {
     /// Tries each way, the best first, with a child that executes nothing.

@@ -47,7 +47,6 @@ impl Resource {
         NAMES.iter().map(|&(name, _)| name)
     }
 
-    /// The kernel's number.
     pub(super) const fn number(self) -> usize {
         self.0 as usize
     }
@@ -69,7 +68,7 @@ impl Resource {
 /// One limit of a child.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rlimit {
-    /// What is limited.
+    /// The resource that is limited.
     pub resource: Resource,
     /// The limit in force, at most `hard`.
     pub soft: u64,

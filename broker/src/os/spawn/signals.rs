@@ -10,9 +10,9 @@ pub(super) const SET_BYTES: usize = size_of::<u64>();
 
 /// A set of signals.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Signals(pub(super) u64);
+pub(super) struct SignalSet(pub(super) u64);
 
-impl Signals {
+impl SignalSet {
     /// Those whose disposition can be changed.
     pub(super) const CHANGEABLE: Self =
         Self(!(Self::bit(libc::SIGKILL as usize) | Self::bit(libc::SIGSTOP as usize)));
@@ -42,13 +42,13 @@ impl Signals {
 
 /// Every signal is blocked in this thread; the mask comes back when this is dropped.
 pub(super) struct SignalsBlocked {
-    before: Signals,
+    before: SignalSet,
 }
 
 impl SignalsBlocked {
     pub(super) fn all() -> Self {
-        let mut before = Signals(0);
-        set_mask(Signals(u64::MAX), Some(&mut before));
+        let mut before = SignalSet(0);
+        set_mask(SignalSet(u64::MAX), Some(&mut before));
         Self { before }
     }
 }
@@ -60,7 +60,7 @@ impl Drop for SignalsBlocked {
 }
 
 /// It cannot fail: its arguments are valid.
-fn set_mask(mask: Signals, before: Option<&mut Signals>) {
+fn set_mask(mask: SignalSet, before: Option<&mut SignalSet>) {
     let before = before.map_or(ptr::null_mut(), |before| &raw mut before.0);
     // SAFETY: it reads one set and writes one, where it is wanted.
     unsafe {

@@ -6,19 +6,18 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 
-use super::child::{ChildPlan, Errand, Tether};
+use super::child::{ChildPlan, ChildTask, Tether};
 use super::clone::{self, Birth, Memory, Method};
-use super::failure::{SpawnFailure, Step};
-use super::memory::{Shareable, Shared, Stack};
+use super::failure::SpawnFailure;
+use super::memory::{Shared, Stack};
 use super::oom_score::OomScore;
-use super::signals::Signals;
-use crate::limits::SLOTS;
+use super::report::{ReportTo, StepReports};
+use super::signals::SignalSet;
 
 /// How a child is made.
 #[derive(Clone, Copy, Debug)]
@@ -27,68 +26,11 @@ pub(super) struct Way {
     pub(super) memory: Memory,
     pub(super) oom_score: OomScore,
     /// Those to be given their default dispositions.
-    pub(super) signals: Signals,
+    pub(super) signals: SignalSet,
 }
 
 /// The lowest number of the descriptor of a pipe: those of the standard streams are a program's own.
 const LOWEST_DESCRIPTOR: i32 = 3;
-
-/// What a child writes if it does not get to its program.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Report {
-    /// The [`Step`] that failed; 0 for none.
-    step: AtomicU32,
-    /// The error number of that step.
-    errno: AtomicI32,
-}
-
-/// Those of all slots, in one page, which a child in a copy of the memory shares as well.
-#[derive(Debug)]
-pub(super) struct Reports([Report; SLOTS]);
-
-// SAFETY: atomic integers, for which zero is a value.
-unsafe impl Shareable for Reports {}
-
-impl Report {
-    /// Records a failure; the child's last word.
-    fn refuse(&self, step: Step, errno: Errno) {
-        self.errno.store(errno as i32, Ordering::Relaxed);
-        self.step.store(step as u32, Ordering::Release);
-    }
-
-    /// Takes what the child recorded.
-    fn failure(&self) -> Option<SpawnFailure> {
-        let step = Step::from_discriminant(self.step.load(Ordering::Acquire))?;
-        Some(SpawnFailure::refused(step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
-    }
-}
-
-/// Where one child reports.
-#[derive(Clone, Debug)]
-pub(super) struct ReportTo {
-    reports: Arc<Shared<Reports>>,
-    slot: usize,
-}
-
-impl ReportTo {
-    fn report(&self) -> Option<&Report> {
-        self.reports.get().0.get(self.slot)
-    }
-
-    /// Records a failure; the child's last word.
-    pub(super) fn refuse(&self, step: Step, errno: Errno) {
-        if let Some(report) = self.report() {
-            report.refuse(step, errno);
-        }
-    }
-
-    fn begin(&self) {
-        if let Some(report) = self.report() {
-            report.step.store(0, Ordering::Relaxed);
-        }
-    }
-}
 
 /// One slot. No two children are in it at a time.
 #[derive(Debug)]
@@ -113,7 +55,7 @@ struct Occupant {
 pub(super) struct Departed {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
-    pub(super) errand: Errand,
+    pub(super) task: ChildTask,
     pub(super) birth: Birth,
     /// What it has reported.
     pub(super) failure: Option<SpawnFailure>,
@@ -121,12 +63,12 @@ pub(super) struct Departed {
 
 impl Slot {
     /// Makes an empty one.
-    pub(super) fn new(number: usize, reports: &Arc<Shared<Reports>>) -> io::Result<Self> {
+    pub(super) fn new(number: usize, reports: &Arc<Shared<StepReports>>) -> io::Result<Self> {
         let (read, _write) = pipe2(OFlag::O_CLOEXEC)?;
         let pipe = above_streams(read)?;
         let path = CString::new(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
         let tether = Tether { descriptor: pipe.as_raw_fd().cast_unsigned() as usize, path };
-        let report = ReportTo { reports: Arc::clone(reports), slot: number };
+        let report = ReportTo::of_slot(number, reports);
         Ok(Self { pipe, tether, stack: Stack::new()?, report, occupant: None })
     }
 
@@ -140,7 +82,6 @@ impl Slot {
         self.occupant.as_ref().map(|occupant| occupant.pidfd.as_fd())
     }
 
-    /// Its id.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.occupant.as_ref().map(|occupant| occupant.pid)
     }
@@ -149,11 +90,11 @@ impl Slot {
     pub(super) fn enter(
         &mut self,
         way: Way,
-        errand: Errand,
+        task: ChildTask,
         into: Option<BorrowedFd<'_>>,
-    ) -> Result<(), (Errand, Errno)> {
+    ) -> Result<(), (ChildTask, Errno)> {
         if self.occupant.is_some() {
-            return Err((errand, Errno::EBUSY));
+            return Err((task, Errno::EBUSY));
         }
         let Way { method, memory, oom_score, signals } = way;
         self.report.begin();
@@ -163,7 +104,7 @@ impl Slot {
             tether: self.tether.clone(),
             signals,
             oom_score,
-            errand,
+            task,
         });
         // SAFETY: the slot is empty, so that nobody has its stack; both stay as they are while there is an occupant.
         match unsafe { clone::start(method, memory, &raw const *plan, &self.stack, into) } {
@@ -171,7 +112,7 @@ impl Slot {
                 self.occupant = Some(Occupant { pid, pidfd, plan });
                 Ok(())
             }
-            Err(errno) => Err((plan.errand, errno)),
+            Err(errno) => Err((plan.task, errno)),
         }
     }
 
@@ -182,8 +123,8 @@ impl Slot {
             Birth::Underway => None,
             Birth::Executed | Birth::Exited | Birth::Killed { .. } => {
                 let Occupant { pid, pidfd, plan } = self.occupant.take()?;
-                let failure = self.report.report().and_then(Report::failure);
-                Some(Departed { pid, pidfd, errand: plan.errand, birth, failure })
+                let failure = self.report.failure();
+                Some(Departed { pid, pidfd, task: plan.task, birth, failure })
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the machine has lent, and what the driver makes of it: its hands.
+//! What the machine has lent, and what the driver carries out effects with.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,14 +13,13 @@ use procbroker_protocol::create::Ready;
 use tokio::sync::mpsc;
 
 use crate::blocking_pool::BlockingPool;
-use crate::driver::{Clients, Hands, Records, user};
+use crate::driver::{Clients, EffectHandler, Records, user};
 use crate::flagged_accounts::AccountFlags;
 use crate::follower::Followers;
 use crate::inbox;
 use crate::messages::{Fact, FromThread};
-use crate::os::environment::Surroundings;
 use crate::os::host::nofile::Nofile;
-use crate::os::host::terminal::Job;
+use crate::os::host::terminal::ForegroundJob;
 use crate::os::journal::{Host, Store};
 use crate::os::logs::pipes::Pipes;
 use crate::os::logs::{Destination, LogBounds, LogSettings, Logs, Remembered};
@@ -32,6 +31,7 @@ use crate::os::service::fd_store::{FdStore, StoredQueue};
 use crate::os::service::notices::{self, Notices, Rest};
 use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::Launcher;
+use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::os::store::state_dir::StateDir;
 use crate::os::tree::Containment;
@@ -70,12 +70,12 @@ pub(crate) struct Machine {
 impl Machine {
     /// What the driver acts with, and what is on record of children that it has to take over. Threads are started only
     /// here, when nothing can fail any more but they.
-    pub(crate) fn hands(
+    pub(crate) fn effect_handler(
         self,
         threads: mpsc::Sender<FromThread>,
         facts: inbox::Sender<Fact>,
         (pool, transit): (BlockingPool, Transit),
-    ) -> Result<(Hands, TakenOver), ServeError> {
+    ) -> Result<(EffectHandler, TakenOver), ServeError> {
         let Self {
             found,
             nofile,
@@ -131,15 +131,15 @@ impl Machine {
             inherited: outputs,
         })?;
         let prober = Prober::new(&logs, pool.clone(), facts.clone());
-        let hands = Hands {
+        let handler = EffectHandler {
             clients: Clients::new(transit.clone()),
             pool: pool.clone(),
             launcher,
             reaper,
             anchors,
             containment,
-            job: Job::default(),
-            surroundings: Surroundings::new(socket, pipes, nofile),
+            job: ForegroundJob::default(),
+            child_environment: ChildEnvironment::new(socket, pipes, nofile),
             prober,
             followers: Followers::new(&logs, pool, transit, facts),
             logs,
@@ -162,7 +162,7 @@ impl Machine {
             landed: Vec::new(),
             spent: Vec::new(),
         };
-        Ok((hands, (recovered, former.answers)))
+        Ok((handler, (recovered, former.answers)))
     }
 }
 

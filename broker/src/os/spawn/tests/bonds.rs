@@ -13,15 +13,15 @@ const SESSION_KEYRING: i32 = -3;
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
-fn nobody() -> Identity {
+fn nobody() -> Credentials {
     let (uid, gid) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
-    Identity::Become { uid, gid, groups: Vec::new() }
+    Credentials::Become { uid, gid, groups: Vec::new() }
 }
 
 /// The output of a script, for another user and for the broker's own.
 fn of_both(way: Facilities, scene: &Scene, script: &str) -> [String; 2] {
-    [nobody(), Identity::Unchanged].map(|identity| {
-        assert_eq!(run(way, SpawnSpec { identity, ..scene.shell(script) }), 0, "{way:?}");
+    [nobody(), Credentials::Unchanged].map(|credentials| {
+        assert_eq!(run(way, SpawnSpec { credentials, ..scene.shell(script) }), 0, "{way:?}");
         scene.take_output()
     })
 }
@@ -100,10 +100,10 @@ fn a_child_of_another_user_is_not_spared_with_the_broker_when_memory_runs_out() 
     // That it can't be taken back: as a user, it can be set to that and to nothing below.
     let script = format!("cat {OOM_SCORE}; echo -1 2>/dev/null >{OOM_SCORE} || echo stays");
     for way in every_way() {
-        let told = [nobody(), Identity::Unchanged].map(|identity| {
+        let told = [nobody(), Credentials::Unchanged].map(|credentials| {
             let mut starter = Starter::new(way);
             starter.0.is_spared |= is_told;
-            let plan = SpawnPlan::prepare(SpawnSpec { identity, ..scene.shell(&script) }).unwrap();
+            let plan = SpawnPlan::prepare(SpawnSpec { credentials, ..scene.shell(&script) }).unwrap();
             reap(&starter.spawn(plan).unwrap());
             scene.take_output()
         });
@@ -130,7 +130,7 @@ fn what_a_child_is_denied_no_program_gives_it() {
             assert_eq!(scene.take_output(), expected, "{way:?}");
             // Its output becomes its user's own.
             let scene = Scene::new();
-            let spec = SpawnSpec { restraint, identity: nobody(), ..scene.shell(script) };
+            let spec = SpawnSpec { restraint, credentials: nobody(), ..scene.shell(script) };
             assert_eq!(run(way, spec), 0);
             let expected = format!("{none}\n{none}\n{none}\n{some}\n{told}\n");
             assert_eq!(scene.take_output(), expected, "{way:?}");

@@ -118,18 +118,18 @@ fn a_limit_above_the_brokers_own_is_refused_even_to_root() {
 fn ids_that_the_broker_may_not_take_on_are_refused() {
     let scene = Scene::new();
     for way in every_way() {
-        let identity = if is_root() {
+        let credentials = if is_root() {
             // One more than the kernel takes (NGROUPS_MAX).
-            Identity::Become {
+            Credentials::Become {
                 uid: 65_534.into(),
                 gid: 65_534.into(),
                 groups: vec![Gid::from_raw(1); 65_537],
             }
         } else {
-            Identity::Become { uid: Uid::from_raw(0), gid: Gid::from_raw(0), groups: Vec::new() }
+            Credentials::Become { uid: Uid::from_raw(0), gid: Gid::from_raw(0), groups: Vec::new() }
         };
         let expected = if is_root() { Errno::EINVAL } else { Errno::EPERM };
-        let spec = SpawnSpec { identity, ..scene.spec(&["/bin/true"]) };
+        let spec = SpawnSpec { credentials, ..scene.spec(&["/bin/true"]) };
         assert_eq!(refusal(way, spec), ("groups", expected));
     }
 }

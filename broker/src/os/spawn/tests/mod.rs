@@ -21,8 +21,8 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{
-    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Launcher, Method, Output, Restraint,
-    SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Launcher, Method, Output,
+    Restraint, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 
 /// Starts processes one at a time, and waits for each.
@@ -90,11 +90,11 @@ impl Scene {
             name: LaunchName::NOBODY,
             command: command.iter().map(|argument| argument.as_ref().into()).collect(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-            inherited: Inherited::default(),
+            inherited: BaseEnvironment::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
-            identity: Identity::Unchanged,
+            credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdin: StandardInput::Null,

@@ -243,14 +243,14 @@ fn a_child_takes_on_every_id_of_its_user_and_keeps_no_capability() {
     }
     let scene = Scene::new();
     fs::set_permissions(scene.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    let nobody = || Identity::Become {
+    let nobody = || Credentials::Become {
         uid: Uid::from_raw(65_534),
         gid: Gid::from_raw(65_533),
         groups: vec![Gid::from_raw(7), Gid::from_raw(12)],
     };
     for way in every_way() {
         // Its output is opened by the broker: it could not have entered the folder itself.
-        let spec = SpawnSpec { identity: nobody(), ..scene.spec(&["cat", "/proc/self/status"]) };
+        let spec = SpawnSpec { credentials: nobody(), ..scene.spec(&["cat", "/proc/self/status"]) };
         assert_eq!(run(way, spec), 0);
         let output = fs::metadata(scene.path("out")).unwrap();
         assert_eq!((output.uid(), output.gid(), output.mode() & 0o777), (65_534, 65_533, 0o600));
@@ -262,7 +262,8 @@ fn a_child_takes_on_every_id_of_its_user_and_keeps_no_capability() {
             assert_eq!(status(&text, set), "0000000000000000", "{set}");
         }
         // The working directory is entered with its permissions.
-        let spec = SpawnSpec { identity: nobody(), cwd: scene.folder.path().into(), ..scene.shell("true") };
+        let spec =
+            SpawnSpec { credentials: nobody(), cwd: scene.folder.path().into(), ..scene.shell("true") };
         assert_eq!(refusal(way, spec), ("cwd", Errno::EACCES));
         // Nothing of that has come off on the broker.
         assert!(is_root() && getgid().as_raw() == 0);
@@ -278,8 +279,8 @@ fn the_memory_lent_to_a_child_cannot_be_traced_by_its_user() {
     let way = every_way().next().unwrap();
     assert_eq!(run(way, scene.spec(&["/bin/true"])), 0);
     assert!(nix::sys::prctl::get_dumpable().unwrap());
-    let identity = Identity::Become { uid: 65_534.into(), gid: 65_534.into(), groups: Vec::new() };
-    assert_eq!(run(way, SpawnSpec { identity, ..scene.spec(&["/bin/true"]) }), 0);
+    let credentials = Credentials::Become { uid: 65_534.into(), gid: 65_534.into(), groups: Vec::new() };
+    assert_eq!(run(way, SpawnSpec { credentials, ..scene.spec(&["/bin/true"]) }), 0);
     assert!(!nix::sys::prctl::get_dumpable().unwrap());
 }
 

@@ -26,8 +26,8 @@ use crate::os::process::proc;
 use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
-    SpawnSpec, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Output, Restraint,
+    SpawnPlan, SpawnSpec, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, LaunchProgress, Sought};
@@ -249,11 +249,11 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             name: LaunchName::NOBODY,
             command: ["/bin/sh", "-c", script].map(Into::into).into(),
             env: env.map(|(name, value)| (name.into(), value.into())).into(),
-            inherited: Inherited::default(),
+            inherited: BaseEnvironment::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
-            identity: Identity::Unchanged,
+            credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdin: StandardInput::Null,

@@ -29,8 +29,8 @@ use crate::os::process::subreaper::Inheritance;
 use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
-    SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Output, Restraint,
+    SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
@@ -133,11 +133,11 @@ impl Scene {
             name: LaunchName::NOBODY,
             command: command.iter().map(Into::into).collect(),
             env: env.map(|(name, value)| (name.into(), value.into())).collect(),
-            inherited: Inherited::default(),
+            inherited: BaseEnvironment::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: Mode::from_bits_truncate(0o022),
-            identity: Identity::Unchanged,
+            credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdin: StandardInput::Null,

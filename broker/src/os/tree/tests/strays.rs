@@ -14,8 +14,8 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    Bounding, ErrorOutput, Facilities, Identity, Inherited, LaunchName, Output, Restraint, SpawnPlan,
-    SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Output, Restraint,
+    SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 
 /// Has the test below start a sibling of its own process.
@@ -153,11 +153,11 @@ mod heavy {
             name: LaunchName::NOBODY,
             command: ["/bin/sh".into(), "-c".into(), format!("exit {code}").into()].into(),
             env: Vec::new(),
-            inherited: Inherited::default(),
+            inherited: BaseEnvironment::default(),
             own_pid: None,
             cwd: "/".into(),
             umask: nix::sys::stat::Mode::empty(),
-            identity: Identity::Unchanged,
+            credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
             stdin: StandardInput::Null,

@@ -1,4 +1,4 @@
-//! What a child is surrounded by: the order of the core, turned into what the spawner takes.
+//! The order of the core to start a process, turned into the specification of one: with what it is started.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -24,7 +24,7 @@ use crate::os::process::variables::{
     NOTIFY_VARIABLE, PROBE_VARIABLE, UPGRADE_VARIABLES,
 };
 use crate::os::spawn::{
-    Bounding, ErrorOutput, Identity, Inherited, LaunchName, Output, Resource, Restraint, Rlimit,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Resource, Restraint, Rlimit,
     SpawnFailure, SpawnSpec, StandardInput, Step,
 };
 
@@ -44,10 +44,10 @@ const DEFAULT_CWD: &str = "/";
 
 /// What is the same for all children of a broker.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct ChildEnvironment {
     /// The broker's own environment, less what was meant for the broker alone, and what each child has a value of its own
     /// for.
-    base: Inherited,
+    base: BaseEnvironment,
     socket: PathBuf,
     pipes: Pipes,
     nofile: Nofile,
@@ -55,7 +55,7 @@ pub struct Surroundings {
     interactive: Option<ChildId>,
 }
 
-impl Surroundings {
+impl ChildEnvironment {
     /// Takes note of the broker's own environment. `nofile` is the limit on open files that children get.
     #[must_use]
     pub fn new(socket: PathBuf, pipes: Pipes, nofile: Nofile) -> Self {
@@ -127,11 +127,11 @@ impl Surroundings {
             name,
             command: command.iter().map(OsString::from).collect(),
             env: self.environment(child, order, purpose),
-            inherited: if params.env_clear { Inherited::default() } else { self.base.clone() },
+            inherited: if params.env_clear { BaseEnvironment::default() } else { self.base.clone() },
             own_pid: None,
             cwd: params.cwd.as_deref().unwrap_or(DEFAULT_CWD).into(),
             umask: Mode::from_bits_truncate(params.umask.bits().into()),
-            identity: identity(&order.run_as),
+            credentials: credentials(&order.run_as),
             restraint: confinement.map_or_else(Restraint::default, restraint),
             rlimits: self.rlimits(params, purpose, hard_limits)?,
             stdin: self.stdin(child, purpose),
@@ -297,10 +297,10 @@ fn restraint(confinement: &Confinement) -> Restraint {
     Restraint { no_new_privs: *no_new_privs, capabilities: *capabilities }
 }
 
-fn identity(run_as: &RunAs) -> Identity {
+fn credentials(run_as: &RunAs) -> Credentials {
     match run_as {
-        RunAs::Broker => Identity::Unchanged,
-        RunAs::User { uid, gid, groups } => Identity::Become {
+        RunAs::Broker => Credentials::Unchanged,
+        RunAs::User { uid, gid, groups } => Credentials::Become {
             uid: Uid::from_raw(*uid),
             gid: Gid::from_raw(*gid),
             groups: groups.iter().copied().map(Gid::from_raw).collect(),

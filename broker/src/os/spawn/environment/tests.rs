@@ -27,10 +27,10 @@ const OWN: &[(&str, &str)] = &[
     ("PROCBROKER_CHILD_NAME", "outer"),
 ];
 
-fn surroundings(folder: &tempfile::TempDir) -> Surroundings {
+fn surroundings(folder: &tempfile::TempDir) -> ChildEnvironment {
     let environment = OWN.iter().map(|&(name, value)| (name.into(), value.into()));
     let pipes = Pipes::open(folder.path().join("output")).unwrap();
-    Surroundings::with_environment(environment, "/s".into(), pipes, Nofile { soft: 10, hard: 20 })
+    ChildEnvironment::with_environment(environment, "/s".into(), pipes, Nofile { soft: 10, hard: 20 })
 }
 
 fn child() -> ChildId {
@@ -185,14 +185,14 @@ fn what_confined_the_creator_binds_the_child_and_its_cleanup() {
 
 #[test]
 fn a_child_gets_the_rights_that_the_core_has_decided() {
-    assert_eq!(spec(|_| (), RunAs::Broker).unwrap().identity, Identity::Unchanged);
+    assert_eq!(spec(|_| (), RunAs::Broker).unwrap().credentials, Credentials::Unchanged);
     let user = RunAs::User { uid: 1, gid: 2, groups: vec![3, 4] };
-    let expected = Identity::Become {
+    let expected = Credentials::Become {
         uid: Uid::from_raw(1),
         gid: Gid::from_raw(2),
         groups: vec![Gid::from_raw(3), Gid::from_raw(4)],
     };
-    assert_eq!(spec(|_| (), user).unwrap().identity, expected);
+    assert_eq!(spec(|_| (), user).unwrap().credentials, expected);
 }
 
 fn cleanup(change: impl FnOnce(&mut CreateParams), status: ExitStatus) -> SpawnSpec {
@@ -256,7 +256,10 @@ fn what_asks_a_child_has_all_that_is_the_childs_but_its_output() {
     let main = surroundings.spec(child(), &order, &Purpose::Main, None).unwrap();
     let probe = surroundings.spec(counterpart(child()), &order, &Purpose::Probe, None).unwrap();
     assert_eq!(probe.command, ["up", "now"]);
-    assert_eq!((&probe.identity, &probe.cwd, &probe.rlimits), (&main.identity, &main.cwd, &main.rlimits));
+    assert_eq!(
+        (&probe.credentials, &probe.cwd, &probe.rlimits),
+        (&main.credentials, &main.cwd, &main.rlimits)
+    );
     let own: Vec<_> = probe.env.iter().filter(|variable| !main.env.contains(variable)).collect();
     assert_eq!(own, [&(PROBE_VARIABLE.into(), "1".into())]);
     assert_eq!(probe.env.len(), main.env.len() + 1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Variables that a process has beside its own ones, which go before them. A copy is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Inherited(Arc<[Assignment]>);
+pub struct BaseEnvironment(Arc<[Assignment]>);
 
 #[derive(Debug)]
 struct Assignment {
@@ -14,7 +14,7 @@ struct Assignment {
     text: CString,
 }
 
-impl FromIterator<(OsString, OsString)> for Inherited {
+impl FromIterator<(OsString, OsString)> for BaseEnvironment {
     /// What cannot be a variable, for a NUL byte in it, is left out.
     fn from_iter<T: IntoIterator<Item = (OsString, OsString)>>(variables: T) -> Self {
         let assignment = |(name, value): (OsString, OsString)| {
@@ -28,7 +28,7 @@ impl FromIterator<(OsString, OsString)> for Inherited {
     }
 }
 
-impl Inherited {
+impl BaseEnvironment {
     /// The variables: name, value, and both as `execve(2)` takes them.
     pub(in crate::os) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr, &CStr)> {
         self.0.iter().map(|assignment| {

@@ -28,7 +28,7 @@ struct Scene {
     reports: mpsc::Receiver<FromThread>,
     clients: Clients,
     outboxes: [mpsc::Receiver<Outgoing>; 2],
-    held: Held,
+    durable_answers: DurableAnswers,
 }
 
 fn child(number: u128) -> ChildId {
@@ -70,7 +70,15 @@ impl Scene {
             clients.insert(ConnectionId(connection), 7, outbox);
             received
         });
-        Self { _folder: folder, path, records, reports, clients, outboxes, held: Held::default() }
+        Self {
+            _folder: folder,
+            path,
+            records,
+            reports,
+            clients,
+            outboxes,
+            durable_answers: DurableAnswers::default(),
+        }
     }
 
     /// Keeps the journal from writing until this is dropped.
@@ -82,17 +90,17 @@ impl Scene {
 
     /// A turn that orders the removal of a child's record, if any, and this answer.
     fn turn(&mut self, removed: Option<u128>, call: Call) {
-        self.held.add(call, Err(Error::new(ErrorKind::NotFound, "gone")));
+        self.durable_answers.add(call, Err(Error::new(ErrorKind::NotFound, "gone")));
         if let Some(number) = removed {
             self.records.forget(child(number));
         }
-        self.held.end_turn(&self.records, &mut self.clients);
+        self.durable_answers.end_turn(&self.records, &mut self.clients);
     }
 
     /// Waits for the end of an attempt that is waited for.
     async fn attempt(&mut self) {
         match timeout(PATIENCE, self.reports.recv()).await.unwrap().unwrap() {
-            FromThread::Attempted(up_to) => self.held.attempted(up_to, &mut self.clients),
+            FromThread::Attempted(up_to) => self.durable_answers.attempted(up_to, &mut self.clients),
             other @ (FromThread::Input(_) | FromThread::Measured { .. } | FromThread::UpgradeChecked(_)) => {
                 panic!("{other:?}")
             }
@@ -126,7 +134,7 @@ async fn an_answer_goes_out_at_once_when_everything_is_on_record() {
     scene.records.flush(PATIENCE).unwrap();
     scene.turn(None, call(0, 2));
     assert_eq!(scene.answers(0), [2]);
-    assert!(scene.held.is_empty());
+    assert!(scene.durable_answers.is_empty());
     assert!(scene.reports.is_empty(), "what nobody waits for wakes nobody up");
 }
 
@@ -139,7 +147,7 @@ async fn an_answer_goes_out_only_after_what_it_tells_is_on_record() {
     drop(lock);
     scene.attempt().await;
     assert_eq!((scene.answers(0), scene.on_record()), (vec![1], vec![2, 3]));
-    assert!(scene.held.is_empty() && scene.reports.is_empty());
+    assert!(scene.durable_answers.is_empty() && scene.reports.is_empty());
 }
 
 #[tokio::test]
@@ -153,7 +161,7 @@ async fn answers_go_out_in_the_order_of_their_turns() {
     scene.turn(Some(3), call(0, 4));
     drop(lock);
     let mut answers = Vec::new();
-    while !scene.held.is_empty() {
+    while !scene.durable_answers.is_empty() {
         scene.attempt().await;
         answers.extend(scene.answers(0));
         let told_of = match answers.last().unwrap() {
@@ -172,7 +180,7 @@ async fn an_answer_goes_out_when_its_record_is_refused_and_the_record_is_tried_a
     let lock = scene.lock();
     scene.turn(Some(1), call(0, 1));
     // The refusal may be there before the turn is over: nothing is held then, and nobody is told.
-    while !scene.held.is_empty() {
+    while !scene.durable_answers.is_empty() {
         scene.attempt().await;
     }
     assert_eq!((scene.answers(0), scene.on_record()), (vec![1], vec![1, 2, 3]));
@@ -191,10 +199,10 @@ async fn answers_to_a_connection_that_has_closed_are_dropped_at_once() {
     scene.turn(Some(1), call(0, 1));
     scene.turn(Some(2), call(1, 1));
     scene.clients.remove(ConnectionId(0));
-    scene.held.disconnected(ConnectionId(0));
-    assert_eq!(scene.held.waiting.len(), 1);
+    scene.durable_answers.disconnected(ConnectionId(0));
+    assert_eq!(scene.durable_answers.waiting.len(), 1);
     drop(lock);
-    while !scene.held.is_empty() {
+    while !scene.durable_answers.is_empty() {
         scene.attempt().await;
     }
     assert_eq!((scene.answers(0), scene.answers(1)), (vec![], vec![1]));
@@ -205,8 +213,8 @@ async fn at_the_end_all_of_them_go_out_in_their_order() {
     let mut scene = Scene::new();
     let _lock = scene.lock();
     scene.turn(Some(1), call(0, 1));
-    scene.held.add(call(0, 2), Err(Error::new(ErrorKind::ShuttingDown, "shutting down")));
-    scene.held.release_all(&mut scene.clients);
+    scene.durable_answers.add(call(0, 2), Err(Error::new(ErrorKind::ShuttingDown, "shutting down")));
+    scene.durable_answers.release_all(&mut scene.clients);
     assert_eq!(scene.answers(0), [1, 2]);
-    assert!(scene.held.is_empty());
+    assert!(scene.durable_answers.is_empty());
 }

@@ -24,7 +24,7 @@ const ROOM_KEPT: usize = 64;
 
 /// The answers that are held.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct DurableAnswers {
     /// Those of the turn that is being carried out, which may have more to record.
     turn: Vec<Answer>,
     /// Those of earlier turns, each with how far the record has to be.
@@ -37,7 +37,7 @@ struct Answer {
     result: Result<Response, Error>,
 }
 
-impl Held {
+impl DurableAnswers {
     /// Holds an answer until the end of the turn, at least.
     pub(super) fn add(&mut self, call: Call, result: Result<Response, Error>) {
         self.turn.push(Answer { call, result });

@@ -12,15 +12,15 @@ use crate::blocking_pool::BlockingPool;
 use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
 use crate::follower::Followers;
 use crate::messages::FromThread;
-use crate::os::environment::Surroundings;
 use crate::os::host::nofile::Nofile;
-use crate::os::host::terminal::Job;
+use crate::os::host::terminal::ForegroundJob;
 use crate::os::logs::Logs;
 use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::service::fd_store::FdStore;
-use crate::os::service::notices::{Notices, Rest, Told};
+use crate::os::service::notices::{Notices, ReceivedNotices, Rest};
 use crate::os::service::notify::ServiceOwner;
+use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::spawn::{Landing, Launcher, SpawnPlan};
 use crate::os::store::runtime_dir::RuntimeDir;
 use crate::os::store::state_dir::StateDir;
@@ -28,25 +28,25 @@ use crate::os::tree::Containment;
 use crate::prober::Prober;
 use crate::upgrade::Program;
 
-/// What the driver acts with.
+/// What carries out the effects that the core orders.
 #[derive(Debug)]
-pub struct Hands {
+pub struct EffectHandler {
     /// The clients, by connection.
     pub clients: Clients,
     /// Does what may block.
     pub pool: BlockingPool,
-    /// Starts processes.
-    pub launcher: Launcher<Errand>,
-    /// Reaps them.
+    /// Starts processes, and tells of each whether it got to its program.
+    pub launcher: Launcher<LaunchTag>,
+    /// Reaps the processes that have ended, and says how.
     pub reaper: Reaper,
     /// Watches the processes that their lives hang on.
     pub anchors: AnchorWatch,
     /// Signals and finds what belongs to them.
     pub containment: Containment,
     /// The main command that has the broker's terminal, if there is one.
-    pub job: Job,
+    pub job: ForegroundJob,
     /// What children find around them.
-    pub surroundings: Surroundings,
+    pub child_environment: ChildEnvironment,
     /// Keeps what children write.
     pub logs: Logs,
     /// Asks children whether they are ready.
@@ -80,20 +80,20 @@ pub struct Hands {
     /// Whether they have told more than could be taken in at a time.
     pub unheard: Rest,
     /// Room for what they tell at a time.
-    pub told: Vec<Told>,
+    pub told: Vec<ReceivedNotices>,
     /// How many answers wait for what their children use.
     pub measuring: usize,
     /// Room for what is reaped at a time.
     pub reaped: Vec<Reaped>,
     /// Room for what has come of launches at a time.
-    pub landed: Vec<Landing<Errand>>,
+    pub landed: Vec<Landing<LaunchTag>>,
     /// What processes were started with that have their programs now.
     pub spent: Vec<SpawnPlan>,
 }
 
 /// What a process is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Errand {
+pub struct LaunchTag {
     pub(super) run: Run,
     pub(super) output: KeptOutput,
 }

@@ -1,0 +1,10 @@
+//! Which way of making a child is in use.
+
+use super::clone::Method;
+
+/// The ways in use.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Facilities {
+    /// How a child is made.
+    pub method: Method,
+}
