@@ -7,7 +7,7 @@
 //!
 //! # Layers
 //!
-//! No module imports one that stands above it: `tests/layers.rs` reads this table and the imports, and fails on a ring too.
+//! No module imports one that stands above it: `tests/layers` reads this table and the imports, and fails on a ring too.
 //! What is above is reached from below by nothing but a method of [`Broker`].
 //!
 //! | layer | modules | what they may touch |

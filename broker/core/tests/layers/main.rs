@@ -1,35 +1,75 @@
-//! The layers of the sources: no two modules of the core import each other in a ring, and nothing imports what is above.
+//! The layers of the sources: no two modules import each other in a ring, and in the core nothing imports what is above.
 
 #![expect(clippy::expect_used, reason = "a source that cannot be read fails the test")]
+
+mod imports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of a crate, each with those that it imports.
-type Imports = BTreeMap<String, BTreeSet<String>>;
+use imports::{Imports, Paths, imports, sources};
 
 #[test]
 fn no_two_modules_of_the_core_import_each_other_in_a_ring() {
-    let imports = imports(&root().join("broker/core/src"));
+    let imports = imports(&root().join("broker/core/src"), Paths::FromTheRoot);
     assert!(imports.len() > 20, "these are not all modules of the core: {imports:#?}");
+    assert_eq!(rings(&imports), BTreeMap::new(), "these modules import each other in a ring");
+}
+
+#[test]
+fn no_two_modules_of_the_edge_import_each_other_in_a_ring() {
+    let imports = imports(&root().join("broker/src"), Paths::All);
+    assert!(imports.len() > 200, "these are not all modules of the edge: {imports:#?}");
+    assert_eq!(rings(&imports), BTreeMap::new(), "these modules import each other in a ring");
+}
+
+#[test]
+fn no_two_folders_of_the_edge_import_each_other_in_a_ring() {
+    let imports = imports(&root().join("broker/src"), Paths::All);
+    let folders = imports.keys().filter_map(|module| module.rsplit_once("::")).map(|(folder, _)| folder);
+    for folder in folders.chain([""]).collect::<BTreeSet<_>>() {
+        let rings = rings(&below(folder, &imports));
+        assert_eq!(rings, BTreeMap::new(), "what is in {folder:?} imports each other in a ring");
+    }
+}
+
+/// What is right below a folder, each with what is below it, as one.
+fn below(folder: &str, imports: &Imports) -> Imports {
+    let prefix = if folder.is_empty() { String::new() } else { format!("{folder}::") };
+    let entry = |module: &String| {
+        let inside = module.strip_prefix(&prefix).filter(|inside| !inside.is_empty())?;
+        Some(format!("{prefix}{}", inside.split("::").next()?))
+    };
+    let mut entries = Imports::new();
+    for (module, imported) in imports {
+        let Some(from) = entry(module) else { continue };
+        let others = imported.iter().filter_map(entry).filter(|other| *other != from);
+        entries.entry(from.clone()).or_default().extend(others);
+    }
+    entries
+}
+
+/// The modules that are reached from themselves, each with those of them that it imports.
+fn rings(imports: &Imports) -> Imports {
     let reaches = |from: &String, to: &String| {
         let mut seen = BTreeSet::new();
         let mut next: Vec<&String> = imports[from].iter().collect();
         while let Some(module) = next.pop() {
             if seen.insert(module) {
-                next.extend(&imports[module]);
+                next.extend(imports.get(module).into_iter().flatten());
             }
         }
         seen.contains(to)
     };
-    let ring: Vec<&String> = imports.keys().filter(|module| reaches(module, module)).collect();
-    assert!(ring.is_empty(), "these modules import each other in a ring: {ring:?}");
+    let in_rings: BTreeSet<&String> = imports.keys().filter(|module| reaches(module, module)).collect();
+    let others = |module: &String| imports[module].iter().filter(|other| in_rings.contains(other)).cloned();
+    in_rings.iter().map(|module| ((*module).clone(), others(module).collect())).collect()
 }
 
 #[test]
 fn every_module_of_the_core_stands_in_the_table_of_layers_and_imports_nothing_from_above() {
-    let imports = imports(&root().join("broker/core/src"));
+    let imports = imports(&root().join("broker/core/src"), Paths::FromTheRoot);
     let layers = layers();
     let layer = |module: &str| {
         let mut parts: Vec<&str> = module.split("::").collect();
@@ -94,60 +134,6 @@ fn the_core_has_no_clock_no_file_no_process_and_no_lock() {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// Reads which modules of a crate each module imports.
-fn imports(sources_of: &Path) -> Imports {
-    let files: BTreeMap<String, PathBuf> =
-        sources(sources_of).into_iter().map(|path| (module(sources_of, &path), path)).collect();
-    let known = |path: &str| {
-        let parts: Vec<&str> = path.split("::").collect();
-        (1..=parts.len()).rev().map(|length| parts[..length].join("::")).find(|name| files.contains_key(name))
-    };
-    let read = |name: &String, path: &Path| {
-        let text = without_tests(path);
-        let uses =
-            text.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next()).flat_map(leaves);
-        let elsewhere = text.replace("use crate::", "");
-        let inline = elsewhere.split("crate::").skip(1).map(|rest| {
-            rest.chars().take_while(|char| char.is_alphanumeric() || "_:".contains(*char)).collect()
-        });
-        uses.chain(inline).filter_map(|path: String| known(&path)).filter(|module| module != name).collect()
-    };
-    files.iter().map(|(name, path)| (name.clone(), read(name, path))).collect()
-}
-
-/// Takes a tree of imports apart: `a::{b, c::{d}}` is `a::b` and `a::c::d`.
-fn leaves(tree: &str) -> Vec<String> {
-    let tree: String = tree.split_whitespace().collect();
-    let Some((prefix, rest)) = tree.split_once('{') else {
-        return vec![tree];
-    };
-    let mut depth = 0;
-    let items = rest.strip_suffix('}').unwrap_or(rest).split(|char| {
-        depth += match char {
-            '{' => 1,
-            '}' => -1,
-            _ => 0,
-        };
-        char == ',' && depth == 0
-    });
-    items.filter(|item| !item.is_empty()).flat_map(leaves).map(|item| format!("{prefix}{item}")).collect()
-}
-
-fn module(root: &Path, path: &Path) -> String {
-    let relative = path.strip_prefix(root).expect("it is below").with_extension("");
-    let name = relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("::");
-    if name == "lib" { String::new() } else { name }
-}
-
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("the sources");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    paths
-        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .collect()
 }
 
 fn without_tests(path: &Path) -> String {
