@@ -3,7 +3,7 @@
 use crate::effect::Effect;
 use crate::time::Now;
 
-/// One call of [`Broker::handle`]: the time that it happens at, and where its orders go.
+/// One call of [`Broker::handle`](crate::Broker::handle): the time that it happens at, and where its orders go.
 pub(crate) struct Turn<'a> {
     pub(crate) now: Now,
     effects: &'a mut Vec<Effect>,

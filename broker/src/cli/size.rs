@@ -38,7 +38,7 @@ impl ByteSize {
         Self(bytes)
     }
 
-    /// The same, unless it is less than the least.
+    /// Returns this size, or an error where it is less than the least.
     pub(in crate::cli) fn at_least(self, least: Self) -> Result<Self, ByteSizeError> {
         if self < least { Err(ByteSizeError::TooLittle { given: self, least }) } else { Ok(self) }
     }

@@ -50,7 +50,7 @@ pub(super) fn write(history: &EventHistory) -> io::Result<(Count, OwnedFd)> {
     Ok((Count { instance: history.instance, next: history.next }, file.into()))
 }
 
-/// Reads what [`write`] has written; nothing where that has another form.
+/// Reads what [`write()`] has written; nothing where that has another form.
 pub(super) fn read(count: Count, file: OwnedFd) -> Option<EventHistory> {
     let mut file = File::from(file);
     file.rewind().ok()?;

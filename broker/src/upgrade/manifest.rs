@@ -117,7 +117,7 @@ impl InheritedDescriptors {
         self.0.get(&descriptor).map(Arc::clone).ok_or_else(malformed)
     }
 
-    /// The same as one that is held, under another number.
+    /// Duplicates one that is held.
     pub(super) fn copy(&self, descriptor: RawFd) -> Result<OwnedFd, UpgradeError> {
         self.shared(descriptor)?.try_clone().map_err(UpgradeError::Unpack)
     }

@@ -47,7 +47,7 @@ fn without_hidden_verbs(whole: &Command) -> Command {
     program.args(whole.get_arguments().cloned()).subcommands(shown)
 }
 
-/// The same verb, of which the shells know what its values are: files are offered for files alone.
+/// Tells the shells what the values of a verb's arguments are, so that files are offered for files alone.
 fn with_hints(verb: Command) -> Command {
     let asks = verb.clone();
     verb.mut_args(|place| match hint(&place) {

@@ -81,7 +81,7 @@ impl OwnFolder {
         Self { path, descriptor }
     }
 
-    /// The same folder, by a descriptor of its own.
+    /// Opens the folder once more, by a descriptor of its own.
     ///
     /// # Errors
     /// When there is no descriptor left.

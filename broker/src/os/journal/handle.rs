@@ -124,8 +124,8 @@ impl Journal {
     }
 
     /// How far everything was submitted that no attempt to write has covered yet; none if there is nothing such. A
-    /// [`Delivery::Attempted`] follows when one that covers it has ended, and only then: what nobody waits for wakes
-    /// nobody up.
+    /// [`Delivery::Attempted`](super::Delivery::Attempted) follows when one that covers it has ended, and only then: what
+    /// nobody waits for wakes nobody up.
     #[must_use]
     pub fn await_attempt(&self) -> Option<Position> {
         self.queue.await_attempt()

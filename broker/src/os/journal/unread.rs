@@ -61,7 +61,7 @@ impl Place {
         }
     }
 
-    /// The same, of a log that belongs to the state file.
+    /// What is left in a log that belongs to the state file.
     #[cfg(test)]
     pub(super) fn read(&self, folded: Position) -> Result<Vec<Entry>, JournalError> {
         self.unread(folded).map(|unread| match unread {

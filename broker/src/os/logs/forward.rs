@@ -190,7 +190,7 @@ impl Passing {
         self.0.drained(patience)
     }
 
-    /// The same, with lines that have no end yet: whoever reads on knows nothing of their beginnings.
+    /// Waits as [`settle`](Self::settle) does, for lines without an end too: whoever reads on knows nothing of their beginnings.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         // Behind everything that waits.

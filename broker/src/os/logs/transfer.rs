@@ -107,7 +107,7 @@ impl Transfer {
         consume(pipe, &self.nowhere, length);
     }
 
-    /// The same, for one who wants to see them: what was written is what is shown.
+    /// Takes so many bytes out of a child's pipe, for good, and returns them.
     pub(super) fn take(pipe: BorrowedFd<'_>, length: usize) -> Vec<u8> {
         let (mut bytes, mut taken) = (vec![0; length], 0);
         while let Some(rest) = bytes.get_mut(taken..).filter(|rest| !rest.is_empty()) {

@@ -113,7 +113,7 @@ impl FdStore {
         Self::open_at(kept, |name, end| ServiceOwner.keep(name, end))
     }
 
-    /// The same, where `hand_over` has somebody keep an end under a name.
+    /// Opens a store whose ends somebody keeps: `hand_over` gives them one under a name.
     fn open_at(
         kept: StoredQueue,
         hand_over: impl FnMut(&str, BorrowedFd<'_>) -> io::Result<()>,

@@ -77,7 +77,7 @@ pub struct Rlimit {
 }
 
 impl Rlimit {
-    /// The same value as soft and hard limit.
+    /// Makes a bound whose soft and hard limits are this value.
     #[must_use]
     pub const fn both(resource: Resource, value: u64) -> Self {
         Self { resource, soft: value, hard: value }

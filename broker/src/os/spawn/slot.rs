@@ -136,7 +136,7 @@ impl std::fmt::Debug for Occupant {
     }
 }
 
-/// The same open file, under a number above those of the standard streams.
+/// Moves a descriptor above the numbers of the standard streams.
 fn above_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() >= LOWEST_DESCRIPTOR {
         return Ok(descriptor);

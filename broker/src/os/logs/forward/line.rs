@@ -75,7 +75,7 @@ impl LineSplitter {
         self.end(id).map(|begun| (begun.author, begun.bytes))
     }
 
-    /// The same of all streams.
+    /// What has come of the lines of all streams, which end here.
     pub(super) fn cut_all(&mut self) -> Vec<(StreamId, Arc<Author>, Vec<u8>)> {
         self.of_users.clear();
         self.begun.drain().map(|(id, begun)| (id, begun.author, begun.bytes)).collect()

@@ -116,7 +116,7 @@ impl StoreQueue {
         self.send(&of_key(PROCESS, key), &[ControlMessage::ScmRights(&[pidfd.as_raw_fd()])])
     }
 
-    /// The same, of one that is still to be started.
+    /// Puts a mark at the end for a process that is still to be started.
     pub(super) fn push_expected(&self, key: StoreKey) -> io::Result<()> {
         self.send(&of_key(EXPECTED, key), &[])
     }

@@ -24,7 +24,7 @@ const LOCK_REST: Duration = Duration::from_millis(1);
 pub struct PreviousFolder {
     /// Where the record says that it was.
     pub path: PathBuf,
-    /// The same, locked, if this process had it before it executed its program anew.
+    /// The folder as it is open and locked, if this process had it before it executed its program anew.
     pub folder: Option<OwnedFd>,
 }
 
