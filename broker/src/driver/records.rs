@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::messages::FromThread;
 use crate::os::journal::{
-    Change, Delivery, Entry, Host, Journal, JournalError, Position, Progress, Store, Submitted,
+    Change, Delivery, Entry, Host, Journal, JournalError, Position, Store, StoredProgress, Submitted,
 };
 use crate::os::process::identity::ProcessIdentity;
 
@@ -77,7 +77,7 @@ impl Records {
             Record::Progress(progress) => {
                 let line = OnDisk { progress, expires };
                 let text = written(&line).map_err(unwritable)?;
-                Change::Progress(Progress { text, process })
+                Change::Progress(StoredProgress { text, process })
             }
             Record::Answered(answered) => {
                 Change::Intent(written(&AnswerOnDisk { answered }).map_err(unwritable)?)

@@ -27,7 +27,7 @@ mod writer;
 
 pub(crate) use abandoned::Abandoned;
 pub use delivery::{Deliver, Delivery};
-pub use entry::{Change, Entry, Host, Position, Progress, Row, Stored};
+pub use entry::{Change, Entry, Host, Position, Row, Stored, StoredProgress};
 pub use error::{JournalError, Survivor};
 pub use handle::{Journal, Submitted};
 pub(crate) use intent_log::read_any as read_any_intents;

@@ -15,12 +15,12 @@ pub struct Row {
     /// What was meant to be started, as it was submitted.
     pub intent: String,
     /// What became of it, if that was ever submitted.
-    pub progress: Option<Progress>,
+    pub progress: Option<StoredProgress>,
 }
 
 /// What became of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct StoredProgress {
     /// As it was submitted.
     pub text: String,
     /// Its present process, if it has one.
@@ -51,7 +51,7 @@ pub enum Change {
     /// It is about to be started.
     Intent(String),
     /// It got on. Replaces the former progress entirely.
-    Progress(Progress),
+    Progress(StoredProgress),
     /// There is nothing to remember of it any more.
     Remove,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use procbroker_core::{Run, Safety};
 use procbroker_protocol::ChildId;
 
-use super::entry::{Change, Entry, Progress, Row};
+use super::entry::{Change, Entry, Row, StoredProgress};
 
 /// What waits, by child: one transaction. Ids are in the order of the creations, and so are the rows then.
 pub(super) type Batch = BTreeMap<ChildId, Due>;
@@ -23,9 +23,9 @@ pub(super) struct Due {
 #[derive(Debug)]
 pub(super) enum Content {
     /// New, with what became of it already.
-    New { intent: PendingIntent, progress: Option<Progress> },
+    New { intent: PendingIntent, progress: Option<StoredProgress> },
     /// As they are, but for the progress.
-    Progress(Progress),
+    Progress(StoredProgress),
     /// The child's rows are removed.
     Gone,
 }
@@ -124,7 +124,7 @@ impl Unfolded {
     }
 }
 
-fn new_row(child: ChildId, intent: &PendingIntent, progress: Option<&Progress>) -> Row {
+fn new_row(child: ChildId, intent: &PendingIntent, progress: Option<&StoredProgress>) -> Row {
     Row { child, intent: intent.text.clone(), progress: progress.cloned() }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::types::{FromSql, Type};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use super::entry::{Host, Position, Progress, Row};
+use super::entry::{Host, Position, Row, StoredProgress};
 use super::error::JournalError;
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
@@ -83,7 +83,7 @@ fn row(sql: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     let child = ChildId::from_uuid(Uuid::from_bytes(sql.get(1)?));
     let intent = sql.get(2)?;
     let progress = match sql.get(3)? {
-        Some(text) => Some(Progress { text, process: process(sql)? }),
+        Some(text) => Some(StoredProgress { text, process: process(sql)? }),
         None => None,
     };
     Ok(Row { child, intent, progress })

@@ -6,14 +6,14 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i32 = 0x5042_524b;
 
 /// Brings the tables from one version to the next.
-pub(super) type Step = &'static str;
+pub(super) type Migration = &'static str;
 
 /// All versions there have ever been; the first step makes the tables. A step that has been released is never changed.
 ///
 /// Each child has a row number in the order of the intents, under which both its intent, written once and long, and
 /// its progress, written often and short, stand. No index maps ids to these: the one process that writes knows them,
 /// and each write touches one page less.
-pub(super) const STEPS: &[Step] = &["
+pub(super) const STEPS: &[Migration] = &["
     CREATE TABLE host (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE child (seq INTEGER PRIMARY KEY, id BLOB NOT NULL, intent TEXT NOT NULL) STRICT;
     CREATE TABLE progress (
@@ -55,7 +55,7 @@ pub(super) fn look(connection: &Connection) -> rusqlite::Result<Found> {
 pub(super) type Failed = (usize, rusqlite::Error);
 
 /// Takes the steps that are missing, and signs the file: all of it, or nothing.
-pub(super) fn migrate(connection: &Connection, from: usize, steps: &[Step]) -> Result<(), Failed> {
+pub(super) fn migrate(connection: &Connection, from: usize, steps: &[Migration]) -> Result<(), Failed> {
     let next = from.saturating_add(1);
     let transaction = connection.unchecked_transaction().map_err(|error| (next, error))?;
     for (step, to) in steps.iter().skip(from).zip(next..) {

@@ -19,7 +19,7 @@ use super::error::{JournalError, is_want_of_room};
 use super::intent_log::Place;
 use super::pending::Unfolded;
 use super::read::{self, Ahead, Numbered};
-use super::schema::{self, Found, STEPS, Step};
+use super::schema::{self, Found, Migration, STEPS};
 use super::unread::Unread;
 use super::wal::{self, beside};
 use super::writer::Writer;
@@ -125,7 +125,7 @@ impl Store {
 
 pub(super) fn open_with(
     path: &Path,
-    steps: &[Step],
+    steps: &[Migration],
     former: Former,
     runtime: Option<&OwnFolder>,
 ) -> Result<(Store, Stored), JournalError> {
@@ -276,7 +276,7 @@ pub(super) fn check_is_ours(path: &Path, key: Uuid, settled: Position) -> Result
     Err(JournalError::Damaged { path: path.to_owned(), finding })
 }
 
-pub(super) fn check_with(path: &Path, steps: &[Step]) -> Result<Vec<Row>, JournalError> {
+pub(super) fn check_with(path: &Path, steps: &[Migration]) -> Result<Vec<Row>, JournalError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let version = examine(&connection, path, steps)?;
     if version == steps.len() {
@@ -317,7 +317,7 @@ pub(super) fn make_safe(path: &Path, file: &File) -> Result<(), JournalError> {
 
 /// Makes the file under another name first, so that under its own there is never an unfinished one: an empty file
 /// there is one that has lost its content.
-fn make(path: &Path, steps: &[Step]) -> Result<File, JournalError> {
+fn make(path: &Path, steps: &[Migration]) -> Result<File, JournalError> {
     let log = beside(path, "-wal");
     if fs::exists(&log).map_err(JournalError::file("find", &log))? {
         // SQLite would take the log for a left-over, and drop it with all that is in it.
@@ -358,7 +358,7 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, JournalError> {
 }
 
 /// Whose it is, in which version, and whether it is whole. Nothing is written.
-fn examine(connection: &Connection, path: &Path, steps: &[Step]) -> Result<usize, JournalError> {
+fn examine(connection: &Connection, path: &Path, steps: &[Migration]) -> Result<usize, JournalError> {
     let damaged = |finding: String| JournalError::Damaged { path: path.to_owned(), finding };
     let version = match schema::look(connection).map_err(JournalError::database("read", path))? {
         Found::Empty => return Err(damaged("it is empty".to_owned())),
@@ -379,7 +379,12 @@ fn examine(connection: &Connection, path: &Path, steps: &[Step]) -> Result<usize
     if finding == "ok" { Ok(version) } else { Err(damaged(finding)) }
 }
 
-fn bring_up(connection: &Connection, path: &Path, from: usize, steps: &[Step]) -> Result<(), JournalError> {
+fn bring_up(
+    connection: &Connection,
+    path: &Path,
+    from: usize,
+    steps: &[Migration],
+) -> Result<(), JournalError> {
     if from == steps.len() {
         return Ok(());
     }

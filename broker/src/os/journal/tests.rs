@@ -56,7 +56,7 @@ fn intent(number: u128) -> Change {
 }
 
 fn progress(text: &str) -> Change {
-    Change::Progress(Progress { text: text.to_owned(), process: None })
+    Change::Progress(StoredProgress { text: text.to_owned(), process: None })
 }
 
 fn process(birthmark: Birthmark, cgroup: Option<u64>) -> ProcessIdentity {
@@ -64,7 +64,7 @@ fn process(birthmark: Birthmark, cgroup: Option<u64>) -> ProcessIdentity {
 }
 
 fn row(number: u128, progress: Option<&str>) -> Row {
-    let progress = progress.map(|text| Progress { text: text.to_owned(), process: None });
+    let progress = progress.map(|text| StoredProgress { text: text.to_owned(), process: None });
     Row { child: child(number), intent: format!("intent {number}"), progress }
 }
 
@@ -129,7 +129,9 @@ fn what_was_written_is_found_again_in_the_order_of_the_intents() {
         let cgroup = (number == 1).then_some(u64::MAX - 1);
         let process = Some(process(birthmark, cgroup));
         let text = format!("progress {number}");
-        writing.write_with(Safety::Power, number, Change::Progress(Progress { text, process })).unwrap();
+        writing
+            .write_with(Safety::Power, number, Change::Progress(StoredProgress { text, process }))
+            .unwrap();
     }
     writing.write_with(Safety::Power, 3, intent(3)).unwrap();
     drop(writing);

@@ -8,7 +8,7 @@ use procbroker_protocol::ChildId;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Statement};
 
-use super::entry::{Host, Position, Progress};
+use super::entry::{Host, Position, StoredProgress};
 use super::pending::{self, Batch, Content};
 use super::read::{self, Ahead, FOLDED};
 use crate::os::process::identity::Birthmark;
@@ -206,7 +206,7 @@ impl<'c> Statements<'c> {
         })
     }
 
-    fn put_progress(&mut self, seq: i64, progress: &Progress) -> rusqlite::Result<()> {
+    fn put_progress(&mut self, seq: i64, progress: &StoredProgress) -> rusqlite::Result<()> {
         let process = progress.process.as_ref();
         let (inode, start_ticks) = match process.map(|process| process.birthmark) {
             Some(Birthmark::Inode(inode)) => (Some(inode.cast_signed()), None),

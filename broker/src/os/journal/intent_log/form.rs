@@ -8,7 +8,7 @@ use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::os::journal::entry::{Change, Entry, Progress};
+use crate::os::journal::entry::{Change, Entry, StoredProgress};
 use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 /// Bytes before the entries: the header and the marks, each in a part of its own.
@@ -181,7 +181,7 @@ fn written(entry: &Entry) -> Written<'_> {
     };
     let change = match &entry.change {
         Change::Intent(text) => WrittenChange::Intent(text),
-        Change::Progress(Progress { text, process }) => {
+        Change::Progress(StoredProgress { text, process }) => {
             let process = process.map(|process| WrittenProcess {
                 pid: process.pid.get(),
                 birthmark: match process.birthmark {
@@ -216,7 +216,7 @@ fn entry(written: &Written<'_>) -> Option<Entry> {
                 Some(Some(process)) => Some(process),
                 None => None,
             };
-            Change::Progress(Progress { text: text.to_owned(), process })
+            Change::Progress(StoredProgress { text: text.to_owned(), process })
         }
         WrittenChange::Remove => Change::Remove,
     };

@@ -9,7 +9,7 @@ use procbroker_core::Safety;
 use procbroker_protocol::ChildId;
 
 use super::*;
-use crate::os::journal::{Change, Progress};
+use crate::os::journal::{Change, StoredProgress};
 
 /// A mistake that a broker could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ impl World {
         let text = format!("{number} {}", "x".repeat(self.dice.usize(..40)));
         let change = match self.dice.u8(..3) {
             0 => Change::Intent(text),
-            1 => Change::Progress(Progress { text, process: None }),
+            1 => Change::Progress(StoredProgress { text, process: None }),
             _ => Change::Remove,
         };
         let entry = Entry { child, change, safety: Safety::Process, receipt: None };

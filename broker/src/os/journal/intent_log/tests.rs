@@ -6,7 +6,7 @@ use procbroker_protocol::ChildId;
 use super::model::{Flaw, explore};
 use super::replay::Damage;
 use super::*;
-use crate::os::journal::{Change, Progress};
+use crate::os::journal::{Change, StoredProgress};
 use crate::os::process::identity::{Birthmark, ProcessIdentity};
 
 const KEY: Uuid = Uuid::from_u128(1);
@@ -23,7 +23,7 @@ fn process(birthmark: Birthmark, cgroup: Option<u64>) -> ProcessIdentity {
 }
 
 fn entries() -> Vec<Entry> {
-    let progress = |process| Change::Progress(Progress { text: "on \u{e4}".to_owned(), process });
+    let progress = |process| Change::Progress(StoredProgress { text: "on \u{e4}".to_owned(), process });
     vec![
         entry(1, Change::Intent("x".repeat(1_000))),
         entry(2, progress(None)),

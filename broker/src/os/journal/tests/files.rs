@@ -1,5 +1,5 @@
 use super::*;
-use crate::os::journal::schema::{STEPS, Step};
+use crate::os::journal::schema::{Migration, STEPS};
 use crate::os::journal::store::{Former, Log, check_with, make_safe, open_with};
 
 /// A file with so many children in it, closed in order.
@@ -141,9 +141,9 @@ fn a_file_that_cannot_be_opened_or_made_is_named() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-const FIRST: Step = STEPS[0];
-const SECOND: Step = "ALTER TABLE child ADD COLUMN note TEXT NOT NULL DEFAULT 'none'";
-const BROKEN: Step = "CREATE TABLE extra (x); UPDATE nothing SET x = 1";
+const FIRST: Migration = STEPS[0];
+const SECOND: Migration = "ALTER TABLE child ADD COLUMN note TEXT NOT NULL DEFAULT 'none'";
+const BROKEN: Migration = "CREATE TABLE extra (x); UPDATE nothing SET x = 1";
 
 #[test]
 fn an_older_file_is_brought_up_to_this_version() {
