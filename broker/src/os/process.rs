@@ -6,12 +6,14 @@ pub mod anchor;
 pub mod anchor_watch;
 pub mod child_signal;
 pub mod descriptor;
+
 mod exit_status;
 pub mod identity;
 pub mod mark;
 pub mod pidfd;
 pub mod probation;
 pub mod proc;
+mod proc_reader;
 pub mod reaper;
 pub mod signal_mask;
 pub mod subreaper;

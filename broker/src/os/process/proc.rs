@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use procbroker_core::Pid;
 
 use super::pidfd;
+use super::proc_reader::{self, Reading};
 
 /// The kernel's flag of threads of its own (`PF_KTHREAD` in `linux/sched.h`).
 const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -108,6 +109,30 @@ impl ProcessStat {
     }
 }
 
+/// What is told of the process of this descriptor, which may be anybody's.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// This.
+    Stat(ProcessStat),
+    /// It has been reaped.
+    Gone,
+    /// The kernel keeps whoever asks: the process stands still in the midst of an execve(2).
+    Nothing,
+}
+
+/// Asks for the state of a process that may be anybody's, and waits for no longer than the kernel usually takes.
+pub(crate) fn told_of(pid: Pid, pidfd: BorrowedFd<'_>) -> Told {
+    match proc_reader::read(&format!("/proc/{pid}/stat")) {
+        Reading::Kept => Told::Nothing,
+        Reading::Done(Err(_)) => Told::Gone,
+        Reading::Done(Ok(text)) => {
+            let stat = ProcessStat::parse(&String::from_utf8_lossy(&text));
+            // Not reaped by now, so that the number was its own.
+            stat.filter(|_| !pidfd::is_reaped(pidfd)).map_or(Told::Gone, Told::Stat)
+        }
+    }
+}
+
 /// The name of a process's first thread (`proc_pid_comm(5)`); `None` when it has been reaped.
 pub(crate) fn thread_name(pid: Pid) -> Option<Vec<u8>> {
     let mut name = fs::read(format!("/proc/{pid}/comm")).ok()?;
@@ -186,6 +211,18 @@ pub(crate) fn stat_of(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<ProcessStat, Er
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_be_anybody_is_told_of_and_one_that_has_been_reaped_is_not() {
+        let mut process = std::process::Command::new("sleep").arg("infinity").spawn().unwrap();
+        let pid = Pid::new(process.id()).unwrap();
+        let pidfd = pidfd::open(pid).unwrap();
+        let told = told_of(pid, std::os::fd::AsFd::as_fd(&pidfd));
+        assert!(matches!(told, Told::Stat(stat) if stat.pid == pid && !stat.is_zombie), "{told:?}");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(matches!(told_of(pid, std::os::fd::AsFd::as_fd(&pidfd)), Told::Gone));
+    }
 
     #[test]
     fn a_program_may_have_any_name() {

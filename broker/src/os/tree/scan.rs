@@ -15,7 +15,7 @@ use super::walk::{DEPTH_MAX, LiveProcess, ProcessKey, Visitor, Walker};
 use super::wanted::ScanTargets;
 use crate::os::process::mark::{self, Mark, Patience, settled_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{self, ProcessStat, stat_of};
+use crate::os::process::proc::{self, ProcessStat, Told};
 use crate::os::spawn::LaunchName;
 
 /// How many processes above the broker are known.
@@ -47,12 +47,20 @@ impl Walker<'_> {
         (wanted, patience): (&ScanTargets, &mut Patience),
         visitor: &mut dyn Visitor,
     ) {
-        let opened = pidfd::open(pid).and_then(|pidfd| Ok((stat_of(pid, pidfd.as_fd())?, pidfd)));
-        let (stat, pidfd) = match opened {
-            Ok((stat, _)) if stat.is_zombie || stat.is_of_kernel => return,
-            Ok(opened) => opened,
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => pidfd,
             Err(errno) => {
                 self.is_unclear |= !pidfd::means_gone(errno);
+                return;
+            }
+        };
+        let stat = match proc::told_of(pid, pidfd.as_fd()) {
+            Told::Gone => return,
+            Told::Stat(stat) if stat.is_zombie || stat.is_of_kernel => return,
+            Told::Stat(stat) => stat,
+            Told::Nothing => {
+                let untold = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), 0);
+                self.is_unclear |= self.known.may_come_to_have_a_mark(untold);
                 return;
             }
         };
