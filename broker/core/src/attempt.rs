@@ -5,6 +5,7 @@ use std::sync::Arc;
 use procbroker_protocol::create::{IfExists, Ready};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{ChildId, CreateParams, Error, ErrorKind, duration};
+use uuid::Uuid;
 
 use crate::anchor::Anchor;
 use crate::authorize::RunAs;
@@ -45,10 +46,40 @@ pub(crate) struct Attempt {
     pub(crate) place_by: Option<Instant>,
 }
 
-/// A create that has waited, and where its answer goes.
-pub(crate) type Waiting = (Call, Attempt);
+/// A create that has waited.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    /// Where its answer goes.
+    pub(crate) call: Call,
+    /// The user whose create it is.
+    pub(crate) uid: u32,
+    /// The create itself.
+    pub(crate) attempt: Attempt,
+}
 
 impl Attempt {
+    /// Returns the key of its limit, if it has one.
+    pub(crate) fn limit_key(&self) -> Option<&str> {
+        self.params.limit.as_ref().map(|limit| limit.key.as_str())
+    }
+
+    /// Returns the user and the id of its request, where it has one.
+    pub(crate) fn request_of(&self, uid: u32) -> Option<(u32, Uuid)> {
+        self.params.request_id.map(|request| (uid, request))
+    }
+
+    /// Whether it would end what holds its name.
+    pub(crate) fn replaces(&self) -> bool {
+        self.claim == Claim::Own(IfExists::Replace)
+    }
+
+    /// Has it reuse what a later `replace` starts in the place of what it would have started.
+    pub(crate) fn yield_name(&mut self) {
+        if self.replaces() {
+            self.claim = Claim::Yielded;
+        }
+    }
+
     /// Returns how many bytes it takes while it waits.
     pub(crate) fn bytes(&self) -> u64 {
         kept::bytes_of(&self.params)
@@ -64,6 +95,13 @@ pub(crate) enum Claim {
     Yielded,
     /// Its own child was replaced before it was ready: it is answered with the one that takes the place, and starts none.
     Superseded,
+}
+
+impl Waiting {
+    /// Returns the user and the id of its request, where it has one.
+    pub(crate) fn request(&self) -> Option<(u32, Uuid)> {
+        self.attempt.request_of(self.uid)
+    }
 }
 
 impl Claim {
@@ -106,9 +144,9 @@ pub(crate) fn shutting_down() -> Error {
 
 /// The refusal of a create that has waited for a place for as long as it wanted to.
 pub(crate) fn no_place(attempt: &Attempt) -> Error {
-    let limit = attempt.params.limit.as_ref();
-    let key = limit.map(|limit| limit.key.as_str()).unwrap_or_default();
-    let wait = duration::display(limit.and_then(|limit| limit.wait).unwrap_or_default());
+    let key = attempt.limit_key().unwrap_or_default();
+    let wait = attempt.params.limit.as_ref().and_then(|limit| limit.wait);
+    let wait = duration::display(wait.unwrap_or_default());
     Error::new(
         ErrorKind::LimitExceeded,
         format!(

@@ -113,8 +113,8 @@ pub(crate) fn is_administrator(config: &Config, uid: u32) -> bool {
 }
 
 /// Whether the caller may see a child of this user and act on it.
-pub(crate) fn may_act_on(config: &Config, peer: &Peer, owner: u32) -> bool {
-    owner == peer.uid || is_administrator(config, peer.uid)
+pub(crate) fn may_act_on(config: &Config, uid: u32, owner: u32) -> bool {
+    owner == uid || is_administrator(config, uid)
 }
 
 /// Whether the client may talk to the broker at all.

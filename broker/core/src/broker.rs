@@ -6,7 +6,6 @@ use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response, duration};
 
 use crate::answers::Answers;
-use crate::child::Child;
 use crate::children::Children;
 use crate::config::Config;
 use crate::connections::{Connection, Connections};
@@ -17,7 +16,6 @@ use crate::leases::Leases;
 use crate::main_process::MainState;
 use crate::metrics::{Counts, KeptBytes, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, WaitsFor};
-use crate::places::Places;
 use crate::shown;
 use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
@@ -35,7 +33,6 @@ pub struct Broker {
     pub(crate) pending: PendingRequests,
     pub(crate) connections: Connections,
     pub(crate) leases: Leases,
-    pub(crate) places: Places,
     pub(crate) timers: Timers,
     pub(crate) spawn_queue: SpawnQueue,
     pub(crate) state: BrokerState,
@@ -63,7 +60,6 @@ impl Broker {
             pending: PendingRequests::default(),
             connections: Connections::default(),
             leases: Leases::default(),
-            places: Places::default(),
             timers: Timers::default(),
             spawn_queue: SpawnQueue::default(),
             state: BrokerState::Serving,
@@ -120,49 +116,15 @@ impl Broker {
 
     /// Lets a request wait for what its cause says.
     pub(crate) fn wait_for(&mut self, call: Call, waits_for: WaitsFor, due: Option<Instant>) {
-        let Some(connection) = self.connections.get_mut(call.connection) else {
-            return;
-        };
-        let watched = waits_for.watched();
-        let seeker = waits_for.seeker().map(|(key, uid)| (key.to_owned(), uid));
-        let uid = connection.peer().uid;
-        let ticket = self.pending.add(PendingRequest { call, uid, due, waits_for });
-        if let Some((key, uid)) = seeker {
-            self.places.add(&key, uid, ticket);
+        if let Some(connection) = self.connections.get(call.connection) {
+            let uid = connection.peer().uid;
+            self.pending.add(PendingRequest { call, uid, due, waits_for }, &mut self.timers);
         }
-        connection.add_pending(ticket);
-        for id in watched {
-            if let Some(child) = self.children.get_mut(id) {
-                child.watch(ticket);
-            }
-        }
-        self.timers.set(Timer::Call(ticket), None, due);
-    }
-
-    /// The place of a request that waits.
-    pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
-        let connection = self.connections.get(call.connection)?;
-        let is_meant =
-            |ticket: &Ticket| self.pending.get(*ticket).is_some_and(|pending| pending.call == call);
-        connection.pending().find(is_meant)
     }
 
     /// Takes a request that waits, to answer it or to drop it.
     pub(crate) fn take_pending(&mut self, ticket: Ticket) -> Option<PendingRequest> {
-        let pending = self.pending.take(ticket)?;
-        self.timers.set(Timer::Call(ticket), pending.due, None);
-        if let Some((key, uid)) = pending.waits_for.seeker() {
-            self.places.remove(key, uid, ticket);
-        }
-        for id in pending.waits_for.watched() {
-            if let Some(child) = self.children.get_mut(id) {
-                child.unwatch(ticket);
-            }
-        }
-        if let Some(connection) = self.connections.get_mut(pending.call.connection) {
-            connection.remove_pending(ticket);
-        }
-        Some(pending)
+        self.pending.take(ticket, &mut self.timers)
     }
 
     /// Answers a request that waits.
@@ -179,8 +141,7 @@ impl Broker {
 
     /// Looks again at every request that waits for this child, in the order of their arrival.
     pub(crate) fn child_changed(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        let watchers = self.children.get(id).map(Child::watchers).unwrap_or_default();
-        for ticket in watchers {
+        for ticket in self.pending.watchers(id) {
             self.recheck(ticket, id, turn);
         }
     }

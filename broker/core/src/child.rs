@@ -67,7 +67,7 @@ use crate::child::restarting::Restarting;
 use crate::child::stopping::{Leader, Stopping};
 use crate::child::watchdog::Watchdog;
 use crate::effect::{Receipt, Safety};
-use crate::ids::{ConnectionId, Pid, SubscriptionId, Ticket};
+use crate::ids::{ConnectionId, Pid, SubscriptionId};
 use crate::input::{Members, RecordFailure};
 use crate::notice::Notice;
 use crate::orders::Orders;
@@ -88,8 +88,6 @@ pub(crate) struct Child {
     asking: Asking,
     /// What its create answers, when the same request comes again.
     outcome: Outcome,
-    /// The requests that wait for it to change.
-    watchers: BTreeSet<Ticket>,
     /// Who follows its output.
     followers: BTreeSet<(ConnectionId, SubscriptionId)>,
     /// Whether it was replaced before it was ready: its create is answered with what takes its place.
@@ -140,7 +138,6 @@ impl Child {
             phase: Phase::Recording { cancelled: None },
             asking: Asking::new(),
             outcome: intent.outcome,
-            watchers: BTreeSet::new(),
             followers: BTreeSet::new(),
             superseded: false,
         }

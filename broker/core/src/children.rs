@@ -2,15 +2,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use procbroker_protocol::create::Limit;
 use procbroker_protocol::status::ChildCounts;
-use procbroker_protocol::{ChildId, ChildState, Name, Outcome, Target};
+use procbroker_protocol::{Child as ChildView, ChildId, ChildState, Name, Outcome, Target};
 use uuid::Uuid;
 
 use crate::child::Child;
 use crate::kept::{Account, Budget};
 use crate::limits::Bounds;
 use crate::record::Role;
+use crate::shown;
 use crate::time::Instant;
 
 /// The children, live and ended.
@@ -271,6 +274,26 @@ impl Children {
     /// The live child of this name.
     pub(crate) fn holder(&self, name: &Name) -> Option<&Child> {
         self.holders.get(name).and_then(|id| self.by_id.get(id))
+    }
+
+    /// Whether a live child has this name.
+    pub(crate) fn is_held(&self, name: &Name) -> bool {
+        self.holders.contains_key(name)
+    }
+
+    /// Whether there is a place for one more live child under a limit, if there is one.
+    pub(crate) fn has_place(&self, limit: Option<&Limit>) -> bool {
+        limit.is_none_or(|limit| self.limited_count(&limit.key) < limit.max)
+    }
+
+    /// Returns what a message calls a child.
+    pub(crate) fn title(&self, id: ChildId) -> String {
+        self.get(id).map_or_else(|| id.to_string(), |child| shown::title(child.view()))
+    }
+
+    /// Returns how clients see these children, as far as they are visible.
+    pub(crate) fn views(&self, children: &[ChildId]) -> Vec<Arc<ChildView>> {
+        children.iter().filter_map(|id| self.get(*id)).map(|child| Arc::clone(child.view())).collect()
     }
 
     /// The child that a request of this user has started, and how it is answered.

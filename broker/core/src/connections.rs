@@ -1,11 +1,11 @@
-//! Who is connected, how many of each user, and what each connection waits for and has subscribed to.
+//! Who is connected, how many of each user, and what each connection has subscribed to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use procbroker_protocol::ChildId;
 
 use crate::authorize::Peer;
-use crate::ids::{ConnectionId, SubscriptionId, Ticket};
+use crate::ids::{ConnectionId, SubscriptionId};
 
 /// The connections that were admitted.
 #[derive(Debug, Default)]
@@ -34,7 +34,6 @@ pub(crate) enum NoPlace {
 #[derive(Debug)]
 pub(crate) struct Connection {
     peer: Peer,
-    pending: BTreeSet<Ticket>,
     /// Each subscription, with the child whose output it follows; one to events follows none.
     subscriptions: BTreeMap<SubscriptionId, Option<ChildId>>,
 }
@@ -43,7 +42,7 @@ impl Connections {
     /// Takes in a connection.
     pub(crate) fn open(&mut self, id: ConnectionId, peer: Peer) {
         self.per_user.entry(peer.uid).or_default().connections += 1;
-        let new = Connection { peer, pending: BTreeSet::new(), subscriptions: BTreeMap::new() };
+        let new = Connection { peer, subscriptions: BTreeMap::new() };
         self.open.insert(id, new);
     }
 
@@ -64,11 +63,6 @@ impl Connections {
     /// Returns a connection that is open.
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.open.get(&id)
-    }
-
-    /// Returns a connection that is open, to change it.
-    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.open.get_mut(&id)
     }
 
     /// Returns how many connections there are.
@@ -121,21 +115,6 @@ impl Connection {
     /// Returns who is at the other end.
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
-    }
-
-    /// Returns its requests that are not answered yet, in the order of their arrival.
-    pub(crate) fn pending(&self) -> impl ExactSizeIterator<Item = Ticket> + '_ {
-        self.pending.iter().copied()
-    }
-
-    /// Counts a request among those that are not answered yet.
-    pub(crate) fn add_pending(&mut self, ticket: Ticket) {
-        self.pending.insert(ticket);
-    }
-
-    /// Takes a request off those that are not answered yet.
-    pub(crate) fn remove_pending(&mut self, ticket: Ticket) {
-        self.pending.remove(&ticket);
     }
 
     /// Returns the child whose output a subscription follows.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::authorize;
 use crate::config::Config;
-use crate::connections::{Connection, Connections};
+use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
 use crate::labels::has_labels;
@@ -187,11 +187,11 @@ impl Subscriber {
         turn: &mut Turn<'_>,
     ) {
         let connection = self.connection;
-        let Some(peer) = connections.get(connection).map(Connection::peer) else {
+        let Some(uid) = connections.get(connection).map(|connection| connection.peer().uid) else {
             return;
         };
         let is_meant = event.child.as_ref().is_none_or(|child| {
-            authorize::may_act_on(config, peer, child.owner.uid) && has_labels(child, &self.labels)
+            authorize::may_act_on(config, uid, child.owner.uid) && has_labels(child, &self.labels)
         });
         if is_meant {
             let notification = Notification::Event { subscription: id.0, event: Arc::clone(event) };

@@ -7,9 +7,8 @@ use procbroker_protocol::{Error, ErrorKind, Method, Request};
 use crate::attempt::no_place;
 use crate::broker::Broker;
 use crate::child::Child;
-use crate::connections::Connection;
 use crate::effect::Effect;
-use crate::ids::{Call, Ticket};
+use crate::ids::{Call, ConnectionId, Ticket};
 use crate::input::{Fresh, Input, ShutdownCause};
 use crate::notice::Notice;
 use crate::time::{Instant, Now};
@@ -171,7 +170,7 @@ impl Broker {
             self.metrics.create_called(call);
         }
         let allowed = self
-            .check_pipeline(connection)
+            .check_pipeline(call.connection)
             .and_then(|()| authorize::may_call(&self.config, connection.peer(), request.method()))
             .and_then(|()| validate::request(&request, &self.config.bounds))
             .and_then(|()| self.check_room(connection.peer().uid, &request));
@@ -196,9 +195,9 @@ impl Broker {
         }
     }
 
-    fn check_pipeline(&self, connection: &Connection) -> Result<(), Error> {
+    fn check_pipeline(&self, id: ConnectionId) -> Result<(), Error> {
         let bound = self.config.bounds.max_pipelined;
-        if connection.pending().len() < usize::try_from(bound).unwrap_or(usize::MAX) {
+        if self.pending.count_of(id) < usize::try_from(bound).unwrap_or(usize::MAX) {
             return Ok(());
         }
         Err(Error::new(
@@ -210,11 +209,10 @@ impl Broker {
     }
 
     fn call_due(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.get_mut(ticket) else {
+        let Some(pending) = self.pending.timer_ran_out(ticket) else {
             return;
         };
-        pending.due = None;
-        if let Some(error) = pending.seeks().map(no_place) {
+        if let Some(error) = pending.waits_for.seeker().map(no_place) {
             return self.answer_pending(ticket, Err(error), turn);
         }
         if pending.waits_for.is_name() {

@@ -19,7 +19,7 @@
 //! | all children | `children` | its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
-//! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `spawn_queue`, `timers` | each its own fields |
+//! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `rivals`, `spawn_queue`, `timers` | each its own fields |
 //! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
@@ -112,6 +112,7 @@ mod pending;
 mod places;
 mod record;
 mod resources;
+mod rivals;
 mod shown;
 mod shutdown;
 mod spawn_queue;

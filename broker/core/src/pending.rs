@@ -1,25 +1,32 @@
-//! Requests that are not answered yet, in the order of their arrival.
+//! Requests that are not answered yet, in the order of their arrival, and all by which one is found again: its connection, the
+//! children that it waits for, the limit under which it wants a place, and its timer.
+
+mod signal_request;
+mod waits_for;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use procbroker_protocol::request::{Scope, Until};
-use procbroker_protocol::response::Outcome;
-use procbroker_protocol::{Child as ChildView, ChildId, Exit, Signal};
+use procbroker_protocol::{Child as ChildView, ChildId};
+use uuid::Uuid;
 
-use crate::attempt::{Attempt, Claim, Stage};
-use crate::effect::After;
-use crate::ids::{Call, SubscriptionId, Ticket};
+use crate::attempt::{Attempt, Claim, Waiting};
+use crate::ids::{Call, ConnectionId, Run, Ticket};
+use crate::input::SignalOutcome;
 use crate::kept::Account;
-use crate::limits::{REQUEST_KEPT_BYTES, WATCHED_KEPT_BYTES};
+use crate::places::Places;
 use crate::time::Instant;
+use crate::timers::{Timer, Timers};
+
+pub(crate) use signal_request::{SignalRequest, SignalVerdict};
+pub(crate) use waits_for::{WaitsFor, watched_bytes};
 
 /// A request that waits.
 #[derive(Debug)]
 pub(crate) struct PendingRequest {
     /// Where the answer goes.
     pub(crate) call: Call,
-    /// Whose it is.
+    /// The user whose request it is.
     pub(crate) uid: u32,
     /// When its patience ends.
     pub(crate) due: Option<Instant>,
@@ -27,106 +34,27 @@ pub(crate) struct PendingRequest {
     pub(crate) waits_for: WaitsFor,
 }
 
-/// What a request waits for.
-#[derive(Debug)]
-pub(crate) enum WaitsFor {
-    /// A `create` for a name that is held: decided again when its holder changes.
-    Name {
-        /// The holder.
-        holder: ChildId,
-        /// The create itself.
-        attempt: Box<Attempt>,
-    },
-    /// A `create` for a place under the key of its limit: decided again when it is its turn for one.
-    Place {
-        /// Whose it is.
-        uid: u32,
-        /// The create itself.
-        attempt: Box<Attempt>,
-    },
-    /// A `create`, for its child to be ready.
-    Start {
-        /// The child.
-        child: ChildId,
-        /// What to answer then.
-        outcome: Outcome,
-        /// How far the child has to be.
-        stage: Stage,
-    },
-    /// A `create` whose child has ended before it was ready, for the last of its output.
-    Tail {
-        /// The child.
-        child: ChildId,
-        /// How it ended.
-        exit: Box<Exit>,
-    },
-    /// A `destroy`, for all of its children to have ended.
-    Destroy {
-        /// Those that have, as they were then: some may not be visible any more when the last one ends.
-        ended: BTreeMap<ChildId, Arc<ChildView>>,
-        /// Those that have not.
-        left: BTreeSet<ChildId>,
-    },
-    /// A `restart`, for its children to be ready again.
-    Restart {
-        /// All of the children.
-        children: Vec<ChildId>,
-        /// Those that are not, each with how often it will have been restarted then.
-        left: BTreeMap<ChildId, u32>,
-    },
-    /// A `wait`.
-    Wait {
-        /// The child.
-        child: ChildId,
-        /// The state that is waited for.
-        until: Until,
-    },
-    /// A `signal`, for its children to be spawned and for the kernel's word.
-    Signal {
-        /// The signal that is sent.
-        signal: Signal,
-        /// To which processes of each.
-        scope: Scope,
-        /// All of the children.
-        children: Vec<ChildId>,
-        /// Those that are not spawned.
-        unspawned: BTreeSet<ChildId>,
-        /// Those for which the kernel has not spoken.
-        sent: BTreeSet<ChildId>,
-        /// What the kernel said of the others, worst last.
-        result: SignalResult,
-    },
-    /// A `logs`, for the text.
-    Logs {
-        /// The subscription to what follows.
-        subscription: Option<SubscriptionId>,
-    },
-    /// An `upgrade`, for the other program's word.
-    Upgrade,
-    /// A `shutdown`, for its end.
-    Shutdown,
-}
-
-/// What became of the signals of one request so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SignalResult {
-    /// How many children got it.
-    pub(crate) delivered: u32,
-    /// The last child that was gone.
-    pub(crate) gone: Option<ChildId>,
-    /// The last child that the kernel protects from the broker.
-    pub(crate) refused: Option<ChildId>,
-}
-
-/// Returns how many bytes a request takes for so many children that it waits for.
-pub(crate) fn watched_bytes(children: usize) -> u64 {
-    WATCHED_KEPT_BYTES.saturating_mul(u64::try_from(children).unwrap_or(u64::MAX))
+impl PendingRequest {
+    /// Returns the create that it is, where that waits for a name.
+    pub(crate) fn into_create(self) -> Option<Waiting> {
+        let Self { call, uid, waits_for, .. } = self;
+        let WaitsFor::Name { attempt, .. } = waits_for else {
+            return None;
+        };
+        Some(Waiting { call, uid, attempt: *attempt })
+    }
 }
 
 /// All requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRequests {
     by_ticket: BTreeMap<Ticket, PendingRequest>,
+    /// The requests of each connection, by their numbers there.
+    by_connection: BTreeMap<ConnectionId, BTreeMap<u64, Ticket>>,
+    /// The requests that each child matters to.
+    by_child: BTreeMap<ChildId, BTreeSet<Ticket>>,
+    /// The creates that wait for a place under a limit.
+    places: Places,
     next: u64,
     bytes: Account,
 }
@@ -140,34 +68,218 @@ impl PendingRequests {
     }
 
     /// Lets a request wait: a create that waited before has kept its place in the order of arrival.
-    pub(crate) fn add(&mut self, request: PendingRequest) -> Ticket {
+    pub(crate) fn add(&mut self, request: PendingRequest, timers: &mut Timers) {
         let ticket = request.waits_for.arrived().unwrap_or_else(|| self.arrive());
-        self.bytes.add(request.uid, request.waits_for.bytes());
+        let (Call { connection, number }, uid) = (request.call, request.uid);
+        self.bytes.add(uid, request.waits_for.bytes());
+        if let Some(key) = request.waits_for.seeker().and_then(Attempt::limit_key) {
+            self.places.add(key, uid, ticket);
+        }
+        self.by_connection.entry(connection).or_default().insert(number, ticket);
+        for child in request.waits_for.watched() {
+            self.by_child.entry(child).or_default().insert(ticket);
+        }
+        timers.set(Timer::Call(ticket), None, request.due);
         self.by_ticket.insert(ticket, request);
-        ticket
     }
 
+    /// Takes a request, to answer it or to drop it.
+    pub(crate) fn take(&mut self, ticket: Ticket, timers: &mut Timers) -> Option<PendingRequest> {
+        let request = self.by_ticket.remove(&ticket)?;
+        timers.set(Timer::Call(ticket), request.due, None);
+        self.bytes.remove(request.uid, request.waits_for.bytes());
+        if let Some(key) = request.waits_for.seeker().and_then(Attempt::limit_key) {
+            self.places.remove(key, request.uid, ticket);
+        }
+        for child in request.waits_for.watched() {
+            self.unwatch(ticket, child);
+        }
+        let Call { connection, number } = request.call;
+        if let Some(own) = self.by_connection.get_mut(&connection) {
+            own.remove(&number);
+            if own.is_empty() {
+                self.by_connection.remove(&connection);
+            }
+        }
+        Some(request)
+    }
+
+    /// Drops all the requests of a connection that is closed.
+    pub(crate) fn close(&mut self, connection: ConnectionId, timers: &mut Timers) {
+        let own = self.by_connection.get(&connection).into_iter().flat_map(BTreeMap::values);
+        for ticket in own.copied().collect::<Vec<_>>() {
+            self.take(ticket, timers);
+        }
+    }
+
+    /// Has a create that waits for its child wait for whoever holds the name of that in the end, in its place in the order of
+    /// arrival.
+    pub(crate) fn supersede(&mut self, ticket: Ticket, attempt: impl FnOnce() -> Attempt) {
+        if let Some(PendingRequest { uid, waits_for, .. }) = self.by_ticket.get_mut(&ticket)
+            && let WaitsFor::Start { child, .. } = *waits_for
+        {
+            self.bytes.remove(*uid, waits_for.bytes());
+            *waits_for = WaitsFor::Name { holder: child, attempt: Box::new(attempt()) };
+            self.bytes.add(*uid, waits_for.bytes());
+        }
+    }
+
+    /// Returns a request that waits.
     pub(crate) fn get(&self, ticket: Ticket) -> Option<&PendingRequest> {
         self.by_ticket.get(&ticket)
     }
 
-    pub(crate) fn get_mut(&mut self, ticket: Ticket) -> Option<&mut PendingRequest> {
-        self.by_ticket.get_mut(&ticket)
+    /// Returns the place of a request that waits in the order of arrival.
+    pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
+        self.by_connection.get(&call.connection)?.get(&call.number).copied()
     }
 
-    /// Has a request wait for something else, in its place in the order of arrival.
-    pub(crate) fn change(&mut self, ticket: Ticket, waits_for: WaitsFor) {
-        if let Some(request) = self.by_ticket.get_mut(&ticket) {
-            self.bytes.remove(request.uid, request.waits_for.bytes());
-            self.bytes.add(request.uid, waits_for.bytes());
-            request.waits_for = waits_for;
+    /// Returns how many requests of a connection wait.
+    pub(crate) fn count_of(&self, connection: ConnectionId) -> usize {
+        self.by_connection.get(&connection).map_or(0, BTreeMap::len)
+    }
+
+    /// Returns the tickets of those `wanted`, in the order of arrival.
+    pub(crate) fn tickets(&self, wanted: impl Fn(&PendingRequest) -> bool) -> Vec<Ticket> {
+        self.by_ticket.iter().filter(|(_, request)| wanted(request)).map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// Returns the requests that a child matters to, in the order of arrival.
+    pub(crate) fn watchers(&self, child: ChildId) -> Vec<Ticket> {
+        self.by_child.get(&child).into_iter().flatten().copied().collect()
+    }
+
+    /// Returns the requests that a child matters to, those that are `wanted` and the others, in the order of arrival.
+    pub(crate) fn watchers_by(
+        &self,
+        child: ChildId,
+        wanted: impl Fn(&WaitsFor) -> bool,
+    ) -> (Vec<Ticket>, Vec<Ticket>) {
+        let is_wanted = |ticket: &Ticket| self.get(*ticket).is_some_and(|pending| wanted(&pending.waits_for));
+        self.watchers(child).into_iter().partition(is_wanted)
+    }
+
+    /// The patience of a request has ended.
+    pub(crate) fn timer_ran_out(&mut self, ticket: Ticket) -> Option<&PendingRequest> {
+        let request = self.by_ticket.get_mut(&ticket)?;
+        request.due = None;
+        Some(request)
+    }
+
+    /// A child of a `destroy` has ended. Returns all of its children, each as it was at its end, once none is left.
+    pub(crate) fn child_ended(
+        &mut self,
+        ticket: Ticket,
+        child: &Arc<ChildView>,
+    ) -> Option<Vec<Arc<ChildView>>> {
+        self.unwatch(ticket, child.id);
+        let WaitsFor::Destroy { ended, left } = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
+            return None;
+        };
+        left.remove(&child.id);
+        ended.insert(child.id, Arc::clone(child));
+        left.is_empty().then(|| ended.values().cloned().collect())
+    }
+
+    /// A child of a `restart` is ready again, or has ended. Returns all of its children, once none is left.
+    pub(crate) fn child_restarted(&mut self, ticket: Ticket, child: ChildId) -> Option<Vec<ChildId>> {
+        self.unwatch(ticket, child);
+        let WaitsFor::Restart { children, left } = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
+            return None;
+        };
+        left.remove(&child);
+        left.is_empty().then(|| children.clone())
+    }
+
+    /// A child of a `signal` has a process, to which the signal is sent now, or `takes_signals` no more. Returns what the request is
+    /// answered with, once nothing of it is outstanding.
+    pub(crate) fn child_spawned(
+        &mut self,
+        ticket: Ticket,
+        child: ChildId,
+        takes_signals: bool,
+    ) -> Option<SignalVerdict> {
+        self.unwatch(ticket, child);
+        let signal = self.signal_mut(ticket)?;
+        signal.spawned(child, takes_signals);
+        signal.verdict()
+    }
+
+    /// The kernel has spoken about one signal of a request. Returns what that is answered with, once nothing of it is outstanding.
+    pub(crate) fn signalled(
+        &mut self,
+        ticket: Ticket,
+        run: Run,
+        outcome: SignalOutcome,
+    ) -> Option<SignalVerdict> {
+        let signal = self.signal_mut(ticket)?;
+        signal.answered(run.child, outcome);
+        signal.verdict()
+    }
+
+    fn signal_mut(&mut self, ticket: Ticket) -> Option<&mut SignalRequest> {
+        let WaitsFor::Signal(signal) = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
+            return None;
+        };
+        Some(signal)
+    }
+
+    /// Returns what the same request of a user does about a name, of whose holder it waits for the end already.
+    pub(crate) fn inherited_claim(&self, holder: ChildId, request: (u32, Uuid)) -> Option<Claim> {
+        let waiting = self.by_child.get(&holder)?.iter().filter_map(|ticket| self.by_ticket.get(ticket));
+        waiting.into_iter().find_map(|pending| match &pending.waits_for {
+            WaitsFor::Name { attempt, .. } if attempt.request_of(pending.uid) == Some(request) => {
+                attempt.claim.inherited()
+            }
+            WaitsFor::Name { .. }
+            | WaitsFor::Place { .. }
+            | WaitsFor::Start { .. }
+            | WaitsFor::Tail { .. }
+            | WaitsFor::Destroy { .. }
+            | WaitsFor::Restart { .. }
+            | WaitsFor::Wait { .. }
+            | WaitsFor::Signal(_)
+            | WaitsFor::Logs { .. }
+            | WaitsFor::Upgrade
+            | WaitsFor::Shutdown => None,
+        })
+    }
+
+    fn unwatch(&mut self, ticket: Ticket, child: ChildId) {
+        if let Some(watchers) = self.by_child.get_mut(&child) {
+            watchers.remove(&ticket);
+            if watchers.is_empty() {
+                self.by_child.remove(&child);
+            }
         }
     }
 
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<PendingRequest> {
-        let request = self.by_ticket.remove(&ticket)?;
-        self.bytes.remove(request.uid, request.waits_for.bytes());
-        Some(request)
+    /// Returns the create that waits for a place, if this is one.
+    pub(crate) fn seeker(&self, ticket: Ticket) -> Option<&Attempt> {
+        self.by_ticket.get(&ticket)?.waits_for.seeker()
+    }
+
+    /// Returns a create that waits for a place, with where its answer goes and whose it is.
+    pub(crate) fn waiting_seeker(&self, ticket: Ticket) -> Option<Waiting> {
+        let PendingRequest { call, uid, waits_for, .. } = self.by_ticket.get(&ticket)?;
+        Some(Waiting { call: *call, uid: *uid, attempt: waits_for.seeker()?.clone() })
+    }
+
+    /// Returns all creates that wait for a place, in the order of arrival.
+    pub(crate) fn seekers(&self) -> BTreeSet<Ticket> {
+        self.places.all()
+    }
+
+    /// Returns the create whose turn it is to get a place under a key, of those that allow more than so many children under it.
+    pub(crate) fn next_seeker(&self, key: &str, count: u32) -> Option<Ticket> {
+        let may_have_it =
+            |attempt: &Attempt| attempt.params.limit.as_ref().is_some_and(|limit| limit.max > count);
+        self.places.in_turn(key).find(|ticket| self.seeker(*ticket).is_some_and(may_have_it))
+    }
+
+    /// A create of this user has had its turn.
+    pub(crate) fn served(&mut self, key: &str, uid: u32) {
+        self.places.served(key, uid);
     }
 
     /// Returns how many bytes the requests take, by user.
@@ -180,179 +292,118 @@ impl PendingRequests {
         self.bytes.add(uid, bytes);
     }
 
-    /// Counts them off.
+    /// Counts bytes off that [`Self::keep`] has counted.
     pub(crate) fn let_go(&mut self, uid: u32, bytes: u64) {
         self.bytes.remove(uid, bytes);
-    }
-
-    /// The tickets for which `wanted` holds, in the order of arrival.
-    pub(crate) fn tickets(&self, wanted: impl Fn(&PendingRequest) -> bool) -> Vec<Ticket> {
-        self.by_ticket.iter().filter(|(_, request)| wanted(request)).map(|(ticket, _)| *ticket).collect()
-    }
-}
-
-impl WaitsFor {
-    /// What its answer waits for: one that tells how far a child is in its life is not taken back by a crash.
-    pub(crate) fn answer_waits_for(&self) -> After {
-        match self {
-            Self::Start { .. }
-            | Self::Tail { .. }
-            | Self::Destroy { .. }
-            | Self::Restart { .. }
-            | Self::Wait { .. } => After::Records,
-            Self::Name { attempt, .. } | Self::Place { attempt, .. } => match attempt.claim {
-                // A later broker has to know of its own child that it was replaced.
-                Claim::Superseded => After::Records,
-                Claim::Own(_) | Claim::Yielded => After::Nothing,
-            },
-            Self::Signal { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => After::Nothing,
-        }
-    }
-
-    /// Returns how many bytes it takes: the same as long as it waits.
-    fn bytes(&self) -> u64 {
-        let kept = match self {
-            Self::Name { attempt, .. } | Self::Place { attempt, .. } => attempt.bytes(),
-            Self::Destroy { ended, left } => watched_bytes(ended.len() + left.len()),
-            Self::Restart { children, .. } | Self::Signal { children, .. } => watched_bytes(children.len()),
-            Self::Start { .. }
-            | Self::Tail { .. }
-            | Self::Wait { .. }
-            | Self::Logs { .. }
-            | Self::Upgrade
-            | Self::Shutdown => 0,
-        };
-        REQUEST_KEPT_BYTES + kept
-    }
-
-    /// Returns the place of a create in the order of arrival, where it has started nothing.
-    fn arrived(&self) -> Option<Ticket> {
-        match self {
-            Self::Name { attempt, .. } | Self::Place { attempt, .. } => Some(attempt.arrived),
-            Self::Start { .. }
-            | Self::Tail { .. }
-            | Self::Destroy { .. }
-            | Self::Restart { .. }
-            | Self::Wait { .. }
-            | Self::Signal { .. }
-            | Self::Logs { .. }
-            | Self::Upgrade
-            | Self::Shutdown => None,
-        }
-    }
-
-    /// Whether a create waits for a name.
-    pub(crate) fn is_name(&self) -> bool {
-        matches!(self, Self::Name { .. })
-    }
-
-    /// Whether a create waits that has started nothing: for a name, or for a place.
-    pub(crate) fn is_unstarted(&self) -> bool {
-        matches!(self, Self::Name { .. } | Self::Place { .. })
-    }
-
-    /// Returns the key of the limit under which a create waits for a place, and whose create it is.
-    pub(crate) fn seeker(&self) -> Option<(&str, u32)> {
-        match self {
-            Self::Place { uid, attempt } => {
-                attempt.params.limit.as_ref().map(|limit| (limit.key.as_str(), *uid))
-            }
-            Self::Name { .. }
-            | Self::Start { .. }
-            | Self::Tail { .. }
-            | Self::Destroy { .. }
-            | Self::Restart { .. }
-            | Self::Wait { .. }
-            | Self::Signal { .. }
-            | Self::Logs { .. }
-            | Self::Upgrade
-            | Self::Shutdown => None,
-        }
-    }
-
-    /// Whether a create waits for its child.
-    pub(crate) fn is_start(&self) -> bool {
-        matches!(self, Self::Start { .. })
-    }
-
-    /// Whether a create waits for the last words of its child.
-    pub(crate) fn is_tail(&self) -> bool {
-        matches!(self, Self::Tail { .. })
-    }
-
-    /// Whether an upgrade is waited for.
-    pub(crate) fn is_upgrade(&self) -> bool {
-        matches!(self, Self::Upgrade)
-    }
-
-    /// The children whose changes matter to the request.
-    pub(crate) fn watched(&self) -> Vec<ChildId> {
-        match self {
-            Self::Name { holder, .. } => vec![*holder],
-            Self::Start { child, .. } | Self::Wait { child, .. } => vec![*child],
-            Self::Destroy { left, .. } => left.iter().copied().collect(),
-            Self::Restart { left, .. } => left.keys().copied().collect(),
-            Self::Signal { unspawned, .. } => unspawned.iter().copied().collect(),
-            Self::Place { .. } | Self::Tail { .. } | Self::Logs { .. } | Self::Upgrade | Self::Shutdown => {
-                Vec::new()
-            }
-        }
-    }
-}
-
-impl PendingRequest {
-    /// Returns the create that waits for a place, if this is one.
-    pub(crate) fn seeks(&self) -> Option<&Attempt> {
-        match &self.waits_for {
-            WaitsFor::Place { attempt, .. } => Some(attempt),
-            WaitsFor::Name { .. }
-            | WaitsFor::Start { .. }
-            | WaitsFor::Tail { .. }
-            | WaitsFor::Destroy { .. }
-            | WaitsFor::Restart { .. }
-            | WaitsFor::Wait { .. }
-            | WaitsFor::Signal { .. }
-            | WaitsFor::Logs { .. }
-            | WaitsFor::Upgrade
-            | WaitsFor::Shutdown => None,
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ConnectionId;
+    use crate::attempt::Stage;
+    use crate::child::Child;
+    use crate::child::tests::{attempt, intent};
+    use crate::effect::After;
+    use procbroker_protocol::Outcome;
+    use procbroker_protocol::create::Limit;
+    use procbroker_protocol::request::Until;
     use uuid::Uuid;
 
+    const CONNECTION: ConnectionId = ConnectionId(1);
+
+    fn call(number: u64) -> Call {
+        Call { connection: CONNECTION, number }
+    }
+
     fn request(number: u64, waits_for: WaitsFor) -> PendingRequest {
-        PendingRequest { call: Call { connection: ConnectionId(1), number }, uid: 7, due: None, waits_for }
+        PendingRequest { call: call(number), uid: 7, due: None, waits_for }
     }
 
     fn child(number: u128) -> ChildId {
         ChildId::from_uuid(Uuid::from_u128(number))
     }
 
+    /// Lets requests wait, and returns their tickets.
+    fn add<const N: usize>(pending: &mut PendingRequests, requests: [WaitsFor; N]) -> [Ticket; N] {
+        let mut number = 0;
+        requests.map(|waits_for| {
+            number += 1;
+            pending.add(request(number, waits_for), &mut Timers::default());
+            pending.ticket(call(number)).expect("it waits")
+        })
+    }
+
     #[test]
-    fn requests_are_found_in_the_order_of_their_arrival() {
-        let mut pending = PendingRequests::default();
-        let tickets = [WaitsFor::Shutdown, WaitsFor::Upgrade, WaitsFor::Shutdown]
-            .into_iter()
-            .zip(1..)
-            .map(|(waits_for, number)| pending.add(request(number, waits_for)))
-            .collect::<Vec<_>>();
+    fn requests_are_found_in_the_order_of_their_arrival_and_answered_once() {
+        let (mut pending, timers) = (PendingRequests::default(), &mut Timers::default());
+        let tickets = add(&mut pending, [WaitsFor::Shutdown, WaitsFor::Upgrade, WaitsFor::Shutdown]);
         assert_eq!(pending.tickets(|_| true), tickets);
         assert_eq!(pending.tickets(|pending| pending.waits_for.is_upgrade()), [tickets[1]]);
-        assert_eq!(pending.take(tickets[0]).map(|taken| taken.call.number), Some(1));
-        assert!(pending.take(tickets[0]).is_none(), "a request is answered once");
+        assert_eq!(pending.take(tickets[0], timers).map(|taken| taken.call.number), Some(1));
+        assert!(pending.take(tickets[0], timers).is_none(), "a request is answered once");
         assert_eq!(pending.tickets(|_| true), tickets[1..]);
     }
 
     #[test]
-    fn a_destroy_watches_the_children_that_have_not_ended() {
+    fn a_connection_that_is_closed_leaves_nothing_of_its_requests() {
+        let (mut pending, timers) = (PendingRequests::default(), &mut Timers::default());
+        let due = Some(Instant::from_nanos(5));
+        let limit = Limit { key: "k".to_owned(), max: 1, wait: None };
+        let mut attempt = attempt(1, |params| params.limit = Some(limit));
+        attempt.arrived = pending.arrive();
+        let place = WaitsFor::Place { attempt: Box::new(attempt) };
+        let wait = WaitsFor::Wait { child: child(2), until: Until::Ended };
+        for (number, waits_for) in [(1, place), (2, wait)] {
+            pending.add(PendingRequest { due, ..request(number, waits_for) }, timers);
+        }
+        let elsewhere = Call { connection: ConnectionId(2), number: 1 };
+        pending.add(PendingRequest { call: elsewhere, ..request(1, WaitsFor::Shutdown) }, timers);
+        assert_eq!((pending.count_of(CONNECTION), pending.seekers().len()), (2, 1));
+        assert_eq!((pending.watchers(child(2)).len(), timers.next()), (1, due));
+        pending.close(CONNECTION, timers);
+        assert_eq!((pending.count_of(CONNECTION), pending.seekers().len()), (0, 0));
+        assert_eq!((pending.watchers(child(2)).len(), timers.next()), (0, None));
+        assert!(pending.by_child.is_empty(), "nothing is kept of a child that no request waits for");
+        assert_eq!(pending.by_connection.len(), 1, "{pending:?}");
+        pending.take(pending.ticket(elsewhere).expect("it waits"), timers);
+        assert_eq!((pending.bytes().all(), pending.by_connection.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_destroy_waits_for_the_last_of_its_children_and_looks_no_more_at_those_that_have_ended() {
+        let mut pending = PendingRequests::default();
         let left = [child(2), child(3)].into();
-        let waits_for = WaitsFor::Destroy { ended: BTreeMap::new(), left };
-        assert_eq!(waits_for.watched(), [child(2), child(3)]);
+        let [ticket] = add(&mut pending, [WaitsFor::Destroy { ended: BTreeMap::new(), left }]);
+        let view = |number| Arc::clone(Child::new(&intent(number, |_| {})).view());
+        assert_eq!(pending.child_ended(ticket, &view(3)), None);
+        assert_eq!((pending.watchers(child(2)), pending.watchers(child(3))), (vec![ticket], Vec::new()));
+        assert_eq!(pending.child_ended(ticket, &view(2)), Some(vec![view(2), view(3)]));
+    }
+
+    #[test]
+    fn a_restart_waits_for_the_last_of_its_children() {
+        let mut pending = PendingRequests::default();
+        let (children, left) = (vec![child(2), child(3)], [(child(2), 1), (child(3), 1)].into());
+        let [ticket] = add(&mut pending, [WaitsFor::Restart { children: children.clone(), left }]);
+        assert_eq!(pending.child_restarted(ticket, child(2)), None);
+        assert_eq!(pending.watchers(child(2)), []);
+        assert_eq!(pending.child_restarted(ticket, child(3)), Some(children));
+    }
+
+    #[test]
+    fn a_create_that_is_superseded_keeps_its_place_and_waits_for_the_name() {
+        let mut pending = PendingRequests::default();
+        let (outcome, stage) = (Outcome::Created, Stage::Ready);
+        let start = WaitsFor::Start { child: child(2), outcome, stage };
+        let [ticket, _] = add(&mut pending, [start, WaitsFor::Upgrade]);
+        let before = pending.bytes().all();
+        let attempt = attempt(2, |_| {});
+        let more = attempt.bytes();
+        pending.supersede(ticket, || attempt);
+        assert!(pending.get(ticket).is_some_and(|pending| pending.waits_for.is_name()));
+        assert_eq!((pending.watchers(child(2)), pending.bytes().all()), (vec![ticket], before + more));
+        assert_eq!(pending.tickets(|_| true)[0], ticket);
     }
 
     #[test]

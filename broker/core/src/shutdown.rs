@@ -217,7 +217,7 @@ impl Broker {
                 | WaitsFor::Destroy { .. }
                 | WaitsFor::Restart { .. }
                 | WaitsFor::Wait { .. }
-                | WaitsFor::Signal { .. }
+                | WaitsFor::Signal(_)
                 | WaitsFor::Logs { .. } => Err(Error::new(
                     ErrorKind::ShuttingDown,
                     "the broker exits at its shutdown deadline, and the child has not ended",

@@ -235,6 +235,12 @@ impl Child {
         }
     }
 
+    /// Whether a `restart` is over for it: it has been restarted so many times and is ready, or it has ended.
+    pub(crate) fn is_restarted(&self, restarts: u32) -> bool {
+        let is_ready = self.is_settled() && !self.is_ending();
+        !self.is_live() || self.view().restarts >= restarts && is_ready
+    }
+
     /// Returns the stream in which it says last what went wrong.
     pub(crate) fn last_words(&self) -> LogStream {
         match self.params().stderr {
@@ -292,21 +298,6 @@ impl Child {
             arrived,
             place_by: None,
         }
-    }
-
-    /// Returns the requests that wait for it, in the order of their arrival.
-    pub(crate) fn watchers(&self) -> Vec<Ticket> {
-        self.watchers.iter().copied().collect()
-    }
-
-    /// Has a request looked at again when it changes.
-    pub(crate) fn watch(&mut self, ticket: Ticket) {
-        self.watchers.insert(ticket);
-    }
-
-    /// Lets a request wait for it no longer.
-    pub(crate) fn unwatch(&mut self, ticket: Ticket) {
-        self.watchers.remove(&ticket);
     }
 
     /// Has a subscription told when its output ends.

@@ -13,12 +13,13 @@ use procbroker_protocol::{
 use uuid::Uuid;
 
 use super::{Child, Next, Phase};
+use crate::attempt::{Attempt, Claim};
 use crate::authorize::RunAs;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::event_log::{EventHistory, EventLog};
-use crate::ids::Pid;
+use crate::ids::{Pid, Ticket};
 use crate::input::{Members, RecordFailure};
 use crate::launch::Launch;
 use crate::limits::Bounds;
@@ -48,6 +49,14 @@ pub(crate) fn intent(number: u128, change: impl FnOnce(&mut CreateParams)) -> In
         role: Role::Child,
         tie: Tie::None,
     }
+}
+
+/// Makes a create that has been checked, with what a test says of it.
+pub(crate) fn attempt(number: u128, change: impl FnOnce(&mut CreateParams)) -> Attempt {
+    let Intent { id, params, run_as, launch, outcome, .. } = intent(number, change);
+    let claim = Claim::Own(params.if_exists);
+    let (anchor, place_by, arrived) = (None, None, Ticket(u64::try_from(number).expect("a small number")));
+    Attempt { params, run_as, launch, anchor, id, outcome, claim, arrived, place_by }
 }
 
 /// One child, and all that its transitions touch.
@@ -162,7 +171,8 @@ impl Life {
     }
 }
 
-fn config() -> Config {
+/// Settings of a broker that runs as root.
+pub(crate) fn config() -> Config {
     Config {
         version: String::new(),
         pid: 1,

@@ -8,6 +8,7 @@ use crate::broker::Broker;
 use crate::child::Child;
 use crate::ids::{Call, Ticket};
 use crate::pending::{PendingRequest, WaitsFor};
+use crate::rivals::Rivals;
 use crate::turn::Turn;
 
 impl Broker {
@@ -21,7 +22,7 @@ impl Broker {
     ) -> Option<Attempt> {
         let limit = attempt.params.limit.as_ref();
         let wants = limit.and_then(|limit| limit.wait).filter(|wait| !wait.is_zero());
-        let (Some(wait), false) = (wants, self.has_place(&attempt)) else {
+        let (Some(wait), false) = (wants, self.children.has_place(limit)) else {
             return Some(attempt);
         };
         let due = attempt.place_by.unwrap_or_else(|| turn.now.instant.plus(wait));
@@ -30,20 +31,20 @@ impl Broker {
         }
         let attempt = self.with_room(call, uid, attempt, turn)?;
         let attempt = Box::new(Attempt { place_by: Some(due), ..attempt });
-        self.wait_for(call, WaitsFor::Place { uid, attempt }, Some(due));
+        self.wait_for(call, WaitsFor::Place { attempt }, Some(due));
         None
     }
 
     /// A child has ended that had a place under this key: those who wait for one get it in turn.
     pub(crate) fn offer_places(&mut self, key: &str, turn: &mut Turn<'_>) {
-        while let Some(first) = self.next_for_place(key) {
+        while let Some(first) = self.pending.next_seeker(key, self.children.limited_count(key)) {
             let Some(uid) = self.pending.get(first).map(|pending| pending.uid) else {
                 return;
             };
             self.contest_place(first, turn);
             // Whoever waits on, because a rival was decided about and failed, has his turn still.
-            if self.seeks(first).is_none() {
-                self.places.served(key, uid);
+            if self.pending.seeker(first).is_none() {
+                self.pending.served(key, uid);
             }
         }
     }
@@ -52,75 +53,44 @@ impl Broker {
     /// that gets the name, all that want it are decided with it. Where it fails, they wait on: the place may be for somebody
     /// who came before them.
     fn contest_place(&mut self, first: Ticket, turn: &mut Turn<'_>) {
-        let name = self.seeks(first).and_then(|attempt| attempt.params.name.clone());
-        let rivals = self.place_seekers(first, name.as_ref());
-        let mut rivals: Vec<_> = rivals.into_iter().filter_map(|ticket| self.seeker(ticket)).collect();
-        let index = self.placed_winner(&mut rivals);
-        let winner = index.map(|index| rivals.remove(index)).or_else(|| self.seeker(first));
-        let Some((call, attempt)) = winner else {
+        let name = self.pending.seeker(first).and_then(|attempt| attempt.params.name.clone());
+        let mut rivals = self.place_rivals(first, name.as_ref());
+        let has_place = |waiting: &Waiting| self.children.has_place(waiting.attempt.params.limit.as_ref());
+        let index = rivals.winner_of(&self.config, has_place);
+        let winner = index.map(|index| rivals.remove(index)).or_else(|| self.pending.waiting_seeker(first));
+        let Some(Waiting { call, attempt, .. }) = winner else {
             return;
         };
         self.take_pending(attempt.arrived);
         self.decide(call, attempt, turn);
-        if !name.is_some_and(|name| self.is_held(&name)) {
+        if !name.is_some_and(|name| self.children.is_held(&name)) {
             return;
         }
-        self.yield_names(&mut rivals, index.unwrap_or_default());
-        for (call, attempt) in rivals {
+        rivals.yield_names(index.unwrap_or_default());
+        for Waiting { call, attempt, .. } in rivals {
             // It may have joined what was started.
-            if self.seeks(attempt.arrived).is_some() {
-                self.take_pending(attempt.arrived);
+            if self.take_seeker(attempt.arrived) {
                 self.decide(call, attempt, turn);
             }
         }
     }
 
-    /// Finds the rival who would have the name in the end, of those for whom there is a place: who would have it and has no
-    /// place waits on, and is no rival.
-    fn placed_winner(&self, rivals: &mut Vec<Waiting>) -> Option<usize> {
-        while let Some(index) = self.winner(rivals) {
-            if rivals.get(index).is_some_and(|(_, attempt)| self.has_place(attempt)) {
-                return Some(index);
-            }
-            rivals.remove(index);
-        }
-        None
-    }
-
-    fn next_for_place(&self, key: &str) -> Option<Ticket> {
-        let count = self.children.limited_count(key);
-        self.places.in_turn(key).find(|ticket| match self.pending.get(*ticket).map(|it| &it.waits_for) {
-            Some(WaitsFor::Place { attempt, .. }) => {
-                attempt.params.limit.as_ref().is_some_and(|limit| limit.max > count)
-            }
-            Some(_) | None => false,
-        })
+    /// Lets a create wait no longer for a place. Returns whether it did.
+    fn take_seeker(&mut self, ticket: Ticket) -> bool {
+        self.pending.seeker(ticket).is_some() && self.take_pending(ticket).is_some()
     }
 
     /// Returns a create that waits for a place, and all those with it that want its name: where that is held, those alone for
     /// which there is a place, because the others end nobody before there is one.
-    fn place_seekers(&self, first: Ticket, name: Option<&Name>) -> Vec<Ticket> {
-        let is_held = name.is_some_and(|name| self.is_held(name));
+    fn place_rivals(&self, first: Ticket, name: Option<&Name>) -> Rivals {
+        let is_held = name.is_some_and(|name| self.children.is_held(name));
         let is_rival = |attempt: &Attempt| {
-            name.is_some() && attempt.params.name.as_ref() == name && (!is_held || self.has_place(attempt))
+            let may_start = !is_held || self.children.has_place(attempt.params.limit.as_ref());
+            name.is_some() && attempt.params.name.as_ref() == name && may_start
         };
-        let wants = |ticket: &Ticket| *ticket == first || self.seeks(*ticket).is_some_and(is_rival);
-        self.places.all().into_iter().filter(wants).collect()
-    }
-
-    /// Whether there is a place for a create under its limit, if it has one.
-    fn has_place(&self, attempt: &Attempt) -> bool {
-        let limit = attempt.params.limit.as_ref();
-        limit.is_none_or(|limit| self.children.limited_count(&limit.key) < limit.max)
-    }
-
-    fn seeks(&self, ticket: Ticket) -> Option<&Attempt> {
-        self.pending.get(ticket).and_then(PendingRequest::seeks)
-    }
-
-    fn seeker(&self, ticket: Ticket) -> Option<Waiting> {
-        let pending = self.pending.get(ticket)?;
-        Some((pending.call, pending.seeks()?.clone()))
+        let wants = |ticket: &Ticket| *ticket == first || self.pending.seeker(*ticket).is_some_and(is_rival);
+        let seekers = self.pending.seekers().into_iter().filter(wants);
+        seekers.filter_map(|ticket| self.pending.waiting_seeker(ticket)).collect()
     }
 
     /// A child was started for a create: those need no place any more that wait for one and would get this child.
@@ -130,19 +100,16 @@ impl Broker {
         request: Option<(u32, Uuid)>,
         turn: &mut Turn<'_>,
     ) {
-        for ticket in self.places.all() {
-            let Some(PendingRequest { waits_for: WaitsFor::Place { uid, attempt }, call, .. }) =
-                self.pending.get(ticket)
-            else {
-                continue;
+        for ticket in self.pending.seekers() {
+            let joins = |pending: &PendingRequest| {
+                let attempt = pending.waits_for.seeker()?;
+                let is_same = request.is_some() && attempt.request_of(pending.uid) == request;
+                let wants_name = name.is_some() && attempt.params.name.as_ref() == name;
+                (is_same || wants_name && attempt.claim.joins()).then(|| (pending.call, attempt.clone()))
             };
-            let key = attempt.params.request_id.map(|request| (*uid, request));
-            let is_same = key.is_some() && key == request;
-            let joins = name.is_some() && attempt.params.name.as_ref() == name && attempt.claim.joins();
-            if is_same || joins {
-                let (call, attempt) = (*call, attempt.clone());
+            if let Some((call, attempt)) = self.pending.get(ticket).and_then(joins) {
                 self.take_pending(ticket);
-                self.decide(call, *attempt, turn);
+                self.decide(call, attempt, turn);
             }
         }
     }

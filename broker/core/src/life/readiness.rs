@@ -54,7 +54,7 @@ impl Broker {
         let Some(exit) = &view.exit else {
             return;
         };
-        for ticket in self.watchers(id, WaitsFor::is_start).0 {
+        for ticket in self.pending.watchers_by(id, WaitsFor::is_start).0 {
             let Some(pending) = self.take_pending(ticket) else {
                 continue;
             };
@@ -70,7 +70,7 @@ impl Broker {
 
     /// The last of a child's output is read.
     pub(crate) fn tail_read(&mut self, call: Call, tail: String, turn: &mut Turn<'_>) {
-        if let Some(ticket) = self.ticket(call) {
+        if let Some(ticket) = self.pending.ticket(call) {
             self.answer_with_tail(ticket, tail, turn);
         }
     }
@@ -85,7 +85,7 @@ impl Broker {
     fn answer_with_tail(&mut self, ticket: Ticket, log_tail: String, turn: &mut Turn<'_>) {
         let waits_for = self.pending.get(ticket).map(|pending| &pending.waits_for);
         let Some(WaitsFor::Tail { child, exit }) = waits_for else { return };
-        let message = failed(&self.title(*child), exit);
+        let message = failed(&self.children.title(*child), exit);
         let exit = exit.clone();
         let error = Error::new(ErrorKind::StartFailed { exit, log_tail }, message);
         self.answer_pending(ticket, Err(error), turn);

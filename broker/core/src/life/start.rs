@@ -5,9 +5,9 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, Timestamp};
 
 use crate::attempt::shutting_down;
 use crate::broker::Broker;
-use crate::child::{Child, Next, exit_before_start};
+use crate::child::{Next, exit_before_start};
 use crate::effect::Effect;
-use crate::ids::{Pid, Run, Ticket, counterpart};
+use crate::ids::{Pid, Run, counterpart};
 use crate::input::RecordFailure;
 use crate::pending::WaitsFor;
 use crate::record::Role;
@@ -78,7 +78,7 @@ impl Broker {
         self.end_logs(id, turn);
         // A create that waits for the name comes after the requests that wait for this child itself,
         // because it may be the same request once more: it must not find a child that never was.
-        let (names, others) = self.watchers(id, WaitsFor::is_name);
+        let (names, others) = self.pending.watchers_by(id, WaitsFor::is_name);
         for ticket in others {
             self.recheck(ticket, id, turn);
         }
@@ -107,20 +107,8 @@ impl Broker {
 
     /// Answers every create that waits for this child to start.
     pub(crate) fn fail_start(&mut self, id: ChildId, error: &Error, turn: &mut Turn<'_>) {
-        for ticket in self.watchers(id, WaitsFor::is_start).0 {
+        for ticket in self.pending.watchers_by(id, WaitsFor::is_start).0 {
             self.answer_pending(ticket, Err(error.clone()), turn);
         }
-    }
-
-    /// Returns the requests that wait for a child and are `wanted`, and the others.
-    pub(crate) fn watchers(
-        &self,
-        id: ChildId,
-        wanted: impl Fn(&WaitsFor) -> bool,
-    ) -> (Vec<Ticket>, Vec<Ticket>) {
-        let watchers = self.children.get(id).map(Child::watchers).unwrap_or_default();
-        watchers
-            .into_iter()
-            .partition(|ticket| self.pending.get(*ticket).is_some_and(|pending| wanted(&pending.waits_for)))
     }
 }

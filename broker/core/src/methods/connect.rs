@@ -74,9 +74,7 @@ impl Broker {
                 child.unfollow(id, subscription);
             }
         }
-        for ticket in connection.pending() {
-            self.take_pending(ticket);
-        }
+        self.pending.close(id, &mut self.timers);
         self.leases.close(id, turn.now.instant, &mut self.timers);
     }
 }

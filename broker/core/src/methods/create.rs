@@ -48,7 +48,7 @@ impl Broker {
         }
         match self.rights(connection.peer(), &params, fresh) {
             Ok((run_as, launch, anchor)) => {
-                let claim = self.claim_of(connection.peer(), &params);
+                let claim = self.claim_of(connection.peer().uid, &params);
                 let (params, id, outcome) = (Arc::new(params), fresh.child, Outcome::Created);
                 let arrived = self.pending.arrive();
                 let attempt =
@@ -172,7 +172,7 @@ impl Broker {
         if self.children.is_void(holder) {
             return Ok(Holding::Wait { holder });
         }
-        if !authorize::may_act_on(&self.config, peer, child.owner().uid) {
+        if !authorize::may_act_on(&self.config, peer.uid, child.owner().uid) {
             let message = format!("the name {name} is taken by a child of another user; choose another name");
             return Err(Error::new(ErrorKind::NameTaken(None), message));
         }

@@ -25,7 +25,7 @@ impl Broker {
             .filter(|id| self.children.get(*id).is_some_and(Child::is_live))
             .collect();
         if params.no_wait || left.is_empty() {
-            let mut shown = self.shown(&children);
+            let mut shown = self.children.views(&children);
             for id in left {
                 self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
             }
@@ -38,7 +38,8 @@ impl Broker {
             return self.promise(call, Ok(Response::Children(shown)), turn);
         }
         let ended = self
-            .shown(&children)
+            .children
+            .views(&children)
             .into_iter()
             .filter(|child| !left.contains(&child.id))
             .map(|child| (child.id, child))

@@ -19,7 +19,7 @@ impl Broker {
             return;
         };
         let wanted = |child: &&Child| {
-            authorize::may_act_on(&self.config, connection.peer(), child.owner().uid)
+            authorize::may_act_on(&self.config, connection.peer().uid, child.owner().uid)
                 && has_labels(child.view(), &params.labels)
         };
         let is_measured = params.fields.is_some_and(|fields| fields.contains(Field::Usage));

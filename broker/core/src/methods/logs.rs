@@ -46,7 +46,7 @@ impl Broker {
 
     /// A request for a child's output has been answered.
     pub(crate) fn log_read(&mut self, call: Call, outcome: LogOutcome) {
-        let Some(pending) = self.ticket(call).and_then(|ticket| self.take_pending(ticket)) else {
+        let Some(pending) = self.pending.ticket(call).and_then(|ticket| self.take_pending(ticket)) else {
             return;
         };
         let WaitsFor::Logs { subscription: Some(subscription) } = pending.waits_for else {

@@ -27,7 +27,7 @@ impl Broker {
                 });
             }
         }
-        let shown = self.shown(&children);
+        let shown = self.children.views(&children);
         self.promise(call, Ok(Response::Children(shown)), turn);
     }
 
@@ -40,7 +40,7 @@ impl Broker {
                         ErrorKind::NotFound,
                         format!(
                             "the child {} is ending or has ended, and cannot be renewed; create it anew",
-                            self.title(*id)
+                            self.children.title(*id)
                         ),
                     ));
                 }
@@ -49,7 +49,7 @@ impl Broker {
                         ErrorKind::Unsupported,
                         format!(
                             "cannot renew the child {}: it has no time to live (lifetime ttl)",
-                            self.title(*id)
+                            self.children.title(*id)
                         ),
                     ));
                 }

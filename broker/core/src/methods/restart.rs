@@ -11,7 +11,7 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, Response, Target};
 use crate::attempt::shutting_down;
 use crate::broker::Broker;
 use crate::child::{Child, Next, RestartWish};
-use crate::ids::{Call, Ticket};
+use crate::ids::Call;
 use crate::pending::WaitsFor;
 use crate::turn::Turn;
 
@@ -30,7 +30,7 @@ impl Broker {
                 RestartWish::Granted { restarts } => drop(left.insert(id, restarts)),
                 RestartWish::TooLate => match target {
                     Target::Id(_) | Target::Name(_) => {
-                        return self.answer(call, Err(too_late(&self.title(id))), turn);
+                        return self.answer(call, Err(too_late(&self.children.title(id))), turn);
                     }
                     // Of many, it is not among those that can be meant.
                     Target::Labels(_) | Target::All => {}
@@ -38,23 +38,13 @@ impl Broker {
             }
         }
         let children: Vec<ChildId> = left.keys().copied().collect();
-        left.retain(|id, restarts| !self.is_restarted(*id, *restarts));
+        left.retain(|id, restarts| {
+            self.children.get(*id).is_some_and(|child| !child.is_restarted(*restarts))
+        });
         if left.is_empty() {
-            return self.promise(call, Ok(Response::Children(self.shown(&children))), turn);
+            return self.promise(call, Ok(Response::Children(self.children.views(&children))), turn);
         }
         self.wait_for(call, WaitsFor::Restart { children, left }, None);
-    }
-
-    /// Answers a `restart` when all of its children are ready again.
-    pub(crate) fn conclude_restart(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.get_mut(ticket) else { return };
-        if let WaitsFor::Restart { children, left } = &pending.waits_for
-            && left.is_empty()
-        {
-            let children = children.clone();
-            let shown = self.shown(&children);
-            self.answer_pending(ticket, Ok(Response::Children(shown)), turn);
-        }
     }
 
     fn wish_restart(&mut self, id: ChildId, turn: &mut Turn<'_>) -> RestartWish {
@@ -64,13 +54,6 @@ impl Broker {
             Next::Changed
         });
         wish
-    }
-
-    /// Whether a child has been restarted so many times and is ready, or has ended.
-    pub(crate) fn is_restarted(&self, id: ChildId, restarts: u32) -> bool {
-        self.children.get(id).is_none_or(|child| {
-            !child.is_live() || child.view().restarts >= restarts && child.is_settled() && !child.is_ending()
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! `signal`: sends a signal, and answers when the kernel has said whether it was delivered.
 
 use procbroker_protocol::request::{Scope, SignalParams};
-use procbroker_protocol::{ChildState, Error, ErrorKind, Response, Target};
+use procbroker_protocol::{ChildState, Error, ErrorKind, Response, Signal, Target};
 
 use crate::authorize;
 use crate::broker::Broker;
@@ -10,7 +10,7 @@ use crate::connections::Connection;
 use crate::effect::{Asked, Effect};
 use crate::ids::{Call, Run, Ticket};
 use crate::input::SignalOutcome;
-use crate::pending::{SignalResult, WaitsFor};
+use crate::pending::{SignalRequest, SignalVerdict, WaitsFor};
 use crate::shown;
 use crate::turn::Turn;
 
@@ -38,15 +38,9 @@ impl Broker {
         let (unspawned, spawned): (Vec<&Child>, Vec<&Child>) =
             live.into_iter().partition(|child| child.is_unspawned());
         let runs: Vec<Run> = spawned.into_iter().map(Child::run).collect();
-        let cause = WaitsFor::Signal {
-            signal: params.signal,
-            scope: params.scope,
-            unspawned: unspawned.into_iter().map(Child::id).collect(),
-            sent: runs.iter().map(|run| run.child).collect(),
-            children,
-            result: SignalResult::default(),
-        };
-        self.wait_for(call, cause, None);
+        let (unspawned, spawned) = (unspawned.into_iter().map(Child::id), runs.iter().map(|run| run.child));
+        let request = SignalRequest::new(params, children.clone(), spawned, unspawned);
+        self.wait_for(call, WaitsFor::Signal(request), None);
         let asked = self.asked(call);
         for run in runs {
             let (signal, scope) = (params.signal, params.scope);
@@ -62,52 +56,46 @@ impl Broker {
 
     /// The kernel has spoken about one signal of a request.
     pub(crate) fn signalled(&mut self, run: Run, call: Call, outcome: SignalOutcome, turn: &mut Turn<'_>) {
-        let Some(ticket) = self.ticket(call) else {
-            return;
-        };
-        let Some(pending) = self.pending.get_mut(ticket) else {
-            return;
-        };
-        if let WaitsFor::Signal { sent, result, .. } = &mut pending.waits_for {
-            if !sent.remove(&run.child) {
-                return;
-            }
-            match outcome {
-                SignalOutcome::Delivered => result.delivered += 1,
-                SignalOutcome::Gone => result.gone = Some(run.child),
-                SignalOutcome::Refused => result.refused = Some(run.child),
-            }
-            self.conclude_signal(ticket, turn);
+        if let Some(ticket) = self.pending.ticket(call) {
+            let verdict = self.pending.signalled(ticket, run, outcome);
+            self.conclude_signal(ticket, verdict, turn);
         }
     }
 
     /// Answers a `signal` when nothing of it is outstanding.
-    pub(crate) fn conclude_signal(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.get(ticket) else {
+    pub(crate) fn conclude_signal(
+        &mut self,
+        ticket: Ticket,
+        verdict: Option<SignalVerdict>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(verdict) = verdict else {
             return;
         };
-        let WaitsFor::Signal { signal, scope, unspawned, sent, children, result } = &pending.waits_for else {
+        let waits_for = self.pending.get(ticket).map(|pending| &pending.waits_for);
+        let Some(WaitsFor::Signal(request)) = waits_for else {
             return;
         };
-        if !unspawned.is_empty() || !sent.is_empty() {
-            return;
-        }
-        let answer = match result {
-            SignalResult { delivered: 0, refused: Some(id), .. } => Err(Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "cannot send {signal} to the child {}: its process runs as another user (kill(2)); destroy ends it",
-                    self.title(*id)
-                ),
-            )),
-            SignalResult { delivered: 0, gone: Some(id), .. } => {
-                Err(nothing_to_signal(&self.title(*id), self.children.get(*id), *scope))
+        let (signal, scope) = request.what();
+        let answer = match verdict {
+            SignalVerdict::Delivered(children) => Ok(Response::Children(self.children.views(&children))),
+            SignalVerdict::Refused(id) => Err(refused(signal, &self.children.title(id))),
+            SignalVerdict::Gone(id) => {
+                Err(nothing_to_signal(&self.children.title(id), self.children.get(id), scope))
             }
-            SignalResult { .. } => Ok(children.clone()),
         };
-        let answer = answer.map(|children| Response::Children(self.shown(&children)));
         self.answer_pending(ticket, answer, turn);
     }
+}
+
+/// Says that the kernel protects a child from the caller.
+fn refused(signal: Signal, title: &str) -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "cannot send {signal} to the child {title}: its process runs as another user (kill(2)); destroy ends it"
+        ),
+    )
 }
 
 /// Says why there is no process to signal, and what there is instead.

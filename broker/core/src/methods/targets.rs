@@ -1,22 +1,21 @@
 //! The children that a request means, as far as its caller may see them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use procbroker_protocol::{Child as ChildView, ChildId, Error, ErrorKind, Target};
+use procbroker_protocol::{ChildId, Error, ErrorKind, Target};
 
 use crate::authorize;
 use crate::broker::Broker;
 use crate::child::Child;
 use crate::ids::ConnectionId;
 use crate::labels::has_labels;
-use crate::shown;
 
 impl Broker {
     /// The one child that a target means, if the caller may see it.
     pub(crate) fn find(&self, connection: ConnectionId, target: &Target) -> Result<&Child, Error> {
         let visible = self.connection(connection).and_then(|connection| {
-            let may_act_on = |uid| authorize::may_act_on(&self.config, connection.peer(), uid);
+            let caller = connection.peer().uid;
+            let may_act_on = |uid| authorize::may_act_on(&self.config, caller, uid);
             self.children.find(target, may_act_on)
         });
         visible.ok_or_else(|| {
@@ -50,24 +49,10 @@ impl Broker {
             .live_children()
             .filter(|child| {
                 wanted(child)
-                    && authorize::may_act_on(&self.config, caller.peer(), child.owner().uid)
+                    && authorize::may_act_on(&self.config, caller.peer().uid, child.owner().uid)
                     && has_labels(child.view(), labels)
             })
             .map(Child::id)
             .collect())
-    }
-
-    /// Returns what a message calls a child.
-    pub(crate) fn title(&self, id: ChildId) -> String {
-        self.children.get(id).map_or_else(|| id.to_string(), |child| shown::title(child.view()))
-    }
-
-    /// How clients see these children, as far as they are visible.
-    pub(crate) fn shown(&self, children: &[ChildId]) -> Vec<Arc<ChildView>> {
-        children
-            .iter()
-            .filter_map(|id| self.children.get(*id))
-            .map(|child| Arc::clone(child.view()))
-            .collect()
     }
 }
