@@ -197,7 +197,7 @@ impl Child {
             }
             Phase::Cleaning(cleaning) => {
                 if cleaning.is_spawning() {
-                    orders.spawn_queue.finish(self.common.uid());
+                    orders.launch_is_over(self.common.uid());
                     cleaning.spawned(&mut self.common, orders);
                 }
                 Next::Nothing
@@ -218,7 +218,7 @@ impl Child {
             Phase::Spawning(_) => self.main_not_spawned(failure, orders),
             Phase::Restarting(_) => self.not_started_again(failure, orders),
             Phase::Cleaning(cleaning) if cleaning.is_spawning() => {
-                orders.spawn_queue.finish(self.common.uid());
+                orders.launch_is_over(self.common.uid());
                 cleaning.spawn_failed(&mut self.common, failure, orders)
             }
             Phase::Recording { .. }
@@ -374,7 +374,7 @@ impl Child {
                 Next::Nothing
             }
             Phase::Queued => {
-                orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
+                orders.withdraw(self.common.uid(), self.common.id());
                 Next::NeverStarted { reason: stop.reason, killed: None, error: None }
             }
             Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {

@@ -13,7 +13,7 @@ use procbroker_protocol::ChildId;
 use crate::broker::Broker;
 use crate::child::{Child, Next};
 use crate::ids::{Run, counterpart};
-use crate::orders::Orders;
+use crate::orders::{Lent, Orders};
 use crate::turn::Turn;
 
 impl Broker {
@@ -25,18 +25,8 @@ impl Broker {
         transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
     ) {
         let Self { children, timers, spawn_queue, event_log, metrics, connections, config, state, .. } = self;
-        let mut orders = Orders {
-            now: turn.now,
-            may_start: state.is_serving(),
-            may_clean_up: state.may_clean_up(),
-            turn: turn.lend(),
-            timers,
-            spawn_queue,
-            event_log,
-            metrics,
-            connections,
-            config,
-        };
+        let lent = Lent { timers, spawn_queue, event_log, metrics, connections, config };
+        let mut orders = Orders::new(turn.lend(), state.permits(), lent);
         if let Some(next) = children.update(id, |child| transition(child, &mut orders)) {
             self.see_to(id, next, turn);
         }

@@ -16,7 +16,6 @@ use crate::input::Members;
 use crate::limits::{KILL_AGAIN_FIRST, PROBE_COMMAND_PATIENCE};
 use crate::orders::Orders;
 use crate::time::{Instant, doubled};
-use crate::timers::Timer;
 
 impl Child {
     /// Returns the process of its probe, the last one where none is under way.
@@ -32,7 +31,7 @@ impl Child {
     /// A command is to be started, in its turn.
     pub(super) fn enqueue_probe(&mut self, orders: &mut Orders<'_>) {
         self.asking.stage = AskingStage::Queued;
-        orders.spawn_queue.enqueue(self.common.uid(), counterpart(self.id()));
+        orders.enqueue(self.common.uid(), counterpart(self.id()));
     }
 
     /// It is the turn of a command to be started.
@@ -50,7 +49,7 @@ impl Child {
         let AskingStage::Spawning { is_wanted } = self.asking.stage else {
             return Next::Nothing;
         };
-        orders.spawn_queue.finish(self.common.uid());
+        orders.launch_is_over(self.common.uid());
         self.asking.stage = AskingStage::Running;
         if !is_wanted {
             self.kill_probe(true, false, orders);
@@ -63,7 +62,7 @@ impl Child {
         let AskingStage::Spawning { is_wanted } = self.asking.stage else {
             return Next::Nothing;
         };
-        orders.spawn_queue.finish(self.common.uid());
+        orders.launch_is_over(self.common.uid());
         if is_wanted {
             self.note_not_started(failure, orders);
         }
@@ -128,7 +127,7 @@ impl Child {
     pub(super) fn end_probe(&mut self, orders: &mut Orders<'_>) {
         match self.asking.stage {
             AskingStage::Queued => {
-                orders.spawn_queue.withdraw(self.common.uid(), counterpart(self.id()));
+                orders.withdraw(self.common.uid(), counterpart(self.id()));
                 self.asking.stage = AskingStage::Idle;
             }
             AskingStage::Idle
@@ -239,7 +238,7 @@ impl Child {
     }
 
     fn set_probe_timer(&mut self, due: Option<Instant>, orders: &mut Orders<'_>) {
-        orders.timers.set(Timer::Probe(self.id()), self.asking.due, due);
+        orders.set_probe_timer(self.id(), self.asking.due, due);
         self.asking.due = due;
     }
 }

@@ -148,7 +148,7 @@ impl Cleaning {
         match &self.stage {
             CleaningStage::Recording => {
                 self.stage = CleaningStage::Queued;
-                orders.spawn_queue.enqueue(common.uid(), common.id());
+                orders.enqueue(common.uid(), common.id());
                 None
             }
             CleaningStage::Closing { cleaned } => Some((self.exit.clone(), cleaned.clone())),
@@ -290,7 +290,7 @@ impl Cleaning {
         common.set_due(None, orders);
         orders.order(Effect::Release { run: common.run() });
         match remains {
-            Remains::Interrupted if orders.may_clean_up => self.begin_attempt(common, orders),
+            Remains::Interrupted if orders.permits.may_clean_up => self.begin_attempt(common, orders),
             Remains::Interrupted => self.is_left(common, orders),
             Remains::Process => self.conclude(Some(ExitStatus::Unknown), common, orders),
             Remains::Descendants(status) => self.conclude(Some(status), common, orders),
@@ -325,7 +325,7 @@ impl Cleaning {
         match self.stage {
             CleaningStage::Recording | CleaningStage::Short { .. } => self.is_left(common, orders),
             CleaningStage::Queued => {
-                orders.spawn_queue.withdraw(common.uid(), common.id());
+                orders.withdraw(common.uid(), common.id());
                 self.is_left(common, orders)
             }
             CleaningStage::Running { .. } => {

@@ -96,15 +96,15 @@ impl Child {
             return Next::Nothing;
         };
         launching.killed = Some(Killed { at, sake });
-        orders.metrics.stop_forced();
+        orders.count_forced_stop();
         orders.order(Effect::Kill { run });
         Next::Changed
     }
 
     /// Goes on with a launch that an earlier broker has left: it is killed, and has no program ever.
     pub(super) fn resume_launch(&mut self, stop: Option<Stop>, orders: &mut Orders<'_>) -> Launching {
-        orders.spawn_queue.resume(self.common.uid());
-        orders.metrics.stop_forced();
+        orders.resume_launch(self.common.uid());
+        orders.count_forced_stop();
         orders.order(Effect::Kill { run: self.run() });
         Launching::left_behind(stop, orders.now.wall)
     }

@@ -148,7 +148,7 @@ impl Child {
         let mut cleaning = Box::new(Cleaning::new(exit, 0));
         cleaning.show(&mut self.common);
         self.common.publish(EventKind::Cleaning, orders);
-        let next = if orders.may_clean_up {
+        let next = if orders.permits.may_clean_up {
             cleaning.begin_attempt(&mut self.common, orders)
         } else {
             cleaning.is_left(&mut self.common, orders)

@@ -243,6 +243,6 @@ impl Restarting {
         self.stage = RestartStage::Queued;
         common.set_due(None, orders);
         self.show(common);
-        orders.spawn_queue.enqueue(common.uid(), common.id());
+        orders.enqueue(common.uid(), common.id());
     }
 }

@@ -20,7 +20,7 @@ use crate::time::Instant;
 impl Child {
     /// What comes after a run that ended in this way.
     pub(super) fn follows(&mut self, exit: &Exit, afterwards: Afterwards, orders: &Orders<'_>) -> Follows {
-        if !orders.may_start {
+        if !orders.permits.may_start {
             return Follows::End;
         }
         match afterwards {
@@ -159,7 +159,7 @@ impl Child {
         let Phase::Restarting(restarting) = &mut self.phase else { return Next::Nothing };
         let RestartStage::Spawning(launching) = &mut restarting.stage else { return Next::Nothing };
         let launching = std::mem::take(launching);
-        orders.spawn_queue.finish(self.common.uid());
+        orders.launch_is_over(self.common.uid());
         if launching.is_put_off() && is_kill(failure) {
             // Nothing has run that could have failed.
             orders.order(Effect::Release { run: self.common.run() });
@@ -211,7 +211,7 @@ impl Child {
             | RestartStage::Queued => {
                 // How the last run ended stays true; why nothing follows is news.
                 let exit = Exit { reason: stop.reason, ..restarting.exit.clone() };
-                orders.spawn_queue.withdraw(self.common.uid(), self.common.id());
+                orders.withdraw(self.common.uid(), self.common.id());
                 self.common.set_due(None, orders);
                 self.conclude(exit, orders)
             }

@@ -37,7 +37,7 @@ impl Child {
         if let Some(stop) = cancelled {
             return Next::NeverStarted { reason: stop.reason, killed: None, error: None };
         }
-        orders.spawn_queue.enqueue(self.common.uid(), self.common.id());
+        orders.enqueue(self.common.uid(), self.common.id());
         Next::Nothing
     }
 
@@ -50,7 +50,7 @@ impl Child {
 
     /// Its program was executed.
     pub(super) fn main_spawned(&mut self, pid: Pid, launching: Launching, orders: &mut Orders<'_>) -> Next {
-        orders.spawn_queue.finish(self.common.uid());
+        orders.launch_is_over(self.common.uid());
         let (killed, is_put_off) = (launching.killed_at(), launching.is_put_off());
         let is_again = matches!(self.phase, Phase::Restarting(_));
         let stop = match launching.stop {
@@ -99,13 +99,13 @@ impl Child {
 
     /// Its program could not be executed.
     pub(super) fn main_not_spawned(&mut self, failure: &SpawnFailure, orders: &mut Orders<'_>) -> Next {
-        orders.spawn_queue.finish(self.common.uid());
+        orders.launch_is_over(self.common.uid());
         let Phase::Spawning(launching) = &self.phase else { return Next::Nothing };
         if launching.is_put_off() && is_kill(failure) {
             // Nothing has run that could have failed.
             orders.order(Effect::Release { run: self.run() });
             self.phase = Phase::Queued;
-            orders.spawn_queue.enqueue(self.common.uid(), self.common.id());
+            orders.enqueue(self.common.uid(), self.common.id());
             return Next::Nothing;
         }
         let killed = launching.killed_at();

@@ -25,7 +25,7 @@ use crate::launch::Launch;
 use crate::limits::Bounds;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
-use crate::orders::Orders;
+use crate::orders::{Lent, Orders, Permits};
 use crate::record::{Intent, Role, Tie};
 use crate::spawn_queue::SpawnQueue;
 use crate::time::{Instant, Now};
@@ -118,18 +118,9 @@ impl Life {
         let now = Now { instant: Instant::from_nanos(*now), wall: Timestamp::from_micros(*now) };
         let turn = Turn::new(now, effects);
         let connections = Connections::default();
-        let orders = &mut Orders {
-            now,
-            may_start: true,
-            may_clean_up: true,
-            turn,
-            timers,
-            spawn_queue,
-            event_log,
-            metrics,
-            connections: &connections,
-            config,
-        };
+        let permits = Permits { may_start: true, may_clean_up: true };
+        let lent = Lent { timers, spawn_queue, event_log, metrics, connections: &connections, config };
+        let orders = &mut Orders::new(turn, permits, lent);
         let (pid, done) = (Pid::new(9).expect("a pid"), ExitStatus::Code(0));
         match input {
             "recorded" => child.recorded(Ok(()), orders),

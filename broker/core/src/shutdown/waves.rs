@@ -9,6 +9,7 @@ use procbroker_protocol::{Child as ChildView, ChildId};
 use crate::child::Child;
 use crate::children::Children;
 use crate::limits::{HURRIED_CLEANUPS_MAX, SECOND_SIGNAL_AFTER};
+use crate::orders::Permits;
 use crate::record::Role;
 use crate::shutdown::budget::{bounds, need, scale};
 use crate::time::Instant;
@@ -44,8 +45,13 @@ impl BrokerState {
         }
     }
 
+    /// Returns what a child may still begin.
+    pub(crate) fn permits(&self) -> Permits {
+        Permits { may_start: self.is_serving(), may_clean_up: self.may_clean_up() }
+    }
+
     /// Whether a cleanup may still be begun.
-    pub(crate) fn may_clean_up(&self) -> bool {
+    fn may_clean_up(&self) -> bool {
         match self {
             Self::Serving => true,
             Self::Stopping(shutdown) => shutdown.force != Force::Full,

@@ -138,7 +138,7 @@ impl Cleaning {
 
     pub(super) fn try_again(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         self.stage = CleaningStage::Queued;
-        orders.spawn_queue.enqueue(common.uid(), common.id());
+        orders.enqueue(common.uid(), common.id());
         self.follow_bound(common, orders);
     }
 }

@@ -62,7 +62,7 @@ impl Stopping {
         if first {
             self.forced = true;
             self.taken.push(StepTaken { signal: Signal::KILL, at: now.wall });
-            orders.metrics.stop_forced();
+            orders.count_forced_stop();
         }
         let (begins, pause) = match self.stage {
             StopStage::Asking { .. } => (true, KILL_AGAIN_FIRST),
