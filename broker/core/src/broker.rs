@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_protocol::status::FailedUpgrade;
-use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response, duration};
+use procbroker_protocol::{Child as ChildView, ChildId, Error, EventKind, Response};
 
 use crate::answers::Answers;
 use crate::children::Children;
@@ -11,6 +10,7 @@ use crate::config::Config;
 use crate::connections::{Connection, Connections};
 use crate::effect::{After, Effect, UsageQuery};
 use crate::event_log::{EventHistory, EventLog};
+use crate::idleness::Idleness;
 use crate::ids::{Call, ConnectionId, Run, Ticket};
 use crate::leases::Leases;
 use crate::main_process::MainState;
@@ -20,14 +20,14 @@ use crate::shown;
 use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::Instant;
-use crate::timers::{Timer, Timers};
+use crate::timers::Timers;
 use crate::turn::Turn;
+use crate::upgrade::Upgrade;
 
 /// The one owner of every child.
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) config: Config,
-    pub(crate) failed_upgrade: Option<FailedUpgrade>,
     pub(crate) children: Children,
     pub(crate) answers: Answers,
     pub(crate) pending: PendingRequests,
@@ -36,14 +36,11 @@ pub struct Broker {
     pub(crate) timers: Timers,
     pub(crate) spawn_queue: SpawnQueue,
     pub(crate) state: BrokerState,
-    pub(crate) upgrade: UpgradeState,
+    pub(crate) upgrade: Upgrade,
     pub(crate) main: MainState,
     pub(crate) event_log: EventLog,
     pub(crate) metrics: Metrics,
-    pub(crate) retention_due: Option<Instant>,
-    pub(crate) idle_due: Option<Instant>,
-    /// Whether there may be more ended children since this turn began than are to be visible.
-    pub(crate) is_crowded: bool,
+    pub(crate) idleness: Idleness,
 }
 
 impl Broker {
@@ -51,10 +48,9 @@ impl Broker {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let event_log = EventLog::new(EventHistory::beginning(config.instance));
-        let failed_upgrade = config.failed_upgrade.clone();
+        let upgrade = Upgrade::new(config.failed_upgrade.clone());
         Self {
             config,
-            failed_upgrade,
             children: Children::default(),
             answers: Answers::default(),
             pending: PendingRequests::default(),
@@ -63,13 +59,11 @@ impl Broker {
             timers: Timers::default(),
             spawn_queue: SpawnQueue::default(),
             state: BrokerState::Serving,
-            upgrade: UpgradeState::None,
+            upgrade,
             main: MainState::Absent,
             event_log,
             metrics: Metrics::default(),
-            retention_due: None,
-            idle_due: None,
-            is_crowded: false,
+            idleness: Idleness::default(),
         }
     }
 
@@ -148,33 +142,19 @@ impl Broker {
 
     /// Makes ended children invisible whose time, or whose place, is over.
     pub(crate) fn forget_expired(&mut self, turn: &mut Turn<'_>) {
-        self.is_crowded = false;
-        let bounds = self.config.bounds;
-        let kept_for = duration::nanos(bounds.ended_kept_for);
-        let since = turn.now.instant.as_nanos().checked_sub(kept_for).map(Instant::from_nanos);
-        while let Some(child) = self.children.pop_expired(&bounds, since) {
-            turn.order(Effect::Forget { child: child.id() });
-            self.forget_answers_with(child.id(), turn);
+        for child in self.children.expire(&self.config.bounds, turn.now.instant, &mut self.timers) {
+            turn.order(Effect::Forget { child });
+            self.forget_answers_with(child, turn);
         }
-        let due = self.children.first_ended().map(|at| at.plus(bounds.ended_kept_for));
-        self.timers.set(Timer::Retention, self.retention_due, due);
-        self.retention_due = due;
     }
 
     /// Starts and stops the timer of the exit for lack of work.
-    pub(crate) fn watch_idleness(&mut self, turn: &mut Turn<'_>) {
-        let Some(patience) = self.config.exit_when_idle else {
-            return;
-        };
-        let is_empty = self.connections.count() == 0 && self.children.live_count() == 0;
-        let idle = is_empty && self.main == MainState::Absent && self.is_serving();
-        let due = match (idle, self.idle_due) {
-            (false, _) => None,
-            (true, Some(due)) => Some(due),
-            (true, None) => Some(turn.now.instant.plus(patience)),
-        };
-        self.timers.set(Timer::Idle, self.idle_due, due);
-        self.idle_due = due;
+    pub(crate) fn watch_idleness(&mut self, turn: &Turn<'_>) {
+        if let Some(patience) = self.config.exit_when_idle {
+            let is_empty = self.connections.count() == 0 && self.children.live_count() == 0;
+            let is_idle = is_empty && self.main == MainState::Absent && self.is_serving();
+            self.idleness.watch(is_idle, patience, turn.now.instant, &mut self.timers);
+        }
     }
 
     /// Keeps and tells that something has happened, to a child or to the broker itself.
@@ -207,26 +187,4 @@ impl Broker {
     pub(crate) fn connection(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(id)
     }
-}
-
-/// How far an upgrade is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum UpgradeState {
-    /// None is under way.
-    #[default]
-    None,
-    /// The other program is being asked whether it can take over.
-    Checking,
-    /// It can. No process is started any more, and those that are being started have until then to get to their programs.
-    Landing {
-        /// When those that have not got to their programs are killed.
-        until: Instant,
-    },
-    /// Those that have not got to their programs are being killed.
-    Clearing {
-        /// When the upgrade is given up.
-        until: Instant,
-    },
-    /// The other program is taking over.
-    HandingOver,
 }

@@ -1,6 +1,7 @@
 //! All children that the broker knows, with the indices that keep each promise about them cheap.
 
-use std::cmp::Reverse;
+mod ended;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,11 +11,13 @@ use procbroker_protocol::{Child as ChildView, ChildId, ChildState, Name, Outcome
 use uuid::Uuid;
 
 use crate::child::Child;
-use crate::kept::{Account, Budget};
+use crate::kept::Account;
 use crate::limits::Bounds;
 use crate::record::Role;
 use crate::shown;
 use crate::time::Instant;
+use crate::timers::Timers;
+use ended::Ended;
 
 /// The children, live and ended.
 #[derive(Debug, Default)]
@@ -26,24 +29,17 @@ pub(crate) struct Children {
     void: BTreeSet<ChildId>,
     /// Who holds a name now.
     holders: BTreeMap<Name, ChildId>,
-    /// Who held a name before and is visible: by owner, because one may have no word about another's, the numbers of their
-    /// ends.
-    former: BTreeMap<Name, BTreeMap<u32, BTreeSet<u64>>>,
     /// How many live children there are under the key of a limit.
     limited: BTreeMap<String, u32>,
     /// How many live children each user has.
     owned: BTreeMap<u32, u32>,
     /// Which child the request of a user has started, and how it is answered.
     requests: BTreeMap<(u32, Uuid), (ChildId, Outcome)>,
-    /// The ended ones with when they ended, numbered in the order of their ends.
-    ended: BTreeMap<u64, (Instant, ChildId)>,
-    next_ended: u64,
-    /// The numbers of each user's ended ones.
-    ended_of: BTreeMap<u32, BTreeSet<u64>>,
+    ended: Ended,
+    /// Whether there may be more ended ones, since it was looked last, than are to be visible.
+    is_crowded: bool,
     /// How many bytes the live ones take.
     live_bytes: Account,
-    /// How many bytes the ended ones take.
-    ended_bytes: Account,
     counts: ChildCounts,
     /// How many of the live ones are main commands.
     mains: usize,
@@ -99,6 +95,8 @@ impl Children {
             }
             *self.owned.entry(uid).or_default() += 1;
         }
+        // Ended ones make room for it.
+        self.is_crowded = true;
         self.live_bytes.add(uid, child.bytes());
         self.live.insert(id);
         *count(&mut self.counts, child.view().state) += 1;
@@ -141,15 +139,8 @@ impl Children {
         let Some(child) = self.by_id.get(&id).filter(|child| is_seen && child.role() == Role::Child) else {
             return;
         };
-        let (uid, bytes) = (child.owner().uid, child.bytes());
-        if let Some(name) = &child.params().name {
-            let owners = self.former.entry(name.clone()).or_default();
-            owners.entry(uid).or_default().insert(self.next_ended);
-        }
-        self.ended.insert(self.next_ended, (now, id));
-        self.ended_of.entry(uid).or_default().insert(self.next_ended);
-        self.next_ended += 1;
-        self.ended_bytes.add(uid, bytes);
+        self.ended.add(child, now);
+        self.is_crowded = true;
     }
 
     /// Gives free what a live child holds. Answers whether it was live.
@@ -210,55 +201,28 @@ impl Children {
         }
     }
 
-    /// Takes the child that ended first, if that was before `since`; else the first one of the user who has the most, if there
-    /// are more than may be kept; else that of a user whose children take more room than there is.
-    pub(crate) fn pop_expired(&mut self, bounds: &Bounds, since: Option<Instant>) -> Option<Child> {
-        let (first, (at, _)) = self.ended.first_key_value()?;
-        let number = if since.is_some_and(|since| *at <= since) {
-            *first
-        } else {
-            let outnumbering = self.outnumbering(bounds.ended_kept);
-            outnumbering.or_else(|| self.crowding(bounds.children_bytes()))?
-        };
-        let (_, id) = self.ended.remove(&number)?;
-        let child = self.forget(id)?;
-        let uid = child.owner().uid;
-        self.ended_bytes.remove(uid, child.bytes());
-        take_out(&mut self.ended_of, &uid, number);
-        if let Some(name) = &child.params().name
-            && let Some(owners) = self.former.get_mut(name)
+    /// Whether there may be more ended children, since it was looked last, than are to be visible.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
+    /// Makes ended children invisible whose time, or whose place, is over, and returns them in that order.
+    pub(crate) fn expire(&mut self, bounds: &Bounds, now: Instant, timers: &mut Timers) -> Vec<ChildId> {
+        self.is_crowded = false;
+        let mut expired = Vec::new();
+        while let Some(number) = self.ended.first_expired(bounds, &self.live_bytes, now)
+            && let Some(child) = self.ended.id(number).and_then(|id| self.forget(id))
         {
-            take_out(owners, &uid, number);
-            if owners.is_empty() {
-                self.former.remove(name);
-            }
+            self.ended.remove(number, &child);
+            expired.push(child.id());
         }
-        Some(child)
+        self.ended.set_timer(bounds, timers);
+        expired
     }
 
-    /// Returns the number of the ended child whose place is over, where there are more than may be kept: the first one of the user
-    /// who has the most, so that a crowd of one user's hides no other's. Of users who have as many, whose ended first.
-    fn outnumbering(&self, kept: u32) -> Option<u64> {
-        let is_over = self.ended.len() > usize::try_from(kept).unwrap_or(usize::MAX);
-        let users = self.ended_of.values().filter(|_| is_over);
-        let most = users.max_by_key(|numbers| (numbers.len(), Reverse(numbers.first().copied())))?;
-        most.first().copied()
-    }
-
-    /// Returns the number of the ended child that makes room for others: the first one of a user who has too much, or of the one who
-    /// has the most where all have too much together.
-    fn crowding(&self, budget: Budget) -> Option<u64> {
-        let is_over = self.live_bytes.all() + self.ended_bytes.all() > budget.all;
-        let fattest = self.ended_bytes.users().max_by_key(|(_, bytes)| *bytes).filter(|_| is_over);
-        let greedy =
-            || self.ended_bytes.users().find(|(uid, bytes)| self.live_bytes.of(*uid) + bytes > budget.user);
-        let (uid, _) = fattest.or_else(greedy)?;
-        self.ended_of.get(&uid)?.first().copied()
-    }
-
-    /// When the child that ended first did so.
-    pub(crate) fn first_ended(&self) -> Option<Instant> {
-        self.ended.first_key_value().map(|(_, (at, _))| *at)
+    /// The time of the child that ended first is over.
+    pub(crate) fn retention_ran_out(&mut self) {
+        self.ended.timer_ran_out();
     }
 
     /// Returns how many bytes the live children take, by user.
@@ -268,7 +232,7 @@ impl Children {
 
     /// Returns how many bytes all children take.
     pub(crate) fn bytes(&self) -> u64 {
-        self.live_bytes.all() + self.ended_bytes.all()
+        self.live_bytes.all() + self.ended.bytes()
     }
 
     /// The live child of this name.
@@ -308,17 +272,11 @@ impl Children {
         match target {
             Target::Id(id) => self.by_id.get(id).filter(is_meant),
             Target::Name(name) => {
-                self.holder(name).filter(is_meant).or_else(|| self.last_of(name, &may_act_on))
+                let last = || self.ended.last_of(name, &may_act_on).and_then(|id| self.get(id));
+                self.holder(name).filter(is_meant).or_else(last)
             }
             Target::Labels(_) | Target::All => None,
         }
-    }
-
-    /// The ended child that held a name last, of those whose owners are meant.
-    fn last_of(&self, name: &Name, is_meant: impl Fn(u32) -> bool) -> Option<&Child> {
-        let owners = self.former.get(name)?.iter().filter(|(uid, _)| is_meant(**uid));
-        let last = owners.filter_map(|(_, numbers)| numbers.last()).max()?;
-        self.ended.get(last).and_then(|(_, id)| self.by_id.get(id))
     }
 
     /// Everything live, the main command too, oldest first.
@@ -370,16 +328,6 @@ fn decrease<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
         *count = count.saturating_sub(1);
         if *count == 0 {
             counts.remove(key);
-        }
-    }
-}
-
-/// Takes a number out of a set that is dropped when it is empty.
-fn take_out<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, number: u64) {
-    if let Some(numbers) = sets.get_mut(key) {
-        numbers.remove(&number);
-        if numbers.is_empty() {
-            sets.remove(key);
         }
     }
 }

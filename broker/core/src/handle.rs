@@ -69,12 +69,12 @@ impl Broker {
         while self.expire(&mut turn) {
             self.go_on_shutting_down(&mut turn);
         }
-        if self.is_crowded {
+        if self.children.is_crowded() {
             self.forget_expired(&mut turn);
         }
         self.go_on_upgrading(&mut turn);
         self.start_next(&mut turn);
-        self.watch_idleness(&mut turn);
+        self.watch_idleness(&turn);
     }
 
     /// Takes in a fact that was there before this moment, perhaps for longer than what is due by now is overdue: that comes after
@@ -147,13 +147,13 @@ impl Broker {
                 Timer::Lease(id) => self.lease_due(id, turn),
                 Timer::Call(ticket) => self.call_due(ticket, turn),
                 Timer::Retention => {
-                    self.retention_due = None;
+                    self.children.retention_ran_out();
                     self.forget_expired(turn);
                 }
                 Timer::Shutdown => self.shutdown_due(turn),
                 Timer::Upgrade => self.upgrade_due(turn),
                 Timer::Idle => {
-                    self.idle_due = None;
+                    self.idleness.timer_ran_out();
                     self.idle(turn);
                 }
             }

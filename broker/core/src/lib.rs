@@ -19,7 +19,7 @@
 //! | all children | `children` | its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
-//! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `rivals`, `spawn_queue`, `timers` | each its own fields |
+//! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `rivals`, `spawn_queue`, `timers`, `idleness`, `upgrade` | each its own fields |
 //! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
@@ -95,6 +95,7 @@ mod effect;
 mod event_log;
 mod handle;
 mod histogram;
+mod idleness;
 mod ids;
 mod input;
 mod kept;
@@ -119,6 +120,7 @@ mod spawn_queue;
 mod time;
 mod timers;
 mod turn;
+mod upgrade;
 mod validate;
 
 pub use anchor::{Anchor, AnchorFound, AnchorSeen, AnchorUnknown, Birthmark};

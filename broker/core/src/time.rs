@@ -41,6 +41,12 @@ impl Instant {
         Self(self.0.saturating_sub(nanos(time)))
     }
 
+    /// The moment that is so much earlier; `None` where that was before the first one of all.
+    #[must_use]
+    pub(crate) fn checked_minus(self, time: Duration) -> Option<Self> {
+        self.0.checked_sub(nanos(time)).map(Self)
+    }
+
     /// How long it is from `earlier` to here; nothing when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

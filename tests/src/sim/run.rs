@@ -433,7 +433,7 @@ fn footprint(broker: &Broker) -> String {
     let held = format!("{broker:?}");
     let held = without(&held, "kept: [", "], subscribers");
     let held = without(&held, "totals: ", ", stopping: ");
-    let held = without(&held, "}, failed_upgrade: ", ", children: Children");
+    let held = without(&held, "last_failure: ", " }, main: ");
     held.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 

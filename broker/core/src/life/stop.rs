@@ -55,6 +55,7 @@ impl Broker {
     /// A child is over.
     pub(crate) fn end(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         let is_main = self.children.get(id).is_some_and(|child| child.role() == Role::Main);
+        // It is visible to the end of the turn: whoever is answered in it may be told of it.
         self.children.end(id, turn.now.instant);
         self.unbind(id, turn);
         self.end_logs(id, turn);
@@ -70,7 +71,5 @@ impl Broker {
             turn.order(Effect::Forget { child: id });
             self.main_is_gone(turn);
         }
-        // It is visible to the end of the turn: whoever is answered in it may be told of it.
-        self.is_crowded = true;
     }
 }

@@ -256,8 +256,6 @@ impl Broker {
         self.answer_when_started(call, id, outcome, turn);
         let (record, receipt) = (Record::Intent(intent), Receipt::Wanted);
         turn.order(Effect::Record { run, record, safety, receipt, expires: None });
-        // Ended ones make room for it.
-        self.is_crowded = true;
         self.join_started(name.as_ref(), request, turn);
     }
 

@@ -19,7 +19,7 @@ impl Broker {
             events_instance: self.event_log.instance(),
             started_at: config.started_at,
             shutting_down: !self.is_serving(),
-            failed_upgrade: self.failed_upgrade.clone(),
+            failed_upgrade: self.upgrade.last_failure().cloned(),
             children: self.children.counts(),
             connections: self.connections.count(),
             facilities: config.facilities.clone(),

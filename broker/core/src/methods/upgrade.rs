@@ -4,15 +4,15 @@ use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{ChildId, Error, ErrorKind, Response, duration};
 
 use crate::attempt::shutting_down;
-use crate::broker::{Broker, UpgradeState};
+use crate::broker::Broker;
 use crate::child::{Child, Next};
 use crate::effect::{Effect, Report};
 use crate::ids::{Call, Ticket};
 use crate::input::UpgradeFailure;
-use crate::limits::{HAND_OVER_PATIENCE, LAUNCH_MOMENT_IN_AN_UPGRADE};
+use crate::limits::HAND_OVER_PATIENCE;
 use crate::pending::WaitsFor;
-use crate::timers::Timer;
 use crate::turn::Turn;
+use crate::upgrade::TooLate;
 
 impl Broker {
     /// `upgrade`, or the signal for it. One that is under way is joined.
@@ -26,8 +26,7 @@ impl Broker {
         if let Some(call) = call {
             self.wait_for(call, WaitsFor::Upgrade, None);
         }
-        if self.upgrade == UpgradeState::None {
-            self.upgrade = UpgradeState::Checking;
+        if self.upgrade.begin() {
             turn.order(Effect::CheckUpgrade);
         }
     }
@@ -35,22 +34,17 @@ impl Broker {
     /// Whether no process is to be started, because this program is about to be replaced.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
-        match self.upgrade {
-            UpgradeState::None | UpgradeState::Checking => false,
-            UpgradeState::Landing { .. } | UpgradeState::Clearing { .. } | UpgradeState::HandingOver => true,
-        }
+        self.upgrade.is_handing_over()
     }
 
     /// The other program has said whether it can take over.
     pub(crate) fn upgrade_checked(&mut self, result: Result<(), UpgradeFailure>, turn: &mut Turn<'_>) {
-        if self.upgrade != UpgradeState::Checking {
+        if !self.upgrade.is_checking() {
             return;
         }
         match result {
             Ok(()) => {
-                let until = turn.now.instant.plus(LAUNCH_MOMENT_IN_AN_UPGRADE);
-                self.upgrade = UpgradeState::Landing { until };
-                self.timers.set(Timer::Upgrade, None, Some(until));
+                self.upgrade.land(turn.now.instant, &mut self.timers);
                 self.cut_probes_short(turn);
             }
             Err(failure) => self.refuse_upgrade(&failure, turn),
@@ -59,14 +53,13 @@ impl Broker {
 
     /// Hands over as soon as no process is being started. What is in the air could be lost.
     pub(crate) fn go_on_upgrading(&mut self, turn: &mut Turn<'_>) {
-        let (UpgradeState::Landing { until } | UpgradeState::Clearing { until }) = self.upgrade else {
+        if !self.upgrade.waits_for_launches() {
             return;
-        };
+        }
         if !self.spawn_queue.is_idle() || self.children.live().any(Child::is_asked) {
             return;
         }
-        self.timers.set(Timer::Upgrade, Some(until), None);
-        self.upgrade = UpgradeState::HandingOver;
+        self.upgrade.hand_over(&mut self.timers);
         for ticket in self.upgrade_tickets() {
             self.answer_pending(ticket, Ok(Response::Upgraded), turn);
         }
@@ -88,14 +81,9 @@ impl Broker {
 
     /// A process takes too long to get to its program, or to die on the way there.
     pub(crate) fn upgrade_due(&mut self, turn: &mut Turn<'_>) {
-        match self.upgrade {
-            UpgradeState::Landing { until } => {
-                let until = until.plus(HAND_OVER_PATIENCE.saturating_sub(LAUNCH_MOMENT_IN_AN_UPGRADE));
-                self.upgrade = UpgradeState::Clearing { until };
-                self.timers.set(Timer::Upgrade, None, Some(until));
-                self.put_launches_off(turn);
-            }
-            UpgradeState::Clearing { .. } => {
+        match self.upgrade.timer_ran_out(&mut self.timers) {
+            Some(TooLate::Kill) => self.put_launches_off(turn),
+            Some(TooLate::GiveUp) => {
                 let patience = duration::display(HAND_OVER_PATIENCE);
                 let message = format!(
                     "a process has not got to execute its program within {patience}, and is there still; try again when \
@@ -103,7 +91,7 @@ impl Broker {
                 );
                 self.refuse_upgrade(&UpgradeFailure { message }, turn);
             }
-            UpgradeState::None | UpgradeState::Checking | UpgradeState::HandingOver => {}
+            None => {}
         }
     }
 
@@ -116,26 +104,23 @@ impl Broker {
 
     /// This program is still the broker.
     pub(crate) fn hand_over_failed(&mut self, failure: &UpgradeFailure, turn: &mut Turn<'_>) {
-        if self.upgrade == UpgradeState::HandingOver {
+        if self.upgrade.is_at_the_other_program() {
             self.refuse_upgrade(failure, turn);
         }
     }
 
     /// A shutdown goes before an upgrade.
     pub(crate) fn call_off_upgrade(&mut self, turn: &mut Turn<'_>) {
-        if let UpgradeState::Landing { until } | UpgradeState::Clearing { until } = self.upgrade {
-            self.timers.set(Timer::Upgrade, Some(until), None);
-        }
-        self.upgrade = UpgradeState::None;
+        self.upgrade.call_off(&mut self.timers);
         for ticket in self.upgrade_tickets() {
             self.answer_pending(ticket, Err(shutting_down()), turn);
         }
     }
 
     fn refuse_upgrade(&mut self, failure: &UpgradeFailure, turn: &mut Turn<'_>) {
-        self.upgrade = UpgradeState::None;
         let message = &failure.message;
-        self.failed_upgrade = Some(FailedUpgrade { at: turn.now.wall, message: message.clone() });
+        let failed = FailedUpgrade { at: turn.now.wall, message: message.clone() };
+        self.upgrade.fail(failed, &mut self.timers);
         turn.order(Effect::Report(Report::UpgradeRefused { message: message.clone() }));
         let error =
             Error::new(ErrorKind::Internal, format!("not upgraded, and nothing has changed: {message}"));
