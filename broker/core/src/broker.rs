@@ -17,12 +17,12 @@ use crate::main_process::MainState;
 use crate::metrics::{Counts, KeptBytes, Metrics};
 use crate::pending::{PendingRequest, PendingRequests, WaitsFor};
 use crate::shown;
-use crate::shutdown::waves::BrokerState;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::turn::Turn;
 use crate::upgrade::Upgrade;
+use crate::waves::BrokerState;
 
 /// The one owner of every child.
 #[derive(Debug)]

@@ -15,7 +15,7 @@
 //! | the one way in | `handle`, and `life::recovery` for what an earlier broker has left | everything: it gives each input to what is below |
 //! | what happens | `methods` (what clients ask for, one file each), `life` (what a child goes through), `shutdown` (the broker's own end) | the broker's state, through the methods of its types |
 //! | the owner | `broker` | holds all state; answers, and lets requests wait |
-//! | the state of a shutdown | `shutdown::waves` (who is stopped next), `shutdown::budget` (how long it may take) | the children |
+//! | the state of a shutdown | `waves` (who is stopped next, and how long that may take) | the children |
 //! | all children | `children` | its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
@@ -64,7 +64,7 @@
 //! | one owner of a name | `methods::create`, `children` | — (it is one decision in one turn) | `orders`, `creates` |
 //! | nothing is started that is not on record | `child::starting`: only `Recorded` leads to `Spawn` | the journal, which answers once it is written | `orders`, `lives` |
 //! | what a client was told holds after a crash | `pending`: [`After`] says what an answer waits for | the driver, which holds answers back | `promises` |
-//! | nothing outlives an orderly stop | `shutdown`, `shutdown::waves` | `os::tree`: signals, kills, the last sweep | `shutdown` |
+//! | nothing outlives an orderly stop | `shutdown`, `waves` | `os::tree`: signals, kills, the last sweep | `shutdown` |
 //! | the steps of a stop are kept, then all is killed | `child::stopping` | `os::tree` | `stops` |
 //! | a child is restarted as its policy says, and never twice at a time | `child::restarting`, `child::running_again` | the spawn, as for a first run | `runs` |
 //! | nothing is lost in a crash | `life::recovery`, `child::resuming` | the journal, and recovery, which finds each process | `lives` |
@@ -122,6 +122,7 @@ mod timers;
 mod turn;
 mod upgrade;
 mod validate;
+mod waves;
 
 pub use anchor::{Anchor, AnchorFound, AnchorSeen, AnchorUnknown, Birthmark};
 pub use authorize::{Accounts, AccountsFailure, Asker, Peer, RunAs, UserAccount};
@@ -151,5 +152,5 @@ pub use record::{
     StoppingProgress, Tie, Unready,
 };
 pub use resources::ResourceBound;
-pub use shutdown::steps_within;
 pub use time::{Instant, Now};
+pub use waves::steps_within;

@@ -1,8 +1,5 @@
 //! The broker's own end: children by their order, all within one deadline.
 
-mod budget;
-pub(crate) mod waves;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +13,8 @@ use crate::effect::{Effect, ExitCause, Report, ServiceState};
 use crate::limits::SHUTDOWN_TIMEOUT_MIN;
 use crate::main_process::MainState;
 use crate::pending::WaitsFor;
-pub use crate::shutdown::budget::steps_within;
-use crate::shutdown::budget::{cleanup_share, shortened};
-use crate::shutdown::waves::{BrokerState, Force, Rank, Shutdown};
 use crate::turn::Turn;
+use crate::waves::{BrokerState, Force, Rank, Shutdown, cleanup_share, shortened};
 
 impl Broker {
     /// Begins the shutdown. If it is under way, a shorter time tightens it, and the second signal that

@@ -1,5 +1,7 @@
 //! How far the broker is in its own life, and the waves in which a shutdown stops its children.
 
+mod budget;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +13,12 @@ use crate::children::Children;
 use crate::limits::{HURRIED_CLEANUPS_MAX, SECOND_SIGNAL_AFTER};
 use crate::orders::Permits;
 use crate::record::Role;
-use crate::shutdown::budget::{bounds, need, scale};
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
+use budget::{bounds, need, scale};
+
+pub use budget::steps_within;
+pub(crate) use budget::{cleanup_share, shortened};
 
 /// How far the broker is in its own life.
 #[derive(Debug)]
