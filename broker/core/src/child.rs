@@ -24,13 +24,12 @@
 //! | `bound_cleanup`| remember it    | remember it  | remember it   | remember it   | remember it   | remember it   | remember it   | bound its time    | -     |
 //!
 //! The command that finds out whether a child is ready has processes of its own, and goes through stages of its own beside
-//! these (`by_command`). It begins in Starting, and nothing is released before it is gone.
+//! these (`ready_command`, with a table of its own). It begins in Starting, and nothing is released before it is gone.
 //!
 //! *Release* means that nothing of a run is left: what contained it is taken down, and Restarting follows where another run
 //! is to come. Else it is *concluded*: Cleaning follows if it has a cleanup, Ended if not. *End* means that it is Ended and gives
 //! free what it held.
 
-mod asking;
 mod by_command;
 mod cleaning;
 mod common;
@@ -44,6 +43,7 @@ mod probing;
 mod progress;
 mod questions;
 mod readiness;
+mod ready_command;
 mod restarting;
 mod resuming;
 mod running_again;
@@ -58,11 +58,11 @@ use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{ExitReason, ExitStatus};
 
-use crate::child::asking::Asking;
 use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
 use crate::child::launching::{Launching, killed};
 use crate::child::probing::Probing;
+use crate::child::ready_command::ReadyCommand;
 use crate::child::restarting::Restarting;
 use crate::child::stopping::{Leader, Stopping};
 use crate::child::watchdog::Watchdog;
@@ -85,7 +85,7 @@ pub(crate) struct Child {
     common: Common,
     phase: Phase,
     /// What finds out whether it is ready, where that is a command.
-    asking: Asking,
+    ready_command: ReadyCommand,
     /// What its create answers, when the same request comes again.
     outcome: Outcome,
     /// Who follows its output.
@@ -136,7 +136,7 @@ impl Child {
         Self {
             common: Common::new(intent),
             phase: Phase::Recording { cancelled: None },
-            asking: Asking::new(),
+            ready_command: ReadyCommand::new(),
             outcome: intent.outcome,
             followers: BTreeSet::new(),
             superseded: false,

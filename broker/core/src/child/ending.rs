@@ -79,7 +79,7 @@ impl Child {
     }
 
     pub(super) fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
-        self.end_probe(orders);
+        self.ready_command.end(&self.common, orders);
         let mut stopping = Box::new(stopping);
         stopping.show(&mut self.common);
         self.common.publish(event, orders);
@@ -106,8 +106,8 @@ impl Child {
         orders: &mut Orders<'_>,
     ) -> Next {
         self.common.set_due(None, orders);
-        self.end_probe(orders);
-        if self.asking.may_have_processes() {
+        self.ready_command.end(&self.common, orders);
+        if self.ready_command.may_have_processes() {
             return self.outlived(&exit, afterwards, orders);
         }
         orders.order(Effect::Release { run: self.run() });

@@ -67,11 +67,11 @@ impl Child {
                 let since = self.common.runs().ordered_at.unwrap_or(self.view().created_at);
                 let run = self.run();
                 orders.order(Effect::Probe { run, order: Arc::clone(self.common.order()), since });
-            } else if self.asking.is_busy() {
+            } else if self.ready_command.is_busy() {
                 // Something is left of one that was asked for an earlier run, or by an earlier broker.
                 probing.put_off(now);
             } else {
-                self.enqueue_probe(orders);
+                self.ready_command.enqueue(&self.common, orders);
             }
         }
         self.set_starting_timer(orders);

@@ -50,7 +50,7 @@ impl Child {
         self.common.next_run();
         self.common.count_restart();
         self.common.await_ready();
-        self.asking.failure = None;
+        self.ready_command.forget_failure();
         let mut restarting = Box::new(Restarting { exit, stage: RestartStage::Unrecorded { until } });
         restarting.show(&mut self.common);
         let child = Arc::clone(self.view());

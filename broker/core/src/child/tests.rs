@@ -60,7 +60,7 @@ pub(crate) fn attempt(number: u128, change: impl FnOnce(&mut CreateParams)) -> A
 }
 
 /// One child, and all that its transitions touch.
-struct Life {
+pub(super) struct Life {
     child: Child,
     now: u64,
     timers: Timers,
@@ -97,6 +97,24 @@ impl Life {
         life
     }
 
+    /// Takes a child that is ready as soon as it runs so far.
+    pub(super) fn new(way: &'static [&'static str]) -> Self {
+        Self::after((way, way.len()))
+    }
+
+    pub(super) fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Returns what was ordered since the orders were forgotten last.
+    pub(super) fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    pub(super) fn forget_effects(&mut self) {
+        self.effects.clear();
+    }
+
     fn phase(&self) -> &'static str {
         match self.child.phase {
             Phase::Recording { .. } => "Recording",
@@ -111,54 +129,62 @@ impl Life {
         }
     }
 
-    /// Gives the child an input, as the broker does.
-    fn take(&mut self, input: &str) -> Next {
+    /// Has the child make a transition, a moment after the last one.
+    pub(super) fn with<R>(&mut self, transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> R) -> R {
         self.now += 1;
         let Self { child, now, timers, spawn_queue, event_log, metrics, config, effects } = self;
         let now = Now { instant: Instant::from_nanos(*now), wall: Timestamp::from_micros(*now) };
-        let turn = Turn::new(now, effects);
         let connections = Connections::default();
-        let permits = Permits { may_start: true, may_clean_up: true };
         let lent = Lent { timers, spawn_queue, event_log, metrics, connections: &connections, config };
-        let orders = &mut Orders::new(turn, permits, lent);
-        let (pid, done) = (Pid::new(9).expect("a pid"), ExitStatus::Code(0));
-        match input {
-            "recorded" => child.recorded(Ok(()), orders),
-            "not recorded" => {
-                child.recorded(Err(RecordFailure { message: "the disk is full".to_owned() }), orders)
-            }
-            "start" => {
-                child.start(orders);
-                Next::Nothing
-            }
-            "spawned" => child.spawned(pid, orders),
-            "spawn failed" => {
-                let (errno_name, step) = ("ENOENT".to_owned(), "exec".to_owned());
-                child.spawn_failed(&SpawnFailure { errno: 2, errno_name, step }, orders)
-            }
-            "notified" => child.notified(&Notice::Ready, orders),
-            "probed" => child.probed(true, orders),
-            "exited" => child.exited(done, Members::Nothing, orders),
-            "daemonized" => child.exited(done, Members::Group, orders),
-            "ran out of memory" => {
-                child.ran_out_of_memory();
-                Next::Nothing
-            }
-            "members left" => child.members_left(Members::Nothing, orders),
-            "due" => child.due(orders),
-            "restart" => {
-                let _wish = child.restart(orders);
-                Next::Nothing
-            }
-            "stop" => child.stop(ExitReason::Destroyed, None, orders),
-            "kill now" => child.kill_now(orders),
-            "leave cleanup" => child.leave_cleanup(orders),
-            "bound cleanup" => {
-                child.bound_cleanup(Instant::from_nanos(u64::MAX), orders);
-                Next::Nothing
-            }
-            other => panic!("there is no input {other}"),
+        let permits = Permits { may_start: true, may_clean_up: true };
+        transition(child, &mut Orders::new(Turn::new(now, effects), permits, lent))
+    }
+
+    /// Gives the child an input, as the broker does.
+    fn take(&mut self, input: &str) -> Next {
+        self.with(|child, orders| take(child, input, orders))
+    }
+}
+
+/// Gives a child an input.
+fn take(child: &mut Child, input: &str, orders: &mut Orders<'_>) -> Next {
+    let (pid, done) = (Pid::new(9).expect("a pid"), ExitStatus::Code(0));
+    match input {
+        "recorded" => child.recorded(Ok(()), orders),
+        "not recorded" => {
+            child.recorded(Err(RecordFailure { message: "the disk is full".to_owned() }), orders)
         }
+        "start" => {
+            child.start(orders);
+            Next::Nothing
+        }
+        "spawned" => child.spawned(pid, orders),
+        "spawn failed" => {
+            let (errno_name, step) = ("ENOENT".to_owned(), "exec".to_owned());
+            child.spawn_failed(&SpawnFailure { errno: 2, errno_name, step }, orders)
+        }
+        "notified" => child.notified(&Notice::Ready, orders),
+        "probed" => child.probed(true, orders),
+        "exited" => child.exited(done, Members::Nothing, orders),
+        "daemonized" => child.exited(done, Members::Group, orders),
+        "ran out of memory" => {
+            child.ran_out_of_memory();
+            Next::Nothing
+        }
+        "members left" => child.members_left(Members::Nothing, orders),
+        "due" => child.due(orders),
+        "restart" => {
+            let _wish = child.restart(orders);
+            Next::Nothing
+        }
+        "stop" => child.stop(ExitReason::Destroyed, None, orders),
+        "kill now" => child.kill_now(orders),
+        "leave cleanup" => child.leave_cleanup(orders),
+        "bound cleanup" => {
+            child.bound_cleanup(Instant::from_nanos(u64::MAX), orders);
+            Next::Nothing
+        }
+        other => panic!("there is no input {other}"),
     }
 }
 

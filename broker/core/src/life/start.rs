@@ -5,7 +5,7 @@ use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, Timestamp};
 
 use crate::attempt::shutting_down;
 use crate::broker::Broker;
-use crate::child::{Next, exit_before_start};
+use crate::child::{Child, Next, exit_before_start};
 use crate::effect::Effect;
 use crate::ids::{Pid, Run, counterpart};
 use crate::input::RecordFailure;
@@ -44,7 +44,7 @@ impl Broker {
     /// A program was executed.
     pub(crate) fn spawned(&mut self, run: Run, pid: Pid, turn: &mut Turn<'_>) {
         if !self.with_run(run, turn, |child, orders| child.spawned(pid, orders)) {
-            self.with_probe(run, turn, |child, orders| child.probe_spawned(pid, orders));
+            self.with_probe(run, turn, Child::probe_spawned);
         }
     }
 
