@@ -2,16 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use procbroker_core::{Instant, Now};
-use procbroker_protocol::Timestamp;
-
 /// Nanoseconds of a millisecond.
 pub const MILLISECOND: u64 = 1_000_000;
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000 * MILLISECOND;
-
-/// What the wall clock shows at the start of the monotonic one, in microseconds since 1970.
-const WALL_START_MICROS: u64 = 1_795_000_000_000_000;
 
 /// What is still to happen: by its time, and in the order of its planning where times are equal.
 #[derive(Debug)]
@@ -75,16 +69,4 @@ impl<E> Agenda<E> {
     pub fn advance(&mut self, time: u64) {
         self.now = self.now.max(time);
     }
-}
-
-/// Both clocks at a virtual time.
-#[must_use]
-pub fn clocks(now: u64) -> Now {
-    Now { instant: Instant::from_nanos(now), wall: wall(now) }
-}
-
-/// What the wall clock shows at a virtual time.
-#[must_use]
-pub fn wall(now: u64) -> Timestamp {
-    Timestamp::from_micros(WALL_START_MICROS + now / 1_000)
 }

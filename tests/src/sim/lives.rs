@@ -2,7 +2,7 @@
 
 use procbroker_core::{Broker, EventHistory, Finding, Kinship, Progress, Recovered};
 
-use crate::sim::agenda::{SECOND, clocks};
+use crate::sim::agenda::SECOND;
 use crate::sim::checks;
 use crate::sim::dice::Dice;
 use crate::sim::disk::Loss;
@@ -154,7 +154,8 @@ impl Simulation<'_> {
         let mut effects = Vec::new();
         let config = self.setting.config.clone();
         let history = self.fates.history.take();
-        let broker = Broker::recover(config, clocks(now), found, answers, history.clone(), &mut effects);
+        let broker =
+            Broker::recover(config, self.ledger.clock.at(now), found, answers, history.clone(), &mut effects);
         checks::events::go_on(history.as_ref(), &broker.event_history(), &self.setting.config)?;
         self.broker = Some(broker);
         let result = self.perform(&effects);

@@ -8,7 +8,7 @@
 //! 2. [`clients`] send what [`requests`] rolls: few names and many creates, retries, destroys, waits,
 //!    signals, shutdowns, upgrades; they disconnect at any point.
 //! 3. [`run`] takes the earliest of what is planned in the [`agenda`] and of the broker's next deadline,
-//!    sets the virtual clock and tells the broker.
+//!    sets the virtual clock and tells the broker. Somebody sets the [`wall_clock`] now and then, forwards and back.
 //! 4. [`machine`] carries out the orders: records and spawns take their time, fail or hang; the
 //!    processes of a [`family`] end at once, late, only of SIGKILL or never, by themselves at any moment,
 //!    leave members and daemons behind, and fork just as they are killed. Pids are given anew at once. What they tell of
@@ -50,3 +50,4 @@ pub mod run;
 pub mod setting;
 pub mod sweep;
 pub mod tally;
+pub mod wall_clock;

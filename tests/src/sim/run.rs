@@ -6,7 +6,7 @@ use procbroker_core::{
     Birthmark, Broker, Effect, Incarnation, Input, Progress, Purpose, Record, Report, Run, ShutdownCause,
 };
 
-use crate::sim::agenda::{Agenda, SECOND, clocks};
+use crate::sim::agenda::{Agenda, SECOND};
 use crate::sim::checks;
 use crate::sim::clients::Clients;
 use crate::sim::dice::Dice;
@@ -19,6 +19,7 @@ use crate::sim::lives::Fates;
 use crate::sim::machine::{Machine, Means};
 use crate::sim::setting::{Ending, Setting};
 use crate::sim::tally::Tally;
+use crate::sim::wall_clock::WallClock;
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ExitReason};
@@ -90,20 +91,21 @@ pub fn run(seed: u64, trace: &mut Trace) -> Result<Tally, Finding> {
     let mut dice = Dice::new(seed);
     let setting = Setting::roll(&mut dice);
     let clients = Clients::roll(&mut dice, &setting);
+    let clock = WallClock::roll(seed);
     let mut simulation = Simulation {
-        ledger: Ledger::new(setting.config.clone()),
+        ledger: Ledger::new(setting.config.clone(), clock.clone()),
         broker: Some(Broker::new(setting.config.clone())),
         agenda: Agenda::default(),
         machine: Machine::default(),
         held: Held::default(),
-        tally: Tally::default(),
+        tally: Tally { clocks_set: clock.jumps(), ..Tally::default() },
         fates: Fates::roll(&mut dice, &setting),
         setting,
         dice,
         clients,
         trace,
     };
-    simulation.trace.line(|| format!("{:?}", simulation.setting));
+    simulation.trace.line(|| format!("{:?} {clock:?}", simulation.setting));
     simulation.plan();
     simulation.go_on()?;
     Ok(simulation.tally)
@@ -340,7 +342,7 @@ impl Simulation<'_> {
         }
         if self.ledger.live.is_empty() && !self.ledger.exited && self.ledger.closing.is_none() {
             let mut fresh = Broker::new(self.setting.config.clone());
-            fresh.handle(clocks(self.agenda.now()), Input::Due, &mut Vec::new());
+            fresh.handle(self.ledger.clock.at(self.agenda.now()), Input::Due, &mut Vec::new());
             let Some(broker) = &self.broker else { return Ok(()) };
             let (now, then) = (footprint(broker), footprint(&fresh));
             Check::Growth.demand(now == then, || format!("the broker keeps {broker:?}"))?;
@@ -371,7 +373,7 @@ impl Simulation<'_> {
         self.tally.words += u64::from(matches!(input, Input::Notified { .. }));
         self.ledger.take(now, &input);
         let mut effects = Vec::new();
-        broker.handle(clocks(now), input, &mut effects);
+        broker.handle(self.ledger.clock.at(now), input, &mut effects);
         self.perform(&effects)
     }
 

@@ -7,8 +7,9 @@ use procbroker_protocol::Containment;
 use procbroker_protocol::status::Facilities;
 use uuid::Uuid;
 
-use crate::sim::agenda::{SECOND, wall};
+use crate::sim::agenda::SECOND;
 use crate::sim::dice::Dice;
+use crate::sim::wall_clock;
 
 /// The broker's own user, where it is not root.
 pub const BROKER_USER: u32 = 500;
@@ -134,7 +135,7 @@ fn config(dice: &mut Dice) -> Config {
         version: "0".to_owned(),
         pid: 4_000_000,
         instance: Uuid::from_u128(7),
-        started_at: wall(0),
+        started_at: wall_clock::START,
         failed_upgrade: None,
         broker_uid: if dice.chance(60) { 0 } else { BROKER_USER },
         allow_users: USERS.to_vec(),

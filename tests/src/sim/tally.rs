@@ -51,6 +51,8 @@ pub struct Tally {
     pub cut_short: u64,
     /// Processes that were found on the way to their programs.
     pub found_unexecuted: u64,
+    /// Times that somebody sets the wall clock.
+    pub clocks_set: u64,
 }
 
 impl Tally {
@@ -77,6 +79,7 @@ impl Tally {
         let Self { words, questions, commands, last_words, hung, places, .. } = other;
         self.cut_short += other.cut_short;
         self.found_unexecuted += other.found_unexecuted;
+        self.clocks_set += other.clocks_set;
         self.commands += commands;
         self.places += places;
         self.words += words;
@@ -112,6 +115,7 @@ impl Tally {
             self.places,
             self.cut_short,
             self.found_unexecuted,
+            self.clocks_set,
         ]
         .into_iter()
         .min()
@@ -125,7 +129,16 @@ impl fmt::Display for Tally {
         let Self { upgrades, restarts, found_alive, stops_resumed, unrecorded, .. } = self;
         let Self { cleanups_interrupted, cleanups, runs_again, owners_gone, runs_with_crashes, .. } = self;
         let Self {
-            words, questions, commands, last_words, hung, places, cut_short, found_unexecuted, ..
+            words,
+            questions,
+            commands,
+            last_words,
+            hung,
+            places,
+            cut_short,
+            found_unexecuted,
+            clocks_set,
+            ..
         } = self;
         write!(
             formatter,
@@ -137,7 +150,7 @@ impl fmt::Display for Tally {
              cleanups, of which {cleanups_interrupted} were found interrupted; {words} words of children and {questions} \
              questions whether they are ready, {commands} commands that find it out, {last_words} failed starts told, {hung} hung children stopped; {places} \
              creates that waited got a place; {cut_short} processes killed on the way to their programs, and \
-             {found_unexecuted} found there"
+             {found_unexecuted} found there; the wall clock is set {clocks_set} times"
         )
     }
 }

@@ -2,7 +2,6 @@
 
 use procbroker_protocol::{Child, ChildState, Exit, ExitReason, ExitStatus};
 
-use crate::sim::agenda::wall;
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::track::{Start, Track};
@@ -46,7 +45,7 @@ fn seen<'a>(ledger: &'a Ledger, uid: u32, child: &Child) -> Result<&'a Track, Fi
         && child.labels == params.labels
         && child.command == params.command
         && child.stop_order == params.stop_order
-        && child.created_at == wall(track.born)
+        && child.created_at == track.clock.wall(track.born)
         && child.restarts == track.runs.count;
     Check::Children.demand(same, || format!("{child:?} is shown and is {track:?}"))?;
     Ok(track)
@@ -74,12 +73,12 @@ pub fn state(track: &Track, now: u64) -> ChildState {
 
 fn details(track: &Track, child: &Child) -> Checked {
     let id = child.id;
-    let last = track.runs.between.as_ref().map(|between| wall(between.started_at));
+    let last = track.runs.between.as_ref().map(|between| track.clock.wall(between.started_at));
     let (pid, started_at) = match track.start {
         Start::Done { at, pid } => {
             let over = matches!(child.state, ChildState::Cleaning | ChildState::Ended);
             let alive = track.exit.is_none() && track.known_exit.is_none() && !over;
-            (alive.then_some(pid), Some(wall(at)))
+            (alive.then_some(pid), Some(track.clock.wall(at)))
         }
         Start::Recording | Start::Recorded { .. } | Start::Ordered | Start::Failed | Start::Killed => {
             (None, last)
@@ -116,7 +115,7 @@ fn expected_exit(track: &Track, child: &Child) -> Option<Exit> {
                 (Start::Recorded { written: true } | Start::Killed, Some(demand)) => demand.reason,
                 _ => ExitReason::StartFailed,
             };
-            let at = child.exit.as_ref().map_or_else(|| wall(0), |exit| exit.at);
+            let at = child.exit.as_ref().map_or_else(|| track.clock.wall(0), |exit| exit.at);
             let exit = track.exit_with(0, ExitStatus::Unknown);
             Exit { reason, at, ..exit }
         })

@@ -6,7 +6,6 @@ use procbroker_core::{Members, Progress, Receipt, Run, Safety, SpawnOrder};
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, Cleaned, Exit, ExitStatus};
 
-use crate::sim::agenda::wall;
 use crate::sim::checks::orders::{alone, known};
 use crate::sim::checks::standstill::is_held;
 use crate::sim::finding::{Check, Checked};
@@ -63,7 +62,7 @@ pub fn record(
             Check::Cleanup.demand(ok || !cleaning.cut_short, || {
                 format!("the cleanup {run:?} was cut short, and counts as done: {cleaning:?}")
             })?;
-            let safe = how.0 == Safety::Power && *at == wall(ledger.now);
+            let safe = how.0 == Safety::Power && *at == ledger.clock.wall(ledger.now);
             is_same && safe && *cleaned == Cleaned { ok, exit: status, attempts: cleaning.attempts }
         }
         (Progress::Cleaning { ended: Some(_), .. }, Receipt::Wanted)

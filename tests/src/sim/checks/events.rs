@@ -4,7 +4,6 @@ use procbroker_core::{Call, Config, ConnectionId, EventHistory};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::{ChildId, Request};
 
-use crate::sim::agenda::wall;
 use crate::sim::checks::readiness;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
@@ -18,7 +17,9 @@ pub fn published(ledger: &mut Ledger, connection: ConnectionId, notification: &N
     Check::Answers
         .demand(link.is_some(), || format!("{connection:?} is not there, and is sent {notification:?}"))?;
     let Notification::Event { event, .. } = notification else { return Ok(()) };
-    Check::Answers.demand(event.at <= wall(ledger.now), || format!("{event:?} is yet to come"))?;
+    Check::Answers.demand(ledger.clock.moment(event.at, ledger.now).is_some(), || {
+        format!("{event:?} is yet to come")
+    })?;
     readiness::told(ledger, event)?;
     let link = ledger.links.get(&connection);
     let (Some(link), Some(child)) = (link, &event.child) else { return Ok(()) };

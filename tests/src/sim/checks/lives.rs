@@ -3,7 +3,6 @@
 use procbroker_core::{Progress, Recovered, Safety, counterpart};
 use procbroker_protocol::ExitReason;
 
-use crate::sim::agenda::wall;
 use crate::sim::disk::Loss;
 use crate::sim::family::Family;
 use crate::sim::finding::{Check, Checked};
@@ -24,7 +23,7 @@ pub fn begins(ledger: &Ledger, machine: &Machine, found: &[Recovered]) -> Checke
         let same = intent.params == track.params
             && intent.owner == track.owner
             && intent.run_as == track.run_as
-            && intent.created_at == wall(track.born);
+            && intent.created_at == track.clock.wall(track.born);
         Check::Recovery.demand(same, || format!("{track:?} is on record as {intent:?}"))?;
     }
     let mut numbers: Vec<_> =

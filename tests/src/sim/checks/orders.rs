@@ -10,7 +10,6 @@ use procbroker_core::{
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
 
-use crate::sim::agenda::wall;
 use crate::sim::checks::{by_command, cleanups, places, runs};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
@@ -92,7 +91,8 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         return runs::record(track, run, progress, how.1);
     }
     Check::Orders.demand(track.is_live() && track.is_spawned(), wrong)?;
-    let at = matches!(track.start, Start::Done { at, .. } if started_at(progress) == Some(wall(at)));
+    let at =
+        matches!(track.start, Start::Done { at, .. } if started_at(progress) == Some(track.clock.wall(at)));
     Check::Orders.demand(at, wrong)?;
     match (progress, &track.cleaning) {
         (Progress::Starting { runs, .. } | Progress::Running { runs, .. }, None) => {
@@ -107,7 +107,7 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         }
         (Progress::Stopping(stopping), None) => {
             let reason = track.demands.first().map(|demand| demand.reason);
-            let exit = track.exit.map(|(at, status)| (status, wall(at)));
+            let exit = track.exit.map(|(at, status)| (status, track.clock.wall(at)));
             let same = Some(stopping.reason) == reason && stopping.ended == exit;
             Check::Restarts.demand(
                 track.runs.are(&stopping.runs) && is_followed(ledger, track, stopping.afterwards),
@@ -118,7 +118,7 @@ pub fn progress(ledger: &Ledger, run: Run, progress: &Progress, how: (Safety, Re
         (Progress::Ended { exit, cleanup, at, unready, .. }, None) => {
             Check::Readiness.demand(*unready == track.runs.unready, wrong)?;
             let over = track.params.cleanup.is_none() && track.known_exit.as_ref() == Some(exit);
-            Check::Orders.demand(over && cleanup.is_none() && *at == wall(ledger.now), wrong)
+            Check::Orders.demand(over && cleanup.is_none() && *at == ledger.clock.wall(ledger.now), wrong)
         }
         (Progress::Cleaning { .. } | Progress::Ended { .. }, Some(cleaning)) => {
             cleanups::record(ledger, (track, cleaning), run, progress, how)
@@ -174,7 +174,7 @@ pub fn intent(ledger: &Ledger, run: Run, intent: &Intent) -> Checked {
     })?;
     Check::Shutdown.demand(ledger.closing.is_none(), || format!("{run:?} is started during a shutdown"))?;
     let same = *intent.params == **params && intent.id == run.child && intent.owner.uid == asked.peer.uid;
-    let same = same && intent.created_at == wall(ledger.now);
+    let same = same && intent.created_at == ledger.clock.wall(ledger.now);
     Check::Privilege.demand(same, || format!("{run:?} is not what was asked for, or not its creator's"))?;
     Check::Privilege.demand(is_entitled(ledger, asked, &intent.run_as), || {
         format!("{run:?} gets {:?} from {:?}", intent.run_as, asked.peer)

@@ -6,7 +6,6 @@ use procbroker_protocol::create::Ready;
 use procbroker_protocol::event::Event;
 use procbroker_protocol::{ChildId, EventKind, Request, Timestamp};
 
-use crate::sim::agenda::wall;
 use crate::sim::checks::orders::known;
 use crate::sim::checks::standstill::is_held;
 use crate::sim::finding::{Check, Checked};
@@ -24,7 +23,7 @@ pub fn asks(ledger: &Ledger, run: Run, since: Timestamp) -> Checked {
     Check::Readiness.demand(track.run == run && !track.is_asked_by_command(), || {
         format!("it is asked whether {run:?} is ready, which is to find out otherwise: {track:?}")
     })?;
-    let ordered = track.runs.ordered_at.unwrap_or(wall(track.born));
+    let ordered = track.runs.ordered_at.unwrap_or(track.clock.wall(track.born));
     Check::Readiness.demand(since == ordered, || {
         format!("what {run:?} has written counts since {since}, and it was ordered at {ordered}")
     })

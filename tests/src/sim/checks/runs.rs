@@ -7,7 +7,7 @@ use procbroker_core::{Progress, Receipt, Run};
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId};
 
-use crate::sim::agenda::{SECOND, wall};
+use crate::sim::agenda::SECOND;
 use crate::sim::checks::children;
 use crate::sim::checks::orders::known;
 use crate::sim::checks::standstill::is_held;
@@ -31,7 +31,7 @@ pub fn record(track: &Track, run: Run, progress: &Progress, receipt: Receipt) ->
     else {
         return Err(Check::Restarts.broken(wrong()));
     };
-    let same = *exit == between.exit && *started_at == Some(wall(between.started_at));
+    let same = *exit == between.exit && *started_at == Some(track.clock.wall(between.started_at));
     Check::Restarts.demand(track.run == run && same && track.runs.are(runs), wrong)?;
     let fair = match unwanted {
         // A renewal is written beside how far the child is, whatever that is.

@@ -10,7 +10,6 @@ use procbroker_protocol::create::{Ready, StopStep};
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Exit, ExitReason, ExitStatus, Outcome, Signal, Timestamp};
 
-use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::by_command::Command;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
@@ -35,7 +34,7 @@ impl Ledger {
         let mut before = std::mem::take(&mut self.tracks);
         let former = std::mem::take(&mut self.former);
         let creations = std::mem::take(&mut self.creations);
-        *self = Self { now, former, creations, ..Self::new(self.config.clone()) };
+        *self = Self { now, former, creations, ..Self::new(self.config.clone(), self.clock.clone()) };
         let mut ended = Vec::new();
         for recovered in found {
             let id = recovered.intent.id;
@@ -83,7 +82,8 @@ impl Ledger {
 fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     let run = Run { child: before.run.child, incarnation: Incarnation::FIRST };
     let params = std::sync::Arc::clone(&before.params);
-    let mut track = Track::new(run, before.call, before.owner, params, before.run_as.clone(), before.born);
+    let (run_as, clock) = (before.run_as.clone(), before.clock.clone());
+    let mut track = Track::new(run, before.call, before.owner, params, run_as, before.born, clock);
     track.told = before.told.clone();
     track.outcome = Some(recovered.intent.outcome);
     track.recorded_start = true;
@@ -124,7 +124,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
         }
         Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
             track.runs = Runs::from_record(runs);
-            let started_at = started_at.map_or(track.born, moment);
+            let started_at = started_at.map_or(track.born, |at| track.moment(at, now));
             let due = until.as_nanos();
             let between = Between { exit: exit.clone(), started_at, due, unrecorded: None };
             track.readiness = Readiness::awaited(None);
@@ -135,7 +135,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
         Some(Progress::Stopping(stopping)) => found_stopping(&mut track, stopping, finding, now),
         Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts, unready }) => {
             (track.runs.count, track.runs.unready) = (*restarts, *unready);
-            over(&mut track, *started_at, exit);
+            over(&mut track, *started_at, exit, now);
             let found = found_cleaning(*attempts, *ended, finding, now);
             let cut_short = before.cleaning.as_ref().is_some_and(|cleaning| {
                 cleaning.cut_short && cleaning.attempts == *attempts && ended.is_some()
@@ -144,11 +144,11 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
         }
         Some(Progress::Ended { started_at, exit, cleanup, at, restarts, unready }) => {
             (track.runs.count, track.runs.unready) = (*restarts, *unready);
-            over(&mut track, *started_at, exit);
+            over(&mut track, *started_at, exit, now);
             track.refused |= track.is_unanswered() && !track.superseded;
             track.cleaned.clone_from(cleanup);
             track.recorded_end = true;
-            let ago = wall(now).as_micros().saturating_sub(at.as_micros()).saturating_mul(1_000);
+            let ago = track.clock.wall(now).as_micros().saturating_sub(at.as_micros()).saturating_mul(1_000);
             track.released = Some(now.saturating_sub(ago));
         }
     }
@@ -156,18 +156,18 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
 }
 
 /// A child that is over but for its cleanup, or wholly.
-fn over(track: &mut Track, started_at: Option<Timestamp>, exit: &Exit) {
+fn over(track: &mut Track, started_at: Option<Timestamp>, exit: &Exit, now: u64) {
     if let Some(started_at) = started_at {
-        track.start = Start::Done { at: moment(started_at), pid: 0 };
+        track.start = Start::Done { at: track.moment(started_at, now), pid: 0 };
     }
     note_failure(track, exit.reason);
-    track.exit = Some((moment(exit.at), exit.status));
+    track.exit = Some((track.moment(exit.at, now), exit.status));
     track.known_exit = Some(exit.clone());
 }
 
 /// A child that ran, as far as is on record.
 fn found(track: &mut Track, started_at: Timestamp, ready_by: Option<u64>, finding: Finding, now: u64) {
-    let at = moment(started_at);
+    let at = track.moment(started_at, now);
     track.start = Start::Done { at, pid: pid(finding) };
     let Some((status, members)) = gone(finding) else { return goes_on_starting(track, ready_by, now) };
     track.exit = Some((now, status));
@@ -176,7 +176,7 @@ fn found(track: &mut Track, started_at: Timestamp, ready_by: Option<u64>, findin
     track.ended_unasked =
         reason == ExitReason::Exited || reason == ExitReason::StartFailed && members == Members::Nothing;
     if finding == Finding::Rebooted {
-        let exit = Exit::new(status, lost(track), wall(now));
+        let exit = Exit::new(status, lost(track), track.clock.wall(now));
         track.known_exit = Some(exit);
     } else if track.demands.is_empty() && (members != Members::Nothing || !track.is_ready()) {
         let reason = if track.is_ready() { ExitReason::Exited } else { ExitReason::StartFailed };
@@ -214,7 +214,8 @@ fn found_on_its_way(track: &mut Track, recovered: &Recovered, now: u64) {
     let unwanted = match &recovered.progress {
         Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
             track.runs = Runs::from_record(runs);
-            let (started_at, due) = (started_at.map_or(track.born, moment), until.as_nanos());
+            let started_at = started_at.map_or(track.born, |at| track.moment(at, now));
+            let due = until.as_nanos();
             track.runs.between = Some(Between { exit: exit.clone(), started_at, due, unrecorded: None });
             track.starved = false;
             unwanted.clone()
@@ -303,10 +304,10 @@ fn found_between(
 
 /// A child whose stop was under way. Its last signal is not sent again, and has the rest of its time.
 fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Finding, now: u64) {
-    let at = stopping.started_at.map_or(track.born, moment);
+    let at = stopping.started_at.map_or(track.born, |at| track.moment(at, now));
     track.start = Start::Done { at, pid: pid(finding) };
     let signals = stopping.taken.iter().filter(|step| step.signal != Signal::KILL || !stopping.forced);
-    track.sent = signals.map(|step| (moment(step.at), step.signal)).collect();
+    track.sent = signals.map(|step| (track.moment(step.at, now), step.signal)).collect();
     let taken = track.sent.iter().map(|(_, signal)| StopStep { signal: *signal, grace: Duration::ZERO });
     let steps = taken.chain(stopping.steps.iter().copied()).collect();
     track.demands.push(Demand { reason: stopping.reason, steps });
@@ -320,15 +321,16 @@ fn found_stopping(track: &mut Track, stopping: &StoppingProgress, finding: Findi
     track.ended_by_itself = stopping.reason == ExitReason::Exited;
     if stopping.forced {
         let first = stopping.taken.iter().rfind(|step| step.signal == Signal::KILL);
-        let at = first.map_or(now, |step| moment(step.at));
+        let at = first.map_or(now, |step| track.moment(step.at, now));
         track.killed = Some((at, at));
     }
     let Some((status, members)) = gone(finding) else { return };
-    track.exit = Some(stopping.ended.map_or((now, status), |(status, at)| (moment(at), status)));
+    let exit = stopping.ended.map(|(status, at)| (track.moment(at, now), status));
+    track.exit = Some(exit.unwrap_or((now, status)));
     track.ended_unasked = stopping.reason == ExitReason::Exited;
     track.members = members;
     if finding == Finding::Rebooted {
-        let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, wall(now)));
+        let (status, at) = stopping.ended.unwrap_or((ExitStatus::Unknown, track.clock.wall(now)));
         let (steps, forced) = (stopping.taken.clone(), stopping.forced);
         // No run follows on that.
         track.runs.wish = false;
@@ -379,9 +381,4 @@ fn lost(track: &Track) -> ExitReason {
     let first = track.demands.first().map(|demand| demand.reason);
     let has_failed = first.map_or(!track.is_ready(), |reason| reason == ExitReason::StartFailed);
     if has_failed && track.is_unanswered() { ExitReason::StartFailed } else { ExitReason::BrokerLost }
-}
-
-/// The first moment at which the wall clock shows this.
-fn moment(at: Timestamp) -> u64 {
-    at.as_micros().saturating_sub(wall(0).as_micros()).saturating_mul(1_000)
 }

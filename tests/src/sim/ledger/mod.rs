@@ -35,12 +35,15 @@ use crate::sim::ledger::lives::Census;
 use crate::sim::ledger::places::Turns;
 use crate::sim::ledger::track::Track;
 use crate::sim::ledger::upgrade::Upgrade;
+use crate::sim::wall_clock::WallClock;
 
 /// The observer's book.
 #[derive(Debug)]
 pub struct Ledger {
     /// What the broker was told at its start.
     pub config: Config,
+    /// What the wall clock shows at which time.
+    pub clock: WallClock,
     /// The present, in nanoseconds.
     pub now: u64,
     /// Every connection.
@@ -92,9 +95,10 @@ pub struct Ledger {
 impl Ledger {
     /// An empty book.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, clock: WallClock) -> Self {
         Self {
             config,
+            clock,
             now: 0,
             links: BTreeMap::new(),
             open_links: 0,

@@ -5,7 +5,6 @@ use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ChildId, Signal};
 
-use crate::sim::agenda::wall;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::readiness::Readiness;
@@ -37,7 +36,7 @@ impl Ledger {
                     if track.runs.between.is_some() {
                         let by = now.saturating_add(nanos(track.params.ready_timeout.0));
                         track.readiness = Readiness::awaited(Some(by));
-                        track.runs.ordered_at = Some(wall(now));
+                        track.runs.ordered_at = Some(track.clock.wall(now));
                     }
                 });
             }
@@ -153,7 +152,8 @@ impl Ledger {
             Record::Intent(intent) => {
                 let Some(call) = self.handed_out.get(&run.child) else { return };
                 let params = std::sync::Arc::clone(&intent.params);
-                let mut track = Track::new(run, *call, intent.owner, params, intent.run_as.clone(), self.now);
+                let (run_as, clock) = (intent.run_as.clone(), self.clock.clone());
+                let mut track = Track::new(run, *call, intent.owner, params, run_as, self.now, clock);
                 track.anchor = intent.tie.anchor();
                 let call = *call;
                 self.others_may_have_had_their_turns(call);

@@ -307,8 +307,15 @@ impl Track {
         }
         self.runs.between = Some(Between { exit, started_at, due, unrecorded: None });
         let before = self.clone();
-        let fresh =
-            Track::new(before.run, before.call, before.owner, before.params, before.run_as, before.born);
+        let fresh = Track::new(
+            before.run,
+            before.call,
+            before.owner,
+            before.params,
+            before.run_as,
+            before.born,
+            before.clock,
+        );
         *self = Track {
             runs: before.runs,
             told: before.told,

@@ -9,15 +9,15 @@ use procbroker_protocol::create::StopStep;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{
-    Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, Signal, StepTaken,
+    Cleaned, CreateParams, Exit, ExitReason, ExitStatus, Outcome, Owner, Signal, StepTaken, Timestamp,
 };
 
-use crate::sim::agenda::wall;
 use crate::sim::ledger::by_command::{self, Command};
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::readiness::Readiness;
 use crate::sim::ledger::runs::Runs;
 use crate::sim::ledger::told::Told;
+use crate::sim::wall_clock::WallClock;
 
 /// The part of a child's time in a shutdown that is kept for its cleanup, as a divisor.
 const CLEANUP_SHARE_DIVISOR: u64 = 4;
@@ -74,6 +74,8 @@ pub struct Track {
     pub run_as: RunAs,
     /// When its intent was ordered to be recorded.
     pub born: u64,
+    /// What the wall clock shows at which time.
+    pub clock: WallClock,
     /// How far its start is.
     pub start: Start,
     /// When the broker heard of the end of its main process, and how it ended.
@@ -154,6 +156,7 @@ impl Track {
         params: Arc<CreateParams>,
         run_as: RunAs,
         born: u64,
+        clock: WallClock,
     ) -> Self {
         let ready_by = born.saturating_add(nanos(params.ready_timeout.0));
         Self {
@@ -164,6 +167,7 @@ impl Track {
             params,
             run_as,
             born,
+            clock,
             start: Start::Recording,
             exit: None,
             ended_unasked: false,
@@ -306,6 +310,12 @@ impl Track {
         self.cleaning.as_ref().is_some_and(|cleaning| cleaning.stage == Stage::Left)
     }
 
+    /// The last time up to `now` at which the wall clock showed this. What it never showed is taken for the first of all.
+    #[must_use]
+    pub fn moment(&self, shown: Timestamp, now: u64) -> u64 {
+        self.clock.moment(shown, now).unwrap_or_default()
+    }
+
     /// How it has ended, as far as it has.
     #[must_use]
     pub fn exit_now(&self) -> Option<Exit> {
@@ -323,14 +333,17 @@ impl Track {
     /// How it ends that ends in this way.
     #[must_use]
     pub fn exit_with(&self, at: u64, status: ExitStatus) -> Exit {
-        let mut steps: Vec<StepTaken> =
-            self.sent.iter().map(|(at, signal)| StepTaken { signal: *signal, at: wall(*at) }).collect();
+        let mut steps: Vec<StepTaken> = self
+            .sent
+            .iter()
+            .map(|(at, signal)| StepTaken { signal: *signal, at: self.clock.wall(*at) })
+            .collect();
         if let Some((first, _)) = self.killed {
-            steps.push(StepTaken { signal: Signal::KILL, at: wall(first) });
+            steps.push(StepTaken { signal: Signal::KILL, at: self.clock.wall(first) });
         }
         let reason = self.demands.first().map_or(ExitReason::Exited, |demand| demand.reason);
         let (forced, oom) = (self.killed.is_some(), self.ends_for_want_of_memory(status));
-        Exit { forced, steps, oom, ..Exit::new(status, reason, wall(at)) }
+        Exit { forced, steps, oom, ..Exit::new(status, reason, self.clock.wall(at)) }
     }
 
     /// Whether an end in this way is one for want of memory, as far as a kill leaves such a one.
