@@ -47,6 +47,7 @@ mod ready_command;
 mod restarting;
 mod resuming;
 mod running_again;
+mod same_spec;
 mod starting;
 mod stopping;
 mod watchdog;

@@ -1,5 +1,6 @@
 //! All children that the broker knows, with the indices that keep each promise about them cheap.
 
+mod bounds;
 mod ended;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,11 +226,6 @@ impl Children {
         self.ended.timer_ran_out();
     }
 
-    /// Returns how many bytes the live children take, by user.
-    pub(crate) fn live_bytes(&self) -> &Account {
-        &self.live_bytes
-    }
-
     /// Returns how many bytes all children take.
     pub(crate) fn bytes(&self) -> u64 {
         self.live_bytes.all() + self.ended.bytes()
@@ -305,11 +301,11 @@ impl Children {
     }
 
     /// How many live children take a place among those that there may be.
-    pub(crate) fn placed_count(&self) -> usize {
+    fn placed_count(&self) -> usize {
         self.live_count() - self.void.len()
     }
 
-    pub(crate) fn owned_count(&self, uid: u32) -> u32 {
+    fn owned_count(&self, uid: u32) -> u32 {
         self.owned.get(&uid).copied().unwrap_or_default()
     }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use procbroker_protocol::ChildId;
+use procbroker_protocol::{ChildId, Error, ErrorKind};
 
-use crate::authorize::Peer;
+use crate::authorize::{Peer, is_administrator};
+use crate::config::Config;
 use crate::ids::{ConnectionId, SubscriptionId};
+use crate::kept::places_for;
 
 /// The connections that were admitted.
 #[derive(Debug, Default)]
@@ -70,8 +72,29 @@ impl Connections {
         u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether there is a place for one more connection of a user.
+    ///
+    /// # Errors
+    /// `overloaded`, with the bound that is reached.
+    pub(crate) fn check_place(&self, config: &Config, uid: u32) -> Result<(), Error> {
+        let bounds = &config.bounds;
+        let (all, own) = (self.count(), self.count_of(uid));
+        let reached = if own >= bounds.max_connections_per_user {
+            format!("user {uid} has as many connections to this broker as a user may have, {own}")
+        } else if all >= places_for(bounds.max_connections, is_administrator(config, uid)) {
+            format!(
+                "{all} of the {} connections that this broker may have are taken (--max-connections), and a tenth is left to root \
+                 and the broker's user",
+                bounds.max_connections
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Overloaded, format!("{reached}; close some, or send requests over one")))
+    }
+
     /// Returns how many connections a user has.
-    pub(crate) fn count_of(&self, uid: u32) -> u32 {
+    fn count_of(&self, uid: u32) -> u32 {
         self.per_user.get(&uid).map_or(0, |own| own.connections)
     }
 

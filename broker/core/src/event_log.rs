@@ -174,8 +174,13 @@ fn bytes_of(event: &Event) -> usize {
 impl Subscriber {
     /// Returns how many bytes it takes.
     pub(crate) fn bytes(&self) -> u64 {
+        REQUEST_KEPT_BYTES + self.label_bytes()
+    }
+
+    /// Returns how many bytes it takes beside those of any request.
+    pub(crate) fn label_bytes(&self) -> u64 {
         let texts: usize = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
-        REQUEST_KEPT_BYTES + u64::try_from(texts).unwrap_or(u64::MAX)
+        u64::try_from(texts).unwrap_or(u64::MAX)
     }
 
     /// Sends an event, if it is among those asked for and the client may see its child.

@@ -8,7 +8,7 @@ use crate::attempt::no_place;
 use crate::broker::Broker;
 use crate::child::Child;
 use crate::effect::Effect;
-use crate::ids::{Call, ConnectionId, Ticket};
+use crate::ids::{Call, Ticket};
 use crate::input::{Fresh, Input, ShutdownCause};
 use crate::notice::Notice;
 use crate::time::{Instant, Now};
@@ -170,7 +170,8 @@ impl Broker {
             self.metrics.create_called(call);
         }
         let allowed = self
-            .check_pipeline(call.connection)
+            .pending
+            .check_pipeline(call.connection, self.config.bounds.max_pipelined)
             .and_then(|()| authorize::may_call(&self.config, connection.peer(), request.method()))
             .and_then(|()| validate::request(&request, &self.config.bounds))
             .and_then(|()| self.check_room(connection.peer().uid, &request));
@@ -193,19 +194,6 @@ impl Broker {
             Request::Restart(params) => self.restart(call, &params, turn),
             Request::Renew(params) => self.renew(call, &params, turn),
         }
-    }
-
-    fn check_pipeline(&self, id: ConnectionId) -> Result<(), Error> {
-        let bound = self.config.bounds.max_pipelined;
-        if self.pending.count_of(id) < usize::try_from(bound).unwrap_or(usize::MAX) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Overloaded,
-            format!(
-                "this connection has as many requests that are not answered yet as it may have, {bound}; wait for some"
-            ),
-        ))
     }
 
     fn call_due(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {

@@ -19,7 +19,7 @@
 //! | all children | `children` | its own private fields |
 //! | one child | `child`: the table of every phase and every input; a file a phase below it | itself, and what its orders hold |
 //! | what a child may order | `orders` | its timer, its place in the spawn queue, its events, what is counted of it |
-//! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `rivals`, `spawn_queue`, `timers`, `idleness`, `upgrade` | each its own fields |
+//! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `rivals`, `room`, `spawn_queue`, `timers`, `idleness`, `upgrade` | each its own fields |
 //! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
 //! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
@@ -70,7 +70,7 @@
 //! | nothing is lost in a crash | `life::recovery`, `child::resuming` | the journal, and recovery, which finds each process | `lives` |
 //! | a cleanup always runs, after all of the child is gone | `child::cleaning` | `os::spawn`, as for a main process | `cleanups` |
 //! | nobody gains privilege | `authorize` | the peer's credentials, the spawn, which takes them on, and `os::tree::right`, which asks of each process whether the caller could signal it | `orders`, `children` |
-//! | nobody holds up anybody else | `spawn_queue` (users take turns), `handle` and `connections` (bounds) | bounded queues to each client | `standstill`, `queries` |
+//! | nobody holds up anybody else | `spawn_queue` (users take turns), `connections`, `pending` and `children::bounds` (bounds) | bounded queues to each client | `standstill`, `queries` |
 //! | what hangs on the way to its program holds nobody up | `child::cut_short`, `methods::upgrade` | the launcher; recovery, which holds what it finds there | `stops`, `cleanups` |
 //! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |
 //!
@@ -114,6 +114,7 @@ mod places;
 mod record;
 mod resources;
 mod rivals;
+mod room;
 mod shown;
 mod shutdown;
 mod spawn_queue;

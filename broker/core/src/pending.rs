@@ -7,14 +7,17 @@ mod waits_for;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use procbroker_protocol::{Child as ChildView, ChildId};
+use procbroker_protocol::{Child as ChildView, ChildId, Error, ErrorKind};
 use uuid::Uuid;
 
 use crate::attempt::{Attempt, Claim, Waiting};
+use crate::config::Config;
 use crate::ids::{Call, ConnectionId, Run, Ticket};
 use crate::input::SignalOutcome;
 use crate::kept::Account;
+use crate::limits::REQUEST_KEPT_BYTES;
 use crate::places::Places;
+use crate::room;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
 
@@ -132,11 +135,6 @@ impl PendingRequests {
     /// Returns the place of a request that waits in the order of arrival.
     pub(crate) fn ticket(&self, call: Call) -> Option<Ticket> {
         self.by_connection.get(&call.connection)?.get(&call.number).copied()
-    }
-
-    /// Returns how many requests of a connection wait.
-    pub(crate) fn count_of(&self, connection: ConnectionId) -> usize {
-        self.by_connection.get(&connection).map_or(0, BTreeMap::len)
     }
 
     /// Returns the tickets of those `wanted`, in the order of arrival.
@@ -282,6 +280,34 @@ impl PendingRequests {
         self.places.served(key, uid);
     }
 
+    /// Whether one more request may wait that keeps so many bytes beside itself.
+    ///
+    /// # Errors
+    /// `overloaded`, with the bound that they are over.
+    pub(crate) fn check_room(&self, config: &Config, uid: u32, bytes: u64) -> Result<(), Error> {
+        let (budget, more) = (config.bounds.request_bytes(), REQUEST_KEPT_BYTES + bytes);
+        room::check(config, &self.bytes, budget, uid, more).map_err(|reason| {
+            Error::new(ErrorKind::Overloaded, format!("{reason} for requests that wait; wait for some"))
+        })
+    }
+
+    /// Whether one more request of a connection may come, of which no more than `bound` are unanswered at a time.
+    ///
+    /// # Errors
+    /// `overloaded`, with the bound.
+    pub(crate) fn check_pipeline(&self, connection: ConnectionId, bound: u32) -> Result<(), Error> {
+        let own = self.by_connection.get(&connection).map_or(0, BTreeMap::len);
+        if own < usize::try_from(bound).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Overloaded,
+            format!(
+                "this connection has as many requests that are not answered yet as it may have, {bound}; wait for some"
+            ),
+        ))
+    }
+
     /// Returns how many bytes the requests take, by user.
     pub(crate) fn bytes(&self) -> &Account {
         &self.bytes
@@ -348,6 +374,8 @@ mod tests {
     #[test]
     fn a_connection_that_is_closed_leaves_nothing_of_its_requests() {
         let (mut pending, timers) = (PendingRequests::default(), &mut Timers::default());
+        let count =
+            |pending: &PendingRequests| pending.by_connection.get(&CONNECTION).map_or(0, BTreeMap::len);
         let due = Some(Instant::from_nanos(5));
         let limit = Limit { key: "k".to_owned(), max: 1, wait: None };
         let mut attempt = attempt(1, |params| params.limit = Some(limit));
@@ -359,10 +387,13 @@ mod tests {
         }
         let elsewhere = Call { connection: ConnectionId(2), number: 1 };
         pending.add(PendingRequest { call: elsewhere, ..request(1, WaitsFor::Shutdown) }, timers);
-        assert_eq!((pending.count_of(CONNECTION), pending.seekers().len()), (2, 1));
+        assert_eq!((count(&pending), pending.seekers().len()), (2, 1));
+        assert!(
+            pending.check_pipeline(CONNECTION, 2).is_err() && pending.check_pipeline(CONNECTION, 3).is_ok()
+        );
         assert_eq!((pending.watchers(child(2)).len(), timers.next()), (1, due));
         pending.close(CONNECTION, timers);
-        assert_eq!((pending.count_of(CONNECTION), pending.seekers().len()), (0, 0));
+        assert_eq!((count(&pending), pending.seekers().len()), (0, 0));
         assert_eq!((pending.watchers(child(2)).len(), timers.next()), (0, None));
         assert!(pending.by_child.is_empty(), "nothing is kept of a child that no request waits for");
         assert_eq!(pending.by_connection.len(), 1, "{pending:?}");

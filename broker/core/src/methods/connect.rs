@@ -2,18 +2,17 @@
 
 use procbroker_protocol::{Error, ErrorKind};
 
-use crate::authorize::{self, Peer, is_administrator};
+use crate::authorize::{self, Peer};
 use crate::broker::Broker;
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
-use crate::kept::places_for;
 use crate::turn::Turn;
 
 impl Broker {
     /// Admits a client or refuses it.
     pub(crate) fn connect(&mut self, connection: ConnectionId, peer: Peer, turn: &mut Turn<'_>) {
-        let verdict =
-            authorize::may_connect(&self.config, &peer).and_then(|()| self.check_connections(peer.uid));
+        let verdict = authorize::may_connect(&self.config, &peer)
+            .and_then(|()| self.connections.check_place(&self.config, peer.uid));
         match verdict {
             Ok(()) => {
                 self.connections.open(connection, peer);
@@ -32,24 +31,6 @@ impl Broker {
             that the broker cannot tell it from others; map it there, or run the broker outside";
         let error = Error::new(ErrorKind::PermissionDenied, message);
         turn.order(Effect::Refuse { connection, error });
-    }
-
-    /// Whether one more connection of this user is within the bounds.
-    fn check_connections(&self, uid: u32) -> Result<(), Error> {
-        let bounds = &self.config.bounds;
-        let (all, own) = (self.connections.count(), self.connections.count_of(uid));
-        let reached = if own >= bounds.max_connections_per_user {
-            format!("user {uid} has as many connections to this broker as a user may have, {own}")
-        } else if all >= places_for(bounds.max_connections, is_administrator(&self.config, uid)) {
-            format!(
-                "{all} of the {} connections that this broker may have are taken (--max-connections), and a tenth is left to root \
-                 and the broker's user",
-                bounds.max_connections
-            )
-        } else {
-            return Ok(());
-        };
-        Err(Error::new(ErrorKind::Overloaded, format!("{reached}; close some, or send requests over one")))
     }
 
     /// Ends one subscription to a child's output.

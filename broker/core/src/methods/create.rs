@@ -1,12 +1,13 @@
 //! `create`: one decision about a name, a bound and a request id.
 
+mod holding;
+
 use std::sync::Arc;
 
-use procbroker_protocol::create::{IfExists, Limit, Ready};
+use procbroker_protocol::create::Ready;
 use procbroker_protocol::response::{Created, Outcome};
 use procbroker_protocol::{
-    Child as ChildView, ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Holder, Name, Owner,
-    Response, duration,
+    ChildId, CreateParams, Error, ErrorKind, Exit, ExitReason, Name, Owner, Response, duration,
 };
 
 use crate::anchor::{self, Anchor};
@@ -17,25 +18,13 @@ use crate::child::{Child, Next, exit_before_start};
 use crate::effect::{Effect, Receipt, Record, Safety};
 use crate::ids::{Call, Ticket};
 use crate::input::Fresh;
-use crate::kept::places_for;
 use crate::launch::Launch;
 use crate::methods::first_answer::is_existing;
 use crate::pending::{PendingRequest, WaitsFor};
 use crate::record::{Intent, Role, Tie};
 use crate::resources;
 use crate::turn::Turn;
-
-/// What is to be done about a create, as far as the name decides.
-enum Holding {
-    /// Nobody holds it.
-    Free,
-    /// Its holder is the answer.
-    Existing { child: Arc<ChildView>, same_spec: bool },
-    /// Its holder has to change first.
-    Wait { holder: ChildId },
-    /// Its holder has to go first.
-    Replace { holder: ChildId },
-}
+use holding::Holding;
 
 impl Broker {
     /// A `create` has come in.
@@ -92,7 +81,10 @@ impl Broker {
             return;
         };
         let peer = connection.peer().clone();
-        let holding = match self.check_serving().and_then(|()| self.check_name(&peer, &attempt)) {
+        let holding = match self
+            .check_serving()
+            .and_then(|()| Holding::of(&self.children, &self.config, peer.uid, &attempt))
+        {
             Ok(holding) => holding,
             Err(error) if attempt.claim == Claim::Superseded => {
                 return self.fail_superseded(call, attempt.id, error, turn);
@@ -146,7 +138,7 @@ impl Broker {
         attempt: Attempt,
         turn: &mut Turn<'_>,
     ) -> Option<Attempt> {
-        match self.check_parking(uid, &attempt) {
+        match self.pending.check_room(&self.config, uid, attempt.bytes()) {
             Ok(()) => return Some(attempt),
             Err(error) if attempt.claim == Claim::Superseded => {
                 self.fail_superseded(call, attempt.id, error, turn);
@@ -160,66 +152,12 @@ impl Broker {
         if self.is_serving() { Ok(()) } else { Err(shutting_down()) }
     }
 
-    fn check_name(&self, peer: &Peer, attempt: &Attempt) -> Result<Holding, Error> {
-        let Some(name) = &attempt.params.name else {
-            return Ok(Holding::Free);
-        };
-        let Some(child) = self.children.holder(name) else {
-            return Ok(Holding::Free);
-        };
-        let holder = child.id();
-        // One that never was is no reason to refuse another one, nor to tell it that something was replaced.
-        if self.children.is_void(holder) {
-            return Ok(Holding::Wait { holder });
-        }
-        if !authorize::may_act_on(&self.config, peer.uid, child.owner().uid) {
-            let message = format!("the name {name} is taken by a child of another user; choose another name");
-            return Err(Error::new(ErrorKind::NameTaken(None), message));
-        }
-        match attempt.claim {
-            Claim::Own(IfExists::Fail) => Err(name_taken(name, child.view())),
-            Claim::Own(IfExists::Replace) => Ok(Holding::Replace { holder }),
-            Claim::Own(IfExists::Reuse) | Claim::Yielded | Claim::Superseded
-                if child.has_come_to(Stage::of(&attempt.params)) && !child.is_ending() =>
-            {
-                Ok(Holding::Existing {
-                    child: Arc::clone(child.view()),
-                    same_spec: self.is_same_spec(child, peer, attempt),
-                })
-            }
-            Claim::Own(IfExists::Reuse) | Claim::Yielded | Claim::Superseded => Ok(Holding::Wait { holder }),
-        }
-    }
-
-    /// Whether a child was created from an equal specification: what decides how it runs and stops. The
-    /// accounts count by the rights that they gave, whatever they were called, and a process by what it is, not by its
-    /// number alone. Of a limit counts under which key the child has its place, not how many and how long its create
-    /// would have it; the time to be ready counts, because each of its runs is stopped that takes longer.
-    fn is_same_spec(&self, child: &Child, peer: &Peer, attempt: &Attempt) -> bool {
-        let decisive = |params: &CreateParams| CreateParams {
-            request_id: None,
-            no_wait: false,
-            if_exists: IfExists::default(),
-            user: None,
-            groups: None,
-            cwd: Some(params.cwd.clone().unwrap_or_else(|| "/".to_owned())),
-            limit: params.limit.as_ref().map(|limit| Limit { max: 0, wait: None, ..limit.clone() }),
-            ..params.clone()
-        };
-        let same_user = match (child.run_as(), &attempt.run_as) {
-            (RunAs::Broker, RunAs::Broker) => self.config.broker_uid != 0 || child.owner().uid == peer.uid,
-            (existing, wanted) => existing == wanted,
-        };
-        let same_anchor = child.tie().anchor() == attempt.anchor;
-        same_user && same_anchor && decisive(child.params()) == decisive(&attempt.params)
-    }
-
     /// Takes in a new child, if the bounds leave a place for it, and has its intent recorded.
     fn start(&mut self, call: Call, peer: &Peer, attempt: Attempt, turn: &mut Turn<'_>) {
         let Some(attempt) = self.wait_for_place(call, peer.uid, attempt, turn) else {
             return;
         };
-        if let Err(error) = self.check_bounds(peer, &attempt.params) {
+        if let Err(error) = self.children.check_place(&self.config, peer.uid, &attempt.params) {
             return self.answer(call, Err(error), turn);
         }
         let Attempt { params, run_as, launch, anchor, id, outcome, claim: _, arrived: _, place_by: _ } =
@@ -257,38 +195,6 @@ impl Broker {
         let (record, receipt) = (Record::Intent(intent), Receipt::Wanted);
         turn.order(Effect::Record { run, record, safety, receipt, expires: None });
         self.join_started(name.as_ref(), request, turn);
-    }
-
-    fn check_bounds(&self, peer: &Peer, params: &CreateParams) -> Result<(), Error> {
-        let bounds = &self.config.bounds;
-        let all = u32::try_from(self.children.placed_count()).unwrap_or(u32::MAX);
-        let own = self.children.owned_count(peer.uid);
-        let exceeded = |message: String| Err(Error::new(ErrorKind::LimitExceeded, message));
-        if own >= bounds.max_children_per_user {
-            return exceeded(format!(
-                "user {} has as many live children as a user may have, {own} (--max-children-per-user)",
-                peer.uid
-            ));
-        }
-        if all >= places_for(bounds.max_children, authorize::is_administrator(&self.config, peer.uid)) {
-            return exceeded(format!(
-                "the broker has {all} live children of the {} that it may have (--max-children, or fewer where there are few \
-                 descriptors), and a tenth is left to root and the broker's user",
-                bounds.max_children
-            ));
-        }
-        self.check_keeping(peer.uid, params)?;
-        let Some(limit) = &params.limit else {
-            return Ok(());
-        };
-        let count = self.children.limited_count(&limit.key);
-        if count >= limit.max {
-            return exceeded(format!(
-                "the limit {:?} is reached: {count} live, and this create allows {}",
-                limit.key, limit.max
-            ));
-        }
-        Ok(())
     }
 
     /// Answers a create now if its child is there, else when it is. The same request once more, whatever it says beside, is
@@ -372,17 +278,6 @@ fn held_by_nobody(params: &CreateParams, holder: ChildId) -> Error {
             "the name {name} is held by a process that a crash of the broker has left on its way to its program ({holder}), and \
              that has not ended within {allowed} of its SIGKILL (ready_timeout): the kernel, or a file system that does not \
              answer, holds it back; nothing was started"
-        ),
-    )
-}
-
-fn name_taken(name: &Name, holder: &ChildView) -> Error {
-    Error::new(
-        ErrorKind::NameTaken(Some(Holder { id: holder.id, state: holder.state })),
-        format!(
-            "the name {name} is held by the child {} ({}); use if_exists reuse or replace, or another name",
-            holder.id,
-            holder.state.as_str()
         ),
     )
 }

@@ -26,7 +26,7 @@ impl Broker {
             return;
         };
         let subscriber = Subscriber { connection, labels: params.labels };
-        if let Err(error) = self.check_subscribing(uid, &subscriber) {
+        if let Err(error) = self.pending.check_room(&self.config, uid, subscriber.label_bytes()) {
             return self.answer(call, Err(error), turn);
         }
         let subscription = match self.add_subscription(connection, None) {

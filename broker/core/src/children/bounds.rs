@@ -1,0 +1,65 @@
+//! The bounds on live children: how many there may be, of one user, under one limit and in all, and how many bytes they may take.
+
+use procbroker_protocol::{CreateParams, Error, ErrorKind, Target};
+
+use super::Children;
+use crate::authorize::is_administrator;
+use crate::config::Config;
+use crate::kept::{bytes_of, places_for};
+use crate::room;
+
+impl Children {
+    /// Whether there is a place for one more live child of a user, who asks for it like this.
+    ///
+    /// # Errors
+    /// `limit_exceeded`, with the bound that is reached.
+    pub(crate) fn check_place(&self, config: &Config, uid: u32, params: &CreateParams) -> Result<(), Error> {
+        let bounds = &config.bounds;
+        let all = u32::try_from(self.placed_count()).unwrap_or(u32::MAX);
+        let own = self.owned_count(uid);
+        let exceeded = |message: String| Err(Error::new(ErrorKind::LimitExceeded, message));
+        if own >= bounds.max_children_per_user {
+            return exceeded(format!(
+                "user {uid} has as many live children as a user may have, {own} (--max-children-per-user)"
+            ));
+        }
+        if all >= places_for(bounds.max_children, is_administrator(config, uid)) {
+            return exceeded(format!(
+                "the broker has {all} live children of the {} that it may have (--max-children, or fewer where there are few \
+                 descriptors), and a tenth is left to root and the broker's user",
+                bounds.max_children
+            ));
+        }
+        self.check_room(config, uid, params)?;
+        let Some(limit) = &params.limit else {
+            return Ok(());
+        };
+        let count = self.limited_count(&limit.key);
+        if count >= limit.max {
+            return exceeded(format!(
+                "the limit {:?} is reached: {count} live, and this create allows {}",
+                limit.key, limit.max
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for the texts of one more live child.
+    fn check_room(&self, config: &Config, uid: u32, params: &CreateParams) -> Result<(), Error> {
+        let budget = config.bounds.children_bytes();
+        room::check(config, &self.live_bytes, budget, uid, bytes_of(params)).map_err(|reason| {
+            let message =
+                format!("{reason}; let some children end, or give them shorter commands and environments");
+            Error::new(ErrorKind::LimitExceeded, message)
+        })
+    }
+
+    /// Returns how many live children a target can mean at the most, for a user who asks.
+    pub(crate) fn meant_at_most(&self, config: &Config, uid: u32, target: &Target) -> usize {
+        match target {
+            Target::Id(_) | Target::Name(_) => 1,
+            Target::Labels(_) | Target::All if is_administrator(config, uid) => self.live_count(),
+            Target::Labels(_) | Target::All => usize::try_from(self.owned_count(uid)).unwrap_or(usize::MAX),
+        }
+    }
+}
