@@ -34,11 +34,11 @@ pub enum Birthmark {
 /// A process that a `create` names, as it was when the request was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnchorSeen {
-    /// The process itself.
+    /// The process, by its number and what tells it from others of that number.
     pub anchor: Anchor,
-    /// Its real user.
+    /// The user that started it (real UID).
     pub real_uid: u32,
-    /// Its saved user.
+    /// The user that it may become again (saved UID).
     pub saved_uid: u32,
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Answers {
     next: u64,
 }
 
-/// One answer.
+/// What a request was answered with, and where that is on record.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     child: ChildId,

@@ -19,7 +19,7 @@ use crate::time::Instant;
 pub(crate) enum Stage {
     /// Its program has been executed.
     Spawned,
-    /// It is ready.
+    /// It has been ready, or has ended without.
     Ready,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Waiting {
     pub(crate) call: Call,
     /// The user whose create it is.
     pub(crate) uid: u32,
-    /// The create itself.
+    /// What it asks for, and what it does about the name.
     pub(crate) attempt: Attempt,
 }
 

@@ -14,11 +14,11 @@ use crate::launch::{Caller, CallerUnknown, Launch, Login};
 /// (`SO_PEERCRED` and `SO_PEERGROUPS`, unix(7)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its user.
+    /// The effective UID of the process that connected (`SO_PEERCRED`).
     pub uid: u32,
-    /// Its group.
+    /// The effective GID of the process that connected (`SO_PEERCRED`).
     pub gid: u32,
-    /// Its supplementary groups.
+    /// The supplementary GIDs of the process that connected (`SO_PEERGROUPS`).
     pub groups: Vec<u32>,
     /// Its process, where that is known and can still be named.
     pub pid: Option<u32>,
@@ -36,9 +36,9 @@ pub struct Accounts {
 /// A user as the system knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserAccount {
-    /// Its id.
+    /// The UID of the account.
     pub uid: u32,
-    /// Its first group.
+    /// The GID of its first group (passwd(5)).
     pub gid: u32,
     /// All of its groups.
     pub groups: Vec<u32>,
@@ -62,11 +62,11 @@ pub enum RunAs {
     Broker,
     /// Those of this user.
     User {
-        /// The user.
+        /// The UID that the child runs with.
         uid: u32,
-        /// The group.
+        /// The GID that the child runs with.
         gid: u32,
-        /// The supplementary groups.
+        /// The supplementary GIDs that the child runs with.
         groups: Vec<u32>,
     },
 }
@@ -74,7 +74,7 @@ pub enum RunAs {
 /// A process that asks for a signal, as `kill(2)` looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
-    /// Its user.
+    /// The UID of the caller, whose right to send the signal is asked for.
     pub uid: u32,
     /// Its number, if it has one here.
     pub pid: Option<u32>,

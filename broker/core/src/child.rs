@@ -39,6 +39,7 @@ mod launching;
 mod memory;
 mod next;
 mod not_started;
+mod phase;
 mod probing;
 mod progress;
 mod questions;
@@ -59,14 +60,11 @@ use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{ExitReason, ExitStatus};
 
-use crate::child::cleaning::Cleaning;
 use crate::child::common::Common;
-use crate::child::launching::{Launching, killed};
-use crate::child::probing::Probing;
+use crate::child::launching::killed;
+use crate::child::phase::Phase;
 use crate::child::ready_command::ReadyCommand;
-use crate::child::restarting::Restarting;
-use crate::child::stopping::{Leader, Stopping};
-use crate::child::watchdog::Watchdog;
+use crate::child::stopping::Leader;
 use crate::effect::{Receipt, Safety};
 use crate::ids::{ConnectionId, Pid, SubscriptionId};
 use crate::input::{Members, RecordFailure};
@@ -93,42 +91,6 @@ pub(crate) struct Child {
     followers: BTreeSet<(ConnectionId, SubscriptionId)>,
     /// Whether it was replaced before it was ready: its create is answered with what takes its place.
     superseded: bool,
-}
-
-/// Where a child is in its life.
-#[derive(Debug)]
-enum Phase {
-    /// The intent to start it is being recorded.
-    Recording {
-        /// The stop of a child that is to end before it begins.
-        cancelled: Option<Stop>,
-    },
-    /// It is on record, and waits for its turn to be started.
-    Queued,
-    /// Its process is being started.
-    Spawning(Launching),
-    /// Its process runs, and is not ready yet.
-    Starting {
-        /// The main process.
-        pid: Pid,
-        /// How it is found out when it is.
-        probing: Probing,
-    },
-    /// Its process runs and is ready.
-    Running {
-        /// The main process.
-        pid: Pid,
-        /// What is to be heard from it.
-        watchdog: Watchdog,
-    },
-    /// It is being brought to an end, or what it left behind is.
-    Stopping(Box<Stopping>),
-    /// Nothing of its last run is left, and the next one is to come.
-    Restarting(Box<Restarting>),
-    /// Nothing of it is left, and its cleanup is under way.
-    Cleaning(Box<Cleaning>),
-    /// It is over.
-    Ended,
 }
 
 impl Child {

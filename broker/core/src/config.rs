@@ -20,7 +20,7 @@ pub struct Config {
     pub pid: u32,
     /// A new UUID for each start.
     pub instance: Uuid,
-    /// When it started.
+    /// When this program started, by the wall clock.
     pub started_at: Timestamp,
     /// Why the last upgrade has failed, where this start goes on after it.
     pub failed_upgrade: Option<FailedUpgrade>,

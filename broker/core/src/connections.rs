@@ -13,12 +13,12 @@ use crate::kept::places_for;
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: BTreeMap<ConnectionId, Connection>,
-    per_user: BTreeMap<u32, Own>,
+    per_user: BTreeMap<u32, UserCounts>,
 }
 
 /// What one user has.
 #[derive(Clone, Copy, Debug, Default)]
-struct Own {
+struct UserCounts {
     connections: u32,
     subscriptions: u32,
 }
@@ -32,7 +32,7 @@ pub(crate) enum NoPlace {
     OfUser(u32),
 }
 
-/// One connection.
+/// A client that is connected.
 #[derive(Debug)]
 pub(crate) struct Connection {
     peer: Peer,

@@ -55,7 +55,7 @@ pub enum Effect {
     Record {
         /// The process, and by it its child.
         run: Run,
-        /// What is written.
+        /// What the journal is to keep.
         record: Record,
         /// What it has to survive.
         safety: Safety,
@@ -77,7 +77,7 @@ pub enum Effect {
     Signal {
         /// The process, and by it its child.
         run: Run,
-        /// The signal.
+        /// The signal to send (signal(7)).
         signal: Signal,
         /// Which of the processes.
         scope: Scope,
@@ -97,7 +97,7 @@ pub enum Effect {
     },
     /// The child is not visible any more: its output and its record can go.
     Forget {
-        /// The child.
+        /// The child that it is about.
         child: ChildId,
     },
     /// These answers are not remembered any more: what they are on record under can go.
@@ -110,7 +110,7 @@ pub enum Effect {
     ReadLog {
         /// The request for it.
         call: Call,
-        /// The child.
+        /// The child that it is about.
         child: ChildId,
         /// Which part of it is read.
         excerpt: LogExcerpt,
@@ -122,7 +122,7 @@ pub enum Effect {
     ReadTail {
         /// The request that waits for it.
         call: Call,
-        /// The child.
+        /// The child that it is about.
         child: ChildId,
         /// The stream that it is in.
         kept_in: LogStream,
@@ -140,17 +140,17 @@ pub enum Effect {
     },
     /// Watch a process that children's lives hang on. Answered with `AnchorEnded` when it has ended, at once where it has.
     Watch {
-        /// The process.
+        /// The process that lives of children hang on.
         anchor: Anchor,
     },
     /// No child's life hangs on a process any more, which has not been told to have ended: stop watching it.
     Unwatch {
-        /// The process.
+        /// The process that lives of children hang on.
         anchor: Anchor,
     },
     /// A child has ended: what it wrote last is the end, for those who follow its output too.
     EndLog {
-        /// The child.
+        /// The child that it is about.
         child: ChildId,
     },
     /// Answer the request with the metrics: what the broker has counted, and what the edge has.
@@ -176,7 +176,7 @@ pub enum Effect {
 /// A request that asks for a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The request.
+    /// The request that wants the signal sent.
     pub call: Call,
     /// Who has to have the right to send it; none where the kernel's word to the broker is enough.
     pub by: Option<Asker>,
@@ -199,7 +199,7 @@ pub enum After {
 pub struct UsageQuery {
     /// The user who asks, in whose turn it is found out.
     pub user: u32,
-    /// The processes.
+    /// The main processes whose usage is asked for.
     pub runs: Vec<Run>,
 }
 
@@ -269,7 +269,7 @@ pub struct LogExcerpt {
 /// What follows an excerpt of a child's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Nothing follows.
+    /// The text is the whole answer.
     No,
     /// What the child writes from then on, until `EndLog`.
     UntilItEnds(SubscriptionId),
@@ -307,50 +307,50 @@ impl SpawnOrder {
 pub enum Report {
     /// A child was started.
     Started {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
     },
     /// A child could not be started.
     StartFailed {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
         /// Tells people what went wrong.
         message: String,
     },
     /// A command that was to find out whether a child is ready could not be started.
     ProbeFailed {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
         /// Tells people what went wrong.
         message: String,
     },
     /// A run of a child has ended, and another one follows.
     Restarting {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
         /// How long it is until then.
         pause: Duration,
     },
     /// A child has ended.
     Ended {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
     },
     /// A cleanup has failed, or could not be started.
     CleanupFailed {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
         /// What became of it.
         message: String,
     },
     /// A cleanup is not over at the end of the shutdown, and is left to the next broker.
     CleanupLeft {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
     },
     /// An earlier broker's children were taken over.
     Recovered {
-        /// How many live.
+        /// How many have a main process that is there.
         alive: u32,
         /// How many have ended meanwhile.
         ended: u32,
@@ -366,7 +366,7 @@ pub enum Report {
     HandingOver,
     /// A child would not end by itself during the shutdown.
     Forced {
-        /// The child.
+        /// The child, as clients see it at this moment.
         child: Arc<ChildView>,
     },
     /// The broker begins to shut down.
@@ -413,7 +413,7 @@ pub enum ServiceState {
 pub enum ExitCause {
     /// The main command is over, and everything with it.
     Main(MainExit),
-    /// Everything is gone.
+    /// No process is left, and the exit status is 0.
     Done,
     /// The time was up, and so many processes could not be ended.
     Left(u32),

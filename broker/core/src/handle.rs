@@ -45,8 +45,8 @@ fn puts_off(input: &Input) -> bool {
     }
 }
 
-/// The least time.
-const MOMENT: Duration = Duration::from_nanos(1);
+/// The smallest step of the clock.
+const NANOSECOND: Duration = Duration::from_nanos(1);
 
 impl Broker {
     /// Takes in one fact, and appends the orders that follow from it.
@@ -85,7 +85,7 @@ impl Broker {
     /// something begins now, after all that is due: a stop has its whole grace.
     pub fn handle_belated(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let due = self.next_deadline().filter(|due| *due <= now.instant && puts_off(&input));
-        let instant = due.map_or(now.instant, |due| due.minus(MOMENT));
+        let instant = due.map_or(now.instant, |due| due.minus(NANOSECOND));
         self.handle(Now { instant, ..now }, input, effects);
     }
 

@@ -74,7 +74,7 @@ impl Pid {
         NonZeroU32::new(number).map(Self)
     }
 
-    /// The number.
+    /// Returns the number, as the kernel and clients have it.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0.get()

@@ -16,7 +16,7 @@ use crate::notice::Notice;
 pub enum Input {
     /// A client connected, and the kernel says who it is. Answered by `Admit` or `Refuse`.
     Connected {
-        /// The new connection.
+        /// The number that the edge has given to the connection.
         connection: ConnectionId,
         /// Who is at its other end.
         peer: Peer,
@@ -24,7 +24,7 @@ pub enum Input {
     /// A client connected whose user has no number in the broker's user namespace, so that it is none that was ever
     /// allowed. Answered by `Refuse`.
     ConnectedUnmapped {
-        /// The new connection.
+        /// The number that the edge has given to the connection.
         connection: ConnectionId,
     },
     /// A connection is gone; nobody reads its answers any more.
@@ -69,14 +69,14 @@ pub enum Input {
         /// What it has told, in its order.
         notices: Vec<Notice>,
     },
-    /// Answers `Probe`.
+    /// A probe has an answer: answers [`Effect::Probe`](crate::Effect::Probe).
     Probed {
         /// The process, and by it its child.
         run: Run,
         /// Whether it was found ready.
         is_ready: bool,
     },
-    /// Answers `ReadTail`.
+    /// The last output of a child is read: answers [`Effect::ReadTail`](crate::Effect::ReadTail).
     TailRead {
         /// The request that waits for it.
         call: Call,
@@ -106,7 +106,7 @@ pub enum Input {
         /// What is left of the descendants.
         members: Members,
     },
-    /// Answers `Signal`.
+    /// The kernel has taken a signal, or refused it: answers [`Effect::Signal`](crate::Effect::Signal).
     Signalled {
         /// The process, and by it its child.
         run: Run,
@@ -129,7 +129,7 @@ pub enum Input {
     },
     /// A process has ended that is watched by a `Watch`, or has ended before it could be.
     AnchorEnded {
-        /// The process.
+        /// The process that has ended, as [`Effect::Watch`](crate::Effect::Watch) has named it.
         anchor: Anchor,
     },
     /// A signal has come that is meant for the main command.
@@ -139,7 +139,7 @@ pub enum Input {
     },
     /// The broker is told to let another program take over.
     UpgradeAsked,
-    /// Answers `CheckUpgrade`.
+    /// The other program has said whether it can take over: answers [`Effect::CheckUpgrade`](crate::Effect::CheckUpgrade).
     UpgradeChecked {
         /// Why it cannot be, if it cannot.
         result: Result<(), UpgradeFailure>,
@@ -174,7 +174,7 @@ pub struct Fresh {
 /// What is left of a child's descendants when its main process has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Members {
-    /// Nothing is left.
+    /// No process that descends from it is left.
     Nothing,
     /// Some, and none of its process group.
     Outside,

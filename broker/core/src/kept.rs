@@ -28,7 +28,7 @@ pub(crate) fn places_for(total: u32, is_administrator: bool) -> u32 {
 /// How many bytes may be kept of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// For one user.
+    /// The most for one user, in bytes.
     pub user: u64,
     /// For all of them.
     pub all: u64,
@@ -37,7 +37,7 @@ pub struct Budget {
 /// Whose bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// The user.
+    /// The user that the bytes are kept for.
     pub uid: u32,
     /// Whether the part is open to it that is left to root and the broker's user.
     pub is_administrator: bool,

@@ -26,11 +26,11 @@ impl Launch {
 /// A user as programs look for it in their environment: HOME, USER and LOGNAME, SHELL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// Its name.
+    /// The name of the account, for USER and LOGNAME.
     pub name: String,
-    /// Its home directory.
+    /// The home directory of the account, for HOME.
     pub home: String,
-    /// Its shell.
+    /// The login shell of the account, for SHELL.
     pub shell: String,
 }
 
@@ -92,7 +92,7 @@ pub enum Shortage {
     Descriptors,
     /// Open files of the whole machine (ENFILE).
     Files,
-    /// Memory (ENOMEM).
+    /// There is too little memory (ENOMEM).
     Memory,
 }
 

@@ -38,7 +38,7 @@ pub(crate) enum Lease {
         /// When it is over.
         until: Instant,
     },
-    /// Another process.
+    /// A process of somebody else: the child ends with it.
     Process(Anchor),
 }
 

@@ -145,7 +145,7 @@ pub struct Bounds {
     pub max_children: u32,
     /// Live children of one user.
     pub max_children_per_user: u32,
-    /// Connections in all.
+    /// How many connections there may be, of all users together.
     pub max_connections: u32,
     /// Connections of one user.
     pub max_connections_per_user: u32,

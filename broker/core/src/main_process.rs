@@ -19,14 +19,14 @@ pub struct MainCommand {
 /// How far the main command is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum MainState {
-    /// There is none.
+    /// None is to be run, or it is not started so far.
     #[default]
     Absent,
     /// That of an earlier broker is being stopped first.
     Waiting,
-    /// It is there.
+    /// It is being started, runs, or is being stopped.
     Present(ChildId),
-    /// It has ended.
+    /// It has ended, or could not be started, and the broker ends with it.
     Over(MainExit),
 }
 

@@ -52,7 +52,7 @@ pub struct KeptBytes {
     pub children: u64,
     /// Of requests that wait.
     pub requests: u64,
-    /// Of events.
+    /// Of events that are kept for those who ask since when.
     pub events: u64,
 }
 
@@ -100,7 +100,7 @@ pub struct Cleanups {
     pub failed: u64,
 }
 
-/// What is counted.
+/// The counters, and what is needed to count.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     totals: Totals,

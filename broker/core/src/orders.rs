@@ -17,7 +17,7 @@ use crate::turn::Turn;
 
 /// What one transition of one child may order: it sees no state but its own, and what it may know of the broker.
 pub(crate) struct Orders<'a> {
-    /// When it happens.
+    /// What the clocks show as it happens.
     pub(crate) now: Now,
     /// What the broker lets a child begin.
     pub(crate) permits: Permits,

@@ -35,7 +35,7 @@ pub struct Intent {
     /// What its processes start with beside them.
     #[serde(default, skip_serializing_if = "Launch::is_plain")]
     pub launch: Launch,
-    /// Who created it.
+    /// The user and the group that created it.
     pub owner: Owner,
     /// When it was created.
     pub created_at: Timestamp,
@@ -78,7 +78,7 @@ pub enum Tie {
     None,
     /// Its time, which ends then; of the boot that it was recorded in.
     Until(Instant),
-    /// Another process.
+    /// A process of somebody else: the child ends with it.
     Process(Anchor),
 }
 
@@ -117,7 +117,7 @@ pub enum Role {
     /// A child that somebody has created.
     #[default]
     Child,
-    /// The main command.
+    /// The main command of `procbroker run`, which is nobody's and which no request sees.
     Main,
 }
 
@@ -182,7 +182,7 @@ pub enum Progress {
         #[serde(default)]
         unready: Unready,
     },
-    /// It is over.
+    /// Nothing of it is left, and its cleanup, if it has one, has had its outcome.
     Ended {
         /// When the child was started.
         started_at: Option<Timestamp>,
@@ -251,7 +251,7 @@ pub enum Afterwards {
     /// What the child's policy says.
     #[default]
     Policy,
-    /// The child's end.
+    /// No run follows: the child is cleaned up, and ends.
     End,
     /// Another run: somebody has asked for a restart.
     Restart,

@@ -23,7 +23,7 @@ pub enum ResourceBound {
 }
 
 impl ResourceBound {
-    /// All of them.
+    /// Every bound, in the order of the names.
     pub const ALL: [Self; 6] =
         [Self::MemoryMax, Self::MemoryHigh, Self::CpuWeight, Self::CpuMax, Self::PidsMax, Self::IoWeight];
 

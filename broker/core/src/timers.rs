@@ -7,7 +7,7 @@ use procbroker_protocol::ChildId;
 use crate::ids::Ticket;
 use crate::time::Instant;
 
-/// What is due.
+/// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A step of a child's stop, a further kill, the end of its time to get ready, its next probe, its watchdog, the pause
@@ -49,7 +49,7 @@ impl Timers {
         }
     }
 
-    /// The earliest deadline.
+    /// Returns when the next timer runs out, if any is set.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(moment, _)| *moment)
     }

@@ -23,7 +23,7 @@ pub(crate) use budget::{cleanup_share, shortened};
 /// How far the broker is in its own life.
 #[derive(Debug)]
 pub(crate) enum BrokerState {
-    /// It takes creates.
+    /// It takes creates, and no shutdown is under way.
     Serving,
     /// It stops its children.
     Stopping(Box<Shutdown>),
@@ -88,7 +88,7 @@ pub(crate) struct Shutdown {
 /// When something is stopped in a shutdown: the main command first, then children by their stop order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    /// The main command.
+    /// That of the main command, which is stopped before any child.
     Main,
     /// The children of one stop order.
     Child(i32),
@@ -101,7 +101,7 @@ pub(crate) enum Force {
     None,
     /// Children are killed; their cleanups run.
     Hurried,
-    /// Everything is killed.
+    /// Everything is killed, cleanups too.
     Full,
 }
 

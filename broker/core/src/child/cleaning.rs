@@ -18,7 +18,7 @@ use crate::limits::{KILL_AGAIN_FIRST, SHORTAGE_PAUSE_FIRST};
 use crate::orders::Orders;
 use crate::record::Progress;
 use crate::time::{Instant, Now, doubled};
-use launch::Launch;
+use launch::CleanupLaunch;
 
 /// A cleanup that is under way.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Cleaning {
 /// Who sees a cleanup through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// This broker.
+    /// This broker does, to the end.
     Finish,
     /// The next one: it stays on record, and is begun anew.
     Leave,
@@ -56,7 +56,7 @@ enum CleaningStage {
         /// When that of its launch is: it has at least the moment in which every other gets to its program.
         launched_by: Instant,
         /// Whether it is left to get to its program.
-        launch: Launch,
+        launch: CleanupLaunch,
     },
     /// It could not be started for a shortage, and is tried again.
     Short {
@@ -79,7 +79,7 @@ enum CleaningStage {
     },
     /// Its outcome is being recorded.
     Closing {
-        /// The outcome.
+        /// What became of the cleanup.
         cleaned: Cleaned,
     },
     /// It is on record for the next broker.
@@ -89,7 +89,7 @@ enum CleaningStage {
 /// What is left of a cleanup that is being killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remains {
-    /// Its process, too.
+    /// Its process is there, with all that it has started.
     Process,
     /// What its process has left behind, which has ended in this way.
     Descendants(ExitStatus),
@@ -244,7 +244,7 @@ impl Cleaning {
                 Next::Nothing
             }
             CleaningStage::Spawning { launched_by, .. } if launched_by <= orders.now.instant => {
-                self.kill_launch(Launch::Late, common, orders);
+                self.kill_launch(CleanupLaunch::Late, common, orders);
                 self.follow_bound(common, orders);
                 Next::Nothing
             }
@@ -333,7 +333,7 @@ impl Cleaning {
                 Next::Nothing
             }
             CleaningStage::Spawning { .. } => {
-                self.kill_launch(Launch::Late, common, orders);
+                self.kill_launch(CleanupLaunch::Late, common, orders);
                 self.follow_bound(common, orders);
                 Next::Nothing
             }
@@ -359,11 +359,11 @@ impl Cleaning {
             CleaningStage::Recording | CleaningStage::Queued => common.set_due(by, orders),
             CleaningStage::Running { until }
             | CleaningStage::Short { again: until }
-            | CleaningStage::Spawning { launched_by: until, launch: Launch::Wanted, .. } => {
+            | CleaningStage::Spawning { launched_by: until, launch: CleanupLaunch::Wanted, .. } => {
                 common.set_due(Some(by.map_or(until, |by| until.min(by))), orders);
             }
             // It is killed already, and comes to its end when it can.
-            CleaningStage::Spawning { launch: Launch::Late | Launch::PutOff, .. } => {
+            CleaningStage::Spawning { launch: CleanupLaunch::Late | CleanupLaunch::PutOff, .. } => {
                 common.set_due(None, orders);
             }
             CleaningStage::Killing { .. } | CleaningStage::Closing { .. } | CleaningStage::Left => {}

@@ -42,7 +42,7 @@ pub(super) struct Common {
 enum Memory {
     /// It has not, as far as is known.
     Enough,
-    /// It has.
+    /// It has killed something, and the end of the run may be due to that.
     Lacking,
 }
 

@@ -3,7 +3,7 @@
 
 use procbroker_protocol::ExitReason;
 
-use crate::child::launching::{Killed, Launching, Sake};
+use crate::child::launching::{KillReason, Killed, Launching};
 use crate::child::restarting::RestartStage;
 use crate::child::stopping::Stop;
 use crate::child::{Child, Next, Phase};
@@ -64,7 +64,7 @@ impl Child {
         }
         let is_due = |launching: &mut Launching| launching.kill_at.is_some_and(|at| at <= now);
         let is_due = self.launching_mut().is_some_and(is_due);
-        let next = if is_due { self.kill_launch(Sake::Stop, orders) } else { Next::Nothing };
+        let next = if is_due { self.kill_launch(KillReason::Stop, orders) } else { Next::Nothing };
         self.set_launch_timer(orders);
         next
     }
@@ -85,17 +85,17 @@ impl Child {
             | Phase::Running { .. }
             | Phase::Stopping(_)
             | Phase::Restarting(_)
-            | Phase::Ended => self.kill_launch(Sake::TakeOver, orders),
+            | Phase::Ended => self.kill_launch(KillReason::TakeOver, orders),
         }
     }
 
     /// Kills its process on the way to its program, once.
-    fn kill_launch(&mut self, sake: Sake, orders: &mut Orders<'_>) -> Next {
+    fn kill_launch(&mut self, reason: KillReason, orders: &mut Orders<'_>) -> Next {
         let (run, at) = (self.run(), orders.now.wall);
         let Some(launching) = self.launching_mut().filter(|launching| launching.killed.is_none()) else {
             return Next::Nothing;
         };
-        launching.killed = Some(Killed { at, sake });
+        launching.killed = Some(Killed { at, reason });
         orders.count_forced_stop();
         orders.order(Effect::Kill { run });
         Next::Changed

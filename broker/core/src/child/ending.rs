@@ -6,7 +6,7 @@ use procbroker_protocol::{Cleaned, EventKind, Exit, ExitReason, ExitStatus, Time
 
 use crate::child::cleaning::Cleaning;
 use crate::child::common::exit_before_start;
-use crate::child::memory::{self, Ender};
+use crate::child::memory::{self, EndedBy};
 use crate::child::restarting::Follows;
 use crate::child::stopping::{Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
@@ -26,7 +26,7 @@ impl Child {
     ) -> Next {
         let at = orders.now.wall;
         if members == Members::Nothing {
-            let exit = memory::told(Exit::new(status, reason, at), Ender::Itself, &self.common);
+            let exit = memory::told(Exit::new(status, reason, at), EndedBy::Itself, &self.common);
             self.common.publish_exit(&exit, orders);
             let afterwards = self.after(reason);
             return self.release(exit, afterwards, orders);

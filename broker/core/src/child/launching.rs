@@ -15,22 +15,22 @@ pub(super) struct Launching {
     pub(super) stop: Option<Stop>,
     /// When it is killed, if it is to be stopped and has not got to its program.
     pub(super) kill_at: Option<Instant>,
-    /// That it was.
+    /// When and why it was killed, if it was.
     pub(super) killed: Option<Killed>,
 }
 
 /// A process was killed on the way to its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Killed {
-    /// When.
+    /// When it got SIGKILL, by the wall clock.
     pub(super) at: Timestamp,
     /// For the sake of what.
-    pub(super) sake: Sake,
+    pub(super) reason: KillReason,
 }
 
 /// What a process is killed for on the way to its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sake {
+pub(super) enum KillReason {
     /// It is to be stopped.
     Stop,
     /// Another broker takes over, which knows nothing of a process that is on its way.
@@ -40,7 +40,7 @@ pub(super) enum Sake {
 impl Launching {
     /// One that an earlier broker has left, and that is to go whatever comes after it.
     pub(super) fn left_behind(stop: Option<Stop>, at: Timestamp) -> Self {
-        Self { stop, kill_at: None, killed: Some(Killed { at, sake: Sake::TakeOver }) }
+        Self { stop, kill_at: None, killed: Some(Killed { at, reason: KillReason::TakeOver }) }
     }
 
     /// Returns when it was killed, if it was.
@@ -50,7 +50,7 @@ impl Launching {
 
     /// Whether it was killed though nobody wants its child to end.
     pub(super) fn is_put_off(&self) -> bool {
-        self.stop.is_none() && self.killed.is_some_and(|killed| killed.sake == Sake::TakeOver)
+        self.stop.is_none() && self.killed.is_some_and(|killed| killed.reason == KillReason::TakeOver)
     }
 
     /// It is to be stopped: it has a moment to get to its program, and no more time than the stop has.

@@ -10,7 +10,7 @@ use crate::child::common::Common;
 
 /// What ended a main process, as far as the broker is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ender {
+pub(super) enum EndedBy {
     /// Nothing that the broker has done.
     Itself,
     /// The steps of a stop, if anything.
@@ -20,17 +20,17 @@ pub(super) enum Ender {
 }
 
 /// Returns the exit of the present run, with whether it has ended for want of memory.
-pub(super) fn told(exit: Exit, ender: Ender, common: &Common) -> Exit {
-    Exit { oom: common.has_lacked_memory() && is_kills_work(exit.status, ender), ..exit }
+pub(super) fn told(exit: Exit, ended_by: EndedBy, common: &Common) -> Exit {
+    Exit { oom: common.has_lacked_memory() && is_kills_work(exit.status, ended_by), ..exit }
 }
 
 /// Whether a main process ends in this way when it is killed for want of memory, or a process that it cannot do without.
-fn is_kills_work(status: ExitStatus, ender: Ender) -> bool {
+fn is_kills_work(status: ExitStatus, ended_by: EndedBy) -> bool {
     match status {
         // A shell, say, passes on how its command has ended. One that was asked to end may answer with any code.
-        ExitStatus::Code(code) => code != 0 && ender == Ender::Itself,
-        ExitStatus::Signal(signal) => signal == Signal::KILL && ender != Ender::Force,
-        ExitStatus::Unknown => ender != Ender::Force,
+        ExitStatus::Code(code) => code != 0 && ended_by == EndedBy::Itself,
+        ExitStatus::Signal(signal) => signal == Signal::KILL && ended_by != EndedBy::Force,
+        ExitStatus::Unknown => ended_by != EndedBy::Force,
     }
 }
 
@@ -41,8 +41,8 @@ mod tests {
     #[test]
     fn an_end_is_told_as_for_want_of_memory_where_a_kill_leaves_such_a_one() {
         let [killed, terminated] = [Signal::KILL, Signal::TERM].map(ExitStatus::Signal);
-        let ends = [Ender::Itself, Ender::Steps, Ender::Force];
-        let told = |status| ends.map(|ender| is_kills_work(status, ender));
+        let ends = [EndedBy::Itself, EndedBy::Steps, EndedBy::Force];
+        let told = |status| ends.map(|ended_by| is_kills_work(status, ended_by));
         assert_eq!(told(killed), [true, true, false]);
         assert_eq!(told(ExitStatus::Unknown), [true, true, false]);
         assert_eq!(told(ExitStatus::Code(137)), [true, false, false]);

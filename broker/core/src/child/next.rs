@@ -6,7 +6,7 @@ use procbroker_protocol::{Error, ExitReason, Timestamp};
 #[must_use]
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Nothing does.
+    /// No request, name, limit or shutdown has to be looked at.
     Nothing,
     /// The requests that wait for it are looked at again.
     Changed,
@@ -14,7 +14,7 @@ pub(crate) enum Next {
     NotReady,
     /// It ended before it was started: its creator gets the error, and nobody sees it any more.
     NeverStarted {
-        /// Why it ended.
+        /// Why the child ends that never ran.
         reason: ExitReason,
         /// When its process was killed on the way to its program, if it was.
         killed: Option<Timestamp>,

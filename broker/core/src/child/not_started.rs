@@ -7,7 +7,7 @@ use procbroker_protocol::create::{Account, Rlimit};
 use procbroker_protocol::error::SpawnFailure;
 
 use crate::authorize::RunAs;
-use crate::child::launching::{Sake, is_kill};
+use crate::child::launching::{KillReason, is_kill};
 use crate::effect::SpawnOrder;
 use crate::shown;
 
@@ -16,20 +16,20 @@ const TOLD_BYTES_MAX: usize = 256;
 
 /// A process that was to be started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt<'a> {
+pub(super) struct StartAttempt<'a> {
     /// What was to be executed.
     command: &'a [String],
     /// What else was asked for.
     order: &'a SpawnOrder,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> StartAttempt<'a> {
     /// The main process of a child.
     pub(super) fn main(order: &'a SpawnOrder) -> Self {
         Self { command: &order.params.command, order }
     }
 
-    /// Its cleanup.
+    /// Describes the attempt to start the cleanup of a child.
     pub(super) fn cleanup(order: &'a SpawnOrder) -> Self {
         let command = order.params.cleanup.as_ref().map_or(&[][..], |cleanup| &cleanup.command);
         Self { command, order }
@@ -46,19 +46,19 @@ impl<'a> Attempt<'a> {
     }
 
     /// Says why there is no process.
-    pub(super) fn why(self, failure: &SpawnFailure, sake: Option<Sake>) -> String {
+    pub(super) fn why(self, failure: &SpawnFailure, killed_for: Option<KillReason>) -> String {
         let SpawnFailure { step, errno_name, .. } = failure;
-        match sake {
-            Some(Sake::TakeOver) if is_kill(failure) => {
+        match killed_for {
+            Some(KillReason::TakeOver) if is_kill(failure) => {
                 "it had not got to execute its program when another broker took over, and was killed; try again, and see \
                  whether its file system answers"
                     .to_owned()
             }
-            Some(Sake::Stop | Sake::TakeOver) | None if is_kill(failure) => {
+            Some(KillReason::Stop | KillReason::TakeOver) | None if is_kill(failure) => {
                 "it did not get to execute its program, and was killed; see whether its file system answers"
                     .to_owned()
             }
-            Some(Sake::Stop | Sake::TakeOver) | None => {
+            Some(KillReason::Stop | KillReason::TakeOver) | None => {
                 format!("{step} failed with {errno_name} ({})", self.advice(step, errno_name))
             }
         }
@@ -188,7 +188,7 @@ mod tests {
         let run_as = RunAs::User { uid: 33, gid: 34, groups: vec![34, 35] };
         let order = SpawnOrder { params: Arc::new(params), run_as, launch: crate::Launch::default() };
         let (step, errno_name) = (step.to_owned(), errno_name.to_owned());
-        Attempt::main(&order).why(&SpawnFailure { errno: 1, errno_name, step }, None)
+        StartAttempt::main(&order).why(&SpawnFailure { errno: 1, errno_name, step }, None)
     }
 
     fn command(words: &[&str]) -> CreateParams {

@@ -27,7 +27,7 @@ use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
 use procbroker_protocol::{ExitStatus, duration};
 
 use crate::child::common::Common;
-use crate::child::not_started::Attempt;
+use crate::child::not_started::StartAttempt;
 use crate::effect::{Effect, Purpose, Report};
 use crate::ids::{Incarnation, Run, counterpart};
 use crate::input::Members;
@@ -357,7 +357,7 @@ impl ReadyCommand {
         let Ready::Probe(Probe { check: Check::Command(words), .. }) = &common.params().ready else {
             return None;
         };
-        let attempt = Attempt::probe(words, common.order());
+        let attempt = StartAttempt::probe(words, common.order());
         let program = attempt.program();
         Some(match self.failure()? {
             ProbeFailure::NotStarted(failure) => {

@@ -41,7 +41,7 @@ pub(super) enum RestartStage {
     },
     /// It is not wanted before then.
     Pausing {
-        /// When it is.
+        /// When the next run is wanted.
         until: Instant,
     },
     /// It waits for its turn to be started.
@@ -58,7 +58,7 @@ pub(super) enum Follows {
         /// How long the pause is.
         pause: Duration,
     },
-    /// The child's end.
+    /// No run follows: the child is cleaned up, and ends.
     End,
     /// The child's end, because it was restarted too often already.
     GivingUp,

@@ -6,11 +6,12 @@ use procbroker_protocol::{EventKind, Exit, ExitReason, ExitStatus, Timestamp};
 use crate::attempt::is_answered_early;
 use crate::child::cleaning::{Cleaning, Remains};
 use crate::child::common::Common;
-use crate::child::memory::{self, Ender};
+use crate::child::memory::{self, EndedBy};
 use crate::child::restarting::{RestartStage, Restarting};
 use crate::child::stopping::{Cause, Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
+use crate::ids::Pid;
 use crate::input::Members;
 use crate::orders::Orders;
 use crate::record::{Finding, Kinship, Progress, Runs, StoppingProgress, Unready};
@@ -172,11 +173,11 @@ impl Child {
             }
         };
         if members == Members::Nothing {
-            let ender = match cause {
-                Cause::OwnEnd => Ender::Itself,
-                Cause::Asked => Ender::Steps,
+            let ended_by = match cause {
+                Cause::OwnEnd => EndedBy::Itself,
+                Cause::Asked => EndedBy::Steps,
             };
-            return self.lost(memory::told(Exit::new(status, reason, at), ender, &self.common), orders);
+            return self.lost(memory::told(Exit::new(status, reason, at), ended_by, &self.common), orders);
         }
         let afterwards = self.after(stop.reason);
         let stopping =
@@ -274,33 +275,13 @@ impl Child {
         }
         let stop = unwanted.map(|(reason, steps)| Stop { reason, steps, kill_by: None });
         match (finding, stop) {
-            // A command has asked whether the next run is ready, so that it was there, and is not any more.
             (Finding::Gone { members: Members::Nothing, .. } | Finding::NeverStarted, stop)
                 if self.is_asked() =>
             {
-                self.common.runs_mut().begin(orders.now.instant);
-                self.common.show_start(Some(orders.now.wall));
-                let steps = self.params().stop.clone();
-                let cause = if stop.is_some() { Cause::Asked } else { Cause::OwnEnd };
-                let stop = stop.unwrap_or(Stop { reason: ExitReason::StartFailed, steps, kill_by: None });
-                self.resume_gone(stop, cause, finding, orders)
+                self.resume_asked(stop, finding, orders)
             }
             (Finding::Process { pid, .. } | Finding::Unexecuted { pid }, stop) => {
-                self.common.runs_mut().begin(orders.now.instant);
-                self.common.show_start(Some(orders.now.wall));
-                let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
-                self.have_ready_by(ready_by, orders);
-                match &stop {
-                    // Its time was over before it was there, or it is replaced: it is none that was ready.
-                    Some(stop) if stop.reason == ExitReason::StartFailed || self.is_superseded() => {
-                        self.enter_starting(pid, orders);
-                    }
-                    Some(_) | None => self.enter_up(pid, orders),
-                }
-                match stop {
-                    Some(stop) => self.enter_stop(stop, Leader::Alive { pid }, orders),
-                    None => self.record_progress(Safety::Process, Receipt::NotWanted, orders),
-                }
+                self.resume_next_run(pid, stop, orders);
                 Next::Nothing
             }
             (Finding::Gone { members: Members::Outside | Members::Group, .. }, Some(stop)) => {
@@ -329,6 +310,35 @@ impl Child {
                 self.conclude(exit, orders)
             }
         }
+    }
+
+    /// The next run is there: it begins now, as far as is known.
+    fn resume_next_run(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_>) {
+        self.common.runs_mut().begin(orders.now.instant);
+        self.common.show_start(Some(orders.now.wall));
+        let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
+        self.have_ready_by(ready_by, orders);
+        match &stop {
+            // Its time was over before it was there, or it is replaced: it is none that was ready.
+            Some(stop) if stop.reason == ExitReason::StartFailed || self.is_superseded() => {
+                self.enter_starting(pid, orders);
+            }
+            Some(_) | None => self.enter_up(pid, orders),
+        }
+        match stop {
+            Some(stop) => self.enter_stop(stop, Leader::Alive { pid }, orders),
+            None => self.record_progress(Safety::Process, Receipt::NotWanted, orders),
+        }
+    }
+
+    /// The next run was there, since a command has asked whether it is ready, and is not any more.
+    fn resume_asked(&mut self, stop: Option<Stop>, finding: Finding, orders: &mut Orders<'_>) -> Next {
+        self.common.runs_mut().begin(orders.now.instant);
+        self.common.show_start(Some(orders.now.wall));
+        let steps = self.params().stop.clone();
+        let cause = if stop.is_some() { Cause::Asked } else { Cause::OwnEnd };
+        let stop = stop.unwrap_or(Stop { reason: ExitReason::StartFailed, steps, kill_by: None });
+        self.resume_gone(stop, cause, finding, orders)
     }
 
     /// The process of the next run was on its way to its program, and is killed there: it is started once more, unless it was

@@ -8,7 +8,7 @@ use procbroker_protocol::{EventKind, Exit, ExitReason};
 
 use crate::child::common::exit_before_start;
 use crate::child::launching::{Launching, is_kill};
-use crate::child::not_started::Attempt;
+use crate::child::not_started::StartAttempt;
 use crate::child::restarting::{Follows, RestartStage, RestartWish, Restarting, wants_restart};
 use crate::child::stopping::{Leader, Stop};
 use crate::child::{Child, Next, Phase};
@@ -172,7 +172,7 @@ impl Child {
             Some(_) | None => (ExitReason::StartFailed, self.after(ExitReason::StartFailed)),
         };
         let child = Arc::clone(self.common.view());
-        let message = Attempt::main(self.common.order()).why(failure, None);
+        let message = StartAttempt::main(self.common.order()).why(failure, None);
         orders.order(Effect::Report(Report::StartFailed { child, message }));
         let exit = exit_before_start(reason, killed, orders.now.wall);
         self.release(exit, afterwards, orders)

@@ -7,7 +7,7 @@ use procbroker_protocol::{Error, ErrorKind, EventKind, ExitReason};
 
 use crate::attempt::is_answered_early;
 use crate::child::launching::{Launching, is_kill};
-use crate::child::not_started::Attempt;
+use crate::child::not_started::StartAttempt;
 use crate::child::stopping::{Leader, Stop, Stopping};
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
@@ -116,9 +116,9 @@ impl Child {
             // It did not get to its program because it was to be stopped.
             return Next::NeverStarted { reason: stop.reason, killed, error: None };
         }
-        let sake = launching.killed.map(|killed| killed.sake);
-        let attempt = Attempt::main(self.common.order());
-        let message = format!("cannot start {}: {}", attempt.program(), attempt.why(failure, sake));
+        let killed_for = launching.killed.map(|killed| killed.reason);
+        let attempt = StartAttempt::main(self.common.order());
+        let message = format!("cannot start {}: {}", attempt.program(), attempt.why(failure, killed_for));
         let child = Arc::clone(self.view());
         orders.order(Effect::Report(Report::StartFailed { child, message: message.clone() }));
         let error = Error::new(ErrorKind::SpawnFailed(failure.clone()), message);

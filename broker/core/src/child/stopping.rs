@@ -11,7 +11,7 @@ use procbroker_protocol::{
 };
 
 use crate::child::common::Common;
-use crate::child::memory::{self, Ender};
+use crate::child::memory::{self, EndedBy};
 use crate::effect::{Receipt, Safety};
 use crate::ids::Pid;
 use crate::input::Members;
@@ -75,11 +75,11 @@ pub(super) enum Leader {
         /// The number of the main process.
         pid: Pid,
     },
-    /// It is reaped.
+    /// It has ended, and how is known.
     Gone {
         /// How the main process ended.
         status: ExitStatus,
-        /// When it ended.
+        /// When the broker heard of its end, by the wall clock.
         at: Timestamp,
         /// What is left of its descendants.
         members: Members,
@@ -380,12 +380,12 @@ impl Stopping {
             Leader::Gone { status, at, .. } => {
                 let forced = self.forced;
                 let exit = Exit { forced, steps: self.taken.clone(), ..Exit::new(status, self.reason, at) };
-                let ender = match self.cause {
-                    Cause::OwnEnd => Ender::Itself,
-                    Cause::Asked if forced => Ender::Force,
-                    Cause::Asked => Ender::Steps,
+                let ended_by = match self.cause {
+                    Cause::OwnEnd => EndedBy::Itself,
+                    Cause::Asked if forced => EndedBy::Force,
+                    Cause::Asked => EndedBy::Steps,
                 };
-                Some(memory::told(exit, ender, common))
+                Some(memory::told(exit, ended_by, common))
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::turn::Turn;
 
 /// How many children of each kind were found.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct FoundCounts {
     alive: u32,
     ended: u32,
     void: u32,
@@ -89,11 +89,11 @@ impl Broker {
                 Role::Main => turn.order(Effect::Forget { child: child.intent.id }),
             }
         }
-        let mut counts = Counts::default();
+        let mut counts = FoundCounts::default();
         for child in live {
             broker.take_over(child, &latest, &mut counts, turn);
         }
-        let Counts { alive, ended, void } = counts;
+        let FoundCounts { alive, ended, void } = counts;
         if (alive, ended, void) != (0, 0, 0) {
             turn.order(Effect::Report(Report::Recovered { alive, ended, void }));
         }
@@ -129,7 +129,13 @@ impl Broker {
     }
 
     /// A child that had not ended, as far as is on record.
-    fn take_over(&mut self, child: Recovered, latest: &Latest, counts: &mut Counts, turn: &mut Turn<'_>) {
+    fn take_over(
+        &mut self,
+        child: Recovered,
+        latest: &Latest,
+        counts: &mut FoundCounts,
+        turn: &mut Turn<'_>,
+    ) {
         let (id, role, finding) = (child.intent.id, child.intent.role, child.finding);
         if child.is_unspawned() && finding == Finding::NeverStarted {
             counts.void += 1;

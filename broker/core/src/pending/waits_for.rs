@@ -18,19 +18,19 @@ use crate::pending::signal_request::SignalRequest;
 pub(crate) enum WaitsFor {
     /// A `create` for a name that is held: decided again when its holder changes.
     Name {
-        /// The holder.
+        /// The child that holds the name.
         holder: ChildId,
-        /// The create itself.
+        /// What the create asks for, and what it does about the name.
         attempt: Box<Attempt>,
     },
     /// A `create` for a place under the key of its limit: decided again when it is its turn for one.
     Place {
-        /// The create itself.
+        /// What the create asks for, and what it does about the name.
         attempt: Box<Attempt>,
     },
     /// A `create`, for its child to be ready.
     Start {
-        /// The child.
+        /// The child that is waited for.
         child: ChildId,
         /// What to answer then.
         outcome: Outcome,
@@ -39,9 +39,9 @@ pub(crate) enum WaitsFor {
     },
     /// A `create` whose child has ended before it was ready, for the last of its output.
     Tail {
-        /// The child.
+        /// The child that is waited for.
         child: ChildId,
-        /// How it ended.
+        /// How that child ended.
         exit: Box<Exit>,
     },
     /// A `destroy`, for all of its children to have ended.
@@ -58,9 +58,9 @@ pub(crate) enum WaitsFor {
         /// Those that are not, each with how often it will have been restarted then.
         left: BTreeMap<ChildId, u32>,
     },
-    /// A `wait`.
+    /// A `wait`, for its child to be ready or to have ended.
     Wait {
-        /// The child.
+        /// The child that is waited for.
         child: ChildId,
         /// The state that is waited for.
         until: Until,

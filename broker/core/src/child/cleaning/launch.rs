@@ -10,15 +10,15 @@ use super::{Cleaning, CleaningStage, Fate, Remains};
 use crate::child::common::Common;
 use crate::child::launching::is_kill;
 use crate::child::next::Next;
-use crate::child::not_started::Attempt;
+use crate::child::not_started::StartAttempt;
 use crate::effect::{Effect, Purpose, Receipt, Report, Safety};
 use crate::limits::{LAUNCH_MOMENT, SHORTAGE_PAUSE_MAX};
 use crate::orders::Orders;
 
 /// Whether the process of a cleanup is left to get to its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Launch {
-    /// It is.
+pub(super) enum CleanupLaunch {
+    /// It has its time to get there.
     Wanted,
     /// It was killed, since its time was over.
     Late,
@@ -36,7 +36,7 @@ impl Cleaning {
                     common.params().cleanup.as_ref().map_or(Duration::ZERO, |cleanup| cleanup.timeout);
                 let until = orders.now.instant.plus(timeout);
                 let launched_by = until.max(orders.now.instant.plus(LAUNCH_MOMENT));
-                self.stage = CleaningStage::Spawning { until, launched_by, launch: Launch::Wanted };
+                self.stage = CleaningStage::Spawning { until, launched_by, launch: CleanupLaunch::Wanted };
                 self.follow_bound(common, orders);
                 let purpose = Purpose::Cleanup { exit: self.exit.clone() };
                 orders.order(Effect::Spawn { run: common.run(), order: Arc::clone(common.order()), purpose });
@@ -51,7 +51,7 @@ impl Cleaning {
         }
     }
 
-    /// Its process runs.
+    /// Its program was executed: its time runs on.
     pub(in crate::child) fn spawned(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         let (until, launch) = match self.stage {
             CleaningStage::Spawning { until, launch, .. } => (until, launch),
@@ -64,23 +64,25 @@ impl Cleaning {
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => {
                 let timeout = common.params().cleanup.as_ref().map(|cleanup| cleanup.timeout);
-                (orders.now.instant.plus(timeout.unwrap_or_default()), Launch::Wanted)
+                (orders.now.instant.plus(timeout.unwrap_or_default()), CleanupLaunch::Wanted)
             }
         };
         self.stage = CleaningStage::Running { until };
         self.record(Safety::Process, Receipt::NotWanted, common, orders);
         match (self.fate, launch) {
-            (Fate::Finish, Launch::Wanted) => self.follow_bound(common, orders),
+            (Fate::Finish, CleanupLaunch::Wanted) => self.follow_bound(common, orders),
             // It got to its program as it was killed, and is begun anew.
-            (Fate::Finish, Launch::PutOff) => self.kill(Remains::Interrupted, common, orders),
-            (Fate::Finish, Launch::Late) | (Fate::Leave, _) => self.kill(Remains::Process, common, orders),
+            (Fate::Finish, CleanupLaunch::PutOff) => self.kill(Remains::Interrupted, common, orders),
+            (Fate::Finish, CleanupLaunch::Late) | (Fate::Leave, _) => {
+                self.kill(Remains::Process, common, orders);
+            }
         }
     }
 
     /// It could not be started in its time, or for the sake of others.
-    pub(super) fn kill_launch(&mut self, launch: Launch, common: &Common, orders: &mut Orders<'_>) {
+    pub(super) fn kill_launch(&mut self, launch: CleanupLaunch, common: &Common, orders: &mut Orders<'_>) {
         match &mut self.stage {
-            CleaningStage::Spawning { launch: before @ Launch::Wanted, .. } => {
+            CleaningStage::Spawning { launch: before @ CleanupLaunch::Wanted, .. } => {
                 *before = launch;
                 orders.order(Effect::Kill { run: common.run() });
             }
@@ -97,7 +99,7 @@ impl Cleaning {
 
     /// Another program is to take over, and the launch of an attempt keeps it from that.
     pub(in crate::child) fn put_off_launch(&mut self, common: &Common, orders: &mut Orders<'_>) {
-        self.kill_launch(Launch::PutOff, common, orders);
+        self.kill_launch(CleanupLaunch::PutOff, common, orders);
     }
 
     /// It could not be started.
@@ -111,11 +113,13 @@ impl Cleaning {
         if is_kill(failure) && self.fate == Fate::Leave {
             return self.is_left(common, orders);
         }
-        if is_kill(failure) && matches!(self.stage, CleaningStage::Spawning { launch: Launch::PutOff, .. }) {
+        if is_kill(failure)
+            && matches!(self.stage, CleaningStage::Spawning { launch: CleanupLaunch::PutOff, .. })
+        {
             self.try_again(common, orders);
             return Next::Nothing;
         }
-        let attempt = Attempt::cleanup(common.order());
+        let attempt = StartAttempt::cleanup(common.order());
         let message = format!("cannot start {}: {}", attempt.program(), attempt.why(failure, None));
         let child = Arc::clone(common.view());
         orders.order(Effect::Report(Report::CleanupFailed { child, message }));
