@@ -95,32 +95,6 @@ fn every_module_of_the_core_stands_in_the_table_of_layers_and_imports_nothing_fr
     assert!(upwards.is_empty(), "these modules import what stands above them: {upwards:?}");
 }
 
-/// Finds the modules from which a chain of imports leads back to them.
-fn ring(imports: &Imports) -> Vec<&String> {
-    let reaches_itself = |from: &&String| {
-        let mut seen = BTreeSet::new();
-        let mut next: Vec<&String> = imports[*from].iter().collect();
-        while let Some(module) = next.pop() {
-            if seen.insert(module) {
-                next.extend(&imports[module]);
-            }
-        }
-        seen.contains(*from)
-    };
-    imports.keys().filter(reaches_itself).collect()
-}
-
-/// Counts what is inside of a module as that module: each hides what it is made of, and depends on all that this imports.
-fn outermost(imports: &Imports) -> Imports {
-    let name = |module: &String| module.split("::").next().unwrap_or_default().to_owned();
-    let mut outer = Imports::new();
-    for (module, imported) in imports {
-        let of_module = outer.entry(name(module)).or_default();
-        of_module.extend(imported.iter().map(name).filter(|other| *other != name(module)));
-    }
-    outer
-}
-
 /// Reads which row of the table in `lib.rs` each module stands in: the first one is the uppermost.
 fn layers() -> BTreeMap<String, usize> {
     let page = fs::read_to_string(root().join("broker/core/src/lib.rs")).expect("the front page of the core");
