@@ -16,6 +16,7 @@ mod queue;
 mod read;
 mod schema;
 mod shared_memory;
+mod signature;
 mod start;
 mod store;
 #[cfg(test)]

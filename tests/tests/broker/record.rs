@@ -6,11 +6,12 @@ mod planted;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
 
 use nix::unistd::geteuid;
 use serde_json::json;
 
-use crate::harness::children::willing;
+use crate::harness::children::{willing, with};
 use crate::harness::{Record, STRANGER, Setup, TestBroker, is_root};
 
 /// A broker that has stopped in order, with a child that has ended on record.
@@ -62,7 +63,50 @@ fn a_record_without_its_content_is_named_and_left_as_it_is() {
     let broker = stopped();
     let record = Record::of(&broker);
     record.sql("UPDATE child SET intent = '{}'");
+    record.sign();
     refuses(&broker, &["makes no sense", "move the file away"]);
+}
+
+#[test]
+fn a_row_that_was_changed_behind_the_brokers_back_is_named_and_its_command_not_run() {
+    let mut broker = TestBroker::start();
+    let (good, bad) = (broker.path("good"), broker.path("evil"));
+    let cleanup = json!({"name": "one", "cleanup": {"command": ["touch", good]}});
+    let child = broker.json().create(with(willing(), &cleanup));
+    broker.recorded();
+    broker.crash();
+    let record = Record::of(&broker);
+    let changed = |from: &Path, to: &Path| {
+        let (from, to) = (from.display(), to.display());
+        record.sql(&format!("UPDATE child SET intent = replace(intent, '{from}', '{to}') RETURNING seq"))
+    };
+    let seq = changed(&good, &bad)[0][0].clone();
+    let row = format!("row {seq} of its table child");
+    refuses(
+        &broker,
+        &[&row, "not what was written", "put back a good copy", "DELETE FROM child", "cleanups do not run"],
+    );
+    changed(&bad, &good);
+    broker.start_again();
+    let destroyed = broker.json().ok("destroy", json!({"target": "one"}))["children"][0].take();
+    assert_eq!((&destroyed["id"], &destroyed["cleanup"]["ok"]), (&child["id"], &json!(true)));
+    assert!(good.exists() && !bad.exists());
+    broker.stop();
+}
+
+#[test]
+fn an_upgrade_beside_a_row_that_was_changed_is_refused_and_changes_nothing() {
+    let broker = TestBroker::start();
+    broker.json().create(with(willing(), &json!({"name": "one"})));
+    broker.recorded();
+    let record = Record::of(&broker);
+    record.sql("UPDATE child SET intent = replace(intent, 'one', 'two')");
+    let said = broker.run(&["upgrade"]);
+    assert_eq!(said.status, 1, "{}", said.err);
+    assert!(said.err.contains("of its table child is not what was written there"), "{}", said.err);
+    record.sql("UPDATE child SET intent = replace(intent, 'two', 'one')");
+    assert_eq!(broker.run(&["upgrade"]).status, 0);
+    assert_eq!(broker.json().ok("get", json!({"target": "one"}))["child"]["state"], "running");
 }
 
 #[test]

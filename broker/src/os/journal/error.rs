@@ -71,6 +71,18 @@ pub enum JournalError {
         /// What is wrong with it.
         finding: String,
     },
+    /// One row of it was changed, and by no broker.
+    #[error(
+        "the state file {path} is damaged: row {seq} of its table {table} is not what was written there; put back a good copy, or move it and the files beside it that begin with its name away, {PRICE}, or remove that row alone, at this price for its child alone: sqlite3 {path} 'DELETE FROM child WHERE seq = {seq}; DELETE FROM progress WHERE seq = {seq}'"
+    )]
+    ChangedRow {
+        /// The file.
+        path: PathBuf,
+        /// The table.
+        table: &'static str,
+        /// The row of the child there.
+        seq: i64,
+    },
     /// The log of intents and the file do not go together any more.
     #[error(
         "the log of intents {path} is damaged, or belongs to a newer copy of the state file: {finding}; put back good copies of both, or move the log away, at the price that what was last recorded is unknown from then on: children that were created and cleanups that were run in the last moments before the end of the broker"

@@ -8,7 +8,8 @@ pub(super) const APPLICATION_ID: i32 = 0x5042_524b;
 /// Brings the tables from one version to the next.
 pub(super) type Migration = &'static str;
 
-/// All versions there have ever been; the first step makes the tables. A step that has been released is never changed.
+/// All versions there have ever been, less the column that [`signature`](super::signature) adds, with which the broker of
+/// version 1 can go on; the first step makes the tables. A step that has been released is never changed.
 ///
 /// Each child has a row number in the order of the intents, under which both its intent, written once and long, and
 /// its progress, written often and short, stand. No index maps ids to these: the one process that writes knows them,

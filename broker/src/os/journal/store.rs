@@ -20,6 +20,7 @@ use super::intent_log::Place;
 use super::pending::Unfolded;
 use super::read::{self, Ahead, Numbered};
 use super::schema::{self, Found, Migration, STEPS};
+use super::signature::{self, Signed};
 use super::unread::Unread;
 use super::wal::{self, beside};
 use super::writer::Writer;
@@ -156,6 +157,7 @@ pub(super) fn open_with(
     configure(&connection).map_err(JournalError::database("set up", path))?;
     use_log(&connection, path)?;
     bring_up(&connection, path, version, steps)?;
+    sign(&connection, path)?;
     let mut ahead = read::ahead(&connection, path)?;
     let mut found = read::rows(&connection, path)?;
     let intents = runtime.map(|folder| place(folder, path, ahead.key)).transpose()?;
@@ -280,7 +282,7 @@ pub(super) fn check_with(path: &Path, steps: &[Migration]) -> Result<Vec<Row>, J
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let version = examine(&connection, path, steps)?;
     if version == steps.len() {
-        return read::rows(&connection, path).map(|found| found.rows);
+        return read_all(&connection, path);
     }
     // An older one is brought up in a copy.
     let copy = Scratch::new(beside(path, ".check"))?;
@@ -290,7 +292,13 @@ pub(super) fn check_with(path: &Path, steps: &[Migration]) -> Result<Vec<Row>, J
         .map_err(JournalError::database("copy", path))?;
     let connection = connect(&copy.0, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     bring_up(&connection, path, version, steps)?;
-    read::rows(&connection, path).map(|found| found.rows)
+    read_all(&connection, path)
+}
+
+/// The children, where everything else can be read too.
+fn read_all(connection: &Connection, path: &Path) -> Result<Vec<Row>, JournalError> {
+    drop((read::ahead(connection, path)?, read::host(connection, path)?));
+    read::rows(connection, path).map(|found| found.rows)
 }
 
 /// Where it cannot be told, opening it says why.
@@ -330,6 +338,7 @@ fn make(path: &Path, steps: &[Migration]) -> Result<File, JournalError> {
     connection.pragma_update(None, "synchronous", "OFF").map_err(JournalError::database("make", path))?;
     use_log(&connection, path)?;
     bring_up(&connection, path, 0, steps)?;
+    sign(&connection, path)?;
     connection.close().map_err(|(_, source)| JournalError::database("make", path)(source))?;
     fs::rename(&draft.0, path).map_err(JournalError::file("make", path))?;
     Ok(file)
@@ -353,7 +362,8 @@ fn close_to_others(path: &Path) -> Result<(), JournalError> {
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection, JournalError> {
     let opened = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let connection = opened.map_err(JournalError::database("open", path))?;
-    connection.busy_timeout(BUSY_PATIENCE).map_err(JournalError::database("open", path))?;
+    let settled = connection.busy_timeout(BUSY_PATIENCE).and_then(|()| signature::teach(&connection));
+    settled.map_err(JournalError::database("open", path))?;
     Ok(connection)
 }
 
@@ -392,6 +402,27 @@ fn bring_up(
         let path = path.to_owned();
         JournalError::Migration { path, from, to, source }
     })
+}
+
+/// Signs the rows that an earlier version of the broker has written. Where there is no room for that, they are as good as they
+/// were, and signed with the first that is written.
+fn sign(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    if signature::look(connection).map_err(JournalError::database("read", path))? == Signed::Throughout {
+        return Ok(());
+    }
+    // As long as it may be damaged it is left as it is.
+    drop(read_all(connection, path)?);
+    let complete = || {
+        let transaction = connection.unchecked_transaction()?;
+        signature::complete(&transaction)?;
+        transaction.commit()
+    };
+    match with_room(connection, complete) {
+        Err(error) if !is_want_of_room(&error) => {
+            Err(JournalError::database("sign the rows of", path)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// A write-ahead log: a commit is one write at its end, and `check` reads beside the writer.

@@ -16,6 +16,7 @@ use crate::os::process::identity::{Birthmark, BootId, ProcessIdentity};
 
 mod ahead;
 mod awaiting;
+mod changed;
 mod failing;
 mod files;
 mod kill;

@@ -7,15 +7,20 @@ use procbroker_core::{Run, Safety};
 use procbroker_protocol::ChildId;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, Statement};
+use uuid::Uuid;
 
 use super::entry::{Host, Position, StoredProgress};
 use super::pending::{self, Batch, Content};
 use super::read::{self, Ahead, FOLDED};
+use super::signature::{self, PUT_HOST};
 use crate::os::process::identity::Birthmark;
 
 /// Above so many pages in the write-ahead log they are copied to where they belong: 8 MiB, which a start after a crash
 /// reads in a few milliseconds.
 const CHECKPOINT_PAGES: i32 = 2_000;
+
+/// The key in the table of the host under which something else is written each time.
+const OVERWRITTEN: &str = "overwritten";
 
 /// The one that writes.
 pub(super) struct Writer<'c> {
@@ -40,8 +45,7 @@ struct Statements<'c> {
     put_progress: Statement<'c>,
     remove_child: Statement<'c>,
     remove_progress: Statement<'c>,
-    put_folded: Statement<'c>,
-    overwrite: Statement<'c>,
+    put_host: Statement<'c>,
 }
 
 impl<'c> Writer<'c> {
@@ -117,7 +121,13 @@ impl<'c> Writer<'c> {
     fn transact(&mut self, batch: &Batch, folded: Option<Position>) -> rusqlite::Result<i64> {
         let statements = match &mut self.statements {
             Some(statements) => statements,
-            absent @ None => absent.insert(Statements::prepare(self.connection)?),
+            absent @ None => {
+                // Where there was no room for that at the start.
+                let transaction = self.connection.unchecked_transaction()?;
+                signature::complete(&transaction)?;
+                transaction.commit()?;
+                absent.insert(Statements::prepare(self.connection)?)
+            }
         };
         statements.begin.execute([])?;
         if let Some((host, ahead)) = &self.due_note {
@@ -126,7 +136,8 @@ impl<'c> Writer<'c> {
         if self.is_unclean {
             // What a failed transaction left in the log is whole, if it was the sync that failed: a crash would bring
             // an intent back that was refused. Any page that is written takes its place.
-            statements.overwrite.execute([])?;
+            // A value that is the same as before would not be written.
+            statements.put_host.execute((OVERWRITTEN, Uuid::new_v4().as_bytes()))?;
         }
         let mut next_seq = self.next_seq;
         for (child, due) in batch {
@@ -150,7 +161,7 @@ impl<'c> Writer<'c> {
             }
         }
         if let Some(Position(up_to)) = folded {
-            statements.put_folded.execute((FOLDED, up_to.to_le_bytes()))?;
+            statements.put_host.execute((FOLDED, up_to.to_le_bytes()))?;
         }
         statements.commit.execute([])?;
         Ok(next_seq)
@@ -192,17 +203,17 @@ impl<'c> Statements<'c> {
         Ok(Self {
             begin: connection.prepare("BEGIN IMMEDIATE")?,
             commit: connection.prepare("COMMIT")?,
-            put_child: connection.prepare("REPLACE INTO child (seq, id, intent) VALUES (?1, ?2, ?3)")?,
+            put_child: connection.prepare(
+                "REPLACE INTO child (seq, id, intent, signature)
+                 VALUES (?1, ?2, ?3, row_signature('child', ?1, ?2, ?3))",
+            )?,
             put_progress: connection.prepare(
-                "REPLACE INTO progress (seq, text, pid, inode, start_ticks, boot, cgroup)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "REPLACE INTO progress (seq, text, pid, inode, start_ticks, boot, cgroup, signature)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, row_signature('progress', ?1, ?2, ?3, ?4, ?5, ?6, ?7))",
             )?,
             remove_child: connection.prepare("DELETE FROM child WHERE seq = ?1")?,
             remove_progress: connection.prepare("DELETE FROM progress WHERE seq = ?1")?,
-            put_folded: connection.prepare("REPLACE INTO host (key, value) VALUES (?1, ?2)")?,
-            // A value that is the same as before would not be written.
-            overwrite: connection
-                .prepare("REPLACE INTO host (key, value) VALUES ('overwritten', randomblob(16))")?,
+            put_host: connection.prepare(PUT_HOST)?,
         })
     }
 
@@ -228,8 +239,10 @@ impl<'c> Statements<'c> {
 
 /// Writes that as a part of a transaction.
 pub(super) fn put_host(connection: &Connection, host: &Host, ahead: Ahead) -> rusqlite::Result<()> {
+    signature::complete(connection)?;
     connection.execute("DELETE FROM host", [])?;
-    let mut insert = connection.prepare("INSERT INTO host (key, value) VALUES (?1, ?2)")?;
+    let mut insert = connection.prepare(PUT_HOST)?;
+    insert.execute((signature::MARK, signature::MARK_VALUE))?;
     insert.execute((read::BOOT, host.boot.0.as_bytes()))?;
     insert.execute((read::KEY, ahead.key.as_bytes()))?;
     insert.execute((read::FOLDED, ahead.folded.0.to_le_bytes()))?;

@@ -10,8 +10,19 @@ use super::TestBroker;
 
 /// Opens a database, carries out a statement, and prints its rows as JSON; bytes as hexadecimal digits.
 const SQL: &str = "
-import json, sqlite3, sys
+import json, sqlite3, struct, sys, zlib
+def row_signature(*values):
+    signed = b''
+    for value in values:
+        if value is None:
+            signed += b'n'
+            continue
+        kind, value = {int: (b'i', value), str: (b't', value), bytes: (b'b', value)}[type(value)]
+        value = struct.pack('<q', value) if kind == b'i' else value.encode() if kind == b't' else value
+        signed += kind + struct.pack('<Q', len(value)) + value
+    return zlib.crc32(signed)
 database = sqlite3.connect(sys.argv[1])
+database.create_function('row_signature', -1, row_signature)
 rows = database.execute(sys.argv[2]).fetchall()
 database.commit()
 database.close()
@@ -68,6 +79,17 @@ impl Record {
         self.python(SQL, statement)
     }
 
+    /// Signs all rows, as if a broker had written them as they are.
+    pub(crate) fn sign(&self) {
+        for (table, columns) in [
+            ("host", "key, value"),
+            ("child", "seq, id, intent"),
+            ("progress", "seq, text, pid, inode, start_ticks, boot, cgroup"),
+        ] {
+            self.sql(&format!("UPDATE {table} SET signature = row_signature('{table}', {columns})"));
+        }
+    }
+
     /// Keeps the broker from writing to it, for as long as what is returned lives.
     pub(crate) fn hold(&self) -> Hold {
         let mut python = Command::new("python3");
@@ -91,12 +113,13 @@ impl Record {
         serde_json::from_slice(&output.stdout).expect("rows in JSON")
     }
 
-    /// Changes what is recorded of the process of a child, such as `pid = 1`.
+    /// Changes what is recorded of the process of a child, such as `pid = 1`, as if a broker had written it.
     pub(crate) fn change_progress(&self, child: &Value, change: &str) {
         let id = child["id"].as_str().expect("an id").replace('-', "");
         let changed = self.sql(&format!(
             "UPDATE progress SET {change} WHERE seq IN (SELECT seq FROM child WHERE id = x'{id}') RETURNING seq"
         ));
         assert_eq!(changed.len(), 1, "the progress of {child}");
+        self.sign();
     }
 }

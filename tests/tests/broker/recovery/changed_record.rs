@@ -102,6 +102,7 @@ fn after_a_reboot_all_children_are_lost_and_cleaned_up() {
         let other_boot = "x'00112233445566778899aabbccddeeff'";
         record.sql(&format!("UPDATE host SET value = {other_boot} WHERE key = 'boot'"));
         record.sql(&format!("UPDATE progress SET boot = {other_boot} WHERE boot IS NOT NULL"));
+        record.sign();
         broker.start_again();
         let ended = wait(&mut broker.json(), &child);
         assert_eq!(

@@ -31,6 +31,16 @@ fn change(path: &Path, sql: &str) {
     rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }
 
+/// Changes rows as a broker would that writes them so.
+fn change_and_sign(path: &Path, sql: &str) {
+    change(path, sql);
+    let connection = rusqlite::Connection::open(path).unwrap();
+    signature::teach(&connection).unwrap();
+    let unsign = "UPDATE child SET signature = NULL; UPDATE progress SET signature = NULL; DELETE FROM host";
+    connection.execute_batch(unsign).unwrap();
+    signature::complete(&connection).unwrap();
+}
+
 #[test]
 fn a_damaged_file_is_refused_and_named_with_the_way_out() {
     let (_folder, path) = file_with(200);
@@ -83,7 +93,7 @@ fn a_row_that_cannot_have_been_written_is_damage() {
         "UPDATE child SET intent = CAST(x'ff' AS TEXT) WHERE seq = 2",
     ] {
         let (_folder, path) = file_with(3);
-        change(&path, sql);
+        change_and_sign(&path, sql);
         let error = refused(&path);
         assert!(
             matches!(&error, JournalError::Damaged { finding, .. } if finding.contains("row 2")),
