@@ -157,11 +157,11 @@ pub(super) fn open_with(
     configure(&connection).map_err(JournalError::database("set up", path))?;
     use_log(&connection, path)?;
     bring_up(&connection, path, version, steps)?;
-    sign(&connection, path)?;
     let mut ahead = read::ahead(&connection, path)?;
     let mut found = read::rows(&connection, path)?;
     let intents = runtime.map(|folder| place(folder, path, ahead.key)).transpose()?;
-    let left = intents.as_ref().map(|place| place.unread(ahead.folded)).transpose()?;
+    let left = intents.as_ref().map(|place| unread(place, ahead.folded, path)).transpose()?;
+    sign(&connection, path)?;
     let (left, origin) = match left {
         None => (Vec::new(), Origin::Own),
         Some(Unread::Own(entries)) => (entries, Origin::Own),
@@ -199,6 +199,18 @@ pub(super) fn open_with(
     let path = path.to_owned();
     let store = Store { connection, path, index, next_seq, ahead, unfolded, intents, beside, log };
     Ok((store, Stored { rows, host }))
+}
+
+/// What is in the log of intents alone. What is missing between that and the file may have been in SQLite's log.
+fn unread(place: &Place, folded: Position, path: &Path) -> Result<Unread, JournalError> {
+    let unread = place.unread(folded);
+    match &unread {
+        Ok(Unread::Abandoned(_)) | Err(JournalError::Log { .. } | JournalError::OtherState { .. }) => {
+            wal::check_frames(path)?;
+        }
+        Ok(Unread::Own(_)) | Err(_) => {}
+    }
+    unread
 }
 
 /// Whose log of intents was found.

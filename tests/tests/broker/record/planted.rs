@@ -203,6 +203,27 @@ fn a_damaged_head_of_the_write_ahead_log_is_named_and_no_silent_fresh_start() {
     damaged[..512].fill(0);
     fs::write(&log, damaged).unwrap();
     super::refuses(&broker, &["damaged", "state.db-wal", "move it"]);
+    fs::write(&log, &whole).unwrap();
+    broker.start_again();
+    assert_eq!(broker.json().ok("get", json!({"target": "one"}))["child"]["state"], "running");
+    broker.stop();
+}
+
+#[test]
+fn a_damaged_frame_of_the_write_ahead_log_is_named_and_neither_the_log_of_intents_nor_another_state_file() {
+    let mut broker = TestBroker::start();
+    broker.json().create(with(willing(), &json!({"name": "one"})));
+    broker.recorded();
+    broker.crash();
+    let log = broker.state_dir().join("state.db-wal");
+    let whole = fs::read(&log).unwrap();
+    // With the first frame, all is gone that the file has.
+    for place in [9, 500] {
+        let mut damaged = whole.clone();
+        damaged[32 + place] ^= 0x55;
+        fs::write(&log, damaged).unwrap();
+        super::refuses(&broker, &["damaged", "frame 1 of", "state.db-wal", "put back a good copy"]);
+    }
     fs::write(&log, whole).unwrap();
     broker.start_again();
     assert_eq!(broker.json().ok("get", json!({"target": "one"}))["child"]["state"], "running");

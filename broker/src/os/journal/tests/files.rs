@@ -254,6 +254,38 @@ fn a_log_of_sqlite_with_a_damaged_head_is_no_silent_fresh_start() {
     assert_eq!(open(&killed).unwrap().1.rows.len(), 20);
 }
 
+#[test]
+fn a_frame_that_is_damaged_is_told_from_one_that_is_left_of_an_earlier_round() {
+    let (_folder, path) = scratch();
+    let log = beside(&path, "-wal");
+    let mut writing = Writing::open(&path);
+    let frames = || usize::try_from(fs::metadata(&log).unwrap().len()).unwrap() / (24 + 4_096);
+    let mut write = |upto: u128| {
+        for number in 1..=upto {
+            writing.write(number, Change::Intent("x".repeat(3_000))).unwrap();
+        }
+    };
+    write(20);
+    wal::check_frames(&path).unwrap();
+    let (whole, count) = (fs::read(&log).unwrap(), frames());
+    for (frame, place) in [(1, 0), (1, 9), (3, 4), (3, 20), (4, 23), (5, 4_000), (count, 24)] {
+        let mut damaged = whole.clone();
+        damaged[32 + (frame - 1) * (24 + 4_096) + place] ^= 0x10;
+        fs::write(&log, damaged).unwrap();
+        let said = wal::check_frames(&path).unwrap_err().to_string();
+        assert!(said.contains(&format!("frame {frame} of")) && said.contains("state.db-wal"), "{said}");
+    }
+    fs::write(&log, &whole[..whole.len() - 1]).unwrap();
+    assert!(wal::check_frames(&path).is_err(), "a frame that was cut");
+    fs::write(&log, &whole).unwrap();
+    // The next round begins at the start of the log, and leaves the rest of this one there.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+    write(1);
+    assert_eq!(frames(), count);
+    wal::check_frames(&path).unwrap();
+}
+
 /// Whether this process has a lock on the file that others can see. What `/proc/locks` shows of a busy machine is not of one
 /// moment, so that each descriptor is asked (`proc_pid_fdinfo(5)`).
 fn is_locked(path: &Path) -> bool {
