@@ -15,7 +15,7 @@
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
-//! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that open a file or a socket by its path, the check of a new program: [`blocking_pool`] |
+//! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
 //! | `disposal` | lets go of what a user's children have sent along: one for each such user, while there is something to let go of ([`os::service::notices`]) |
 //!

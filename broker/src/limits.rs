@@ -193,5 +193,11 @@ pub const PROBES_MAX: usize = 64;
 /// How many of them are of the same user's children.
 pub const PROBES_OF_A_USER_MAX: usize = 16;
 
+/// How many processes look for a listener at a path for the same user at a time. One that cannot be killed keeps its place.
+pub const LOOKS_OF_A_USER_MAX: usize = 4;
+
+/// How long those that look have to end, after they were killed, before this program is replaced.
+pub const LOOKS_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How long a probe waits for an answer.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);

@@ -2,34 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Weak};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
-};
 use procbroker_core::{Input, Run};
 use procbroker_protocol::Timestamp;
 use procbroker_protocol::create::Check;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 
 use crate::blocking_pool::BlockingPool;
 use crate::inbox;
-use crate::limits::{LOG_TEXT_BYTES_MAX, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_USER_MAX};
+use crate::limits::{
+    LOG_TEXT_BYTES_MAX, LOOKS_OF_A_USER_MAX, LOOKS_PATIENCE, PROBE_PATIENCE, PROBES_MAX, PROBES_OF_A_USER_MAX,
+};
 use crate::messages::Fact;
-use crate::os::host::fs_rights::{self, Rights};
+use crate::os::host::fs_rights::Rights;
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::{Continuation, ExcerptRange, Logs, StreamId, read};
+use crate::os::process::descriptor::watched_shared;
+use crate::os::spawn::{self, PathLook, PathLooks};
 
 /// Makes the probes of all children, each as a task of its own.
 #[derive(Debug)]
 pub struct Prober {
     means: Means,
-    /// Each user's places, for as long as one of its probes is under way.
-    users: BTreeMap<u32, Weak<Semaphore>>,
+    /// Each user's places.
+    places: UserPlaces,
 }
 
 /// What probes are made with.
@@ -39,6 +40,33 @@ struct Means {
     pool: BlockingPool,
     facts: inbox::Sender<Fact>,
     places: Arc<Semaphore>,
+    looks: Arc<PathLooks>,
+    /// Each user's places for looks.
+    looking: UserPlaces,
+}
+
+/// Each user's places for something, for as long as one of them is taken.
+#[derive(Clone, Debug)]
+struct UserPlaces {
+    of_a_user: usize,
+    taken: Arc<Mutex<BTreeMap<u32, Weak<Semaphore>>>>,
+}
+
+impl UserPlaces {
+    fn new(of_a_user: usize) -> Self {
+        Self { of_a_user, taken: Arc::default() }
+    }
+
+    fn of(&self, user: u32) -> Arc<Semaphore> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = taken.get(&user).and_then(Weak::upgrade) {
+            return places;
+        }
+        taken.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(self.of_a_user));
+        taken.insert(user, Arc::downgrade(&places));
+        places
+    }
 }
 
 /// One probe that is due: of which run, by whose right, and what is asked.
@@ -59,15 +87,17 @@ pub struct ProbeRequest {
 impl Prober {
     /// Probes are answered as facts.
     #[must_use]
-    pub fn new(logs: &Logs, pool: BlockingPool, facts: inbox::Sender<Fact>) -> Self {
-        let places = Arc::new(Semaphore::new(PROBES_MAX));
-        Self { means: Means { logs: logs.clone(), pool, facts, places }, users: BTreeMap::new() }
+    pub fn new(logs: &Logs, looks: PathLooks, pool: BlockingPool, facts: inbox::Sender<Fact>) -> Self {
+        let (places, looks) = (Arc::new(Semaphore::new(PROBES_MAX)), Arc::new(looks));
+        let looking = UserPlaces::new(LOOKS_OF_A_USER_MAX);
+        let means = Means { logs: logs.clone(), pool, facts, places, looks, looking };
+        Self { means, places: UserPlaces::new(PROBES_OF_A_USER_MAX) }
     }
 
     /// Asks one question, in its user's turn: whoever has many that nobody answers holds up none but their own. To be
     /// called in the event loop.
-    pub fn ask(&mut self, request: ProbeRequest) {
-        let places = self.places_of(request.user);
+    pub fn ask(&self, request: ProbeRequest) {
+        let places = self.places.of(request.user);
         let (means, facts) = (self.means.clone(), self.means.facts.of(request.user));
         tokio::spawn(async move {
             let run = request.run;
@@ -80,14 +110,9 @@ impl Prober {
         });
     }
 
-    fn places_of(&mut self, user: u32) -> Arc<Semaphore> {
-        if let Some(places) = self.users.get(&user).and_then(Weak::upgrade) {
-            return places;
-        }
-        self.users.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(PROBES_OF_A_USER_MAX));
-        self.users.insert(user, Arc::downgrade(&places));
-        places
+    /// Ends what looks at something, before this program is replaced.
+    pub fn end_all(&self) {
+        self.means.looks.end_all(LOOKS_PATIENCE);
     }
 }
 
@@ -96,11 +121,7 @@ impl Means {
         let ProbeRequest { run, user, rights, check, since } = request;
         match check {
             Check::Tcp(address) => accepts(address).await,
-            // A path may lead to where nothing answers.
-            Check::Unix(path) => {
-                let work = move || fs_rights::with(&rights, || listens(&path, user)).unwrap_or(false);
-                self.pool.run(user, work).await.unwrap_or(false)
-            }
+            Check::Unix(path) => self.listens(&path, &rights, user).await,
             Check::Log(text) => {
                 let [stdout, stderr] = StreamId::both(run.child);
                 self.is_written(stdout, user, &text, since).await
@@ -109,6 +130,21 @@ impl Means {
             // The core orders those to be spawned.
             Check::Command(_) => false,
         }
+    }
+
+    /// Whether a process of this user listens at a path, which may lead to where nothing answers.
+    async fn listens(&self, path: &str, rights: &Rights, user: u32) -> bool {
+        let places = self.looking.of(user);
+        let Ok(place) = places.acquire_owned().await else { return false };
+        let look = match self.looks.begin(path, rights, user) {
+            Ok(look) => look,
+            Err(error) => {
+                tracing::debug!(path, %error, "cannot look for a listener");
+                return false;
+            }
+        };
+        let _wanted = WantedUntilDrop(Arc::clone(look.pidfd()));
+        tokio::spawn(take(look, place)).await.unwrap_or(false)
     }
 
     /// Whether a line of an output contains this text, as far as it is kept.
@@ -132,22 +168,32 @@ async fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
-/// Whether a process of this user listens at a path. Another user's socket says nothing of the child, even where the child
-/// may reach it.
-///
-/// The path leads through no link of `/proc`: `/proc/PID/root` and the like jump over closed folders for who may trace that
-/// process, as the broker may, and into what a user has mounted for himself, which can hold up whoever looks at it for ever.
-fn listens(path: &str, user: u32) -> bool {
-    let how =
-        OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let Ok(place) = openat2(AT_FDCWD, path, how) else { return false };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    // What was found is connected to, wherever the path leads by now.
-    let found = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let Ok(address) = UnixAddr::new(found.as_str()) else { return false };
-    let Ok(socket) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
-    connect(socket.as_raw_fd(), &address).is_ok()
-        && getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == user)
+/// Takes a look to its end. It keeps its place until then, be it that nobody waits for it any more.
+async fn take(mut look: PathLook, _place: OwnedSemaphorePermit) -> bool {
+    let Ok(ending) = watched_shared(Arc::clone(look.pidfd()), Interest::READABLE) else {
+        // There is no memory to have it watched.
+        spawn::kill(look.pidfd());
+        while look.outcome().is_none() {
+            sleep(PROBE_PATIENCE).await;
+        }
+        return false;
+    };
+    loop {
+        let Ok(mut guard) = ending.readable().await else { return false };
+        if let Some(is_heard) = look.outcome() {
+            return is_heard;
+        }
+        guard.clear_ready();
+    }
+}
+
+/// Kills a process when nobody waits for what it finds any more.
+struct WantedUntilDrop(Arc<OwnedFd>);
+
+impl Drop for WantedUntilDrop {
+    fn drop(&mut self) {
+        spawn::kill(&self.0);
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +206,7 @@ mod tests {
     use super::*;
     use crate::os::logs::pipes::Pipes;
     use crate::os::logs::{LogBounds, LogSettings};
+    use crate::os::spawn::Facilities;
 
     const SILENT: u32 = 1;
     const BRISK: u32 = 2;
@@ -191,7 +238,8 @@ mod tests {
         };
         let (tell, mut facts) = inbox::inbox(1, 0);
         let logs = Logs::start(settings).unwrap();
-        let mut prober = Prober::new(&logs, BlockingPool::start().unwrap(), tell);
+        let looks = PathLooks::new(Facilities::probe().unwrap()).unwrap();
+        let prober = Prober::new(&logs, looks, BlockingPool::start().unwrap(), tell);
         // One connection that nobody accepts fills such a listener: what comes after it waits (listen(2)).
         let (silent, brisk) = (listener(0), listener(1));
         let address = silent.local_addr().unwrap();

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::children::{script, willing, with};
-use crate::harness::{Fifo, JsonClient, Process, TestBroker, is_root};
+use crate::harness::{Fifo, JsonClient, Process, STRANGER, Setup, TestBroker, is_root};
 
 /// What a library in Python does: one datagram to the socket that the environment names.
 const TELL: &str = "import os, socket, sys
@@ -311,4 +311,41 @@ while True: signal.pause()";
         "ready": {"unix": path},
     }));
     assert_eq!(child["state"], "running");
+}
+
+/// A file system that nobody serves, in this folder: whoever goes there waits until he is killed.
+const SILENT: &str = "exec 9<>/dev/fuse && mount -i -t fuse \
+    -o fd=9,rootmode=040000,user_id=0,group_id=0,allow_other silent \"$1\" && shift && exec \"$@\"";
+
+#[test]
+fn paths_that_hang_hold_up_neither_other_probes_nor_an_upgrade_nor_the_exit() {
+    if !is_root() || !std::path::Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let setup = Setup::new();
+    let silent = setup.state_dir().with_file_name("silent");
+    std::fs::create_dir(&silent).unwrap();
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", SILENT, "sh"];
+    let mut broker = setup.through(words).through([silent.as_path()]).start();
+    let mut client = broker.json();
+    // More than there are threads, and places of a user.
+    for number in 0..8_u32 {
+        let name = format!("hanging-{number}");
+        let user = STRANGER + number % 2;
+        client.create(json!({
+            "command": ["sleep", "infinity"], "name": name, "user": user.to_string(), "groups": [user.to_string()],
+            "ready": {"unix": silent.join("socket")}, "ready_timeout": 600, "no_wait": true,
+        }));
+    }
+    let path = broker.path("listener");
+    let listener = "import signal, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
+while True: signal.pause()";
+    let child = json!({"command": ["python3", "-c", listener, path], "ready": {"unix": path}});
+    assert_eq!(client.create(child)["state"], "running");
+    let upgraded = broker.run(&["upgrade"]);
+    assert_eq!(upgraded.status, 0, "{}", upgraded.err);
+    let hanging = broker.json().ok("get", json!({"target": "hanging-0"}))["child"].take();
+    assert_eq!(hanging["state"], "starting");
+    broker.stop();
 }

@@ -309,7 +309,8 @@ impl Reaper {
             return;
         };
         for pid in listed.into_iter().filter(|pid| !self.tokens.contains_key(pid)) {
-            if let Waited::Ended(pid, _) = wait(libc::P_PID, pid.get(), libc::WEXITED) {
+            // Of the program before this one there may be children that tell nobody of their end (`__WALL`, wait(2)).
+            if let Waited::Ended(pid, _) = wait(libc::P_PID, pid.get(), libc::WEXITED | libc::__WALL) {
                 reaped.push(Reaped::Orphan { pid });
             }
         }

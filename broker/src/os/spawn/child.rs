@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::bonds;
 use super::failure::Step;
+use super::listens::{Inquiry, listens};
 use super::oom_score::OomScore;
 use super::plan::{ExecPlan, Ids, PlannedOutput, StandardInput};
 use super::raw::call;
@@ -59,6 +60,8 @@ pub(super) enum ChildTask {
     Rehearse,
     /// To become a program.
     Execute(Box<ExecPlan>),
+    /// To look whether something listens at a path.
+    Look(Box<Inquiry>),
 }
 
 /// A step that was refused.
@@ -94,7 +97,27 @@ fn perform(plan: &ChildPlan) -> Result<(), Refusal> {
             Ok(never) => match never {},
             Err(refusal) => Err(refusal),
         },
+        Errand::Look(inquiry) => take_a_look(plan, inquiry),
     }
+}
+
+/// Goes where it may hang, as nobody but the user, and not for longer than the broker lives: it is killed with the thread
+/// that has made it. (A change of ids takes that back, prctl(2).)
+fn take_a_look(plan: &ChildPlan, inquiry: &Inquiry) -> Result<(), Refusal> {
+    let [name, kill] = [c"unix-probe".as_ptr().expose_provenance(), libc::SIGKILL.cast_unsigned() as usize];
+    // SAFETY: it reads up to a NUL.
+    unsafe { call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0]) }.map_err(at(Step::Session))?;
+    leave_descriptors(&plan.tether).map_err(at(Step::Descriptors))?;
+    if let Some(ids) = &inquiry.ids {
+        take_on(ids)?;
+    }
+    // SAFETY: it takes no memory.
+    unsafe { call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, kill, 0, 0]) }
+        .map_err(at(Step::Session))?;
+    if !has_parent(plan.broker) {
+        return Err(Refusal { step: Step::Session, errno: Errno::ESRCH });
+    }
+    listens(inquiry).map_err(at(Step::Exec))
 }
 
 /// The order matters: a child that hangs has its name before anything can block, files are opened by the broker's

@@ -191,7 +191,7 @@ impl<T> Launcher<T> {
             ChildTask::Execute(program) if self.is_spared && program.is_of_another_user() => {
                 OomScore::Default
             }
-            ChildTask::Execute(_) | ChildTask::Rehearse => OomScore::Inherited,
+            ChildTask::Execute(_) | ChildTask::Rehearse | ChildTask::Look(_) => OomScore::Inherited,
         };
         let memory = match (oom_score, load.bounding) {
             (OomScore::Inherited, Bounding::Free) => Memory::Brokers,
@@ -338,7 +338,7 @@ impl<T> End<T> {
             ChildTask::Execute(program) => {
                 Some(Landing { of, plan: SpawnPlan { program, cgroup, bounding }, result, was_killed })
             }
-            ChildTask::Rehearse => None,
+            ChildTask::Rehearse | ChildTask::Look(_) => None,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! tells later of a process that executes its program, or of the step that failed and why, with nothing left.
 //! [`environment`] turns an order of the core into a specification; [`Facilities::probe`] finds out, once, which ways the kernel lets through.
 //!
-//! Inside, `clone` is the birth, `child` what the child does until it executes its program, and `slot` what the
+//! [`PathLooks`] are children as well, which execute nothing. Inside, `clone` is the birth, `child` what the child does until it executes its program, and `slot` what the
 //! two share.
 
 mod base_environment;
@@ -16,6 +16,8 @@ pub mod environment;
 mod facilities;
 mod failure;
 mod launcher;
+mod listens;
+mod look;
 mod memory;
 mod name;
 mod oom_score;
@@ -35,6 +37,7 @@ pub use clone::Method;
 pub use facilities::Facilities;
 pub use failure::{SpawnFailure, Step};
 pub use launcher::{Landing, Launcher, Spawned};
+pub use look::{PathLook, PathLooks, kill};
 pub use name::LaunchName;
 pub use plan::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
 pub use probe::ProbeError;

@@ -15,7 +15,20 @@ use nix::errno::Errno;
 ///
 /// # Safety
 /// As the call itself: addresses point to what it reads or writes.
-pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> Result<usize, Errno> {
+pub(super) unsafe fn call(number: c_long, [a, b, c, d]: [usize; 4]) -> Result<usize, Errno> {
+    // A fifth argument, which prctl(2) wants to be zero.
+    // SAFETY: the caller keeps the call's contract.
+    unsafe { call_with_five(number, [a, b, c, d, 0]) }
+}
+
+/// The same with a fifth argument.
+///
+/// # Errors
+/// As [`call`].
+///
+/// # Safety
+/// As [`call`].
+pub(super) unsafe fn call_with_five(number: c_long, arguments: [usize; 5]) -> Result<usize, Errno> {
     // SAFETY: the caller keeps the call's contract.
     let result = unsafe { trap(number, arguments) };
     match i32::try_from(result) {
@@ -29,19 +42,18 @@ pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> Result<usize
 /// # Safety
 /// As [`call`].
 #[cfg(target_arch = "x86_64")]
-unsafe fn trap(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
+unsafe fn trap(number: c_long, [first, second, third, fourth, fifth]: [usize; 5]) -> isize {
     let result: isize;
     // SAFETY: the caller keeps the call's contract; the kernel changes these registers only.
     unsafe {
         std::arch::asm!(
             "syscall",
             inlateout("rax") number => result,
-            in("rdi") a,
-            in("rsi") b,
-            in("rdx") c,
-            in("r10") d,
-            // A fifth argument, which prctl(2) wants to be zero.
-            in("r8") 0_usize,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
             out("rcx") _,
             out("r11") _,
             options(nostack),
@@ -55,18 +67,18 @@ unsafe fn trap(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
 /// # Safety
 /// As [`call`].
 #[cfg(target_arch = "aarch64")]
-unsafe fn trap(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
+unsafe fn trap(number: c_long, [first, second, third, fourth, fifth]: [usize; 5]) -> isize {
     let result: isize;
     // SAFETY: the caller keeps the call's contract; the kernel changes the register of the result only.
     unsafe {
         std::arch::asm!(
             "svc #0",
             in("x8") number,
-            inlateout("x0") a => result,
-            in("x1") b,
-            in("x2") c,
-            in("x3") d,
-            in("x4") 0_usize,
+            inlateout("x0") first => result,
+            in("x1") second,
+            in("x2") third,
+            in("x3") fourth,
+            in("x4") fifth,
             options(nostack),
         );
     }
@@ -78,8 +90,8 @@ unsafe fn trap(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
 /// # Safety
 /// As [`call`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn trap(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
+unsafe fn trap(number: c_long, [first, second, third, fourth, fifth]: [usize; 5]) -> isize {
     // SAFETY: the caller keeps the call's contract.
-    let result = unsafe { libc::syscall(number, a, b, c, d, 0_usize) };
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     if result == -1 { -(Errno::last() as isize) } else { result as isize }
 }

@@ -30,8 +30,8 @@ use crate::os::process::whereabouts::Whereabouts;
 use crate::os::service::fd_store::{FdStore, StoredQueue};
 use crate::os::service::notices::{self, Notices, Rest};
 use crate::os::service::notify::ServiceOwner;
-use crate::os::spawn::Launcher;
 use crate::os::spawn::environment::ChildEnvironment;
+use crate::os::spawn::{Launcher, PathLooks};
 use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::os::store::state_dir::StateDir;
 use crate::os::tree::Containment;
@@ -97,6 +97,7 @@ impl Machine {
         let ProbedFacilities { spawn, inheritance, cgroups, .. } = found;
         // Before there are thousands of descriptors: each child copies those below its slot's.
         let launcher = Launcher::new(spawn).map_err(ServeError::Launcher)?;
+        let looks = PathLooks::new(spawn).map_err(ServeError::Launcher)?;
         let (mut fd_store, kept) = FdStore::open(kept);
         for (run, pidfd) in kept {
             // Its next one is stored as this broker counts it.
@@ -130,7 +131,7 @@ impl Machine {
             children: recovered.iter().map(remembered).collect(),
             inherited: outputs,
         })?;
-        let prober = Prober::new(&logs, pool.clone(), facts.clone());
+        let prober = Prober::new(&logs, looks, pool.clone(), facts.clone());
         let handler = EffectHandler {
             clients: Clients::new(transit.clone()),
             pool: pool.clone(),

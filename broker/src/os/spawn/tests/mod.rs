@@ -5,6 +5,7 @@ mod cgroup;
 mod failures;
 mod filtered;
 mod hanging;
+mod look;
 mod orphaned;
 mod surroundings;
 
