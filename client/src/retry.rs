@@ -70,8 +70,8 @@ pub(crate) struct Call {
     pub(crate) request: Request,
     began: Instant,
     began_at: Timestamp,
-    /// The time that a wait was given, from its beginning.
-    wait_timeout: Option<Duration>,
+    /// The time that a wait was given, for a child or for a place, from its beginning.
+    waits_for: Option<Duration>,
     sent: Instant,
     losses: u32,
     /// Whether a connection was lost that may have carried the request to the broker.
@@ -80,10 +80,25 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn new(request: Request) -> Self {
-        let wait_timeout = if let Request::Wait(params) = &request { params.timeout } else { None };
+        let waits_for = match &request {
+            Request::Wait(params) => params.timeout,
+            Request::Create(params) => params.limit.as_ref().and_then(|limit| limit.wait),
+            Request::Destroy(_)
+            | Request::List(_)
+            | Request::Get(_)
+            | Request::Signal(_)
+            | Request::Restart(_)
+            | Request::Renew(_)
+            | Request::Logs(_)
+            | Request::Events(_)
+            | Request::Status(_)
+            | Request::Metrics(_)
+            | Request::Shutdown(_)
+            | Request::Upgrade(_) => None,
+        };
         let now = Instant::now();
         let began_at = SystemTime::now().into();
-        Self { request, began: now, began_at, wait_timeout, sent: now, losses: 0, repeated: false }
+        Self { request, began: now, began_at, waits_for, sent: now, losses: 0, repeated: false }
     }
 
     pub(crate) fn method(&self) -> Method {
@@ -93,9 +108,14 @@ impl Call {
     /// Takes note that the request is about to be sent, and cuts a wait's time by what has passed.
     pub(crate) fn sending(&mut self) {
         self.sent = Instant::now();
-        if let (Request::Wait(params), Some(timeout)) = (&mut self.request, self.wait_timeout) {
-            let left = timeout.saturating_sub(self.sent - self.began);
-            params.timeout = Some(left);
+        let Some(waits_for) = self.waits_for else { return };
+        let left = Some(waits_for.saturating_sub(self.sent - self.began));
+        if let Request::Wait(params) = &mut self.request {
+            params.timeout = left;
+        } else if let Request::Create(params) = &mut self.request
+            && let Some(limit) = &mut params.limit
+        {
+            limit.wait = left;
         }
     }
 

@@ -263,6 +263,19 @@ def test_a_wait_goes_on_over_another_connection_with_the_time_that_is_left(fake:
     assert 0 < second < first <= 50
 
 
+def test_a_create_waits_for_a_place_over_another_connection_with_the_time_that_is_left(fake: FakeBroker) -> None:
+    created = {"outcome": "created", "child": child()}
+    fake.play(hear, lambda connection: connection.answer(created))
+    limit = {"key": "render", "max": 4, "wait": 50}
+    with Broker(fake.socket) as broker:
+        assert broker.create(["true"], limit=limit).outcome == "created"
+    first, second = fake.result()["params"], fake.result()["params"]
+    assert first["request_id"] == second["request_id"]
+    assert 0 < second["limit"]["wait"] < first["limit"]["wait"] <= 50
+    assert second["limit"] == {**limit, "wait": second["limit"]["wait"]}
+    assert limit["wait"] == 50
+
+
 def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> None:
     fake.play(lambda connection: [connection.request(), connection.gone()][1])
     with Broker(fake.socket, timeout=0.05) as broker, pytest.raises(ClientTimeout) as caught:

@@ -137,6 +137,42 @@ async fn a_wait_goes_on_with_the_time_that_is_left() {
 }
 
 #[tokio::test]
+async fn a_create_waits_for_a_place_with_the_time_that_is_left() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let hour = Duration::from_secs(3600);
+    let wait_of = |request: Request| match request {
+        Request::Create(params) => {
+            let limit = params.limit.unwrap();
+            assert_eq!((limit.key.as_str(), limit.max), ("render", 4));
+            (limit.wait.unwrap(), params.request_id.unwrap())
+        }
+        other => panic!("{other:?} instead of a create"),
+    };
+    let mut command = broker.command("true");
+    let (spawned, (first, second)) = join!(command.limit_and_wait("render", 4, hour).spawn(), async {
+        let first = lose_one(&fake).await;
+        let second = fake.accept().await.answer_next(created("a")).await;
+        (wait_of(first), wait_of(second))
+    });
+    assert_eq!(spawned.unwrap().outcome, Outcome::Created);
+    assert_eq!(first.1, second.1);
+    assert!(second.0 < first.0 && first.0 <= hour, "{first:?}, then {second:?}");
+    // The next one of the same command has all of it again.
+    let (spawned, third) = join!(command.spawn(), async { lose_and_answer(&fake).await });
+    spawned.unwrap();
+    let (wait, _) = wait_of(third);
+    assert!(wait > second.0 && wait <= hour, "{wait:?} after {second:?}");
+}
+
+/// Reads the first request of a connection, and the same once more over another one, which is answered.
+async fn lose_and_answer(fake: &Fake) -> Request {
+    let first = lose_one(fake).await;
+    fake.accept().await.answer_next(created("a")).await;
+    first
+}
+
+#[tokio::test]
 async fn a_destroyed_child_that_is_forgotten_meanwhile_is_gone() {
     let fake = Fake::new();
     let (child, mut peer) = child_at(&fake).await;

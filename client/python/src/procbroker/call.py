@@ -67,7 +67,7 @@ class Call:
         "_losses",
         "_path",
         "_sent",
-        "_wait_for",
+        "_waits_for",
         "connection",
         "deadline",
         "holds",
@@ -85,7 +85,12 @@ class Call:
         self.connection: Optional[Connection] = None
         self._path = path
         self._sent = self.deadline.began
-        self._wait_for: Optional[float] = params.get("timeout") if method == "wait" else None
+        #: The time that a wait was given, for a child or for a place, from its beginning.
+        self._waits_for: Optional[float] = None
+        if method == "wait":
+            self._waits_for = params.get("timeout")
+        elif method == "create" and params.get("limit") is not None:
+            self._waits_for = params["limit"].get("wait")
         self._losses = 0
         #: Whether it is sent again, and what was sent before may have been carried out.
         self.repeated = False
@@ -95,9 +100,13 @@ class Call:
     def request(self, connection: Connection, number: int) -> bytes:
         """Return the line to send now over a connection; a wait's time is cut by what has passed."""
         self._sent = time.monotonic()
-        if self._wait_for is not None:
-            self.params["timeout"] = max(0.0, self._wait_for - (self._sent - self.deadline.began))
-        elif self.method == "create" and "request_id" not in self.params:
+        if self._waits_for is not None:
+            left = max(0.0, self._waits_for - (self._sent - self.deadline.began))
+            if self.method == "wait":
+                self.params["timeout"] = left
+            else:
+                self.params["limit"] = {**self.params["limit"], "wait": left}
+        if self.method == "create" and "request_id" not in self.params:
             self.params["request_id"] = f"{connection.token}{number:012x}"
         return encode(number, self.method, self.params)
 
