@@ -122,7 +122,11 @@ impl EffectHandler {
             }
         }
         let opened = self.notices.open_for(run.child, &self.runtime, user(&order.run_as));
-        opened.map(Some).map_err(|errno| refused("notify", errno))
+        let path = opened.map_err(|errno| refused("notify", errno))?;
+        if let Some(socket) = self.notices.socket(run.child) {
+            self.fd_store.store_socket(run.child, socket);
+        }
+        Ok(Some(path))
     }
 
     /// Takes in what has come of launches, and says whether there was any.

@@ -87,6 +87,7 @@ impl EffectHandler {
             Effect::Probe { run, order, since } => self.probe(run, &order, since),
             Effect::EndLog { child } => {
                 self.notices.end(child);
+                self.fd_store.remove_socket(child);
                 self.logs.end(child);
                 self.followers.child_ended(child);
             }

@@ -64,7 +64,7 @@ install_and_start() {
 
 # The next broker does not get to its start before it is let through the gate.
 close_the_gate() {
-    mkfifo /run/at-the-gate /run/gate
+    [ -p /run/gate ] || mkfifo /run/at-the-gate /run/gate
     mkdir -p /run/systemd/system/procbroker.service.d
     cat >/run/systemd/system/procbroker.service.d/gate.conf <<'UNIT'
 [Service]
@@ -137,6 +137,31 @@ what_lives_is_managed_again() {
     equal "why it ended" destroyed "$(field child.exit.reason)"
     equal "its cleanup" "lives SIGTERM" "$(grep ^lives /run/cleanups)"
     passed "what lives is managed again: its name is held, and it can be destroyed"
+}
+
+what_is_told_without_a_broker_is_heard() {
+    local pid tell='import os, signal, socket
+open("/run/tell").readline()
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b"READY=1\nSTATUS=it is up", os.environ["NOTIFY_SOCKET"])
+open("/run/told", "w").write("told\n")
+signal.pause()'
+    mkfifo /run/tell /run/told
+    create teller "exec python3 -c '$tell'" '{"ready":"notify","no_wait":true}'
+    look_up teller
+    equal "its state before" starting "$(field child.state)"
+    close_the_gate
+    crash
+    equal "the next broker" here "$(hear /run/at-the-gate)"
+    echo go >/run/tell
+    equal "the child" told "$(hear /run/told)"
+    open_the_gate
+    request wait '{"target":"teller","until":"ready","timeout":20}'
+    equal "its state after" running "$(field child.state)"
+    equal "its pid" "$pid" "$(field child.pid)"
+    equal "what it has told" "it is up" "$(field child.status_text)"
+    request destroy '{"target":"teller"}'
+    passed "what a child tells while there is no broker is heard by the next one"
 }
 
 ten_crashes_in_a_row_lose_nothing() {
@@ -260,6 +285,7 @@ mkfifo /run/there /run/asked
 install_and_start
 what_ended_without_a_broker_is_on_record
 what_lives_is_managed_again
+what_is_told_without_a_broker_is_heard
 ten_crashes_in_a_row_lose_nothing
 upgrade_disturbs_nobody
 restart_ends_all_in_order

@@ -1,13 +1,16 @@
-//! Holds the processes of children where they outlive the broker: in the fd store of its service
-//! (`FileDescriptorStoreMax=`, systemd.service(5)).
+//! Holds the processes of children, and the sockets on which they tell how they are, where they outlive the broker: in the fd
+//! store of its service (`FileDescriptorStoreMax=`, systemd.service(5)).
+//!
+//! What is sent to a socket that nobody has open is refused, and lost where its sender says it once. Held, it takes in what
+//! is told while there is no broker, and the next one hears it.
 //!
 //! The kernel tells how a process ended to whoever holds a pidfd of it, even if somebody else has reaped it; but not
 //! to one who opens it after that. So that the next broker knows it of children that end while there is none,
 //! their pidfds have to be held meanwhile.
 //!
-//! The store would take each of them by itself, but not many: their names are handed back in one variable, and from
+//! The store would take each of all these by itself, but not many: their names are handed back in one variable, and from
 //! some 3,500 ids on the kernel refuses to start a program with it (`execve(2)`, E2BIG); and systemd compares each
-//! with all that it has. So it is given the two ends of a socket, once, and the pidfds lie in that socket as
+//! with all that it has. So it is given the two ends of a socket, once, and the others lie in that socket as
 //! messages that nobody receives. To store one is a single system call that waits for nobody.
 
 mod queue;
@@ -22,7 +25,7 @@ use thiserror::Error;
 
 use crate::os::process::pidfd;
 use crate::os::service::notify::ServiceOwner;
-use queue::{First, StoreKey, StoreQueue};
+use queue::{First, StoreKey, StoreQueue, StoredKind};
 
 /// The name in the store of the end that is read.
 pub(super) const READ_NAME: &str = "procbroker-children-read";
@@ -79,16 +82,26 @@ enum FdStoreError {
     },
 }
 
-/// The store. It is off where nobody would hold anything: without an owner of the service (`NOTIFY_SOCKET`), and
-/// where the kernel keeps no exit status (before Linux 6.15).
+/// What was found in the store: the latest process of each child, and its socket.
+#[derive(Debug, Default)]
+pub struct HandedBack {
+    /// The processes.
+    pub processes: BTreeMap<Run, OwnedFd>,
+    /// The sockets.
+    pub sockets: BTreeMap<ChildId, OwnedFd>,
+}
+
+/// The store. It is off where nobody would hold anything: without an owner of the service (`NOTIFY_SOCKET`).
 #[derive(Debug)]
 pub struct FdStore(Option<Contents>);
 
 #[derive(Debug)]
 struct Contents {
     queue: StoreQueue,
-    /// The processes that are wanted, each with the age of its message.
-    wanted: BTreeMap<Run, u32>,
+    /// Whether processes are of use to the next broker: where the kernel keeps their exit status (Linux 6.15).
+    holds_processes: bool,
+    /// What is wanted, each with the age of its message.
+    wanted: BTreeMap<(Run, StoredKind), u32>,
     /// The age of this broker's messages: how many brokers there were before.
     age: u32,
     messages: usize,
@@ -99,36 +112,39 @@ struct Contents {
 }
 
 impl FdStore {
-    /// Goes on with the store of an earlier broker, or begins one. The latest process of each child that is found in it
-    /// is returned, and stays in it until it is [removed](Self::remove). Each takes a descriptor.
+    /// Goes on with the store of an earlier broker, or begins one. What is found in it is returned, and stays in it until it
+    /// is removed. Each takes a descriptor.
     ///
     /// What fails is logged, and the store is off then.
     #[must_use]
-    pub fn open(kept: StoredQueue) -> (Self, BTreeMap<Run, OwnedFd>) {
-        let is_of_use = pidfd::Abilities::probe().exit_status;
+    pub fn open(kept: StoredQueue) -> (Self, HandedBack) {
         let is_owned = ServiceOwner.is_there() || kept.read.is_some();
-        if !(is_of_use && is_owned) {
-            return (Self(None), BTreeMap::new());
+        if !is_owned {
+            return (Self(None), HandedBack::default());
         }
-        Self::open_at(kept, |name, end| ServiceOwner.keep(name, end))
+        let (mut store, found) = Self::open_at(kept, |name, end| ServiceOwner.keep(name, end));
+        if let Some(contents) = &mut store.0 {
+            contents.holds_processes = pidfd::Abilities::probe().exit_status;
+        }
+        (store, found)
     }
 
     /// Opens a store whose ends somebody keeps: `hand_over` gives them one under a name.
     fn open_at(
         kept: StoredQueue,
         hand_over: impl FnMut(&str, BorrowedFd<'_>) -> io::Result<()>,
-    ) -> (Self, BTreeMap<Run, OwnedFd>) {
+    ) -> (Self, HandedBack) {
         match Contents::of_earlier(kept) {
             Some((contents, found)) => (Self(Some(contents)), found),
             None => match Contents::begin(hand_over) {
-                Ok(contents) => (Self(Some(contents)), BTreeMap::new()),
+                Ok(contents) => (Self(Some(contents)), HandedBack::default()),
                 Err(error) => {
                     let cause = std::error::Error::source(&error);
                     tracing::warn!(
                         cause,
-                        "{error}; how children end while there is no broker will not be known"
+                        "{error}; how children end while there is no broker will not be known, and what they tell then is lost"
                     );
-                    (Self(None), BTreeMap::new())
+                    (Self(None), HandedBack::default())
                 }
             },
         }
@@ -139,6 +155,7 @@ impl FdStore {
     pub fn expect(&mut self, run: Run) {
         if let Some(contents) = &mut self.0
             && run.incarnation > Incarnation::FIRST
+            && contents.holds_processes
         {
             let done = contents.expect(run);
             contents.tell(run, done);
@@ -149,8 +166,17 @@ impl FdStore {
     ///
     /// Without room for it nothing fails: if it ends while there is no broker, it will not be known how.
     pub fn store(&mut self, run: Run, pidfd: BorrowedFd<'_>) {
+        if let Some(contents) = self.0.as_mut().filter(|contents| contents.holds_processes) {
+            let done = contents.store((run, StoredKind::Process), pidfd);
+            contents.tell(run, done);
+        }
+    }
+
+    /// Stores the socket of a child, unless that was done already. Without room for it nothing fails.
+    pub fn store_socket(&mut self, child: ChildId, socket: BorrowedFd<'_>) {
         if let Some(contents) = &mut self.0 {
-            let done = contents.store(run, pidfd);
+            let run = Run { child, incarnation: Incarnation::FIRST };
+            let done = contents.store((run, StoredKind::Socket), socket);
             contents.tell(run, done);
         }
     }
@@ -158,7 +184,14 @@ impl FdStore {
     /// The process of a run is not wanted any more. It is dropped when the room is needed, and may be found until then.
     pub fn remove(&mut self, run: Run) {
         if let Some(contents) = &mut self.0 {
-            contents.wanted.remove(&run);
+            contents.wanted.remove(&(run, StoredKind::Process));
+        }
+    }
+
+    /// The socket of a child is not wanted any more. It takes in nothing then, as its path is gone.
+    pub fn remove_socket(&mut self, child: ChildId) {
+        if let Some(contents) = &mut self.0 {
+            contents.wanted.remove(&(Run { child, incarnation: Incarnation::FIRST }, StoredKind::Socket));
         }
     }
 
@@ -183,11 +216,12 @@ impl Contents {
 
     fn in_queue(queue: StoreQueue) -> io::Result<Self> {
         let capacity = queue.capacity()?;
-        Ok(Self { queue, wanted: BTreeMap::new(), age: 0, messages: 0, capacity, complained: false })
+        let wanted = BTreeMap::new();
+        Ok(Self { queue, holds_processes: true, wanted, age: 0, messages: 0, capacity, complained: false })
     }
 
     /// Takes the store of an earlier broker over, if all of it is there.
-    fn of_earlier(kept: StoredQueue) -> Option<(Self, BTreeMap<Run, OwnedFd>)> {
+    fn of_earlier(kept: StoredQueue) -> Option<(Self, HandedBack)> {
         let (read, write) = match kept {
             StoredQueue { read: None, write: None } => return None,
             StoredQueue { read: Some(read), write: Some(write) } => (read, write),
@@ -209,12 +243,12 @@ impl Contents {
 
     /// Reads all that earlier brokers stored. Each message is written again before it is taken away, so that
     /// nothing is lost if this broker is killed meanwhile.
-    fn look_through(&mut self) -> io::Result<BTreeMap<Run, OwnedFd>> {
+    fn look_through(&mut self) -> io::Result<HandedBack> {
         let mut latest = BTreeMap::new();
         let round = self.queue.mark_end()?;
         loop {
-            match self.queue.first_with_process()? {
-                First::Process { key, pidfd } => self.put_back(key, Some(pidfd), &mut latest)?,
+            match self.queue.first()? {
+                First::Stored { key, descriptor } => self.put_back(key, Some(descriptor), &mut latest)?,
                 First::Expected(key) => self.put_back(key, None, &mut latest)?,
                 First::Mark(mark) if mark == round => break self.queue.drop_first()?,
                 // The last broker was killed while it did this.
@@ -223,48 +257,53 @@ impl Contents {
             }
             self.queue.drop_first()?;
         }
-        for (key, pidfd) in latest.values() {
+        let mut found = HandedBack::default();
+        for (key, descriptor) in latest.into_values() {
             self.age = self.age.max(key.age.saturating_add(1));
-            if pidfd.is_some() {
-                self.wanted.insert(key.run, key.age);
+            let Some(descriptor) = descriptor else { continue };
+            self.wanted.insert((key.run, key.held), key.age);
+            match key.held {
+                StoredKind::Process => drop(found.processes.insert(key.run, descriptor)),
+                StoredKind::Socket => drop(found.sockets.insert(key.run.child, descriptor)),
             }
         }
-        Ok(latest.into_values().filter_map(|(key, pidfd)| Some((key.run, pidfd?))).collect())
+        Ok(found)
     }
 
     /// Writes a message again, unless a later one of the same child has been read.
     fn put_back(
         &mut self,
         key: StoreKey,
-        pidfd: Option<OwnedFd>,
-        latest: &mut BTreeMap<ChildId, (StoreKey, Option<OwnedFd>)>,
+        descriptor: Option<OwnedFd>,
+        latest: &mut BTreeMap<(ChildId, StoredKind), (StoreKey, Option<OwnedFd>)>,
     ) -> io::Result<()> {
-        if let Some((later, process)) = latest.get(&key.run.child)
-            && (later.order(), process.is_some()) >= (key.order(), pidfd.is_some())
+        let place = (key.run.child, key.held);
+        if let Some((later, found)) = latest.get(&place)
+            && (later.order(), found.is_some()) >= (key.order(), descriptor.is_some())
         {
             return Ok(());
         }
-        match &pidfd {
-            Some(pidfd) => self.queue.push(key, pidfd.as_fd())?,
+        match &descriptor {
+            Some(descriptor) => self.queue.push(key, descriptor.as_fd())?,
             None => self.queue.push_expected(key)?,
         }
         self.messages += 1;
-        latest.insert(key.run.child, (key, pidfd));
+        latest.insert(place, (key, descriptor));
         Ok(())
     }
 
     fn expect(&mut self, run: Run) -> io::Result<()> {
         self.make_room()?;
-        self.push(StoreKey { run, age: self.age }, None)
+        self.push(StoreKey { run, held: StoredKind::Process, age: self.age }, None)
     }
 
-    fn store(&mut self, run: Run, pidfd: BorrowedFd<'_>) -> io::Result<()> {
-        if self.wanted.get(&run) == Some(&self.age) {
+    fn store(&mut self, (run, held): (Run, StoredKind), descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        if self.wanted.get(&(run, held)) == Some(&self.age) {
             return Ok(());
         }
         self.make_room()?;
-        self.push(StoreKey { run, age: self.age }, Some(pidfd))?;
-        self.wanted.insert(run, self.age);
+        self.push(StoreKey { run, held, age: self.age }, Some(descriptor))?;
+        self.wanted.insert((run, held), self.age);
         Ok(())
     }
 
@@ -276,22 +315,23 @@ impl Contents {
                 self.complained = true;
                 tracing::warn!(
                     %error, stored = self.wanted.len(),
-                    "cannot store more processes: how these end while there is no broker will not be known"
+                    "cannot store more for the next broker: how these children end while there is none will not be known, and \
+                     what they tell then is lost"
                 );
             }
-            Err(error) => tracing::debug!(%error, child = %run.child, "cannot store the process of a child"),
+            Err(error) => tracing::debug!(%error, child = %run.child, "cannot store what is of a child"),
         }
     }
 
-    fn push(&mut self, key: StoreKey, pidfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    fn push(&mut self, key: StoreKey, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         if self.messages >= self.capacity {
             return Err(io::Error::other(format!(
                 "{} messages are all that may lie in a socket",
                 self.messages
             )));
         }
-        match pidfd {
-            Some(pidfd) => self.queue.push(key, pidfd)?,
+        match descriptor {
+            Some(descriptor) => self.queue.push(key, descriptor)?,
             None => self.queue.push_expected(key)?,
         }
         self.messages += 1;
@@ -306,10 +346,13 @@ impl Contents {
             if self.messages <= plenty.min(self.capacity - self.capacity / 4).max(wanted) {
                 break;
             }
-            if self.queue.first_key()?.is_some_and(|key| self.wanted.get(&key.run) == Some(&key.age))
-                && let First::Process { key, pidfd } = self.queue.first_with_process()?
+            if self
+                .queue
+                .first_key()?
+                .is_some_and(|key| self.wanted.get(&(key.run, key.held)) == Some(&key.age))
+                && let First::Stored { key, descriptor } = self.queue.first()?
             {
-                self.push(key, Some(pidfd.as_fd()))?;
+                self.push(key, Some(descriptor.as_fd()))?;
             }
             self.queue.drop_first()?;
             self.messages = self.messages.saturating_sub(1);

@@ -3,8 +3,10 @@
 //!
 //! The sockets are files in a folder of the runtime folder, and each is writable by its child's user alone, so that nobody
 //! else can fill its queue. Who has sent a datagram is what the kernel says (`SO_PASSCRED`, unix(7)); it counts if that is
-//! the child's main process or descends from it. A socket lives as long as its child. An upgrade hands it over; after a
-//! crash the next broker binds the same path anew, and a word that was sent meanwhile was refused to its sender.
+//! the child's main process or descends from it. A socket lives as long as its child. An upgrade hands it over, and below
+//! systemd it is [held](crate::os::service::fd_store) over a crash: what is sent meanwhile waits, as much as
+//! `net.unix.max_dgram_qlen` lets wait, and whoever sends more waits too. Elsewhere the next broker binds the same path
+//! anew after a crash, and a word that was sent meanwhile was refused to its sender.
 
 mod datagram;
 mod disposal;
@@ -136,6 +138,19 @@ impl Notices {
     /// When there is no descriptor left.
     pub fn readable(&self) -> io::Result<AsyncFd<OwnedFd>> {
         watched(self.epoll.0.as_fd().try_clone_to_owned()?, Interest::READABLE)
+    }
+
+    /// Takes the socket of a child that was held for it while there was no broker, unless it has one.
+    pub fn take(&mut self, child: ChildId, socket: OwnedFd) {
+        if !self.listening.contains_key(&child) && child_of(&socket) == Some(child) {
+            self.keep(child, Arc::new(socket), geteuid());
+        }
+    }
+
+    /// The socket of a child.
+    #[must_use]
+    pub fn socket(&self, child: ChildId) -> Option<BorrowedFd<'_>> {
+        self.listening.get(&child).map(|one| one.socket.as_fd())
     }
 
     /// The sockets, for the next program of this process.

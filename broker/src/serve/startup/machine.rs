@@ -99,7 +99,7 @@ impl Machine {
         let launcher = Launcher::new(spawn).map_err(ServeError::Launcher)?;
         let looks = PathLooks::new(spawn).map_err(ServeError::Launcher)?;
         let (mut fd_store, kept) = FdStore::open(kept);
-        for (run, pidfd) in kept {
+        for (run, pidfd) in kept.processes {
             // Its next one is stored as this broker counts it.
             fd_store.remove(run);
             processes.insert(run.child, Arc::new(pidfd));
@@ -118,7 +118,7 @@ impl Machine {
         restore_bounds(&containment, &recovered);
         let (sockets, outputs) = outputs.into_iter().partition(|output| notices::is_socket(output));
         let mut notices = Notices::open(runtime.folder(), sockets).map_err(RuntimeDirError::from)?;
-        hear_again(&mut notices, &runtime, &recovered);
+        hear_again(&mut notices, (&runtime, &mut fd_store, kept.sockets), &recovered);
         let host = Host { boot, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
         let records = Records::start(store, &host, threads.clone())?;
         let anchors = AnchorWatch::new().map_err(ServeError::Anchors)?;
@@ -218,7 +218,11 @@ fn restore_bounds(containment: &Containment, recovered: &[Recovered]) {
 }
 
 /// Goes on hearing the children of an earlier broker that tell how they are.
-fn hear_again(notices: &mut Notices, runtime: &RuntimeDir, recovered: &[Recovered]) {
+fn hear_again(
+    notices: &mut Notices,
+    (runtime, fd_store, mut held): (&RuntimeDir, &mut FdStore, BTreeMap<ChildId, OwnedFd>),
+    recovered: &[Recovered],
+) {
     for child in recovered {
         let Intent { id, params, run_as, .. } = &child.intent;
         let is_there = matches!(child.finding, Finding::Process { .. });
@@ -226,10 +230,21 @@ fn hear_again(notices: &mut Notices, runtime: &RuntimeDir, recovered: &[Recovere
         if !is_there || is_cleanup || params.ready != Ready::Notify {
             continue;
         }
+        if let Some(socket) = held.remove(id) {
+            notices.take(*id, socket);
+        }
         match notices.open_for(*id, runtime, user(run_as)) {
-            Ok(_) => notices.hear(Broker::recovered_run(*id)),
+            Ok(_) => {
+                notices.hear(Broker::recovered_run(*id));
+                if let Some(socket) = notices.socket(*id) {
+                    fd_store.store_socket(*id, socket);
+                }
+            }
             Err(errno) => tracing::error!(child = %id, %errno, "a child cannot be heard any more"),
         }
+    }
+    for child in held.into_keys() {
+        fd_store.remove_socket(child);
     }
     notices.tidy();
 }

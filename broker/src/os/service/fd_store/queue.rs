@@ -32,6 +32,9 @@ const MARK: u8 = 2;
 /// The first byte of a message of a process that is still to be started.
 const EXPECTED: u8 = 3;
 
+/// The first byte of a message with the socket that a child tells something on. Brokers that know of none drop it.
+const SOCKET: u8 = 4;
+
 /// A kind, a UUID, the number of a child's process, and which broker has started it.
 const MESSAGE_BYTES: usize = 1 + 16 + 4 + 4;
 
@@ -43,11 +46,22 @@ pub(super) struct StoreQueue {
     write: OwnedFd,
 }
 
-/// One process of one child, over all brokers that share the queue.
+/// What is held of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum StoredKind {
+    /// A process of it.
+    Process,
+    /// The socket on which it tells how it is. It has one for all of its runs, and stands under the first.
+    Socket,
+}
+
+/// One process of one child, or its socket, over all brokers that share the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoreKey {
     /// Each broker counts the processes of a child anew.
     pub(super) run: Run,
+    /// Which of the two it is.
+    pub(super) held: StoredKind,
     /// How many brokers there were before the one that stored it.
     pub(super) age: u32,
 }
@@ -63,10 +77,12 @@ impl StoreKey {
 #[derive(Debug)]
 pub(super) enum First {
     Nothing,
-    Process {
-        /// The run, and the broker that has stored it.
+    /// A process, or a socket.
+    Stored {
+        /// What it is of, and the broker that has stored it.
         key: StoreKey,
-        pidfd: OwnedFd,
+        /// The process or the socket.
+        descriptor: OwnedFd,
     },
     /// A process that was still to be started.
     Expected(StoreKey),
@@ -109,11 +125,15 @@ impl StoreQueue {
         Ok(getsockopt(&self.write, sockopt::SndBuf)? / BYTES_A_MESSAGE)
     }
 
-    /// Puts a process at the end.
+    /// Puts a process or a socket at the end.
     ///
     /// EAGAIN: there is no room. ETOOMANYREFS: too many descriptors of this user lie in sockets (`unix(7)`).
-    pub(super) fn push(&self, key: StoreKey, pidfd: BorrowedFd<'_>) -> io::Result<()> {
-        self.send(&of_key(PROCESS, key), &[ControlMessage::ScmRights(&[pidfd.as_raw_fd()])])
+    pub(super) fn push(&self, key: StoreKey, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let kind = match key.held {
+            StoredKind::Process => PROCESS,
+            StoredKind::Socket => SOCKET,
+        };
+        self.send(&of_key(kind, key), &[ControlMessage::ScmRights(&[descriptor.as_raw_fd()])])
     }
 
     /// Puts a mark at the end for a process that is still to be started.
@@ -146,7 +166,7 @@ impl StoreQueue {
             Err(errno) => return Err(errno.into()),
         }
         Ok(match parse(&buffer) {
-            Parsed::Process(key) | Parsed::Expected(key) => Some(key),
+            Parsed::Stored(key) | Parsed::Expected(key) => Some(key),
             Parsed::Mark(_) | Parsed::Malformed => None,
         })
     }
@@ -154,7 +174,7 @@ impl StoreQueue {
     /// What is at the beginning, where it stays.
     ///
     /// EMFILE: there is no descriptor left for the process.
-    pub(super) fn first_with_process(&self) -> io::Result<First> {
+    pub(super) fn first(&self) -> io::Result<First> {
         let mut buffer = Message::default();
         let mut room = cmsg_space!(RawFd);
         let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -166,20 +186,20 @@ impl StoreQueue {
         };
         let length = received.bytes;
         let was_cut = received.flags.contains(MsgFlags::MSG_CTRUNC);
-        let mut pidfd = None;
+        let mut held = None;
         for control in received.cmsgs()? {
             if let ControlMessageOwned::ScmRights(descriptors) = control {
                 for descriptor in descriptors {
                     // SAFETY: the kernel has just opened it for this process, and nobody else has its number.
-                    pidfd = Some(unsafe { OwnedFd::from_raw_fd(descriptor) });
+                    held = Some(unsafe { OwnedFd::from_raw_fd(descriptor) });
                 }
             }
         }
-        Ok(match (parse(&buffer), pidfd) {
+        Ok(match (parse(&buffer), held) {
             _ if length != MESSAGE_BYTES => First::Malformed,
-            (Parsed::Process(key), Some(pidfd)) => First::Process { key, pidfd },
-            (Parsed::Process(_), None) if was_cut => return Err(Errno::EMFILE.into()),
-            (Parsed::Process(_), None) | (Parsed::Malformed, _) => First::Malformed,
+            (Parsed::Stored(key), Some(descriptor)) => First::Stored { key, descriptor },
+            (Parsed::Stored(_), None) if was_cut => return Err(Errno::EMFILE.into()),
+            (Parsed::Stored(_), None) | (Parsed::Malformed, _) => First::Malformed,
             (Parsed::Expected(key), _) => First::Expected(key),
             (Parsed::Mark(mark), _) => First::Mark(mark),
         })
@@ -198,7 +218,7 @@ impl StoreQueue {
 
 /// What a message says.
 enum Parsed {
-    Process(StoreKey),
+    Stored(StoreKey),
     Expected(StoreKey),
     Mark(Uuid),
     Malformed,
@@ -223,11 +243,12 @@ fn parse(message: &Message) -> Parsed {
     let Some((&age, [])) = rest.split_first_chunk() else { return Parsed::Malformed };
     let id = Uuid::from_bytes(id);
     let incarnation = Incarnation(u32::from_le_bytes(number));
-    let key =
-        StoreKey { run: Run { child: ChildId::from_uuid(id), incarnation }, age: u32::from_le_bytes(age) };
+    let (run, age) = (Run { child: ChildId::from_uuid(id), incarnation }, u32::from_le_bytes(age));
+    let key = |held| StoreKey { run, held, age };
     match *kind {
-        PROCESS => Parsed::Process(key),
-        EXPECTED => Parsed::Expected(key),
+        PROCESS => Parsed::Stored(key(StoredKind::Process)),
+        SOCKET => Parsed::Stored(key(StoredKind::Socket)),
+        EXPECTED => Parsed::Expected(key(StoredKind::Process)),
         MARK => Parsed::Mark(id),
         _ => Parsed::Malformed,
     }

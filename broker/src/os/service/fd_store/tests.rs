@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -20,7 +20,7 @@ impl Owner {
             self.0.push((name.to_owned(), end.try_clone_to_owned()?));
             Ok(())
         });
-        assert!(found.is_empty() && store.0.is_some());
+        assert!(found.processes.is_empty() && found.sockets.is_empty() && store.0.is_some());
         store
     }
 
@@ -34,6 +34,11 @@ impl Owner {
     }
 
     fn reopen(&self) -> (FdStore, BTreeMap<Run, OwnedFd>) {
+        let (store, found) = self.reopen_all();
+        (store, found.processes)
+    }
+
+    fn reopen_all(&self) -> (FdStore, HandedBack) {
         FdStore::open_at(self.hand_back(), |name, _| panic!("{name} was there"))
     }
 }
@@ -158,7 +163,7 @@ fn those_that_live_long_stay_while_others_come_and_go() {
     for number in 0..5_000 {
         let passing = run(number);
         store.store(passing, process.as_fd());
-        assert!(contents(&store).wanted.contains_key(&passing));
+        assert!(contents(&store).wanted.contains_key(&(passing, StoredKind::Process)));
         store.remove(passing);
         assert!(contents(&store).messages <= 3 * lasting.len() + UNWANTED_MAX);
     }
@@ -177,7 +182,7 @@ fn what_a_broker_left_that_was_killed_while_it_read_is_put_right() {
     let queue = &contents(&store).queue;
     // It had set its mark, and written the first one again, but not taken it away.
     queue.mark_end().unwrap();
-    queue.push(StoreKey { run: first, age: 0 }, own().as_fd()).unwrap();
+    queue.push(StoreKey { run: first, held: StoredKind::Process, age: 0 }, own().as_fd()).unwrap();
     drop(store);
     let (store, found) = owner.reopen();
     assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), BTreeSet::from([first, second]));
@@ -200,13 +205,13 @@ fn without_room_nothing_fails_and_what_is_released_makes_some() {
     }
     let late = run(1);
     store.store(late, own().as_fd());
-    assert!(contents(&store).wanted.contains_key(&late));
+    assert!(contents(&store).wanted.contains_key(&(late, StoredKind::Process)));
 }
 
 #[test]
 fn there_is_room_for_as_many_as_are_said_to_fit() {
     let queue = StoreQueue::new().unwrap();
-    let (process, one) = (own(), StoreKey { run: run(1), age: 0 });
+    let (process, one) = (own(), StoreKey { run: run(1), held: StoredKind::Process, age: 0 });
     let capacity = queue.capacity().unwrap();
     assert!(capacity > 2 * UNWANTED_MAX);
     for _ in 0..capacity.min(20_000) {
@@ -228,7 +233,7 @@ fn a_store_of_which_a_part_is_missing_or_wrong_is_begun_anew() {
         });
         let names: Vec<_> = handed_over.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, [READ_NAME, WRITE_NAME]);
-        assert!(found.is_empty());
+        assert!(found.processes.is_empty());
         store.store(run(1), own().as_fd());
         assert_eq!(contents(&store).messages, 1);
     }
@@ -241,5 +246,48 @@ fn a_store_that_nobody_keeps_is_off() {
     let one = run(1);
     store.store(one, own().as_fd());
     store.remove(one);
-    assert!(store.ends().is_none() && found.is_empty());
+    assert!(store.ends().is_none() && found.processes.is_empty());
+}
+
+#[test]
+fn what_is_told_on_a_socket_that_no_broker_has_open_waits_for_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut owner = Owner::default();
+    let mut store = owner.open();
+    let children = [1, 2, 3].map(|number| (run(number).child, folder.path().join(number.to_string())));
+    for (child, path) in &children {
+        let socket = UnixDatagram::bind(path).unwrap();
+        store.store_socket(*child, socket.as_fd());
+        store.store_socket(*child, socket.as_fd());
+        // It has a process as well.
+        store.store(Run { child: *child, incarnation: Incarnation::FIRST }, own().as_fd());
+    }
+    assert_eq!(contents(&store).messages, 2 * children.len());
+    let [(first, first_path), .., (ended, ended_path)] = &children;
+    store.remove_socket(*ended);
+    drop(store);
+    let teller = UnixDatagram::unbound().unwrap();
+    for round in 0..3 {
+        teller.send_to(b"READY=1", first_path).unwrap();
+        let (store, found) = owner.reopen_all();
+        assert_eq!(found.processes.len(), children.len());
+        let mut word = [0; 16];
+        let socket = UnixDatagram::from(found.sockets[first].try_clone().unwrap());
+        let length = socket.recv(&mut word).unwrap();
+        assert_eq!(&word[..length], b"READY=1", "round {round}");
+        drop((store, found));
+    }
+    // What is not wanted goes when there is need of room, and with it all who would hear.
+    let (mut store, found) = owner.reopen_all();
+    drop(found);
+    for (child, _) in &children {
+        store.remove_socket(*child);
+    }
+    for number in 0..1_000 {
+        let passing = run(number);
+        store.store(passing, own().as_fd());
+        store.remove(passing);
+    }
+    let refused = teller.send_to(b"READY=1", ended_path).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
