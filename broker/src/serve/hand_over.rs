@@ -96,7 +96,7 @@ async fn become_program(
         accounts: handler.accounts.clone(),
         beginning: leaving.beginning,
     };
-    hands.prober.end_all();
+    handler.prober.end_all();
     Err(failed(&leaving.program.execute(&handover, &held_back)))
 }
 

@@ -97,7 +97,7 @@ fn perform(plan: &ChildPlan) -> Result<(), Refusal> {
             Ok(never) => match never {},
             Err(refusal) => Err(refusal),
         },
-        Errand::Look(inquiry) => take_a_look(plan, inquiry),
+        ChildTask::Look(inquiry) => take_a_look(plan, inquiry),
     }
 }
 

@@ -15,14 +15,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use procbroker_protocol::Signal;
 
-use super::child::Errand;
+use super::child::ChildTask;
 use super::clone::{self, Birth, Memory};
+use super::facilities::Facilities;
 use super::listens::Inquiry;
 use super::memory::Shared;
 use super::oom_score::OomScore;
 use super::plan::Ids;
-use super::probe::Facilities;
-use super::signals::Signals;
+use super::signals::SignalSet;
 use super::slot::{Departed, Slot, Way};
 use crate::os::host::fs_rights::Rights;
 use crate::os::process::pidfd;
@@ -65,7 +65,7 @@ impl PathLooks {
             memory: Memory::Brokers,
             // It executes no program: neither is changed.
             oom_score: OomScore::Inherited,
-            signals: Signals(0),
+            signals: SignalSet(0),
         };
         let empty = (0..SLOTS_KEPT).map(|_| new_slot()).collect::<io::Result<_>>()?;
         Ok(Self { way, state: Mutex::new(State { empty, underway: BTreeMap::new(), next: 0 }) })
@@ -79,7 +79,7 @@ impl PathLooks {
         let inquiry = Inquiry { path: CString::new(path)?, ids: ids(rights), user };
         let mut state = self.lock();
         let mut slot = state.empty.pop().map_or_else(new_slot, Ok)?;
-        if let Err((_, errno)) = slot.enter(self.way, Errand::Look(Box::new(inquiry)), None) {
+        if let Err((_, errno)) = slot.enter(self.way, ChildTask::Look(Box::new(inquiry)), None) {
             state.empty.push(slot);
             return Err(errno.into());
         }

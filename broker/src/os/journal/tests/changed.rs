@@ -17,7 +17,8 @@ fn three() -> (TempDir, PathBuf) {
     for number in 1..=3 {
         writing.submit(number, intent(number));
         let process = Some(process(Birthmark::Inode(5), Some(6)));
-        writing.submit(number, Change::Progress(Progress { text: format!("progress {number}"), process }));
+        writing
+            .submit(number, Change::Progress(StoredProgress { text: format!("progress {number}"), process }));
     }
     drop(writing);
     (folder, path)
