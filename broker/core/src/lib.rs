@@ -38,7 +38,7 @@
 //! 5. `Spawned` comes in. Its progress is recorded, and `started` is published. With `ready: spawn` it is *Running*, `ready`
 //!    is published, and the request that waits is looked at again (`methods::recheck`) and answered; else it is *Starting*.
 //! 6. `Notified` or `Probed` comes in, of a child that is *Starting* (`child::readiness`), or the `Exited` of a command that
-//!    asks it (`child::by_command`): *Running*, and all the rest of 5.
+//!    asks it (`child::ready_command`): *Running*, and all the rest of 5.
 //!
 //! A process that does not get to its program (its file system does not answer) is *launching* for as long as nobody wants it to
 //! end. Whatever would stop it kills it after a moment (`child::cut_short`), and it was never started.

@@ -37,7 +37,7 @@ enum UpgradeStage {
 /// What follows when processes take too long to get to their programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooLate {
-    /// They are killed.
+    /// Those that are on their way are killed, which leaves them a while to be gone.
     Kill,
     /// The upgrade is given up: some that were killed are there still.
     GiveUp,

@@ -58,7 +58,7 @@ enum CommandStage {
     Spawning,
     /// Its process was killed on its way to its program, and is not gone so far.
     Unwanted,
-    /// It runs.
+    /// Its program was executed, and has its time to find out.
     Running,
     /// It is being killed, its process too: its answer is no.
     Killing {
