@@ -134,12 +134,23 @@ def test_the_shell_commands_do_what_the_readme_says(shell: Shell) -> None:
 
 def test_a_broker_is_there_for_what_is_pasted_together_with_its_start(shell: Shell) -> None:
     start, tour = shell_blocks()[:2]
-    assert start.startswith("procbroker serve &\n")
+    assert start.startswith("procbroker serve --log warn &\n")
     done = shell.paste(start + tour)
     assert done.returncode == 0, done.stderr
     assert uuid.UUID(done.stdout.splitlines()[0])
     assert "is still running" in done.stderr
     assert "no broker is there" not in done.stderr
+    # The first minutes belong to the tour, and not to the broker's log.
+    assert "started child=" not in done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "broker/README.md", "client/python/README.md"])
+def test_whoever_starts_a_broker_in_the_background_waits_until_it_answers(page: str) -> None:
+    lines = (REPOSITORY / page).read_text().splitlines()
+    starts = [place for place, line in enumerate(lines) if re.match(r"procbroker serve\b.* &(\s|$)", line)]
+    assert starts != []
+    for place in starts:
+        assert lines[place + 1].startswith("for i in $(seq 99); do procbroker status >/dev/null 2>&1 && break;")
 
 
 #: What stands in for cargo, where the broker is built already. It tells how far it is, as cargo does.

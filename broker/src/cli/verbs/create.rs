@@ -183,8 +183,9 @@ struct LifeArguments {
     /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
     ///
     /// `spawn`: as soon as its program runs. `notify`: when it sends READY=1 as `sd_notify` does.
-    /// `tcp:127.0.0.1:8080`, `unix:/run/web.sock`: when something accepts connections there. `log:TEXT`: when a line of
-    /// its output contains TEXT. For a command that finds it out, see --ready-command.
+    /// `tcp:127.0.0.1:8080`, `unix:/run/web.sock`: when something accepts connections there (with tcp, another program that
+    /// listens there already counts as well: take a port of its own). `log:TEXT`: when a line of its output contains TEXT.
+    /// For a command that finds it out, see --ready-command.
     #[arg(long, value_name = "WHEN", default_value = "spawn", value_parser = ready)]
     ready: Ready,
     /// It counts as running when this command, run as its user, exits with 0: one element, repeated for each

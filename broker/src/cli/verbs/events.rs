@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Arg, Args};
 use procbroker_client::{Broker, Events, Happening};
 use procbroker_protocol::Child;
 use procbroker_protocol::event::{Event, EventKind, Notification};
@@ -33,7 +33,7 @@ Output:
     SEQ AT KIND ID NAME PID EXIT
   SEQ, which is first on a terminal too, is the number of the event, for --since;
   a restarted broker counts anew.
-  With --json the notifications as they are on the wire, one a line.
+  With --json what the notifications on the wire carry (`params`), one a line.
   The orderly end of the broker (`shutting_down`, and what follows) ends it with
   exit status 0; a broker that is lost and does not come back, with 5.
 
@@ -65,6 +65,18 @@ pub(in crate::cli) struct EventsArguments {
     #[command(flatten)]
     print: PrintArguments,
 }
+
+/// The flag `--json`, where many answers are printed and not one.
+pub(super) fn json_flag(flag: Arg) -> Arg {
+    flag.help(JSON_HELP).long_help(format!("{JSON_HELP}\n\n{JSON_HELP_MORE}"))
+}
+
+const JSON_HELP: &str = "Print each event as it is on the wire, a line of JSON for each";
+
+const JSON_HELP_MORE: &str = "\
+That is what the notification carries: `subscription`, `seq`, `at`, `kind`, and `child` as it was then; where events were \
+missed, `subscription`, the kind `lagged`, and `missed`, the number of them. On failure it is the JSON-RPC error, on standard \
+error; one that does not come from the broker (none is there, the connection broke) has a `message` alone.";
 
 impl EventsArguments {
     /// The parameters that these arguments ask for.

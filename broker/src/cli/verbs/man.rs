@@ -39,6 +39,8 @@ pub(super) fn no_such_verb(program: &Command, verb: &str) -> Failure {
 /// The sections that follow from the definition, and then the text that stands below the flags in the help:
 /// with its own line breaks, and with each of its headings as a section.
 fn page(command: Command) -> std::io::Result<String> {
+    let command = command.subcommand_help_heading("VERBS");
+    let flags = flags_with_a_value(&command);
     let extra = command.get_after_long_help().map(ToString::to_string);
     let has_verbs = command.has_subcommands();
     let aliases: Vec<String> =
@@ -49,7 +51,9 @@ fn page(command: Command) -> std::io::Result<String> {
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;
-    man.render_synopsis_section(&mut out)?;
+    let mut synopsis = Vec::new();
+    man.render_synopsis_section(&mut synopsis)?;
+    out.extend(with_values(&String::from_utf8_lossy(&synopsis), &flags).into_bytes());
     man.render_description_section(&mut out)?;
     if !aliases.is_empty() {
         let mut roff = Roff::new();
@@ -68,6 +72,25 @@ fn page(command: Command) -> std::io::Result<String> {
     roff.control("fi", []);
     roff.to_writer(&mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// The flags after which a value comes, each with the name of that.
+fn flags_with_a_value(command: &Command) -> Vec<(String, String)> {
+    let flags = command.get_arguments().filter(|flag| flag.get_action().takes_values());
+    flags
+        .filter_map(|flag| {
+            let value = flag.get_value_names()?.first()?.to_string();
+            Some((flag.get_long()?.to_owned(), value))
+        })
+        .collect()
+}
+
+/// The synopsis, in which the flags have their values: the library leaves them out.
+fn with_values(synopsis: &str, flags: &[(String, String)]) -> String {
+    flags.iter().fold(synopsis.to_owned(), |synopsis, (flag, value)| {
+        let flag = format!("\\fB\\-\\-{}\\fR", flag.replace('-', "\\-"));
+        synopsis.replace(&format!("{flag}]"), &format!("{flag} \\fI{value}\\fR]"))
+    })
 }
 
 fn push_line(roff: &mut Roff, line: &str) {
@@ -116,6 +139,17 @@ mod tests {
         let page = manual(Some("destroy")).unwrap();
         assert!(page.contains(".SH ALIASES\nprocbroker stop, procbroker rm\n"), "{page}");
         assert_eq!(manual(Some("rm")).unwrap(), page);
+    }
+
+    #[test]
+    fn a_synopsis_says_which_flags_take_a_value() {
+        let socket = "[\\fB\\-\\-socket\\fR \\fIPATH\\fR]";
+        let page = manual(None).unwrap();
+        assert!(page.contains(&format!(".SH SYNOPSIS\n\\fBprocbroker\\fR {socket} ")), "{page}");
+        assert!(page.contains("\n.SH VERBS\n"), "{page}");
+        let page = manual(Some("serve")).unwrap();
+        let state_dir = "[\\fB\\-\\-state\\-dir\\fR \\fIFOLDER\\fR]";
+        assert!(page.contains(socket) && page.contains(state_dir), "{page}");
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub(super) enum Verb {
     ///
     /// It goes on after a crash or an upgrade of the broker, and ends when the broker is stopped. A reader that is too slow is
     /// told how many events it has missed.
-    #[command(after_long_help = events::EXAMPLES)]
+    #[command(mut_arg("json", events::json_flag), after_long_help = events::EXAMPLES)]
     Events(EventsArguments),
     /// Watch the children on a terminal, and stop, restart or signal them by keys
     ///

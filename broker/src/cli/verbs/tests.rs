@@ -330,6 +330,22 @@ fn json_can_be_asked_of_every_verb_that_asks_the_broker() {
 }
 
 #[test]
+fn the_help_of_json_says_of_each_verb_what_it_prints() {
+    let mut program = CommandLine::command();
+    program.build();
+    let help = |verb: &str| {
+        let verb = program.find_subcommand(verb).unwrap();
+        let flag = verb.get_arguments().find(|flag| flag.get_long() == Some("json")).unwrap();
+        (flag.get_help().unwrap().to_string(), flag.get_long_help().unwrap().to_string())
+    };
+    let (short, long) = help("events");
+    assert_eq!(short, "Print each event as it is on the wire, a line of JSON for each");
+    assert!(long.starts_with(&short) && long.contains("`seq`, `at`, `kind`"), "{long}");
+    assert!(!long.contains("result"), "{long}");
+    assert!(help("list").1.contains("the JSON-RPC result"));
+}
+
+#[test]
 fn the_socket_can_be_named_before_and_after_the_verb() {
     for arguments in [["--socket", "/a.sock", "list"], ["list", "--socket", "/a.sock"]] {
         assert_eq!(parse(&arguments).unwrap().socket, Some("/a.sock".into()));
