@@ -61,6 +61,22 @@ def test_start_failed_tells_the_exit_and_what_was_written(fake: FakeBroker) -> N
     assert caught.value.exit is not None
     assert (caught.value.exit.code, caught.value.exit.returncode) == (3, 3)
     assert caught.value.log_tail == "no such file\n"
+    assert str(caught.value) == "that is start_failed; its last line: no such file"
+
+
+@pytest.mark.parametrize(
+    ("log_tail", "end"),
+    [
+        ("Traceback:\n  File\nImportError: no module\n\n", "; its last line: ImportError: no module"),
+        ("", "it ended"),
+        (" \n\n", "it ended"),
+        ("x" * 1000, f"; its last line: {'x' * 299}…"),
+    ],
+)
+def test_start_failed_ends_with_the_last_line_that_the_child_wrote(log_tail: str, end: str) -> None:
+    error = procbroker.StartFailed("start_failed", "it ended", {"log_tail": log_tail})
+    assert str(error).startswith("it ended")
+    assert str(error).endswith(end)
 
 
 def test_a_child_that_is_not_ready_in_time_tells_what_its_command_said(broker: Broker) -> None:
@@ -145,7 +161,14 @@ def test_a_folder_that_may_not_be_entered_is_named(own: RealBroker) -> None:
 @pytest.mark.parametrize(
     ("user", "gid", "mode", "groups", "facts", "way"),
     [
-        (NOBODY.pw_uid, 0, 0o600, [], "user root and group root, and has mode 600", "; --socket-mode, --socket-group"),
+        (
+            NOBODY.pw_uid,
+            0,
+            0o600,
+            [],
+            "user root and group root, and has mode 600",
+            "; --socket-mode, --socket-group and, for the broker to let them in, --allow-user or --allow-group of",
+        ),
         (
             NOBODY.pw_uid,
             GROUP.gr_gid,
@@ -221,9 +244,23 @@ def test_nobody_there_says_where_and_what_to_do(folder: Path) -> None:
     assert caught.value.socket == str(path)
     assert f"cannot reach a broker at {path}: No such file or directory" in str(caught.value)
     assert f"procbroker serve --socket {path}" in str(caught.value)
-    path.touch()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
     with pytest.raises(BrokerUnavailable, match="Connection refused"):
         Broker(path).status()
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder"])
+def test_what_is_no_socket_is_told_so_at_once(folder: Path, kind: str) -> None:
+    path = folder / "other"
+    if kind == "a file":
+        path.touch()
+    else:
+        path.mkdir()
+    with pytest.raises(procbroker.NotASocket) as caught:
+        Broker(path, wait_for_broker=True, connect_timeout=PATIENCE).status()
+    assert str(caught.value).startswith(f"no broker can be at {path}: there is {kind}, and no socket; ")
+    assert "procbroker serve" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -258,6 +295,7 @@ def test_a_path_that_is_none_is_a_value_error(path: Any) -> None:
         procbroker.SpawnFailed("spawn_failed", "no", {"errno": 2}),
         BrokerUnavailable("/sock", "Connection refused"),
         SocketPathTooLong("/sock", 200, 107),
+        procbroker.NotASocket("/sock", "a folder"),
         procbroker.ConnectionLost("signal", "/sock"),
         procbroker.ClientTimeout("create x", 1.5, "/sock"),
         procbroker.ClientClosed("/sock"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import resource
 import threading
 from pathlib import Path
@@ -108,6 +109,12 @@ def test_what_cannot_be_right_is_refused_before_anything_is_sent(make: Callable[
 def test_who_writes_as_on_the_command_line_is_told_how_python_has_it(options: Dict[str, Any], python: str) -> None:
     with pytest.raises(ValueError, match=python):
         create_params(["a"], options)
+
+
+@pytest.mark.parametrize("time", [60, 1.5, MINUTE])
+def test_a_lifetime_that_is_a_time_alone_is_told_how_that_is_written(time: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"procbroker.lifetime.ttl({time!r})")):
+        create_params(["a"], {"lifetime": time})
 
 
 @pytest.mark.parametrize(

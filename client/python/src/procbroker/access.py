@@ -8,8 +8,8 @@ from typing import Optional
 
 #: What opens a socket to others.
 _WAY = (
-    "--socket-mode, --socket-group and --allow-user of 'procbroker serve' open it to others, SocketMode= and "
-    "SocketGroup= in place of the first two where systemd made it"
+    "--socket-mode, --socket-group and, for the broker to let them in, --allow-user or --allow-group of 'procbroker "
+    "serve' open it to others, SocketMode= and SocketGroup= in place of the first two where systemd made it"
 )
 
 

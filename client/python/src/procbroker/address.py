@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Union
+from typing import Optional, Union
 
 from .errors import SocketPathTooLong
 
@@ -48,6 +48,17 @@ def checked(path: Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]) -> st
     if len(os.fsencode(name)) > PATH_BYTES_MAX:
         raise SocketPathTooLong(name, len(os.fsencode(name)), PATH_BYTES_MAX)
     return name
+
+
+def other_than_socket(path: str) -> Optional[str]:
+    """Return what is at a path that is no socket, such as ``"a folder"``; None where there is one, or nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return None
+    if stat.S_ISSOCK(mode):
+        return None
+    return "a folder" if stat.S_ISDIR(mode) else "a file"
 
 
 def _is_ours_alone(folder: str, uid: int) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Optional, Set, Union
 
 from . import access, address
-from .errors import BrokerUnavailable, PermissionDenied
+from .errors import BrokerUnavailable, NotASocket, PermissionDenied
 from .waiting import (
     OWN_POLL,
     Deadline,
@@ -253,7 +253,7 @@ def new_token() -> str:
 
 
 def connect(path: str, deadline: Deadline) -> Steps[Connection]:
-    """Connect once. Raises BrokerUnavailable, SocketPathTooLong, PermissionDenied or DeadlinePassed."""
+    """Connect once. Raises BrokerUnavailable or what comes of it, PermissionDenied or DeadlinePassed."""
     address.checked(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -282,5 +282,6 @@ def _why_not(path: str, error: OSError) -> Exception:
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionDenied(PermissionDenied.KIND, access.refusal(path), {"kind": PermissionDenied.KIND})
     if error.errno in _NOBODY:
-        return BrokerUnavailable(path, reason)
+        other = address.other_than_socket(path)
+        return NotASocket(path, other) if other else BrokerUnavailable(path, reason)
     return BrokerUnavailable(path, f"[{errno.errorcode.get(error.errno or 0, error.errno)}] {reason}")

@@ -22,6 +22,7 @@ __all__ = [
     "LimitExceeded",
     "NameTaken",
     "NoResult",
+    "NotASocket",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
@@ -36,6 +37,10 @@ __all__ = [
     "TimedOut",
     "Unsupported",
 ]
+
+
+#: How much of a line of a child is a part of a message, in characters.
+_LINE_LONGEST = 300
 
 
 class ProcbrokerError(Exception):
@@ -139,6 +144,16 @@ class StartFailed(BrokerError):
         """The last of what it wrote."""
         return _text(self.data.get("log_tail")) or ""
 
+    def __str__(self) -> str:
+        """Return the message and the last line that it wrote, which mostly says why it has ended."""
+        lines = self.log_tail.split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if not last:
+            return self.message
+        if len(last) > _LINE_LONGEST:
+            last = last[: _LINE_LONGEST - 1] + "…"
+        return f"{self.message}; its last line: {last}"
+
 
 class ShuttingDown(BrokerError):
     """The broker is shutting down, and starts nothing any more."""
@@ -222,6 +237,24 @@ class SocketPathTooLong(BrokerUnavailable, ValueError):
         """Return what was tried, and what to do."""
         return (
             f"no broker can be at {self.socket}: {self.reason}; name a shorter path, in PROCBROKER_SOCKET for instance"
+        )
+
+
+class NotASocket(BrokerUnavailable, ValueError):
+    """What is at the path is no socket: no broker can be there."""
+
+    def __init__(self, socket: str, kind: str) -> None:
+        """Take the path, and what is there, such as ``"a folder"``."""
+        super().__init__(socket, f"there is {kind}, and no socket")
+        _set_args(self, socket, kind)
+        #: What is there.
+        self.kind: str = kind
+
+    def __str__(self) -> str:
+        """Return what was tried, and what to do."""
+        return (
+            f"no broker can be at {self.socket}: {self.reason}; "
+            "name the broker's socket, in PROCBROKER_SOCKET for instance"
         )
 
 

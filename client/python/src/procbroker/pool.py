@@ -14,7 +14,7 @@ from typing import Any, Callable, Collection, Dict, List, Optional, Protocol
 
 from . import journal
 from .connection import Connection, connect
-from .errors import BrokerUnavailable, ClientClosed, SocketPathTooLong
+from .errors import BrokerUnavailable, ClientClosed, NotASocket, SocketPathTooLong
 from .holds import Hold, Holds
 from .outlook import SHUT_DOWN, Outlook
 from .waiting import Deadline, Pause, Steps
@@ -121,7 +121,7 @@ class Pool:
                 raise ClientClosed(self.path())
             try:
                 connection = yield from connect(self.path(), deadline)
-            except SocketPathTooLong:
+            except (NotASocket, SocketPathTooLong):
                 raise
             except BrokerUnavailable as error:
                 if self.outlook.leaving:

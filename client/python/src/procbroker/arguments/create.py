@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Callable, Dict, Tuple, Union
 
 from .kinds import Argument, Cleanup, CreateOptions, Lifetime, Limit, Ready, Restart
@@ -37,6 +38,8 @@ def lifetime_to_wire(lifetime: Lifetime) -> Union[str, Dict[str, Any]]:
     """Return what a child's life is bound to."""
     if isinstance(lifetime, str):
         return _bare_word(lifetime, "lifetime", ("pid", "ttl"))
+    if isinstance(lifetime, (int, float, timedelta)):
+        raise TypeError(f"a lifetime of so long is procbroker.lifetime.ttl({lifetime!r}), and not {lifetime!r} alone")
     return _with_seconds(lifetime, "lifetime", ("ttl",))
 
 
