@@ -130,7 +130,7 @@ impl Broker {
     /// Connects to the broker at the [`default_socket`].
     ///
     /// # Errors
-    /// [`Error::SocketPathTooLong`] when nobody can listen there, [`Error::NotThere`] when nobody does,
+    /// [`Error::SocketPathTooLong`] and [`Error::NoSocket`] when nobody can listen there, [`Error::NotThere`] when nobody does,
     /// [`Error::NoAccess`] and [`Error::Refused`]
     /// when this user may not, [`Error::Version`] and [`Error::Handshake`] when the two cannot speak,
     /// [`Error::Timeout`] when there is no answer in time.

@@ -1,6 +1,7 @@
 //! Connects to the broker's socket and shakes hands.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,10 +115,14 @@ async fn shake_hands(mut stream: UnixStream, socket: &Path) -> Result<Wire, Fail
 }
 
 /// What an error of the socket means.
-fn sort(socket: &Path, source: io::Error) -> Failure {
-    let socket = || socket.to_owned();
+fn sort(path: &Path, source: io::Error) -> Failure {
+    let socket = || path.to_owned();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::NotThere(source),
+        // connect(2) refuses for want of a listener, and for a file that is no socket.
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match other_than_socket(path) {
+            Some(found) => Failure::Final(Error::NoSocket { socket: socket(), found }),
+            None => Failure::NotThere(source),
+        },
         io::ErrorKind::PermissionDenied => Failure::Final(Error::NoAccess { socket: socket(), source }),
         // A nonblocking connect(2) to a listener whose queue is full gives EAGAIN and leaves the stream
         // unconnected (unix(7)), which shows at its first use: ENOTCONN.
@@ -129,6 +134,12 @@ fn sort(socket: &Path, source: io::Error) -> Failure {
         // The kinds are open; whatever else there is will not go away by itself.
         _ => Failure::Final(Error::Socket { socket: socket(), source }),
     }
+}
+
+/// What is at a path that is no socket; nothing where there is one, or nothing at all.
+fn other_than_socket(path: &Path) -> Option<&'static str> {
+    let kind = std::fs::metadata(path).ok()?.file_type();
+    (!kind.is_socket()).then_some(if kind.is_dir() { "a folder" } else { "a file" })
 }
 
 #[cfg(test)]
@@ -164,6 +175,8 @@ mod tests {
         let Failure::Final(error @ Error::NoAccess { .. }) = sorted(io::ErrorKind::PermissionDenied) else {
             panic!("no access is final")
         };
-        assert!(error.to_string().contains("--socket-mode"), "{error}");
+        for flag in ["--socket-mode", "--allow-user", "--allow-group"] {
+            assert!(error.to_string().contains(flag), "{error}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use procbroker_protocol::binary::EncodeError;
@@ -15,6 +15,8 @@ use procbroker_protocol::status::ProtocolRange;
 use procbroker_protocol::version::HandshakeError;
 use procbroker_protocol::{Error as BrokerError, ErrorKind};
 
+use crate::route::default_socket;
+
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,14 +26,25 @@ pub enum Error {
     Broker(Box<BrokerError>),
     /// Nobody listens there.
     #[error(
-        "no broker is there at {}; start one with 'procbroker serve', or name its socket in PROCBROKER_SOCKET",
-        socket.display()
+        "no broker is there at {}; start one with {}, or name its socket in PROCBROKER_SOCKET",
+        socket.display(), start_at(socket)
     )]
     NotThere {
         /// The socket that was tried.
         socket: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// What is there is no socket: no broker can be there, nor be started there.
+    #[error(
+        "no broker can be at {}: there is {found}, and no socket; name the broker's socket, in PROCBROKER_SOCKET for instance",
+        socket.display()
+    )]
+    NoSocket {
+        /// The path that was named.
+        socket: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// The path has more bytes than the address of a socket can hold: no broker can be there.
     #[error(
@@ -45,7 +58,8 @@ pub enum Error {
     },
     /// The permissions of the socket, or of a folder on the way to it, keep this user out.
     #[error(
-        "this user may not use the socket {}; the broker's --socket-mode and --socket-group open it to others",
+        "this user may not use the socket {}; the broker's --socket-mode and --socket-group open it to others, and its \
+         --allow-user or --allow-group lets them in",
         socket.display()
     )]
     NoAccess {
@@ -173,6 +187,14 @@ pub enum Invalid {
     },
 }
 
+/// The command that starts a broker where this client looks for it: one that listens at the usual place needs no telling.
+fn start_at(socket: &Path) -> String {
+    if socket == default_socket() {
+        return "'procbroker serve'".to_owned();
+    }
+    format!("'procbroker serve --socket {}'", socket.display())
+}
+
 impl Error {
     /// What kind of refusal or failure the broker reported, if it was the broker that did.
     #[must_use]
@@ -180,6 +202,7 @@ impl Error {
         match self {
             Self::Broker(error) | Self::Refused { error, .. } => Some(&error.kind),
             Self::NotThere { .. }
+            | Self::NoSocket { .. }
             | Self::SocketPathTooLong { .. }
             | Self::NoAccess { .. }
             | Self::Version { .. }

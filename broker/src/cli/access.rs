@@ -19,8 +19,8 @@ pub(super) fn refusal(socket: &Path) -> String {
             let owner = user_name(metadata.uid());
             let group = group_name(metadata.gid());
             let (who, way) = if mode & GROUP_MAY_WRITE == 0 {
-                let way = "--socket-mode and --socket-group of 'procbroker serve' open it to others, SocketMode= and \
-                           SocketGroup= where systemd made it";
+                let way = "--socket-mode and --socket-group of 'procbroker serve' open it to others (SocketMode= and \
+                           SocketGroup= where systemd made it), and its --allow-user or --allow-group lets them in";
                 (format!("{owner} alone"), way.to_owned())
             } else {
                 (format!("{owner} and the group {group}"), into_group(&user, &group, metadata.gid()))
@@ -100,6 +100,8 @@ mod tests {
             let line = refusal(&socket);
             assert!(line.contains(&format!("it is open to {who}")), "{line}");
             assert!(line.contains(socket.to_str().unwrap()), "{line}");
+            let is_told_of_flags = line.contains("--allow-user") && line.contains("--allow-group");
+            assert_eq!(is_told_of_flags, mode == 0o600, "{line}");
         }
     }
 

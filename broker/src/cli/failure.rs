@@ -146,7 +146,7 @@ fn client_status(error: &ClientError) -> CommandStatus {
     match error {
         ClientError::Broker(error) | ClientError::Refused { error, .. } => CommandStatus::from(&error.kind),
         ClientError::SocketPathTooLong { .. } => CommandStatus::Usage,
-        ClientError::NotThere { .. } => CommandStatus::NoBroker,
+        ClientError::NotThere { .. } | ClientError::NoSocket { .. } => CommandStatus::NoBroker,
         ClientError::NoAccess { .. } => CommandStatus::Denied,
         ClientError::Timeout { .. } => CommandStatus::TimedOut,
         _ => CommandStatus::Failed,
@@ -201,6 +201,7 @@ mod tests {
         let denied = BrokerError::new(ErrorKind::PermissionDenied, "not you");
         let cases = [
             (ClientError::NotThere { socket: socket(), source: source() }, CommandStatus::NoBroker),
+            (ClientError::NoSocket { socket: socket(), found: "a folder" }, CommandStatus::NoBroker),
             (ClientError::SocketPathTooLong { socket: socket() }, CommandStatus::Usage),
             (ClientError::NoAccess { socket: socket(), source: source() }, CommandStatus::Denied),
             (ClientError::Refused { socket: socket(), error: Box::new(denied) }, CommandStatus::Denied),

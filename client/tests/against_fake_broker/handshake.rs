@@ -27,7 +27,7 @@ async fn a_missing_socket_is_named_with_what_to_do() {
     assert_eq!(
         error.to_string(),
         format!(
-            "no broker is there at {}; start one with 'procbroker serve', or name its socket in PROCBROKER_SOCKET",
+            "no broker is there at {0}; start one with 'procbroker serve --socket {0}', or name its socket in PROCBROKER_SOCKET",
             path.display()
         )
     );
@@ -43,6 +43,19 @@ async fn a_socket_that_nobody_listens_at_is_no_broker() {
     drop(UnixListener::bind(&stale).unwrap());
     assert!(path.exists() && stale.exists());
     assert!(matches!(Broker::at(stale).await, Err(Error::NotThere { .. })));
+}
+
+#[tokio::test]
+async fn what_is_no_socket_is_said_to_be_none_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (path, what) in [(folder.path(), "a folder"), (&file, "a file")] {
+        let error = Broker::builder().socket(path).wait_for_broker().connect().await.unwrap_err();
+        assert!(matches!(&error, Error::NoSocket { socket, .. } if socket == path), "{error:?}");
+        let expected = format!("no broker can be at {}: there is {what}, and no socket; ", path.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
 }
 
 #[tokio::test]
