@@ -58,8 +58,26 @@ pub(super) fn in_words_of_flags(kind: &ErrorKind, message: &str) -> String {
     {
         return format!("invalid value for {}: {}", flag(parameter), phrased(reason));
     }
+    if *kind == ErrorKind::NotFound && is_the_beginning_of_an_id(message) {
+        return phrased(message) + ", and an id is given whole";
+    }
     phrased(message)
 }
+
+/// Whether the child that is not there was named by what stands at the beginning of ids, which no verb takes for one.
+fn is_the_beginning_of_an_id(message: &str) -> bool {
+    let named = message.strip_prefix("there is no child ").and_then(|rest| rest.split_once(' '));
+    named.is_some_and(|(name, _)| {
+        let of_an_id = |(place, byte): (usize, u8)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        };
+        (ID_BEGINNING_MIN..36).contains(&name.len()) && name.bytes().enumerate().all(of_an_id)
+    })
+}
+
+/// A beginning of an id has the whole first part of it, which is what people copy; less could be anything.
+const ID_BEGINNING_MIN: usize = 8;
 
 /// The flag that gives a parameter.
 fn flag(parameter: &str) -> Cow<'static, str> {
@@ -115,6 +133,20 @@ mod tests {
     fn literals(sources: &str) -> Vec<&str> {
         let code = sources.lines().filter(|line| !line.trim_start().starts_with("//"));
         code.flat_map(|line| line.split('"').skip(1).step_by(2)).collect()
+    }
+
+    #[test]
+    fn who_gives_the_beginning_of_an_id_is_told_that_it_is_given_whole() {
+        let said = |name: &str| {
+            let message = format!("there is no child {name} among those that you may see; list shows them");
+            in_words_of_flags(&ErrorKind::NotFound, &message)
+        };
+        for beginning in ["01a22cf5-c997", "01a22cf5", "01a22cf5-", "01A22CF5-c997-7000-8000-00000000000"] {
+            assert!(said(beginning).ends_with("'procbroker list' shows them, and an id is given whole"));
+        }
+        for other in ["render-42", "01a22cf", "01a22cf5c997", "01a22cf5-c997-7000-8000-000000000001"] {
+            assert!(said(other).ends_with("'procbroker list' shows them"), "{other}");
+        }
     }
 
     #[test]

@@ -37,8 +37,22 @@ fn explanation(error: &clap::Error) -> String {
     {
         return format!("procbroker: there is no verb '{verb}'; {pointer}\n");
     }
+    if let Some(line) = other_word(error) {
+        return line;
+    }
     let rendered = error.render().to_string();
     pointed_elsewhere(error, &rendered).unwrap_or_else(|| line(&rendered, &given(error)))
+}
+
+/// What to give in the place of a word that other tools take for a flag of that name.
+fn other_word(error: &clap::Error) -> Option<String> {
+    let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) =
+        (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+    else {
+        return None;
+    };
+    let pointer = pointers::of_word(flag.split(' ').next()?, value)?;
+    Some(format!("procbroker: invalid value '{}' for '{flag}'; {pointer}\n", escaped(value)))
 }
 
 /// What was given that is not known: a verb, a flag or a value; nothing where that is not what is wrong.
@@ -176,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_that_says_what_to_do() {
-        let cases: [(&[&str], &str); 16] = [
+        let cases: [(&[&str], &str); 21] = [
             (&["frobnicate", "a"], "unrecognized subcommand 'frobnicate'; see 'procbroker --help'"),
             (&["restar", "a"], "unrecognized subcommand 'restar'; see 'procbroker --help'"),
             (
@@ -216,6 +230,26 @@ mod tests {
                 "unexpected argument 'sleep' found; the whole command to start comes after '--'; see 'procbroker create --help'",
             ),
             (
+                &["create", "--lifetime", "5m", "--", "true"],
+                "invalid value '5m' for '--lifetime <LIFETIME>': a lifetime of so long is ttl:5m",
+            ),
+            (
+                &["create", "--lifetime", "60", "--", "true"],
+                "invalid value '60' for '--lifetime <LIFETIME>': a lifetime of so long is ttl:60",
+            ),
+            (
+                &["create", "--restart", "no", "--", "true"],
+                "invalid value 'no' for '--restart <POLICY>'; it is 'never' here, and need not be said",
+            ),
+            (
+                &["create", "--restart=unless-stopped", "--", "true"],
+                "invalid value 'unless-stopped' for '--restart <POLICY>'; it is 'always' here: what was destroyed is not started again",
+            ),
+            (
+                &["create", "--restart", "on-failure:3", "--", "true"],
+                "invalid value 'on-failure:3' for '--restart <POLICY>'; the number is given apart: '--restart on-failure --restart-max 3', within '--restart-window 1m'",
+            ),
+            (
                 &["create", "--if-exists", "maybe", "--", "true"],
                 "invalid value 'maybe' for '--if-exists <WHAT>' [possible values: fail, reuse, replace]",
             ),
@@ -243,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_flag_of_another_tool_leads_to_the_one_that_does_it_here() {
-        let cases: [(&[&str], &str); 15] = [
+        let cases: [(&[&str], &str); 23] = [
             (
                 &["create", "--detach", "--", "a"],
                 "'procbroker create' has no flag '--detach'; a child goes on by itself, and '--no-wait' does not even wait until it is ready",
@@ -251,6 +285,35 @@ mod tests {
             (
                 &["create", "-d", "--", "a"],
                 "'procbroker create' has no flag '-d'; a child goes on by itself, and '--no-wait' does not even wait until it is ready",
+            ),
+            (&["events", "-f"], "'procbroker events' has no flag '-f'; it goes on until Ctrl-C anyway"),
+            (
+                &["serve", "--log-level", "debug"],
+                "'procbroker serve' has no flag '--log-level'; '--log warn' tells less and '--log debug' more",
+            ),
+            (
+                &["serve", "-v"],
+                "'procbroker serve' has no flag '-v'; '--log warn' tells less and '--log debug' more",
+            ),
+            (
+                &["serve", "--config", "x"],
+                "'procbroker serve' has no flag '--config'; there is no such file: all is said by flags, under systemd by PROCBROKER_ARGS in /etc/default/procbroker",
+            ),
+            (
+                &["create", "--stop-signal", "INT", "--", "a"],
+                "'procbroker create' has no flag '--stop-signal'; '--stop SIGINT:10s' is the signal that asks it to end, and how long it has",
+            ),
+            (
+                &["create", "--timeout", "5s", "--", "a"],
+                "'procbroker create' has no flag '--timeout'; '--ready-timeout' bounds how long it takes to be ready, '--lifetime ttl:5m' how long it lives",
+            ),
+            (
+                &["create", "--env-file", "x", "--", "a"],
+                "'procbroker create' has no flag '--env-file'; '--inherit-env' gives it the environment of this command, 'env $(cat FILE) procbroker create --inherit-env -- COMMAND' what a file has on top",
+            ),
+            (
+                &["run", "--rm", "--", "a"],
+                "'procbroker run' has no flag '--rm'; nothing is to be removed: it ends with the main command, and all children with it",
             ),
             (
                 &["create", "-n", "a", "--", "b"],

@@ -66,6 +66,12 @@ pub(in crate::cli) enum ValueError {
     /// A lifetime of another form.
     #[error("a lifetime is broker, connection, pid:N or ttl:DURATION")]
     Lifetime,
+    /// A lifetime that is a time alone.
+    #[error("a lifetime of so long is ttl:{text}")]
+    LifetimeIsTime {
+        /// The time.
+        text: String,
+    },
     /// A readiness of another form.
     #[error(
         "it is spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT; a command is given with --ready-command"
@@ -220,6 +226,7 @@ pub(in crate::cli) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
         None if text == "connection" => Ok(Lifetime::Connection),
         Some(("pid", pid)) => Ok(Lifetime::Pid(number(pid)?)),
         Some(("ttl", time)) => Ok(Lifetime::Ttl(duration::parse(time)?)),
+        None if duration::parse(text).is_ok() => Err(ValueError::LifetimeIsTime { text: text.to_owned() }),
         None | Some(_) => Err(ValueError::Lifetime),
     }
 }

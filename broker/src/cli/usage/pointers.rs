@@ -16,14 +16,25 @@ pub(super) fn of_value(verb: &str) -> Option<&'static str> {
     VALUES.iter().find(|(of, _)| *of == verb).map(|(_, pointer)| *pointer)
 }
 
+/// What to give in the place of a word that a flag does not take.
+pub(super) fn of_word(flag: &str, given: &str) -> Option<&'static str> {
+    let is_same = |word: &str| match word.strip_suffix(':') {
+        Some(_) => given.starts_with(word),
+        None => given == word,
+    };
+    WORDS.iter().find(|(of, word, _)| *of == flag && is_same(word)).map(|(.., pointer)| *pointer)
+}
+
 #[cfg(test)]
 pub(super) fn all() -> impl Iterator<Item = &'static str> {
     let verbs = VERBS.iter().map(|(_, pointer)| *pointer);
-    verbs.chain(FLAGS.iter().map(|(.., pointer)| *pointer)).chain(VALUES.iter().map(|(_, pointer)| *pointer))
+    let flags = FLAGS.iter().map(|(.., pointer)| *pointer);
+    let words = WORDS.iter().map(|(.., pointer)| *pointer);
+    verbs.chain(flags).chain(VALUES.iter().map(|(_, pointer)| *pointer)).chain(words)
 }
 
 /// Verbs of other tools that mean something else here, more than one thing, or what another word says here.
-const VERBS: [(&[&str], &str); 8] = [
+const VERBS: [(&[&str], &str); 16] = [
     (
         &["kill"],
         "'procbroker destroy TARGET' stops a child, 'procbroker signal TARGET SIGNAL' sends it a signal",
@@ -36,12 +47,42 @@ const VERBS: [(&[&str], &str); 8] = [
     (&["exec"], "'procbroker create -- COMMAND' starts one more child; nothing can be run inside another"),
     (&["attach"], "'procbroker logs --follow TARGET' shows what a child writes; none of them has a terminal"),
     (&["show"], "'procbroker get TARGET' shows one child, 'procbroker list' all of them"),
+    (
+        &["stats"],
+        "'procbroker top' shows what children use, 'procbroker metrics' what the broker has counted",
+    ),
+    (
+        &["reload"],
+        "'procbroker signal TARGET HUP' has a child do so, 'procbroker upgrade' takes up a new version of the broker",
+    ),
+    (
+        &["enable", "disable"],
+        "nothing of a child is kept beyond its end: 'procbroker create --restart always -- COMMAND' starts it again",
+    ),
+    (
+        &["is-active"],
+        "'procbroker get TARGET' shows the state of a child, and has exit status 3 where there is none",
+    ),
+    (
+        &["pause", "unpause", "resume", "suspend"],
+        "'procbroker signal TARGET STOP --scope group' halts a child, and CONT in the place of STOP has it go on",
+    ),
+    (&["quit", "exit", "halt"], "'procbroker shutdown' stops every child and the broker"),
+    (
+        &["update"],
+        "'procbroker create --if-exists replace' puts another child in the place of one, 'procbroker upgrade' a new version \
+         in that of the broker",
+    ),
+    (
+        &["journal"],
+        "'procbroker logs TARGET' shows what a child has written, 'procbroker events' what happens to children",
+    ),
     (&["log", "tail"], "'procbroker logs TARGET' shows what a child has written"),
     (&["version"], "'procbroker --version' shows this program's, 'procbroker status' the broker's"),
 ];
 
 /// Flags of other tools, of which verb they would be, and what to use.
-const FLAGS: [(&str, &[&str], &str); 17] = [
+const FLAGS: [(&str, &[&str], &str); 25] = [
     (
         "create",
         &["--detach", "-d"],
@@ -85,6 +126,24 @@ const FLAGS: [(&str, &[&str], &str); 17] = [
         &["--force", "-f", "--timeout", "-t", "--time", "--signal", "-s", "-9"],
         "'--stop KILL' ends it at once, '--stop SIGTERM:5s' by force after five seconds",
     ),
+    (
+        "create",
+        &["--stop-signal", "--kill-signal"],
+        "'--stop SIGINT:10s' is the signal that asks it to end, and how long it has",
+    ),
+    (
+        "create",
+        &["--timeout"],
+        "'--ready-timeout' bounds how long it takes to be ready, '--lifetime ttl:5m' how long it lives",
+    ),
+    (
+        "create",
+        &["--env-file"],
+        "'--inherit-env' gives it the environment of this command, 'env $(cat FILE) procbroker create --inherit-env -- COMMAND' \
+         what a file has on top",
+    ),
+    ("run", &["--rm"], "nothing is to be removed: it ends with the main command, and all children with it"),
+    ("events", &["-f", "--follow"], "it goes on until Ctrl-C anyway"),
     ("run", &["--inherit-env"], "the main command has the environment of this program anyway"),
     ("logs", &["--lines", "-l"], "'--tail N' (-n) shows the last lines"),
     (
@@ -102,6 +161,28 @@ const FLAGS: [(&str, &[&str], &str); 17] = [
         "serve",
         &["-d", "--detach", "--daemon", "--daemonize", "-D", "--background"],
         "it stays in the foreground, for systemd or another supervisor to start",
+    ),
+    ("serve", &["-f", "--foreground", "--no-daemon", "--nodaemon"], "it stays in the foreground anyway"),
+    (
+        "serve",
+        &["-v", "--verbose", "--debug", "-q", "--quiet", "--log-level", "--loglevel"],
+        "'--log warn' tells less and '--log debug' more",
+    ),
+    (
+        "serve",
+        &["--config", "-c", "--conf"],
+        "there is no such file: all is said by flags, under systemd by PROCBROKER_ARGS in /etc/default/procbroker",
+    ),
+];
+
+/// Words that other tools take for a flag of the same name, or how they begin where a colon is at the end.
+const WORDS: [(&str, &str, &str); 3] = [
+    ("--restart", "no", "it is 'never' here, and need not be said"),
+    ("--restart", "unless-stopped", "it is 'always' here: what was destroyed is not started again"),
+    (
+        "--restart",
+        "on-failure:",
+        "the number is given apart: '--restart on-failure --restart-max 3', within '--restart-window 1m'",
     ),
 ];
 
