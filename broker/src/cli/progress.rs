@@ -1,5 +1,7 @@
 //! What is still waited for, on the terminal of somebody who waits: a line for each child, drawn anew every second.
 
+mod start;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -22,6 +24,7 @@ use super::output::complain;
 use super::print::width::cut;
 use super::print::words::title;
 use crate::counted;
+pub(super) use start::Start;
 
 /// How often the lines are drawn anew; what is done sooner shows none.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +59,8 @@ pub(super) enum End {
     Restarted,
     /// What they become by themselves, for so long at most.
     Seen(Option<Duration>),
+    /// Started, once what is in the way has gone.
+    Started(Start),
 }
 
 /// What somebody who sits there is told meanwhile.
@@ -96,11 +101,24 @@ pub(super) async fn beside<T>(
     let outcome = tokio::select! {
         biased;
         result = work => Ok(result),
-        _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: awaited.goes_on }),
+        _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: goes_on(broker, awaited).await }),
         never = watch(broker, &awaited.targets, (seen, stops), &drawing), if told == Remarks::All => match never {},
     };
     drawing.show(&[]);
     outcome
+}
+
+/// What goes on after Ctrl-C: of a start, that depends on how far it has come.
+async fn goes_on(broker: &Broker, awaited: &Awaited) -> &'static str {
+    let End::Started(start) = &awaited.end else { return awaited.goes_on };
+    // The request itself would wait for a broker that does not answer, and is not held up for long.
+    let mut stops = Stops::default();
+    let look = tokio::time::timeout(INTERVAL, children(broker, &awaited.targets, &mut stops)).await;
+    match (awaited.targets.as_slice(), look) {
+        ([], _) => start.fate_of_one_without_a_name(),
+        (_, Ok(children)) => start.fate(children.first().map(|child| child.state)),
+        (_, Err(_)) => start::FATE_UNKNOWN,
+    }
 }
 
 /// Something that does not come.
@@ -200,7 +218,7 @@ impl Seen {
         let (found, end) = match (end, told) {
             (End::Seen(_), _) | (_, Remarks::GoesOn) => (Vec::new(), end.clone()),
             // The request itself would wait for a broker that does not answer, and is not held up for long.
-            (End::Stopped(_) | End::ShutDown(_) | End::Restarted, Remarks::All) => {
+            (End::Stopped(_) | End::ShutDown(_) | End::Restarted | End::Started(_), Remarks::All) => {
                 let look = async { (children(broker, targets, stops).await, bounded(broker, end).await) };
                 let looked = tokio::time::timeout(INTERVAL, look).await;
                 looked.unwrap_or_else(|_| (Vec::new(), end.clone()))
@@ -241,6 +259,9 @@ impl Seen {
                 Phase::Over => {}
             }
         }
+        if let (true, End::Started(start)) = (lines.is_empty(), &self.end) {
+            lines.extend(start.line(now.saturating_duration_since(self.began)));
+        }
         let hidden = lines.len().saturating_sub(LINES_MAX);
         lines.truncate(LINES_MAX);
         if hidden > 0 {
@@ -269,7 +290,9 @@ fn joined(end: &End, lasted: Duration) -> String {
         End::ShutDown(Some(within)) => {
             format!("stopping, {} of at most {} s", lasted.as_secs(), within.as_secs_f64())
         }
-        End::ShutDown(None) | End::Stopped(_) | End::Restarted | End::Seen(_) => "stopping".to_owned(),
+        End::ShutDown(None) | End::Stopped(_) | End::Restarted | End::Seen(_) | End::Started(_) => {
+            "stopping".to_owned()
+        }
     }
 }
 
@@ -312,7 +335,7 @@ enum Phase {
 fn phase(state: ChildState, end: &End, stop: Option<&[StopStep]>, lasted: Duration) -> Phase {
     let seconds = lasted.as_secs();
     match (state, end) {
-        (ChildState::Ended, _) | (ChildState::Running, End::Restarted) => Phase::Over,
+        (ChildState::Ended, _) | (ChildState::Running, End::Restarted | End::Started(_)) => Phase::Over,
         (_, End::Seen(bound)) => Phase::Awaited(match bound {
             Some(bound) => format!("{}, {seconds} of {} s", state.as_str(), bound.as_secs()),
             None => format!("{}, {seconds} s", state.as_str()),
@@ -322,14 +345,16 @@ fn phase(state: ChildState, end: &End, stop: Option<&[StopStep]>, lasted: Durati
             let steps = steps_within(stop.unwrap_or_default(), *within);
             Phase::Awaited(step_at(&steps, lasted))
         }
-        (ChildState::Stopping, End::Stopped(None) | End::ShutDown(_) | End::Restarted) => {
+        (ChildState::Starting, End::Started(start)) => Phase::Awaited(start.starting(lasted)),
+        (ChildState::Stopping, End::Stopped(None) | End::ShutDown(_) | End::Restarted | End::Started(_)) => {
             let told = |steps| step_at(steps, lasted);
             Phase::Awaited(stop.map_or_else(|| format!("stopping, {seconds} s"), told))
         }
-        (ChildState::Cleaning, End::Stopped(_) | End::ShutDown(_) | End::Restarted) => {
+        (ChildState::Cleaning, End::Stopped(_) | End::ShutDown(_) | End::Restarted | End::Started(_)) => {
             Phase::Awaited(format!("cleaning up, {seconds} s"))
         }
-        (ChildState::Starting | ChildState::Backoff, End::Restarted) => {
+        (ChildState::Starting | ChildState::Backoff, End::Restarted)
+        | (ChildState::Backoff, End::Started(_)) => {
             Phase::Awaited(format!("{}, {seconds} s", state.as_str()))
         }
         (
@@ -423,6 +448,11 @@ mod tests {
     #[test]
     fn only_those_on_their_way_are_waited_for() {
         let stopped = || End::Stopped(None);
+        let start = || Start {
+            place_within: None,
+            ready_within: Some(Duration::from_secs(30)),
+            is_bound_to_connection: false,
+        };
         let second = Duration::from_secs(1);
         let awaited = |text: &str| Phase::Awaited(text.to_owned());
         let cases = [
@@ -433,6 +463,11 @@ mod tests {
             (ChildState::Ended, stopped(), Phase::Over),
             (ChildState::Running, End::Restarted, Phase::Over),
             (ChildState::Starting, End::Restarted, awaited("starting, 1 s")),
+            (ChildState::Starting, End::Started(start()), awaited("starting, 1 of 30 s")),
+            (ChildState::Stopping, End::Started(start()), awaited("stopping, 1 s")),
+            (ChildState::Cleaning, End::Started(start()), awaited("cleaning up, 1 s")),
+            (ChildState::Backoff, End::Started(start()), awaited("backoff, 1 s")),
+            (ChildState::Running, End::Started(start()), Phase::Over),
             (ChildState::Running, End::Seen(None), awaited("running, 1 s")),
             (ChildState::Running, End::Seen(Some(Duration::from_secs(60))), awaited("running, 1 of 60 s")),
             (ChildState::Ended, End::Seen(None), Phase::Over),

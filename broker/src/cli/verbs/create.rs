@@ -12,15 +12,17 @@ use procbroker_protocol::create::{
     default_stop,
 };
 use procbroker_protocol::response::{Created, Outcome};
-use procbroker_protocol::{Name, Request, Response, duration};
+use procbroker_protocol::{Name, Request, Response, Target, duration};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
+use crate::cli::print::escape::command_line;
 use crate::cli::print::words::{condition, title};
 use crate::cli::print::{CommandOutput, Screen};
+use crate::cli::progress::{Awaited, End, Start};
 use crate::cli::size::ByteSize;
 use crate::cli::values::{
     CgroupBound, Choice, ValueError, account, lifetime, limit, map, one_of, pair, ready, request_id,
@@ -87,6 +89,18 @@ enum CreateError {
     /// The folder that the command was started in cannot be told.
     #[error("cannot tell the working directory, which the child would get; give one with --cwd")]
     WorkingDirectory(#[source] std::io::Error),
+    /// A command of several words came as one, and no program has that name.
+    #[error(
+        "invalid value for {flag}: {text:?} is one word with a space in it, and no program; give each word by itself: {form}"
+    )]
+    OneWord {
+        /// The flag that it was given with.
+        flag: &'static str,
+        /// The word.
+        text: String,
+        /// How it is given.
+        form: String,
+    },
     /// The wire takes text only.
     #[error("the working directory {0:?} is not UTF-8; give another with --cwd")]
     NotUtf8(PathBuf),
@@ -268,13 +282,16 @@ impl CreateArguments {
     /// The parameters that these arguments ask for. They always have a request id, so that they can be sent again.
     fn params(&self) -> Result<CreateParams, CreateError> {
         let Self { surroundings, life, bounds, .. } = self;
+        let cwd = working_directory(surroundings.cwd.as_deref())?;
+        check_words("--cleanup", &life.cleanup, Path::new(&cwd))?;
+        check_words("--ready-command", &life.ready_command, Path::new(&cwd))?;
         Ok(CreateParams {
             command: self.command.clone(),
             name: self.name.clone(),
             if_exists: self.if_exists,
             request_id: Some(self.request_id.unwrap_or_else(Uuid::new_v4)),
             labels: map("--label", &self.label)?,
-            cwd: Some(working_directory(surroundings.cwd.as_deref())?),
+            cwd: Some(cwd),
             env: surroundings.environment(std::env::vars_os())?,
             // Nothing of the broker's own.
             env_clear: surroundings.env_clear || surroundings.inherit_env,
@@ -309,6 +326,23 @@ impl Ask for CreateArguments {
     fn requests(&self) -> Result<Vec<Request>, Failure> {
         let params = self.params().map_err(|error| Failure::usage(&error))?;
         Ok(vec![Request::Create(Box::new(params))])
+    }
+
+    fn awaited(&self) -> Option<Awaited> {
+        let waits_until_ready = !self.no_wait && self.life.ready() != Ready::Spawn;
+        let start = Start {
+            place_within: self.bounds.limit_wait,
+            ready_within: waits_until_ready.then_some(self.life.ready_timeout),
+            is_bound_to_connection: self.life.lifetime == Lifetime::Connection,
+        };
+        let waits_for_a_name = match self.if_exists {
+            IfExists::Reuse | IfExists::Replace => true,
+            IfExists::Fail => false,
+        };
+        let can_take_long = waits_for_a_name || start.place_within.is_some() || waits_until_ready;
+        let targets = self.name.clone().map(Target::Name).into_iter().collect();
+        // What goes on is asked for then.
+        can_take_long.then_some(Awaited { targets, end: End::Started(start), goes_on: "" })
     }
 
     fn plain(&self, answer: &Response) -> Result<String, Failure> {
@@ -416,6 +450,21 @@ impl LifeArguments {
     }
 }
 
+/// Refuses a whole command line in one word: it would be taken for the name of a program, which nobody hears of before the
+/// child has ended.
+fn check_words(flag: &'static str, command: &[String], cwd: &Path) -> Result<(), CreateError> {
+    let [text] = command else { return Ok(()) };
+    if !text.contains(char::is_whitespace) || cwd.join(text).is_file() {
+        return Ok(());
+    }
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    // What means something to a shell alone is left to one.
+    let is_plain = words.iter().all(|word| command_line(std::slice::from_ref(word)) == *word);
+    let words = if is_plain { words } else { vec!["sh".to_owned(), "-c".to_owned(), text.clone()] };
+    let form = words.into_iter().map(|word| format!("{flag} {}", command_line(&[word])));
+    Err(CreateError::OneWord { flag, text: text.clone(), form: form.collect::<Vec<_>>().join(" ") })
+}
+
 /// The folder that the child starts in: absolute, because the broker has another one of its own.
 fn working_directory(given: Option<&Path>) -> Result<String, CreateError> {
     let absolute = match given {
@@ -458,6 +507,28 @@ mod tests {
         }
         let line: Line = clap::Parser::try_parse_from([&["create"], flags].concat()).unwrap();
         line.surroundings
+    }
+
+    #[test]
+    fn a_whole_command_line_in_one_word_is_refused_with_the_right_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let refusal = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            check_words("--cleanup", &words, folder.path()).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            refusal(&["rm -rf /tmp/x"]).unwrap_err(),
+            "invalid value for --cleanup: \"rm -rf /tmp/x\" is one word with a space in it, and no program; give each word \
+             by itself: --cleanup rm --cleanup -rf --cleanup /tmp/x"
+        );
+        let by_a_shell = "--cleanup sh --cleanup -c --cleanup 'rm -rf \"$dir\"'";
+        assert!(refusal(&["rm -rf \"$dir\""]).unwrap_err().ends_with(by_a_shell));
+        for command in [&["true"][..], &["rm", "-rf", "/a b"], &["a b", "c"], &[]] {
+            assert_eq!(refusal(command), Ok(()));
+        }
+        assert!(refusal(&["my cleanup"]).is_err());
+        std::fs::write(folder.path().join("my cleanup"), "").unwrap();
+        assert_eq!(refusal(&["my cleanup"]), Ok(()));
     }
 
     #[test]

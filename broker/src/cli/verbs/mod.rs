@@ -328,7 +328,7 @@ Exit status:
   5  no broker there
   6  permission denied
   7  timeout
-  130  Ctrl-C was typed while it waited; what was asked for goes on
+  130  Ctrl-C was typed while it waited; it has said what goes on
 `run` has that of its main command, `wait --exit-code` that of the child.
 
 Environment:

@@ -289,6 +289,19 @@ fn a_key_that_comes_twice_is_a_usage_error() {
 }
 
 #[test]
+fn a_command_that_is_one_word_of_several_is_a_usage_error() {
+    for flag in ["--cleanup", "--ready-command"] {
+        let Verb::Ask(question) = parse(&["create", flag, "rm -rf /tmp/x", "--", "true"]).unwrap().verb
+        else {
+            panic!("{flag}")
+        };
+        let failure = question.ask().requests().unwrap_err();
+        assert_eq!(failure.status(), crate::cli::command_status::CommandStatus::Usage, "{flag}");
+        assert!(failure.to_string().ends_with(&format!("{flag} rm {flag} -rf {flag} /tmp/x")), "{failure}");
+    }
+}
+
+#[test]
 fn several_targets_are_a_request_each() {
     let Verb::Ask(question) = parse(&["destroy", "a", "b", "a", "c", "--no-wait"]).unwrap().verb else {
         panic!("no request")

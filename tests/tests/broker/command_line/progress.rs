@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use super::DONE;
-use crate::harness::children::{stubborn, with};
+use crate::harness::children::{stubborn, willing, with};
 use crate::harness::{TestBroker, await_end, procbroker};
 
 /// The exit status of what SIGINT has ended, as a shell has it.
@@ -149,6 +149,62 @@ fn ctrl_c_ends_the_waiting_and_the_stop_goes_on() {
     assert!(said.contains("the stop goes on"), "{said:?}");
     assert_eq!(broker.json().ok("get", json!({"target": "one"}))["child"]["state"], "stopping");
     broker.json().ok("signal", json!({"target": "one", "signal": "KILL"}));
+}
+
+#[test]
+fn a_create_that_waits_until_its_child_is_ready_shows_it_and_leaves_it_alone() {
+    let broker = TestBroker::start();
+    for (name, shown) in [("--name one", "one  starting, 1 of 300 s\r\n"), ("", "starting, 1 of 300 s\r\n")] {
+        let mut create = OnTerminal::run(
+            &broker,
+            &format!("create {name} --ready notify --ready-timeout 300s -- sleep 1000"),
+        );
+        create.until(shown);
+        create.types(b"\x03");
+        let (status, said) = create.ended();
+        assert_eq!(status, INTERRUPTED, "{said:?}");
+        assert!(said.contains("the child was started, and goes on: 'procbroker list' shows it"), "{said:?}");
+    }
+    let children = broker.json().ok("list", json!({}));
+    let states: Vec<_> =
+        children["children"].as_array().unwrap().iter().map(|child| &child["state"]).collect();
+    assert_eq!(states, ["starting", "starting"]);
+}
+
+#[test]
+fn a_create_that_waits_for_a_place_says_so_and_starts_nothing_after_ctrl_c() {
+    let broker = TestBroker::start();
+    broker.json().create(with(willing(), &json!({"limit": {"key": "k", "max": 1}})));
+    for name in ["--name two", ""] {
+        let mut create =
+            OnTerminal::run(&broker, &format!("create {name} --limit k=1 --limit-wait 300s -- sleep 1000"));
+        create.until("waiting for a place, 1 of 300 s\r\n");
+        create.types(b"\x03");
+        let (status, said) = create.ended();
+        assert_eq!(status, INTERRUPTED, "{said:?}");
+        assert!(said.contains("procbroker: nothing was started\r\n"), "{said:?}");
+    }
+    broker.json().ok("destroy", json!({"target": {"all": true}}));
+    assert_eq!(broker.json().ok("list", json!({}))["children"], json!([]));
+}
+
+#[test]
+fn a_create_in_the_place_of_another_child_shows_the_stop_of_that() {
+    let broker = TestBroker::start();
+    let mut hello = broker.fifo("hello");
+    let steps = json!({"name": "one", "stop": [{"signal": "SIGHUP", "grace": 300}]});
+    let before = broker.json().create(with(stubborn(&hello), &steps));
+    hello.line();
+    let mut create = OnTerminal::run(&broker, "create --name one --if-exists replace -- sleep 1000");
+    create.until("one  SIGHUP, 1 of 300 s\r\n");
+    create.types(b"\x03");
+    let (status, said) = create.ended();
+    assert_eq!(status, INTERRUPTED, "{said:?}");
+    assert!(said.contains("the stop of the child before goes on, and nothing is started"), "{said:?}");
+    let mut client = broker.json();
+    client.ok("signal", json!({"target": "one", "signal": "KILL"}));
+    client.ok("wait", json!({"target": before["id"]}));
+    assert_eq!(client.ok("list", json!({}))["children"], json!([]));
 }
 
 #[test]
