@@ -11,7 +11,7 @@ use super::elapsed;
 use super::escape::shown_command_line;
 use super::style::{Screen, painted};
 use super::width::{cut, packed};
-use super::words::{ABSENT, exit_word, how_ended, or_absent, title};
+use super::words::{ABSENT, exit_word, how_ended, how_ended_briefly, or_absent, title};
 
 /// How many columns stand between two columns of the table.
 const GAP: u16 = 2;
@@ -47,25 +47,42 @@ pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
 ///
 /// No line is wider than the screen; a command that does not fit is cut. A name or an id that leaves too little room for the
 /// rest stands whole on a line of its own, above what belongs to it: it is there to be given to another verb, and none
-/// takes a part of it.
+/// takes a part of it. Before that happens to names of a usual length, the reasons of ends are left out.
 pub(in crate::cli) fn table(children: &[Arc<Child>], exits: bool, screen: Screen) -> String {
     let rows: Vec<Row> = children.iter().map(|child| Row::of(child, exits, screen.now)).collect();
     let columns = columns(&rows, exits);
-    let taken: usize = columns.iter().map(|column| column.width(&rows) + usize::from(GAP)).sum();
-    let wanted = rows.iter().map(|row| row.command.width()).max().unwrap_or(0);
-    let least = wanted.min(COMMAND_WIDTH_MIN).max(COMMAND.width());
-    let names = NAME.width(&rows);
-    // What names can have where the rest has its room.
-    let room = (usize::from(screen.width) + names).checked_sub(taken + least);
-    match room {
-        Some(room) if room >= names.min(NAME_WIDTH_MIN) => {
-            let fitting = rows.iter().map(|row| row.title.width()).filter(|width| *width <= room);
-            let name_width = fitting.max().unwrap_or(0).max(NAME.heading.width());
-            grid(&rows, &columns, name_width, least + room - name_width, screen)
-        }
+    let wanted = NAME.width(&rows).min(NAME_WIDTH_WANTED);
+    if let Some(room) = Room::left_by(&rows, &columns, screen).filter(|room| room.names >= wanted) {
+        return grid(&rows, &columns, &room, screen);
+    }
+    let brief: Vec<Row> =
+        children.iter().map(|child| Row::of(child, exits, screen.now).brief(child)).collect();
+    match Room::left_by(&brief, &columns, screen) {
+        Some(room) if room.names >= wanted.min(NAME_WIDTH_MIN) => grid(&brief, &columns, &room, screen),
         Some(_) | None => rows.iter().map(|row| row.paragraph(screen)).collect(),
     }
 }
+
+/// What the other columns leave, in columns of the terminal.
+struct Room {
+    /// What names can have at the most.
+    names: usize,
+    /// The least that commands have.
+    commands: usize,
+}
+
+impl Room {
+    fn left_by(rows: &[Row], columns: &[Column], screen: Screen) -> Option<Self> {
+        let taken: usize = columns.iter().map(|column| column.width(rows) + usize::from(GAP)).sum();
+        let wanted = rows.iter().map(|row| row.command.width()).max().unwrap_or(0);
+        let commands = wanted.min(COMMAND_WIDTH_MIN).max(COMMAND.width());
+        let names = (usize::from(screen.width) + NAME.width(rows)).checked_sub(taken + commands)?;
+        Some(Self { names, commands })
+    }
+}
+
+/// The room that names have before reasons of ends are left out for them.
+const NAME_WIDTH_WANTED: usize = 16;
 
 /// The least room for names. Where there is less, each child has lines of its own.
 const NAME_WIDTH_MIN: usize = 8;
@@ -104,7 +121,10 @@ fn columns(rows: &[Row], exits: bool) -> Vec<Column> {
 }
 
 /// Names that are wider than their column stand above their rows.
-fn grid(rows: &[Row], columns: &[Column], name_width: usize, command_width: usize, screen: Screen) -> String {
+fn grid(rows: &[Row], columns: &[Column], room: &Room, screen: Screen) -> String {
+    let fitting = rows.iter().map(|row| row.title.width()).filter(|width| *width <= room.names);
+    let name_width = fitting.max().unwrap_or(0).max(NAME.heading.width());
+    let command_width = (room.commands + room.names).saturating_sub(name_width);
     let mut table = screen.table();
     let stands_above = |row: &Row| row.title.width() > name_width;
     table.set_header(columns.iter().map(|column| column.heading).chain([COMMAND]));
@@ -158,6 +178,12 @@ impl Row {
             exit: child.exit.as_ref().filter(|_| exits).map(|exit| how_ended(exit, child.cleanup.as_ref())),
             command: shown_command_line(&child.command, child.shortened),
         }
+    }
+
+    /// The same, without the reason of its end.
+    fn brief(self, child: &Child) -> Self {
+        let brief = |exit| how_ended_briefly(exit, child.cleanup.as_ref());
+        Self { exit: self.exit.and(child.exit.as_ref()).map(brief), ..self }
     }
 
     /// The lines of one child: its name, what is known of it, and its command.

@@ -24,15 +24,27 @@ pub(in crate::cli) fn how_ended(exit: &Exit, cleanup: Option<&Cleaned>) -> Strin
     format!("{} ({}){}", exit_word(exit.status), why_ended(exit, "forced"), cleanup_word(cleanup))
 }
 
+/// The same where there is no room for it: without the reason, which is told in full elsewhere.
+pub(in crate::cli) fn how_ended_briefly(exit: &Exit, cleanup: Option<&Cleaned>) -> String {
+    let (more, cleanup) = (what_else(exit, "forced").join(", "), cleanup_word(cleanup));
+    let more = if more.is_empty() { more } else { format!(" ({more})") };
+    format!("{}{more}{cleanup}", exit_word(exit.status))
+}
+
 /// Why its main process ended, and what else there is to say of that.
 fn why_ended(exit: &Exit, forced: &str) -> String {
     // That it is given up says that it has ended by itself.
     let is_said = exit.gave_up && exit.reason == ExitReason::Exited;
     let reason = (!is_said).then(|| exit.reason.as_str());
+    reason.into_iter().chain(what_else(exit, forced)).collect::<Vec<_>>().join(", ")
+}
+
+/// What there is to say of an end beside its reason.
+fn what_else<'a>(exit: &Exit, forced: &'a str) -> Vec<&'a str> {
     let forced = exit.forced.then_some(forced);
     let oom = exit.oom.then_some("out of memory");
     let gave_up = exit.gave_up.then_some("gave up");
-    [reason, gave_up, forced, oom].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    [gave_up, forced, oom].into_iter().flatten().collect()
 }
 
 /// What is added where the cleanup of a child has not released what the child held.

@@ -215,6 +215,28 @@ fn a_name_that_leaves_no_room_stands_whole_above_its_row() {
 }
 
 #[test]
+fn a_name_of_a_usual_length_stands_in_its_row_and_the_reason_of_an_end_makes_room_for_it() {
+    let job = |number| running(number, Some(&format!("render-{number:03}")), &["python3", "render.py"]);
+    let mut failed = ended(job(1), ExitStatus::Code(3), ExitReason::Exited, false);
+    failed.restarts = 12;
+    let children = [
+        failed,
+        ended(job(2), ExitStatus::Signal(Signal::KILL), ExitReason::Destroyed, true),
+        running(3, Some("render-003"), &["python3", "render.py"]),
+    ];
+    let children = Response::Children(children.map(Arc::new).to_vec());
+    let at_80 = concat!(
+        "NAME        STATE    PID   SINCE   RESTARTS  EXIT              COMMAND\n",
+        "render-001  ended    -     40s     12        3                 python3 render.py\n",
+        "render-002  ended    -     40s     -         SIGKILL (forced)  python3 render.py\n",
+        "render-003  running  4003  12m 5s  -         -                 python3 render.py\n",
+    );
+    assert_eq!(shown(LIST_ALL, &children, terminal(80)), at_80);
+    let at_100 = shown(LIST_ALL, &children, terminal(100));
+    assert!(at_100.contains("3 (exited)") && at_100.contains("SIGKILL (destroyed, forced)"), "{at_100}");
+}
+
+#[test]
 fn a_very_narrow_terminal_still_shows_every_child() {
     let text = shown(LIST, &three(), terminal(1));
     assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), 3, "{text}");
