@@ -281,6 +281,23 @@ fn where_no_shell_could_continue_it_ctrl_z_says_so() {
 }
 
 #[test]
+fn a_broker_that_does_not_answer_is_told_of_until_it_does() {
+    if !has_tmux() {
+        return;
+    }
+    let broker = TestBroker::start();
+    broker.json().create(with(willing(), &json!({"name": "one"})));
+    let screen = Screen::open(&broker, 80, 24);
+    screen.has_line(&["one", "running"]);
+    broker.signal(Signal::SIGSTOP);
+    screen.has_line(&["the broker does not answer"]);
+    broker.signal(Signal::SIGCONT);
+    screen.has_line(&["Enter output", "q quit"]);
+    screen.types(&["q"]);
+    screen.is_given_back(0);
+}
+
+#[test]
 fn a_log_of_standard_error_is_shown_by_a_key_and_scrolled_by_pages() {
     if !has_tmux() {
         return;

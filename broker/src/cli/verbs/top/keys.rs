@@ -79,14 +79,16 @@ impl Model {
                 self.show_the_end();
             }
             KeyPress::Escape => self.filter.clear(),
-            KeyPress::Character('/') => self.mode = Mode::Filter,
+            KeyPress::Character('/') => {
+                self.filter.clear();
+                self.mode = Mode::Filter;
+            }
             KeyPress::Character('?' | 'h') => self.mode = Mode::Help,
             KeyPress::Character('o') => self.order = self.order.next(),
             KeyPress::Character('s') => self.confirm("stop", UserAction::Stop),
             KeyPress::Character('r') => self.confirm("restart", UserAction::Restart),
             KeyPress::Character('x') => {
-                if let Some(row) = self.selected() {
-                    let (child, title) = (row.id, row.title.clone());
+                if let Some((child, title)) = self.selected_alive() {
                     self.mode = Mode::Signal { child, title, text: String::new() };
                 }
             }
@@ -111,7 +113,7 @@ impl Model {
         }
     }
 
-    /// Shows the end of the output, as it is at the next chance to ask for it.
+    /// Shows the end of the output, as it is when it is asked for next.
     fn show_the_end(&mut self) {
         self.below = 0;
         self.asked_last = TopQuery::List;
@@ -124,9 +126,19 @@ impl Model {
         self.below = to(self.below, room.saturating_sub(1).max(1)).min(most);
     }
 
+    /// The selected child; of one that has ended it is told that nothing can be done to it.
+    fn selected_alive(&mut self) -> Option<(ChildId, String)> {
+        let (id, title, state) = self.selected().map(|row| (row.id, row.title.clone(), row.state))?;
+        if state == ChildState::Ended {
+            self.notice = Some(format!("{title} has ended"));
+            return None;
+        }
+        Some((id, title))
+    }
+
     fn confirm(&mut self, verb: &str, wish: impl FnOnce(ChildId) -> UserAction) {
         // Which one is meant must not change while the question stands.
-        let Some((id, title)) = self.selected().map(|row| (row.id, row.title.clone())) else { return };
+        let Some((id, title)) = self.selected_alive() else { return };
         self.selected = Some(id);
         self.mode = Mode::Confirm { wish: wish(id), question: format!("{verb} {title}? (y/n)") };
     }

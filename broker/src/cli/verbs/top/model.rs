@@ -238,6 +238,11 @@ impl Model {
         self.rows.retain(|_, row| row.ended_at.is_none_or(|at| now.saturating_sub(at.as_micros()) < shown));
     }
 
+    /// Whether an output is to be shown that was not asked for yet, so that whoever has pressed a key waits for it.
+    pub(super) fn lacks_output(&self) -> bool {
+        self.has_pane && self.below == 0 && self.asked_last == TopQuery::List && self.log().is_none()
+    }
+
     /// What to ask next: the list, and every other time the output that is shown.
     pub(super) fn question(&mut self) -> TopQuery {
         let wants_output = self.has_pane && self.below == 0;

@@ -127,12 +127,21 @@ impl Stops {
     }
 }
 
+/// What the broker was asked and has not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Nothing,
+    /// Something that it was asked since the last tick.
+    JustAsked,
+    /// Something that it has been asked for a second, or longer.
+    SinceATick,
+}
+
 struct Session {
     broker: Broker,
     model: Model,
     asked: JoinSet<Told>,
-    /// Whether the broker has not answered yet what it was asked at a tick.
-    waits: bool,
+    waits_for: Awaited,
     /// Whether no events come until the next tick.
     is_cut_off: bool,
     /// Whether it was told that the broker could not be asked, and it has not been since.
@@ -148,7 +157,7 @@ impl Session {
             broker,
             model: Model::new(now()),
             asked: JoinSet::new(),
-            waits: false,
+            waits_for: Awaited::Nothing,
             is_cut_off: false,
             is_lost: false,
             drawn_at: None,
@@ -180,17 +189,48 @@ impl Session {
         self.is_cut_off = false;
         self.model.passed(now());
         self.draw_soon();
-        if self.waits {
-            return;
+        match self.waits_for {
+            Awaited::Nothing => self.ask(),
+            Awaited::JustAsked => {}
+            Awaited::SinceATick => {
+                self.is_lost = true;
+                self.model.notice = Some("the broker does not answer".to_owned());
+                return;
+            }
         }
-        self.waits = true;
+        self.waits_for = Awaited::SinceATick;
+    }
+
+    fn ask(&mut self) {
+        self.waits_for = Awaited::JustAsked;
         let (broker, question) = (self.broker.clone(), self.model.question());
         self.asked.spawn(async move { answer(&broker, question).await });
+    }
+
+    /// The broker has answered what it was asked last.
+    fn answered(&mut self) {
+        self.waits_for = Awaited::Nothing;
+        self.ask_for_output();
+    }
+
+    /// Asks for what somebody has just chosen to see, without waiting for a second to be over.
+    fn ask_for_output(&mut self) {
+        if self.waits_for == Awaited::Nothing && self.model.lacks_output() {
+            self.ask();
+        }
+    }
+
+    /// The broker is there.
+    fn is_back(&mut self) {
+        if std::mem::take(&mut self.is_lost) {
+            self.model.notice = None;
+        }
     }
 
     /// A key was pressed.
     fn pressed(&mut self, wish: Option<UserAction>) {
         self.draw_now();
+        self.ask_for_output();
         let (request, done) = match wish {
             None | Some(UserAction::Quit) => return,
             Some(UserAction::Suspend) => {
@@ -222,21 +262,20 @@ impl Session {
     fn told(&mut self, told: Told) {
         match told {
             Told::Listed(children) => {
-                self.waits = false;
-                if std::mem::take(&mut self.is_lost) {
-                    self.model.notice = None;
-                }
+                self.is_back();
                 self.model.listed(&children, now());
+                self.answered();
             }
             Told::Output(output) => {
-                self.waits = false;
+                self.is_back();
                 self.model.logged(&output);
+                self.answered();
             }
             Told::Done(what) => self.model.notice = Some(what),
             Told::Failed(message) => {
-                self.waits = false;
                 self.is_lost = true;
                 self.model.notice = Some(message);
+                self.waits_for = Awaited::Nothing;
             }
         }
         self.draw_soon();

@@ -235,6 +235,51 @@ fn output_is_asked_for_in_turn_with_the_list_while_it_is_shown() {
 }
 
 #[test]
+fn an_output_is_asked_for_at_the_key_that_shows_it() {
+    let mut model = three();
+    assert!(!model.lacks_output());
+    model.pressed(KeyPress::Enter);
+    assert!(model.lacks_output());
+    assert_eq!(model.question(), TopQuery::Log(id(1), LogStream::Stdout));
+    // It is on its way, and then there.
+    assert!(!model.lacks_output());
+    model.logged(&output(1, "one\n"));
+    assert_eq!(model.question(), TopQuery::List);
+    assert!(!model.lacks_output());
+    for key in [KeyPress::Down, KeyPress::Character('e')] {
+        model.pressed(key);
+        assert!(model.lacks_output(), "{key:?}");
+        model.question();
+    }
+    model.pressed(KeyPress::Enter);
+    assert!(!model.lacks_output());
+}
+
+#[test]
+fn nothing_is_asked_about_a_child_that_has_ended() {
+    let mut model = three();
+    model.happened(&event(2, EventKind::Ended, ended(1)));
+    for key in ['s', 'r', 'x'] {
+        assert_eq!(model.pressed(KeyPress::Character(key)), None);
+        assert_eq!(model.notice.as_deref(), Some("render-1 has ended"), "{key}");
+        assert_eq!(model.pressed(KeyPress::Character('y')), None);
+        assert_eq!(model.notice, None);
+    }
+}
+
+#[test]
+fn a_filter_begins_anew() {
+    let mut model = three();
+    for filter in ["r-2", "r-3"] {
+        model.pressed(KeyPress::Character('/'));
+        assert_eq!(titles(&model).len(), 3);
+        typed(&mut model, filter);
+        model.pressed(KeyPress::Enter);
+        assert_eq!(titles(&model), [filter.replace("r-", "render-")]);
+    }
+}
+
+#[test]
 fn everything_has_its_place_at_80_by_24() {
     let mut model = Model::new(at(0));
     model.listed(&list(vec![using(1, 0, 5 << 20), using(2, 0, 5 << 30)]), at(64));
