@@ -68,3 +68,69 @@ fn fish_completes_the_names_of_children() {
     let Some(said) = said_by(&mut fish) else { return };
     assert_eq!((said.status, said.out.as_str()), (0, "render-1\nrender-2\n"), "{said:?}");
 }
+
+/// What bash would put in the place of what it completes, for a line with its cursor at the end: with the words as bash
+/// itself takes the line apart, and the one that it completes.
+fn bash_completes(broker: &TestBroker, words: &[&str], completed: &str) -> String {
+    let line: String = words.concat();
+    let quoted: Vec<String> = words
+        .iter()
+        .map(|word| word.trim_start())
+        .chain(line.ends_with(' ').then_some(""))
+        .filter(|word| !word.is_empty() || line.ends_with(' '))
+        .map(|word| format!("'{word}'"))
+        .collect();
+    let script = format!(
+        "source <(procbroker completions bash); compopt() {{ :; }}
+         COMP_LINE='{line}' COMP_POINT={} COMP_WORDS=({}) COMP_CWORD={}
+         _procbroker_or_ask procbroker '{completed}' x; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        line.len(),
+        quoted.join(" "),
+        quoted.len() - 1
+    );
+    let path = std::env::var("PATH").expect("a search path");
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", &script])
+        .env("PATH", format!("{}:{path}", broker.folder().display()))
+        .env("PROCBROKER_SOCKET", broker.socket());
+    let said = Said::by(&mut bash);
+    assert_eq!((said.status, said.err.as_str()), (0, ""), "{said:?}");
+    said.out
+}
+
+#[test]
+fn bash_completes_what_has_an_equals_sign_or_a_colon_as_one_word() {
+    let broker = TestBroker::start();
+    for name in ["web:8080", "mail"] {
+        broker.json().create(with(willing(), &json!({"name": name})));
+    }
+    std::os::unix::fs::symlink(procbroker(), broker.path("procbroker")).expect("a link");
+    let completes = |words: &[&str], completed: &str| bash_completes(&broker, words, completed);
+    // A line is given by the words that bash makes of it.
+    assert_eq!(completes(&["procbroker", " get", " "], ""), "web:8080\nmail\n");
+    assert_eq!(completes(&["procbroker", " get", " we"], "we"), "web:8080\n");
+    assert_eq!(completes(&["procbroker", " get", " web", ":"], ""), "8080\n");
+    assert_eq!(completes(&["procbroker", " get", " web", ":", "80"], "80"), "8080\n");
+    assert_eq!(completes(&["procbroker", " get", " \"web:8"], "web:8"), "web:8080\n");
+    // No child is a value of a label.
+    assert_eq!(completes(&["procbroker", " stop", " --label", " pool", "="], ""), "\n");
+    assert_eq!(completes(&["procbroker", " stop", " --label", " pool", "=", "x", " ma"], "ma"), "mail\n");
+    let socket = broker.socket().to_str().expect("a path of text");
+    let named = ["procbroker", " --socket", "=", socket, " get", " ma"];
+    assert_eq!(completes(&named, "ma"), "mail\n");
+    let none = ["procbroker", " --socket", "=", "/nowhere", " get", " ma"];
+    assert_eq!(completes(&none, "ma"), "\n");
+}
+
+#[test]
+fn bash_completes_the_command_that_is_to_be_started() {
+    let broker = TestBroker::start();
+    std::os::unix::fs::symlink(procbroker(), broker.path("procbroker")).expect("a link");
+    let completes = |words: &[&str], completed: &str| bash_completes(&broker, words, completed);
+    for verb in [" create", " run"] {
+        let commands = completes(&["procbroker", verb, " --", " procbro"], "procbro");
+        assert!(commands.lines().any(|command| command == "procbroker"), "{commands}");
+        // The rest is the command's own: bash offers files.
+        assert_eq!(completes(&["procbroker", verb, " --", " sleep", " pro"], "pro"), "\n");
+    }
+}

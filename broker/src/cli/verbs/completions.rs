@@ -118,33 +118,65 @@ fn bash(program: &Command) -> String {
         }
     }
     let flags = flags_with_a_value(program).join("|");
+    let starters = verbs_with_a_command(program).join("|");
     format!(
         r#"
 _procbroker_or_ask() {{
-    local word verb="" count=0 flag="" what="" socket=()
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        if [[ -n $flag ]]; then
+    # To the shell each = and : is a word of its own (COMP_WORDBREAKS). What stands together is one here.
+    local line=${{COMP_LINE:0:COMP_POINT}} part words=()
+    for part in "${{COMP_WORDS[@]:0:COMP_CWORD+1}}"; do
+        [[ ${{#words[@]}} -gt 0 && $line != [[:blank:]]* ]] || words+=("")
+        line=${{line#"${{line%%[![:blank:]]*}}"}}
+        [[ $line == "$part"* ]] || part=$line
+        words[${{#words[@]}}-1]+=$part
+        line=${{line#"$part"}}
+    done
+    local COMP_WORDS=("${{words[@]}}") COMP_CWORD=$((${{#words[@]}} - 1))
+    local cur=${{words[COMP_CWORD]}} kept=""
+    if [[ $cur == [\"\']* ]]; then cur=$2; else kept=${{cur%"$2"}}; fi
+
+    local word verb="" count=0 flag="" what="" command="" socket=()
+    for word in "${{words[@]:1:COMP_CWORD-1}}"; do
+        if [[ -n $command ]]; then
+            # Arguments of the command are its own, and mostly files.
+            COMPREPLY=()
+            return
+        elif [[ -n $flag ]]; then
             [[ $flag == --socket ]] && socket=(--socket "$word")
             flag=""
             continue
         fi
         case "$word" in
             {flags}) flag=$word ;;
+            --socket=*) socket=("$word") ;;
+            --) case "$verb" in {starters}) command=1 ;; esac ;;
             -*) ;;
             *) if [[ -z $verb ]]; then verb=$word; else count=$((count + 1)); fi ;;
         esac
     done
+    if [[ -n $command ]]; then
+        COMPREPLY=($(compgen -c -- "$cur"))
+        return
+    fi
     case "$verb:$count" in
 {places}    esac
-    if [[ -n $what && -z $flag && $2 != -* ]]; then
-        COMPREPLY=($(compgen -W "$("$1" "${{socket[@]}}" complete "$what" 2>/dev/null)" -- "$2"))
+    if [[ -n $what && -z $flag && $cur != -* ]]; then
+        COMPREPLY=($(compgen -W "$("$1" "${{socket[@]}}" complete "$what" 2>/dev/null)" -- "$cur"))
     else
-        _procbroker "$@"
+        _procbroker "$1" "$cur" "${{words[COMP_CWORD-1]}}"
     fi
+    # The shell puts them in the place of the part behind the last = or : alone.
+    COMPREPLY=("${{COMPREPLY[@]#"$kept"}}")
 }}
 complete -F _procbroker_or_ask -o bashdefault -o default procbroker
 "#
     )
+}
+
+/// The names of the verbs that take a command after `--`.
+fn verbs_with_a_command(program: &Command) -> Vec<&str> {
+    let takes_command = |verb: &&Command| verb.get_positionals().any(|place| place.get_id() == "command");
+    program.get_subcommands().filter(takes_command).flat_map(names).collect()
 }
 
 /// For zsh: functions that the generated specifications of the places call.

@@ -173,11 +173,11 @@ fn bash_completes_the_names_of_children() {
     named(&broker, &["render-1", "render-2", "mail"]);
     let script = format!(
         "eval \"$({program} completions bash)\"
-         COMP_WORDS=({program} rm mail render); COMP_CWORD=3
+         COMP_WORDS=({program} rm mail render); COMP_CWORD=3; COMP_LINE=\"${{COMP_WORDS[*]}}\"; COMP_POINT=${{#COMP_LINE}}
          _procbroker_or_ask {program} render mail; echo \"${{COMPREPLY[*]}}\"
-         COMP_WORDS=({program} signal mail WIN); COMP_CWORD=3
+         COMP_WORDS=({program} signal mail WIN); COMP_CWORD=3; COMP_LINE=\"${{COMP_WORDS[*]}}\"; COMP_POINT=${{#COMP_LINE}}
          _procbroker_or_ask {program} WIN mail; echo \"${{COMPREPLY[*]}}\"
-         COMP_WORDS=({program} can); COMP_CWORD=1
+         COMP_WORDS=({program} can); COMP_CWORD=1; COMP_LINE=\"${{COMP_WORDS[*]}}\"; COMP_POINT=${{#COMP_LINE}}
          _procbroker_or_ask {program} can {program}; echo \"${{COMPREPLY[*]}}\"",
         program = crate::harness::procbroker().display(),
     );
