@@ -40,7 +40,34 @@ fn a_second_broker_on_the_same_socket_refuses_to_start() {
         .refuses();
     one_clear_line(&ended, broker.socket());
     assert!(ended.log.contains(&broker.pid().to_string()), "which one is there: {}", ended.log);
+    assert!(!state.exists(), "the refused one has left an empty state folder");
     broker.status();
+}
+
+#[test]
+fn a_broker_that_is_refused_leaves_the_folders_that_were_there_before() {
+    let broker = TestBroker::start();
+    let scratch = tempfile::tempdir().unwrap();
+    let (there, state) = (scratch.path().join("there"), scratch.path().join("there/new/state"));
+    fs::create_dir(&there).unwrap();
+    let refused = |state: &Path| {
+        let ended = Setup::new()
+            .choosing_places(broker.socket().to_owned())
+            .flags([
+                "--socket".as_ref(),
+                broker.socket().as_os_str(),
+                "--state-dir".as_ref(),
+                state.as_os_str(),
+            ])
+            .refuses();
+        one_clear_line(&ended, broker.socket());
+    };
+    refused(&state);
+    assert!(there.is_dir(), "it has removed what was there before");
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 0, "it has left a folder that it has made");
+    refused(&there);
+    assert!(there.is_dir(), "it has removed what was there before");
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 0, "it has left its lock");
 }
 
 #[test]

@@ -28,6 +28,8 @@ const RECORD: &str = "state.db";
 pub struct StateDir {
     folder: OwnFolder,
     lock: Lock,
+    /// The folders that were missing, it and those above it, the deepest first.
+    made: Vec<PathBuf>,
 }
 
 /// The folder cannot be used.
@@ -103,7 +105,7 @@ impl StateDir {
     #[must_use]
     pub fn passed(path: PathBuf, folder: OwnedFd, lock: OwnedFd) -> Self {
         let lock = Lock::inherited(&path.join(LOCK), lock);
-        let state = Self { folder: OwnFolder::passed(path, folder), lock };
+        let state = Self { folder: OwnFolder::passed(path, folder), lock, made: Vec::new() };
         if let Err(error) = state.close_passed() {
             tracing::error!("the state folder stays as it is: {error}");
         }
@@ -139,6 +141,8 @@ impl StateDir {
         let path = &std::path::absolute(&place.path).map_err(refused)?;
         // The state of the machine's broker is nobody's to read either.
         let origin = if place.origin == Origin::System { Origin::User } else { place.origin };
+        let made = path.ancestors().take_while(|folder| fs::symlink_metadata(folder).is_err());
+        let made = made.map(Path::to_owned).collect();
         make_folder(path, origin)?;
         let folder = OwnFolder::open(path)?;
         // What others put there before is looked at, and refused, before anything is changed; once more when nobody can put
@@ -147,7 +151,20 @@ impl StateDir {
         close_to_others(path, before)?;
         check_entries(&folder)?;
         let lock = lock(path)?;
-        Ok(Self { folder, lock })
+        Ok(Self { folder, lock, made })
+    }
+
+    /// Lets go of it for a broker that does not start after all: what was missing before, and is empty, is removed again.
+    pub fn abandon(self) {
+        let Self { folder, lock, made } = self;
+        // Its file is removed with it.
+        drop((lock, folder));
+        for folder in made {
+            // One that is not empty is somebody else's by now, and so are those above it.
+            if fs::remove_dir(folder).is_err() {
+                return;
+            }
+        }
     }
 
     /// Returns the open folder, by which its entries are reached.
