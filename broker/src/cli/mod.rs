@@ -23,8 +23,6 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use size::ByteSize;
 pub use verbs::{
     BoundArguments, ChildrenLog, ContainmentChoice, EntryPoints, LogFormat, LogLevel, MainArguments,
@@ -36,7 +34,7 @@ use verbs::CommandLine;
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main(entry_points: &EntryPoints) -> ExitCode {
-    match CommandLine::try_parse() {
+    match CommandLine::read(std::env::args_os()) {
         Ok(line) => line.carry_out(entry_points),
         Err(error) => {
             (entry_points.turn_back)(&usage::message(&error));

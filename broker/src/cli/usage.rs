@@ -156,7 +156,6 @@ fn advice_for(command: &str, message: &str, given: &str) -> String {
         "procbroker create" | "procbroker run" if unexpected && !is_flag => {
             "; the whole command to start comes after '--'"
         }
-        "procbroker signal" if unexpected && is_flag => "; the signal comes after the child",
         _ => "",
     };
     format!("{forgotten}; see '{command} --help'")
@@ -202,8 +201,8 @@ mod tests {
                 "unexpected argument 'sleep' found; the whole command to start comes after '--'; see 'procbroker run --help'",
             ),
             (
-                &["signal", "-9", "a"],
-                "unexpected argument '-9' found; the signal comes after the child; see 'procbroker signal --help'",
+                &["signal", "--frob", "a"],
+                "unexpected argument '--frob' found; see 'procbroker signal --help'",
             ),
             (
                 &["lst"],
@@ -340,8 +339,8 @@ mod tests {
                 "'procbroker create' has no flag '--cpu-max'; bounds are given with --resource, such as '--resource cpu_max=1.5' or '--resource memory_max=512M'",
             ),
             (
-                &["signal", "a1", "a2", "HUP"],
-                "'procbroker signal' does not take 'HUP'; it takes one child and one signal: run it for each",
+                &["signal", "-s", "HUP", "a"],
+                "'procbroker signal' has no flag '-s'; the signal comes after the children: 'procbroker signal TARGET HUP'",
             ),
             (
                 &["logs", "--lines", "2", "x"],

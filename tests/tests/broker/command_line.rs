@@ -207,8 +207,12 @@ fn signal_and_destroy_act_on_their_target() {
     let mut client = broker.json();
     client.create(with(stubborn(&hello), &json!({"name": "one", "labels": {"pool": "p"}})));
     hello.line();
-    let said = broker.run(&["signal", "one", "KILL", "--scope", "all"]);
-    assert_eq!(said.status, DONE, "{said:?}");
+    client.create(with(willing(), &json!({"name": "three", "labels": {"pool": "p"}})));
+    let said = broker.run(&["signal", "one", "three", "CONT"]);
+    assert_eq!((said.status, said.out.lines().count()), (DONE, 2), "{said:?}");
+    let said = broker.run(&["signal", "--label", "pool=p", "KILL", "--scope", "all"]);
+    assert_eq!((said.status, said.out.lines().count()), (DONE, 2), "{said:?}");
+    failed(&broker.run(&["signal", "KILL", "three"]), USAGE, "procbroker signal three KILL");
     client.create(with(willing(), &json!({"labels": {"pool": "q"}})));
     client.create(with(stubborn(&hello), &json!({"labels": {"pool": "q"}})));
     hello.line();

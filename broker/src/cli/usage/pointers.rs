@@ -82,7 +82,7 @@ const VERBS: [(&[&str], &str); 16] = [
 ];
 
 /// Flags of other tools, of which verb they would be, and what to use.
-const FLAGS: [(&str, &[&str], &str); 25] = [
+const FLAGS: [(&str, &[&str], &str); 26] = [
     (
         "create",
         &["--detach", "-d"],
@@ -143,6 +143,11 @@ const FLAGS: [(&str, &[&str], &str); 25] = [
          what a file has on top",
     ),
     ("run", &["--rm"], "nothing is to be removed: it ends with the main command, and all children with it"),
+    (
+        "signal",
+        &["-s", "--signal", "-n"],
+        "the signal comes after the children: 'procbroker signal TARGET HUP'",
+    ),
     ("events", &["-f", "--follow"], "it goes on until Ctrl-C anyway"),
     ("run", &["--inherit-env"], "the main command has the environment of this program anyway"),
     ("logs", &["--lines", "-l"], "'--tail N' (-n) shows the last lines"),
@@ -187,10 +192,9 @@ const WORDS: [(&str, &str, &str); 3] = [
 ];
 
 /// Verbs that take no name, or one only, and what to do with what they were given.
-const VALUES: [(&str, &str); 9] = [
+const VALUES: [(&str, &str); 8] = [
     ("status", "it shows the broker itself: 'procbroker get TARGET' shows a child"),
     ("list", "'--name PATTERN' shows those of such a name, 'procbroker get TARGET' one child"),
-    ("signal", "it takes one child and one signal: run it for each"),
     ("get", "it takes one child: 'procbroker list --json' tells of all"),
     ("wait", "it takes one child: run it for each"),
     ("logs", "it takes one child: run it for each"),

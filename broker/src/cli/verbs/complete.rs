@@ -29,14 +29,14 @@ enum What {
     Children,
     /// The names of the children that are kept, ended ones too
     AllChildren,
-    /// The names of signals
-    Signals,
+    /// Live children, and then the names of signals
+    ChildrenAndSignals,
 }
 
 /// The words that can stand there, one a line; none where the broker cannot be asked.
 pub(in crate::cli) fn complete(socket: Option<PathBuf>, arguments: &CompleteArguments) -> String {
     match arguments.what {
-        What::Signals => signals(),
+        What::ChildrenAndSignals => children(socket, false).unwrap_or_default() + &signals(),
         What::Children => children(socket, false).unwrap_or_default(),
         What::AllChildren => children(socket, true).unwrap_or_default(),
     }

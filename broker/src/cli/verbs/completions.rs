@@ -74,7 +74,7 @@ fn asked_for(verb: &Command, place: &Arg) -> Option<&'static str> {
     match (place.get_id().as_str(), verb.get_name()) {
         ("target", "get" | "wait" | "logs") => Some("all-children"),
         ("target", _) => Some("children"),
-        ("signal", _) => Some("signals"),
+        ("words", "signal") => Some("children-and-signals"),
         _ => None,
     }
 }
@@ -188,7 +188,9 @@ fn zsh(script: &str) -> String {
 }
 (( $+functions[_procbroker_children] )) || _procbroker_children() { _procbroker_ask children child }
 (( $+functions[_procbroker_all_children] )) || _procbroker_all_children() { _procbroker_ask all-children child }
-(( $+functions[_procbroker_signals] )) || _procbroker_signals() { _procbroker_ask signals signal }
+(( $+functions[_procbroker_children_and_signals] )) || _procbroker_children_and_signals() {
+    _procbroker_ask children-and-signals "child or signal"
+}
 
 "#;
     let mut out = String::new();
@@ -201,11 +203,11 @@ fn zsh(script: &str) -> String {
             verb = name;
         }
         let function = match verb {
-            _ if line.contains("signal -- ") => "_procbroker_signals",
+            "signal" => "_procbroker_children_and_signals",
             "get" | "inspect" | "wait" | "logs" => "_procbroker_all_children",
             _ => "_procbroker_children",
         };
-        if line.contains("target -- ") || line.contains(":signal -- ") {
+        if line.contains("target -- ") || line.contains(":words -- ") {
             out.push_str(&line.replace(":_default'", &format!(":{function}'")));
         } else {
             out.push_str(line);
@@ -215,7 +217,7 @@ fn zsh(script: &str) -> String {
     out
 }
 
-/// For fish: one more rule for each place. It does not count them: `signal` offers children and signals.
+/// For fish: one more rule for each place. It does not count them.
 fn fish(program: &Command) -> String {
     let mut rules = String::new();
     for verb in program.get_subcommands() {
@@ -293,8 +295,7 @@ mod tests {
         for place in [
             "destroy:*) what=children",
             "rm:*) what=children",
-            "signal:0) what=children",
-            "signal:1) what=signals",
+            "signal:*) what=children-and-signals",
             "logs:0) what=all-children",
         ] {
             assert!(bash.contains(place), "{place} is not in {bash}");
@@ -302,7 +303,7 @@ mod tests {
         let zsh = completions(Shell::Zsh);
         for place in [
             "The children, by id or name:_procbroker_children'",
-            "(-9):_procbroker_signals'",
+            "(-9):_procbroker_children_and_signals'",
             ":_procbroker_all_children'",
         ] {
             assert!(zsh.contains(place), "{place} is not in {zsh}");

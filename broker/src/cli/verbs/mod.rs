@@ -204,8 +204,8 @@ pub(super) enum ClientVerb {
     /// is up first.
     #[command(after_long_help = wait::EXAMPLES)]
     Wait(WaitArguments),
-    /// Send a signal to a child
-    #[command(after_long_help = signal::EXAMPLES)]
+    /// Send a signal to children
+    #[command(override_usage = signal::USAGE, after_long_help = signal::EXAMPLES)]
     Signal(SignalArguments),
     /// Stop children and start them again, with the same id and name
     #[command(override_usage = targets::usage("restart"), after_long_help = restart::EXAMPLES)]
@@ -244,9 +244,17 @@ impl ClientVerb {
 }
 
 impl CommandLine {
+    /// Reads a command line, the program's name among its words.
+    ///
+    /// # Errors
+    /// What clap says of it.
+    pub(super) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(signal::without_dashes(words))
+    }
+
     /// What these arguments, the program's name among them, would serve; `None` where they would do something else.
     fn served(arguments: &[OsString]) -> Result<Option<ServeArguments>, clap::Error> {
-        let Self { socket, verb } = Self::try_parse_from(arguments)?;
+        let Self { socket, verb } = Self::read(arguments.iter().cloned())?;
         Ok(match verb {
             Verb::Serve(arguments) => Some(ServeArguments { socket, ..*arguments }),
             Verb::Run(arguments) => Some(ServeArguments { socket, ..arguments.into_serve() }),

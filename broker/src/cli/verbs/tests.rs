@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
     Account, CreateParams, IfExists, Lifetime, RestartPolicy, Rlimit, StopStep,
@@ -13,7 +13,7 @@ use procbroker_protocol::{Request, Signal};
 use super::*;
 
 fn parse(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
-    CommandLine::try_parse_from(std::iter::once(&"procbroker").chain(arguments))
+    CommandLine::read(std::iter::once(&"procbroker").chain(arguments).map(Into::into))
 }
 
 fn request(arguments: &[&str]) -> Request {
@@ -184,7 +184,7 @@ fn each_word_means_its_value() {
 
 #[test]
 fn the_other_verbs_make_their_requests() {
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 28] = [
         (&["list", "--state", "running,backoff"], r#"{"labels":{},"all":false,"fields":null}"#),
         (&["list", "--state=running", "--state=ended"], r#"{"labels":{},"all":true,"fields":null}"#),
         (&["destroy", "a"], r#"{"target":"a","stop":null,"no_wait":false}"#),
@@ -215,6 +215,12 @@ fn the_other_verbs_make_their_requests() {
             r#"{"target":"a","until":"ready","timeout":60}"#,
         ),
         (&["signal", "a", "hup"], r#"{"target":"a","signal":"SIGHUP","scope":"main"}"#),
+        (
+            &["signal", "--label=a=b", "--label", "c=d", "-HUP"],
+            r#"{"target":{"labels":{"a":"b","c":"d"}},"signal":"SIGHUP","scope":"main"}"#,
+        ),
+        (&["signal", "--all", "USR1"], r#"{"target":{"all":true},"signal":"SIGUSR1","scope":"main"}"#),
+        (&["signal", "a", "--scope", "all", "-9"], r#"{"target":"a","signal":"SIGKILL","scope":"all"}"#),
         (&["signal", "a", "-9"], r#"{"target":"a","signal":"SIGKILL","scope":"main"}"#),
         (&["signal", "a", "-HUP"], r#"{"target":"a","signal":"SIGHUP","scope":"main"}"#),
         (&["signal", "a", "9", "--scope=all"], r#"{"target":"a","signal":"SIGKILL","scope":"all"}"#),
@@ -256,8 +262,8 @@ fn a_command_line_that_makes_no_sense_is_refused() {
         &["get", "a/b"],
         &["wait", "a", "--until", "later"],
         &["wait", "a", "--timeout", "-1"],
-        &["signal", "a"],
-        &["signal", "a", "SIGFOO"],
+        &["signal"],
+        &["signal", "--all", "--label=a=b", "HUP"],
         &["signal", "a", "-SIGFOO"],
         &["restart"],
         &["list", "--name", "["],
@@ -273,6 +279,39 @@ fn a_command_line_that_makes_no_sense_is_refused() {
     for arguments in cases {
         let error = parse(arguments).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_signal_goes_to_several_children_and_comes_after_them() {
+    let asked = |arguments: &[&str]| {
+        let Verb::Ask(question) = parse(&[&["signal"], arguments].concat()).unwrap().verb else {
+            panic!("{arguments:?}")
+        };
+        question.ask().requests()
+    };
+    let requests = asked(&["a", "b", "--scope", "group", "a", "HUP"]).unwrap();
+    let params: Vec<String> =
+        requests.iter().map(|request| serde_json::to_string(&ParamsObject(request)).unwrap()).collect();
+    let of = |target: &str| format!(r#"{{"target":"{target}","signal":"SIGHUP","scope":"group"}}"#);
+    assert_eq!(params, ["a", "b"].map(of));
+    for (arguments, said) in [
+        (&["SIGHUP", "web"][..], "the signal comes after the children: procbroker signal web SIGHUP; see"),
+        (&["-9", "a", "b"], "the signal comes after the children: procbroker signal a b 9; see"),
+        (&["a"], "no signal is given; it comes after the children"),
+        (&["HUP"], "no child is named; give some before the signal"),
+        (
+            &["a", "SIGFOO"],
+            "invalid value \"SIGFOO\" for the signal: \"SIGFOO\" is not a signal; give a name",
+        ),
+        (&["a*", "HUP"], "invalid value \"a*\" for a target: \"a*\" is a pattern"),
+        (&["--all", "a", "HUP"], "\"a\" is chosen already by --label or --all"),
+        (&["--label=a=b", "web"], "invalid value \"web\" for the signal"),
+        (&["--label=a=b", "--label=a=c", "HUP"], "\"a\" is given twice"),
+    ] {
+        let failure = asked(arguments).unwrap_err();
+        assert_eq!(failure.status(), crate::cli::command_status::CommandStatus::Usage, "{arguments:?}");
+        assert!(failure.to_string().starts_with(said), "{failure}");
     }
 }
 

@@ -160,7 +160,11 @@ fn completions_know_children_and_signals() {
     let id = child["id"].as_str().unwrap();
     assert_eq!(words("children"), ["one", id]);
     assert_eq!(words("all-children"), ["one", "two", id]);
-    assert!(words("signals").contains(&"HUP".to_owned()));
+    let both = words("children-and-signals");
+    assert!(
+        both.starts_with(&["one".to_owned(), id.to_owned()]) && both.contains(&"HUP".to_owned()),
+        "{both:?}"
+    );
     // Nobody who types is to read errors.
     let nowhere = broker.path("nowhere");
     let said = broker.run(&["complete", "children", "--socket", nowhere.to_str().unwrap()]);
