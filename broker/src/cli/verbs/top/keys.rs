@@ -1,7 +1,7 @@
 //! What a key makes of what is shown, and what it asks for.
 
-use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
+use procbroker_protocol::{ChildId, ChildState};
 
 use super::model::{Mode, Model, TopQuery, UserAction, pane_lines};
 use crate::cli::values::signal;
