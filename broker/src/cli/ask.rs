@@ -95,7 +95,7 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutp
         let broker = call::connect(socket).await?;
         let work = async {
             match turns {
-                Some(targets) => in_turn::restart(&broker, targets).await,
+                Some(targets) => in_turn::restart(&broker, targets, verb).await,
                 None => send(&broker, requests).await,
             }
         };

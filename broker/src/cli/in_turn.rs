@@ -6,9 +6,15 @@ use procbroker_client::{Broker, Error as ClientError};
 use procbroker_protocol::request::{ListParams, ManyParams};
 use procbroker_protocol::{Request, Response, Target};
 
-/// Restarts what the targets mean now, each when the one before it is ready again. The first that fails is the last: those behind
-/// it stay as they are.
-pub(super) async fn restart(broker: &Broker, targets: Vec<Target>) -> Vec<Result<Response, ClientError>> {
+use super::ask::{Ask, Verdict};
+
+/// Restarts what the targets mean now, each when the one before it is ready again. The first that fails, or does not come back,
+/// is the last: those behind it stay as they are.
+pub(super) async fn restart(
+    broker: &Broker,
+    targets: Vec<Target>,
+    verb: &dyn Ask,
+) -> Vec<Result<Response, ClientError>> {
     let mut answers = Vec::new();
     for target in targets {
         let each = match each_of(broker, &target).await {
@@ -23,7 +29,7 @@ pub(super) async fn restart(broker: &Broker, targets: Vec<Target>) -> Vec<Result
         }
         for target in each {
             let answer = broker.call(Request::Restart(ManyParams { target })).await;
-            let has_failed = answer.is_err();
+            let has_failed = answer.as_ref().map_or(true, |answer| verb.verdict(answer) != Verdict::Done);
             answers.push(answer);
             if has_failed {
                 return answers;

@@ -2,12 +2,13 @@
 
 use clap::Args;
 use procbroker_protocol::request::ManyParams;
-use procbroker_protocol::{Request, Response, Target};
+use procbroker_protocol::{Child, ChildState, Request, Response, Target};
 
 use super::targets::TargetArguments;
-use crate::cli::ask::{Ask, children_of};
+use crate::cli::ask::{Ask, Verdict, children_of};
 use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
+use crate::cli::print::words::{condition, title};
 use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::progress::{Awaited, End};
 
@@ -61,5 +62,31 @@ impl Ask for RestartArguments {
             return Ok(CommandOutput::nothing("no live child matches; nothing was restarted"));
         }
         Ok(CommandOutput::done(table::table(children, false, screen)))
+    }
+
+    fn verdict(&self, answer: &Response) -> Verdict {
+        why_not_back(answer).map_or(Verdict::Done, |why| Verdict::Failed { why })
+    }
+}
+
+/// Says which children that were to be running again are not, if there are such.
+fn why_not_back(answer: &Response) -> Option<String> {
+    let children = children_of(answer).unwrap_or_default();
+    let lines: Vec<String> = children.iter().filter_map(|child| not_back(child)).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// Says of a child that was to be running again why it is not, if it is not.
+fn not_back(child: &Child) -> Option<String> {
+    let (title, condition) = (title(child), condition(child));
+    match child.state {
+        ChildState::Running => None,
+        ChildState::Ended => Some(format!("{title} has not come back: {condition}")),
+        ChildState::Backoff => {
+            Some(format!("{title} is not ready; its restart policy starts it again later: {condition}"))
+        }
+        ChildState::Starting | ChildState::Stopping | ChildState::Cleaning => {
+            Some(format!("{title} is not ready: {condition}"))
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! What users of other tools type without a thought: aliases, short flags, several names, a child's exit status.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::{DONE, FAILED, NOT_FOUND, TIMED_OUT, USAGE, failed, on_a_terminal};
-use crate::harness::TestBroker;
 use crate::harness::children::{willing, with};
+use crate::harness::{JsonClient, TestBroker};
 
 /// Starts children of these names.
 fn named(broker: &TestBroker, names: &[&str]) {
@@ -279,6 +281,45 @@ fn children_are_restarted_one_after_the_other_until_one_fails() {
     }
     let said = broker.run(&["restart", "--label", "pool=none", "--in-turn"]);
     assert_eq!((said.status, said.out.as_str()), (0, ""), "{said:?}");
+}
+
+#[test]
+fn a_restarted_child_that_does_not_come_back_is_a_failure_and_the_last_in_turn() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let path = broker.path("may start");
+    let script = "test -e \"$0\" || exit 5; echo up; exec sleep infinity";
+    let create = |client: &mut JsonClient| {
+        fs::write(&path, "").unwrap();
+        for name in ["one", "two", "three"] {
+            client.create(json!({
+                "name": name, "labels": {"pool": "web"}, "command": ["sh", "-c", script, path],
+                "ready": {"log": "up"},
+            }));
+        }
+        fs::remove_file(&path).unwrap();
+    };
+    let state = |client: &mut JsonClient, name: &str| {
+        let child = client.ok("get", json!({"target": name}))["child"].clone();
+        (child["state"].as_str().unwrap().to_owned(), child["restarts"].as_u64().unwrap())
+    };
+    create(&mut client);
+    let said = broker.run(&["restart", "one"]);
+    let line = "procbroker: one has not come back: ended, exit code 5 (start_failed)\n";
+    assert_eq!((said.status, said.err.as_str()), (FAILED, line), "{said:?}");
+    assert!(said.out.contains("one\tended"), "{said:?}");
+    let said = broker.run(&["restart", "two", "three", "--in-turn"]);
+    let line = "procbroker: two has not come back: ended, exit code 5 (start_failed)\n";
+    assert_eq!((said.status, said.err.as_str()), (FAILED, line), "{said:?}");
+    assert_eq!(state(&mut client, "two"), ("ended".to_owned(), 1));
+    assert_eq!(state(&mut client, "three"), ("running".to_owned(), 0));
+    client.ok("destroy", json!({"target": "three"}));
+    create(&mut client);
+    let said = broker.run(&["restart", "--label", "pool=web", "--in-turn", "--json"]);
+    assert_eq!((said.status, said.json()["children"].as_array().unwrap().len()), (FAILED, 1), "{said:?}");
+    for (name, expected) in [("one", ("ended", 1)), ("two", ("running", 0)), ("three", ("running", 0))] {
+        assert_eq!(state(&mut client, name), (expected.0.to_owned(), expected.1), "{name}");
+    }
 }
 
 #[test]
