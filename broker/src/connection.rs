@@ -15,15 +15,12 @@ mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use interprocess::local_socket::tokio::Stream;
 use procbroker_core::{ConnectionId, Input, Login};
 use procbroker_protocol::{Error, ErrorKind, Notification};
 use tokio::io::Interest;
@@ -37,6 +34,7 @@ use crate::limits::{ANSWERS_BEFORE_READING, READ_CHUNK_BYTES};
 use crate::messages::{Fact, Outgoing, Paced};
 use crate::os::host::caller::{Sight, Standpoint};
 use crate::os::host::client_socket::{ClientSocket, Readiness};
+use crate::os::host::exposed_socket::ExposedSocket;
 use crate::transit::{Load, Transit};
 use crate::turns;
 use codec::Codec;
@@ -118,8 +116,8 @@ enum Closing {
 }
 
 /// Serves one connection to its end, and tells the driver of it.
-pub async fn serve(stream: Stream, mut context: ConnectionContext) {
-    let socket = match watched(stream) {
+pub async fn serve(socket: ExposedSocket, mut context: ConnectionContext) {
+    let socket = match ClientSocket::new(socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(%error, "cannot wait for what a client sends; closing"),
     };
@@ -153,12 +151,6 @@ async fn unless_it_panics<T>(task: impl Future<Output = T>) -> Option<T> {
         polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
     })
     .await
-}
-
-/// The client's socket, as it is waited for here.
-fn watched(stream: Stream) -> io::Result<ClientSocket> {
-    let Stream::UdSocket(stream) = stream;
-    ClientSocket::new(OwnedFd::try_from(stream)?)
 }
 
 impl Connection {

@@ -17,7 +17,7 @@
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
 //! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
-//! | `disposal` | lets go of what a user's children have sent along: one for each such user, while there is something to let go of ([`os::service::notices`]) |
+//! | `disposal` | lets go of what a user's children and clients have sent along: one for each such user, while there is something to let go of, and another for a moment each time ([`os::host::disposal`]) |
 //!
 //! All threads but the driver's block every signal.
 //!

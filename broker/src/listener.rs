@@ -2,7 +2,7 @@
 
 mod crowd;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ use crate::inbox;
 use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, CROWD_REST, REFUSED_PATIENTLY, STALLED_PATIENCE};
 use crate::messages::{Fact, Who};
 use crate::os::host::caller::{Sight, Standpoint};
+use crate::os::host::disposal::Disposals;
+use crate::os::host::exposed_socket::ExposedSocket;
 use crate::os::host::heap;
 use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
@@ -52,6 +54,7 @@ pub struct Acceptor {
     transit: Transit,
     turns: Turns,
     standpoint: Standpoint,
+    disposals: Disposals,
     /// Places for those whose processes are held to be looked at again.
     sights: Arc<Semaphore>,
     partial_message_timeout: Duration,
@@ -67,7 +70,7 @@ impl Acceptor {
         facts: inbox::Sender<Fact>,
         bounds: &procbroker_core::Bounds,
         (pool, transit, turns): (BlockingPool, Transit, Turns),
-        standpoint: Standpoint,
+        (standpoint, disposals): (Standpoint, Disposals),
     ) -> (Self, ClientsGone) {
         let (presence, clients_gone) = mpsc::channel(1);
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
@@ -82,6 +85,7 @@ impl Acceptor {
             transit,
             turns,
             standpoint,
+            disposals,
             sights: Arc::new(Semaphore::new(Provision::Sights.at_hand())),
             partial_message_timeout: bounds.partial_message_timeout,
             crowd: Arc::default(),
@@ -115,15 +119,22 @@ impl Acceptor {
 
     /// Serves a client by a task of its own, in its user's turns.
     fn welcome(self, stream: Stream, place: OwnedSemaphorePermit) {
-        let Stream::UdSocket(socket) = &stream;
-        let peer = match peer::peer(socket.as_fd()) {
+        let Stream::UdSocket(stream) = stream;
+        let socket = match OwnedFd::try_from(stream) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::warn!(%error, "cannot take a client over; closing"),
+        };
+        let peer = peer::peer(socket.as_fd());
+        let user = peer.as_ref().map_or(inbox::BROKER, |peer| peer.uid);
+        let socket = ExposedSocket::new(socket, user, &self.disposals);
+        let peer = match peer {
             Ok(peer) => peer,
             Err(error) => return tracing::warn!(%error, "cannot tell who a client is; closing"),
         };
-        let (user, turns) = (peer.uid, self.turns.clone());
+        let turns = self.turns.clone();
         self.crowd.came();
         tokio::spawn(turns.of(user, async move {
-            self.serve(stream, peer).await;
+            self.serve(socket, peer).await;
             drop(place);
             if self.crowd.went() {
                 tokio::spawn(give_back(Arc::clone(&self.crowd), self.pool.clone()));
@@ -131,7 +142,7 @@ impl Acceptor {
         }));
     }
 
-    async fn serve(&self, stream: Stream, peer: Peer) {
+    async fn serve(&self, socket: ExposedSocket, peer: Peer) {
         let id = ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let facts = self.facts.of(peer.uid);
         let (sender, outbox) = mpsc::channel(self.max_pipelined.saturating_add(ANSWERS_WAITING));
@@ -154,7 +165,7 @@ impl Acceptor {
                 stalled_patience: STALLED_PATIENCE,
                 refusals: Arc::clone(&self.refusals),
             };
-            connection::serve(stream, context).await;
+            connection::serve(socket, context).await;
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::metrics;
 use crate::os::host::caller::Standpoint;
 use crate::os::host::clock::Alarm;
 use crate::os::host::code;
+use crate::os::host::disposal::Disposals;
 use crate::os::host::heap;
 use crate::os::host::listening::Sockets;
 use crate::os::host::terminal;
@@ -183,8 +184,12 @@ async fn work(
     let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     let transit = Transit::within(&config.bounds);
-    let (mut handler, recovered) =
-        machine.effect_handler(threads_in, facts_in.clone(), (pool.clone(), transit.clone()))?;
+    let disposals = Disposals::default();
+    let (mut handler, recovered) = machine.effect_handler(
+        threads_in,
+        facts_in.clone(),
+        (pool.clone(), transit.clone(), disposals.clone()),
+    )?;
     if interactive {
         lend_terminal(&mut handler, config.main.as_ref(), &recovered);
     }
@@ -194,7 +199,7 @@ async fn work(
     }
     tokio::spawn(turns.clone().keep());
     let (acceptor, clients_gone) =
-        Acceptor::new(facts_in, &config.bounds, (pool, transit, turns), standpoint);
+        Acceptor::new(facts_in, &config.bounds, (pool, transit, turns), (standpoint, disposals));
     let announcer = handler.reaper.readable().map_err(ServeError::Announcer)?;
     let anchors = handler.anchors.readable().map_err(ServeError::Anchors)?;
     let landings = handler.launcher.readable().map_err(ServeError::Landings)?;
@@ -224,7 +229,7 @@ async fn work(
     driver.finish();
     // Clients that read have their answers by then; those that do not cannot hold up the exit.
     let _ = tokio::time::timeout(FLUSH_PATIENCE, clients_gone.wait()).await;
-    drop(sockets);
+    sockets.leave();
     Ok(cause)
 }
 

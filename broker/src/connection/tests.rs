@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Client;
 
-use interprocess::os::unix::uds_local_socket::tokio::Stream as UdSocket;
 use procbroker_protocol::Response;
 
 use super::*;
 use crate::limits::REFUSAL_PATIENCE;
 use crate::messages::Outbox;
+use crate::os::host::disposal::Disposals;
 
 /// What the outbox of the connection takes.
 const OUTBOX: usize = 64;
@@ -73,8 +73,8 @@ async fn answers_that_come_all_at_once_find_room_however_many_requests_were_sent
     let (answers, outbox) = mpsc::channel(OUTBOX);
     let transit = Transit::within(&procbroker_core::Bounds::default());
     let context = context((tell, outbox), transit);
-    let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
-    let connection = tokio::spawn(serve(stream, context));
+    let socket = ExposedSocket::new(OwnedFd::from(other), 0, &Disposals::default());
+    let connection = tokio::spawn(serve(socket, context));
     answers.try_send(Outgoing::Admitted).unwrap();
 
     let mut held = Vec::new();
@@ -114,8 +114,8 @@ async fn told_in_a_crowd(request: &[u8]) -> String {
     let refusals = Arc::new(Semaphore::new(0));
     let context = ConnectionContext { refusals, ..context((tell, outbox), transit) };
     answers.try_send(Outgoing::Refused(Error::new(ErrorKind::PermissionDenied, "no"))).unwrap();
-    let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
-    let refused = tokio::time::timeout(REFUSAL_PATIENCE, serve(stream, context)).await;
+    let socket = ExposedSocket::new(OwnedFd::from(other), 0, &Disposals::default());
+    let refused = tokio::time::timeout(REFUSAL_PATIENCE, serve(socket, context)).await;
     assert!(refused.is_ok(), "it holds its place");
     let mut text = String::new();
     (&own).read_to_string(&mut text).unwrap();
@@ -163,9 +163,9 @@ async fn stalled(to_others: u64) -> Stalled {
     let others = transit.add(7, to_others);
     let stalled_patience = Duration::from_millis(1);
     let context = ConnectionContext { stalled_patience, ..context((tell, outbox), transit) };
-    let stream = Stream::UdSocket(UdSocket::try_from(OwnedFd::from(other)).unwrap());
+    let socket = ExposedSocket::new(OwnedFd::from(other), 0, &Disposals::default());
     let connection = tokio::spawn(async move {
-        serve(stream, context).await;
+        serve(socket, context).await;
         drop(others);
     });
     answers.try_send(Outgoing::Admitted).unwrap();

@@ -5,6 +5,8 @@ pub mod caller;
 pub mod client_socket;
 pub mod clock;
 pub mod code;
+pub mod disposal;
+pub mod exposed_socket;
 pub mod folder;
 pub mod fs_rights;
 pub mod heap;

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::os::host::exposed_socket::ExposedSocket;
 use crate::os::process::descriptor::watched_shared;
 
 /// What waiting for a socket has shown.
@@ -39,10 +40,12 @@ enum Watched {
 /// The socket of a connection.
 #[derive(Debug)]
 pub struct ClientSocket {
-    socket: Arc<OwnedFd>,
     /// None once the event loop has refused it, after which there is nothing to wait for.
     watch: Option<AsyncFd<Arc<OwnedFd>>>,
     watched: Watched,
+    socket: Arc<OwnedFd>,
+    /// Declared last, so that it closes the socket.
+    exposed: ExposedSocket,
 }
 
 impl ClientSocket {
@@ -50,10 +53,10 @@ impl ClientSocket {
     ///
     /// # Errors
     /// When the event loop cannot watch it.
-    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
-        let socket = Arc::new(descriptor);
+    pub fn new(exposed: ExposedSocket) -> io::Result<Self> {
+        let socket = exposed.share()?;
         let watch = Some(watch(&socket, Watched::Reading)?);
-        Ok(Self { socket, watch, watched: Watched::Reading })
+        Ok(Self { watch, watched: Watched::Reading, socket, exposed })
     }
 
     /// Returns the descriptor of the socket.
@@ -65,10 +68,9 @@ impl ClientSocket {
     /// Reads what is there, at most so much; 0 bytes mean that the client's side is closed.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, else what recv(2) says.
+    /// `WouldBlock` when nothing is there, `InvalidData` when descriptors are, else what recv(2) says.
     pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.watch()?
-            .try_io(Interest::READABLE, |socket| Ok(recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?))
+        self.watch()?.try_io(Interest::READABLE, |_| self.exposed.receive(bytes))
     }
 
     /// Forgets that the socket was readable: it is empty, and what comes next is a new event.

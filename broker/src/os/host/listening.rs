@@ -1,6 +1,6 @@
 //! The listening sockets: made by the broker, or passed by systemd.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 
 use crate::causes::with_causes;
+use crate::os::host::exposed_socket::refuse_rights;
 use crate::os::host::socket::{SocketFile, SocketOptions};
 
 /// The sockets that the broker listens at: its own, or those that it was passed.
@@ -79,6 +80,15 @@ impl Sockets {
         }
     }
 
+    /// Gives them up at the end of this process, which closes them: who has connected and was not taken in may have sent along
+    /// what would hold up whoever closes it earlier.
+    pub fn leave(self) {
+        let (Self::Own { listeners, .. } | Self::Passed { listeners }) = self;
+        for listener in listeners {
+            let _ = listener.into_raw_fd();
+        }
+    }
+
     /// The sockets for the event loop.
     ///
     /// # Errors
@@ -91,5 +101,7 @@ impl Sockets {
 fn listen(listener: &UnixListener) -> std::io::Result<Listener> {
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
+    // The descriptors of those who wait there already are for their connections to look after.
+    let _ = refuse_rights(&listener);
     UnixSocketListener::try_from(OwnedFd::from(listener)).map(Listener::from)
 }

@@ -15,6 +15,7 @@ use procbroker_protocol::socket_path::{Origin, PATH_BYTES_MAX, Place};
 use thiserror::Error;
 
 use super::folder::{FolderError, make_folder};
+use crate::os::host::exposed_socket::refuse_rights;
 use crate::os::host::lock::{Lock, LockError};
 use crate::os::host::own_folder;
 use crate::os::process::probation;
@@ -142,7 +143,11 @@ fn take_lock(path: &Path) -> Result<Lock, LockError> {
 
 fn stream_socket(path: &Path) -> Result<OwnedFd, SocketError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(refused("create", path))
+    let socket =
+        socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(refused("create", path))?;
+    // Before anybody can connect.
+    let _ = refuse_rights(&socket);
+    Ok(socket)
 }
 
 /// Makes the file with its mode and its group from its first moment: those who come back right after a crash of the

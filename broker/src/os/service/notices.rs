@@ -9,7 +9,6 @@
 //! anew after a crash, and a word that was sent meanwhile was refused to its sender.
 
 mod datagram;
-mod disposal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -32,11 +31,12 @@ use procbroker_protocol::ChildId;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::os::host::disposal::{self, Disposals, Table};
+use crate::os::host::exposed_socket::let_go;
 use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
 use crate::turns::SLICE;
 use datagram::{Datagram, Descriptors};
-use disposal::Disposals;
 
 /// The folder of the sockets, in the runtime folder.
 const FOLDER: &str = "notify";
@@ -106,7 +106,11 @@ impl Notices {
     ///
     /// # Errors
     /// When the folder cannot be used, or the system refuses a descriptor.
-    pub fn open(runtime: &OwnFolder, inherited: Vec<Arc<OwnedFd>>) -> Result<Self, OwnError> {
+    pub fn open(
+        runtime: &OwnFolder,
+        inherited: Vec<Arc<OwnedFd>>,
+        disposals: Disposals,
+    ) -> Result<Self, OwnError> {
         let folder = runtime.passable_subfolder(FOLDER)?;
         let refused = |errno: Errno| OwnError::Refused {
             attempt: "watch the sockets in",
@@ -115,15 +119,8 @@ impl Notices {
         };
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused)?);
         let (listening, tokens) = (BTreeMap::new(), BTreeMap::new());
-        let mut notices = Self {
-            folder,
-            epoll,
-            listening,
-            tokens,
-            next_token: 0,
-            resting: VecDeque::new(),
-            disposals: Disposals::default(),
-        };
+        let mut notices =
+            Self { folder, epoll, listening, tokens, next_token: 0, resting: VecDeque::new(), disposals };
         for socket in inherited {
             if let Some(child) = child_of(&socket) {
                 notices.keep(child, socket, geteuid());
@@ -225,10 +222,13 @@ impl Notices {
         }
     }
 
-    /// A child has ended: its socket goes.
+    /// A child has ended: its socket goes, with what is in it.
     pub fn end(&mut self, child: ChildId) {
-        let Some(listening) = self.listening.remove(&child) else { return };
-        self.tokens.remove(&listening.token);
+        let Some(Listening { socket, user, token, .. }) = self.listening.remove(&child) else { return };
+        self.tokens.remove(&token);
+        // It may stay open for a while, and tells nothing any more.
+        let _ = self.epoll.delete(&socket);
+        let_go(socket, user.as_raw(), &self.disposals);
         if let Err(error) = self.folder.remove(&name_of(child)) {
             tracing::warn!(%error, "cannot remove the socket of a child that has ended");
         }
@@ -346,7 +346,13 @@ impl Listening {
         let (socket, disposal) = (Arc::clone(&self.socket), Arc::clone(&self.disposal));
         let (epoll, token) = (Arc::clone(epoll), self.token);
         Box::new(move || {
-            datagram::discard(socket.as_fd());
+            let is_taken = disposal::in_passing(&socket, |socket, table| match table {
+                Table::Own => datagram::take(socket.as_fd()),
+                Table::Shared => datagram::discard(socket.as_fd()),
+            });
+            if is_taken.is_err() {
+                datagram::discard(socket.as_fd());
+            }
             disposal.store(false, Ordering::Release);
             watch(&epoll, &socket, token);
         })

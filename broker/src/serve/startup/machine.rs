@@ -18,6 +18,7 @@ use crate::flagged_accounts::AccountFlags;
 use crate::follower::Followers;
 use crate::inbox;
 use crate::messages::{Fact, FromThread};
+use crate::os::host::disposal::Disposals;
 use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal::ForegroundJob;
 use crate::os::journal::{Host, Store};
@@ -74,7 +75,7 @@ impl Machine {
         self,
         threads: mpsc::Sender<FromThread>,
         facts: inbox::Sender<Fact>,
-        (pool, transit): (BlockingPool, Transit),
+        (pool, transit, disposals): (BlockingPool, Transit, Disposals),
     ) -> Result<(EffectHandler, TakenOver), ServeError> {
         let Self {
             found,
@@ -117,7 +118,8 @@ impl Machine {
         let recovered = adopt(&processes, asking, former.children, owners);
         restore_bounds(&containment, &recovered);
         let (sockets, outputs) = outputs.into_iter().partition(|output| notices::is_socket(output));
-        let mut notices = Notices::open(runtime.folder(), sockets).map_err(RuntimeDirError::from)?;
+        let mut notices =
+            Notices::open(runtime.folder(), sockets, disposals).map_err(RuntimeDirError::from)?;
         hear_again(&mut notices, (&runtime, &mut fd_store, kept.sockets), &recovered);
         let host = Host { boot, cgroup_folder: containment.cgroup_folder().map(Path::to_owned) };
         let records = Records::start(store, &host, threads.clone())?;

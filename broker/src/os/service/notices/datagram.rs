@@ -2,10 +2,10 @@
 #![expect(unsafe_code, reason = "nix tells nothing of a datagram with descriptors that are not received")]
 
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, UnixCredentials, recv, recvmsg};
 use procbroker_core::Pid;
 
 /// Bytes of a datagram, at most: nothing that means anything is longer.
@@ -16,6 +16,9 @@ const CONTROL_BYTES: usize = {
     let word = size_of::<usize>();
     size_of::<libc::cmsghdr>().next_multiple_of(word) + size_of::<libc::ucred>().next_multiple_of(word)
 };
+
+/// Descriptors that come along with one message, at most: `SCM_MAX_FD` (unix(7)).
+const RIGHTS_MAX: usize = 253;
 
 #[derive(Debug)]
 pub(super) struct Datagram {
@@ -62,6 +65,14 @@ pub(super) fn peek(socket: BorrowedFd<'_>) -> Result<Datagram, Errno> {
 pub(super) fn discard(socket: BorrowedFd<'_>) {
     // The next look at the socket tells if there was none.
     let _ = recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT);
+}
+
+/// Takes the next datagram into a table of descriptors that ends with this thread: what came along with it is closed by that.
+pub(super) fn take(socket: BorrowedFd<'_>) {
+    let mut control = nix::cmsg_space!([RawFd; RIGHTS_MAX], UnixCredentials);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    // What comes has no owner. The next look at the socket tells if nothing did.
+    let _ = recvmsg::<()>(socket.as_raw_fd(), &mut [], Some(&mut control), flags);
 }
 
 fn sender(message: &libc::msghdr) -> Option<Pid> {
