@@ -95,7 +95,10 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutp
         let broker = call::connect(socket).await?;
         let work = async {
             match turns {
-                Some(targets) => in_turn::restart(&broker, targets, verb).await,
+                Some(targets) => {
+                    let is_done = |answer: &_| verb.verdict(answer) == Verdict::Done;
+                    in_turn::restart(&broker, targets, is_done).await
+                }
                 None => send(&broker, requests).await,
             }
         };

@@ -6,14 +6,12 @@ use procbroker_client::{Broker, Error as ClientError};
 use procbroker_protocol::request::{ListParams, ManyParams};
 use procbroker_protocol::{Request, Response, Target};
 
-use super::ask::{Ask, Verdict};
-
 /// Restarts what the targets mean now, each when the one before it is ready again. The first that fails, or does not come back,
 /// is the last: those behind it stay as they are.
 pub(super) async fn restart(
     broker: &Broker,
     targets: Vec<Target>,
-    verb: &dyn Ask,
+    is_done: impl Fn(&Response) -> bool,
 ) -> Vec<Result<Response, ClientError>> {
     let mut answers = Vec::new();
     for target in targets {
@@ -29,7 +27,7 @@ pub(super) async fn restart(
         }
         for target in each {
             let answer = broker.call(Request::Restart(ManyParams { target })).await;
-            let has_failed = answer.as_ref().map_or(true, |answer| verb.verdict(answer) != Verdict::Done);
+            let has_failed = !answer.as_ref().is_ok_and(&is_done);
             answers.push(answer);
             if has_failed {
                 return answers;

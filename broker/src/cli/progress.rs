@@ -1,5 +1,6 @@
 //! What is still waited for, on the terminal of somebody who waits: a line for each child, drawn anew every second.
 
+mod line;
 mod start;
 
 use std::cell::Cell;
@@ -17,13 +18,12 @@ use procbroker_protocol::response::Got;
 use procbroker_protocol::{Child, ChildId, ChildState, Request, Response, Target};
 use terminal_size::{Height, Width, terminal_size_of};
 use tokio::signal::unix::{SignalKind, signal};
-use unicode_width::UnicodeWidthStr as _;
 
 use super::failure::Failure;
 use super::output::complain;
-use super::print::width::cut;
 use super::print::words::title;
 use crate::counted;
+use line::Line;
 pub(super) use start::Start;
 
 /// How often the lines are drawn anew; what is done sooner shows none.
@@ -31,9 +31,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The most children that have a line of their own.
 const LINES_MAX: usize = 10;
-
-/// The least that is shown of a name, in columns.
-const TITLE_WIDTH_MIN: usize = 8;
 
 /// The columns and lines of a terminal that does not tell.
 const SIZE_UNKNOWN: (u16, u16) = (80, 24);
@@ -293,30 +290,6 @@ fn joined(end: &End, lasted: Duration) -> String {
         End::ShutDown(None) | End::Stopped(_) | End::Restarted | End::Seen(_) | End::Started(_) => {
             "stopping".to_owned()
         }
-    }
-}
-
-/// A line of what is waited for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
-    /// Of whom.
-    title: String,
-    what: String,
-}
-
-impl Line {
-    fn of_several(what: String) -> Self {
-        Self { title: String::new(), what }
-    }
-
-    /// In so many columns. What it waits for is worth more than the end of a name.
-    fn fitted(&self, columns: usize) -> String {
-        let Self { title, what } = self;
-        if title.is_empty() {
-            return cut(what, columns);
-        }
-        let left = columns.saturating_sub(what.width() + 2).max(TITLE_WIDTH_MIN);
-        cut(&format!("{}  {what}", cut(title, left)), columns)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use procbroker_protocol::ChildState;
 
-use super::Line;
+use super::line::Line;
 
 /// What becomes of a start where the broker does not say how far it has come.
 pub(super) const FATE_UNKNOWN: &str =
