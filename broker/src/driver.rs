@@ -14,15 +14,16 @@ mod perform;
 mod records;
 mod signals;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use procbroker_core::{
-    After, Broker, Call, Config, Effect, EventHistory, ExitCause, Histogram, Input, Now, UpgradeFailure,
+    After, Broker, Call, Config, Effect, EventHistory, ExitCause, HandedOver, Histogram, Input, Now,
+    UpgradeFailure,
 };
 use procbroker_protocol::response::Metrics as MetricsAnswer;
-use procbroker_protocol::{Error, ErrorKind, Response, Timestamp};
+use procbroker_protocol::{ChildId, Error, ErrorKind, Response, Timestamp};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
@@ -154,6 +155,12 @@ impl Driver {
     #[must_use]
     pub fn event_history(&self) -> EventHistory {
         self.broker.event_history()
+    }
+
+    /// What the program that takes over is told of children beside what is on record.
+    #[must_use]
+    pub fn handed_over(&self) -> BTreeMap<ChildId, HandedOver> {
+        self.broker.handed_over(now().instant)
     }
 
     /// What it acts with.

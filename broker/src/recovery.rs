@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 use procbroker_core::{
-    Answered, Broker, Finding, Instant, Intent, Members, ProcessState, Progress, Recovered, Run, RunAs, Tie,
-    counterpart,
+    Answered, Broker, Finding, HandedOver, Instant, Intent, Members, ProcessState, Progress, Recovered, Run,
+    RunAs, Tie, counterpart,
 };
 use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -233,12 +233,14 @@ pub(crate) fn probes(
 }
 
 /// What the core is told: everything on record, with what there is of it. `left` is what is left of those that are
-/// gone, and `out_of_memory` those of which the kernel has killed something for want of memory.
+/// gone, `out_of_memory` those of which the kernel has killed something for want of memory, and `handed_over` what an earlier
+/// program has passed on.
 pub(crate) fn findings(
     children: Vec<OnRecord>,
     processes: &Processes,
     left: &HashMap<Run, Members>,
     out_of_memory: &HashSet<Run>,
+    mut handed_over: BTreeMap<ChildId, HandedOver>,
 ) -> Vec<Recovered> {
     let found: HashMap<Run, Finding> =
         processes.iter().map(|(run, found)| (*run, finding(*run, found, left))).collect();
@@ -250,7 +252,8 @@ pub(crate) fn findings(
             let probe = left.get(&probe_of(child.intent.id)).copied().unwrap_or(Members::Nothing);
             let out_of_memory = out_of_memory.contains(&child.run());
             let OnRecord { intent, progress, .. } = child;
-            Recovered { intent, progress, finding, probe, out_of_memory }
+            let handed_over = handed_over.remove(&intent.id).unwrap_or_default();
+            Recovered { intent, progress, finding, probe, out_of_memory, handed_over }
         })
         .collect()
 }

@@ -65,6 +65,7 @@ use crate::child::launching::killed;
 use crate::child::phase::Phase;
 use crate::child::ready_command::ReadyCommand;
 use crate::child::stopping::Leader;
+use crate::child::watchdog::Watchdog;
 use crate::effect::{Receipt, Safety};
 use crate::ids::{ConnectionId, Pid, SubscriptionId};
 use crate::input::{Members, RecordFailure};
@@ -220,8 +221,13 @@ impl Child {
             }
             (Phase::Starting { .. }, notice) => self.told_while_starting(notice, orders),
             (Phase::Running { watchdog, .. }, notice) => {
-                let watchdog = watchdog.told(notice, orders.now.instant);
-                self.keep_watch(watchdog, orders)
+                let (before, watchdog) = (*watchdog, watchdog.told(notice, orders.now.instant));
+                let next = self.keep_watch(watchdog, orders);
+                if watchdog == Watchdog::Off && before != watchdog {
+                    // A later broker does not watch it either.
+                    self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+                }
+                next
             }
             (Phase::Stopping(stopping), notice) => {
                 stopping.told(notice, &mut self.common, orders);

@@ -61,7 +61,8 @@ pub enum Effect {
         safety: Safety,
         /// Whether `Recorded` is to follow.
         receipt: Receipt,
-        /// When the child expires, if it has a time to live that was renewed: it takes the place of what the intent says.
+        /// When the child expires, if it has a time to live: it takes the place of what the intent says. Of one that lives by its
+        /// connections: until when it lingers, if nobody holds it.
         expires: Option<Instant>,
     },
     /// Start a process for the child. Answered with `Spawned` or `SpawnFailed`.

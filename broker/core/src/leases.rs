@@ -48,19 +48,12 @@ impl Lease {
         Self::Connections { holders: BTreeSet::new(), linger, until: Some(until) }
     }
 
-    fn until(&self) -> Option<Instant> {
+    /// Returns when the child ends, as far as that is known: when its time to live is over, or it has lingered long enough.
+    pub(crate) fn until(&self) -> Option<Instant> {
         match self {
             Self::Connections { until, .. } => *until,
             Self::Time { until, .. } => Some(*until),
             Self::Process(_) => None,
-        }
-    }
-
-    /// Returns when its time to live is over, if it has one.
-    pub(crate) fn expires(&self) -> Option<Instant> {
-        match self {
-            Self::Connections { .. } | Self::Process(_) => None,
-            Self::Time { until, .. } => Some(*until),
         }
     }
 
@@ -96,17 +89,28 @@ impl Leases {
         self.held.entry(connection).or_default().insert(child);
     }
 
-    /// Lets go of all that a connection holds, because it is closed.
-    pub(crate) fn close(&mut self, connection: ConnectionId, now: Instant, timers: &mut Timers) {
+    /// Lets go of all that a connection holds, because it is closed. Returns what lingers from now on, and until when.
+    pub(crate) fn close(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+        timers: &mut Timers,
+    ) -> Vec<(ChildId, Instant)> {
+        let mut lingering = Vec::new();
         for child in self.held.remove(&connection).unwrap_or_default() {
             if let Some(Lease::Connections { holders, linger, until }) = self.bound.get_mut(&child)
                 && holders.remove(&connection)
                 && holders.is_empty()
             {
-                *until = Some(now.plus(*linger));
+                let over = now.plus(*linger);
+                *until = Some(over);
                 timers.set(Timer::Lease(child), None, *until);
+                if over > now {
+                    lingering.push((child, over));
+                }
             }
         }
+        lingering
     }
 
     /// Gives a child its whole time again, and returns when that is over. `None` where it has no time to live.

@@ -143,14 +143,15 @@ pub use kept::{Account, Budget, Exceeded, Holder, bytes_of};
 pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, LAUNCH_MOMENT,
-    LAUNCH_MOMENT_IN_AN_UPGRADE, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX, bytes_of_one_user, part_of_one_user,
+    LAUNCH_MOMENT_IN_AN_UPGRADE, SHUTDOWN_TIMEOUT, SPAWNS_IN_FLIGHT_MAX, WATCHDOG_LEFT_MIN,
+    bytes_of_one_user, part_of_one_user,
 };
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counted, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
-    Afterwards, Answered, Finding, Intent, Kinship, ProcessState, Progress, Recovered, Role, Runs,
-    StoppingProgress, Tie, Unready,
+    Afterwards, Answered, Departure, Finding, HandedOver, Intent, Kinship, ProcessState, Progress, Recovered,
+    Role, Runs, StoppingProgress, Tie, Unready,
 };
 pub use resources::ResourceBound;
 pub use time::{Instant, Now};

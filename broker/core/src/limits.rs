@@ -73,6 +73,12 @@ pub(crate) const CLEANUP_SHARE_DIVISOR: u32 = 4;
 /// How long the holders of a child have at the least to come back, after their connections were lost with the broker.
 pub(crate) const LINGER_AFTER_A_CRASH_MIN: Duration = Duration::from_secs(10);
 
+/// Bytes of what children say of themselves that an upgrade passes on, at most; what is over is shown when it is said again.
+pub(crate) const STATUS_TEXTS_HANDED_OVER_BYTES_MAX: usize = 4 << 20;
+
+/// How long a child has at the least to say that it is well after an upgrade: what it has said meanwhile is read within that.
+pub const WATCHDOG_LEFT_MIN: Duration = Duration::from_millis(250);
+
 /// How long a process that is to be stopped may take to get to its program before it is killed: most get there within it,
 /// and end in order.
 pub const LAUNCH_MOMENT: Duration = Duration::from_millis(100);

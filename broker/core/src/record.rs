@@ -148,6 +148,9 @@ pub enum Progress {
         /// The runs before this one.
         #[serde(default)]
         runs: Runs,
+        /// Whether it has said that it is about to end.
+        #[serde(default, skip_serializing_if = "Departure::is_unannounced")]
+        departure: Departure,
     },
     /// A run has ended, and the next one is to come. Its process may be there already.
     Restarting {
@@ -257,6 +260,26 @@ pub enum Afterwards {
     Restart,
 }
 
+/// Whether a child with a watchdog has said that it is about to end by itself, and is not watched any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Departure {
+    /// It has not, and is watched.
+    #[default]
+    Unannounced,
+    /// It has.
+    Announced,
+}
+
+impl Departure {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_unannounced(&self) -> bool {
+        match self {
+            Self::Unannounced => true,
+            Self::Announced => false,
+        }
+    }
+}
+
 /// What is known of a child's runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runs {
@@ -315,6 +338,29 @@ pub struct Recovered {
     pub probe: Members,
     /// Whether the kernel has killed something of its present run for want of memory.
     pub out_of_memory: bool,
+    /// What an earlier program has passed on in an upgrade; nothing after a crash.
+    pub handed_over: HandedOver,
+}
+
+/// What one program tells the next one of a child in an upgrade, beside what is on record: what changes too often to be
+/// recorded, and is lost in a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// What it has said of itself, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_text: Option<String>,
+    /// How long it had left to say that it is well. The time in which no program listens does not count, because what it says
+    /// then waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_left: Option<Duration>,
+}
+
+impl HandedOver {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whose child a process is, as the kernel sees it.

@@ -74,6 +74,7 @@ async fn become_program(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let (events, counters) = (driver.event_history(), driver.counters());
+    let children = driver.handed_over();
     let handler = driver.handler();
     let folder: Option<OwnedFd> =
         handler.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
@@ -92,6 +93,7 @@ async fn become_program(
         nofile: handler.nofile,
         kept: handler.fd_store.ends(),
         events,
+        children,
         counters,
         accounts: handler.accounts.clone(),
         beginning: leaving.beginning,

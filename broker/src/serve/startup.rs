@@ -89,6 +89,7 @@ pub(crate) fn prepare(
         folder,
         processes,
         outputs,
+        handed_over,
         kept,
         accounts,
         account_flags,
@@ -139,6 +140,7 @@ pub(crate) fn prepare(
         log_bounds: LogBounds { per_child: arguments.log_bytes.bytes(), in_all: arguments.log_total.bytes() },
         forward: forward(arguments),
         outputs,
+        handed_over,
         pipes,
     };
     Ok(Prepared {

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use procbroker_core::EventHistory;
+use procbroker_core::{EventHistory, HandedOver};
 use procbroker_protocol::{ChildId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -52,6 +52,8 @@ pub struct Handover<'a> {
     pub kept: Option<[BorrowedFd<'a>; 2]>,
     /// The events that were told of: their numbers go on.
     pub events: EventHistory,
+    /// What is to be known of children beside what is on record.
+    pub children: BTreeMap<ChildId, HandedOver>,
     /// What was counted, and is counted on.
     pub counters: Counters,
     /// The accounts that the flags name.
@@ -101,6 +103,8 @@ pub struct Inherited {
     pub kept: Option<[OwnedFd; 2]>,
     /// The events that were told of, if this program can read them.
     pub events: Option<EventHistory>,
+    /// What is to be known of children beside what is on record, where the program before this one has passed it.
+    pub handed_over: BTreeMap<ChildId, HandedOver>,
     /// What was counted, where the program before this one has passed it.
     pub counters: Option<Counters>,
     /// The accounts that the flags name, where the program before this one has looked them up.

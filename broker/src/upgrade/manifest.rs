@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use procbroker_core::HandedOver;
 use procbroker_protocol::ChildId;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub(super) struct Manifest {
     /// The events that were told of.
     #[serde(default)]
     pub(super) events: Option<(Count, RawFd)>,
+    /// What is to be known of children beside what is on record.
+    #[serde(default)]
+    pub(super) children: BTreeMap<ChildId, HandedOver>,
     /// What was counted, for those who watch.
     #[serde(default)]
     pub(super) counters: Option<Counters>,
@@ -87,6 +91,7 @@ pub(super) fn pack(handover: &Handover<'_>, events: (Count, RawFd)) -> io::Resul
         nofile: (handover.nofile.soft, handover.nofile.hard),
         kept: handover.kept.map(|ends| ends.map(|end| end.as_raw_fd())),
         events: Some(events),
+        children: handover.children.clone(),
         counters: Some(handover.counters.clone()),
         accounts: handover.accounts.clone(),
         beginning: Some(handover.beginning),
@@ -164,6 +169,7 @@ fn inherit(manifest: Manifest, held: &InheritedDescriptors) -> Result<Inherited,
             Some((count, events)) => history::read(count, copy(events)?),
             None => None,
         },
+        handed_over: manifest.children,
         counters: manifest.counters,
         accounts: manifest.accounts,
         beginning: manifest.beginning,

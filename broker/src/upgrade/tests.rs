@@ -1,5 +1,6 @@
 //! The manifest, by an exec of this very test; and what other programs say when they are asked.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -13,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
-use procbroker_core::{EventHistory, Pid};
+use procbroker_core::{EventHistory, HandedOver, Pid};
 use procbroker_protocol::{ChildId, Signal, Timestamp};
 use uuid::Uuid;
 
@@ -78,11 +79,18 @@ impl Scene {
             nofile: NOFILE,
             kept: None,
             events: events(),
+            children: children(),
             counters: counters(),
             accounts: Some(accounts()),
             beginning: beginning(),
         }
     }
+}
+
+fn children() -> BTreeMap<ChildId, HandedOver> {
+    let told =
+        HandedOver { status_text: Some("well".to_owned()), watchdog_left: Some(Duration::from_millis(7)) };
+    [(ChildId::from_uuid(Uuid::from_u128(CHILD)), told)].into()
 }
 
 fn accounts() -> FlaggedAccounts {
@@ -160,12 +168,13 @@ fn check_inherited() {
         nofile,
         kept,
         events: told,
+        handed_over,
         counters: counted,
         accounts: found,
         beginning: begun,
     } = Predecessor::of_this_process().unwrap().take_over().unwrap();
     assert_eq!((told, found, begun), (Some(events()), Some(accounts()), Some(beginning())));
-    assert_eq!(counted, Some(counters()));
+    assert_eq!((handed_over, counted), (children(), Some(counters())));
     for (passed, text) in [(state_folder, "state folder"), (runtime_folder, "runtime folder")] {
         let (path, file) = passed.unwrap();
         assert_eq!((path, text_of(file).as_str()), (folder.clone(), text));

@@ -1,7 +1,7 @@
 //! What becomes of the model machine when the broker dies, and what the next one finds.
 
 use procbroker_core::{
-    Finding, Incarnation, Kinship, Members, ProcessState, Progress, Recovered, Run, counterpart,
+    Finding, HandedOver, Incarnation, Kinship, Members, ProcessState, Progress, Recovered, Run, counterpart,
 };
 use procbroker_protocol::{ChildId, ExitStatus};
 
@@ -64,6 +64,7 @@ impl Machine {
                 finding,
                 probe: self.find_probe(child),
                 out_of_memory,
+                handed_over: HandedOver::default(),
             });
         }
         self.families.retain(|_, family| family.run.is_some() || family.is_alive());

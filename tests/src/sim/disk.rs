@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use procbroker_core::{Answered, Instant, Intent, Progress, Safety, Tie};
 use procbroker_protocol::ChildId;
+use procbroker_protocol::create::Lifetime;
 
 use crate::sim::dice::Dice;
 use crate::sim::family::FamilyId;
@@ -213,8 +214,9 @@ impl Disk {
                 Write::Progress(child, progress, process, expires) => {
                     if let Some(row) = rows.get_mut(child) {
                         (row.progress, row.process) = (Some(Progress::clone(progress)), *process);
-                        if let Some(expires) = expires {
-                            Arc::make_mut(&mut row.intent).tie = Tie::Until(*expires);
+                        // That of a child which lives by its connections is for as long as nobody holds it.
+                        if expires.is_some() || row.intent.params.lifetime == Lifetime::Connection {
+                            Arc::make_mut(&mut row.intent).tie = expires.map_or(Tie::None, Tie::Until);
                         }
                     }
                 }

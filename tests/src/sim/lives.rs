@@ -1,6 +1,9 @@
 //! One broker after the other: deaths between any two orders, live upgrades, orderly exits, and the starts after them.
 
-use procbroker_core::{Broker, EventHistory, Finding, Kinship, Progress, Recovered};
+use std::collections::BTreeMap;
+
+use procbroker_core::{Broker, EventHistory, Finding, HandedOver, Instant, Kinship, Progress, Recovered};
+use procbroker_protocol::ChildId;
 
 use crate::sim::agenda::SECOND;
 use crate::sim::checks;
@@ -27,6 +30,8 @@ pub struct Fates {
     recovers: bool,
     /// The events that the next program goes on with, after an upgrade.
     history: Option<EventHistory>,
+    /// What it is told of children beside what is on record.
+    handed_over: BTreeMap<ChildId, HandedOver>,
 }
 
 impl Fates {
@@ -39,6 +44,7 @@ impl Fates {
             loss: Loss::Nothing,
             recovers: false,
             history: None,
+            handed_over: BTreeMap::new(),
         };
         fates.roll_next(dice);
         fates
@@ -90,6 +96,10 @@ impl Simulation<'_> {
     pub fn hand_over(&mut self) {
         self.tally.upgrades += 1;
         self.fates.history = self.broker.as_ref().map(Broker::event_history);
+        let now = self.agenda.now();
+        let told = self.broker.as_ref().map(|broker| broker.handed_over(Instant::from_nanos(now)));
+        self.fates.handed_over = told.unwrap_or_default();
+        self.ledger.handed_over_at = Some(now);
         let delay = self.dice.within_millis(20);
         self.bereave(Loss::Nothing, Kinship::Own, delay);
     }
@@ -135,10 +145,15 @@ impl Simulation<'_> {
             self.agenda.after(delay, Event::End);
         }
         let mut means = Means { agenda: &mut self.agenda, dice: &mut self.dice, setting: &self.setting };
-        let found = self.machine.findings(&mut means);
+        let mut found = self.machine.findings(&mut means);
+        let mut handed_over = std::mem::take(&mut self.fates.handed_over);
+        for recovered in &mut found {
+            recovered.handed_over = handed_over.remove(&recovered.intent.id).unwrap_or_default();
+        }
         for recovered in &found {
             self.trace.line(|| {
-                let Recovered { intent, progress, finding, probe: _, out_of_memory: _ } = recovered;
+                let Recovered { intent, progress, finding, probe: _, out_of_memory: _, handed_over: _ } =
+                    recovered;
                 format!("{now:>15} found {}: {progress:?} {finding:?}", intent.id)
             });
             self.count(recovered);

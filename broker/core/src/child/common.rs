@@ -131,9 +131,9 @@ impl Common {
         &self.tie
     }
 
-    /// Has it expire then.
-    pub(super) fn expires_at(&mut self, until: Instant) {
-        self.tie = Tie::Until(until);
+    /// Has its life hang on this.
+    pub(super) fn tie_to(&mut self, tie: Tie) {
+        self.tie = tie;
     }
 
     /// Returns its present process.
@@ -170,6 +170,12 @@ impl Common {
 
     pub(super) fn runs_mut(&mut self) -> &mut Runs {
         &mut self.runs
+    }
+
+    /// A run has begun, which has said nothing of itself so far.
+    pub(super) fn begin_run(&mut self, now: Instant) {
+        self.runs.begin(now);
+        self.show_status("");
     }
 
     /// Counts one more restart.
@@ -252,8 +258,9 @@ impl Common {
 
     /// Shows what it says of itself, for people.
     pub(super) fn show_status(&mut self, text: &str) {
-        if self.view.status_text.as_deref() != Some(text) {
-            Arc::make_mut(&mut self.view).status_text = Some(text.to_owned()).filter(|text| !text.is_empty());
+        let text = Some(text).filter(|text| !text.is_empty());
+        if self.view.status_text.as_deref() != text {
+            Arc::make_mut(&mut self.view).status_text = text.map(str::to_owned);
         }
     }
 

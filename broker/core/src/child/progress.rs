@@ -1,10 +1,12 @@
 //! What is written of a child beyond the broker's own life.
 
+use procbroker_protocol::create::Lifetime;
+
 use crate::child::launching::Launching;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::{Receipt, Safety};
 use crate::orders::Orders;
-use crate::record::Progress;
+use crate::record::{HandedOver, Progress, Tie};
 use crate::time::{Instant, Now};
 
 impl Child {
@@ -17,8 +19,50 @@ impl Child {
 
     /// Has it expire then, and a later broker know of it as soon as there is more on record than its intent.
     pub(crate) fn expires_at(&mut self, until: Instant, orders: &mut Orders<'_>) {
-        self.common.expires_at(until);
+        self.common.tie_to(Tie::Until(until));
         self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+    }
+
+    /// Has what it hangs on recorded, where a record of its own has not told that.
+    pub(crate) fn record_again(&self, orders: &mut Orders<'_>) {
+        match &self.phase {
+            Phase::Stopping(_) | Phase::Restarting(_) => {
+                self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+            }
+            // These are recorded as they are taken over, or there is nothing that it matters for.
+            Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => {}
+        }
+    }
+
+    /// A connection holds it again, if it lives by its connections: it does not linger any more.
+    pub(crate) fn is_held(&mut self, orders: &mut Orders<'_>) {
+        let lingers = self.params().lifetime == Lifetime::Connection && *self.common.tie() != Tie::None;
+        if lingers && !self.is_ending() {
+            self.common.tie_to(Tie::None);
+            self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        }
+    }
+
+    /// Returns what the next program is told in an upgrade beside what is on record.
+    pub(crate) fn handed_over(&self, now: Instant) -> HandedOver {
+        let watchdog_left = match &self.phase {
+            Phase::Running { watchdog, .. } => watchdog.left(now),
+            Phase::Recording { .. }
+            | Phase::Queued
+            | Phase::Spawning(_)
+            | Phase::Starting { .. }
+            | Phase::Stopping(_)
+            | Phase::Restarting(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => None,
+        };
+        HandedOver { status_text: self.view().status_text.clone(), watchdog_left }
     }
 
     /// Returns what a later broker has to know to go on from here; nothing more than the intent before there is a
@@ -36,8 +80,9 @@ impl Child {
                 let (ready_by, runs) = (self.common.ready_by()?, self.common.runs().clone());
                 Progress::Starting { started_at: started_at?, ready_by, runs }
             }
-            Phase::Running { .. } => {
-                Progress::Running { started_at: started_at?, runs: self.common.runs().clone() }
+            Phase::Running { watchdog, .. } => {
+                let departure = watchdog.departure(self.params().watchdog);
+                Progress::Running { started_at: started_at?, runs: self.common.runs().clone(), departure }
             }
             Phase::Restarting(restarting) => restarting.progress(&self.common),
             Phase::Stopping(stopping) => stopping.progress(&self.common, now),

@@ -7,7 +7,7 @@ use procbroker_protocol::create::{Check, Probe, Ready, StopStep, default_stop};
 use procbroker_protocol::{ChildState, EventKind, ExitReason, Signal};
 
 use crate::child::probing::Probing;
-use crate::child::watchdog::Watchdog;
+use crate::child::watchdog::{WatchLeft, Watchdog};
 use crate::child::{Child, Next, Phase, Stop};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::ids::Pid;
@@ -93,6 +93,16 @@ impl Child {
     /// It is ready: its watchdog begins with a whole period.
     pub(super) fn enter_running(&mut self, pid: Pid, orders: &mut Orders<'_>) {
         let watchdog = Watchdog::begin(self.params().watchdog, orders.now.instant);
+        self.enter_watched(pid, watchdog, orders);
+    }
+
+    /// It is ready, and goes on being watched as it was when an earlier program was there.
+    pub(super) fn resume_running(&mut self, pid: Pid, left: WatchLeft, orders: &mut Orders<'_>) {
+        let watchdog = Watchdog::resume(self.params().watchdog, left, orders.now.instant);
+        self.enter_watched(pid, watchdog, orders);
+    }
+
+    fn enter_watched(&mut self, pid: Pid, watchdog: Watchdog, orders: &mut Orders<'_>) {
         self.common.is_ready();
         self.phase = Phase::Running { pid, watchdog };
         self.common.show(ChildState::Running, Some(pid), None);

@@ -9,22 +9,25 @@ use crate::child::common::Common;
 use crate::child::memory::{self, EndedBy};
 use crate::child::restarting::{RestartStage, Restarting};
 use crate::child::stopping::{Cause, Leader, Stop, Stopping};
+use crate::child::watchdog::WatchLeft;
 use crate::child::{Child, Next, Phase};
 use crate::effect::{Effect, Receipt, Safety};
 use crate::ids::Pid;
 use crate::input::Members;
 use crate::orders::Orders;
-use crate::record::{Finding, Kinship, Progress, Runs, StoppingProgress, Unready};
+use crate::record::{Finding, HandedOver, Kinship, Progress, Runs, StoppingProgress, Unready};
 use crate::time::Instant;
 
 impl Child {
-    /// Goes on with a child that had not ended, as far as is on record.
+    /// Goes on with a child that had not ended, as far as is on record, and by what was handed over.
     pub(crate) fn resume(
         &mut self,
         progress: Option<Progress>,
         finding: Finding,
+        handed_over: &HandedOver,
         orders: &mut Orders<'_>,
     ) -> Next {
+        self.common.show_status(handed_over.status_text.as_deref().unwrap_or_default());
         match progress {
             None if matches!(finding, Finding::Unexecuted { .. }) => {
                 let stop = Stop { reason: ExitReason::StartFailed, steps: Vec::new(), kill_by: None };
@@ -32,7 +35,7 @@ impl Child {
             }
             None => {
                 self.may_have_started();
-                self.resume_up(self.view().created_at, None, finding, orders)
+                self.resume_up(self.view().created_at, None, WatchLeft::default(), finding, orders)
             }
             Some(Progress::Unwanted { reason, steps }) => {
                 if reason == ExitReason::Replaced {
@@ -50,12 +53,13 @@ impl Child {
             Some(Progress::Starting { started_at, ready_by, runs }) => {
                 let unready = runs.unready.as_told(ExitReason::StartFailed, runs.restarts);
                 self.common.resume_runs(Runs { unready, ..runs });
-                self.resume_up(started_at, Some(ready_by), finding, orders)
+                self.resume_up(started_at, Some(ready_by), WatchLeft::default(), finding, orders)
             }
-            Some(Progress::Running { started_at, runs }) => {
+            Some(Progress::Running { started_at, runs, departure }) => {
                 self.common.resume_runs(runs);
                 self.common.is_ready();
-                self.resume_up(started_at, None, finding, orders)
+                let left = WatchLeft { departure, time: handed_over.watchdog_left };
+                self.resume_up(started_at, None, left, finding, orders)
             }
             Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
                 self.common.show_start(started_at);
@@ -105,6 +109,7 @@ impl Child {
         &mut self,
         started_at: Timestamp,
         ready_by: Option<Instant>,
+        watch: WatchLeft,
         finding: Finding,
         orders: &mut Orders<'_>,
     ) -> Next {
@@ -112,7 +117,7 @@ impl Child {
         match finding {
             Finding::Process { pid, .. } | Finding::Unexecuted { pid } => {
                 if self.was_ready() {
-                    self.enter_running(pid, orders);
+                    self.resume_running(pid, watch, orders);
                 } else {
                     self.resume_starting(pid, ready_by, orders);
                 }
@@ -314,7 +319,7 @@ impl Child {
 
     /// The next run is there: it begins now, as far as is known.
     fn resume_next_run(&mut self, pid: Pid, stop: Option<Stop>, orders: &mut Orders<'_>) {
-        self.common.runs_mut().begin(orders.now.instant);
+        self.common.begin_run(orders.now.instant);
         self.common.show_start(Some(orders.now.wall));
         let ready_by = orders.now.instant.plus(self.params().ready_timeout.0);
         self.have_ready_by(ready_by, orders);
@@ -333,7 +338,7 @@ impl Child {
 
     /// The next run was there, since a command has asked whether it is ready, and is not any more.
     fn resume_asked(&mut self, stop: Option<Stop>, finding: Finding, orders: &mut Orders<'_>) -> Next {
-        self.common.runs_mut().begin(orders.now.instant);
+        self.common.begin_run(orders.now.instant);
         self.common.show_start(Some(orders.now.wall));
         let steps = self.params().stop.clone();
         let cause = if stop.is_some() { Cause::Asked } else { Cause::OwnEnd };

@@ -62,7 +62,7 @@ impl Child {
         .map(|reason| Stop { reason, steps: Vec::new(), kill_by: None })
         .or(launching.stop);
         self.common.show_start(Some(orders.now.wall));
-        self.common.runs_mut().begin(orders.now.instant);
+        self.common.begin_run(orders.now.instant);
         match &stop {
             // Its time was over before it was there, or it is replaced: it is none that was ready, nor that its create gets.
             Some(stop) if stop.reason == ExitReason::StartFailed || self.is_superseded() => {

@@ -2,8 +2,19 @@
 
 use std::time::Duration;
 
+use crate::limits::WATCHDOG_LEFT_MIN;
 use crate::notice::Notice;
+use crate::record::Departure;
 use crate::time::Instant;
+
+/// What an earlier broker has left of the watchdog of a child that was ready.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WatchLeft {
+    /// Whether the child has said that it is about to end.
+    pub(super) departure: Departure,
+    /// How long it has left to say that it is well, where that is known.
+    pub(super) time: Option<Duration>,
+}
 
 /// What is to be heard from a child that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +38,34 @@ impl Watchdog {
         match period {
             None => Self::Off,
             Some(period) => Self::On { by: now.plus(period), period },
+        }
+    }
+
+    /// Goes on watching a child that was ready under an earlier program, which has left it so much of its time. After a crash
+    /// there is a whole period again: what the child has said meanwhile may be lost.
+    pub(super) fn resume(period: Option<Duration>, left: WatchLeft, now: Instant) -> Self {
+        match (period, left.departure, left.time) {
+            (None, _, _) | (Some(_), Departure::Announced, _) => Self::Off,
+            (Some(period), Departure::Unannounced, left) => {
+                let left = left.map_or(period, |left| left.max(WATCHDOG_LEFT_MIN).min(period));
+                Self::On { by: now.plus(left), period }
+            }
+        }
+    }
+
+    /// Returns how long the child has left to say that it is well, where that is to be heard.
+    pub(super) fn left(self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::On { by, .. } => Some(by.since(now)),
+            Self::Off | Self::Bitten => None,
+        }
+    }
+
+    /// Returns whether the child has said that it is about to end, where it was to be watched.
+    pub(super) fn departure(self, period: Option<Duration>) -> Departure {
+        match (self, period) {
+            (Self::Off, Some(_)) => Departure::Announced,
+            (Self::Off, None) | (Self::On { .. } | Self::Bitten, _) => Departure::Unannounced,
         }
     }
 

@@ -28,11 +28,11 @@ impl Broker {
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
         };
         self.lease(id, lease, turn);
-        self.hold(id, creator);
+        self.hold(id, creator, turn);
     }
 
     /// Binds the life of a child that an earlier broker has left. Whoever held it has lost its connection, and has a while
-    /// to come back. One whose start is not on record may have been renewed before that: it has its whole time again. A
+    /// to come back, once; if nobody had held it any more, it goes on lingering. One whose start is not on record may have been renewed before that: it has its whole time again. A
     /// process that has ended meanwhile is told of as soon as it is looked for.
     pub(crate) fn bind_again(&mut self, id: ChildId, is_unspawned: bool, turn: &mut Turn<'_>) {
         let now = turn.now.instant;
@@ -40,25 +40,41 @@ impl Broker {
             return;
         };
         let params = child.params();
+        let mut is_to_be_recorded = false;
         let lease = match (params.lifetime, child.tie()) {
             (Lifetime::Ttl(length), Tie::Until(_)) if is_unspawned => {
+                is_to_be_recorded = true;
                 Lease::Time { length, until: now.plus(length) }
             }
             (Lifetime::Ttl(length), Tie::Until(until)) => Lease::Time { length, until: *until },
-            (Lifetime::Connection, _) => {
+            // Nobody had held it any more.
+            (Lifetime::Connection, Tie::Until(until)) => Lease::unheld(params.linger, *until),
+            (Lifetime::Connection, Tie::None | Tie::Process(_)) => {
+                is_to_be_recorded = true;
                 Lease::unheld(params.linger, now.plus(params.linger.max(LINGER_AFTER_A_CRASH_MIN)))
             }
             (Lifetime::Pid(_), Tie::Process(anchor)) => Lease::Process(*anchor),
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
         };
-        let until = lease.expires();
+        let until = lease.until();
         self.lease(id, lease, turn);
-        if let Some(until) = until.filter(|_| is_unspawned) {
+        if let Some(until) = until.filter(|_| is_to_be_recorded) {
             self.with_child(id, turn, |child, orders| {
                 child.expires_at(until, orders);
                 Next::Nothing
             });
         }
+    }
+
+    /// Has it recorded until when a child lingers whose holders were lost: after the next death of the broker they have no more
+    /// time than that.
+    pub(crate) fn record_linger(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+        self.with_child(id, turn, |child, orders| {
+            if child.params().lifetime == Lifetime::Connection && !child.is_ending() {
+                child.record_again(orders);
+            }
+            Next::Nothing
+        });
     }
 
     fn lease(&mut self, id: ChildId, lease: Lease, turn: &mut Turn<'_>) {
@@ -75,8 +91,12 @@ impl Broker {
     }
 
     /// A connection is answered with a child, or waits for it: it holds the child from now on.
-    pub(crate) fn hold(&mut self, id: ChildId, connection: ConnectionId) {
+    pub(crate) fn hold(&mut self, id: ChildId, connection: ConnectionId, turn: &mut Turn<'_>) {
         self.leases.hold(id, connection, &mut self.timers);
+        self.with_child(id, turn, |child, orders| {
+            child.is_held(orders);
+            Next::Nothing
+        });
     }
 
     /// Nobody has held a child for as long as it lingers, or its time is over.

@@ -123,7 +123,9 @@ impl Broker {
     fn take_in_ended(&mut self, child: Recovered, at: Timestamp, latest: &Latest, turn: &mut Turn<'_>) {
         self.take_in(&child, latest);
         let id = child.intent.id;
-        self.with_child(id, turn, |taken, orders| taken.resume(child.progress, child.finding, orders));
+        self.with_child(id, turn, |taken, orders| {
+            taken.resume(child.progress, child.finding, &child.handed_over, orders)
+        });
         // An end that lies ahead was told by a clock that has been set back since.
         self.children.end(id, turn.now.instant_at(at).min(turn.now.instant));
     }
@@ -159,8 +161,9 @@ impl Broker {
                 taken.has_run_out_of_memory();
             }
             taken.resume_probe(child.probe, orders);
-            taken.resume(child.progress, finding, orders)
+            taken.resume(child.progress, finding, &child.handed_over, orders)
         });
+        self.record_linger(id, turn);
         if role == Role::Main {
             let is_own = matches!(finding, Finding::Process { kinship: Kinship::Own, .. });
             self.main_recovered(id, is_own, turn);

@@ -4,6 +4,7 @@ use procbroker_protocol::{Error, ErrorKind};
 
 use crate::authorize::{self, Peer};
 use crate::broker::Broker;
+use crate::child::Next;
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
 use crate::turn::Turn;
@@ -42,7 +43,7 @@ impl Broker {
     }
 
     /// Drops what only the client of this connection waited for, and lets go of what it held.
-    pub(crate) fn disconnect(&mut self, id: ConnectionId, turn: &Turn<'_>) {
+    pub(crate) fn disconnect(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.close(id) else {
             return;
         };
@@ -56,6 +57,14 @@ impl Broker {
             }
         }
         self.pending.close(id, &mut self.timers);
-        self.leases.close(id, turn.now.instant, &mut self.timers);
+        for (child, until) in self.leases.close(id, turn.now.instant, &mut self.timers) {
+            self.with_child(child, turn, |child, orders| {
+                // A later broker goes on counting.
+                if !child.is_ending() {
+                    child.expires_at(until, orders);
+                }
+                Next::Nothing
+            });
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Broker {
                     let found = (child.id, same_spec);
                     self.remember_existing((peer.uid, request), attempt.id, found, turn);
                 }
-                self.hold(child.id, call.connection);
+                self.hold(child.id, call.connection, turn);
                 self.answer_created(call, Created { outcome, child }, turn);
             }
             Holding::Wait { holder } => {
@@ -217,7 +217,7 @@ impl Broker {
         } else {
             self.wait_for(call, WaitsFor::Start { child: id, outcome, stage }, None);
         }
-        self.hold(id, call.connection);
+        self.hold(id, call.connection, turn);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The live upgrade: another program takes over in place, asked first, and with nothing in the air.
 
+use std::collections::BTreeMap;
+
 use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{ChildId, Error, ErrorKind, Response, duration};
 
@@ -9,8 +11,10 @@ use crate::child::{Child, Next};
 use crate::effect::{Effect, Report};
 use crate::ids::{Call, Ticket};
 use crate::input::UpgradeFailure;
-use crate::limits::HAND_OVER_PATIENCE;
+use crate::limits::{HAND_OVER_PATIENCE, STATUS_TEXTS_HANDED_OVER_BYTES_MAX};
 use crate::pending::WaitsFor;
+use crate::record::HandedOver;
+use crate::time::Instant;
 use crate::turn::Turn;
 use crate::upgrade::TooLate;
 
@@ -35,6 +39,21 @@ impl Broker {
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
         self.upgrade.is_handing_over()
+    }
+
+    /// Returns what the next program is told of children beside what is on record of them.
+    #[must_use]
+    pub fn handed_over(&self, now: Instant) -> BTreeMap<ChildId, HandedOver> {
+        let mut text_bytes = 0_usize;
+        let told = self.children.all().map(|child| {
+            let mut told = child.handed_over(now);
+            text_bytes = text_bytes.saturating_add(told.status_text.as_ref().map_or(0, String::len));
+            if text_bytes > STATUS_TEXTS_HANDED_OVER_BYTES_MAX {
+                told.status_text = None;
+            }
+            (child.id(), told)
+        });
+        told.filter(|(_, told)| !told.is_nothing()).collect()
     }
 
     /// The other program has said whether it can take over.

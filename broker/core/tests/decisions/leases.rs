@@ -309,3 +309,40 @@ fn linger_is_for_children_of_connections_and_a_time_is_not_nothing() {
         assert_eq!(world.refused(call), ErrorKind::InvalidParams);
     }
 }
+
+#[test]
+fn a_child_that_lingered_goes_on_lingering_in_a_crash_and_in_an_upgrade() {
+    for is_upgrade in [false, true] {
+        let (mut world, client) = World::with_client();
+        let run = world.start(client, held(named("a"), 2));
+        leave(&mut world, client);
+        world.advance(secs(1));
+        if is_upgrade {
+            world.upgrade_taking(Duration::ZERO);
+        } else {
+            world.crash(alive(run));
+        }
+        assert_eq!(world.due_in(), Some(secs(1)), "{is_upgrade}");
+        // Who comes back in time holds it, and has time to come back after the next one.
+        let holder = world.connect(BROKER_UID);
+        let call = world.create(holder, held(reuse("a"), 2));
+        assert_eq!(world.created(call).child.id, run.child);
+        assert_eq!(world.due_in(), None);
+        world.crash(alive(run));
+        assert_eq!(world.due_in(), Some(secs(10)));
+    }
+}
+
+#[test]
+fn holders_that_are_lost_have_their_time_to_come_back_once() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, held(named("a"), 0));
+    world.upgrade_taking(Duration::ZERO);
+    world.advance(secs(4));
+    world.upgrade_taking(secs(1));
+    assert_eq!(world.due_in(), Some(secs(5)));
+    world.crash(alive(run));
+    let watcher = world.connect(BROKER_UID);
+    world.advance(secs(5));
+    assert!(is_stopped(&mut world, watcher, first(run), ExitReason::OwnerGone));
+}

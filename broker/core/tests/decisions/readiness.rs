@@ -421,3 +421,56 @@ fn a_child_that_is_about_to_end_by_itself_is_not_watched() {
     tell(&mut world, run, Notice::Stopping);
     assert_eq!(world.due_in(), None);
 }
+
+#[test]
+fn a_child_that_is_about_to_end_by_itself_is_not_watched_by_a_later_broker_either() {
+    for is_upgrade in [false, true] {
+        let (mut world, _, run) = guarded(10);
+        tell(&mut world, run, Notice::Stopping);
+        for _ in 0..2 {
+            if is_upgrade {
+                world.upgrade_taking(secs(1));
+            } else {
+                world.crash(alive(run));
+            }
+            assert_eq!(world.due_in(), None, "{is_upgrade}");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_gives_a_child_that_hangs_no_more_time() {
+    let (mut world, _, run) = guarded(10);
+    world.advance(secs(4));
+    // While nobody listens, what it says waits.
+    world.upgrade_taking(secs(3));
+    assert_eq!(world.due_in(), Some(secs(6)));
+    world.advance(secs(5));
+    world.upgrade_taking(secs(3));
+    assert_eq!(world.due_in(), Some(secs(1)));
+    world.advance(Duration::from_millis(999));
+    assert_eq!(world.sent(), []);
+    world.upgrade_taking(secs(3));
+    assert_eq!(world.due_in(), Some(procbroker_core::WATCHDOG_LEFT_MIN));
+    world.advance(procbroker_core::WATCHDOG_LEFT_MIN);
+    assert_eq!(world.sent(), [Sent::Signal(first(run), Signal::ABRT, Scope::Group)]);
+}
+
+#[test]
+fn what_a_child_says_of_itself_outlives_an_upgrade_and_not_its_run() {
+    let (mut world, client, run) = guarded(10);
+    let text = |world: &mut World, client, run| world.shown(client, run).status_text.clone();
+    tell(&mut world, run, Notice::Status("7 requests".to_owned()));
+    assert_eq!(text(&mut world, client, run).as_deref(), Some("7 requests"));
+    world.upgrade_taking(secs(1));
+    let client = world.connect(BROKER_UID);
+    assert_eq!(text(&mut world, client, run).as_deref(), Some("7 requests"));
+    world.call(client, restart(id(run)));
+    let run = first(run);
+    world.exited(run, ExitStatus::Signal(Signal::TERM), Members::Nothing);
+    let next = Run { incarnation: run.incarnation.next(), ..run };
+    assert_eq!(text(&mut world, client, run).as_deref(), Some("7 requests"));
+    world.recorded(next);
+    world.spawned(next);
+    assert_eq!(text(&mut world, client, run), None, "the next run has said nothing so far");
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Effect, Finding, Members, Progress, Report, Run, Runs};
+use procbroker_core::{Departure, Effect, Finding, Members, Progress, Report, Run, Runs};
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{
@@ -94,7 +94,11 @@ fn a_process_that_was_not_on_record_is_found_under_its_intent() {
     world.crash(alive(run));
     assert_eq!(
         world.progress(run),
-        Some(Progress::Running { started_at: created_at, runs: Runs::default() })
+        Some(Progress::Running {
+            started_at: created_at,
+            runs: Runs::default(),
+            departure: Departure::default(),
+        })
     );
     let client = back(&mut world);
     let shown = world.shown(client, run);

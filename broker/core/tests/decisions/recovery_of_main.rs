@@ -1,7 +1,8 @@
 //! What the next broker makes of a main command that it finds: another one goes first, its own goes on.
 
 use procbroker_core::{
-    Effect, ExitCause, Finding, Input, MainExit, Members, Progress, Record, Recovered, Run, Runs,
+    Departure, Effect, ExitCause, Finding, HandedOver, Input, MainExit, Members, Progress, Record, Recovered,
+    Run, Runs,
 };
 use procbroker_protocol::request::Scope;
 use procbroker_protocol::{ExitStatus, Signal};
@@ -127,13 +128,18 @@ fn found(of_broker: u32) -> Recovered {
         }
         _ => None,
     });
-    let progress = Some(Progress::Running { started_at: world.wall(), runs: Runs::default() });
+    let progress = Some(Progress::Running {
+        started_at: world.wall(),
+        runs: Runs::default(),
+        departure: Departure::default(),
+    });
     Recovered {
         intent: intent.unwrap(),
         progress,
         finding: alive(main_run(of_broker)),
         probe: Members::Nothing,
         out_of_memory: false,
+        handed_over: HandedOver::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use procbroker_core::{
-    Broker, Finding, Input, Intent, Kinship, Members, Pid, Progress, Recovered, Role, Run, RunAs,
+    Broker, Finding, HandedOver, Input, Intent, Kinship, Members, Pid, Progress, Recovered, Role, Run, RunAs,
 };
 use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Ready;
@@ -65,6 +65,8 @@ pub(crate) struct Machine {
     pub(super) forward: Option<Destination>,
     /// Keeps open what waits in the pipes of children, until the log thread has opened them itself.
     pub(super) outputs: Vec<Arc<OwnedFd>>,
+    /// What an earlier program has told of children beside what is on record.
+    pub(super) handed_over: BTreeMap<ChildId, HandedOver>,
     pub(super) pipes: Pipes,
 }
 
@@ -93,6 +95,7 @@ impl Machine {
             log_bounds,
             forward,
             outputs,
+            handed_over,
             pipes,
         } = self;
         let ProbedFacilities { spawn, inheritance, cgroups, .. } = found;
@@ -115,7 +118,7 @@ impl Machine {
         let report = sender(&threads);
         let mut containment = Containment::new(inheritance, cgroups, pipes.clone(), Box::new(report))?;
         let owners = (&mut reaper, &mut containment, &mut fd_store);
-        let recovered = adopt(&processes, asking, former.children, owners);
+        let recovered = adopt(&processes, asking, (former.children, handed_over), owners);
         restore_bounds(&containment, &recovered);
         let (sockets, outputs) = outputs.into_iter().partition(|output| notices::is_socket(output));
         let mut notices =
@@ -174,7 +177,7 @@ impl Machine {
 fn adopt(
     processes: &recovery::Processes,
     asking: Vec<Run>,
-    children: Vec<OnRecord>,
+    (children, handed_over): (Vec<OnRecord>, BTreeMap<ChildId, HandedOver>),
     (reaper, containment, fd_store): (&mut Reaper, &mut Containment, &mut FdStore),
 ) -> Vec<Recovered> {
     for (run, process) in processes {
@@ -188,7 +191,7 @@ fn adopt(
     let is_gone = |run: &Run| left.get(run).is_none_or(|members| *members == Members::Nothing);
     asking.into_iter().filter(is_gone).for_each(|run| containment.release(run));
     let out_of_memory = containment.out_of_memory(processes);
-    recovery::findings(children, processes, &left, &out_of_memory)
+    recovery::findings(children, processes, &left, &out_of_memory, handed_over)
 }
 
 /// The process of a main command that an earlier program of this process has started, and that is its child still.

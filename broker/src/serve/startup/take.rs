@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use procbroker_core::HandedOver;
 use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::Place;
 
@@ -36,6 +37,8 @@ pub(super) struct Taken {
     pub(super) folder: Option<OwnedFd>,
     pub(super) processes: BTreeMap<ChildId, Arc<OwnedFd>>,
     pub(super) outputs: Vec<Arc<OwnedFd>>,
+    /// What an earlier program has told of children beside what is on record.
+    pub(super) handed_over: BTreeMap<ChildId, HandedOver>,
     pub(super) kept: StoredQueue,
     pub(super) accounts: FlaggedAccounts,
     pub(super) account_flags: AccountFlags,
@@ -73,6 +76,7 @@ pub(super) fn from_machine(
         folder: None,
         processes: BTreeMap::new(),
         outputs: Vec::new(),
+        handed_over: BTreeMap::new(),
         kept,
         accounts,
         account_flags,
@@ -99,6 +103,7 @@ pub(super) fn from_predecessor(
         kept,
         accounts: found,
         events: _,
+        handed_over,
         counters: _,
         beginning: _,
     } = inherited;
@@ -131,6 +136,7 @@ pub(super) fn from_predecessor(
         folder: cgroup_folder,
         processes,
         outputs,
+        handed_over,
         kept,
         accounts,
         account_flags,

@@ -143,6 +143,7 @@ impl Book {
             }
         };
         let progress = Record::Progress(Progress::Running {
+            departure: procbroker_core::Departure::default(),
             started_at: SystemTime::now().into(),
             runs: Runs::default(),
         });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use procbroker_core::{
-    Bounds, Broker, Config, Effect, Finding, Input, Instant, Intent, Kinship, Members, Now, Pid,
+    Bounds, Broker, Config, Effect, Finding, HandedOver, Input, Instant, Intent, Kinship, Members, Now, Pid,
     ProcessState, Progress, Receipt, Recovered, ShutdownCause,
 };
 use procbroker_protocol::error::SpawnFailure;
@@ -29,6 +29,7 @@ pub(super) fn record(bytes: &[u8]) {
                     finding: finding(*choice),
                     probe: Members::Nothing,
                     out_of_memory: false,
+                    handed_over: HandedOver::default(),
                 });
             }
         } else if let Ok(progress) = serde_json::from_slice::<Progress>(line)

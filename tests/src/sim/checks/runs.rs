@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{Progress, Receipt, Run};
+use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId};
 
@@ -34,9 +35,10 @@ pub fn record(track: &Track, run: Run, progress: &Progress, receipt: Receipt) ->
     let same = *exit == between.exit && *started_at == Some(track.clock.wall(between.started_at));
     Check::Restarts.demand(track.run == run && same && track.runs.are(runs), wrong)?;
     let fair = match unwanted {
-        // A renewal is written beside how far the child is, whatever that is.
+        // A renewal is written beside how far the child is, whatever that is; so is whether it lingers.
         None if receipt == Receipt::NotWanted => {
-            track.time_to_live().is_some() && [0, between.due].contains(&until.as_nanos())
+            let is_bound = track.time_to_live().is_some() || track.params.lifetime == Lifetime::Connection;
+            is_bound && [0, between.due].contains(&until.as_nanos())
         }
         None => until.as_nanos() == between.due,
         Some((reason, steps)) => {

@@ -30,11 +30,25 @@ impl Track {
     }
 
     /// What an earlier broker's holders are worth, and its time to live.
-    pub(super) fn lives_on(&mut self, recovered: &Recovered, now: u64) {
+    pub(super) fn lives_on(
+        &mut self,
+        before: &Self,
+        recovered: &Recovered,
+        (handed_over_at, now): (Option<u64>, u64),
+    ) {
         self.anchor = recovered.intent.tie.anchor();
         let linger = nanos(self.params.linger);
         self.lives_until = match self.params.lifetime {
-            Lifetime::Connection => Some(now.saturating_add(linger.max(COME_BACK))),
+            Lifetime::Connection => {
+                // Nobody held it any more, and that goes on.
+                // Of one that was not started there is nothing on record to say so.
+                let is_unspawned = matches!(recovered.progress, None | Some(Progress::Unwanted { .. }));
+                let lingers = match handed_over_at {
+                    Some(_) if !is_unspawned => before.lives_until,
+                    Some(_) | None => recovered.intent.tie.expires().map(procbroker_core::Instant::as_nanos),
+                };
+                Some(lingers.unwrap_or_else(|| now.saturating_add(linger.max(COME_BACK))))
+            }
             // It may have been renewed before its start was on record.
             Lifetime::Ttl(length) if matches!(recovered.progress, None | Some(Progress::Unwanted { .. })) => {
                 Some(now.saturating_add(nanos(length)))

@@ -31,6 +31,7 @@ pub struct Census {
 impl Ledger {
     /// Everything is as an earlier broker has left it; answers which of its children are not on record any more.
     pub fn begin_anew(&mut self, now: u64, found: &[Recovered], answers: &[Answered]) -> Vec<Track> {
+        let handed_over_at = self.handed_over_at;
         let mut before = std::mem::take(&mut self.tracks);
         let former = std::mem::take(&mut self.former);
         let creations = std::mem::take(&mut self.creations);
@@ -39,7 +40,7 @@ impl Ledger {
         for recovered in found {
             let id = recovered.intent.id;
             let Some(track) = before.remove(&id).or_else(|| self.former.remove(&id)) else { continue };
-            let track = revived(&track, recovered, now);
+            let track = revived(&track, recovered, (handed_over_at, now));
             if track.is_live() {
                 self.live.insert(id);
                 self.census(recovered, &track);
@@ -79,7 +80,7 @@ impl Ledger {
 }
 
 /// What the next broker knows of a child.
-fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
+fn revived(before: &Track, recovered: &Recovered, (handed_over_at, now): (Option<u64>, u64)) -> Track {
     let run = Run { child: before.run.child, incarnation: Incarnation::FIRST };
     let params = std::sync::Arc::clone(&before.params);
     let (run_as, clock) = (before.run_as.clone(), before.clock.clone());
@@ -87,7 +88,7 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
     track.told = before.told.clone();
     track.outcome = Some(recovered.intent.outcome);
     track.recorded_start = true;
-    track.lives_on(recovered, now);
+    track.lives_on(before, recovered, (handed_over_at, now));
     track.starved = recovered.out_of_memory;
     track.command = Command::left(recovered.probe);
     let finding = recovered.finding;
@@ -118,9 +119,12 @@ fn revived(before: &Track, recovered: &Recovered, now: u64) -> Track {
             track.runs = Runs::from_record(runs);
             found(&mut track, *started_at, Some(ready_by.as_nanos()), finding, now);
         }
-        Some(Progress::Running { started_at, runs }) => {
+        Some(Progress::Running { started_at, runs, departure }) => {
             track.runs = Runs::from_record(runs);
             found(&mut track, *started_at, None, finding, now);
+            if gone(finding).is_none() {
+                track.is_watched_on(before, *departure, (handed_over_at, now));
+            }
         }
         Some(Progress::Restarting { started_at, exit, until, unwanted, runs }) => {
             track.runs = Runs::from_record(runs);

@@ -90,6 +90,8 @@ pub struct Ledger {
     pub farewell: bool,
     /// Whether the broker has ordered its exit.
     pub exited: bool,
+    /// When it has handed over to another program, if it has.
+    pub handed_over_at: Option<u64>,
 }
 
 impl Ledger {
@@ -122,6 +124,7 @@ impl Ledger {
             ready_events: BTreeMap::new(),
             farewell: false,
             exited: false,
+            handed_over_at: None,
         }
     }
 

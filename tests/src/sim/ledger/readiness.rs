@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Notice, Unready};
+use procbroker_core::{Departure, Notice, Unready, WATCHDOG_LEFT_MIN};
 use procbroker_protocol::ExitReason;
 use procbroker_protocol::create::{Probe, Ready, StopStep};
 use procbroker_protocol::duration::nanos;
@@ -109,6 +109,25 @@ impl Track {
         self.runs.unready = Unready::No;
         let well_by = self.params.watchdog.map(|period| now.saturating_add(nanos(period)));
         self.readiness = Readiness { well_by, ..Readiness::awaited(None) };
+    }
+
+    /// It was ready under an earlier broker. An upgrade changes nothing of its watchdog, and its time does not count: what it
+    /// says meanwhile waits. After a crash there is a whole period again, unless it is on record that it is about to end.
+    pub(super) fn is_watched_on(
+        &mut self,
+        before: &Self,
+        departure: Departure,
+        (handed_over_at, now): (Option<u64>, u64),
+    ) {
+        match handed_over_at {
+            Some(then) => {
+                let least = self.params.watchdog.map_or(0, nanos).min(nanos(WATCHDOG_LEFT_MIN));
+                let left = before.readiness.well_by.map(|by| by.saturating_sub(then).max(least));
+                self.readiness.well_by = left.map(|left| now.saturating_add(left));
+            }
+            None if departure == Departure::Announced => self.readiness.well_by = None,
+            None => {}
+        }
     }
 
     /// It tells something of itself.

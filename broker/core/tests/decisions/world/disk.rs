@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{
-    Answered, Broker, Call, Finding, Incarnation, Input, Instant, Intent, Kinship, Members, Now, Pid,
-    ProcessState, Progress, Record, Recovered, Run, Safety, Tie, counterpart,
+    Answered, Broker, Call, Finding, HandedOver, Incarnation, Input, Instant, Intent, Kinship, Members, Now,
+    Pid, ProcessState, Progress, Record, Recovered, Run, Safety, Tie, counterpart,
 };
+use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::{ChildId, ExitStatus};
 
 use super::{World, disk_full};
@@ -133,8 +134,9 @@ impl Disk {
                 Write::Progress(id, progress, expires) => {
                     if let Some((intent, written)) = children.get_mut(id) {
                         *written = Some(Progress::clone(progress));
-                        if let Some(expires) = expires {
-                            Arc::make_mut(intent).tie = Tie::Until(*expires);
+                        // That of a child which lives by its connections is for as long as nobody holds it.
+                        if expires.is_some() || intent.params.lifetime == Lifetime::Connection {
+                            Arc::make_mut(intent).tie = expires.map_or(Tie::None, Tie::Until);
                         }
                     }
                 }
@@ -260,7 +262,8 @@ impl World {
     pub(crate) fn crash_out_of_memory(&mut self, finding: Finding) {
         let found = self.disk.children().into_values().map(|(intent, progress)| {
             let (intent, probe) = (Intent::clone(&intent), Members::Nothing);
-            Recovered { intent, progress, finding, probe, out_of_memory: true }
+            let handed_over = HandedOver::default();
+            Recovered { intent, progress, finding, probe, out_of_memory: true, handed_over }
         });
         let found = found.collect();
         self.recover(found);
@@ -268,6 +271,21 @@ impl World {
 
     /// The same, with what there is of each child.
     pub(crate) fn crash_with(&mut self, find: impl Fn(ChildId, Option<&Progress>) -> Finding) {
+        self.end_with(find, &BTreeMap::new());
+    }
+
+    /// Another program takes over in place, after so long, from which all children are its own.
+    pub(crate) fn upgrade_taking(&mut self, length: Duration) {
+        let handed_over = self.broker.handed_over(self.now);
+        self.jump(length);
+        self.end_with(|child, _| own(Broker::recovered_run(child)), &handed_over);
+    }
+
+    fn end_with(
+        &mut self,
+        find: impl Fn(ChildId, Option<&Progress>) -> Finding,
+        handed_over: &BTreeMap<ChildId, HandedOver>,
+    ) {
         let found = self.disk.children().into_iter().map(|(id, (intent, progress))| {
             let finding = find(id, progress.as_ref());
             Recovered {
@@ -276,6 +294,7 @@ impl World {
                 finding,
                 probe: self.probe_left,
                 out_of_memory: false,
+                handed_over: handed_over.get(&id).cloned().unwrap_or_default(),
             }
         });
         let found = found.collect();
