@@ -288,7 +288,16 @@ impl Cgroups {
     ///
     /// That process holds the folder's lock, so that no broker which starts meanwhile takes it for its own. Should it be
     /// killed, the next broker removes what is left.
+    ///
+    /// What lives in a group is killed: the broker exits, and whoever has kept it from the end of its children until its
+    /// deadline, as by taking all the time of the processors, gains nothing by that.
     pub fn leave(&self) {
+        if !self.are_all_empty() {
+            for name in subgroups(self.folder.as_fd()) {
+                // One that has none is gone, or is nobody's.
+                let _killed = self.kill_named(&name);
+            }
+        }
         // A folder has two links, and one for each that is in it.
         let groups = fstat(self.folder.as_fd()).map_or(0, |status| status.st_nlink.saturating_sub(2));
         if groups <= REMOVED_INLINE_MAX || self.remove_elsewhere().is_err() {

@@ -114,7 +114,11 @@ impl Cgroups {
     /// # Errors
     /// ENOENT when the group is gone.
     pub fn kill(&self, group: Group) -> Result<(), Errno> {
-        let file = open_in(self.folder.as_fd(), &format!("{}/cgroup.kill", group.0), OFlag::O_WRONLY)?;
+        self.kill_named(&group.name())
+    }
+
+    pub(super) fn kill_named(&self, name: &str) -> Result<(), Errno> {
+        let file = open_in(self.folder.as_fd(), &format!("{name}/cgroup.kill"), OFlag::O_WRONLY)?;
         File::from(file).write_all(b"1").map_err(|error| errno(&error))
     }
 

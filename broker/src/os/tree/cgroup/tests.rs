@@ -1,4 +1,5 @@
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,21 @@ fn a_group_knows_its_members_and_is_theirs_alone() {
     assert_eq!(cgroups.group_of(Pid::new(std::process::id()).unwrap()), None);
     drop(child.stdin.take());
     reap(&cgroups, group, &mut child);
+}
+
+#[test]
+fn nothing_lives_on_in_a_folder_that_is_left() {
+    let Some(cgroups) = cgroups("left") else { return };
+    let groups = [cgroups.take().unwrap().0, cgroups.take().unwrap().0];
+    let mut children = groups.map(|group| member(&cgroups, group).0);
+    cgroups.leave();
+    for child in &mut children {
+        assert_eq!(ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    }
+    while !cgroups.are_all_empty() {
+        std::thread::yield_now();
+    }
+    cgroups.remove();
 }
 
 #[test]
