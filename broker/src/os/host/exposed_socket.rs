@@ -141,7 +141,9 @@ pub fn let_go(socket: Arc<OwnedFd>, user: u32, disposals: &Disposals) {
     }
 }
 
-fn is_empty(socket: &OwnedFd) -> bool {
+/// Whether nothing waits in a socket.
+#[must_use]
+pub fn is_empty(socket: &OwnedFd) -> bool {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
     match recv(socket.as_raw_fd(), &mut [0], flags) {
         Err(Errno::EAGAIN) => true,

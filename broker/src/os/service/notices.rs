@@ -22,7 +22,8 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt::PassCred,
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, shutdown, socket,
+    sockopt::PassCred,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat};
 use nix::unistd::{Uid, fchownat, geteuid};
@@ -32,7 +33,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::os::host::disposal::{self, Disposals, Table};
-use crate::os::host::exposed_socket::let_go;
+use crate::os::host::exposed_socket::{is_empty, let_go};
 use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
 use crate::turns::SLICE;
@@ -49,6 +50,9 @@ const DATAGRAMS_A_TURN: usize = 8;
 
 /// How many datagrams of one child are read in a [`WINDOW`]: whoever sends more waits.
 const DATAGRAMS_A_WINDOW: u32 = 200;
+
+/// As many can be left in a socket as wait there (`net.unix.max_dgram_qlen`), which an administrator can raise up to here.
+const DATAGRAMS_LEFT_MAX: usize = 1 << 16;
 
 /// The time over which datagrams are counted.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -228,6 +232,14 @@ impl Notices {
         self.tokens.remove(&token);
         // It may stay open for a while, and tells nothing any more.
         let _ = self.epoll.delete(&socket);
+        // Nothing can come any more.
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        if !is_empty(&socket) {
+            // The fd store can have it for longer, and lets go of it on the driver's thread.
+            if let Err(error) = self.disposals.submit(user.as_raw(), emptied(Arc::clone(&socket))) {
+                tracing::warn!(%error, "what a child has told last cannot be let go of apart from its socket");
+            }
+        }
         let_go(socket, user.as_raw(), &self.disposals);
         if let Err(error) = self.folder.remove(&name_of(child)) {
             tracing::warn!(%error, "cannot remove the socket of a child that has ended");
@@ -357,6 +369,26 @@ impl Listening {
             watch(&epoll, &socket, token);
         })
     }
+}
+
+/// What takes all that is left out of a socket to which nothing comes any more.
+fn emptied(socket: Arc<OwnedFd>) -> Box<dyn FnOnce() + Send> {
+    Box::new(move || {
+        let taken = disposal::in_passing(&socket, |socket, table| {
+            for _ in 0..DATAGRAMS_LEFT_MAX {
+                if is_empty(socket) {
+                    return;
+                }
+                match table {
+                    Table::Own => datagram::take(socket.as_fd()),
+                    Table::Shared => datagram::discard(socket.as_fd()),
+                }
+            }
+        });
+        if let Err(error) = taken {
+            tracing::warn!(%error, "what a child has told last cannot be let go of apart from its socket");
+        }
+    })
 }
 
 fn watch(epoll: &Epoll, socket: &OwnedFd, token: u64) {
