@@ -248,7 +248,8 @@ os._exit(0)";
         let child = broker.json().create(willing());
         broker.recorded();
         let mut beside = Command::new("python3");
-        beside.args(["-c", LETS_GO]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // What stands before the environment is a page of this, and nothing that is needed.
+        beside.args(["-c", LETS_GO, &"x".repeat(3 * 4096)]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut beside = beside.spawn().unwrap();
         beside.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         broker.crash_and_start_again();

@@ -271,7 +271,8 @@ sys.stdin.read()
 os._exit(0)";
         let child = ChildId::from_uuid(uuid::Uuid::from_u128(7));
         let mut command = std::process::Command::new("python3");
-        command.args(["-c", LETS_GO]).env(CHILD_ID_VARIABLE, child.to_string());
+        // What stands before the environment is a page of this, and nothing that is needed.
+        command.args(["-c", LETS_GO, &"x".repeat(3 * 4096)]).env(CHILD_ID_VARIABLE, child.to_string());
         let piped = std::process::Stdio::piped;
         let mut process = command.stdin(piped()).stdout(piped()).spawn().unwrap();
         std::io::Read::read_exact(process.stdout.as_mut().unwrap(), &mut [0]).unwrap();
