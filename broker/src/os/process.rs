@@ -4,6 +4,7 @@
 pub(crate) mod alone;
 pub mod anchor;
 pub mod anchor_watch;
+pub(crate) mod apart;
 pub mod child_signal;
 pub mod descriptor;
 
@@ -13,7 +14,6 @@ pub mod mark;
 pub mod pidfd;
 pub mod probation;
 pub mod proc;
-mod proc_reader;
 pub mod reaper;
 pub mod signal_mask;
 pub mod subreaper;

@@ -100,7 +100,6 @@ pub fn recover(expected: Vec<Expected>) -> Result<Vec<(Run, Whereabouts)>, Recov
     }
     if !lost.is_empty() {
         let living = recovered.iter().filter_map(|(_, found)| found.pid()).collect();
-        let lost = Arc::new(lost);
         for (child, found_leader) in search::leaders(&lost, &living).map_err(RecoveryError::Search)? {
             if let Some((_, found)) = lost.get(&child).and_then(|lost| recovered.get_mut(lost.index)) {
                 *found = found_leader;

@@ -2,6 +2,7 @@
 
 mod children;
 mod lingering;
+mod standing_still;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

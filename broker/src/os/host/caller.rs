@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
-use procbroker_core::{CallerUnknown, Confinement, HardLimit, Shortage};
+use nix::sys::stat::fstat;
+use procbroker_core::{CallerUnknown, Confinement, HardLimit, Pid, Shortage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::os::process::pidfd;
@@ -56,8 +57,16 @@ struct UserNamespace(u64, u64);
 
 impl UserNamespace {
     /// That of a process; none where it may not be looked at.
-    fn of(process: &str) -> Option<Self> {
-        fs::metadata(format!("/proc/{process}/ns/user")).ok().map(|found| Self(found.dev(), found.ino()))
+    fn of(pid: u32) -> Option<Self> {
+        let process = pidfd::open(Pid::new(pid)?).ok()?;
+        match pidfd::user_namespace(process.as_fd()).and_then(|namespace| fstat(&namespace)) {
+            Ok(found) => Some(Self(found.st_dev, found.st_ino)),
+            Err(Errno::ESRCH) => None,
+            // Before Linux 6.11 there is the link alone.
+            Err(_) => {
+                fs::metadata(format!("/proc/{pid}/ns/user")).ok().map(|found| Self(found.dev(), found.ino()))
+            }
+        }
     }
 }
 
@@ -70,7 +79,7 @@ impl Standpoint {
         let (own, _) = read(std::process::id()).map_err(|_| {
             io::Error::other("/proc/self/status and /proc/self/limits cannot be read; mount proc(5) there")
         })?;
-        Ok(Self { own, unmapped: unmapped(), namespace: UserNamespace::of("self") })
+        Ok(Self { own, unmapped: unmapped(), namespace: UserNamespace::of(std::process::id()) })
     }
 
     /// Whether the process of this number, whose user the kernel calls so, is of a user that has no number here.
@@ -79,14 +88,14 @@ impl Standpoint {
         self.unmapped == Some(uid)
             && pid.is_none_or(|pid| {
                 // The number may also be a user's own, in the same namespace.
-                let theirs = UserNamespace::of(&pid.to_string());
+                let theirs = UserNamespace::of(pid);
                 theirs.is_none() || theirs != self.namespace
             })
     }
 
     /// Whether a process is in another user namespace, as far as it may be looked at.
     fn is_elsewhere(&self, pid: u32) -> bool {
-        UserNamespace::of(&pid.to_string()).is_some_and(|theirs| Some(theirs) != self.namespace)
+        UserNamespace::of(pid).is_some_and(|theirs| Some(theirs) != self.namespace)
     }
 
     /// Finds out what confines the process at the other end more tightly than the broker.
@@ -424,7 +433,8 @@ mod tests {
     #[test]
     fn the_number_for_all_the_unmapped_is_a_users_own_in_the_same_namespace_only() {
         let own = bonds(false, 0, 0);
-        let standpoint = Standpoint { own, unmapped: Some(65_534), namespace: UserNamespace::of("self") };
+        let standpoint =
+            Standpoint { own, unmapped: Some(65_534), namespace: UserNamespace::of(std::process::id()) };
         assert!(standpoint.is_unmapped(65_534, None));
         assert!(!standpoint.is_unmapped(65_534, Some(std::process::id())));
         assert!(!standpoint.is_unmapped(1_000, None));

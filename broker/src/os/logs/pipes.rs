@@ -23,6 +23,7 @@ use procbroker_protocol::request::LogStream;
 use super::error::LogsError;
 use super::folder::{Folder, Origin};
 use super::stream::{self, StreamId};
+use crate::os::process::apart::{self, Asked};
 use crate::os::process::mark::living_thread;
 use crate::os::process::proc;
 
@@ -94,18 +95,11 @@ impl Pipes {
     /// Descriptors can be passed on. So what belongs to one user says nothing of another's process, which its own user may
     /// have to signal: only the broker's user can have given it something that it does not own itself.
     pub(in crate::os) fn held_by(&self, process: Pid) -> Option<ChildId> {
-        // A child on its way to its program has the broker's descriptors.
-        if program(&process.to_string())? == program("self")? {
-            return None;
-        }
         let place = fs::read_link(format!("/proc/self/fd/{}", self.folder.descriptor().as_raw_fd())).ok()?;
-        let mut links = descriptors(&format!("/proc/{process}"));
-        if links.is_empty() {
-            links = descriptors(&living_thread(process)?);
+        match apart::ask(process, move || holder_of(process, &place)) {
+            Asked::Answered(child) => child,
+            Asked::Kept => None,
         }
-        let (child, owner) = links.iter().find_map(|link| held_at(link, &place))?;
-        let [user, ..] = proc::user_ids(process)?;
-        [user, geteuid().as_raw()].contains(&owner).then_some(child)
     }
 
     /// Makes and opens the pipe of a stream; `None` where there is one already. It takes a few microseconds in memory.
@@ -145,6 +139,21 @@ impl Pipes {
         let names = self.folder.names()?;
         Ok(names.iter().filter_map(|name| stream::parse(name)).map(|named| named.id).collect())
     }
+}
+
+/// The child of whom a process has a pipe open in that folder.
+fn holder_of(process: Pid, place: &Path) -> Option<ChildId> {
+    // A child on its way to its program has the broker's descriptors.
+    if program(&process.to_string())? == program("self")? {
+        return None;
+    }
+    let mut links = descriptors(&format!("/proc/{process}"));
+    if links.is_empty() {
+        links = descriptors(&living_thread(process)?);
+    }
+    let (child, owner) = links.iter().find_map(|link| held_at(link, place))?;
+    let [user, ..] = proc::user_ids(process)?;
+    [user, geteuid().as_raw()].contains(&owner).then_some(child)
 }
 
 /// What tells the program that a process executes from others: device and inode.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::os::process::mark::{Mark, Patience, awaited_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{ProcessStat, stat_of};
+use crate::os::process::proc::{ProcessStat, start_ticks, stat_of};
 
 /// Where the kernel tells its boot id (`random(4)`).
 const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
@@ -93,13 +93,29 @@ impl ProcessIdentity {
     /// ESRCH when it has been reaped and the kernel has no pidfs; else what `/proc` gives.
     pub fn of(pid: Pid, pidfd: BorrowedFd<'_>, cgroup: Option<u64>) -> io::Result<Self> {
         let boot = BootId::current().map_err(io::Error::other)?;
-        let birthmark = if has_pidfs() {
-            Birthmark::Inode(pidfd::inode(pidfd)?)
-        } else {
-            Birthmark::StartTicks(stat_of(pid, pidfd)?.start_ticks)
-        };
-        Ok(Self { pid, birthmark, boot, cgroup })
+        Ok(Self { pid, birthmark: birthmark(pid, pidfd)?, boot, cgroup })
     }
+}
+
+/// What tells a process that has not been reaped from all others of its number.
+///
+/// # Errors
+/// ESRCH when it has been reaped and the kernel has no pidfs; else what the kernel gives.
+pub(crate) fn birthmark(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Birthmark, Errno> {
+    if has_pidfs() {
+        return pidfd::inode(pidfd).map(Birthmark::Inode);
+    }
+    ticks_of(pid, pidfd).map(Birthmark::StartTicks)
+}
+
+/// When the process of a descriptor started, that has not been reaped.
+fn ticks_of(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let ticks = start_ticks(pid);
+    // If it has not been reaped by now, nobody else can have had its number before.
+    if pidfd::is_reaped(pidfd) {
+        return Err(Errno::ESRCH);
+    }
+    ticks.ok_or(Errno::EIO)
 }
 
 impl ProcessIdentity {
@@ -132,8 +148,9 @@ pub fn find(child: ChildId, identity: &ProcessIdentity) -> Result<Lookup, Errno>
     };
     let is_same = match identity.birthmark {
         Birthmark::Inode(inode) => has_pidfs() && pidfd::inode(pidfd.as_fd())? == inode,
-        Birthmark::StartTicks(ticks) => match stat_of(identity.pid, pidfd.as_fd()) {
-            Ok(stat) => stat.start_ticks == ticks && may_be_child(child, &stat),
+        Birthmark::StartTicks(ticks) => match ticks_of(identity.pid, pidfd.as_fd()) {
+            Ok(found) if found != ticks => false,
+            Ok(_) => may_be_child(child, &stat_of(identity.pid, pidfd.as_fd())?),
             Err(Errno::ESRCH) => false,
             Err(errno) => return Err(errno),
         },
@@ -160,8 +177,8 @@ pub(super) fn has_birthmark(
         Birthmark::Inode(inode) => {
             Ok(has_pidfs() && pidfd::inode(pidfd).map_err(BirthmarkError::Unknown)? == inode)
         }
-        Birthmark::StartTicks(ticks) => match stat_of(pid, pidfd) {
-            Ok(stat) => Ok(stat.start_ticks == ticks),
+        Birthmark::StartTicks(ticks) => match ticks_of(pid, pidfd) {
+            Ok(found) => Ok(found == ticks),
             Err(Errno::ESRCH) => Err(BirthmarkError::Gone),
             Err(errno) => Err(BirthmarkError::Unknown(errno)),
         },

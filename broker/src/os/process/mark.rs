@@ -1,7 +1,8 @@
 //! Reads whose child a process is marked as, by the environment that it started with (`proc_pid_environ(5)`).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -9,8 +10,8 @@ use procbroker_core::{Pid, counterpart};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 
+use super::apart::{self, Asked};
 use super::proc::{fields, is_dead, read_stat};
-use super::proc_reader::{self, Reading};
 use crate::os::process::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE};
 
 /// How long a process that executes a program right now is asked for its mark by those who can come back to it.
@@ -27,6 +28,9 @@ const MOMENTS_OF_A_SCAN: Duration = Duration::from_millis(100);
 /// How long is rested between two questions. To yield instead would leave it to others how long it takes: on a busy machine
 /// each time is as long as their share of the processor.
 const MARK_REST: Duration = Duration::from_millis(1);
+
+/// Bytes of the first attempt to read an environment; execve(2) takes up to a quarter of the limit on the stack.
+const ENVIRONMENT_BYTES: usize = 32 << 10;
 
 /// What the environment that a process started with says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,14 @@ enum Environment {
 }
 
 fn environment(pid: Pid) -> Environment {
+    match apart::ask(pid, move || environment_of(pid)) {
+        Asked::Answered(environment) => environment,
+        // It may be on its way to a program.
+        Asked::Kept => Environment::Changing,
+    }
+}
+
+fn environment_of(pid: Pid) -> Environment {
     match environment_at(&format!("/proc/{pid}")) {
         // A first thread that has ended has no memory any more, but the other threads have.
         Environment::Changing => match living_thread(pid) {
@@ -111,13 +123,11 @@ fn environment(pid: Pid) -> Environment {
 
 fn environment_at(folder: &str) -> Environment {
     let path = format!("{folder}/environ");
-    let read = || match proc_reader::read(&path) {
-        Reading::Done(Ok(environment)) => Environment::Read(environment),
+    let read = || match read_at_once(&path) {
+        Ok(environment) => Environment::Read(environment),
         // There is no descriptor or memory to read it with at the moment.
-        Reading::Done(Err(error)) if is_shortage(&error) => Environment::Changing,
-        Reading::Done(Err(_)) => Environment::Unreadable,
-        // It may be on its way to a program.
-        Reading::Kept => Environment::Changing,
+        Err(error) if is_shortage(&error) => Environment::Changing,
+        Err(_) => Environment::Unreadable,
     };
     match read() {
         Environment::Read(environment) if environment.is_empty() => match Layout::read(folder) {
@@ -135,6 +145,21 @@ fn environment_at(folder: &str) -> Environment {
             },
         },
         found => found,
+    }
+}
+
+/// Reads a file of a process's memory by one system call: it ends early for the next one when the process has executed another
+/// program meanwhile (`environ_read` in the kernel's `fs/proc/base.c`), and a part would be taken for all of it.
+fn read_at_once(path: &str) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = vec![0; ENVIRONMENT_BYTES];
+    loop {
+        let count = file.read_at(&mut bytes, 0)?;
+        if count < bytes.len() {
+            bytes.truncate(count);
+            return Ok(bytes);
+        }
+        bytes.resize(2 * bytes.len(), 0);
     }
 }
 

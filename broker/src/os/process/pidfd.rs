@@ -17,6 +17,9 @@ const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 /// Asks for, and says that there is, the exit status in [`Info`] (Linux 6.15).
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
+/// `_IO(0xFF, 9)` (`ioctl(2)`).
+const PIDFD_GET_USER_NAMESPACE: libc::Ioctl = libc::_IO(0xff, 9);
+
 /// The kernel's `struct pidfd_info` in its first version, of 64 bytes.
 #[derive(Default)]
 #[repr(C)]
@@ -37,6 +40,20 @@ pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: it takes two integers.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.get(), 0) };
     let descriptor = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just opened it, with close-on-exec, and nobody else has its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Asks for what stands for the user namespace of a process (`PIDFD_GET_USER_NAMESPACE` in the kernel's `linux/pidfd.h`, Linux
+/// 6.11). The link in `/proc` tells the same; to follow it can take for as long as the process likes (see
+/// [`apart`](super::apart)).
+///
+/// # Errors
+/// ESRCH when it has been reaped; ENOTTY or EINVAL before Linux 6.11; EMFILE and ENFILE.
+pub fn user_namespace(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: it reads and writes no memory.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_USER_NAMESPACE, 0) };
+    let descriptor = Errno::result(result)?;
     // SAFETY: the kernel has just opened it, with close-on-exec, and nobody else has its number.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use procbroker_core::Pid;
 
 use super::pidfd;
-use super::proc_reader::{self, Reading};
 
 /// The kernel's flag of threads of its own (`PF_KTHREAD` in `linux/sched.h`).
 const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -67,7 +66,10 @@ pub(crate) fn parents() -> Vec<ProcessStat> {
     processes().filter_map(ProcessStat::read).collect()
 }
 
-/// What `/proc/PID/stat` says of a process (`proc_pid_stat(5)`).
+/// What `/proc` says of a process.
+///
+/// It comes from `status` (`proc_pid_status(5)`), which never waits for the process (see [`apart`](super::apart)); where that
+/// does not tell all of it, as before Linux 6.8, from `stat` (`proc_pid_stat(5)`), which does not wait there either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
     /// The number of the process.
@@ -82,55 +84,59 @@ pub struct ProcessStat {
     pub group: Option<Pid>,
     /// The number of its session; none for a process of another pid namespace.
     pub session: Option<Pid>,
-    /// When it started, in clock ticks since boot.
-    pub start_ticks: u64,
 }
 
 impl ProcessStat {
     /// Reads the state of a process; `None` when it has been reaped.
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
-        Self::parse(&read_stat(&format!("/proc/{pid}/stat"))?)
+        let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+        Self::of_status(&String::from_utf8_lossy(&status))
+            .or_else(|| Self::of_stat(&read_stat(&format!("/proc/{pid}/stat"))?))
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// `None` where something is missing. Numbers come in those of this pid namespace first.
+    fn of_status(text: &str) -> Option<Self> {
+        let member = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.split_ascii_whitespace().next()
+        };
+        let threads: u64 = member("Threads")?.parse().ok()?;
+        Some(Self {
+            pid: parse(member("Pid")?)?,
+            // The state is that of the first thread, which may have ended before others.
+            is_zombie: is_dead(member("State")?) && threads <= 1,
+            is_of_kernel: member("Kthread")? != "0",
+            parent: parse(member("PPid")?),
+            group: parse(member("NSpgid")?),
+            session: parse(member("NSsid")?),
+        })
+    }
+
+    pub(super) fn of_stat(text: &str) -> Option<Self> {
         let mut fields = fields(text)?;
         let state = fields.next()?;
         let mut id = || fields.next().map(parse);
         let (parent, group, session) = (id()?, id()?, id()?);
-        // Fields 9, 20 and 22; the three before were 4 to 6.
+        // Fields 9 and 20; the three before were 4 to 6.
         let mut number = |skipped| fields.nth(skipped).and_then(|field| u64::from_str(field).ok());
-        let (flags, threads, start_ticks) = (number(2)?, number(10)?, number(1)?);
+        let (flags, threads) = (number(2)?, number(10)?);
         let pid = parse(text.split_once(' ')?.0)?;
-        // The state is that of the first thread, which may have ended before others.
         let is_zombie = is_dead(state) && threads <= 1;
         let is_of_kernel = flags & KERNEL_THREAD != 0;
-        Some(Self { pid, is_zombie, is_of_kernel, parent, group, session, start_ticks })
+        Some(Self { pid, is_zombie, is_of_kernel, parent, group, session })
     }
 }
 
-/// What is told of the process of this descriptor, which may be anybody's.
-#[derive(Debug)]
-pub(crate) enum Told {
-    /// This.
-    Stat(ProcessStat),
-    /// It has been reaped.
-    Gone,
-    /// The kernel keeps whoever asks: the process stands still in the midst of an execve(2).
-    Nothing,
+/// When a process started, in clock ticks since boot (`proc_pid_stat(5)`, field 22). It may wait for the process.
+pub(crate) fn start_ticks(pid: Pid) -> Option<u64> {
+    fields(&read_stat(&format!("/proc/{pid}/stat"))?)?.nth(19)?.parse().ok()
 }
 
-/// Asks for the state of a process that may be anybody's, and waits for no longer than the kernel usually takes.
-pub(crate) fn told_of(pid: Pid, pidfd: BorrowedFd<'_>) -> Told {
-    match proc_reader::read(&format!("/proc/{pid}/stat")) {
-        Reading::Kept => Told::Nothing,
-        Reading::Done(Err(_)) => Told::Gone,
-        Reading::Done(Ok(text)) => {
-            let stat = ProcessStat::parse(&String::from_utf8_lossy(&text));
-            // Not reaped by now, so that the number was its own.
-            stat.filter(|_| !pidfd::is_reaped(pidfd)).map_or(Told::Gone, Told::Stat)
-        }
-    }
+/// Whether a thread of this process could go on, and is not let or is at it.
+pub(super) fn is_runnable(thread: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:\tR"))
 }
 
 /// The name of a process's first thread (`proc_pid_comm(5)`); `None` when it has been reaped.
@@ -195,7 +201,7 @@ pub(crate) fn zombie_status(pid: Pid) -> Option<i32> {
 
 /// Reads any text as the state of a process.
 pub(crate) fn read_any_stat(text: &str) {
-    let _ = ProcessStat::parse(text);
+    let _ = (ProcessStat::of_status(text), ProcessStat::of_stat(text));
 }
 
 /// What `/proc` says of the process that a descriptor refers to.
@@ -213,18 +219,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_be_anybody_is_told_of_and_one_that_has_been_reaped_is_not() {
-        let mut process = std::process::Command::new("sleep").arg("infinity").spawn().unwrap();
-        let pid = Pid::new(process.id()).unwrap();
-        let pidfd = pidfd::open(pid).unwrap();
-        let told = told_of(pid, std::os::fd::AsFd::as_fd(&pidfd));
-        assert!(matches!(told, Told::Stat(stat) if stat.pid == pid && !stat.is_zombie), "{told:?}");
-        process.kill().unwrap();
-        process.wait().unwrap();
-        assert!(matches!(told_of(pid, std::os::fd::AsFd::as_fd(&pidfd)), Told::Gone));
-    }
-
-    #[test]
     fn a_program_may_have_any_name() {
         let text = "42 (a) R 1 (b) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 31415 0 0\n";
         let pid = |number| Pid::new(number).unwrap();
@@ -235,18 +229,28 @@ mod tests {
             parent: Some(pid(7)),
             group: Some(pid(8)),
             session: Some(pid(9)),
-            start_ticks: 31_415,
         };
-        assert_eq!(ProcessStat::parse(text), Some(stat));
-        assert_eq!(ProcessStat::parse("42 (a) S 7 8"), None);
-        assert_eq!(ProcessStat::parse(""), None);
+        assert_eq!(ProcessStat::of_stat(text), Some(stat));
+        assert_eq!(ProcessStat::of_stat("42 (a) S 7 8"), None);
+        assert_eq!(ProcessStat::of_stat(""), None);
+        let text = "Name:\ta\\nPid:\t1\nState:\tS (sleeping)\nPid:\t42\nPPid:\t7\nNSpgid:\t8\t1\nNSsid:\t9\t1\nKthread:\t0\nThreads:\t1\n";
+        assert_eq!(ProcessStat::of_status(text), Some(stat));
+        assert_eq!(ProcessStat::of_status(&text.replace("Kthread:\t0\n", "")), None);
+        assert_eq!(ProcessStat::of_status(""), None);
     }
 
     #[test]
     fn a_process_whose_first_thread_has_ended_while_others_run_is_no_zombie() {
         let is_zombie = |threads| {
             let text = format!("42 (a) Z 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 31415 0 0\n");
-            ProcessStat::parse(&text).map(|stat| stat.is_zombie)
+            ProcessStat::of_stat(&text).map(|stat| stat.is_zombie)
+        };
+        assert_eq!([is_zombie(2), is_zombie(1)], [Some(false), Some(true)]);
+        let is_zombie = |threads| {
+            let text = format!(
+                "State:\tZ (zombie)\nPid:\t42\nPPid:\t7\nNSpgid:\t8\nNSsid:\t9\nKthread:\t0\nThreads:\t{threads}\n"
+            );
+            ProcessStat::of_status(&text).map(|stat| stat.is_zombie)
         };
         assert_eq!([is_zombie(2), is_zombie(1)], [Some(false), Some(true)]);
     }
@@ -255,13 +259,19 @@ mod tests {
     fn the_own_process_is_read_as_the_system_calls_say() {
         let own = Pid::new(std::process::id()).unwrap();
         let stat = ProcessStat::read(own).unwrap();
+        let read = |file| fs::read_to_string(format!("/proc/self/{file}")).unwrap();
+        assert_eq!(ProcessStat::of_stat(&read("stat")), Some(stat));
+        // All that is there since Linux 6.8.
+        assert!(
+            !read("status").contains("\nKthread:") || ProcessStat::of_status(&read("status")) == Some(stat)
+        );
         assert_eq!(stat.pid, own);
         assert_eq!(stat.parent.map(Pid::get), Some(nix::unistd::getppid().as_raw().cast_unsigned()));
         assert_eq!(stat.group.map(Pid::get), Some(nix::unistd::getpgrp().as_raw().cast_unsigned()));
         let session = nix::unistd::getsid(None).unwrap().as_raw().cast_unsigned();
         assert_eq!(stat.session.map_or(0, Pid::get), session);
         assert!(!stat.is_zombie);
-        assert!(stat.start_ticks > 0);
+        assert!(start_ticks(own).unwrap() > 0);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Inheritance {
             return Err(InheritanceError::NotMainThread);
         }
         let stat = fs::read_to_string("/proc/self/stat").map_err(InheritanceError::Proc)?;
-        let own = ProcessStat::parse(&stat).map(|stat| stat.pid);
+        let own = ProcessStat::of_stat(&stat).map(|stat| stat.pid);
         let broker = own
             .filter(|own| own.get() == std::process::id())
             .ok_or_else(|| InheritanceError::Proc(io::Error::from(Errno::ENOENT)))?;

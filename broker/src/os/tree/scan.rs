@@ -13,9 +13,10 @@ use procbroker_protocol::ChildId;
 
 use super::walk::{DEPTH_MAX, LiveProcess, ProcessKey, Visitor, Walker};
 use super::wanted::ScanTargets;
+use crate::os::process::identity;
 use crate::os::process::mark::{self, Mark, Patience, settled_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{self, ProcessStat, Told};
+use crate::os::process::proc::{self, ProcessStat, stat_of};
 use crate::os::spawn::LaunchName;
 
 /// How many processes above the broker are known.
@@ -47,24 +48,19 @@ impl Walker<'_> {
         (wanted, patience): (&ScanTargets, &mut Patience),
         visitor: &mut dyn Visitor,
     ) {
-        let pidfd = match pidfd::open(pid) {
-            Ok(pidfd) => pidfd,
+        let looked_at = pidfd::open(pid).and_then(|pidfd| {
+            let stat = stat_of(pid, pidfd.as_fd())?;
+            Ok((stat, identity::birthmark(pid, pidfd.as_fd())?, pidfd))
+        });
+        let (stat, birthmark, pidfd) = match looked_at {
+            Ok((stat, ..)) if stat.is_zombie || stat.is_of_kernel => return,
+            Ok(found) => found,
             Err(errno) => {
                 self.is_unclear |= !pidfd::means_gone(errno);
                 return;
             }
         };
-        let stat = match proc::told_of(pid, pidfd.as_fd()) {
-            Told::Gone => return,
-            Told::Stat(stat) if stat.is_zombie || stat.is_of_kernel => return,
-            Told::Stat(stat) => stat,
-            Told::Nothing => {
-                let untold = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), 0);
-                self.is_unclear |= self.known.may_come_to_have_a_mark(untold);
-                return;
-            }
-        };
-        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
+        let identity = (pid, birthmark);
         let Some(owner) = self.wanted_owner(identity, &stat, wanted, patience) else { return };
         // What was read meanwhile was another's if it has been reaped.
         if !pidfd::is_reaped(pidfd.as_fd()) {

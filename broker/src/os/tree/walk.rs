@@ -14,6 +14,7 @@ use procbroker_protocol::ChildId;
 use super::leader::GroupLeader;
 use super::process_table::SharedTable;
 use crate::os::logs::pipes::Pipes;
+use crate::os::process::identity::{self, Birthmark};
 use crate::os::process::mark::{self, MARK_PATIENCE, Mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
@@ -23,8 +24,8 @@ use crate::os::tree::cgroup::{Cgroups, Group};
 /// How deep a tree of processes is followed: each level costs a descriptor while the walk is below it.
 pub(super) const DEPTH_MAX: usize = 512;
 
-/// A process for good: pid, inode of its pidfd (the same for all before Linux 6.9) and start time.
-pub(super) type ProcessKey = (Pid, u64, u64);
+/// A process for good: its number, and what tells it from others of that number.
+pub(super) type ProcessKey = (Pid, Birthmark);
 
 /// Known processes beyond which the dead ones are looked for.
 const KNOWN_MIN: usize = 1024;
@@ -46,8 +47,9 @@ impl Known {
             let table = table.lock();
             self.owners.retain(|_, owner| table.knows(*owner));
         }
-        let lives = |(pid, _, start): &ProcessKey| {
-            ProcessStat::read(*pid).is_some_and(|stat| stat.start_ticks == *start && !stat.is_zombie)
+        let lives = |(pid, birthmark): &ProcessKey| {
+            let found = pidfd::open(*pid).ok().filter(|pidfd| !pidfd::has_ended(pidfd.as_fd()));
+            found.is_some_and(|pidfd| identity::birthmark(*pid, pidfd.as_fd()) == Ok(*birthmark))
         };
         if self.changing.len() > KNOWN_MIN {
             self.changing.retain(|identity, _| lives(identity));
@@ -202,7 +204,11 @@ impl<'a> Walker<'a> {
     ) {
         let Some(depth) = depth.checked_sub(1) else { return };
         let Some((pidfd, stat)) = self.hold(pid, parent) else { return };
-        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
+        let Ok(birthmark) = identity::birthmark(pid, pidfd.as_fd()) else {
+            self.settled = false;
+            return;
+        };
+        let identity = (pid, birthmark);
         let owner = inherited.or_else(|| self.owner(identity, &stat));
         self.descend(&LiveProcess { stat, identity, pidfd, owner }, depth, visitor);
     }
@@ -288,7 +294,8 @@ pub(super) fn each_member(
         let Ok(pidfd) = pidfd::open(pid) else { continue };
         let is_member = |stat: &ProcessStat| !stat.is_zombie && cgroups.group_of(pid) == Some(group);
         let Some(stat) = ProcessStat::read(pid).filter(is_member) else { continue };
-        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap_or_default(), stat.start_ticks);
+        let Ok(birthmark) = identity::birthmark(pid, pidfd.as_fd()) else { continue };
+        let identity = (pid, birthmark);
         visit(&LiveProcess { stat, identity, pidfd, owner });
     }
 }

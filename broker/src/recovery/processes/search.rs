@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use procbroker_core::Pid;
@@ -15,9 +12,10 @@ use procbroker_protocol::ChildId;
 
 use super::sought::Lost;
 use super::underway;
-use crate::os::process::mark::{MARK_PATIENCE, Mark, Patience, awaited_mark};
+use crate::os::process::apart::{self, Asked};
+use crate::os::process::mark::{Mark, Patience, awaited_mark};
 use crate::os::process::pidfd;
-use crate::os::process::proc::{ProcessStat, all_processes, stat_of, thread_name};
+use crate::os::process::proc::{ProcessStat, all_processes, start_ticks, stat_of, thread_name};
 use crate::os::process::whereabouts::Whereabouts;
 use crate::os::spawn::LaunchName;
 
@@ -29,30 +27,6 @@ struct Candidate {
     pidfd: OwnedFd,
 }
 
-/// How long is waited for what the kernel tells of one process, by how many have been passed over: it can keep whoever asks for as
-/// long as that process likes, in the midst of an execve(2) (see `os::process::proc_reader`). The first may be kept by a busy
-/// machine; of many, somebody means to hold the broker up.
-fn look_patience(passed_over: usize) -> Duration {
-    match passed_over {
-        0 => 2 * MARK_PATIENCE,
-        1..16 => Duration::from_millis(500),
-        _ => Duration::from_millis(50),
-    }
-}
-
-/// Bytes of the stack of a thread that looks.
-const STACK_BYTES: usize = 256 << 10;
-
-/// What a process is to the children that are looked for.
-enum Look {
-    /// The main process of this child, on the way to its program.
-    Underway(ChildId, Whereabouts),
-    /// It may be the main process of this child.
-    Candidate(ChildId, Candidate),
-    /// It is nobody's.
-    Nobody,
-}
-
 /// The process that is sought of each of these children, as far as there is one. Those that are known to be somebody
 /// else's are left out.
 ///
@@ -62,85 +36,26 @@ enum Look {
 /// # Errors
 /// Such as EMFILE: then nobody can be said to be missing.
 pub(super) fn leaders(
-    children: &Arc<BTreeMap<ChildId, Lost>>,
+    children: &BTreeMap<ChildId, Lost>,
     others: &HashSet<Pid>,
 ) -> io::Result<BTreeMap<ChildId, Whereabouts>> {
     let mut found: BTreeMap<ChildId, Candidate> = BTreeMap::new();
     let mut underway: BTreeMap<ChildId, Whereabouts> = BTreeMap::new();
-    let pids: Vec<Pid> = all_processes()?.filter(|pid| !others.contains(pid)).collect();
-    let children = Arc::clone(children);
-    let look_at = move |pid, patience: &mut Patience| look(pid, &children, patience);
-    each(pids, look_at, |look| {
-        match look? {
-            Look::Underway(child, whereabouts) => drop(underway.insert(child, whereabouts)),
-            Look::Candidate(child, candidate) => {
-                if found.get(&child).is_none_or(|known| candidate.age() < known.age()) {
-                    found.insert(child, candidate);
-                }
-            }
-            Look::Nobody => {}
+    let mut patience = Patience::for_recovery();
+    for pid in all_processes()?.filter(|pid| !others.contains(pid)) {
+        if let Some((child, whereabouts)) = on_its_way(pid, children)? {
+            underway.insert(child, whereabouts);
+            continue;
         }
-        Ok(())
-    })?;
+        let Some((child, candidate)) = candidate(pid, children, &mut patience)? else { continue };
+        if found.get(&child).is_none_or(|known| candidate.age() < known.age()) {
+            found.insert(child, candidate);
+        }
+    }
     let marked =
         |(child, Candidate { pid, pidfd, .. })| (child, Whereabouts::process(pid, Arc::new(pidfd), None));
     underway.extend(found.into_iter().map(marked));
     Ok(underway)
-}
-
-/// Looks at each of these processes on a thread that is given up when the kernel keeps it: the next one goes on behind the
-/// process that it was looking at, which is passed over.
-fn each<T: Send + 'static>(
-    pids: Vec<Pid>,
-    look: impl Fn(Pid, &mut Patience) -> T + Send + Sync + 'static,
-    mut take: impl FnMut(T) -> io::Result<()>,
-) -> io::Result<()> {
-    let (pids, look) = (Arc::new(pids), Arc::new(look));
-    let (mut next, mut passed_over) = (0, Vec::new());
-    while next < pids.len() {
-        let (looks, come) = channel();
-        let (look, listed) = (Arc::clone(&look), Arc::clone(&pids));
-        let is_first = passed_over.is_empty();
-        thread::Builder::new().name("search".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-            let mut patience = if is_first { Patience::for_recovery() } else { Patience::for_scan() };
-            for pid in listed.iter().skip(next) {
-                // Whoever waits for it may have given it up.
-                if looks.send(look(*pid, &mut patience)).is_err() {
-                    return;
-                }
-            }
-        })?;
-        loop {
-            match come.recv_timeout(look_patience(passed_over.len())) {
-                Ok(look) => {
-                    next += 1;
-                    take(look)?;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    passed_over.extend(pids.get(next).copied());
-                    next += 1;
-                    break;
-                }
-            }
-        }
-    }
-    if !passed_over.is_empty() {
-        let pids: Vec<String> = passed_over.iter().map(Pid::to_string).collect();
-        tracing::warn!(
-            pids = pids.join(" "),
-            "the kernel does not tell of these processes, which stand still in the midst of an execve(2); they are taken for nobody's"
-        );
-    }
-    Ok(())
-}
-
-fn look(pid: Pid, children: &BTreeMap<ChildId, Lost>, patience: &mut Patience) -> io::Result<Look> {
-    if let Some((child, whereabouts)) = on_its_way(pid, children)? {
-        return Ok(Look::Underway(child, whereabouts));
-    }
-    let candidate = candidate(pid, children, patience)?;
-    Ok(candidate.map_or(Look::Nobody, |(child, candidate)| Look::Candidate(child, candidate)))
 }
 
 /// Whether this is the main process of one of these children, on the way to its program: it is held there.
@@ -183,46 +98,19 @@ fn candidate(
         };
         let sought = |child: &ChildId| children.get(child).is_some_and(|lost| lost.sought.may_be(pid));
         let child = child.filter(sought);
-        // Not reaped by now, so that the mark is its own.
+        let start_ticks = match apart::ask(pid, move || start_ticks(pid)) {
+            Asked::Answered(ticks) => ticks.unwrap_or_default(),
+            // It has begun to execute another program since it told its mark.
+            Asked::Kept => u64::MAX,
+        };
+        // Not reaped by now, so that all of that is its own.
         let after = stat_of(pid, pidfd.as_fd())?;
-        Ok((pidfd, child, after))
+        Ok((Candidate { start_ticks, pid, pidfd }, child, after))
     });
     match looked_at {
-        Ok((pidfd, Some(child), stat)) if leads(&stat) => {
-            Ok(Some((child, Candidate { start_ticks: stat.start_ticks, pid, pidfd })))
-        }
+        Ok((candidate, Some(child), stat)) if leads(&stat) => Ok(Some((child, candidate))),
         Ok(_) => Ok(None),
         Err(errno) if pidfd::means_gone(errno) => Ok(None),
         Err(errno) => Err(errno),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-    use std::sync::mpsc::Receiver;
-
-    use super::*;
-
-    #[test]
-    fn a_process_of_which_the_kernel_does_not_tell_is_passed_over_and_all_others_are_looked_at() {
-        let pids: Vec<Pid> = (1..=5).filter_map(Pid::new).collect();
-        let (end, never) = channel::<()>();
-        let never: Mutex<Receiver<()>> = Mutex::new(never);
-        let look = move |pid: Pid, _: &mut Patience| {
-            if pid.get() == 3 {
-                // As long as the test lives.
-                let _ended = never.lock().unwrap().recv();
-            }
-            pid.get()
-        };
-        let mut seen = Vec::new();
-        each(pids, look, |pid| {
-            seen.push(pid);
-            Ok(())
-        })
-        .unwrap();
-        drop(end);
-        assert_eq!(seen, [1, 2, 4, 5]);
     }
 }

@@ -13,7 +13,7 @@ use super::{left, status};
 use crate::os::process::alone;
 use crate::os::process::identity::{Birthmark, ProcessIdentity};
 use crate::os::process::pidfd::{self, Abilities};
-use crate::os::process::proc::ProcessStat;
+use crate::os::process::proc::{ProcessStat, start_ticks};
 use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::process::whereabouts::Whereabouts;
 use crate::recovery::processes::recover;
@@ -288,7 +288,7 @@ fn a_start_time_alone_takes_no_other_process_for_a_child() {
         let [child, other] = [(), ()].map(|()| earlier.start("echo > $fifo; while :; do sleep 1000; done"));
         // As long as it executes its program, nobody can tell its mark.
         assert_eq!([ear.line(), ear.line()], ["", ""]);
-        let ticks = |pid| ProcessStat::read(pid).unwrap().start_ticks;
+        let ticks = |pid| start_ticks(pid).unwrap();
         let found = |run, pid, ticks| {
             let mut expected = child.expected();
             let identity = expected.process.as_mut().unwrap();

@@ -16,6 +16,7 @@ use super::super::process_table::SharedTable;
 use super::super::visitors::{KillScope, KillVisitor, LiveRuns, SignalSenders};
 use super::super::walk::{LiveProcess, Visitor};
 use super::scene::PATIENCE;
+use crate::os::process::identity;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
 
@@ -32,7 +33,7 @@ impl Echo {
     fn found_as_of(&self, owner: ChildId) -> LiveProcess {
         let pid = Pid::new(self.0.id()).unwrap();
         let (pidfd, stat) = (pidfd::open(pid).unwrap(), ProcessStat::read(pid).unwrap());
-        let identity = (pid, pidfd::inode(pidfd.as_fd()).unwrap(), stat.start_ticks);
+        let identity = (pid, identity::birthmark(pid, pidfd.as_fd()).unwrap());
         LiveProcess { stat, identity, pidfd, owner: Some(owner) }
     }
 
