@@ -22,10 +22,16 @@ use procbroker_core::Pid;
 use super::proc;
 
 /// An answer takes microseconds. Whoever is not given a processor meanwhile is waited for all the same.
+///
+/// The more threads are given up, the less is waited for the next one: half of this, a third, and so on, so that all of them
+/// together cost a few seconds.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// At most so many threads are given up by one that asks. It is told nothing more then, until one of them comes back.
-const GIVEN_UP_MAX: usize = 16;
+const GIVEN_UP_MAX: usize = 64;
+
+/// At most so many of them ask about processes of one user, who can keep back no more than their own.
+const GIVEN_UP_PER_USER_MAX: usize = 8;
 
 /// Bytes of the stack of a thread that asks.
 const STACK_BYTES: usize = 128 << 10;
@@ -44,7 +50,8 @@ pub(crate) fn ask<T: Send + 'static>(pid: Pid, question: impl FnOnce() -> T + Se
     thread_local! {
         static ASKER: RefCell<Asker> = RefCell::default();
     }
-    ASKER.with_borrow_mut(|asker| asker.ask(pid, question))
+    let about = About { pid, owner: &|| proc::user_ids(pid).map(|[_, effective, ..]| effective) };
+    ASKER.with_borrow_mut(|asker| asker.ask(about, question))
 }
 
 /// A question, which sends its own answer.
@@ -54,8 +61,24 @@ type Question = Box<dyn FnOnce() + Send>;
 #[derive(Debug, Default)]
 struct Asker {
     thread: Option<AskingThread>,
-    /// The processes about which threads ask that were given up. Each hangs up when it comes back.
-    kept: HashMap<Pid, Receiver<()>>,
+    kept: HashMap<Pid, KeptThread>,
+}
+
+/// A process that is asked about.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    pid: Pid,
+    /// Finds out its effective user; none when it is gone.
+    owner: &'a dyn Fn() -> Option<u32>,
+}
+
+/// A thread that was given up.
+#[derive(Debug)]
+struct KeptThread {
+    /// The user of the process that it asks about.
+    owner: Option<u32>,
+    /// Hangs up when the thread comes back.
+    back: Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -68,13 +91,14 @@ struct AskingThread {
 impl Asker {
     fn ask<T: Send + 'static>(
         &mut self,
-        pid: Pid,
+        about: About<'_>,
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Asked<T> {
-        self.kept.retain(|_, back| matches!(back.try_recv(), Err(TryRecvError::Empty)));
-        if self.kept.contains_key(&pid) || self.kept.len() >= GIVEN_UP_MAX {
+        self.kept.retain(|_, kept| matches!(kept.back.try_recv(), Err(TryRecvError::Empty)));
+        if self.has_given_up(about) {
             return Asked::Kept;
         }
+        let patience = PATIENCE / u32::try_from(self.kept.len() + 1).unwrap_or(u32::MAX);
         let thread = match self.thread.take().map_or_else(AskingThread::start, Ok) {
             Ok(thread) => thread,
             Err(error) => {
@@ -93,7 +117,7 @@ impl Asker {
             return Asked::Kept;
         }
         loop {
-            match answer.recv_timeout(PATIENCE) {
+            match answer.recv_timeout(patience) {
                 Ok(answer) => {
                     self.thread = Some(thread);
                     return Asked::Answered(answer);
@@ -101,12 +125,24 @@ impl Asker {
                 Err(RecvTimeoutError::Timeout) if thread.waits_for_a_processor() => {}
                 Err(RecvTimeoutError::Timeout) => {
                     // The thread ends when it comes back, as nobody asks it anything any more.
-                    self.kept.insert(pid, back);
+                    self.kept.insert(about.pid, KeptThread { owner: (about.owner)(), back });
                     return Asked::Kept;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Asked::Kept,
             }
         }
+    }
+
+    /// Whether a thread asks about the process already, or no further one may.
+    fn has_given_up(&self, about: About<'_>) -> bool {
+        if self.kept.is_empty() {
+            return false;
+        }
+        let owner = (about.owner)();
+        let of_the_owner = self.kept.values().filter(|kept| kept.owner == owner).count();
+        self.kept.contains_key(&about.pid)
+            || of_the_owner >= GIVEN_UP_PER_USER_MAX
+            || self.kept.len() >= GIVEN_UP_MAX
     }
 }
 
@@ -140,36 +176,64 @@ mod tests {
 
     use super::*;
 
-    fn pid(number: u32) -> Pid {
-        Pid::new(number).unwrap()
+    /// A process of this number, of a user of this number.
+    fn process(number: u32, owner: &dyn Fn() -> Option<u32>) -> About<'_> {
+        About { pid: Pid::new(number).unwrap(), owner }
+    }
+
+    /// Asks with `number` as the process and as its user.
+    fn ask<T: Send + 'static>(
+        asker: &mut Asker,
+        number: u32,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> Asked<T> {
+        asker.ask(process(number, &|| Some(number)), question)
+    }
+
+    /// Keeps the question about a process until the answer is dropped.
+    fn keep(asker: &mut Asker, number: u32, owner: u32) -> Sender<()> {
+        let (comes_back, back) = channel();
+        asker.kept.insert(Pid::new(number).unwrap(), KeptThread { owner: Some(owner), back });
+        comes_back
     }
 
     #[test]
     fn a_question_that_the_kernel_keeps_holds_up_no_other_one() {
         let (release, gate) = mpsc::channel::<()>();
         let mut asker = Asker::default();
-        assert!(matches!(asker.ask(pid(1), move || gate.recv().is_ok()), Asked::Kept));
-        assert!(matches!(asker.ask(pid(2), || 7), Asked::Answered(7)));
-        assert!(matches!(asker.ask(pid(1), || 7), Asked::Kept), "it was asked about once more");
+        assert!(matches!(ask(&mut asker, 1, move || gate.recv().is_ok()), Asked::Kept));
+        assert!(matches!(ask(&mut asker, 2, || 7), Asked::Answered(7)));
+        assert!(matches!(ask(&mut asker, 1, || 7), Asked::Kept), "it was asked about once more");
         drop(release);
-        let back = asker.kept.remove(&pid(1)).unwrap();
-        assert!(back.recv().is_err(), "it hangs up");
-        assert!(matches!(asker.ask(pid(1), || 7), Asked::Answered(7)));
+        let kept = asker.kept.remove(&Pid::new(1).unwrap()).unwrap();
+        assert!(kept.back.recv().is_err(), "it hangs up");
+        assert!(matches!(ask(&mut asker, 1, || 7), Asked::Answered(7)));
     }
 
     #[test]
     fn so_many_threads_are_given_up_and_no_more() {
         let mut asker = Asker::default();
         let mut held = Vec::new();
-        for number in 0..u32::try_from(GIVEN_UP_MAX).unwrap() {
-            let (comes_back, back) = channel();
-            held.push(comes_back);
-            asker.kept.insert(pid(number + 1), back);
+        for number in 1..=u32::try_from(GIVEN_UP_MAX).unwrap() {
+            held.push(keep(&mut asker, number, number));
         }
-        assert!(matches!(asker.ask(pid(1_000), || 7), Asked::Kept));
+        assert!(matches!(ask(&mut asker, 1_000, || 7), Asked::Kept));
         assert!(asker.thread.is_none(), "a thread was started");
         held.pop();
-        assert!(matches!(asker.ask(pid(1_000), || 7), Asked::Answered(7)));
+        assert!(matches!(ask(&mut asker, 1_000, || 7), Asked::Answered(7)));
+    }
+
+    #[test]
+    fn a_user_keeps_back_what_is_asked_about_their_own_processes_only() {
+        let mut asker = Asker::default();
+        let mut held = Vec::new();
+        for number in 1..=u32::try_from(GIVEN_UP_PER_USER_MAX).unwrap() {
+            held.push(keep(&mut asker, number, 7));
+        }
+        assert!(matches!(asker.ask(process(100, &|| Some(7)), || 1), Asked::Kept));
+        assert!(matches!(asker.ask(process(100, &|| Some(8)), || 1), Asked::Answered(1)));
+        held.pop();
+        assert!(matches!(asker.ask(process(100, &|| Some(7)), || 1), Asked::Answered(1)));
     }
 
     #[test]
@@ -177,6 +241,6 @@ mod tests {
         let mut asker = Asker::default();
         let began = std::time::Instant::now();
         let busy = move || while began.elapsed() < 2 * PATIENCE {};
-        assert!(matches!(asker.ask(pid(1), busy), Asked::Answered(())));
+        assert!(matches!(ask(&mut asker, 1, busy), Asked::Answered(())));
     }
 }
