@@ -46,7 +46,7 @@ pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
 
 /// Asks for what stands for the user namespace of a process (`PIDFD_GET_USER_NAMESPACE` in the kernel's `linux/pidfd.h`, Linux
 /// 6.11). The link in `/proc` tells the same; to follow it can take for as long as the process likes (see
-/// [`apart`](super::apart)).
+/// `super::apart`).
 ///
 /// # Errors
 /// ESRCH when it has been reaped; ENOTTY or EINVAL before Linux 6.11; EMFILE and ENFILE.

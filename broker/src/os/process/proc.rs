@@ -68,7 +68,7 @@ pub(crate) fn parents() -> Vec<ProcessStat> {
 
 /// What `/proc` says of a process.
 ///
-/// It comes from `status` (`proc_pid_status(5)`), which never waits for the process (see [`apart`](super::apart)); where that
+/// It comes from `status` (`proc_pid_status(5)`), which never waits for the process (see `super::apart`); where that
 /// does not tell all of it, as before Linux 6.8, from `stat` (`proc_pid_stat(5)`), which does not wait there either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
