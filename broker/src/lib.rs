@@ -9,13 +9,13 @@
 //!
 //! | thread | runs |
 //! | --- | --- |
-//! | main | nothing: it sleeps, because its children are the orphans that the broker inherits ([`os::process::subreaper`]) |
+//! | main | the start: folders, locks, the accounts that flags name. Then nothing: it sleeps, because its children are the orphans that the broker inherits ([`os::process::subreaper`]) |
 //! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`] and [`prober`] (which read on `blocking`), [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::service::notices`]), signals to one process or group |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
-//! | `blocking` | look-ups of accounts, reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
+//! | `blocking` | look-ups of the accounts that requests name ([`os::host::accounts`]), reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
 //! | `log` | the broker's own log, to standard error |
 //! | `disposal` | lets go of what a user's children and clients have sent along: one for each such user, while there is something to let go of, and another for a moment each time ([`os::host::disposal`]) |
 //!
@@ -44,8 +44,9 @@
 //! 1. The request arrives as above. The core enters the first stop step, and orders its signal.
 //! 2. [`os::tree`] sends it by pidfd on the driver's thread, or on its worker where it is for all that descends from the child.
 //! 3. SIGCHLD, or the epoll of an adopted child, wakes the reaper, which retires the pid before it reaps it.
-//! 4. [`os::tree`] finds out what the child has left: nothing is told at once, else the worker walks. The core is told
-//!    `Exited` with it.
+//! 4. [`os::tree`] finds out what the child has left. Where its control group is empty (`cgroup.events`, which
+//!    `os/tree/cgroup/group.rs` reads), that is known at once; else the worker walks (`os/tree/left.rs`). The core is told
+//!    `Exited` with it, and `MembersLeft` whenever less is left.
 //! 5. The core goes on with the steps until nothing is left: at last `Kill`, which the worker repeats until nothing new is
 //!    found. Then the cleanup is spawned as a child is.
 //! 6. The end is recorded. The answer waits in `driver/durable_answers.rs` until a record was written or has failed, and is sent.
@@ -62,18 +63,44 @@
 //! 5. Who asks for it: `os/logs/excerpt.rs` reads what is kept (`output.rs`) on a `blocking` thread; [`follower`] goes on from
 //!    there, and [`connection`] writes it as fast as it is read.
 //!
+//! # An upgrade, step by step
+//!
+//! 1. The core asks for a check (`methods::upgrade`). `upgrade/check.rs` starts the other program, which looks at what it would
+//!    be given, and says whether it can take over.
+//! 2. The core starts nothing more, and waits for the launches that are under way. Then it orders `HandOver`.
+//! 3. `serve/replacement.rs` completes the record, lets the last answers go out, and gathers what is handed over.
+//! 4. `upgrade/manifest.rs` writes that: a JSON object in a memfd, with descriptors by their numbers. Its `format` is the version
+//!    of that layout. The events stand in a memfd of their own (`upgrade/history.rs`).
+//! 5. `upgrade/program.rs` executes the other program, which reads the manifest (`upgrade/predecessor.rs`), and goes on. Should
+//!    it fail before it serves, it executes its predecessor again.
+//!
+//! # Where things are
+//!
+//! | what | where |
+//! | --- | --- |
+//! | what each input does to a child, in each phase | the table in the core's `child` |
+//! | who may call a method, or act on a child | the core's `authorize` |
+//! | who may signal a process | `os/tree/right.rs`, as kill(2) would have it |
+//! | the pause before a restart, and what makes it short again | the core's `child::restarting` |
+//! | whether a child is ready | the core's `child::readiness`; [`prober`] tries addresses, sockets and lines, `child::ready_command` a command |
+//! | user, environment, folder and limits of a process, also of a cleanup | [`os::spawn::environment`] |
+//! | messages: the binary layout, the JSON | the protocol's `binary` and `frame`, `json_lines` |
+//! | the layout of the intent log, the tables of the state file | `os/journal/intent_log/form.rs`, `os/journal/schema.rs` |
+//! | the layout of what an upgrade hands over | `upgrade/manifest.rs` |
+//! | the parameters of a create, each beside its flag | `cli/verbs/create.rs` |
+//!
 //! # The promises
 //!
 //! | promise | decided in the core's | carried out by | proved by (`tests/tests/broker`) |
 //! | --- | --- | --- | --- |
-//! | an answer tells what is on record | `pending.rs`: what each answer waits for | [`os::journal`], `driver/durable_answers.rs` | `record`, `chaos`; of the log of intents alone, its cuts and its replay, `os/journal/intent_log/tests.rs` |
-//! | one child a name, one owner | `methods/create.rs` | [`os::host::lock`] | `one_owner` |
-//! | nothing of a child outlives its destroy | `life`, `child` | [`os::tree`], [`os::process`] | `destroy`, `orderly_stop` |
-//! | a cleanup runs however its child ended | `life` | [`os::spawn`] | `cleanup`, `cleanup_surroundings` |
-//! | a crash of the broker loses no child | `life` | [`recovery`], [`os::process::identity`] | `recovery`, `chaos` |
-//! | a child is restarted as its policy says | `child` | [`os::spawn`] | `restart` |
-//! | an upgrade is noticed by nobody | `methods` | [`upgrade`] | `upgrade` |
-//! | no client holds up another or gains privilege | `authorize.rs` | [`turns`], [`inbox`], [`connection`], [`os::host::peer`]; `os/tree/right.rs`, which asks of each process whether its caller could signal it (kill(2)) | `who_may`, `hostile`, `hostile_clients`, `kept_bytes` |
+//! | an answer tells what is on record | `pending`: what each answer waits for | [`os::journal`], `driver/durable_answers.rs` | `record`, `chaos`; of the log of intents alone, its cuts and its replay, `os/journal/intent_log/tests.rs` |
+//! | one child a name, one owner | `methods::create` | [`os::host::lock`] | `one_owner` |
+//! | nothing of a child outlives its destroy | `child::stopping` | [`os::tree`], [`os::process`] | `destroy`, `orderly_stop` |
+//! | a cleanup runs however its child ended | `child::cleaning` | [`os::spawn`] | `cleanup`, `cleanup_surroundings` |
+//! | a crash of the broker loses no child | `life::recovery`, `child::resuming` | [`recovery`], [`os::process::identity`] | `recovery`, `chaos` |
+//! | a child is restarted as its policy says | `child::restarting`, `child::running_again` | [`os::spawn`] | `restart` |
+//! | an upgrade is noticed by nobody | `methods::upgrade` | [`upgrade`] | `upgrade` |
+//! | no client holds up another or gains privilege | `authorize`, `methods::targets` | [`turns`], [`inbox`], [`connection`], [`os::host::peer`]; `os/tree/right.rs`, which asks of each process whether its caller could signal it (kill(2)) | `who_may`, `hostile`, `hostile_clients`, `kept_bytes` |
 
 pub mod answer_size;
 pub mod blocking_pool;

@@ -3,9 +3,9 @@
 mod bounds;
 mod error;
 pub mod facilities;
-mod hand_over;
 mod log;
 mod passed_with_flags;
+mod replacement;
 pub(crate) mod startup;
 
 use std::any::Any;
@@ -49,7 +49,7 @@ use crate::recovery::{self, TakenOver};
 use crate::transit::Transit;
 use crate::turns::Turns;
 use crate::upgrade::{Beginning, Predecessor, Program};
-use hand_over::{Leaving, hand_over};
+use replacement::{Leaving, hand_over};
 use startup::Prepared;
 
 /// Runs a broker until it is told to stop. The exit status is 0 when nothing is left.

@@ -11,10 +11,10 @@
 
 mod check;
 mod error;
-mod former;
 mod handover;
 mod history;
 mod manifest;
+mod predecessor;
 mod program;
 mod start;
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests;
 
 pub use check::{CheckError, check, promise};
 pub use error::UpgradeError;
-pub use former::Predecessor;
 pub use handover::{Beginning, FORMAT, Handover, Inherited};
 pub(crate) use manifest::read_any as read_any_manifest;
+pub use predecessor::Predecessor;
 pub use program::Program;

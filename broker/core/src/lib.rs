@@ -22,8 +22,9 @@
 //! | state | `answers`, `attempt`, `leases`, `pending`, `places`, `connections`, `event_log`, `metrics`, `rivals`, `room`, `spawn_queue`, `timers`, `idleness`, `upgrade` | each its own fields |
 //! | vocabulary | `turn` (the effects of one input), `input`, `effect`, `record`, `ids`, `time`, `config`, `limits`, `histogram`, `labels`, `launch`, `main_process`, `notice`, `resources`, `shown`, `kept`, `anchor`, `authorize`, `validate` | nothing |
 //!
-//! To add a method, write `methods/NAME.rs` and call it in `Broker::call`, in `handle`; to add an input, take it in
-//! `Broker::take`, and add a row to the table in `child`.
+//! A method is a file `methods/NAME.rs` that `Broker::call` calls, in `handle`; an input is taken in `Broker::take`, and has a
+//! row in the table of `child`. `.github/CONTRIBUTING.md` lists all that a new method, a new member of a child's view and a
+//! new probe of readiness need, from the wire to the clients.
 //!
 //! # The walk of a create
 //!
@@ -46,8 +47,8 @@
 //! # The walk of a destroy
 //!
 //! 1. `Called` comes in. `methods::destroy` finds the children that are meant (`methods::targets`), waits for them
-//!    (`pending`) and stops each: *Stopping* (`child::stopping`). The first step is recorded, which nothing waits for, and
-//!    `Signal` goes out.
+//!    (`pending`) and stops each: *Stopping* (`child::stopping`). In one turn the first step's `Record` goes out, and its
+//!    `Signal` after that. No phase waits for that record: a child that exits meanwhile is *Stopping* as any other.
 //! 2. For each step that has had its time, the child's timer runs out and the next one is sent. After the last `Kill`
 //!    goes out, and again with pauses until nothing is left.
 //! 3. `Exited` comes in: the main process is gone. The steps go on while anything of its group is alive, as each
@@ -69,7 +70,7 @@
 //! | a child is restarted as its policy says, and never twice at a time | `child::restarting`, `child::running_again` | the spawn, as for a first run | `runs` |
 //! | nothing is lost in a crash | `life::recovery`, `child::resuming` | the journal, and recovery, which finds each process | `lives` |
 //! | a cleanup always runs, after all of the child is gone | `child::cleaning` | `os::spawn`, as for a main process | `cleanups` |
-//! | nobody gains privilege | `authorize` | the peer's credentials, the spawn, which takes them on, and `os::tree::right`, which asks of each process whether the caller could signal it | `orders`, `children` |
+//! | nobody gains privilege | `authorize` (who may call what, and act on whose children), `methods::targets` (whose children a request finds) | the peer's credentials, the spawn, which takes them on, and `os::tree::right`, which asks of each process whether the caller could signal it | `orders`, `children` |
 //! | nobody holds up anybody else | `spawn_queue` (users take turns), `connections`, `pending` and `children::bounds` (bounds) | bounded queues to each client | `standstill`, `queries` |
 //! | what hangs on the way to its program holds nobody up | `child::cut_short`, `methods::upgrade` | the launcher; recovery, which holds what it finds there | `stops`, `cleanups` |
 //! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |

@@ -1,4 +1,4 @@
-//! What one program hands over to the next one, and what that one has inherited.
+//! What one program hands over to the next one, and what that one has inherited; `manifest` has the layout in which it goes there.
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,4 +1,5 @@
-//! The manifest: what is handed over, by the numbers of descriptors, in a file in memory.
+//! The manifest: the layout of what an upgrade hands over. It is a JSON object in a file in memory, which names descriptors by
+//! their numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
