@@ -6,33 +6,28 @@
 mod audit;
 mod chores;
 mod clients;
+mod due;
 mod durable_answers;
 mod effect_handler;
+mod hand_over;
 mod launches;
 mod measure;
 mod perform;
 mod records;
 mod signals;
+mod sources;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::VecDeque;
+use std::time::{Instant, SystemTime};
 
-use procbroker_core::{
-    After, Broker, Call, Config, Effect, EventHistory, ExitCause, HandedOver, Histogram, Input, Now,
-    UpgradeFailure,
-};
+use procbroker_core::{After, Broker, Call, Config, Effect, EventHistory, ExitCause, Histogram, Input, Now};
 use procbroker_protocol::response::Metrics as MetricsAnswer;
-use procbroker_protocol::{ChildId, Error, ErrorKind, Response, Timestamp};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use procbroker_protocol::{Response, Timestamp};
 
 use crate::inbox;
-use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, SPAWN_PATIENCE, TURN_BOUNDS};
+use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, TURN_BOUNDS};
 use crate::messages::{Fact, FromThread, Who};
-use crate::os::host::clock::{self, Alarm};
-use crate::os::host::heap;
-use crate::os::journal::JournalError;
+use crate::os::host::{clock, heap};
 use crate::recovery::TakenOver;
 use crate::turns::SLICE;
 use audit::Audit;
@@ -40,43 +35,15 @@ use chores::Chores;
 pub use clients::Clients;
 use durable_answers::DurableAnswers;
 pub use effect_handler::{EffectHandler, user};
+pub use hand_over::Stay;
 pub use records::Records;
 use signals::SignalEvent;
 pub use signals::{Audience, Signals};
+pub use sources::Sources;
+use sources::{announced, unheard};
 
 /// To recover so many children takes memory that the broker never needs again: some 3 KiB for each.
 const MANY_RECOVERED: usize = 1_000;
-
-/// What is due for so long was not seen to because the broker did not run. A turn of the loop is far shorter.
-const BEHIND_AFTER: Duration = Duration::from_millis(5);
-
-/// After so many rounds of the loop in which nothing came, nothing more does: a user's connections read in turn.
-const QUIET_ROUNDS: usize = 8;
-
-/// For so long what was said meanwhile goes before what is due.
-const CATCH_UP_MAX: Duration = Duration::from_millis(20);
-
-/// Where facts come from.
-#[derive(Debug)]
-pub struct Sources {
-    /// What clients say, and what the tasks around them report.
-    pub facts: inbox::Receiver<Fact>,
-    /// From the edge's own threads.
-    pub threads: mpsc::Receiver<FromThread>,
-    /// The signals that mean something to the broker, SIGCHLD among them.
-    pub signals: Signals,
-    /// Readable when a watched process has ended: there only where some are not the broker's own children, of whose end
-    /// no signal tells.
-    pub announcer: Option<AsyncFd<OwnedFd>>,
-    /// Readable when a child has told something of itself.
-    pub notices: AsyncFd<OwnedFd>,
-    /// Readable when a process has ended that children's lives hang on.
-    pub anchors: AsyncFd<OwnedFd>,
-    /// Readable when something has come of a process that is being started.
-    pub landings: AsyncFd<OwnedFd>,
-    /// Rings when something is due.
-    pub alarm: Alarm,
-}
 
 /// Why the driver stops working.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,15 +52,6 @@ pub enum Leave {
     Exit(ExitCause),
     /// Another program is to take over.
     HandOver,
-}
-
-/// Why no other program has taken over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stay {
-    /// The core does not want it any more: the broker is to stop.
-    CalledOff,
-    /// It cannot be done.
-    Failed(UpgradeFailure),
 }
 
 /// The core, what carries out its effects, and what waits for them.
@@ -151,89 +109,10 @@ impl Driver {
         driver
     }
 
-    /// The events that were told of, for the program that takes over.
-    #[must_use]
-    pub fn event_history(&self) -> EventHistory {
-        self.broker.event_history()
-    }
-
-    /// What the program that takes over is told of children beside what is on record.
-    #[must_use]
-    pub fn handed_over(&self) -> BTreeMap<ChildId, HandedOver> {
-        self.broker.handed_over(now().instant)
-    }
-
     /// What it acts with.
     #[must_use]
     pub fn handler(&self) -> &EffectHandler {
         &self.handler
-    }
-
-    /// Whether the connections have taken all of their answers, and none waits for the record.
-    #[must_use]
-    pub fn all_answers_are_out(&self) -> bool {
-        self.durable_answers.is_empty()
-            && self.handler.measuring == 0
-            && self.handler.clients.all_answers_are_out()
-    }
-
-    /// Waits until everything is written that is to be on record so far, and lets the answers go that wait for it.
-    ///
-    /// # Errors
-    /// When the disk refuses, or takes longer than that.
-    pub fn complete_record(&mut self, patience: Duration) -> Result<(), JournalError> {
-        let completed = self.handler.records.flush(patience);
-        self.durable_answers.attempted(self.handler.records.attempted(), &mut self.handler.clients);
-        completed
-    }
-
-    /// Whether another program is to take over, still.
-    #[must_use]
-    pub fn is_handing_over(&self) -> bool {
-        self.broker.is_handing_over()
-    }
-
-    /// Takes in what is there by now, without waiting for more. Nothing is reaped: what ends from now on is for the
-    /// program that takes over.
-    pub fn catch_up(&mut self, sources: &mut Sources) {
-        self.chores.do_all(&mut self.handler);
-        while let Ok(report) = sources.threads.try_recv() {
-            self.take_report(report);
-        }
-        for _ in 0..FACTS_A_TURN {
-            let Some(fact) = sources.facts.try_recv() else { break };
-            self.fact(fact);
-        }
-        while let Some(stop) = sources.signals.stop() {
-            self.take(stop);
-        }
-    }
-
-    /// Tells those who asked that the other program takes over.
-    pub fn say_farewell(&mut self) {
-        for call in std::mem::take(&mut self.farewells) {
-            self.handler.clients.answer(call, Ok(Response::Upgraded));
-        }
-    }
-
-    /// No other program has taken over.
-    pub fn stay(&mut self, stay: Stay) {
-        let error = match &stay {
-            Stay::CalledOff => {
-                Error::new(ErrorKind::ShuttingDown, "not upgraded: the broker is shutting down")
-            }
-            Stay::Failed(UpgradeFailure { message }) => {
-                let message = format!("not upgraded, and nothing has changed: {message}");
-                Error::new(ErrorKind::Internal, message)
-            }
-        };
-        for call in std::mem::take(&mut self.farewells) {
-            self.handler.clients.answer(call, Err(error.clone()));
-        }
-        match stay {
-            Stay::CalledOff => {}
-            Stay::Failed(failure) => self.take(Input::HandOverFailed { failure }),
-        }
     }
 
     /// Works until the core orders something that ends the work.
@@ -294,57 +173,6 @@ impl Driver {
         }
     }
 
-    /// How long after the machine's start something is due that nothing else tells of.
-    fn wake_at(&self) -> Option<Duration> {
-        let due = self.broker.next_deadline().map(|deadline| Duration::from_nanos(deadline.as_nanos()));
-        let overdue = self.handler.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
-        let rested = self.handler.notices.rest_until().map(clock::after_boot);
-        let again = self.handler.anchors.again_at().map(clock::after_boot);
-        due.into_iter().chain(overdue).chain(rested).chain(again).min()
-    }
-
-    /// Does what is due. If it has been so for long, the broker did not run: what was said meanwhile goes first.
-    async fn wake(&mut self, facts: &mut inbox::Receiver<Fact>) {
-        if self.is_behind() {
-            self.catch_up_with_words(facts).await;
-        }
-        if self.handler.launcher.kill_overdue(SPAWN_PATIENCE) > 0 {
-            tracing::warn!(
-                "a child did not get to execute its program within {SPAWN_PATIENCE:?} and was killed"
-            );
-        }
-        self.handler.notices.wake(Instant::now());
-        let ended = self.handler.anchors.try_again(Instant::now());
-        self.inputs.extend(ended.into_iter().map(|anchor| Input::AnchorEnded { anchor }));
-        self.take(Input::Due);
-    }
-
-    /// Whether something has been due for longer than a turn of the loop takes.
-    fn is_behind(&self) -> bool {
-        let due = self.broker.next_deadline().map(|due| Duration::from_nanos(due.as_nanos()));
-        due.is_some_and(|due| clock::since_boot() > due.saturating_add(BEHIND_AFTER))
-    }
-
-    /// Takes in what children and clients have said while the broker did not run, as far as it is there at once.
-    async fn catch_up_with_words(&mut self, facts: &mut inbox::Receiver<Fact>) {
-        let began = Instant::now();
-        let mut quiet_rounds = 0;
-        while quiet_rounds < QUIET_ROUNDS && began.elapsed() < CATCH_UP_MAX {
-            quiet_rounds += 1;
-            self.hear();
-            // The connections read what is there in the meantime.
-            tokio::task::yield_now().await;
-            for _ in 0..FACTS_A_TURN {
-                let Some(fact) = facts.try_recv() else { break };
-                self.fact(fact);
-                quiet_rounds = 0;
-            }
-            if self.handler.has_unheard() {
-                quiet_rounds = 0;
-            }
-        }
-    }
-
     /// Takes in a fact, and those behind it for as long as nobody waits for the loop for long.
     async fn facts(&mut self, first: Fact, others: &mut inbox::Receiver<Fact>) {
         let began = Instant::now();
@@ -356,7 +184,7 @@ impl Driver {
             count += 1;
         }
         if !others.is_empty() {
-            // Whoever has said something meanwhile has their turn before a crowd that was there earlier.
+            // Whoever has said something meanwhile has their turn before those who were there earlier.
             tokio::task::yield_now().await;
         }
     }
@@ -525,23 +353,5 @@ fn now() -> Now {
     Now {
         instant: procbroker_core::Instant::from_nanos(nanoseconds),
         wall: Timestamp::from(SystemTime::now()),
-    }
-}
-
-/// Waits until a child has told something, or, where more was told than could be taken in, until others have had their
-/// turns.
-async fn unheard(notices: &AsyncFd<OwnedFd>, has_more: bool) {
-    if has_more { tokio::task::yield_now().await } else { announced(Some(notices)).await }
-}
-
-/// Waits until a descriptor of this kind is readable.
-async fn announced(announcer: Option<&AsyncFd<OwnedFd>>) {
-    match announcer {
-        Some(announcer) => match announcer.readable().await {
-            Ok(mut ready) => ready.clear_ready(),
-            // The event loop itself has ended.
-            Err(_) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
     }
 }

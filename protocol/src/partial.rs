@@ -4,19 +4,23 @@
 //! is. In the binary form the set of members stands once before all children, and each child is its id, these members in
 //! the order of [`Field::ALL`], and those of them that are shortened.
 
+mod decode;
+mod fields;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde::ser::{SerializeMap, SerializeSeq, SerializeTuple};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::{self, SeqAccess};
+use serde::ser::{SerializeMap, SerializeTuple};
+use serde::{Serialize, Serializer};
 
 use crate::child::{Child, ChildId, ChildState, Cleaned, Containment, Exit, Owner};
 use crate::create::Lifetime;
 use crate::name::Name;
 use crate::timestamp::Timestamp;
 use crate::usage::Usage;
+pub use fields::Fields;
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $variant:ident $member:ident: $type:ty;)*) => {
@@ -119,108 +123,6 @@ fields! {
     StatusText status_text: Option<String>;
     /// What it uses, where that can be told.
     Usage usage: Option<Box<Usage>>;
-}
-
-/// A set of [`Field`]s. The empty one asks for ids alone.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Fields(u32);
-
-impl Fields {
-    /// Whether a field is in the set.
-    #[must_use]
-    pub fn contains(self, field: Field) -> bool {
-        self.0 & Self::bit(field) != 0
-    }
-
-    /// Returns the fields of the set, in the order in which they are sent.
-    pub fn iter(self) -> impl Iterator<Item = Field> {
-        Field::ALL.iter().copied().filter(move |field| self.contains(*field))
-    }
-
-    /// Whether there is none in the set.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Returns the fields that are in both sets.
-    #[must_use]
-    pub fn and(self, others: Self) -> Self {
-        Self(self.0 & others.0)
-    }
-
-    /// Returns the fields that are in one of the sets.
-    #[must_use]
-    pub fn or(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-
-    fn len(self) -> usize {
-        self.iter().count()
-    }
-
-    fn bit(field: Field) -> u32 {
-        1 << field as u32
-    }
-
-    fn from_bits(bits: u32) -> Option<Self> {
-        let known: Self = Field::ALL.iter().copied().collect();
-        (bits & !known.0 == 0).then_some(Self(bits))
-    }
-}
-
-impl FromIterator<Field> for Fields {
-    fn from_iter<I: IntoIterator<Item = Field>>(fields: I) -> Self {
-        Self(fields.into_iter().fold(0, |bits, field| bits | Self::bit(field)))
-    }
-}
-
-impl fmt::Debug for Fields {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.iter()).finish()
-    }
-}
-
-impl Serialize for Fields {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !serializer.is_human_readable() {
-            return serializer.serialize_u32(self.0);
-        }
-        let mut names = serializer.serialize_seq(Some(self.len()))?;
-        for field in self.iter() {
-            names.serialize_element(field.as_str())?;
-        }
-        names.end()
-    }
-}
-
-/// A field by its name in JSON; `None` stands for `id`, which is always sent.
-struct Named(Option<Field>);
-
-impl<'de> Deserialize<'de> for Named {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        if name == "id" {
-            return Ok(Self(None));
-        }
-        let found = Field::ALL.iter().find(|field| field.as_str() == name);
-        found.map(|field| Self(Some(*field))).ok_or_else(|| {
-            let known: Vec<&str> = Field::ALL.iter().map(|field| field.as_str()).collect();
-            de::Error::custom(format!("a child has no member {name:?}; it has id, {}", known.join(", ")))
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            let names = Vec::<Named>::deserialize(deserializer)?;
-            return Ok(names.into_iter().filter_map(|Named(field)| field).collect());
-        }
-        let bits = u32::deserialize(deserializer)?;
-        let message = || format!("the fields {bits:#x} have one that this version does not know");
-        Self::from_bits(bits).ok_or_else(|| de::Error::custom(message()))
-    }
 }
 
 /// One child of which only some members are known.
@@ -378,88 +280,5 @@ impl Serialize for PartialChildren {
             return object.end();
         }
         (self.fields, Rows(self)).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for PartialChildren {
-    /// Reads the binary form; the JSON form does not tell which members were asked for.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Table;
-        impl<'de> Visitor<'de> for Table {
-            type Value = PartialChildren;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("the binary form of children with some of their members")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<PartialChildren, A::Error> {
-                let missing = || de::Error::missing_field("children");
-                let fields = parts.next_element()?.ok_or_else(missing)?;
-                let children = parts.next_element_seed(RowsOf(fields))?.ok_or_else(missing)?;
-                Ok(PartialChildren { fields, children })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<PartialChildren, A::Error> {
-                Err(de::Error::custom("children with some of their members are not read from JSON"))
-            }
-        }
-        deserializer.deserialize_tuple(2, Table)
-    }
-}
-
-/// Reads any number of children with these fields.
-struct RowsOf(Fields);
-
-impl<'de> DeserializeSeed<'de> for RowsOf {
-    type Value = Vec<Arc<Child>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for RowsOf {
-    type Value = Vec<Arc<Child>>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("children")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Self::Value, A::Error> {
-        // Nothing is set aside for what is only claimed: each child takes far more room than its bytes here.
-        let mut children = Vec::new();
-        while let Some(child) = rows.next_element_seed(RowOf(self.0))? {
-            children.push(Arc::new(child));
-        }
-        Ok(children)
-    }
-}
-
-/// Reads one child with these fields.
-struct RowOf(Fields);
-
-impl<'de> DeserializeSeed<'de> for RowOf {
-    type Value = Child;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Child, D::Error> {
-        deserializer.deserialize_tuple(2 + self.0.len(), self)
-    }
-}
-
-impl<'de> Visitor<'de> for RowOf {
-    type Value = Child;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a child's id and the members that were asked for")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Child, A::Error> {
-        let mut child =
-            Child::with_id(elements.next_element()?.ok_or_else(|| de::Error::missing_field("id"))?);
-        for field in self.0.iter() {
-            read_element(field, &mut child, &mut elements)?;
-        }
-        child.shortened = elements.next_element()?.ok_or_else(|| de::Error::missing_field("shortened"))?;
-        Ok(child)
     }
 }

@@ -6,9 +6,12 @@
 //! machine, or found no room in the log. Whoever submits is never held up by the disk.
 
 mod abandoned;
+mod check;
 mod delivery;
 mod entry;
 mod error;
+mod file;
+mod fold;
 mod handle;
 mod intent_log;
 mod pending;
@@ -27,6 +30,7 @@ mod worker;
 mod writer;
 
 pub(crate) use abandoned::Abandoned;
+pub use check::check;
 pub use delivery::{Deliver, Delivery};
 pub use entry::{Change, Entry, Host, Position, Row, Stored, StoredProgress};
 pub use error::{JournalError, Survivor};
@@ -34,4 +38,4 @@ pub use handle::{Journal, Submitted};
 pub(crate) use intent_log::read_any as read_any_intents;
 #[cfg(test)]
 pub(crate) use store::open_alone;
-pub use store::{Store, check, go_on, open};
+pub use store::{Store, go_on, open};

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use procbroker_core::Safety;
 
+use super::check::check_is_ours;
 use super::entry::{Entry, Pace, Position};
 use super::error::JournalError;
 use super::intent_log::{Append, IntentLog, Place};
 use super::queue::WriteQueue;
 use super::shared_memory::SharedMemory;
-use super::store::check_is_ours;
 use crate::os::process::probation;
 
 /// How long the last changes may take to be written when the journal is dropped.

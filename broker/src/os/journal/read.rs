@@ -186,3 +186,9 @@ fn noted<'p>(connection: &Connection, path: &'p Path) -> Result<HostTable<'p>, J
     }
     Ok(HostTable { path, values })
 }
+
+/// The children, where everything else can be read too.
+pub(super) fn all(connection: &Connection, path: &Path) -> Result<Vec<Row>, JournalError> {
+    drop((ahead(connection, path)?, host(connection, path)?));
+    rows(connection, path).map(|found| found.rows)
+}

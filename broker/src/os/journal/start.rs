@@ -5,9 +5,10 @@ use rusqlite::Connection;
 use super::delivery::Deliver;
 use super::entry::Host;
 use super::error::{JournalError, is_want_of_room};
+use super::file::with_room;
 use super::handle::Journal;
 use super::read::{self, Ahead};
-use super::store::{Log, Store, with_room};
+use super::store::{Log, Store};
 use super::worker::{self, Noted};
 use super::writer::put_host;
 

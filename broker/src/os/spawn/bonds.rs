@@ -3,8 +3,8 @@
 
 use nix::errno::Errno;
 
-use super::plan::Restraint;
 use super::raw::call;
+use super::spec::Restraint;
 
 /// `KEYCTL_JOIN_SESSION_KEYRING` (`keyctl(2)`).
 const JOIN_SESSION_KEYRING: usize = 1;

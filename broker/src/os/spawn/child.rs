@@ -18,11 +18,12 @@ use super::bonds;
 use super::failure::Step;
 use super::listens::{Inquiry, listens};
 use super::oom_score::OomScore;
-use super::plan::{ExecPlan, Ids, PlannedOutput, StandardInput};
+use super::plan::{ExecPlan, Ids, PlannedOutput};
 use super::raw::call;
 use super::report::ReportTo;
 use super::resource::Rlimit;
 use super::signals::{self, SignalSet};
+use super::spec::StandardInput;
 use crate::os::logs::pipes::BEGUN_MODE;
 
 /// The exit status of a child that failed; nobody but the launcher sees it.

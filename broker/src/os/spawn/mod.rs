@@ -29,6 +29,8 @@ mod report;
 mod resource;
 mod signals;
 mod slot;
+mod spec;
+mod strings;
 #[cfg(test)]
 pub(in crate::os) mod tests;
 
@@ -39,6 +41,7 @@ pub use failure::{SpawnFailure, Step};
 pub use launcher::{Landing, Launcher, Spawned};
 pub use look::{PathLook, PathLooks, kill};
 pub use name::LaunchName;
-pub use plan::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnPlan, SpawnSpec, StandardInput};
+pub use plan::SpawnPlan;
 pub use probe::ProbeError;
 pub use resource::{Resource, Rlimit};
+pub use spec::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnSpec, StandardInput};

@@ -1,145 +1,20 @@
-//! What to spawn: checked, and converted to what the kernel takes, before there is a process.
-#![expect(unsafe_code, reason = "lists of pointers, as execve takes them, to what the same value owns")]
+//! A specification that has been checked, and converted to what the kernel takes, before there is a process.
 
-use std::ffi::{CString, OsStr, OsString, c_char};
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
-use std::ptr;
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid};
 
-use super::base_environment::BaseEnvironment;
 use super::failure::{SpawnFailure, Step};
 use super::name::LaunchName;
 use super::own_pid::OwnPid;
 use super::resource::Rlimit;
+use super::spec::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnSpec, StandardInput};
+use super::strings::{Strings, c_string};
 
 /// Where a program is looked up when its environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// Everything about a new process, in plain types.
-#[derive(Debug)]
-pub struct SpawnSpec {
-    /// What the process is called until it executes its program.
-    pub name: LaunchName,
-    /// The program and its arguments. A program without a slash is looked up in the PATH of `env`; one with a
-    /// slash that is relative starts at `cwd`.
-    pub command: Vec<OsString>,
-    /// Its own environment, in order.
-    pub env: Vec<(OsString, OsString)>,
-    /// The rest of it, as far as its own has no variables of these names.
-    pub inherited: BaseEnvironment,
-    /// The variable of its environment, beside those, that has its own number as its value.
-    pub own_pid: Option<&'static str>,
-    /// The working directory, entered with the permissions of the child's user.
-    pub cwd: PathBuf,
-    /// The file mode creation mask.
-    pub umask: Mode,
-    /// Who the process runs as.
-    pub credentials: Credentials,
-    /// What it is denied beside that.
-    pub restraint: Restraint,
-    /// The limits that differ from the broker's own. A broker that has raised its own soft `nofile` gives the
-    /// original one here, for each child that asks for none.
-    pub rlimits: Vec<Rlimit>,
-    /// Where its standard input comes from.
-    pub stdin: StandardInput,
-    /// Where its standard output goes.
-    pub stdout: Output,
-    /// Where its standard error goes.
-    pub stderr: ErrorOutput,
-    /// The directory of the cgroup v2 group that the process is born into.
-    pub cgroup: Option<OwnedFd>,
-    /// What may become of it there for what it uses.
-    pub bounding: Bounding,
-}
-
-/// Whether the kernel ends a process, or holds it up, for what it uses with others in its cgroup.
-///
-/// For want of memory in a cgroup the kernel kills all processes that share the memory of its victim
-/// (`__oom_kill_process` in `mm/oom_kill.c`), and one that waits for its processor may hold a lock of its memory: so one of
-/// these has never any of the broker's.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Bounding {
-    /// No more than the broker itself.
-    #[default]
-    Free,
-    /// The cgroup has bounds of its own.
-    Bounded,
-}
-
-/// Who a process runs as.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Credentials {
-    /// As the broker itself.
-    Unchanged,
-    /// With these ids, real, effective and saved, and exactly these supplementary groups.
-    Become {
-        /// The real, effective and saved user id.
-        uid: Uid,
-        /// The real, effective and saved group id.
-        gid: Gid,
-        /// The ids of the supplementary groups, and no others.
-        groups: Vec<Gid>,
-    },
-}
-
-impl Credentials {
-    /// Returns the id of the user whose the process becomes.
-    #[must_use]
-    pub fn uid(&self) -> Uid {
-        match self {
-            Self::Unchanged => nix::unistd::geteuid(),
-            Self::Become { uid, .. } => *uid,
-        }
-    }
-}
-
-/// What keeps a process from rights that the broker may have.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Restraint {
-    /// No program gives it more rights than it has (`PR_SET_NO_NEW_PRIVS`, `prctl(2)`).
-    pub no_new_privs: bool,
-    /// Its capability bounding set has none beside these (`capabilities(7)`), one bit for each; `None`: it is the broker's.
-    pub capabilities: Option<u64>,
-}
-
-/// Where standard input comes from.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum StandardInput {
-    /// Nowhere: `/dev/null`.
-    #[default]
-    Null,
-    /// From where the broker's own comes; nowhere if the broker has it closed.
-    Inherit,
-    /// From the terminal of the broker's session, in whose foreground the process is: it has a process group of its own
-    /// there, and no session.
-    Terminal,
-}
-
-/// Where a stream of output goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Output {
-    /// Nowhere: `/dev/null`.
-    Null,
-    /// Where the broker's own goes; nowhere if the broker has it closed.
-    Inherit,
-    /// To this file or FIFO, which the broker's user opens for reading and writing, and never follows when its last part
-    /// is a symbolic link. It has to be there.
-    Append(PathBuf),
-}
-
-/// Where standard error goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ErrorOutput {
-    /// Where standard output goes, through the same open file.
-    Stdout,
-    /// Where this says, through an open file of its own.
-    Own(Output),
-}
 
 /// A [`SpawnSpec`] that has been checked, ready to be launched.
 #[derive(Debug)]
@@ -194,54 +69,6 @@ pub(super) struct Ids {
     pub(super) groups: Vec<libc::gid_t>,
     /// Whether the user is another one than the broker's.
     pub(super) is_other: bool,
-}
-
-/// Strings with a list of pointers to them that ends with a null pointer.
-#[derive(Debug)]
-pub(super) struct Strings {
-    pointers: Vec<*const c_char>,
-    /// What they point to, beside what is appended, and what stays where it is when this is moved.
-    _owned: Vec<CString>,
-    /// What else they point to.
-    _shared: BaseEnvironment,
-}
-
-// SAFETY: the pointers lead to what the same value, or the program that it is a part of, owns. Nobody writes there but to
-// atomic bytes.
-unsafe impl Send for Strings {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Strings {}
-
-impl Strings {
-    /// The address of the list, as a number.
-    pub(super) fn address(&self) -> usize {
-        self.pointers.as_ptr().expose_provenance()
-    }
-
-    /// An environment: a process's own variables, and those of the others that it has not itself.
-    fn environment(own: Vec<(OsString, OsString)>, inherited: BaseEnvironment) -> Result<Self, SpawnFailure> {
-        let mut names: Vec<&OsStr> = own.iter().map(|(name, _)| name.as_os_str()).collect();
-        names.sort_unstable();
-        let others = inherited.iter().filter(|(name, ..)| names.binary_search(name).is_err());
-        let others: Vec<*const c_char> = others.map(|(_, _, text)| text.as_ptr()).collect();
-        let own = own.into_iter().map(variable).collect::<Result<Vec<CString>, _>>()?;
-        let pointers = own.iter().map(|text| text.as_ptr()).chain(others).chain([ptr::null()]).collect();
-        Ok(Self { pointers, _owned: own, _shared: inherited })
-    }
-
-    /// Adds a string at the end that somebody else owns, who lives as long.
-    fn append(&mut self, string: *const c_char) {
-        self.pointers.pop();
-        self.pointers.extend([string, ptr::null()]);
-    }
-}
-
-impl FromIterator<CString> for Strings {
-    fn from_iter<T: IntoIterator<Item = CString>>(strings: T) -> Self {
-        let owned: Vec<CString> = strings.into_iter().collect();
-        let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _owned: owned, _shared: BaseEnvironment::default() }
-    }
 }
 
 impl SpawnPlan {
@@ -318,27 +145,12 @@ fn ids(credentials: &Credentials) -> Option<Ids> {
     }
 }
 
-/// Without its NUL byte, a string would silently be a shorter one to the kernel.
-fn c_string(text: OsString, step: Step) -> Result<CString, SpawnFailure> {
-    CString::new(text.into_vec()).map_err(|_| SpawnFailure::refused(step, Errno::EINVAL))
-}
-
 fn planned_output(output: Output, step: Step) -> Result<PlannedOutput, SpawnFailure> {
     Ok(match output {
         Output::Null => PlannedOutput::Null,
         Output::Inherit => PlannedOutput::Inherit,
         Output::Append(path) => PlannedOutput::Append(c_string(path.into_os_string(), step)?),
     })
-}
-
-fn variable((name, value): (OsString, OsString)) -> Result<CString, SpawnFailure> {
-    if name.as_bytes().contains(&b'=') {
-        return Err(SpawnFailure::refused(Step::Exec, Errno::EINVAL));
-    }
-    let mut assignment = name;
-    assignment.push("=");
-    assignment.push(value);
-    c_string(assignment, Step::Exec)
 }
 
 fn check_rlimit(limit: Rlimit) -> Result<(), SpawnFailure> {
@@ -378,6 +190,11 @@ fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use nix::sys::stat::Mode;
+
+    use super::super::base_environment::BaseEnvironment;
     use super::*;
 
     fn spec(command: &[&str], env: &[(&str, &str)]) -> SpawnSpec {
@@ -408,27 +225,6 @@ mod tests {
     fn refusal(spec: SpawnSpec) -> (&'static str, Errno) {
         let failure = SpawnPlan::prepare(spec).unwrap_err();
         (failure.step_name(), failure.errno())
-    }
-
-    fn environment(own: &[(&str, &str)], inherited: &[(&str, &str)]) -> Vec<String> {
-        let pair = |&(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
-        let own = own.iter().map(pair).collect();
-        let strings = Strings::environment(own, inherited.iter().map(pair).collect()).unwrap();
-        let (last, pointers) = strings.pointers.split_last().unwrap();
-        assert!(last.is_null());
-        // SAFETY: each leads to a string that `strings` owns or shares.
-        let text = |pointer: &*const c_char| {
-            unsafe { std::ffi::CStr::from_ptr(*pointer) }.to_str().unwrap().to_owned()
-        };
-        pointers.iter().map(text).collect()
-    }
-
-    #[test]
-    fn a_process_has_its_own_variables_and_those_of_all_that_it_has_not_itself() {
-        let shared = [("A", "1"), ("AB", "2=3"), ("B", "")];
-        assert_eq!(environment(&[], &shared), ["A=1", "AB=2=3", "B="]);
-        assert_eq!(environment(&[("C", "5"), ("AB", "4")], &shared), ["C=5", "AB=4", "A=1", "B="]);
-        assert_eq!(environment(&[("A", "x")], &[("A\0", "1"), ("A", "\0")]), ["A=x"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use super::*;
+use crate::os::journal::check::check_with;
 use crate::os::journal::schema::{Migration, STEPS};
-use crate::os::journal::store::{Former, Log, check_with, make_safe, open_with};
+use crate::os::journal::store::{Former, Log, make_safe, open_with};
 
 /// A file with so many children in it, closed in order.
 fn file_with(children: u128) -> (TempDir, PathBuf) {
