@@ -32,7 +32,7 @@ use crate::feed::FeedReader;
 use crate::inbox;
 use crate::limits::{ANSWERS_BEFORE_READING, READ_CHUNK_BYTES};
 use crate::messages::{Fact, Outgoing, Paced};
-use crate::os::host::caller::{Sight, Standpoint};
+use crate::os::host::caller::{Baseline, StatusCache};
 use crate::os::host::client_socket::{ClientSocket, Readiness};
 use crate::os::host::exposed_socket::ExposedSocket;
 use crate::transit::{Load, Transit};
@@ -54,9 +54,9 @@ pub struct ConnectionContext {
     /// The process at its other end, where it has a number here.
     pub pid: Option<u32>,
     /// What that process is compared with.
-    pub standpoint: Standpoint,
+    pub baseline: Baseline,
     /// How that process was found before.
-    pub sight: Sight,
+    pub status_cache: StatusCache,
     /// What programs are told of the user, once it was looked up.
     pub login: Option<Arc<Login>>,
     /// Does what may block.

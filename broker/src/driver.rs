@@ -145,7 +145,7 @@ impl Driver {
         // Neither clients nor children have the driver for themselves.
         let has_just_heard = std::mem::take(&mut self.has_just_heard);
         let wake_at = self.wake_at();
-        let Sources { facts, threads, signals, announcer, anchors, landings, notices, alarm } = sources;
+        let Sources { facts, threads, signals, announcer, anchors, launches, notices, alarm } = sources;
         if let Some(wake_at) = wake_at {
             alarm.set(wake_at);
         }
@@ -161,7 +161,7 @@ impl Driver {
                     self.take_report(report);
                 }
             }
-            () = announced(Some(landings)) => self.land(),
+            () = announced(Some(launches)) => self.take_launch_outcomes(),
             () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
             () = announced(Some(anchors)) => self.anchors_ended(),
             () = alarm.rings() => self.wake(facts).await,
@@ -241,14 +241,14 @@ impl Driver {
     }
 
     /// Takes in which programs have been executed, and tells the core.
-    fn land(&mut self) {
-        self.chores.landed |= self.handler.land(&mut self.inputs);
+    fn take_launch_outcomes(&mut self) {
+        self.chores.has_launched |= self.handler.take_launch_outcomes(&mut self.inputs);
         self.settle();
     }
 
     fn do_chores(&mut self) {
         self.chores.do_all(&mut self.handler);
-        if std::mem::take(&mut self.chores.landed) {
+        if std::mem::take(&mut self.chores.has_launched) {
             // One may have ended before it was watched, with a signal that came too early.
             self.reap();
         }

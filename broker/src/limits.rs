@@ -12,11 +12,11 @@ pub const REPORTS_WAITING: usize = 1_024;
 /// Facts that the driver takes in before it lets the connections send what came of them.
 pub const FACTS_A_TURN: usize = 32;
 
-/// When so many connections fewer are there than were at most, what they have used is given back to the system.
-pub const CROWD_GONE: usize = 256;
+/// When so many connections fewer are open than were at most, the heap is trimmed: what they have used is given back to the system.
+pub const CLOSED_BEFORE_TRIM: usize = 256;
 
 /// How long that waits for others to go as well, and for what the driver still has of them.
-pub const CROWD_REST: Duration = Duration::from_secs(1);
+pub const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers that wait for a client to read, beside one for each of its unanswered requests.
 pub const ANSWERS_WAITING: usize = 64;
@@ -60,7 +60,7 @@ pub const SLOTS: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
 pub const SPARE_GROUPS_MAX: usize = 32;
 
 /// Clients whose processes are held, so that less has to be asked of the kernel at each of their creates.
-pub const SIGHTS_MAX: usize = 64;
+pub const CALLER_STATUSES_MAX: usize = 64;
 
 /// Connections beyond the core's own bound that are held at a time, to be told that they are refused.
 pub const REFUSED_AT_A_TIME: usize = 64;

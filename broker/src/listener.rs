@@ -1,6 +1,6 @@
 //! Takes clients in: one task for each listening socket, one for each client.
 
-mod crowd;
+mod heap_trim;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::blocking_pool::BlockingPool;
 use crate::connection::{self, ConnectionContext};
 use crate::inbox;
-use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, CROWD_REST, REFUSED_PATIENTLY, STALLED_PATIENCE};
+use crate::limits::{ACCEPT_PAUSE, ANSWERS_WAITING, REFUSED_PATIENTLY, STALLED_PATIENCE, TRIM_AFTER};
 use crate::messages::{Fact, Who};
-use crate::os::host::caller::{Sight, Standpoint};
+use crate::os::host::caller::{Baseline, StatusCache};
 use crate::os::host::disposal::Disposals;
 use crate::os::host::exposed_socket::ExposedSocket;
 use crate::os::host::heap;
@@ -25,7 +25,7 @@ use crate::os::host::nofile::Provision;
 use crate::os::host::peer;
 use crate::transit::Transit;
 use crate::turns::{SLICE, Turns};
-use crowd::Crowd;
+use heap_trim::TrimTrigger;
 
 /// What tells when an acceptor and all of its clients are gone.
 #[derive(Debug)]
@@ -53,12 +53,12 @@ pub struct Acceptor {
     pool: BlockingPool,
     transit: Transit,
     turns: Turns,
-    standpoint: Standpoint,
+    baseline: Baseline,
     disposals: Disposals,
     /// Places for those whose processes are held to be looked at again.
-    sights: Arc<Semaphore>,
+    caller_statuses: Arc<Semaphore>,
     partial_message_timeout: Duration,
-    crowd: Arc<Crowd>,
+    trim_trigger: Arc<TrimTrigger>,
     /// Held by every client's task, so that the last one's end can be waited for.
     _presence: mpsc::Sender<()>,
 }
@@ -70,7 +70,7 @@ impl Acceptor {
         facts: inbox::Sender<Fact>,
         bounds: &procbroker_core::Bounds,
         (pool, transit, turns): (BlockingPool, Transit, Turns),
-        (standpoint, disposals): (Standpoint, Disposals),
+        (baseline, disposals): (Baseline, Disposals),
     ) -> (Self, ClientsGone) {
         let (presence, clients_gone) = mpsc::channel(1);
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
@@ -84,11 +84,11 @@ impl Acceptor {
             pool,
             transit,
             turns,
-            standpoint,
+            baseline,
             disposals,
-            sights: Arc::new(Semaphore::new(Provision::Sights.at_hand())),
+            caller_statuses: Arc::new(Semaphore::new(Provision::CallerStatuses.at_hand())),
             partial_message_timeout: bounds.partial_message_timeout,
-            crowd: Arc::default(),
+            trim_trigger: Arc::default(),
             _presence: presence,
         };
         (acceptor, ClientsGone(clients_gone))
@@ -102,7 +102,7 @@ impl Acceptor {
             match listener.accept().await {
                 Ok(stream) => {
                     self.clone().welcome(stream, place);
-                    // A crowd at the door holds up nobody who is inside.
+                    // Many at the door hold up nobody who is inside.
                     if began.elapsed() >= SLICE {
                         tokio::task::yield_now().await;
                         began = Instant::now();
@@ -132,12 +132,12 @@ impl Acceptor {
             Err(error) => return tracing::warn!(%error, "cannot tell who a client is; closing"),
         };
         let turns = self.turns.clone();
-        self.crowd.came();
+        self.trim_trigger.opened();
         tokio::spawn(turns.of(user, async move {
             self.serve(socket, peer).await;
             drop(place);
-            if self.crowd.went() {
-                tokio::spawn(give_back(Arc::clone(&self.crowd), self.pool.clone()));
+            if self.trim_trigger.closed() {
+                tokio::spawn(trim(Arc::clone(&self.trim_trigger), self.pool.clone()));
             }
         }));
     }
@@ -147,7 +147,7 @@ impl Acceptor {
         let facts = self.facts.of(peer.uid);
         let (sender, outbox) = mpsc::channel(self.max_pipelined.saturating_add(ANSWERS_WAITING));
         let (user, pid) = (peer.uid, peer.pid);
-        let who = if self.standpoint.is_unmapped(user, pid) { Who::Unmapped } else { Who::Known(peer) };
+        let who = if self.baseline.is_unmapped(user, pid) { Who::Unmapped } else { Who::Known(peer) };
         let connect = Fact::Connected { connection: id, who, outbox: sender };
         if facts.send(connect).await.is_ok() {
             let context = ConnectionContext {
@@ -158,8 +158,8 @@ impl Acceptor {
                 pid,
                 pool: self.pool.clone(),
                 transit: self.transit.clone(),
-                standpoint: self.standpoint,
-                sight: Sight::new(Arc::clone(&self.sights)),
+                baseline: self.baseline,
+                status_cache: StatusCache::new(Arc::clone(&self.caller_statuses)),
                 login: None,
                 partial_message_timeout: self.partial_message_timeout,
                 stalled_patience: STALLED_PATIENCE,
@@ -177,9 +177,9 @@ fn patient_refusals(places: usize) -> usize {
 
 /// Gives back to the system what clients have used that are gone. It takes milliseconds, in which nobody waits for it but who
 /// needs memory.
-async fn give_back(crowd: Arc<Crowd>, pool: BlockingPool) {
-    tokio::time::sleep(CROWD_REST).await;
-    crowd.settled();
-    // Where it cannot be done now, the next crowd has it done.
+async fn trim(trigger: Arc<TrimTrigger>, pool: BlockingPool) {
+    tokio::time::sleep(TRIM_AFTER).await;
+    trigger.begun();
+    // Where it cannot be done now, those who go next have it done.
     let _ = pool.run(inbox::BROKER, heap::trim).await;
 }

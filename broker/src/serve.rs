@@ -34,7 +34,7 @@ use crate::limits::{FACTS_WAITING, FLUSH_PATIENCE, REPORTS_WAITING};
 use crate::listener::Acceptor;
 use crate::messages::FromThread;
 use crate::metrics;
-use crate::os::host::caller::Standpoint;
+use crate::os::host::caller::Baseline;
 use crate::os::host::clock::Alarm;
 use crate::os::host::code;
 use crate::os::host::disposal::Disposals;
@@ -181,7 +181,7 @@ async fn work(
     let listeners = sockets.listeners().map_err(ServeError::Listen)?;
     let audience = if config.main.is_some() { Audience::MainCommand } else { Audience::Broker };
     let pool = BlockingPool::start().map_err(ServeError::Blocking)?;
-    let standpoint = Standpoint::of_this_process().map_err(ServeError::Standpoint)?;
+    let baseline = Baseline::of_this_process().map_err(ServeError::Baseline)?;
     let alarm = Alarm::new().map_err(ServeError::Alarm)?;
     let transit = Transit::within(&config.bounds);
     let disposals = Disposals::default();
@@ -199,10 +199,10 @@ async fn work(
     }
     tokio::spawn(turns.clone().keep());
     let (acceptor, clients_gone) =
-        Acceptor::new(facts_in, &config.bounds, (pool, transit, turns), (standpoint, disposals));
+        Acceptor::new(facts_in, &config.bounds, (pool, transit, turns), (baseline, disposals));
     let announcer = handler.reaper.readable().map_err(ServeError::Announcer)?;
     let anchors = handler.anchors.readable().map_err(ServeError::Anchors)?;
-    let landings = handler.launcher.readable().map_err(ServeError::Landings)?;
+    let launches = handler.launcher.readable().map_err(ServeError::Launches)?;
     let notices = handler.notices.readable().map_err(ServeError::Notices)?;
     // Those that came meanwhile come now: the program before this one would not have them any more.
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
@@ -219,7 +219,7 @@ async fn work(
     // Whoever has gone has ended.
     let _ = serving.send(Serving);
     drop(serving);
-    let mut sources = Sources { facts, threads, signals, announcer, notices, anchors, landings, alarm };
+    let mut sources = Sources { facts, threads, signals, announcer, notices, anchors, launches, alarm };
     // What only the start has needed is needed no more.
     heap::trim();
     code::let_go();

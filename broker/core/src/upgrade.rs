@@ -21,7 +21,7 @@ enum UpgradeStage {
     /// The other program is being asked whether it can take over.
     Checking,
     /// It can. No process is started any more, and those that are being started have until then to get to their programs.
-    Landing {
+    AwaitingLaunches {
         /// When those that have not got to their programs are killed.
         until: Instant,
     },
@@ -58,7 +58,9 @@ impl Upgrade {
     pub(crate) fn is_handing_over(&self) -> bool {
         match self.stage {
             UpgradeStage::Idle | UpgradeStage::Checking => false,
-            UpgradeStage::Landing { .. } | UpgradeStage::Clearing { .. } | UpgradeStage::HandingOver => true,
+            UpgradeStage::AwaitingLaunches { .. }
+            | UpgradeStage::Clearing { .. }
+            | UpgradeStage::HandingOver => true,
         }
     }
 
@@ -69,7 +71,7 @@ impl Upgrade {
 
     fn until(&self) -> Option<Instant> {
         match self.stage {
-            UpgradeStage::Landing { until } | UpgradeStage::Clearing { until } => Some(until),
+            UpgradeStage::AwaitingLaunches { until } | UpgradeStage::Clearing { until } => Some(until),
             UpgradeStage::Idle | UpgradeStage::Checking | UpgradeStage::HandingOver => None,
         }
     }
@@ -94,9 +96,9 @@ impl Upgrade {
     }
 
     /// The other program can take over: what is being started has a moment to get to its program.
-    pub(crate) fn land(&mut self, now: Instant, timers: &mut Timers) {
+    pub(crate) fn await_launches(&mut self, now: Instant, timers: &mut Timers) {
         let until = now.plus(LAUNCH_MOMENT_IN_AN_UPGRADE);
-        self.set(UpgradeStage::Landing { until }, timers);
+        self.set(UpgradeStage::AwaitingLaunches { until }, timers);
     }
 
     /// Nothing is being started: the other program takes over.
@@ -107,7 +109,7 @@ impl Upgrade {
     /// Its timer has run out. Returns what follows.
     pub(crate) fn timer_ran_out(&mut self, timers: &mut Timers) -> Option<TooLate> {
         match self.stage {
-            UpgradeStage::Landing { until } => {
+            UpgradeStage::AwaitingLaunches { until } => {
                 let until = until.plus(HAND_OVER_PATIENCE.saturating_sub(LAUNCH_MOMENT_IN_AN_UPGRADE));
                 self.set(UpgradeStage::Clearing { until }, timers);
                 Some(TooLate::Kill)
@@ -140,17 +142,17 @@ mod tests {
     use super::*;
     use procbroker_protocol::Timestamp;
 
-    fn landing(timers: &mut Timers) -> Upgrade {
+    fn awaiting_launches(timers: &mut Timers) -> Upgrade {
         let mut upgrade = Upgrade::new(None);
         assert!(upgrade.begin());
         assert!(upgrade.is_checking() && !upgrade.is_handing_over());
-        upgrade.land(Instant::default(), timers);
+        upgrade.await_launches(Instant::default(), timers);
         upgrade
     }
 
     #[test]
     fn one_that_is_under_way_is_joined() {
-        let mut upgrade = landing(&mut Timers::default());
+        let mut upgrade = awaiting_launches(&mut Timers::default());
         assert!(!upgrade.begin());
         assert!(upgrade.is_handing_over() && upgrade.waits_for_launches());
     }
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn what_does_not_get_to_its_program_is_killed_and_then_given_up() {
         let timers = &mut Timers::default();
-        let mut upgrade = landing(timers);
+        let mut upgrade = awaiting_launches(timers);
         let end = Instant::default().plus(LAUNCH_MOMENT_IN_AN_UPGRADE);
         assert_eq!((timers.next(), timers.pop(end)), (Some(end), Some(Timer::Upgrade)));
         assert_eq!(upgrade.timer_ran_out(timers), Some(TooLate::Kill));
@@ -174,11 +176,11 @@ mod tests {
     #[test]
     fn one_that_hands_over_or_is_called_off_has_no_timer() {
         let timers = &mut Timers::default();
-        let mut upgrade = landing(timers);
+        let mut upgrade = awaiting_launches(timers);
         upgrade.hand_over(timers);
         assert!(upgrade.is_at_the_other_program() && !upgrade.waits_for_launches());
         assert_eq!((timers.next(), upgrade.timer_ran_out(timers)), (None, None));
-        let mut upgrade = landing(timers);
+        let mut upgrade = awaiting_launches(timers);
         upgrade.call_off(timers);
         assert_eq!((timers.next(), upgrade.is_handing_over()), (None, false));
     }

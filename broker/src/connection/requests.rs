@@ -128,9 +128,9 @@ impl Connection {
         };
         let child = ChildId::from_uuid(Uuid::now_v7());
         let accounts = self.accounts(params).await?;
-        let ConnectionContext { standpoint, sight, pid, login, .. } = &mut self.context;
+        let ConnectionContext { baseline, status_cache, pid, login, .. } = &mut self.context;
         let login = login.clone();
-        let confinement = standpoint.confinement(self.socket.descriptor(), *pid, sight);
+        let confinement = baseline.confinement(self.socket.descriptor(), *pid, status_cache);
         let anchor = match params.lifetime {
             Lifetime::Pid(number) => Some(Box::new(anchor::find(number, self.socket.descriptor(), *pid))),
             Lifetime::Broker | Lifetime::Connection | Lifetime::Ttl(_) => None,

@@ -14,7 +14,7 @@ use crate::report;
 pub(super) struct Chores {
     lines: Vec<Line>,
     /// Processes have got to their programs: one may have ended before it was watched, with a signal that came too early.
-    pub(super) landed: bool,
+    pub(super) has_launched: bool,
     /// Something is not needed any more.
     pub(super) let_go: bool,
     /// For how many turns there was something more urgent.
@@ -37,7 +37,7 @@ const PUT_OFF_MAX: usize = 32;
 impl Chores {
     /// Whether there is anything to do.
     pub(super) fn is_any(&self) -> bool {
-        self.landed || self.let_go || !self.lines.is_empty()
+        self.has_launched || self.let_go || !self.lines.is_empty()
     }
 
     /// Lets others go first for one more turn, if there is anything to do.
@@ -71,10 +71,10 @@ impl Chores {
             }
         }
         self.lines.shrink_to(ROOM_KEPT);
-        if self.landed {
+        if self.has_launched {
             handler.prepare_more();
         }
-        if std::mem::take(&mut self.let_go) || self.landed {
+        if std::mem::take(&mut self.let_go) || self.has_launched {
             handler.let_go();
         }
     }

@@ -21,7 +21,7 @@ use crate::os::service::fd_store::FdStore;
 use crate::os::service::notices::{Notices, ReceivedNotices, Rest};
 use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::environment::ChildEnvironment;
-use crate::os::spawn::{Landing, Launcher, SpawnPlan};
+use crate::os::spawn::{LaunchOutcome, Launcher, SpawnPlan};
 use crate::os::store::runtime_dir::RuntimeDir;
 use crate::os::store::state_dir::StateDir;
 use crate::os::tree::Containment;
@@ -86,7 +86,7 @@ pub struct EffectHandler {
     /// Room for what is reaped at a time.
     pub reaped: Vec<Reaped>,
     /// Room for what has come of launches at a time.
-    pub landed: Vec<Landing<LaunchTag>>,
+    pub launch_outcomes: Vec<LaunchOutcome<LaunchTag>>,
     /// What processes were started with that have their programs now.
     pub spent: Vec<SpawnPlan>,
 }

@@ -15,7 +15,7 @@ use procbroker_protocol::{ChildId, CreateParams};
 use super::effect_handler::{EffectHandler, KeptOutput, LaunchTag, user};
 use crate::os::logs::StreamId;
 use crate::os::spawn::environment::tell_where_to_notify;
-use crate::os::spawn::{self, ErrorOutput, Landing, Output, SpawnPlan, SpawnSpec, Step};
+use crate::os::spawn::{self, ErrorOutput, LaunchOutcome, Output, SpawnPlan, SpawnSpec, Step};
 
 impl EffectHandler {
     /// Starts a process, or tells why it cannot be started.
@@ -100,8 +100,8 @@ impl EffectHandler {
             let pid = pid.and_then(|pid| u32::try_from(pid.as_raw()).ok()).and_then(Pid::new);
             self.logs.runs(run.child, pid);
         }
-        if let Err(landing) = launched {
-            self.has_landed(*landing, inputs);
+        if let Err(outcome) = launched {
+            self.launch_ended(*outcome, inputs);
         }
     }
 
@@ -130,19 +130,19 @@ impl EffectHandler {
     }
 
     /// Takes in what has come of launches, and says whether there was any.
-    pub(super) fn land(&mut self, inputs: &mut VecDeque<Input>) -> bool {
-        let mut landed = std::mem::take(&mut self.landed);
-        self.launcher.landed(&mut landed);
-        let is_any = !landed.is_empty();
-        for landing in landed.drain(..) {
-            self.has_landed(landing, inputs);
+    pub(super) fn take_launch_outcomes(&mut self, inputs: &mut VecDeque<Input>) -> bool {
+        let mut outcomes = std::mem::take(&mut self.launch_outcomes);
+        self.launcher.take_outcomes(&mut outcomes);
+        let is_any = !outcomes.is_empty();
+        for outcome in outcomes.drain(..) {
+            self.launch_ended(outcome, inputs);
         }
-        self.landed = landed;
+        self.launch_outcomes = outcomes;
         is_any
     }
 
-    fn has_landed(&mut self, landing: Landing<LaunchTag>, inputs: &mut VecDeque<Input>) {
-        let Landing { of: LaunchTag { run, output }, mut plan, result, was_killed } = landing;
+    fn launch_ended(&mut self, outcome: LaunchOutcome<LaunchTag>, inputs: &mut VecDeque<Input>) {
+        let LaunchOutcome { of: LaunchTag { run, output }, mut plan, result, was_killed } = outcome;
         match (result, output) {
             (Ok(spawned), _) => {
                 let Some(pid) = u32::try_from(spawned.pid.as_raw()).ok().and_then(Pid::new) else { return };

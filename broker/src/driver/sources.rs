@@ -27,7 +27,7 @@ pub struct Sources {
     /// Readable when a process has ended that children's lives hang on.
     pub anchors: AsyncFd<OwnedFd>,
     /// Readable when something has come of a process that is being started.
-    pub landings: AsyncFd<OwnedFd>,
+    pub launches: AsyncFd<OwnedFd>,
     /// Rings when something is due.
     pub alarm: Alarm,
 }

@@ -26,8 +26,8 @@ const LINGER: Duration = Duration::from_millis(500);
 /// So many readers make room for others before those that are there have their moment: fewer than there are at a time.
 const EVICTED_AT_A_TIME: usize = METRICS_READERS_MAX / 2;
 
-/// How long that is.
-const CROWD_REST: Duration = Duration::from_millis(1);
+/// How long that moment is.
+const EVICTION_PAUSE: Duration = Duration::from_millis(1);
 
 /// An address that metrics cannot be served at.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -53,7 +53,7 @@ pub fn listener(socket: TcpListener) -> std::io::Result<Listener> {
 }
 
 /// Answers those who ask, a few at a time, until the task is dropped. Nobody knows who connects here: so whoever has not been
-/// answered for longest makes room for the next, and a crowd that says nothing keeps nobody out who asks at once.
+/// answered for longest makes room for the next, and those who say nothing keep nobody out who asks at once.
 pub async fn serve(listener: Listener, facts: inbox::Sender<Fact>) {
     let mut readers: VecDeque<AbortHandle> = VecDeque::new();
     let mut evicted = 0;
@@ -71,7 +71,7 @@ pub async fn serve(listener: Listener, facts: inbox::Sender<Fact>) {
                     // Who was let in has a moment to ask, and be answered, before those behind it are; and a flood takes a small
                     // part of the loop's time. The kernel tells no event for that.
                     evicted = 0;
-                    tokio::time::sleep(CROWD_REST).await;
+                    tokio::time::sleep(EVICTION_PAUSE).await;
                 }
                 let facts = facts.of(NOBODY);
                 // Whoever is slower than that, or has gone, gets no answer.

@@ -101,7 +101,7 @@ pub enum ServeError {
     Launcher(#[source] io::Error),
     /// What has come of children that are started cannot be watched.
     #[error("cannot watch what comes of children that are started")]
-    Landings(#[source] io::Error),
+    Launches(#[source] io::Error),
     /// What children tell of themselves cannot be watched.
     #[error("cannot watch what children tell of themselves")]
     Notices(#[source] io::Error),
@@ -119,9 +119,9 @@ pub enum ServeError {
     /// The event loop could not be started.
     #[error("cannot start the event loop")]
     Runtime(#[source] io::Error),
-    /// What the broker itself is like cannot be told.
+    /// What confines the broker's own process cannot be told.
     #[error("cannot find out what confines the broker itself")]
-    Standpoint(#[source] io::Error),
+    Baseline(#[source] io::Error),
     /// No thread for work that may block.
     #[error("cannot start the threads for work that may block")]
     Blocking(#[source] io::Error),

@@ -99,16 +99,16 @@ pub(crate) fn spawner(scene: &Scene) -> Result<Spawner, Failure> {
 }
 
 fn launch(launcher: &mut Launcher<()>, plan: &Plan) -> Result<Spawned, SpawnFailure> {
-    let mut landed = Vec::new();
-    if let Err(landing) = launcher.launch(prepare(plan)?, ()) {
-        return landing.result;
+    let mut outcomes = Vec::new();
+    if let Err(outcome) = launcher.launch(prepare(plan)?, ()) {
+        return outcome.result;
     }
     loop {
         // Interrupted or not, it is looked at then.
         let _ready = poll(&mut [PollFd::new(launcher.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
-        launcher.landed(&mut landed);
-        if let Some(landing) = landed.pop() {
-            return landing.result;
+        launcher.take_outcomes(&mut outcomes);
+        if let Some(outcome) = outcomes.pop() {
+            return outcome.result;
         }
     }
 }

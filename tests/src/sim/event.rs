@@ -101,7 +101,7 @@ pub enum Event {
 impl Event {
     /// Whether the start of a run comes to its end with this.
     #[must_use]
-    pub fn lands(&self, of: Run) -> bool {
+    pub fn ends_launch(&self, of: Run) -> bool {
         let (Self::Executed { run }
         | Self::Input(Input::Spawned { run, .. } | Input::SpawnFailed { run, .. })) = self
         else {

@@ -230,12 +230,12 @@ impl Simulation<'_> {
         };
         let Some(input) = input else { return Ok(()) };
         if let Input::Spawned { run, .. } | Input::SpawnFailed { run, .. } = &input {
-            if !self.machine.lands(*run) {
+            if !self.machine.end_launch(*run) {
                 // It was killed before, and the broker has heard of that.
                 return Ok(());
             }
             // One that is started again under this number is another process.
-            self.agenda.drop_unless(|event| !event.lands(*run));
+            self.agenda.drop_unless(|event| !event.ends_launch(*run));
         }
         self.tell_stale(&input)?;
         self.tell(input)

@@ -63,7 +63,7 @@ impl Broker {
         }
         match result {
             Ok(()) => {
-                self.upgrade.land(turn.now.instant, &mut self.timers);
+                self.upgrade.await_launches(turn.now.instant, &mut self.timers);
                 self.cut_probes_short(turn);
             }
             Err(failure) => self.refuse_upgrade(&failure, turn),

@@ -42,9 +42,9 @@ impl Bonds {
     }
 }
 
-/// What the broker's own process is like, to compare others with.
+/// What confines the broker's own process, which callers are compared with.
 #[derive(Clone, Copy, Debug)]
-pub struct Standpoint {
+pub struct Baseline {
     own: Bonds,
     /// The number that stands for every user without one here, if there are such users (`user_namespaces(7)`).
     unmapped: Option<u32>,
@@ -70,7 +70,7 @@ impl UserNamespace {
     }
 }
 
-impl Standpoint {
+impl Baseline {
     /// Looks at the broker's own process.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Standpoint {
         &self,
         stream: BorrowedFd<'_>,
         pid: Option<u32>,
-        sight: &mut Sight,
+        status_cache: &mut StatusCache,
     ) -> Result<Option<Arc<Confinement>>, CallerUnknown> {
         let Some(pid) = pid else {
             let unseen = Confinement { no_new_privs: true, ..Confinement::default() };
@@ -117,7 +117,7 @@ impl Standpoint {
         // Like its limits, this is another process's if that one has ended and its number is given away; so it comes first.
         let is_elsewhere = self.is_elsewhere(pid);
         let here = |bonds: Bonds| if is_elsewhere { bonds.seen_from_another_namespace() } else { bonds };
-        if let Some(bonds) = sight.look_again(pid) {
+        if let Some(bonds) = status_cache.reread(pid) {
             return Ok(self.tighter(&here(bonds)));
         }
         let held = match getsockopt(&stream, sockopt::PeerPidfd) {
@@ -131,7 +131,7 @@ impl Standpoint {
         // As long as it is there its number is nobody else's. One that has ended has left its connection to another.
         match held {
             Some(held) if pidfd::has_ended(held.as_fd()) => return Err(CallerUnknown::Gone),
-            Some(_) => sight.keep(status),
+            Some(_) => status_cache.keep(status),
             None => {}
         }
         Ok(self.tighter(&here(bonds)))
@@ -149,22 +149,23 @@ impl Standpoint {
     }
 }
 
-/// The process at the other end of a connection as it was found before: to look at it again costs half as much.
+/// The `/proc/PID/status` of the process at the other end of a connection, held open: to read it again costs half as much as to
+/// find the process again.
 #[derive(Debug, Default)]
-pub struct Sight {
+pub struct StatusCache {
     held: Option<Held>,
     places: Option<Arc<Semaphore>>,
 }
 
-/// Its `/proc/PID/status`, which is that of no other process for as long as it is open.
+/// A file that is that of no other process for as long as it is open.
 #[derive(Debug)]
 struct Held {
     status: File,
     _place: OwnedSemaphorePermit,
 }
 
-impl Sight {
-    /// Of one that was not looked at so far. As many can be held at a time as there are places.
+impl StatusCache {
+    /// Makes an empty cache. As many files are held open at a time as there are places.
     #[must_use]
     pub fn new(places: Arc<Semaphore>) -> Self {
         Self { held: None, places: Some(places) }
@@ -178,7 +179,7 @@ impl Sight {
     /// What confines it now; none where that has to be found out from the beginning.
     ///
     /// The limits come first: its number is nobody else's as long as its status can be read after that.
-    fn look_again(&mut self, pid: u32) -> Option<Bonds> {
+    fn reread(&mut self, pid: u32) -> Option<Bonds> {
         let held = self.held.take()?;
         let hard_limits = hard_limits::of(pid).ok()?;
         let Status { no_new_privs, capabilities, life } = Status::read(&held.status).ok()?;
@@ -323,8 +324,8 @@ mod tests {
 
     #[test]
     fn only_what_is_tighter_than_the_broker_counts() {
-        let standpoint = Standpoint { own: bonds(false, 0b110, 100), unmapped: None, namespace: None };
-        let tighter = |theirs| standpoint.tighter(&theirs);
+        let baseline = Baseline { own: bonds(false, 0b110, 100), unmapped: None, namespace: None };
+        let tighter = |theirs| baseline.tighter(&theirs);
         for free in [bonds(false, 0b110, 100), bonds(false, 0b111, 101), bonds(false, 0b110, u64::MAX)] {
             assert_eq!(tighter(free), None, "{free:?}");
         }
@@ -332,34 +333,34 @@ mod tests {
         let hard_limits = vec![HardLimit { resource: 7, value: 99 }];
         let expected = Confinement { no_new_privs: true, capabilities: Some(0b101), hard_limits };
         assert_eq!(confined, Some(Arc::new(expected)));
-        let standpoint = Standpoint { own: bonds(true, 0, 0), unmapped: None, namespace: None };
-        assert_eq!(standpoint.tighter(&bonds(true, 0, 0)), None);
+        let baseline = Baseline { own: bonds(true, 0, 0), unmapped: None, namespace: None };
+        assert_eq!(baseline.tighter(&bonds(true, 0, 0)), None);
     }
 
     #[test]
     fn this_process_is_no_more_confined_than_itself() {
-        let standpoint = Standpoint::of_this_process().unwrap();
+        let baseline = Baseline::of_this_process().unwrap();
         let (one, _other) = UnixStream::pair().unwrap();
         let confinement =
-            standpoint.confinement(one.as_fd(), Some(std::process::id()), &mut Sight::default()).unwrap();
+            baseline.confinement(one.as_fd(), Some(std::process::id()), &mut StatusCache::default()).unwrap();
         assert_eq!(confinement, None);
     }
 
     #[test]
     fn a_process_that_cannot_be_seen_gains_nothing() {
-        let standpoint = Standpoint { own: bonds(false, 0, 0), unmapped: None, namespace: None };
+        let baseline = Baseline { own: bonds(false, 0, 0), unmapped: None, namespace: None };
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(
-            standpoint
-                .confinement(one.as_fd(), None, &mut Sight::default())
+            baseline
+                .confinement(one.as_fd(), None, &mut StatusCache::default())
                 .unwrap()
                 .is_some_and(|bonds| bonds.no_new_privs)
         );
     }
 
-    /// A sight of a process, with room for it to be held.
-    fn sight() -> Sight {
-        Sight::new(Arc::new(Semaphore::new(1)))
+    /// A cache with room for one file.
+    fn roomy_cache() -> StatusCache {
+        StatusCache::new(Arc::new(Semaphore::new(1)))
     }
 
     #[test]
@@ -367,42 +368,43 @@ mod tests {
         if !alone::here(module_path!(), "one_that_was_looked_at_is_looked_at_anew_each_time") {
             return;
         }
-        let standpoint = Standpoint::of_this_process().unwrap();
+        let baseline = Baseline::of_this_process().unwrap();
         let (one, _other) = UnixStream::pair().unwrap();
-        let mut sight = sight();
-        let mut look = || standpoint.confinement(one.as_fd(), Some(std::process::id()), &mut sight).unwrap();
+        let mut status_cache = roomy_cache();
+        let mut look =
+            || baseline.confinement(one.as_fd(), Some(std::process::id()), &mut status_cache).unwrap();
         assert_eq!(look(), None);
         assert_eq!(look(), None);
         setrlimit(Resource::RLIMIT_NOFILE, 50, 60).unwrap();
         let hard_limits = vec![HardLimit { resource: 7, value: 60 }];
         let confined = Confinement { hard_limits, ..Confinement::default() };
         assert_eq!(look(), Some(Arc::new(confined)));
-        assert!(sight.held.is_some());
+        assert!(status_cache.held.is_some());
     }
 
     #[test]
     fn one_that_has_ended_is_not_taken_for_alive_because_it_was_held() {
         let mut process = Command::new("true").spawn().unwrap();
         let pid = process.id();
-        let mut sight = sight();
-        sight.keep(read(pid).unwrap().1);
+        let mut status_cache = roomy_cache();
+        status_cache.keep(read(pid).unwrap().1);
         let pidfd = pidfd::open(procbroker_core::Pid::new(pid).unwrap()).unwrap();
         assert!(pidfd::wait_for_end(pidfd.as_fd(), Instant::now() + Duration::from_secs(60)));
-        let status = sight.held.as_ref().unwrap().status.try_clone().unwrap();
-        assert_eq!(sight.look_again(pid), None, "not while nobody has reaped it");
-        sight.keep(status);
-        assert!(sight.held.is_some(), "its place was given back");
+        let status = status_cache.held.as_ref().unwrap().status.try_clone().unwrap();
+        assert_eq!(status_cache.reread(pid), None, "not while nobody has reaped it");
+        status_cache.keep(status);
+        assert!(status_cache.held.is_some(), "its place was given back");
         process.wait().unwrap();
-        assert_eq!(sight.look_again(pid), None, "nor after that");
-        assert!(sight.held.is_none());
+        assert_eq!(status_cache.reread(pid), None, "nor after that");
+        assert!(status_cache.held.is_none());
     }
 
     #[test]
     fn no_more_are_held_than_there_are_places() {
         let places = Arc::new(Semaphore::new(1));
-        let [mut one, mut other] = [(); 2].map(|()| Sight::new(Arc::clone(&places)));
-        for sight in [&mut one, &mut other] {
-            sight.keep(read(std::process::id()).unwrap().1);
+        let [mut one, mut other] = [(); 2].map(|()| StatusCache::new(Arc::clone(&places)));
+        for status_cache in [&mut one, &mut other] {
+            status_cache.keep(read(std::process::id()).unwrap().1);
         }
         assert!(one.held.is_some() && other.held.is_none());
         drop(one);
@@ -433,11 +435,11 @@ mod tests {
     #[test]
     fn the_number_for_all_the_unmapped_is_a_users_own_in_the_same_namespace_only() {
         let own = bonds(false, 0, 0);
-        let standpoint =
-            Standpoint { own, unmapped: Some(65_534), namespace: UserNamespace::of(std::process::id()) };
-        assert!(standpoint.is_unmapped(65_534, None));
-        assert!(!standpoint.is_unmapped(65_534, Some(std::process::id())));
-        assert!(!standpoint.is_unmapped(1_000, None));
-        assert!(!Standpoint { own, unmapped: None, namespace: None }.is_unmapped(65_534, None));
+        let baseline =
+            Baseline { own, unmapped: Some(65_534), namespace: UserNamespace::of(std::process::id()) };
+        assert!(baseline.is_unmapped(65_534, None));
+        assert!(!baseline.is_unmapped(65_534, Some(std::process::id())));
+        assert!(!baseline.is_unmapped(1_000, None));
+        assert!(!Baseline { own, unmapped: None, namespace: None }.is_unmapped(65_534, None));
     }
 }

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::limits::{REFUSED_AT_A_TIME, SIGHTS_MAX, SLOTS, SPARE_GROUPS_MAX};
+use crate::limits::{CALLER_STATUSES_MAX, REFUSED_AT_A_TIME, SLOTS, SPARE_GROUPS_MAX};
 
 /// A limit on open files (`RLIMIT_NOFILE`); `u64::MAX` is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,12 @@ pub enum Provision {
     SpareGroups,
     /// Places for clients that are told that they are refused.
     RefusedClients,
-    /// Clients that are held to be looked at again.
-    Sights,
+    /// The `/proc/PID/status` of clients, held open to be read again.
+    CallerStatuses,
 }
 
 impl Provision {
-    const ALL: [Self; 4] = [Self::LaunchSlots, Self::SpareGroups, Self::RefusedClients, Self::Sights];
+    const ALL: [Self; 4] = [Self::LaunchSlots, Self::SpareGroups, Self::RefusedClients, Self::CallerStatuses];
 
     /// Returns how many there are where the limit on open files is this one: at least 1.
     #[must_use]
@@ -57,7 +57,7 @@ impl Provision {
             Self::LaunchSlots => (16, SLOTS),
             Self::SpareGroups => (32, SPARE_GROUPS_MAX),
             Self::RefusedClients => (16, REFUSED_AT_A_TIME),
-            Self::Sights => (64, SIGHTS_MAX),
+            Self::CallerStatuses => (64, CALLER_STATUSES_MAX),
         };
         usize::try_from(limit / divisor).unwrap_or(max).clamp(1, max)
     }
@@ -72,7 +72,7 @@ impl Provision {
     fn descriptors(self, limit: u64) -> u64 {
         let each = match self {
             Self::LaunchSlots => 2,
-            Self::SpareGroups | Self::RefusedClients | Self::Sights => 1,
+            Self::SpareGroups | Self::RefusedClients | Self::CallerStatuses => 1,
         };
         each * u64::try_from(self.count(limit)).unwrap_or(u64::MAX)
     }
@@ -157,7 +157,7 @@ mod tests {
             (Provision::LaunchSlots, 6, SLOTS),
             (Provision::SpareGroups, 3, SPARE_GROUPS_MAX),
             (Provision::RefusedClients, 6, REFUSED_AT_A_TIME),
-            (Provision::Sights, 1, SIGHTS_MAX),
+            (Provision::CallerStatuses, 1, CALLER_STATUSES_MAX),
         ] {
             assert_eq!(
                 (provision.count(0), provision.count(HARD_MIN), provision.count(1 << 20)),

@@ -47,7 +47,7 @@ pub struct Spawned {
 
 /// What came of a launch.
 #[derive(Debug)]
-pub struct Landing<T> {
+pub struct LaunchOutcome<T> {
     /// What it was launched for.
     pub of: T,
     /// What it was launched with: to let go of it takes a moment.
@@ -157,16 +157,16 @@ impl<T> Launcher<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Starts a process, and returns while it gets to its program: [`landed`](Self::landed) tells of it.
+    /// Starts a process, and returns while it gets to its program: [`take_outcomes`](Self::take_outcomes) tells what comes of it.
     ///
     /// # Errors
-    /// The landing of one that was never made. EAGAIN when no slot is free.
-    pub fn launch(&mut self, plan: SpawnPlan, of: T) -> Result<(), Box<Landing<T>>> {
+    /// The outcome of one that was never made. EAGAIN when no slot is free.
+    pub fn launch(&mut self, plan: SpawnPlan, of: T) -> Result<(), Box<LaunchOutcome<T>>> {
         let SpawnPlan { program, cgroup, bounding } = plan;
         let load = Load { of, cgroup, bounding, since: Instant::now(), was_killed: false };
         match self.start(ChildTask::Execute(program), load) {
             None => Ok(()),
-            Some(end) => end.landing().map_or(Ok(()), |landing| Err(Box::new(landing))),
+            Some(end) => end.outcome().map_or(Ok(()), |outcome| Err(Box::new(outcome))),
         }
     }
 
@@ -268,8 +268,8 @@ impl<T> Launcher<T> {
     }
 
     /// What has come of launches since it was asked last. Never waits.
-    pub fn landed(&mut self, landed: &mut Vec<Landing<T>>) {
-        self.depart(|end| landed.extend(end.landing()));
+    pub fn take_outcomes(&mut self, outcomes: &mut Vec<LaunchOutcome<T>>) {
+        self.depart(|end| outcomes.extend(end.outcome()));
     }
 
     fn depart(&mut self, mut tell: impl FnMut(End<T>)) {
@@ -333,11 +333,11 @@ impl Launcher<()> {
 
 impl<T> End<T> {
     /// None if no program was to be executed.
-    fn landing(self) -> Option<Landing<T>> {
+    fn outcome(self) -> Option<LaunchOutcome<T>> {
         let Self { task, load: Load { of, cgroup, bounding, was_killed, since: _ }, result } = self;
         match task {
             ChildTask::Execute(program) => {
-                Some(Landing { of, plan: SpawnPlan { program, cgroup, bounding }, result, was_killed })
+                Some(LaunchOutcome { of, plan: SpawnPlan { program, cgroup, bounding }, result, was_killed })
             }
             ChildTask::Rehearse | ChildTask::Look(_) => None,
         }

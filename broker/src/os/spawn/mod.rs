@@ -38,7 +38,7 @@ pub use base_environment::BaseEnvironment;
 pub use clone::Method;
 pub use facilities::Facilities;
 pub use failure::{SpawnFailure, Step};
-pub use launcher::{Landing, Launcher, Spawned};
+pub use launcher::{LaunchOutcome, Launcher, Spawned};
 pub use look::{PathLook, PathLooks, kill};
 pub use name::LaunchName;
 pub use plan::SpawnPlan;

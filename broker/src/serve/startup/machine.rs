@@ -165,7 +165,7 @@ impl Machine {
             told: Vec::new(),
             measuring: 0,
             reaped: Vec::new(),
-            landed: Vec::new(),
+            launch_outcomes: Vec::new(),
             spent: Vec::new(),
         };
         Ok((handler, (recovered, former.answers)))

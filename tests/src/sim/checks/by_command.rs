@@ -39,7 +39,7 @@ pub fn begins(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrd
 
 /// Whether the answer of a command is worth anything still.
 fn is_wanted(ledger: &Ledger, track: &Track) -> bool {
-    track.is_starting() && !matches!(ledger.upgrade, Upgrade::Landing { .. })
+    track.is_starting() && !matches!(ledger.upgrade, Upgrade::AwaitingLaunches { .. })
 }
 
 /// All of a command is killed.

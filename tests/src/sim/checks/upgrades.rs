@@ -25,8 +25,8 @@ pub fn check(ledger: &Ledger) -> Checked {
 /// # Errors
 /// When something is in the air that could be lost.
 pub fn hand_over(ledger: &Ledger, machine: &Machine) -> Checked {
-    let landing = matches!(ledger.upgrade, Upgrade::Landing { .. });
-    Check::Upgrade.demand(landing && ledger.closing.is_none(), || {
+    let is_awaiting_launches = matches!(ledger.upgrade, Upgrade::AwaitingLaunches { .. });
+    Check::Upgrade.demand(is_awaiting_launches && ledger.closing.is_none(), || {
         format!("the broker hands over, and the upgrade is {:?}", ledger.upgrade)
     })?;
     let flying = ledger.live_tracks().find(|track| is_in_the_way(track));
@@ -47,8 +47,9 @@ fn is_in_the_way(track: &Track) -> bool {
 /// # Errors
 /// When nothing is handed over.
 pub fn answered(ledger: &Ledger) -> Checked {
-    let landing = matches!(ledger.upgrade, Upgrade::Landing { .. });
-    Check::Upgrade.demand(landing, || format!("an upgrade is answered, and is {:?}", ledger.upgrade))
+    let is_awaiting_launches = matches!(ledger.upgrade, Upgrade::AwaitingLaunches { .. });
+    Check::Upgrade
+        .demand(is_awaiting_launches, || format!("an upgrade is answered, and is {:?}", ledger.upgrade))
 }
 
 /// The upgrade has come to nothing.
@@ -58,7 +59,7 @@ pub fn answered(ledger: &Ledger) -> Checked {
 pub fn refused(ledger: &Ledger) -> Checked {
     let fair = match ledger.upgrade {
         Upgrade::Refused => true,
-        Upgrade::Landing { since } => ledger.now == since + PATIENCE,
+        Upgrade::AwaitingLaunches { since } => ledger.now == since + PATIENCE,
         Upgrade::None | Upgrade::Wanted | Upgrade::Checking | Upgrade::HandingOver => false,
     };
     Check::Upgrade.demand(fair, || format!("an upgrade is refused, and is {:?}", ledger.upgrade))
@@ -75,7 +76,7 @@ pub fn goes_on(ledger: &mut Ledger) -> Checked {
     let fair = match ledger.upgrade {
         Upgrade::None | Upgrade::Checking | Upgrade::HandingOver => true,
         Upgrade::Wanted | Upgrade::Refused => false,
-        Upgrade::Landing { since } => {
+        Upgrade::AwaitingLaunches { since } => {
             let flies = ledger.live_tracks().any(is_in_the_way);
             flies && ledger.now < since + PATIENCE
         }

@@ -64,7 +64,7 @@ impl Ledger {
             Input::UpgradeChecked { result } => {
                 if self.upgrade == Upgrade::Checking {
                     self.upgrade = match result {
-                        Ok(()) => Upgrade::Landing { since: now },
+                        Ok(()) => Upgrade::AwaitingLaunches { since: now },
                         Err(_) => Upgrade::Refused,
                     };
                 }

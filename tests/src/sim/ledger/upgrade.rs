@@ -13,7 +13,7 @@ pub enum Upgrade {
     /// The other program is being asked.
     Checking,
     /// It can take over, as soon as nothing is in the air.
-    Landing {
+    AwaitingLaunches {
         /// Since when.
         since: u64,
     },
@@ -28,7 +28,7 @@ impl Upgrade {
     #[must_use]
     pub fn is_under_way(self) -> bool {
         match self {
-            Self::Wanted | Self::Checking | Self::Landing { .. } | Self::HandingOver => true,
+            Self::Wanted | Self::Checking | Self::AwaitingLaunches { .. } | Self::HandingOver => true,
             Self::None | Self::Refused => false,
         }
     }
@@ -37,7 +37,7 @@ impl Upgrade {
     #[must_use]
     pub fn is_clearing(self, now: u64) -> bool {
         match self {
-            Self::Landing { since } => {
+            Self::AwaitingLaunches { since } => {
                 now >= since.saturating_add(nanos(procbroker_core::LAUNCH_MOMENT_IN_AN_UPGRADE))
             }
             Self::None | Self::Wanted | Self::Checking | Self::HandingOver | Self::Refused => false,
@@ -48,7 +48,7 @@ impl Upgrade {
     #[must_use]
     pub fn holds_spawns(self) -> bool {
         match self {
-            Self::Landing { .. } | Self::HandingOver => true,
+            Self::AwaitingLaunches { .. } | Self::HandingOver => true,
             Self::None | Self::Wanted | Self::Checking | Self::Refused => false,
         }
     }

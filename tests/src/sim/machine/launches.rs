@@ -159,7 +159,7 @@ impl Machine {
     }
 
     /// A start has come to its end: whether the broker has not heard of that so far.
-    pub fn lands(&mut self, run: Run) -> bool {
+    pub fn end_launch(&mut self, run: Run) -> bool {
         self.shot_down.remove(&run);
         self.doomed.remove(&run);
         self.flights.remove(&run).is_some()

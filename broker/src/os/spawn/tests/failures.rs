@@ -144,7 +144,11 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill yet");
         assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), ()).is_ok());
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 1);
-        assert_eq!(landed(&mut launcher), Err(SpawnFailure::Killed { signal: libc::SIGKILL }), "{way:?}");
+        assert_eq!(
+            next_result(&mut launcher),
+            Err(SpawnFailure::Killed { signal: libc::SIGKILL }),
+            "{way:?}"
+        );
         assert_eq!(children_of_this_thread(), "");
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill any more");
         leased.let_go();
@@ -161,7 +165,11 @@ fn only_the_child_that_is_meant_is_killed() {
         assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), "one").is_ok());
         assert!(!launcher.kill(|of| *of == "another"));
         assert!(launcher.kill(|of| *of == "one"));
-        assert_eq!(landed(&mut launcher), Err(SpawnFailure::Killed { signal: libc::SIGKILL }), "{way:?}");
+        assert_eq!(
+            next_result(&mut launcher),
+            Err(SpawnFailure::Killed { signal: libc::SIGKILL }),
+            "{way:?}"
+        );
         assert!(!launcher.kill(|_| true), "there is nothing to kill any more");
         leased.let_go();
     }
@@ -177,18 +185,18 @@ fn a_child_within_its_time_is_not_killed() {
         assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), ()).is_ok());
         assert_eq!(launcher.kill_overdue(Duration::from_hours(1)), 0);
         leased.let_go();
-        assert_eq!(landed(&mut launcher), Ok(0), "{way:?}");
+        assert_eq!(next_result(&mut launcher), Ok(0), "{way:?}");
     }
 }
 
 /// The exit status of the one child that is on its way, or why there is none.
-fn landed<T>(launcher: &mut Launcher<T>) -> Result<i32, SpawnFailure> {
-    let mut landed = Vec::new();
-    while landed.is_empty() {
+fn next_result<T>(launcher: &mut Launcher<T>) -> Result<i32, SpawnFailure> {
+    let mut outcomes = Vec::new();
+    while outcomes.is_empty() {
         launcher.wait();
-        launcher.landed(&mut landed);
+        launcher.take_outcomes(&mut outcomes);
     }
-    landed.pop().unwrap().result.map(|spawned| reap(&spawned))
+    outcomes.pop().unwrap().result.map(|spawned| reap(&spawned))
 }
 
 static CHILD_SIGNALS: AtomicUsize = AtomicUsize::new(0);

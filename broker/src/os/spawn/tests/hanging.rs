@@ -5,25 +5,25 @@ use std::os::fd::AsRawFd;
 
 use super::*;
 use crate::limits::SLOTS;
-use crate::os::spawn::Landing;
+use crate::os::spawn::LaunchOutcome;
 
 /// Launches a program, without waiting for it.
 fn launch(launcher: &mut Launcher<u32>, of: u32, spec: SpawnSpec) -> Result<(), (u32, &'static str, Errno)> {
-    launcher.launch(SpawnPlan::prepare(spec).unwrap(), of).map_err(|landing| {
-        let failure = landing.result.unwrap_err();
-        (landing.of, failure.step_name(), failure.errno())
+    launcher.launch(SpawnPlan::prepare(spec).unwrap(), of).map_err(|outcome| {
+        let failure = outcome.result.unwrap_err();
+        (outcome.of, failure.step_name(), failure.errno())
     })
 }
 
 /// The next launch that comes to an end.
-fn landing(launcher: &mut Launcher<u32>) -> Landing<u32> {
-    let mut landed = Vec::new();
-    while landed.is_empty() {
+fn next_outcome(launcher: &mut Launcher<u32>) -> LaunchOutcome<u32> {
+    let mut outcomes = Vec::new();
+    while outcomes.is_empty() {
         launcher.wait();
-        launcher.landed(&mut landed);
+        launcher.take_outcomes(&mut outcomes);
     }
-    assert_eq!(landed.len(), 1);
-    landed.pop().unwrap()
+    assert_eq!(outcomes.len(), 1);
+    outcomes.pop().unwrap()
 }
 
 /// A child that waits for its output to be let go.
@@ -40,15 +40,19 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         launch(&mut launcher, 1, at_lease(&scene)).unwrap();
         assert!(!launcher.kill(|of| *of == 2), "there is no such child");
         launch(&mut launcher, 2, scene.spec(&["/bin/true"])).unwrap();
-        let lands = landing(&mut launcher);
-        assert_eq!((lands.of, lands.was_killed), (2, false), "{way:?}: it does not wait for the other one");
-        assert_eq!(reap(&lands.result.unwrap()), 0);
+        let outcome = next_outcome(&mut launcher);
+        assert_eq!(
+            (outcome.of, outcome.was_killed),
+            (2, false),
+            "{way:?}: it does not wait for the other one"
+        );
+        assert_eq!(reap(&outcome.result.unwrap()), 0);
         assert_eq!(launcher.in_flight(), 1);
         assert!(launcher.kill(|of| *of == 1));
-        let lands = landing(&mut launcher);
-        assert!(lands.was_killed, "nobody starts it in another way");
+        let outcome = next_outcome(&mut launcher);
+        assert!(outcome.was_killed, "nobody starts it in another way");
         assert_eq!(
-            (lands.of, lands.result.unwrap_err()),
+            (outcome.of, outcome.result.unwrap_err()),
             (1, SpawnFailure::Killed { signal: libc::SIGKILL })
         );
         assert_eq!(launcher.in_flight(), 0);
@@ -68,7 +72,7 @@ fn a_child_that_is_stopped_before_its_program_can_be_killed() {
         let pid: i32 = children_of_this_thread().trim().parse().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
         assert!(launcher.kill(|_| true));
-        let failure = landing(&mut launcher).result.unwrap_err();
+        let failure = next_outcome(&mut launcher).result.unwrap_err();
         assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
         assert_eq!(children_of_this_thread(), "");
         leased.let_go();
@@ -92,7 +96,7 @@ fn a_child_whose_program_is_held_by_a_lease_can_be_killed() {
         let mut launcher = Launcher::with_slots(way, 1).unwrap();
         launch(&mut launcher, 1, scene.spec(&[scene.path("program")])).unwrap();
         assert!(launcher.kill(|_| true));
-        let failure = landing(&mut launcher).result.unwrap_err();
+        let failure = next_outcome(&mut launcher).result.unwrap_err();
         assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
     }
 }
@@ -111,8 +115,8 @@ fn no_two_children_share_a_slot() {
     assert_eq!(launch(&mut launcher, count, at_lease(&scene)), Err((count, "clone", Errno::EAGAIN)));
     for number in 0..count {
         assert!(launcher.kill(|of| *of == number));
-        let lands = landing(&mut launcher);
-        assert_eq!((lands.of, lands.result.is_err()), (number, true));
+        let outcome = next_outcome(&mut launcher);
+        assert_eq!((outcome.of, outcome.result.is_err()), (number, true));
     }
     assert_eq!(children_of_this_thread(), "");
     leased.let_go();
@@ -128,7 +132,10 @@ fn a_child_that_takes_too_long_is_killed_once() {
     let hour = std::time::Duration::from_secs(3600);
     assert!(launcher.overdue_at(hour).is_some() && launcher.kill_overdue(hour) == 0);
     assert_eq!(launcher.kill_overdue(std::time::Duration::ZERO), 1);
-    assert_eq!(landing(&mut launcher).result.unwrap_err(), SpawnFailure::Killed { signal: libc::SIGKILL });
+    assert_eq!(
+        next_outcome(&mut launcher).result.unwrap_err(),
+        SpawnFailure::Killed { signal: libc::SIGKILL }
+    );
     leased.let_go();
 }
 
@@ -147,7 +154,7 @@ fn a_child_does_not_touch_the_errno_of_the_thread_that_made_it() {
             spins = std::hint::black_box(spins) + 1;
         }
         assert_eq!(Errno::last_raw(), 12_345, "{way:?}");
-        assert!(landing(&mut launcher).result.is_err());
+        assert!(next_outcome(&mut launcher).result.is_err());
     }
 }
 
@@ -172,7 +179,7 @@ fn a_child_that_the_kernel_may_kill_for_what_it_uses_has_no_memory_of_the_broker
             let expected = way.method == Method::Clone3 && bounding == Bounding::Free;
             assert_eq!(has_this_memory(pid), expected, "{way:?} {bounding:?}");
             assert!(launcher.kill(|_| true));
-            assert!(landing(&mut launcher).result.is_err());
+            assert!(next_outcome(&mut launcher).result.is_err());
         }
     }
     leased.let_go();

@@ -35,13 +35,13 @@ impl Starter {
     }
 
     pub(in crate::os) fn spawn(&mut self, plan: SpawnPlan) -> Result<Spawned, SpawnFailure> {
-        self.0.launch(plan, ()).map_err(|landing| landing.result.unwrap_err())?;
-        let mut landed = Vec::new();
-        while landed.is_empty() {
+        self.0.launch(plan, ()).map_err(|outcome| outcome.result.unwrap_err())?;
+        let mut outcomes = Vec::new();
+        while outcomes.is_empty() {
             self.0.wait();
-            self.0.landed(&mut landed);
+            self.0.take_outcomes(&mut outcomes);
         }
-        landed.pop().unwrap().result
+        outcomes.pop().unwrap().result
     }
 }
 
