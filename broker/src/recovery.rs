@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 use procbroker_core::{
-    Answered, Broker, Finding, HandedOver, Instant, Intent, Members, ProcessState, Progress, Recovered, Run,
-    RunAs, Tie, counterpart,
+    Answered, Broker, Finding, HandedOver, Instant, Intent, Members, ProcessState, Progress, RecordedLease,
+    Recovered, Run, RunAs, paired_id,
 };
 use procbroker_protocol::create::{Check, Probe, Ready, StandardOutput};
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -102,7 +102,7 @@ pub(crate) fn read(rows: Vec<Row>, path: &Path) -> Result<(Vec<OnRecord>, Vec<An
                 let FromDisk { progress: how_far, expires } =
                     serde_json::from_str(&progress.text).map_err(damaged)?;
                 if let Some(expires) = expires {
-                    intent.tie = Tie::Until(expires);
+                    intent.lease = RecordedLease::Until(expires);
                 }
                 (Some(how_far), progress.process)
             }
@@ -210,7 +210,7 @@ pub(crate) fn find(
 
 /// The run under which what is left of the commands is held that asked whether a child was ready.
 fn probe_of(child: ChildId) -> Run {
-    Broker::recovered_run(counterpart(child))
+    Broker::recovered_run(paired_id(child))
 }
 
 /// Which children's commands an earlier broker may have left something of, as what that is to be looked for. None is there

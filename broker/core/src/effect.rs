@@ -239,7 +239,7 @@ pub enum Receipt {
 pub enum Purpose {
     /// It is the child's main process.
     Main,
-    /// It finds out whether the child is ready, by its exit status. Its run is one of the child's [`counterpart`](crate::counterpart).
+    /// It finds out whether the child is ready, by its exit status. Its run is one of the child's [`paired_id`](crate::paired_id).
     Probe,
     /// It releases what the child held.
     Cleanup {

@@ -50,11 +50,11 @@ pub struct Run {
     pub incarnation: Incarnation,
 }
 
-/// Returns what stands for a child in the [`Run`]s of its probes, and the child for what stands for it.
+/// Returns the id that is paired with a child's, under which its probes have their [`Run`]s; and the child's id for that one.
 ///
 /// The two differ in their version (RFC 9562): a child's is 7.
 #[must_use]
-pub fn counterpart(child: ChildId) -> ChildId {
+pub fn paired_id(child: ChildId) -> ChildId {
     const VERSION: u128 = 0xF << 76;
     ChildId::from_uuid(Uuid::from_u128(child.as_uuid().as_u128() ^ VERSION))
 }

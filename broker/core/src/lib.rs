@@ -136,7 +136,7 @@ pub use effect::{
 };
 pub use event_log::EventHistory;
 pub use histogram::{Histogram, Observed};
-pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId, counterpart};
+pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId, paired_id};
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
 };
@@ -151,8 +151,8 @@ pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counted, Counts, Creates, KeptBytes, Totals};
 pub use notice::Notice;
 pub use record::{
-    Afterwards, Answered, Departure, Finding, HandedOver, Intent, Kinship, ProcessState, Progress, Recovered,
-    Role, Runs, StoppingProgress, Tie, Unready,
+    Afterwards, Answered, Departure, Finding, HandedOver, Intent, Kinship, ProcessState, Progress,
+    RecordedLease, Recovered, Role, Runs, StoppingProgress, Unready,
 };
 pub use resources::ResourceBound;
 pub use time::{Instant, Now};

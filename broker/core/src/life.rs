@@ -12,7 +12,7 @@ use procbroker_protocol::ChildId;
 
 use crate::broker::Broker;
 use crate::child::{Child, Next};
-use crate::ids::{Run, counterpart};
+use crate::ids::{Run, paired_id};
 use crate::orders::{Lent, Orders};
 use crate::turn::Turn;
 
@@ -54,7 +54,7 @@ impl Broker {
         turn: &mut Turn<'_>,
         transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
     ) -> bool {
-        let id = counterpart(run.child);
+        let id = paired_id(run.child);
         let is_meant = self.children.get(id).is_some_and(|child| child.probe_run() == run);
         if is_meant {
             self.with_child(id, turn, transition);

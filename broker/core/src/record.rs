@@ -51,14 +51,14 @@ pub struct Intent {
     #[serde(default)]
     pub role: Role,
     /// What its life hangs on beside connections.
-    #[serde(default)]
-    pub tie: Tie,
+    #[serde(default, rename = "tie")]
+    pub lease: RecordedLease,
 }
 
 /// That a request was answered with a child that was there: the same one once more gets that answer again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
-    /// What it is on record under: the counterpart of a child that the request would have started else.
+    /// What it is on record under: the id that is paired with that of a child that the request would have started else.
     pub id: ChildId,
     /// The child that it was answered with.
     pub child: ChildId,
@@ -72,7 +72,7 @@ pub struct Answered {
 
 /// What a child's life hangs on beside the broker and its connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tie {
+pub enum RecordedLease {
     /// The broker's own life, and the connections that hold it.
     #[default]
     None,
@@ -82,7 +82,7 @@ pub enum Tie {
     Process(Anchor),
 }
 
-impl Tie {
+impl RecordedLease {
     /// Returns what the life of a child hangs on that is created now: on this process, if on one.
     pub(crate) fn of(lifetime: Lifetime, anchor: Option<Anchor>, now: Instant) -> Self {
         match (lifetime, anchor) {
@@ -333,7 +333,7 @@ pub struct Recovered {
     /// What is found of it.
     pub finding: Finding,
     /// What is left of a command that was to find out whether it is ready, held under the first run of its
-    /// [`counterpart`](crate::counterpart). Of any but `Nothing`, an [`Input::MembersLeft`](crate::Input::MembersLeft) will
+    /// [`paired_id`](crate::paired_id). Of any but `Nothing`, an [`Input::MembersLeft`](crate::Input::MembersLeft) will
     /// tell when it becomes less.
     pub probe: Members,
     /// Whether the kernel has killed something of its present run for want of memory.

@@ -1,7 +1,7 @@
 //! What becomes of the model machine when the broker dies, and what the next one finds.
 
 use procbroker_core::{
-    Finding, HandedOver, Incarnation, Kinship, Members, ProcessState, Progress, Recovered, Run, counterpart,
+    Finding, HandedOver, Incarnation, Kinship, Members, ProcessState, Progress, Recovered, Run, paired_id,
 };
 use procbroker_protocol::{ChildId, ExitStatus};
 
@@ -126,7 +126,7 @@ impl Machine {
 
     /// What is left of a command that was to find out whether this child is ready: it is known by what it was told.
     fn find_probe(&mut self, child: ChildId) -> Members {
-        let run = Run { child: counterpart(child), incarnation: Incarnation::FIRST };
+        let run = Run { child: paired_id(child), incarnation: Incarnation::FIRST };
         let Some(id) = self.search(run.child) else { return Members::Nothing };
         let Some(family) = self.families.get_mut(&id) else { return Members::Nothing };
         (family.run, family.is_remnant, family.reported) = (Some(run), true, true);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use procbroker_core::{Answered, Instant, Intent, Progress, Safety, Tie};
+use procbroker_core::{Answered, Instant, Intent, Progress, RecordedLease, Safety};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Lifetime;
 
@@ -216,7 +216,8 @@ impl Disk {
                         (row.progress, row.process) = (Some(Progress::clone(progress)), *process);
                         // That of a child which lives by its connections is for as long as nobody holds it.
                         if expires.is_some() || row.intent.params.lifetime == Lifetime::Connection {
-                            Arc::make_mut(&mut row.intent).tie = expires.map_or(Tie::None, Tie::Until);
+                            Arc::make_mut(&mut row.intent).lease =
+                                expires.map_or(RecordedLease::None, RecordedLease::Until);
                         }
                     }
                 }

@@ -11,7 +11,7 @@ use crate::effect::{Effect, Receipt, Record, Safety, SpawnOrder};
 use crate::ids::{Incarnation, Pid, Run};
 use crate::kept;
 use crate::orders::Orders;
-use crate::record::{Intent, Progress, Role, Runs, Tie, Unready};
+use crate::record::{Intent, Progress, RecordedLease, Role, Runs, Unready};
 use crate::shown;
 use crate::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) struct Common {
     due: Option<Instant>,
     /// When it has failed to start, if it is to be ready by some time and is not.
     ready_by: Option<Instant>,
-    tie: Tie,
+    lease: RecordedLease,
     /// How many bytes it counts for.
     bytes: u64,
     memory: Memory,
@@ -59,7 +59,7 @@ impl Common {
             containment,
             outcome: _,
             role,
-            tie,
+            lease,
         } = intent.clone();
         let (command, shortened) = shown::command(&params);
         let view = ChildView {
@@ -91,7 +91,7 @@ impl Common {
             runs: Runs { unready: Unready::Ever, ..Runs::default() },
             due: None,
             ready_by: None,
-            tie,
+            lease,
             bytes,
             memory: Memory::Enough,
             cleanup_by: None,
@@ -127,13 +127,13 @@ impl Common {
     }
 
     /// Returns what its life hangs on beside connections.
-    pub(super) fn tie(&self) -> &Tie {
-        &self.tie
+    pub(super) fn lease(&self) -> &RecordedLease {
+        &self.lease
     }
 
     /// Has its life hang on this.
-    pub(super) fn tie_to(&mut self, tie: Tie) {
-        self.tie = tie;
+    pub(super) fn set_lease(&mut self, lease: RecordedLease) {
+        self.lease = lease;
     }
 
     /// Returns its present process.
@@ -278,7 +278,7 @@ impl Common {
         orders: &mut Orders<'_>,
     ) {
         let record = Record::Progress(progress);
-        let expires = self.tie.expires();
+        let expires = self.lease.expires();
         orders.order(Effect::Record { run: self.run(), record, safety, receipt, expires });
     }
 

@@ -6,7 +6,7 @@ use crate::child::launching::Launching;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::{Receipt, Safety};
 use crate::orders::Orders;
-use crate::record::{HandedOver, Progress, Tie};
+use crate::record::{HandedOver, Progress, RecordedLease};
 use crate::time::{Instant, Now};
 
 impl Child {
@@ -19,7 +19,7 @@ impl Child {
 
     /// Has it expire then, and a later broker know of it as soon as there is more on record than its intent.
     pub(crate) fn expires_at(&mut self, until: Instant, orders: &mut Orders<'_>) {
-        self.common.tie_to(Tie::Until(until));
+        self.common.set_lease(RecordedLease::Until(until));
         self.record_progress(Safety::Process, Receipt::NotWanted, orders);
     }
 
@@ -42,9 +42,10 @@ impl Child {
 
     /// A connection holds it again, if it lives by its connections: it does not linger any more.
     pub(crate) fn is_held(&mut self, orders: &mut Orders<'_>) {
-        let lingers = self.params().lifetime == Lifetime::Connection && *self.common.tie() != Tie::None;
+        let lingers =
+            self.params().lifetime == Lifetime::Connection && *self.common.lease() != RecordedLease::None;
         if lingers && !self.is_ending() {
-            self.common.tie_to(Tie::None);
+            self.common.set_lease(RecordedLease::None);
             self.record_progress(Safety::Process, Receipt::NotWanted, orders);
         }
     }

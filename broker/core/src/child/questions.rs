@@ -16,7 +16,7 @@ use crate::child::stopping::sum;
 use crate::child::{Child, Phase, Stop};
 use crate::effect::SpawnOrder;
 use crate::ids::{ConnectionId, Run, SubscriptionId, Ticket};
-use crate::record::{Role, Tie, Unready};
+use crate::record::{RecordedLease, Role, Unready};
 use crate::time::Instant;
 
 impl Child {
@@ -61,8 +61,8 @@ impl Child {
     }
 
     /// Returns what its life hangs on beside connections.
-    pub(crate) fn tie(&self) -> &Tie {
-        self.common.tie()
+    pub(crate) fn lease(&self) -> &RecordedLease {
+        self.common.lease()
     }
 
     /// Returns its present process.
@@ -291,7 +291,7 @@ impl Child {
             params: Arc::clone(params),
             run_as: run_as.clone(),
             launch: launch.clone(),
-            anchor: self.tie().anchor(),
+            anchor: self.lease().anchor(),
             id: self.id(),
             outcome: self.outcome,
             claim: Claim::Superseded,

@@ -29,7 +29,7 @@ use procbroker_protocol::{ExitStatus, duration};
 use crate::child::common::Common;
 use crate::child::not_started::StartAttempt;
 use crate::effect::{Effect, Purpose, Report};
-use crate::ids::{Incarnation, Run, counterpart};
+use crate::ids::{Incarnation, Run, paired_id};
 use crate::input::Members;
 use crate::limits::{KILL_AGAIN_FIRST, PROBE_COMMAND_PATIENCE};
 use crate::orders::Orders;
@@ -81,7 +81,7 @@ impl ReadyCommand {
 
     /// Returns its process, the last one where none is under way.
     pub(super) fn run(&self, common: &Common) -> Run {
-        Run { child: counterpart(common.id()), incarnation: self.incarnation }
+        Run { child: paired_id(common.id()), incarnation: self.incarnation }
     }
 
     /// Whether one is under way.
@@ -118,7 +118,7 @@ impl ReadyCommand {
         match self.stage {
             CommandStage::Idle => {
                 self.stage = CommandStage::Queued;
-                orders.enqueue(common.uid(), counterpart(common.id()));
+                orders.enqueue(common.uid(), paired_id(common.id()));
             }
             CommandStage::Queued
             | CommandStage::Spawning
@@ -260,7 +260,7 @@ impl ReadyCommand {
     pub(super) fn end(&mut self, common: &Common, orders: &mut Orders<'_>) {
         match self.stage {
             CommandStage::Queued => {
-                orders.withdraw(common.uid(), counterpart(common.id()));
+                orders.withdraw(common.uid(), paired_id(common.id()));
                 self.stage = CommandStage::Idle;
             }
             CommandStage::Spawning | CommandStage::Running => self.cut_short(common, orders),

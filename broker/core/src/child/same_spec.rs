@@ -28,7 +28,7 @@ impl Child {
             (RunAs::Broker, RunAs::Broker) => config.broker_uid != 0 || self.owner().uid == uid,
             (existing, wanted) => existing == wanted,
         };
-        let same_anchor = self.tie().anchor() == attempt.anchor;
+        let same_anchor = self.lease().anchor() == attempt.anchor;
         same_user && same_anchor && decisive(self.params()) == decisive(&attempt.params)
     }
 }

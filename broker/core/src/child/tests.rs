@@ -26,7 +26,7 @@ use crate::limits::Bounds;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
 use crate::orders::{Lent, Orders, Permits};
-use crate::record::{Intent, Role, Tie};
+use crate::record::{Intent, RecordedLease, Role};
 use crate::spawn_queue::SpawnQueue;
 use crate::time::{Instant, Now};
 use crate::timers::Timers;
@@ -47,7 +47,7 @@ pub(crate) fn intent(number: u128, change: impl FnOnce(&mut CreateParams)) -> In
         containment: Containment::Subreaper,
         outcome: Outcome::Created,
         role: Role::Child,
-        tie: Tie::None,
+        lease: RecordedLease::None,
     }
 }
 

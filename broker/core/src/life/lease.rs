@@ -10,7 +10,7 @@ use crate::effect::Effect;
 use crate::ids::ConnectionId;
 use crate::leases::Lease;
 use crate::limits::LINGER_AFTER_A_CRASH_MIN;
-use crate::record::Tie;
+use crate::record::RecordedLease;
 use crate::turn::Turn;
 
 impl Broker {
@@ -21,10 +21,10 @@ impl Broker {
             return;
         };
         let params = child.params();
-        let lease = match (params.lifetime, child.tie()) {
-            (Lifetime::Ttl(length), Tie::Until(until)) => Lease::Time { length, until: *until },
+        let lease = match (params.lifetime, child.lease()) {
+            (Lifetime::Ttl(length), RecordedLease::Until(until)) => Lease::Time { length, until: *until },
             (Lifetime::Connection, _) => Lease::unheld(params.linger, now.plus(params.linger)),
-            (Lifetime::Pid(_), Tie::Process(anchor)) => Lease::Process(*anchor),
+            (Lifetime::Pid(_), RecordedLease::Process(anchor)) => Lease::Process(*anchor),
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
         };
         self.lease(id, lease, turn);
@@ -41,19 +41,19 @@ impl Broker {
         };
         let params = child.params();
         let mut is_to_be_recorded = false;
-        let lease = match (params.lifetime, child.tie()) {
-            (Lifetime::Ttl(length), Tie::Until(_)) if is_unspawned => {
+        let lease = match (params.lifetime, child.lease()) {
+            (Lifetime::Ttl(length), RecordedLease::Until(_)) if is_unspawned => {
                 is_to_be_recorded = true;
                 Lease::Time { length, until: now.plus(length) }
             }
-            (Lifetime::Ttl(length), Tie::Until(until)) => Lease::Time { length, until: *until },
+            (Lifetime::Ttl(length), RecordedLease::Until(until)) => Lease::Time { length, until: *until },
             // Nobody had held it any more.
-            (Lifetime::Connection, Tie::Until(until)) => Lease::unheld(params.linger, *until),
-            (Lifetime::Connection, Tie::None | Tie::Process(_)) => {
+            (Lifetime::Connection, RecordedLease::Until(until)) => Lease::unheld(params.linger, *until),
+            (Lifetime::Connection, RecordedLease::None | RecordedLease::Process(_)) => {
                 is_to_be_recorded = true;
                 Lease::unheld(params.linger, now.plus(params.linger.max(LINGER_AFTER_A_CRASH_MIN)))
             }
-            (Lifetime::Pid(_), Tie::Process(anchor)) => Lease::Process(*anchor),
+            (Lifetime::Pid(_), RecordedLease::Process(anchor)) => Lease::Process(*anchor),
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
         };
         let until = lease.until();

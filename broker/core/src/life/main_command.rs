@@ -17,7 +17,7 @@ use crate::ids::Run;
 use crate::input::RecordFailure;
 use crate::launch::Launch;
 use crate::main_process::{MainCommand, MainExit, MainState};
-use crate::record::{Intent, Role, Tie};
+use crate::record::{Intent, RecordedLease, Role};
 use crate::turn::Turn;
 
 impl Broker {
@@ -42,9 +42,19 @@ impl Broker {
         // SO_PEERCRED has no say here: it is the broker's own.
         let owner = Owner { uid: self.config.broker_uid, gid: 0 };
         let (role, run_as, outcome) = (Role::Main, RunAs::Broker, Outcome::Created);
-        let (launch, tie) = (Launch::default(), Tie::None);
-        let intent =
-            Intent { id, params, run_as, launch, owner, created_at, number, containment, outcome, role, tie };
+        let intent = Intent {
+            id,
+            params,
+            run_as,
+            launch: Launch::default(),
+            owner,
+            created_at,
+            number,
+            containment,
+            outcome,
+            role,
+            lease: RecordedLease::None,
+        };
         let child = Child::new(&intent);
         let run = child.run();
         self.main = MainState::Present(id);

@@ -7,7 +7,7 @@ use crate::attempt::shutting_down;
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
 use crate::effect::Effect;
-use crate::ids::{Pid, Run, counterpart};
+use crate::ids::{Pid, Run, paired_id};
 use crate::input::RecordFailure;
 use crate::pending::WaitsFor;
 use crate::record::Role;
@@ -33,7 +33,7 @@ impl Broker {
                     Next::Nothing
                 });
             } else {
-                self.with_child(counterpart(child), turn, |child, orders| {
+                self.with_child(paired_id(child), turn, |child, orders| {
                     child.start_probe(orders);
                     Next::Nothing
                 });

@@ -21,7 +21,7 @@ use crate::input::Fresh;
 use crate::launch::Launch;
 use crate::methods::first_answer::is_existing;
 use crate::pending::{PendingRequest, WaitsFor};
-use crate::record::{Intent, Role, Tie};
+use crate::record::{Intent, RecordedLease, Role};
 use crate::resources;
 use crate::turn::Turn;
 use holding::Holding;
@@ -165,7 +165,7 @@ impl Broker {
         let (name, request) = (params.name.clone(), params.request_id.map(|request| (peer.uid, request)));
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let owner = Owner { uid: peer.uid, gid: peer.gid };
-        let tie = Tie::of(params.lifetime, anchor, turn.now.instant);
+        let lease = RecordedLease::of(params.lifetime, anchor, turn.now.instant);
         let (created_at, number) = (turn.now.wall, self.children.next_number());
         let containment = self.config.containment;
         // A resource that a cleanup releases outlives the machine's own end.
@@ -181,7 +181,7 @@ impl Broker {
             containment,
             outcome,
             role: Role::Child,
-            tie,
+            lease,
         });
         let child = Child::new(&intent);
         let run = child.run();

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::authorize::Peer;
 use crate::broker::Broker;
 use crate::effect::{Effect, Receipt, Record, Safety};
-use crate::ids::{Incarnation, Run, counterpart};
+use crate::ids::{Incarnation, Run, paired_id};
 use crate::record::Answered;
 use crate::turn::Turn;
 
@@ -33,7 +33,7 @@ impl Broker {
         if self.answers.of(uid, request).is_some() {
             return;
         }
-        let answered = Answered { id: counterpart(attempt), child, uid, request, same_spec };
+        let answered = Answered { id: paired_id(attempt), child, uid, request, same_spec };
         self.answers.add(&answered);
         let run = Run { child: answered.id, incarnation: Incarnation::FIRST };
         let (record, safety, receipt) = (Record::Answered(answered), Safety::Process, Receipt::NotWanted);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use procbroker_core::{
-    Call, ConnectionId, Effect, Finding, Incarnation, Input, Members, Purpose, Report, Run, counterpart,
+    Call, ConnectionId, Effect, Finding, Incarnation, Input, Members, Purpose, Report, Run, paired_id,
 };
 use procbroker_protocol::create::{Check, Cleanup, Ready, ReadyTimeout, RestartPolicy};
 use procbroker_protocol::error::{ProbeFailure, SpawnFailure};
@@ -21,7 +21,7 @@ fn asked(params: CreateParams) -> CreateParams {
 
 /// The process of the probe of this number, of a child.
 fn probe(run: Run, number: u32) -> Run {
-    Run { child: counterpart(run.child), incarnation: Incarnation(1 + number) }
+    Run { child: paired_id(run.child), incarnation: Incarnation(1 + number) }
 }
 
 /// A child that is asked by its first probe, which runs; the orders on the way are taken.

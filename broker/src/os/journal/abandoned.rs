@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
-use procbroker_core::{Pid, counterpart};
+use procbroker_core::{Pid, paired_id};
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
 
@@ -133,8 +133,7 @@ impl Abandoned {
         }
         match awaited_mark(pid, patience) {
             Mark::Child(child) => {
-                let known =
-                    [child, counterpart(child)].into_iter().find(|child| self.children.contains(child));
+                let known = [child, paired_id(child)].into_iter().find(|child| self.children.contains(child));
                 match known {
                     Some(child) => of(Some(child)),
                     None if self.may_be_told(broker_socket(pid)) => of(Some(child)),

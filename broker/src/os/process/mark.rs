@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use procbroker_core::{Pid, counterpart};
+use procbroker_core::{Pid, paired_id};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 
@@ -44,7 +44,7 @@ pub(crate) enum Mark {
     Changing,
 }
 
-/// Reads the mark of a process. That of a command which asks whether a child is ready is the child's [`counterpart`].
+/// Reads the mark of a process. That of a command which asks whether a child is ready is the child's [`paired_id`].
 pub(crate) fn mark(pid: Pid) -> Mark {
     match environment(pid) {
         Environment::Changing => Mark::Changing,
@@ -54,7 +54,7 @@ pub(crate) fn mark(pid: Pid) -> Mark {
             let child = value.and_then(|value| uuid::Uuid::try_parse_ascii(value).ok());
             let Some(child) = child.map(ChildId::from_uuid) else { return Mark::Nobody };
             let is_probe = variable(&environment, PROBE_VARIABLE).is_some();
-            Mark::Child(if is_probe { counterpart(child) } else { child })
+            Mark::Child(if is_probe { paired_id(child) } else { child })
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
-use procbroker_core::{Confinement, HardLimit, Login, Purpose, RunAs, SpawnOrder, counterpart};
+use procbroker_core::{Confinement, HardLimit, Login, Purpose, RunAs, SpawnOrder, paired_id};
 use procbroker_protocol::create::{self, Check, Probe, Ready, StandardError, StandardOutput};
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
@@ -114,7 +114,7 @@ impl ChildEnvironment {
         let hard_limits = confinement.map_or(&[][..], |confinement| &confinement.hard_limits);
         let child = match purpose {
             Purpose::Main | Purpose::Cleanup { .. } => child,
-            Purpose::Probe => counterpart(child),
+            Purpose::Probe => paired_id(child),
         };
         let name = LaunchName::of(child);
         let command = match purpose {

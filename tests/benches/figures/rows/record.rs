@@ -21,8 +21,8 @@ use procbroker::os::journal::{self, Host, Submitted};
 use procbroker::os::process::identity::{BootId, ProcessIdentity};
 use procbroker::os::process::pidfd;
 use procbroker_core::{
-    Incarnation, Input, Intent, Launch, Pid, Progress, Receipt, Record, RecordFailure, Role, Run, RunAs,
-    Runs, Safety, Tie,
+    Incarnation, Input, Intent, Launch, Pid, Progress, Receipt, Record, RecordFailure, RecordedLease, Role,
+    Run, RunAs, Runs, Safety,
 };
 use procbroker_protocol::child::{Containment, Owner};
 use procbroker_protocol::{ChildId, CreateParams, Outcome};
@@ -179,7 +179,7 @@ impl Book {
             containment: Containment::Subreaper,
             outcome: Outcome::Created,
             role: Role::Child,
-            tie: Tie::None,
+            lease: RecordedLease::None,
         })
     }
 }

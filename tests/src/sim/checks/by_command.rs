@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use procbroker_core::{Members, Run, SpawnOrder, counterpart};
+use procbroker_core::{Members, Run, SpawnOrder, paired_id};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::duration::nanos;
 
@@ -21,7 +21,7 @@ use crate::sim::machine::Machine;
 /// # Errors
 /// When nobody needs it, or another one is there.
 pub fn begins(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrder>) -> Checked {
-    let track = known(ledger, counterpart(run.child))?;
+    let track = known(ledger, paired_id(run.child))?;
     readiness::is_due(ledger, track)?;
     let command = &track.command;
     let is_next = command.stage == Stage::Absent && run.incarnation == command.incarnation.next();
@@ -47,7 +47,7 @@ fn is_wanted(ledger: &Ledger, track: &Track) -> bool {
 /// # Errors
 /// When it is not there, or has a point and time left.
 pub fn kill(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
-    let track = known(ledger, counterpart(run.child))?;
+    let track = known(ledger, paired_id(run.child))?;
     let command = &track.command;
     let is_there = machine.family(run).is_some() || machine.flights.contains_key(&run);
     let is_its_own = command.incarnation == run.incarnation && track.has_command() && is_there;
@@ -63,7 +63,7 @@ pub fn kill(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
 /// # Errors
 /// When something of it is there.
 pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
-    let track = known(ledger, counterpart(run.child))?;
+    let track = known(ledger, paired_id(run.child))?;
     let Command { incarnation, stage, members, .. } = track.command;
     let is_over = matches!(stage, Stage::Over { .. }) && members == Members::Nothing;
     Check::Orders.demand(is_over && incarnation == run.incarnation, || {
@@ -79,7 +79,7 @@ pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
 /// # Errors
 /// When something is.
 pub fn is_gone(machine: &Machine, track: &Track) -> Checked {
-    let asks = counterpart(track.run.child);
+    let asks = paired_id(track.run.child);
     let left = machine.families.values().find(|family| family.child == asks && family.is_alive());
     let flies = machine.flights.keys().find(|run| run.child == asks);
     Check::Readiness.demand(!track.has_command() && left.is_none() && flies.is_none(), || {

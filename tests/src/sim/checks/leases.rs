@@ -76,7 +76,7 @@ pub fn is_watched(ledger: &Ledger, track: &Track) -> Checked {
 /// # Errors
 /// When it has less, or more.
 pub fn kept(before: &Track, recovered: &Recovered) -> Checked {
-    let anchor = recovered.intent.tie.anchor();
+    let anchor = recovered.intent.lease.anchor();
     Check::Leases.demand(before.anchor == anchor, || {
         format!("{before:?} is on record as living as long as {anchor:?}")
     })?;
@@ -89,7 +89,7 @@ pub fn kept(before: &Track, recovered: &Recovered) -> Checked {
     let (Some(told), true) = (before.told.lives_until, is_running) else {
         return Ok(());
     };
-    let now = recovered.intent.tie.expires().map(procbroker_core::Instant::as_nanos);
+    let now = recovered.intent.lease.expires().map(procbroker_core::Instant::as_nanos);
     Check::Leases.demand(now.is_some_and(|now| now >= told && Some(now) <= before.lives_until), || {
         format!("{before:?} was to live until {told} at the least, and is on record as {now:?}")
     })

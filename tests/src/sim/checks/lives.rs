@@ -1,6 +1,6 @@
 //! What holds from one broker to the next: nothing is lost, and nobody lives whom nobody knows.
 
-use procbroker_core::{Progress, Recovered, Safety, counterpart};
+use procbroker_core::{Progress, Recovered, Safety, paired_id};
 use procbroker_protocol::ExitReason;
 
 use crate::sim::disk::Loss;
@@ -34,7 +34,7 @@ pub fn begins(ledger: &Ledger, machine: &Machine, found: &[Recovered]) -> Checke
     })?;
     let unknown = machine.families.values().filter(|family| family.is_alive()).find(|family| {
         let is_its = |recovered: &&Recovered| {
-            [recovered.intent.id, counterpart(recovered.intent.id)].contains(&family.child)
+            [recovered.intent.id, paired_id(recovered.intent.id)].contains(&family.child)
         };
         let row = found.iter().find(is_its);
         row.is_none_or(|row| matches!(row.progress, Some(Progress::Ended { .. })))
@@ -67,7 +67,7 @@ pub fn lost(children: &[Track], loss: Loss, machine: &Machine) -> Checked {
 /// When a child is on record as alive whose processes are not there.
 pub fn leaves(ledger: &Ledger, machine: &Machine) -> Checked {
     for (child, row) in machine.disk.rows() {
-        let is_its = |family: &Family| [child, counterpart(child)].contains(&family.child);
+        let is_its = |family: &Family| [child, paired_id(child)].contains(&family.child);
         let alive = machine.families.values().any(|family| is_its(family) && family.is_alive());
         let Some(track) = ledger.tracks.get(&child) else { continue };
         let open = match &row.progress {

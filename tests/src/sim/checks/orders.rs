@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use procbroker_core::{
     Afterwards, Budget, ConnectionId, Intent, Progress, Receipt, Run, RunAs, Safety, SpawnOrder, bytes_of,
-    counterpart,
+    paired_id,
 };
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
@@ -188,8 +188,8 @@ pub fn intent(ledger: &Ledger, run: Run, intent: &Intent) -> Checked {
         format!("{run:?} is confined by {:?} and its creator by {confinement:?}", intent.launch.confinement)
     })?;
     let anchor = asked.anchor();
-    Check::Leases.demand(intent.tie.anchor() == anchor, || {
-        format!("{run:?} is to live as long as {:?}, and was to as {anchor:?}", intent.tie)
+    Check::Leases.demand(intent.lease.anchor() == anchor, || {
+        format!("{run:?} is to live as long as {:?}, and was to as {anchor:?}", intent.lease)
     })?;
     places::given(ledger, *call, asked)?;
     let better = ledger.better_claim(*call);
@@ -319,7 +319,7 @@ pub fn alone(ledger: &Ledger, machine: &Machine, run: Run, track: &Track) -> Che
     let name = track.params.name.as_ref();
     let double = machine.families.values().filter(|family| family.is_alive()).find(|other| {
         let named = ledger.tracks.get(&other.child).and_then(|track| track.params.name.as_ref());
-        let is_its_own = [run.child, counterpart(run.child)].contains(&other.child);
+        let is_its_own = [run.child, paired_id(run.child)].contains(&other.child);
         is_its_own || name.is_some() && named == name
     });
     Check::OneOwner.demand(double.is_none(), || format!("{run:?} joins {double:?}"))
@@ -380,7 +380,7 @@ pub fn ended(ledger: &Ledger, machine: &Machine, child: &Child) -> Checked {
     Check::Orders.demand(track.recorded_start && track.recorded_end, || {
         format!("{} is over, and its record does not know", child.id)
     })?;
-    let held = machine.bound.keys().find(|run| [child.id, counterpart(child.id)].contains(&run.child));
+    let held = machine.bound.keys().find(|run| [child.id, paired_id(child.id)].contains(&run.child));
     Check::Growth.demand(held.is_none(), || format!("{held:?} is over, and was never given free"))?;
     let truth = machine.past(child.id);
     let status = child.exit.as_ref().map(|exit| exit.status);

@@ -1,7 +1,7 @@
 //! What is known of the commands that find out whether children are ready: one process at a time, whose answer counts when nothing
 //! of it is left.
 
-use procbroker_core::{Incarnation, Input, Members, Run, counterpart};
+use procbroker_core::{Incarnation, Input, Members, Run, paired_id};
 use procbroker_protocol::ExitStatus;
 use procbroker_protocol::create::{Check, Probe, Ready};
 use procbroker_protocol::error::ProbeFailure;
@@ -109,7 +109,7 @@ impl Ledger {
     /// Whether a process is that of a command which finds out whether a child is ready.
     #[must_use]
     pub fn is_command(&self, run: Run) -> bool {
-        !self.tracks.contains_key(&run.child) && self.tracks.contains_key(&counterpart(run.child))
+        !self.tracks.contains_key(&run.child) && self.tracks.contains_key(&paired_id(run.child))
     }
 
     /// Something is told of the process of a command.
@@ -143,7 +143,7 @@ impl Ledger {
     /// The start of a command is ordered.
     pub(super) fn command_begins(&mut self, run: Run) {
         let now = self.now;
-        if let Some(track) = self.tracks.get_mut(&counterpart(run.child)) {
+        if let Some(track) = self.tracks.get_mut(&paired_id(run.child)) {
             track.is_asked_about();
             let stage = Stage::Ordered { since: now };
             track.command = Command { incarnation: run.incarnation, stage, ..Command::absent() };
@@ -152,7 +152,7 @@ impl Ledger {
 
     /// A command has said no, unless it was killed before.
     fn said_no(&mut self, run: Run, failure: ProbeFailure) {
-        let Some(track) = self.tracks.get_mut(&counterpart(run.child)) else { return };
+        let Some(track) = self.tracks.get_mut(&paired_id(run.child)) else { return };
         let command = &track.command;
         if command.incarnation == run.incarnation && track.has_command() && !command.is_cut_short {
             let is_news = track.readiness.failure.as_ref() != Some(&failure);
@@ -164,7 +164,7 @@ impl Ledger {
     /// SIGKILL is ordered to all of a command.
     pub(super) fn command_is_killed(&mut self, run: Run) {
         let now = self.now;
-        let track = self.tracks.get(&counterpart(run.child));
+        let track = self.tracks.get(&paired_id(run.child));
         if track.is_some_and(|track| track.command.is_late(now)) {
             self.said_no(run, ProbeFailure::TimedOut);
         }
@@ -177,7 +177,7 @@ impl Ledger {
     /// Nothing of a command is left: its answer counts, if anybody needs it still.
     pub(super) fn command_is_over(&mut self, run: Run) {
         let now = self.now;
-        let Some(track) = self.tracks.get_mut(&counterpart(run.child)) else { return };
+        let Some(track) = self.tracks.get_mut(&paired_id(run.child)) else { return };
         let is_ready = track.command.stage == Stage::Over { is_ready: true };
         track.command = Command { incarnation: run.incarnation, ..Command::absent() };
         track.is_found(is_ready, now);
@@ -186,7 +186,7 @@ impl Ledger {
     }
 
     fn change_command(&mut self, run: Run, change: impl FnOnce(&mut Command)) {
-        if let Some(track) = self.tracks.get_mut(&counterpart(run.child))
+        if let Some(track) = self.tracks.get_mut(&paired_id(run.child))
             && track.has_command()
             && track.command.incarnation == run.incarnation
         {

@@ -36,7 +36,7 @@ impl Track {
         recovered: &Recovered,
         (handed_over_at, now): (Option<u64>, u64),
     ) {
-        self.anchor = recovered.intent.tie.anchor();
+        self.anchor = recovered.intent.lease.anchor();
         let linger = nanos(self.params.linger);
         self.lives_until = match self.params.lifetime {
             Lifetime::Connection => {
@@ -45,7 +45,9 @@ impl Track {
                 let is_unspawned = matches!(recovered.progress, None | Some(Progress::Unwanted { .. }));
                 let lingers = match handed_over_at {
                     Some(_) if !is_unspawned => before.lives_until,
-                    Some(_) | None => recovered.intent.tie.expires().map(procbroker_core::Instant::as_nanos),
+                    Some(_) | None => {
+                        recovered.intent.lease.expires().map(procbroker_core::Instant::as_nanos)
+                    }
                 };
                 Some(lingers.unwrap_or_else(|| now.saturating_add(linger.max(COME_BACK))))
             }
@@ -53,7 +55,7 @@ impl Track {
             Lifetime::Ttl(length) if matches!(recovered.progress, None | Some(Progress::Unwanted { .. })) => {
                 Some(now.saturating_add(nanos(length)))
             }
-            Lifetime::Ttl(_) => recovered.intent.tie.expires().map(procbroker_core::Instant::as_nanos),
+            Lifetime::Ttl(_) => recovered.intent.lease.expires().map(procbroker_core::Instant::as_nanos),
             Lifetime::Broker | Lifetime::Pid(_) => None,
         };
     }

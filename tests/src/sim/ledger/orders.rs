@@ -154,7 +154,7 @@ impl Ledger {
                 let params = std::sync::Arc::clone(&intent.params);
                 let (run_as, clock) = (intent.run_as.clone(), self.clock.clone());
                 let mut track = Track::new(run, *call, intent.owner, params, run_as, self.now, clock);
-                track.anchor = intent.tie.anchor();
+                track.anchor = intent.lease.anchor();
                 let call = *call;
                 self.others_may_have_had_their_turns(call);
                 self.place_given(call);

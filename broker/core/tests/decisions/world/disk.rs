@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use procbroker_core::{
     Answered, Broker, Call, Finding, HandedOver, Incarnation, Input, Instant, Intent, Kinship, Members, Now,
-    Pid, ProcessState, Progress, Record, Recovered, Run, Safety, Tie, counterpart,
+    Pid, ProcessState, Progress, Record, RecordedLease, Recovered, Run, Safety, paired_id,
 };
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -136,7 +136,8 @@ impl Disk {
                         *written = Some(Progress::clone(progress));
                         // That of a child which lives by its connections is for as long as nobody holds it.
                         if expires.is_some() || intent.params.lifetime == Lifetime::Connection {
-                            Arc::make_mut(intent).tie = expires.map_or(Tie::None, Tie::Until);
+                            Arc::make_mut(intent).lease =
+                                expires.map_or(RecordedLease::None, RecordedLease::Until);
                         }
                     }
                 }
@@ -328,7 +329,7 @@ impl World {
         self.watched.clear();
         self.spawned = found.iter().filter_map(process).collect();
         let asked = found.iter().filter(|child| child.probe != Members::Nothing);
-        let asked = asked.map(|child| Broker::recovered_run(counterpart(child.intent.id)));
+        let asked = asked.map(|child| Broker::recovered_run(paired_id(child.intent.id)));
         self.spawned.extend(asked.map(|run| (run, None)));
         let mut effects = Vec::new();
         let now = Now { instant: self.now, wall: self.wall() };

@@ -16,7 +16,7 @@ use std::time::Duration;
 use procbroker_core::{
     Accounts, AccountsFailure, After, Anchor, AnchorFound, Broker, Call, Caller, CallerUnknown, Config,
     ConnectionId, Counts, Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose,
-    Receipt, Report, Run, ShutdownCause, SignalOutcome, counterpart,
+    Receipt, Report, Run, ShutdownCause, SignalOutcome, paired_id,
 };
 use procbroker_protocol::create::RestartPolicy;
 use procbroker_protocol::{
@@ -191,7 +191,7 @@ impl World {
         match effect {
             Effect::Spawn { run, purpose: Purpose::Cleanup { .. }, .. } => {
                 assert!(self.safe.contains(run), "{run:?} is started before it is on record");
-                let is_asked = self.spawned.keys().any(|other| other.child == counterpart(run.child));
+                let is_asked = self.spawned.keys().any(|other| other.child == paired_id(run.child));
                 assert!(!is_asked, "{run:?} is started before what asked its child is gone");
                 *self.cleanups.entry(run.child).or_default() += 1;
                 let mut others = self.spawned.keys().filter(|other| other.child == run.child);
@@ -200,7 +200,7 @@ impl World {
                 assert_eq!(earlier, None, "{run:?} is started twice");
             }
             Effect::Spawn { run, purpose: Purpose::Probe, .. } => {
-                let child = counterpart(run.child);
+                let child = paired_id(run.child);
                 let is_there = self.spawned.keys().any(|other| other.child == child);
                 assert!(is_there, "{run:?} asks a child that is not there");
                 let mut others = self.spawned.keys().filter(|other| other.child == run.child);

@@ -254,7 +254,7 @@ fn what_asks_a_child_has_all_that_is_the_childs_but_its_output() {
     let order = SpawnOrder { params: Arc::new(params), run_as, launch: Launch::default() };
     let surroundings = surroundings(&folder);
     let main = surroundings.spec(child(), &order, &Purpose::Main, None).unwrap();
-    let probe = surroundings.spec(counterpart(child()), &order, &Purpose::Probe, None).unwrap();
+    let probe = surroundings.spec(paired_id(child()), &order, &Purpose::Probe, None).unwrap();
     assert_eq!(probe.command, ["up", "now"]);
     assert_eq!(
         (&probe.credentials, &probe.cwd, &probe.rlimits),
