@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
-use procbroker_core::{Account, Bounds, Budget, Exceeded, Holder};
+use procbroker_core::{Bounds, Budget, Exceeded, QuotaUsage, QuotaUser};
 use procbroker_protocol::{Error, ErrorKind};
 use tokio::sync::Notify;
 
@@ -25,7 +25,7 @@ struct Shared {
     /// What a share of a connection is, in bytes.
     share: u64,
     broker_uid: u32,
-    account: Mutex<Account>,
+    account: Mutex<QuotaUsage>,
     /// Tells those who wait for room that there may be some.
     freed: Notify,
 }
@@ -178,11 +178,11 @@ impl Transit {
         Error::new(ErrorKind::Overloaded, message)
     }
 
-    fn holder(&self, uid: u32) -> Holder {
-        Holder { uid, is_administrator: uid == 0 || uid == self.0.broker_uid }
+    fn holder(&self, uid: u32) -> QuotaUser {
+        QuotaUser { uid, is_administrator: uid == 0 || uid == self.0.broker_uid }
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
+    fn account(&self) -> MutexGuard<'_, QuotaUsage> {
         // Nothing that can panic is done under the lock.
         self.0.account.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,7 +12,7 @@ use procbroker_protocol::{Child as ChildView, ChildId, ChildState, Name, Outcome
 use uuid::Uuid;
 
 use crate::child::Child;
-use crate::kept::Account;
+use crate::kept::QuotaUsage;
 use crate::limits::Bounds;
 use crate::record::Role;
 use crate::shown;
@@ -40,7 +40,7 @@ pub(crate) struct Children {
     /// Whether there may be more ended ones, since it was looked last, than are to be visible.
     is_crowded: bool,
     /// How many bytes the live ones take.
-    live_bytes: Account,
+    live_bytes: QuotaUsage,
     counts: ChildCounts,
     /// How many of the live ones are main commands.
     mains: usize,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use procbroker_protocol::CreateParams;
-use procbroker_protocol::create::{Account as Named, Check, Probe, Ready};
+use procbroker_protocol::create::{Account, Check, Probe, Ready};
 
 /// What a child takes beside its texts, live or ended.
 const CHILD_BYTES: usize = 512;
@@ -34,12 +34,12 @@ pub struct Budget {
     pub all: u64,
 }
 
-/// Whose bytes are counted.
+/// The user whose bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The user that the bytes are kept for.
+pub struct QuotaUser {
+    /// Its user id.
     pub uid: u32,
-    /// Whether the part is open to it that is left to root and the broker's user.
+    /// Whether it may use the part that is left to root and the broker's user.
     pub is_administrator: bool,
 }
 
@@ -54,12 +54,12 @@ pub enum Exceeded {
 
 /// How many bytes are kept for each user.
 #[derive(Clone, Debug, Default)]
-pub struct Account {
+pub struct QuotaUsage {
     users: BTreeMap<u32, u64>,
     all: u64,
 }
 
-impl Account {
+impl QuotaUsage {
     /// Counts bytes that are kept from now on.
     pub fn add(&mut self, uid: u32, bytes: u64) {
         *self.users.entry(uid).or_default() += bytes;
@@ -100,7 +100,7 @@ impl Account {
     ///
     /// # Errors
     /// Which bound they are over.
-    pub fn check(&self, budget: Budget, holder: Holder, more: u64) -> Result<(), Exceeded> {
+    pub fn check(&self, budget: Budget, holder: QuotaUser, more: u64) -> Result<(), Exceeded> {
         let reserve = if holder.is_administrator { 0 } else { budget.all / RESERVE_DIVISOR };
         if self.of(holder.uid).saturating_add(more) > budget.user {
             return Err(Exceeded::User(self.of(holder.uid)));
@@ -126,8 +126,8 @@ pub fn bytes_of(params: &CreateParams) -> u64 {
     let limits = params.rlimits.keys().chain(params.limit.iter().map(|limit| &limit.key));
     let accounts =
         params.user.iter().chain(params.groups.iter().flatten()).filter_map(|account| match account {
-            Named::Name(name) => Some(name),
-            Named::Id(_) => None,
+            Account::Name(name) => Some(name),
+            Account::Id(_) => None,
         });
     let texts = words.chain(pairs).chain(limits).chain(accounts).map(|text| text.len() + TEXT_BYTES);
     u64::try_from(CHILD_BYTES + texts.sum::<usize>()).unwrap_or(u64::MAX)
@@ -139,13 +139,13 @@ mod tests {
 
     const BUDGET: Budget = Budget { user: 60, all: 100 };
 
-    fn user(uid: u32) -> Holder {
-        Holder { uid, is_administrator: false }
+    fn user(uid: u32) -> QuotaUser {
+        QuotaUser { uid, is_administrator: false }
     }
 
     #[test]
     fn a_user_has_its_part_and_leaves_the_rest_to_others() {
-        let mut account = Account::default();
+        let mut account = QuotaUsage::default();
         account.add(7, 60);
         assert_eq!(account.check(BUDGET, user(7), 1), Err(Exceeded::User(60)));
         assert_eq!(account.check(BUDGET, user(8), 30), Ok(()));
@@ -156,11 +156,11 @@ mod tests {
 
     #[test]
     fn the_last_tenth_is_left_to_administrators() {
-        let mut account = Account::default();
+        let mut account = QuotaUsage::default();
         account.add(7, 60);
         account.add(8, 30);
         assert_eq!(account.check(BUDGET, user(9), 1), Err(Exceeded::All(90)));
-        let root = Holder { uid: 0, is_administrator: true };
+        let root = QuotaUser { uid: 0, is_administrator: true };
         assert_eq!(account.check(BUDGET, root, 10), Ok(()));
         assert_eq!(account.check(BUDGET, root, 11), Err(Exceeded::All(90)));
     }
@@ -185,8 +185,8 @@ mod tests {
             CreateParams { env: [("A".to_owned(), long())].into(), ..plain.clone() },
             CreateParams { labels: [(long(), String::new())].into(), ..plain.clone() },
             CreateParams { cwd: Some(long()), ..plain.clone() },
-            CreateParams { groups: Some(vec![Named::Name(long())]), ..plain.clone() },
-            CreateParams { user: Some(Named::Name(long())), ..plain.clone() },
+            CreateParams { groups: Some(vec![Account::Name(long())]), ..plain.clone() },
+            CreateParams { user: Some(Account::Name(long())), ..plain.clone() },
             CreateParams { ready: Ready::unix(long()), ..plain.clone() },
         ] {
             assert!(bytes_of(&change) >= base + 1000, "{change:?}");

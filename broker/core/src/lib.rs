@@ -140,7 +140,7 @@ pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId, paired_
 pub use input::{
     Fresh, Input, LogOutcome, Members, RecordFailure, ShutdownCause, SignalOutcome, UpgradeFailure,
 };
-pub use kept::{Account, Budget, Exceeded, Holder, bytes_of};
+pub use kept::{Budget, Exceeded, QuotaUsage, QuotaUser, bytes_of};
 pub use launch::{Caller, CallerUnknown, Confinement, HardLimit, Launch, Login, Shortage};
 pub use limits::{
     Bounds, ENDED_KEPT, ENDED_KEPT_FOR, GROUPS_MAX, KILL_AGAIN_AFTER, LAUNCH_MOMENT,

@@ -14,7 +14,7 @@ use crate::attempt::{Attempt, Claim, Waiting};
 use crate::config::Config;
 use crate::ids::{Call, ConnectionId, Run, Ticket};
 use crate::input::SignalOutcome;
-use crate::kept::Account;
+use crate::kept::QuotaUsage;
 use crate::limits::REQUEST_KEPT_BYTES;
 use crate::places::Places;
 use crate::room;
@@ -59,7 +59,7 @@ pub(crate) struct PendingRequests {
     /// The creates that wait for a place under a limit.
     places: Places,
     next: u64,
-    bytes: Account,
+    bytes: QuotaUsage,
 }
 
 impl PendingRequests {
@@ -309,7 +309,7 @@ impl PendingRequests {
     }
 
     /// Returns how many bytes the requests take, by user.
-    pub(crate) fn bytes(&self) -> &Account {
+    pub(crate) fn bytes(&self) -> &QuotaUsage {
         &self.bytes
     }
 

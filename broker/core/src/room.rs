@@ -2,7 +2,7 @@
 
 use crate::authorize::is_administrator;
 use crate::config::Config;
-use crate::kept::{Account, Budget, Exceeded, Holder};
+use crate::kept::{Budget, Exceeded, QuotaUsage, QuotaUser};
 
 /// Whether so many more bytes of one kind may be kept for a user.
 ///
@@ -10,12 +10,12 @@ use crate::kept::{Account, Budget, Exceeded, Holder};
 /// Which bound they are over, in the words of a message that goes on with the way out.
 pub(crate) fn check(
     config: &Config,
-    account: &Account,
+    account: &QuotaUsage,
     budget: Budget,
     uid: u32,
     more: u64,
 ) -> Result<(), String> {
-    let holder = Holder { uid, is_administrator: is_administrator(config, uid) };
+    let holder = QuotaUser { uid, is_administrator: is_administrator(config, uid) };
     account.check(budget, holder, more).map_err(|exceeded| match exceeded {
         Exceeded::User(own) => format!(
             "{more} bytes more than the {own} that are kept for user {uid} are over its part of \

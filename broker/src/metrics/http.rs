@@ -32,15 +32,15 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(1);
 /// An address that metrics cannot be served at.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("it is neither a port, such as 9464, nor an address with one, such as 127.0.0.1:9464")]
-pub struct AddressError;
+pub struct MetricsAddressError;
 
 /// Takes a port, which is one of this machine's own address, or an address with a port.
 ///
 /// # Errors
 /// When it is neither.
-pub fn address(text: &str) -> Result<SocketAddr, AddressError> {
+pub fn address(text: &str) -> Result<SocketAddr, MetricsAddressError> {
     let own = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    text.parse().map(own).or_else(|_| text.parse()).map_err(|_| AddressError)
+    text.parse().map(own).or_else(|_| text.parse()).map_err(|_| MetricsAddressError)
 }
 
 /// Gives a listening socket to the event loop.
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(address("0.0.0.0:9464").unwrap().to_string(), "0.0.0.0:9464");
         assert_eq!(address("[::1]:9464").unwrap().to_string(), "[::1]:9464");
         for text in ["", "localhost", "127.0.0.1", ":9464", "65536", "-1"] {
-            assert_eq!(address(text), Err(AddressError), "{text}");
+            assert_eq!(address(text), Err(MetricsAddressError), "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::os::process::pidfd::Abilities;
 use crate::os::process::subreaper::{Inheritance, InheritanceError};
-use crate::os::spawn::{self, Method, ProbeError};
+use crate::os::spawn::{self, CloneMethod, ProbeError};
 use crate::os::tree::cgroup::{Cgroups, Leaf, Offer, PreviousFolder};
 
 /// What this kernel and this control group offer, tried once at the start.
@@ -66,8 +66,8 @@ pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<ProbedFacil
     let containment = if cgroups.is_some() { Containment::Cgroup } else { Containment::Subreaper };
     let facilities = status::Facilities {
         spawn: match spawn.method {
-            Method::Clone3 => "clone3".to_owned(),
-            Method::Clone => "fork".to_owned(),
+            CloneMethod::Clone3 => "clone3".to_owned(),
+            CloneMethod::Clone => "fork".to_owned(),
         },
         containment: match containment {
             Containment::Cgroup => "cgroup".to_owned(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use procbroker_protocol::{ChildId, Name};
 
 use crate::child::Child;
-use crate::kept::{Account, Budget};
+use crate::kept::{Budget, QuotaUsage};
 use crate::limits::Bounds;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
@@ -22,7 +22,7 @@ pub(super) struct Ended {
     /// Who held a name before: by owner, because one may have no word about another's.
     by_name: BTreeMap<Name, BTreeMap<u32, BTreeSet<u64>>>,
     /// How many bytes they take.
-    bytes: Account,
+    bytes: QuotaUsage,
     /// When the time of the first one is over.
     due: Option<Instant>,
 }
@@ -43,7 +43,7 @@ impl Ended {
 
     /// Finds the child that ended first, if its time is over at `now`; else the first one of the user who has the most, if there
     /// are more than may be kept; else that of a user whose children take more room than there is, with those that are `live`.
-    pub(super) fn first_expired(&self, bounds: &Bounds, live: &Account, now: Instant) -> Option<u64> {
+    pub(super) fn first_expired(&self, bounds: &Bounds, live: &QuotaUsage, now: Instant) -> Option<u64> {
         let since = now.checked_minus(bounds.ended_kept_for);
         let (first, (at, _)) = self.by_number.first_key_value()?;
         if since.is_some_and(|since| *at <= since) {
@@ -85,7 +85,7 @@ impl Ended {
 
     /// Returns the number of the child that makes room for others: the first one of a user who has too much, or of the one who
     /// has the most where all have too much together.
-    fn crowding(&self, budget: Budget, live: &Account) -> Option<u64> {
+    fn crowding(&self, budget: Budget, live: &QuotaUsage) -> Option<u64> {
         let is_over = live.all() + self.bytes.all() > budget.all;
         let fattest = self.bytes.users().max_by_key(|(_, bytes)| *bytes).filter(|_| is_over);
         let greedy = || self.bytes.users().find(|(uid, bytes)| live.of(*uid) + bytes > budget.user);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_first_one_goes_when_its_time_is_over_and_the_timer_says_when_that_is() {
-        let (child, timers, live) = (child(1, 7, "a"), &mut Timers::default(), Account::default());
+        let (child, timers, live) = (child(1, 7, "a"), &mut Timers::default(), QuotaUsage::default());
         let mut ended = ended(&[(NOW, child)]);
         ended.set_timer(&bounds(5), timers);
         let over = NOW.plus(Duration::from_nanos(100));
@@ -172,7 +172,7 @@ mod tests {
     fn a_crowd_of_one_users_hides_no_other_users_child() {
         let children = [(1, 7), (2, 8), (3, 8)].map(|(number, uid)| (NOW, child(number, uid, "a")));
         let ended = ended(&children);
-        let live = Account::default();
+        let live = QuotaUsage::default();
         assert_eq!(ended.first_expired(&bounds(3), &live, NOW), None);
         assert_eq!(ended.first_expired(&bounds(2), &live, NOW), Some(1));
     }
@@ -181,7 +181,7 @@ mod tests {
     fn who_has_too_much_with_what_lives_makes_room() {
         let children = [(1, 7), (2, 8)].map(|(number, uid)| (NOW, child(number, uid, "a")));
         let ended = ended(&children);
-        let mut live = Account::default();
+        let mut live = QuotaUsage::default();
         live.add(8, bounds(5).children_bytes().user);
         assert_eq!(ended.first_expired(&bounds(5), &live, NOW), Some(1));
     }

@@ -37,7 +37,7 @@ sockopt_impl!(
 
 /// Whether descriptors can be in a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
+pub enum DescriptorPassing {
     /// None can: whoever sends one gets EPERM.
     Refused,
     /// Some can.
@@ -46,15 +46,15 @@ pub enum Rights {
 
 /// Has a socket refuse descriptors from now on, as a listener also for those who connect from now on; and says whether some
 /// may be in it all the same: those that came before, or any where the kernel cannot refuse them.
-pub fn refuse_rights(socket: &impl AsFd) -> Rights {
+pub fn refuse_rights(socket: &impl AsFd) -> DescriptorPassing {
     match getsockopt(socket, PassRights) {
-        Ok(false) => Rights::Refused,
+        Ok(false) => DescriptorPassing::Refused,
         // It cannot fail where the option is known. Where it is not (ENOPROTOOPT), nothing is lost but what it spares.
         Ok(true) => {
             let _ = setsockopt(socket, PassRights, &false);
-            Rights::MayCome
+            DescriptorPassing::MayCome
         }
-        Err(_) => Rights::MayCome,
+        Err(_) => DescriptorPassing::MayCome,
     }
 }
 
@@ -63,7 +63,7 @@ pub fn refuse_rights(socket: &impl AsFd) -> Rights {
 pub struct ExposedSocket {
     /// None only while it is dropped.
     socket: Option<Arc<OwnedFd>>,
-    rights: Rights,
+    rights: DescriptorPassing,
     user: u32,
     disposals: Disposals,
 }
@@ -73,7 +73,7 @@ impl ExposedSocket {
     #[must_use]
     pub fn new(socket: OwnedFd, user: u32, disposals: &Disposals) -> Self {
         let rights = refuse_rights(&socket);
-        if rights == Rights::MayCome {
+        if rights == DescriptorPassing::MayCome {
             // What is sent out of band (`MSG_OOB`) stands among the rest then, and is not dropped unseen in reading on.
             let _ = setsockopt(&socket, sockopt::OobInline, &true);
         }
@@ -99,8 +99,8 @@ impl ExposedSocket {
     pub fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let socket = self.socket()?;
         let length = match self.rights {
-            Rights::Refused => bytes.len(),
-            Rights::MayCome => length_without_rights(socket, bytes)?,
+            DescriptorPassing::Refused => bytes.len(),
+            DescriptorPassing::MayCome => length_without_rights(socket, bytes)?,
         };
         let room = bytes.get_mut(..length).unwrap_or_default();
         Ok(recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?)
@@ -111,8 +111,8 @@ impl Drop for ExposedSocket {
     fn drop(&mut self) {
         let Some(socket) = self.socket.take() else { return };
         match self.rights {
-            Rights::Refused => drop(socket),
-            Rights::MayCome => let_go(socket, self.user, &self.disposals),
+            DescriptorPassing::Refused => drop(socket),
+            DescriptorPassing::MayCome => let_go(socket, self.user, &self.disposals),
         }
     }
 }

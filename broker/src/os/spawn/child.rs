@@ -21,7 +21,7 @@ use super::oom_score::OomScore;
 use super::plan::{ExecPlan, Ids, PlannedOutput};
 use super::raw::call;
 use super::report::ReportTo;
-use super::resource::Rlimit;
+use super::resource::ResourceLimit;
 use super::signals::{self, SignalSet};
 use super::spec::StandardInput;
 use crate::os::logs::pipes::BEGUN_MODE;
@@ -324,7 +324,7 @@ fn duplicate(descriptor: usize, target: usize) -> Result<(), Errno> {
     unsafe { call(libc::SYS_dup3, [descriptor, target, 0, 0]) }.map(drop)
 }
 
-fn set_rlimit(limit: Rlimit) -> Result<(), Errno> {
+fn set_rlimit(limit: ResourceLimit) -> Result<(), Errno> {
     // The kernel's `struct rlimit64`.
     let values = [limit.soft, limit.hard];
     let resource = limit.resource.number();

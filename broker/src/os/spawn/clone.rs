@@ -29,7 +29,7 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// Which system call makes a child.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Method {
+pub enum CloneMethod {
     /// `clone3(2)`: the child can run in the broker's memory, which costs the same however large that is.
     Clone3,
     /// `clone(2)`: the child runs in a copy of the broker's memory, as after `fork(2)`. For where a seccomp
@@ -65,12 +65,12 @@ pub(super) enum Birth {
 /// Makes a child that runs [`child_main`] with this plan, and returns while it does.
 ///
 /// The pidfd has close-on-exec. A child of `clone3` uses the stack. `into` is the directory of a cgroup to be
-/// born into, and needs [`Method::Clone3`].
+/// born into, and needs [`CloneMethod::Clone3`].
 ///
 /// # Safety
 /// Neither the stack nor anything of the plan is touched until [`outcome`] says that the child is not underway any more.
 pub(super) unsafe fn start(
-    method: Method,
+    method: CloneMethod,
     memory: Memory,
     plan: *const ChildPlan,
     stack: &Stack,
@@ -83,7 +83,7 @@ pub(super) unsafe fn start(
     // broker's process group must not end it before it has a session of its own.
     let blocked = SignalsBlocked::all();
     let result = match method {
-        Method::Clone3 => {
+        CloneMethod::Clone3 => {
             let (lowest, bytes) = stack.range();
             let memory = match memory {
                 Memory::Brokers => libc::CLONE_VM,
@@ -105,7 +105,7 @@ pub(super) unsafe fn start(
             unsafe { clone3(&arguments, plan) }
         }
         // SAFETY: the child gets a copy of this thread's stack and of all that the plan has.
-        Method::Clone => unsafe { clone(common, &raw mut pidfd, plan) },
+        CloneMethod::Clone => unsafe { clone(common, &raw mut pidfd, plan) },
     };
     drop(blocked);
     let pid = result?;

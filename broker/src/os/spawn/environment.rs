@@ -24,8 +24,8 @@ use crate::os::process::variables::{
     NOTIFY_VARIABLE, PROBE_VARIABLE, UPGRADE_VARIABLES,
 };
 use crate::os::spawn::{
-    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Resource, Restraint, Rlimit,
-    SpawnFailure, SpawnSpec, StandardInput, Step,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Resource, ResourceLimit,
+    Restraint, SpawnFailure, SpawnSpec, StandardInput, Step,
 };
 
 /// What tells one child from another: no child has it from the broker.
@@ -201,7 +201,7 @@ impl ChildEnvironment {
         params: &CreateParams,
         purpose: &Purpose,
         bounds: &[HardLimit],
-    ) -> Result<Vec<Rlimit>, SpawnFailure> {
+    ) -> Result<Vec<ResourceLimit>, SpawnFailure> {
         let refused = |errno| SpawnFailure::Refused { step: Step::Rlimits, errno };
         let bound = |resource| {
             let mut bounds = bounds.iter();
@@ -219,7 +219,7 @@ impl ChildEnvironment {
             if value > bound(resource) {
                 return Err(refused(Errno::EPERM));
             }
-            rlimits.push(Rlimit::both(resource, value));
+            rlimits.push(ResourceLimit::both(resource, value));
         }
         let bounded = bounds.iter().filter_map(|bound| Resource::from_number(bound.resource));
         for resource in bounded.chain([Resource::NOFILE]) {
@@ -232,7 +232,7 @@ impl ChildEnvironment {
                 resource.own_limits().map_err(refused)?
             };
             let hard = hard.min(bound(resource));
-            rlimits.push(Rlimit { resource, soft: soft.min(hard), hard });
+            rlimits.push(ResourceLimit { resource, soft: soft.min(hard), hard });
         }
         Ok(rlimits)
     }

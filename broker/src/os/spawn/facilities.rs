@@ -1,10 +1,10 @@
 //! Which way of making a child is in use.
 
-use super::clone::Method;
+use super::clone::CloneMethod;
 
 /// The ways in use.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Facilities {
     /// How a child is made.
-    pub method: Method,
+    pub method: CloneMethod,
 }

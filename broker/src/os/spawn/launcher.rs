@@ -18,7 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::child::ChildTask;
-use super::clone::{Birth, Memory, Method};
+use super::clone::{Birth, CloneMethod, Memory};
 use super::facilities::Facilities;
 use super::failure::{SpawnFailure, Step};
 use super::memory::Shared;
@@ -115,8 +115,8 @@ impl<T> Launcher<T> {
     pub(super) fn with_slots(facilities: Facilities, count: usize) -> io::Result<Self> {
         let signals = match facilities.method {
             // The kernel resets those with a handler (CLONE_CLEAR_SIGHAND).
-            Method::Clone3 => SignalSet::ignored(),
-            Method::Clone => SignalSet::CHANGEABLE,
+            CloneMethod::Clone3 => SignalSet::ignored(),
+            CloneMethod::Clone => SignalSet::CHANGEABLE,
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let reports = Arc::new(Shared::zeroed()?);

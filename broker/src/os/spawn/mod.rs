@@ -35,7 +35,7 @@ mod strings;
 pub(in crate::os) mod tests;
 
 pub use base_environment::BaseEnvironment;
-pub use clone::Method;
+pub use clone::CloneMethod;
 pub use facilities::Facilities;
 pub use failure::{SpawnFailure, Step};
 pub use launcher::{LaunchOutcome, Launcher, Spawned};
@@ -43,5 +43,5 @@ pub use look::{PathLook, PathLooks, kill};
 pub use name::LaunchName;
 pub use plan::SpawnPlan;
 pub use probe::ProbeError;
-pub use resource::{Resource, Rlimit};
+pub use resource::{Resource, ResourceLimit};
 pub use spec::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnSpec, StandardInput};

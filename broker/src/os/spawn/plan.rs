@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::failure::{SpawnFailure, Step};
 use super::name::LaunchName;
 use super::own_pid::OwnPid;
-use super::resource::Rlimit;
+use super::resource::ResourceLimit;
 use super::spec::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnSpec, StandardInput};
 use super::strings::{Strings, c_string};
 
@@ -32,7 +32,7 @@ pub(super) struct ExecPlan {
     pub(super) stdout: PlannedOutput,
     /// `None`: the same as `stdout`.
     pub(super) stderr: Option<PlannedOutput>,
-    pub(super) rlimits: Vec<Rlimit>,
+    pub(super) rlimits: Vec<ResourceLimit>,
     /// `None`: those of the broker.
     pub(super) ids: Option<Ids>,
     pub(super) restraint: Restraint,
@@ -153,7 +153,7 @@ fn planned_output(output: Output, step: Step) -> Result<PlannedOutput, SpawnFail
     })
 }
 
-fn check_rlimit(limit: Rlimit) -> Result<(), SpawnFailure> {
+fn check_rlimit(limit: ResourceLimit) -> Result<(), SpawnFailure> {
     let refused = |errno| SpawnFailure::refused(Step::Rlimits, errno);
     if limit.soft > limit.hard {
         return Err(refused(Errno::EINVAL));

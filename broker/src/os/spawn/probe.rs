@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::clone::Method;
+use super::clone::CloneMethod;
 use super::facilities::Facilities;
 use super::failure::{SpawnFailure, Step};
 use super::launcher::Launcher;
@@ -17,10 +17,10 @@ impl Facilities {
     /// What the last way failed with, and EAGAIN, ENOMEM, EMFILE or ENFILE at once, since they say nothing
     /// about the way.
     pub fn probe() -> Result<Self, ProbeError> {
-        let best = Self { method: Method::Clone3 };
+        let best = Self { method: CloneMethod::Clone3 };
         match best.rehearse(None)? {
             Err(SpawnFailure::Refused { step: Step::Clone, errno }) if !is_shortage(errno) => {
-                let other = Self { method: Method::Clone };
+                let other = Self { method: CloneMethod::Clone };
                 other.rehearse(None)??;
                 Ok(other)
             }
@@ -36,8 +36,8 @@ impl Facilities {
     /// kernel kills each newborn.
     pub fn try_birth_in(self, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
         match self.method {
-            Method::Clone3 => Ok(self.rehearse(Some(cgroup))??),
-            Method::Clone => Err(SpawnFailure::refused(Step::Cgroup, Errno::ENOSYS).into()),
+            CloneMethod::Clone3 => Ok(self.rehearse(Some(cgroup))??),
+            CloneMethod::Clone => Err(SpawnFailure::refused(Step::Cgroup, Errno::ENOSYS).into()),
         }
     }
 

@@ -67,7 +67,7 @@ impl Resource {
 
 /// One limit of a child.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Rlimit {
+pub struct ResourceLimit {
     /// The resource that is limited.
     pub resource: Resource,
     /// The limit in force, at most `hard`.
@@ -76,7 +76,7 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-impl Rlimit {
+impl ResourceLimit {
     /// Makes a bound whose soft and hard limits are this value.
     #[must_use]
     pub const fn both(resource: Resource, value: u64) -> Self {

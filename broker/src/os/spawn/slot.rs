@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 
 use super::child::{ChildPlan, ChildTask, Tether};
-use super::clone::{self, Birth, Memory, Method};
+use super::clone::{self, Birth, CloneMethod, Memory};
 use super::failure::SpawnFailure;
 use super::memory::{Shared, Stack};
 use super::oom_score::OomScore;
@@ -22,7 +22,7 @@ use super::signals::SignalSet;
 /// How a child is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
-    pub(super) method: Method,
+    pub(super) method: CloneMethod,
     pub(super) memory: Memory,
     pub(super) oom_score: OomScore,
     /// Those to be given their default dispositions.

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::base_environment::BaseEnvironment;
 use super::name::LaunchName;
-use super::resource::Rlimit;
+use super::resource::ResourceLimit;
 
 /// Everything about a new process.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct SpawnSpec {
     pub restraint: Restraint,
     /// The limits that differ from the broker's own. A broker that has raised its own soft `nofile` gives the
     /// original one here, for each child that asks for none.
-    pub rlimits: Vec<Rlimit>,
+    pub rlimits: Vec<ResourceLimit>,
     /// Where its standard input comes from.
     pub stdin: StandardInput,
     /// Where its standard output goes.

@@ -42,8 +42,8 @@ fn is_closed(mut reader: Reader) {
 #[test]
 fn what_is_sent_along_is_refused_where_the_kernel_can() {
     let (own, other) = UnixStream::pair().unwrap();
-    assert_eq!(refuse_rights(&own), Rights::MayCome, "it came to be before");
-    if refuse_rights(&own) == Rights::MayCome {
+    assert_eq!(refuse_rights(&own), DescriptorPassing::MayCome, "it came to be before");
+    if refuse_rights(&own) == DescriptorPassing::MayCome {
         println!("skipped: this kernel refuses none");
         return;
     }
@@ -60,7 +60,8 @@ fn what_is_sent_along_is_refused_where_the_kernel_can() {
 fn nothing_is_read_of_what_descriptors_come_along_with() {
     let (own, other) = UnixStream::pair().unwrap();
     // As where the kernel cannot refuse them.
-    let (socket, rights, disposals) = (Some(Arc::new(own.into())), Rights::MayCome, Disposals::default());
+    let (socket, rights, disposals) =
+        (Some(Arc::new(own.into())), DescriptorPassing::MayCome, Disposals::default());
     let exposed = ExposedSocket { socket, rights, user: USER, disposals };
     let mut bytes = [0; 8];
     let nothing = exposed.receive(&mut bytes).unwrap_err();

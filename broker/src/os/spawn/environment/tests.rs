@@ -102,14 +102,14 @@ fn output_goes_to_the_log_unless_it_is_said_otherwise() {
 
 #[test]
 fn a_child_gets_the_limit_on_files_that_the_broker_was_started_with() {
-    let nofile = Rlimit { resource: Resource::NOFILE, soft: 10, hard: 20 };
+    let nofile = ResourceLimit { resource: Resource::NOFILE, soft: 10, hard: 20 };
     assert_eq!(spec(|_| (), RunAs::Broker).unwrap().rlimits, [nofile]);
     let own = |params: &mut CreateParams| {
         params.rlimits.insert("nofile".to_owned(), create::Rlimit::Value(5));
         params.rlimits.insert("core".to_owned(), create::Rlimit::Unlimited);
     };
-    let core = Rlimit::both(Resource::from_name("core").unwrap(), u64::MAX);
-    assert_eq!(spec(own, RunAs::Broker).unwrap().rlimits, [core, Rlimit::both(Resource::NOFILE, 5)]);
+    let core = ResourceLimit::both(Resource::from_name("core").unwrap(), u64::MAX);
+    assert_eq!(spec(own, RunAs::Broker).unwrap().rlimits, [core, ResourceLimit::both(Resource::NOFILE, 5)]);
     let unknown = |params: &mut CreateParams| {
         params.rlimits.insert("files".to_owned(), create::Rlimit::Value(5));
     };
@@ -161,13 +161,13 @@ fn what_confined_the_creator_binds_the_child_and_its_cleanup() {
         params.rlimits.insert("nofile".to_owned(), create::Rlimit::Value(11));
     };
     let [core_limit, nofile_limit] = ["core", "nofile"].map(|name| Resource::from_name(name).unwrap());
-    let bounded = Rlimit { resource: nofile_limit, soft: 10, hard: 12 };
-    let expected = [Rlimit::both(core_limit, 0), bounded];
+    let bounded = ResourceLimit { resource: nofile_limit, soft: 10, hard: 12 };
+    let expected = [ResourceLimit::both(core_limit, 0), bounded];
     let plain = spec_of_another(|_| (), &Purpose::Main, vec![core, nofile]).unwrap();
     assert_eq!(plain.rlimits, expected);
     assert_eq!(plain.restraint, Restraint { no_new_privs: true, capabilities: Some(3) });
     let asked = spec_of_another(own, &Purpose::Main, vec![core, nofile]).unwrap();
-    assert_eq!(asked.rlimits, [Rlimit::both(nofile_limit, 11), Rlimit::both(core_limit, 0)]);
+    assert_eq!(asked.rlimits, [ResourceLimit::both(nofile_limit, 11), ResourceLimit::both(core_limit, 0)]);
     let tight = HardLimit { resource: 7, value: 10 };
     let refused = spec_of_another(own, &Purpose::Main, vec![tight]).unwrap_err();
     assert_eq!((refused.step_name(), refused.errno()), ("rlimits", Errno::EPERM));

@@ -42,7 +42,7 @@ impl Drop for Group {
     }
 }
 
-const BORN: Facilities = Facilities { method: Method::Clone3 };
+const BORN: Facilities = Facilities { method: CloneMethod::Clone3 };
 
 #[test]
 fn a_child_is_in_its_cgroup_before_its_program_begins() {
@@ -83,7 +83,7 @@ fn a_child_killed_at_birth_by_its_cgroup_is_reported() {
 #[test]
 fn a_child_in_a_copy_of_the_memory_is_born_into_no_cgroup() {
     let Some(group) = Group::new("copy") else { return };
-    assert!(Facilities { method: Method::Clone }.try_birth_in(group.directory().as_fd()).is_err());
+    assert!(Facilities { method: CloneMethod::Clone }.try_birth_in(group.directory().as_fd()).is_err());
 }
 
 #[test]

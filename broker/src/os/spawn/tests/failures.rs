@@ -11,7 +11,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::unistd::{Gid, Uid};
 
 use super::*;
-use crate::os::spawn::{Resource, Rlimit, Step};
+use crate::os::spawn::{Resource, ResourceLimit, Step};
 
 #[test]
 fn a_program_that_cannot_be_executed_is_named_with_its_errno() {
@@ -100,7 +100,7 @@ fn a_limit_above_the_brokers_own_is_refused_even_to_root() {
     let scene = Scene::new();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 5000).unwrap();
     let with = |soft, hard| {
-        let rlimits = vec![Rlimit { resource: Resource::from_name("core").unwrap(), soft, hard }];
+        let rlimits = vec![ResourceLimit { resource: Resource::from_name("core").unwrap(), soft, hard }];
         SpawnSpec { rlimits, ..scene.spec(&["/bin/true"]) }
     };
     // Before there is a process that the kernel might allow to raise it.

@@ -34,10 +34,10 @@ fn without_clone3_the_probe_finds_clone_and_without_that_it_says_so() {
     let true_program = || scene.spec(&["/bin/true"]);
     refuse(libc::SYS_clone3, Errno::ENOSYS);
     let probed = Facilities::probe().unwrap();
-    assert_eq!(probed.method, Method::Clone);
+    assert_eq!(probed.method, CloneMethod::Clone);
     assert_eq!(run(probed, true_program()), 0);
 
-    let clone3 = Facilities { method: Method::Clone3 };
+    let clone3 = Facilities { method: CloneMethod::Clone3 };
     assert_eq!(refusal(clone3, true_program()), ("clone", Errno::ENOSYS));
 
     refuse(libc::SYS_clone, Errno::EACCES);

@@ -176,7 +176,7 @@ fn a_child_that_the_kernel_may_kill_for_what_it_uses_has_no_memory_of_the_broker
             let number = u32::try_from(number).unwrap();
             launch(&mut launcher, number, SpawnSpec { bounding, ..at_lease(&scene) }).unwrap();
             let pid = launcher.pid(|_| true).unwrap();
-            let expected = way.method == Method::Clone3 && bounding == Bounding::Free;
+            let expected = way.method == CloneMethod::Clone3 && bounding == Bounding::Free;
             assert_eq!(has_this_memory(pid), expected, "{way:?} {bounding:?}");
             assert!(launcher.kill(|_| true));
             assert!(next_outcome(&mut launcher).result.is_err());

@@ -22,8 +22,8 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{
-    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Launcher, Method, Output,
-    Restraint, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, CloneMethod, Credentials, ErrorOutput, Facilities, LaunchName, Launcher,
+    Output, Restraint, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
 };
 
 /// Starts processes one at a time, and waits for each.
@@ -47,7 +47,7 @@ impl Starter {
 
 /// Every way, whether or not the probe would choose it here.
 fn every_way() -> impl Iterator<Item = Facilities> {
-    [Method::Clone3, Method::Clone].into_iter().map(|method| Facilities { method })
+    [CloneMethod::Clone3, CloneMethod::Clone].into_iter().map(|method| Facilities { method })
 }
 
 /// A folder that the child's user may enter, and the specification of a child that writes there.

@@ -28,7 +28,7 @@ fn a_broker_that_is_killed() {
 
 #[test]
 fn a_child_whose_broker_was_killed_executes_nothing() {
-    for method in [Method::Clone3, Method::Clone] {
+    for method in [CloneMethod::Clone3, CloneMethod::Clone] {
         let scene = Scene::new();
         let leased = Leased::new(&scene.path("leased"));
         let mut broker = Command::new(std::env::current_exe().unwrap())

@@ -12,7 +12,7 @@ use nix::sys::signal::{
 use nix::unistd::{Gid, Uid, getgid, getgroups, getuid};
 
 use super::*;
-use crate::os::spawn::{Resource, Rlimit};
+use crate::os::spawn::{Resource, ResourceLimit};
 
 /// The value of a line of `/proc/self/status`.
 fn status<'a>(text: &'a str, key: &str) -> &'a str {
@@ -205,8 +205,8 @@ fn umask_directory_environment_and_limits_are_as_given() {
             cwd: scene.folder.path().into(),
             umask: Mode::from_bits_truncate(0o137),
             rlimits: vec![
-                Rlimit { resource: Resource::NOFILE, soft: 17, hard: 23 },
-                Rlimit::both(Resource::from_name("core").unwrap(), 0),
+                ResourceLimit { resource: Resource::NOFILE, soft: 17, hard: 23 },
+                ResourceLimit::both(Resource::from_name("core").unwrap(), 0),
             ],
             ..scene.shell(script)
         };
