@@ -42,7 +42,7 @@ pub use signals::{Audience, Signals};
 pub use sources::Sources;
 use sources::{announced, unheard};
 
-/// To recover so many children takes memory that the broker never needs again: some 3 KiB for each.
+/// How many recovered children are worth a trim of the heap: to recover one takes some 3 KiB that the broker never needs again.
 const MANY_RECOVERED: usize = 1_000;
 
 /// Why the driver stops working.

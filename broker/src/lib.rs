@@ -87,7 +87,7 @@
 //! | messages: the binary layout, the JSON | the protocol's `binary` and `frame`, `json_lines` |
 //! | the layout of the intent log, the tables of the state file | `os/journal/intent_log/form.rs`, `os/journal/schema.rs` |
 //! | the layout of what an upgrade hands over | `upgrade/manifest.rs` |
-//! | the parameters of a create, each beside its flag | `cli/verbs/create.rs` |
+//! | the flags of a create | `cli/verbs/create.rs`, and in files below it: surroundings, life, bounds |
 //!
 //! # The promises
 //!

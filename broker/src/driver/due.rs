@@ -13,17 +13,17 @@ use crate::limits::{FACTS_A_TURN, SPAWN_PATIENCE};
 use crate::messages::Fact;
 use crate::os::host::clock;
 
-/// What is due for so long was not seen to because the broker did not run. A turn of the loop is far shorter.
+/// How long something is overdue where the broker did not run. A turn of the loop is far shorter.
 const BEHIND_AFTER: Duration = Duration::from_millis(5);
 
-/// After so many rounds of the loop in which nothing came, nothing more does: a user's connections read in turn.
+/// How many rounds of the loop without anything new show that nothing more is there: a user's connections read in turn.
 const QUIET_ROUNDS: usize = 8;
 
-/// For so long what was said meanwhile goes before what is due.
+/// How long what was said meanwhile may go before what is due.
 const CATCH_UP_MAX: Duration = Duration::from_millis(20);
 
 impl Driver {
-    /// How long after the machine's start something is due that nothing else tells of.
+    /// Returns when something is due that nothing else tells of, as the time since the machine's start.
     pub(super) fn wake_at(&self) -> Option<Duration> {
         let due = self.broker.next_deadline().map(|deadline| Duration::from_nanos(deadline.as_nanos()));
         let overdue = self.handler.launcher.overdue_at(SPAWN_PATIENCE).map(clock::after_boot);
@@ -32,7 +32,7 @@ impl Driver {
         due.into_iter().chain(overdue).chain(rested).chain(again).min()
     }
 
-    /// Does what is due. If it has been so for long, the broker did not run: what was said meanwhile goes first.
+    /// Does what is due. Where that is long overdue the broker did not run, and what was said meanwhile goes first.
     pub(super) async fn wake(&mut self, facts: &mut inbox::Receiver<Fact>) {
         if self.is_behind() {
             self.catch_up_with_words(facts).await;

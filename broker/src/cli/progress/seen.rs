@@ -1,4 +1,4 @@
-//! Since when children are in their states, as far as was seen from here, and the lines that tell it.
+//! Notes since when children are in their states, as far as can be seen from here, and makes the lines that tell it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

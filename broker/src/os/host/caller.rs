@@ -36,7 +36,7 @@ struct Bonds {
 }
 
 impl Bonds {
-    /// Those of a process that has no rights in the broker's namespace, whatever it has in its own.
+    /// What counts of a process that has no rights in the broker's namespace, whatever it has in its own.
     fn seen_from_another_namespace(self) -> Self {
         Self { no_new_privs: true, capabilities: 0, ..self }
     }

@@ -14,8 +14,8 @@ use super::read::{self, Ahead};
 use super::schema::{Migration, STEPS};
 use super::wal::beside;
 
-/// Whether this version could take the file over, and what it would find there. Nothing of it is changed, and the
-/// broker that it belongs to may go on writing.
+/// Tells whether this version could take the file over, and what it would find there. It changes nothing, and the broker that
+/// the file belongs to may go on writing.
 ///
 /// # Errors
 /// As [`open`](super::open), and when the file is missing.

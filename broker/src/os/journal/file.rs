@@ -45,7 +45,7 @@ pub(super) fn make(path: &Path, steps: &[Migration]) -> Result<File, JournalErro
     Ok(file)
 }
 
-/// SQLite gives the files beside it the same mode (`findCreateFileMode` in its `os_unix.c`).
+/// Makes a file for its owner alone. SQLite gives the files beside it the same mode (`findCreateFileMode` in its `os_unix.c`).
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
@@ -59,7 +59,8 @@ pub(super) fn close_to_others(path: &Path) -> Result<(), JournalError> {
     set().map_err(refused)
 }
 
-/// No `SQLITE_OPEN_URI`: a folder's name is never taken for options. No mutex: one thread has the connection.
+/// Opens a connection. Without `SQLITE_OPEN_URI` a folder's name is never taken for options. No mutex is needed: one thread
+/// has the connection.
 pub(super) fn connect(path: &Path, access: OpenFlags) -> Result<Connection, JournalError> {
     let opened = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let connection = opened.map_err(JournalError::database("open", path))?;
@@ -68,7 +69,7 @@ pub(super) fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Jour
     Ok(connection)
 }
 
-/// Whose it is, in which version, and whether it is whole. Nothing is written.
+/// Finds out whose the file is, of which version, and whether it is whole. It writes nothing.
 pub(super) fn examine(
     connection: &Connection,
     path: &Path,
@@ -109,8 +110,8 @@ pub(super) fn bring_up(
     })
 }
 
-/// Signs the rows that an earlier version of the broker has written. Where there is no room for that, they are as good as they
-/// were, and signed with the first that is written.
+/// Signs the rows that an earlier version of the broker has written. Where there is no room for that, they are as good as
+/// before, and are signed with the first row that is written.
 pub(super) fn sign(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     if signature::look(connection).map_err(JournalError::database("read", path))? == Signed::Throughout {
         return Ok(());
@@ -130,7 +131,7 @@ pub(super) fn sign(connection: &Connection, path: &Path) -> Result<(), JournalEr
     }
 }
 
-/// A write-ahead log: a commit is one write at its end, and `check` reads beside the writer.
+/// Has SQLite keep a write-ahead log: a commit is one write at its end, and `check` reads beside the writer.
 pub(super) fn use_log(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))

@@ -21,7 +21,7 @@ use crate::os::process::identity::BootId;
 /// How many children are named that nothing is known of.
 const NAMED_MAX: usize = 20;
 
-/// What is in the log of intents alone. What is missing between that and the file may have been in SQLite's log.
+/// Reads what is in the log of intents alone. What is missing between that and the file may have been in SQLite's log.
 pub(super) fn unread(place: &Place, folded: Position, path: &Path) -> Result<Unread, JournalError> {
     let unread = place.unread(folded);
     match &unread {
@@ -38,7 +38,7 @@ pub(super) fn unread(place: &Place, folded: Position, path: &Path) -> Result<Unr
 pub(super) enum Origin {
     /// That of the state file.
     Own,
-    /// That of one which is gone. It cannot be gone on with.
+    /// That of a state file which is gone. Nothing can go on from it.
     Abandoned,
 }
 
@@ -53,13 +53,13 @@ pub(super) fn tell_of(abandoned: &Abandoned, path: &Path) {
         unknown.len(), if named.is_empty() { "none".to_owned() } else { named.join(" ") });
 }
 
-/// Where the log of intents is of the state file with this key.
+/// Tells where the state file with this key has its log of intents.
 pub(super) fn place(runtime: &OwnFolder, path: &Path, key: Uuid) -> Result<Place, JournalError> {
     Place::new(runtime, (path.to_owned(), key), BootId::current()?)
 }
 
 /// Writes what an earlier broker has left in its log of intents, in the order in which it was submitted and as one
-/// transaction: a crash in the midst of it leaves everything as it was. It is acted on at once, and has to outlive the
+/// transaction: a crash in its midst leaves everything as it was. The broker acts on it at once, so that it has to outlive the
 /// machine. Says how far everything is in the file then.
 pub(super) fn fold(
     connection: &Connection,

@@ -71,9 +71,9 @@ pub(super) enum Former {
     HandedOver,
 }
 
-/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read, after what
-/// an earlier broker has left in the log of intents in the runtime folder. What was read is safe against a loss of power,
-/// unless there is no room for it in the file: what is in the log then stays there, and is written as soon as it can be.
+/// Opens the file, and makes it where it is missing. All of it is checked, brought up to this version, and read, with what an
+/// earlier broker has left in the log of intents in the runtime folder. What was read is safe against a loss of power. What
+/// the file has no room for stays in the log, and is written as soon as there is room.
 ///
 /// # Errors
 /// When it cannot be used as it is. It is then as it was.
@@ -95,8 +95,7 @@ pub(crate) fn open_alone(path: &Path) -> Result<(Store, Stored), JournalError> {
     open_with(path, STEPS, Former::Unknown, None)
 }
 
-/// What the tests of other modules open, which hold the file for a while: however long that takes on a busy machine, it is
-/// taken for no refusal.
+/// For tests of other modules, which hold the file for a while: on a busy machine that takes long, and is no refusal.
 #[cfg(test)]
 impl Store {
     pub(crate) fn waiting_for(self, patience: std::time::Duration) -> Self {
@@ -182,7 +181,7 @@ pub(super) fn open_with(
     Ok((store, Stored { rows, host }))
 }
 
-/// Where it cannot be told, opening it says why.
+/// Looks for a write-ahead log. Where it cannot be told whether there is one, opening the file says why.
 fn find_log(path: &Path) -> Log {
     match fs::metadata(beside(path, "-wal")) {
         Ok(log) if log.len() > 0 => Log::Left,
@@ -190,10 +189,10 @@ fn find_log(path: &Path) -> Log {
     }
 }
 
-/// What a broker wrote before it was killed is read by the next one, be it on the disk or not: the kernel has it. It
-/// is acted on at once, with cleanups and with answers. A loss of power after that must not take it back, or a cleanup
-/// that has been done would be done again by a third broker. The folder is synced as well, since the one that made the
-/// files may not have come to it.
+/// Puts on the disk what a broker wrote that was killed. The next one reads it from the kernel, whether it is on the disk or
+/// not, and acts on it at once, with cleanups and with answers. A loss of power after that must not take it back, or a third
+/// broker would do a cleanup again. The folder is synced as well, since the broker that made the files may not have come to
+/// that.
 pub(super) fn make_safe(path: &Path, file: &File) -> Result<(), JournalError> {
     let sync = |path: &Path| {
         File::open(path).and_then(|file| file.sync_all()).map_err(JournalError::file("sync", path))
