@@ -115,6 +115,29 @@ fn protocol_and_core_depend_on_nothing_that_is_above_them() {
 }
 
 #[test]
+fn no_public_type_of_the_core_has_the_name_of_one_of_the_protocol() {
+    let of_protocol = public_types(&root().join("protocol/src"));
+    let of_core = public_types(&root().join("broker/core/src"));
+    assert!(of_protocol.contains("Account") && of_core.contains("Broker"), "these are not all of them");
+    let both: Vec<&String> = of_core.intersection(&of_protocol).collect();
+    assert!(both.is_empty(), "these names have two meanings for whoever imports both crates: {both:?}");
+}
+
+/// The types that are visible outside of their crate, or would be if their modules are.
+fn public_types(folder: &Path) -> BTreeSet<String> {
+    let texts = sources(folder).into_iter().map(|path| without_tests(&path));
+    let name = |line: &str| {
+        let rest = line.strip_prefix("pub ")?;
+        let (kind, rest) = rest.split_once(' ')?;
+        let is_name = |char: char| char.is_alphanumeric() || char == '_';
+        ["enum", "struct", "trait", "type"]
+            .contains(&kind)
+            .then(|| rest.chars().take_while(|char| is_name(*char)).collect())
+    };
+    texts.flat_map(|text| text.lines().filter_map(name).collect::<Vec<String>>()).collect()
+}
+
+#[test]
 fn the_core_has_no_clock_no_file_no_process_and_no_lock() {
     for path in sources(&root().join("broker/core/src")) {
         let text = without_tests(&path);
