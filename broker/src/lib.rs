@@ -44,9 +44,9 @@
 //! 1. The request arrives as above. The core enters the first stop step, and orders its signal.
 //! 2. [`os::tree`] sends it by pidfd on the driver's thread, or on its worker where it is for all that descends from the child.
 //! 3. SIGCHLD, or the epoll of an adopted child, wakes the reaper, which retires the pid before it reaps it.
-//! 4. [`os::tree`] finds out what the child has left. Where its control group is empty (`cgroup.events`, which
-//!    `os/tree/cgroup/group.rs` reads), that is known at once; else the worker walks (`os/tree/left.rs`). The core is told
-//!    `Exited` with it, and `MembersLeft` whenever less is left.
+//! 4. [`os::tree`] finds out what the child has left. With no process group, no orphan that could be its and an empty control
+//!    group (`cgroup.events`, which `os/tree/cgroup/group.rs` reads) that is nothing, which is known at once; else the worker
+//!    walks (`os/tree/left.rs`). The core is told `Exited` with it, and `MembersLeft` whenever less is left.
 //! 5. The core goes on with the steps until nothing is left: at last `Kill`, which the worker repeats until nothing new is
 //!    found. Then the cleanup is spawned as a child is.
 //! 6. The end is recorded. The answer waits in `driver/durable_answers.rs` until a record was written or has failed, and is sent.
