@@ -94,7 +94,8 @@ impl Broker {
     /// lost meanwhile, the call fails.
     ///
     /// # Errors
-    /// [`Error::Broker`] of the kind `not_found` when there is no such child or it has ended.
+    /// [`Error::Broker`] of the kind `not_found` when there is no such child or it has ended, and `spawn_failed` when one child is
+    /// meant and its program cannot be executed any more.
     pub async fn restart(&self, target: impl ToTarget) -> Result<Vec<Arc<ChildInfo>>, Error> {
         let target = target.to_target()?;
         self.many(Request::Restart(ManyParams { target })).await

@@ -170,7 +170,7 @@ impl Child {
     /// call fails.
     ///
     /// # Errors
-    /// [`Error::Broker`] of the kind `not_found` when it has ended.
+    /// [`Error::Broker`] of the kind `not_found` when it has ended, and `spawn_failed` when its program cannot be executed any more.
     pub async fn restart(&mut self) -> Result<&Arc<ChildInfo>, Error> {
         let restarted = self.broker.restart(self.target()).await?;
         self.info = restarted.into_iter().next().ok_or_else(|| Error::Protocol {

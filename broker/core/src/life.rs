@@ -70,6 +70,10 @@ impl Broker {
             Next::NeverStarted { reason, killed, error } => {
                 self.end_unstarted(id, (reason, killed), error, turn);
             }
+            Next::NotStartedAgain { error, then } => {
+                self.fail_restart(id, &error, turn);
+                self.see_to(id, *then, turn);
+            }
             Next::LeftBehind => self.left_wave(id, turn),
             Next::Over => self.end(id, turn),
         }

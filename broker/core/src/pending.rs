@@ -22,7 +22,7 @@ use crate::time::Instant;
 use crate::timers::{Timer, Timers};
 
 pub(crate) use signal_request::{SignalRequest, SignalVerdict};
-pub(crate) use waits_for::{WaitsFor, watched_bytes};
+pub(crate) use waits_for::{Meant, WaitsFor, watched_bytes};
 
 /// A request that waits.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl PendingRequests {
     /// A child of a `restart` is ready again, or has ended. Returns all of its children, once none is left.
     pub(crate) fn child_restarted(&mut self, ticket: Ticket, child: ChildId) -> Option<Vec<ChildId>> {
         self.unwatch(ticket, child);
-        let WaitsFor::Restart { children, left } = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
+        let WaitsFor::Restart { children, left, .. } = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
             return None;
         };
         left.remove(&child);
@@ -416,7 +416,8 @@ mod tests {
     fn a_restart_waits_for_the_last_of_its_children() {
         let mut pending = PendingRequests::default();
         let (children, left) = (vec![child(2), child(3)], [(child(2), 1), (child(3), 1)].into());
-        let [ticket] = add(&mut pending, [WaitsFor::Restart { children: children.clone(), left }]);
+        let meant = Meant::WhatMatches;
+        let [ticket] = add(&mut pending, [WaitsFor::Restart { children: children.clone(), left, meant }]);
         assert_eq!(pending.child_restarted(ticket, child(2)), None);
         assert_eq!(pending.watchers(child(2)), []);
         assert_eq!(pending.child_restarted(ticket, child(3)), Some(children));

@@ -24,7 +24,7 @@ use crate::sim::event::Event;
 use crate::sim::family::{Family, FamilyId, Launch, Part};
 use crate::sim::setting::Setting;
 
-pub use launches::is_shortage;
+pub use launches::{is_shortage, killed};
 
 /// How long a report about an end takes to the broker, at most.
 const REPORT_MILLIS: u64 = 2;

@@ -1,6 +1,7 @@
 //! Children that come back: by their policy, and by hand, across a crash of the broker too.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use nix::sys::signal::Signal;
 use procbroker_protocol::Timestamp;
@@ -96,6 +97,39 @@ fn a_restart_by_hand_gives_a_child_another_process_and_nothing_else() {
     assert_ne!(after["pid"], before["pid"]);
     let refused = client.refused("restart", json!({"target": "none"}));
     assert_eq!(refused.kind, "not_found");
+}
+
+#[test]
+fn a_restart_whose_program_cannot_be_executed_any_more_tells_why() {
+    let mut broker = TestBroker::start();
+    let mut client = broker.json();
+    let program = broker.path("program");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let params = json!({"command": [program, "1000"]});
+    client.create(with(params.clone(), &json!({"name": "once"})));
+    client.create(with(params.clone(), &json!({"name": "pooled", "labels": {"pool": "a"}})));
+    let always = json!({"policy": "always", "backoff": "1h", "backoff_max": "1h"});
+    client.create(with(params, &json!({"name": "again", "restart": always})));
+    fs::set_permissions(&program, Permissions::from_mode(0o644)).unwrap();
+    let refused = client.refused("restart", json!({"target": "once"}));
+    assert_eq!((refused.kind.as_str(), refused.code), ("spawn_failed", 5), "{refused:?}");
+    let told = (&refused.data["errno"], &refused.data["errno_name"], &refused.data["step"]);
+    assert_eq!(told, (&json!(13), &json!("EACCES"), &json!("exec")));
+    let program = program.display().to_string();
+    assert!(
+        refused.message.starts_with(&format!("cannot start {program:?} again: exec failed")),
+        "{refused:?}"
+    );
+    let ended = client.got(&json!("once"));
+    assert_eq!((&ended["state"], &ended["exit"]["reason"]), (&json!("ended"), &json!("start_failed")));
+    // Its policy has it wait for the next attempt, and that is told at once.
+    let refused = client.refused("restart", json!({"target": "again"}));
+    assert!(refused.message.ends_with("its policy starts it again later"), "{refused:?}");
+    assert_eq!(client.got(&json!("again"))["state"], "backoff");
+    // Of many, it is one that shows what has become of it.
+    let answer = client.ok("restart", json!({"target": {"labels": {"pool": "a"}}}));
+    assert_eq!(answer["children"][0]["exit"]["reason"], "start_failed");
+    assert_eq!(broker.stop().lines_with("not started: exec failed with EACCES").len(), 3);
 }
 
 #[test]

@@ -21,6 +21,13 @@ pub(crate) enum Next {
         /// What its creator is told, where that does not follow from the reason.
         error: Option<Error>,
     },
+    /// Its program could not be executed again: who has asked for this very restart gets the error.
+    NotStartedAgain {
+        /// What they are told.
+        error: Error,
+        /// What follows beside that.
+        then: Box<Next>,
+    },
     /// Its cleanup is left to the next broker, and the shutdown goes on without it.
     LeftBehind,
     /// It is over: what it held is given free, and everybody who waits for it is told.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_protocol::error::SpawnFailure;
-use procbroker_protocol::{EventKind, Exit, ExitReason};
+use procbroker_protocol::{Error, ErrorKind, EventKind, Exit, ExitReason};
 
 use crate::child::common::exit_before_start;
 use crate::child::launching::{Launching, is_kill};
@@ -172,10 +172,20 @@ impl Child {
             Some(_) | None => (ExitReason::StartFailed, self.after(ExitReason::StartFailed)),
         };
         let child = Arc::clone(self.common.view());
-        let message = StartAttempt::main(self.common.order()).why(failure, None);
-        orders.order(Effect::Report(Report::StartFailed { child, message }));
+        let attempt = StartAttempt::main(self.common.order());
+        let (program, message) = (attempt.program(), attempt.why(failure, None));
+        orders.order(Effect::Report(Report::StartFailed { child, message: message.clone() }));
         let exit = exit_before_start(reason, killed, orders.now.wall);
-        self.release(exit, afterwards, orders)
+        let then = self.release(exit, afterwards, orders);
+        if reason != ExitReason::StartFailed {
+            // It has not come back because somebody wants it to end.
+            return then;
+        }
+        let what_follows =
+            if self.is_ending() { "the child ends" } else { "its policy starts it again later" };
+        let message = format!("cannot start {program} again: {message}; {what_follows}");
+        let error = Error::new(ErrorKind::SpawnFailed(failure.clone()), message);
+        Next::NotStartedAgain { error, then: Box::new(then) }
     }
 
     /// It is to end between two runs.

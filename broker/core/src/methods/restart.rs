@@ -1,6 +1,7 @@
 //! `restart`: stops the present run of children by their own steps, and starts the next one at once.
 //!
-//! It answers when every new run is ready, or its child has ended all the same. One that is in a pause before a restart is
+//! It answers when every new run is ready, or its child has ended all the same. Where one child was named and its program cannot be
+//! executed any more, the answer is that error; among many, that child is shown as what it has become. One that is in a pause before a restart is
 //! started at once; one that is being started anyway is waited for. A child that is on its way to its end is not kept from it.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use crate::attempt::shutting_down;
 use crate::broker::Broker;
 use crate::child::{Child, Next, RestartWish};
 use crate::ids::Call;
-use crate::pending::WaitsFor;
+use crate::pending::{Meant, WaitsFor};
 use crate::turn::Turn;
 
 impl Broker {
@@ -44,7 +45,18 @@ impl Broker {
         if left.is_empty() {
             return self.promise(call, Ok(Response::Children(self.children.views(&children))), turn);
         }
-        self.wait_for(call, WaitsFor::Restart { children, left }, None);
+        let meant = match target {
+            Target::Id(_) | Target::Name(_) => Meant::TheOne,
+            Target::Labels(_) | Target::All => Meant::WhatMatches,
+        };
+        self.wait_for(call, WaitsFor::Restart { children, left, meant }, None);
+    }
+
+    /// Answers every restart that waits for this child alone: its program cannot be executed.
+    pub(crate) fn fail_restart(&mut self, id: ChildId, error: &Error, turn: &mut Turn<'_>) {
+        for ticket in self.pending.watchers_by(id, WaitsFor::is_restart_of_one).0 {
+            self.answer_pending(ticket, Err(error.clone()), turn);
+        }
     }
 
     fn wish_restart(&mut self, id: ChildId, turn: &mut Turn<'_>) -> RestartWish {

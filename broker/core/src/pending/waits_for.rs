@@ -57,6 +57,8 @@ pub(crate) enum WaitsFor {
         children: Vec<ChildId>,
         /// Those that are not, each with how often it will have been restarted then.
         left: BTreeMap<ChildId, u32>,
+        /// How they were named.
+        meant: Meant,
     },
     /// A `wait`, for its child to be ready or to have ended.
     Wait {
@@ -76,6 +78,15 @@ pub(crate) enum WaitsFor {
     Upgrade,
     /// A `shutdown`, for its end.
     Shutdown,
+}
+
+/// How a request named the children that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meant {
+    /// As one, by its id or name: what becomes of it is what becomes of the request.
+    TheOne,
+    /// As all that match, of which each goes its way.
+    WhatMatches,
 }
 
 /// Returns how many bytes a request takes for so many children that it waits for.
@@ -164,6 +175,11 @@ impl WaitsFor {
     /// Whether a create waits for its child.
     pub(crate) fn is_start(&self) -> bool {
         matches!(self, Self::Start { .. })
+    }
+
+    /// Whether a restart waits for the one child that it has named.
+    pub(crate) fn is_restart_of_one(&self) -> bool {
+        matches!(self, Self::Restart { meant: Meant::TheOne, .. })
     }
 
     /// Whether a create waits for the last words of its child.

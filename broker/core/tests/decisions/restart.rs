@@ -7,7 +7,7 @@ use procbroker_protocol::create::RestartPolicy::{Always, Never, OnFailure};
 use procbroker_protocol::create::{IfExists, Restart};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::{
-    ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal,
+    ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal, Target,
 };
 
 use crate::world::*;
@@ -304,6 +304,45 @@ fn what_has_ended_or_is_about_to_cannot_be_restarted() {
     assert_eq!(world.refused(call), ErrorKind::NotFound);
     let call = world.call(client, restart(labels("pool", "none")));
     assert!(world.children(call).is_empty());
+}
+
+#[test]
+fn a_restart_by_hand_whose_program_is_gone_tells_why_and_what_follows() {
+    for (policy, follows, state_then) in [
+        (Never, "the child ends", ChildState::Ended),
+        (Always, "its policy starts it again later", ChildState::Backoff),
+    ] {
+        let (mut world, client, run) = running(policy, named("a"));
+        let call = world.call(client, restart(id(run)));
+        let among = world.call(client, restart(Target::All));
+        world.ends(run);
+        world.recorded(next(run));
+        world.give(Input::SpawnFailed { run: next(run), failure: no_such_file() });
+        let error = world.error(call);
+        assert_eq!(error.kind, ErrorKind::SpawnFailed(no_such_file()));
+        assert!(
+            error.message.starts_with("cannot start \"sleep\" again: exec failed with ENOENT"),
+            "{error}"
+        );
+        assert!(error.message.ends_with(follows), "{error}");
+        assert_eq!(state(&mut world, client, run), state_then);
+        // Of many, it is one that shows what has become of it.
+        match policy {
+            Never => assert_eq!(world.children(among)[0].state, ChildState::Ended),
+            OnFailure | Always => assert!(!world.is_answered(among)),
+        }
+    }
+}
+
+#[test]
+fn a_restart_by_hand_of_one_that_is_destroyed_on_its_way_to_its_program_is_no_failure_to_start() {
+    let (mut world, client, run) = running(Never, unnamed());
+    let call = world.call(client, restart(id(run)));
+    world.ends(run);
+    world.recorded(next(run));
+    world.call(client, destroy(id(run)));
+    world.give(Input::SpawnFailed { run: next(run), failure: no_such_file() });
+    assert_eq!(world.children(call)[0].exit.as_ref().unwrap().reason, ExitReason::Destroyed);
 }
 
 #[test]

@@ -226,7 +226,10 @@ class AsyncBroker:
         all: bool = False,
         timeout: Timeout = Default.TIMEOUT,
     ) -> List[AsyncChild]:
-        """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does."""
+        """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does.
+
+        Raises SpawnFailed for one child whose program cannot be executed any more.
+        """
         return await self._ask(self._requests.restart(which(target, labels, all), timeout))
 
     async def renew(

@@ -315,7 +315,10 @@ class Broker:
         all: bool = False,
         timeout: Timeout = Default.TIMEOUT,
     ) -> List[Child]:
-        """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does."""
+        """Stop children and start them again: same ids and names, new processes. Raises as ``signal`` does.
+
+        Raises SpawnFailed for one child whose program cannot be executed any more.
+        """
         return self._ask(self._requests.restart(which(target, labels, all), timeout))
 
     def renew(

@@ -116,7 +116,10 @@ class Child(ChildView):
             self._broker._release(self.id)
 
     def restart(self, *, timeout: Timeout = Default.TIMEOUT) -> Child:
-        """Stop it and start it again: same id and name, new process. Raises ConnectionLost as ``signal`` does."""
+        """Stop it and start it again: same id and name, new process. Raises ConnectionLost as ``signal`` does.
+
+        Raises SpawnFailed when its program cannot be executed any more.
+        """
         for child in self._broker.restart(self, timeout=timeout):
             self._update(child)
         return self

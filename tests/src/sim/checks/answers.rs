@@ -114,6 +114,7 @@ fn failure(ledger: &Ledger, asked: &Asked, error: &Error) -> Checked {
             let late = params.target.is_single() && asked.wishes.is_empty();
             if asked.meant.is_none() || late { Ok(()) } else { Err(unfair()) }
         }
+        Request::Restart(_) if asked.not_started_again.is_some() => runs::unanswered(asked, error),
         Request::Wait(params) if error.kind == ErrorKind::Timeout(None) => {
             let due = params.timeout.map(|timeout| asked.at.saturating_add(nanos(timeout)));
             if due == Some(ledger.now) { Ok(()) } else { Err(unfair()) }

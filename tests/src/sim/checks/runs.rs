@@ -6,7 +6,7 @@ use std::time::Duration;
 use procbroker_core::{Progress, Receipt, Run};
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::duration::nanos;
-use procbroker_protocol::{Child, ChildId};
+use procbroker_protocol::{Child, ChildId, Error, ErrorKind};
 
 use crate::sim::agenda::SECOND;
 use crate::sim::checks::children;
@@ -99,6 +99,9 @@ pub fn answered(ledger: &Ledger, asked: &Asked, children: &[Arc<Child>]) -> Chec
     let shown: Vec<ChildId> = children.iter().map(|child| child.id).collect();
     Check::Answers
         .demand(expected == shown, || format!("a restart of {expected:?} is answered with {shown:?}"))?;
+    Check::Answers.demand(asked.not_started_again.is_none(), || {
+        format!("a restart that fails with {:?} is answered with {shown:?}", asked.not_started_again)
+    })?;
     let waits = waits_for(ledger, asked);
     Check::Restarts
         .demand(waits.is_none(), || format!("a restart is answered before {waits:?} runs again"))?;
@@ -108,14 +111,27 @@ pub fn answered(ledger: &Ledger, asked: &Asked, children: &[Arc<Child>]) -> Chec
     children.iter().try_for_each(|child| shown(ledger, asked.peer.uid, child))
 }
 
+/// `restart` is refused though its child was there: the program of that cannot be executed any more.
+///
+/// # Errors
+/// When that is not what it is told.
+pub fn unanswered(asked: &Asked, error: &Error) -> Checked {
+    let told = match &error.kind {
+        ErrorKind::SpawnFailed(failure) => Some(failure),
+        _ => None,
+    };
+    Check::Answers.demand(told == asked.not_started_again.as_ref(), || {
+        format!("a restart that fails with {:?} is answered with {error:?}", asked.not_started_again)
+    })
+}
+
 /// After a turn: a `restart` that waits has something to wait for.
 ///
 /// # Errors
 /// When it has not.
 pub fn wish_goes_on(ledger: &Ledger, asked: &Asked) -> Checked {
-    Check::Progress.demand(waits_for(ledger, asked).is_some(), || {
-        format!("{:?} is not answered: {:?}", asked.request, asked.wishes)
-    })
+    let waits = asked.not_started_again.is_none() && waits_for(ledger, asked).is_some();
+    Check::Progress.demand(waits, || format!("{:?} is not answered: {:?}", asked.request, asked.wishes))
 }
 
 /// A child that has not been started again as often as it was to be, and has not ended.

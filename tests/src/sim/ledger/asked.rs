@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use procbroker_core::{Anchor, Fresh, Peer, RunAs, SignalOutcome};
+use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildId, CreateParams, Request};
 
 /// One connection.
@@ -63,6 +64,8 @@ pub struct Asked {
     pub wishes: BTreeMap<ChildId, u32>,
     /// For a restart: those that run again.
     pub runs_again: BTreeSet<ChildId>,
+    /// For a restart of one child: why its program could not be executed again.
+    pub not_started_again: Option<SpawnFailure>,
 }
 
 /// What a create that waits may do about its name.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use procbroker_core::{Call, Fresh, Input, Members, Run, ShutdownCause};
 use procbroker_protocol::create::IfExists;
+use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ExitReason, ExitStatus, Request};
 
 use crate::sim::ledger::Ledger;
@@ -11,7 +12,7 @@ use crate::sim::ledger::asked::{Asked, Claim, Link};
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
 use crate::sim::ledger::track::{Demand, Start, Track};
 use crate::sim::ledger::upgrade::Upgrade;
-use crate::sim::machine::is_shortage;
+use crate::sim::machine::{is_shortage, killed};
 
 /// The step that fails where a process is killed on the way to its program.
 const KILLED: &str = "killed";
@@ -134,6 +135,7 @@ impl Ledger {
             }
             Input::SpawnFailed { run, failure } => {
                 let was_killed = failure.step == KILLED;
+                self.note_failed_restart(*run, failure);
                 self.change(*run, |track| track.launch_fails(was_killed, now));
                 self.change_cleaning(*run, |cleaning| {
                     if was_killed && cleaning.put_off && !cleaning.cut_short {
@@ -168,6 +170,7 @@ impl Ledger {
 
     fn exited(&mut self, run: Run, status: ExitStatus, members: Members) {
         let now = self.now;
+        self.note_failed_restart(run, &killed());
         self.change(run, |track| {
             if track.is_launching() {
                 return track.launch_fails(true, now);
@@ -251,6 +254,7 @@ impl Ledger {
             claim: Claim::Own,
             wishes: BTreeMap::new(),
             runs_again: BTreeSet::new(),
+            not_started_again: None,
         };
         let Some(link) = self.links.get(&call.connection) else { return };
         let uid = link.peer.uid;
@@ -335,6 +339,22 @@ impl Ledger {
                 && asked.wishes.get(&run.child).is_some_and(|wish| count >= *wish)
             {
                 asked.runs_again.insert(run.child);
+            }
+        }
+    }
+
+    /// The program of a child cannot be executed again: who has asked for that alone is told why.
+    fn note_failed_restart(&mut self, run: Run, failure: &SpawnFailure) {
+        let fails = |track: &Track| track.run == run && track.is_restart_to_fail(failure.step == KILLED);
+        if !self.tracks.get(&run.child).is_some_and(fails) {
+            return;
+        }
+        for call in &self.waiting {
+            if let Some(asked) = self.calls.get_mut(call)
+                && matches!(&asked.request, Request::Restart(params) if params.target.is_single())
+                && asked.wishes.contains_key(&run.child)
+            {
+                asked.not_started_again = Some(failure.clone());
             }
         }
     }

@@ -256,6 +256,15 @@ impl Track {
         }
     }
 
+    /// Whether a process that does not get to its program is a restart that has failed: nobody wanted it to end, and it is not begun
+    /// anew.
+    #[must_use]
+    pub fn is_restart_to_fail(&self, was_killed: bool) -> bool {
+        let is_put_off = was_killed && self.demands.is_empty() && self.killed.is_some();
+        let is_wanted = self.demands.first().is_none_or(|demand| demand.reason == ExitReason::StartFailed);
+        self.is_launching() && self.runs.between.is_some() && is_wanted && !is_put_off
+    }
+
     /// Whether its process was started.
     #[must_use]
     pub fn is_spawned(&self) -> bool {

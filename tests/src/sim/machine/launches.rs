@@ -167,7 +167,8 @@ impl Machine {
 }
 
 /// The failure of a start that was killed.
-fn killed() -> SpawnFailure {
+#[must_use]
+pub fn killed() -> SpawnFailure {
     let (errno, errno_name, step) = (125, "ECANCELED".to_owned(), "killed".to_owned());
     SpawnFailure { errno, errno_name, step }
 }

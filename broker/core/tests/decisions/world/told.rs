@@ -26,7 +26,11 @@ impl World {
     }
 
     pub(crate) fn refused(&self, call: Call) -> ErrorKind {
-        self.answer(call).unwrap_err().kind
+        self.error(call).kind
+    }
+
+    pub(crate) fn error(&self, call: Call) -> Error {
+        self.answer(call).unwrap_err()
     }
 
     pub(crate) fn child(&self, call: Call) -> Arc<Child> {
