@@ -2,6 +2,7 @@
 
 mod readiness;
 mod resources;
+mod restarts;
 
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ pub(crate) fn request(request: &Request, bounds: &Bounds) -> Result<(), Error> {
 fn create(params: &CreateParams, bounds: &Bounds) -> Result<(), Error> {
     lifetime(params)?;
     readiness::check(params)?;
+    restarts::check(&params.restart)?;
     params.resources.as_ref().map_or(Ok(()), resources::check)?;
     command("command", &params.command)?;
     environment(params)?;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use procbroker_protocol::ErrorKind;
 
 /// Parameters whose flag has another name.
-const FLAGS: [(&str, &str); 13] = [
+const FLAGS: [(&str, &str); 17] = [
     ("command", "the command"),
     ("target", "the target"),
     ("signal", "the signal"),
@@ -20,13 +20,17 @@ const FLAGS: [(&str, &str); 13] = [
     ("ready.log", "--ready"),
     ("limit.key", "--limit"),
     ("limit.wait", "--limit-wait"),
+    ("restart.max", "--restart-max"),
+    ("restart.window", "--restart-window"),
+    ("restart.backoff", "--restart-backoff"),
+    ("restart.backoff_max", "--restart-backoff-max"),
 ];
 
 /// What is given with one flag, and on the wire as members of one object.
 const RESOURCES: &str = "resources.";
 
 /// What messages say of parameters beside their names, and the same of flags.
-const PHRASES: [(&str, &str); 19] = [
+const PHRASES: [(&str, &str); 21] = [
     ("use if_exists reuse or replace, or another name", "use --if-exists reuse or replace, or another name"),
     ("need a name to look for; give one", "need a name to look for; give one with --name"),
     ("give ready: notify with it", "give --ready notify with it"),
@@ -35,6 +39,8 @@ const PHRASES: [(&str, &str); 19] = [
     ("it has no time to live (lifetime ttl)", "it has no time to live (--lifetime ttl:DURATION)"),
     ("(ready_timeout)", "(--ready-timeout)"),
     ("(limit.wait)", "(--limit-wait)"),
+    ("(restart.policy)", "(--restart)"),
+    ("(restart.backoff_max)", "(--restart-backoff-max)"),
     ("the commands and env have", "the commands and --env have"),
     ("cannot create a child: the groups ", "cannot create a child: the group (--group) "),
     ("cannot create a child: the user ", "cannot create a child: the user (--user) "),

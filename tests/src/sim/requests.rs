@@ -198,13 +198,12 @@ fn get_ready(params: &mut CreateParams, dice: &mut Dice) {
 /// Rolls a policy: some give up at once, and some go on for ever.
 fn restart(dice: &mut Dice) -> Restart {
     let length = |millis| Duration::from_millis(millis);
-    Restart {
-        policy: dice.choose([RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::Always]),
-        max: dice.choose([0, 1, 2, 5, 5, 50]),
-        window: length(dice.choose([1, 300, 2_000, 10_000, 60_000])),
-        backoff: length(dice.choose([0, 20, 100, 100, 1_000])),
-        backoff_max: length(dice.choose([0, 200, 1_000, 30_000])),
-    }
+    let policy = dice.choose([RestartPolicy::OnFailure, RestartPolicy::Always, RestartPolicy::Always]);
+    let max = dice.choose([0, 1, 2, 5, 5, 50]);
+    let window = length(dice.choose([1, 300, 2_000, 10_000, 60_000]));
+    let backoff = length(dice.choose([0, 20, 100, 100, 1_000]));
+    let backoff_max = length(dice.choose([0, 200, 1_000, 30_000])).max(backoff);
+    Restart { policy, max, window, backoff, backoff_max }
 }
 
 /// Asks for the same as ever, which is not ready in time one time and is another.
@@ -233,6 +232,10 @@ fn spoil(params: &mut CreateParams, dice: &mut Dice) {
         }
         10 => (params.stdout, params.stderr) = (StandardOutput::Inherit, StandardError::Log),
         11 => params.stderr = StandardError::Inherit,
+        12 => {
+            let backoff = Restart::default().backoff_max + Duration::from_millis(1);
+            params.restart = Restart { backoff, ..Restart::always() };
+        }
         _ => {}
     }
 }

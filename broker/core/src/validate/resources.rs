@@ -22,6 +22,13 @@ pub(super) fn check(resources: &Resources) -> Result<(), Error> {
             return Err(invalid(field, "it is 0, which lets nothing run"));
         }
     }
+    if let (Some(high), Some(max)) = (memory_high, memory_max)
+        && high > max
+    {
+        let reason =
+            format!("it is {high} bytes, which memory_max, {max} bytes, lets nothing reach; give less");
+        return Err(invalid("resources.memory_high", &reason));
+    }
     if *pids_max == Some(0) {
         return Err(invalid("resources.pids_max", "it is 0, which lets nothing run"));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use procbroker_core::Bounds;
 use procbroker_protocol::create::{
-    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, Resources, Rlimit,
+    Account, Check, Cleanup, CpuMax, IfExists, Lifetime, Limit, Probe, Ready, Resources, Restart, Rlimit,
     StandardOutput, StopStep,
 };
 use procbroker_protocol::request::{LogStream, LogsParams, Until};
@@ -133,8 +133,49 @@ fn what_cannot_show_readiness_or_bound_resources_is_refused_with_its_field() {
 }
 
 #[test]
+fn parameters_that_contradict_each_other_are_refused_with_both_values() {
+    let cases: [(&str, Change); 7] = [
+        (
+            "restart.backoff: the first pause is 5s, and the longest (restart.backoff_max) 1s; give one that is no shorter",
+            |params| params.restart = Restart { backoff: secs(5), backoff_max: secs(1), ..Restart::always() },
+        ),
+        (
+            "restart.backoff: the first pause is 1m, and the longest (restart.backoff_max) 30s; give one that is no shorter",
+            |params| params.restart = Restart { backoff: secs(60), ..Restart::on_failure() },
+        ),
+        (
+            "restart.max: it is 3, and the policy (restart.policy) never restarts nothing; give on-failure or always",
+            |params| params.restart = Restart { max: 3, ..Restart::never() },
+        ),
+        (
+            "restart.window: it is 10s, and the policy (restart.policy) never restarts nothing; give on-failure or always",
+            |params| params.restart = Restart { window: secs(10), ..Restart::never() },
+        ),
+        (
+            "restart.backoff: it is 1s, and the policy (restart.policy) never restarts nothing; give on-failure or always",
+            |params| params.restart = Restart { backoff: secs(1), ..Restart::never() },
+        ),
+        (
+            "restart.backoff_max: it is 1s, and the policy (restart.policy) never restarts nothing; give on-failure or always",
+            |params| params.restart = Restart { backoff_max: secs(1), ..Restart::never() },
+        ),
+        (
+            "resources.memory_high: it is 9 bytes, which memory_max, 8 bytes, lets nothing reach; give less",
+            |params| {
+                let (memory_high, memory_max) = (Some(9), Some(8));
+                params.resources = Some(Resources { memory_high, memory_max, ..Resources::default() });
+            },
+        ),
+    ];
+    for (expected, change) in cases {
+        let (kind, message) = refusal(change).unwrap_or_else(|| panic!("{expected}: it was taken"));
+        assert_eq!((kind, message), (ErrorKind::InvalidParams, format!("invalid parameter {expected}")));
+    }
+}
+
+#[test]
 fn parameters_at_their_bounds_are_taken() {
-    let cases: [Change; 9] = [
+    let cases: [Change; 11] = [
         |params| params.labels = (0..64).map(|n| (n.to_string(), text(""))).collect(),
         |params| params.labels = [(text("a"), "v".repeat((16 << 10) - 1))].into(),
         |params| params.stop = steps(32),
@@ -144,6 +185,8 @@ fn parameters_at_their_bounds_are_taken() {
         |params| params.env = [(text("A"), text("a=b"))].into(),
         |params| params.rlimits = [(text("nofile"), Rlimit::Value(0))].into(),
         |params| params.command = vec![text("a"), text("")],
+        |params| params.restart = Restart { backoff: secs(1), backoff_max: secs(1), ..Restart::always() },
+        |params| params.restart = Restart { max: 0, window: Duration::ZERO, ..Restart::on_failure() },
     ];
     for (index, change) in cases.into_iter().enumerate() {
         assert_eq!(refusal(change), None, "case {index}");

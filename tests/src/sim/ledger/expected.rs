@@ -110,7 +110,7 @@ fn has_groups(peer: &Peer, accounts: &Accounts) -> bool {
 fn malformed(params: &CreateParams, command_bytes: u32) -> Option<&'static str> {
     let cleanup = params.cleanup.iter().flat_map(|cleanup| &cleanup.command);
     let bytes: usize = params.command.iter().chain(cleanup).map(|argument| argument.len() + 1).sum();
-    if params.command.is_empty() {
+    if params.command.is_empty() || params.restart.backoff > params.restart.backoff_max {
         Some("invalid_params")
     } else if bytes > usize::try_from(command_bytes).unwrap_or(usize::MAX) {
         Some("limit_exceeded")

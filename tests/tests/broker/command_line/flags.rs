@@ -10,7 +10,7 @@ use crate::harness::{TestBroker, is_root};
 fn what_the_broker_refuses_is_told_in_the_words_of_flags() {
     let broker = TestBroker::start();
     broker.json().create(with(willing(), &json!({"name": "zed"})));
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (&["--name", "zed"], TAKEN, "use --if-exists reuse or replace"),
         (&["--if-exists", "reuse"], USAGE, "invalid value for --if-exists: reuse and replace need a name"),
         (&["--watchdog", "3s"], USAGE, "give --ready notify with it"),
@@ -20,6 +20,21 @@ fn what_the_broker_refuses_is_told_in_the_words_of_flags() {
         (&["--rlimit", "nofile=9999999999"], FAILED, "setting the limits (--rlimit) failed with"),
         (&["--rlimit", "files=9"], USAGE, "invalid value for --rlimit: \"files\" is none of"),
         (&["--resource", "cpu_weight=0"], USAGE, "invalid value for --resource cpu_weight: it is from 1"),
+        (
+            &["--resource=memory_max=1M", "--resource=memory_high=2M"],
+            USAGE,
+            "invalid value for --resource memory_high: it is 2097152 bytes, which memory_max, 1048576 bytes, lets nothing",
+        ),
+        (
+            &["--restart=always", "--restart-backoff=1m"],
+            USAGE,
+            "invalid value for --restart-backoff: the first pause is 1m, and the longest (--restart-backoff-max) 30s;",
+        ),
+        (
+            &["--restart=never", "--restart-max=3"],
+            USAGE,
+            "invalid value for --restart-max: it is 3, and the policy (--restart) never restarts nothing;",
+        ),
     ];
     for (flags, status, said) in cases {
         failed(&broker.run(&[&["create"], flags, &["--", "true"]].concat()), status, said);
