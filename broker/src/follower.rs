@@ -3,12 +3,13 @@
 //! The file is the only buffer. Each request has a task of its own, which reads no further than its client does and so
 //! holds up nobody else, and sleeps while the child is silent. The disk is waited for on other threads.
 
+mod last_words;
 mod reader;
 mod source;
 
 use std::collections::BTreeMap;
 
-use procbroker_core::{Call, Follow, Input, LogExcerpt, LogOutcome};
+use procbroker_core::{Call, Follow, Input, LastWords, LogExcerpt, LogOutcome};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::LogStream;
 use procbroker_protocol::response::Logs as LogsAnswer;
@@ -19,8 +20,7 @@ use tokio::time::timeout;
 use crate::blocking_pool::BlockingPool;
 use crate::inbox;
 use crate::limits::{
-    LINE_BYTES, LOG_PIECE_BYTES, LOG_PIECE_REST, LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES, LOG_TAIL_PATIENCE,
-    LOG_TEXT_BYTES_MAX, ROOM_PATIENCE,
+    LINE_BYTES, LOG_PIECE_BYTES, LOG_PIECE_REST, LOG_TAIL_PATIENCE, LOG_TEXT_BYTES_MAX, ROOM_PATIENCE,
 };
 use crate::messages::{Fact, Paced};
 use crate::os::logs::output::KeptStream;
@@ -87,11 +87,11 @@ impl Followers {
 
     /// Has the last of a child's output read, and the core told of it: nothing, where that takes too long. To be called in
     /// the event loop.
-    pub fn read_tail(&self, call: Call, id: StreamId, user: u32) {
+    pub fn read_tail(&self, call: Call, (child, kept_in): (ChildId, LastWords), user: u32) {
         let (logs, facts) = (self.logs.clone(), self.facts.of(user));
         let reader = OutputReader { pool: self.pool.clone(), user };
         tokio::spawn(async move {
-            let tail = timeout(LOG_TAIL_PATIENCE, tail(id, logs, reader)).await;
+            let tail = timeout(LOG_TAIL_PATIENCE, last_words::read(child, kept_in, &logs, &reader)).await;
             let tail = tail.unwrap_or_default();
             // A driver that has gone needs no report any more.
             let _ = facts.send(Fact::Input(Input::TailRead { call, tail })).await;
@@ -201,20 +201,6 @@ fn most_bytes(kept: &KeptStream, wanted: &ExcerptRange) -> u64 {
     // The lines of most outputs are shorter.
     let of_lines = wanted.tail.map_or(all, |lines| u64::from(lines) * LINE_BYTES);
     COPIES as u64 * all.min(of_lines)
-}
-
-/// The last of an output, as far as it can be read.
-async fn tail(id: StreamId, logs: Logs, reader: OutputReader) -> String {
-    let Some(kept) = logs.kept(id).await else { return String::new() };
-    let wanted = ExcerptRange {
-        tail: Some(LOG_TAIL_LINES),
-        since: None,
-        from: None,
-        stamps: Stamps::Unwanted,
-        continuation: Continuation::Nothing,
-        text_bytes_max: LOG_TAIL_BYTES_MAX,
-    };
-    reader.excerpt(kept, wanted).await.map(|excerpt| excerpt.text).unwrap_or_default()
 }
 
 fn answer(

@@ -125,8 +125,8 @@ pub enum Effect {
         call: Call,
         /// The child that it is about.
         child: ChildId,
-        /// The stream that it is in.
-        kept_in: LogStream,
+        /// Which of its streams it is in.
+        kept_in: LastWords,
         /// The user who asks, in whose turn it is read.
         user: u32,
     },
@@ -265,6 +265,15 @@ pub struct LogExcerpt {
     pub position: Option<u64>,
     /// What is to follow.
     pub follow: Follow,
+}
+
+/// Which of a child's streams have what it wrote last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastWords {
+    /// This one.
+    In(LogStream),
+    /// Both: they are kept apart, and told in the order in which they came, as far as that is known.
+    InBoth,
 }
 
 /// What follows an excerpt of a child's output.

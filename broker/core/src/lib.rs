@@ -131,7 +131,7 @@ pub use authorize::{Accounts, AccountsFailure, Asker, Peer, RunAs, UserAccount};
 pub use broker::Broker;
 pub use config::Config;
 pub use effect::{
-    After, Asked, Effect, ExitCause, Follow, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
+    After, Asked, Effect, ExitCause, Follow, LastWords, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
     ServiceState, SpawnOrder, UsageQuery,
 };
 pub use event_log::EventHistory;

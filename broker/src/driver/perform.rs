@@ -19,7 +19,6 @@ use crate::limits::{LOGS_PATIENCE, SWEEP_PATIENCE, TIDYING_PATIENCE};
 use crate::messages::FromThread;
 use crate::os::host::fs_rights::Rights;
 use crate::os::journal::Submitted;
-use crate::os::logs::StreamId;
 use crate::os::process::anchor_watch::Watching;
 use crate::os::process::reaper::{Backlog, Reaped};
 use crate::os::service::notices::ReceivedNotices;
@@ -82,7 +81,7 @@ impl EffectHandler {
             Effect::Spawn { run, order, purpose } => self.spawn(run, &order, &purpose, inputs),
             Effect::ReadLog { call, child, excerpt, user } => self.read_log(call, child, excerpt, user),
             Effect::ReadTail { call, child, kept_in, user } => {
-                self.followers.read_tail(call, StreamId { child, stream: kept_in }, user);
+                self.followers.read_tail(call, (child, kept_in), user);
             }
             Effect::Probe { run, order, since } => self.probe(run, &order, since),
             Effect::EndLog { child } => {

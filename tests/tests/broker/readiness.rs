@@ -140,6 +140,26 @@ fn a_child_of_another_user_is_heard_too() {
 }
 
 #[test]
+fn one_whose_streams_are_kept_apart_is_told_with_the_last_of_both_in_their_order() {
+    let broker = TestBroker::start();
+    let mut go = broker.fifo("go");
+    let mut client = broker.json();
+    let text = "echo a warning >&2; read -r word <\"$1\"; echo no such table; exit 3";
+    let extras = json!({"name": "a", "ready": "notify", "stderr": "log"});
+    let created = client.send("create", with(script(&go, text), &extras));
+    let mut watcher = broker.json();
+    watcher.ok("events", json!({"since": 1}));
+    while watcher.notification()["kind"] != "started" {}
+    let logs = watcher.ok("logs", json!({"target": "a", "stream": "stderr", "follow": true}));
+    if logs["text"] == "" {
+        while watcher.notification()["text"] != "a warning\n" {}
+    }
+    go.say("on");
+    let refused = client.answer(created).unwrap_err();
+    assert_eq!(refused.data["log_tail"], "a warning\nno such table\n");
+}
+
+#[test]
 fn one_that_ends_before_it_is_ready_is_told_with_what_it_wrote_last() {
     let broker = TestBroker::start();
     let pipe = broker.fifo("pipe");

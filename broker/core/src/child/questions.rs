@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_protocol::create::StandardError;
+use procbroker_protocol::create::{StandardError, StandardOutput};
 use procbroker_protocol::request::{LogStream, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, ExitReason, Owner};
@@ -14,7 +14,7 @@ use crate::authorize::RunAs;
 use crate::child::launching::Launching;
 use crate::child::stopping::sum;
 use crate::child::{Child, Phase, Stop};
-use crate::effect::SpawnOrder;
+use crate::effect::{LastWords, SpawnOrder};
 use crate::ids::{ConnectionId, Run, SubscriptionId, Ticket};
 use crate::record::{RecordedLease, Role, Unready};
 use crate::time::Instant;
@@ -241,11 +241,16 @@ impl Child {
         !self.is_live() || self.view().restarts >= restarts && is_ready
     }
 
-    /// Returns the stream in which it says last what went wrong.
-    pub(crate) fn last_words(&self) -> LogStream {
-        match self.params().stderr {
-            StandardError::Log => LogStream::Stderr,
-            StandardError::Stdout | StandardError::Null | StandardError::Inherit => LogStream::Stdout,
+    /// Returns where it says last what went wrong: many a program does so on its standard output.
+    pub(crate) fn last_words(&self) -> LastWords {
+        match (self.params().stdout, self.params().stderr) {
+            (StandardOutput::Log, StandardError::Log) => LastWords::InBoth,
+            (StandardOutput::Null | StandardOutput::Inherit, StandardError::Log) => {
+                LastWords::In(LogStream::Stderr)
+            }
+            (_, StandardError::Stdout | StandardError::Null | StandardError::Inherit) => {
+                LastWords::In(LogStream::Stdout)
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Effect, Finding, Incarnation, Input, Members, Notice, Run};
-use procbroker_protocol::create::{Check, Ready, ReadyTimeout};
+use procbroker_core::{Effect, Finding, Incarnation, Input, LastWords, Members, Notice, Run};
+use procbroker_protocol::create::{Check, Ready, ReadyTimeout, StandardError, StandardOutput};
 use procbroker_protocol::request::{LogStream, Scope, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal,
@@ -166,7 +166,8 @@ fn one_that_ends_before_it_is_ready_is_told_with_its_exit_and_its_last_words() {
     world.exited(run, ExitStatus::Code(3), Members::Nothing);
     assert!(!world.is_answered(call), "its output is read first");
     let orders = world.take();
-    let tail = Effect::ReadTail { call, child: run.child, kept_in: LogStream::Stdout, user: BROKER_UID };
+    let kept_in = LastWords::In(LogStream::Stdout);
+    let tail = Effect::ReadTail { call, child: run.child, kept_in, user: BROKER_UID };
     assert!(orders.contains(&tail), "{orders:?}");
     // Its name is free already, and the same request may start another one.
     let next = world.create(client, requested(notifying(), 5));
@@ -212,6 +213,26 @@ fn a_shutdown_answers_a_create_whose_child_was_not_ready_without_reading() {
     world.ends(run);
     let ErrorKind::StartFailed { exit, .. } = world.refused(call) else { panic!("{:?}", world.answer(call)) };
     assert_eq!(exit.reason, ExitReason::Shutdown);
+}
+
+#[test]
+fn the_last_words_are_looked_for_in_every_stream_that_is_kept() {
+    for (stdout, stderr, expected) in [
+        (StandardOutput::Log, StandardError::Stdout, LastWords::In(LogStream::Stdout)),
+        (StandardOutput::Log, StandardError::Null, LastWords::In(LogStream::Stdout)),
+        (StandardOutput::Null, StandardError::Log, LastWords::In(LogStream::Stderr)),
+        (StandardOutput::Log, StandardError::Log, LastWords::InBoth),
+    ] {
+        let (mut world, client) = World::with_client();
+        let params = CreateParams { stdout, stderr, ..notifying() };
+        let (_, run) = starting(&mut world, client, params);
+        world.exited(run, FAILED, Members::Nothing);
+        let read = world.take().into_iter().find_map(|effect| match effect {
+            Effect::ReadTail { kept_in, .. } => Some(kept_in),
+            _ => None,
+        });
+        assert_eq!(read, Some(expected), "{stdout:?} {stderr:?}");
+    }
 }
 
 #[test]

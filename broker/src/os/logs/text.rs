@@ -80,6 +80,16 @@ pub(super) fn fitting_end(text: &str, cost_max: usize) -> usize {
     0
 }
 
+/// Returns the last of a text: at most so many lines, and whole ones as long as one fits, in at most so many bytes of JSON.
+pub fn last_lines(text: &str, lines_max: u32, cost_max: usize) -> &str {
+    let from = text.lines().count().saturating_sub(lines_max as usize);
+    let skipped: usize = text.split_inclusive('\n').take(from).map(str::len).sum();
+    let text = text.get(skipped..).unwrap_or_default();
+    let (before, text) = text.split_at(fitting_end(text, cost_max));
+    let is_whole = before.is_empty() || before.ends_with('\n');
+    if is_whole { text } else { text.get(first_line(text.as_bytes())..).unwrap_or_default() }
+}
+
 /// What a byte takes within a JSON string, in bytes (RFC 8259, section 7; as short as it may be).
 fn cost(byte: u8) -> usize {
     match byte {
@@ -137,6 +147,16 @@ mod tests {
         assert_eq!(fitting_end(&text, json), 0);
         assert_eq!(fitting_end(&text, json - 1), 1);
         assert_eq!(fitting_end(&text, 0), text.len());
+    }
+
+    #[test]
+    fn the_last_of_a_text_is_whole_lines_within_both_bounds() {
+        let text = "one\ntwo\nthree\n";
+        let last = |lines, cost| last_lines(text, lines, cost);
+        assert_eq!((last(9, 99), last(2, 99), last(0, 99)), (text, "two\nthree\n", ""));
+        // A newline takes two bytes.
+        assert_eq!((last(9, 12), last(9, 11), last(9, 4)), ("two\nthree\n", "three\n", "ee\n"));
+        assert_eq!(last_lines("a\nb", 1, 99), "b");
     }
 
     #[test]
