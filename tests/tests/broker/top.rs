@@ -161,6 +161,30 @@ fn is_in_order(seen: &str, lines: u16) -> bool {
 }
 
 #[test]
+fn a_restart_by_a_key_tells_what_has_come_of_it() {
+    if !has_tmux() {
+        return;
+    }
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let path = broker.path("may start");
+    std::fs::write(&path, "").unwrap();
+    let script = "test -e \"$0\" || exit 5; echo up; exec sleep infinity";
+    client.create(json!({"name": "one", "command": ["sh", "-c", script, path], "ready": {"log": "up"}}));
+    let screen = Screen::open(&broker, 120, 24);
+    screen.has_line(&["one", "running"]);
+    screen.types(&["r"]);
+    screen.has_line(&["restart one? (y/n)"]);
+    screen.types(&["y"]);
+    screen.has_line(&["it was restarted"]);
+    std::fs::remove_file(&path).unwrap();
+    screen.types(&["r"]);
+    screen.has_line(&["restart one? (y/n)"]);
+    screen.types(&["y"]);
+    screen.has_line(&["one has not come back: ended, exit code 5 (start_failed)"]);
+}
+
+#[test]
 fn two_hundred_children_come_and_go_on_a_screen_of_any_size() {
     if !has_tmux() {
         return;

@@ -70,7 +70,7 @@ impl Ask for RestartArguments {
 }
 
 /// Says which children that were to be running again are not, if there are such.
-fn why_not_back(answer: &Response) -> Option<String> {
+pub(super) fn why_not_back(answer: &Response) -> Option<String> {
     let children = children_of(answer).unwrap_or_default();
     let lines: Vec<String> = children.iter().filter_map(|child| not_back(child)).collect();
     (!lines.is_empty()).then(|| lines.join("; "))

@@ -20,6 +20,7 @@ use super::rows;
 use super::terminal::{Terminal, Typed, typed};
 use crate::cli::command_status::CommandStatus;
 use crate::cli::failure::Failure;
+use crate::cli::verbs::restart::why_not_back;
 
 /// How often the broker is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -250,9 +251,13 @@ impl Session {
             }
         };
         let broker = self.broker.clone();
+        let is_restart = matches!(request, Request::Restart(_));
         self.asked.spawn(async move {
             match broker.call(request).await {
-                Ok(_) => Told::Done(done.to_owned()),
+                Ok(answer) => {
+                    let not_back = if is_restart { why_not_back(&answer) } else { None };
+                    Told::Done(not_back.unwrap_or_else(|| done.to_owned()))
+                }
                 Err(error) => Told::Done(Failure::from(error).line()),
             }
         });
