@@ -134,6 +134,22 @@ impl OnRecord {
         }
     }
 
+    /// How far its process can have got, if none is on record. A process marks the pipe of its output before it becomes the child's
+    /// program, and the mark is taken away before the next one.
+    fn launch(&self, pipes: &Pipes, previous: PreviousBroker) -> LaunchProgress {
+        let is_logged = self.intent.params.stdout == StandardOutput::Log;
+        match (self.may_be_unstarted(), previous) {
+            (false, PreviousBroker::HandedOver | PreviousBroker::Ended) => LaunchProgress::Executed,
+            (true, PreviousBroker::HandedOver) => LaunchProgress::RuledOut,
+            (true, PreviousBroker::Ended)
+                if is_logged && pipes.launched(self.intent.id) == Launched::NotBegun =>
+            {
+                LaunchProgress::Underway
+            }
+            (true, PreviousBroker::Ended) => LaunchProgress::Possible,
+        }
+    }
+
     /// Whether a command may have asked whether it is ready, and not have come to its end.
     fn may_be_asked(&self) -> bool {
         let is_by_command =
@@ -184,16 +200,7 @@ pub(crate) fn find(
             rebooted.push((run, Whereabouts::Rebooted));
             continue;
         }
-        // A process marks the pipe of its output before it becomes the child's program.
-        let is_logged = child.intent.params.stdout == StandardOutput::Log;
-        let launch = match (child.may_be_unstarted(), previous) {
-            (false, PreviousBroker::HandedOver | PreviousBroker::Ended) => LaunchProgress::Executed,
-            (true, PreviousBroker::HandedOver) => LaunchProgress::RuledOut,
-            (true, PreviousBroker::Ended) if is_logged && pipes.launched(id) == Launched::NotBegun => {
-                LaunchProgress::Underway
-            }
-            (true, PreviousBroker::Ended) => LaunchProgress::Possible,
-        };
+        let launch = child.launch(pipes, previous);
         let user = match child.intent.run_as {
             RunAs::Broker => geteuid().as_raw(),
             RunAs::User { uid, .. } => uid,
@@ -218,12 +225,15 @@ fn probe_of(child: ChildId) -> Run {
 pub(crate) fn probes(
     children: &[OnRecord],
     stored_boot: Option<BootId>,
+    pipes: &Pipes,
     (boot, previous): (BootId, PreviousBroker),
 ) -> Processes {
     if previous == PreviousBroker::HandedOver || stored_boot != Some(boot) {
         return Vec::new();
     }
-    let asked = children.iter().filter(|child| child.may_be_asked());
+    // Nothing asks whether a child is ready whose program was not executed.
+    let is_there = |child: &&OnRecord| child.launch(pipes, previous) != LaunchProgress::Underway;
+    let asked = children.iter().filter(|child| child.may_be_asked()).filter(is_there);
     let gone = |child: &OnRecord| {
         let (pid, pidfd, cgroup) = (None, None, None);
         let gone = Whereabouts::Gone { pid, pidfd, status: ExitStatus::Unknown, cgroup };

@@ -96,6 +96,12 @@ pub enum Effect {
         /// The process, and by it its child.
         run: Run,
     },
+    /// Another run of the child is to come, and no process of it is there: what tells a later broker that its program was
+    /// executed tells that of the next run from now on.
+    AwaitRun {
+        /// The child that it is about.
+        child: ChildId,
+    },
     /// The child is not visible any more: its output and its record can go.
     Forget {
         /// The child that it is about.

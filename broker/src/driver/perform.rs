@@ -106,6 +106,7 @@ impl EffectHandler {
                 self.fd_store.remove(run);
                 self.containment.release(run);
             }
+            Effect::AwaitRun { child } => self.logs.awaits_run(child),
             Effect::Forget { child } => self.forget(child),
             Effect::ForgetAnswers { on_record } => {
                 for id in on_record {

@@ -248,6 +248,12 @@ impl Logs {
         }
     }
 
+    /// Another run of a child is to come, and nothing of it is there: a later broker is not to take the next one for one that was
+    /// executed because this one was.
+    pub fn awaits_run(&self, child: ChildId) {
+        self.pipes.take_mark_away(child);
+    }
+
     /// A child's program was not executed: no later broker takes it for one that may have been.
     pub fn never_ran(&self, child: ChildId) {
         for id in StreamId::both(child) {

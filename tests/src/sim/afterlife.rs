@@ -135,7 +135,8 @@ impl Machine {
     }
 
     /// The processes that have the mark of this child: the last ones, because there are no others.
-    fn search(&self, child: ChildId) -> Option<FamilyId> {
+    #[must_use]
+    pub fn search(&self, child: ChildId) -> Option<FamilyId> {
         let is_meant = |id: &&FamilyId| {
             self.families.get(id).is_some_and(|family| family.child == child && family.is_alive())
         };
@@ -145,7 +146,12 @@ impl Machine {
     /// There is nothing of a child: it is not always known whether there ever was.
     fn never_seen(&self, child: ChildId, row: &Row, means: &mut Means<'_>) -> Finding {
         let is_unspawned = matches!(row.progress, None | Some(Progress::Unwanted { .. }));
-        let was_never = is_unspawned && !self.past(child).has_run;
+        let is_between_runs = matches!(row.progress, Some(Progress::Restarting { .. }));
+        let was_never = if is_between_runs {
+            self.unmarked.contains(&child)
+        } else {
+            is_unspawned && !self.past(child).has_run
+        };
         if was_never && means.dice.chance(60) {
             return Finding::NeverStarted;
         }

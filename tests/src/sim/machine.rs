@@ -64,6 +64,8 @@ pub struct Machine {
     pub disk: Disk,
     /// What has truly happened.
     pub past: BTreeMap<ChildId, Past>,
+    /// The children whose last run was executed, and whose next one was not, by the mark of that.
+    pub unmarked: BTreeSet<ChildId>,
     /// The processes that clients name.
     pub anchors: Anchors,
     /// How many processes descend from the broker, belong to no child and cannot be ended.
@@ -120,6 +122,7 @@ impl Machine {
             }
             Effect::Kill { run } => self.kill(*run, means),
             Effect::Release { run } => self.release(*run),
+            Effect::AwaitRun { child } => drop(self.unmarked.insert(*child)),
             Effect::Forget { child } => self.disk.forget(*child),
             Effect::ForgetAnswers { on_record } => self.disk.forget_answers(on_record),
             Effect::Watch { anchor } => self.anchors.watch(*anchor, means),

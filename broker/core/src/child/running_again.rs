@@ -47,6 +47,7 @@ impl Child {
     /// The next run comes after a pause.
     pub(super) fn enter_restart(&mut self, exit: Exit, pause: Duration, orders: &mut Orders<'_>) -> Next {
         let until = orders.now.instant.plus(pause);
+        orders.order(Effect::AwaitRun { child: self.common.id() });
         self.common.next_run();
         self.common.count_restart();
         self.common.await_ready();
@@ -65,6 +66,7 @@ impl Child {
     pub(super) fn pause_on(&mut self, exit: Exit, until: Instant, orders: &mut Orders<'_>) -> Next {
         // What was found of its last run is none of the next one.
         self.common.has_memory();
+        orders.order(Effect::AwaitRun { child: self.common.id() });
         let mut restarting = Box::new(Restarting { exit, stage: RestartStage::Pausing { until } });
         restarting.show(&mut self.common);
         if until > orders.now.instant {
@@ -163,6 +165,7 @@ impl Child {
         if launching.is_put_off() && is_kill(failure) {
             // Nothing has run that could have failed.
             orders.order(Effect::Release { run: self.common.run() });
+            orders.order(Effect::AwaitRun { child: self.common.id() });
             restarting.enqueue(&mut self.common, orders);
             return Next::Nothing;
         }

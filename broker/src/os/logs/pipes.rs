@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
-use nix::unistd::{geteuid, mkfifoat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat};
+use nix::unistd::{fchownat, getegid, geteuid, mkfifoat};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
@@ -87,6 +87,23 @@ impl Pipes {
             Ok(found) if found.st_uid != geteuid().as_raw() => Launched::Begun,
             Ok(_) | Err(Errno::ENOENT) => Launched::NotBegun,
             Err(_) => Launched::Unknown,
+        }
+    }
+
+    /// Takes the mark of a child's last run away, of which nothing is left: the next one marks its pipe itself.
+    pub(super) fn take_mark_away(&self, child: ChildId) {
+        let name = StreamId { child, stream: LogStream::Stdout }.to_string();
+        let (folder, name) = (self.folder.descriptor(), name.as_str());
+        let is_owned = fchownat(folder, name, Some(geteuid()), Some(getegid()), AtFlags::AT_SYMLINK_NOFOLLOW);
+        // Only the broker's own can be here, and a FIFO is followed nowhere.
+        let own = Mode::S_IRUSR | Mode::S_IWUSR;
+        let is_unmarked = is_owned.and_then(|()| fchmodat(folder, name, own, FchmodatFlags::FollowSymlink));
+        match is_unmarked {
+            // One whose output is not kept has none.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                tracing::warn!(%errno, pipe = name, "cannot take the mark of a run from the pipe of its child");
+            }
         }
     }
 
@@ -230,6 +247,14 @@ mod tests {
         let pipes = Pipes::open(path).unwrap();
         let told = [marked, unmarked, none].map(|id| pipes.launched(id.child));
         assert_eq!(told, [Launched::Begun, Launched::NotBegun, Launched::NotBegun]);
+        if geteuid().is_root() {
+            chown(pipes.path(unmarked.child, unmarked.stream), Some(65_534), None).unwrap();
+            assert_eq!(pipes.launched(unmarked.child), Launched::Begun);
+        }
+        for id in [marked, unmarked, none] {
+            pipes.take_mark_away(id.child);
+            assert_eq!(pipes.launched(id.child), Launched::NotBegun);
+        }
     }
 
     /// Whose output a process of this user has open, which has inherited this pipe beside others' files.

@@ -111,7 +111,7 @@ impl Machine {
         let boot = BootId::current()?;
         let now = (boot, previous);
         let mut processes = recovery::find(&former.children, former.boot, processes, &pipes, now)?;
-        let commands = recovery::probes(&former.children, former.boot, now);
+        let commands = recovery::probes(&former.children, former.boot, &pipes, now);
         let asking: Vec<Run> = commands.iter().map(|(run, _)| *run).collect();
         processes.extend(commands);
         let mut reaper = Reaper::new(&inheritance)?;

@@ -88,6 +88,7 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         }
         Effect::Release { run } if ledger.is_command(*run) => by_command::release(ledger, machine, *run)?,
         Effect::Release { run } => orders::release(ledger, machine, *run)?,
+        Effect::AwaitRun { child } => orders::awaits_run(machine, *child)?,
         Effect::Forget { child } => orders::forget(ledger, *child)?,
         Effect::Record { record: Record::Answered(answered), .. } => {
             creates::remembered(ledger, answered)?;

@@ -368,6 +368,15 @@ pub fn release(ledger: &Ledger, machine: &Machine, run: Run) -> Checked {
     by_command::is_gone(machine, track)
 }
 
+/// Another run is to come, and the sign that one was executed is taken away.
+///
+/// # Errors
+/// When something of the child is there, of which the next broker would know nothing.
+pub fn awaits_run(machine: &Machine, child: ChildId) -> Checked {
+    let is_free = machine.search(child).is_none();
+    Check::Orders.demand(is_free, || format!("the next run of {child} is awaited beside one that is there"))
+}
+
 /// A child is over.
 ///
 /// # Errors

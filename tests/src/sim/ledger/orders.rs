@@ -94,6 +94,7 @@ impl Ledger {
             Effect::Probe { run, .. } => self.change(*run, Track::is_asked_about),
             Effect::Spawn { run, purpose: Purpose::Probe, .. } => self.command_begins(*run),
             Effect::Publish { .. }
+            | Effect::AwaitRun { .. }
             | Effect::ForgetAnswers { .. }
             | Effect::EndLog { .. }
             | Effect::Measure { .. }

@@ -82,6 +82,9 @@ impl Machine {
                 means.agenda.after(means.dice.within_millis(15_000), Event::Forks { family: id });
             }
         }
+        if part == Part::Main {
+            self.unmarked.remove(&run.child);
+        }
         self.families.insert(id, family);
         self.begins(run.child, part, id, means);
         Some((id, pid))

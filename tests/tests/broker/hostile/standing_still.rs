@@ -73,6 +73,34 @@ fn a_caller_that_stands_still_holds_up_nobody_and_gets_its_child() {
 }
 
 #[test]
+fn what_is_known_of_a_run_that_has_ended_stays_true_beside_a_process_that_stands_still() {
+    for flags in [&[][..], &["--containment", "subreaper"]] {
+        let mut broker = open_to_strangers().flags(flags).start();
+        let restart = json!({"policy": "always", "backoff": "1h", "backoff_max": "1h"});
+        let mut watcher = broker.json();
+        watcher.ok("events", json!({}));
+        for (name, ready) in [("one", json!("spawn")), ("asked", json!({"command": ["true"]}))] {
+            let script = json!(["sh", "-c", "exit 7"]);
+            let extras =
+                json!({"command": script, "name": name, "ready": ready, "no_wait": true, "restart": restart});
+            broker.json().create(extras);
+            while watcher.notification()["kind"] != "restarting" {}
+        }
+        let Some(standing) = StandingStill::beside(&broker) else { return };
+        broker.recorded();
+        broker.crash_and_start_again();
+        let mut client = broker.json();
+        for name in ["one", "asked"] {
+            let child = client.got(&json!(name));
+            assert_eq!((&child["state"], &child["restarts"]), (&json!("backoff"), &json!(1)), "{child}");
+            assert_eq!(child["exit"]["code"], 7, "{child}");
+        }
+        drop(standing);
+        broker.stop();
+    }
+}
+
+#[test]
 fn a_process_that_stands_still_holds_up_neither_a_start_after_a_crash_nor_an_end() {
     for flags in [&[][..], &["--containment", "subreaper"]] {
         let mut broker = open_to_strangers().flags(flags).start();

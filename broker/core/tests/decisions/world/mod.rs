@@ -254,6 +254,7 @@ impl World {
             | Effect::ReadTail { .. }
             | Effect::Probe { .. }
             | Effect::EndLog { .. }
+            | Effect::AwaitRun { .. }
             | Effect::Measure { .. }
             | Effect::CheckUpgrade
             | Effect::HandOver

@@ -103,6 +103,7 @@ impl World {
                 | Effect::HandOver
                 | Effect::Spawn { .. }
                 | Effect::Release { .. }
+                | Effect::AwaitRun { .. }
                 | Effect::Forget { .. }
                 | Effect::ForgetAnswers { .. }
                 | Effect::Report(_)
