@@ -353,6 +353,10 @@ pub struct HandedOver {
     /// then waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watchdog_left: Option<Duration>,
+    /// How many attempts at its cleanup were begun, where one more is on record: that one waits, since no process is started while
+    /// another program takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup_attempts: Option<u32>,
 }
 
 impl HandedOver {

@@ -88,8 +88,11 @@ impl Scene {
 }
 
 fn children() -> BTreeMap<ChildId, HandedOver> {
-    let told =
-        HandedOver { status_text: Some("well".to_owned()), watchdog_left: Some(Duration::from_millis(7)) };
+    let told = HandedOver {
+        status_text: Some("well".to_owned()),
+        watchdog_left: Some(Duration::from_millis(7)),
+        cleanup_attempts: Some(2),
+    };
     [(ChildId::from_uuid(Uuid::from_u128(CHILD)), told)].into()
 }
 

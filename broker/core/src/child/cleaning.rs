@@ -132,6 +132,20 @@ impl Cleaning {
         }
     }
 
+    /// Returns how many attempts were begun, where the one that is on record was not.
+    pub(super) fn begun_before(&self) -> Option<u32> {
+        match self.stage {
+            CleaningStage::Recording | CleaningStage::Queued | CleaningStage::Short { .. } => {
+                Some(self.attempts.saturating_sub(1))
+            }
+            CleaningStage::Spawning { .. }
+            | CleaningStage::Running { .. }
+            | CleaningStage::Killing { .. }
+            | CleaningStage::Closing { .. }
+            | CleaningStage::Left => None,
+        }
+    }
+
     /// Has the next attempt recorded, and begun then.
     pub(super) fn begin_attempt(&mut self, common: &mut Common, orders: &mut Orders<'_>) -> Next {
         common.set_due(common.cleanup_by(), orders);

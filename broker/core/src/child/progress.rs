@@ -52,18 +52,18 @@ impl Child {
 
     /// Returns what the next program is told in an upgrade beside what is on record.
     pub(crate) fn handed_over(&self, now: Instant) -> HandedOver {
-        let watchdog_left = match &self.phase {
-            Phase::Running { watchdog, .. } => watchdog.left(now),
+        let (watchdog_left, cleanup_attempts) = match &self.phase {
+            Phase::Running { watchdog, .. } => (watchdog.left(now), None),
+            Phase::Cleaning(cleaning) => (None, cleaning.begun_before()),
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Stopping(_)
             | Phase::Restarting(_)
-            | Phase::Cleaning(_)
-            | Phase::Ended => None,
+            | Phase::Ended => (None, None),
         };
-        HandedOver { status_text: self.view().status_text.clone(), watchdog_left }
+        HandedOver { status_text: self.view().status_text.clone(), watchdog_left, cleanup_attempts }
     }
 
     /// Returns what a later broker has to know to go on from here; nothing more than the intent before there is a

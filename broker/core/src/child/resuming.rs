@@ -78,7 +78,7 @@ impl Child {
             Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts, unready }) => {
                 self.resume_ending(exit.reason, Runs { restarts, unready, ..Runs::default() });
                 self.common.show_start(started_at);
-                let cleaning = Cleaning::new(exit, attempts);
+                let cleaning = Cleaning::new(exit, handed_over.cleanup_attempts.unwrap_or(attempts));
                 self.resume_cleanup(cleaning, ended, finding, orders)
             }
             Some(Progress::Ended { started_at, exit, cleanup, at: _, restarts, unready }) => {

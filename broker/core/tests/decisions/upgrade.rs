@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Call, ConnectionId, Effect, Input, Report, Run, UpgradeFailure};
+use procbroker_core::{Call, ConnectionId, Effect, Input, Members, Report, Run, UpgradeFailure};
 use procbroker_protocol::request::NoParams;
 use procbroker_protocol::{ErrorKind, Outcome, Request, Response};
 
@@ -132,6 +132,23 @@ fn a_cleanup_waits_for_the_program_that_takes_over() {
     assert_eq!(world.spawns(), []);
     assert_eq!(world.attempts_on_record(run), 1);
     assert_eq!(world.orders().last(), None);
+}
+
+#[test]
+fn an_attempt_at_a_cleanup_that_waits_for_the_next_program_counts_once() {
+    for stage in [At::Recording, At::Queued] {
+        let Halfway { mut world, run, .. } = Halfway::at(stage);
+        assert_eq!(world.attempts_on_record(run), 1);
+        // Of the others that are being started nothing is on record but that.
+        world.upgrade_without_processes();
+        let attempt = next(first(run));
+        world.recorded(attempt);
+        world.spawned(attempt);
+        world.exited(attempt, CLEAN, Members::Nothing);
+        world.recorded(attempt);
+        let client = world.connect(BROKER_UID);
+        assert_eq!(world.ended(client, run).cleanup, outcome(true, Some(CLEAN), 1), "{stage:?}");
+    }
 }
 
 #[test]

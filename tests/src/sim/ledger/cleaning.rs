@@ -91,6 +91,22 @@ impl Cleaning {
         }
     }
 
+    /// Whether an attempt is to be begun, which was not so far.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        match self.stage {
+            Stage::Recording | Stage::Recorded => true,
+            Stage::Due
+            | Stage::Ordered { .. }
+            | Stage::Running { .. }
+            | Stage::Over { .. }
+            | Stage::Interrupted { .. }
+            | Stage::Closing { .. }
+            | Stage::Closed { .. }
+            | Stage::Left => false,
+        }
+    }
+
     /// Whether something of it may be there.
     #[must_use]
     pub fn has_processes(&self) -> bool {

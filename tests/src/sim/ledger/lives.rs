@@ -140,7 +140,10 @@ fn revived(before: &Track, recovered: &Recovered, (handed_over_at, now): (Option
         Some(Progress::Cleaning { started_at, exit, attempts, ended, restarts, unready }) => {
             (track.runs.count, track.runs.unready) = (*restarts, *unready);
             over(&mut track, *started_at, exit, now);
-            let found = found_cleaning(*attempts, *ended, finding, now);
+            let waits =
+                before.cleaning.as_ref().filter(|cleaning| handed_over_at.is_some() && cleaning.waits());
+            let begun = waits.map_or(*attempts, |cleaning| cleaning.attempts - 1);
+            let found = found_cleaning(begun, *ended, finding, now);
             let cut_short = before.cleaning.as_ref().is_some_and(|cleaning| {
                 cleaning.cut_short && cleaning.attempts == *attempts && ended.is_some()
             });

@@ -282,6 +282,12 @@ impl World {
         self.end_with(|child, _| own(Broker::recovered_run(child)), &handed_over);
     }
 
+    /// The same at once, and there is no process of any child.
+    pub(crate) fn upgrade_without_processes(&mut self) {
+        let handed_over = self.broker.handed_over(self.now);
+        self.end_with(|_, _| gone(ExitStatus::Unknown), &handed_over);
+    }
+
     fn end_with(
         &mut self,
         find: impl Fn(ChildId, Option<&Progress>) -> Finding,
