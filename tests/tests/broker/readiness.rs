@@ -1,5 +1,7 @@
 //! Children that say themselves when they are ready, and how they are (`sd_notify(3)`).
 
+mod words;
+
 use std::io::IoSlice;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
