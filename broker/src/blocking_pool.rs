@@ -22,8 +22,9 @@ const BUSY_FOR_A_USER_MAX: usize = BLOCKING_THREADS / 2;
 /// How many pieces of one user's work wait at most.
 const WAITING_FOR_A_USER_MAX: usize = 256;
 
-/// The stack of a thread. A look-up loads whatever modules nsswitch.conf(5) names.
-const STACK_BYTES: usize = 512 << 10;
+/// The stack of a thread. A look-up loads whatever modules nsswitch.conf(5) names, and those copy names to it. What is not
+/// used of it costs no memory; of 2 MiB the kernel could make one huge page, which would.
+const STACK_BYTES: usize = 1 << 20;
 
 /// Why a piece of work has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

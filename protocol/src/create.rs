@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-pub use account::Account;
+pub use account::{ACCOUNT_NAME_BYTES_MAX, Account, AccountError};
 pub use cpu_max::{CpuMax, CpuMaxError};
 pub use ready::{AddressError, Check, Probe, Ready};
 pub use resources::Resources;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
+use crate::beginning::beginning;
 use crate::nullable::or_else;
 
 /// A hundred years, the longest duration that a message may have.
@@ -42,8 +43,8 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     if let Ok(seconds) = text.trim().parse::<f64>() {
         return from_seconds(seconds);
     }
-    let duration =
-        humantime::parse_duration(text).map_err(|_| DurationError::Form { text: text.to_owned() })?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| DurationError::Form { text: beginning(text).into_owned() })?;
     in_range(duration)
 }
 
@@ -52,7 +53,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 /// # Errors
 /// When it is longer than [`DURATION_MAX`].
 pub fn in_range(duration: Duration) -> Result<Duration, DurationError> {
-    if duration.as_secs() > DURATION_MAX.as_secs() {
+    if duration > DURATION_MAX {
         return Err(DurationError::Range { seconds: duration.as_secs_f64() });
     }
     Ok(duration)

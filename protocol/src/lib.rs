@@ -5,6 +5,7 @@
 //! the binary form; where JSON reads differently, the type says so itself, by asking the serializer
 //! whether it is writing for humans.
 
+mod beginning;
 pub mod binary;
 pub mod byte_size;
 pub mod child;

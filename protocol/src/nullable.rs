@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::beginning::beginning;
+
 use serde::{Deserialize, Deserializer, de};
 
 /// Reads a field whose JSON form may be `null`, which stands for the type's default.
@@ -63,7 +65,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for UniqueKeys<T> {
                 let mut map = BTreeMap::new();
                 while let Some((key, value)) = access.next_entry::<String, T>()? {
                     if map.contains_key(&key) {
-                        return Err(de::Error::custom(format_args!("the key {key:?} is given twice")));
+                        return Err(de::Error::custom(format_args!(
+                            "the key {:?} is given twice",
+                            beginning(&key)
+                        )));
                     }
                     map.insert(key, value);
                 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::beginning::beginning;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
@@ -76,7 +78,7 @@ impl FromStr for Signal {
     type Err = SignalError;
 
     fn from_str(text: &str) -> Result<Self, SignalError> {
-        let refusal = || SignalError { given: format!("{text:?}") };
+        let refusal = || SignalError { given: format!("{:?}", beginning(text)) };
         if let Ok(number) = text.parse::<i64>() {
             return Self::from_number(number);
         }

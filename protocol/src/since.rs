@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::beginning::beginning;
 use crate::duration;
 use crate::timestamp::Timestamp;
 
@@ -36,7 +37,7 @@ impl std::str::FromStr for Since {
         if let Ok(time) = Timestamp::parse_rfc3339(text) {
             return Ok(Self::Time(time));
         }
-        duration::parse(text).map(Self::Age).map_err(|_| SinceError { text: text.to_owned() })
+        duration::parse(text).map(Self::Age).map_err(|_| SinceError { text: beginning(text).into_owned() })
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::beginning::beginning;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -43,7 +45,7 @@ impl Timestamp {
     /// # Errors
     /// When the text is no such time.
     pub fn parse_rfc3339(text: &str) -> Result<Self, TimestampError> {
-        let error = || TimestampError { text: text.to_owned() };
+        let error = || TimestampError { text: beginning(text).into_owned() };
         // The parser takes whatever stands between the two.
         if !matches!(text.as_bytes().get(SEPARATOR_AT), Some(b'T' | b't' | b' ')) {
             return Err(error());

@@ -14,7 +14,31 @@ pub enum Account {
     Id(u32),
 }
 
+/// Bytes of the longest name: `LOGIN_NAME_MAX` of Linux (limits.h(0p)), and more than useradd(8) and groupadd(8) allow.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 256;
+
+/// A name that no user or group can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name of {length} bytes is no user's or group's; it has at most {ACCOUNT_NAME_BYTES_MAX}")]
+pub struct AccountError {
+    /// How many bytes it has.
+    pub length: usize,
+}
+
 impl Account {
+    /// Returns the account, if there can be one of this name or number.
+    ///
+    /// # Errors
+    /// When its name is longer than [`ACCOUNT_NAME_BYTES_MAX`]: whatever looks it up may trust in that.
+    pub fn checked(self) -> Result<Self, AccountError> {
+        match &self {
+            Self::Name(name) if name.len() > ACCOUNT_NAME_BYTES_MAX => {
+                Err(AccountError { length: name.len() })
+            }
+            Self::Name(_) | Self::Id(_) => Ok(self),
+        }
+    }
+
     /// The account that a text means: all digits are a number, anything else is a name.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
@@ -58,7 +82,7 @@ impl<'de> Deserialize<'de> for Account {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Account, E> {
-                Ok(Account::from_text(text))
+                Account::from_text(text).checked().map_err(E::custom)
             }
 
             fn visit_u64<E: de::Error>(self, id: u64) -> Result<Account, E> {
@@ -70,7 +94,7 @@ impl<'de> Deserialize<'de> for Account {
         }
         match Self::deserialize(deserializer)? {
             Self::Id(id) => checked_account(id),
-            Self::Name(name) => Ok(Self::Name(name)),
+            name @ Self::Name(_) => name.checked().map_err(de::Error::custom),
         }
     }
 }

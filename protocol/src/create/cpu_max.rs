@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::beginning::beginning;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
@@ -63,7 +65,7 @@ impl FromStr for CpuMax {
     type Err = CpuMaxError;
 
     fn from_str(text: &str) -> Result<Self, CpuMaxError> {
-        let refusal = || CpuMaxError { given: text.to_owned() };
+        let refusal = || CpuMaxError { given: beginning(text).into_owned() };
         let micros = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse::<u64>().ok().filter(|_| digits).ok_or_else(refusal)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::beginning::beginning;
 use crate::duration;
 
 /// When a child counts as running.
@@ -99,12 +100,20 @@ impl Check {
     /// # Errors
     /// When the text is no address with a port.
     pub fn tcp(text: &str) -> Result<Self, AddressError> {
-        let refusal = || AddressError { text: text.to_owned() };
+        let refusal = || AddressError { text: beginning(text).into_owned() };
         let address = match text.strip_prefix("localhost:") {
             Some(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().map_err(|_| refusal())?)),
             None => text.parse().map_err(|_| refusal())?,
         };
-        if address.port() == 0 { Err(refusal()) } else { Ok(Self::Tcp(address)) }
+        Self::Tcp(address).checked()
+    }
+
+    /// Refuses the port 0, which nothing listens at.
+    fn checked(self) -> Result<Self, AddressError> {
+        match self {
+            Self::Tcp(address) if address.port() == 0 => Err(AddressError { text: address.to_string() }),
+            check @ (Self::Tcp(_) | Self::Unix(_) | Self::Log(_) | Self::Command(_)) => Ok(check),
+        }
     }
 }
 
@@ -147,9 +156,13 @@ struct Interval(#[serde(with = "duration")] Duration);
 impl<'de> Deserialize<'de> for Ready {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            deserializer.deserialize_any(Readable)
-        } else {
-            Self::deserialize(deserializer)
+            return deserializer.deserialize_any(Readable);
+        }
+        match Self::deserialize(deserializer)? {
+            Self::Probe(Probe { check, interval }) => {
+                Ok(Self::Probe(Probe { check: check.checked().map_err(de::Error::custom)?, interval }))
+            }
+            word @ (Self::Spawn | Self::Notify) => Ok(word),
         }
     }
 }
@@ -171,7 +184,9 @@ impl<'de> de::Visitor<'de> for Readable {
             "tcp" | "unix" | "log" | "command" => {
                 Err(E::custom(format_args!("give {word:?} as an object: {{{word:?}: ..}}")))
             }
-            other => Err(E::custom(format_args!("{other:?} is none of spawn, notify, {CHECKS}"))),
+            other => {
+                Err(E::custom(format_args!("{:?} is none of spawn, notify, {CHECKS}", beginning(other))))
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::beginning::beginning;
 use crate::byte_size;
 use crate::create::CpuMax;
 use crate::nullable::or_default;
@@ -57,8 +58,9 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
             }
             byte_size::parse(text).map(Some).ok_or_else(|| {
                 E::custom(format!(
-                    "{text:?} is not a size; give bytes, or a number with k, M, G or T (powers of 1024) such as \"512M\", or \
-                     \"max\""
+                    "{:?} is not a size; give bytes, or a number with k, M, G or T (powers of 1024) such as \"512M\", or \
+                     \"max\"",
+                    beginning(text)
                 ))
             })
         }

@@ -55,6 +55,43 @@ fn null_means_the_default_within_a_parameter_too() {
     assert_eq!(null.unwrap(), absent.unwrap());
 }
 
+/// Reads a value of the binary encoding.
+fn read_binary<T: serde::de::DeserializeOwned>(value: impl serde::Serialize) -> Option<T> {
+    let config = bincode::config::standard();
+    let bytes = bincode::serde::encode_to_vec(value, config).unwrap();
+    bincode::serde::decode_from_slice(&bytes, config).ok().map(|(value, _)| value)
+}
+
+#[test]
+fn what_json_cannot_say_is_not_taken_in_the_binary_encoding() {
+    let tcp = |port: u16| Ready::tcp(([127, 0, 0, 1], port));
+    assert_eq!(read_binary(tcp(1)), Some(tcp(1)));
+    assert_eq!(read_binary::<Ready>(tcp(0)), None);
+    let named = |bytes| Account::Name("a".repeat(bytes));
+    assert_eq!(read_binary(named(ACCOUNT_NAME_BYTES_MAX)), Some(named(ACCOUNT_NAME_BYTES_MAX)));
+    assert_eq!(read_binary::<Account>(named(ACCOUNT_NAME_BYTES_MAX + 1)), None);
+}
+
+#[test]
+fn a_name_that_no_account_can_have_is_refused() {
+    let with = |name: &str| read(&format!(r#"{{"command": ["a"], "user": "{name}"}}"#));
+    assert!(with(&"a".repeat(ACCOUNT_NAME_BYTES_MAX)).is_ok());
+    let refusal = with(&"a".repeat(ACCOUNT_NAME_BYTES_MAX + 1)).unwrap_err().to_string();
+    assert!(refusal.contains("a name of 257 bytes is no user's or group's"), "{refusal}");
+}
+
+#[test]
+fn the_longest_duration_reads_back_and_no_longer_one_is_taken() {
+    let with = |grace: &str| {
+        read(&format!(r#"{{"command": ["a"], "stop": [{{"signal": 15, "grace": "{grace}"}}]}}"#))
+    };
+    for longest in ["36600days", "36599days 86399s 999999999ns"] {
+        let json = serde_json::to_string(&with(longest).unwrap()).unwrap();
+        assert!(read(&json).is_ok(), "{json}");
+    }
+    assert!(with("36600days 1ns").is_err());
+}
+
 #[test]
 fn the_id_that_means_no_change_is_nobodys() {
     assert_eq!(Account::from_text("4294967294"), Account::Id(u32::MAX - 1));

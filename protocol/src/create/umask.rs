@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::beginning::beginning;
+
 /// A mask of file permissions, written as an octal text such as `"022"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
@@ -31,7 +33,7 @@ impl std::str::FromStr for Umask {
     type Err = UmaskError;
 
     fn from_str(text: &str) -> Result<Self, UmaskError> {
-        let refusal = || UmaskError { text: text.to_owned() };
+        let refusal = || UmaskError { text: beginning(text).into_owned() };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refusal());
         }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::id::ID_BYTES_MAX;
 use super::{JsonId, Refusal, ReplyTo};
+use crate::beginning::beginning;
 use crate::error::{Error, ErrorKind};
 
 /// A sound envelope.
@@ -124,12 +125,15 @@ fn check(members: Members<'_>) -> Result<Envelope<'_>, Refusal> {
     let id = id.map(|json| JsonId::from_json(json.get()).ok_or_else(unreadable)).transpose()?;
     match fault {
         Some(Fault::Unknown(name)) => {
-            let message = format!("unknown field {name:?}; a request has jsonrpc, id, method and params");
+            let message =
+                format!("unknown field {:?}; a request has jsonrpc, id, method and params", beginning(name));
             return Err(invalid(id, message));
         }
         // Which of two ids would be the answer's is not known.
         Some(Fault::Twice("id")) => return Err(invalid(None, "the field \"id\" is given twice")),
-        Some(Fault::Twice(name)) => return Err(invalid(id, format!("the field {name:?} is given twice"))),
+        Some(Fault::Twice(name)) => {
+            return Err(invalid(id, format!("the field {:?} is given twice", beginning(name))));
+        }
         None => {}
     }
     let text =

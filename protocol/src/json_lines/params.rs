@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::envelope::{self, Envelope};
 use super::value::Value;
 use super::{JsonRequest, Refusal, ReplyTo};
+use crate::beginning::beginning;
 use crate::error::{Error, ErrorKind};
 use crate::request::{Method, Request};
 
@@ -25,7 +26,7 @@ pub fn decode_request(line: &[u8]) -> Result<JsonRequest, Refusal> {
 fn find(name: &str) -> Result<Method, Error> {
     Method::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = Method::ALL.into_iter().map(Method::as_str).collect();
-        let message = format!("there is no method {name:?}; there are {}", known.join(", "));
+        let message = format!("there is no method {:?}; there are {}", beginning(name), known.join(", "));
         Error::new(ErrorKind::MethodNotFound, message)
     })
 }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::beginning::beginning;
+
 use serde::de::value::StringDeserializer;
 use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, Expected, MapAccess, SeqAccess, Unexpected,
@@ -141,14 +143,14 @@ impl de::Error for Misfit {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format_args!("{variant:?} is none of {}", expected.join(", ")))
+        Self::custom(format_args!("{:?} is none of {}", beginning(variant), expected.join(", ")))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         if expected.is_empty() {
-            return Self::custom(format_args!("unknown field {field:?}; there are none"));
+            return Self::custom(format_args!("unknown field {:?}; there are none", beginning(field)));
         }
-        Self::custom(format_args!("unknown field {field:?}; there are {}", expected.join(", ")))
+        Self::custom(format_args!("unknown field {:?}; there are {}", beginning(field), expected.join(", ")))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -183,7 +185,7 @@ fn found(came: Unexpected<'_>) -> String {
         Unexpected::Unsigned(number) => number.to_string(),
         Unexpected::Signed(number) => number.to_string(),
         Unexpected::Float(number) => format!("{number:?}"),
-        Unexpected::Str(text) => format!("the string {text:?}"),
+        Unexpected::Str(text) => format!("the string {:?}", beginning(text)),
         Unexpected::Unit | Unexpected::Option => "null".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
         Unexpected::Map => "an object".to_owned(),
@@ -336,7 +338,8 @@ impl<'de> EnumAccess<'de> for Variant {
 impl Content {
     fn required(self) -> Result<(String, Value), Misfit> {
         let Self { name, value } = self;
-        let missing = || de::Error::custom(format_args!("give {name:?} as an object: {{{name:?}: ..}}"));
+        let missing =
+            || de::Error::custom(format_args!("give {0:?} as an object: {{{0:?}: ..}}", beginning(&name)));
         value.ok_or_else(missing).map(|value| (name, value))
     }
 }
@@ -347,7 +350,9 @@ impl<'de> VariantAccess<'de> for Content {
     fn unit_variant(self) -> Result<(), Misfit> {
         match self.value {
             None => Ok(()),
-            Some(_) => Err(de::Error::custom(format_args!("{:?} is given as a string alone", self.name))),
+            Some(_) => {
+                Err(de::Error::custom(format_args!("{:?} is given as a string alone", beginning(&self.name))))
+            }
         }
     }
 

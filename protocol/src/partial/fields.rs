@@ -6,6 +6,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Field;
+use crate::beginning::beginning;
 
 /// A set of [`Field`]s. The empty one asks for ids alone.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -92,7 +93,11 @@ impl<'de> Deserialize<'de> for Named {
         let found = Field::ALL.iter().find(|field| field.as_str() == name);
         found.map(|field| Self(Some(*field))).ok_or_else(|| {
             let known: Vec<&str> = Field::ALL.iter().map(|field| field.as_str()).collect();
-            de::Error::custom(format!("a child has no member {name:?}; it has id, {}", known.join(", ")))
+            de::Error::custom(format!(
+                "a child has no member {:?}; it has id, {}",
+                beginning(&name),
+                known.join(", ")
+            ))
         })
     }
 }

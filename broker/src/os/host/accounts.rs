@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use procbroker_core::{Accounts, AccountsFailure, Login, UserAccount};
 use procbroker_protocol::CreateParams;
-use procbroker_protocol::create::Account;
+use procbroker_protocol::create::{ACCOUNT_NAME_BYTES_MAX, Account};
 use procbroker_protocol::error::SpawnFailure;
 
 /// Looks up what a `create` names. This may block: it is for a thread that may.
@@ -39,7 +39,7 @@ pub fn user_id(account: &Account) -> Result<u32, AccountsFailure> {
 pub fn group_id(account: &Account) -> Result<u32, AccountsFailure> {
     match account {
         Account::Id(id) => Ok(*id),
-        Account::Name(name) => match Group::from_name(name) {
+        Account::Name(name) => match bounded(name).and_then(Group::from_name) {
             Ok(Some(group)) => Ok(group.gid.as_raw()),
             Ok(None) => Err(failure("groups", account, Errno::ENOENT)),
             Err(errno) => Err(failure("groups", account, errno)),
@@ -47,10 +47,15 @@ pub fn group_id(account: &Account) -> Result<u32, AccountsFailure> {
     }
 }
 
+/// What looks up names copies them to its stack, however long they are.
+fn bounded(name: &str) -> Result<&str, Errno> {
+    if name.len() > ACCOUNT_NAME_BYTES_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(name) }
+}
+
 fn user(account: &Account) -> Result<UserAccount, AccountsFailure> {
     let failed = |errno| failure("user", account, errno);
     let found = match account {
-        Account::Name(name) => User::from_name(name),
+        Account::Name(name) => bounded(name).and_then(User::from_name),
         Account::Id(id) => User::from_uid(Uid::from_raw(*id)),
     };
     match (found, account) {
@@ -138,6 +143,18 @@ mod tests {
         assert_eq!(*login, Login::of_number(3_999_999));
         let expected = UserAccount { uid: 3_999_999, gid: 3_999_999, groups: vec![3_999_999], login };
         assert_eq!(user, Some(expected));
+    }
+
+    #[test]
+    fn no_name_is_looked_up_that_is_longer_than_any() {
+        let name = |bytes: usize| Account::Name("a".repeat(bytes));
+        for (account, errno) in [
+            (name(ACCOUNT_NAME_BYTES_MAX), Errno::ENOENT),
+            (name(ACCOUNT_NAME_BYTES_MAX + 1), Errno::ENAMETOOLONG),
+        ] {
+            assert_eq!(user_id(&account).unwrap_err().failure.errno, errno as i32);
+            assert_eq!(group_id(&account).unwrap_err().failure.errno, errno as i32);
+        }
     }
 
     #[test]

@@ -165,6 +165,12 @@ fn check_rlimit(limit: ResourceLimit) -> Result<(), SpawnFailure> {
     Ok(())
 }
 
+/// `NAME_MAX` of Linux: no folder has a file with a longer name.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// At most so many elements of PATH are tried.
+const PATH_ELEMENTS_MAX: usize = 1_024;
+
 /// The paths that `execvp(3)` would try: the name itself if it has a slash, else below each element of PATH,
 /// where an empty element stands for the working directory.
 fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
@@ -174,6 +180,10 @@ fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
     }
     if program.as_bytes().contains(&b'/') {
         return Ok(vec![c_string(program.clone(), Step::Exec)?]);
+    }
+    // It would be written once for each element.
+    if program.len() > FILE_NAME_BYTES_MAX {
+        return Err(SpawnFailure::refused(Step::Exec, Errno::ENAMETOOLONG));
     }
     let own = spec.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
     let path = own.or_else(|| spec.inherited.get("PATH")).unwrap_or(OsStr::new(DEFAULT_PATH));
@@ -185,7 +195,11 @@ fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
         candidate.push(program);
         c_string(candidate, Step::Exec)
     };
-    path.as_bytes().split(|&byte| byte == b':').map(below).collect()
+    let elements = path.as_bytes().split(|&byte| byte == b':');
+    if elements.clone().nth(PATH_ELEMENTS_MAX).is_some() {
+        return Err(SpawnFailure::refused(Step::Exec, Errno::E2BIG));
+    }
+    elements.map(below).collect()
 }
 
 #[cfg(test)]
@@ -247,6 +261,17 @@ mod tests {
         assert_eq!(paths("ls", &[]), ["/usr/local/bin/ls", "/usr/bin/ls", "/bin/ls"]);
         assert_eq!(paths("./ls", &[("PATH", "/a:/b")]), ["./ls"]);
         assert_eq!(paths("/bin/ls", &[("PATH", "/a")]), ["/bin/ls"]);
+    }
+
+    #[test]
+    fn no_more_is_written_for_a_program_that_is_looked_up_than_can_be_there() {
+        let name = |bytes: usize| "a".repeat(bytes);
+        let path = |elements: usize| vec!["/"; elements].join(":");
+        let tried = |bytes, elements: usize| paths(&name(bytes), &[("PATH", &path(elements))]).len();
+        let refused = |bytes, elements| refusal(spec(&[&name(bytes)], &[("PATH", &path(elements))]));
+        assert_eq!(tried(FILE_NAME_BYTES_MAX, PATH_ELEMENTS_MAX), PATH_ELEMENTS_MAX);
+        assert_eq!(refused(FILE_NAME_BYTES_MAX + 1, 1), ("exec", Errno::ENAMETOOLONG));
+        assert_eq!(refused(1, PATH_ELEMENTS_MAX + 1), ("exec", Errno::E2BIG));
     }
 
     #[test]

@@ -33,7 +33,14 @@ pub(super) fn binary_requests(bytes: &[u8]) {
     let mut written = Vec::new();
     if binary::encode_request(id, &request, &mut written).is_ok() {
         let again = binary::decode_request(body(&written));
-        assert_eq!(again.ok(), Some((id, request)));
+        assert_eq!(again.ok().as_ref(), Some(&(id, request.clone())));
+    }
+    // The record is JSON, and so is the way on to other clients: what one encoding takes, the other has to take.
+    let mut line = Vec::new();
+    json_lines::encode_request(Some(&JsonId::Number(1.into())), &request, &mut line);
+    let again = json_lines::decode_request(line.strip_suffix(b"\n").unwrap_or(&line));
+    if let Err(refusal) = again {
+        panic!("{request:?} is refused in JSON: {}", refusal.error.message);
     }
 }
 
