@@ -172,7 +172,7 @@ impl<B> Command<B> {
         self.take(steps, |params, steps| params.stop = steps)
     }
 
-    /// Its place in a shutdown: lower orders are stopped first.
+    /// Its place in a shutdown: lower orders of the same user are stopped first.
     pub fn stop_order(&mut self, order: i32) -> &mut Self {
         self.params.stop_order = order;
         self

@@ -73,7 +73,7 @@ pub struct CreateParams {
     /// The signals that ask it to end, tried in turn; SIGKILL to all that is left always ends it.
     #[serde(default = "default_stop", deserialize_with = "stop_or_default")]
     pub stop: Vec<StopStep>,
-    /// At shutdown, lower orders are stopped first, and entirely, before the next begins.
+    /// At shutdown, lower orders are stopped first, and entirely, before the next of the same user begins.
     #[serde(default, deserialize_with = "or_default")]
     pub stop_order: i32,
     /// When it counts as running.

@@ -1,4 +1,4 @@
-//! The broker's own end: children by their order, all within one deadline.
+//! The broker's own end: the children of each user by their order, all within one deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::limits::SHUTDOWN_TIMEOUT_MIN;
 use crate::main_process::MainState;
 use crate::pending::WaitsFor;
 use crate::turn::Turn;
-use crate::waves::{BrokerState, Force, Rank, Shutdown, cleanup_share, shortened};
+use crate::waves::{BrokerState, Force, Shutdown, WaveKey, cleanup_share, shortened};
 
 impl Broker {
     /// Begins the shutdown. If it is under way, a shorter time tightens it, and the second signal that
@@ -31,8 +31,8 @@ impl Broker {
                 if timeout.is_some_and(|timeout| shutdown.tighten(now, timeout.max(SHUTDOWN_TIMEOUT_MIN))) {
                     let current = shutdown.current();
                     shutdown.set_timer(&mut self.timers);
-                    if let Some(rank) = current {
-                        self.begin_wave(rank, turn);
+                    for wave in current {
+                        self.begin_wave(wave, turn);
                     }
                 }
                 if again {
@@ -76,26 +76,24 @@ impl Broker {
         }
     }
 
-    /// Begins the next wave when the one before is over, and ends the shutdown after the last.
+    /// Begins the next wave of each user when the one before is over, and ends the shutdown after the last of all.
     pub(crate) fn go_on_shutting_down(&mut self, turn: &mut Turn<'_>) {
         while let BrokerState::Stopping(shutdown) = &mut self.state {
-            if shutdown.is_in_wave() {
-                return;
-            }
             match shutdown.next_wave() {
-                Some(rank) => self.begin_wave(rank, turn),
-                None => self.begin_sweep(turn),
+                Some(wave) => self.begin_wave(wave, turn),
+                None if shutdown.is_over() => self.begin_sweep(turn),
+                None => return,
             }
         }
     }
 
-    /// Stops the children of one rank, or shares the time out anew when it has become shorter: where there is too
+    /// Stops the children of one user and rank, or shares the time out anew when it has become shorter: where there is too
     /// little, their steps are shortened alike.
-    fn begin_wave(&mut self, rank: Rank, turn: &mut Turn<'_>) {
+    fn begin_wave(&mut self, wave: WaveKey, turn: &mut Turn<'_>) {
         let BrokerState::Stopping(shutdown) = &mut self.state else {
             return;
         };
-        let Some(time) = shutdown.time_of(rank, turn.now.instant, &self.children) else {
+        let Some(time) = shutdown.time_of(wave, turn.now.instant, &self.children) else {
             return;
         };
         for id in time.children {

@@ -1,6 +1,7 @@
 //! How far the broker is in its own life, and the waves in which a shutdown stops its children.
 
 mod budget;
+mod of_user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::orders::Permits;
 use crate::record::Role;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
-use budget::{bounds, need, scale};
+use budget::{OTHERS_SHARE_DIVISOR, bounds, need};
+use of_user::UserWaves;
 
 pub use budget::steps_within;
 pub(crate) use budget::{cleanup_share, shortened};
@@ -77,15 +79,17 @@ pub(crate) struct Shutdown {
     /// When SIGTERM or SIGINT first asked for it: one of them that comes a while later hurries.
     told: Option<Instant>,
     due: Option<Instant>,
-    /// The waves that are not over, in the order in which they are stopped.
-    waves: BTreeMap<Rank, Wave>,
-    /// The wave that is being stopped.
-    current: Option<Rank>,
+    /// The waves of each user: nobody's wait for another's, but for the main command.
+    users: BTreeMap<u32, UserWaves>,
+    /// Whose main command is left.
+    main: Option<u32>,
+    /// The users of whose children none is being stopped, and whose next wave may have its turn.
+    between: BTreeSet<u32>,
     ended: Vec<Arc<ChildView>>,
     forced: u32,
 }
 
-/// When something is stopped in a shutdown: the main command first, then children by their stop order.
+/// When something of a user is stopped in a shutdown: the main command first, then children by their stop order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     /// That of the main command, which is stopped before any child.
@@ -105,12 +109,12 @@ pub(crate) enum Force {
     Full,
 }
 
-/// The children of one rank.
-#[derive(Debug, Default)]
-struct Wave {
-    left: BTreeSet<ChildId>,
-    /// What the steps and the cleanup of the most patient of them add up to.
-    need: Duration,
+/// The children of one user and one rank, whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaveKey {
+    /// Whose they are.
+    uid: u32,
+    rank: Rank,
 }
 
 /// The time that the children of a wave have.
@@ -120,9 +124,9 @@ pub(crate) struct WaveTime {
     pub(crate) children: Vec<ChildId>,
     /// The time of each, for its stop and its cleanup.
     pub(crate) share: Duration,
-    /// When the time is over, where there is less than all waves would like.
+    /// When the time is over, where there is less than all waves of its user would like.
     pub(crate) over: Option<Instant>,
-    /// When cleanups have to be over: they may take longer than their share as long as nobody else wants the time.
+    /// When cleanups have to be over: they may take longer than their share as long as no other wave wants the time.
     pub(crate) cleanups_over: Instant,
 }
 
@@ -139,12 +143,15 @@ impl Shutdown {
     /// Makes the plan for a shutdown that begins now and may take so long.
     pub(crate) fn new(began: Instant, timeout: Duration, told: bool, children: &Children) -> Self {
         let (deadline, kill_at) = bounds(began, timeout);
-        let mut waves: BTreeMap<Rank, Wave> = BTreeMap::new();
+        let mut users: BTreeMap<u32, UserWaves> = BTreeMap::new();
+        let mut main = None;
         for child in children.live() {
-            let wave = waves.entry(Rank::of(child)).or_default();
-            wave.left.insert(child.id());
-            wave.need = wave.need.max(need(child, began, kill_at.since(began)));
+            let (uid, rank) = (child.owner().uid, Rank::of(child));
+            let need = need(child, began, kill_at.since(began));
+            users.entry(uid).or_default().add(rank, child.id(), need);
+            main = main.or((rank == Rank::Main).then_some(uid));
         }
+        let between = users.keys().copied().collect();
         Self {
             began,
             deadline,
@@ -152,8 +159,9 @@ impl Shutdown {
             force: Force::None,
             told: told.then_some(began),
             due: None,
-            waves,
-            current: None,
+            users,
+            main,
+            between,
             ended: Vec::new(),
             forced: 0,
         }
@@ -222,52 +230,69 @@ impl Shutdown {
         self.due = None;
     }
 
-    /// Returns the wave that is being stopped.
-    pub(crate) fn current(&self) -> Option<Rank> {
-        self.current
+    /// Returns the waves that are being stopped.
+    pub(crate) fn current(&self) -> Vec<WaveKey> {
+        let current = |(uid, user): (&u32, &UserWaves)| Some(WaveKey { uid: *uid, rank: user.current()? });
+        self.users.iter().filter_map(current).collect()
     }
 
-    /// Returns whether children of the wave that is being stopped are left.
-    pub(crate) fn is_in_wave(&self) -> bool {
-        let wave = self.current.and_then(|rank| self.waves.get(&rank));
-        wave.is_some_and(|wave| !wave.left.is_empty())
+    /// Whether nothing is left that could be stopped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.users.is_empty()
     }
 
-    /// Goes on to the next wave, if there is one.
-    pub(crate) fn next_wave(&mut self) -> Option<Rank> {
-        if let Some(over) = self.current {
-            self.waves.remove(&over);
+    /// Goes on to the next wave of a user of whose last one nothing is left, if there is one.
+    pub(crate) fn next_wave(&mut self) -> Option<WaveKey> {
+        loop {
+            // Everybody waits for the main command.
+            let uid = match self.main {
+                Some(uid) => self.between.take(&uid)?,
+                None => self.between.pop_first()?,
+            };
+            match self.users.get_mut(&uid).and_then(UserWaves::next) {
+                Some(rank) => return Some(WaveKey { uid, rank }),
+                None => drop(self.users.remove(&uid)),
+            }
         }
-        self.current = self.waves.keys().next().copied();
-        self.current
     }
 
-    /// Shares the time out: where what is left is shorter than all waves to come would like, each gets its share.
-    pub(crate) fn time_of(&mut self, rank: Rank, now: Instant, children: &Children) -> Option<WaveTime> {
+    /// Shares the time of a user out: where what is left is shorter than all its waves to come would like, each gets its share.
+    pub(crate) fn time_of(&mut self, wave: WaveKey, now: Instant, children: &Children) -> Option<WaveTime> {
         let left = self.kill_at.since(now);
-        if let Some(wave) = self.waves.get_mut(&rank) {
-            // A destroy may have begun with other steps since, and some of the time may be over.
-            let children = wave.left.iter().filter_map(|id| children.get(*id));
-            wave.need = children.map(|child| need(child, now, left)).max().unwrap_or_default();
-        }
-        // Nobody gets more for asking for more than there is, and nobody anything who has gone.
-        let wish = |wave: &Wave| {
-            if wave.left.is_empty() { Duration::ZERO } else { wave.need.min(left) }
+        let WaveKey { uid, rank } = wave;
+        self.users.get_mut(&uid)?.look_again(rank, |id| children.get(id).map(|child| need(child, now, left)));
+        let user = self.users.get(&uid)?;
+        let own = user.wanted(left);
+        // Of what the others would like after the main command, it leaves them no more than a part.
+        let others = match rank {
+            Rank::Main => self.wanted_by_others(uid, left).min(left / OTHERS_SHARE_DIVISOR),
+            Rank::Child(_) => Duration::ZERO,
         };
-        let wanted = self.waves.values().fold(Duration::ZERO, |sum, wave| sum.saturating_add(wish(wave)));
-        let wave = self.waves.get(&rank)?;
-        let is_short = wanted > left || wave.need > left;
-        let share = if is_short { scale(wish(wave), left, wanted) } else { wave.need };
+        let share = user.share(rank, left).min(left.saturating_sub(others));
+        let is_short = share < user.need(rank) || own > left;
         let over = is_short.then(|| now.plus(share));
-        let others = wanted.saturating_sub(wish(wave));
-        let cleanups_over = over.unwrap_or(self.kill_at.minus(others));
-        Some(WaveTime { children: wave.left.iter().copied().collect(), share, over, cleanups_over })
+        let later = own.saturating_sub(user.wish(rank, left)).max(others);
+        let cleanups_over = over.unwrap_or(self.kill_at.minus(later));
+        Some(WaveTime { children: user.left(rank), share, over, cleanups_over })
+    }
+
+    /// What the waves of that one of the other users would like who would like most.
+    fn wanted_by_others(&self, uid: u32, left: Duration) -> Duration {
+        let others = self.users.iter().filter(|(other, _)| **other != uid);
+        others.map(|(_, user)| user.wanted(left)).max().unwrap_or_default()
     }
 
     /// Takes a child off its wave. Returns whether it needed force.
     pub(crate) fn leave(&mut self, child: &Child) -> bool {
-        if let Some(wave) = self.waves.get_mut(&Rank::of(child)) {
-            wave.left.remove(&child.id());
+        let (uid, rank) = (child.owner().uid, Rank::of(child));
+        if let Some(user) = self.users.get_mut(&uid) {
+            user.leave(rank, child.id());
+            if !user.is_in_wave() {
+                self.between.insert(uid);
+            }
+        }
+        if rank == Rank::Main {
+            self.main = None;
         }
         let needed_force = child.view().exit.as_ref().is_some_and(|exit| exit.forced);
         // One that never was has not ended either, though its process may have been killed on the way to its program.

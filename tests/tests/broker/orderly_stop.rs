@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::children::{attentive, pid_in, stubborn, willing, with};
-use crate::harness::{Ended, Fifo, JsonClient, Process, Setup, TestBroker, broker_group};
+use crate::harness::{Ended, Fifo, JsonClient, Process, STRANGER, Setup, TestBroker, broker_group, is_root};
 
 /// A stop that only the deadline, or somebody in a hurry, cuts short.
 const PATIENT: &str = "1h";
@@ -426,4 +426,26 @@ fn the_services_owner_is_told_of_the_stop_and_its_time() {
     broker.signal(Signal::SIGTERM);
     broker.says("EXTEND_TIMEOUT_USEC=");
     broker.ended_in_order();
+}
+
+#[test]
+fn no_user_waits_for_another_in_an_orderly_stop() {
+    if !is_root() {
+        return;
+    }
+    let flags =
+        ["--shutdown-timeout", PATIENT, "--socket-mode", "666", "--allow-user", &STRANGER.to_string()];
+    let mut broker = Setup::new().flags(flags).start();
+    let mut hello = broker.fifo("hello");
+    let mut client = broker.json();
+    let stays = client.create(with(stubborn(&hello), &patient()));
+    hello.line();
+    let mut stranger = JsonClient::as_user(broker.socket(), STRANGER, &[STRANGER]);
+    let goes = stranger.create(with(willing(), &json!({"stop_order": 5})));
+    broker.signal(Signal::SIGTERM);
+    let ended = stranger.ok("wait", json!({"target": goes["id"]}));
+    assert_eq!(ended["child"]["exit"]["reason"], "shutdown", "{ended}");
+    assert_eq!(client.ok("get", json!({"target": stays["id"]}))["child"]["state"], "stopping");
+    broker.signal_that_counts_again(Signal::SIGTERM);
+    says_how_it_went(&broker.ended_in_order(), 2, 1);
 }

@@ -9,6 +9,10 @@ use crate::child::Child;
 use crate::limits::{CLEANUP_SHARE_DIVISOR, KILL_RESERVE_DIVISOR, KILL_RESERVE_MAX, KILL_RESERVE_MIN};
 use crate::time::Instant;
 
+/// The part of the time of a shutdown that the main command leaves to the children of other users than its own, as a divisor, if
+/// one of these would like so much.
+pub(crate) const OTHERS_SHARE_DIVISOR: u32 = 3;
+
 /// When a shutdown that may take so long is over, and when it kills: the rest of the time is kept for the kill
 /// itself to do its work.
 pub(crate) fn bounds(now: Instant, timeout: Duration) -> (Instant, Instant) {

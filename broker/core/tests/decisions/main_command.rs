@@ -344,6 +344,26 @@ fn it_shares_the_deadline_with_the_children_after_it() {
 }
 
 #[test]
+fn it_leaves_a_third_of_the_time_to_another_user_and_no_more_whatever_that_one_has() {
+    // Nine seconds are shared out, of 12 that the main command would like. A child of its own user gets in proportion.
+    for (orders, grace, share) in [(1, 2, 7_000), (1, 3, 6_000), (1, 60, 6_000), (40, 60, 6_000)] {
+        let mut world = World::of_main_with(apache(), |config| config.shutdown_timeout = secs(10));
+        let main = main_run(1);
+        world.start_main(main);
+        let other = world.connect(ALICE);
+        for order in 0..orders {
+            world.start(other, of_order(order, by_term(grace)));
+        }
+        world.term();
+        assert_eq!(world.sent(), [winch(main)]);
+        world.advance(Duration::from_millis(share - 1));
+        assert_eq!(world.sent(), [term(main)], "{orders} {grace}");
+        world.advance(Duration::from_millis(1));
+        assert_eq!(world.sent(), [Sent::Kill(main)], "{orders} {grace}");
+    }
+}
+
+#[test]
 fn one_that_cannot_be_killed_does_not_outlast_the_deadline() {
     let (mut world, _, _) = main_running();
     world.term();

@@ -287,3 +287,36 @@ fn a_signal_after_a_request_for_a_shutdown_is_the_first() {
     world.term_again();
     assert_eq!(world.sent(), [Sent::Kill(runs[0])]);
 }
+
+#[test]
+fn orders_are_kept_within_one_user_and_nobody_waits_for_another() {
+    let (mut world, _, runs) = world_of(&[(0, 5), (1, 5)]);
+    let other = world.connect(ALICE);
+    let others = [world.start(other, of_order(7, by_term(5))), world.start(other, of_order(8, by_term(5)))];
+    world.term();
+    assert_eq!(world.sent(), [term(runs[0]), term(others[0])]);
+    world.ends(others[0]);
+    assert_eq!(world.sent(), [term(others[1])]);
+    world.ends(others[1]);
+    assert_eq!(world.sent(), []);
+    world.ends(runs[0]);
+    assert_eq!(world.sent(), [term(runs[1])]);
+    world.ends(runs[1]);
+    sweep(&mut world);
+    assert_eq!(world.exit(), Some(ExitCause::Done));
+}
+
+#[test]
+fn a_user_with_many_orders_that_ignore_their_stop_takes_no_time_from_another() {
+    let (mut world, _, runs) = world_of(&[(0, 20)]);
+    let greedy = world.connect(ALICE);
+    for order in -50..50 {
+        world.start(greedy, of_order(order, by_term(100_000)));
+    }
+    world.term();
+    world.advance(Duration::from_millis(19_999));
+    let sent = world.sent();
+    assert!(sent.contains(&term(runs[0])) && !sent.contains(&Sent::Kill(runs[0])), "{sent:?}");
+    world.advance(Duration::from_millis(1));
+    assert!(world.sent().contains(&Sent::Kill(runs[0])));
+}

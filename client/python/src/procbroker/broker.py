@@ -142,7 +142,7 @@ class Broker:
             The signals to end it with, tried in turn, each with the time it is given: ``[("SIGHUP", 10), "SIGTERM"]``.
             SIGKILL to all that is left always ends it. Default: SIGTERM, 10 seconds.
         stop_order
-            At the broker's shutdown, lower ones are stopped first, and entirely, before the next begin.
+            At the broker's shutdown, lower ones are stopped first, and entirely, before the user's next begin.
         ready, ready_timeout, no_wait
             From when on it counts as running: from ``"spawn"`` on, or as :mod:`procbroker.ready` says, as in
             ``ready.notify()`` or ``ready.tcp(8080)``, within 30 seconds unless given; ``no_wait`` returns before that.

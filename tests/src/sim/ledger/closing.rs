@@ -32,11 +32,11 @@ pub struct Closing {
     pub hurried: Option<u64>,
     /// The shortest time that was asked for.
     pub timeout: Duration,
-    /// How long the most patient child of each wave takes, as it was at the beginning.
-    pub needs: BTreeMap<i32, u64>,
-    /// The wave that is being stopped.
-    pub wave: Option<i32>,
-    /// Whether the time has become shorter since that wave began.
+    /// How long the most patient child of each user's waves takes, as it was at the beginning.
+    pub needs: BTreeMap<u32, BTreeMap<i32, u64>>,
+    /// The wave of each user that is being stopped.
+    pub waves: BTreeMap<u32, i32>,
+    /// Whether the time has become shorter since those waves began.
     pub tightened: bool,
     /// When the sweep was ordered.
     pub swept: Option<u64>,
@@ -55,7 +55,7 @@ impl Closing {
             hurried: None,
             timeout,
             needs: BTreeMap::new(),
-            wave: None,
+            waves: BTreeMap::new(),
             tightened: false,
             swept: None,
         }

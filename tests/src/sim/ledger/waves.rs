@@ -21,7 +21,8 @@ impl Ledger {
             let mut closing = Closing::new(now, timeout, hurries);
             let time = closing.kill_at.saturating_sub(now);
             for track in self.live_tracks() {
-                let need = closing.needs.entry(track.params.stop_order).or_default();
+                let needs = closing.needs.entry(track.owner.uid).or_default();
+                let need = needs.entry(track.params.stop_order).or_default();
                 *need = (*need).max(track.need(now).saturating_add(track.cleanup_share(time)));
             }
             self.closing = Some(closing);
@@ -48,7 +49,7 @@ impl Ledger {
         }
     }
 
-    /// Begins the wave of the lowest order that has children left, if it is not the one under way.
+    /// Begins each user's wave of the lowest order that has children left, if it is not the one under way.
     pub fn follow_waves(&mut self) {
         let now = self.now;
         let Some(closing) = &self.closing else { return };
@@ -56,32 +57,44 @@ impl Ledger {
             self.kill_the_rest();
             return;
         }
-        let mut left: BTreeMap<i32, Vec<ChildId>> = BTreeMap::new();
+        let mut left: BTreeMap<u32, BTreeMap<i32, Vec<ChildId>>> = BTreeMap::new();
         for track in self.live_tracks().filter(|track| !track.is_left()) {
-            left.entry(track.params.stop_order).or_default().push(track.run.child);
+            let orders = left.entry(track.owner.uid).or_default();
+            orders.entry(track.params.stop_order).or_default().push(track.run.child);
         }
+        for (uid, orders) in left {
+            self.follow_waves_of(uid, &orders);
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.tightened = false;
+        }
+    }
+
+    /// The time of a user's children follows from what that user has, and from nobody else's children.
+    fn follow_waves_of(&mut self, uid: u32, left: &BTreeMap<i32, Vec<ChildId>>) {
+        let now = self.now;
         let Some((&order, children)) = left.first_key_value() else { return };
+        let Some(closing) = &mut self.closing else { return };
+        if closing.waves.get(&uid) == Some(&order) && !closing.tightened {
+            return;
+        }
         let time = closing.kill_at.saturating_sub(now);
         let need = children.iter().filter_map(|id| self.tracks.get(id));
         let need = need.map(|track| track.need(now).saturating_add(track.cleanup_share(time))).max();
-        let Some(closing) = &mut self.closing else { return };
-        if closing.wave == Some(order) && !closing.tightened {
-            return;
-        }
-        closing.tightened = false;
-        closing.needs.insert(order, need.unwrap_or_default());
-        let need = |order: &i32| closing.needs.get(order).copied().unwrap_or_default();
+        let needs = closing.needs.entry(uid).or_default();
+        needs.insert(order, need.unwrap_or_default());
+        let need = |order: &i32| needs.get(order).copied().unwrap_or_default();
         // Nobody gets more for asking for more than there is.
         let wanted = |order: &i32| need(order).min(time);
         let sum: u64 = left.keys().map(wanted).sum();
         let is_short = sum > time || need(&order) > time;
         let share = if is_short { scale(wanted(&order), time, sum) } else { need(&order) };
-        closing.wave = Some(order);
+        closing.waves.insert(uid, order);
         for id in children {
             let Some(track) = self.tracks.get_mut(id) else { continue };
             let share = share.saturating_sub(track.cleanup_share(share));
             if is_short {
-                let by = self.now.saturating_add(share);
+                let by = now.saturating_add(share);
                 track.kill_by = Some(track.kill_by.map_or(by, |earlier| earlier.min(by)));
             }
             if track.is_to_go_on() {

@@ -29,7 +29,7 @@ pub(super) struct LifeArguments {
     /// ends it. [default: SIGTERM:10s]
     #[arg(long, value_name = "SIGNAL[:GRACE]", value_delimiter = ',', value_parser = stop_step)]
     pub(super) stop: Vec<StopStep>,
-    /// When the broker stops, lower orders are stopped first, and entirely, before the next begins
+    /// When the broker stops, lower orders of its user are stopped first, and entirely, before the next begins
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole(i32::MIN..=i32::MAX))]
     pub(super) stop_order: i32,
     /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
