@@ -56,6 +56,12 @@ pub const REFUSED_PATIENTLY: usize = 16;
 /// Children that are on their way to their programs at a time: as many as the core orders.
 pub const SLOTS: usize = procbroker_core::SPAWNS_IN_FLIGHT_MAX as usize;
 
+/// Slots that are made at the start; the others come when they are needed, which is where programs hang.
+pub const SLOTS_AT_START: usize = 64;
+
+/// Events of launches that are taken at a time.
+pub const LAUNCH_EVENTS: usize = 128;
+
 /// Control groups that are kept ready, where there are descriptors for so many.
 pub const SPARE_GROUPS_MAX: usize = 32;
 

@@ -49,6 +49,7 @@ impl Broker {
     pub fn new(config: Config) -> Self {
         let event_log = EventLog::new(EventHistory::beginning(config.instance));
         let upgrade = Upgrade::new(config.failed_upgrade.clone());
+        let spawn_queue = SpawnQueue::new(config.bounds.max_spawns_in_flight, config.broker_uid);
         Self {
             config,
             children: Children::default(),
@@ -57,7 +58,7 @@ impl Broker {
             connections: Connections::default(),
             leases: Leases::default(),
             timers: Timers::default(),
-            spawn_queue: SpawnQueue::default(),
+            spawn_queue,
             state: BrokerState::Serving,
             upgrade,
             main: MainState::Absent,

@@ -50,11 +50,13 @@ pub(crate) const PROBE_COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 /// The shortest time that a shutdown takes, if it has to: what is killed has to be reaped as well.
 pub(crate) const SHUTDOWN_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
-/// Processes that are being started at a time, in all and for one user. The edge has a slot for each, so
-/// that nobody waits behind a spawn that hangs.
-pub const SPAWNS_IN_FLIGHT_MAX: u32 = 64;
-/// See [`SPAWNS_IN_FLIGHT_MAX`]: more than there are processors keep them busy.
+/// Processes that are being started at a time, in all. The edge has a slot for each, so that nobody waits behind spawns that
+/// hang: far more than there are processors, since it is those of users whose programs do not answer that fill them.
+pub const SPAWNS_IN_FLIGHT_MAX: u32 = 256;
+/// Processes that are being started at a time for one user: more than there are processors keep them busy.
 pub(crate) const SPAWNS_IN_FLIGHT_PER_USER_MAX: u32 = 16;
+/// How many places have to be free for each process that is being started for a user, beyond the first.
+pub(crate) const FREE_FOR_EACH_OF_A_USER: u32 = 8;
 
 /// The part of a shutdown's time that is kept for the last kill, as a divisor, and at most so much.
 pub(crate) const KILL_RESERVE_DIVISOR: u32 = 10;
@@ -144,7 +146,7 @@ pub const fn bytes_of_one_user(total: u64) -> u64 {
     total / 4
 }
 
-/// The bounds that are flags of the broker.
+/// The bounds of a broker, most of which are flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Live children in all.
@@ -155,6 +157,8 @@ pub struct Bounds {
     pub max_connections: u32,
     /// Connections of one user.
     pub max_connections_per_user: u32,
+    /// Processes that are being started at a time, in all.
+    pub max_spawns_in_flight: u32,
     /// Requests of one connection that are not answered yet.
     pub max_pipelined: u32,
     /// Bytes of a command line and environment.
@@ -181,6 +185,7 @@ impl Default for Bounds {
             max_children_per_user: part_of_one_user(10_000),
             max_connections: 4_096,
             max_connections_per_user: part_of_one_user(4_096),
+            max_spawns_in_flight: SPAWNS_IN_FLIGHT_MAX,
             max_pipelined: 1_024,
             max_command_bytes: 256 << 10,
             max_subscriptions: 16,

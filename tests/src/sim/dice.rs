@@ -13,6 +13,13 @@ impl Dice {
         Self(fastrand::Rng::with_seed(seed))
     }
 
+    /// Dice of their own: what they decide changes nothing of how these fall.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        const APART: u64 = 0x9e37_79b9_7f4a_7c15;
+        Self(fastrand::Rng::with_seed(self.0.clone().u64(..) ^ APART))
+    }
+
     /// Whether something happens that happens so many times out of a hundred.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

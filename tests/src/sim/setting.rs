@@ -173,6 +173,7 @@ fn bounds(dice: &mut Dice) -> Bounds {
         max_children_per_user: dice.choose([1, 4, 100, 100]),
         max_connections: dice.choose([2, 10, 100, 100]),
         max_connections_per_user: dice.choose([1, 2, 100, 100]),
+        max_spawns_in_flight: dice.aside().choose([2, 3, 10, 30, 256, 256]),
         max_pipelined: dice.choose([1, 3, 100, 100]),
         max_command_bytes: 64,
         ended_kept: dice.choose([0, 1, 3, 1_000, 1_000]),

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::children::{willing, with};
-use crate::harness::{Setup, TestBroker, tagged_processes};
+use crate::harness::{JsonClient, STRANGER, Setup, TestBroker, is_root, tagged_processes};
 
 /// Says when it has a lease, and when somebody waits for it to let go, which it never does.
 const HOLDS: &str = "
@@ -238,4 +238,35 @@ fn a_cleanup_that_a_killed_broker_has_left_hanging_is_begun_anew() {
 fn relink(to: &Path, link: &Path) {
     fs::remove_file(link).unwrap();
     symlink(to, link).unwrap();
+}
+
+#[test]
+fn programs_of_many_users_that_hang_hold_up_the_creates_of_no_other() {
+    if !is_root() {
+        return;
+    }
+    let users: Vec<u32> = (STRANGER..STRANGER + 7).collect();
+    let mut setup = Setup::new().flags(["--socket-mode", "666"]);
+    for user in &users {
+        setup = setup.flags(["--allow-user", &user.to_string()]);
+    }
+    let broker = setup.start();
+    let leased = Leased::new(broker.path("program"));
+    let (last, hanging) = users.split_last().unwrap();
+    let mut greedy = Vec::new();
+    for user in hanging {
+        let mut client = JsonClient::as_user(broker.socket(), *user, &[*user]);
+        for _ in 0..20 {
+            client.send("create", json!({"command": leased.command(), "stdout": "null"}));
+        }
+        // What was asked for before has been decided then.
+        client.ok("status", json!({}));
+        greedy.push(client);
+    }
+    JsonClient::as_user(broker.socket(), *last, &[*last]).create(willing());
+    let mut root = broker.json();
+    root.create(willing());
+    drop(greedy);
+    root.ok("destroy", json!({"target": {"all": true}}));
+    nothing_is_left(&broker, &leased);
 }

@@ -84,7 +84,7 @@ impl Life {
             })),
             now: 0,
             timers: Timers::default(),
-            spawn_queue: SpawnQueue::default(),
+            spawn_queue: SpawnQueue::new(1, 0),
             event_log: EventLog::new(EventHistory::beginning(Uuid::nil())),
             metrics: Metrics::default(),
             config: config(),

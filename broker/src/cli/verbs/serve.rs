@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use procbroker_core::{Bounds, bytes_of_one_user, part_of_one_user};
+use procbroker_core::{Bounds, SPAWNS_IN_FLIGHT_MAX, bytes_of_one_user, part_of_one_user};
 use procbroker_protocol::create::Account;
 use procbroker_protocol::duration;
 
@@ -216,6 +216,7 @@ impl ServeArguments {
                 .unwrap_or_else(|| part_of_one_user(max_connections)),
             max_pipelined,
             max_command_bytes,
+            max_spawns_in_flight: SPAWNS_IN_FLIGHT_MAX,
             max_subscriptions,
             partial_message_timeout,
             ended_kept: ended_max,

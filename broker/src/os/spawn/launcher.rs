@@ -28,7 +28,7 @@ use super::report::StepReports;
 use super::signals::SignalSet;
 use super::slot::{Departed, Slot, Way};
 use super::spec::Bounding;
-use crate::limits::SLOTS;
+use crate::limits::{LAUNCH_EVENTS, SLOTS, SLOTS_AT_START};
 use crate::os::host::nofile::Provision;
 use crate::os::process::descriptor::watched;
 use crate::os::process::pidfd;
@@ -106,10 +106,10 @@ impl<T> Launcher<T> {
     /// descriptors should be among the first that are opened.
     ///
     /// # Errors
-    /// When its memory (some 8 MiB, of which few pages are ever touched) cannot be mapped, or there are no descriptors.
+    /// When its memory (some 8 MiB, of which few pages are ever touched; the slots that come later have as much each) cannot be mapped, or there are no descriptors.
     pub fn new(facilities: Facilities) -> io::Result<Self> {
         // The others come when they are needed.
-        Self::with_slots(facilities, Provision::LaunchSlots.at_hand())
+        Self::with_slots(facilities, Provision::LaunchSlots.at_hand().min(SLOTS_AT_START))
     }
 
     pub(super) fn with_slots(facilities: Facilities, count: usize) -> io::Result<Self> {
@@ -273,11 +273,18 @@ impl<T> Launcher<T> {
     }
 
     fn depart(&mut self, mut tell: impl FnMut(End<T>)) {
-        let mut events = [EpollEvent::empty(); 2 * SLOTS];
-        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        let mut tokens = Vec::new();
+        let mut events = [EpollEvent::empty(); LAUNCH_EVENTS];
+        loop {
+            let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+            tokens.extend(events.iter().take(count).map(EpollEvent::data));
+            if count < LAUNCH_EVENTS {
+                break;
+            }
+        }
         let unreaped = std::mem::take(&mut self.unreaped);
-        let told = events.iter().take(count).map(EpollEvent::data);
-        for token in told.chain(unreaped.into_iter().map(|number| number as u64 | DEATH)) {
+        tokens.extend(unreaped.into_iter().map(|number| number as u64 | DEATH));
+        for token in tokens {
             let Ok(number) = usize::try_from(token & !DEATH) else { continue };
             let (Some(slot), Some(place)) = (self.slots.get_mut(number), self.loads.get_mut(number)) else {
                 continue;

@@ -77,13 +77,13 @@ pub(super) struct Shared<T> {
 /// A type of which zeroed memory is a value, that any process may write at any time, and that needs no drop.
 ///
 /// # Safety
-/// All of that must hold: it consists of atomic integers, and fits in a page.
+/// All of that must hold: it consists of atomic integers.
 pub(super) unsafe trait Shareable: Sync {}
 
 impl<T: Shareable> Shared<T> {
     /// Maps a zeroed value.
     pub(super) fn zeroed() -> io::Result<Self> {
-        const { assert!(size_of::<T>() <= 4096) };
+        const { assert!(align_of::<T>() <= 4096) };
         let page = Mapping::new(size_of::<T>(), libc::MAP_SHARED)?;
         Ok(Self { page, value: std::marker::PhantomData })
     }

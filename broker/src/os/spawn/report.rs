@@ -20,7 +20,7 @@ pub(super) struct StepReport {
     errno: AtomicI32,
 }
 
-/// Those of all slots, in one page, which a child in a copy of the memory shares as well.
+/// Those of all slots, in pages which a child in a copy of the memory shares as well.
 #[derive(Debug)]
 pub(super) struct StepReports([StepReport; SLOTS]);
 

@@ -7,7 +7,7 @@ use procbroker_core::{Members, Run, SpawnOrder, paired_id};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::duration::nanos;
 
-use crate::sim::checks::orders::known;
+use crate::sim::checks::orders::{has_a_turn, known};
 use crate::sim::checks::readiness;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
@@ -33,6 +33,7 @@ pub fn begins(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrd
     })?;
     Check::Upgrade
         .demand(!ledger.upgrade.holds_spawns(), || format!("{run:?} is spawned during an upgrade"))?;
+    has_a_turn(ledger, track)?;
     let other = machine.families.values().find(|family| family.child == run.child && family.is_alive());
     Check::Readiness.demand(other.is_none(), || format!("{run:?} asks beside {other:?}"))
 }

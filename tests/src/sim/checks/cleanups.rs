@@ -6,7 +6,7 @@ use procbroker_core::{Members, Progress, Receipt, Run, Safety, SpawnOrder};
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, Cleaned, Exit, ExitStatus};
 
-use crate::sim::checks::orders::{alone, known};
+use crate::sim::checks::orders::{alone, has_a_turn, known};
 use crate::sim::checks::standstill::is_held;
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
@@ -132,6 +132,7 @@ pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrde
     Check::Orders.demand(order.params == track.params && order.run_as == track.run_as, || {
         format!("{run:?} is spawned otherwise than recorded")
     })?;
+    has_a_turn(ledger, track)?;
     let past = machine.past(run.child);
     let is_excused = track.cleaning.as_ref().is_some_and(|cleaning| cleaning.is_excused);
     Check::Cleanup.demand(past.cleaned_by != Some(machine.brokers) || is_excused, || {

@@ -10,6 +10,7 @@ use procbroker_core::{
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{Child, ChildId, CreateParams, Error, ExitReason, ExitStatus, Request, Timestamp};
 
+use crate::sim::checks::standstill::is_held;
 use crate::sim::checks::{by_command, cleanups, places, runs};
 use crate::sim::finding::{Check, Checked, Finding};
 use crate::sim::ledger::Ledger;
@@ -58,9 +59,7 @@ fn fresh_link(ledger: &Ledger, connection: ConnectionId) -> Result<&Link, Findin
 fn expected_verdict(ledger: &Ledger, link: &Link) -> Option<&'static str> {
     let config = &ledger.config;
     let uid = link.peer.uid;
-    let allowed = ledger.is_administrator(uid)
-        || config.allow_users.contains(&uid)
-        || config.allow_groups.contains(&link.peer.gid)
+    let is_member = config.allow_groups.contains(&link.peer.gid)
         || link.peer.groups.iter().any(|group| config.allow_groups.contains(group));
     let own = ledger.links.values().filter(|other| other.open && other.admitted && other.peer.uid == uid);
     if !allowed {
@@ -303,12 +302,26 @@ pub fn spawn(ledger: &Ledger, machine: &Machine, run: Run, order: &Arc<SpawnOrde
     Check::Stops.demand(shutdown || track.demands.is_empty(), || {
         format!("{run:?} is spawned after it was to be stopped: {:?}", track.demands)
     })?;
+    has_a_turn(ledger, track)?;
     match &track.runs.between {
         Some(between) => runs::begins(ledger, run, between)?,
         None => Check::Recovery
             .demand(!machine.past(run.child).has_run, || format!("{run:?} is started a second time"))?,
     }
     alone(ledger, machine, run, track)
+}
+
+/// A process is started only where its user has a place for it.
+///
+/// # Errors
+/// When there is none.
+pub fn has_a_turn(ledger: &Ledger, track: &Track) -> Checked {
+    Check::Bounds.demand(!is_held(ledger, track), || {
+        format!(
+            "a process of {:?} is started, and its user {} has no place for it",
+            track.run, track.owner.uid
+        )
+    })
 }
 
 /// No process of a child, or of another one with its name, is there, whichever broker has started it.

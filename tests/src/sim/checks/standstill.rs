@@ -1,6 +1,6 @@
 //! After each turn: nothing that could go on stands still, and nothing spins.
 
-use procbroker_core::{Instant, Members, SPAWNS_IN_FLIGHT_MAX};
+use procbroker_core::{Instant, Members};
 use procbroker_protocol::Request;
 use procbroker_protocol::duration::nanos;
 
@@ -14,6 +14,9 @@ use crate::sim::ledger::track::{Start, Track};
 
 /// How many processes are started at a time for one user.
 const SPAWNS_OF_ONE_USER: u32 = 16;
+
+/// How many places are free for each of them beyond the first, where the user is no administrator.
+const FREE_FOR_EACH: u32 = 8;
 
 /// Searches the book for what should have been ordered in this turn.
 ///
@@ -82,8 +85,14 @@ pub fn is_held(ledger: &Ledger, track: &Track) -> bool {
     let count = |wanted: &dyn Fn(&&Track) -> bool| {
         ledger.live_tracks().filter(wanted).map(Track::in_flight).sum::<u32>()
     };
-    count(&|_| true) >= SPAWNS_IN_FLIGHT_MAX
-        || count(&|other| other.owner.uid == track.owner.uid) >= SPAWNS_OF_ONE_USER
+    let uid = track.owner.uid;
+    let own = count(&|other| other.owner.uid == uid);
+    let most = ledger.config.bounds.max_spawns_in_flight;
+    if uid == 0 || uid == ledger.config.broker_uid {
+        return count(&|_| true) >= most || own >= SPAWNS_OF_ONE_USER;
+    }
+    let free = most.saturating_sub((most / 10).max(1)).saturating_sub(count(&|_| true));
+    free == 0 || own >= SPAWNS_OF_ONE_USER.min(free / FREE_FOR_EACH).max(1)
 }
 
 fn answered(ledger: &Ledger, asked: &Asked) -> Checked {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::Bounds;
+use procbroker_core::{Bounds, SPAWNS_IN_FLIGHT_MAX};
 use procbroker_protocol::create::Account;
 
 use super::{parse, serve};
@@ -69,6 +69,7 @@ fn every_flag_of_serve_arrives() {
         max_connections: 3,
         max_connections_per_user: 4,
         max_pipelined: 5,
+        max_spawns_in_flight: SPAWNS_IN_FLIGHT_MAX,
         max_command_bytes: 6,
         max_subscriptions: 0,
         max_kept_bytes: 7 << 20,
