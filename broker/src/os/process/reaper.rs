@@ -27,7 +27,7 @@ use tokio::io::unix::AsyncFd;
 use super::descriptor::watched;
 use super::exit_status::{Adopted, AdoptedExit};
 use crate::os::process::pidfd::{self, Abilities};
-use crate::os::process::subreaper::Inheritance;
+use crate::os::process::subreaper::{FreedNumbers, Inheritance};
 use crate::os::process::whereabouts::Whereabouts;
 
 /// So many processes are reaped at a time, before the driver looks at its other sources of input.
@@ -56,6 +56,8 @@ pub struct Reaper {
     asked_each_time: Vec<u64>,
     fruitless_calls: usize,
     heirs: Heirs,
+    /// What is told of orphans before they are reaped.
+    freed: FreedNumbers,
     /// What epoll has announced last; kept for its room.
     events: Vec<EpollEvent>,
 }
@@ -137,6 +139,7 @@ impl Reaper {
             asked_each_time: Vec::new(),
             fruitless_calls: 0,
             heirs: Heirs::Perhaps,
+            freed: inheritance.freed_numbers(),
             events: Vec::new(),
         })
     }
@@ -301,6 +304,15 @@ impl Reaper {
             return;
         }
         self.heirs = Heirs::Perhaps;
+        // One question about all spares as many as there are orphans, of whom most live on.
+        if self.inheritance.has_list()
+            && !matches!(
+                wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT | libc::__WALL),
+                Waited::Ended(..)
+            )
+        {
+            return;
+        }
         let Some(listed) = self.inheritance.listed() else {
             // Without a list all children are asked, once none is there that would be taken for an orphan.
             if spawns_in_flight == 0 {
@@ -310,7 +322,10 @@ impl Reaper {
         };
         for pid in listed.into_iter().filter(|pid| !self.tokens.contains_key(pid)) {
             // Of the program before this one there may be children that tell nobody of their end (`__WALL`, wait(2)).
-            if let Waited::Ended(pid, _) = wait(libc::P_PID, pid.get(), libc::WEXITED | libc::__WALL) {
+            let flags = libc::WEXITED | libc::__WALL;
+            if let Waited::Ended(pid, _) = wait(libc::P_PID, pid.get(), flags | libc::WNOWAIT) {
+                self.freed.add(pid);
+                let _same = wait(libc::P_PID, pid.get(), flags);
                 reaped.push(Reaped::Orphan { pid });
             }
         }
@@ -324,6 +339,9 @@ impl Reaper {
             let Waited::Ended(pid, status) = wait(libc::P_ALL, 0, flags) else { return };
             let token = self.tokens.get(&pid).copied();
             let watched = token.and_then(|token| self.watched.get(&token).copied());
+            if watched.is_none() {
+                self.freed.add(pid);
+            }
             if let Some(token) = token {
                 self.retire(token, pid);
             }

@@ -6,8 +6,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -41,6 +41,49 @@ impl ReapClock {
     }
 }
 
+/// Numbers of reaped orphans that are remembered until somebody asks.
+const FREED_MAX: usize = 4_096;
+
+/// The numbers of orphans that were reaped since they were asked for last. Each may be another process's by now; that of
+/// any other orphan is not, since nobody but the broker reaps it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FreedNumbers(Arc<Mutex<Freed>>);
+
+/// Numbers that may be other processes' by now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// These ones.
+    These(Vec<Pid>),
+    /// So many that all may be.
+    All,
+}
+
+impl Default for Freed {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
+
+impl FreedNumbers {
+    /// An orphan is about to be reaped: its number is told of before the kernel may give it to another process.
+    pub(super) fn add(&self, pid: Pid) {
+        let mut freed = self.lock();
+        match &mut *freed {
+            Freed::These(pids) if pids.len() < FREED_MAX => pids.push(pid),
+            Freed::These(_) | Freed::All => *freed = Freed::All,
+        }
+    }
+
+    fn take(&self) -> Freed {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Freed> {
+        // Each change to it is whole at every point at which a holder could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The orphans that the broker inherits.
 #[derive(Debug)]
 pub struct Inheritance {
@@ -49,6 +92,7 @@ pub struct Inheritance {
     /// `/proc/PID/task/PID/children`, where the kernel has it (`CONFIG_PROC_CHILDREN`).
     children: Option<File>,
     clock: ReapClock,
+    freed: FreedNumbers,
 }
 
 /// The broker cannot inherit.
@@ -78,13 +122,15 @@ impl Inheritance {
             .ok_or_else(|| InheritanceError::Proc(io::Error::from(Errno::ENOENT)))?;
         // PID 1 inherits everything even where this fails.
         let subreaper = prctl::set_child_subreaper(true).is_ok() || broker.get() == 1;
-        Ok(Self { broker, subreaper, children: open_list(broker), clock: ReapClock::default() })
+        let (clock, freed) = (ReapClock::default(), FreedNumbers::default());
+        Ok(Self { broker, subreaper, children: open_list(broker), clock, freed })
     }
 
     /// Another one, for the worker thread.
     pub(crate) fn share(&self) -> Self {
         let children = self.children.as_ref().and_then(|_| open_list(self.broker));
-        Self { broker: self.broker, subreaper: self.subreaper, children, clock: self.clock.clone() }
+        let (clock, freed) = (self.clock.clone(), self.freed.clone());
+        Self { broker: self.broker, subreaper: self.subreaper, children, clock, freed }
     }
 
     /// Makes one that scans `/proc`, as where the kernel has no list of children.
@@ -98,6 +144,17 @@ impl Inheritance {
     #[must_use]
     pub fn clock(&self) -> ReapClock {
         self.clock.clone()
+    }
+
+    /// What the reaper adds to.
+    pub(super) fn freed_numbers(&self) -> FreedNumbers {
+        self.freed.clone()
+    }
+
+    /// The numbers of orphans that were reaped since this was asked last. For those who have a list of orphans: to be asked
+    /// after that was read.
+    pub(crate) fn freed(&self) -> Freed {
+        self.freed.take()
     }
 
     /// Returns the number of the broker's own process.
@@ -139,7 +196,7 @@ impl Inheritance {
             let before = self.clock.now();
             let Ok(pids) = read_list(file) else { break };
             if before.is_some() && self.clock.now() == before {
-                return Listing { pids, is_exact: true };
+                return Listing { pids, is_exact: true, has_orphans_only: true };
             }
             std::thread::yield_now();
         }
@@ -154,7 +211,8 @@ impl Inheritance {
             Some(_) => children(self.broker),
             None => processes().filter(is_own).collect(),
         };
-        Listing { pids, is_exact: before.is_some() && self.clock.now() == before }
+        let is_exact = before.is_some() && self.clock.now() == before;
+        Listing { pids, is_exact, has_orphans_only: false }
     }
 }
 
@@ -164,6 +222,8 @@ pub(crate) struct Listing {
     pub(crate) pids: Vec<Pid>,
     /// Whether none was reaped meanwhile: what that one leaves to the broker may be missing.
     pub(crate) is_exact: bool,
+    /// Whether they are the children of the main thread, and not those of the others as well.
+    pub(crate) has_orphans_only: bool,
 }
 
 /// The children of the main thread.
@@ -174,6 +234,22 @@ fn open_list(broker: Pid) -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_reaped_orphans_are_told_once_and_all_are_doubted_where_they_are_too_many() {
+        let freed = FreedNumbers::default();
+        let pids: Vec<Pid> = (1..).filter_map(Pid::new).take(FREED_MAX + 1).collect();
+        assert_eq!(freed.take(), Freed::These(Vec::new()));
+        for pid in &pids[..FREED_MAX] {
+            freed.add(*pid);
+        }
+        assert_eq!(freed.take(), Freed::These(pids[..FREED_MAX].to_vec()));
+        assert_eq!(freed.take(), Freed::These(Vec::new()));
+        for pid in &pids {
+            freed.add(*pid);
+        }
+        assert_eq!(freed.take(), Freed::All);
+    }
 
     #[test]
     fn another_thread_than_the_main_one_cannot_inherit() {

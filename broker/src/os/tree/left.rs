@@ -1,15 +1,16 @@
 //! Finds out what is left of children whose main process has ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use procbroker_core::{Input, Members, Run};
+use procbroker_protocol::ChildId;
 
 use super::search::Search;
 use super::targets::Targets;
 use super::visitors::{Snapshot, WitnessedSnapshot};
-use super::walk::{Breadth, Visitor, each_member};
+use super::walk::{Breadth, Visitor, Wanted, each_member};
 use super::worker::{SETTLING_WALKS, Worker};
 use crate::os::process::pidfd;
 
@@ -61,9 +62,10 @@ impl Worker {
         if runs.is_empty() {
             return Vec::new();
         }
-        let mut snapshot = self.snapshot(Breadth::Orphans);
+        let children = runs.iter().map(|run| run.child).collect();
+        let mut snapshot = self.snapshot(Breadth::Orphans, &children);
         if runs.iter().any(|&run| self.is_hidden(run, &snapshot)) {
-            snapshot = self.snapshot(Breadth::AllThreads);
+            snapshot = self.snapshot(Breadth::AllThreads, &children);
         }
         let members = |run: &Run| match snapshot.members(run.child) {
             Members::Nothing if self.has_members(*run) => Some(Members::Outside),
@@ -75,14 +77,14 @@ impl Worker {
         left
     }
 
-    /// Counts orphans until nothing can have been missed.
-    fn snapshot(&mut self, breadth: Breadth) -> Snapshot {
+    /// Counts the orphans of these children until nothing can have been missed.
+    fn snapshot(&mut self, breadth: Breadth, children: &BTreeSet<ChildId>) -> Snapshot {
         let table = self.table.clone();
         let mut walker = self.walker();
         let mut snapshot = Snapshot::new(table);
         for _ in 0..SETTLING_WALKS {
             snapshot.left.clear();
-            snapshot.is_settled = walker.orphans(breadth, &mut snapshot);
+            snapshot.is_settled = walker.orphans(breadth, Wanted::Of(children), &mut snapshot);
             if snapshot.is_settled {
                 break;
             }

@@ -4,19 +4,21 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use procbroker_core::Run;
+use procbroker_protocol::ChildId;
 
 use super::cgroup::{Cgroups, Group};
 use super::leader::GroupLeader;
 use super::process_table::SharedTable;
 use super::search::Search;
 use super::visitors::{KillAndHoldVisitor, KillScope, KillVisitor};
-use super::walk::{Breadth, LiveProcess, Visitor, Walker, each_member};
+use super::walk::{Breadth, LiveProcess, Visitor, Walker, Wanted, each_member};
 use super::wanted::ScanTargets;
 
 /// The runs that an order is for, and by what their processes are found.
 pub(super) struct Targets {
     search: Search,
     pub(super) all: Vec<Target>,
+    children: BTreeSet<ChildId>,
     wanted: ScanTargets,
 }
 
@@ -36,12 +38,12 @@ impl Targets {
             let group = entry.and_then(|entry| entry.group).map(|(group, _)| group);
             Target { run: *run, leader, group }
         };
-        let children: BTreeSet<_> = runs.iter().map(|run| run.child).collect();
+        let children: BTreeSet<ChildId> = runs.iter().map(|run| run.child).collect();
         let wanted = match search {
             Search::Inherited => ScanTargets::default(),
-            Search::Everywhere => table.wanted(children),
+            Search::Everywhere => table.wanted(children.clone()),
         };
-        Self { search, all: runs.iter().map(target).collect(), wanted }
+        Self { search, all: runs.iter().map(target).collect(), children, wanted }
     }
 }
 
@@ -56,7 +58,7 @@ impl Walker<'_> {
                         is_settled &= self.leader(leader, target.run.child, visitor);
                     }
                 }
-                self.orphans(Breadth::Orphans, visitor) && is_settled
+                self.orphans(Breadth::Orphans, Wanted::Of(&targets.children), visitor) && is_settled
             }
             Search::Everywhere => self.everywhere(&targets.wanted, visitor),
         }

@@ -4,7 +4,7 @@
 //! one that it was found under: so a number that was given away meanwhile misleads nobody. What the walk
 //! misses because it moved (its parent died) makes it inconclusive, and is found by the next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::os::process::identity::{self, Birthmark};
 use crate::os::process::mark::{self, MARK_PATIENCE, Mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{self, ProcessStat};
-use crate::os::process::subreaper::Inheritance;
+use crate::os::process::subreaper::{Freed, Inheritance};
 use crate::os::tree::cgroup::{Cgroups, Group};
 
 /// How deep a tree of processes is followed: each level costs a descriptor while the walk is below it.
@@ -34,6 +34,8 @@ const KNOWN_MIN: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) owners: HashMap<ProcessKey, ChildId>,
+    /// Whose the orphans are that were seen, by their numbers: those stay theirs until the broker reaps them.
+    orphans: HashMap<Pid, ChildId>,
     /// Since when those are looked at that execute a program, and have not come to have a mark.
     changing: HashMap<ProcessKey, Instant>,
     /// How many were left when the dead ones were last taken out.
@@ -46,6 +48,7 @@ impl Known {
         {
             let table = table.lock();
             self.owners.retain(|_, owner| table.knows(*owner));
+            self.orphans.retain(|_, owner| table.knows(*owner));
         }
         let lives = |(pid, birthmark): &ProcessKey| {
             let found = pidfd::open(*pid).ok().filter(|pidfd| !pidfd::has_ended(pidfd.as_fd()));
@@ -57,6 +60,28 @@ impl Known {
         if self.owners.len() > KNOWN_MIN.max(2 * self.living) {
             self.owners.retain(|identity, _| lives(identity));
             self.living = self.owners.len();
+        }
+    }
+}
+
+impl Known {
+    /// Forgets orphans whose numbers may be other processes' by now.
+    fn doubt(&mut self, freed: &Freed) {
+        match freed {
+            Freed::These(pids) => {
+                for pid in pids {
+                    self.orphans.remove(pid);
+                }
+            }
+            Freed::All => self.orphans.clear(),
+        }
+    }
+
+    /// Whether an orphan was seen before and is of none of these: then nothing below it is, either.
+    fn is_anothers(&self, orphan: Pid, wanted: Wanted<'_>) -> bool {
+        match wanted {
+            Wanted::Everything => false,
+            Wanted::Of(children) => self.orphans.get(&orphan).is_some_and(|owner| !children.contains(owner)),
         }
     }
 }
@@ -96,6 +121,15 @@ pub(super) enum Breadth {
     Orphans,
     /// Those of all threads. Needed for what a child started as its sibling (`CLONE_PARENT`).
     AllThreads,
+}
+
+/// Whose processes a walk is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    /// Everybody's.
+    Everything,
+    /// Those of these children; others may be passed over.
+    Of(&'a BTreeSet<ChildId>),
 }
 
 /// What happens at each living process of a walk.
@@ -148,12 +182,18 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Visits all orphans and what descends from them. Living children are left out.
+    /// Visits the orphans that are wanted, or may be, and what descends from them. Living children are left out. However many
+    /// orphans of others there are, each is looked at once.
     ///
     /// Returns whether nothing can have been missed: nobody died meanwhile, so that nobody moved, and nobody was
     /// between two programs, so that all could be asked whose they are. What was a
     /// zombie in an earlier walk of this walker has nothing below it any more.
-    pub(super) fn orphans(&mut self, breadth: Breadth, visitor: &mut dyn Visitor) -> bool {
+    pub(super) fn orphans(
+        &mut self,
+        breadth: Breadth,
+        wanted: Wanted<'_>,
+        visitor: &mut dyn Visitor,
+    ) -> bool {
         self.begin();
         let broker = self.inheritance.broker();
         let top = match breadth {
@@ -161,9 +201,15 @@ impl<'a> Walker<'a> {
             Breadth::AllThreads => self.inheritance.all(),
         };
         self.settled = top.is_exact;
+        self.known.doubt(&self.inheritance.freed());
         for pid in top.pids {
-            if !self.table.lock().is_living_leader(pid) {
-                self.visit(pid, broker, None, DEPTH_MAX, visitor);
+            if self.known.is_anothers(pid, wanted) || self.table.lock().is_living_leader(pid) {
+                continue;
+            }
+            let owner = self.visit(pid, broker, None, DEPTH_MAX, visitor);
+            // Of others nobody tells when they are reaped.
+            if let Some(owner) = owner.filter(|_| top.has_orphans_only) {
+                self.known.orphans.insert(pid, owner);
             }
         }
         self.settled
@@ -194,6 +240,7 @@ impl<'a> Walker<'a> {
         });
     }
 
+    /// Visits a process, and what descends from it. Returns whose it is, as far as that can be told.
     fn visit(
         &mut self,
         pid: Pid,
@@ -201,16 +248,17 @@ impl<'a> Walker<'a> {
         inherited: Option<ChildId>,
         depth: usize,
         visitor: &mut dyn Visitor,
-    ) {
-        let Some(depth) = depth.checked_sub(1) else { return };
-        let Some((pidfd, stat)) = self.hold(pid, parent) else { return };
+    ) -> Option<ChildId> {
+        let depth = depth.checked_sub(1)?;
+        let (pidfd, stat) = self.hold(pid, parent)?;
         let Ok(birthmark) = identity::birthmark(pid, pidfd.as_fd()) else {
             self.settled = false;
-            return;
+            return None;
         };
         let identity = (pid, birthmark);
         let owner = inherited.or_else(|| self.owner(identity, &stat));
         self.descend(&LiveProcess { stat, identity, pidfd, owner }, depth, visitor);
+        owner
     }
 
     /// Visits one that was found, and what descends from it.

@@ -18,7 +18,7 @@ use super::right;
 use super::search::{PerSearch, Search};
 use super::targets::Targets;
 use super::visitors::{KillScope, KillVisitor, LiveRuns, SignalSenders, TakeNote};
-use super::walk::{Breadth, Known, Walker, each_member};
+use super::walk::{Breadth, Known, Walker, Wanted, each_member};
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
@@ -291,7 +291,7 @@ impl Worker {
             let mut living: Vec<OwnedFd> =
                 inheritance.all().pids.into_iter().filter_map(hold_living).collect();
             killer.fresh = false;
-            let is_settled = walker.orphans(Breadth::AllThreads, &mut killer);
+            let is_settled = walker.orphans(Breadth::AllThreads, Wanted::Everything, &mut killer);
             living.extend(walker.kill_adopted(&table, cgroups.as_deref()));
             let is_over = living.is_empty() && is_settled && !killer.fresh;
             if is_over || Instant::now() >= deadline {

@@ -44,6 +44,31 @@ fn a_child_that_leaves_nothing_is_over_at_once() {
 }
 
 #[test]
+fn orphans_of_one_child_are_passed_over_for_another_and_told_of_for_their_own() {
+    each_way("orphans_of_one_child_are_passed_over_for_another_and_told_of_for_their_own", |scene, way| {
+        let mut ear = scene.ear();
+        let [(first, of_first), (second, of_second)] = [(); 2].map(|()| {
+            let run = scene.start(&format!("{DAEMON}; exit 0"));
+            let daemon = ear.pid();
+            scene.until(|inputs| left(inputs, run) == Some(Members::Outside));
+            (run, daemon)
+        });
+        kill(of_first);
+        scene.until(|inputs| left(inputs, first) == Some(Members::Nothing));
+        let third = scene.start("exit 0");
+        scene.until(|inputs| left(inputs, third) == Some(Members::Nothing));
+        assert_eq!(left(&scene.inputs, second), Some(Members::Outside), "{way:?}");
+        assert!(lives(of_second));
+        scene.containment().kill(second);
+        scene.until(|inputs| left(inputs, second) == Some(Members::Nothing));
+        assert!(!lives(of_second), "{way:?}");
+        for run in [first, second, third] {
+            scene.containment().release(run);
+        }
+    });
+}
+
+#[test]
 fn what_a_child_leaves_in_its_group_is_reported_until_a_signal_to_the_group_ends_it() {
     let test = "what_a_child_leaves_in_its_group_is_reported_until_a_signal_to_the_group_ends_it";
     each_way(test, |scene, _| {
