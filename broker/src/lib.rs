@@ -116,6 +116,7 @@ pub mod flagged_accounts;
 pub mod follower;
 #[doc(hidden)]
 pub mod fuzzing;
+mod harmless;
 pub mod inbox;
 pub mod limits;
 pub mod listener;

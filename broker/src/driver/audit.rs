@@ -13,6 +13,7 @@ use procbroker_core::{Call, ConnectionId, Peer};
 use procbroker_protocol::{Error, Method, Outcome, Request, Response, Target};
 use tracing::{debug, info};
 
+use crate::harmless::{is_steering, push_escape};
 use refusals::Refusals;
 
 /// The clients, and what they have asked for and not been answered.
@@ -286,7 +287,7 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// What is written of a text: so many characters at the most, and no control character.
+/// What is written of a text: so many characters at the most, and none that steers a terminal.
 struct Line {
     text: String,
     room: usize,
@@ -296,8 +297,8 @@ impl fmt::Write for Line {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         for character in piece.chars() {
             self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
-            if character.is_control() {
-                self.text.extend(character.escape_default());
+            if is_steering(character) {
+                push_escape(&mut self.text, character);
             } else {
                 self.text.push(character);
             }
@@ -378,7 +379,7 @@ mod tests {
 
     #[test]
     fn what_a_client_says_is_one_line_and_no_longer_than_that() {
-        assert_eq!(in_one_line(&"a\nb\u{7f}é"), "a\\nb\\u{7f}é");
+        assert_eq!(in_one_line(&"a\nb\u{7f}é\u{202e}\u{2028}"), "a\\nb\\x7fé\\u202e\\u2028");
         let long = Words(&["é".repeat(TEXT_MAX - 1), "\n".repeat(1_000)]).to_string();
         assert_eq!(in_one_line(&long), format!("{} ", "é".repeat(TEXT_MAX - 1)));
     }

@@ -1,5 +1,6 @@
 //! The broker's own log: where its lines go, and how they look.
 
+mod harmless_lines;
 mod journal;
 mod lines;
 
@@ -7,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::cli::{LogFormat, LogLevel};
 use crate::os::service::journal as native;
+use harmless_lines::{Form, HarmlessLines};
 use journal::{JournalLog, JournalSink};
 use lines::{Guard, LogWriter};
 
@@ -27,12 +29,19 @@ pub(super) fn to_standard_error(level: LogLevel, format: LogFormat) -> io::Resul
         return Ok(guard);
     }
     let (lines, guard) = LogWriter::to(io::stderr())?;
+    let is_coloured = io::stderr().is_terminal();
+    let form = match format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Text if is_coloured => Form::Coloured,
+        LogFormat::Text => Form::Text,
+    };
+    let lines = HarmlessLines { lines, form };
     let log = tracing_subscriber::fmt().with_max_level(level.filter()).with_writer(lines);
     // It fails only when a log is there already.
     let _ = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),
         LogFormat::Text => {
-            let log = log.with_target(false).with_ansi(io::stderr().is_terminal());
+            let log = log.with_target(false).with_ansi(is_coloured);
             // The journal has the time already.
             if is_journal { log.without_time().try_init() } else { log.try_init() }
         }

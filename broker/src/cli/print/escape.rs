@@ -1,47 +1,9 @@
-//! Texts of others, made harmless: no character of a child's command line, labels or output steers the terminal.
-
-use std::fmt::Write as _;
+//! Command lines as people type them, with nothing in them that steers a terminal.
 
 use procbroker_protocol::{Field, Fields};
 
-/// Whether a character does something else than stand there: control characters (C0, DEL and C1), line and
-/// paragraph separators, and those that are invisible or turn the direction of the text around.
-fn is_steering(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{61c}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
-}
-
-/// The text with every steering character written as an escape, such as `\n` or `\x1b`.
-pub(in crate::cli) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_steering(character) { push_escape(&mut out, character) } else { out.push(character) }
-    }
-    out
-}
-
-/// An escape that bash and zsh read in `$'...'`.
-fn push_escape(out: &mut String, character: char) {
-    let code = u32::from(character);
-    // Writing to a string does not fail.
-    let _ = match character {
-        '\n' => out.write_str("\\n"),
-        '\r' => out.write_str("\\r"),
-        '\t' => out.write_str("\\t"),
-        _ if code < 0x80 => write!(out, "\\x{code:02x}"),
-        _ if code <= 0xffff => write!(out, "\\u{code:04x}"),
-        _ => write!(out, "\\U{code:08x}"),
-    };
-}
+pub(in crate::cli) use crate::harmless::escaped;
+use crate::harmless::{is_steering, push_escape};
 
 /// A command line as it could be typed into a shell, in one line.
 pub(in crate::cli) fn command_line(words: &[String]) -> String {
@@ -80,14 +42,6 @@ mod tests {
 
     fn line(words: &[&str]) -> String {
         command_line(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn what_steers_a_terminal_is_escaped() {
-        assert_eq!(escaped("a\x1b[31mb\tc\r\nd\x07\x7f"), "a\\x1b[31mb\\tc\\r\\nd\\x07\\x7f");
-        assert_eq!(escaped("\u{9b}2J \u{202e}txt.exe \u{200b}"), "\\u009b2J \\u202etxt.exe \\u200b");
-        assert_eq!(escaped("\u{e0041}"), "\\U000e0041");
-        assert_eq!(escaped("grün 東京 'x' \\n"), "grün 東京 'x' \\n");
     }
 
     #[test]

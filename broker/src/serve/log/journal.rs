@@ -11,6 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::lines::{LineBatch, LogWriter, Sink};
+use crate::harmless::escaped;
 use crate::os::service::journal::{DAEMON, LINE_BYTES_MAX, append_field};
 
 /// What the journal's entries are told by (`journalctl -t`).
@@ -74,7 +75,8 @@ impl Parts {
     fn entry(mut self, level: Level, target: &str) -> Vec<u8> {
         self.message.push_str(&self.text);
         let mut entry = Vec::with_capacity(256 + self.message.len() + self.fields.len());
-        append_field(&mut entry, "MESSAGE", cut(&self.message).as_bytes());
+        // What it says, and not its fields, is shown to people.
+        append_field(&mut entry, "MESSAGE", cut(&escaped(&self.message)).as_bytes());
         append_field(&mut entry, "PRIORITY", priority(level).to_string().as_bytes());
         append_field(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER.as_bytes());
         append_field(&mut entry, "SYSLOG_FACILITY", DAEMON.to_string().as_bytes());
@@ -210,8 +212,7 @@ mod tests {
             "PROCBROKER_UID=33\nPROCBROKER_CHILD=web\nPROCBROKER_ID={ID}\nPROCBROKER_METHOD=signal\n"
         );
         assert_eq!(entries[0], format!("{message}{common}{fields}"));
-        assert!(entries[1].starts_with("MESSAGE\n"), "{:?}", entries[1]);
-        assert!(entries[1].contains("\0two\nlines child="), "{:?}", entries[1]);
+        assert!(entries[1].starts_with("MESSAGE=two\\nlines child="), "{:?}", entries[1]);
         assert!(entries[1].contains("PRIORITY=3\n"), "{:?}", entries[1]);
         assert!(entries[1].ends_with(&format!("\nPROCBROKER_CHILD={ID}\n")), "{:?}", entries[1]);
     }

@@ -10,8 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tracing_subscriber::fmt::MakeWriter;
-
 use crate::limits::{LOG_LINES_WAITING, LOG_REST};
 
 /// How long the last lines may take to be written when the broker exits: whoever reads them slowly holds it up no longer.
@@ -144,25 +142,6 @@ impl LogWriter {
     }
 }
 
-impl Write for LogWriter {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for LogWriter {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut state = self.0.0.lock();
@@ -261,14 +240,14 @@ mod tests {
 
     #[test]
     fn lines_are_written_in_their_order_and_those_that_wait_together() {
-        let Scene { mut lines, guard, written, go_on } = scene();
-        lines.write_all(b"one\n").unwrap();
+        let Scene { lines, guard, written, go_on } = scene();
+        lines.push(b"one\n");
         assert_eq!(written.recv().unwrap(), "one\n");
-        lines.write_all(b"two\n").unwrap();
-        lines.write_all(b"three\n").unwrap();
+        lines.push(b"two\n");
+        lines.push(b"three\n");
         go_on.send(()).unwrap();
         assert_eq!(written.recv().unwrap(), "two\nthree\n", "what has come while it rested is not forgotten");
-        lines.write_all(b"last\n").unwrap();
+        lines.push(b"last\n");
         go_on.send(()).unwrap();
         go_on.send(()).unwrap();
         drop(guard);
@@ -278,11 +257,11 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_too_slow_loses_lines_and_is_told_how_many() {
-        let Scene { mut lines, guard, written, go_on } = scene();
-        lines.write_all(b"one\n").unwrap();
+        let Scene { lines, guard, written, go_on } = scene();
+        lines.push(b"one\n");
         assert_eq!(written.recv().unwrap(), "one\n");
         for _ in 0..LOG_LINES_WAITING + 2 {
-            lines.write_all(b"x\n").unwrap();
+            lines.push(b"x\n");
         }
         go_on.send(()).unwrap();
         go_on.send(()).unwrap();
