@@ -1,11 +1,15 @@
 //! The accounts that flags name, and the ids that they have.
 
-use procbroker_core::AccountsFailure;
+use std::io;
+use std::path::Path;
+
+use procbroker_core::{AccountsFailure, UserRange};
 use procbroker_protocol::create::Account;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::os::host::accounts;
+use crate::os::host::subordinates::{self, FILE};
 
 /// The ids of the accounts that flags name, as they were looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,9 @@ pub struct FlaggedAccounts {
     pub allow_users: Vec<u32>,
     /// The group ids that `--allow-group` names.
     pub allow_groups: Vec<u32>,
+    /// The users whose numbers accounts have beside their own, where a group is allowed.
+    #[serde(default)]
+    pub subordinates: Vec<UserRange>,
     /// Of `--socket-group`, which a socket that is made anew gets as well.
     pub socket_group: Option<u32>,
 }
@@ -29,16 +36,25 @@ pub struct AccountFlags {
     pub socket_group: Option<Account>,
 }
 
-/// A flag names an account that the system does not know.
+/// What is to be known of accounts could not be found out.
 #[derive(Debug, Error)]
-#[error("{flag} names {account}, which was not found ({}); check the name", failure.failure.errno_name)]
-pub struct AccountError {
-    /// The flag that names it, with its dashes.
-    flag: &'static str,
-    /// The account as it was given.
-    account: Account,
-    /// What the look-up said.
-    failure: Box<AccountsFailure>,
+pub enum AccountError {
+    /// A flag names an account that the system does not know.
+    #[error("{flag} names {account}, which was not found ({}); check the name", failure.failure.errno_name)]
+    Unknown {
+        /// The flag that names it, with its dashes.
+        flag: &'static str,
+        /// The account as it was given.
+        account: Account,
+        /// What the look-up said.
+        failure: Box<AccountsFailure>,
+    },
+    /// The subordinate users of accounts cannot be read.
+    #[error(
+        "cannot read {FILE}, which says whose numbers are no users of their own under --allow-group: {0}; make it readable, or \
+         use --allow-user"
+    )]
+    Subordinates(#[source] io::Error),
 }
 
 impl AccountFlags {
@@ -48,9 +64,15 @@ impl AccountFlags {
     /// Names the flag and the account that was not found.
     pub fn look_up(&self) -> Result<FlaggedAccounts, AccountError> {
         let group = self.socket_group.as_slice();
+        let subordinates = if self.allow_group.is_empty() {
+            Vec::new()
+        } else {
+            subordinates::read(Path::new(FILE)).map_err(AccountError::Subordinates)?
+        };
         Ok(FlaggedAccounts {
             allow_users: resolve("--allow-user", &self.allow_user, accounts::user_id)?,
             allow_groups: resolve("--allow-group", &self.allow_group, accounts::group_id)?,
+            subordinates,
             socket_group: resolve("--socket-group", group, accounts::group_id)?.pop(),
         })
     }
@@ -63,7 +85,7 @@ fn resolve(
     look_up: fn(&Account) -> Result<u32, AccountsFailure>,
 ) -> Result<Vec<u32>, AccountError> {
     let id = |account: &Account| {
-        look_up(account).map_err(|failure| AccountError {
+        look_up(account).map_err(|failure| AccountError::Unknown {
             flag,
             account: account.clone(),
             failure: Box::new(failure),

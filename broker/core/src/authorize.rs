@@ -120,11 +120,21 @@ pub(crate) fn may_act_on(config: &Config, uid: u32, owner: u32) -> bool {
 /// Whether the client may talk to the broker at all.
 pub(crate) fn may_connect(config: &Config, peer: &Peer) -> Result<(), Error> {
     let in_group = |group: &u32| config.allow_groups.contains(group);
-    if is_administrator(config, peer.uid)
-        || config.allow_users.contains(&peer.uid)
-        || in_group(&peer.gid)
-        || peer.groups.iter().any(in_group)
-    {
+    if is_administrator(config, peer.uid) || config.allow_users.contains(&peer.uid) {
+        return Ok(());
+    }
+    if in_group(&peer.gid) || peer.groups.iter().any(in_group) {
+        // Whoever has tens of thousands of numbers would have as many users' shares.
+        if config.subordinates.iter().any(|range| range.contains(peer.uid)) {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "user {} is a subordinate number of another account (/etc/subuid), which makes it a member of no group here; \
+                     that account itself may use this broker, and the administrator can allow this user with --allow-user",
+                    peer.uid
+                ),
+            ));
+        }
         return Ok(());
     }
     Err(Error::new(

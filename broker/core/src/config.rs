@@ -5,11 +5,29 @@ use std::time::Duration;
 
 use procbroker_protocol::status::{Facilities, FailedUpgrade};
 use procbroker_protocol::{Containment, Timestamp};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::Bounds;
 use crate::main_process::MainCommand;
 use crate::resources::ResourceBound;
+
+/// Users whose numbers follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    /// The first number.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl UserRange {
+    /// Whether this user is one of them.
+    #[must_use]
+    pub fn contains(self, uid: u32) -> bool {
+        uid.checked_sub(self.first).is_some_and(|further| further < self.count)
+    }
+}
 
 /// The settings and facts of one start of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +48,8 @@ pub struct Config {
     pub allow_users: Vec<u32>,
     /// Groups whose members may connect.
     pub allow_groups: Vec<u32>,
+    /// The users whose numbers accounts have beside their own (subuid(5)), who are members of no group that may connect.
+    pub subordinates: Vec<UserRange>,
     /// The bounds in force.
     pub bounds: Bounds,
     /// How long a shutdown may take.

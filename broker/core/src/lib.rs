@@ -129,7 +129,7 @@ mod waves;
 pub use anchor::{Anchor, AnchorFound, AnchorSeen, AnchorUnknown, Birthmark};
 pub use authorize::{Accounts, AccountsFailure, Asker, Peer, RunAs, UserAccount};
 pub use broker::Broker;
-pub use config::Config;
+pub use config::{Config, UserRange};
 pub use effect::{
     After, Asked, Effect, ExitCause, Follow, LastWords, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
     ServiceState, SpawnOrder, UsageQuery,

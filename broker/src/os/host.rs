@@ -17,5 +17,6 @@ pub mod nofile;
 pub mod own_folder;
 pub mod peer;
 pub mod socket;
+pub mod subordinates;
 pub mod terminal;
 pub mod window;

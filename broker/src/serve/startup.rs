@@ -112,6 +112,7 @@ pub(crate) fn prepare(
         broker_uid: uid,
         allow_users: accounts.allow_users,
         allow_groups: accounts.allow_groups,
+        subordinates: accounts.subordinates,
         bounds: bounds::within(arguments.bounds(), wishes(arguments), nofile),
         shutdown_timeout: arguments.shutdown_timeout,
         exit_when_idle: arguments.exit_when_idle,

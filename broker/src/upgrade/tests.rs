@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
-use procbroker_core::{EventHistory, HandedOver, Pid};
+use procbroker_core::{EventHistory, HandedOver, Pid, UserRange};
 use procbroker_protocol::{ChildId, Signal, Timestamp};
 use uuid::Uuid;
 
@@ -97,7 +97,8 @@ fn children() -> BTreeMap<ChildId, HandedOver> {
 }
 
 fn accounts() -> FlaggedAccounts {
-    FlaggedAccounts { allow_users: vec![7, 8], allow_groups: Vec::new(), socket_group: Some(9) }
+    let subordinates = vec![UserRange { first: 100_000, count: 65_536 }];
+    FlaggedAccounts { allow_users: vec![7, 8], allow_groups: Vec::new(), subordinates, socket_group: Some(9) }
 }
 
 fn beginning() -> Beginning {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Bounds, Config, ResourceBound};
+use procbroker_core::{Bounds, Config, ResourceBound, UserRange};
 use procbroker_protocol::Containment;
 use procbroker_protocol::status::Facilities;
 use uuid::Uuid;
@@ -140,6 +140,11 @@ fn config(dice: &mut Dice) -> Config {
         broker_uid: if dice.chance(60) { 0 } else { BROKER_USER },
         allow_users: USERS.to_vec(),
         allow_groups: vec![ALLOWED_GROUP],
+        subordinates: if dice.aside().chance(20) {
+            vec![UserRange { first: GROUP_USER, count: 2 }]
+        } else {
+            Vec::new()
+        },
         bounds: bounds(dice),
         shutdown_timeout: Duration::from_secs(dice.choose([1, 5, 30, 30, 30, 120])),
         main: None,

@@ -155,6 +155,27 @@ fn a_name_that_somebody_else_has_is_taken_and_tells_nothing() {
 }
 
 #[test]
+fn subordinate_users_of_an_account_are_members_of_no_group() {
+    if !is_root() {
+        return;
+    }
+    let group = OTHER_STRANGER;
+    // What the broker reads is seen by nobody else.
+    let table = format!("account:{STRANGER}:1\\nothers:4000000000:65536\\n");
+    let script = format!(
+        "printf '{table}' >\"$1.subuid\" && mount --bind \"$1.subuid\" /etc/subuid && rm \"$1.subuid\" && shift && exec \"$@\""
+    );
+    let open = |flags: &[&str]| {
+        Setup::new().in_own_mounts(&script).flags(["--socket-mode", "666"]).flags(flags).start()
+    };
+    let broker = open(&["--allow-group", &group.to_string()]);
+    JsonClient::as_user(broker.socket(), OTHER_STRANGER, &[group]).ok("status", json!({}));
+    is_turned_away(JsonClient::as_user(broker.socket(), STRANGER, &[group]));
+    let broker = open(&["--allow-group", &group.to_string(), "--allow-user", &STRANGER.to_string()]);
+    JsonClient::as_user(broker.socket(), STRANGER, &[group]).ok("status", json!({}));
+}
+
+#[test]
 fn only_root_may_name_another_user() {
     if !is_root() {
         return;

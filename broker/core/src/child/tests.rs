@@ -199,6 +199,7 @@ pub(crate) fn config() -> Config {
         broker_uid: 0,
         allow_users: Vec::new(),
         allow_groups: Vec::new(),
+        subordinates: Vec::new(),
         bounds: Bounds::default(),
         shutdown_timeout: Duration::from_secs(30),
         exit_when_idle: None,

@@ -1,6 +1,6 @@
 //! Who is connected, within which bounds.
 
-use procbroker_core::{Bounds, Input, Peer};
+use procbroker_core::{Bounds, Input, Peer, UserRange};
 use procbroker_protocol::ErrorKind;
 use procbroker_protocol::request::Until;
 
@@ -18,8 +18,19 @@ fn root_the_brokers_user_and_those_that_are_allowed_may_connect() {
         (with_groups(5, &[7, 50]), true),
         (with_groups(5, &[ALICE, BROKER_UID, 0]), false),
         (with_groups(0, &[]), false),
+        // Subordinate users of an account, of whom one is allowed itself.
+        (Peer { gid: 50, ..peer(999) }, true),
+        (Peer { gid: 50, ..peer(1_000) }, false),
+        (Peer { groups: vec![50], ..peer(1_099) }, false),
+        (Peer { gid: 50, ..peer(1_100) }, true),
+        (Peer { gid: 50, ..peer(BOB) }, true),
+        (Peer { gid: 50, ..peer(ALICE) }, true),
     ];
-    let mut world = World::with(|config| config.allow_groups = vec![50]);
+    let mut world = World::with(|config| {
+        config.allow_groups = vec![50];
+        config.subordinates =
+            vec![UserRange { first: 1_000, count: 100 }, UserRange { first: u32::MAX, count: 9 }];
+    });
     for (peer, is_allowed) in cases {
         match world.try_connect(peer.clone()) {
             Ok(_) => assert!(is_allowed, "{peer:?}"),

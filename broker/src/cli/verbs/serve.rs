@@ -115,7 +115,8 @@ pub struct ServeArguments {
     pub allow_user: Vec<Account>,
     /// A group, by name or number, whose members may connect; may be repeated
     ///
-    /// What --allow-user says about the user that children run as holds here too.
+    /// What --allow-user says about the user that children run as holds here too. Users that are subordinate numbers of an account
+    /// in /etc/subuid, as it was read at the start, are no members: one account would be tens of thousands of users.
     #[arg(long, value_name = "GROUP", value_parser = account)]
     pub allow_group: Vec<Account>,
     /// Exit after so long without a child and without a connection [default: never]
@@ -215,8 +216,8 @@ impl ServeArguments {
             max_connections_per_user: max_connections_per_user
                 .unwrap_or_else(|| part_of_one_user(max_connections)),
             max_pipelined,
-            max_command_bytes,
             max_spawns_in_flight: SPAWNS_IN_FLIGHT_MAX,
+            max_command_bytes,
             max_subscriptions,
             partial_message_timeout,
             ended_kept: ended_max,

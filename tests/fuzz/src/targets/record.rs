@@ -117,6 +117,7 @@ fn config() -> Config {
         broker_uid: 0,
         allow_users: Vec::new(),
         allow_groups: Vec::new(),
+        subordinates: Vec::new(),
         bounds: Bounds::default(),
         shutdown_timeout: Duration::from_secs(30),
         exit_when_idle: None,

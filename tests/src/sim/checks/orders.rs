@@ -61,6 +61,10 @@ fn expected_verdict(ledger: &Ledger, link: &Link) -> Option<&'static str> {
     let uid = link.peer.uid;
     let is_member = config.allow_groups.contains(&link.peer.gid)
         || link.peer.groups.iter().any(|group| config.allow_groups.contains(group));
+    let is_subordinate =
+        config.subordinates.iter().any(|range| (range.first..range.first + range.count).contains(&uid));
+    let allowed =
+        ledger.is_administrator(uid) || config.allow_users.contains(&uid) || is_member && !is_subordinate;
     let own = ledger.links.values().filter(|other| other.open && other.admitted && other.peer.uid == uid);
     if !allowed {
         Some("permission_denied")

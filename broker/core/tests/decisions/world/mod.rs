@@ -94,6 +94,7 @@ impl World {
             broker_uid: BROKER_UID,
             allow_users: vec![ALICE, BOB],
             allow_groups: Vec::new(),
+            subordinates: Vec::new(),
             bounds: procbroker_core::Bounds::default(),
             shutdown_timeout: Duration::from_secs(30),
             exit_when_idle: None,
