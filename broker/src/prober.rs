@@ -1,6 +1,7 @@
 //! Finds out whether a child that is starting is ready: one question at a time, each answered in bounded time.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -120,8 +121,11 @@ impl Means {
     async fn answer(&self, request: ProbeRequest) -> bool {
         let ProbeRequest { run, user, rights, check, since } = request;
         match check {
-            Check::Tcp(address) => accepts(address).await,
-            Check::Unix(path) => self.listens(&path, &rights, user).await,
+            Check::Tcp(address) => match rights {
+                Rights::Own => accepts(address).await,
+                Rights::Of { .. } => self.look(|looks| looks.begin_at(address, &rights), user).await,
+            },
+            Check::Unix(path) => self.look(|looks| looks.begin(&path, &rights, user), user).await,
             Check::Log(text) => {
                 let [stdout, stderr] = StreamId::both(run.child);
                 self.is_written(stdout, user, &text, since).await
@@ -132,14 +136,14 @@ impl Means {
         }
     }
 
-    /// Whether a process of this user listens at a path, which may lead to where nothing answers.
-    async fn listens(&self, path: &str, rights: &Rights, user: u32) -> bool {
+    /// Whether a process of its own finds a listener for a user, which may lead to where nothing answers.
+    async fn look(&self, begin: impl FnOnce(&Arc<PathLooks>) -> io::Result<PathLook>, user: u32) -> bool {
         let places = self.looking.of(user);
         let Ok(place) = places.acquire_owned().await else { return false };
-        let look = match self.looks.begin(path, rights, user) {
+        let look = match begin(&self.looks) {
             Ok(look) => look,
             Err(error) => {
-                tracing::debug!(path, %error, "cannot look for a listener");
+                tracing::debug!(user, %error, "cannot look for a listener");
                 return false;
             }
         };

@@ -105,7 +105,7 @@ fn perform(plan: &ChildPlan) -> Result<(), Refusal> {
 /// Goes where it may hang, as nobody but the user, and not for longer than the broker lives: it is killed with the thread
 /// that has made it. (A change of ids takes that back, prctl(2).)
 fn take_a_look(plan: &ChildPlan, inquiry: &Inquiry) -> Result<(), Refusal> {
-    let [name, kill] = [c"unix-probe".as_ptr().expose_provenance(), libc::SIGKILL.cast_unsigned() as usize];
+    let [name, kill] = [c"probe".as_ptr().expose_provenance(), libc::SIGKILL.cast_unsigned() as usize];
     // SAFETY: it reads up to a NUL.
     unsafe { call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0]) }.map_err(at(Step::Session))?;
     leave_descriptors(&plan.tether).map_err(at(Step::Descriptors))?;

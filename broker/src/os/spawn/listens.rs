@@ -1,20 +1,30 @@
-//! What a child does that looks whether something listens at a path: raw system calls only, as in `child`.
+//! What a child does that looks whether something listens somewhere: raw system calls only, as in `child`.
 #![expect(unsafe_code, reason = "raw system calls")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
+use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
 
 use super::plan::Ids;
 use super::raw::{call, call_with_five};
 
 /// What is asked, prepared by the broker.
 pub(super) struct Inquiry {
-    pub(super) path: CString,
+    pub(super) place: Place,
     /// Whose rights count on the way there; those of the broker itself where there are none.
     pub(super) ids: Option<Ids>,
-    /// Whose listener is meant.
-    pub(super) user: libc::uid_t,
+}
+
+/// Where somebody is to listen.
+pub(super) enum Place {
+    Path {
+        path: CString,
+        /// Whose listener is meant.
+        user: libc::uid_t,
+    },
+    /// Whoever it is that listens.
+    Address(SockaddrStorage),
 }
 
 /// Below it stand the descriptors of a process; what was found has a number of one digit, in a table with next to nothing in it.
@@ -31,19 +41,41 @@ struct OpenHow {
 /// `RESOLVE_NO_MAGICLINKS`.
 const NO_MAGIC_LINKS: u64 = 0x02;
 
+/// Connects to where somebody is to listen.
+pub(super) fn listens(inquiry: &Inquiry) -> Result<(), Errno> {
+    match &inquiry.place {
+        Place::Path { path, user } => listens_at_path(path, *user),
+        Place::Address(address) => accepts(address),
+    }
+}
+
+/// Connects to an address, and waits for that until it is killed: what a user may not reach, by a rule of a firewall about the
+/// owner of a socket, is not reached for it.
+fn accepts(address: &SockaddrStorage) -> Result<(), Errno> {
+    let family = address.family().ok_or(Errno::EAFNOSUPPORT)? as i32;
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    let [family, kind] = [family, kind].map(|number| number.cast_unsigned() as usize);
+    // SAFETY: it takes no memory.
+    let socket = unsafe { call(libc::SYS_socket, [family, kind, 0, 0]) }?;
+    let (place, length) = (address.as_ptr().expose_provenance(), address.len() as usize);
+    // SAFETY: it reads one address.
+    unsafe { call(libc::SYS_connect, [socket, place, length, 0]) }?;
+    Ok(())
+}
+
 /// Connects to what is there, and asks whose it is. Another user's socket says nothing of the child, even where the child may
 /// reach it.
 ///
 /// The path leads through no link of `/proc`: `/proc/PID/root` and the like jump over closed folders for who may trace that
 /// process.
-pub(super) fn listens(inquiry: &Inquiry) -> Result<(), Errno> {
+fn listens_at_path(path: &CStr, user: libc::uid_t) -> Result<(), Errno> {
     let how = OpenHow {
         flags: u64::from((libc::O_PATH | libc::O_CLOEXEC).cast_unsigned()),
         mode: 0,
         resolve: NO_MAGIC_LINKS,
     };
     let here = libc::AT_FDCWD as isize;
-    let [path, how] = [inquiry.path.as_ptr().expose_provenance(), (&raw const how).expose_provenance()];
+    let [path, how] = [path.as_ptr().expose_provenance(), (&raw const how).expose_provenance()];
     // SAFETY: the path ends with a NUL, and it reads as many bytes as `how` has.
     let place = unsafe { call(libc::SYS_openat2, [here.cast_unsigned(), path, how, size_of::<OpenHow>()]) }?;
     let kind = (libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).cast_unsigned() as usize;
@@ -60,7 +92,7 @@ pub(super) fn listens(inquiry: &Inquiry) -> Result<(), Errno> {
     let [place, length] = [(&raw mut peer).expose_provenance(), (&raw mut length).expose_provenance()];
     // SAFETY: it writes as many bytes as there are, and how many these are.
     unsafe { call_with_five(libc::SYS_getsockopt, [socket, level, name, place, length]) }?;
-    if peer.uid == inquiry.user { Ok(()) } else { Err(Errno::EPERM) }
+    if peer.uid == user { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// The address of what this process has open.

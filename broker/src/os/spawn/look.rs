@@ -1,4 +1,4 @@
-//! Looks whether a process of a user listens at a path, in a process of its own.
+//! Looks whether somebody listens at a path or an address, in a process of its own with the rights of a user.
 //!
 //! The path may lead to where nothing answers: a server that is gone, or a file system that the user has made himself. Whoever
 //! goes there hangs, a thread for ever and a process until it is killed. (One that waits for a file system which has taken
@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use procbroker_protocol::Signal;
 use super::child::ChildTask;
 use super::clone::{self, Birth, Memory};
 use super::facilities::Facilities;
-use super::listens::Inquiry;
+use super::listens::{Inquiry, Place};
 use super::memory::Shared;
 use super::oom_score::OomScore;
 use super::plan::Ids;
@@ -76,7 +77,22 @@ impl PathLooks {
     /// # Errors
     /// When there is no process to be had, or the path cannot be one.
     pub fn begin(self: &Arc<Self>, path: &str, rights: &Rights, user: u32) -> io::Result<PathLook> {
-        let inquiry = Inquiry { path: CString::new(path)?, ids: ids(rights), user };
+        self.look(Inquiry { place: Place::Path { path: CString::new(path)?, user }, ids: ids(rights) })
+    }
+
+    /// Begins to look whether somebody listens at an address, as these rights reach it: a firewall may tell users apart.
+    ///
+    /// # Errors
+    /// When there is no process to be had.
+    pub fn begin_at(self: &Arc<Self>, address: SocketAddr, rights: &Rights) -> io::Result<PathLook> {
+        let address = match address {
+            SocketAddr::V4(address) => address.into(),
+            SocketAddr::V6(address) => address.into(),
+        };
+        self.look(Inquiry { place: Place::Address(address), ids: ids(rights) })
+    }
+
+    fn look(self: &Arc<Self>, inquiry: Inquiry) -> io::Result<PathLook> {
         let mut state = self.lock();
         let mut slot = state.empty.pop().map_or_else(new_slot, Ok)?;
         if let Err((_, errno)) = slot.enter(self.way, ChildTask::Look(Box::new(inquiry)), None) {

@@ -1,5 +1,6 @@
 //! Looks for listeners: what is found, with whose rights, and what becomes of one that hangs.
 
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -135,4 +136,46 @@ fn one_that_hangs_in_a_file_system_is_killed_and_costs_no_slot() {
     let pidfd = Arc::clone(dropped.pidfd());
     drop(dropped);
     await_end(&pidfd);
+}
+
+/// What the kernel says of a socket that is about to connect to a port of this machine: whose it is (`proc_net_tcp(5)`).
+fn owner_of_connecting_socket(port: u16) -> Option<u32> {
+    const SYN_SENT: &str = "02";
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_meant = fields[3] == SYN_SENT && fields[2].ends_with(&format!(":{port:04X}"));
+        is_meant.then(|| fields[7].parse().unwrap())
+    })
+}
+
+#[test]
+fn an_address_is_connected_to_by_the_user_and_nobody_else() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let rights = Rights::Of { uid: USER, gid: USER, groups: Vec::new() };
+    for way in every_way() {
+        let looks = Arc::new(PathLooks::new(way).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(outcome(looks.begin_at(address, &rights).unwrap()));
+        drop(listener.accept().unwrap());
+        // Nobody accepts what fills it: whatever comes after that waits (listen(2)).
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let _filling = TcpStream::connect(address).unwrap();
+        let waiting = looks.begin_at(address, &rights).unwrap();
+        let owner = loop {
+            if let Some(owner) = owner_of_connecting_socket(address.port()) {
+                break owner;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(owner, USER);
+        kill(waiting.pidfd());
+        assert!(!outcome(waiting));
+        drop(listener);
+        assert!(!outcome(looks.begin_at(address, &rights).unwrap()), "nobody listens there any more");
+    }
+    assert_eq!(children_of_this_thread(), "");
 }
