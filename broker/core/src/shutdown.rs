@@ -125,7 +125,7 @@ impl Broker {
         let BrokerState::Stopping(shutdown) = &mut self.state else {
             return;
         };
-        shutdown.use_full_force();
+        shutdown.use_full_force(turn.now.instant);
         shutdown.set_timer(&mut self.timers);
         for id in self.children.live_ids() {
             self.with_child(id, turn, Child::leave_cleanup);
@@ -152,20 +152,37 @@ impl Broker {
         }
     }
 
+    /// All children have ended: what descends from none is ended, unless that is under way.
     fn begin_sweep(&mut self, turn: &mut Turn<'_>) {
         let before = std::mem::replace(&mut self.state, BrokerState::Exited);
         if let BrokerState::Stopping(mut shutdown) = before {
             shutdown.set_last_timer(&mut self.timers);
+            let (force, swept) = (shutdown.force(), shutdown.left_by_last_sweep());
             self.state = BrokerState::Sweeping(shutdown);
+            match (force, swept) {
+                (Force::None | Force::Hurried | Force::Full, _) => turn.order(Effect::Sweep),
+                (Force::Sweep, None) => {}
+                (Force::Sweep, Some(left)) => self.exit(left, turn),
+            }
+        }
+    }
+
+    /// Something has not ended in spite of all force. What others have left must not outlive the broker for that.
+    fn begin_last_sweep(&mut self, turn: &mut Turn<'_>) {
+        if let BrokerState::Stopping(shutdown) = &mut self.state {
+            shutdown.begin_last_sweep();
+            shutdown.set_timer(&mut self.timers);
             turn.order(Effect::Sweep);
         }
     }
 
     /// Nothing that descends from the broker is left, or as much as cannot be ended.
     pub(crate) fn swept(&mut self, left: u32, turn: &mut Turn<'_>) {
-        match &self.state {
+        match &mut self.state {
             BrokerState::Sweeping(_) => self.exit(left, turn),
-            BrokerState::Serving | BrokerState::Stopping(_) | BrokerState::Exited => {}
+            // Children may have been there that it has ended, and of whose ends it is still to be heard.
+            BrokerState::Stopping(shutdown) => shutdown.last_sweep_is_over(left),
+            BrokerState::Serving | BrokerState::Exited => {}
         }
     }
 
@@ -175,9 +192,12 @@ impl Broker {
                 shutdown.timer_ran_out();
                 match shutdown.force() {
                     Force::None | Force::Hurried => self.kill_all(turn),
-                    Force::Full => {
+                    Force::Full => self.begin_last_sweep(turn),
+                    Force::Sweep => {
+                        // A sweep that has not come back in time has found something that it could not end.
+                        let of_none = shutdown.left_by_last_sweep().unwrap_or(1);
                         let left = self.children.live().filter(|child| child.may_have_processes()).count();
-                        self.exit(u32::try_from(left).unwrap_or(u32::MAX), turn);
+                        self.exit(u32::try_from(left).unwrap_or(u32::MAX).max(of_none), turn);
                     }
                 }
             }

@@ -61,7 +61,7 @@ impl BrokerState {
     fn may_clean_up(&self) -> bool {
         match self {
             Self::Serving => true,
-            Self::Stopping(shutdown) => shutdown.force != Force::Full,
+            Self::Stopping(shutdown) => shutdown.force < Force::Full,
             Self::Sweeping(_) | Self::Exited => false,
         }
     }
@@ -76,6 +76,10 @@ pub(crate) struct Shutdown {
     /// When everything that is left is killed, cleanups too.
     kill_at: Instant,
     force: Force,
+    /// When whatever descends from the broker is killed, if something is left by then.
+    sweep_at: Instant,
+    /// What a sweep has left that began before all children had ended, once it is over.
+    swept: Option<u32>,
     /// When SIGTERM or SIGINT first asked for it: one of them that comes a while later hurries.
     told: Option<Instant>,
     due: Option<Instant>,
@@ -107,6 +111,9 @@ pub(crate) enum Force {
     Hurried,
     /// Everything is killed, cleanups too.
     Full,
+    /// Something has not ended by that: whatever descends from the broker is killed, whoever's it is, and nothing but the deadline
+    /// is waited for.
+    Sweep,
 }
 
 /// The children of one user and one rank, whose turn it is.
@@ -157,6 +164,8 @@ impl Shutdown {
             deadline,
             kill_at,
             force: Force::None,
+            sweep_at: deadline,
+            swept: None,
             told: told.then_some(began),
             due: None,
             users,
@@ -194,9 +203,25 @@ impl Shutdown {
         is_news
     }
 
-    /// Leaves nothing any more time.
-    pub(crate) fn use_full_force(&mut self) {
+    /// Leaves nothing any more time. Half of what is left is for what a last sweep kills.
+    pub(crate) fn use_full_force(&mut self, now: Instant) {
         self.force = Force::Full;
+        self.sweep_at = now.plus(self.deadline.since(now) / 2);
+    }
+
+    /// Begins the last sweep.
+    pub(crate) fn begin_last_sweep(&mut self) {
+        self.force = Force::Sweep;
+    }
+
+    /// A sweep that began before all children had ended is over.
+    pub(crate) fn last_sweep_is_over(&mut self, left: u32) {
+        self.swept = Some(left);
+    }
+
+    /// Returns what that sweep has left, if it is over.
+    pub(crate) fn left_by_last_sweep(&self) -> Option<u32> {
+        self.swept
     }
 
     /// Returns how much force is used.
@@ -213,7 +238,8 @@ impl Shutdown {
     pub(crate) fn set_timer(&mut self, timers: &mut Timers) {
         let due = match self.force {
             Force::None | Force::Hurried => self.kill_at,
-            Force::Full => self.deadline,
+            Force::Full => self.sweep_at.min(self.deadline),
+            Force::Sweep => self.deadline,
         };
         timers.set(Timer::Shutdown, self.due, Some(due));
         self.due = Some(due);

@@ -1,5 +1,7 @@
 //! Promise 2: nothing outlives an orderly stop, and it keeps within its deadline.
 
+mod held_by_a_debugger;
+
 use std::fs::File;
 use std::time::{Duration, Instant};
 

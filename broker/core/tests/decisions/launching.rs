@@ -279,7 +279,7 @@ fn a_cleanup_without_time_has_a_moment_to_start() {
 fn a_shutdown_leaves_a_cleanup_that_does_not_start_to_the_next_broker() {
     let Halfway { mut world, run, attempt, .. } = Halfway::at(At::Spawning);
     world.give(Input::ShutdownAsked { cause: procbroker_core::ShutdownCause::Limited { timeout: secs(2) } });
-    world.advance(Duration::from_millis(1_900));
+    world.advance(Duration::from_millis(1_800));
     assert!(world.sent().contains(&Sent::Kill(attempt)));
     killed(&mut world, attempt);
     assert_eq!(world.attempts_on_record(run), 1);

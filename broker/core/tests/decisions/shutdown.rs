@@ -198,3 +198,40 @@ fn a_destroy_without_waiting_does_not_leave_the_shutdown_behind() {
     world.ends(runs[0]);
     sweep(&mut world);
 }
+
+#[test]
+fn what_descends_from_the_broker_is_ended_before_the_deadline_even_if_a_child_is_not() {
+    let (mut world, client, runs) = world_of(&[(0, 5), (0, 5)]);
+    world.term();
+    // A second is kept for the last kill, and half of it for what the sweep kills.
+    world.advance(Duration::from_millis(29_499));
+    assert!(!world.take().contains(&Effect::Sweep));
+    world.advance(Duration::from_millis(1));
+    assert_eq!(world.take(), [Effect::Sweep]);
+    world.ends(runs[0]);
+    world.give(Input::Swept { left: 1 });
+    assert_eq!(world.exit(), None);
+    assert_eq!(world.shown(client, runs[1]).state, ChildState::Stopping);
+    world.advance(Duration::from_millis(500));
+    assert_eq!(world.exit(), Some(ExitCause::Left(1)));
+}
+
+#[test]
+fn a_sweep_that_is_under_way_or_over_is_not_begun_again_when_the_last_child_has_ended() {
+    for is_over in [false, true] {
+        let (mut world, _, runs) = world_of(&[(0, 5)]);
+        world.term();
+        world.advance(Duration::from_millis(29_500));
+        assert!(world.take().contains(&Effect::Sweep));
+        if is_over {
+            world.give(Input::Swept { left: 0 });
+        }
+        world.ends(runs[0]);
+        assert!(!world.take().contains(&Effect::Sweep));
+        if !is_over {
+            assert_eq!(world.exit(), None);
+            world.give(Input::Swept { left: 0 });
+        }
+        assert_eq!(world.exit(), Some(ExitCause::Done));
+    }
+}

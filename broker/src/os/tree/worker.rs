@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use procbroker_core::{Input, Members, Pid, Run};
 use procbroker_protocol::Signal;
@@ -31,6 +31,9 @@ pub(super) const SETTLING_WALKS: usize = 16;
 /// How often a kill looks for new processes: each round ends all that it finds, so that only a program that
 /// forks faster than it is walked through survives it, until the core orders the next kill.
 pub(super) const KILL_ROUNDS: usize = 64;
+
+/// How long a round of a sweep waits for the ends of those that it has killed.
+const SWEEP_ROUND: Duration = Duration::from_millis(100);
 
 /// Takes the worker's inputs to the driver. It is called on the worker's thread and must not wait for the driver's.
 pub type Reporter = Box<dyn Fn(Input) + Send>;
@@ -299,9 +302,13 @@ impl Worker {
             }
             // The walk may have missed one, by a list that was changing while it was read. What they leave behind is the
             // broker's then, and found by the next round.
+            // One that does not end holds up no further round.
+            let until = deadline.min(Instant::now() + SWEEP_ROUND);
             for pidfd in &living {
                 let _gone = pidfd::send(pidfd.as_fd(), Signal::KILL);
-                let _in_time = pidfd::wait_for_end(pidfd.as_fd(), deadline);
+            }
+            for pidfd in &living {
+                let _in_time = pidfd::wait_for_end(pidfd.as_fd(), until);
             }
         };
         (self.report)(Input::Swept { left: u32::try_from(left).unwrap_or(u32::MAX) });

@@ -10,6 +10,7 @@ use procbroker_protocol::response::ShutdownReport;
 use crate::sim::checks::{by_command, children, cleanups, runs, upgrades};
 use crate::sim::finding::{Check, Checked};
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::closing::Closing;
 use crate::sim::ledger::lives::Census;
 use crate::sim::ledger::track::Track;
 use crate::sim::machine::{Machine, SWEEP_TIME};
@@ -72,13 +73,15 @@ pub fn report(ledger: &Ledger, report: &Report) -> Checked {
     }
 }
 
-/// What descends from no child is ended.
+/// What descends from no child is ended, once all have ended, or short of the deadline where they do not.
 ///
 /// # Errors
-/// When children are left.
+/// When children are left, and have time to end.
 pub fn sweep(ledger: &Ledger) -> Checked {
-    let once = ledger.closing.as_ref().is_some_and(|closing| closing.swept.is_none());
-    Check::Shutdown.demand(once && ledger.live_tracks().all(Track::is_left), || {
+    let closing = ledger.closing.as_ref();
+    let once = closing.is_some_and(|closing| closing.swept.or(closing.swept_early).is_none());
+    let is_late = closing.and_then(Closing::sweeps_early_at).is_some_and(|at| at <= ledger.now);
+    Check::Shutdown.demand(once && (is_late || ledger.live_tracks().all(Track::is_left)), || {
         format!("the sweep comes while {:?} are left, or twice, or without a shutdown", ledger.live)
     })
 }
@@ -105,7 +108,8 @@ pub fn exit(ledger: &Ledger, machine: &Machine, cause: ExitCause) -> Checked {
             Err(Check::Shutdown.broken("the broker exits with a main command, and there is none"))
         }
         ExitCause::Left(left) => {
-            let sweeping = closing.swept.is_some_and(|at| ledger.now - at <= SWEEP_TIME);
+            let since = closing.swept.or(closing.swept_early);
+            let sweeping = since.is_some_and(|at| ledger.now - at <= SWEEP_TIME);
             // What came to be after the last kill had begun has less time to die.
             let late = machine.families.values().any(|family| family.told_at >= closing.kill_at);
             let fair = machine.has_excuse() || late || sweeping || closing.timeout < TIMEOUT_CHECKED;
@@ -153,7 +157,11 @@ pub fn goes_on(ledger: &Ledger) -> Checked {
     };
     Check::Shutdown.demand(ledger.now < closing.deadline, || "the deadline is over".to_owned())?;
     let left = ledger.live_tracks().any(|track| !track.is_left());
-    Check::Shutdown.demand(closing.swept.is_some() || left, || {
-        "no child is left, and the shutdown does not go on".to_owned()
-    })
+    let swept = closing.swept.or(closing.swept_early);
+    let is_late = closing.sweeps_early_at().is_some_and(|at| at <= ledger.now);
+    Check::Shutdown.demand(swept.is_some() || !is_late, || {
+        "what descends from the broker is not ended before the deadline".to_owned()
+    })?;
+    Check::Shutdown
+        .demand(swept.is_some() || left, || "no child is left, and the shutdown does not go on".to_owned())
 }

@@ -40,6 +40,12 @@ pub struct Closing {
     pub tightened: bool,
     /// When the sweep was ordered.
     pub swept: Option<u64>,
+    /// Since when everything is killed, cleanups too.
+    pub full_since: Option<u64>,
+    /// The deadline as it was then.
+    pub full_until: u64,
+    /// When a sweep was ordered although children were left.
+    pub swept_early: Option<u64>,
 }
 
 impl Closing {
@@ -58,6 +64,9 @@ impl Closing {
             waves: BTreeMap::new(),
             tightened: false,
             swept: None,
+            full_since: None,
+            full_until: deadline,
+            swept_early: None,
         }
     }
 
@@ -80,6 +89,13 @@ impl Closing {
                 self.kill_at = self.kill_at.min(now.saturating_add(HURRIED_CLEANUPS_MAX));
             }
         }
+    }
+
+    /// When whatever descends from the broker is to be killed, if children are left by then.
+    #[must_use]
+    pub fn sweeps_early_at(&self) -> Option<u64> {
+        let since = self.full_since?;
+        Some(self.deadline.min(since + self.full_until.saturating_sub(since) / 2))
     }
 
     /// When everything was to be killed last.

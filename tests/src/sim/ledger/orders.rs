@@ -79,8 +79,13 @@ impl Ledger {
             Effect::CheckUpgrade => self.upgrade = Upgrade::Checking,
             Effect::HandOver => self.upgrade = Upgrade::HandingOver,
             Effect::Sweep => {
+                let is_early = self.live_tracks().any(|track| !track.is_left());
                 if let Some(closing) = &mut self.closing {
-                    closing.swept = Some(now);
+                    if is_early {
+                        closing.swept_early = Some(now);
+                    } else {
+                        closing.swept = Some(now);
+                    }
                 }
             }
             Effect::Exit(_) => self.exited = true,

@@ -37,7 +37,7 @@ impl Ledger {
             self.upgrade = Upgrade::None;
             return;
         };
-        if closing.swept.is_some() {
+        if closing.swept.is_some() || closing.swept_early.is_some() && self.live.is_empty() {
             return;
         }
         if let Some(timeout) = timeout {
@@ -52,7 +52,10 @@ impl Ledger {
     /// Begins each user's wave of the lowest order that has children left, if it is not the one under way.
     pub fn follow_waves(&mut self) {
         let now = self.now;
-        let Some(closing) = &self.closing else { return };
+        let Some(closing) = &mut self.closing else { return };
+        if closing.kills_cleanups(now) && closing.full_since.is_none() {
+            (closing.full_since, closing.full_until) = (Some(now), closing.deadline);
+        }
         if closing.kills(now) {
             self.kill_the_rest();
             return;
