@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 /// More than a row ever has: the broker's own default is the size of the largest crowd.
 const CHILDREN_MAX: &str = "20000";
-/// More than a row ever has: descriptors that are not for connections are for children.
+/// More than a row has that says nothing of it: descriptors that are not for connections are for children.
 const CONNECTIONS_MAX: &str = "64";
 
 /// A broker with a socket and a state folder of its own. It is stopped with this, and its children with it.
@@ -193,7 +193,9 @@ fn launch(scene: &Scene, (folder, socket): (&Path, &Path), more: &[&str]) -> Res
     let mut command = Command::new(scene.binary());
     command.arg("serve").arg("--socket").arg(socket).arg("--state-dir").arg(folder.join("state"));
     command.args(["--max-children", CHILDREN_MAX, "--max-children-per-user", CHILDREN_MAX]);
-    command.args(["--max-connections", CONNECTIONS_MAX]);
+    if !more.contains(&"--max-connections") {
+        command.args(["--max-connections", CONNECTIONS_MAX]);
+    }
     command.args(["--shutdown-timeout", "60s"]);
     command.args(&scene.serve).args(more);
     command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("PROCBROKER_SOCKET");

@@ -18,13 +18,14 @@ use crate::harness::{JsonClient, OTHER_STRANGER, PATIENCE, STRANGER, Setup, Test
 const OUTSIDER: u32 = 64_003;
 
 /// What the connections of a crowd do, and who they are.
-const CONDUCTS: [(&str, u32); 8] = [
+const CONDUCTS: [(&str, u32); 9] = [
     ("silent", OTHER_STRANGER),
     ("partial", OTHER_STRANGER),
     ("flood", OTHER_STRANGER),
     ("unread", OTHER_STRANGER),
     ("subscribe", OTHER_STRANGER),
     ("pipeline", OTHER_STRANGER),
+    ("garbage", OTHER_STRANGER),
     ("churn", OTHER_STRANGER),
     ("refused", OUTSIDER),
 ];

@@ -21,13 +21,14 @@ use crate::table::quantity;
 const RATIO_MAX: f64 = 2.0;
 
 /// What they do, and who they are: the last may not even connect.
-const CONDUCTS: [(&str, &str); 8] = [
+const CONDUCTS: [(&str, &str); 9] = [
     ("silent", GUEST),
     ("partial", GUEST),
     ("flood", GUEST),
     ("unread", GUEST),
     ("subscribe", GUEST),
     ("pipeline", GUEST),
+    ("garbage", GUEST),
     ("churn", GUEST),
     ("refused", OUTSIDER),
 ];
@@ -38,6 +39,9 @@ const OUTSIDER: &str = "64003";
 
 /// Connections of each kind.
 const OF_EACH: usize = 250;
+
+/// So many may all be there, of whom one user may have half: what they do is done inside, and not at the door.
+const CONNECTIONS_MAX: &str = "8192";
 
 /// How long each part of the work has taken, in seconds.
 #[derive(Default)]
@@ -53,7 +57,8 @@ pub(super) fn measure(scene: &Scene) -> Result<Vec<Figure>, Failure> {
     let [mut all, mut status] = [Vec::new(), Vec::new()];
     let [mut middle, mut quiet_middle] = [Vec::new(), Vec::new()];
     for _ in 0..scene.effort.long_rounds().max(3) {
-        let broker = Broker::start_with(scene, &["--socket-mode", "666", "--allow-user", GUEST])?;
+        let flags = ["--socket-mode", "666", "--allow-user", GUEST, "--max-connections", CONNECTIONS_MAX];
+        let broker = Broker::start_with(scene, &flags)?;
         let mut connection = broker.connect()?;
         let quiet = work(scene, &mut connection)?;
         let crowds: Result<Vec<Crowd>, Failure> =

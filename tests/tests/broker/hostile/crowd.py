@@ -27,10 +27,11 @@ SAYS = {
     "subscribe": request("events", since=1, labels={"x": "y" * 4_000}) * 20
     + request("logs", target="chatter", follow=True) * 4,
     "pipeline": request("wait", target="chatter") * 900 + STATUS * 100,
+    "garbage": b"\x00\xff no request of any kind\n" * 1_000,
     "refused": STATUS,
     "churn": STATUS,
 }
-READS = {"silent", "flood", "pipeline", "refused", "churn"}
+READS = {"silent", "flood", "pipeline", "garbage", "refused", "churn"}
 
 
 def prepare():
