@@ -126,7 +126,7 @@ fn check(members: Members<'_>) -> Result<Envelope<'_>, Refusal> {
     match fault {
         Some(Fault::Unknown(name)) => {
             let message =
-                format!("unknown field {:?}; a request has jsonrpc, id, method and params", beginning(name));
+                format!("unknown field {:?}; a request has jsonrpc, id, method and params", beginning(&name));
             return Err(invalid(id, message));
         }
         // Which of two ids would be the answer's is not known.
