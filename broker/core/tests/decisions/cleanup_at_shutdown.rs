@@ -235,7 +235,10 @@ fn at_its_end_a_shutdown_leaves_a_cleanup_to_the_next_broker_whatever_its_stage(
 fn at_the_deadline_a_cleanup_whose_outcome_is_being_recorded_holds_up_nothing() {
     let Halfway { mut world, run, .. } = Halfway::at(At::Closing);
     world.term();
-    world.advance(secs(30));
+    world.advance(Duration::from_millis(29_500));
+    world.give(Input::Swept { left: 0 });
+    assert_eq!(world.exit(), None);
+    world.advance(Duration::from_millis(500));
     assert_eq!(world.exit(), Some(ExitCause::Done));
     assert_eq!(left(&mut world), []);
     assert_eq!(world.outcome_on_record(run), outcome(true, Some(CLEAN), 1));
