@@ -1,7 +1,8 @@
 //! The only owner of the core: takes facts in, one at a time, and has the orders that follow carried out.
 //!
 //! There is one task, and it takes from one source after the other ([`Sources`]). What the machine reports (exits, spawned
-//! processes) goes first, because clients wait for it; what clients ask for comes in the order of its arrival.
+//! processes) goes first, because clients wait for it, and for no longer than a slice while somebody else has something
+//! ([`precedence`]); what clients ask for comes in the order of its arrival.
 
 mod audit;
 mod chores;
@@ -13,6 +14,7 @@ mod hand_over;
 mod launches;
 mod measure;
 mod perform;
+mod precedence;
 mod records;
 mod signals;
 mod sources;
@@ -23,6 +25,7 @@ use std::time::{Instant, SystemTime};
 use procbroker_core::{After, Broker, Call, Config, Effect, EventHistory, ExitCause, Histogram, Input, Now};
 use procbroker_protocol::response::Metrics as MetricsAnswer;
 use procbroker_protocol::{Response, Timestamp};
+use tokio::sync::mpsc;
 
 use crate::inbox;
 use crate::limits::{FACTS_A_TURN, RECORD_PATIENCE, TURN_BOUNDS};
@@ -36,11 +39,12 @@ pub use clients::Clients;
 use durable_answers::DurableAnswers;
 pub use effect_handler::{EffectHandler, user};
 pub use hand_over::Stay;
+use precedence::{Party, Precedence};
 pub use records::Records;
 use signals::SignalEvent;
 pub use signals::{Audience, Signals};
 pub use sources::Sources;
-use sources::{announced, unheard};
+use sources::{Left, News, Pause};
 
 /// How many recovered children are worth a trim of the heap: to recover one takes some 3 KiB that the broker never needs again.
 const MANY_RECOVERED: usize = 1_000;
@@ -72,8 +76,8 @@ pub struct Driver {
     audit: Audit,
     /// What waits until the clients have their answers.
     chores: Chores,
-    /// Whether the last thing that was taken in was what children tell of themselves.
-    has_just_heard: bool,
+    /// Who goes first with what there is to take in.
+    precedence: Precedence,
 }
 
 impl Driver {
@@ -99,7 +103,7 @@ impl Driver {
             turns: Histogram::new(&TURN_BOUNDS),
             audit: Audit::default(),
             chores: Chores::default(),
-            has_just_heard: false,
+            precedence: Precedence::new(),
         };
         driver.perform_all(&mut effects);
         if has_many {
@@ -137,39 +141,56 @@ impl Driver {
             self.do_chores();
         }
         if self.handler.has_backlog() {
+            let began = Instant::now();
             self.reap();
+            self.precedence.had(Party::Machine, began.elapsed());
         }
-        let backlog = self.handler.has_backlog();
-        let has_unheard = self.handler.has_unheard();
-        let has_chores = self.chores.is_any();
-        // Neither clients nor children have the driver for themselves.
-        let has_just_heard = std::mem::take(&mut self.has_just_heard);
-        let wake_at = self.wake_at();
-        let Sources { facts, threads, signals, announcer, anchors, launches, notices, alarm } = sources;
-        if let Some(wake_at) = wake_at {
-            alarm.set(wake_at);
+        let left = Left {
+            unheard: self.handler.has_unheard(),
+            own_work: self.handler.has_backlog() || self.chores.is_any(),
+        };
+        if let Some(wake_at) = self.wake_at() {
+            sources.alarm.set(wake_at);
         }
-        tokio::select! {
-            biased;
-            told = signals.next() => match told {
-                SignalEvent::ChildEnded => self.reap(),
-                SignalEvent::Input(input) => self.take(*input),
-            },
-            Some(report) = threads.recv() => {
-                self.take_report(report);
-                while let Ok(report) = threads.try_recv() {
-                    self.take_report(report);
-                }
-            }
-            () = announced(Some(launches)) => self.take_launch_outcomes(),
-            () = announced(announcer.as_ref()), if announcer.is_some() => self.reap(),
-            () = announced(Some(anchors)) => self.anchors_ended(),
-            () = alarm.rings() => self.wake(facts).await,
-            () = unheard(notices, has_unheard), if !has_just_heard => self.hear(),
-            fact = facts.recv() => self.facts(fact, facts).await,
-            () = unheard(notices, has_unheard), if has_just_heard => self.hear(),
-            () = std::future::ready(()), if backlog => {}
-            () = std::future::ready(()), if has_chores => self.do_chores(),
+        if self.precedence.is_slice_over() || left.unheard {
+            // What clients have said meanwhile is read before they are asked.
+            tokio::task::yield_now().await;
+        }
+        let (news, pause) = sources.next(self.precedence.order(), left).await;
+        match pause {
+            Pause::Rested => self.precedence.rested(),
+            Pause::None => {}
+        }
+        let (party, began) = (news.party(), Instant::now());
+        self.take_news(news, sources).await;
+        if let Some(party) = party {
+            self.precedence.had(party, began.elapsed());
+        }
+    }
+
+    async fn take_news(&mut self, news: News, sources: &mut Sources) {
+        match news {
+            News::Signal(SignalEvent::Input(input)) => self.take(*input),
+            News::Signal(SignalEvent::ChildEnded) | News::Ended => self.reap(),
+            News::Report(report) => self.take_reports(report, &mut sources.threads),
+            News::Launches => self.take_launch_outcomes(),
+            News::AnchorEnded => self.anchors_ended(),
+            News::Due => self.wake(&mut sources.facts).await,
+            News::Notices => self.hear(),
+            News::Fact(fact) => self.facts(fact, &mut sources.facts).await,
+            // What is left of a backlog is reaped when it is waited again.
+            News::OwnWork if self.chores.is_any() && !self.handler.has_backlog() => self.do_chores(),
+            News::OwnWork => {}
+        }
+    }
+
+    /// Takes in what a thread reports, and what is there behind it for as long as nobody waits for the loop for long.
+    fn take_reports(&mut self, first: FromThread, others: &mut mpsc::Receiver<FromThread>) {
+        let began = Instant::now();
+        self.take_report(first);
+        while began.elapsed() < SLICE {
+            let Ok(report) = others.try_recv() else { return };
+            self.take_report(report);
         }
     }
 
@@ -256,7 +277,6 @@ impl Driver {
 
     /// Takes in what children tell of themselves, and tells the core.
     fn hear(&mut self) {
-        self.has_just_heard = true;
         self.handler.hear(&mut self.inputs);
         self.settle();
     }

@@ -22,7 +22,8 @@
 //! All threads but the driver's block every signal.
 //!
 //! On the event loop users take turns: a client's task is polled in its user's ([`turns`]), and what clients say is taken in
-//! by user, not by connection ([`inbox`]). What is on its way to them or from them is counted in bytes ([`transit`]).
+//! by user, not by connection ([`inbox`]). The driver itself takes turns between them, children that tell something, and what the
+//! machine reports (`driver/precedence.rs`). What is on its way to them or from them is counted in bytes ([`transit`]).
 //!
 //! # A create, step by step
 //!
