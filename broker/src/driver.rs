@@ -277,8 +277,11 @@ impl Driver {
 
     /// Takes in what children tell of themselves, and tells the core.
     fn hear(&mut self) {
-        self.handler.hear(&mut self.inputs);
+        let strays = self.handler.hear(&mut self.inputs);
         self.settle();
+        for stray in strays {
+            self.audit.stray(stray);
+        }
     }
 
     /// Takes in which processes have ended that children's lives hang on, and tells the core.

@@ -14,6 +14,7 @@ use procbroker_protocol::{Error, Method, Outcome, Request, Response, Target};
 use tracing::{debug, info};
 
 use crate::harmless::{is_steering, push_escape};
+use super::perform::Stray;
 use refusals::Refusals;
 
 /// The clients, and what they have asked for and not been answered.
@@ -87,6 +88,14 @@ impl Audit {
         {
             let (kind, message) = (error.kind.as_str(), in_one_line(&error.message));
             info!(target: "audit", uid, gid, pid, kind, "audit: connection refused: {message}");
+        }
+    }
+
+    /// A process has told something on the socket of a child that is not its own: counted as a refusal of the user whose
+    /// processes can reach that.
+    pub(super) fn stray(&mut self, Stray { child, user, sender }: Stray) {
+        if self.is_told(user) {
+            tracing::warn!(%child, pid = %sender, "a process told something that is not the child's");
         }
     }
 
@@ -314,6 +323,7 @@ mod tests {
     use procbroker_protocol::{CreateParams, ErrorKind, Signal};
 
     use super::*;
+    use crate::captured_log::captured;
 
     const CALL: Call = Call { connection: ConnectionId(7), number: 3 };
     const CALLER: Caller = Caller { uid: 33, gid: 34, pid: Some(35) };
@@ -382,6 +392,17 @@ mod tests {
         assert_eq!(in_one_line(&"a\nb\u{7f}é\u{202e}\u{2028}"), "a\\nb\\x7fé\\u202e\\u2028");
         let long = Words(&["é".repeat(TEXT_MAX - 1), "\n".repeat(1_000)]).to_string();
         assert_eq!(in_one_line(&long), format!("{} ", "é".repeat(TEXT_MAX - 1)));
+    }
+
+    #[test]
+    fn words_that_are_no_childs_are_told_as_seldom_as_other_refusals() {
+        let sender = procbroker_core::Pid::new(7).unwrap();
+        let stray =
+            Stray { child: procbroker_protocol::ChildId::from_uuid(uuid::Uuid::nil()), user: 33, sender };
+        let mut audit = audit();
+        let log = captured(|| (0..1_000).for_each(|_| audit.stray(stray)));
+        let lines = log.matches("told something that is not the child's").count();
+        assert!((1..1_000).contains(&lines), "{lines} lines");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::os::logs::Logs;
 use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::service::fd_store::FdStore;
-use crate::os::service::notices::{Notices, ReceivedNotices, Rest};
+use crate::os::service::notices::{Notices, Rest};
 use crate::os::service::notify::ServiceOwner;
 use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::spawn::{LaunchOutcome, Launcher, SpawnPlan};
@@ -79,8 +79,6 @@ pub struct EffectHandler {
     pub notices: Notices,
     /// Whether they have told more than could be taken in at a time.
     pub unheard: Rest,
-    /// Room for what they tell at a time.
-    pub told: Vec<ReceivedNotices>,
     /// How many answers wait for what their children use.
     pub measuring: usize,
     /// Room for what is reaped at a time.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use procbroker_core::{
-    Call, Effect, ExitCause, Input, LogExcerpt, Receipt, Run, ServiceState, SpawnOrder, UpgradeFailure,
+    Call, Effect, ExitCause, Input, LogExcerpt, Pid, Receipt, Run, ServiceState, SpawnOrder, UpgradeFailure,
     UsageQuery,
 };
 use procbroker_protocol::create::{Probe, Ready};
@@ -21,8 +21,7 @@ use crate::os::host::fs_rights::Rights;
 use crate::os::journal::Submitted;
 use crate::os::process::anchor_watch::Watching;
 use crate::os::process::reaper::{Backlog, Reaped};
-use crate::os::service::notices::ReceivedNotices;
-use crate::os::service::notices::Rest;
+use crate::os::service::notices::{Origin, ReceivedNotices, Rest};
 use crate::os::tree::Groups;
 use crate::prober::ProbeRequest;
 use crate::upgrade;
@@ -36,6 +35,15 @@ const SPENT_KEPT: usize = 64;
 
 /// When so many have ended at once, perhaps nothing lives any more.
 const MANY_ENDED: usize = 8;
+
+/// A word on a child's socket that is of none of the child's processes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stray {
+    pub(super) child: ChildId,
+    /// Whose processes can reach the socket, beside root's.
+    pub(super) user: u32,
+    pub(super) sender: Pid,
+}
 
 impl EffectHandler {
     /// Whether more has ended than one batch could take.
@@ -188,18 +196,21 @@ impl EffectHandler {
         }
     }
 
-    /// Takes in what children tell of themselves. Who else has sent something is not heard.
-    pub(super) fn hear(&mut self, inputs: &mut VecDeque<Input>) {
-        let mut told = std::mem::take(&mut self.told);
-        self.unheard = self.notices.read(Instant::now(), &mut told);
-        for ReceivedNotices { run, sender, notices } in told.drain(..) {
-            if self.containment.is_of(run, sender) {
+    /// Takes in what children tell of themselves, as much as one turn has time for. Who else has sent something is not heard,
+    /// and returned.
+    pub(super) fn hear(&mut self, inputs: &mut VecDeque<Input>) -> Vec<Stray> {
+        let Self { notices, containment, unheard, .. } = self;
+        let mut strays = Vec::new();
+        *unheard = notices.read(Instant::now(), |ReceivedNotices { run, sender, user, notices }| {
+            if containment.is_of(run, sender) {
                 inputs.push_back(Input::Notified { run, notices });
+                Origin::Child
             } else {
-                tracing::warn!(child = %run.child, pid = %sender, "a process told something that is not the child's");
+                strays.push(Stray { child: run.child, user, sender });
+                Origin::Stray
             }
-        }
-        self.told = told;
+        });
+        strays
     }
 
     /// Keeps the output of a child no longer, nor its record.

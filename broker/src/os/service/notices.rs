@@ -9,9 +9,11 @@
 //! anew after a crash, and a word that was sent meanwhile was refused to its sender.
 
 mod datagram;
+mod strays;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
 use crate::turns::SLICE;
 use datagram::{Datagram, Descriptors};
+use strays::{Patience, Strays};
 
 /// The folder of the sockets, in the runtime folder.
 const FOLDER: &str = "notify";
@@ -68,6 +71,7 @@ pub struct Notices {
     next_token: u64,
     /// Those that have sent too much, with when they are read again.
     resting: VecDeque<(Instant, ChildId)>,
+    strays: Strays,
     disposals: Disposals,
 }
 
@@ -101,8 +105,19 @@ pub struct ReceivedNotices {
     pub run: Run,
     /// The process that has sent it, as the kernel says.
     pub sender: Pid,
+    /// Whose processes tell something there.
+    pub user: u32,
     /// What it has told.
     pub notices: Vec<Notice>,
+}
+
+/// Whose a word is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A process of the child whose socket it came by.
+    Child,
+    /// Another process.
+    Stray,
 }
 
 impl Notices {
@@ -123,8 +138,9 @@ impl Notices {
         };
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused)?);
         let (listening, tokens) = (BTreeMap::new(), BTreeMap::new());
+        let (resting, strays) = (VecDeque::new(), Strays::default());
         let mut notices =
-            Self { folder, epoll, listening, tokens, next_token: 0, resting: VecDeque::new(), disposals };
+            Self { folder, epoll, listening, tokens, next_token: 0, resting, strays, disposals };
         for socket in inherited {
             if let Some(child) = child_of(&socket) {
                 notices.keep(child, socket, geteuid());
@@ -274,75 +290,102 @@ impl Notices {
         }
     }
 
-    /// Reads what there is, some of each.
-    pub fn read(&mut self, now: Instant, told: &mut Vec<ReceivedNotices>) -> Rest {
-        let mut events = [EpollEvent::empty(); SOCKETS_A_TURN];
-        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or_default();
-        let mut rest = if count == SOCKETS_A_TURN { Rest::More } else { Rest::Nothing };
+    /// Reads what there is, some of each, for as long as nobody waits for the event loop for long; the rest waits in the
+    /// sockets. `hear` takes each word in, and says whose it is.
+    pub fn read(&mut self, now: Instant, mut hear: impl FnMut(ReceivedNotices) -> Origin) -> Rest {
         let began = Instant::now();
-        for event in &events[..count] {
+        let mut event = [EpollEvent::empty()];
+        for _ in 0..SOCKETS_A_TURN {
             if began.elapsed() >= SLICE {
-                // Whoever waits for the event loop waits for no more of this.
                 return Rest::More;
             }
-            let Some(child) = self.tokens.get(&event.data()).copied() else { continue };
-            let Some(listening) = self.listening.get_mut(&child) else { continue };
-            if listening.read(now, told) == Rest::More {
-                rest = Rest::More;
+            // One at a time: the kernel puts that behind all others, so that the sockets take turns.
+            if self.epoll.wait(&mut event, EpollTimeout::ZERO).unwrap_or_default() == 0 {
+                return Rest::Nothing;
             }
-            let is_disposing = listening.disposal.load(Ordering::Acquire);
-            let is_too_much = listening.in_window >= DATAGRAMS_A_WINDOW;
-            if listening.run.is_none() || is_too_much || is_disposing {
-                // Taken out, and not only asked of for nothing: one that still stands in the kernel's list of those that are
-                // ready would be watched again without a word to who waits for this epoll (`ep_modify` in
-                // fs/eventpoll.c). It is watched, so that this cannot fail.
-                let _ = self.epoll.delete(&listening.socket);
-            }
-            if is_disposing {
-                let (user, load) = (listening.user.as_raw(), listening.disposal_of_next(&self.epoll));
-                if let Err(error) = self.disposals.submit(user, load) {
-                    tracing::warn!(%child, %error, "what a child has sent along cannot be let go of; trying again");
-                    listening.disposal.store(false, Ordering::Release);
-                    self.resting.push_back((now + WINDOW, child));
-                }
-            } else if is_too_much && listening.run.is_some() {
-                tracing::warn!(%child, "a child tells too much of itself; it is heard again in a moment");
-                self.resting.push_back((now + WINDOW, child));
+            if let Some(child) = self.tokens.get(&event[0].data()).copied() {
+                self.read_one(child, (now, began), &mut hear);
             }
         }
-        rest
+        Rest::More
+    }
+
+    fn read_one(
+        &mut self,
+        child: ChildId,
+        (now, began): (Instant, Instant),
+        hear: &mut impl FnMut(ReceivedNotices) -> Origin,
+    ) {
+        let Some(listening) = self.listening.get_mut(&child) else { return };
+        let user = listening.user.as_raw();
+        let mut patience = self.strays.patience(user, now);
+        if patience == Patience::Left {
+            let strays = &mut self.strays;
+            listening.read(now, |word| {
+                if hear(word) == Origin::Stray {
+                    patience = strays.count(user, now);
+                }
+                if patience == Patience::Over {
+                    tracing::warn!(uid = user, %child, "processes that are no child's tell too much; this user's children are heard again in a moment");
+                }
+                let is_enough = patience == Patience::Over || began.elapsed() >= SLICE;
+                if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }
+        let is_disposing = listening.disposal.load(Ordering::Acquire);
+        let is_too_much = listening.in_window >= DATAGRAMS_A_WINDOW;
+        if listening.run.is_none() || is_too_much || is_disposing || patience == Patience::Over {
+            // Taken out, and not only asked of for nothing: one that still stands in the kernel's list of those that are
+            // ready would be watched again without a word to who waits for this epoll (`ep_modify` in
+            // fs/eventpoll.c). It is watched, so that this cannot fail.
+            let _ = self.epoll.delete(&listening.socket);
+        }
+        if is_disposing {
+            let load = listening.disposal_of_next(&self.epoll);
+            if let Err(error) = self.disposals.submit(user, load) {
+                tracing::warn!(%child, %error, "what a child has sent along cannot be let go of; trying again");
+                listening.disposal.store(false, Ordering::Release);
+                self.resting.push_back((now + WINDOW, child));
+            }
+        } else if patience == Patience::Over {
+            self.resting.push_back((now + WINDOW, child));
+        } else if is_too_much && listening.run.is_some() {
+            tracing::warn!(%child, "a child tells too much of itself; it is heard again in a moment");
+            self.resting.push_back((now + WINDOW, child));
+        }
     }
 }
 
 impl Listening {
-    fn read(&mut self, now: Instant, told: &mut Vec<ReceivedNotices>) -> Rest {
+    fn read(&mut self, now: Instant, mut hear: impl FnMut(ReceivedNotices) -> ControlFlow<()>) {
         if self.window_began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
             (self.window_began, self.in_window) = (Some(now), 0);
         }
-        let Some(run) = self.run else { return Rest::Nothing };
+        let Some(run) = self.run else { return };
         for _ in 0..DATAGRAMS_A_TURN {
             if self.in_window >= DATAGRAMS_A_WINDOW {
-                return Rest::Nothing;
+                return;
             }
             let Datagram { sender, text, descriptors } = match datagram::peek(self.socket.as_fd()) {
                 Ok(datagram) => datagram,
                 Err(Errno::EINTR) => continue,
-                Err(_) => return Rest::Nothing,
+                Err(_) => return,
             };
             self.in_window += 1;
-            if let Some(sender) = sender {
-                told.push(ReceivedNotices { run, sender, notices: Notice::parse(&text) });
-            }
             match descriptors {
                 Descriptors::None => datagram::discard(self.socket.as_fd()),
                 // Nothing behind it is read before.
-                Descriptors::Some => {
-                    self.disposal.store(true, Ordering::Release);
-                    return Rest::Nothing;
-                }
+                Descriptors::Some => self.disposal.store(true, Ordering::Release),
+            }
+            let user = self.user.as_raw();
+            let heard = sender.map_or(ControlFlow::Continue(()), |sender| {
+                hear(ReceivedNotices { run, sender, user, notices: Notice::parse(&text) })
+            });
+            match descriptors {
+                Descriptors::None if heard.is_continue() => {}
+                Descriptors::None | Descriptors::Some => return,
             }
         }
-        Rest::More
     }
 
     /// Has it read, unless that is for the disposal of its next datagram to do.

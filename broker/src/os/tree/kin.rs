@@ -20,23 +20,30 @@ impl Containment {
         let (leader, group) = (entry.leader.as_ref().map(|leader| leader.pid), entry.group);
         drop(table);
         let Some(leader) = leader else { return false };
+        let Some(stat) = ProcessStat::read(pid) else { return false };
         let in_group = || {
             let cgroups = self.cgroups.as_ref().zip(group);
             cgroups.is_some_and(|(cgroups, (group, _))| cgroups.group_of(pid) == Some(group))
         };
-        descends(pid, leader) || in_group()
+        // Most are found by what is their own: only then are their ancestors asked, one after the other.
+        pid == leader || is_beside(stat, leader) || in_group() || descends(stat, leader)
     }
 }
 
-fn descends(pid: Pid, leader: Pid) -> bool {
-    let mut next = Some(pid);
+/// Whether a process is in the session or in the process group of a child's main process.
+fn is_beside(stat: ProcessStat, leader: Pid) -> bool {
+    [stat.session, stat.group].contains(&Some(leader))
+}
+
+fn descends(stat: ProcessStat, leader: Pid) -> bool {
+    let mut next = stat.parent;
     for _ in 0..ANCESTORS_MAX {
         let Some(pid) = next else { return false };
         if pid == leader {
             return true;
         }
         let Some(stat) = ProcessStat::read(pid) else { return false };
-        if [stat.session, stat.group].contains(&Some(leader)) {
+        if is_beside(stat, leader) {
             return true;
         }
         next = stat.parent;

@@ -162,7 +162,6 @@ impl Machine {
             backlog: Backlog::More,
             notices,
             unheard: Rest::Nothing,
-            told: Vec::new(),
             measuring: 0,
             reaped: Vec::new(),
             launch_outcomes: Vec::new(),
