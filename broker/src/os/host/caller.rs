@@ -9,8 +9,9 @@ mod hard_limits;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -20,10 +21,8 @@ use procbroker_core::{CallerUnknown, Confinement, HardLimit, Pid, Shortage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::os::process::pidfd;
+use crate::os::process::proc::{self, TEXT_BYTES};
 use hard_limits::RESOURCES;
-
-/// Room for a file of `/proc`; most are shorter.
-const TEXT_BYTES: usize = 4096;
 
 /// What confines a process, in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,53 +206,50 @@ enum Life {
     Over,
 }
 
+/// The members of the file, as far as they have been read.
+#[derive(Default)]
+struct StatusMembers {
+    no_new_privs: Option<bool>,
+    bounding: Option<u64>,
+    permitted: Option<u64>,
+    life: Option<Life>,
+    is_root: bool,
+}
+
 impl Status {
     fn read(file: &File) -> Result<Self, CallerUnknown> {
-        // All of it but for a process with very many groups. Nothing is taken from the heap for it: this is read for each create.
-        let mut piece = [0; TEXT_BYTES];
-        let length = file.read_at(&mut piece, 0).map_err(refused)?;
-        let first = piece.get(..length).unwrap_or_default();
-        Self::parse(first).map_or_else(|| Self::read_more(file, first.to_vec()), Ok)
+        let mut members = StatusMembers::default();
+        proc::each_line(file, |line| members.take(line)).map_err(refused)?;
+        members.status().ok_or(CallerUnknown::Closed)
     }
+}
 
-    fn read_more(file: &File, mut text: Vec<u8>) -> Result<Self, CallerUnknown> {
-        let mut piece = [0; TEXT_BYTES];
-        loop {
-            let length = file.read_at(&mut piece, text.len() as u64).map_err(refused)?;
-            if length == 0 {
-                return Err(CallerUnknown::Closed);
-            }
-            text.extend_from_slice(piece.get(..length).unwrap_or_default());
-            if let Some(status) = Self::parse(&text) {
-                return Ok(status);
-            }
-        }
-    }
-
-    fn parse(text: &[u8]) -> Option<Self> {
-        let (mut no_new_privs, mut bounding, mut permitted, mut life) = (None, None, None, None);
-        let mut is_root = false;
+impl StatusMembers {
+    /// Takes in a line, and breaks off at the last that counts.
+    fn take(&mut self, line: &[u8]) -> ControlFlow<()> {
         let set = |text: &[u8]| u64::from_str_radix(str::from_utf8(text).ok()?, 16).ok();
-        let (lines, _unfinished) = text.split_at_checked(text.iter().rposition(|&byte| byte == b'\n')?)?;
-        for line in lines.split(|&byte| byte == b'\n') {
-            if let Some(state) = line.strip_prefix(b"State:\t") {
-                life =
-                    Some(if matches!(state.first(), Some(b'Z' | b'X')) { Life::Over } else { Life::Alive });
-            } else if let Some(uids) = line.strip_prefix(b"Uid:\t") {
-                is_root = uids.split(|&byte| byte == b'\t').any(|uid| uid == b"0");
-            } else if let Some(text) = line.strip_prefix(b"CapPrm:\t") {
-                permitted = set(text);
-            } else if let Some(text) = line.strip_prefix(b"CapBnd:\t") {
-                bounding = set(text);
-            } else if let Some(word) = line.strip_prefix(b"NoNewPrivs:\t") {
-                no_new_privs = Some(word != b"0");
-                break;
-            }
+        if let Some(state) = line.strip_prefix(b"State:\t") {
+            let is_over = matches!(state.first(), Some(b'Z' | b'X'));
+            self.life = Some(if is_over { Life::Over } else { Life::Alive });
+        } else if let Some(uids) = line.strip_prefix(b"Uid:\t") {
+            self.is_root = uids.split(|&byte| byte == b'\t').any(|uid| uid == b"0");
+        } else if let Some(text) = line.strip_prefix(b"CapPrm:\t") {
+            self.permitted = set(text);
+        } else if let Some(text) = line.strip_prefix(b"CapBnd:\t") {
+            self.bounding = set(text);
+        } else if let Some(word) = line.strip_prefix(b"NoNewPrivs:\t") {
+            self.no_new_privs = Some(word != b"0");
+            return ControlFlow::Break(());
         }
-        let no_new_privs = no_new_privs?;
+        ControlFlow::Continue(())
+    }
+
+    fn status(&self) -> Option<Status> {
+        let (no_new_privs, life) = (self.no_new_privs?, self.life?);
         // To root, a program gives the whole bounding set, unless it gives nothing.
-        let capabilities = if no_new_privs && is_root { bounding? & permitted? } else { bounding? };
-        Some(Self { no_new_privs, capabilities, life: life? })
+        let is_kept = no_new_privs && self.is_root;
+        let capabilities = if is_kept { self.bounding? & self.permitted? } else { self.bounding? };
+        Some(Status { no_new_privs, capabilities, life })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,6 +15,9 @@ use super::pidfd;
 
 /// The kernel's flag of threads of its own (`PF_KTHREAD` in `linux/sched.h`).
 const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// Bytes of a file of `/proc` that are read at a time; most are shorter.
+pub(crate) const TEXT_BYTES: usize = 4096;
 
 /// Bytes of one read of a list: some 600 pids.
 const LIST_BYTES: usize = 4096;
@@ -86,31 +90,69 @@ pub struct ProcessStat {
     pub session: Option<Pid>,
 }
 
+/// The members of a `status` file that a [`ProcessStat`] is made of, as far as they have been read.
+#[derive(Default)]
+struct StatMembers {
+    state_is_dead: Option<bool>,
+    pid: Option<Pid>,
+    /// The numbers of these; 0 is none that is here.
+    parent: Option<u32>,
+    group: Option<u32>,
+    session: Option<u32>,
+    is_of_kernel: Option<bool>,
+    threads: Option<u64>,
+}
+
+impl StatMembers {
+    /// Takes in a line, and breaks off where nothing more is needed. Numbers come in those of this pid namespace first.
+    fn take(&mut self, line: &[u8]) -> ControlFlow<()> {
+        let Some((name, value)) = str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
+            return ControlFlow::Continue(());
+        };
+        let Some(first) = value.split_ascii_whitespace().next() else { return ControlFlow::Continue(()) };
+        match name {
+            "State" => self.state_is_dead = Some(is_dead(first)),
+            "Pid" => self.pid = parse(first),
+            "PPid" => self.parent = first.parse().ok(),
+            "NSpgid" => self.group = first.parse().ok(),
+            "NSsid" => self.session = first.parse().ok(),
+            "Kthread" => self.is_of_kernel = Some(first != "0"),
+            "Threads" => self.threads = first.parse().ok(),
+            _ => return ControlFlow::Continue(()),
+        }
+        if self.stat().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// `None` where something is missing.
+    fn stat(&self) -> Option<ProcessStat> {
+        let (state_is_dead, threads) = (self.state_is_dead?, self.threads?);
+        Some(ProcessStat {
+            pid: self.pid?,
+            // The state is that of the first thread, which may have ended before others.
+            is_zombie: state_is_dead && threads <= 1,
+            is_of_kernel: self.is_of_kernel?,
+            parent: Pid::new(self.parent?),
+            group: Pid::new(self.group?),
+            session: Pid::new(self.session?),
+        })
+    }
+}
+
 impl ProcessStat {
     /// Reads the state of a process; `None` when it has been reaped.
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
-        let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-        Self::of_status(&String::from_utf8_lossy(&status))
-            .or_else(|| Self::of_stat(&read_stat(&format!("/proc/{pid}/stat"))?))
+        let status = File::open(format!("/proc/{pid}/status")).ok()?;
+        let mut members = StatMembers::default();
+        each_line(&status, |line| members.take(line)).ok()?;
+        members.stat().or_else(|| Self::of_stat(&read_stat(&format!("/proc/{pid}/stat"))?))
     }
 
-    /// `None` where something is missing. Numbers come in those of this pid namespace first.
+    /// `None` where something is missing.
     fn of_status(text: &str) -> Option<Self> {
-        let member = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.split_ascii_whitespace().next()
-        };
-        let threads: u64 = member("Threads")?.parse().ok()?;
-        Some(Self {
-            pid: parse(member("Pid")?)?,
-            // The state is that of the first thread, which may have ended before others.
-            is_zombie: is_dead(member("State")?) && threads <= 1,
-            is_of_kernel: member("Kthread")? != "0",
-            parent: parse(member("PPid")?),
-            group: parse(member("NSpgid")?),
-            session: parse(member("NSsid")?),
-        })
+        let mut members = StatMembers::default();
+        let _all_or_enough = text.lines().try_for_each(|line| members.take(line.as_bytes()));
+        members.stat()
     }
 
     pub(super) fn of_stat(text: &str) -> Option<Self> {
@@ -125,6 +167,53 @@ impl ProcessStat {
         let is_zombie = is_dead(state) && threads <= 1;
         let is_of_kernel = flags & KERNEL_THREAD != 0;
         Some(Self { pid, is_zombie, is_of_kernel, parent, group, session })
+    }
+}
+
+/// The rest of the line of a process's `status` that begins so (`proc_pid_status(5)`).
+fn status_member(process: &str, beginning: &str) -> Option<String> {
+    let status = File::open(format!("/proc/{process}/status")).ok()?;
+    let mut member = None;
+    let found = |line: &[u8]| {
+        member =
+            line.strip_prefix(beginning.as_bytes()).map(|rest| String::from_utf8_lossy(rest).into_owned());
+        if member.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    each_line(&status, found).ok()?;
+    member
+}
+
+/// Goes through the lines of a file of `/proc`, each of them once, until `visit` breaks off.
+///
+/// A line that is longer than a file of `/proc` mostly is (the groups of a process can be 65,536) is passed over, and so is
+/// one without its end. Nothing is taken from the heap for it: some are read for each create.
+///
+/// # Errors
+/// When the file cannot be read, as for ESRCH.
+pub(crate) fn each_line(file: &File, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
+    let mut buffer = [0; TEXT_BYTES];
+    let (mut offset, mut held) = (0, 0);
+    let mut is_too_long = false;
+    loop {
+        let count = file.read_at(&mut buffer[held..], offset)?;
+        if count == 0 {
+            return Ok(());
+        }
+        offset += count as u64;
+        let filled = held + count;
+        let mut begin = 0;
+        while let Some(length) = buffer[begin..filled].iter().position(|&byte| byte == b'\n') {
+            let line = &buffer[begin..begin + length];
+            begin += length + 1;
+            if !std::mem::take(&mut is_too_long) && visit(line).is_break() {
+                return Ok(());
+            }
+        }
+        buffer.copy_within(begin..filled, 0);
+        held = filled - begin;
+        if is_too_long || held == buffer.len() {
+            (is_too_long, held) = (true, 0);
+        }
     }
 }
 
@@ -148,15 +237,13 @@ pub(crate) fn thread_name(pid: Pid) -> Option<Vec<u8>> {
 
 /// The signals that this process ignores, signal 1 in the lowest bit (`proc_pid_status(5)`); none where that is not told.
 pub(crate) fn ignored_signals() -> u64 {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let set = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = status_member("self", "SigIgn:");
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// The users of a process (`proc_pid_status(5)`): real, effective, saved, and for files; `None` when it has been reaped.
 pub(crate) fn user_ids(pid: Pid) -> Option<[u32; 4]> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let line = status_member(&pid.to_string(), "Uid:")?;
     let ids: Option<Vec<u32>> = line.split_whitespace().map(|id| id.parse().ok()).collect();
     ids?.try_into().ok()
 }
@@ -285,5 +372,31 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!children(own).contains(&pid));
+    }
+
+    #[test]
+    fn each_line_is_seen_once_and_whole_and_the_very_long_ones_are_passed_over() {
+        let mut file = tempfile::tempfile().unwrap();
+        let long = "1".repeat(TEXT_BYTES);
+        let full = &long[1..];
+        let lines: Vec<String> = (0..2_000).map(|number| number.to_string()).collect();
+        let text = format!("a\n{long}\n\n{full}\n{long}{long}2\n{}\nno end", lines.join("\n"));
+        io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        let visit = |line: &[u8]| {
+            seen.push(String::from_utf8(line.to_vec()).unwrap());
+            ControlFlow::Continue(())
+        };
+        each_line(&file, visit).unwrap();
+        let expected: Vec<String> =
+            ["a", "", full].map(str::to_owned).into_iter().chain(lines.iter().cloned()).collect();
+        assert!(seen == expected, "{} lines, where {} were expected", seen.len(), expected.len());
+        let mut count = 0;
+        let until_the_third = |_: &[u8]| {
+            count += 1;
+            if count < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        each_line(&file, until_the_third).unwrap();
+        assert_eq!(count, 3, "nothing is read behind what was looked for");
     }
 }
