@@ -122,9 +122,15 @@ pub const BEGUN_LINE_BYTES_OF_A_USER_MAX: usize = 1 << 20;
 /// How long the removal of control groups may take at the very end; those that are left, the next broker removes.
 pub const TIDYING_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Lines of the log that wait to be written; beyond that they are lost, and counted. A shutdown promises a line for
+/// Lines of the log that wait to be written; beyond that, or beyond [`LOG_BYTES_WAITING`], they are lost, and counted. A shutdown promises a line for
 /// each child that needed force: the lines of ten thousand of them fit, however slowly they are read.
 pub const LOG_LINES_WAITING: usize = 32_768;
+
+/// Bytes of them: the lines of ten thousand children fit here too. As much again can be on its way to a reader at a time.
+pub const LOG_BYTES_WAITING: usize = 8 << 20;
+
+/// How much of a text that is a client's own a line of the log repeats, in characters.
+pub const LOG_TEXT_CHARS_MAX: usize = 200;
 
 /// How long the thread that writes the log rests after what it has written: what comes meanwhile is written together, and
 /// wakes nobody.

@@ -9,6 +9,7 @@ use tracing::field::{DisplayValue, display};
 use tracing::{debug, info, warn};
 
 use crate::counted;
+use crate::limits::LOG_TEXT_CHARS_MAX;
 
 /// Writes the line of a report.
 pub fn write(report: &Report) {
@@ -101,17 +102,16 @@ fn id(child: &Child) -> Option<DisplayValue<ChildId>> {
     child.name.is_some().then(|| display(child.id))
 }
 
-/// The command line, with an ellipsis where it goes on. The form of the log escapes what could disturb its reader.
+/// The beginning of the command line, with an ellipsis where it goes on. The form of the log escapes what could disturb its
+/// reader.
 fn command(child: &Child) -> String {
-    let length = child.command.iter().map(|argument| argument.len() + 1).sum();
-    let mut line = String::with_capacity(length);
-    for (index, argument) in child.command.iter().enumerate() {
-        if index > 0 {
-            line.push(' ');
-        }
-        line.push_str(argument);
-    }
-    if child.shortened.contains(Field::Command) {
+    let length: usize = child.command.iter().map(|argument| argument.len() + 1).sum();
+    let mut line = String::with_capacity(length.min(LOG_TEXT_CHARS_MAX));
+    let separated = child.command.iter().enumerate().map(|(index, argument)| (index > 0, argument));
+    let mut characters =
+        separated.flat_map(|(is_next, argument)| is_next.then_some(' ').into_iter().chain(argument.chars()));
+    line.extend(characters.by_ref().take(LOG_TEXT_CHARS_MAX));
+    if characters.next().is_some() || child.shortened.contains(Field::Command) {
         line.push_str(" …");
     }
     line
@@ -132,14 +132,18 @@ mod tests {
     use super::*;
     use crate::captured_log::captured;
 
-    fn ended(gave_up: bool) -> Report {
-        let mut child: Child = serde_json::from_value(serde_json::json!({
+    fn child() -> Child {
+        serde_json::from_value(serde_json::json!({
             "id": "01900000-0000-7000-8000-000000000001", "name": "web", "labels": {}, "command": ["true"],
             "pid": null, "owner": {"uid": 33, "gid": 33}, "state": "ended", "created_at": Timestamp::default(),
             "started_at": null, "restarts": 3, "lifetime": "broker", "stop_order": 0, "exit": null,
             "cleanup": null, "containment": "cgroup", "status_text": null,
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    fn ended(gave_up: bool) -> Report {
+        let mut child = child();
         let exit = Exit::new(ExitStatus::Code(3), ExitReason::Exited, Timestamp::default());
         child.exit = Some(Exit { gave_up, ..exit });
         Report::Ended { child: Arc::new(child) }
@@ -151,5 +155,18 @@ mod tests {
         assert!(line.contains("WARN") && line.contains("ended, gave up after 3 restarts"), "{line}");
         let line = captured(|| write(&ended(false)));
         assert!(line.contains("INFO") && !line.contains("gave up"), "{line}");
+    }
+
+    #[test]
+    fn a_line_repeats_the_beginning_of_a_long_command_alone() {
+        let line = |words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            command(&Child { command: words, ..child() })
+        };
+        assert_eq!(line(&["printf", "a b", ""]), "printf a b ");
+        let fits = "é".repeat(LOG_TEXT_CHARS_MAX - 2);
+        assert_eq!(line(&["x", &fits]), format!("x {fits}"));
+        assert_eq!(line(&["x", &fits, ""]), format!("x {fits} …"));
+        assert_eq!(line(&["x", &"é".repeat(20_000)]), format!("x {fits} …"));
     }
 }

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use crate::harmless::{is_steering, push_escape};
 use super::perform::Stray;
+use crate::limits::LOG_TEXT_CHARS_MAX;
 use refusals::Refusals;
 
 /// The clients, and what they have asked for and not been answered.
@@ -270,12 +271,9 @@ fn signal(request: &Request) -> Option<String> {
     }
 }
 
-/// The longest text of a client's that a line repeats, in characters.
-const TEXT_MAX: usize = 200;
-
 /// A text of a client's as it may stand in a log: no line of its own begins in it.
 fn in_one_line(text: &impl fmt::Display) -> String {
-    let mut line = Line { text: String::with_capacity(TEXT_MAX), room: TEXT_MAX };
+    let mut line = Line { text: String::with_capacity(LOG_TEXT_CHARS_MAX), room: LOG_TEXT_CHARS_MAX };
     // A line that is full takes no more.
     let _ = write!(line, "{text}");
     line.text
@@ -390,8 +388,8 @@ mod tests {
     #[test]
     fn what_a_client_says_is_one_line_and_no_longer_than_that() {
         assert_eq!(in_one_line(&"a\nb\u{7f}é\u{202e}\u{2028}"), "a\\nb\\x7fé\\u202e\\u2028");
-        let long = Words(&["é".repeat(TEXT_MAX - 1), "\n".repeat(1_000)]).to_string();
-        assert_eq!(in_one_line(&long), format!("{} ", "é".repeat(TEXT_MAX - 1)));
+        let long = Words(&["é".repeat(LOG_TEXT_CHARS_MAX - 1), "\n".repeat(1_000)]).to_string();
+        assert_eq!(in_one_line(&long), format!("{} ", "é".repeat(LOG_TEXT_CHARS_MAX - 1)));
     }
 
     #[test]

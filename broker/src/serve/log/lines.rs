@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::limits::{LOG_LINES_WAITING, LOG_REST};
+use crate::limits::{LOG_BYTES_WAITING, LOG_LINES_WAITING, LOG_REST};
 
 /// How long the last lines may take to be written when the broker exits: whoever reads them slowly holds it up no longer.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
@@ -90,7 +90,9 @@ impl LogWriter {
 
 impl LineBatch {
     fn add(&mut self, line: &[u8]) {
-        if self.ends.len() >= LOG_LINES_WAITING {
+        let is_full = self.ends.len() >= LOG_LINES_WAITING
+            || self.bytes.len().saturating_add(line.len()) > LOG_BYTES_WAITING;
+        if is_full {
             self.lost = self.lost.saturating_add(1);
         } else {
             self.bytes.extend_from_slice(line);
@@ -120,12 +122,15 @@ impl LineBatch {
 
 impl<W: Write + Send + 'static> Sink for W {
     fn write(&mut self, batch: &LineBatch) {
-        let remark = match batch.lost {
-            0 => String::new(),
-            lost => format!("{lost} lines of the log were lost here: they came faster than they were read\n"),
+        let written = match batch.lost {
+            0 => self.write_all(&batch.bytes),
+            lost => {
+                let remark =
+                    format!("{lost} lines of the log were lost here: they came faster than they were read\n");
+                self.write_all(&[batch.bytes.as_slice(), remark.as_bytes()].concat())
+            }
         };
-        let all = [batch.bytes.as_slice(), remark.as_bytes()].concat();
-        let _ = self.write_all(&all).and_then(|()| self.flush());
+        let _ = written.and_then(|()| self.flush());
     }
 }
 
@@ -272,5 +277,18 @@ mod tests {
             "{rest}"
         );
         drop(guard);
+    }
+    #[test]
+    fn long_lines_that_nobody_reads_take_no_more_memory_than_that_and_are_counted() {
+        let line = [b'x'; 20_000];
+        let mut batch = LineBatch::default();
+        let fit = LOG_BYTES_WAITING / line.len();
+        for _ in 0..fit + 3 {
+            batch.add(&line);
+        }
+        assert_eq!((batch.ends.len(), batch.lost()), (fit, 3));
+        assert!(batch.bytes.len() <= LOG_BYTES_WAITING);
+        batch.add(b"short\n");
+        assert_eq!(batch.lost(), 3, "what still has room is not lost");
     }
 }
