@@ -69,7 +69,8 @@
 //! 1. The core asks for a check (`methods::upgrade`). `upgrade/check.rs` starts the other program, which looks at what it would
 //!    be given, and says whether it can take over.
 //! 2. The core starts nothing more, and waits for the launches that are under way. Then it orders `HandOver`.
-//! 3. `serve/replacement.rs` completes the record, lets the last answers go out, and gathers what is handed over.
+//! 3. `serve/replacement.rs` completes the record, lets the last answers go out, holds back what children write, and gathers
+//!    what is handed over. Whoever has asked for it is told once nothing but the exec can fail.
 //! 4. `upgrade/manifest.rs` writes that: a JSON object in a memfd, with descriptors by their numbers. Its `format` is the version
 //!    of that layout. The events stand in a memfd of their own (`upgrade/history.rs`).
 //! 5. `upgrade/program.rs` executes the other program, which reads the manifest (`upgrade/predecessor.rs`), and goes on. Should

@@ -53,7 +53,6 @@ async fn become_program(
 ) -> Result<Never, Stay> {
     learn_of_ends(driver, sources).await?;
     complete_record(driver, sources)?;
-    driver.say_farewell();
     // From here on a signal waits for the new program, or for the failure of the old one. Those that came before
     // have been seen by the event loop when it has slept.
     let held_back = HeldBack::begin().map_err(|errno| failed(&errno))?;
@@ -69,18 +68,16 @@ async fn become_program(
         }
     }
     complete_record(driver, sources)?;
-    if !driver.all_answers_are_out() {
-        // What has waited for the last of the record is handed to the clients that read.
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    // From here on what children write waits in their pipes.
+    let outputs = driver.handler().logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
+    let folder: Option<OwnedFd> =
+        driver.handler().containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
+    // Nothing but the exec itself can fail any more: what was asked for is done as far as this program can tell.
+    say_farewell(driver).await;
     let (events, counters) = (driver.event_history(), driver.counters());
     let children = driver.handed_over();
     let handler = driver.handler();
-    let folder: Option<OwnedFd> =
-        handler.containment.pass_cgroup_folder().transpose().map_err(|error| failed(&error))?;
     let processes = handler.containment.adopted_processes();
-    // From here on what children write waits in their pipes.
-    let outputs = handler.logs.pause(LOGS_PATIENCE).map_err(|error| failed(&error))?;
     let handover = Handover {
         listeners: leaving.sockets.descriptors(),
         socket: leaving.sockets.own(),
@@ -100,6 +97,19 @@ async fn become_program(
     };
     handler.prober.end_all();
     Err(failed(&leaving.program.execute(&handover, &held_back)))
+}
+
+/// Tells those who asked for it, and gives them and whoever has waited for the last of the record a moment to be written to.
+/// Nothing more is taken in meanwhile, so that nothing changes.
+async fn say_farewell(driver: &mut Driver) {
+    driver.say_farewell();
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if driver.all_answers_are_out() || began.elapsed() >= ANSWERING_PATIENCE {
+            return;
+        }
+    }
 }
 
 /// Waits until the core knows of the end of everything that has been reaped: nobody could tell it later.
