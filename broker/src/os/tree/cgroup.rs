@@ -20,13 +20,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::sys::stat::fstat;
 use thiserror::Error;
 
@@ -34,14 +35,17 @@ pub use controllers::Offer;
 pub use group::{GroupUsage, number_of};
 use home::Home;
 pub use home::Leaf;
-use left_behind::remove_stale;
 pub use left_behind::{PreviousFolder, remove_folder};
+use left_behind::{lock_soon, remove_stale};
 use mount::name_of;
 pub(crate) use mount::read_any as read_any_mounts;
 use tree::{DEPTH_MAX, FOLDER_PREFIX, errno, open_group, remove_tree, subgroups};
 
 use crate::os::host::nofile::Provision;
 use crate::os::process::probation;
+
+/// How often the folder is made anew because another broker has removed it in that moment.
+const CLAIMS_MAX: usize = 16;
 
 /// So many groups are removed by the broker itself when it exits, in some milliseconds.
 const REMOVED_INLINE_MAX: u64 = 64;
@@ -173,15 +177,7 @@ impl Cgroups {
     }
 
     fn at(path: PathBuf, shown: &str) -> Result<Self, CgroupError> {
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(refused("create", &path, errno(&error)));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let folder = File::open(&path).map_err(|error| refused("open", &path, errno(&error)))?;
-        let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| refused("lock", &path, errno))?;
+        let folder = claim(&path, || {})?;
         Self::in_folder(path, folder, shown)
     }
 
@@ -334,6 +330,37 @@ impl Group {
     fn name(self) -> String {
         self.0.to_string()
     }
+}
+
+/// Makes the folder at a path, unless it is there, and locks it.
+///
+/// Another broker that starts at the same time takes one that nobody has locked yet for one that was left behind, and removes
+/// it. What is locked then is nowhere, and the folder is made anew. `opened` is called whenever it is open and not locked.
+fn claim(path: &Path, mut opened: impl FnMut()) -> Result<Flock<File>, CgroupError> {
+    let refused = |attempt, errno| refused(attempt, path, errno);
+    for _ in 0..CLAIMS_MAX {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(refused("create", errno(&error)));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let folder = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(refused("open", errno(&error))),
+            Ok(folder) => folder,
+        };
+        opened();
+        let folder = lock_soon(folder).map_err(|errno| refused("lock", errno))?;
+        let is_in_place = match (folder.metadata(), fs::metadata(path)) {
+            (Ok(locked), Ok(there)) => (locked.dev(), locked.ino()) == (there.dev(), there.ino()),
+            (Err(_), _) | (_, Err(_)) => false,
+        };
+        if is_in_place {
+            return Ok(folder);
+        }
+    }
+    Err(refused("keep", Errno::EBUSY))
 }
 
 fn refused(attempt: &'static str, path: &Path, errno: Errno) -> CgroupError {

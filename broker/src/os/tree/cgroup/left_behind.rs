@@ -42,16 +42,22 @@ impl PreviousFolder {
                 is_same.then_some(passed)?
             }
         };
-        // Another broker that looks for folders to remove has the lock for a moment, and finds this one in use.
-        let began = Instant::now();
-        loop {
-            match Flock::lock(file.try_clone().ok()?, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => return Some(locked),
-                Err((_, Errno::EWOULDBLOCK)) if began.elapsed() < LOCK_PATIENCE => {
-                    std::thread::sleep(LOCK_REST);
-                }
-                Err(_) => return None,
+        lock_soon(file).ok()
+    }
+}
+
+/// Locks a broker's folder. Another broker that looks for folders to remove has the lock for a moment.
+pub(super) fn lock_soon(folder: File) -> Result<Flock<File>, Errno> {
+    let began = Instant::now();
+    let mut folder = folder;
+    loop {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((unlocked, Errno::EWOULDBLOCK)) if began.elapsed() < LOCK_PATIENCE => {
+                folder = unlocked;
+                std::thread::sleep(LOCK_REST);
             }
+            Err((_, errno)) => return Err(errno),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FlockArg, OFlag};
 use nix::sys::stat::{Mode, mkdirat};
 use procbroker_core::Pid;
 use procbroker_protocol::create::Resources;
@@ -338,4 +338,33 @@ fn spare_groups_that_somebody_else_has_removed_are_thrown_away() {
     let (group, directory) = cgroups.take().unwrap();
     assert_eq!(groups(&cgroups), vec![group.0]);
     drop(open_in(directory.as_fd(), "cgroup.procs", OFlag::O_RDWR).unwrap());
+}
+
+/// Any folder will do: what is locked has to be what is at the path.
+#[test]
+fn a_folder_that_another_broker_removes_before_it_is_locked_is_made_anew() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join(format!("{FOLDER_PREFIX}1"));
+    let mut removals = 3;
+    let removed_thrice = || {
+        if removals > 0 {
+            removals -= 1;
+            remove_stale(scratch.path());
+            assert!(!path.exists());
+        }
+    };
+    let folder = claim(&path, removed_thrice).unwrap();
+    assert_eq!(folder.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
+    assert_eq!(removals, 0);
+    // It is not removed any more.
+    remove_stale(scratch.path());
+    assert!(path.exists());
+}
+
+#[test]
+fn a_folder_that_is_always_removed_is_given_up_with_its_path() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join(format!("{FOLDER_PREFIX}1"));
+    let error = claim(&path, || fs::remove_dir(&path).unwrap()).unwrap_err();
+    assert!(error.to_string().contains(&format!("cannot keep {}", path.display())), "{error}");
 }
