@@ -18,7 +18,8 @@ use crate::waves::{BrokerState, Force, Shutdown, WaveKey, cleanup_share, shorten
 
 impl Broker {
     /// Begins the shutdown. If it is under way, a shorter time tightens it, and the second signal that
-    /// `hurries` ends it.
+    /// `hurries` ends it. Without a time of its own it is to be over within that of the configuration from now on, whatever
+    /// an earlier word has said.
     pub(crate) fn shut_down(&mut self, timeout: Option<Duration>, hurries: bool, turn: &mut Turn<'_>) {
         match &mut self.state {
             BrokerState::Serving => {
@@ -28,7 +29,8 @@ impl Broker {
             BrokerState::Stopping(shutdown) => {
                 let now = turn.now.instant;
                 let again = shutdown.is_hurried_by(hurries, now);
-                if timeout.is_some_and(|timeout| shutdown.tighten(now, timeout.max(SHUTDOWN_TIMEOUT_MIN))) {
+                let within = timeout.unwrap_or(self.config.shutdown_timeout);
+                if shutdown.tighten(now, within.max(SHUTDOWN_TIMEOUT_MIN)) {
                     let current = shutdown.current();
                     shutdown.set_timer(&mut self.timers);
                     for wave in current {

@@ -229,6 +229,26 @@ fn a_hangup_begins_a_shutdown_and_hurries_none() {
 }
 
 #[test]
+fn a_signal_leaves_a_shutdown_with_a_long_time_no_more_than_the_usual_one() {
+    for hurries in [true, false] {
+        let (mut world, client, runs) = world_of(&[(0, 300)]);
+        world.call(client, shutdown(Some(secs(600))));
+        assert_eq!(world.due_in(), Some(secs(300)));
+        world.advance(secs(100));
+        world.take();
+        world.give(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries } });
+        assert_eq!(world.due_in(), Some(secs(29)), "all but a second of the thirty");
+        world.advance(secs(10));
+        world.give(Input::ShutdownAsked { cause: ShutdownCause::Signal { hurries: false } });
+        assert_eq!(world.sent(), []);
+        world.advance(secs(19));
+        assert!(world.sent().contains(&Sent::Kill(runs[0])));
+        world.advance(secs(1));
+        assert_eq!(world.exit(), Some(ExitCause::Left(1)));
+    }
+}
+
+#[test]
 fn a_shorter_time_tightens_a_shutdown_and_a_longer_one_does_not_stretch_it() {
     let causes: [fn(&mut World, ConnectionId, u64); 2] = [
         |world, client, seconds| {

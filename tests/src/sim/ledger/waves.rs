@@ -40,9 +40,7 @@ impl Ledger {
         if closing.swept.is_some() || closing.swept_early.is_some() && self.live.is_empty() {
             return;
         }
-        if let Some(timeout) = timeout {
-            closing.tighten(now, timeout);
-        }
+        closing.tighten(now, timeout.unwrap_or(self.config.shutdown_timeout));
         // In nanoseconds: one that comes within a second of the first does not count.
         if hurries && now.saturating_sub(*closing.told.get_or_insert(now)) >= 1_000_000_000 {
             closing.hurry(now);
