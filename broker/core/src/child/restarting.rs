@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use procbroker_protocol::create::{Restart, RestartPolicy};
-use procbroker_protocol::{ChildState, Exit, ExitStatus};
+use procbroker_protocol::{ChildState, Exit, ExitReason, ExitStatus};
 
 use crate::child::common::Common;
 use crate::child::launching::Launching;
@@ -110,11 +110,25 @@ impl Runs {
 }
 
 /// Whether a policy has a child restarted that ended in this way.
-pub(super) fn wants_restart(policy: RestartPolicy, status: ExitStatus) -> bool {
+pub(super) fn wants_restart(policy: RestartPolicy, exit: &Exit) -> bool {
     match policy {
         RestartPolicy::Never => false,
-        RestartPolicy::OnFailure => status != ExitStatus::Code(0),
+        RestartPolicy::OnFailure => is_failure(exit),
         RestartPolicy::Always => true,
+    }
+}
+
+/// Whether a run has failed. One that was ended because it hung, or was not ready in time, has, however orderly it took that.
+fn is_failure(exit: &Exit) -> bool {
+    match exit.reason {
+        ExitReason::Watchdog | ExitReason::StartFailed => true,
+        ExitReason::Exited
+        | ExitReason::Destroyed
+        | ExitReason::Shutdown
+        | ExitReason::Replaced
+        | ExitReason::Expired
+        | ExitReason::OwnerGone
+        | ExitReason::BrokerLost => exit.status != ExitStatus::Code(0),
     }
 }
 

@@ -35,7 +35,7 @@ impl Child {
                     exit.reason,
                     ExitReason::Exited | ExitReason::Watchdog | ExitReason::StartFailed
                 );
-                if !is_by_itself || !wants_restart(policy.policy, exit.status) {
+                if !is_by_itself || !wants_restart(policy.policy, exit) {
                     return Follows::End;
                 }
                 let pause = self.common.runs_mut().count(&policy, orders.now.instant);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Input, Members};
+use procbroker_core::{Input, Members, Notice};
 use procbroker_protocol::create::RestartPolicy::{Always, Never, OnFailure};
-use procbroker_protocol::create::{IfExists, Restart};
+use procbroker_protocol::create::{IfExists, Ready, Restart};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Signal, Target,
@@ -34,6 +34,28 @@ fn a_policy_says_which_ends_are_followed_by_another_run() {
         assert_eq!((exit.status, exit.reason, exit.gave_up), (status, ExitReason::Exited, false));
         assert_eq!((shown.pid, shown.restarts), (None, u32::from(follows)));
     }
+}
+
+#[test]
+fn a_run_that_hung_or_was_not_ready_in_time_has_failed_however_orderly_it_ends() {
+    let (mut world, client) = World::with_client();
+    let watched = CreateParams { ready: Ready::Notify, watchdog: Some(secs(1)), ..unnamed() };
+    let call = world.create(client, restarted(OnFailure, watched));
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    world.give(Input::Notified { run, notices: vec![Notice::Ready] });
+    world.advance(secs(1));
+    world.exited(run, CLEAN, Members::Nothing);
+    assert_eq!(state(&mut world, client, run), ChildState::Backoff, "after its watchdog");
+    world.recorded(next(run));
+    world.advance(secs(1));
+    let late = next(run);
+    world.spawned(late);
+    world.advance(secs(30));
+    world.exited(late, CLEAN, Members::Nothing);
+    assert_eq!(state(&mut world, client, run), ChildState::Backoff, "after it was not ready in time");
+    assert_eq!(world.shown(client, run).restarts, 2);
 }
 
 #[test]

@@ -289,7 +289,10 @@ impl Track {
         let policy = self.params.restart;
         let wants = match policy.policy {
             RestartPolicy::Never => false,
-            RestartPolicy::OnFailure => exit.status != ExitStatus::Code(0),
+            RestartPolicy::OnFailure => {
+                matches!(exit.reason, ExitReason::Watchdog | ExitReason::StartFailed)
+                    || exit.status != ExitStatus::Code(0)
+            }
             RestartPolicy::Always => true,
         };
         if !wants || !self.ends_by_itself() {
