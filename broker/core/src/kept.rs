@@ -96,19 +96,24 @@ impl QuotaUsage {
         self.users.iter().map(|(uid, bytes)| (*uid, *bytes))
     }
 
-    /// Whether so many more bytes are within the bounds.
+    /// Whether so many more bytes are within the bounds. What an administrator has is within the tenth that is left to those,
+    /// or within all: whatever others have come to, the tenth is there.
     ///
     /// # Errors
     /// Which bound they are over.
     pub fn check(&self, budget: Budget, holder: QuotaUser, more: u64) -> Result<(), Exceeded> {
-        let reserve = if holder.is_administrator { 0 } else { budget.all / RESERVE_DIVISOR };
-        if self.of(holder.uid).saturating_add(more) > budget.user {
-            return Err(Exceeded::User(self.of(holder.uid)));
+        let own = self.of(holder.uid);
+        let (own_then, all_then) = (own.saturating_add(more), self.all.saturating_add(more));
+        if own_then > budget.user {
+            return Err(Exceeded::User(own));
         }
-        if self.all.saturating_add(more) > budget.all - reserve {
-            return Err(Exceeded::All(self.all));
-        }
-        Ok(())
+        let reserve = budget.all / RESERVE_DIVISOR;
+        let is_within = if holder.is_administrator {
+            own_then <= reserve || all_then <= budget.all
+        } else {
+            all_then <= budget.all - reserve
+        };
+        if is_within { Ok(()) } else { Err(Exceeded::All(self.all)) }
     }
 }
 
@@ -163,6 +168,16 @@ mod tests {
         let root = QuotaUser { uid: 0, is_administrator: true };
         assert_eq!(account.check(BUDGET, root, 10), Ok(()));
         assert_eq!(account.check(BUDGET, root, 11), Err(Exceeded::All(90)));
+    }
+
+    #[test]
+    fn the_tenth_of_administrators_is_there_whatever_others_have_come_to() {
+        let mut account = QuotaUsage::default();
+        account.add(7, 500);
+        let root = QuotaUser { uid: 0, is_administrator: true };
+        assert_eq!(account.check(BUDGET, root, 10), Ok(()));
+        account.add(0, 10);
+        assert_eq!(account.check(BUDGET, root, 1), Err(Exceeded::All(510)));
     }
 
     #[test]

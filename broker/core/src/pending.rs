@@ -1,6 +1,7 @@
 //! Requests that are not answered yet, in the order of their arrival, and all by which one is found again: its connection, the
 //! children that it waits for, the limit under which it wants a place, and its timer.
 
+mod account;
 mod signal_request;
 mod waits_for;
 
@@ -20,6 +21,7 @@ use crate::places::Places;
 use crate::room;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
+use account::Account;
 
 pub(crate) use signal_request::{SignalRequest, SignalVerdict};
 pub(crate) use waits_for::{Meant, WaitsFor, watched_bytes};
@@ -59,7 +61,7 @@ pub(crate) struct PendingRequests {
     /// The creates that wait for a place under a limit.
     places: Places,
     next: u64,
-    bytes: QuotaUsage,
+    bytes: Account,
 }
 
 impl PendingRequests {
@@ -74,7 +76,7 @@ impl PendingRequests {
     pub(crate) fn add(&mut self, request: PendingRequest, timers: &mut Timers) {
         let ticket = request.waits_for.arrived().unwrap_or_else(|| self.arrive());
         let (Call { connection, number }, uid) = (request.call, request.uid);
-        self.bytes.add(uid, request.waits_for.bytes());
+        self.bytes.add(uid, &request.waits_for);
         if let Some(key) = request.waits_for.seeker().and_then(Attempt::limit_key) {
             self.places.add(key, uid, ticket);
         }
@@ -90,7 +92,7 @@ impl PendingRequests {
     pub(crate) fn take(&mut self, ticket: Ticket, timers: &mut Timers) -> Option<PendingRequest> {
         let request = self.by_ticket.remove(&ticket)?;
         timers.set(Timer::Call(ticket), request.due, None);
-        self.bytes.remove(request.uid, request.waits_for.bytes());
+        self.bytes.remove(request.uid, &request.waits_for);
         if let Some(key) = request.waits_for.seeker().and_then(Attempt::limit_key) {
             self.places.remove(key, request.uid, ticket);
         }
@@ -121,9 +123,9 @@ impl PendingRequests {
         if let Some(PendingRequest { uid, waits_for, .. }) = self.by_ticket.get_mut(&ticket)
             && let WaitsFor::Start { child, .. } = *waits_for
         {
-            self.bytes.remove(*uid, waits_for.bytes());
+            self.bytes.remove(*uid, waits_for);
             *waits_for = WaitsFor::Name { holder: child, attempt: Box::new(attempt()) };
-            self.bytes.add(*uid, waits_for.bytes());
+            self.bytes.add(*uid, waits_for);
         }
     }
 
@@ -286,9 +288,14 @@ impl PendingRequests {
     /// `overloaded`, with the bound that they are over.
     pub(crate) fn check_room(&self, config: &Config, uid: u32, bytes: u64) -> Result<(), Error> {
         let (budget, more) = (config.bounds.request_bytes(), REQUEST_KEPT_BYTES + bytes);
-        room::check(config, &self.bytes, budget, uid, more).map_err(|reason| {
+        room::check(config, self.bytes.usage(), budget, uid, more).map_err(|reason| {
             Error::new(ErrorKind::Overloaded, format!("{reason} for requests that wait; wait for some"))
         })
+    }
+
+    /// Returns how many bytes more what a create asks for takes when it waits.
+    pub(crate) fn more_for(&self, attempt: &Attempt) -> u64 {
+        self.bytes.more_for(attempt)
     }
 
     /// Whether one more request of a connection may come, of which no more than `bound` are unanswered at a time.
@@ -310,17 +317,17 @@ impl PendingRequests {
 
     /// Returns how many bytes the requests take, by user.
     pub(crate) fn bytes(&self) -> &QuotaUsage {
-        &self.bytes
+        self.bytes.usage()
     }
 
     /// Counts bytes of something else that is kept for a user as long as its connection is open.
     pub(crate) fn keep(&mut self, uid: u32, bytes: u64) {
-        self.bytes.add(uid, bytes);
+        self.bytes.keep(uid, bytes);
     }
 
     /// Counts bytes off that [`Self::keep`] has counted.
     pub(crate) fn let_go(&mut self, uid: u32, bytes: u64) {
-        self.bytes.remove(uid, bytes);
+        self.bytes.let_go(uid, bytes);
     }
 }
 

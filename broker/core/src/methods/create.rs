@@ -138,7 +138,7 @@ impl Broker {
         attempt: Attempt,
         turn: &mut Turn<'_>,
     ) -> Option<Attempt> {
-        match self.pending.check_room(&self.config, uid, attempt.bytes()) {
+        match self.pending.check_room(&self.config, uid, self.pending.more_for(&attempt)) {
             Ok(()) => return Some(attempt),
             Err(error) if attempt.claim == Claim::Superseded => {
                 self.fail_superseded(call, attempt.id, error, turn);
@@ -146,6 +146,12 @@ impl Broker {
             Err(error) => self.answer(call, Err(error), turn),
         }
         None
+    }
+
+    /// Whether one more request of this user may wait that keeps nothing beside itself: a create for its child.
+    fn check_room_to_wait(&self, call: Call) -> Result<(), Error> {
+        let uid = self.connection(call.connection).map(|connection| connection.peer().uid);
+        uid.map_or(Ok(()), |uid| self.pending.check_room(&self.config, uid, 0))
     }
 
     fn check_serving(&self) -> Result<(), Error> {
@@ -158,6 +164,9 @@ impl Broker {
             return;
         };
         if let Err(error) = self.children.check_place(&self.config, peer.uid, &attempt.params) {
+            return self.answer(call, Err(error), turn);
+        }
+        if let Err(error) = self.check_room_to_wait(call) {
             return self.answer(call, Err(error), turn);
         }
         let Attempt { params, run_as, launch, anchor, id, outcome, claim: _, arrived: _, place_by: _ } =
@@ -214,6 +223,8 @@ impl Broker {
         if was_told || child.has_come_to(stage) {
             let child = Arc::clone(child.view());
             self.answer_created(call, Created { outcome, child }, turn);
+        } else if let Err(error) = self.check_room_to_wait(call) {
+            return self.answer(call, Err(error), turn);
         } else {
             self.wait_for(call, WaitsFor::Start { child: id, outcome, stage }, None);
         }

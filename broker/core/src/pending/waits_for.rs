@@ -112,14 +112,15 @@ impl WaitsFor {
         }
     }
 
-    /// Returns how many bytes it takes: the same as long as it waits.
+    /// Returns how many bytes it takes by itself, beside what a create asks for: the same as long as it waits.
     pub(super) fn bytes(&self) -> u64 {
         let kept = match self {
-            Self::Name { attempt, .. } | Self::Place { attempt, .. } => attempt.bytes(),
             Self::Destroy { ended, left } => watched_bytes(ended.len() + left.len()),
             Self::Restart { children, .. } => watched_bytes(children.len()),
             Self::Signal(signal) => watched_bytes(signal.children().len()),
-            Self::Start { .. }
+            Self::Name { .. }
+            | Self::Place { .. }
+            | Self::Start { .. }
             | Self::Tail { .. }
             | Self::Wait { .. }
             | Self::Logs { .. }
@@ -131,8 +132,13 @@ impl WaitsFor {
 
     /// Returns the place of a create in the order of arrival, where it has started nothing.
     pub(super) fn arrived(&self) -> Option<Ticket> {
+        self.attempt().map(|attempt| attempt.arrived)
+    }
+
+    /// Returns what a create asks for, where it has started nothing.
+    pub(super) fn attempt(&self) -> Option<&Attempt> {
         match self {
-            Self::Name { attempt, .. } | Self::Place { attempt, .. } => Some(attempt.arrived),
+            Self::Name { attempt, .. } | Self::Place { attempt, .. } => Some(attempt),
             Self::Start { .. }
             | Self::Tail { .. }
             | Self::Destroy { .. }

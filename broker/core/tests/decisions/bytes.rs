@@ -1,9 +1,11 @@
 //! Bounds in bytes: what is shown of long texts, and what one user can make the broker keep.
 
-use procbroker_core::{ConnectionId, Effect, Input, Report, bytes_of};
+use procbroker_core::{ConnectionId, Effect, Input, Notice, Report, Run, bytes_of};
 use procbroker_protocol::create::{IfExists, Ready};
 use procbroker_protocol::request::{EventsParams, Until};
-use procbroker_protocol::{CreateParams, ErrorKind, EventKind, Field, Fields, Got, Request, Response};
+use procbroker_protocol::{
+    CreateParams, ErrorKind, EventKind, Field, Fields, Got, Request, Response, Signal,
+};
 
 use crate::world::*;
 
@@ -162,6 +164,95 @@ fn requests_that_wait_have_no_more_bytes_than_their_users_part_and_give_them_bac
     assert!(world.counts().kept.requests > 0);
     world.ends(run);
     assert_eq!(world.counts().kept.requests, 0);
+}
+
+/// A create that waits for a word of its child, and what the same request looks like when it comes again.
+fn unready(bytes: usize) -> (CreateParams, CreateParams) {
+    let first = CreateParams { ready: Ready::Notify, name: named("n").name, ..of_bytes(bytes) };
+    (requested(first, 1), requested(unnamed(), 1))
+}
+
+/// Whether others than a user who has its part still destroy, signal and wait, root and another one.
+fn others_go_on(world: &mut World, others: [(ConnectionId, Run); 2]) {
+    for (client, run) in others {
+        let waits = world.call(client, wait(id(run), Until::Ended, None));
+        let signals = world.call(client, signal(id(run), Signal::HUP));
+        let destroys = world.call(client, destroy(id(run)));
+        assert!(![waits, signals, destroys].into_iter().any(|call| world.is_answered(call)));
+    }
+}
+
+#[test]
+fn retries_of_a_create_wait_within_the_bytes_of_their_user() {
+    let mut world = tight();
+    let others = [BOB, 0].map(|uid| {
+        let client = world.connect(uid);
+        (client, world.start(client, unnamed()))
+    });
+    let alice = world.connect(ALICE);
+    world.take();
+    let (first, again) = unready(0);
+    let first = world.create(alice, first);
+    let run = world.run(first);
+    let mut refused = 0;
+    for _ in 0..200 {
+        let call = world.create(alice, again.clone());
+        if world.is_answered(call) {
+            assert_eq!(world.refused(call), ErrorKind::Overloaded);
+            refused += 1;
+        }
+    }
+    assert!((1..200).contains(&refused), "{refused}");
+    let kept = world.counts().kept.requests;
+    assert!(kept <= (bytes_of(&of_bytes(LONG)) + 1024), "{kept}");
+    others_go_on(&mut world, others);
+    let call = world.create(alice, unnamed());
+    assert_eq!(world.refused(call), ErrorKind::Overloaded, "its create would have to wait as well");
+    assert_eq!(world.intents().len(), 1, "nothing is done of what is refused");
+    world.recorded(run);
+    world.spawned(run);
+    world.give(Input::Notified { run, notices: vec![Notice::Ready] });
+    assert_eq!(world.created(first).child.id, run.child);
+    world.start(alice, unnamed());
+}
+
+#[test]
+fn what_a_replaced_create_asks_for_is_counted_once_with_all_its_retries() {
+    let child = bytes_of(&of_bytes(LONG));
+    let mut world = World::with(|config| {
+        config.broker_uid = 0;
+        config.bounds.max_kept_bytes_per_user = (child + 2048) * 16;
+        config.bounds.max_kept_bytes = child * 64;
+    });
+    let others = [BOB, 0].map(|uid| {
+        let client = world.connect(uid);
+        (client, world.start(client, unnamed()))
+    });
+    let alice = world.connect(ALICE);
+    let (first, again) = unready(LONG);
+    let text = bytes_of(&first);
+    let first = world.create(alice, first);
+    let run = world.run(first);
+    world.recorded(run);
+    world.spawned(run);
+    let retries = [(); 5].map(|()| world.create(alice, again.clone()));
+    let before = world.counts().kept.requests;
+    let replacing = world.create(alice, replace("n"));
+    assert!(!world.is_answered(replacing));
+    let more = world.counts().kept.requests - before;
+    assert!(more < text + 2048, "{more} of {text}");
+    let late = world.create(alice, again);
+    assert!(world.counts().kept.requests < before + more + 1024);
+    others_go_on(&mut world, others);
+    world.ends(run);
+    let next = world.run(replacing);
+    assert!(world.counts().kept.requests > text, "they wait for what takes the place of theirs");
+    world.recorded(next);
+    world.spawned(next);
+    for call in retries.into_iter().chain([first, late]) {
+        assert_eq!(world.created(call).child.id, next.child);
+    }
+    assert!(world.counts().kept.requests < 4096, "only the others wait");
 }
 
 #[test]
