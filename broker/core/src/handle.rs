@@ -1,7 +1,5 @@
 //! The one way in: an input, and the orders that follow from it.
 
-use std::time::Duration;
-
 use procbroker_protocol::{Error, ErrorKind, Method, Request};
 
 use crate::attempt::no_place;
@@ -45,9 +43,6 @@ fn puts_off(input: &Input) -> bool {
     }
 }
 
-/// The smallest step of the clock.
-const NANOSECOND: Duration = Duration::from_nanos(1);
-
 impl Broker {
     /// Takes in one fact, and appends the orders that follow from it.
     ///
@@ -77,16 +72,20 @@ impl Broker {
         self.watch_idleness(&turn);
     }
 
-    /// Takes in a fact that was there before this moment, perhaps for longer than what is due by now is overdue: that comes after
-    /// it, and `now` counts as the moment just before.
+    /// Takes in a fact that was there before this moment, perhaps for longer than what is due by now is overdue: a word that
+    /// puts something off goes before all of that.
     ///
     /// A broker that was kept from running (stopped, starved, its machine paused) finds words beside deadlines which they
     /// were in time for: a watchdog that was fed, a lease that was renewed. [`Input::Due`] has to follow. Whatever begins
-    /// something begins now, after all that is due: a stop has its whole grace.
+    /// something begins now: a stop has its whole grace, and who was well in time has a whole period again, whatever else
+    /// was due before.
     pub fn handle_belated(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let due = self.next_deadline().filter(|due| *due <= now.instant && puts_off(&input));
-        let instant = due.map_or(now.instant, |due| due.minus(NANOSECOND));
-        self.handle(Now { instant, ..now }, input, effects);
+        let is_behind = self.next_deadline().is_some_and(|due| due <= now.instant);
+        if is_behind && puts_off(&input) {
+            self.take(input, &mut Turn::new(now, effects));
+        } else {
+            self.handle(now, input, effects);
+        }
     }
 
     /// When [`Input::Due`] is to come, unless another input comes before.

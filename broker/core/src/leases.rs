@@ -8,6 +8,7 @@ use procbroker_protocol::{ChildId, ExitReason};
 
 use crate::anchor::Anchor;
 use crate::ids::ConnectionId;
+use crate::limits::STOOD_STILL_AFTER;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
 
@@ -37,6 +38,8 @@ pub(crate) enum Lease {
         length: Duration,
         /// When it is over.
         until: Instant,
+        /// When it was to be over, before it was put off because the broker had not run: that is done once.
+        promised: Instant,
     },
     /// A process of somebody else: the child ends with it.
     Process(Anchor),
@@ -46,6 +49,16 @@ impl Lease {
     /// Returns the lease of a child that nobody holds at first.
     pub(crate) fn unheld(linger: Duration, until: Instant) -> Self {
         Self::Connections { holders: BTreeSet::new(), linger, until: Some(until) }
+    }
+
+    /// Returns the lease of a child with a time to live.
+    pub(crate) fn timed(length: Duration, until: Instant) -> Self {
+        Self::Time { length, until, promised: until }
+    }
+
+    /// Returns that of one that an earlier broker has left: if it was over before now, it is not put off.
+    pub(crate) fn timed_before(length: Duration, until: Instant, now: Instant) -> Self {
+        Self::Time { length, until, promised: until.max(now) }
     }
 
     /// Returns when the child ends, as far as that is known: when its time to live is over, or it has lingered long enough.
@@ -115,9 +128,10 @@ impl Leases {
 
     /// Gives a child its whole time again, and returns when that is over. `None` where it has no time to live.
     pub(crate) fn renew(&mut self, child: ChildId, now: Instant, timers: &mut Timers) -> Option<Instant> {
-        let Some(Lease::Time { length, until }) = self.bound.get_mut(&child) else {
+        let Some(Lease::Time { length, until, promised }) = self.bound.get_mut(&child) else {
             return None;
         };
+        *promised = now.plus(*length);
         let before = std::mem::replace(until, now.plus(*length));
         timers.set(Timer::Lease(child), Some(before), Some(*until));
         Some(*until)
@@ -128,8 +142,22 @@ impl Leases {
         matches!(self.bound.get(&child), Some(Lease::Time { .. }))
     }
 
-    /// Takes the lease of a child whose timer has run out, and returns why the child ends.
-    pub(crate) fn run_out(&mut self, child: ChildId) -> Option<ExitReason> {
+    /// Takes the lease of a child whose timer has run out, and returns why the child ends. Where the broker is late to see that
+    /// its time to live is over, who renews it has once more as much as that has cost, within its whole time.
+    pub(crate) fn run_out(
+        &mut self,
+        child: ChildId,
+        now: Instant,
+        timers: &mut Timers,
+    ) -> Option<ExitReason> {
+        if let Some(Lease::Time { length, until, promised }) = self.bound.get_mut(&child)
+            && until == promised
+            && now.since(*until) > STOOD_STILL_AFTER
+        {
+            *until = now.plus(now.since(*until).min(*length));
+            timers.set(Timer::Lease(child), None, Some(*until));
+            return None;
+        }
         self.take(child).map(|lease| lease.reason())
     }
 

@@ -81,6 +81,10 @@ pub(crate) const STATUS_TEXTS_HANDED_OVER_BYTES_MAX: usize = 4 << 20;
 /// How long a child has at the least to say that it is well after an upgrade: what it has said meanwhile is read within that.
 pub const WATCHDOG_LEFT_MIN: Duration = Duration::from_millis(250);
 
+/// How long something is overdue where the broker itself was kept from running: what somebody was to say by then may have been
+/// said, or have been kept back with it.
+pub(crate) const STOOD_STILL_AFTER: Duration = Duration::from_millis(5);
+
 /// How long a process that is to be stopped may take to get to its program before it is killed: most get there within it,
 /// and end in order.
 pub const LAUNCH_MOMENT: Duration = Duration::from_millis(100);

@@ -157,7 +157,9 @@ impl Child {
         *watchdog = now;
         match now {
             Watchdog::Off => self.common.set_due(None, orders),
-            Watchdog::On { by, .. } => self.common.set_due(Some(by), orders),
+            Watchdog::On { by, .. } | Watchdog::PutOff { by, .. } => {
+                self.common.set_due(Some(by), orders);
+            }
             Watchdog::Bitten => return self.bite(orders),
         }
         Next::Nothing

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::WATCHDOG_LEFT_MIN;
+use crate::limits::{STOOD_STILL_AFTER, WATCHDOG_LEFT_MIN};
 use crate::notice::Notice;
 use crate::record::Departure;
 use crate::time::Instant;
@@ -26,6 +26,13 @@ pub(super) enum Watchdog {
         /// When it counts as hung.
         by: Instant,
         /// How long after its last word that is.
+        period: Duration,
+    },
+    /// The same, put off once: the broker did not run when it was to be heard, and perhaps the child did not either.
+    PutOff {
+        /// When it counts as hung.
+        by: Instant,
+        /// How long after its last word it does else.
         period: Duration,
     },
     /// Nothing more: it counts as hung.
@@ -56,7 +63,7 @@ impl Watchdog {
     /// Returns how long the child has left to say that it is well, where that is to be heard.
     pub(super) fn left(self, now: Instant) -> Option<Duration> {
         match self {
-            Self::On { by, .. } => Some(by.since(now)),
+            Self::On { by, .. } | Self::PutOff { by, .. } => Some(by.since(now)),
             Self::Off | Self::Bitten => None,
         }
     }
@@ -65,25 +72,33 @@ impl Watchdog {
     pub(super) fn departure(self, period: Option<Duration>) -> Departure {
         match (self, period) {
             (Self::Off, Some(_)) => Departure::Announced,
-            (Self::Off, None) | (Self::On { .. } | Self::Bitten, _) => Departure::Unannounced,
+            (Self::Off, None) | (Self::On { .. } | Self::PutOff { .. } | Self::Bitten, _) => {
+                Departure::Unannounced
+            }
         }
     }
 
     /// Takes in what the child has told.
     pub(super) fn told(self, notice: &Notice, now: Instant) -> Self {
         match (notice, self) {
-            (Notice::Well, Self::On { period, .. }) => Self::On { by: now.plus(period), period },
-            (Notice::Unwell, Self::On { .. }) => Self::Bitten,
-            (Notice::Stopping, Self::On { .. }) => Self::Off,
+            (Notice::Well, Self::On { period, .. } | Self::PutOff { period, .. }) => {
+                Self::On { by: now.plus(period), period }
+            }
+            (Notice::Unwell, Self::On { .. } | Self::PutOff { .. }) => Self::Bitten,
+            (Notice::Stopping, Self::On { .. } | Self::PutOff { .. }) => Self::Off,
             (_, unchanged) => unchanged,
         }
     }
 
-    /// Its time may be over.
+    /// Its time may be over. Where the broker is late to see that, there is once more as much as that has cost, within a period.
     pub(super) fn due(self, now: Instant) -> Self {
         match self {
-            Self::On { by, .. } if by <= now => Self::Bitten,
-            Self::Off | Self::On { .. } | Self::Bitten => self,
+            Self::On { by, period } if now.since(by) > STOOD_STILL_AFTER => {
+                let more = now.since(by).max(WATCHDOG_LEFT_MIN).min(period);
+                Self::PutOff { by: now.plus(more), period }
+            }
+            Self::On { by, .. } | Self::PutOff { by, .. } if by <= now => Self::Bitten,
+            Self::Off | Self::On { .. } | Self::PutOff { .. } | Self::Bitten => self,
         }
     }
 }

@@ -22,7 +22,7 @@ impl Broker {
         };
         let params = child.params();
         let lease = match (params.lifetime, child.lease()) {
-            (Lifetime::Ttl(length), RecordedLease::Until(until)) => Lease::Time { length, until: *until },
+            (Lifetime::Ttl(length), RecordedLease::Until(until)) => Lease::timed(length, *until),
             (Lifetime::Connection, _) => Lease::unheld(params.linger, now.plus(params.linger)),
             (Lifetime::Pid(_), RecordedLease::Process(anchor)) => Lease::Process(*anchor),
             (Lifetime::Broker | Lifetime::Pid(_) | Lifetime::Ttl(_), _) => return,
@@ -44,9 +44,9 @@ impl Broker {
         let lease = match (params.lifetime, child.lease()) {
             (Lifetime::Ttl(length), RecordedLease::Until(_)) if is_unspawned => {
                 is_to_be_recorded = true;
-                Lease::Time { length, until: now.plus(length) }
+                Lease::timed(length, now.plus(length))
             }
-            (Lifetime::Ttl(length), RecordedLease::Until(until)) => Lease::Time { length, until: *until },
+            (Lifetime::Ttl(length), RecordedLease::Until(until)) => Lease::timed_before(length, *until, now),
             // Nobody had held it any more.
             (Lifetime::Connection, RecordedLease::Until(until)) => Lease::unheld(params.linger, *until),
             (Lifetime::Connection, RecordedLease::None | RecordedLease::Process(_)) => {
@@ -101,7 +101,7 @@ impl Broker {
 
     /// Nobody has held a child for as long as it lingers, or its time is over.
     pub(crate) fn lease_due(&mut self, id: ChildId, turn: &mut Turn<'_>) {
-        if let Some(reason) = self.leases.run_out(id) {
+        if let Some(reason) = self.leases.run_out(id, turn.now.instant, &mut self.timers) {
             self.stop_child(id, reason, None, turn);
         }
     }

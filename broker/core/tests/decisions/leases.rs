@@ -206,6 +206,23 @@ fn a_renewal_that_the_broker_was_late_to_read_is_in_time() {
 }
 
 #[test]
+fn a_time_to_live_that_ran_out_while_the_broker_did_not_run_is_put_off_once() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, timed(named("a"), 10));
+    world.jump(secs(13));
+    // A word that puts nothing off is read first.
+    world.call(client, list(false));
+    assert_eq!((world.sent(), world.due_in()), (vec![], Some(secs(3))));
+    let call = world.call(client, renew(name("a")));
+    assert_eq!(world.children(call).len(), 1);
+    world.jump(secs(40));
+    world.advance(Duration::ZERO);
+    assert_eq!((world.sent(), world.due_in()), (vec![], Some(secs(10))));
+    world.advance(secs(10));
+    assert!(is_stopped(&mut world, client, run, ExitReason::Expired));
+}
+
+#[test]
 fn a_renewal_that_comes_with_the_end_finds_an_ending_child() {
     let (mut world, client) = World::with_client();
     let run = world.start(client, timed(named("a"), 5));

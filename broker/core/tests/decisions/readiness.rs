@@ -380,10 +380,53 @@ fn a_watchdog_that_was_fed_while_the_broker_did_not_run_does_not_bite() {
     world.advance(Duration::ZERO);
     assert_eq!(world.sent(), []);
     assert!(world.due_in().is_some_and(|due| due > Duration::ZERO && due <= secs(10)));
-    // Who has not told anything has no more time for it.
+    // Who has not told anything has as much time for it as the broker did not run, and once.
+    world.jump(secs(25));
+    world.advance(Duration::ZERO);
+    assert_eq!((world.sent(), world.due_in()), (vec![], Some(secs(10))));
     world.jump(secs(25));
     world.advance(Duration::ZERO);
     assert_eq!(world.sent(), [Sent::Signal(run, Signal::ABRT, Scope::Group)]);
+}
+
+#[test]
+fn a_watchdog_gets_back_the_time_in_which_the_broker_did_not_run() {
+    for (late, more) in [(Duration::from_millis(6), procbroker_core::WATCHDOG_LEFT_MIN), (secs(3), secs(3))] {
+        let (mut world, _, run) = guarded(10);
+        world.jump(secs(10) + late);
+        world.advance(Duration::ZERO);
+        assert_eq!((world.sent(), world.due_in()), (vec![], Some(more)), "late by {late:?}");
+        tell(&mut world, run, Notice::Well);
+        assert_eq!(world.due_in(), Some(secs(10)));
+        world.jump(secs(10) + late);
+        world.advance(more);
+        assert_eq!(world.sent(), [Sent::Signal(run, Signal::ABRT, Scope::Group)]);
+    }
+}
+
+#[test]
+fn a_watchdog_that_is_seen_to_in_time_is_not_put_off() {
+    let (mut world, _, run) = guarded(10);
+    world.jump(secs(10) + Duration::from_millis(5));
+    world.advance(Duration::ZERO);
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::ABRT, Scope::Group)]);
+}
+
+#[test]
+fn a_word_that_the_broker_was_late_to_read_counts_now_whatever_else_was_due_before() {
+    let (mut world, client, run) = guarded(10);
+    let other = CreateParams {
+        name: named("b").name,
+        ready_timeout: ReadyTimeout(secs(5)),
+        stop: vec![step(Signal::TERM, 300)],
+        ..notifying()
+    };
+    let (_, other) = starting(&mut world, client, other);
+    world.jump(secs(16));
+    world.give_belated(Input::Notified { run, notices: vec![Notice::Well] });
+    world.advance(Duration::ZERO);
+    assert_eq!(world.sent(), [Sent::Signal(other, Signal::TERM, Scope::Group)]);
+    assert_eq!(world.due_in(), Some(secs(10)));
 }
 
 #[test]
