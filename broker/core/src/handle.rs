@@ -145,6 +145,7 @@ impl Broker {
                 Timer::Probe(id) => self.with_child(id, turn, Child::probe_due),
                 Timer::Lease(id) => self.lease_due(id, turn),
                 Timer::Call(ticket) => self.call_due(ticket, turn),
+                Timer::Places => self.offer_left_over(turn),
                 Timer::Retention => {
                     self.children.retention_ran_out();
                     self.forget_expired(turn);

@@ -96,6 +96,9 @@ pub const LAUNCH_MOMENT_IN_AN_UPGRADE: Duration = Duration::from_secs(1);
 /// How long processes that are being started have before an upgrade is given up.
 pub(crate) const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many creates that wait for a place are decided about in one turn: each may be refused, and nobody else waits for them all.
+pub(crate) const OFFERS_A_TURN_MAX: usize = 64;
+
 /// Events that are kept for those who ask for them later.
 pub(crate) const EVENTS_KEPT: usize = 10_000;
 

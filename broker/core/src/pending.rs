@@ -7,6 +7,7 @@ mod waits_for;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use procbroker_protocol::{Child as ChildView, ChildId, Error, ErrorKind};
 use uuid::Uuid;
@@ -50,6 +51,9 @@ impl PendingRequest {
     }
 }
 
+/// The smallest step of the clock: what is due then is due in a turn of its own.
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
 /// All requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRequests {
@@ -77,8 +81,8 @@ impl PendingRequests {
         let ticket = request.waits_for.arrived().unwrap_or_else(|| self.arrive());
         let (Call { connection, number }, uid) = (request.call, request.uid);
         self.bytes.add(uid, &request.waits_for);
-        if let Some(key) = request.waits_for.seeker().and_then(Attempt::limit_key) {
-            self.places.add(key, uid, ticket);
+        if let Some(attempt) = request.waits_for.seeker() {
+            self.places.add(attempt, uid, ticket);
         }
         self.by_connection.entry(connection).or_default().insert(number, ticket);
         for child in request.waits_for.watched() {
@@ -93,8 +97,8 @@ impl PendingRequests {
         let request = self.by_ticket.remove(&ticket)?;
         timers.set(Timer::Call(ticket), request.due, None);
         self.bytes.remove(request.uid, &request.waits_for);
-        if let Some(key) = request.waits_for.seeker().and_then(Attempt::limit_key) {
-            self.places.remove(key, request.uid, ticket);
+        if let Some(attempt) = request.waits_for.seeker() {
+            self.places.remove(attempt, request.uid, ticket);
         }
         for child in request.waits_for.watched() {
             self.unwatch(ticket, child);
@@ -265,9 +269,21 @@ impl PendingRequests {
         Some(Waiting { call: *call, uid: *uid, attempt: waits_for.seeker()?.clone() })
     }
 
-    /// Returns all creates that wait for a place, in the order of arrival.
-    pub(crate) fn seekers(&self) -> BTreeSet<Ticket> {
-        self.places.all()
+    /// Returns the creates that wait for a place.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Leaves the rest of what is to be given under a key to a turn that comes right after this one.
+    pub(crate) fn leave_over(&mut self, key: &str, now: Instant, timers: &mut Timers) {
+        if self.places.leave_over(key) {
+            timers.set(Timer::Places, None, Some(now.plus(NANOSECOND)));
+        }
+    }
+
+    /// Takes the keys of which more is to be given.
+    pub(crate) fn take_left_over(&mut self) -> BTreeSet<String> {
+        self.places.take_left_over()
     }
 
     /// Returns the create whose turn it is to get a place under a key, of those that allow more than so many children under it.
@@ -394,13 +410,13 @@ mod tests {
         }
         let elsewhere = Call { connection: ConnectionId(2), number: 1 };
         pending.add(PendingRequest { call: elsewhere, ..request(1, WaitsFor::Shutdown) }, timers);
-        assert_eq!((count(&pending), pending.seekers().len()), (2, 1));
+        assert_eq!((count(&pending), pending.places().in_turn("k").count()), (2, 1));
         assert!(
             pending.check_pipeline(CONNECTION, 2).is_err() && pending.check_pipeline(CONNECTION, 3).is_ok()
         );
         assert_eq!((pending.watchers(child(2)).len(), timers.next()), (1, due));
         pending.close(CONNECTION, timers);
-        assert_eq!((count(&pending), pending.seekers().len()), (0, 0));
+        assert_eq!((count(&pending), pending.places().in_turn("k").count()), (0, 0));
         assert_eq!((pending.watchers(child(2)).len(), timers.next()), (0, None));
         assert!(pending.by_child.is_empty(), "nothing is kept of a child that no request waits for");
         assert_eq!(pending.by_connection.len(), 1, "{pending:?}");

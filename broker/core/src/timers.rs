@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Lease(ChildId),
     /// The end of a request's patience.
     Call(Ticket),
+    /// The rest of the places that one turn has not given.
+    Places,
     /// The end of an ended child's visibility.
     Retention,
     /// The kill of all that is left, and then the end of the shutdown.

@@ -7,6 +7,7 @@ use crate::attempt::{Attempt, Waiting};
 use crate::broker::Broker;
 use crate::child::Child;
 use crate::ids::{Call, Ticket};
+use crate::limits::OFFERS_A_TURN_MAX;
 use crate::pending::{PendingRequest, WaitsFor};
 use crate::rivals::Rivals;
 use crate::turn::Turn;
@@ -22,7 +23,9 @@ impl Broker {
     ) -> Option<Attempt> {
         let limit = attempt.params.limit.as_ref();
         let wants = limit.and_then(|limit| limit.wait).filter(|wait| !wait.is_zero());
-        let (Some(wait), false) = (wants, self.children.has_place(limit)) else {
+        // Whoever comes between two turns comes after those who wait.
+        let is_given = limit.is_some_and(|limit| self.pending.places().is_left_over(&limit.key));
+        let (Some(wait), false) = (wants, self.children.has_place(limit) && !is_given) else {
             return Some(attempt);
         };
         let due = attempt.place_by.unwrap_or_else(|| turn.now.instant.plus(wait));
@@ -35,17 +38,30 @@ impl Broker {
         None
     }
 
-    /// A child has ended that had a place under this key: those who wait for one get it in turn.
+    /// A child has ended that had a place under this key: those who wait for one get it in turn, so many of them now, and the
+    /// others right after what else is there.
     pub(crate) fn offer_places(&mut self, key: &str, turn: &mut Turn<'_>) {
+        let mut offers = 0;
         while let Some(first) = self.pending.next_seeker(key, self.children.limited_count(key)) {
             let Some(uid) = self.pending.get(first).map(|pending| pending.uid) else {
                 return;
             };
+            if offers == OFFERS_A_TURN_MAX {
+                return self.pending.leave_over(key, turn.now.instant, &mut self.timers);
+            }
+            offers += 1;
             self.contest_place(first, turn);
             // Whoever waits on, because a rival was decided about and failed, has his turn still.
             if self.pending.seeker(first).is_none() {
                 self.pending.served(key, uid);
             }
+        }
+    }
+
+    /// Goes on to give the places that an earlier turn has left over.
+    pub(crate) fn offer_left_over(&mut self, turn: &mut Turn<'_>) {
+        for key in self.pending.take_left_over() {
+            self.offer_places(&key, turn);
         }
     }
 
@@ -56,9 +72,9 @@ impl Broker {
         let name = self.pending.seeker(first).and_then(|attempt| attempt.params.name.clone());
         let mut rivals = self.place_rivals(first, name.as_ref());
         let has_place = |waiting: &Waiting| self.children.has_place(waiting.attempt.params.limit.as_ref());
-        let index = rivals.winner_of(&self.config, has_place);
-        let winner = index.map(|index| rivals.remove(index)).or_else(|| self.pending.waiting_seeker(first));
-        let Some(Waiting { call, attempt, .. }) = winner else {
+        let winner = rivals.take_winner_of(&self.config, has_place);
+        let winner = winner.or_else(|| Some((0, self.pending.waiting_seeker(first)?)));
+        let Some((index, Waiting { call, attempt, .. })) = winner else {
             return;
         };
         self.take_pending(attempt.arrived);
@@ -66,7 +82,7 @@ impl Broker {
         if !name.is_some_and(|name| self.children.is_held(&name)) {
             return;
         }
-        rivals.yield_names(index.unwrap_or_default());
+        rivals.yield_names(index);
         for Waiting { call, attempt, .. } in rivals {
             // It may have joined what was started.
             if self.take_seeker(attempt.arrived) {
@@ -84,13 +100,13 @@ impl Broker {
     /// which there is a place, because the others end nobody before there is one.
     fn place_rivals(&self, first: Ticket, name: Option<&Name>) -> Rivals {
         let is_held = name.is_some_and(|name| self.children.is_held(name));
-        let is_rival = |attempt: &Attempt| {
-            let may_start = !is_held || self.children.has_place(attempt.params.limit.as_ref());
-            name.is_some() && attempt.params.name.as_ref() == name && may_start
-        };
+        let is_rival = |attempt: &Attempt| !is_held || self.children.has_place(attempt.params.limit.as_ref());
         let wants = |ticket: &Ticket| *ticket == first || self.pending.seeker(*ticket).is_some_and(is_rival);
-        let seekers = self.pending.seekers().into_iter().filter(wants);
-        seekers.filter_map(|ticket| self.pending.waiting_seeker(ticket)).collect()
+        let mut seekers = name.map(|name| self.pending.places().of_name(name)).unwrap_or_default();
+        seekers.insert(first);
+        let seekers = seekers.into_iter().filter(wants);
+        let waiting = seekers.filter_map(|ticket| self.pending.waiting_seeker(ticket));
+        Rivals::new(&self.config, waiting)
     }
 
     /// A child was started for a create: those need no place any more that wait for one and would get this child.
@@ -100,7 +116,10 @@ impl Broker {
         request: Option<(u32, Uuid)>,
         turn: &mut Turn<'_>,
     ) {
-        for ticket in self.pending.seekers() {
+        let places = self.pending.places();
+        let mut seekers = name.map(|name| places.of_name(name)).unwrap_or_default();
+        seekers.extend(request.into_iter().flat_map(|request| places.of_request(request)));
+        for ticket in seekers {
             let joins = |pending: &PendingRequest| {
                 let attempt = pending.waits_for.seeker()?;
                 let is_same = request.is_some() && attempt.request_of(pending.uid) == request;

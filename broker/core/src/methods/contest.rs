@@ -33,9 +33,9 @@ impl Broker {
 
     /// Decides about creates that have waited for one name, in the order of their arrival.
     pub(crate) fn contest(&mut self, waiting: Vec<PendingRequest>, turn: &mut Turn<'_>) {
-        let mut rivals: Rivals = waiting.into_iter().filter_map(PendingRequest::into_create).collect();
-        while let Some(index) = rivals.winner(&self.config) {
-            let Waiting { call, attempt, .. } = rivals.remove(index);
+        let waiting = waiting.into_iter().filter_map(PendingRequest::into_create);
+        let mut rivals = Rivals::new(&self.config, waiting);
+        while let Some((index, Waiting { call, attempt, .. })) = rivals.take_winner(&self.config) {
             let name = attempt.params.name.clone();
             self.decide(call, attempt, turn);
             if name.is_some_and(|name| self.children.is_held(&name)) {

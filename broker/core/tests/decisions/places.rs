@@ -71,6 +71,51 @@ fn who_has_waited_long_enough_is_told_that_the_limit_is_reached() {
     assert_eq!(world.intents(), []);
 }
 
+fn answered(world: &World, calls: &[Call]) -> usize {
+    calls.iter().filter(|call| world.is_answered(**call)).count()
+}
+
+#[test]
+fn creates_that_are_all_refused_when_a_place_is_free_hold_up_nobody() {
+    let mut world = World::with(|config| config.bounds.max_children_per_user = 2);
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let run = full(&mut world, bob);
+    for _ in 0..2 {
+        world.start(alice, unnamed());
+    }
+    let calls: Vec<_> = (0..200).map(|_| world.create(alice, patient(unnamed(), 1, 60))).collect();
+    world.ends(run);
+    assert_eq!(answered(&world, &calls), 64, "so many are decided about in one turn");
+    let call = world.call(bob, status());
+    assert!(world.is_answered(call));
+    world.advance(std::time::Duration::from_nanos(10));
+    assert_eq!(answered(&world, &calls), 200);
+    assert!(calls.iter().all(|call| world.refused(*call) == ErrorKind::LimitExceeded));
+    assert_eq!(world.due_in().map(|due| due > secs(1)), Some(true), "nothing is left to be given");
+}
+
+#[test]
+fn who_comes_between_two_turns_comes_after_those_who_wait() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    let run = full(&mut world, bob);
+    let names: Vec<_> = (0..100).map(|number| format!("n{number}")).collect();
+    let vain: Vec<_> = names.iter().map(|name| world.create(alice, patient(named(name), 1, 60))).collect();
+    for name in &names {
+        world.start(bob, named(name));
+    }
+    let first = world.create(alice, patient(unnamed(), 1, 60));
+    world.take();
+    world.ends(run);
+    assert_eq!(answered(&world, &vain), 64);
+    let late = world.create(alice, patient(unnamed(), 1, 60));
+    assert_eq!(world.intents(), [], "there is a place, and somebody waits for it");
+    world.advance(std::time::Duration::from_nanos(10));
+    assert!(vain.iter().all(|call| world.refused(*call) == ErrorKind::NameTaken(None)));
+    goes_on(&mut world, first);
+    assert!(!world.is_answered(late));
+}
+
 #[test]
 fn who_left_has_no_turn() {
     let (mut world, client) = World::with_client();
