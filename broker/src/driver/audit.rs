@@ -13,8 +13,8 @@ use procbroker_core::{Call, ConnectionId, Peer};
 use procbroker_protocol::{Error, Method, Outcome, Request, Response, Target};
 use tracing::{debug, info};
 
-use crate::harmless::{is_steering, push_escape};
 use super::perform::Stray;
+use crate::harmless::{is_steering, push_escape};
 use crate::limits::LOG_TEXT_CHARS_MAX;
 use refusals::Refusals;
 
