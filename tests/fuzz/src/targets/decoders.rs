@@ -1,7 +1,7 @@
 //! Whole messages of both encodings: what is understood says the same when it is written and read again.
 
 use procbroker_protocol::binary::{self, ServerMessage};
-use procbroker_protocol::json_lines;
+use procbroker_protocol::json_lines::{self, JsonId};
 
 /// A line of a client that speaks JSON.
 pub(super) fn json_requests(bytes: &[u8]) {
@@ -37,7 +37,7 @@ pub(super) fn binary_requests(bytes: &[u8]) {
     }
     // The record is JSON, and so is the way on to other clients: what one encoding takes, the other has to take.
     let mut line = Vec::new();
-    json_lines::encode_request(Some(&JsonId::Number(1.into())), &request, &mut line);
+    json_lines::encode_request(Some(&JsonId::from_number(1)), &request, &mut line);
     let again = json_lines::decode_request(line.strip_suffix(b"\n").unwrap_or(&line));
     if let Err(refusal) = again {
         panic!("{request:?} is refused in JSON: {}", refusal.error.message);
