@@ -241,6 +241,71 @@ def test_a_destroy_by_name_is_bound_to_the_child_before_it_is_sent_again(fake: F
     assert fake.result()["params"]["target"] == child()["id"]
 
 
+@pytest.mark.parametrize(
+    ("which", "labels"), [({"labels": {"pool": "x"}}, {"pool": "x"}), ({"all": True}, {})], ids=["labels", "all"]
+)
+def test_a_destroy_of_many_that_is_sent_again_spares_those_created_since(
+    fake: FakeBroker, which: Dict[str, Any], labels: Dict[str, str]
+) -> None:
+    def row(number: int, **changes: Any) -> Dict[str, Any]:
+        return {"id": f"id {number}", "state": "running", "created_at": child()["created_at"], "exit": None, **changes}
+
+    def ended(at: str) -> Dict[str, Any]:
+        return {"state": "ended", "exit": {"code": 0, "reason": "destroyed", "at": at}}
+
+    def again(connection: FakeConnection) -> List[Any]:
+        listed = [
+            row(1),
+            row(2, **ended("2999-01-01T00:00:00Z")),
+            row(3, **ended("2026-11-23T14:52:19Z")),
+            row(4),
+            row(5, created_at="2999-01-01T00:00:00Z"),
+        ]
+        question = connection.answer({"children": listed})
+        assert question["params"] == {"all": True, "labels": labels, "fields": ["state", "created_at", "exit"]}
+        asked = [connection.answer({"children": [child(id=f"id {number}")]}) for number in (1, 2, 4)]
+        asked += [connection.answer({"children": [child(id=f"id {number}", state="ended")]}) for number in (1, 2)]
+        return [*asked, connection.refuse("not_found")]
+
+    fake.play(hear, again)
+    with Broker(fake.socket) as broker:
+        assert [(one.id, one.state) for one in broker.destroy(**which)] == [("id 1", "ended"), ("id 2", "ended")]
+    fake.result()
+    # Every stop is begun before the first is waited for.
+    asked = [(request["params"]["target"], request["params"].get("no_wait", False)) for request in fake.result()]
+    assert asked == [(f"id {number}", no_wait) for no_wait in (True, False) for number in (1, 2, 4)]
+
+
+def test_a_destroy_of_many_that_loses_another_connection_goes_on_with_the_same(fake: FakeBroker) -> None:
+    listed = {"children": [{"id": "id 1", "state": "running", "created_at": child()["created_at"], "exit": None}]}
+    fake.play(
+        hear,
+        lambda connection: [connection.answer(listed), connection.request()],
+        lambda connection: [connection.answer(listed), connection.answer({"children": [child(id="id 1")]})],
+    )
+    with Broker(fake.socket) as broker:
+        assert [one.id for one in broker.destroy(all=True, no_wait=True)] == ["id 1"]
+
+
+def test_a_renewal_of_many_that_is_sent_again_is_of_those_who_live_and_were_there(fake: FakeBroker) -> None:
+    def again(connection: FakeConnection) -> Dict[str, Any]:
+        there = {"state": "running", "created_at": child()["created_at"], "exit": None}
+        ended = {"code": 0, "reason": "exited", "at": "2999-01-01T00:00:00Z"}
+        listed = [
+            {**there, "id": "id 1", "state": "ended", "exit": ended},
+            {**there, "id": "id 2"},
+            {**there, "id": "id 3", "created_at": "2999-01-01T00:00:00Z"},
+        ]
+        connection.answer({"children": listed})
+        return connection.answer({"children": [child(id="id 2")]})
+
+    fake.play(hear, again)
+    with Broker(fake.socket) as broker:
+        assert [one.id for one in broker.renew(labels={"pool": "x"})] == ["id 2"]
+    fake.result()
+    assert fake.result()["params"] == {"target": "id 2"}
+
+
 def test_a_destroyed_child_that_the_broker_has_forgotten_since_is_no_error(fake: FakeBroker) -> None:
     fake.play(
         lambda connection: [connection.answer({"child": child()}), connection.request()],

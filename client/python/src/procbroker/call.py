@@ -32,8 +32,9 @@ _LOSSES_MAX = 5
 _STABLE_AFTER = 1.0
 #: What must not be carried out twice.
 _NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
-#: What may be carried out twice on the same child. A name can have passed on to another one meanwhile.
-_TWICE_ON_THE_SAME = frozenset({"destroy", "wait"})
+#: What may be carried out twice on the same children. A name can have passed on to another one meanwhile, and what was
+#: created since can have the same labels.
+_TWICE_ON_THE_SAME = frozenset({"destroy", "renew", "wait"})
 #: What is told by its result that the broker shuts down, and not by an error alone.
 TELLING = frozenset({"shutdown", "status"})
 #: What comes of reading an answer that lacks what it must have.
@@ -68,6 +69,7 @@ class Call:
         "_path",
         "_sent",
         "_waits_for",
+        "bound",
         "connection",
         "deadline",
         "holds",
@@ -94,6 +96,8 @@ class Call:
         self._losses = 0
         #: Whether it is sent again, and what was sent before may have been carried out.
         self.repeated = False
+        #: The ids of those whom it was for when it began, once it is sent again and was for more than one.
+        self.bound: Optional[List[str]] = None
         #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
         self.holds = method == "create" and params.get("lifetime") == "connection"
 
@@ -159,25 +163,48 @@ class Call:
 
     @property
     def is_to_be_bound(self) -> bool:
-        """Whether it is by a name, and is sent again, so that it is to be known first who held the name."""
-        target = self.params.get("target")
-        return self.repeated and self.method in _TWICE_ON_THE_SAME and isinstance(target, str) and not _is_id(target)
+        """Whether it is sent again, and not by an id, so that it is to be known first who was meant."""
+        return self.repeated and self.method in _TWICE_ON_THE_SAME and not _is_id(self.params.get("target"))
+
+    def question(self) -> Dict[str, Any]:
+        """Return the parameters of the list of all who can have been meant, the ended among them."""
+        target = self.params["target"]
+        if isinstance(target, str):
+            return {"all": True}
+        return {"all": True, "labels": target.get("labels", {}), "fields": ["state", "created_at", "exit"]}
 
     def bind(self, children: List[Mapping[str, Any]]) -> None:
-        """Bind it, of all children, to the one that held the name when the call began.
+        """Bind it, of all who can have been meant, to those who were there when the call began.
 
-        When there was none, the name stays: the broker will find none either, or one that was created after the call.
+        When nobody held the name, that stays: the broker will find none either, or one that was created after the call.
         """
-        self.repeated = False
         began_at = time.time() - (time.monotonic() - self.deadline.began)
-        held = [
-            child
-            for child in children
-            if child["name"] == self.params["target"] and time_from_wire(child["created_at"]).timestamp() <= began_at
-        ]
+        there = [child for child in children if _moment(child["created_at"]) <= began_at]
+        if not isinstance(self.params["target"], str):
+            self.bound = [child["id"] for child in there if self._was_meant(child, began_at)]
+            return
+        self.repeated = False
+        held = [child for child in there if child["name"] == self.params["target"]]
         if held:
             self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
             self.repeated = True
+
+    def _was_meant(self, child: Mapping[str, Any], began_at: float) -> bool:
+        """Return whether one that was created before the call is one of those with its labels, or of all."""
+        if child["state"] != "ended":
+            return True
+        # Who destroys is told of those who have ended of it, too; time cannot be given to them any more.
+        return self.method == "destroy" and _moment(child["exit"]["at"]) >= began_at
+
+    def rounds(self, bound: List[str]) -> Iterator[Dict[str, Any]]:
+        """Return the parameters to send, one after the other, to all whom it is bound to.
+
+        Every stop is begun before the first is waited for, so that they take no longer than the longest of them.
+        """
+        each = [{**self.params, "target": child} for child in bound]
+        if self.method == "destroy" and not self.params.get("no_wait"):
+            yield from ({**params, "no_wait": True} for params in each)
+        yield from each
 
     def conclude(self, answer: Mapping[str, Any], socket: str) -> Dict[str, Any]:
         """Return the result that an answer has, or raise the error."""
@@ -274,6 +301,10 @@ def _is_id(target: Any) -> bool:
     except (ValueError, AttributeError, TypeError):
         return False
     return True
+
+
+def _moment(time_on_the_wire: str) -> float:
+    return time_from_wire(time_on_the_wire).timestamp()
 
 
 def _shown(about: Any) -> str:

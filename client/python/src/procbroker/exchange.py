@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar
 
 from . import journal
 from .call import MALFORMED, TELLING, Call, decode, encode, malformed, refusal_of, result_of, well_formed
@@ -11,6 +11,7 @@ from .errors import (
     BrokerError,
     BrokerUnavailable,
     LimitExceeded,
+    NotFound,
     Overloaded,
     ProtocolViolation,
     ShuttingDown,
@@ -110,6 +111,8 @@ def _converse(
                 call.connection = connection
                 if meet is not None or _asks_first(pool, connection, call):
                     yield from _ask_first(pool, connection, call, meet)
+                if call.bound is not None:
+                    return connection, (yield from _ask_each(connection, call, call.bound))
                 number = next(connection.ids)
                 begun = (connection, number, call.request(connection, number), 0)
             connection, number, request, sent = begun
@@ -141,9 +144,23 @@ def _ask_first(pool: Pool, connection: Connection, call: Call, meet: Optional[Ca
         yield from _meet(pool, connection, call, meet)
     yield from hold_again(pool.holder, call.deadline)
     if call.is_to_be_bound:
-        found = yield from _ask_aside(connection, call, encode(0, "list", {"all": True}))
+        found = yield from _ask_aside(connection, call, encode(0, "list", call.question()))
         with well_formed(connection.path):
             call.bind(found["children"])
+
+
+def _ask_each(connection: Connection, call: Call, bound: List[str]) -> Steps[Dict[str, Any]]:
+    """Return the answer to a call that is sent again to each of several children; one that is forgotten is gone."""
+    children: Dict[str, Any] = {}
+    for params in call.rounds(bound):
+        try:
+            found = yield from _ask_aside(connection, call, encode(0, call.method, params))
+        except NotFound:
+            children.pop(params["target"], None)
+            continue
+        with well_formed(connection.path):
+            children.update((child["id"], child) for child in found["children"])
+    return {"result": {"children": list(children.values())}}
 
 
 def _is_to_be_met(pool: Pool, connection: Connection) -> bool:
