@@ -41,6 +41,16 @@ def say(connection: FakeConnection, words: bytes) -> None:
     assert connection.gone()
 
 
+def relay(connection: FakeConnection, path: str) -> None:
+    """Let a real broker answer, until the client goes."""
+    with socket.socket(socket.AF_UNIX) as to, to.makefile("rb") as answers:
+        to.settimeout(PATIENCE)
+        to.connect(path)
+        while line := connection._lines.readline():
+            to.sendall(line)
+            connection.sock.sendall(answers.readline())
+
+
 def hear(connection: FakeConnection) -> Dict[str, Any]:
     """Take a request, and end the connection without an answer."""
     return connection.request()
@@ -239,6 +249,48 @@ def test_a_destroy_by_name_is_bound_to_the_child_before_it_is_sent_again(fake: F
         assert [one.ended for one in broker.destroy("one")] == [True]
     assert fake.result()["params"]["target"] == "one"
     assert fake.result()["params"]["target"] == child()["id"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0123456789abcdef-0123456789abcdef",
+        "01935b2c7d00-7abc-8def-0123456789ab",
+        "0-1935b2c7d007abc8def0123456789ab",
+        "urn:uuid:01935b2c7d007abc8def0123456789ab",
+    ],
+)
+def test_a_name_that_looks_like_an_id_is_bound_as_every_name_is(own: RealBroker, name: str) -> None:
+    with Broker(own.socket) as broker:
+        before = broker.create(["sleep", "1000"], name=name)
+
+        def lost_and_taken(connection: FakeConnection) -> None:
+            hear(connection)
+            broker.destroy(before, stop=[])
+            broker.create(["sleep", "1000"], name=name)
+
+        with FakeBroker(own.folder / "fake") as fake, Broker(fake.socket) as client:
+            fake.play(lost_and_taken, lambda connection: relay(connection, own.socket))
+            destroyed = client.destroy(name)
+        assert [one.id for one in destroyed] == [before.id]
+        assert not broker.get(name).ended
+        broker.destroy(all=True, stop=[])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "01935b2c-7d00-7abc-8def-0123456789ab",
+        "01935B2C7D007ABC8DEF0123456789AB",
+        "{01935b2c-7d00-7abc-8def-0123456789ab}",
+        "URN:uuid:01935b2c-7d00-7abc-8def-0123456789ab",
+    ],
+)
+def test_an_id_is_sent_again_as_it_is_in_every_form_of_the_broker(fake: FakeBroker, target: str) -> None:
+    fake.play(hear, lambda connection: connection.answer({"children": [child()]}))
+    with Broker(fake.socket) as broker:
+        broker.destroy(target)
+    assert [fake.result()["params"]["target"] for _ in range(2)] == [target] * 2
 
 
 @pytest.mark.parametrize(
