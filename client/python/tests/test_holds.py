@@ -14,7 +14,7 @@ import pytest
 from brokers import KEEP, PATIENCE, STATUS, FakeBroker, FakeConnection, RealBroker, child, comes_true
 
 import procbroker
-from procbroker import AsyncBroker, Broker, Child, ClientTimeout
+from procbroker import AsyncBroker, Broker, Child, ClientTimeout, Overloaded, ShuttingDown
 
 FOREVER = ["sleep", "1000"]
 HELD = child(lifetime="connection")
@@ -510,12 +510,12 @@ def test_what_a_connection_held_is_taken_again_though_a_late_answer_is_still_to_
 ) -> None:
     monkeypatch.setattr("procbroker.holds._HOLDING_MAX", 1)
     lost = threading.Event()
+    two = child("two", id="second", lifetime="connection")
 
     def crash(connection: FakeConnection) -> None:
         answered_with(connection, HELD, "created")
         late = connection.request()
         assert lost.wait(PATIENCE)
-        two = child("two", id="second", lifetime="connection")
         connection.send({"jsonrpc": "2.0", "id": late["id"], "result": {"outcome": "created", "child": two}})
 
     def listed(connection: FakeConnection) -> object:
@@ -524,20 +524,20 @@ def test_what_a_connection_held_is_taken_again_though_a_late_answer_is_still_to_
         return KEEP
 
     def again(connection: FakeConnection) -> bool:
-        connection.answer({"child": HELD})
-        answered_with(connection, HELD)
+        for held in (HELD, two):
+            connection.answer({"child": held})
+            answered_with(connection, held)
         return connection.gone()
 
     fake.play(crash, listed, again)
     with Broker(fake.socket) as broker:
-        one = broker.create(["a"], name="one", lifetime="connection")
+        broker.create(["a"], name="one", lifetime="connection")
         with pytest.raises(ClientTimeout):
             broker.create(["a"], name="two", lifetime="connection", timeout=0.05)
         lost.set()
         fake.result()
         assert broker.list() == []
-        one.release()
-        assert fake.result() is True
+    assert fake.result() is True
 
 
 def test_however_many_children_are_reused_there_are_few_connections(
@@ -655,3 +655,96 @@ def test_a_task_that_is_to_be_told_of_a_shutdown_holds_through_an_upgrade_of_som
             assert await holder.wait(one, timeout=PATIENCE)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE * 2))
+
+
+def test_creates_that_fail_after_they_were_given_up_leave_no_connection_behind(broker: Broker) -> None:
+    before = broker.status().connections
+    for _ in range(5):
+        with pytest.raises(ClientTimeout):
+            broker.create(FOREVER, lifetime="connection", ready={"log": "never"}, ready_timeout=0.2, timeout=0.01)
+    comes_true(lambda: not broker.list(), "the children have ended")
+    comes_true(lambda: broker.status().connections == before, "their connections are closed")
+
+
+def given_up(broker: Broker, name: str = "one") -> Child:
+    """Give up the create of a child that then becomes ready, and is held since the next call."""
+    script = 'while [ "$(cat)" ]; do :; done; sleep 0.1; echo up; exec sleep 1000'
+    with pytest.raises(ClientTimeout):
+        broker.create(["sh", "-c", script], name=name, lifetime="connection", ready={"log": "up"}, timeout=0.01)
+    return broker.wait(name, until="ready")
+
+
+def test_a_child_whose_create_was_given_up_lives_on_and_ends_with_the_client(broker: Broker) -> None:
+    with Broker(broker.socket) as other:
+        one = given_up(other)
+        comes_true(lambda: other.get("one").state == "running" and not other._requests.pool._own.holds.retired, "held")
+        assert [hold.child for hold in other._requests.pool._own.holds.by_child.values()] == [one.id]
+    comes_true(lambda: broker.get(one.id).ended, "nobody holds it any more")
+
+
+def test_a_child_whose_create_was_given_up_is_let_go_of_by_whoever_creates_it_again(broker: Broker) -> None:
+    with Broker(broker.socket) as other:
+        given_up(other)
+        again = other.create(FOREVER, name="one", if_exists="reuse", lifetime="connection")
+        assert again.outcome == "existing"
+        again.release()
+        comes_true(lambda: broker.get(again.id).ended, "nobody holds it any more")
+
+
+def test_a_child_whose_create_was_given_up_is_held_again_after_a_crash(own: RealBroker) -> None:
+    with Broker(own.socket) as broker, Broker(own.socket) as other:
+        one = given_up(broker)
+        comes_true(lambda: [broker.list(), broker._requests.pool._own.holds.by_child][1] != {}, "it is held")
+        own.crash()
+        own.start()
+        connections = other.status().connections
+        broker.list()
+        comes_true(lambda: other.status().connections == connections + 2, "one to hold it, and one for the list")
+        assert not other.get(one.id).ended
+
+
+def test_a_create_that_was_never_sent_leaves_no_connection_behind(fake: FakeBroker) -> None:
+    def leaves(connection: FakeConnection) -> object:
+        connection.refuse("shutting_down")
+        return KEEP
+
+    fake.play(leaves, lambda connection: [connection.refuse("overloaded")["method"], connection.gone()])
+    with Broker(fake.socket) as broker:
+        with pytest.raises(ShuttingDown):
+            broker.create(["a"])
+        with pytest.raises(Overloaded):
+            broker.create(["a"], lifetime="connection")
+        assert fake.result() == ["status", True]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m","data":{"kind":"start_failed"}}}\n',
+        b'{"jsonrpc":"2.0","id":1,"result":{"outcome":"created","child":{"id":"x","lifetime":"broker"}}}\n',
+        b'{"jsonrpc":"2.0","id":1,"result":{"outcome":"created","child":7}}\n',
+        b"what is this\n",
+    ],
+)
+def test_a_late_answer_without_a_child_to_hold_closes_its_connection(fake: FakeBroker, late: bytes) -> None:
+    go = threading.Event()
+
+    def answer_late(connection: FakeConnection) -> bool:
+        connection.request()
+        assert go.wait(PATIENCE)
+        connection.sock.sendall(late)
+        return connection.gone()
+
+    def lists(connection: FakeConnection) -> object:
+        connection.answer({"children": []})
+        go.set()
+        while True:
+            connection.answer({"children": []})
+
+    fake.play(answer_late, lists)
+    with Broker(fake.socket) as broker:
+        with pytest.raises(ClientTimeout):
+            broker.create(["a"], lifetime="connection", timeout=0.01)
+        broker.list()
+        comes_true(lambda: [broker.list(), broker._requests.pool._own.holds.retired][1] == [], "it is read")
+        assert fake.result() is True

@@ -226,14 +226,7 @@ class Call:
 
         Every create that returns a live child with the lifetime ``connection`` does so, whatever that create has named.
         """
-        if self.method != "create":
-            return None
-        result = answer.get("result")
-        child = result.get("child") if isinstance(result, dict) else None
-        if not isinstance(child, dict) or child.get("lifetime") != "connection" or child.get("state") == "ended":
-            return None
-        found = child.get("id")
-        return found if isinstance(found, str) else None
+        return held_in(answer) if self.method == "create" else None
 
     def _lost_for_good(self) -> ConnectionLost:
         return ConnectionLost(self.method, self._path())
@@ -251,6 +244,16 @@ def well_formed(socket: str) -> Iterator[None]:
 def malformed(error: Exception, socket: str) -> ProtocolViolation:
     """Return the error for an answer that lacks what it must have."""
     return ProtocolViolation(socket, f"its answer is not as it should be ({type(error).__name__}: {error})")
+
+
+def held_in(answer: Mapping[str, Any]) -> Optional[str]:
+    """Return the id of the child which a connection holds since this answer to a create, if there is one."""
+    result = answer.get("result")
+    child = result.get("child") if isinstance(result, dict) else None
+    if not isinstance(child, dict) or child.get("lifetime") != "connection" or child.get("state") == "ended":
+        return None
+    found = child.get("id")
+    return found if isinstance(found, str) else None
 
 
 def encode(number: int, method: str, params: Mapping[str, Any]) -> bytes:

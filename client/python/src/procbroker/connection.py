@@ -67,6 +67,7 @@ class Connection:
         "pid",
         "sock",
         "token",
+        "underway",
     )
 
     def __init__(self, sock: socket.socket, path: str) -> None:
@@ -79,6 +80,8 @@ class Connection:
         self.held: Set[str] = set()
         #: Whether a broker has said anything over it. Before that it can be in the queue of one that is about to end.
         self.answered = False
+        #: Whether the answer to a request is still to come.
+        self.underway = False
         #: The numbers of its requests.
         self.ids: Iterator[int] = itertools.count(1)
         #: What makes request ids with these numbers.
@@ -93,6 +96,7 @@ class Connection:
 
         Raises as ``send`` and ``receive`` do.
         """
+        self.underway = True
         if not sent:
             sent = self._send(line)
         if sent < len(line):
@@ -102,8 +106,11 @@ class Connection:
             yield Readable(self.sock, deadline)
             answer = self._read_line()
             if answer is not None:
+                self.underway = False
                 return answer
-        return (yield from self.receive(deadline))
+        answer = yield from self.receive(deadline)
+        self.underway = False
+        return answer
 
     def block(self, deadline: Deadline) -> None:
         """Wait in this thread until it can be read, or the deadline has passed."""
@@ -196,17 +203,10 @@ class Connection:
             return not poll.poll(0)
         return not can_be_read(self.sock)
 
-    def has_ended(self) -> bool:
-        """Return whether the other side has ended it. What came over it is dropped: nobody waits for that."""
-        self._received.clear()
-        try:
-            while self.sock.recv(_READ_MORE):
-                pass
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
+    def late_line(self) -> Optional[bytes]:
+        """Return the next line, if it has come, without waiting for it. Raises Lost or AnswerTooLong."""
+        line = self.take_line()
+        return self._read_line() if line is None else line
 
     def last_line(self) -> Optional[bytes]:
         """Return the line that the other side left before it ended the connection, if it left one."""

@@ -222,7 +222,7 @@ def _take_again(pool: Pool, hold: Hold, deadline: Deadline) -> Steps[None]:
         pool.lose(connection)
         return _give_up(pool, hold)
     except BaseException:
-        pool.retire(connection)
+        pool.retire(connection, hold.params)
         raise
     if not taken:
         _give_up(pool, hold)
@@ -306,6 +306,6 @@ def abandon(pool: Pool, connection: Optional[Connection], call: Call) -> None:
     if connection is None:
         return
     if call.holds or connection.held:
-        pool.retire(connection)
+        pool.retire(connection, call.params)
     else:
         connection.close()

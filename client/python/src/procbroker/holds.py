@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, List, Optional
+from typing import Any, Collection, Dict, List, NamedTuple, Optional
 
-from .connection import Connection
+from .call import decode, held_in
+from .connection import AnswerTooLong, Connection, Lost
+from .errors import ProtocolViolation
 
 #: How many connections of a client hold a child alone; children beyond that share them.
 _HOLDING_MAX = 32
@@ -27,14 +29,22 @@ class Hold:
         self.losses = 0
 
 
+class Retired(NamedTuple):
+    """A connection over which an answer is still to come that nobody waits for."""
+
+    connection: Connection
+    #: The parameters of the create that it may be the answer to.
+    params: Dict[str, Any]
+
+
 class Holds:
     """The holds of one process, and the connections that carry them. Whoever uses it has the pool's lock."""
 
     def __init__(self) -> None:
         #: Connections that hold children, and are not in use. They carry creates only, and close with the pool.
         self.idle: List[Connection] = []
-        #: Those that may hold children, and have an answer still to come that nobody waits for.
-        self.retired: List[Connection] = []
+        #: Those that may hold a child once their answer has come.
+        self.retired: List[Retired] = []
         #: The holds, by the ids of their children.
         self.by_child: Dict[str, Hold] = {}
 
@@ -53,12 +63,16 @@ class Holds:
 
     def add(self, connection: Connection, child: str, params: Dict[str, Any]) -> None:
         """Take note that a create over a connection has returned a child that it holds."""
+        self._adopt(connection, child, params).times += 1
+
+    def _adopt(self, connection: Connection, child: str, params: Dict[str, Any]) -> Hold:
+        """Take note that a connection holds a child, and return the hold: a new one is nobody's yet."""
         hold = self.by_child.setdefault(child, Hold(child, params))
-        hold.times += 1
         before = hold.connection
         # One that holds it already is enough.
         if before is None or (before in self.idle and not before.is_quiet()):
             self._carry(hold, connection)
+        return hold
 
     def release(self, child: str) -> Optional[Connection]:
         """Undo one ``add``; return the connection that holds nothing any more, and is the caller's to close."""
@@ -93,12 +107,41 @@ class Holds:
 
     def lose_the_ended(self) -> List[Connection]:
         """Take out the connections that have ended, as those to a broker that crashed, and return them."""
-        ended = [one for one in self.idle if not one.is_quiet()] + [one for one in self.retired if one.has_ended()]
+        ended = [one for one in self.idle if not one.is_quiet()]
         for connection in ended:
             self.lose(connection)
         self.idle = [one for one in self.idle if one not in ended]
-        self.retired = [one for one in self.retired if one not in ended]
         return ended
+
+    def read_late_answers(self) -> List[Connection]:
+        """Take out the connections whose late answers have come; return those that hold nothing, to be closed.
+
+        A child that was created after all is held: by whoever creates it again under its name, and by the client, until
+        that is closed or the child ends.
+        """
+        useless: List[Connection] = []
+        retired, self.retired = self.retired, []
+        for one in retired:
+            connection = one.connection
+            try:
+                line = connection.late_line()
+                if line is None:
+                    self.retired.append(one)
+                    continue
+                answer = decode(line, connection.path)
+            except (Lost, AnswerTooLong, ProtocolViolation):
+                self.lose(connection)
+            else:
+                # Under the number 0 something was asked before the create, which was not sent then.
+                child = held_in(answer) if answer.get("id") else None
+                if child is not None:
+                    self._adopt(connection, child, one.params)
+                connection.underway = False
+            if connection.held:
+                self.idle.append(connection)
+            else:
+                useless.append(connection)
+        return useless
 
     def begin_to_take_again(self, but: Collection[str]) -> Optional[Hold]:
         """Return a lost hold which nobody takes again yet, of another child than these."""
@@ -121,7 +164,7 @@ class Holds:
 
     def clear(self) -> List[Connection]:
         """Take out every connection that is not in use."""
-        unused = self.idle + self.retired
+        unused = self.idle + [one.connection for one in self.retired]
         self.idle, self.retired = [], []
         return unused
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Collection, Dict, List, Optional, Protocol
 from . import journal
 from .connection import Connection, connect
 from .errors import BrokerUnavailable, ClientClosed, NotASocket, SocketPathTooLong
-from .holds import Hold, Holds
+from .holds import Hold, Holds, Retired
 from .outlook import SHUT_DOWN, Outlook
 from .waiting import Deadline, Pause, Steps
 
@@ -203,12 +203,16 @@ class Pool:
             state.holds.lose(connection)
         connection.close()
 
-    def retire(self, connection: Connection) -> None:
-        """Keep a connection open that may hold a child, and is of no other use."""
+    def retire(self, connection: Connection, params: Dict[str, Any]) -> None:
+        """Keep a connection that may still hold a child: a create with these parameters was given up over it."""
+        if not connection.underway:
+            # Nothing is to come; what it holds already it goes on to hold.
+            self.hold(connection, None, {})
+            return
         state = self._state
         with state.lock:
             if self._keeps(connection):
-                state.holds.retired.append(connection)
+                state.holds.retired.append(Retired(connection, params))
                 return
         connection.close()
 
@@ -219,9 +223,9 @@ class Pool:
         """
         state = self._state
         with state.lock:
-            ended = state.holds.lose_the_ended()
+            done = state.holds.read_late_answers() + state.holds.lose_the_ended()
             hold = state.holds.begin_to_take_again(but)
-        for connection in ended:
+        for connection in done:
             connection.close()
         return hold
 
