@@ -96,9 +96,20 @@ def test_a_fork_in_the_middle_of_other_threads_calls_does_not_hang(broker: Broke
 
 
 def test_a_lock_that_was_held_at_the_fork_holds_up_nobody(broker: Broker) -> None:
-    broker.status()
-    with broker._requests.pool._state.lock:
-        in_a_fork(broker.status)
+    held, over = threading.Event(), threading.Event()
+
+    def change() -> None:
+        held.set()
+        over.wait(PATIENCE)
+
+    thread = threading.Thread(target=broker._requests.pool._state.guard.change, args=(change,))
+    thread.start()
+    assert held.wait(PATIENCE)
+    try:
+        in_a_fork(lambda: broker.create(["true"], lifetime="connection"))
+    finally:
+        over.set()
+        thread.join(PATIENCE)
 
 
 def test_a_fork_waits_for_a_class_that_is_being_made() -> None:

@@ -38,7 +38,10 @@ class Retired(NamedTuple):
 
 
 class Holds:
-    """The holds of one process, and the connections that carry them. Whoever uses it has the pool's lock."""
+    """The holds of one process, and the connections that carry them.
+
+    They are changed under the pool's guard.
+    """
 
     def __init__(self) -> None:
         #: Connections that hold children, and are not in use. They carry creates only, and close with the pool.

@@ -7,14 +7,15 @@ open, and hold children, for as long as the forked process lives.
 
 from __future__ import annotations
 
+import functools
 import os
-import threading
 import weakref
 from typing import Any, Callable, Collection, Dict, List, Optional, Protocol
 
 from . import journal
 from .connection import Connection, connect
 from .errors import BrokerUnavailable, ClientClosed, NotASocket, SocketPathTooLong
+from .guard import Guard
 from .holds import Hold, Holds, Retired
 from .outlook import SHUT_DOWN, Outlook
 from .waiting import Deadline, Pause, Steps
@@ -33,16 +34,41 @@ class Subscription(Protocol):
 
 
 class _State:
-    """What one process has."""
+    """What one process has. What is not changed in one step is changed under its guard alone."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.lock = threading.Lock()
+        self.guard = Guard()
         self.idle: List[Connection] = []
         self.holds = Holds()
         self.every: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self.closed = False
+
+    def take_idle(self) -> Optional[Connection]:
+        """Take out a connection that is idle."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
+
+    def close_idle(self) -> None:
+        """Close the connections that are idle."""
+        while True:
+            connection = self.take_idle()
+            if connection is None:
+                return
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is held, end the subscriptions, and wake whoever uses a connection, which is to close it then."""
+        unused = self.holds.clear()
+        for subscription in list(self.subscriptions):
+            subscription.close()
+        for connection in unused:
+            connection.close()
+        for connection in list(self.every):
+            connection.wake()
 
 
 class Pool:
@@ -84,10 +110,9 @@ class Pool:
         """
         state = self._state
         while True:
-            with state.lock:
-                connection = state.holds.take_shared() if holds or may_hold else None
-                if connection is None and not holds and state.idle:
-                    connection = state.idle.pop()
+            connection = state.guard.try_change(state.holds.take_shared) if holds or may_hold else None
+            if connection is None and not holds:
+                connection = state.take_idle()
             if connection is None or connection.is_quiet():
                 return connection
             self.lose(connection)
@@ -103,8 +128,7 @@ class Pool:
         holds = self.holder._own.holds
         if self.outlook.leaving or holds.by_child or holds.retired:
             return None
-        with state.lock:
-            connection = state.idle.pop() if state.idle else None
+        connection = state.take_idle()
         if connection is None or connection.is_quiet():
             return connection
         self.lose(connection)
@@ -140,10 +164,8 @@ class Pool:
             if away:
                 journal.inform("a broker is at %s again, after %.1f s", connection.path, away)
             state = self._state
-            with state.lock:
-                state.every.add(connection)
-                closed = state.closed
-            if closed:
+            state.guard.change(functools.partial(state.every.add, connection))
+            if state.closed:
                 # While it was being made: whoever closed the pool knows nothing of it.
                 connection.close()
                 raise ClientClosed(self.path())
@@ -153,16 +175,18 @@ class Pool:
         """Take back a connection whose request has been answered."""
         # That it belongs to this process was looked at when it was taken.
         state = self._own
-        with state.lock:
-            if connection.pid == state.pid and not state.closed and len(state.idle) < _IDLE_MAX:
-                state.idle.append(connection)
-                return
-        connection.close()
+        if connection.pid != state.pid or state.closed or len(state.idle) >= _IDLE_MAX:
+            connection.close()
+            return
+        state.idle.append(connection)
+        if state.closed:
+            # Meanwhile: whoever closed the pool may have been through with those that are idle.
+            state.close_idle()
 
     @property
     def holds_any(self) -> bool:
-        """Whether it holds a child, or did until its connection was lost."""
-        return bool(self._own.holds.by_child)
+        """Whether it holds a child, or did until its connection was lost, or is about to."""
+        return bool(self._own.holds.by_child) or self._own.guard.is_putting_off
 
     @property
     def may_have_lost_holds(self) -> bool:
@@ -174,33 +198,28 @@ class Pool:
 
         ``params`` are what it was created with, by which it can be held again when the connection is lost.
         """
-        state = self._state
-        with state.lock:
+
+        def change() -> None:
             if child is not None and self._keeps(connection):
-                state.holds.add(connection, child, params)
-        self._put_holding(connection)
+                self._own.holds.add(connection, child, params)
+            self._put_holding(connection)
+
+        self._state.guard.change(change)
 
     def release(self, child: str) -> None:
         """Undo one ``hold`` of a child; a connection that holds none any more is closed, which tells the broker."""
         state = self._state
-        with state.lock:
-            connection = state.holds.release(child)
-        if connection is not None:
-            connection.close()
+        state.guard.change(lambda: _close(state.holds.release(child)))
 
     def forget(self, child: str) -> None:
         """Undo every ``hold`` of a child, as it has ended."""
         state = self._state
-        with state.lock:
-            connection = state.holds.forget(child)
-        if connection is not None:
-            connection.close()
+        state.guard.change(lambda: _close(state.holds.forget(child)))
 
     def lose(self, connection: Connection) -> None:
         """Close a connection that has ended; what it held can be taken again."""
         state = self._state
-        with state.lock:
-            state.holds.lose(connection)
+        state.guard.change(functools.partial(state.holds.lose, connection))
         connection.close()
 
     def retire(self, connection: Connection, params: Dict[str, Any]) -> None:
@@ -209,72 +228,70 @@ class Pool:
             # Nothing is to come; what it holds already it goes on to hold.
             self.hold(connection, None, {})
             return
-        state = self._state
-        with state.lock:
+
+        def change() -> None:
             if self._keeps(connection):
-                state.holds.retired.append(Retired(connection, params))
-                return
-        connection.close()
+                self._own.holds.retired.append(Retired(connection, params))
+            else:
+                connection.close()
+
+        self._state.guard.change(change)
 
     def lost_hold(self, but: Collection[str]) -> Optional[Hold]:
         """Return a hold whose connection is lost, as with a broker that crashed: it is the caller's to take again.
 
         Those of the children ``but`` are left out.
         """
-        state = self._state
-        with state.lock:
-            done = state.holds.read_late_answers() + state.holds.lose_the_ended()
-            hold = state.holds.begin_to_take_again(but)
-        for connection in done:
-            connection.close()
-        return hold
+        holds = self._state.holds
+
+        def change() -> Optional[Hold]:
+            for connection in holds.read_late_answers() + holds.lose_the_ended():
+                connection.close()
+            return holds.begin_to_take_again(but)
+
+        return self._state.guard.try_change(change)
 
     def taken_again(self, hold: Hold, connection: Connection) -> None:
         """Take back a connection that holds a child again."""
-        state = self._state
-        with state.lock:
+
+        def change() -> None:
             if self._keeps(connection):
-                state.holds.taken_again(hold, connection)
-        self._put_holding(connection)
+                self._own.holds.taken_again(hold, connection)
+            self._put_holding(connection)
+
+        self._state.guard.change(change)
 
     def give_up(self, hold: Hold) -> None:
         """Take note that a child cannot be held again."""
         state = self._state
-        with state.lock:
-            state.holds.give_up(hold)
+        state.guard.change(functools.partial(state.holds.give_up, hold))
 
     def _keeps(self, connection: Connection) -> bool:
         state = self._state
         return connection.pid == state.pid and not state.closed
 
     def _put_holding(self, connection: Connection) -> None:
-        state = self._state
-        with state.lock:
-            if connection.held and self._keeps(connection):
-                state.holds.idle.append(connection)
-                return
-        connection.close()
+        if connection.held and self._keeps(connection):
+            self._own.holds.idle.append(connection)
+        else:
+            connection.close()
 
     def add(self, subscription: Subscription) -> None:
         """Take note of a subscription that is to be closed with the pool."""
         state = self._state
-        with state.lock:
-            state.subscriptions.add(subscription)
+        state.guard.change(functools.partial(state.subscriptions.add, subscription))
 
     def close(self) -> None:
         """Close all connections; those in use are closed by their users."""
         state = self._state
-        with state.lock:
-            state.closed = True
-            unused, state.idle = state.idle + state.holds.clear(), []
-            in_use = [connection for connection in state.every if connection not in unused]
-            subscriptions = list(state.subscriptions)
-        for subscription in subscriptions:
-            subscription.close()
-        for connection in unused:
-            connection.close()
-        for connection in in_use:
-            connection.wake()
+        state.closed = True
+        state.close_idle()
+        state.guard.change(state.close)
+
+
+def _close(connection: Optional[Connection]) -> None:
+    if connection is not None:
+        connection.close()
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -28,6 +28,7 @@ class ShutdownWatch:
         self._make_client = make_client
         self._callback = callback
         self._told = False
+        self._is_cancelling = False
         self._events: Optional[Events[Child]] = None
         self._begin()
         client = self._client
@@ -44,7 +45,10 @@ class ShutdownWatch:
 
     def cancel(self) -> None:
         """End it; the callback is not called any more, unless it is being called already."""
-        self._cancelled.set()
+        # A signal handler that comes in between is not to wait for the event's lock, which this thread has then.
+        if not self._is_cancelling:
+            self._is_cancelling = True
+            self._cancelled.set()
         self._client.close()
 
     def after_fork(self) -> None:
@@ -57,6 +61,7 @@ class ShutdownWatch:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
+        self._is_cancelling = False
         self._cancelled = threading.Event()
         # A client of its own: closing that is what ends the thread, wherever it waits.
         self._client = self._make_client()
