@@ -119,6 +119,15 @@ def test_an_upgrade_is_asked_for_once_and_waited_for(fake: FakeBroker) -> None:
     assert upgrade.after.version == "0.2.0"
 
 
+def test_a_broker_that_was_lost_and_started_again_is_no_upgrade(fake: FakeBroker) -> None:
+    fake.play(asked, lambda connection: connection.answer({**STATUS, "instance": "second", "pid": 2}))
+    with (
+        Broker(fake.socket) as broker,
+        pytest.raises(InternalError, match=r"lost and started again, as process 2 inst"),
+    ):
+        broker.upgrade()
+
+
 def test_the_reason_is_told_where_the_broker_stays_as_it_is(fake: FakeBroker) -> None:
     def refuse(connection: FakeConnection) -> None:
         connection.answer(STATUS)

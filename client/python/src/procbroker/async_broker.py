@@ -314,7 +314,8 @@ class AsyncBroker:
         """Put the program that is now in the broker's place into its process. Children do not notice.
 
         Returns when that serves. Raises BrokerError with the reason where the broker stays as it is (PermissionDenied
-        for instance), and ClientTimeout when it was about to give up its place and still has not, 15 seconds later.
+        for instance) or was lost and started again, and ClientTimeout when it was about to give up its place and still
+        has not, 15 seconds later.
         """
         return await run_async(self._requests.upgrade(timeout))
 

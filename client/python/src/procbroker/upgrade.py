@@ -22,8 +22,8 @@ _LOOK_EVERY = 1.0
 def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[Dict[str, Any], Dict[str, Any]]]:
     """Return the status of the broker before its upgrade and after it.
 
-    Raises BrokerError with the reason when the broker stays as it is, or goes on again because the other program has
-    failed, and ClientTimeout.
+    Raises BrokerError with the reason when the broker stays as it is, goes on again because the other program has
+    failed, or was lost and started again, and ClientTimeout.
     """
     before = yield from exchange(pool, Call("status", {}, seconds, pool.path), dict)
     call = Call("upgrade", {}, seconds, pool.path)
@@ -36,6 +36,8 @@ def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[D
         try:
             with well_formed(socket):
                 if now["instance"] != before["instance"]:
+                    if now["pid"] != before["pid"]:
+                        raise InternalError("internal", _lost(before["pid"], now["pid"]))
                     return before, now
                 failed = now.get("failed_upgrade")
                 if failed != before.get("failed_upgrade") and failed is not None:
@@ -49,3 +51,11 @@ def upgraded(pool: Pool, seconds: Optional[float], socket: str) -> Steps[Tuple[D
                 raise taking_over.timed_out() from None
         finally:
             connection.close()
+
+
+def _lost(before: int, now: int) -> str:
+    # An upgrade keeps the process; whatever starts a broker that has crashed makes another one.
+    return (
+        f"not upgraded: the broker was lost and started again, as process {now} instead of {before}; its children are "
+        "taken up as after every crash, and its log may tell why it was lost"
+    )
