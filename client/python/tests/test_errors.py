@@ -71,6 +71,7 @@ def test_start_failed_tells_the_exit_and_what_was_written(fake: FakeBroker) -> N
         ("", "it ended"),
         (" \n\n", "it ended"),
         ("x" * 1000, f"; its last line: {'x' * 299}…"),
+        ("é \x1b]0;title\x07\x9b2J\t\u202egone", "; its last line: é \\x1b]0;title\\x07\\x9b2J\\t\\u202egone"),
     ],
 )
 def test_start_failed_ends_with_the_last_line_that_the_child_wrote(log_tail: str, end: str) -> None:

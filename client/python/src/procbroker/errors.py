@@ -145,14 +145,17 @@ class StartFailed(BrokerError):
         return _text(self.data.get("log_tail")) or ""
 
     def __str__(self) -> str:
-        """Return the message and the last line that it wrote, which mostly says why it has ended."""
+        """Return the message and the last line that it wrote, which mostly says why it has ended.
+
+        Of that line, no character steers a terminal or turns the text around: it has an escape instead.
+        """
         lines = self.log_tail.split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         if not last:
             return self.message
         if len(last) > _LINE_LONGEST:
             last = last[: _LINE_LONGEST - 1] + "…"
-        return f"{self.message}; its last line: {last}"
+        return f"{self.message}; its last line: {harmless(last)}"
 
 
 class ShuttingDown(BrokerError):
@@ -404,6 +407,11 @@ _CLASSES: Dict[str, Type[BrokerError]] = {
         InternalError,
     )
 }
+
+
+def harmless(text: str) -> str:
+    """Return the text of a child with an escape, as in Python's literals, for whatever is more than to be seen."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def error_from_wire(error: Mapping[str, Any]) -> BrokerError:
