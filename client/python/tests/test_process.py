@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import pickle
@@ -10,6 +11,7 @@ import pwd
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ import procbroker
 from procbroker import (
     AsyncBroker,
     Broker,
+    ClientTimeout,
     NameTaken,
     NoResult,
     ProcessFailed,
@@ -95,11 +98,13 @@ def test_an_installed_package_is_found_without_a_variable(
     # As if the package were in the site-packages of this interpreter, which it is by a link there in fact.
     root = str(Path(procbroker.__file__).parents[1])
     monkeypatch.setattr("site.getsitepackages", lambda: [root])
-    options = Process(targets.add, (1,), {}, None, {}, broker.socket)
+    options = Process(targets.add, (1,), {}, None, {})
+    options.hand_over(0)
     assert options.options["env"] == {"PYTHONSAFEPATH": "1"}
     options.withdraw()
     monkeypatch.setattr("site.getsitepackages", list)
-    options = Process(targets.add, (1,), {}, None, {}, broker.socket)
+    options = Process(targets.add, (1,), {}, None, {})
+    options.hand_over(0)
     assert options.options["env"] == {"PYTHONPATH": root, "PYTHONSAFEPATH": "1"}
     options.withdraw()
 
@@ -187,6 +192,8 @@ def test_one_that_is_ended_has_no_result(broker: Broker, place: Path) -> None:
         broker.process(targets.leave, (3,)).result(PATIENCE)
     with pytest.raises(NoResult, match=r"exited with code 1 .*; the last line of its log is: the queue is empty$"):
         broker.process(targets.leave, ("looked\nthe queue is empty",)).result(PATIENCE)
+    with pytest.raises(NoResult, match=r"the last line of its log is: up \\x1b\[2J\\u202edown$"):
+        broker.process(targets.leave, ("up \x1b[2J\u202edown",)).result(PATIENCE)
     with pytest.raises(TypeError, match=r"Broker.process"):
         broker.create(["true"]).result(PATIENCE)
 
@@ -527,6 +534,41 @@ def test_a_service_with_a_tmp_of_its_own_hands_over_all_the_same() -> None:
     if "unshare failed" in done.stderr or "mount: " in done.stderr:
         pytest.skip(done.stderr)
     assert (done.stdout, done.stderr) == ("42 True\n", "")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a socket to another user")
+def test_the_brokers_user_is_who_listens_and_not_who_owns_the_socket(own: RealBroker, place: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(own.socket, nobody, -1)
+    with Broker(own.socket) as broker:
+        child = broker.process(targets.add, (1, 2))
+        assert (child.result(PATIENCE), Path(child.command[4]).stat().st_uid) == (3, 0)
+        # The connection over which that was found out serves the create, too.
+        assert broker.status().connections == 1
+
+
+def test_what_a_broker_of_another_user_runs_is_handed_over_to_that_user(
+    broker: Broker, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procbroker.connection.Connection.peer_user", lambda _: 4242)
+    monkeypatch.setattr(os, "geteuid", lambda: 4243)
+    with pytest.raises(Unsupported, match="the child would run as user 4242, to whom user 4243 cannot hand over"):
+        broker.process(targets.nothing)
+    assert list(place.iterdir()) == []
+
+
+def test_a_broker_that_accepts_nobody_is_given_up_in_time_by_a_process(folder: Path, place: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as full, contextlib.ExitStack() as others:
+        full.bind(str(folder / "full"))
+        full.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one = others.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(str(folder / "full"))
+        with Broker(folder / "full") as broker, pytest.raises(ClientTimeout, match="gave up on process"):
+            broker.process(targets.nothing, timeout=0.05)
+    assert list(place.iterdir()) == []
 
 
 def test_who_cannot_hand_over_privately_is_told_so(

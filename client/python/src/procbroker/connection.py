@@ -11,6 +11,7 @@ import itertools
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Optional, Set, Union
 
@@ -36,6 +37,8 @@ ANSWER_BYTES_MAX = (64 << 20) + 4096
 _READ_FIRST, _READ_MORE = 64 << 10, 256 << 10
 #: The first and the longest pause before a full queue of connections is tried again, in seconds.
 _PAUSE_FIRST, _PAUSE_LONGEST = 0.001, 0.1
+#: The pid, user id and group id of SO_PEERCRED.
+_CREDENTIALS = struct.Struct("iII")
 #: What a file system or a listener says when nobody is there.
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK, errno.ENOTDIR)
 
@@ -193,6 +196,11 @@ class Connection:
         del self._received[: end + 1]
         self._searched = 0
         return line
+
+    def peer_user(self) -> int:
+        """Return the user id of whoever listens, as the kernel knows it: SO_PEERCRED of unix(7)."""
+        credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(credentials)[1])
 
     def is_quiet(self) -> bool:
         """Return whether it is open, with nothing to read: fit for the next request."""

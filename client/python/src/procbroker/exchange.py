@@ -88,6 +88,24 @@ def subscribe(
         raise
 
 
+def peer_user(pool: Pool, call: Call) -> Steps[int]:
+    """Return the user id of whoever listens, who need not own the file of the socket. Raises what connecting raises.
+
+    That is the broker's user, or systemd's where that has made the socket. Root's starts brokers of root, and where it
+    is told to start one of another user, ``user`` says of which.
+    """
+    connection = pool.take_idle(holds=False)
+    if connection is None:
+        try:
+            connection = yield from pool.dial(call.deadline)
+        except DeadlinePassed:
+            raise call.timed_out() from None
+    try:
+        return connection.peer_user()
+    finally:
+        pool.put(connection)
+
+
 def _converse(
     pool: Pool,
     call: Call,

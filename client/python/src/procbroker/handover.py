@@ -61,14 +61,19 @@ def make(uid: int) -> str:
     return folder
 
 
-def give(folder: str, call: Dict[str, Any], uid: int) -> bytes:
-    """Put a call into a folder, and give both to the user who is to have them. Return what was written."""
+def packed(call: Dict[str, Any]) -> bytes:
+    """Return a call as it is to be written. Raises ValueError for one that is too long."""
     words = pickle.dumps(call, protocol=3)
     if len(words) > BYTES_MAX:
         raise ValueError(
             f"the arguments have {len(words)} bytes when pickled, and may have {BYTES_MAX}; "
             "put them into a file, and give its path"
         )
+    return words
+
+
+def give(folder: str, words: bytes, uid: int) -> None:
+    """Put a call into a folder, and give both to the user who is to have them."""
     path = os.path.join(folder, "call")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _GIVEN)
     try:
@@ -80,7 +85,6 @@ def give(folder: str, call: Dict[str, Any], uid: int) -> bytes:
         raise OSError(error.errno, f"cannot hand over {len(words)} bytes: {error.strerror}", path) from error
     if uid != os.geteuid():
         os.chown(folder, uid, -1, follow_symlinks=False)
-    return words
 
 
 def take(folder: str) -> Dict[str, Any]:

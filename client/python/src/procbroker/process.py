@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, List, Optional, Union
 
 from . import arguments, handover, outset, target
-from .errors import NoResult, ProcessFailed, RemoteTraceback, Unsupported
+from .errors import NoResult, ProcessFailed, RemoteTraceback, Unsupported, harmless
 from .view import ChildView
 
 #: What every command of a process has in common, after its interpreter.
@@ -32,9 +32,8 @@ class Process:
         kwargs: Mapping[str, Any],
         python: Optional[arguments.Path],
         options: Mapping[str, Any],
-        socket: str,
     ) -> None:
-        """Write the call down.
+        """Take the call.
 
         Raises TypeError and ValueError for what cannot be called in another interpreter, RuntimeError in one that has
         not come to its own call yet.
@@ -48,7 +47,6 @@ class Process:
             "unset": [],
             "arguments": _packed(name, args, kwargs),
         }
-        uid = _runs_as(given.get("user"), socket)
         env = dict(arguments.env_to_wire(given.get("env") or {}))
         own = os.environ if given.get("inherit_env") else {}
         here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -59,12 +57,25 @@ class Process:
         given.setdefault("cwd", os.curdir)
         if python is None and sys.version_info < (3, 11):
             _refuse_a_folder_of_everybody(given["cwd"], call["path"])
-        interpreter = _interpreter() if python is None else arguments.text(python, "python")
+        self._interpreter = _interpreter() if python is None else arguments.text(python, "python")
+        #: The function's.
+        self.name = name
+        self._words = handover.packed(call)
+        self.options: Dict[str, Any] = {**given, "env": env}
+
+    @property
+    def runs_as_its_broker_says(self) -> bool:
+        """Whether it is the broker's user that tells who the child will be."""
+        return self.options.get("user") is None
+
+    def hand_over(self, brokers: int) -> None:
+        """Write the call down for the child of a broker of this user. Raises Unsupported when that cannot read it."""
+        uid = _runs_as(self.options.get("user"), brokers)
         self._folder = handover.make(uid)
         try:
-            self._words = handover.give(self._folder, call, uid)
-            self.command = [interpreter, *_MODULE, name, self._folder]
-            self.options = {**given, "env": env, "cleanup": self._cleanup(given.get("cleanup"))}
+            handover.give(self._folder, self._words, uid)
+            self.command = [self._interpreter, *_MODULE, self.name, self._folder]
+            self.options["cleanup"] = self._cleanup(self.options.get("cleanup"))
         except BaseException:
             self.withdraw()
             raise
@@ -193,14 +204,10 @@ def _refuse_a_folder_of_everybody(folder: arguments.Path, path: Sequence[str]) -
         )
 
 
-def _runs_as(user: Union[str, int, None], socket: str) -> int:
+def _runs_as(user: Union[str, int, None], brokers: int) -> int:
     """Return who the child will be. Raises Unsupported when what this user writes is closed to it."""
     own = os.geteuid()
     if user is None:
-        try:
-            brokers = os.stat(socket).st_uid
-        except OSError:  # which the create is to tell of
-            brokers = 0
         # A broker that is not root's runs children as its own user.
         uid = own if brokers == 0 else brokers
     else:
@@ -240,5 +247,5 @@ def _end_of(child: ChildView, last_line: str) -> str:
     how = f"it exited with code {ended.code}" if ended.signal is None else f"{ended.signal} ended it"
     if ended.code == 0:
         return f"{how}, and its result is not kept any more, or it called sys.exit"
-    more = f"the last line of its log is: {last_line}" if last_line else "its log may tell more"
+    more = f"the last line of its log is: {harmless(last_line)}" if last_line else "its log may tell more"
     return f"{how} ({ended.reason}) without a result; {more}"

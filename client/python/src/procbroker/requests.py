@@ -10,7 +10,7 @@ from . import address, arguments, outset
 from .arguments import Argument, Duration, Signal, Since, SocketPath, Stop
 from .call import Call, well_formed
 from .errors import BrokerError, BrokerUnavailable
-from .exchange import Asked, exchange
+from .exchange import Asked, exchange, peer_user
 from .feed import EventFeed, LogFeed
 from .pool import Pool
 from .upgrade import upgraded
@@ -106,7 +106,12 @@ class Requests(Generic[ChildT]):
         unknown = set(options) - set(arguments.CreateOptions.__annotations__)
         if unknown:
             raise TypeError(f"process has no parameter {', '.join(sorted(unknown))}")
-        process = Process(target, args, kwargs, python, options, self.socket)
+        process = Process(target, args, kwargs, python, options)
+        brokers = 0
+        if process.runs_as_its_broker_says:
+            call = Call("process", {"name": process.name}, self._limit(timeout), self.pool.path)
+            brokers = yield from peer_user(self.pool, call)
+        process.hand_over(brokers)
         try:
             child = yield from exchange(self.pool, *self.create(process.command, process.options, timeout))
         except (BrokerError, BrokerUnavailable, TypeError, ValueError):
