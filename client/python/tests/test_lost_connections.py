@@ -29,9 +29,12 @@ from procbroker.waiting import Deadline, Steps
 
 NEVER_TWICE: List[Callable[[Broker], Any]] = [
     lambda broker: broker.signal("one", "HUP"),
-    lambda broker: broker.restart("one"),
     lambda broker: broker.shutdown(),
 ]
+
+
+#: What is asked of those who can have been meant by a call that is sent again.
+FIELDS = ["name", "state", "created_at", "started_at", "exit"]
 
 
 def say(connection: FakeConnection, words: bytes) -> None:
@@ -135,7 +138,7 @@ def test_what_must_not_happen_twice_is_not_sent_again(fake: FakeBroker, call: Ca
     assert "whether that was carried out is not known" in str(caught.value)
 
 
-@pytest.mark.parametrize("call", NEVER_TWICE[:2])
+@pytest.mark.parametrize("call", [*NEVER_TWICE[:1], lambda broker: broker.restart("one")])
 def test_a_connection_that_ended_while_idle_costs_nothing(fake: FakeBroker, call: Callable[[Broker], Any]) -> None:
     fake.play(
         lambda connection: connection.answer({"children": []}),
@@ -241,7 +244,7 @@ def test_a_destroy_by_name_is_bound_to_the_child_before_it_is_sent_again(fake: F
 
     def again(connection: FakeConnection) -> Dict[str, Any]:
         listed = [child(created_at="2999-01-01T00:00:00Z", id=successor), child(), child("other")]
-        assert connection.answer({"children": listed})["params"] == {"all": True}
+        assert connection.answer({"children": listed})["params"] == {"all": True, "fields": FIELDS}
         return connection.answer({"children": [child(state="ended", pid=None)]})
 
     fake.play(hear, again)
@@ -300,7 +303,7 @@ def test_a_destroy_of_many_that_is_sent_again_spares_those_created_since(
     fake: FakeBroker, which: Dict[str, Any], labels: Dict[str, str]
 ) -> None:
     def row(number: int, **changes: Any) -> Dict[str, Any]:
-        return {"id": f"id {number}", "state": "running", "created_at": child()["created_at"], "exit": None, **changes}
+        return {**child(id=f"id {number}"), **changes}
 
     def ended(at: str) -> Dict[str, Any]:
         return {"state": "ended", "exit": {"code": 0, "reason": "destroyed", "at": at}}
@@ -314,7 +317,7 @@ def test_a_destroy_of_many_that_is_sent_again_spares_those_created_since(
             row(5, created_at="2999-01-01T00:00:00Z"),
         ]
         question = connection.answer({"children": listed})
-        assert question["params"] == {"all": True, "labels": labels, "fields": ["state", "created_at", "exit"]}
+        assert question["params"] == {"all": True, "labels": labels, "fields": FIELDS}
         asked = [connection.answer({"children": [child(id=f"id {number}")]}) for number in (1, 2, 4)]
         asked += [connection.answer({"children": [child(id=f"id {number}", state="ended")]}) for number in (1, 2)]
         return [*asked, connection.refuse("not_found")]
@@ -329,7 +332,7 @@ def test_a_destroy_of_many_that_is_sent_again_spares_those_created_since(
 
 
 def test_a_destroy_of_many_that_loses_another_connection_goes_on_with_the_same(fake: FakeBroker) -> None:
-    listed = {"children": [{"id": "id 1", "state": "running", "created_at": child()["created_at"], "exit": None}]}
+    listed = {"children": [child(id="id 1")]}
     fake.play(
         hear,
         lambda connection: [connection.answer(listed), connection.request()],
@@ -341,7 +344,7 @@ def test_a_destroy_of_many_that_loses_another_connection_goes_on_with_the_same(f
 
 def test_a_renewal_of_many_that_is_sent_again_is_of_those_who_live_and_were_there(fake: FakeBroker) -> None:
     def again(connection: FakeConnection) -> Dict[str, Any]:
-        there = {"state": "running", "created_at": child()["created_at"], "exit": None}
+        there = child()
         ended = {"code": 0, "reason": "exited", "at": "2999-01-01T00:00:00Z"}
         listed = [
             {**there, "id": "id 1", "state": "ended", "exit": ended},
@@ -356,6 +359,64 @@ def test_a_renewal_of_many_that_is_sent_again_is_of_those_who_live_and_were_ther
         assert [one.id for one in broker.renew(labels={"pool": "x"})] == ["id 2"]
     fake.result()
     assert fake.result()["params"] == {"target": "id 2"}
+
+
+LATER = "2999-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("target", ["one", child()["id"], "{01935B2C-7d00-7abc-8def-0123456789ab}"])
+@pytest.mark.parametrize(
+    ("changes", "method", "params"),
+    [
+        ({"state": "running"}, "restart", {}),
+        ({"state": "stopping"}, "wait", {"until": "ready"}),
+        ({"state": "backoff", "started_at": None}, "wait", {"until": "ready"}),
+        ({"state": "starting", "started_at": LATER}, "wait", {"until": "ready"}),
+        ({"state": "running", "started_at": LATER}, "wait", {"until": "ready"}),
+    ],
+)
+def test_a_restart_that_is_lost_is_waited_for_if_it_has_begun_and_not_made_twice(
+    fake: FakeBroker, target: str, changes: Dict[str, Any], method: str, params: Dict[str, Any]
+) -> None:
+    def again(connection: FakeConnection) -> Dict[str, Any]:
+        listed = [child(**changes), child("other", id="other"), child(created_at=LATER, id="successor")]
+        connection.answer({"children": listed})
+        return connection.answer(
+            {"child" if method == "wait" else "children": child() if method == "wait" else [child()]}
+        )
+
+    fake.play(hear, again)
+    with Broker(fake.socket) as broker:
+        assert [one.id for one in broker.restart(target)] == [child()["id"]]
+    fake.result()
+    request = fake.result()
+    assert (request["method"], request["params"]) == (method, {"target": child()["id"], **params})
+
+
+def test_a_restart_of_one_that_has_ended_meanwhile_is_told_so(fake: FakeBroker) -> None:
+    ended = child(state="ended", exit={"code": 0, "reason": "exited", "at": LATER})
+    fake.play(hear, lambda connection: [connection.answer({"children": [ended]}), connection.refuse("not_found")])
+    with Broker(fake.socket) as broker, pytest.raises(NotFound):
+        broker.restart("one")
+
+
+def test_a_restart_of_many_that_is_lost_is_of_those_who_live_and_were_there(fake: FakeBroker) -> None:
+    def again(connection: FakeConnection) -> List[Any]:
+        ended = child(id="1", state="ended", exit={"code": 0, "reason": "exited", "at": LATER})
+        listed = [ended, child(id="2"), child(id="3", started_at=LATER), child(id="4"), child(id="5", created_at=LATER)]
+        connection.answer({"children": listed})
+        asked = [
+            connection.answer({"children": [child(id="2")]}),
+            connection.answer({"child": child(id="3")}),
+            connection.refuse("not_found"),
+        ]
+        return [(request["method"], request["params"]["target"]) for request in asked]
+
+    fake.play(hear, again)
+    with Broker(fake.socket) as broker:
+        assert [one.id for one in broker.restart(labels={"pool": "x"})] == ["2", "3"]
+    fake.result()
+    assert fake.result() == [("restart", "2"), ("wait", "3"), ("restart", "4")]
 
 
 def test_a_destroyed_child_that_the_broker_has_forgotten_since_is_no_error(fake: FakeBroker) -> None:

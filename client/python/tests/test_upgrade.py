@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from brokers import KEEP, PATIENCE, STATUS, FakeBroker, FakeConnection, RealBroker, comes_true
@@ -35,6 +36,23 @@ def test_children_waits_and_output_outlive_an_upgrade(own: RealBroker) -> None:
         assert broker.get(child).pid == child.pid
         child.destroy()
         assert wait.result(PATIENCE).exit == child.exit
+
+
+@pytest.mark.parametrize("which", [{"target": "one"}, {"labels": {"pool": "x"}}])
+def test_a_restart_goes_on_through_an_upgrade(own: RealBroker, which: Any) -> None:
+    with ThreadPoolExecutor(1) as threads, Broker(own.socket) as broker:
+        fifo = own.folder / "fifo"
+        os.mkfifo(fifo)
+        script = "trap 'read line <$0; exit' TERM; echo up; while :; do sleep 0.05; done"
+        child = broker.create(["sh", "-c", script, fifo], name="one", labels={"pool": "x"}, ready={"log": "up"})
+        restart = threads.submit(lambda: broker.restart(**which))
+        comes_true(lambda: broker.get(child).state == "stopping", "it is stopped")
+        broker.upgrade()
+        fifo.write_text("go on\n")
+        again = restart.result(PATIENCE)
+        assert [(one.id, one.restarts, one.state) for one in again] == [(child.id, 1, "running")]
+        assert broker.get(child).restarts == 1
+        child.destroy(stop=[])
 
 
 def test_no_call_of_many_threads_fails_while_the_broker_is_upgraded(own: RealBroker) -> None:

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .connection import Connection
 from .errors import (
@@ -32,10 +32,10 @@ _LOSSES_MAX = 5
 #: A connection that has lasted so long after the request was sent was not ended by it, in seconds.
 _STABLE_AFTER = 1.0
 #: What must not be carried out twice.
-_NEVER_TWICE = frozenset({"signal", "restart", "shutdown", "upgrade"})
+_NEVER_TWICE = frozenset({"signal", "shutdown", "upgrade"})
 #: What may be carried out twice on the same children. A name can have passed on to another one meanwhile, and what was
 #: created since can have the same labels.
-_TWICE_ON_THE_SAME = frozenset({"destroy", "renew", "wait"})
+_TWICE_ON_THE_SAME = frozenset({"destroy", "renew", "restart", "wait"})
 #: A UUID with its hyphens, and all forms in which the broker takes one.
 _HYPHENED = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ID = rf"[0-9a-f]{{32}}|(urn:uuid:)?{_HYPHENED}|\{{{_HYPHENED}\}}"
@@ -100,8 +100,8 @@ class Call:
         self._losses = 0
         #: Whether it is sent again, and what was sent before may have been carried out.
         self.repeated = False
-        #: The ids of those whom it was for when it began, once it is sent again and was for more than one.
-        self.bound: Optional[List[str]] = None
+        #: Those whom it was for when it began, once it is sent again to each by itself.
+        self.bound: Optional[List[Mapping[str, Any]]] = None
         #: Whether the connection that carries it is to stay open, for a child whose life is bound to it.
         self.holds = method == "create" and params.get("lifetime") == "connection"
 
@@ -167,48 +167,67 @@ class Call:
 
     @property
     def is_to_be_bound(self) -> bool:
-        """Whether it is sent again, and not by an id, so that it is to be known first who was meant."""
-        return self.repeated and self.method in _TWICE_ON_THE_SAME and not _is_id(self.params.get("target"))
+        """Whether it is sent again, and is to be known first who was meant, or whether that was restarted meanwhile."""
+        if not self.repeated or self.method not in _TWICE_ON_THE_SAME:
+            return False
+        return self.method == "restart" or not _is_id(self.params.get("target"))
 
     def question(self) -> Dict[str, Any]:
         """Return the parameters of the list of all who can have been meant, the ended among them."""
         target = self.params["target"]
-        if isinstance(target, str):
-            return {"all": True}
-        return {"all": True, "labels": target.get("labels", {}), "fields": ["state", "created_at", "exit"]}
+        labels = {} if isinstance(target, str) else {"labels": target.get("labels", {})}
+        return {"all": True, **labels, "fields": ["name", "state", "created_at", "started_at", "exit"]}
 
     def bind(self, children: List[Mapping[str, Any]]) -> None:
         """Bind it, of all who can have been meant, to those who were there when the call began.
 
         When nobody held the name, that stays: the broker will find none either, or one that was created after the call.
         """
-        began_at = time.time() - (time.monotonic() - self.deadline.began)
-        there = [child for child in children if _moment(child["created_at"]) <= began_at]
-        if not isinstance(self.params["target"], str):
-            self.bound = [child["id"] for child in there if self._was_meant(child, began_at)]
+        there = [child for child in children if _moment(child["created_at"]) <= self._began_at]
+        target = self.params["target"]
+        if not isinstance(target, str):
+            self.bound = [child for child in there if self._was_meant(child)]
             return
-        self.repeated = False
-        held = [child for child in there if child["name"] == self.params["target"]]
-        if held:
-            self.params["target"] = max(held, key=lambda child: (child["created_at"], child["id"]))["id"]
-            self.repeated = True
+        held = [child for child in there if _is_named(child, target)]
+        self.repeated = bool(held)
+        if not held:
+            return
+        holder = max(held, key=lambda child: (child["created_at"], child["id"]))
+        if self.method == "restart":
+            self.bound = [holder]
+        else:
+            self.params["target"] = holder["id"]
 
-    def _was_meant(self, child: Mapping[str, Any], began_at: float) -> bool:
+    @property
+    def _began_at(self) -> float:
+        return time.time() - (time.monotonic() - self.deadline.began)
+
+    def _was_meant(self, child: Mapping[str, Any]) -> bool:
         """Return whether one that was created before the call is one of those with its labels, or of all."""
         if child["state"] != "ended":
             return True
-        # Who destroys is told of those who have ended of it, too; time cannot be given to them any more.
-        return self.method == "destroy" and _moment(child["exit"]["at"]) >= began_at
+        # Who destroys is told of those who have ended of it, too; nothing else can be done to them any more.
+        return self.method == "destroy" and _moment(child["exit"]["at"]) >= self._began_at
 
-    def rounds(self, bound: List[str]) -> Iterator[Dict[str, Any]]:
-        """Return the parameters to send, one after the other, to all whom it is bound to.
+    def _is_as_it_was(self, child: Mapping[str, Any]) -> bool:
+        """Return whether a restart of it has not begun: the broker that was lost has left it as it was."""
+        started_at = child["started_at"]
+        has_settled = child["state"] in ("running", "ended")
+        return has_settled and (started_at is None or _moment(started_at) <= self._began_at)
 
-        Every stop is begun before the first is waited for, so that they take no longer than the longest of them.
+    def rounds(self, bound: List[Mapping[str, Any]]) -> Iterator[Tuple[str, Dict[str, Any]]]:
+        """Return what to send, methods and parameters, one after the other, to all whom it is bound to.
+
+        Every stop is begun before the first is waited for, so that they take no longer than the longest of them. What
+        has been started since the call began, or is on its way to that, is not restarted once more.
         """
-        each = [{**self.params, "target": child} for child in bound]
         if self.method == "destroy" and not self.params.get("no_wait"):
-            yield from ({**params, "no_wait": True} for params in each)
-        yield from each
+            yield from (("destroy", {**self.params, "target": child["id"], "no_wait": True}) for child in bound)
+        for child in bound:
+            if self.method == "restart" and not self._is_as_it_was(child):
+                yield "wait", {"target": child["id"], "until": "ready"}
+            else:
+                yield self.method, {**self.params, "target": child["id"]}
 
     def conclude(self, answer: Mapping[str, Any], socket: str) -> Dict[str, Any]:
         """Return the result that an answer has, or raise the error."""
@@ -306,6 +325,14 @@ def _is_id(target: Any) -> bool:
     That of the class UUID takes hyphens anywhere, as in names.
     """
     return isinstance(target, str) and re.fullmatch(_ID, target, re.ASCII | re.IGNORECASE) is not None
+
+
+def _is_named(child: Mapping[str, Any], target: str) -> bool:
+    return bool(child["name"] == target) or (_is_id(target) and _digits(target) == _digits(child["id"]))
+
+
+def _digits(an_id: str) -> str:
+    return re.sub("urn:uuid:|[-{}]", "", an_id.lower())
 
 
 def _moment(time_on_the_wire: str) -> float:

@@ -264,7 +264,7 @@ class NotASocket(BrokerUnavailable, ValueError):
 class ConnectionLost(ProcbrokerError, ConnectionError):
     """The connection ended before the answer came: the request may or may not have been carried out.
 
-    Raised only for what must not happen twice (``signal``, ``restart``, ``shutdown``, ``upgrade``) and for a
+    Raised only for what must not happen twice (``signal``, ``shutdown``, ``upgrade``) and for a
     log that is being followed; everything else is sent again, until connections are lost again and again.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, TypeVar
 
 from . import journal
 from .call import MALFORMED, TELLING, Call, decode, encode, malformed, refusal_of, result_of, well_formed
@@ -167,17 +167,20 @@ def _ask_first(pool: Pool, connection: Connection, call: Call, meet: Optional[Ca
             call.bind(found["children"])
 
 
-def _ask_each(connection: Connection, call: Call, bound: List[str]) -> Steps[Dict[str, Any]]:
-    """Return the answer to a call that is sent again to each of several children; one that is forgotten is gone."""
+def _ask_each(connection: Connection, call: Call, bound: List[Mapping[str, Any]]) -> Steps[Dict[str, Any]]:
+    """Return the answer to a call that is sent again to each by itself; of several, one that is not found is gone."""
     children: Dict[str, Any] = {}
-    for params in call.rounds(bound):
+    for method, params in call.rounds(bound):
         try:
-            found = yield from _ask_aside(connection, call, encode(0, call.method, params))
+            found = yield from _ask_aside(connection, call, encode(0, method, params))
         except NotFound:
+            if isinstance(call.params["target"], str):
+                raise
             children.pop(params["target"], None)
             continue
         with well_formed(connection.path):
-            children.update((child["id"], child) for child in found["children"])
+            answered = found["children"] if "children" in found else [found["child"]]
+            children.update((child["id"], child) for child in answered)
     return {"result": {"children": list(children.values())}}
 
 
