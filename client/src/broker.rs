@@ -1,5 +1,6 @@
 //! The handle of a broker: calls, over a connection that is made when it is needed.
 
+mod carry_out;
 mod upgrade;
 
 use std::ffi::OsStr;
@@ -14,7 +15,6 @@ use procbroker_protocol::request::{
 use procbroker_protocol::response::{Got, ShutdownReport};
 use procbroker_protocol::{Field, PartialChildren, Request, Response, Status, duration};
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use crate::child::Child;
 use crate::command::Command;
@@ -22,8 +22,8 @@ use crate::connection::{Connection, in_runtime};
 use crate::convert::{Select, ToTarget};
 use crate::dial::Wire;
 use crate::error::{Error, Invalid};
-use crate::link::{Answer, Link, Unanswered};
-use crate::retry::{Call, children, unexpected};
+use crate::link::Link;
+use crate::retry::unexpected;
 use crate::route::{CONNECT_TIMEOUT, CONNECT_TIMEOUT_MAX, Patience, Route, default_socket};
 use crate::subscription::{Events, LogFollow};
 
@@ -177,33 +177,6 @@ impl Broker {
         }
     }
 
-    async fn carry_out(&self, mut request: Request) -> Result<Response, Error> {
-        prepare(&mut request)?;
-        let mut call = Call::new(request);
-        loop {
-            let link = self.link().await?;
-            call.sending();
-            if let Some(question) = call.question() {
-                match self.ask(&link, &question).await {
-                    Ok(answer) => call.bind(&children(answer)?),
-                    Err(unanswered) => {
-                        excuse(unanswered, &mut call)?;
-                        continue;
-                    }
-                }
-            }
-            match self.ask(&link, &call.request).await {
-                Ok(answer) => return call.conclude(answer),
-                Err(unanswered) => excuse(unanswered, &mut call)?,
-            }
-        }
-    }
-
-    /// Makes a request over a connection.
-    async fn ask(&self, link: &Arc<Link>, request: &Request) -> Result<Answer, Unanswered> {
-        self.shared.connection.ask(link, request).await
-    }
-
     /// The connection, made anew if it has to be.
     async fn link(&self) -> Result<Arc<Link>, Error> {
         self.shared.connection.link().await
@@ -289,8 +262,8 @@ impl Broker {
     /// has ended already is no error.
     ///
     /// It is safe to repeat, and is when the connection is lost: the child that held a name when this was
-    /// called is destroyed, never one that took the name since. No child in the answer means then that it
-    /// was gone already.
+    /// called is destroyed, never one that took the name since, and those that had the labels then, never one that was
+    /// created since. No child in the answer means then that it was gone already.
     ///
     /// # Errors
     /// [`Error::Broker`] of the kind `not_found` when there is no such child.
@@ -355,42 +328,5 @@ impl Broker {
     /// [`Error::Broker`] of the kind `not_found` when there is no such child.
     pub async fn follow(&self, params: LogsParams) -> Result<LogFollow, Error> {
         LogFollow::open(self, params).await
-    }
-}
-
-/// Makes a request safe to send again where that takes an id, and refuses one that goes on and on.
-fn prepare(request: &mut Request) -> Result<(), Invalid> {
-    let method = request.method();
-    match request {
-        Request::Create(params) => {
-            params.request_id.get_or_insert_with(Uuid::new_v4);
-        }
-        Request::Events(_) => return Err(Invalid::Subscription { method, instead: "events" }),
-        Request::Logs(params) if params.follow => {
-            return Err(Invalid::Subscription { method, instead: "follow" });
-        }
-        Request::Destroy(_)
-        | Request::List(_)
-        | Request::Get(_)
-        | Request::Wait(_)
-        | Request::Signal(_)
-        | Request::Restart(_)
-        | Request::Renew(_)
-        | Request::Logs(_)
-        | Request::Status(_)
-        | Request::Metrics(_)
-        | Request::Shutdown(_)
-        | Request::Upgrade(_) => {}
-    }
-    Ok(())
-}
-
-/// Decides whether a call goes on without its answer.
-fn excuse(unanswered: Unanswered, call: &mut Call) -> Result<(), Error> {
-    match unanswered {
-        Unanswered::NotSent => call.not_sent(),
-        Unanswered::Lost => call.lost(),
-        Unanswered::Garbled(detail) => Err(Error::Protocol { detail }),
-        Unanswered::Encode(error) => Err(error.into()),
     }
 }

@@ -90,8 +90,10 @@ impl Broker {
         self.many(Request::Signal(SignalParams { target, signal, scope })).await
     }
 
-    /// Stops these children and starts them again, each with the id and the name that it has. When the connection is
-    /// lost meanwhile, the call fails.
+    /// Stops these children and starts them again, each with the id and the name that it has.
+    ///
+    /// Each is restarted once, also when the connection is lost meanwhile: one that was started since the call began, or is on
+    /// its way to that, is waited for then.
     ///
     /// # Errors
     /// [`Error::Broker`] of the kind `not_found` when there is no such child or it has ended, and `spawn_failed` when one child is

@@ -166,8 +166,7 @@ impl Child {
         self.broker.signal_to(self.target(), signal, scope).await.map(drop)
     }
 
-    /// Stops it and starts it again, with the same id and name. When the connection is lost meanwhile, the
-    /// call fails.
+    /// Stops it and starts it again, with the same id and name; once, also when the connection is lost meanwhile.
     ///
     /// # Errors
     /// [`Error::Broker`] of the kind `not_found` when it has ended, and `spawn_failed` when its program cannot be executed any more.

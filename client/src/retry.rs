@@ -3,15 +3,17 @@
 //! A request that may be carried out twice is sent again; one that may not is given up, and the caller
 //! told so.
 
-use std::sync::Arc;
+mod bound;
+
 use std::time::{Duration, Instant, SystemTime};
 
-use procbroker_protocol::child::Child;
-use procbroker_protocol::request::{ListParams, Method};
-use procbroker_protocol::{Error as BrokerError, ErrorKind, Name, Request, Response, Target, Timestamp};
+use procbroker_protocol::request::Method;
+use procbroker_protocol::{ErrorKind, Request, Response, Target, Timestamp};
 
 use crate::error::Error;
 use crate::link::Answer;
+
+pub(crate) use bound::Bound;
 
 /// How many connections in a row one call may see lost within [`STABLE_AFTER`] of sending. A request that
 /// brings a broker down must not be sent to it forever.
@@ -24,9 +26,9 @@ const STABLE_AFTER: Duration = Duration::from_secs(1);
 enum Repeat {
     /// It may be carried out twice: it changes nothing, or it is known by its id.
     Safe,
-    /// It may be carried out twice on the same child. A name can have passed on to another one meanwhile,
-    /// which is not meant, so that the child has to be found first.
-    SafeOnSameChild,
+    /// It may be carried out twice on the same children. A name can have passed on to another one meanwhile, and what was
+    /// created since can have the same labels, which is not meant, so that the children have to be found first.
+    SafeOnSame,
     /// It must not be carried out twice.
     Never,
 }
@@ -42,24 +44,26 @@ impl Repeat {
                 }
             }
             Request::Destroy(params) => Self::on(&params.target),
-            Request::Wait(params) => Self::on(&params.target),
-            Request::List(_)
+            // Whatever is no child is refused.
+            Request::Wait(params) if matches!(params.target, Target::Name(_)) => Self::SafeOnSame,
+            Request::Renew(params) => Self::on(&params.target),
+            // Whether it was carried out has to be found out, too.
+            Request::Restart(_) => Self::SafeOnSame,
+            Request::Wait(_)
+            | Request::List(_)
             | Request::Get(_)
-            | Request::Renew(_)
             | Request::Logs(_)
             | Request::Events(_)
             | Request::Status(_)
             | Request::Metrics(_) => Self::Safe,
-            Request::Signal(_) | Request::Restart(_) | Request::Shutdown(_) | Request::Upgrade(_) => {
-                Self::Never
-            }
+            Request::Signal(_) | Request::Shutdown(_) | Request::Upgrade(_) => Self::Never,
         }
     }
 
     fn on(target: &Target) -> Self {
         match target {
-            Target::Name(_) => Self::SafeOnSameChild,
-            Target::Id(_) | Target::Labels(_) | Target::All => Self::Safe,
+            Target::Id(_) => Self::Safe,
+            Target::Name(_) | Target::Labels(_) | Target::All => Self::SafeOnSame,
         }
     }
 }
@@ -147,29 +151,6 @@ impl Call {
         Error::ConnectionLost { method: self.method() }
     }
 
-    /// The question to ask first when the request is to be sent again and goes by a name: all who held it.
-    pub(crate) fn question(&self) -> Option<Request> {
-        let ask = self.repeated && Repeat::of(&self.request) == Repeat::SafeOnSameChild;
-        ask.then(|| Request::List(ListParams { all: true, ..ListParams::default() }))
-    }
-
-    /// Binds the request to the child that held the name when the call began. When there was none, the
-    /// name stays: the broker will find none either, or one that was created after the call.
-    pub(crate) fn bind(&mut self, children: &[Arc<Child>]) {
-        self.repeated = false;
-        let (Request::Destroy(procbroker_protocol::request::DestroyParams { target, .. })
-        | Request::Wait(procbroker_protocol::request::WaitParams { target, .. })) = &mut self.request
-        else {
-            return;
-        };
-        if let Target::Name(name) = target
-            && let Some(holder) = holder_at(name, self.began_at, children)
-        {
-            *target = Target::Id(holder.id);
-            self.repeated = true;
-        }
-    }
-
     /// What an answer means, given how often the request was sent.
     pub(crate) fn conclude(&self, answer: Answer) -> Result<Response, Error> {
         match answer {
@@ -185,24 +166,6 @@ impl Call {
 
     fn destroys_by_id(&self) -> bool {
         matches!(&self.request, Request::Destroy(params) if matches!(params.target, Target::Id(_)))
-    }
-}
-
-/// The last child of that name that was created by then. Both clocks are this machine's.
-fn holder_at<'a>(name: &Name, moment: Timestamp, children: &'a [Arc<Child>]) -> Option<&'a Child> {
-    let held =
-        children.iter().filter(|child| child.name.as_ref() == Some(name) && child.created_at <= moment);
-    held.max_by_key(|child| (child.created_at, child.id)).map(AsRef::as_ref)
-}
-
-/// The children that answered [`Call::question`].
-///
-/// # Errors
-/// The broker's own, or that it answered something else.
-pub(crate) fn children(answer: Result<Response, BrokerError>) -> Result<Vec<Arc<Child>>, Error> {
-    match answer? {
-        Response::Children(children) => Ok(children),
-        other => Err(unexpected(Method::List, &other)),
     }
 }
 

@@ -7,7 +7,8 @@ use procbroker_protocol::status::FailedUpgrade;
 use procbroker_protocol::{Error as BrokerError, ErrorKind, Request, Response, Status};
 use tokio::time::timeout;
 
-use super::{Broker, excuse};
+use super::Broker;
+use super::carry_out::excuse;
 use crate::error::Error;
 use crate::link::Unanswered;
 use crate::retry::{Call, unexpected};

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use procbroker_client::protocol::ErrorKind;
-use procbroker_client::protocol::Method;
-use procbroker_client::{Broker, Child, ChildState, Error, Outcome, Request, Response, Select, Target};
+use procbroker_client::protocol::request::{DestroyParams, ManyParams, Until, WaitParams};
+use procbroker_client::protocol::{ErrorKind, Exit, ExitReason, ExitStatus, Field, Method, PartialChildren};
+use procbroker_client::{
+    Broker, Child, ChildId, ChildInfo, ChildState, Error, Outcome, Request, Response, Select, Target,
+};
 use tokio::join;
 use uuid::Uuid;
 
@@ -104,17 +106,84 @@ async fn a_signal_that_was_not_sent_is_sent_on_the_next_connection() {
 }
 
 #[tokio::test]
-async fn a_restart_and_a_shutdown_are_never_sent_twice() {
+async fn a_shutdown_is_never_sent_twice() {
     let fake = Fake::new();
-    let (mut child, mut peer) = child_at(&fake).await;
-    let (restarted, ()) = join!(child.restart(), async {
-        peer.next().await;
-        drop(peer);
-    });
-    assert!(matches!(restarted, Err(Error::ConnectionLost { method: Method::Restart })));
     let broker = fake.broker();
     let (shut_down, _) = join!(broker.shutdown(None), lose_one(&fake));
     assert!(matches!(shut_down, Err(Error::ConnectionLost { method: Method::Shutdown })));
+}
+
+#[tokio::test]
+async fn a_restart_that_is_lost_is_waited_for_if_it_has_begun_and_not_made_twice() {
+    let now = SystemTime::now();
+    let later = (now + Duration::from_secs(60)).into();
+    let born = ChildInfo { created_at: (now - Duration::from_secs(60)).into(), ..child("one") };
+    let (name, id) = (Target::Name("one".parse().unwrap()), Target::Id(born.id));
+    for (state, started_at, has_begun) in [
+        (ChildState::Running, Some(born.created_at), false),
+        (ChildState::Stopping, Some(born.created_at), true),
+        (ChildState::Backoff, None, true),
+        (ChildState::Starting, Some(later), true),
+        (ChildState::Running, Some(later), true),
+    ] {
+        for target in [&name, &id] {
+            let fake = Fake::new();
+            let broker = fake.broker();
+            let one = ChildInfo { state, started_at, ..born.clone() };
+            let since = ChildInfo { created_at: later, ..child("one") };
+            let (restarted, request) = join!(broker.restart(target), async {
+                lose_one(&fake).await;
+                let mut peer = fake.accept().await;
+                peer.answer_next(partly(vec![one.clone(), since])).await;
+                let found = Arc::new(one.clone());
+                let answer = if has_begun { Response::Child(found) } else { Response::Children(vec![found]) };
+                peer.answer_next(Ok(answer)).await
+            });
+            assert_eq!(restarted.unwrap(), [Arc::new(one)]);
+            let expected = if has_begun {
+                Request::Wait(WaitParams { target: id.clone(), until: Until::Ready, timeout: None })
+            } else {
+                Request::Restart(ManyParams { target: id.clone() })
+            };
+            assert_eq!(request, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_of_one_that_has_ended_meanwhile_is_told_so() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let now = SystemTime::now();
+    let born = ChildInfo { created_at: (now - Duration::from_secs(60)).into(), ..child("one") };
+    let (restarted, _) = join!(broker.restart("one"), async {
+        lose_one(&fake).await;
+        let mut peer = fake.accept().await;
+        peer.answer_next(partly(vec![ended(born, now)])).await;
+        peer.answer_next(failure(ErrorKind::NotFound)).await
+    });
+    assert!(restarted.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_restart_of_many_that_is_lost_is_of_those_who_live_and_were_there() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let now = SystemTime::now();
+    let later = now + Duration::from_secs(60);
+    let born = |name| ChildInfo { created_at: (now - Duration::from_secs(60)).into(), ..child(name) };
+    let [gone, one, two] = ["gone", "one", "two"].map(born);
+    let since = ChildInfo { created_at: later.into(), ..child("since") };
+    let (restarted, request) = join!(broker.restart(Select::live().label("pool", "x")), async {
+        lose_one(&fake).await;
+        let mut peer = fake.accept().await;
+        peer.answer_next(partly(vec![ended(gone, later), one.clone(), two, since])).await;
+        let request = peer.answer_next(Ok(Response::Children(vec![Arc::new(one.clone())]))).await;
+        peer.answer_next(failure(ErrorKind::NotFound)).await;
+        request
+    });
+    assert_eq!(request, Request::Restart(ManyParams { target: Target::Id(one.id) }));
+    assert_eq!(restarted.unwrap(), [Arc::new(one)]);
 }
 
 #[tokio::test]
@@ -201,7 +270,8 @@ async fn destroyed_after_loss(children: impl FnOnce() -> Vec<Arc<procbroker_clie
     let (destroyed, request) = join!(broker.destroy("job"), async {
         lose_one(&fake).await;
         let mut peer = fake.accept().await;
-        let question = peer.answer_next(Ok(Response::Children(children()))).await;
+        let children = children().iter().map(|child| ChildInfo::clone(child)).collect();
+        let question = peer.answer_next(partly(children)).await;
         assert!(matches!(&question, Request::List(params) if params.all), "{question:?}");
         peer.answer_next(none()).await
     });
@@ -224,6 +294,108 @@ async fn a_destroy_by_name_never_hits_a_child_that_took_the_name_since() {
     })
     .await;
     assert_eq!(target, Target::Id(id));
+}
+
+/// Children as they are listed for a call that is sent again.
+fn partly(children: Vec<ChildInfo>) -> Result<Response, procbroker_client::protocol::Error> {
+    let fields =
+        [Field::Name, Field::State, Field::CreatedAt, Field::StartedAt, Field::Exit].into_iter().collect();
+    Ok(Response::PartialChildren(PartialChildren::new(fields, children.into_iter().map(Arc::new).collect())))
+}
+
+fn ended(child: ChildInfo, at: SystemTime) -> ChildInfo {
+    let exit = Exit::new(ExitStatus::Code(0), ExitReason::Destroyed, at.into());
+    ChildInfo { state: ChildState::Ended, pid: None, exit: Some(exit), ..child }
+}
+
+/// The one child that a request is for, and whether it answers before the child is stopped.
+fn destroyed(request: &Request) -> (ChildId, bool) {
+    match request {
+        Request::Destroy(DestroyParams { target: Target::Id(id), no_wait, .. }) => (*id, *no_wait),
+        other => panic!("{other:?} instead of a destroy by id"),
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_of_many_that_is_sent_again_spares_those_created_since() {
+    let now = SystemTime::now();
+    let (minute, later) = (Duration::from_secs(60), (now + Duration::from_secs(60)).into());
+    let born = |name| ChildInfo { created_at: (now - minute).into(), ..child(name) };
+    let labels = Target::Labels([("pool".to_owned(), "x".to_owned())].into());
+    for which in [labels, Target::All] {
+        let (alive, gone) = (born("alive"), born("gone"));
+        let just_ended = ended(born("just-ended"), now + minute);
+        let long_ended = ended(born("long-ended"), now - minute);
+        let since = ChildInfo { created_at: later, ..child("since") };
+        let [one, two, three] = [alive.id, just_ended.id, gone.id];
+        let listed = partly(vec![alive.clone(), just_ended.clone(), long_ended, gone, since]);
+        let fake = Fake::new();
+        let broker = fake.broker();
+        let (answer, asked) = join!(broker.destroy(which.clone()), async {
+            lose_one(&fake).await;
+            let mut peer = fake.accept().await;
+            let question = peer.answer_next(listed).await;
+            assert!(matches!(&question, Request::List(params) if params.all), "{question:?}");
+            let mut asked = Vec::new();
+            for child in [&alive, &just_ended, &alive] {
+                let child = Ok(Response::Children(vec![Arc::new(child.clone())]));
+                asked.push(destroyed(&peer.answer_next(child).await));
+            }
+            for child in [&alive, &just_ended] {
+                let child = Ok(Response::Children(vec![Arc::new(ended(child.clone(), now))]));
+                asked.push(destroyed(&peer.answer_next(child).await));
+            }
+            asked.push(destroyed(&peer.answer_next(failure(ErrorKind::NotFound)).await));
+            asked
+        });
+        // Every stop is begun before the first is waited for.
+        assert_eq!(
+            asked,
+            [(one, true), (two, true), (three, true), (one, false), (two, false), (three, false)]
+        );
+        let answer = answer.unwrap();
+        assert_eq!(answer.iter().map(|child| child.id).collect::<Vec<_>>(), [one, two]);
+        assert!(answer.iter().all(|child| child.state == ChildState::Ended));
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_of_many_that_loses_another_connection_goes_on_with_the_same() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let one = ChildInfo { created_at: (SystemTime::now() - Duration::from_secs(60)).into(), ..child("one") };
+    let params = DestroyParams { target: Target::All, stop: None, no_wait: true };
+    let (answer, asked) = join!(broker.call(Request::Destroy(params)), async {
+        lose_one(&fake).await;
+        let mut peer = fake.accept().await;
+        peer.answer_next(partly(vec![one.clone()])).await;
+        peer.next().await;
+        drop(peer);
+        let mut peer = fake.accept().await;
+        peer.answer_next(partly(vec![one.clone()])).await;
+        destroyed(&peer.answer_next(Ok(Response::Children(vec![Arc::new(one.clone())]))).await)
+    });
+    assert_eq!(asked, (one.id, true));
+    assert_eq!(answer.unwrap(), Response::Children(vec![Arc::new(one)]));
+}
+
+#[tokio::test]
+async fn a_renewal_of_many_that_is_sent_again_is_of_those_who_live_and_were_there() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let now = SystemTime::now();
+    let alive = ChildInfo { created_at: now.into(), ..child("alive") };
+    let gone = ended(ChildInfo { created_at: now.into(), ..child("gone") }, now + Duration::from_secs(60));
+    let since = ChildInfo { created_at: (now + Duration::from_secs(60)).into(), ..child("since") };
+    let (renewed, request) = join!(broker.renew(Select::live().label("pool", "x")), async {
+        lose_one(&fake).await;
+        let mut peer = fake.accept().await;
+        peer.answer_next(partly(vec![gone, alive.clone(), since])).await;
+        peer.answer_next(Ok(Response::Children(vec![Arc::new(alive.clone())]))).await
+    });
+    assert_eq!(renewed.unwrap().len(), 1);
+    let params = ManyParams { target: Target::Id(alive.id) };
+    assert_eq!(request, Request::Renew(params));
 }
 
 #[tokio::test]
