@@ -33,8 +33,8 @@ impl Broker {
     /// do not notice, and this broker stays usable. Answers when the other program serves.
     ///
     /// # Errors
-    /// [`Error::Broker`] with the reason when the broker stays as it is, or goes on again because the other program has
-    /// failed; [`Error::Timeout`] when it was about to give up its place and still has not, 15 seconds later: its log
+    /// [`Error::Broker`] with the reason when the broker stays as it is, goes on again because the other program has
+    /// failed, or was lost and started again; [`Error::Timeout`] when it was about to give up its place and still has not, 15 seconds later: its log
     /// tells why.
     pub async fn upgrade(&self) -> Result<Upgrade, Error> {
         let before = self.status().await?;
@@ -58,7 +58,9 @@ impl Broker {
                 link = self.link().await?;
                 match self.ask(&link, &Request::Status(NoParams {})).await {
                     Ok(answer) => match answer? {
-                        Response::Status(now) if now.instance != before.instance => return Ok(*now),
+                        Response::Status(now) if now.instance != before.instance => {
+                            return if now.pid == before.pid { Ok(*now) } else { Err(lost(&before, &now)) };
+                        }
                         Response::Status(now) if now.failed_upgrade != before.failed_upgrade => {
                             return Err(not_upgraded(now.failed_upgrade));
                         }
@@ -89,5 +91,15 @@ impl Broker {
 fn not_upgraded(failed: Option<FailedUpgrade>) -> Error {
     let message = failed.map_or_else(String::new, |failed| failed.message);
     let message = format!("not upgraded, and nothing has changed: {message}");
+    BrokerError::new(ErrorKind::Internal, message).into()
+}
+
+/// The broker has crashed, and whatever starts it then has done so. An upgrade keeps the process.
+fn lost(before: &Status, now: &Status) -> Error {
+    let message = format!(
+        "not upgraded: the broker was lost and started again, as process {} instead of {}; its children are taken up as \
+         after every crash, and its log may tell why it was lost",
+        now.pid, before.pid
+    );
     BrokerError::new(ErrorKind::Internal, message).into()
 }

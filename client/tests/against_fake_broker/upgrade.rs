@@ -122,6 +122,24 @@ async fn a_program_that_cannot_be_executed_is_found_out_over_the_connection_that
 }
 
 #[tokio::test]
+async fn a_broker_that_was_lost_and_started_again_is_no_upgrade() {
+    let fake = Fake::new();
+    let broker = fake.broker();
+    let (refused, ()) = join!(broker.upgrade(), async {
+        drop(asked(&fake, Uuid::new_v4()).await);
+        let other = Status { pid: 8, ..status(Uuid::new_v4()) };
+        fake.accept().await.answer_next(Ok(Response::Status(Box::new(other)))).await;
+    });
+    match refused {
+        Err(Error::Broker(error)) => {
+            let said = "the broker was lost and started again, as process 8 instead of 7";
+            assert!(error.message.contains(said), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_stays_as_it_is_says_why() {
     let fake = Fake::new();
     let broker = fake.broker();
