@@ -15,10 +15,13 @@ use super::failure::Failure;
 use super::in_turn;
 use super::print::PrintArguments;
 use super::print::{CommandOutput, Screen, Style};
-use super::progress::{self, Awaited};
+use super::progress::{self, Awaited, Begun};
 
-/// How many requests are under way at a time. A broker takes more of one connection, unless told otherwise.
-const AT_ONCE_MAX: usize = 32;
+/// How many requests are under way at a time of a broker that was not asked how many it takes of one connection.
+const AT_ONCE_UNASKED: usize = 32;
+
+/// How many places are left to what is asked beside them: how those are who are waited for.
+const PLACES_BESIDE: usize = 4;
 
 /// A verb that makes requests to the broker.
 pub(super) trait Ask {
@@ -93,17 +96,18 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutp
     let (requests, turns) = (verb.requests()?, verb.in_turn()?);
     let answers = call::runtime()?.block_on(async {
         let broker = call::connect(socket).await?;
+        let begun = Begun::none_of(if turns.is_some() { 0 } else { requests.len() });
         let work = async {
             match turns {
                 Some(targets) => {
                     let is_done = |answer: &_| verb.verdict(answer) == Verdict::Done;
                     in_turn::restart(&broker, targets, is_done).await
                 }
-                None => send(&broker, requests).await,
+                None => send(&broker, requests, &begun).await,
             }
         };
         match verb.awaited().zip(progress::told(verb.print().json)) {
-            Some((awaited, told)) => progress::beside(&broker, &awaited, told, work).await,
+            Some((awaited, told)) => progress::beside(&broker, &awaited, told, &begun, work).await,
             None => Ok(work.await),
         }
     })?;
@@ -111,21 +115,34 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutp
     conclude(verb, answers, json, || Style::of_standard_output(verb.print()))
 }
 
-/// Sends requests side by side, and returns their answers in the order of the requests.
-async fn send(broker: &Broker, requests: Vec<Request>) -> Vec<Result<Response, ClientError>> {
+/// Sends requests side by side, as many as the broker takes of one connection: what is begun goes on whoever waits for it.
+/// Returns their answers in the order of the requests.
+async fn send(broker: &Broker, requests: Vec<Request>, begun: &Begun) -> Vec<Result<Response, ClientError>> {
+    let at_once = if requests.len() <= AT_ONCE_UNASKED { AT_ONCE_UNASKED } else { at_once(broker).await };
     let mut calls = JoinSet::new();
     let mut answers = BTreeMap::new();
     for (place, request) in requests.into_iter().enumerate() {
-        if calls.len() >= AT_ONCE_MAX {
+        if calls.len() >= at_once {
             answers.extend(calls.join_next().await.and_then(Result::ok));
         }
-        let broker = broker.clone();
-        calls.spawn(async move { (place, broker.call(request).await) });
+        let (broker, begun) = (broker.clone(), begun.clone());
+        calls.spawn(async move {
+            begun.one_more();
+            (place, broker.call(request).await)
+        });
     }
     while let Some(call) = calls.join_next().await {
         answers.extend(call.ok());
     }
     answers.into_values().collect()
+}
+
+/// How many requests can be under way at a time.
+async fn at_once(broker: &Broker) -> usize {
+    // One that does not answer is found out by the requests themselves.
+    let Ok(status) = broker.status().await else { return AT_ONCE_UNASKED };
+    let taken = usize::try_from(status.limits.max_pipelined).unwrap_or(usize::MAX);
+    taken.saturating_sub(PLACES_BESIDE).max(1)
 }
 
 /// Shows what succeeded, and says what did not.

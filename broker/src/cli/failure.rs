@@ -1,5 +1,6 @@
 //! What can go wrong in a command, its exit status, and the line that says so.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
@@ -53,7 +54,7 @@ pub(super) enum Failure {
     #[error("{goes_on}")]
     GivenUp {
         /// What goes on all the same.
-        goes_on: &'static str,
+        goes_on: Cow<'static, str>,
     },
     /// The broker answered something that belongs to another request.
     #[error("the broker answered with something else than was asked for; are both of one version?")]

@@ -1,6 +1,7 @@
 //! What is still waited for, on the terminal of somebody who waits: a line for each child, drawn anew every second.
 
 mod awaited;
+mod begun;
 mod drawing;
 mod line;
 mod look;
@@ -17,6 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 pub(super) use awaited::{Awaited, End};
+pub(super) use begun::Begun;
+use begun::NOTHING;
 use drawing::Drawing;
 use look::{INTERVAL, Stops, children};
 pub(super) use remarks::{Remarks, told};
@@ -31,6 +34,7 @@ pub(super) async fn beside<T>(
     broker: &Broker,
     awaited: &Awaited,
     told: Remarks,
+    begun: &Begun,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())
@@ -40,12 +44,12 @@ pub(super) async fn beside<T>(
     let seen = tokio::select! {
         biased;
         seen = Seen::before(broker, awaited, told, &mut stops) => seen,
-        _ = interrupt.recv() => return Err(Failure::GivenUp { goes_on: "nothing was begun" }),
+        _ = interrupt.recv() => return Err(Failure::GivenUp { goes_on: NOTHING.into() }),
     };
     let outcome = tokio::select! {
         biased;
         result = work => Ok(result),
-        _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: goes_on(broker, awaited).await }),
+        _ = interrupt.recv() => Err(Failure::GivenUp { goes_on: begun.shown(goes_on(broker, awaited).await) }),
         never = watch(broker, &awaited.targets, (seen, stops), &drawing), if told == Remarks::All => match never {},
     };
     drawing.show(&[]);

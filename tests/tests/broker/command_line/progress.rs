@@ -152,6 +152,27 @@ fn ctrl_c_ends_the_waiting_and_the_stop_goes_on() {
 }
 
 #[test]
+fn after_ctrl_c_the_stop_of_every_child_goes_on_however_many_are_named() {
+    let broker = TestBroker::start();
+    let names: Vec<String> = (0..40).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        stubborn_child(&broker, name);
+    }
+    let line = format!("destroy {} --stop TERM:300s", names.join(" "));
+    let mut stop = OnTerminal::run(&broker, &line);
+    stop.until("n0  SIGTERM");
+    stop.types(b"\x03");
+    let (status, said) = stop.ended();
+    assert_eq!(status, INTERRUPTED, "{said:?}");
+    assert!(said.contains("procbroker: the stop goes on"), "{said:?}");
+    let mut client = broker.json();
+    for name in &names {
+        assert_eq!(client.ok("get", json!({"target": name}))["child"]["state"], "stopping", "{name}");
+    }
+    client.ok("signal", json!({"target": {"all": true}, "signal": "KILL"}));
+}
+
+#[test]
 fn a_create_that_waits_until_its_child_is_ready_shows_it_and_leaves_it_alone() {
     let broker = TestBroker::start();
     for (name, shown) in [("--name one", "one  starting, 1 of 300 s\r\n"), ("", "starting, 1 of 300 s\r\n")] {
