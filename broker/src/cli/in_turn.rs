@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use procbroker_client::{Broker, Error as ClientError};
 use procbroker_protocol::request::{ListParams, ManyParams};
-use procbroker_protocol::{Request, Response, Target};
+use procbroker_protocol::{ErrorKind, Request, Response, Target};
 
 /// Restarts what the targets mean now, each when the one before it is ready again. The first that fails, or does not come back,
 /// is the last: those behind it stay as they are.
@@ -22,11 +22,11 @@ pub(super) async fn restart(
                 return answers;
             }
         };
-        if each.is_empty() {
-            answers.push(Ok(Response::Children(Vec::new())));
-        }
-        for target in each {
-            let answer = broker.call(Request::Restart(ManyParams { target })).await;
+        for child in each {
+            let answer = broker.call(Request::Restart(ManyParams { target: child })).await;
+            if !target.is_single() && is_gone(&answer) {
+                continue;
+            }
             let has_failed = !answer.as_ref().is_ok_and(&is_done);
             answers.push(answer);
             if has_failed {
@@ -34,7 +34,15 @@ pub(super) async fn restart(
             }
         }
     }
+    if answers.is_empty() {
+        answers.push(Ok(Response::Children(Vec::new())));
+    }
     answers
+}
+
+/// Whether a child has ended by itself before its turn came: whoever asks for all that are there does not mean it any more.
+fn is_gone(answer: &Result<Response, ClientError>) -> bool {
+    matches!(answer, Err(ClientError::Broker(error)) if error.kind == ErrorKind::NotFound)
 }
 
 /// The children that a target means, one by one.

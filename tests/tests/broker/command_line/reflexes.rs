@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{DONE, FAILED, NOT_FOUND, TIMED_OUT, USAGE, failed, on_a_terminal};
 use crate::harness::children::{willing, with};
-use crate::harness::{JsonClient, TestBroker};
+use crate::harness::{JsonClient, TestBroker, procbroker};
 
 /// Starts children of these names.
 fn named(broker: &TestBroker, names: &[&str]) {
@@ -281,6 +281,26 @@ fn children_are_restarted_one_after_the_other_until_one_fails() {
     }
     let said = broker.run(&["restart", "--label", "pool=none", "--in-turn"]);
     assert_eq!((said.status, said.out.as_str()), (0, ""), "{said:?}");
+}
+
+#[test]
+fn a_child_that_has_ended_before_its_turn_ends_no_restart_of_the_others() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    // Its second run ends the next one.
+    let script = "test -e \"$0\" && \"$1\" destroy two; : >\"$0\"; echo up; exec sleep infinity";
+    client.create(json!({
+        "name": "one", "labels": {"pool": "web"}, "ready": {"log": "up"},
+        "command": ["sh", "-c", script, broker.path("first run"), procbroker()],
+    }));
+    for name in ["two", "three"] {
+        client.create(with(willing(), &json!({"name": name, "labels": {"pool": "web"}})));
+    }
+    let said = broker.run(&["restart", "--label", "pool=web", "--in-turn", "--json"]);
+    assert_eq!((said.status, said.err.as_str()), (0, ""), "{said:?}");
+    let restarted: Vec<_> =
+        said.json()["children"].as_array().unwrap().iter().map(|child| child["name"].clone()).collect();
+    assert_eq!(restarted, ["one", "three"]);
 }
 
 #[test]
