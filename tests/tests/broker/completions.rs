@@ -69,6 +69,28 @@ fn fish_completes_the_names_of_children() {
     assert_eq!((said.status, said.out.as_str()), (0, "render-1\nrender-2\n"), "{said:?}");
 }
 
+#[test]
+fn zsh_is_given_a_name_with_a_colon_as_one_word() {
+    let broker = TestBroker::start();
+    for name in ["web:8080", "mail"] {
+        broker.json().create(with(willing(), &json!({"name": name})));
+    }
+    std::os::unix::fs::symlink(procbroker(), broker.path("procbroker")).expect("a link");
+    let path = std::env::var("PATH").expect("a search path");
+    // To _describe of zshcompsys(1), a colon that has no backslash ends the word.
+    let script = "_call_program() { shift; \"$@\" }
+        compdef() {}
+        _describe() { print -rl -- ${(P)4} }
+        source <(procbroker completions zsh)
+        _procbroker_children";
+    let mut zsh = Command::new("zsh");
+    zsh.args(["-f", "-c", script])
+        .env("PATH", format!("{}:{path}", broker.folder().display()))
+        .env("PROCBROKER_SOCKET", broker.socket());
+    let Some(said) = said_by(&mut zsh) else { return };
+    assert_eq!((said.status, said.out.as_str()), (0, "web\\:8080\nmail\n"), "{said:?}");
+}
+
 /// What bash would put in the place of what it completes, for a line with its cursor at the end: with the words as bash
 /// itself takes the line apart, and the one that it completes.
 fn bash_completes(broker: &TestBroker, words: &[&str], completed: &str) -> String {

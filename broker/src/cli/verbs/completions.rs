@@ -184,6 +184,8 @@ fn zsh(script: &str) -> String {
     let functions = r#"_procbroker_ask() {
     local -a words_there
     words_there=(${(f)"$(_call_program words procbroker complete $1 2>/dev/null)"})
+    # What is behind a colon would be taken for a description.
+    words_there=("${words_there[@]//:/\\:}")
     _describe -t words "$2" words_there
 }
 (( $+functions[_procbroker_children] )) || _procbroker_children() { _procbroker_ask children child }
