@@ -14,6 +14,7 @@ use super::command_status::CommandStatus;
 use super::failure::Failure;
 use super::in_turn;
 use super::print::PrintArguments;
+use super::print::escape::escaped_json;
 use super::print::{CommandOutput, Screen, Style};
 use super::progress::{self, Awaited, Begun};
 
@@ -216,7 +217,7 @@ pub(super) fn show(verb: &dyn Ask, answer: &Response, style: Style) -> Result<Co
 /// The answer as it is on the wire, on one line.
 pub(super) fn json(answer: &Response) -> Result<String, Failure> {
     let line = serde_json::to_string(&ResultObject(answer));
-    line.map(|line| line + "\n").map_err(|error| Failure::Output(error.into()))
+    line.map(|line| escaped_json(&line) + "\n").map_err(|error| Failure::Output(error.into()))
 }
 
 /// The children of an answer that has any number of them.

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::access;
 use super::command_status::CommandStatus;
 use super::flags::in_words_of_flags;
-use super::print::escape::escaped;
+use super::print::escape::{escaped, escaped_json};
 use crate::causes::with_causes;
 
 /// Why a command failed.
@@ -123,7 +123,7 @@ impl Failure {
             None => serde_json::to_string(&serde_json::json!({ "message": self.message() })),
         };
         // Texts and numbers always have a JSON form.
-        object.map_or_else(|_| self.text(), |line| line + "\n")
+        object.map_or_else(|_| self.text(), |line| escaped_json(&line) + "\n")
     }
 
     /// The broker's own answer, where it gave one.
@@ -193,6 +193,17 @@ mod tests {
         let failure = Failure::Usage { message: "\"a\" is given twice".to_owned() };
         assert_eq!(failure.report(true), "{\"message\":\"\\\"a\\\" is given twice\"}\n");
         assert_eq!(start_failed().report(true).lines().count(), 1);
+    }
+
+    #[test]
+    fn json_steers_no_terminal_either() {
+        let exit = Exit::new(ExitStatus::Code(1), ExitReason::StartFailed, Timestamp::default());
+        let log_tail = "\u{9b}2J\u{202e}evil\n".to_owned();
+        let failure = refused(ErrorKind::StartFailed { exit: Box::new(exit), log_tail }, "it ended");
+        let line = failure.report(true);
+        assert!(line.contains(r"\u009b2J\u202eevil\n"), "{line}");
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(object["data"]["log_tail"], "\u{9b}2J\u{202e}evil\n");
     }
 
     #[test]

@@ -5,6 +5,22 @@ use procbroker_protocol::{Field, Fields};
 pub(in crate::cli) use crate::harmless::escaped;
 use crate::harmless::{is_steering, push_escape};
 
+/// A line of JSON that says the same with an escape for every steering character: these can stand in strings alone.
+pub(in crate::cli) fn escaped_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_steering(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
 /// A command line as it could be typed into a shell, in one line.
 pub(in crate::cli) fn command_line(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
@@ -49,6 +65,15 @@ mod tests {
         let all: String = (0..=0x2fff).filter_map(char::from_u32).collect();
         assert!(!escaped(&all).chars().any(is_steering));
         assert!(!line(&[&all, &all]).chars().any(is_steering));
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_steers_a_terminal() {
+        let all: String = (0..=0x2fff).chain(0xe0000..=0xe007f).filter_map(char::from_u32).collect();
+        let line = escaped_json(&serde_json::to_string(&[&all]).unwrap());
+        assert!(!line.chars().any(is_steering));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&line).unwrap(), [all]);
+        assert_eq!(escaped_json("[\"grün \u{9b}2J\u{e0041}\"]"), "[\"grün \\u009b2J\\udb40\\udc41\"]");
     }
 
     #[test]

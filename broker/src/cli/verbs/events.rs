@@ -18,7 +18,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
-use crate::cli::print::escape::shown_command_line;
+use crate::cli::print::escape::{escaped_json, shown_command_line};
 use crate::cli::print::width::{cut, packed};
 use crate::cli::print::words::{ABSENT, exit_word, how_ended, title};
 use crate::cli::reader::{self, Readership, reader_gone};
@@ -183,7 +183,7 @@ fn lagged(
 
 fn json(notification: &Notification) -> Result<String, Failure> {
     let line = serde_json::to_string(&NotificationObject(notification));
-    line.map(|line| line + "\n").map_err(|error| Failure::Output(error.into()))
+    line.map(|line| escaped_json(&line) + "\n").map_err(|error| Failure::Output(error.into()))
 }
 
 /// For programs: fields between tabs. They and their order are documented in the help.

@@ -20,6 +20,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::complain;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
+use crate::cli::print::escape::escaped_json;
 use crate::cli::reader::{self, Readership, reader_gone};
 use crate::cli::values::{Choice, one_of, target, whole};
 use crate::counted::counted;
@@ -245,7 +246,7 @@ impl<W: Write> Shown<W> {
 
     fn line(&mut self, object: Result<String, JsonError>) -> Result<Readership, Failure> {
         let line = object.map_err(|error| Failure::Output(error.into()))?;
-        reader::write(&mut self.output, &(line + "\n"))
+        reader::write(&mut self.output, &(escaped_json(&line) + "\n"))
     }
 }
 
