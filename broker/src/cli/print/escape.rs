@@ -1,5 +1,7 @@
 //! Command lines as people type them, with nothing in them that steers a terminal.
 
+use std::fmt::Write as _;
+
 use procbroker_protocol::{Field, Fields};
 
 pub(in crate::cli) use crate::harmless::escaped;

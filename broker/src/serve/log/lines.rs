@@ -280,7 +280,7 @@ mod tests {
     }
     #[test]
     fn long_lines_that_nobody_reads_take_no_more_memory_than_that_and_are_counted() {
-        let line = [b'x'; 20_000];
+        let line = vec![b'x'; 20_000];
         let mut batch = LineBatch::default();
         let fit = LOG_BYTES_WAITING / line.len();
         for _ in 0..fit + 3 {
