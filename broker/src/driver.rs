@@ -2,7 +2,7 @@
 //!
 //! There is one task, and it takes from one source after the other ([`Sources`]). What the machine reports (exits, spawned
 //! processes) goes first, because clients wait for it, and for no longer than a slice while somebody else has something
-//! ([`precedence`]); what clients ask for comes in the order of its arrival.
+//! (`precedence`); what clients ask for comes in the order of its arrival.
 
 mod audit;
 mod chores;
