@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -40,7 +40,7 @@ use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
 use crate::turns::SLICE;
 use datagram::{Datagram, Descriptors};
-use strays::{Patience, Strays};
+use strays::{Patience, Strays, WINDOW};
 
 /// The folder of the sockets, in the runtime folder.
 const FOLDER: &str = "notify";
@@ -56,9 +56,6 @@ const DATAGRAMS_A_WINDOW: u32 = 200;
 
 /// As many can be left in a socket as wait there (`net.unix.max_dgram_qlen`), which an administrator can raise up to here.
 const DATAGRAMS_LEFT_MAX: usize = 1 << 16;
-
-/// The time over which datagrams are counted.
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// The sockets of all children that have one.
 #[derive(Debug)]

@@ -93,11 +93,21 @@ sys.exit(0)",
 #[test]
 fn the_time_of_a_watchdog_goes_on_over_upgrades() {
     let mut broker = TestBroker::start();
-    let pipe = broker.fifo("pipe");
-    let params = with(python(&pipe, "tell('READY=1')"), &json!({"watchdog": 2}));
-    let child = broker.json().create(params);
-    let ended = Change::Upgrade.happens_until_it_ends(&mut broker, &child);
-    assert_eq!(ended["exit"]["reason"], "watchdog");
+    let pipes = ["first", "second"].map(|name| broker.fifo(name));
+    let watched = |pipe: usize, seconds: u32| {
+        with(python(&pipes[pipe], "tell('READY=1')"), &json!({"watchdog": seconds}))
+    };
+    let first = broker.json().create(watched(0, 4));
+    // Half of its time is over then.
+    let timer = broker.json().create(json!({"command": ["sleep", "2"]}));
+    wait(&mut broker.json(), &timer);
+    Change::Upgrade.happens_to(&mut broker);
+    // It has more time than is left to the first, and less than that had from the start.
+    let second = broker.json().create(watched(1, 3));
+    let ended = [&first, &second].map(|child| wait(&mut broker.json(), child)["exit"].take());
+    assert_eq!(ended.each_ref().map(|exit| &exit["reason"]), ["watchdog", "watchdog"]);
+    let [first, second] = ended.each_ref().map(|exit| exit["at"].as_str().unwrap());
+    assert!(first < second, "the time of the first has begun anew: {first}, {second}");
 }
 
 #[test]

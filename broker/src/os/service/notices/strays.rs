@@ -1,9 +1,10 @@
 //! How many words of each user come from processes that are no child's: to find that out of one takes the longest.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::WINDOW;
+/// The time over which datagrams are counted.
+pub(super) const WINDOW: Duration = Duration::from_secs(1);
 
 /// How many of one user are looked at in a [`WINDOW`].
 const STRAYS_A_WINDOW: u32 = 100;
