@@ -38,7 +38,7 @@ pub struct AccountFlags {
 
 /// What is to be known of accounts could not be found out.
 #[derive(Debug, Error)]
-pub enum AccountError {
+pub enum FlaggedAccountsError {
     /// A flag names an account that the system does not know.
     #[error("{flag} names {account}, which was not found ({}); check the name", failure.failure.errno_name)]
     Unknown {
@@ -62,12 +62,12 @@ impl AccountFlags {
     ///
     /// # Errors
     /// Names the flag and the account that was not found.
-    pub fn look_up(&self) -> Result<FlaggedAccounts, AccountError> {
+    pub fn look_up(&self) -> Result<FlaggedAccounts, FlaggedAccountsError> {
         let group = self.socket_group.as_slice();
         let subordinates = if self.allow_group.is_empty() {
             Vec::new()
         } else {
-            subordinates::read(Path::new(FILE)).map_err(AccountError::Subordinates)?
+            subordinates::read(Path::new(FILE)).map_err(FlaggedAccountsError::Subordinates)?
         };
         Ok(FlaggedAccounts {
             allow_users: resolve("--allow-user", &self.allow_user, accounts::user_id)?,
@@ -83,9 +83,9 @@ fn resolve(
     flag: &'static str,
     accounts: &[Account],
     look_up: fn(&Account) -> Result<u32, AccountsFailure>,
-) -> Result<Vec<u32>, AccountError> {
+) -> Result<Vec<u32>, FlaggedAccountsError> {
     let id = |account: &Account| {
-        look_up(account).map_err(|failure| AccountError::Unknown {
+        look_up(account).map_err(|failure| FlaggedAccountsError::Unknown {
             flag,
             account: account.clone(),
             failure: Box::new(failure),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use procbroker_core::{Call, Follow, Input, LastWords, LogExcerpt, LogOutcome};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::LogStream;
-use procbroker_protocol::response::Logs as LogsAnswer;
+use procbroker_protocol::response::Logs;
 use procbroker_protocol::{ChildId, Error, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::messages::{Fact, Paced};
 use crate::os::logs::output::KeptStream;
 use crate::os::logs::stamps::Stamps;
-use crate::os::logs::{Continuation, Excerpt, ExcerptRange, Logs, StreamId};
+use crate::os::logs::{Continuation, Excerpt, ExcerptRange, LogHandle, StreamId};
 use crate::transit::{Load, Transit};
 use reader::OutputReader;
 use source::{Seen, Source};
@@ -33,7 +33,7 @@ use source::{Seen, Source};
 /// Everybody who is being sent output.
 #[derive(Debug)]
 pub struct Followers {
-    logs: Logs,
+    logs: LogHandle,
     pool: BlockingPool,
     transit: Transit,
     facts: inbox::Sender<Fact>,
@@ -63,7 +63,7 @@ pub struct LogQuery {
 impl Followers {
     /// Nobody yet. That a request was answered is told as a fact.
     #[must_use]
-    pub fn new(logs: &Logs, pool: BlockingPool, transit: Transit, facts: inbox::Sender<Fact>) -> Self {
+    pub fn new(logs: &LogHandle, pool: BlockingPool, transit: Transit, facts: inbox::Sender<Fact>) -> Self {
         Self { logs: logs.clone(), pool, transit, facts, waiting: BTreeMap::new() }
     }
 
@@ -137,7 +137,7 @@ enum Go {
 async fn serve(
     query: LogQuery,
     ending: Ending,
-    (facts, logs, transit): (inbox::Sender<Fact>, Logs, Transit),
+    (facts, logs, transit): (inbox::Sender<Fact>, LogHandle, Transit),
     reader: OutputReader,
 ) {
     let LogQuery {
@@ -209,7 +209,7 @@ fn answer(
     subscription: Option<u64>,
 ) -> Result<Response, Error> {
     let Excerpt { text, truncated, dropped, next, stamps: _ } = excerpt?;
-    Ok(Response::Logs(LogsAnswer { text, truncated, subscription, dropped, position: next, id }))
+    Ok(Response::Logs(Logs { text, truncated, subscription, dropped, position: next, id }))
 }
 
 /// A client that is sent what a child writes.
@@ -218,7 +218,7 @@ struct Follower {
     stream: LogStream,
     to: mpsc::Sender<Paced>,
     ending: Ending,
-    logs: Logs,
+    logs: LogHandle,
     reader: OutputReader,
     transit: Transit,
 }

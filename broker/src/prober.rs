@@ -22,7 +22,7 @@ use crate::limits::{
 use crate::messages::Fact;
 use crate::os::host::fs_rights::Rights;
 use crate::os::logs::stamps::Stamps;
-use crate::os::logs::{Continuation, ExcerptRange, Logs, StreamId, read};
+use crate::os::logs::{Continuation, ExcerptRange, LogHandle, StreamId, read};
 use crate::os::process::descriptor::watched_shared;
 use crate::os::spawn::{self, PathLook, PathLooks};
 
@@ -37,7 +37,7 @@ pub struct Prober {
 /// What probes are made with.
 #[derive(Clone, Debug)]
 struct Means {
-    logs: Logs,
+    logs: LogHandle,
     pool: BlockingPool,
     facts: inbox::Sender<Fact>,
     places: Arc<Semaphore>,
@@ -88,7 +88,7 @@ pub struct ProbeRequest {
 impl Prober {
     /// Probes are answered as facts.
     #[must_use]
-    pub fn new(logs: &Logs, looks: PathLooks, pool: BlockingPool, facts: inbox::Sender<Fact>) -> Self {
+    pub fn new(logs: &LogHandle, looks: PathLooks, pool: BlockingPool, facts: inbox::Sender<Fact>) -> Self {
         let (places, looks) = (Arc::new(Semaphore::new(PROBES_MAX)), Arc::new(looks));
         let looking = UserPlaces::new(LOOKS_OF_A_USER_MAX);
         let means = Means { logs: logs.clone(), pool, facts, places, looks, looking };
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::os::logs::pipes::Pipes;
     use crate::os::logs::{LogBounds, LogSettings};
-    use crate::os::spawn::Facilities;
+    use crate::os::spawn::SpawnFacilities;
 
     const SILENT: u32 = 1;
     const BRISK: u32 = 2;
@@ -241,8 +241,8 @@ mod tests {
             inherited: Vec::new(),
         };
         let (tell, mut facts) = inbox::inbox(1, 0);
-        let logs = Logs::start(settings).unwrap();
-        let looks = PathLooks::new(Facilities::probe().unwrap()).unwrap();
+        let logs = LogHandle::start(settings).unwrap();
+        let looks = PathLooks::new(SpawnFacilities::probe().unwrap()).unwrap();
         let prober = Prober::new(&logs, looks, BlockingPool::start().unwrap(), tell);
         // One connection that nobody accepts fills such a listener: what comes after it waits (listen(2)).
         let (silent, brisk) = (listener(0), listener(1));

@@ -14,7 +14,7 @@ use crate::idleness::Idleness;
 use crate::ids::{Call, ConnectionId, Run, Ticket};
 use crate::leases::Leases;
 use crate::main_process::MainState;
-use crate::metrics::{Counts, KeptBytes, Metrics};
+use crate::metrics::{Counts, KeptBytes, MetricsRecorder};
 use crate::pending::{PendingRequest, PendingRequests, WaitsFor};
 use crate::shown;
 use crate::spawn_queue::SpawnQueue;
@@ -39,7 +39,7 @@ pub struct Broker {
     pub(crate) upgrade: Upgrade,
     pub(crate) main: MainState,
     pub(crate) event_log: EventLog,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: MetricsRecorder,
     pub(crate) idleness: Idleness,
 }
 
@@ -63,7 +63,7 @@ impl Broker {
             upgrade,
             main: MainState::Absent,
             event_log,
-            metrics: Metrics::default(),
+            metrics: MetricsRecorder::default(),
             idleness: Idleness::default(),
         }
     }

@@ -102,7 +102,7 @@ pub struct Cleanups {
 
 /// The counters, and what is needed to count.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub(crate) struct MetricsRecorder {
     totals: Totals,
     stops: Histogram,
     /// When the stops began that are under way.
@@ -111,7 +111,7 @@ pub(crate) struct Metrics {
     creates: BTreeSet<Call>,
 }
 
-impl Default for Metrics {
+impl Default for MetricsRecorder {
     fn default() -> Self {
         Self {
             totals: Totals::default(),
@@ -122,7 +122,7 @@ impl Default for Metrics {
     }
 }
 
-impl Metrics {
+impl MetricsRecorder {
     /// Returns what was counted, with how things are now.
     pub(crate) fn counts(&self, children: ChildCounts, connections: u32, kept: KeptBytes) -> Counts {
         Counts { children, connections, kept, totals: self.totals.clone(), stops: self.stops.clone() }

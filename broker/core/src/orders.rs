@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::event_log::EventLog;
-use crate::metrics::Metrics;
+use crate::metrics::MetricsRecorder;
 use crate::spawn_queue::SpawnQueue;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
@@ -43,7 +43,7 @@ pub(crate) struct Lent<'a> {
     /// Where its events are kept, and told from.
     pub(crate) event_log: &'a mut EventLog,
     /// Where what happens to it is counted.
-    pub(crate) metrics: &'a mut Metrics,
+    pub(crate) metrics: &'a mut MetricsRecorder,
     /// Who may be told of its events.
     pub(crate) connections: &'a Connections,
     /// The settings of the broker.

@@ -14,7 +14,7 @@ use crate::follower::Followers;
 use crate::messages::FromThread;
 use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal::ForegroundJob;
-use crate::os::logs::Logs;
+use crate::os::logs::LogHandle;
 use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::service::fd_store::FdStore;
@@ -24,7 +24,7 @@ use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::spawn::{LaunchOutcome, Launcher, SpawnPlan};
 use crate::os::store::runtime_dir::RuntimeDir;
 use crate::os::store::state_dir::StateDir;
-use crate::os::tree::Containment;
+use crate::os::tree::ProcessTrees;
 use crate::prober::Prober;
 use crate::upgrade::Program;
 
@@ -42,13 +42,13 @@ pub struct EffectHandler {
     /// Watches the processes that their lives hang on.
     pub anchors: AnchorWatch,
     /// Signals and finds what belongs to them.
-    pub containment: Containment,
+    pub containment: ProcessTrees,
     /// The main command that has the broker's terminal, if there is one.
     pub job: ForegroundJob,
     /// What children find around them.
     pub child_environment: ChildEnvironment,
     /// Keeps what children write.
-    pub logs: Logs,
+    pub logs: LogHandle,
     /// Asks children whether they are ready.
     pub prober: Prober,
     /// Clients that are sent what children write.

@@ -15,7 +15,7 @@ use procbroker_protocol::{ChildId, CreateParams};
 use super::effect_handler::{EffectHandler, KeptOutput, LaunchTag, user};
 use crate::os::logs::StreamId;
 use crate::os::spawn::environment::tell_where_to_notify;
-use crate::os::spawn::{self, ErrorOutput, LaunchOutcome, Output, SpawnPlan, SpawnSpec, Step};
+use crate::os::spawn::{ErrorOutput, LaunchOutcome, Output, SpawnError, SpawnPlan, SpawnSpec, Step};
 
 impl EffectHandler {
     /// Starts a process, or tells why it cannot be started.
@@ -68,7 +68,7 @@ impl EffectHandler {
         child: ChildId,
         spec: &SpawnSpec,
         params: &Arc<CreateParams>,
-    ) -> Result<(), spawn::SpawnFailure> {
+    ) -> Result<(), SpawnError> {
         let stderr = match &spec.stderr {
             ErrorOutput::Stdout => None,
             ErrorOutput::Own(output) => Some(output),
@@ -81,7 +81,7 @@ impl EffectHandler {
             if let Some(Output::Append(_)) = output {
                 let id = StreamId { child, stream };
                 let opened = self.logs.open(id, spec.credentials.uid().as_raw(), params);
-                opened.map_err(|errno| spawn::SpawnFailure::Refused { step, errno })?;
+                opened.map_err(|errno| SpawnError::Refused { step, errno })?;
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl EffectHandler {
 }
 
 /// A failure to spawn, as clients are told of it.
-fn told(failure: spawn::SpawnFailure) -> SpawnFailure {
+fn told(failure: SpawnError) -> SpawnFailure {
     refused(failure.step_name(), failure.errno())
 }
 

@@ -21,7 +21,7 @@ use crate::os::host::fs_rights::Rights;
 use crate::os::journal::Submitted;
 use crate::os::process::anchor_watch::Watching;
 use crate::os::process::reaper::{Backlog, Reaped};
-use crate::os::service::notices::{Origin, ReceivedNotices, Rest};
+use crate::os::service::notices::{NoticeOrigin, ReceivedNotices, Rest};
 use crate::os::tree::Groups;
 use crate::prober::ProbeRequest;
 use crate::upgrade;
@@ -204,10 +204,10 @@ impl EffectHandler {
         *unheard = notices.read(Instant::now(), |ReceivedNotices { run, sender, user, notices }| {
             if containment.is_of(run, sender) {
                 inputs.push_back(Input::Notified { run, notices });
-                Origin::Child
+                NoticeOrigin::Child
             } else {
                 strays.push(Stray { child: run.child, user, sender });
-                Origin::Stray
+                NoticeOrigin::Stray
             }
         });
         strays

@@ -9,13 +9,18 @@ use super::reader::OutputReader;
 use crate::limits::{LOG_TAIL_BYTES_MAX, LOG_TAIL_LINES};
 use crate::os::logs::stamps::Stamps;
 use crate::os::logs::text::last_lines;
-use crate::os::logs::{Continuation, ExcerptRange, Logs, StreamId};
+use crate::os::logs::{Continuation, ExcerptRange, LogHandle, StreamId};
 
 /// How many bytes the time before a line takes, with the space behind it.
 const STAMP_BYTES: usize = 28;
 
 /// Reads it, as far as it can be read.
-pub(super) async fn read(child: ChildId, kept_in: LastWords, logs: &Logs, reader: &OutputReader) -> String {
+pub(super) async fn read(
+    child: ChildId,
+    kept_in: LastWords,
+    logs: &LogHandle,
+    reader: &OutputReader,
+) -> String {
     let of = |stream| StreamId { child, stream };
     match kept_in {
         LastWords::In(stream) => tail(of(stream), Stamps::Unwanted, logs, reader).await,
@@ -28,7 +33,7 @@ pub(super) async fn read(child: ChildId, kept_in: LastWords, logs: &Logs, reader
 }
 
 /// The last of one stream.
-async fn tail(id: StreamId, stamps: Stamps, logs: &Logs, reader: &OutputReader) -> String {
+async fn tail(id: StreamId, stamps: Stamps, logs: &LogHandle, reader: &OutputReader) -> String {
     let Some(kept) = logs.kept(id).await else { return String::new() };
     let stamps_bytes = match stamps {
         Stamps::Unwanted => 0,

@@ -25,7 +25,7 @@ const FOLLOW: Follow = Follow::UntilItEnds(SubscriptionId(SUBSCRIPTION));
 
 struct Scene {
     folder: tempfile::TempDir,
-    logs: Logs,
+    logs: LogHandle,
     facts: inbox::Receiver<Fact>,
     followers: Followers,
     transit: Transit,
@@ -47,7 +47,7 @@ impl Scene {
             children: Vec::new(),
             inherited: Vec::new(),
         };
-        let logs = Logs::start(settings).unwrap();
+        let logs = LogHandle::start(settings).unwrap();
         let (tell, facts) = inbox::inbox(8, 0);
         let transit = Transit::within(&procbroker_core::Bounds::default());
         let followers = Followers::new(&logs, BlockingPool::start().unwrap(), transit.clone(), tell);
@@ -131,7 +131,7 @@ struct Client {
 }
 
 impl Client {
-    async fn answer(&mut self) -> LogsAnswer {
+    async fn answer(&mut self) -> Logs {
         match self.messages.recv().await.unwrap() {
             Paced::Answer { number: 3, result: Ok(Response::Logs(answer)), load: _ } => answer,
             other => panic!("{other:?}"),
@@ -183,7 +183,7 @@ async fn a_request_is_answered_once_and_nothing_follows() {
     let mut scene = Scene::new();
     scene.write("one\ntwo\n");
     let mut client = scene.ask(Some(1), Follow::No);
-    let expected = LogsAnswer {
+    let expected = Logs {
         text: "two\n".to_owned(),
         truncated: false,
         subscription: None,

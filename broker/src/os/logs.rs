@@ -1,7 +1,7 @@
 //! What children write: through a pipe for each stream, by one thread, to files that are the broker's own; and by a second
 //! one on to the journal or to syslog, where that is wanted.
 //!
-//! [`Logs`] is the way to that thread. The driver gives it a pipe before it starts a child, and tells it when nothing of
+//! [`LogHandle`] is the way to that thread. The driver gives it a pipe before it starts a child, and tells it when nothing of
 //! the child is left; whoever reads asks it what is kept. Nobody waits for it, nor for its disk, but who asks for output.
 
 mod amounts;
@@ -91,7 +91,7 @@ pub struct LogSettings {
 
 /// The way to the log thread; a copy leads to the same one. It ends with the last of them.
 #[derive(Clone, Debug)]
-pub struct Logs {
+pub struct LogHandle {
     pipes: Pipes,
     way: Arc<Way>,
 }
@@ -135,7 +135,7 @@ fn watch(epoll: &Epoll, token: Token, pipe: BorrowedFd<'_>) -> Result<(), Errno>
     epoll.add(pipe, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token.0))
 }
 
-impl Logs {
+impl LogHandle {
     /// Starts the thread. It takes over what an earlier broker has left, before it does anything else.
     ///
     /// # Errors

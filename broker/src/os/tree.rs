@@ -64,7 +64,7 @@ const RELEASED_KEPT: usize = 64;
 
 /// Every child's processes. All of its methods are for one thread, the driver's.
 #[derive(Debug)]
-pub struct Containment {
+pub struct ProcessTrees {
     inheritance: Inheritance,
     cgroups: Option<Arc<Cgroups>>,
     table: SharedTable,
@@ -86,7 +86,7 @@ pub enum Groups {
 
 /// The worker cannot be started.
 #[derive(Debug, Error)]
-pub enum ContainmentError {
+pub enum ProcessTreesError {
     /// There is no thread to be had.
     #[error(
         "cannot start the thread that follows descendants: {0}; raise the limit on processes (ulimit -u)"
@@ -99,7 +99,7 @@ pub enum ContainmentError {
     Descriptors(#[source] Errno),
 }
 
-impl Containment {
+impl ProcessTrees {
     /// Starts the worker.
     ///
     /// # Errors
@@ -109,11 +109,11 @@ impl Containment {
         cgroups: Option<Cgroups>,
         pipes: Pipes,
         report: Reporter,
-    ) -> Result<Self, ContainmentError> {
+    ) -> Result<Self, ProcessTreesError> {
         let (jobs, received) = channel();
         let cgroups = cgroups.map(Arc::new);
         let (table, pending) = (SharedTable::default(), Pending::default());
-        let exit_watch = ExitWatch::new().map_err(ContainmentError::Descriptors)?;
+        let exit_watch = ExitWatch::new().map_err(ProcessTreesError::Descriptors)?;
         let orders = JobQueue::new(jobs, exit_watch.waker(), pending.clone());
         let worker = Worker {
             inheritance: inheritance.share(),
@@ -134,7 +134,7 @@ impl Containment {
                 worker.work(&received);
                 drop(alive);
             })
-            .map_err(ContainmentError::Thread)?;
+            .map_err(ProcessTreesError::Thread)?;
         Ok(Self { inheritance, cgroups, table, orders, worker: ended, released: Vec::new() })
     }
 

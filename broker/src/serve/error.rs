@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::flagged_accounts::AccountError;
+use crate::flagged_accounts::FlaggedAccountsError;
 use crate::os::host::nofile::NofileError;
 use crate::os::host::socket::SocketError;
 use crate::os::journal::JournalError;
@@ -15,7 +15,7 @@ use crate::os::process::reaper::ReaperError;
 use crate::os::service::activation::ActivationError;
 use crate::os::store::runtime_dir::RuntimeDirError;
 use crate::os::store::state_dir::StateDirError;
-use crate::os::tree::ContainmentError;
+use crate::os::tree::ProcessTreesError;
 use crate::recovery::RecordError;
 use crate::recovery::processes::RecoveryError;
 use crate::serve::facilities::FacilitiesError;
@@ -27,7 +27,7 @@ use crate::upgrade::UpgradeError;
 pub enum ServeError {
     /// A flag names an account that the system does not know.
     #[error("cannot start")]
-    Account(#[from] AccountError),
+    Account(#[from] FlaggedAccountsError),
     /// The flag asks for control groups, and there are none to be had.
     #[error("cannot start: --containment cgroup was asked for, and there is none to be had: {reason}")]
     NoCgroup {
@@ -95,7 +95,7 @@ pub enum ServeError {
     Reaper(#[from] ReaperError),
     /// What holds descendants could not be set up.
     #[error("cannot start")]
-    Containment(#[from] ContainmentError),
+    Containment(#[from] ProcessTreesError),
     /// The slots in which children are started could not be made.
     #[error("cannot make the slots in which children are started; raise the limits on memory and open files")]
     Launcher(#[source] io::Error),

@@ -1,23 +1,23 @@
 //! Finds out, once and by trying, what this machine lets a broker do.
 
 use procbroker_protocol::Containment;
-use procbroker_protocol::status;
+use procbroker_protocol::status::Facilities;
 use thiserror::Error;
 
 use crate::os::process::pidfd::Abilities;
 use crate::os::process::subreaper::{Inheritance, InheritanceError};
-use crate::os::spawn::{self, CloneMethod, ProbeError};
+use crate::os::spawn::{CloneMethod, ProbeError, SpawnFacilities};
 use crate::os::tree::cgroup::{Cgroups, Leaf, Offer, PreviousFolder};
 
 /// What this kernel and this control group offer, tried once at the start.
 #[derive(Debug)]
 pub struct ProbedFacilities {
     /// For `status`. Who started the socket and where state is kept is not known here.
-    pub facilities: status::Facilities,
+    pub facilities: Facilities,
     /// What holds the descendants of children.
     pub containment: Containment,
     /// How children are spawned.
-    pub spawn: spawn::Facilities,
+    pub spawn: SpawnFacilities,
     /// The orphans that the broker inherits from now on.
     pub inheritance: Inheritance,
     /// The groups of children, where they can have them.
@@ -54,7 +54,7 @@ pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<ProbedFacil
     if !pidfd.open {
         return Err(FacilitiesError::NoPidfd);
     }
-    let spawn = spawn::Facilities::probe()?;
+    let spawn = SpawnFacilities::probe()?;
     let (cgroups, cgroup, offer) = match begin(previous, leaf, spawn) {
         Ok(mut cgroups) => {
             let offer = cgroups.enable_controllers().clone();
@@ -64,7 +64,7 @@ pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<ProbedFacil
         Err(reason) => (None, format!("none: {reason}"), Offer::nothing(&reason)),
     };
     let containment = if cgroups.is_some() { Containment::Cgroup } else { Containment::Subreaper };
-    let facilities = status::Facilities {
+    let facilities = Facilities {
         spawn: match spawn.method {
             CloneMethod::Clone3 => "clone3".to_owned(),
             CloneMethod::Clone => "fork".to_owned(),
@@ -87,7 +87,7 @@ pub fn probe(previous: Option<PreviousFolder>, leaf: Leaf) -> Result<ProbedFacil
 }
 
 /// Groups in which children can be born, or why there are none.
-fn begin(previous: Option<PreviousFolder>, leaf: Leaf, spawn: spawn::Facilities) -> Result<Cgroups, String> {
+fn begin(previous: Option<PreviousFolder>, leaf: Leaf, spawn: SpawnFacilities) -> Result<Cgroups, String> {
     let cgroups = Cgroups::begin_after(previous, leaf).map_err(|error| error.to_string())?;
     let born = cgroups.rehearse(|group| spawn.try_birth_in(group).map_err(|error| error.to_string()));
     match born.unwrap_or_else(|errno| Err(errno.to_string())) {

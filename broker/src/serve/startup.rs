@@ -16,7 +16,7 @@ use procbroker_core::{Config, EventHistory, MainCommand};
 use procbroker_protocol::create::{CreateParams, StandardError, StandardOutput, Umask};
 use procbroker_protocol::socket_path::{self, Place};
 use procbroker_protocol::status::FailedUpgrade;
-use procbroker_protocol::{ChildId, Containment as ContainmentKind, Timestamp};
+use procbroker_protocol::{ChildId, Containment, Timestamp};
 use uuid::Uuid;
 
 pub(crate) use machine::{Machine, own_main};
@@ -274,7 +274,7 @@ fn choose_containment(choice: ContainmentChoice, found: &mut ProbedFacilities) -
         ContainmentChoice::Cgroup => Err(ServeError::NoCgroup { reason: found.facilities.cgroup.clone() }),
         ContainmentChoice::Subreaper => {
             found.cgroups = None;
-            found.containment = ContainmentKind::Subreaper;
+            found.containment = Containment::Subreaper;
             "subreaper".clone_into(&mut found.facilities.containment);
             "not used: --containment subreaper".clone_into(&mut found.facilities.cgroup);
             found.offer = cgroup::Offer::nothing("control groups are not used (--containment subreaper)");

@@ -10,8 +10,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use procbroker::os::spawn::{
-    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Launcher, Output, Restraint,
-    SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Launcher, Output, Restraint, SpawnError,
+    SpawnPlan, SpawnSpec, Spawned, StdinSource,
 };
 use procbroker_protocol::ChildId;
 use uuid::Uuid;
@@ -69,7 +69,7 @@ pub(crate) struct Plan {
     pub(crate) log: Option<PathBuf>,
 }
 
-fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
+fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnError> {
     let spec = SpawnSpec {
         name: LaunchName::of(ChildId::from_uuid(Uuid::nil())),
         command: plan.command.iter().map(Into::into).collect(),
@@ -81,7 +81,7 @@ fn prepare(plan: &Plan) -> Result<SpawnPlan, SpawnFailure> {
         credentials: Credentials::Unchanged,
         restraint: Restraint::default(),
         rlimits: Vec::new(),
-        stdin: StandardInput::Null,
+        stdin: StdinSource::Null,
         stdout: plan.log.clone().map_or(Output::Null, Output::Append),
         stderr: ErrorOutput::Stdout,
         cgroup: None,
@@ -98,7 +98,7 @@ pub(crate) fn spawner(scene: &Scene) -> Result<Spawner, Failure> {
     Launcher::new(scene.facilities).map(Spawner).attempting("make a spawner")
 }
 
-fn launch(launcher: &mut Launcher<()>, plan: &Plan) -> Result<Spawned, SpawnFailure> {
+fn launch(launcher: &mut Launcher<()>, plan: &Plan) -> Result<Spawned, SpawnError> {
     let mut outcomes = Vec::new();
     if let Err(outcome) = launcher.launch(prepare(plan)?, ()) {
         return outcome.result;

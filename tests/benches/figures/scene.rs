@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use procbroker::os::spawn::Facilities;
+use procbroker::os::spawn::SpawnFacilities;
 use tempfile::TempDir;
 
 use crate::failure::{Attempt, Failure};
@@ -59,7 +59,7 @@ pub(crate) struct Scene {
     binary: PathBuf,
     /// Arguments of the broker beside those that every row needs.
     pub(crate) serve: Vec<String>,
-    pub(crate) facilities: Facilities,
+    pub(crate) facilities: SpawnFacilities,
     pub(crate) effort: Effort,
     /// How many children this machine can hold beside each other, at most 10,000.
     pub(crate) crowd: usize,
@@ -73,7 +73,7 @@ impl Scene {
             .attempting("make a scratch folder")?;
         let binary = find_binary()?;
         let child = compile_child(folder.path())?;
-        let facilities = Facilities::probe()
+        let facilities = SpawnFacilities::probe()
             .map_err(|error| Failure::unexpected("find the fastest way to spawn", error.to_string()))?;
         let crowd = limits::crowd()?;
         Ok(Self { folder, child, binary, serve, facilities, effort, crowd })

@@ -23,7 +23,7 @@ use crate::ids::{Pid, Ticket};
 use crate::input::{Members, RecordFailure};
 use crate::launch::Launch;
 use crate::limits::Bounds;
-use crate::metrics::Metrics;
+use crate::metrics::MetricsRecorder;
 use crate::notice::Notice;
 use crate::orders::{Lent, Orders, Permits};
 use crate::record::{Intent, RecordedLease, Role};
@@ -66,7 +66,7 @@ pub(super) struct Life {
     timers: Timers,
     spawn_queue: SpawnQueue,
     event_log: EventLog,
-    metrics: Metrics,
+    metrics: MetricsRecorder,
     config: Config,
     effects: Vec<Effect>,
 }
@@ -86,7 +86,7 @@ impl Life {
             timers: Timers::default(),
             spawn_queue: SpawnQueue::new(1, 0),
             event_log: EventLog::new(EventHistory::beginning(Uuid::nil())),
-            metrics: Metrics::default(),
+            metrics: MetricsRecorder::default(),
             config: config(),
             effects: Vec::new(),
         };

@@ -145,7 +145,7 @@ fn use_declaration(statement: &str) -> Option<(&str, &str)> {
 }
 
 /// Takes each item out that is for tests alone.
-fn without_tests(text: &str) -> String {
+pub(crate) fn without_tests(text: &str) -> String {
     let mut parts = text.split("#[cfg(test)]");
     let mut kept = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -3,12 +3,13 @@
 #![expect(clippy::expect_used, reason = "a source that cannot be read fails the test")]
 
 mod imports;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use imports::{Imports, Paths, imports, sources};
+use imports::{Imports, Paths, imports, sources, without_tests};
 
 #[test]
 fn no_two_modules_of_the_core_import_each_other_in_a_ring() {
@@ -115,32 +116,9 @@ fn protocol_and_core_depend_on_nothing_that_is_above_them() {
 }
 
 #[test]
-fn no_public_type_of_the_core_has_the_name_of_one_of_the_protocol() {
-    let of_protocol = public_types(&root().join("protocol/src"));
-    let of_core = public_types(&root().join("broker/core/src"));
-    assert!(of_protocol.contains("Account") && of_core.contains("Broker"), "these are not all of them");
-    let both: Vec<&String> = of_core.intersection(&of_protocol).collect();
-    assert!(both.is_empty(), "these names have two meanings for whoever imports both crates: {both:?}");
-}
-
-/// The types that are visible outside of their crate, or would be if their modules are.
-fn public_types(folder: &Path) -> BTreeSet<String> {
-    let texts = sources(folder).into_iter().map(|path| without_tests(&path));
-    let name = |line: &str| {
-        let rest = line.strip_prefix("pub ")?;
-        let (kind, rest) = rest.split_once(' ')?;
-        let is_name = |char: char| char.is_alphanumeric() || char == '_';
-        ["enum", "struct", "trait", "type"]
-            .contains(&kind)
-            .then(|| rest.chars().take_while(|char| is_name(*char)).collect())
-    };
-    texts.flat_map(|text| text.lines().filter_map(name).collect::<Vec<String>>()).collect()
-}
-
-#[test]
 fn the_core_has_no_clock_no_file_no_process_and_no_lock() {
     for path in sources(&root().join("broker/core/src")) {
-        let text = without_tests(&path);
+        let text = without_tests(&fs::read_to_string(&path).expect("a source"));
         for word in [
             "std::fs",
             "std::io",
@@ -164,11 +142,6 @@ fn the_core_has_no_clock_no_file_no_process_and_no_lock() {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn without_tests(path: &Path) -> String {
-    let text = fs::read_to_string(path).expect("a source");
-    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
 }
 
 /// Reads which crates of this workspace a crate depends on.

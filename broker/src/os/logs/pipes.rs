@@ -23,7 +23,7 @@ use procbroker_protocol::request::LogStream;
 use super::error::LogsError;
 use super::folder::{Folder, Origin};
 use super::stream::{self, StreamId};
-use crate::os::process::apart::{self, Asked};
+use crate::os::process::apart::{self, AskOutcome};
 use crate::os::process::mark::living_thread;
 use crate::os::process::proc;
 
@@ -114,8 +114,8 @@ impl Pipes {
     pub(in crate::os) fn held_by(&self, process: Pid) -> Option<ChildId> {
         let place = fs::read_link(format!("/proc/self/fd/{}", self.folder.descriptor().as_raw_fd())).ok()?;
         match apart::ask(process, move || holder_of(process, &place)) {
-            Asked::Answered(child) => child,
-            Asked::Kept => None,
+            AskOutcome::Answered(child) => child,
+            AskOutcome::Kept => None,
         }
     }
 

@@ -13,7 +13,7 @@ const USER: u32 = 7;
 
 struct Scene {
     folder: tempfile::TempDir,
-    logs: Logs,
+    logs: LogHandle,
 }
 
 fn id(number: u128) -> StreamId {
@@ -31,12 +31,12 @@ impl Scene {
         Self { folder, logs }
     }
 
-    fn start(folder: &tempfile::TempDir, children: Vec<Remembered>) -> Logs {
+    fn start(folder: &tempfile::TempDir, children: Vec<Remembered>) -> LogHandle {
         let pipes = Pipes::open(folder.path().join("output")).unwrap();
         let bounds = LogBounds { per_child: 16 << 20, in_all: 1 << 30 };
         let folder = folder.path().join("logs");
         let settings = LogSettings { folder, pipes, bounds, forward: None, children, inherited: Vec::new() };
-        Logs::start(settings).unwrap()
+        LogHandle::start(settings).unwrap()
     }
 
     /// What a child gets as its output.

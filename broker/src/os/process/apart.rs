@@ -38,7 +38,7 @@ const STACK_BYTES: usize = 128 << 10;
 
 /// What came of a question.
 #[derive(Debug)]
-pub(crate) enum Asked<T> {
+pub(crate) enum AskOutcome<T> {
     /// It was answered.
     Answered(T),
     /// The kernel keeps who asks, or there is no thread to be had.
@@ -46,7 +46,10 @@ pub(crate) enum Asked<T> {
 }
 
 /// Asks something about a process, for whoever calls this on the present thread.
-pub(crate) fn ask<T: Send + 'static>(pid: Pid, question: impl FnOnce() -> T + Send + 'static) -> Asked<T> {
+pub(crate) fn ask<T: Send + 'static>(
+    pid: Pid,
+    question: impl FnOnce() -> T + Send + 'static,
+) -> AskOutcome<T> {
     thread_local! {
         static ASKER: RefCell<Asker> = RefCell::default();
     }
@@ -93,17 +96,17 @@ impl Asker {
         &mut self,
         about: About<'_>,
         question: impl FnOnce() -> T + Send + 'static,
-    ) -> Asked<T> {
+    ) -> AskOutcome<T> {
         self.kept.retain(|_, kept| matches!(kept.back.try_recv(), Err(TryRecvError::Empty)));
         if self.has_given_up(about) {
-            return Asked::Kept;
+            return AskOutcome::Kept;
         }
         let patience = PATIENCE / u32::try_from(self.kept.len() + 1).unwrap_or(u32::MAX);
         let thread = match self.thread.take().map_or_else(AskingThread::start, Ok) {
             Ok(thread) => thread,
             Err(error) => {
                 tracing::debug!(%error, "there is no thread to ask about a process");
-                return Asked::Kept;
+                return AskOutcome::Kept;
             }
         };
         let (tell, answer) = channel();
@@ -114,21 +117,21 @@ impl Asker {
             drop(comes_back);
         }));
         if asked.is_err() {
-            return Asked::Kept;
+            return AskOutcome::Kept;
         }
         loop {
             match answer.recv_timeout(patience) {
                 Ok(answer) => {
                     self.thread = Some(thread);
-                    return Asked::Answered(answer);
+                    return AskOutcome::Answered(answer);
                 }
                 Err(RecvTimeoutError::Timeout) if thread.waits_for_a_processor() => {}
                 Err(RecvTimeoutError::Timeout) => {
                     // The thread ends when it comes back, as nobody asks it anything any more.
                     self.kept.insert(about.pid, KeptThread { owner: (about.owner)(), back });
-                    return Asked::Kept;
+                    return AskOutcome::Kept;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Asked::Kept,
+                Err(RecvTimeoutError::Disconnected) => return AskOutcome::Kept,
             }
         }
     }
@@ -186,7 +189,7 @@ mod tests {
         asker: &mut Asker,
         number: u32,
         question: impl FnOnce() -> T + Send + 'static,
-    ) -> Asked<T> {
+    ) -> AskOutcome<T> {
         asker.ask(process(number, &|| Some(number)), question)
     }
 
@@ -201,13 +204,13 @@ mod tests {
     fn a_question_that_the_kernel_keeps_holds_up_no_other_one() {
         let (release, gate) = mpsc::channel::<()>();
         let mut asker = Asker::default();
-        assert!(matches!(ask(&mut asker, 1, move || gate.recv().is_ok()), Asked::Kept));
-        assert!(matches!(ask(&mut asker, 2, || 7), Asked::Answered(7)));
-        assert!(matches!(ask(&mut asker, 1, || 7), Asked::Kept), "it was asked about once more");
+        assert!(matches!(ask(&mut asker, 1, move || gate.recv().is_ok()), AskOutcome::Kept));
+        assert!(matches!(ask(&mut asker, 2, || 7), AskOutcome::Answered(7)));
+        assert!(matches!(ask(&mut asker, 1, || 7), AskOutcome::Kept), "it was asked about once more");
         drop(release);
         let kept = asker.kept.remove(&Pid::new(1).unwrap()).unwrap();
         assert!(kept.back.recv().is_err(), "it hangs up");
-        assert!(matches!(ask(&mut asker, 1, || 7), Asked::Answered(7)));
+        assert!(matches!(ask(&mut asker, 1, || 7), AskOutcome::Answered(7)));
     }
 
     #[test]
@@ -217,10 +220,10 @@ mod tests {
         for number in 1..=u32::try_from(GIVEN_UP_MAX).unwrap() {
             held.push(keep(&mut asker, number, number));
         }
-        assert!(matches!(ask(&mut asker, 1_000, || 7), Asked::Kept));
+        assert!(matches!(ask(&mut asker, 1_000, || 7), AskOutcome::Kept));
         assert!(asker.thread.is_none(), "a thread was started");
         held.pop();
-        assert!(matches!(ask(&mut asker, 1_000, || 7), Asked::Answered(7)));
+        assert!(matches!(ask(&mut asker, 1_000, || 7), AskOutcome::Answered(7)));
     }
 
     #[test]
@@ -230,10 +233,10 @@ mod tests {
         for number in 1..=u32::try_from(GIVEN_UP_PER_USER_MAX).unwrap() {
             held.push(keep(&mut asker, number, 7));
         }
-        assert!(matches!(asker.ask(process(100, &|| Some(7)), || 1), Asked::Kept));
-        assert!(matches!(asker.ask(process(100, &|| Some(8)), || 1), Asked::Answered(1)));
+        assert!(matches!(asker.ask(process(100, &|| Some(7)), || 1), AskOutcome::Kept));
+        assert!(matches!(asker.ask(process(100, &|| Some(8)), || 1), AskOutcome::Answered(1)));
         held.pop();
-        assert!(matches!(asker.ask(process(100, &|| Some(7)), || 1), Asked::Answered(1)));
+        assert!(matches!(asker.ask(process(100, &|| Some(7)), || 1), AskOutcome::Answered(1)));
     }
 
     #[test]
@@ -241,6 +244,6 @@ mod tests {
         let mut asker = Asker::default();
         let began = std::time::Instant::now();
         let busy = move || while began.elapsed() < 2 * PATIENCE {};
-        assert!(matches!(ask(&mut asker, 1, busy), Asked::Answered(())));
+        assert!(matches!(ask(&mut asker, 1, busy), AskOutcome::Answered(())));
     }
 }

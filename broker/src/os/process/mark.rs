@@ -10,7 +10,7 @@ use procbroker_core::{Pid, paired_id};
 use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::SOCKET_VARIABLE;
 
-use super::apart::{self, Asked};
+use super::apart::{self, AskOutcome};
 use super::proc::{fields, is_dead, read_stat};
 use crate::os::process::variables::{CHILD_ID_VARIABLE, EXIT_REASON_VARIABLE, PROBE_VARIABLE};
 
@@ -104,9 +104,9 @@ enum Environment {
 
 fn environment(pid: Pid) -> Environment {
     match apart::ask(pid, move || environment_of(pid)) {
-        Asked::Answered(environment) => environment,
+        AskOutcome::Answered(environment) => environment,
         // It may be on its way to a program.
-        Asked::Kept => Environment::Changing,
+        AskOutcome::Kept => Environment::Changing,
     }
 }
 

@@ -110,7 +110,7 @@ pub struct ReceivedNotices {
 
 /// Whose a word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum NoticeOrigin {
     /// A process of the child whose socket it came by.
     Child,
     /// Another process.
@@ -289,7 +289,7 @@ impl Notices {
 
     /// Reads what there is, some of each, for as long as nobody waits for the event loop for long; the rest waits in the
     /// sockets. `hear` takes each word in, and says whose it is.
-    pub fn read(&mut self, now: Instant, mut hear: impl FnMut(ReceivedNotices) -> Origin) -> Rest {
+    pub fn read(&mut self, now: Instant, mut hear: impl FnMut(ReceivedNotices) -> NoticeOrigin) -> Rest {
         let began = Instant::now();
         let mut event = [EpollEvent::empty()];
         for _ in 0..SOCKETS_A_TURN {
@@ -311,7 +311,7 @@ impl Notices {
         &mut self,
         child: ChildId,
         (now, began): (Instant, Instant),
-        hear: &mut impl FnMut(ReceivedNotices) -> Origin,
+        hear: &mut impl FnMut(ReceivedNotices) -> NoticeOrigin,
     ) {
         let Some(listening) = self.listening.get_mut(&child) else { return };
         let user = listening.user.as_raw();
@@ -319,7 +319,7 @@ impl Notices {
         if patience == Patience::Left {
             let strays = &mut self.strays;
             listening.read(now, |word| {
-                if hear(word) == Origin::Stray {
+                if hear(word) == NoticeOrigin::Stray {
                     patience = strays.count(user, now);
                 }
                 if patience == Patience::Over {

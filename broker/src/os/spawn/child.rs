@@ -23,7 +23,7 @@ use super::raw::call;
 use super::report::ReportTo;
 use super::resource::ResourceLimit;
 use super::signals::{self, SignalSet};
-use super::spec::StandardInput;
+use super::spec::StdinSource;
 use crate::os::logs::pipes::BEGUN_MODE;
 
 /// The exit status of a child that failed; nobody but the launcher sees it.
@@ -131,13 +131,13 @@ fn become_program(plan: &ChildPlan, program: &ExecPlan) -> Result<Infallible, Re
     leave_descriptors(&plan.tether).map_err(at(Step::Descriptors))?;
     match program.stdin {
         // SAFETY: it takes no memory.
-        StandardInput::Null | StandardInput::Inherit => unsafe { call(libc::SYS_setsid, [0; 4]) },
+        StdinSource::Null | StdinSource::Inherit => unsafe { call(libc::SYS_setsid, [0; 4]) },
         // SAFETY: it takes no memory.
-        StandardInput::Terminal => unsafe { call(libc::SYS_setpgid, [0; 4]) },
+        StdinSource::Terminal => unsafe { call(libc::SYS_setpgid, [0; 4]) },
     }
     .map_err(at(Step::Session))?;
     connect_streams(program)?;
-    if program.stdin == StandardInput::Terminal {
+    if program.stdin == StdinSource::Terminal {
         come_to_foreground().map_err(at(Step::Session))?;
     }
     for limit in &program.rlimits {
@@ -252,8 +252,8 @@ fn close_range(first: usize, last: usize, flags: libc::c_uint) -> Result<(), Err
 /// that a file opened here may get any of these numbers. In this order none is in the way of another.
 fn connect_streams(program: &ExecPlan) -> Result<(), Refusal> {
     match program.stdin {
-        StandardInput::Null => open_null(0),
-        StandardInput::Inherit | StandardInput::Terminal => keep(0),
+        StdinSource::Null => open_null(0),
+        StdinSource::Inherit | StdinSource::Terminal => keep(0),
     }
     .map_err(at(Step::Stdin))?;
     connect_output(&program.stdout, 1).map_err(at(Step::Stdout))?;

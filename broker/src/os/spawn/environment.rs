@@ -25,7 +25,7 @@ use crate::os::process::variables::{
 };
 use crate::os::spawn::{
     BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Resource, ResourceLimit,
-    Restraint, SpawnFailure, SpawnSpec, StandardInput, Step,
+    Restraint, SpawnError, SpawnSpec, StdinSource, Step,
 };
 
 /// What tells one child from another: no child has it from the broker.
@@ -85,16 +85,16 @@ impl ChildEnvironment {
         self.interactive == Some(child) && terminal::is_own()
     }
 
-    fn stdin(&self, child: ChildId, purpose: &Purpose) -> StandardInput {
+    fn stdin(&self, child: ChildId, purpose: &Purpose) -> StdinSource {
         match purpose {
             Purpose::Main if self.interactive == Some(child) => {
                 if terminal::is_own() {
-                    StandardInput::Terminal
+                    StdinSource::Terminal
                 } else {
-                    StandardInput::Inherit
+                    StdinSource::Inherit
                 }
             }
-            Purpose::Main | Purpose::Probe | Purpose::Cleanup { .. } => StandardInput::Null,
+            Purpose::Main | Purpose::Probe | Purpose::Cleanup { .. } => StdinSource::Null,
         }
     }
 
@@ -108,7 +108,7 @@ impl ChildEnvironment {
         order: &SpawnOrder,
         purpose: &Purpose,
         cgroup: Option<OwnedFd>,
-    ) -> Result<SpawnSpec, SpawnFailure> {
+    ) -> Result<SpawnSpec, SpawnError> {
         let params = &*order.params;
         let confinement = order.launch.confinement.as_deref();
         let hard_limits = confinement.map_or(&[][..], |confinement| &confinement.hard_limits);
@@ -201,8 +201,8 @@ impl ChildEnvironment {
         params: &CreateParams,
         purpose: &Purpose,
         bounds: &[HardLimit],
-    ) -> Result<Vec<ResourceLimit>, SpawnFailure> {
-        let refused = |errno| SpawnFailure::Refused { step: Step::Rlimits, errno };
+    ) -> Result<Vec<ResourceLimit>, SpawnError> {
+        let refused = |errno| SpawnError::Refused { step: Step::Rlimits, errno };
         let bound = |resource| {
             let mut bounds = bounds.iter();
             let bound = bounds.find(|bound| Resource::from_number(bound.resource) == Some(resource));

@@ -4,7 +4,7 @@ use super::clone::CloneMethod;
 
 /// The ways in use.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Facilities {
+pub struct SpawnFacilities {
     /// How a child is made.
     pub method: CloneMethod,
 }

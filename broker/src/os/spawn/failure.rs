@@ -121,7 +121,7 @@ impl fmt::Display for Step {
 
 /// A spawn that left no process behind.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub enum SpawnFailure {
+pub enum SpawnError {
     /// A step was refused, by the kernel or by the checks before it is asked.
     #[error("could not {}: {errno}", .step.attempt())]
     Refused {
@@ -141,7 +141,7 @@ pub enum SpawnFailure {
     },
 }
 
-impl SpawnFailure {
+impl SpawnError {
     /// The name of the failed step, as it goes over the wire.
     #[must_use]
     pub const fn step_name(&self) -> &'static str {

@@ -19,8 +19,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::child::ChildTask;
 use super::clone::{Birth, CloneMethod, Memory};
-use super::facilities::Facilities;
-use super::failure::{SpawnFailure, Step};
+use super::facilities::SpawnFacilities;
+use super::failure::{SpawnError, Step};
 use super::memory::Shared;
 use super::oom_score::{self, OomScore};
 use super::plan::SpawnPlan;
@@ -53,7 +53,7 @@ pub struct LaunchOutcome<T> {
     /// What it was launched with: to let go of it takes a moment.
     pub plan: SpawnPlan,
     /// The process, or why there is none.
-    pub result: Result<Spawned, SpawnFailure>,
+    pub result: Result<Spawned, SpawnError>,
     /// Whether it was killed on its way by who launched it, whatever it came to.
     pub was_killed: bool,
 }
@@ -75,13 +75,13 @@ struct Load<T> {
 struct End<T> {
     task: ChildTask,
     load: Load<T>,
-    result: Result<Spawned, SpawnFailure>,
+    result: Result<Spawned, SpawnError>,
 }
 
 /// Starts processes. What one is for is the caller's.
 #[derive(Debug)]
 pub struct Launcher<T> {
-    facilities: Facilities,
+    facilities: SpawnFacilities,
     /// What a child must be given default dispositions for: it would inherit them.
     signals: SignalSet,
     /// Whether the broker is spared when memory runs out, which no other user's child inherits.
@@ -107,12 +107,12 @@ impl<T> Launcher<T> {
     ///
     /// # Errors
     /// When its memory (some 8 MiB, of which few pages are ever touched; the slots that come later have as much each) cannot be mapped, or there are no descriptors.
-    pub fn new(facilities: Facilities) -> io::Result<Self> {
+    pub fn new(facilities: SpawnFacilities) -> io::Result<Self> {
         // The others come when they are needed.
         Self::with_slots(facilities, Provision::LaunchSlots.at_hand().min(SLOTS_AT_START))
     }
 
-    pub(super) fn with_slots(facilities: Facilities, count: usize) -> io::Result<Self> {
+    pub(super) fn with_slots(facilities: SpawnFacilities, count: usize) -> io::Result<Self> {
         let signals = match facilities.method {
             // The kernel resets those with a handler (CLONE_CLEAR_SIGHAND).
             CloneMethod::Clone3 => SignalSet::ignored(),
@@ -172,9 +172,8 @@ impl<T> Launcher<T> {
 
     /// Makes a child, or says at once why it cannot be made.
     fn start(&mut self, task: ChildTask, load: Load<T>) -> Option<End<T>> {
-        let refused = |task, load, step, errno| {
-            Some(End { task, load, result: Err(SpawnFailure::refused(step, errno)) })
-        };
+        let refused =
+            |task, load, step, errno| Some(End { task, load, result: Err(SpawnError::refused(step, errno)) });
         if self.free.is_empty() && self.slots.len() < SLOTS {
             // There were few descriptors at the start.
             if let Err(error) = self.add_slot() {
@@ -227,7 +226,7 @@ impl<T> Launcher<T> {
 
     /// Kills the child that was launched for this before it gets to its program. Says whether there was one.
     ///
-    /// It fails with [`SpawnFailure::Killed`] then. Should it execute its program in this very moment, then it is a
+    /// It fails with [`SpawnError::Killed`] then. Should it execute its program in this very moment, then it is a
     /// program that SIGKILL ends.
     pub fn kill(&mut self, is_meant: impl Fn(&T) -> bool) -> bool {
         let mut any = false;
@@ -318,7 +317,7 @@ impl<T> Launcher<T> {
 
 impl Launcher<()> {
     /// Makes a child that executes nothing, and waits for its end.
-    pub(super) fn rehearse(&mut self, into: Option<OwnedFd>) -> Result<(), SpawnFailure> {
+    pub(super) fn rehearse(&mut self, into: Option<OwnedFd>) -> Result<(), SpawnError> {
         let (cgroup, bounding) = (into, Bounding::Free);
         let load = Load { of: (), cgroup, bounding, since: Instant::now(), was_killed: false };
         let mut end = self.start(ChildTask::Rehearse, load);
@@ -327,7 +326,7 @@ impl Launcher<()> {
                 Some(End { result: Err(IT_EXITED), .. }) => return Ok(()),
                 Some(End { result: Err(failure), .. }) => return Err(failure),
                 Some(End { result: Ok(_), .. }) => {
-                    return Err(SpawnFailure::refused(Step::Clone, Errno::EPROTO));
+                    return Err(SpawnError::refused(Step::Clone, Errno::EPROTO));
                 }
                 None => {
                     self.wait();
@@ -352,14 +351,14 @@ impl<T> End<T> {
 }
 
 /// A child exits only after a report, unless it was made to try whether it can be.
-const IT_EXITED: SpawnFailure = SpawnFailure::refused(Step::Exec, Errno::EPROTO);
+const IT_EXITED: SpawnError = SpawnError::refused(Step::Exec, Errno::EPROTO);
 
 fn end<T>(departed: Departed, load: Load<T>) -> End<T> {
     let Departed { pid, pidfd, task, birth, failure } = departed;
     let result = match (failure, birth) {
         (Some(failure), _) => Err(failure),
         (None, Birth::Executed) => Ok(Spawned { pid, pidfd }),
-        (None, Birth::Killed { signal }) => Err(SpawnFailure::Killed { signal }),
+        (None, Birth::Killed { signal }) => Err(SpawnError::Killed { signal }),
         (None, Birth::Exited | Birth::Underway) => Err(IT_EXITED),
     };
     End { task, load, result }

@@ -18,7 +18,7 @@ use procbroker_protocol::Signal;
 
 use super::child::ChildTask;
 use super::clone::{self, Birth, Memory};
-use super::facilities::Facilities;
+use super::facilities::SpawnFacilities;
 use super::listens::{Inquiry, Place};
 use super::memory::Shared;
 use super::oom_score::OomScore;
@@ -60,7 +60,7 @@ impl PathLooks {
     ///
     /// # Errors
     /// When there is no memory or no descriptor.
-    pub fn new(facilities: Facilities) -> io::Result<Self> {
+    pub fn new(facilities: SpawnFacilities) -> io::Result<Self> {
         let way = Way {
             method: facilities.method,
             memory: Memory::Brokers,

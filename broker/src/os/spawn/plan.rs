@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
-use super::failure::{SpawnFailure, Step};
+use super::failure::{SpawnError, Step};
 use super::name::LaunchName;
 use super::own_pid::OwnPid;
 use super::resource::ResourceLimit;
-use super::spec::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnSpec, StandardInput};
+use super::spec::{Bounding, Credentials, ErrorOutput, Output, Restraint, SpawnSpec, StdinSource};
 use super::strings::{Strings, c_string};
 
 /// Where a program is looked up when its environment has no PATH.
@@ -28,7 +28,7 @@ pub struct SpawnPlan {
 #[derive(Debug)]
 pub(super) struct ExecPlan {
     pub(super) name: LaunchName,
-    pub(super) stdin: StandardInput,
+    pub(super) stdin: StdinSource,
     pub(super) stdout: PlannedOutput,
     /// `None`: the same as `stdout`.
     pub(super) stderr: Option<PlannedOutput>,
@@ -79,7 +79,7 @@ impl SpawnPlan {
     /// sign in the name of a variable; `cwd`, `stdout` or `stderr` with EINVAL for a NUL byte there; `rlimits`
     /// with EPERM for a limit above the broker's own hard one, even where the broker could raise it, and
     /// with EINVAL for a soft limit above its hard one.
-    pub fn prepare(spec: SpawnSpec) -> Result<Self, SpawnFailure> {
+    pub fn prepare(spec: SpawnSpec) -> Result<Self, SpawnError> {
         let candidates = candidates(&spec)?;
         let argv = spec
             .command
@@ -145,7 +145,7 @@ fn ids(credentials: &Credentials) -> Option<Ids> {
     }
 }
 
-fn planned_output(output: Output, step: Step) -> Result<PlannedOutput, SpawnFailure> {
+fn planned_output(output: Output, step: Step) -> Result<PlannedOutput, SpawnError> {
     Ok(match output {
         Output::Null => PlannedOutput::Null,
         Output::Inherit => PlannedOutput::Inherit,
@@ -153,8 +153,8 @@ fn planned_output(output: Output, step: Step) -> Result<PlannedOutput, SpawnFail
     })
 }
 
-fn check_rlimit(limit: ResourceLimit) -> Result<(), SpawnFailure> {
-    let refused = |errno| SpawnFailure::refused(Step::Rlimits, errno);
+fn check_rlimit(limit: ResourceLimit) -> Result<(), SpawnError> {
+    let refused = |errno| SpawnError::refused(Step::Rlimits, errno);
     if limit.soft > limit.hard {
         return Err(refused(Errno::EINVAL));
     }
@@ -173,17 +173,17 @@ const PATH_ELEMENTS_MAX: usize = 1_024;
 
 /// The paths that `execvp(3)` would try: the name itself if it has a slash, else below each element of PATH,
 /// where an empty element stands for the working directory.
-fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
-    let program = spec.command.first().ok_or(SpawnFailure::refused(Step::Exec, Errno::EINVAL))?;
+fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnError> {
+    let program = spec.command.first().ok_or(SpawnError::refused(Step::Exec, Errno::EINVAL))?;
     if program.is_empty() {
-        return Err(SpawnFailure::refused(Step::Exec, Errno::ENOENT));
+        return Err(SpawnError::refused(Step::Exec, Errno::ENOENT));
     }
     if program.as_bytes().contains(&b'/') {
         return Ok(vec![c_string(program.clone(), Step::Exec)?]);
     }
     // It would be written once for each element.
     if program.len() > FILE_NAME_BYTES_MAX {
-        return Err(SpawnFailure::refused(Step::Exec, Errno::ENAMETOOLONG));
+        return Err(SpawnError::refused(Step::Exec, Errno::ENAMETOOLONG));
     }
     let own = spec.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
     let path = own.or_else(|| spec.inherited.get("PATH")).unwrap_or(OsStr::new(DEFAULT_PATH));
@@ -197,7 +197,7 @@ fn candidates(spec: &SpawnSpec) -> Result<Vec<CString>, SpawnFailure> {
     };
     let elements = path.as_bytes().split(|&byte| byte == b':');
     if elements.clone().nth(PATH_ELEMENTS_MAX).is_some() {
-        return Err(SpawnFailure::refused(Step::Exec, Errno::E2BIG));
+        return Err(SpawnError::refused(Step::Exec, Errno::E2BIG));
     }
     elements.map(below).collect()
 }
@@ -223,7 +223,7 @@ mod tests {
             credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
-            stdin: StandardInput::Null,
+            stdin: StdinSource::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,
             cgroup: None,

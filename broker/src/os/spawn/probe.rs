@@ -6,11 +6,11 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use super::clone::CloneMethod;
-use super::facilities::Facilities;
-use super::failure::{SpawnFailure, Step};
+use super::facilities::SpawnFacilities;
+use super::failure::{SpawnError, Step};
 use super::launcher::Launcher;
 
-impl Facilities {
+impl SpawnFacilities {
     /// Tries each way, the best first, with a child that executes nothing.
     ///
     /// # Errors
@@ -19,7 +19,7 @@ impl Facilities {
     pub fn probe() -> Result<Self, ProbeError> {
         let best = Self { method: CloneMethod::Clone3 };
         match best.rehearse(None)? {
-            Err(SpawnFailure::Refused { step: Step::Clone, errno }) if !is_shortage(errno) => {
+            Err(SpawnError::Refused { step: Step::Clone, errno }) if !is_shortage(errno) => {
                 let other = Self { method: CloneMethod::Clone };
                 other.rehearse(None)??;
                 Ok(other)
@@ -37,11 +37,11 @@ impl Facilities {
     pub fn try_birth_in(self, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
         match self.method {
             CloneMethod::Clone3 => Ok(self.rehearse(Some(cgroup))??),
-            CloneMethod::Clone => Err(SpawnFailure::refused(Step::Cgroup, Errno::ENOSYS).into()),
+            CloneMethod::Clone => Err(SpawnError::refused(Step::Cgroup, Errno::ENOSYS).into()),
         }
     }
 
-    fn rehearse(self, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Result<(), SpawnFailure>> {
+    fn rehearse(self, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Result<(), SpawnError>> {
         let cgroup = cgroup.map(|cgroup| cgroup.try_clone_to_owned()).transpose()?;
         Ok(Launcher::with_slots(self, 1)?.rehearse(cgroup))
     }
@@ -60,5 +60,5 @@ pub enum ProbeError {
     Memory(#[from] io::Error),
     /// Not even the simplest way works.
     #[error("no process can be created here: {0}")]
-    Spawn(#[from] SpawnFailure),
+    Spawn(#[from] SpawnError),
 }

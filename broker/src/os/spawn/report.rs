@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 
-use super::failure::{SpawnFailure, Step};
+use super::failure::{SpawnError, Step};
 use super::memory::{Shareable, Shared};
 use crate::limits::SLOTS;
 
@@ -35,9 +35,9 @@ impl StepReport {
     }
 
     /// Takes what the child recorded.
-    fn failure(&self) -> Option<SpawnFailure> {
+    fn failure(&self) -> Option<SpawnError> {
         let step = Step::from_discriminant(self.step.load(Ordering::Acquire))?;
-        Some(SpawnFailure::refused(step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
+        Some(SpawnError::refused(step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
     }
 }
 
@@ -55,7 +55,7 @@ impl ReportTo {
     }
 
     /// What the child has recorded, if it has recorded anything.
-    pub(super) fn failure(&self) -> Option<SpawnFailure> {
+    pub(super) fn failure(&self) -> Option<SpawnError> {
         self.report().and_then(StepReport::failure)
     }
 

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::child::{ChildPlan, ChildTask, Tether};
 use super::clone::{self, Birth, CloneMethod, Memory};
-use super::failure::SpawnFailure;
+use super::failure::SpawnError;
 use super::memory::{Shared, Stack};
 use super::oom_score::OomScore;
 use super::report::{ReportTo, StepReports};
@@ -58,7 +58,7 @@ pub(super) struct Departed {
     pub(super) task: ChildTask,
     pub(super) birth: Birth,
     /// What it has reported.
-    pub(super) failure: Option<SpawnFailure>,
+    pub(super) failure: Option<SpawnError>,
 }
 
 impl Slot {

@@ -37,7 +37,7 @@ pub struct SpawnSpec {
     /// original one here, for each child that asks for none.
     pub rlimits: Vec<ResourceLimit>,
     /// Where its standard input comes from.
-    pub stdin: StandardInput,
+    pub stdin: StdinSource,
     /// Where its standard output goes.
     pub stdout: Output,
     /// Where its standard error goes.
@@ -100,7 +100,7 @@ pub struct Restraint {
 
 /// Where standard input comes from.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum StandardInput {
+pub enum StdinSource {
     /// Nowhere: `/dev/null`.
     #[default]
     Null,

@@ -8,7 +8,7 @@ use std::ptr;
 use nix::errno::Errno;
 
 use super::base_environment::BaseEnvironment;
-use super::failure::{SpawnFailure, Step};
+use super::failure::{SpawnError, Step};
 
 /// Strings with a list of pointers to them that ends with a null pointer.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Strings {
     pub(super) fn environment(
         own: Vec<(OsString, OsString)>,
         inherited: BaseEnvironment,
-    ) -> Result<Self, SpawnFailure> {
+    ) -> Result<Self, SpawnError> {
         let mut names: Vec<&OsStr> = own.iter().map(|(name, _)| name.as_os_str()).collect();
         names.sort_unstable();
         let others = inherited.iter().filter(|(name, ..)| names.binary_search(name).is_err());
@@ -62,13 +62,13 @@ impl FromIterator<CString> for Strings {
 }
 
 /// Without its NUL byte, a string would silently be a shorter one to the kernel.
-pub(super) fn c_string(text: OsString, step: Step) -> Result<CString, SpawnFailure> {
-    CString::new(text.into_vec()).map_err(|_| SpawnFailure::refused(step, Errno::EINVAL))
+pub(super) fn c_string(text: OsString, step: Step) -> Result<CString, SpawnError> {
+    CString::new(text.into_vec()).map_err(|_| SpawnError::refused(step, Errno::EINVAL))
 }
 
-fn variable((name, value): (OsString, OsString)) -> Result<CString, SpawnFailure> {
+fn variable((name, value): (OsString, OsString)) -> Result<CString, SpawnError> {
     if name.as_bytes().contains(&b'=') {
-        return Err(SpawnFailure::refused(Step::Exec, Errno::EINVAL));
+        return Err(SpawnError::refused(Step::Exec, Errno::EINVAL));
     }
     let mut assignment = name;
     assignment.push("=");

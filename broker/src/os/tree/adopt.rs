@@ -6,13 +6,13 @@ use std::sync::mpsc::channel;
 
 use procbroker_core::{Kinship, Members, Run};
 
-use super::Containment;
+use super::ProcessTrees;
 use super::job::WorkerJob;
 use super::leader::GroupLeader;
 use crate::os::process::whereabouts::Whereabouts;
 use crate::os::tree::cgroup::Group;
 
-impl Containment {
+impl ProcessTrees {
     /// Adopts all of them, before anything is spawned. [`Reaper::adopt`](crate::os::process::reaper::Reaper::adopt) has
     /// to be called before, for each.
     ///

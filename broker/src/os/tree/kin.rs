@@ -2,13 +2,13 @@
 
 use procbroker_core::{Pid, Run};
 
-use super::Containment;
+use super::ProcessTrees;
 use crate::os::process::proc::ProcessStat;
 
 /// How many ancestors are asked, at most.
 const ANCESTORS_MAX: usize = 64;
 
-impl Containment {
+impl ProcessTrees {
     /// Whether a process is the main one of a child, or descends from it: by its ancestors, its session, its process group or
     /// its control group. One that has left all of these, or has been reaped, is not known.
     ///

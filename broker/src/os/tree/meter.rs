@@ -14,7 +14,7 @@ use procbroker_protocol::{ChildId, Usage};
 
 use super::leader::GroupLeader;
 use super::process_table::ProcessEntry;
-use crate::os::process::apart::{self, Asked};
+use crate::os::process::apart::{self, AskOutcome};
 use crate::os::process::{pidfd, proc};
 use crate::os::tree::cgroup::{Cgroups, Group, GroupUsage};
 
@@ -115,8 +115,8 @@ impl Units {
 
     fn cpu(self, processes: &[Pid]) -> Option<Duration> {
         let ticks = |pid: Pid| match apart::ask(pid, move || proc::cpu_ticks(pid)) {
-            Asked::Answered(ticks) => ticks,
-            Asked::Kept => None,
+            AskOutcome::Answered(ticks) => ticks,
+            AskOutcome::Kept => None,
         };
         let ticks: u64 = processes.iter().copied().filter_map(ticks).sum();
         let ticks_a_second = self.ticks_a_second?;

@@ -12,7 +12,7 @@ use procbroker_protocol::ChildId;
 
 use super::sought::Lost;
 use super::underway;
-use crate::os::process::apart::{self, Asked};
+use crate::os::process::apart::{self, AskOutcome};
 use crate::os::process::mark::{Mark, Patience, awaited_mark};
 use crate::os::process::pidfd;
 use crate::os::process::proc::{ProcessStat, all_processes, start_ticks, stat_of, thread_name};
@@ -99,9 +99,9 @@ fn candidate(
         let sought = |child: &ChildId| children.get(child).is_some_and(|lost| lost.sought.may_be(pid));
         let child = child.filter(sought);
         let start_ticks = match apart::ask(pid, move || start_ticks(pid)) {
-            Asked::Answered(ticks) => ticks.unwrap_or_default(),
+            AskOutcome::Answered(ticks) => ticks.unwrap_or_default(),
             // It has begun to execute another program since it told its mark.
-            Asked::Kept => u64::MAX,
+            AskOutcome::Kept => u64::MAX,
         };
         // Not reaped by now, so that all of that is its own.
         let after = stat_of(pid, pidfd.as_fd())?;

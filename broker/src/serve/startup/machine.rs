@@ -23,7 +23,7 @@ use crate::os::host::nofile::Nofile;
 use crate::os::host::terminal::ForegroundJob;
 use crate::os::journal::{Host, Store};
 use crate::os::logs::pipes::Pipes;
-use crate::os::logs::{Destination, LogBounds, LogSettings, Logs, Remembered};
+use crate::os::logs::{Destination, LogBounds, LogHandle, LogSettings, Remembered};
 use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::identity::BootId;
 use crate::os::process::reaper::{Backlog, Reaper};
@@ -35,7 +35,7 @@ use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::spawn::{Launcher, PathLooks};
 use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::os::store::state_dir::StateDir;
-use crate::os::tree::Containment;
+use crate::os::tree::ProcessTrees;
 use crate::prober::Prober;
 use crate::recovery::{self, OnRecord, PreviousBroker, PreviousRecord, TakenOver};
 use crate::serve::error::ServeError;
@@ -116,7 +116,7 @@ impl Machine {
         processes.extend(commands);
         let mut reaper = Reaper::new(&inheritance)?;
         let report = sender(&threads);
-        let mut containment = Containment::new(inheritance, cgroups, pipes.clone(), Box::new(report))?;
+        let mut containment = ProcessTrees::new(inheritance, cgroups, pipes.clone(), Box::new(report))?;
         let owners = (&mut reaper, &mut containment, &mut fd_store);
         let recovered = adopt(&processes, asking, (former.children, handed_over), owners);
         restore_bounds(&containment, &recovered);
@@ -128,7 +128,7 @@ impl Machine {
         let records = Records::start(store, &host, threads.clone())?;
         let anchors = AnchorWatch::new().map_err(ServeError::Anchors)?;
         // Last: what it has moved when another start fails would be there twice.
-        let logs = Logs::start(LogSettings {
+        let logs = LogHandle::start(LogSettings {
             folder: state.logs(),
             pipes: pipes.clone(),
             bounds: log_bounds,
@@ -177,7 +177,7 @@ fn adopt(
     processes: &recovery::Processes,
     asking: Vec<Run>,
     (children, handed_over): (Vec<OnRecord>, BTreeMap<ChildId, HandedOver>),
-    (reaper, containment, fd_store): (&mut Reaper, &mut Containment, &mut FdStore),
+    (reaper, containment, fd_store): (&mut Reaper, &mut ProcessTrees, &mut FdStore),
 ) -> Vec<Recovered> {
     for (run, process) in processes {
         reaper.adopt(*run, process);
@@ -206,7 +206,7 @@ pub(crate) fn own_main(recovered: &[Recovered]) -> Option<Pid> {
 }
 
 /// Sees to it that the living children of an earlier broker keep to their bounds.
-fn restore_bounds(containment: &Containment, recovered: &[Recovered]) {
+fn restore_bounds(containment: &ProcessTrees, recovered: &[Recovered]) {
     for child in recovered {
         let is_there = matches!(child.finding, Finding::Process { .. });
         let is_cleanup = matches!(child.progress, Some(Progress::Cleaning { .. } | Progress::Ended { .. }));

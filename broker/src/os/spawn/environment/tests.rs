@@ -37,7 +37,7 @@ fn child() -> ChildId {
     ChildId::from_uuid(Uuid::from_u128(1))
 }
 
-fn spec(change: impl FnOnce(&mut CreateParams), run_as: RunAs) -> Result<SpawnSpec, SpawnFailure> {
+fn spec(change: impl FnOnce(&mut CreateParams), run_as: RunAs) -> Result<SpawnSpec, SpawnError> {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CreateParams::new(vec!["a".to_owned(), "b".to_owned()]);
     change(&mut params);
@@ -122,7 +122,7 @@ fn spec_of_another(
     change: impl FnOnce(&mut CreateParams),
     purpose: &Purpose,
     hard_limits: Vec<HardLimit>,
-) -> Result<SpawnSpec, SpawnFailure> {
+) -> Result<SpawnSpec, SpawnError> {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CreateParams::new(vec!["a".to_owned()]);
     change(&mut params);

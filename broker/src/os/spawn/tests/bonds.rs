@@ -19,7 +19,7 @@ fn nobody() -> Credentials {
 }
 
 /// The output of a script, for another user and for the broker's own.
-fn of_both(way: Facilities, scene: &Scene, script: &str) -> [String; 2] {
+fn of_both(way: SpawnFacilities, scene: &Scene, script: &str) -> [String; 2] {
     [nobody(), Credentials::Unchanged].map(|credentials| {
         assert_eq!(run(way, SpawnSpec { credentials, ..scene.shell(script) }), 0, "{way:?}");
         scene.take_output()

@@ -42,7 +42,7 @@ impl Drop for Group {
     }
 }
 
-const BORN: Facilities = Facilities { method: CloneMethod::Clone3 };
+const BORN: SpawnFacilities = SpawnFacilities { method: CloneMethod::Clone3 };
 
 #[test]
 fn a_child_is_in_its_cgroup_before_its_program_begins() {
@@ -73,7 +73,7 @@ fn a_child_killed_at_birth_by_its_cgroup_is_reported() {
     fs::write(group.0.join("cgroup.kill"), "1").unwrap();
     let is_born_dead = BORN.try_birth_in(group.directory().as_fd()).is_err();
     match spawn(BORN, spec()) {
-        Err(failure) => assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }),
+        Err(failure) => assert_eq!(failure, SpawnError::Killed { signal: libc::SIGKILL }),
         // A kernel without the trap.
         Ok(spawned) => assert_eq!((reap(&spawned), is_born_dead), (0, false)),
     }
@@ -83,13 +83,13 @@ fn a_child_killed_at_birth_by_its_cgroup_is_reported() {
 #[test]
 fn a_child_in_a_copy_of_the_memory_is_born_into_no_cgroup() {
     let Some(group) = Group::new("copy") else { return };
-    assert!(Facilities { method: CloneMethod::Clone }.try_birth_in(group.directory().as_fd()).is_err());
+    assert!(SpawnFacilities { method: CloneMethod::Clone }.try_birth_in(group.directory().as_fd()).is_err());
 }
 
 #[test]
 fn the_probe_finds_a_way_that_works_and_leaves_no_process() {
     let scene = Scene::new();
-    let probed = Facilities::probe().unwrap();
+    let probed = SpawnFacilities::probe().unwrap();
     assert_eq!(children_of_this_thread(), "");
     assert_eq!(run(probed, scene.spec(&["/bin/true"])), 0);
 }

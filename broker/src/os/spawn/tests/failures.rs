@@ -105,7 +105,7 @@ fn a_limit_above_the_brokers_own_is_refused_even_to_root() {
     };
     // Before there is a process that the kernel might allow to raise it.
     let unprepared = SpawnPlan::prepare(with(5001, 5001)).unwrap_err();
-    assert_eq!(unprepared, SpawnFailure::refused(Step::Rlimits, Errno::EPERM));
+    assert_eq!(unprepared, SpawnError::refused(Step::Rlimits, Errno::EPERM));
     for way in every_way() {
         assert_eq!(refusal(way, with(5001, 5001)), ("rlimits", Errno::EPERM));
         assert_eq!(refusal(way, with(8, u64::MAX)), ("rlimits", Errno::EPERM));
@@ -144,11 +144,7 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill yet");
         assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), ()).is_ok());
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 1);
-        assert_eq!(
-            next_result(&mut launcher),
-            Err(SpawnFailure::Killed { signal: libc::SIGKILL }),
-            "{way:?}"
-        );
+        assert_eq!(next_result(&mut launcher), Err(SpawnError::Killed { signal: libc::SIGKILL }), "{way:?}");
         assert_eq!(children_of_this_thread(), "");
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill any more");
         leased.let_go();
@@ -165,11 +161,7 @@ fn only_the_child_that_is_meant_is_killed() {
         assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), "one").is_ok());
         assert!(!launcher.kill(|of| *of == "another"));
         assert!(launcher.kill(|of| *of == "one"));
-        assert_eq!(
-            next_result(&mut launcher),
-            Err(SpawnFailure::Killed { signal: libc::SIGKILL }),
-            "{way:?}"
-        );
+        assert_eq!(next_result(&mut launcher), Err(SpawnError::Killed { signal: libc::SIGKILL }), "{way:?}");
         assert!(!launcher.kill(|_| true), "there is nothing to kill any more");
         leased.let_go();
     }
@@ -190,7 +182,7 @@ fn a_child_within_its_time_is_not_killed() {
 }
 
 /// The exit status of the one child that is on its way, or why there is none.
-fn next_result<T>(launcher: &mut Launcher<T>) -> Result<i32, SpawnFailure> {
+fn next_result<T>(launcher: &mut Launcher<T>) -> Result<i32, SpawnError> {
     let mut outcomes = Vec::new();
     while outcomes.is_empty() {
         launcher.wait();
@@ -221,7 +213,7 @@ fn count_child_signals() {
     let scene = Scene::new();
     for (index, way) in every_way().enumerate() {
         refusal(way, scene.spec(&["/missing"]));
-        Facilities::probe().unwrap();
+        SpawnFacilities::probe().unwrap();
         assert_eq!(CHILD_SIGNALS.load(Ordering::SeqCst), index, "{way:?}");
         let spawned = spawn(way, scene.spec(&["/bin/true"])).unwrap();
         // As the broker's reaper finds it, whichever child it is.
@@ -271,12 +263,12 @@ fn every_step_has_a_name_and_a_discriminant_of_its_own() {
 
 #[test]
 fn a_failure_says_what_was_attempted() {
-    let failure = SpawnFailure::refused(Step::Cwd, Errno::ENOENT);
+    let failure = SpawnError::refused(Step::Cwd, Errno::ENOENT);
     assert_eq!(
         failure.to_string(),
         "could not change to the working directory: ENOENT: No such file or directory"
     );
-    let killed = SpawnFailure::Killed { signal: 9 };
+    let killed = SpawnError::Killed { signal: 9 };
     assert_eq!(killed.to_string(), "the process was killed by signal 9 before its program began");
     assert_eq!((killed.step_name(), killed.errno()), ("killed", Errno::ECANCELED));
 }

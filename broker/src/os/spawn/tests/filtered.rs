@@ -33,15 +33,15 @@ fn without_clone3_the_probe_finds_clone_and_without_that_it_says_so() {
     let scene = Scene::new();
     let true_program = || scene.spec(&["/bin/true"]);
     refuse(libc::SYS_clone3, Errno::ENOSYS);
-    let probed = Facilities::probe().unwrap();
+    let probed = SpawnFacilities::probe().unwrap();
     assert_eq!(probed.method, CloneMethod::Clone);
     assert_eq!(run(probed, true_program()), 0);
 
-    let clone3 = Facilities { method: CloneMethod::Clone3 };
+    let clone3 = SpawnFacilities { method: CloneMethod::Clone3 };
     assert_eq!(refusal(clone3, true_program()), ("clone", Errno::ENOSYS));
 
     refuse(libc::SYS_clone, Errno::EACCES);
-    let error = Facilities::probe().unwrap_err().to_string();
+    let error = SpawnFacilities::probe().unwrap_err().to_string();
     let expected = "no process can be created here: could not create a process: EACCES: Permission denied";
     assert_eq!(error, expected);
 }
@@ -52,6 +52,6 @@ fn want_of_processes_is_no_reason_for_another_way() {
         return;
     }
     refuse(libc::SYS_clone3, Errno::EAGAIN);
-    let error = Facilities::probe().unwrap_err().to_string();
+    let error = SpawnFacilities::probe().unwrap_err().to_string();
     assert!(error.contains("could not create a process: EAGAIN"), "{error}");
 }

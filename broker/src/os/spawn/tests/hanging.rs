@@ -53,7 +53,7 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         assert!(outcome.was_killed, "nobody starts it in another way");
         assert_eq!(
             (outcome.of, outcome.result.unwrap_err()),
-            (1, SpawnFailure::Killed { signal: libc::SIGKILL })
+            (1, SpawnError::Killed { signal: libc::SIGKILL })
         );
         assert_eq!(launcher.in_flight(), 0);
         assert!(!launcher.kill(|_| true), "there is nothing to kill any more");
@@ -73,7 +73,7 @@ fn a_child_that_is_stopped_before_its_program_can_be_killed() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
         assert!(launcher.kill(|_| true));
         let failure = next_outcome(&mut launcher).result.unwrap_err();
-        assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
+        assert_eq!(failure, SpawnError::Killed { signal: libc::SIGKILL }, "{way:?}");
         assert_eq!(children_of_this_thread(), "");
         leased.let_go();
     }
@@ -97,7 +97,7 @@ fn a_child_whose_program_is_held_by_a_lease_can_be_killed() {
         launch(&mut launcher, 1, scene.spec(&[scene.path("program")])).unwrap();
         assert!(launcher.kill(|_| true));
         let failure = next_outcome(&mut launcher).result.unwrap_err();
-        assert_eq!(failure, SpawnFailure::Killed { signal: libc::SIGKILL }, "{way:?}");
+        assert_eq!(failure, SpawnError::Killed { signal: libc::SIGKILL }, "{way:?}");
     }
 }
 
@@ -132,10 +132,7 @@ fn a_child_that_takes_too_long_is_killed_once() {
     let hour = std::time::Duration::from_secs(3600);
     assert!(launcher.overdue_at(hour).is_some() && launcher.kill_overdue(hour) == 0);
     assert_eq!(launcher.kill_overdue(std::time::Duration::ZERO), 1);
-    assert_eq!(
-        next_outcome(&mut launcher).result.unwrap_err(),
-        SpawnFailure::Killed { signal: libc::SIGKILL }
-    );
+    assert_eq!(next_outcome(&mut launcher).result.unwrap_err(), SpawnError::Killed { signal: libc::SIGKILL });
     leased.let_go();
 }
 

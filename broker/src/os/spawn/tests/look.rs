@@ -131,7 +131,7 @@ fn one_that_hangs_in_a_file_system_is_killed_and_costs_no_slot() {
         }
     }
     // One that nobody wants any more.
-    let looks = Arc::new(PathLooks::new(Facilities::probe().unwrap()).unwrap());
+    let looks = Arc::new(PathLooks::new(SpawnFacilities::probe().unwrap()).unwrap());
     let dropped = looks.begin(path, &rights, USER).unwrap();
     let pidfd = Arc::clone(dropped.pidfd());
     drop(dropped);

@@ -22,19 +22,19 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::{
-    BaseEnvironment, Bounding, CloneMethod, Credentials, ErrorOutput, Facilities, LaunchName, Launcher,
-    Output, Restraint, SpawnFailure, SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, CloneMethod, Credentials, ErrorOutput, LaunchName, Launcher, Output,
+    Restraint, SpawnError, SpawnFacilities, SpawnPlan, SpawnSpec, Spawned, StdinSource,
 };
 
 /// Starts processes one at a time, and waits for each.
 pub(in crate::os) struct Starter(Launcher<()>);
 
 impl Starter {
-    pub(in crate::os) fn new(facilities: Facilities) -> Self {
+    pub(in crate::os) fn new(facilities: SpawnFacilities) -> Self {
         Self(Launcher::with_slots(facilities, 1).unwrap())
     }
 
-    pub(in crate::os) fn spawn(&mut self, plan: SpawnPlan) -> Result<Spawned, SpawnFailure> {
+    pub(in crate::os) fn spawn(&mut self, plan: SpawnPlan) -> Result<Spawned, SpawnError> {
         self.0.launch(plan, ()).map_err(|outcome| outcome.result.unwrap_err())?;
         let mut outcomes = Vec::new();
         while outcomes.is_empty() {
@@ -46,8 +46,8 @@ impl Starter {
 }
 
 /// Every way, whether or not the probe would choose it here.
-fn every_way() -> impl Iterator<Item = Facilities> {
-    [CloneMethod::Clone3, CloneMethod::Clone].into_iter().map(|method| Facilities { method })
+fn every_way() -> impl Iterator<Item = SpawnFacilities> {
+    [CloneMethod::Clone3, CloneMethod::Clone].into_iter().map(|method| SpawnFacilities { method })
 }
 
 /// A folder that the child's user may enter, and the specification of a child that writes there.
@@ -98,7 +98,7 @@ impl Scene {
             credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
-            stdin: StandardInput::Null,
+            stdin: StdinSource::Null,
             stdout: Output::Append(self.path("out")),
             stderr: ErrorOutput::Stdout,
             cgroup: None,
@@ -142,7 +142,7 @@ impl Leased {
     }
 }
 
-fn spawn(way: Facilities, spec: SpawnSpec) -> Result<Spawned, SpawnFailure> {
+fn spawn(way: SpawnFacilities, spec: SpawnSpec) -> Result<Spawned, SpawnError> {
     Starter::new(way).spawn(SpawnPlan::prepare(spec)?)
 }
 
@@ -154,12 +154,12 @@ fn reap(spawned: &Spawned) -> i32 {
     }
 }
 
-fn run(way: Facilities, spec: SpawnSpec) -> i32 {
+fn run(way: SpawnFacilities, spec: SpawnSpec) -> i32 {
     reap(&spawn(way, spec).unwrap_or_else(|failure| panic!("{way:?}: {failure}")))
 }
 
 /// The step and the error number of a spawn that fails, and leaves no child of this thread, dead or alive.
-fn refusal(way: Facilities, spec: SpawnSpec) -> (&'static str, Errno) {
+fn refusal(way: SpawnFacilities, spec: SpawnSpec) -> (&'static str, Errno) {
     let failure = spawn(way, spec).unwrap_err();
     assert_eq!(children_of_this_thread(), "", "{way:?}: {failure}");
     (failure.step_name(), failure.errno())

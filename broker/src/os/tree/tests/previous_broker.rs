@@ -26,8 +26,8 @@ use crate::os::process::proc;
 use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Output, Restraint,
-    SpawnPlan, SpawnSpec, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Restraint, SpawnFacilities,
+    SpawnPlan, SpawnSpec, StdinSource,
 };
 use crate::os::tree::cgroup::{Cgroups, PreviousFolder};
 use crate::recovery::processes::{Expected, LaunchProgress, Sought};
@@ -238,7 +238,7 @@ fn be_init(mut line: Line, kind: &str) {
 
 fn be_broker(mut line: Line, in_cgroups: bool) {
     let cgroups = if in_cgroups { Cgroups::begin().ok() } else { None };
-    let facilities = Facilities::probe().unwrap();
+    let facilities = SpawnFacilities::probe().unwrap();
     let mut starter = Starter::new(facilities);
     line.tell(&cgroups.as_ref().map_or("none".to_owned(), |cgroups| cgroups.path().display().to_string()));
     while let Some(order) = line.hear() {
@@ -256,7 +256,7 @@ fn be_broker(mut line: Line, in_cgroups: bool) {
             credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
-            stdin: StandardInput::Null,
+            stdin: StdinSource::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Null),
             cgroup: directory,

@@ -20,7 +20,7 @@ use procbroker_protocol::{ChildId, Signal};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::super::Containment;
+use super::super::ProcessTrees;
 use crate::os::logs::pipes::Pipes;
 use crate::os::process::pidfd;
 use crate::os::process::proc::ProcessStat;
@@ -29,8 +29,8 @@ use crate::os::process::subreaper::Inheritance;
 use crate::os::process::variables::CHILD_ID_VARIABLE;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Output, Restraint,
-    SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Restraint, SpawnFacilities,
+    SpawnPlan, SpawnSpec, Spawned, StdinSource,
 };
 use crate::os::tree::cgroup::{Cgroups, Leaf, PreviousFolder};
 use crate::recovery::processes::{Expected, recover};
@@ -53,7 +53,7 @@ pub(super) struct Scene {
     folder: TempDir,
     scout: Inheritance,
     pub(super) reaper: Reaper,
-    pub(super) containment: Option<Containment>,
+    pub(super) containment: Option<ProcessTrees>,
     signals: SignalFd,
     plans: Sender<SpawnPlan>,
     spawned: Receiver<Spawned>,
@@ -74,7 +74,7 @@ impl Scene {
         let inheritance = Inheritance::begin().unwrap();
         let cgroups =
             if way == Way::Cgroup { Some(Cgroups::begin_after(previous, Leaf::Stay).ok()?) } else { None };
-        let facilities = Facilities::probe().unwrap();
+        let facilities = SpawnFacilities::probe().unwrap();
         let mut mask = SigSet::empty();
         mask.add(KernelSignal::SIGCHLD);
         mask.thread_block().unwrap();
@@ -91,7 +91,7 @@ impl Scene {
         let reaper = Reaper::new(&inheritance).unwrap();
         let folder = TempDir::new().unwrap();
         let pipes = Pipes::open(folder.path().join("output")).unwrap();
-        let containment = Containment::new(inheritance, cgroups, pipes, Box::new(ring_bell)).unwrap();
+        let containment = ProcessTrees::new(inheritance, cgroups, pipes, Box::new(ring_bell)).unwrap();
         let (plans, spawned) = spawn_thread(facilities);
         let (containment, inputs) = (Some(containment), Vec::new());
         Some(Self {
@@ -109,7 +109,7 @@ impl Scene {
         })
     }
 
-    pub(super) fn containment(&mut self) -> &mut Containment {
+    pub(super) fn containment(&mut self) -> &mut ProcessTrees {
         self.containment.as_mut().unwrap()
     }
 
@@ -140,7 +140,7 @@ impl Scene {
             credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
-            stdin: StandardInput::Null,
+            stdin: StdinSource::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Own(Output::Inherit),
             cgroup,
@@ -307,7 +307,7 @@ impl Ear {
 }
 
 /// Children have to be another thread's than the main one's, which is for orphans.
-fn spawn_thread(facilities: Facilities) -> (Sender<SpawnPlan>, Receiver<Spawned>) {
+fn spawn_thread(facilities: SpawnFacilities) -> (Sender<SpawnPlan>, Receiver<Spawned>) {
     let (plans, taken) = channel::<SpawnPlan>();
     let (done, spawned) = channel();
     thread::spawn(move || {

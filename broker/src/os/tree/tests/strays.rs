@@ -14,8 +14,8 @@ use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::process::subreaper::Inheritance;
 use crate::os::spawn::tests::Starter;
 use crate::os::spawn::{
-    BaseEnvironment, Bounding, Credentials, ErrorOutput, Facilities, LaunchName, Output, Restraint,
-    SpawnPlan, SpawnSpec, Spawned, StandardInput,
+    BaseEnvironment, Bounding, Credentials, ErrorOutput, LaunchName, Output, Restraint, SpawnFacilities,
+    SpawnPlan, SpawnSpec, Spawned, StdinSource,
 };
 
 /// Has the test below start a sibling of its own process.
@@ -160,7 +160,7 @@ mod heavy {
             credentials: Credentials::Unchanged,
             restraint: Restraint::default(),
             rlimits: Vec::new(),
-            stdin: StandardInput::Null,
+            stdin: StdinSource::Null,
             stdout: Output::Null,
             stderr: ErrorOutput::Stdout,
             cgroup: None,
@@ -180,7 +180,7 @@ mod heavy {
             "no_status_is_lost_or_swapped_among_thousands_of_short_children",
             || {
                 let mut reaper = Reaper::new(&Inheritance::begin().unwrap()).unwrap();
-                let facilities = Facilities::probe().unwrap();
+                let facilities = SpawnFacilities::probe().unwrap();
                 let (report, spawned) = channel();
                 let (end, all_done) = channel::<()>();
                 let all_done = Arc::new(Mutex::new(all_done));
