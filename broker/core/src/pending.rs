@@ -2,20 +2,19 @@
 //! children that it waits for, the limit under which it wants a place, and its timer.
 
 mod account;
+mod progress;
 mod signal_request;
 mod waits_for;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use procbroker_protocol::{Child as ChildView, ChildId, Error, ErrorKind};
+use procbroker_protocol::{ChildId, Error, ErrorKind};
 use uuid::Uuid;
 
 use crate::attempt::{Attempt, Claim, Waiting};
 use crate::config::Config;
-use crate::ids::{Call, ConnectionId, Run, Ticket};
-use crate::input::SignalOutcome;
+use crate::ids::{Call, ConnectionId, Ticket};
 use crate::kept::QuotaUsage;
 use crate::limits::REQUEST_KEPT_BYTES;
 use crate::places::Places;
@@ -170,82 +169,13 @@ impl PendingRequests {
         Some(request)
     }
 
-    /// A child of a `destroy` has ended. Returns all of its children, each as it was at its end, once none is left.
-    pub(crate) fn child_ended(
-        &mut self,
-        ticket: Ticket,
-        child: &Arc<ChildView>,
-    ) -> Option<Vec<Arc<ChildView>>> {
-        self.unwatch(ticket, child.id);
-        let WaitsFor::Destroy { ended, left } = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
-            return None;
-        };
-        left.remove(&child.id);
-        ended.insert(child.id, Arc::clone(child));
-        left.is_empty().then(|| ended.values().cloned().collect())
-    }
-
-    /// A child of a `restart` is ready again, or has ended. Returns all of its children, once none is left.
-    pub(crate) fn child_restarted(&mut self, ticket: Ticket, child: ChildId) -> Option<Vec<ChildId>> {
-        self.unwatch(ticket, child);
-        let WaitsFor::Restart { children, left, .. } = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
-            return None;
-        };
-        left.remove(&child);
-        left.is_empty().then(|| children.clone())
-    }
-
-    /// A child of a `signal` has a process, to which the signal is sent now, or `takes_signals` no more. Returns what the request is
-    /// answered with, once nothing of it is outstanding.
-    pub(crate) fn child_spawned(
-        &mut self,
-        ticket: Ticket,
-        child: ChildId,
-        takes_signals: bool,
-    ) -> Option<SignalVerdict> {
-        self.unwatch(ticket, child);
-        let signal = self.signal_mut(ticket)?;
-        signal.spawned(child, takes_signals);
-        signal.verdict()
-    }
-
-    /// The kernel has spoken about one signal of a request. Returns what that is answered with, once nothing of it is outstanding.
-    pub(crate) fn signalled(
-        &mut self,
-        ticket: Ticket,
-        run: Run,
-        outcome: SignalOutcome,
-    ) -> Option<SignalVerdict> {
-        let signal = self.signal_mut(ticket)?;
-        signal.answered(run.child, outcome);
-        signal.verdict()
-    }
-
-    fn signal_mut(&mut self, ticket: Ticket) -> Option<&mut SignalRequest> {
-        let WaitsFor::Signal(signal) = &mut self.by_ticket.get_mut(&ticket)?.waits_for else {
-            return None;
-        };
-        Some(signal)
-    }
-
     /// Returns what the same request of a user does about a name, of whose holder it waits for the end already.
     pub(crate) fn inherited_claim(&self, holder: ChildId, request: (u32, Uuid)) -> Option<Claim> {
         let waiting = self.by_child.get(&holder)?.iter().filter_map(|ticket| self.by_ticket.get(ticket));
-        waiting.into_iter().find_map(|pending| match &pending.waits_for {
-            WaitsFor::Name { attempt, .. } if attempt.request_of(pending.uid) == Some(request) => {
-                attempt.claim.inherited()
-            }
-            WaitsFor::Name { .. }
-            | WaitsFor::Place { .. }
-            | WaitsFor::Start { .. }
-            | WaitsFor::Tail { .. }
-            | WaitsFor::Destroy { .. }
-            | WaitsFor::Restart { .. }
-            | WaitsFor::Wait { .. }
-            | WaitsFor::Signal(_)
-            | WaitsFor::Logs { .. }
-            | WaitsFor::Upgrade
-            | WaitsFor::Shutdown => None,
+        waiting.filter(|pending| pending.waits_for.is_name()).find_map(|pending| {
+            let attempt = pending.waits_for.attempt()?;
+            let is_the_same = attempt.request_of(pending.uid) == Some(request);
+            attempt.claim.inherited().filter(|_| is_the_same)
         })
     }
 
@@ -351,8 +281,7 @@ impl PendingRequests {
 mod tests {
     use super::*;
     use crate::attempt::Stage;
-    use crate::child::Child;
-    use crate::child::tests::{attempt, intent};
+    use crate::child::tests::attempt;
     use crate::effect::After;
     use procbroker_protocol::Outcome;
     use procbroker_protocol::create::Limit;
@@ -369,12 +298,12 @@ mod tests {
         PendingRequest { call: call(number), uid: 7, due: None, waits_for }
     }
 
-    fn child(number: u128) -> ChildId {
+    pub(super) fn child(number: u128) -> ChildId {
         ChildId::from_uuid(Uuid::from_u128(number))
     }
 
     /// Lets requests wait, and returns their tickets.
-    fn add<const N: usize>(pending: &mut PendingRequests, requests: [WaitsFor; N]) -> [Ticket; N] {
+    pub(super) fn add<const N: usize>(pending: &mut PendingRequests, requests: [WaitsFor; N]) -> [Ticket; N] {
         let mut number = 0;
         requests.map(|waits_for| {
             number += 1;
@@ -422,28 +351,6 @@ mod tests {
         assert_eq!(pending.by_connection.len(), 1, "{pending:?}");
         pending.take(pending.ticket(elsewhere).expect("it waits"), timers);
         assert_eq!((pending.bytes().all(), pending.by_connection.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_destroy_waits_for_the_last_of_its_children_and_looks_no_more_at_those_that_have_ended() {
-        let mut pending = PendingRequests::default();
-        let left = [child(2), child(3)].into();
-        let [ticket] = add(&mut pending, [WaitsFor::Destroy { ended: BTreeMap::new(), left }]);
-        let view = |number| Arc::clone(Child::new(&intent(number, |_| {})).view());
-        assert_eq!(pending.child_ended(ticket, &view(3)), None);
-        assert_eq!((pending.watchers(child(2)), pending.watchers(child(3))), (vec![ticket], Vec::new()));
-        assert_eq!(pending.child_ended(ticket, &view(2)), Some(vec![view(2), view(3)]));
-    }
-
-    #[test]
-    fn a_restart_waits_for_the_last_of_its_children() {
-        let mut pending = PendingRequests::default();
-        let (children, left) = (vec![child(2), child(3)], [(child(2), 1), (child(3), 1)].into());
-        let meant = Meant::WhatMatches;
-        let [ticket] = add(&mut pending, [WaitsFor::Restart { children: children.clone(), left, meant }]);
-        assert_eq!(pending.child_restarted(ticket, child(2)), None);
-        assert_eq!(pending.watchers(child(2)), []);
-        assert_eq!(pending.child_restarted(ticket, child(3)), Some(children));
     }
 
     #[test]

@@ -28,13 +28,18 @@ const SHARED: [(&str, &[&str], &str); 8] = [
     ),
     (
         "Child",
-        &["protocol/src/child.rs", "broker/core/src/child.rs", "client/src/child.rs", BLOCKING],
+        &[
+            "protocol/src/child.rs",
+            "broker/core/src/child.rs",
+            "client/src/child.rs",
+            "client/src/blocking/child.rs",
+        ],
         "a child, what is shown of it, and what a client holds of it",
     ),
     ("Command", &["client/src/command.rs", BLOCKING], "an alias of the very same type"),
     (
         "Created",
-        &["protocol/src/response.rs", "client/src/child.rs", BLOCKING],
+        &["protocol/src/response.rs", "client/src/child.rs", "client/src/blocking/child.rs"],
         "the answer to `create`, and the same with a handle in it",
     ),
     (

@@ -6,10 +6,11 @@
 //! namespace, where its sets are about that, nothing here (`user_namespaces(7)`).
 
 mod hard_limits;
+mod status;
+mod unknown;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -17,12 +18,14 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::fstat;
-use procbroker_core::{CallerUnknown, Confinement, HardLimit, Pid, Shortage};
+use procbroker_core::{CallerUnknown, Confinement, HardLimit, Pid};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::os::process::pidfd;
-use crate::os::process::proc::{self, TEXT_BYTES};
+use crate::os::process::proc::TEXT_BYTES;
 use hard_limits::RESOURCES;
+use status::{Life, Status};
+use unknown::{refused, unknown};
 
 /// What confines a process, in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,67 +195,6 @@ impl StatusCache {
     }
 }
 
-/// What `/proc/PID/status` says (`proc_pid_status(5)`).
-struct Status {
-    no_new_privs: bool,
-    capabilities: u64,
-    life: Life,
-}
-
-/// Whether its first thread is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Alive,
-    Over,
-}
-
-/// The members of the file, as far as they have been read.
-#[derive(Default)]
-struct StatusMembers {
-    no_new_privs: Option<bool>,
-    bounding: Option<u64>,
-    permitted: Option<u64>,
-    life: Option<Life>,
-    is_root: bool,
-}
-
-impl Status {
-    fn read(file: &File) -> Result<Self, CallerUnknown> {
-        let mut members = StatusMembers::default();
-        proc::each_line(file, |line| members.take(line)).map_err(refused)?;
-        members.status().ok_or(CallerUnknown::Closed)
-    }
-}
-
-impl StatusMembers {
-    /// Takes in a line, and breaks off at the last that counts.
-    fn take(&mut self, line: &[u8]) -> ControlFlow<()> {
-        let set = |text: &[u8]| u64::from_str_radix(str::from_utf8(text).ok()?, 16).ok();
-        if let Some(state) = line.strip_prefix(b"State:\t") {
-            let is_over = matches!(state.first(), Some(b'Z' | b'X'));
-            self.life = Some(if is_over { Life::Over } else { Life::Alive });
-        } else if let Some(uids) = line.strip_prefix(b"Uid:\t") {
-            self.is_root = uids.split(|&byte| byte == b'\t').any(|uid| uid == b"0");
-        } else if let Some(text) = line.strip_prefix(b"CapPrm:\t") {
-            self.permitted = set(text);
-        } else if let Some(text) = line.strip_prefix(b"CapBnd:\t") {
-            self.bounding = set(text);
-        } else if let Some(word) = line.strip_prefix(b"NoNewPrivs:\t") {
-            self.no_new_privs = Some(word != b"0");
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn status(&self) -> Option<Status> {
-        let (no_new_privs, life) = (self.no_new_privs?, self.life?);
-        // To root, a program gives the whole bounding set, unless it gives nothing.
-        let is_kept = no_new_privs && self.is_root;
-        let capabilities = if is_kept { self.bounding? & self.permitted? } else { self.bounding? };
-        Some(Status { no_new_privs, capabilities, life })
-    }
-}
-
 /// The user that stands for those without a number, where the broker's user namespace has not all of them.
 fn unmapped() -> Option<u32> {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -284,21 +226,6 @@ fn text(pid: u32, file: &str) -> Result<String, CallerUnknown> {
     });
     read.map_err(refused)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-fn refused(error: io::Error) -> CallerUnknown {
-    Errno::try_from(error).map_or(CallerUnknown::Closed, unknown)
-}
-
-/// What an error says of a process that was to be looked into.
-fn unknown(errno: Errno) -> CallerUnknown {
-    match errno {
-        Errno::ENOENT | Errno::ESRCH => CallerUnknown::Gone,
-        Errno::EMFILE => CallerUnknown::Short(Shortage::Descriptors),
-        Errno::ENFILE => CallerUnknown::Short(Shortage::Files),
-        Errno::ENOMEM => CallerUnknown::Short(Shortage::Memory),
-        _ => CallerUnknown::Closed,
-    }
 }
 
 #[cfg(test)]
@@ -406,20 +333,6 @@ mod tests {
         drop(one);
         other.keep(read(std::process::id()).unwrap().1);
         assert!(other.held.is_some());
-    }
-
-    #[test]
-    fn a_long_status_is_read_to_its_end() {
-        let mut file = tempfile::tempfile().unwrap();
-        let groups = "100000 ".repeat(2 * TEXT_BYTES);
-        let text = format!(
-            "Name:\tx\nState:\tS (sleeping)\nGroups:\t{groups}\nCapBnd:\t00000000000000ff\nNoNewPrivs:\t1\n"
-        );
-        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-        let status = Status::read(&file).unwrap();
-        assert_eq!((status.no_new_privs, status.capabilities, status.life), (true, 0xff, Life::Alive));
-        file.set_len(text.len() as u64 - 1).unwrap();
-        assert!(Status::read(&file).is_err(), "a line without its end is not believed");
     }
 
     #[test]

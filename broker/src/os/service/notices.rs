@@ -9,6 +9,7 @@
 //! anew after a crash, and a word that was sent meanwhile was refused to its sender.
 
 mod datagram;
+mod listening;
 mod strays;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,19 +18,18 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, shutdown, socket,
     sockopt::PassCred,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat};
 use nix::unistd::{Uid, fchownat, geteuid};
-use procbroker_core::{Notice, Pid, Run};
+use procbroker_core::Run;
 use procbroker_protocol::ChildId;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -39,7 +39,8 @@ use crate::os::host::exposed_socket::{is_empty, let_go};
 use crate::os::host::own_folder::{OwnError, OwnFolder};
 use crate::os::process::descriptor::watched;
 use crate::turns::SLICE;
-use datagram::{Datagram, Descriptors};
+use listening::Listening;
+pub use listening::ReceivedNotices;
 use strays::{Patience, Strays, WINDOW};
 
 /// The folder of the sockets, in the runtime folder.
@@ -47,12 +48,6 @@ const FOLDER: &str = "notify";
 
 /// How many sockets are looked at in one go.
 const SOCKETS_A_TURN: usize = 64;
-
-/// How many datagrams of one socket are read before the next one has its turn.
-const DATAGRAMS_A_TURN: usize = 8;
-
-/// How many datagrams of one child are read in a [`WINDOW`]: whoever sends more waits.
-const DATAGRAMS_A_WINDOW: u32 = 200;
 
 /// As many can be left in a socket as wait there (`net.unix.max_dgram_qlen`), which an administrator can raise up to here.
 const DATAGRAMS_LEFT_MAX: usize = 1 << 16;
@@ -72,20 +67,6 @@ pub struct Notices {
     disposals: Disposals,
 }
 
-#[derive(Debug)]
-struct Listening {
-    socket: Arc<OwnedFd>,
-    /// Whose processes tell something there.
-    user: Uid,
-    token: u64,
-    /// Whose word is heard: none until its program has been executed.
-    run: Option<Run>,
-    window_began: Option<Instant>,
-    in_window: u32,
-    /// Whether its next datagram has been read, and waits to be let go of with what came along.
-    disposal: Arc<AtomicBool>,
-}
-
 /// Whether there may be more to read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
@@ -95,20 +76,7 @@ pub enum Rest {
     More,
 }
 
-/// What one process of a child has told.
-#[derive(Debug)]
-pub struct ReceivedNotices {
-    /// The run of the child whose socket it came by.
-    pub run: Run,
-    /// The process that has sent it, as the kernel says.
-    pub sender: Pid,
-    /// Whose processes tell something there.
-    pub user: u32,
-    /// What it has told.
-    pub notices: Vec<Notice>,
-}
-
-/// Whose a word is.
+/// Whose word a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeOrigin {
     /// A process of the child whose socket it came by.
@@ -218,16 +186,7 @@ impl Notices {
         let token = self.next_token;
         self.next_token += 1;
         self.tokens.insert(token, child);
-        let listening = Listening {
-            socket,
-            user,
-            token,
-            run: None,
-            window_began: None,
-            in_window: 0,
-            disposal: Arc::default(),
-        };
-        self.listening.insert(child, listening);
+        self.listening.insert(child, Listening::new(socket, user, token));
     }
 
     /// Hears what the processes of this run tell from now on, and have told before.
@@ -329,8 +288,8 @@ impl Notices {
                 if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
         }
-        let is_disposing = listening.disposal.load(Ordering::Acquire);
-        let is_too_much = listening.in_window >= DATAGRAMS_A_WINDOW;
+        let is_disposing = listening.is_disposing();
+        let is_too_much = listening.is_too_much();
         if listening.run.is_none() || is_too_much || is_disposing || patience == Patience::Over {
             // Taken out, and not only asked of for nothing: one that still stands in the kernel's list of those that are
             // ready would be watched again without a word to who waits for this epoll (`ep_modify` in
@@ -341,7 +300,7 @@ impl Notices {
             let load = listening.disposal_of_next(&self.epoll);
             if let Err(error) = self.disposals.submit(user, load) {
                 tracing::warn!(%child, %error, "what a child has sent along cannot be let go of; trying again");
-                listening.disposal.store(false, Ordering::Release);
+                listening.dispose_later();
                 self.resting.push_back((now + WINDOW, child));
             }
         } else if patience == Patience::Over {
@@ -350,64 +309,6 @@ impl Notices {
             tracing::warn!(%child, "a child tells too much of itself; it is heard again in a moment");
             self.resting.push_back((now + WINDOW, child));
         }
-    }
-}
-
-impl Listening {
-    fn read(&mut self, now: Instant, mut hear: impl FnMut(ReceivedNotices) -> ControlFlow<()>) {
-        if self.window_began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
-            (self.window_began, self.in_window) = (Some(now), 0);
-        }
-        let Some(run) = self.run else { return };
-        for _ in 0..DATAGRAMS_A_TURN {
-            if self.in_window >= DATAGRAMS_A_WINDOW {
-                return;
-            }
-            let Datagram { sender, text, descriptors } = match datagram::peek(self.socket.as_fd()) {
-                Ok(datagram) => datagram,
-                Err(Errno::EINTR) => continue,
-                Err(_) => return,
-            };
-            self.in_window += 1;
-            match descriptors {
-                Descriptors::None => datagram::discard(self.socket.as_fd()),
-                // Nothing behind it is read before.
-                Descriptors::Some => self.disposal.store(true, Ordering::Release),
-            }
-            let user = self.user.as_raw();
-            let heard = sender.map_or(ControlFlow::Continue(()), |sender| {
-                hear(ReceivedNotices { run, sender, user, notices: Notice::parse(&text) })
-            });
-            match descriptors {
-                Descriptors::None if heard.is_continue() => {}
-                Descriptors::None | Descriptors::Some => return,
-            }
-        }
-    }
-
-    /// Has it read, unless that is for the disposal of its next datagram to do.
-    fn watch(&self, epoll: &Epoll) {
-        if !self.disposal.load(Ordering::Acquire) {
-            watch(epoll, &self.socket, self.token);
-        }
-    }
-
-    /// What lets go of the next datagram, and then has the socket heard again. Who waits for a barrier
-    /// (`sd_notify_barrier(3)`) waits for what came along to be closed.
-    fn disposal_of_next(&self, epoll: &Arc<Epoll>) -> Box<dyn FnOnce() + Send> {
-        let (socket, disposal) = (Arc::clone(&self.socket), Arc::clone(&self.disposal));
-        let (epoll, token) = (Arc::clone(epoll), self.token);
-        Box::new(move || {
-            let is_taken = disposal::in_passing(&socket, |socket, table| match table {
-                Table::Own => datagram::take(socket.as_fd()),
-                Table::Shared => datagram::discard(socket.as_fd()),
-            });
-            if is_taken.is_err() {
-                datagram::discard(socket.as_fd());
-            }
-            disposal.store(false, Ordering::Release);
-            watch(&epoll, &socket, token);
-        })
     }
 }
 
@@ -429,17 +330,6 @@ fn emptied(socket: Arc<OwnedFd>) -> Box<dyn FnOnce() + Send> {
             tracing::warn!(%error, "what a child has told last cannot be let go of apart from its socket");
         }
     })
-}
-
-fn watch(epoll: &Epoll, socket: &OwnedFd, token: u64) {
-    let mut event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-    let watched = match epoll.add(socket, event) {
-        Err(Errno::EEXIST) => epoll.modify(socket, &mut event),
-        other => other,
-    };
-    if let Err(errno) = watched {
-        tracing::error!(%errno, "a child cannot be heard; it will not be found ready");
-    }
 }
 
 /// Whether a descriptor that was handed over is a socket, and not a pipe.

@@ -7,7 +7,8 @@ use procbroker_protocol::create::{Limit, Resources, Rlimit};
 use procbroker_protocol::duration;
 
 use crate::cli::size::ByteSize;
-use crate::cli::values::{CgroupBound, ValueError, limit, resource, rlimit};
+use crate::cli::values::ValueError;
+use crate::cli::values::bounds::{CgroupBound, limit, resource, rlimit};
 
 /// What bounds the child.
 #[derive(Debug, Args)]
