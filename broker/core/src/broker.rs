@@ -25,6 +25,9 @@ use crate::upgrade::Upgrade;
 use crate::waves::BrokerState;
 
 /// The one owner of every child.
+///
+/// Its fields are for the four modules that decide over several of them at once, `handle`, `methods`, `life` and `shutdown`.
+/// What stands below names no broker, so that each state reaches nothing but itself and what a call hands it.
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) config: Config,

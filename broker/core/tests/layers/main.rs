@@ -77,23 +77,30 @@ fn no_module_of_the_core_imports_what_is_inside_one_that_imports_it() {
 
 #[test]
 fn every_module_of_the_core_stands_in_the_table_of_layers_and_imports_nothing_from_above() {
-    let imports = imports(&root().join("broker/core/src"), Paths::FromTheRoot);
+    let imports = imports(&root().join("broker/core/src"), Paths::All);
     let layers = layers();
-    let layer = |module: &str| {
-        let mut parts: Vec<&str> = module.split("::").collect();
-        while !parts.is_empty() {
-            if let Some(layer) = layers.get(&parts.join("::")) {
-                return *layer;
-            }
-            parts.pop();
-        }
-        panic!("{module} stands in no layer of the table in lib.rs")
-    };
+    let nowhere: Vec<&String> =
+        imports.keys().filter(|module| !module.is_empty() && layer(module, &layers).is_none()).collect();
+    assert!(nowhere.is_empty(), "these modules stand in no layer of the table in lib.rs: {nowhere:?}");
     let all = imports.iter().flat_map(|(module, imported)| imported.iter().map(move |other| (module, other)));
     let named = all.filter(|(module, other)| !module.is_empty() && !other.is_empty());
     let upwards: Vec<(&String, &String)> =
-        named.filter(|(module, other)| layer(other) < layer(module)).collect();
+        named.filter(|(module, other)| layer(other, &layers) < layer(module, &layers)).collect();
     assert!(upwards.is_empty(), "these modules import what stands above them: {upwards:?}");
+}
+
+#[test]
+fn no_state_of_the_broker_names_the_broker_so_that_none_reaches_the_fields_of_another() {
+    let imports = imports(&root().join("broker/core/src"), Paths::All);
+    let naming = imports.iter().filter(|(_, imported)| imported.contains("broker")).map(|(module, _)| module);
+    let folders: BTreeSet<&str> = naming.filter_map(|module| module.split("::").next()).collect();
+    assert_eq!(folders, BTreeSet::from(["handle", "life", "methods", "shutdown"]));
+}
+
+/// The row of the table in which a module stands, or else the one that it is in.
+fn layer(module: &str, layers: &BTreeMap<String, usize>) -> Option<usize> {
+    let parts: Vec<&str> = module.split("::").collect();
+    (1..=parts.len()).rev().find_map(|length| layers.get(&parts[..length].join("::"))).copied()
 }
 
 /// Reads which row of the table in `lib.rs` each module stands in: the first one is the uppermost.
