@@ -32,6 +32,15 @@ pub enum FolderError {
     },
 }
 
+/// Whether a folder was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FolderOrigin {
+    /// It has just been made.
+    Made,
+    /// Somebody else has made it, such as an earlier broker.
+    Found,
+}
+
 /// Makes a folder and those above it, where they are missing, and looks at one that anybody could have made.
 pub(crate) fn make_folder(path: &Path, origin: Origin) -> Result<(), FolderError> {
     let mode = match origin {

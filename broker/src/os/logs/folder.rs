@@ -13,6 +13,7 @@ use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::error::LogsError;
+use crate::os::host::folder::FolderOrigin;
 use crate::os::host::own_folder::{OwnError, check_file};
 
 /// What nobody but the owner may do anything with.
@@ -32,28 +33,19 @@ struct Opened {
     path: PathBuf,
 }
 
-/// Whether a folder was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// It has just been made.
-    Made,
-    /// An earlier broker has made it.
-    Found,
-}
-
 impl Folder {
     /// Opens a folder, and makes it where it is missing; the one above it has to be there.
     ///
     /// # Errors
     /// When it belongs to another user, is a symbolic link or no folder, or when the system refuses.
-    pub(super) fn open(path: PathBuf) -> Result<(Self, Origin), LogsError> {
+    pub(super) fn open(path: PathBuf) -> Result<(Self, FolderOrigin), LogsError> {
         let refused = |attempt| {
             let path = path.clone();
             move |errno: Errno| LogsError::new(attempt, path, errno.into())
         };
         let origin = match mkdirat(AT_FDCWD, &path, OWN_FOLDER) {
-            Ok(()) => Origin::Made,
-            Err(Errno::EEXIST) => Origin::Found,
+            Ok(()) => FolderOrigin::Made,
+            Err(Errno::EEXIST) => FolderOrigin::Found,
             Err(errno) => return Err(refused("make the folder")(errno)),
         };
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;

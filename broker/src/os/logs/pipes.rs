@@ -21,8 +21,9 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::request::LogStream;
 
 use super::error::LogsError;
-use super::folder::{Folder, Origin};
+use super::folder::Folder;
 use super::stream::{self, StreamId};
+use crate::os::host::folder::FolderOrigin;
 use crate::os::process::apart::{self, AskOutcome};
 use crate::os::process::mark::living_thread;
 use crate::os::process::proc;
@@ -41,7 +42,7 @@ pub const PIPES_FOLDER: &str = "output";
 #[derive(Clone, Debug)]
 pub struct Pipes {
     folder: Folder,
-    origin: Origin,
+    origin: FolderOrigin,
 }
 
 /// What a pipe tells of its child.
@@ -78,8 +79,8 @@ impl Pipes {
     #[must_use]
     pub fn launched(&self, child: ChildId) -> Launched {
         match self.origin {
-            Origin::Made => return Launched::Unknown,
-            Origin::Found => {}
+            FolderOrigin::Made => return Launched::Unknown,
+            FolderOrigin::Found => {}
         }
         let name = StreamId { child, stream: LogStream::Stdout }.to_string();
         match fstatat(self.folder.descriptor(), name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {

@@ -17,6 +17,7 @@ use nix::sys::stat::fstat;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::os::host::folder::FolderOrigin;
 use crate::os::host::own_folder::{self, OwnError, OwnFolder};
 use crate::os::journal::{Abandoned, Survivor};
 use crate::os::process::identity::BootId;
@@ -279,9 +280,9 @@ fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
         None => match folder.entries()?.into_iter().find(|name| ![DRAFT, FOUND].contains(&name.as_str())) {
             None => {
                 match origin {
-                    Origin::Made => {}
+                    FolderOrigin::Made => {}
                     // Before it is the broker's by its note.
-                    Origin::Found => drop(folder.file(FOUND, OFlag::O_WRONLY | OFlag::O_CREAT)?),
+                    FolderOrigin::Found => drop(folder.file(FOUND, OFlag::O_WRONLY | OFlag::O_CREAT)?),
                 }
                 Ok(folder)
             }
@@ -335,22 +336,15 @@ fn try_lock(folder: &OwnFolder) -> Result<bool, OwnError> {
     }
 }
 
-/// Whether a folder was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Made,
-    Found,
-}
-
 /// Makes a folder, and those above it, closed to all others. What is there already has to be looked at.
-fn make(path: &Path) -> io::Result<Origin> {
+fn make(path: &Path) -> io::Result<FolderOrigin> {
     let mut one = DirBuilder::new();
     one.mode(0o700);
     match one.create(path) {
-        Ok(()) => Ok(Origin::Made),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Origin::Found),
+        Ok(()) => Ok(FolderOrigin::Made),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(FolderOrigin::Found),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            one.recursive(true).create(path).map(|()| Origin::Made)
+            one.recursive(true).create(path).map(|()| FolderOrigin::Made)
         }
         Err(error) => Err(error),
     }
