@@ -30,7 +30,7 @@ use crate::os::spawn::{self, PathLook, PathLooks};
 #[derive(Debug)]
 pub struct Prober {
     means: Means,
-    /// Each user's places.
+    /// The places of each user for probes that are underway.
     places: UserPlaces,
 }
 

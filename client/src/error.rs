@@ -24,7 +24,7 @@ pub enum Error {
     /// The broker answered that it could not be done.
     #[error(transparent)]
     Broker(Box<BrokerError>),
-    /// Nobody listens there.
+    /// Nobody listens at the socket.
     #[error(
         "no broker is there at {}; start one with {}, or name its socket in PROCBROKER_SOCKET",
         socket.display(), start_at(socket)
@@ -43,7 +43,7 @@ pub enum Error {
     NoSocket {
         /// The path that was named.
         socket: PathBuf,
-        /// What is there.
+        /// What is there instead of a socket.
         found: &'static str,
     },
     /// The path has more bytes than the address of a socket can hold: no broker can be there.
@@ -73,7 +73,7 @@ pub enum Error {
     Refused {
         /// The broker's socket.
         socket: PathBuf,
-        /// What it said.
+        /// What the broker said.
         error: Box<BrokerError>,
     },
     /// This library and the broker have no version of the protocol in common.
@@ -122,7 +122,7 @@ pub enum Error {
     Timeout {
         /// What was waited for.
         waiting_for: String,
-        /// How long.
+        /// How long it was waited for.
         after: Duration,
     },
     /// The broker sent something that makes no sense; the connection was closed.
@@ -163,7 +163,7 @@ pub enum Invalid {
     NotUtf8 {
         /// What it was given as.
         what: &'static str,
-        /// The text.
+        /// The text as it was given.
         value: OsString,
     },
     /// A relative working directory could not be made absolute.
@@ -180,7 +180,7 @@ pub enum Invalid {
     /// A request whose answers go on and on, given to `call`.
     #[error("{method} goes on until it is dropped; use Broker::{instead} for it")]
     Subscription {
-        /// The request.
+        /// The method of the request.
         method: Method,
         /// The method of [`Broker`](crate::Broker) that takes it.
         instead: &'static str,

@@ -93,11 +93,11 @@ impl Losses {
 /// Something that a subscriber to events is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
-    /// Something happened.
+    /// Something happened, to a child or to the broker itself.
     Event(Arc<Event>),
     /// Events were missed: this program read too slowly, or they are older than what the broker keeps.
     Lagged {
-        /// How many.
+        /// How many events were missed.
         missed: u64,
     },
     /// The broker was started anew, and counts its events from the beginning; an upgrade goes on with the numbers. All that
@@ -266,7 +266,7 @@ impl Events {
 /// Where a subscription goes on.
 #[derive(Clone, Copy, Debug)]
 enum Resumed {
-    /// Where it was.
+    /// Behind what it has told, in the same start of the broker.
     SameInstance,
     /// At the beginning of another start of the broker.
     OtherInstance,
@@ -277,14 +277,14 @@ enum Resumed {
 pub enum LogChunk {
     /// The child wrote something.
     Text {
-        /// Where it wrote.
+        /// Which of its two streams it wrote to.
         stream: LogStream,
         /// What it wrote; bytes that are not UTF-8 are replaced.
         text: String,
     },
     /// Parts were missed: this program read too slowly.
     Lagged {
-        /// How many parts.
+        /// How many parts were missed.
         missed: u64,
     },
 }

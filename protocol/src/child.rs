@@ -266,7 +266,7 @@ impl fmt::Display for ExitStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
-    /// By itself.
+    /// Its main process ended by itself.
     Exited,
     /// A client destroyed it.
     Destroyed,

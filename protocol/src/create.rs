@@ -250,7 +250,7 @@ impl Default for ReadyTimeout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restart {
-    /// After which ends.
+    /// After which ends it is started again.
     #[serde(default, deserialize_with = "or_default")]
     pub policy: RestartPolicy,
     /// At most so many times within `window`.
@@ -270,7 +270,7 @@ pub struct Restart {
         deserialize_with = "Restart::backoff_or_default"
     )]
     pub backoff: Duration,
-    /// The longest pause.
+    /// The longest pause, however often it has ended.
     #[serde(
         default = "Restart::default_backoff_max",
         serialize_with = "duration::serialize",
@@ -359,12 +359,12 @@ impl Default for Restart {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// After none.
+    /// After none: it has ended for good.
     #[default]
     Never,
     /// After any but exit code 0.
     OnFailure,
-    /// After any.
+    /// After any, success or not.
     Always,
 }
 

@@ -24,7 +24,7 @@ pub enum DurationError {
         "{text:?} is not a duration; give seconds as a number, or a text such as \"250ms\" or \"1m 30s\""
     )]
     Form {
-        /// The text.
+        /// The text that is no duration.
         text: String,
     },
     /// Negative, not a number, or longer than a hundred years.

@@ -66,25 +66,25 @@ impl EventKind {
 /// A message from the broker that answers no request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notification {
-    /// Something happened.
+    /// Something happened, to a child or to the broker itself.
     Event {
-        /// Whose subscription.
+        /// The number of the subscription, as the answer to the request gave it.
         subscription: u64,
         /// The event.
         event: Arc<Event>,
     },
     /// The subscriber read too slowly and missed events.
     Lagged {
-        /// Whose subscription.
+        /// The number of the subscription, as the answer to the request gave it.
         subscription: u64,
         /// How many it missed.
         missed: u64,
     },
     /// A child wrote something.
     Log {
-        /// Whose subscription.
+        /// The number of the subscription, as the answer to the request gave it.
         subscription: u64,
-        /// Where it wrote.
+        /// Which of its two streams it wrote to.
         stream: LogStream,
         /// What it wrote.
         text: String,

@@ -40,7 +40,7 @@ pub struct Refusal {
 /// To which id a refused message is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// To its own.
+    /// To the id that it has itself.
     Id(JsonId),
     /// To `null`: its id could not be read, or it is not even clear whether it wants an answer.
     Null,

@@ -35,7 +35,7 @@ pub enum NameError {
         "the name {name:?} has the character {character:?}; ASCII letters, digits and (after the first) any of . _ : @ - are allowed"
     )]
     Character {
-        /// The text.
+        /// The text that is no name.
         name: String,
         /// The first character that is not allowed where it stands.
         character: char,
@@ -43,7 +43,7 @@ pub enum NameError {
     /// It reads as a UUID.
     #[error("the name {name:?} is a UUID, which would be taken for an id")]
     Uuid {
-        /// The text.
+        /// The text that is no name.
         name: String,
     },
 }

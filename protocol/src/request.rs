@@ -184,7 +184,7 @@ pub struct ListParams {
     /// Only children with all of these labels.
     #[serde(default, deserialize_with = "map_or_default")]
     pub labels: BTreeMap<String, String>,
-    /// Ended ones too.
+    /// Whether ended children that are still visible are listed too.
     #[serde(default, deserialize_with = "or_default")]
     pub all: bool,
     /// Only these members of each child, beside its id; everything when none are given.
@@ -239,7 +239,7 @@ pub enum Until {
 pub struct SignalParams {
     /// Which children.
     pub target: Target,
-    /// Which signal.
+    /// The signal to be sent.
     pub signal: Signal,
     /// Which processes of a child.
     #[serde(default, deserialize_with = "or_default")]

@@ -15,7 +15,7 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub enum Since {
-    /// This moment.
+    /// At this moment, by the wall clock.
     Time(Timestamp),
     /// So long ago, counted from when the request is carried out.
     Age(#[serde(with = "duration")] Duration),

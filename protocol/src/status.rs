@@ -41,18 +41,18 @@ pub struct Status {
 /// An upgrade that did not come to be: the program that was to be replaced goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedUpgrade {
-    /// When.
+    /// When it failed.
     pub at: Timestamp,
-    /// Why.
+    /// Why it failed.
     pub message: String,
 }
 
 /// The lowest and the highest version of the binary protocol that one side speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtocolRange {
-    /// The lowest.
+    /// The lowest version that it speaks.
     pub lowest: u16,
-    /// The highest.
+    /// The highest version that it speaks.
     pub highest: u16,
 }
 

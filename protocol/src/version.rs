@@ -57,13 +57,13 @@ pub enum HandshakeError {
         "the first byte is {first:#04x}; send JSON-RPC, one object a line, or the binary encoding, which begins with PBRK"
     )]
     UnknownEncoding {
-        /// The byte.
+        /// The byte that came instead.
         first: u8,
     },
     /// It began with a P and went on differently.
     #[error("the binary encoding begins with PBRK, not with \"{}\"", found.escape_ascii())]
     Magic {
-        /// What came.
+        /// The bytes that came instead.
         found: Vec<u8>,
     },
     /// The client closed its side before it had said which versions it speaks.
@@ -81,7 +81,7 @@ pub enum HandshakeError {
     /// The broker chose a version that was not offered.
     #[error("the broker chose version {chosen}, which was not offered")]
     NotOffered {
-        /// That version.
+        /// The version that the broker chose.
         chosen: u16,
     },
     /// The broker answered with a line that is no JSON-RPC error.

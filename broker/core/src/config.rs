@@ -15,7 +15,7 @@ use crate::resources::ResourceBound;
 /// Users whose numbers follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserRange {
-    /// The first number.
+    /// The number of the first user.
     pub first: u32,
     /// How many there are.
     pub count: u32,

@@ -276,7 +276,7 @@ pub struct LogExcerpt {
 /// Which of a child's streams have what it wrote last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastWords {
-    /// This one.
+    /// This one alone.
     In(LogStream),
     /// Both: they are kept apart, and told in the order in which they came, as far as that is known.
     InBoth,

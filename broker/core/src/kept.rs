@@ -37,7 +37,7 @@ pub struct Budget {
 /// The user whose bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaUser {
-    /// Its user id.
+    /// The number of the user.
     pub uid: u32,
     /// Whether it may use the part that is left to root and the broker's user.
     pub is_administrator: bool,

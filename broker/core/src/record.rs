@@ -266,7 +266,7 @@ pub enum Departure {
     /// It has not, and is watched.
     #[default]
     Unannounced,
-    /// It has.
+    /// It has, and is not watched any more.
     Announced,
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Rivals {
 /// Whose child a create may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
-    /// Everybody's.
+    /// Those of all users.
     All,
     /// Those of this user.
     User(u32),

@@ -32,7 +32,7 @@ pub(super) enum Seen {
     },
     /// No more output than before.
     Nothing,
-    /// The system refuses.
+    /// The output cannot be read.
     Failed(LogsError),
 }
 

@@ -28,7 +28,7 @@ impl TrimTrigger {
         gone >= CLOSED_BEFORE_TRIM && !self.is_due.swap(true, Ordering::Relaxed)
     }
 
-    /// The trim begins.
+    /// A trim begins: what is counted begins anew.
     pub(super) fn begun(&self) {
         self.most.store(self.open.load(Ordering::Relaxed), Ordering::Relaxed);
         self.is_due.store(false, Ordering::Relaxed);

@@ -20,7 +20,7 @@ impl Begun {
         Self { all, sent: Arc::default() }
     }
 
-    /// One more.
+    /// One more request has been sent.
     pub(in crate::cli) fn one_more(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }

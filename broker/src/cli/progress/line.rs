@@ -10,7 +10,7 @@ const TITLE_WIDTH_MIN: usize = 8;
 /// A line of what is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Of whom.
+    /// The child that is waited for; empty where it is not one alone.
     pub(super) title: String,
     /// What it is waited for.
     pub(super) what: String,

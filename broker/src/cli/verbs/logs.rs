@@ -229,7 +229,7 @@ impl<W: Write> Shown<W> {
         }
     }
 
-    /// What comes then.
+    /// Shows what a subscription sends after the first answer.
     fn next(&mut self, notification: &Notification) -> Result<Readership, Failure> {
         match (self.style, notification) {
             (Style::Json, _) => self.line(serde_json::to_string(&NotificationObject(notification))),

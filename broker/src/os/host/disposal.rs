@@ -29,7 +29,7 @@ type Load = Box<dyn FnOnce() + Send>;
 #[derive(Clone, Default)]
 pub struct Disposals(Arc<Mutex<BTreeMap<u32, Arc<Queue>>>>);
 
-/// One user's.
+/// What is to be let go of for one user.
 #[derive(Default)]
 struct Queue(Mutex<Work>);
 

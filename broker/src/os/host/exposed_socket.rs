@@ -40,7 +40,7 @@ sockopt_impl!(
 pub enum DescriptorPassing {
     /// None can: whoever sends one gets EPERM.
     Refused,
-    /// Some can.
+    /// Some can be in it, and have to be let go of.
     MayCome,
 }
 

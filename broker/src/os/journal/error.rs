@@ -15,7 +15,7 @@ use crate::os::process::identity::BootIdError;
 /// A process that is, or may be, of a child that nobody knows any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survivor {
-    /// Its number.
+    /// The number of the process.
     pub pid: Pid,
     /// Of which child, where that is known.
     pub child: Option<ChildId>,

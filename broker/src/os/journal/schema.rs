@@ -35,7 +35,7 @@ pub(super) enum Found {
     Empty,
     /// The broker has made it, in this version.
     Ours(i64),
-    /// Another program has.
+    /// Another program has made it, and this is its `PRAGMA application_id`.
     Foreign(i32),
 }
 

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension};
 /// The key in the table of the host that says that every row is signed.
 pub(super) const MARK: &str = "signed";
 
-/// What stands there.
+/// What stands under [`MARK`] where every row is signed.
 pub(super) const MARK_VALUE: &[u8] = &[1];
 
 /// Which rows of a file are signed.

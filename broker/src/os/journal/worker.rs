@@ -142,7 +142,7 @@ enum Trouble {
     None,
     /// Intents are refused; other changes may be smaller, and find room.
     Intents,
-    /// Nothing is written.
+    /// Nothing can be written.
     Everything,
 }
 

@@ -16,7 +16,7 @@ use super::times::{self, TimeMark};
 pub struct KeptStream {
     folder: Folder,
     id: StreamId,
-    /// The oldest first.
+    /// The segments that are kept, the oldest first.
     pub(super) parts: Vec<Part>,
     /// Where it ends, as a number of bytes that counts those that are gone.
     pub(super) end: u64,

@@ -52,7 +52,7 @@ pub(super) struct FreedNumbers(Arc<Mutex<Freed>>);
 /// Numbers that may be other processes' by now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Freed {
-    /// These ones.
+    /// These numbers, and no others.
     These(Vec<Pid>),
     /// So many that all may be.
     All,

@@ -126,7 +126,7 @@ pub(super) enum Breadth {
 /// Whose processes a walk is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted<'a> {
-    /// Everybody's.
+    /// Those of all children.
     Everything,
     /// Those of these children; others may be passed over.
     Of(&'a BTreeSet<ChildId>),

@@ -23,7 +23,7 @@ pub(super) enum CreateError {
     OneWord {
         /// The flag that it was given with.
         flag: &'static str,
-        /// The word.
+        /// The word that has a space in it.
         text: String,
         /// How it is given.
         form: String,
