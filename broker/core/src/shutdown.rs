@@ -31,11 +31,10 @@ impl Broker {
                 let again = shutdown.is_hurried_by(hurries, now);
                 let within = timeout.unwrap_or(self.config.shutdown_timeout);
                 if shutdown.tighten(now, within.max(SHUTDOWN_TIMEOUT_MIN)) {
-                    let current = shutdown.current();
-                    shutdown.set_timer(&mut self.timers);
-                    for wave in current {
+                    for wave in shutdown.current() {
                         self.begin_wave(wave, turn);
                     }
+                    self.set_shutdown_timer();
                 }
                 if again {
                     let children = u32::try_from(self.children.live_count()).unwrap_or(u32::MAX);
@@ -80,12 +79,26 @@ impl Broker {
 
     /// Begins the next wave of each user when the one before is over, and ends the shutdown after the last of all.
     pub(crate) fn go_on_shutting_down(&mut self, turn: &mut Turn<'_>) {
+        let mut has_begun = false;
         while let BrokerState::Stopping(shutdown) = &mut self.state {
             match shutdown.next_wave() {
-                Some(wave) => self.begin_wave(wave, turn),
+                Some(wave) => {
+                    self.begin_wave(wave, turn);
+                    has_begun = true;
+                }
                 None if shutdown.is_over() => self.begin_sweep(turn),
-                None => return,
+                None => break,
             }
+        }
+        if has_begun {
+            self.set_shutdown_timer();
+        }
+    }
+
+    /// Sets the timer for what comes next in a shutdown that stops children: the end of a wave's time, or of all.
+    fn set_shutdown_timer(&mut self) {
+        if let BrokerState::Stopping(shutdown) = &mut self.state {
+            shutdown.set_timer(&mut self.timers);
         }
     }
 
@@ -103,8 +116,8 @@ impl Broker {
                 let kept = cleanup_share(child, time.share);
                 let for_steps = time.share.saturating_sub(kept);
                 let steps = shortened(&child.params().stop, for_steps);
-                let kill_by = time.over.map(|over| over.minus(kept));
-                child.bound_cleanup(time.cleanups_over, orders);
+                let kill_by = Some(time.over.minus(kept));
+                child.bound_cleanup(time.over, orders);
                 child.begin_stop(Stop { reason: ExitReason::Shutdown, steps, kill_by }, orders)
             });
         }
@@ -193,6 +206,10 @@ impl Broker {
             BrokerState::Stopping(shutdown) => {
                 shutdown.timer_ran_out();
                 match shutdown.force() {
+                    Force::None if !shutdown.is_time_over(turn.now.instant) => {
+                        shutdown.give_up_waves(turn.now.instant);
+                        shutdown.set_timer(&mut self.timers);
+                    }
                     Force::None | Force::Hurried => self.kill_all(turn),
                     Force::Full => self.begin_last_sweep(turn),
                     Force::Sweep => {

@@ -16,7 +16,7 @@ use crate::orders::Permits;
 use crate::record::Role;
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
-use budget::{OTHERS_SHARE_DIVISOR, bounds, need};
+use budget::{OTHERS_SHARE_DIVISOR, bounds, kill_reserve, need};
 use of_user::UserWaves;
 
 pub use budget::steps_within;
@@ -131,10 +131,8 @@ pub(crate) struct WaveTime {
     pub(crate) children: Vec<ChildId>,
     /// The time of each, for its stop and its cleanup.
     pub(crate) share: Duration,
-    /// When the time is over, where there is less than all waves of its user would like.
-    pub(crate) over: Option<Instant>,
-    /// When cleanups have to be over: they may take longer than their share as long as no other wave wants the time.
-    pub(crate) cleanups_over: Instant,
+    /// When the time is over. They may take longer than their share as long as no other wave would like the time.
+    pub(crate) over: Instant,
 }
 
 impl Rank {
@@ -237,7 +235,11 @@ impl Shutdown {
     /// Sets the timer for the next use of force, or for the end of the shutdown after the last.
     pub(crate) fn set_timer(&mut self, timers: &mut Timers) {
         let due = match self.force {
-            Force::None | Force::Hurried => self.kill_at,
+            Force::None => {
+                let given_up = self.users.values().filter_map(UserWaves::given_up_at).min();
+                given_up.map_or(self.kill_at, |at| at.min(self.kill_at))
+            }
+            Force::Hurried => self.kill_at,
             Force::Full => self.sweep_at.min(self.deadline),
             Force::Sweep => self.deadline,
         };
@@ -267,6 +269,25 @@ impl Shutdown {
         self.users.is_empty()
     }
 
+    /// Whether all that is left is to be killed by now.
+    pub(crate) fn is_time_over(&self, now: Instant) -> bool {
+        self.kill_at <= now
+    }
+
+    /// Lets those have their turn who wait for a wave whose time is over, and of which something is left in spite of the
+    /// kill. What is left of it is waited for at the end.
+    pub(crate) fn give_up_waves(&mut self, now: Instant) {
+        for (uid, user) in &mut self.users {
+            if user.given_up_at().is_some_and(|at| at <= now) {
+                if user.current() == Some(Rank::Main) {
+                    self.main = None;
+                }
+                user.give_up();
+                self.between.insert(*uid);
+            }
+        }
+    }
+
     /// Goes on to the next wave of a user of whose last one nothing is left, if there is one.
     pub(crate) fn next_wave(&mut self) -> Option<WaveKey> {
         loop {
@@ -275,9 +296,11 @@ impl Shutdown {
                 Some(uid) => self.between.take(&uid)?,
                 None => self.between.pop_first()?,
             };
-            match self.users.get_mut(&uid).and_then(UserWaves::next) {
+            let Some(user) = self.users.get_mut(&uid) else { continue };
+            match user.next() {
                 Some(rank) => return Some(WaveKey { uid, rank }),
-                None => drop(self.users.remove(&uid)),
+                None if user.is_over() => drop(self.users.remove(&uid)),
+                None => {}
             }
         }
     }
@@ -296,10 +319,12 @@ impl Shutdown {
         };
         let share = user.share(rank, left).min(left.saturating_sub(others));
         let is_short = share < user.need(rank) || own > left;
-        let over = is_short.then(|| now.plus(share));
         let later = own.saturating_sub(user.wish(rank, left)).max(others);
-        let cleanups_over = over.unwrap_or(self.kill_at.minus(later));
-        Some(WaveTime { children: user.left(rank), share, over, cleanups_over })
+        let over = if is_short { now.plus(share) } else { self.kill_at.minus(later) };
+        let children = user.left(rank);
+        let given_up_at = over.plus(kill_reserve(self.kill_at.since(over)));
+        self.users.get_mut(&uid)?.give_up_at(given_up_at);
+        Some(WaveTime { children, share, over })
     }
 
     /// What the waves of that one of the other users would like who would like most.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{Input, Notice, SpawnOrder};
+use procbroker_core::{Input, Notice, Run, SpawnOrder};
 use procbroker_protocol::create::Ready;
 
 use crate::sim::agenda::SECOND;
@@ -81,6 +81,18 @@ impl Means<'_> {
 }
 
 impl Machine {
+    /// A main process that is told to end may ask for more time for that, where it tells anything.
+    pub(super) fn asks_for_time(&mut self, run: Run, means: &mut Means<'_>) {
+        let mut dice = means.dice.aside();
+        let notifies = self.manners.get(&run.child).is_some_and(|manners| manners.notifies);
+        let family = self.bound.get(&run).filter(|_| notifies && dice.chance(30));
+        if let Some(&family) = family {
+            let time = Duration::from_millis(dice.choose([1, 900, 20_000, 600_000]));
+            let delay = dice.within_millis(5);
+            means.agenda.after(delay, Event::Says { family, notices: vec![Notice::MoreTime(time)] });
+        }
+    }
+
     /// A main process tells something, if it is there: it comes to the broker after it has heard of the start.
     pub fn says(&self, id: FamilyId, notices: Vec<Notice>, means: &mut Means<'_>) {
         let Some(family) = self.families.get(&id).filter(|family| family.leads()) else { return };

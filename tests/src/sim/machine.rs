@@ -116,6 +116,9 @@ impl Machine {
             }
             Effect::Signal { run, signal, scope, call } => {
                 let outcome = self.signal(*run, *signal, *scope, means);
+                if call.is_none() {
+                    self.asks_for_time(*run, means);
+                }
                 let delay = if means.dice.chance(4) { 1_500 } else { 1 };
                 let call = call.map(|asked| asked.call);
                 means.tell(delay, Input::Signalled { run: *run, call, outcome });

@@ -16,11 +16,14 @@ pub(crate) const OTHERS_SHARE_DIVISOR: u32 = 3;
 /// When a shutdown that may take so long is over, and when it kills: the rest of the time is kept for the kill
 /// itself to do its work.
 pub(crate) fn bounds(now: Instant, timeout: Duration) -> (Instant, Instant) {
-    let part = |divisor: u32| timeout / divisor;
-    let least = part(2).min(KILL_RESERVE_MIN);
-    let reserve = part(KILL_RESERVE_DIVISOR).max(least).min(KILL_RESERVE_MAX);
     let deadline = now.plus(timeout);
-    (deadline, deadline.minus(reserve))
+    (deadline, deadline.minus(kill_reserve(timeout)))
+}
+
+/// The part of so much time that is kept for a kill to do its work.
+pub(crate) fn kill_reserve(time: Duration) -> Duration {
+    let least = (time / 2).min(KILL_RESERVE_MIN);
+    (time / KILL_RESERVE_DIVISOR).max(least).min(KILL_RESERVE_MAX)
 }
 
 /// How much of the time for a child is kept for its cleanup.

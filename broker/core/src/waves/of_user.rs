@@ -7,6 +7,7 @@ use procbroker_protocol::ChildId;
 
 use super::Rank;
 use super::budget::scale;
+use crate::time::Instant;
 
 /// The waves of a user that are not over, in the order in which they are stopped.
 #[derive(Debug, Default)]
@@ -14,6 +15,10 @@ pub(super) struct UserWaves {
     waves: BTreeMap<Rank, Wave>,
     /// The wave that is being stopped.
     current: Option<Rank>,
+    /// When that is given up: the next one does not wait any longer for what no kill ends.
+    given_up_at: Option<Instant>,
+    /// What was left of waves that were given up.
+    given_up: BTreeSet<ChildId>,
 }
 
 /// The children of one rank.
@@ -44,6 +49,30 @@ impl UserWaves {
         if let Some(wave) = self.waves.get_mut(&rank) {
             wave.left.remove(&child);
         }
+        self.given_up.remove(&child);
+    }
+
+    /// Whether nothing is left that is waited for.
+    pub(super) fn is_over(&self) -> bool {
+        self.waves.is_empty() && self.given_up.is_empty()
+    }
+
+    /// Sets when the wave that is being stopped is given up.
+    pub(super) fn give_up_at(&mut self, at: Instant) {
+        self.given_up_at = Some(at);
+    }
+
+    /// Returns when the wave that is being stopped is given up.
+    pub(super) fn given_up_at(&self) -> Option<Instant> {
+        self.given_up_at
+    }
+
+    /// Goes on without what is left of the wave that is being stopped.
+    pub(super) fn give_up(&mut self) {
+        self.given_up_at = None;
+        if let Some(wave) = self.current.and_then(|rank| self.waves.get_mut(&rank)) {
+            self.given_up.append(&mut wave.left);
+        }
     }
 
     /// Returns the wave that is being stopped.
@@ -62,6 +91,7 @@ impl UserWaves {
         if let Some(over) = self.current {
             self.waves.remove(&over);
         }
+        self.given_up_at = None;
         while let Some(first) = self.waves.first_entry().filter(|first| first.get().left.is_empty()) {
             first.remove();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use procbroker_core::{ConnectionId, ExitCause, Input, Members, ShutdownCause};
+use procbroker_core::{ConnectionId, ExitCause, Input, Members, Notice, ShutdownCause};
 use procbroker_protocol::request::{Scope, Until};
 use procbroker_protocol::{ErrorKind, ExitReason, ExitStatus, Signal};
 
@@ -339,4 +339,77 @@ fn a_user_with_many_orders_that_ignore_their_stop_takes_no_time_from_another() {
     assert!(sent.contains(&term(runs[0])) && !sent.contains(&Sent::Kill(runs[0])), "{sent:?}");
     world.advance(Duration::from_millis(1));
     assert!(world.sent().contains(&Sent::Kill(runs[0])));
+}
+
+#[test]
+fn a_child_that_no_kill_ends_leaves_later_orders_the_time_that_they_ask_for() {
+    let (mut world, _, runs) = world_of(&[(0, 1), (1, 8), (2, 8)]);
+    world.term();
+    world.take();
+    // What it leaves is 16 of 29 seconds, and it has all that is before them.
+    world.advance(secs(13));
+    assert!(world.sent().contains(&Sent::Kill(runs[0])));
+    world.advance(secs(1));
+    assert!(
+        world.sent().contains(&term(runs[1])),
+        "a tenth of the rest is for the kill, and a second at most"
+    );
+    world.ends(runs[1]);
+    assert!(world.sent().contains(&term(runs[2])));
+    world.advance(Duration::from_millis(7_999));
+    assert!(!world.sent().contains(&Sent::Kill(runs[2])));
+    world.ends(runs[2]);
+    assert_eq!(world.exit(), None, "nobody forgets the one that is left");
+    world.ends(runs[0]);
+    sweep(&mut world);
+    assert_eq!(world.exit(), Some(ExitCause::Done));
+}
+
+#[test]
+fn children_that_no_kill_ends_share_what_is_left_with_those_after_them() {
+    let (mut world, _, runs) = world_of(&[(0, 15), (1, 15), (2, 15)]);
+    world.term();
+    world.take();
+    // A third of 29 seconds is the first one's, and a second more is for the kill.
+    let third = secs(29) / 3;
+    world.advance(third + secs(1));
+    assert!(world.sent().contains(&term(runs[1])));
+    // Half of what is left then.
+    world.advance((secs(28) - third) / 2 + Duration::from_millis(1_000));
+    assert!(world.sent().contains(&term(runs[2])));
+    world.ends(runs[1]);
+    world.ends(runs[0]);
+    world.ends(runs[2]);
+    sweep(&mut world);
+    assert_eq!(world.exit(), Some(ExitCause::Done));
+}
+
+#[test]
+fn a_child_that_asks_for_more_time_has_none_that_later_orders_ask_for() {
+    let (mut world, client) = World::with_client();
+    let first = world.start(client, of_order(0, by_term(2)));
+    let second = world.start(client, of_order(1, by_term(10)));
+    world.term();
+    assert_eq!(world.sent(), [term(first)]);
+    world.give(Input::Notified { run: first, notices: vec![Notice::MoreTime(secs(100))] });
+    world.advance(Duration::from_millis(18_999));
+    assert_eq!(world.sent(), [], "it has what nobody else asks for");
+    world.advance(Duration::from_millis(1));
+    assert_eq!(world.sent(), [Sent::Kill(first)]);
+    world.ends(first);
+    assert_eq!(world.sent(), [term(second)]);
+    world.advance(Duration::from_millis(9_999));
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn a_child_that_is_not_on_record_does_not_hold_up_later_orders_either() {
+    let (mut world, client) = World::with_client();
+    world.create(client, of_order(0, by_term(1)));
+    let second = world.start(client, of_order(1, by_term(9)));
+    world.term();
+    world.advance(secs(20));
+    assert_eq!(world.sent(), []);
+    world.advance(Duration::from_millis(900));
+    assert_eq!(world.sent(), [term(second)]);
 }

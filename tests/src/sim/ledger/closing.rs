@@ -36,6 +36,10 @@ pub struct Closing {
     pub needs: BTreeMap<u32, BTreeMap<i32, u64>>,
     /// The wave of each user that is being stopped.
     pub waves: BTreeMap<u32, i32>,
+    /// When those are not waited for any longer, whatever is left of them.
+    pub given_up_at: BTreeMap<u32, u64>,
+    /// The last wave of each user that was not: what is left of it and of those before holds nothing up.
+    pub given_up: BTreeMap<u32, i32>,
     /// Whether the time has become shorter since those waves began.
     pub tightened: bool,
     /// When the sweep was ordered.
@@ -62,6 +66,8 @@ impl Closing {
             timeout,
             needs: BTreeMap::new(),
             waves: BTreeMap::new(),
+            given_up_at: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             tightened: false,
             swept: None,
             full_since: None,
@@ -87,6 +93,15 @@ impl Closing {
             self.hurried = Some(now);
             if now < self.kill_at {
                 self.kill_at = self.kill_at.min(now.saturating_add(HURRIED_CLEANUPS_MAX));
+            }
+        }
+    }
+
+    /// Waves whose time is over are not waited for any longer.
+    pub fn give_up(&mut self, now: u64) {
+        for (uid, order) in &self.waves {
+            if self.given_up_at.get(uid).is_some_and(|at| *at <= now) {
+                self.given_up.insert(*uid, *order);
             }
         }
     }
@@ -120,7 +135,12 @@ impl Closing {
 fn bounds(now: u64, timeout: Duration) -> (u64, u64) {
     let timeout = nanos(timeout).max(TIMEOUT_MIN);
     let deadline = now.saturating_add(timeout);
-    let least = (timeout / 2).min(RESERVE_MIN);
-    let reserve = (timeout / RESERVE_DIVISOR).max(least).min(RESERVE_MAX);
-    (deadline, deadline.saturating_sub(reserve))
+    (deadline, deadline.saturating_sub(kill_reserve(timeout)))
+}
+
+/// The part of so much time that a kill has to do its work.
+#[must_use]
+pub fn kill_reserve(time: u64) -> u64 {
+    let least = (time / 2).min(RESERVE_MIN);
+    (time / RESERVE_DIVISOR).max(least).min(RESERVE_MAX)
 }

@@ -8,7 +8,7 @@ use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, ExitReason};
 
 use crate::sim::ledger::Ledger;
-use crate::sim::ledger::closing::Closing;
+use crate::sim::ledger::closing::{Closing, kill_reserve};
 use crate::sim::ledger::track::{Demand, Track};
 use crate::sim::ledger::upgrade::Upgrade;
 
@@ -58,8 +58,14 @@ impl Ledger {
             self.kill_the_rest();
             return;
         }
+        closing.give_up(now);
+        let given_up = closing.given_up.clone();
+        let is_waited_for = |track: &&Track| {
+            let last = given_up.get(&track.owner.uid);
+            !track.is_left() && last.is_none_or(|last| track.params.stop_order > *last)
+        };
         let mut left: BTreeMap<u32, BTreeMap<i32, Vec<ChildId>>> = BTreeMap::new();
-        for track in self.live_tracks().filter(|track| !track.is_left()) {
+        for track in self.live_tracks().filter(is_waited_for) {
             let orders = left.entry(track.owner.uid).or_default();
             orders.entry(track.params.stop_order).or_default().push(track.run.child);
         }
@@ -90,14 +96,16 @@ impl Ledger {
         let sum: u64 = left.keys().map(wanted).sum();
         let is_short = sum > time || need(&order) > time;
         let share = if is_short { scale(wanted(&order), time, sum) } else { need(&order) };
+        // What nobody after it would like is its own.
+        let over = if is_short { now + share } else { closing.kill_at - (sum - wanted(&order)) };
         closing.waves.insert(uid, order);
+        closing.given_up_at.insert(uid, over + kill_reserve(closing.kill_at.saturating_sub(over)));
         for id in children {
             let Some(track) = self.tracks.get_mut(id) else { continue };
-            let share = share.saturating_sub(track.cleanup_share(share));
-            if is_short {
-                let by = now.saturating_add(share);
-                track.kill_by = Some(track.kill_by.map_or(by, |earlier| earlier.min(by)));
-            }
+            let kept = track.cleanup_share(share);
+            let share = share.saturating_sub(kept);
+            let by = over.saturating_sub(kept);
+            track.kill_by = Some(track.kill_by.map_or(by, |earlier| earlier.min(by)));
             if track.is_to_go_on() {
                 let steps = shortened(&track.params.stop, share);
                 track.demand(Demand { reason: ExitReason::Shutdown, steps });
