@@ -15,9 +15,12 @@ use crate::shown;
 use crate::turn::Turn;
 
 impl Broker {
-    /// `signal`: sends a signal, and answers when the kernel has said whether it was delivered.
+    /// `signal`: sends a signal, and answers when the kernel has said whether it was delivered. One child may be waited for
+    /// until it has a process; of many, those are meant that have one: what hangs on the way to its program holds up no word
+    /// to the others.
     pub(crate) fn signal(&mut self, call: Call, params: &SignalParams, turn: &mut Turn<'_>) {
-        let children = match self.resolve(call.connection, &params.target, Child::takes_signals) {
+        let has_process = |child: &Child| child.takes_signals() && !child.is_unspawned();
+        let children = match self.resolve(call.connection, &params.target, has_process) {
             Ok(children) => children,
             Err(error) => return self.answer(call, Err(error), turn),
         };

@@ -304,20 +304,34 @@ fn signal_is_answered_with_the_word_of_the_kernel() {
 fn signal_to_many_waits_for_each_and_succeeds_if_one_got_it() {
     let (mut world, client) = World::with_client();
     let runs = [world.start(client, unnamed()), world.start(client, unnamed())];
-    let starting = world.create(client, unnamed());
-    let starting = world.run(starting);
-    world.recorded(starting);
     world.take();
     let call = world.call(client, signal(Target::All, Signal::HUP));
     assert_eq!(world.sent().len(), 2);
     world.signalled(runs[1], call, SignalOutcome::Gone);
     world.signalled(runs[1], call, SignalOutcome::Delivered);
-    world.signalled(runs[0], call, SignalOutcome::Gone);
     assert!(!world.is_answered(call));
-    world.spawned(starting);
-    assert_eq!(world.sent(), [Sent::Signal(starting, Signal::HUP, Scope::Main)]);
-    world.signalled(starting, call, SignalOutcome::Delivered);
-    assert_eq!(world.children(call).len(), 3);
+    world.signalled(runs[0], call, SignalOutcome::Delivered);
+    assert_eq!(world.children(call).len(), 2);
+}
+
+#[test]
+fn signal_to_many_means_those_that_have_a_process_and_signal_to_one_waits_for_it() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    let hanging = world.create(client, unnamed());
+    let hanging = world.run(hanging);
+    world.recorded(hanging);
+    world.take();
+    let all = world.call(client, signal(Target::All, Signal::HUP));
+    let one = world.call(client, signal(id(hanging), Signal::USR1));
+    assert_eq!(world.sent(), [Sent::Signal(run, Signal::HUP, Scope::Main)]);
+    world.signalled(run, all, SignalOutcome::Delivered);
+    let told: Vec<_> = world.children(all).iter().map(|child| child.id).collect();
+    assert_eq!(told, [run.child]);
+    world.spawned(hanging);
+    assert_eq!(world.sent(), [Sent::Signal(hanging, Signal::USR1, Scope::Main)]);
+    world.signalled(hanging, one, SignalOutcome::Delivered);
+    assert_eq!(world.children(one).len(), 1);
 }
 
 #[test]

@@ -263,7 +263,8 @@ impl Ledger {
             Request::Destroy(params) => self.resolve(uid, &params.target),
             Request::Signal(params) => self.resolve(uid, &params.target).map(|mut meant| {
                 let now = self.now;
-                let reaches = |id: &_| self.tracks.get(id).is_some_and(|track| track.takes_signals(now));
+                let has_process = |track: &Track| track.takes_signals(now) && track.is_spawned();
+                let reaches = |id: &_| self.tracks.get(id).is_some_and(has_process);
                 meant.retain(|id| params.target.is_single() || reaches(id));
                 meant
             }),
