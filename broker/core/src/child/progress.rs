@@ -44,9 +44,12 @@ impl Child {
     pub(crate) fn is_held(&mut self, orders: &mut Orders<'_>) {
         let lingers =
             self.params().lifetime == Lifetime::Connection && *self.common.lease() != RecordedLease::None;
-        if lingers && !self.is_ending() {
+        if lingers {
             self.common.set_lease(RecordedLease::None);
-            self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+            // What is to come of one that is ending is recorded anyway.
+            if !self.is_ending() {
+                self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+            }
         }
     }
 

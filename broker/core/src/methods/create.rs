@@ -116,7 +116,12 @@ impl Broker {
                 // child is ready bounds that too.
                 let is_void = self.children.is_void(holder);
                 let due = is_void.then(|| turn.now.instant.plus(attempt.params.ready_timeout.0));
+                let joins = attempt.claim.joins();
                 self.wait_for(call, WaitsFor::Name { holder, attempt: Box::new(attempt) }, due);
+                // Who comes back to a child that starts, or may start again, has come back in time however long that takes.
+                if joins && !is_void {
+                    self.hold(holder, call.connection, turn);
+                }
             }
             Holding::Replace { holder } => {
                 let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {

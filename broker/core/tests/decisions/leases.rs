@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use procbroker_core::{ConnectionId, Effect, Input, Run};
-use procbroker_protocol::create::Lifetime;
+use procbroker_protocol::create::{Lifetime, RestartPolicy};
 use procbroker_protocol::request::ManyParams;
 use procbroker_protocol::{
     ChildState, CreateParams, ErrorKind, ExitReason, ExitStatus, Outcome, Request, Signal, Target,
@@ -86,6 +86,55 @@ fn who_comes_back_within_linger_keeps_the_child() {
     assert_eq!(world.sent(), []);
     world.advance(secs(1));
     assert!(is_stopped(&mut world, watcher, run, ExitReason::OwnerGone));
+}
+
+#[test]
+fn who_comes_back_while_the_child_is_restarted_keeps_it() {
+    for is_pausing in [true, false] {
+        let (mut world, holder, run) = running(RestartPolicy::Always, held(named("a"), 5));
+        leave(&mut world, holder);
+        world.advance(secs(4));
+        let holder = world.connect(BROKER_UID);
+        if is_pausing {
+            fails(&mut world, run);
+        } else {
+            world.call(holder, restart(name("a")));
+        }
+        world.take();
+        // It waits for the next run, and holds the child meanwhile.
+        let call = world.create(holder, restarted(RestartPolicy::Always, held(reuse("a"), 5)));
+        if is_pausing {
+            world.advance(millis(100));
+        } else {
+            world.ends(run);
+            world.recorded(next(run));
+        }
+        assert_eq!(world.spawns(), [next(run)], "{is_pausing}");
+        world.advance(secs(20));
+        world.spawned(next(run));
+        assert_eq!(world.created(call).outcome, Outcome::Existing { same_spec: true });
+        world.take();
+        leave(&mut world, holder);
+        world.advance(secs(4));
+        assert_eq!(world.sent(), []);
+        world.advance(secs(1));
+        assert_eq!(world.sent().len(), 1);
+    }
+}
+
+#[test]
+fn nobody_holds_a_child_who_waits_for_its_end() {
+    let (mut world, _watcher) = World::with_client();
+    let holder = world.connect(BROKER_UID);
+    let run = world.start(holder, held(named("a"), 0));
+    leave(&mut world, holder);
+    world.take();
+    let holder = world.connect(BROKER_UID);
+    let call = world.create(holder, held(reuse("a"), 0));
+    world.ends(run);
+    let run = world.run(call);
+    world.recorded(run);
+    assert_eq!(world.spawns(), [run]);
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub fn after(ledger: &mut Ledger, next_deadline: Option<Instant>) -> Checked {
         return Ok(());
     }
     ledger.note_seekers();
+    ledger.note_waiting_holders();
     ledger.follow_waves();
     ledger.note_unwanted();
     ledger.follow_idleness();

@@ -1,7 +1,7 @@
 //! What the lives of children hang on, by the contract: who holds each, and until when it lives if nobody does.
 
 use procbroker_core::{Afterwards, Anchor, Call, ConnectionId, Progress, Recovered};
-use procbroker_protocol::create::Lifetime;
+use procbroker_protocol::create::{IfExists, Lifetime};
 use procbroker_protocol::duration::nanos;
 use procbroker_protocol::{ChildId, ExitReason, Target};
 
@@ -107,6 +107,26 @@ impl Ledger {
         let known = asked.request_key().and_then(|(uid, request)| self.first_answer(uid, request));
         if let Some(id) = known.map(|(track, _)| track.run.child) {
             self.holds(call.connection, id);
+        }
+    }
+
+    /// Who waits to reuse a child has come back to it, and holds it if it lives on.
+    pub fn note_waiting_holders(&mut self) {
+        let waiting = self.waiting.iter().filter_map(|call| Some((call.connection, self.calls.get(call)?)));
+        let comes_back = |asked: &Asked| {
+            let is_own = self.tracks.contains_key(&asked.fresh.child) && !asked.is_superseded();
+            let is_met = asked.request_key().is_some_and(|(uid, id)| self.first_answer(uid, id).is_some());
+            let waits_for_a_name = !asked.reading && !asked.seeks && !is_own && !is_met;
+            if asked.create().is_none() || asked.if_exists() != IfExists::Reuse || !waits_for_a_name {
+                return None;
+            }
+            let holder = asked.wanted_name().and_then(|name| self.holder(name))?;
+            let may = self.may_touch(asked.peer.uid, holder.owner) && !holder.never_was();
+            may.then_some(holder.run.child)
+        };
+        let held: Vec<_> = waiting.filter_map(|(link, asked)| Some((link, comes_back(asked)?))).collect();
+        for (connection, id) in held {
+            self.holds(connection, id);
         }
     }
 
