@@ -74,7 +74,7 @@ use crate::orders::Orders;
 use crate::record::Intent;
 use crate::time::Instant;
 
-pub(crate) use common::exit_before_start;
+pub(crate) use common::{exit_before_start, unstarted};
 pub(crate) use next::Next;
 pub(crate) use restarting::RestartWish;
 pub(crate) use stopping::Stop;

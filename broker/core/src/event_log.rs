@@ -1,10 +1,10 @@
 //! The events that are kept, numbered, and the subscribers that are told of new ones.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use procbroker_protocol::event::Notification;
-use procbroker_protocol::{Child as ChildView, Event, EventKind};
+use procbroker_protocol::{Child as ChildView, ChildId, Event, EventKind};
 use uuid::Uuid;
 
 use crate::authorize;
@@ -86,6 +86,19 @@ impl EventLog {
     pub(crate) fn history(&self) -> EventHistory {
         let kept = self.kept.iter().cloned().collect();
         EventHistory { instance: self.instance, next: self.next, kept }
+    }
+
+    /// Returns the children that were told of, as far as that is kept, and not of their end.
+    pub(crate) fn unended(&self) -> BTreeSet<ChildId> {
+        let mut unended = BTreeSet::new();
+        for event in &self.kept {
+            match (&event.child, event.kind) {
+                (Some(child), EventKind::Ended) => drop(unended.remove(&child.id)),
+                (Some(child), _) => drop(unended.insert(child.id)),
+                (None, _) => {}
+            }
+        }
+        unended
     }
 
     /// Returns the instance that began to count.

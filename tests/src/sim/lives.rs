@@ -172,6 +172,9 @@ impl Simulation<'_> {
         let broker =
             Broker::recover(config, self.ledger.clock.at(now), found, answers, history.clone(), &mut effects);
         checks::events::go_on(history.as_ref(), &broker.event_history(), &self.setting.config)?;
+        if history.is_some() {
+            checks::events::ends_are_told(&self.ledger, &broker.event_history())?;
+        }
         self.broker = Some(broker);
         let result = self.perform(&effects);
         self.fates.recovers = false;

@@ -311,6 +311,14 @@ pub(crate) fn exit_before_start(reason: ExitReason, killed: Option<Timestamp>, a
     Exit { forced, steps, ..Exit::new(ExitStatus::Unknown, reason, at) }
 }
 
+/// How a child is shown at its end that an earlier program had on record and had not started. Without another reason to end it
+/// has failed to start.
+pub(crate) fn unstarted(intent: &Intent, reason: Option<ExitReason>, at: Timestamp) -> Arc<ChildView> {
+    let mut common = Common::new(intent);
+    common.show_end(exit_before_start(reason.unwrap_or(ExitReason::StartFailed), None, at), None);
+    common.view
+}
+
 /// What a process is called: a child as its creator says.
 fn label(role: Role, params: &CreateParams) -> Option<Name> {
     match role {

@@ -1,12 +1,13 @@
 //! The first thing that a broker does: it takes over what an earlier one has left on record.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use procbroker_protocol::{ChildId, ExitReason, Timestamp};
+use procbroker_protocol::{ChildId, EventKind, ExitReason, Timestamp};
 use uuid::Uuid;
 
 use crate::broker::Broker;
-use crate::child::Child;
+use crate::child::{Child, unstarted};
 use crate::config::Config;
 use crate::effect::{Effect, Report};
 use crate::event_log::EventHistory;
@@ -29,6 +30,9 @@ struct FoundCounts {
 /// which that is: a create that has waited got the id of its child when it came. When they were created does not either, because
 /// a clock may be set back between two of them, but is all that an earlier program has left.
 type Latest = BTreeMap<(u32, Uuid), (u64, Timestamp, ChildId)>;
+
+/// The children of which there never was a process, and that an earlier program had on record.
+type Voids = BTreeMap<ChildId, Recovered>;
 
 fn latest_of_requests(found: &[Recovered]) -> Latest {
     let mut latest = Latest::new();
@@ -90,13 +94,21 @@ impl Broker {
             }
         }
         let mut counts = FoundCounts::default();
+        let mut voids = Voids::new();
         for child in live {
-            broker.take_over(child, &latest, &mut counts, turn);
+            if child.is_unspawned() && child.finding == Finding::NeverStarted {
+                counts.void += 1;
+                turn.order(Effect::Forget { child: child.intent.id });
+                voids.insert(child.intent.id, child);
+            } else {
+                broker.take_over(child, &latest, &mut counts, turn);
+            }
         }
         let FoundCounts { alive, ended, void } = counts;
         if (alive, ended, void) != (0, 0, 0) {
             turn.order(Effect::Report(Report::Recovered { alive, ended, void }));
         }
+        broker.tell_untold_ends(&voids, turn);
         broker.remember_again(answers, turn);
         broker.start_main(turn);
         broker.forget_expired(turn);
@@ -139,10 +151,6 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let (id, role, finding) = (child.intent.id, child.intent.role, child.finding);
-        if child.is_unspawned() && finding == Finding::NeverStarted {
-            counts.void += 1;
-            return turn.order(Effect::Forget { child: id });
-        }
         self.take_in(&child, latest);
         match finding {
             Finding::Process { state: ProcessState::Running, .. } => counts.alive += 1,
@@ -170,6 +178,21 @@ impl Broker {
         }
     }
 
+    /// Tells the end of every child that the earlier program has told of and not of its end, and that is over: its end was on
+    /// record and not told yet, or it waited for its turn to be started, and its creator, whose connection is lost, asks anew.
+    fn tell_untold_ends(&mut self, voids: &Voids, turn: &mut Turn<'_>) {
+        for id in self.event_log.unended() {
+            let ended = match (self.children.get(id), voids.get(&id)) {
+                (Some(child), _) if child.is_live() => None,
+                (Some(child), _) => Some(Arc::clone(child.view())),
+                (None, void) => void.map(|void| unstarted(&void.intent, void.unwanted(), turn.now.wall)),
+            };
+            if let Some(ended) = ended {
+                self.publish_with(EventKind::Ended, Some(ended), turn);
+            }
+        }
+    }
+
     /// Which process is meant by what is on record, for the edge to hold it under.
     #[must_use]
     pub fn recovered_run(child: ChildId) -> Run {
@@ -190,6 +213,22 @@ impl Recovered {
                 | Progress::Cleaning { .. }
                 | Progress::Ended { .. },
             ) => false,
+        }
+    }
+
+    /// Why it was to be stopped before it was started, if it was.
+    fn unwanted(&self) -> Option<ExitReason> {
+        match &self.progress {
+            Some(Progress::Unwanted { reason, .. }) => Some(*reason),
+            None
+            | Some(
+                Progress::Starting { .. }
+                | Progress::Running { .. }
+                | Progress::Restarting { .. }
+                | Progress::Stopping(_)
+                | Progress::Cleaning { .. }
+                | Progress::Ended { .. },
+            ) => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use procbroker_core::{Call, ConnectionId, Effect, Input, Members, Report, Run, UpgradeFailure};
 use procbroker_protocol::request::NoParams;
-use procbroker_protocol::{ErrorKind, Outcome, Request, Response};
+use procbroker_protocol::{ErrorKind, EventKind, ExitReason, ExitStatus, Outcome, Request, Response};
 
 use crate::world::*;
 
@@ -282,4 +282,33 @@ fn children_live_on_as_the_same_under_the_program_that_takes_over() {
     world.begin_cleanup(next(run));
     world.end_cleanup(next(run), CLEAN);
     assert_eq!(world.ended(client, run).cleanup, outcome(true, Some(CLEAN), 1));
+}
+
+#[test]
+fn a_create_that_waits_for_its_turn_ends_in_an_upgrade_and_its_request_starts_another_one() {
+    let (mut world, client) = World::with_client();
+    world.call(client, upgrade());
+    checked(&mut world, Ok(()));
+    let call = world.create(client, requested(named("a"), 7));
+    let run = world.run(call);
+    world.recorded(run);
+    assert_eq!(world.spawns(), []);
+    world.upgrade_before_any_start();
+    let client = world.connect(BROKER_UID);
+    world.take();
+    world.subscribe(client, Some(1));
+    let told = world.told(client);
+    let kinds: Vec<EventKind> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Created, EventKind::Ended]);
+    let ended = told.last().and_then(|event| event.child.clone()).unwrap();
+    let exit = ended.exit.clone().unwrap();
+    assert_eq!(
+        (ended.id, exit.reason, exit.status),
+        (run.child, ExitReason::StartFailed, ExitStatus::Unknown)
+    );
+    let again = world.create(client, requested(named("a"), 7));
+    let run = world.run(again);
+    world.recorded(run);
+    world.spawned(run);
+    assert_eq!(world.created(again).child.id, run.child);
 }

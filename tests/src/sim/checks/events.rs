@@ -1,8 +1,10 @@
 //! What subscribers are sent, and whose output is read.
 
+use std::collections::BTreeMap;
+
 use procbroker_core::{Call, Config, ConnectionId, EventHistory};
 use procbroker_protocol::event::Notification;
-use procbroker_protocol::{ChildId, Request};
+use procbroker_protocol::{ChildId, EventKind, Request};
 
 use crate::sim::checks::readiness;
 use crate::sim::finding::{Check, Checked};
@@ -47,6 +49,22 @@ pub fn go_on(before: Option<&EventHistory>, after: &EventHistory, config: &Confi
         gone_on.zip(expected).all(|(after, before)| after == before)
     });
     Check::Events.demand(is_kept, || format!("events have changed in an upgrade: {before:?} and {after:?}"))
+}
+
+/// Another program has taken over: whatever was told of a child that is over, its end was, too.
+///
+/// # Errors
+/// When those who follow events would wait for the end of a child for ever.
+pub fn ends_are_told(ledger: &Ledger, history: &EventHistory) -> Checked {
+    let mut last = BTreeMap::new();
+    for event in &history.kept {
+        if let Some(child) = &event.child {
+            last.insert(child.id, event.kind);
+        }
+    }
+    let is_over = |id: &ChildId| ledger.tracks.get(id).is_none_or(|track| !track.is_live());
+    let untold = last.into_iter().find(|(id, kind)| *kind != EventKind::Ended && is_over(id));
+    Check::Events.demand(untold.is_none(), || format!("the last that was told of a child is {untold:?}"))
 }
 
 /// The output of a child is read.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use procbroker_core::{
-    Answered, Broker, Call, Finding, HandedOver, Incarnation, Input, Instant, Intent, Kinship, Members, Now,
-    Pid, ProcessState, Progress, Record, RecordedLease, Recovered, Run, Safety, paired_id,
+    Answered, Broker, Call, EventHistory, Finding, HandedOver, Incarnation, Input, Instant, Intent, Kinship,
+    Members, Now, Pid, ProcessState, Progress, Record, RecordedLease, Recovered, Run, Safety, paired_id,
 };
 use procbroker_protocol::create::Lifetime;
 use procbroker_protocol::{ChildId, ExitStatus};
@@ -288,6 +288,21 @@ impl World {
         self.end_with(|_, _| gone(ExitStatus::Unknown), &handed_over);
     }
 
+    /// The same, and there never was one: the next program goes on with the events of this one.
+    pub(crate) fn upgrade_before_any_start(&mut self) {
+        let history = self.broker.event_history();
+        let found = self.disk.children().into_values().map(|(intent, progress)| Recovered {
+            intent: Intent::clone(&intent),
+            progress,
+            finding: Finding::NeverStarted,
+            probe: Members::Nothing,
+            out_of_memory: false,
+            handed_over: HandedOver::default(),
+        });
+        let found = found.collect();
+        self.recover_with(found, Some(history));
+    }
+
     fn end_with(
         &mut self,
         find: impl Fn(ChildId, Option<&Progress>) -> Finding,
@@ -321,6 +336,10 @@ impl World {
 
     /// A broker starts, and takes over this.
     pub(crate) fn recover(&mut self, found: Vec<Recovered>) {
+        self.recover_with(found, None);
+    }
+
+    fn recover_with(&mut self, found: Vec<Recovered>, history: Option<EventHistory>) {
         let answers: Vec<Answered> = self.disk.answers().into_values().collect();
         self.disk = Disk::of(&found, &answers);
         self.answers.clear();
@@ -339,7 +358,7 @@ impl World {
         self.spawned.extend(asked.map(|run| (run, None)));
         let mut effects = Vec::new();
         let now = Now { instant: self.now, wall: self.wall() };
-        self.broker = Broker::recover(self.config.clone(), now, found, answers, None, &mut effects);
+        self.broker = Broker::recover(self.config.clone(), now, found, answers, history, &mut effects);
         self.obey(effects);
     }
 
