@@ -30,6 +30,9 @@ const TURNS_MAX: u64 = 60_000;
 /// And more than ever happens in the model beside it.
 const EVENTS_MAX: u64 = 10 * TURNS_MAX;
 
+/// More orders than one turn gives for each child that is there or visible, and for each request that waits or is remembered.
+const ORDERS_OF_EACH: usize = 16;
+
 /// What happened in a run, in lines.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -374,7 +377,18 @@ impl Simulation<'_> {
         self.ledger.take(now, &input);
         let mut effects = Vec::new();
         broker.handle(self.ledger.clock.at(now), input, &mut effects);
+        self.is_bounded(&effects)?;
         self.perform(&effects)
+    }
+
+    /// No turn orders more than follows from what there is: from each child and each request that waits.
+    fn is_bounded(&self, effects: &[Effect]) -> Checked {
+        let of_all = |effect: &&Effect| !matches!(effect, Effect::Publish { .. });
+        let orders = effects.iter().filter(of_all).count();
+        let Ledger { live, waiting, visible, found, .. } = &self.ledger;
+        let most = ORDERS_OF_EACH * (1 + live.len() + waiting.len() + visible.len() + found.len());
+        Check::Progress
+            .demand(orders <= most, || format!("one turn gives {orders} orders, of which {most} may be"))
     }
 
     /// Carries out orders, as far as the broker lives to give them.
