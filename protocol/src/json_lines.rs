@@ -9,6 +9,7 @@ mod id;
 pub mod objects;
 mod params;
 mod refusal_line;
+mod tree;
 mod value;
 
 pub use answer::{encode_answer, encode_notification, encode_request};

@@ -113,20 +113,22 @@ impl<'de> Deserialize<'de> for Target {
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Target, A::Error> {
                 let not_one =
                     || de::Error::custom("it has labels or all, and nothing else; give one of them");
-                let member: String = map.next_key()?.ok_or_else(not_one)?;
-                let target = match member.as_str() {
-                    "labels" => {
-                        let UniqueKeys(labels) = map.next_value()?;
-                        Target::checked_labels(labels)?
+                let (mut labels, mut all) = (None, None);
+                while let Some(member) = map.next_key::<String>()? {
+                    match member.as_str() {
+                        "labels" if labels.is_some() => return Err(de::Error::duplicate_field("labels")),
+                        "labels" => labels = Some(map.next_value::<Option<UniqueKeys<String>>>()?),
+                        "all" if all.is_some() => return Err(de::Error::duplicate_field("all")),
+                        "all" => all = Some(map.next_value::<Option<bool>>()?),
+                        other => return Err(de::Error::unknown_field(other, &["labels", "all"])),
                     }
-                    "all" if map.next_value()? => Target::All,
-                    "all" => return Err(de::Error::custom("a target's \"all\" can only be true")),
-                    other => return Err(de::Error::unknown_field(other, &["labels", "all"])),
-                };
-                if map.next_key::<String>()?.is_some() {
-                    return Err(not_one());
                 }
-                Ok(target)
+                match (labels.flatten(), all.flatten()) {
+                    (Some(UniqueKeys(labels)), None) => Target::checked_labels(labels),
+                    (None, Some(true)) => Ok(Target::All),
+                    (None, Some(false)) => Err(de::Error::custom("a target's \"all\" can only be true")),
+                    (Some(_), Some(_)) | (None, None) => Err(not_one()),
+                }
             }
         }
         if deserializer.is_human_readable() {

@@ -1,5 +1,6 @@
 //! When a child counts as ready.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -191,32 +192,39 @@ impl<'de> de::Visitor<'de> for Readable {
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Ready, A::Error> {
-        let (mut check, mut interval) = (None, None);
+        let (mut check, mut interval, mut members) = (None, None, BTreeSet::new());
         while let Some(member) = map.next_key::<String>()? {
             let found = match member.as_str() {
-                "tcp" => Check::tcp(&map.next_value::<String>()?).map_err(de::Error::custom)?,
-                "unix" => Check::Unix(map.next_value()?),
-                "log" => Check::Log(map.next_value()?),
-                "command" => Check::Command(map.next_value()?),
+                other if members.contains(other) => {
+                    return Err(de::Error::custom(format_args!("the field {other:?} is given twice")));
+                }
+                "tcp" => {
+                    let text = map.next_value::<Option<String>>()?;
+                    text.map(|text| Check::tcp(&text)).transpose().map_err(de::Error::custom)?
+                }
+                "unix" => map.next_value::<Option<_>>()?.map(Check::Unix),
+                "log" => map.next_value::<Option<_>>()?.map(Check::Log),
+                "command" => map.next_value::<Option<_>>()?.map(Check::Command),
                 "interval" => {
-                    if interval.replace(map.next_value::<Option<Interval>>()?).is_some() {
-                        return Err(de::Error::duplicate_field("interval"));
-                    }
-                    continue;
+                    interval = map.next_value::<Option<Interval>>()?;
+                    None
                 }
                 other => {
                     let known = &["tcp", "unix", "log", "command", "interval"];
                     return Err(de::Error::unknown_field(other, known));
                 }
             };
-            if check.replace(found).is_some() {
-                return Err(de::Error::custom(format_args!("it has {CHECKS}; give one of them, once")));
+            members.insert(member);
+            if let Some(found) = found
+                && check.replace(found).is_some()
+            {
+                return Err(de::Error::custom(format_args!("it has {CHECKS}; give one of them")));
             }
         }
         let check = check.ok_or_else(|| {
             de::Error::custom(format_args!("a probe has {CHECKS} beside its interval; give one of them"))
         })?;
-        let interval = interval.flatten().map_or(Probe::INTERVAL, |Interval(interval)| interval);
+        let interval = interval.map_or(Probe::INTERVAL, |Interval(interval)| interval);
         Ok(Ready::Probe(Probe { check, interval }))
     }
 }
@@ -297,9 +305,10 @@ mod tests {
             (r#""soon""#, "\"soon\" is none of spawn, notify, tcp, unix, log or command"),
             ("{}", "a probe has tcp, unix, log or command beside its interval"),
             (r#"{"interval":1}"#, "a probe has tcp, unix, log or command beside its interval"),
-            (r#"{"log":"a","log":"b"}"#, "give one of them, once"),
-            (r#"{"log":"a","unix":"/b"}"#, "give one of them, once"),
-            (r#"{"log":"a","interval":1,"interval":1}"#, "duplicate field"),
+            (r#"{"log":"a","log":"b"}"#, "\"log\" is given twice"),
+            (r#"{"log":"a","unix":"/b"}"#, "it has tcp, unix, log or command; give one of them"),
+            (r#"{"log":null}"#, "give one of them"),
+            (r#"{"log":"a","interval":1,"interval":1}"#, "\"interval\" is given twice"),
             (r#"{"http":"http://localhost/"}"#, "unknown field `http`"),
             (r#"{"tcp":8080}"#, "expected a string"),
             (r#"{"tcp":"web:8080"}"#, "\"web:8080\" is not an address"),

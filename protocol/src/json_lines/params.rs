@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 
 use super::envelope::{self, Envelope};
-use super::value::Value;
+use super::tree;
 use super::{JsonRequest, Refusal, ReplyTo};
 use crate::beginning::beginning;
 use crate::error::{Error, ErrorKind};
@@ -62,9 +62,8 @@ fn read(method: Method, params: Option<&str>) -> Result<Request, Error> {
 fn parse<T: DeserializeOwned>(method: Method, json: &str) -> Result<T, Error> {
     let invalid =
         |reason: &dyn fmt::Display| Error::new(ErrorKind::InvalidParams, format!("{method}: {reason}"));
-    // It is JSON, as the envelope has shown; what the parser can still refuse is what it does not hold.
-    let value: Value = serde_json::from_str(json)
-        .map_err(|_| invalid(&"params are nested too deeply, or have a number that is out of range"))?;
+    // It is JSON, as the envelope has shown.
+    let value = tree::read(json).map_err(|misfit| invalid(&misfit))?;
     T::deserialize(value).map_err(|misfit| invalid(&misfit))
 }
 
@@ -222,7 +221,7 @@ mod tests {
             ),
             (
                 r#""method":"list","params":{"fields":["pid","nmae"]}"#,
-                "list: fields[1]: a child has no member \"nmae\"; it has id, name, labels, command, pid, owner, state, created_at, started_at, restarts, lifetime, stop_order, exit, cleanup, containment, status_text, usage",
+                "list: fields[1]: a child has no member \"nmae\"; it has id, shortened, name, labels, command, pid, owner, state, created_at, started_at, restarts, lifetime, stop_order, exit, cleanup, containment, status_text, usage",
             ),
             (r#""method":"list","params":{"all":true,"all":true}"#, "list: the field \"all\" is given twice"),
             (
@@ -254,6 +253,35 @@ mod tests {
     }
 
     #[test]
+    fn of_members_of_which_one_is_to_be_there_null_ones_are_absent() {
+        for (members, same) in [
+            (
+                r#""method":"create","params":{"command":["a"],"lifetime":{"pid":null,"ttl":5}}"#,
+                r#""method":"create","params":{"command":["a"],"lifetime":{"ttl":5}}"#,
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"ready":{"tcp":"[::1]:80","unix":null}}"#,
+                r#""method":"create","params":{"command":["a"],"ready":{"tcp":"[::1]:80"}}"#,
+            ),
+            (
+                r#""method":"destroy","params":{"target":{"all":true,"labels":null}}"#,
+                r#""method":"destroy","params":{"target":{"all":true}}"#,
+            ),
+            (
+                r#""method":"destroy","params":{"target":{"labels":{"a":"b"},"all":null}}"#,
+                r#""method":"destroy","params":{"target":{"labels":{"a":"b"}}}"#,
+            ),
+            (
+                r#""method":"list","params":{"fields":["shortened","pid"]}"#,
+                r#""method":"list","params":{"fields":["pid"]}"#,
+            ),
+        ] {
+            let [read, expected] = [members, same].map(|it| decode_request(request(it).as_bytes()).unwrap());
+            assert_eq!(read.request, expected.request, "{members}");
+        }
+    }
+
+    #[test]
     fn wrong_params_within_others_say_what_was_expected_and_what_came() {
         let cases = [
             (
@@ -263,6 +291,34 @@ mod tests {
             (
                 r#""method":"get","params":{"target":{"all":true,"labels":{"a":"1"}}}"#,
                 "get: target: it has labels or all, and nothing else; give one of them",
+            ),
+            (
+                r#""method":"get","params":{"target":"\ud800"}"#,
+                "get: target: \\ud800 is half of a surrogate pair, which is no character; give both halves, or the character itself",
+            ),
+            (
+                r#""method":"get","params":{"target":{"all":true,"all":true}}"#,
+                "get: target: the field \"all\" is given twice",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"lifetime":{"ttl":1,"ttl":2}}"#,
+                "create: lifetime: the field \"ttl\" is given twice",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"lifetime":{"ttl":1,"pid":2}}"#,
+                "create: lifetime: it has ttl and pid; give one of them",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"lifetime":{"ttl":null,"pid":null}}"#,
+                "create: lifetime: expected one of broker, connection, pid, ttl, but got an object",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"lifetime":{"ttl":1,"life":null}}"#,
+                "create: lifetime: \"life\" is none of broker, connection, pid, ttl",
+            ),
+            (
+                r#""method":"create","params":{"command":["a"],"ready":{"log":"a","log":"b"}}"#,
+                "create: ready: the field \"log\" is given twice",
             ),
             (
                 r#""method":"get","params":{"target":{}}"#,

@@ -3,6 +3,7 @@
 //! It stands between the parser and the types so that a refusal says in this broker's own words which field is
 //! meant, what was expected there and what came. An object is read from an object alone, never from a list.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::beginning::beginning;
@@ -12,7 +13,7 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, Expected, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
 };
-use serde::{Deserialize, forward_to_deserialize_any};
+use serde::forward_to_deserialize_any;
 
 /// A JSON value; an object keeps its members in order, and one that is given twice twice.
 #[derive(Debug)]
@@ -27,66 +28,6 @@ pub(super) enum Value {
     Object(Vec<(String, Value)>),
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tree)
-    }
-}
-
-struct Tree;
-
-impl<'de> Visitor<'de> for Tree {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any JSON value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Unsigned(number))
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Signed(number))
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Float(number))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(element) = elements.next_element()? {
-            list.push(element);
-        }
-        Ok(Value::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Vec::new();
-        while let Some(member) = members.next_entry()? {
-            object.push(member);
-        }
-        Ok(Value::Object(object))
-    }
-}
-
 /// What does not fit, and where: the way to it from the inside out.
 #[derive(Debug)]
 pub(super) struct Misfit {
@@ -94,13 +35,19 @@ pub(super) struct Misfit {
     way: Vec<Step>,
 }
 
+/// One step of the way to what does not fit.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Member(String),
     Element(usize),
 }
 
 impl Misfit {
+    /// What does not fit, at the end of a way from the inside out.
+    pub(super) fn at(way: Vec<Step>, reason: String) -> Self {
+        Self { reason, way }
+    }
+
     fn within(mut self, step: Step) -> Self {
         self.way.push(step);
         self
@@ -257,10 +204,10 @@ impl<'de> Deserializer<'de> for Value {
     ) -> Result<V::Value, Misfit> {
         let variant = match self {
             Self::Text(name) => Variant { name, value: None },
-            Self::Object(mut object) if object.len() == 1 => match object.pop() {
-                Some((name, value)) => Variant { name, value: Some(value) },
-                None => Variant { name: String::new(), value: None },
-            },
+            Self::Object(object) => {
+                let (name, value) = the_one(object, variants)?;
+                Variant { name, value: Some(value) }
+            }
             other => {
                 let came = found(other.as_unexpected());
                 let message = format_args!("expected one of {}, but got {came}", variants.join(", "));
@@ -273,6 +220,30 @@ impl<'de> Deserializer<'de> for Value {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
         seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+/// The member of an object that is there, of those of which one is to be: `null` is as good as absent.
+fn the_one(object: Vec<(String, Value)>, known: &'static [&'static str]) -> Result<(String, Value), Misfit> {
+    let mut names = BTreeSet::new();
+    for (name, _) in &object {
+        if !known.contains(&name.as_str()) {
+            return Err(de::Error::unknown_variant(name, known));
+        }
+        if !names.insert(name.clone()) {
+            return Err(de::Error::custom(format_args!("the field {name:?} is given twice")));
+        }
+    }
+    let is_one = object.len() == 1;
+    let mut there = object.into_iter().filter(|(_, value)| is_one || !matches!(value, Value::Null));
+    match (there.next(), there.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => {
+            Err(de::Error::custom(format_args!("expected one of {}, but got an object", known.join(", "))))
+        }
+        (Some((first, _)), Some((second, _))) => {
+            Err(de::Error::custom(format_args!("it has {first} and {second}; give one of them")))
+        }
     }
 }
 

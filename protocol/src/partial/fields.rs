@@ -81,20 +81,21 @@ impl Serialize for Fields {
     }
 }
 
-/// A field by its name in JSON; `None` stands for `id`, which is always sent.
+/// A field by its name in JSON; `None` stands for `id`, which is always sent, and for `shortened`, which is sent wherever one of
+/// the other members is.
 struct Named(Option<Field>);
 
 impl<'de> Deserialize<'de> for Named {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        if name == "id" {
+        if ["id", "shortened"].contains(&name.as_str()) {
             return Ok(Self(None));
         }
         let found = Field::ALL.iter().find(|field| field.as_str() == name);
         found.map(|field| Self(Some(*field))).ok_or_else(|| {
             let known: Vec<&str> = Field::ALL.iter().map(|field| field.as_str()).collect();
             de::Error::custom(format!(
-                "a child has no member {:?}; it has id, {}",
+                "a child has no member {:?}; it has id, shortened, {}",
                 beginning(&name),
                 known.join(", ")
             ))
