@@ -149,7 +149,7 @@ pub use limits::{
 };
 pub use main_process::{MainCommand, MainExit};
 pub use metrics::{Cleanups, Counted, Counts, Creates, KeptBytes, Totals};
-pub use notice::Notice;
+pub use notice::{Notice, Unreadable};
 pub use record::{
     Afterwards, Answered, Departure, Finding, HandedOver, Intent, Kinship, ProcessState, Progress,
     RecordedLease, Recovered, Role, Runs, StoppingProgress, Unready,

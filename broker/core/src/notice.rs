@@ -24,21 +24,56 @@ pub enum Notice {
     Unwell,
 }
 
-impl Notice {
-    /// Reads a datagram: assignments, one a line. What means nothing here is passed over, as the page says; so is a whole
-    /// datagram that is no text.
+/// What of a datagram cannot be taken for what it was meant to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// All of it: a NUL stands in its midst.
+    Datagram,
+    /// Its `STATUS=`, which is not UTF-8. The other lines count.
+    Status,
+}
+
+impl Unreadable {
+    /// Returns what is wrong with it, for people.
     #[must_use]
-    pub fn parse(datagram: &[u8]) -> Vec<Self> {
-        let text = std::str::from_utf8(datagram).unwrap_or_default();
-        let mut notices: Vec<Self> = text.split('\n').filter_map(Self::of_line).collect();
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Datagram => "the message has a NUL in its midst, and is passed over",
+            Self::Status => "the STATUS is not UTF-8, and is passed over; the other lines count",
+        }
+    }
+}
+
+impl Notice {
+    /// Reads a datagram as systemd does: assignments, one a line, where `\r` ends a line too and one NUL may stand at the end.
+    /// What means nothing here is passed over, as the page says. Returns beside it what cannot be read.
+    #[must_use]
+    pub fn parse(datagram: &[u8]) -> (Vec<Self>, Option<Unreadable>) {
+        let text = datagram.strip_suffix(b"\0").unwrap_or(datagram);
+        if text.contains(&b'\0') {
+            return (Vec::new(), Some(Unreadable::Datagram));
+        }
+        let (mut notices, mut unreadable) = (Vec::new(), None);
+        for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
+            match Self::of_line(line) {
+                Ok(notice) => notices.extend(notice),
+                Err(what) => unreadable = Some(what),
+            }
+        }
         // What it says of itself is shown with whatever else it tells at the same time.
         notices.sort_by_key(|notice| !matches!(notice, Self::Status(_)));
-        notices
+        (notices, unreadable)
     }
 
-    fn of_line(line: &str) -> Option<Self> {
-        let (name, value) = line.split_once('=')?;
-        match (name, value) {
+    fn of_line(line: &[u8]) -> Result<Option<Self>, Unreadable> {
+        let text = std::str::from_utf8(line);
+        if text.is_err() && line.starts_with(b"STATUS=") {
+            return Err(Unreadable::Status);
+        }
+        let Some((name, value)) = text.ok().and_then(|text| text.split_once('=')) else {
+            return Ok(None);
+        };
+        Ok(match (name, value) {
             ("READY", "1") => Some(Self::Ready),
             ("STATUS", text) => Some(Self::Status(cut(text, STATUS_BYTES_MAX).to_owned())),
             ("STOPPING", "1") => Some(Self::Stopping),
@@ -48,7 +83,7 @@ impl Notice {
             ("WATCHDOG", "1") => Some(Self::Well),
             ("WATCHDOG", "trigger") => Some(Self::Unwell),
             _ => None,
-        }
+        })
     }
 }
 
@@ -78,7 +113,7 @@ mod tests {
             (b"BARRIER=1", vec![]),
             (b"FDSTORE=1\nFDNAME=x", vec![]),
         ] {
-            assert_eq!(Notice::parse(datagram), expected, "{}", String::from_utf8_lossy(datagram));
+            assert_eq!(Notice::parse(datagram), (expected, None), "{}", String::from_utf8_lossy(datagram));
         }
     }
 
@@ -91,22 +126,42 @@ mod tests {
             b"READY=11",
             b" READY=1",
             b"READY=1 ",
-            b"READY=1\0",
             b"ready=1",
-            b"\xff\nREADY=1",
+            b"\xff=1",
+            b"READY=\xff",
             b"EXTEND_TIMEOUT_USEC=-1",
             b"EXTEND_TIMEOUT_USEC=99999999999999999999999",
             b"WATCHDOG=2",
         ] {
-            assert_eq!(Notice::parse(datagram), [], "{}", String::from_utf8_lossy(datagram));
+            assert_eq!(Notice::parse(datagram), (vec![], None), "{}", String::from_utf8_lossy(datagram));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_costs_no_more_than_systemd_lets_it_cost() {
+        for (datagram, expected, unreadable) in [
+            // sendto(fd, "READY=1", sizeof "READY=1", ...) of C.
+            (&b"READY=1\0"[..], vec![Notice::Ready], None),
+            (b"READY=1\n\0", vec![Notice::Ready], None),
+            (b"READY=1\r\nWATCHDOG=1\r\n", vec![Notice::Ready, Notice::Well], None),
+            (b"READY=1\rSTOPPING=1", vec![Notice::Ready, Notice::Stopping], None),
+            (b"\xff\nREADY=1", vec![Notice::Ready], None),
+            (b"READY=1\nSTATUS=f\xfcr alle", vec![Notice::Ready], Some(Unreadable::Status)),
+            (b"STATUS=\xe4\nSTATUS=well", vec![status("well")], Some(Unreadable::Status)),
+            (b"READY=1\0\0", vec![], Some(Unreadable::Datagram)),
+            (b"READY=1\nSTATUS=a\0b", vec![], Some(Unreadable::Datagram)),
+            (b"\0READY=1", vec![], Some(Unreadable::Datagram)),
+        ] {
+            let read = Notice::parse(datagram);
+            assert_eq!(read, (expected, unreadable), "{}", String::from_utf8_lossy(datagram));
         }
     }
 
     #[test]
     fn a_long_status_is_cut_between_two_characters() {
         let long = format!("STATUS={}", "ä".repeat(600));
-        assert_eq!(Notice::parse(long.as_bytes()), [status(&"ä".repeat(512))]);
+        assert_eq!(Notice::parse(long.as_bytes()).0, [status(&"ä".repeat(512))]);
         let odd = format!("STATUS=x{}", "ä".repeat(600));
-        assert_eq!(Notice::parse(odd.as_bytes()), [status(&format!("x{}", "ä".repeat(511)))]);
+        assert_eq!(Notice::parse(odd.as_bytes()).0, [status(&format!("x{}", "ä".repeat(511)))]);
     }
 }

@@ -2,7 +2,7 @@
 //! themselves, and what the kernel shows.
 
 use procbroker::fuzzing;
-use procbroker_core::Notice;
+use procbroker_core::{Notice, Unreadable};
 
 /// How long the text may be that a child says it does, in bytes.
 const STATUS_BYTES_MAX: usize = 1024;
@@ -19,8 +19,11 @@ pub(super) fn handover(bytes: &[u8]) {
 
 /// What a child tells of itself (`sd_notify(3)`): no more of it than lines are in it, and no text beyond its bound.
 pub(super) fn notices(bytes: &[u8]) {
-    let notices = Notice::parse(bytes);
-    assert!(notices.len() <= bytes.split(|&byte| byte == b'\n').count(), "{notices:?}");
+    let (notices, unreadable) = Notice::parse(bytes);
+    let lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).count();
+    assert!(notices.len() + usize::from(unreadable.is_some()) <= lines, "{notices:?}");
+    let text = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    assert_eq!(unreadable == Some(Unreadable::Datagram), text.contains(&0));
     for notice in notices {
         if let Notice::Status(text) = notice {
             assert!(text.len() <= STATUS_BYTES_MAX, "{} bytes", text.len());

@@ -93,7 +93,11 @@ impl Listening {
             }
             let user = self.user.as_raw();
             let heard = sender.map_or(ControlFlow::Continue(()), |sender| {
-                hear(ReceivedNotices { run, sender, user, notices: Notice::parse(&text) })
+                let (notices, unreadable) = Notice::parse(&text);
+                if let Some(what) = unreadable {
+                    tracing::debug!(child = %run.child, "a child tells of itself what cannot be read: {}", what.as_str());
+                }
+                hear(ReceivedNotices { run, sender, user, notices })
             });
             match descriptors {
                 Descriptors::None if heard.is_continue() => {}
