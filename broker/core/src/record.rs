@@ -357,6 +357,9 @@ pub struct HandedOver {
     /// another program takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup_attempts: Option<u32>,
+    /// When the time of the attempt at its cleanup is over whose process is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup_until: Option<Instant>,
 }
 
 impl HandedOver {

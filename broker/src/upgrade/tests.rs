@@ -92,6 +92,7 @@ fn children() -> BTreeMap<ChildId, HandedOver> {
         status_text: Some("well".to_owned()),
         watchdog_left: Some(Duration::from_millis(7)),
         cleanup_attempts: Some(2),
+        cleanup_until: Some(procbroker_core::Instant::from_nanos(9)),
     };
     [(ChildId::from_uuid(Uuid::from_u128(CHILD)), told)].into()
 }

@@ -31,6 +31,8 @@ pub(super) struct Cleaning {
     fate: Fate,
     /// How long it waits after the next shortage.
     pause: Duration,
+    /// When the time of an attempt is over that an earlier program has started and handed over.
+    handed_over_until: Option<Instant>,
 }
 
 /// Who sees a cleanup through.
@@ -106,7 +108,13 @@ impl Cleaning {
             stage: CleaningStage::Recording,
             fate: Fate::Finish,
             pause: SHORTAGE_PAUSE_FIRST,
+            handed_over_until: None,
         }
+    }
+
+    /// Keeps an attempt that an earlier program has started to the time that it has had there.
+    pub(super) fn bounded_by(self, until: Option<Instant>) -> Self {
+        Self { handed_over_until: until, ..self }
     }
 
     /// Brings what clients see in step with it.
@@ -129,6 +137,21 @@ impl Cleaning {
             | CleaningStage::Short { .. }
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => false,
+        }
+    }
+
+    /// Returns when the time of the attempt is over whose process is there.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        match self.stage {
+            CleaningStage::Spawning { until, .. } | CleaningStage::Running { until } => Some(until),
+            CleaningStage::Killing { remains: Remains::Process, .. } => Some(now),
+            // What is left of an attempt that was interrupted is followed by another one, which has a time of its own.
+            CleaningStage::Killing { remains: Remains::Descendants(_) | Remains::Interrupted, .. }
+            | CleaningStage::Recording
+            | CleaningStage::Queued
+            | CleaningStage::Short { .. }
+            | CleaningStage::Closing { .. }
+            | CleaningStage::Left => None,
         }
     }
 

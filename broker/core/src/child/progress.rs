@@ -55,18 +55,22 @@ impl Child {
 
     /// Returns what the next program is told in an upgrade beside what is on record.
     pub(crate) fn handed_over(&self, now: Instant) -> HandedOver {
-        let (watchdog_left, cleanup_attempts) = match &self.phase {
-            Phase::Running { watchdog, .. } => (watchdog.left(now), None),
-            Phase::Cleaning(cleaning) => (None, cleaning.begun_before()),
+        let status_text = self.view().status_text.clone();
+        let told = HandedOver { status_text, ..HandedOver::default() };
+        match &self.phase {
+            Phase::Running { watchdog, .. } => HandedOver { watchdog_left: watchdog.left(now), ..told },
+            Phase::Cleaning(cleaning) => {
+                let (cleanup_attempts, cleanup_until) = (cleaning.begun_before(), cleaning.until(now));
+                HandedOver { cleanup_attempts, cleanup_until, ..told }
+            }
             Phase::Recording { .. }
             | Phase::Queued
             | Phase::Spawning(_)
             | Phase::Starting { .. }
             | Phase::Stopping(_)
             | Phase::Restarting(_)
-            | Phase::Ended => (None, None),
-        };
-        HandedOver { status_text: self.view().status_text.clone(), watchdog_left, cleanup_attempts }
+            | Phase::Ended => told,
+        }
     }
 
     /// Returns what a later broker has to know to go on from here; nothing more than the intent before there is a

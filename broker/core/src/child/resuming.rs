@@ -79,6 +79,7 @@ impl Child {
                 self.resume_ending(exit.reason, Runs { restarts, unready, ..Runs::default() });
                 self.common.show_start(started_at);
                 let cleaning = Cleaning::new(exit, handed_over.cleanup_attempts.unwrap_or(attempts));
+                let cleaning = cleaning.bounded_by(handed_over.cleanup_until);
                 self.resume_cleanup(cleaning, ended, finding, orders)
             }
             Some(Progress::Ended { started_at, exit, cleanup, at: _, restarts, unready }) => {

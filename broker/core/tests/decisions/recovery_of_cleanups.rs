@@ -75,6 +75,22 @@ fn a_cleanup_of_the_brokers_own_goes_on_under_the_program_that_takes_over() {
 }
 
 #[test]
+fn an_upgrade_gives_a_cleanup_no_more_time() {
+    let Halfway { mut world, run, .. } = Halfway::at(At::Running);
+    world.jump(secs(20));
+    world.upgrade_taking(secs(2));
+    assert_eq!(world.due_in(), Some(secs(8)));
+    world.jump(secs(5));
+    world.upgrade_taking(secs(1));
+    assert_eq!(world.due_in(), Some(secs(2)));
+    world.advance(secs(2));
+    assert_eq!(world.sent(), [Sent::Kill(first(run))]);
+    world.upgrade_taking(secs(1));
+    world.advance(Duration::ZERO);
+    assert_eq!(world.sent(), [Sent::Kill(first(run))], "it is killed on");
+}
+
+#[test]
 fn an_outcome_that_is_on_record_is_final() {
     for finding in [Finding::Rebooted, gone(ExitStatus::Unknown), Finding::NeverStarted] {
         let Halfway { mut world, run, .. } = Halfway::at(At::Closing);

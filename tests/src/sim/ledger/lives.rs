@@ -148,6 +148,13 @@ fn revived(before: &Track, recovered: &Recovered, (handed_over_at, now): (Option
                 cleaning.cut_short && cleaning.attempts == *attempts && ended.is_some()
             });
             track.cleaning = Some(Cleaning { cut_short, ..found });
+            // Its time runs on.
+            if let (Some(_), Some(Stage::Running { since })) =
+                (handed_over_at, before.cleaning.as_ref().map(|cleaning| &cleaning.stage))
+                && let Some(Cleaning { stage: Stage::Running { since: anew }, .. }) = &mut track.cleaning
+            {
+                *anew = *since;
+            }
         }
         Some(Progress::Ended { started_at, exit, cleanup, at, restarts, unready }) => {
             (track.runs.count, track.runs.unready) = (*restarts, *unready);

@@ -55,7 +55,7 @@ impl Cleaning {
     pub(in crate::child) fn spawned(&mut self, common: &mut Common, orders: &mut Orders<'_>) {
         let (until, launch) = match self.stage {
             CleaningStage::Spawning { until, launch, .. } => (until, launch),
-            // It was started by an earlier program, and has its time anew.
+            // It was started by an earlier program, and its time runs on.
             CleaningStage::Recording
             | CleaningStage::Queued
             | CleaningStage::Short { .. }
@@ -64,7 +64,8 @@ impl Cleaning {
             | CleaningStage::Closing { .. }
             | CleaningStage::Left => {
                 let timeout = common.params().cleanup.as_ref().map(|cleanup| cleanup.timeout);
-                (orders.now.instant.plus(timeout.unwrap_or_default()), CleanupLaunch::Wanted)
+                let anew = || orders.now.instant.plus(timeout.unwrap_or_default());
+                (self.handed_over_until.unwrap_or_else(anew), CleanupLaunch::Wanted)
             }
         };
         self.stage = CleaningStage::Running { until };
