@@ -154,6 +154,70 @@ fn the_same_request_on_a_new_connection_holds_the_child() {
 }
 
 #[test]
+fn who_waits_for_a_child_holds_it() {
+    let (mut world, watcher) = World::with_client();
+    let notify =
+        |params| CreateParams { ready: procbroker_protocol::create::Ready::Notify, ..held(params, 1) };
+    let creator = world.connect(BROKER_UID);
+    let call = world.create(creator, notify(named("a")));
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    world.take();
+    leave(&mut world, creator);
+    let waiting = world.connect(BROKER_UID);
+    let reused = world.create(waiting, notify(reuse("a")));
+    world.advance(secs(20));
+    assert_eq!(world.sent(), []);
+    world.give(Input::Notified { run, notices: vec![procbroker_core::Notice::Ready] });
+    assert_eq!(world.created(reused).child.id, run.child);
+    world.take();
+    leave(&mut world, waiting);
+    world.advance(secs(1));
+    assert!(is_stopped(&mut world, watcher, run, ExitReason::OwnerGone));
+}
+
+#[test]
+fn who_waits_for_a_child_and_leaves_holds_it_no_more() {
+    let (mut world, watcher) = World::with_client();
+    let policy = procbroker_protocol::create::RestartPolicy::Always;
+    let creator = world.connect(BROKER_UID);
+    let run = world.start(creator, restarted(policy, held(named("a"), 1)));
+    leave(&mut world, creator);
+    world.exited(run, ExitStatus::Code(3), procbroker_core::Members::Nothing);
+    let waiting = world.connect(BROKER_UID);
+    let call = world.create(waiting, restarted(policy, held(reuse("a"), 1)));
+    assert!(!world.is_answered(call), "it is between two runs");
+    leave(&mut world, waiting);
+    world.advance(secs(2));
+    assert_eq!(world.shown(watcher, run).exit.clone().unwrap().reason, ExitReason::OwnerGone);
+}
+
+#[test]
+fn a_create_whose_child_is_replaced_holds_the_one_that_it_is_answered_with() {
+    let (mut world, _watcher) = World::with_client();
+    let notify =
+        |params| CreateParams { ready: procbroker_protocol::create::Ready::Notify, ..held(params, 0) };
+    let [first, second] = [0; 2].map(|_| world.connect(BROKER_UID));
+    let superseded = world.create(first, notify(replace("a")));
+    let before = world.run(superseded);
+    world.recorded(before);
+    world.spawned(before);
+    let call = world.create(second, notify(replace("a")));
+    world.take();
+    world.ends(before);
+    let run = world.run(call);
+    world.recorded(run);
+    world.spawned(run);
+    world.take();
+    leave(&mut world, second);
+    world.advance(secs(20));
+    assert_eq!(world.sent(), []);
+    world.give(Input::Notified { run, notices: vec![procbroker_core::Notice::Ready] });
+    assert_eq!(world.created(superseded).child.id, run.child);
+}
+
+#[test]
 fn a_create_whose_client_vanished_before_it_was_answered_leaves_nothing() {
     for is_recorded in [false, true] {
         let (mut world, _watcher) = World::with_client();
