@@ -44,6 +44,20 @@ pub(crate) struct Attempt {
     pub(crate) arrived: Ticket,
     /// Until when it waits for a place under its limit, once it does.
     pub(crate) place_by: Option<Instant>,
+    /// Which place under its limit is kept for it.
+    pub(crate) kept: KeptPlace,
+}
+
+/// Which place under its limit is kept for a create while the child that holds its name is stopped for it: nobody is ended for
+/// one that is refused then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptPlace {
+    /// None: nobody is stopped for it, or it has no limit.
+    None,
+    /// That of the child that is stopped, which is under the same key.
+    Holders,
+    /// One more.
+    Reserved,
 }
 
 /// A create that has waited.

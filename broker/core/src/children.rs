@@ -6,7 +6,6 @@ mod ended;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use procbroker_protocol::create::Limit;
 use procbroker_protocol::status::ChildCounts;
 use procbroker_protocol::{Child as ChildView, ChildId, ChildState, Name, Outcome, Target};
 use uuid::Uuid;
@@ -241,9 +240,10 @@ impl Children {
         self.holders.contains_key(name)
     }
 
-    /// Whether there is a place for one more live child under a limit, if there is one.
-    pub(crate) fn has_place(&self, limit: Option<&Limit>) -> bool {
-        limit.is_none_or(|limit| self.limited_count(&limit.key) < limit.max)
+    /// Whether a child has a place under the key of a limit.
+    pub(crate) fn is_placed_under(&self, child: &Child, key: &str) -> bool {
+        let is_under = child.params().limit.as_ref().is_some_and(|limit| limit.key == key);
+        is_under && child.is_live() && !self.is_void(child.id())
     }
 
     /// Returns what a message calls a child.

@@ -48,6 +48,11 @@ impl PendingRequest {
         };
         Some(Waiting { call, uid, attempt: *attempt })
     }
+
+    /// Returns the key under which one more place is kept for it, if one is.
+    pub(crate) fn kept_under(&self) -> Option<String> {
+        self.waits_for.kept_place().map(|(key, _)| key.to_owned())
+    }
 }
 
 /// The smallest step of the clock: what is due then is due in a turn of its own.
@@ -83,6 +88,9 @@ impl PendingRequests {
         if let Some(attempt) = request.waits_for.seeker() {
             self.places.add(attempt, uid, ticket);
         }
+        if let Some((key, stopped)) = request.waits_for.kept_place() {
+            self.places.keep(key, stopped, ticket);
+        }
         self.by_connection.entry(connection).or_default().insert(number, ticket);
         for child in request.waits_for.watched() {
             self.by_child.entry(child).or_default().insert(ticket);
@@ -99,6 +107,9 @@ impl PendingRequests {
         if let Some(attempt) = request.waits_for.seeker() {
             self.places.remove(attempt, request.uid, ticket);
         }
+        if let Some((key, stopped)) = request.waits_for.kept_place() {
+            self.places.give_back(key, stopped, ticket);
+        }
         for child in request.waits_for.watched() {
             self.unwatch(ticket, child);
         }
@@ -112,12 +123,11 @@ impl PendingRequests {
         Some(request)
     }
 
-    /// Drops all the requests of a connection that is closed.
-    pub(crate) fn close(&mut self, connection: ConnectionId, timers: &mut Timers) {
+    /// Drops all the requests of a connection that is closed. Returns the keys under which places were kept for them.
+    pub(crate) fn close(&mut self, connection: ConnectionId, timers: &mut Timers) -> BTreeSet<String> {
         let own = self.by_connection.get(&connection).into_iter().flat_map(BTreeMap::values);
-        for ticket in own.copied().collect::<Vec<_>>() {
-            self.take(ticket, timers);
-        }
+        let tickets: Vec<_> = own.copied().collect();
+        tickets.into_iter().filter_map(|ticket| self.take(ticket, timers)?.kept_under()).collect()
     }
 
     /// Has a create that waits for its child wait for whoever holds the name of that in the end, in its place in the order of
@@ -216,11 +226,9 @@ impl PendingRequests {
         self.places.take_left_over()
     }
 
-    /// Returns the create whose turn it is to get a place under a key, of those that allow more than so many children under it.
-    pub(crate) fn next_seeker(&self, key: &str, count: u32) -> Option<Ticket> {
-        let may_have_it =
-            |attempt: &Attempt| attempt.params.limit.as_ref().is_some_and(|limit| limit.max > count);
-        self.places.in_turn(key).find(|ticket| self.seeker(*ticket).is_some_and(may_have_it))
+    /// Returns the create whose turn it is to get a place under a key, of those that may have one.
+    pub(crate) fn next_seeker(&self, key: &str, may_have_it: impl Fn(&Attempt) -> bool) -> Option<Ticket> {
+        self.places.in_turn(key).find(|ticket| self.seeker(*ticket).is_some_and(&may_have_it))
     }
 
     /// A create of this user has had its turn.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use procbroker_protocol::Name;
+use procbroker_protocol::{ChildId, Name};
 use uuid::Uuid;
 
 use crate::attempt::Attempt;
@@ -16,6 +16,9 @@ pub(crate) struct Places {
     by_key: BTreeMap<String, Queue>,
     by_name: BTreeMap<Name, BTreeSet<Ticket>>,
     by_request: BTreeMap<(u32, Uuid), BTreeSet<Ticket>>,
+    /// For whom places are kept under each key, by the children that are stopped for them: of those that want the name of one
+    /// child one gets it, and one place.
+    kept: BTreeMap<String, BTreeMap<ChildId, BTreeSet<Ticket>>>,
     /// The keys of which more is to be given than one turn has given.
     left_over: BTreeSet<String>,
 }
@@ -94,6 +97,31 @@ impl Places {
         self.by_request.get(&request).cloned().unwrap_or_default()
     }
 
+    /// Keeps a place under a key for a create, for which a child is stopped that has none there.
+    pub(crate) fn keep(&mut self, key: &str, stopped: ChildId, ticket: Ticket) {
+        self.kept.entry(key.to_owned()).or_default().entry(stopped).or_default().insert(ticket);
+    }
+
+    /// Keeps no place for a create any more.
+    pub(crate) fn give_back(&mut self, key: &str, stopped: ChildId, ticket: Ticket) {
+        if let Some(kept) = self.kept.get_mut(key) {
+            forget(kept, &stopped, ticket);
+            if kept.is_empty() {
+                self.kept.remove(key);
+            }
+        }
+    }
+
+    /// Returns how many places are kept under a key.
+    pub(crate) fn kept_count(&self, key: &str) -> u32 {
+        self.kept.get(key).map_or(0, |kept| u32::try_from(kept.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether a place is kept under a key for whoever gets the name of a child that is stopped.
+    pub(crate) fn is_kept(&self, key: &str, stopped: ChildId) -> bool {
+        self.kept.get(key).is_some_and(|kept| kept.contains_key(&stopped))
+    }
+
     /// Leaves the rest of what is to be given under a key to a later turn. Returns whether that is the only one.
     pub(crate) fn leave_over(&mut self, key: &str) -> bool {
         let is_only = self.left_over.is_empty();
@@ -154,5 +182,22 @@ mod tests {
         }
         assert!(places.by_key.is_empty(), "nothing is kept of a key that nobody waits for");
         assert!(places.by_name.is_empty() && places.by_request.is_empty());
+    }
+
+    #[test]
+    fn those_who_want_the_name_of_one_child_have_one_place_kept_for_them() {
+        let [first, second] = [1, 2].map(|number| ChildId::from_uuid(Uuid::from_u128(number)));
+        let tickets = Ticket::some(3);
+        let mut places = Places::default();
+        for (stopped, ticket) in [(first, tickets[0]), (first, tickets[1]), (second, tickets[2])] {
+            places.keep("k", stopped, ticket);
+        }
+        assert_eq!((places.kept_count("k"), places.kept_count("l")), (2, 0));
+        places.give_back("k", first, tickets[0]);
+        assert!(places.is_kept("k", first) && !places.is_kept("l", first));
+        places.give_back("k", first, tickets[1]);
+        assert!(!places.is_kept("k", first) && places.is_kept("k", second));
+        places.give_back("k", second, tickets[2]);
+        assert!(places.kept.is_empty(), "nothing is kept of a key under which no place is");
     }
 }

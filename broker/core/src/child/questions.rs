@@ -9,7 +9,7 @@ use procbroker_protocol::request::{LogStream, Until};
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, CreateParams, ExitReason, Owner};
 
-use crate::attempt::{Attempt, Claim, Stage};
+use crate::attempt::{Attempt, Claim, KeptPlace, Stage};
 use crate::authorize::RunAs;
 use crate::child::launching::Launching;
 use crate::child::stopping::sum;
@@ -302,6 +302,7 @@ impl Child {
             claim: Claim::Superseded,
             arrived,
             place_by: None,
+            kept: KeptPlace::None,
         }
     }
 

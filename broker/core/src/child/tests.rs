@@ -13,7 +13,7 @@ use procbroker_protocol::{
 use uuid::Uuid;
 
 use super::{Child, Next, Phase};
-use crate::attempt::{Attempt, Claim};
+use crate::attempt::{Attempt, Claim, KeptPlace};
 use crate::authorize::RunAs;
 use crate::config::Config;
 use crate::connections::Connections;
@@ -56,7 +56,8 @@ pub(crate) fn attempt(number: u128, change: impl FnOnce(&mut CreateParams)) -> A
     let Intent { id, params, run_as, launch, outcome, .. } = intent(number, change);
     let claim = Claim::Own(params.if_exists);
     let (anchor, place_by, arrived) = (None, None, Ticket(u64::try_from(number).expect("a small number")));
-    Attempt { params, run_as, launch, anchor, id, outcome, claim, arrived, place_by }
+    let kept = KeptPlace::None;
+    Attempt { params, run_as, launch, anchor, id, outcome, claim, arrived, place_by, kept }
 }
 
 /// One child, and all that its transitions touch.

@@ -4,19 +4,29 @@ use procbroker_protocol::{CreateParams, Error, ErrorKind, Target};
 
 use super::Children;
 use crate::authorize::is_administrator;
+use crate::child::Child;
 use crate::config::Config;
 use crate::kept::{bytes_of, places_for};
 use crate::room;
 
 impl Children {
-    /// Whether there is a place for one more live child of a user, who asks for it like this.
+    /// Whether the bounds on all children and on those of one user leave a place for one more of a user, who asks for it like
+    /// this: for one that `replaced` gives its place to, if there is one.
     ///
     /// # Errors
     /// `limit_exceeded`, with the bound that is reached.
-    pub(crate) fn check_place(&self, config: &Config, uid: u32, params: &CreateParams) -> Result<(), Error> {
+    pub(crate) fn check_bounds(
+        &self,
+        config: &Config,
+        uid: u32,
+        params: &CreateParams,
+        replaced: Option<&Child>,
+    ) -> Result<(), Error> {
         let bounds = &config.bounds;
+        let replaced_own = replaced.filter(|child| child.owner().uid == uid);
         let all = u32::try_from(self.placed_count()).unwrap_or(u32::MAX);
-        let own = self.owned_count(uid);
+        let all = all.saturating_sub(u32::from(replaced.is_some()));
+        let own = self.owned_count(uid).saturating_sub(u32::from(replaced_own.is_some()));
         let exceeded = |message: String| Err(Error::new(ErrorKind::LimitExceeded, message));
         if own >= bounds.max_children_per_user {
             return exceeded(format!(
@@ -30,24 +40,20 @@ impl Children {
                 bounds.max_children
             ));
         }
-        self.check_room(config, uid, params)?;
-        let Some(limit) = &params.limit else {
-            return Ok(());
-        };
-        let count = self.limited_count(&limit.key);
-        if count >= limit.max {
-            return exceeded(format!(
-                "the limit {:?} is reached: {count} live, and this create allows {}",
-                limit.key, limit.max
-            ));
-        }
-        Ok(())
+        self.check_room(config, uid, params, replaced_own)
     }
 
-    /// Whether there is room for the texts of one more live child.
-    fn check_room(&self, config: &Config, uid: u32, params: &CreateParams) -> Result<(), Error> {
+    /// Whether there is room for the texts of one more live child, beside what one of the same user that it replaces gives back.
+    fn check_room(
+        &self,
+        config: &Config,
+        uid: u32,
+        params: &CreateParams,
+        replaced: Option<&Child>,
+    ) -> Result<(), Error> {
         let budget = config.bounds.children_bytes();
-        room::check(config, &self.live_bytes, budget, uid, bytes_of(params)).map_err(|reason| {
+        let more = bytes_of(params).saturating_sub(replaced.map_or(0, Child::bytes));
+        room::check(config, &self.live_bytes, budget, uid, more).map_err(|reason| {
             let message =
                 format!("{reason}; let some children end, or give them shorter commands and environments");
             Error::new(ErrorKind::LimitExceeded, message)

@@ -1,9 +1,10 @@
 //! Places under the key of a limit: who waits for one gets it in his turn.
 
-use procbroker_protocol::Name;
+use procbroker_protocol::create::Limit;
+use procbroker_protocol::{ChildId, Error, ErrorKind, Name};
 use uuid::Uuid;
 
-use crate::attempt::{Attempt, Waiting};
+use crate::attempt::{Attempt, KeptPlace, Waiting};
 use crate::broker::Broker;
 use crate::child::Child;
 use crate::ids::{Call, Ticket};
@@ -23,9 +24,10 @@ impl Broker {
     ) -> Option<Attempt> {
         let limit = attempt.params.limit.as_ref();
         let wants = limit.and_then(|limit| limit.wait).filter(|wait| !wait.is_zero());
-        // Whoever comes between two turns comes after those who wait.
+        // Whoever comes between two turns comes after those who wait, unless a place is kept for him.
         let is_given = limit.is_some_and(|limit| self.pending.places().is_left_over(&limit.key));
-        let (Some(wait), false) = (wants, self.children.has_place(limit) && !is_given) else {
+        let has_place = attempt.kept != KeptPlace::None || self.has_place(&attempt) && !is_given;
+        let (Some(wait), false) = (wants, has_place) else {
             return Some(attempt);
         };
         let due = attempt.place_by.unwrap_or_else(|| turn.now.instant.plus(wait));
@@ -33,16 +35,94 @@ impl Broker {
             return Some(attempt);
         }
         let attempt = self.with_room(call, uid, attempt, turn)?;
-        let attempt = Box::new(Attempt { place_by: Some(due), ..attempt });
+        let attempt = Box::new(Attempt { place_by: Some(due), kept: KeptPlace::None, ..attempt });
         self.wait_for(call, WaitsFor::Place { attempt }, Some(due));
         None
     }
 
-    /// A child has ended that had a place under this key: those who wait for one get it in turn, so many of them now, and the
-    /// others right after what else is there.
+    /// Whether the bounds, and its limit, leave a place for what a create asks for, in the place of a child that it replaces if
+    /// there is one. A limit has nothing to say any more about one for which a place is kept.
+    ///
+    /// # Errors
+    /// `limit_exceeded`, with the bound that is reached.
+    pub(crate) fn check_place(
+        &self,
+        uid: u32,
+        attempt: &Attempt,
+        replaced: Option<ChildId>,
+    ) -> Result<(), Error> {
+        let replaced = replaced.and_then(|id| self.children.get(id));
+        self.children.check_bounds(&self.config, uid, &attempt.params, replaced)?;
+        let Some(limit) = attempt.params.limit.as_ref().filter(|_| attempt.kept == KeptPlace::None) else {
+            return Ok(());
+        };
+        let count = self.places_of_others(attempt, limit);
+        if count >= limit.max {
+            let is_any_kept = self.pending.places().kept_count(&limit.key) > 0;
+            let kept = if is_any_kept { " or kept for what replaces others" } else { "" };
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!(
+                    "the limit {:?} is reached: {count} live{kept}, and this create allows {}",
+                    limit.key, limit.max
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether there is a place for a create under its limit, if it has one.
+    fn has_place(&self, attempt: &Attempt) -> bool {
+        let limit = attempt.params.limit.as_ref();
+        limit.is_none_or(|limit| self.places_of_others(attempt, limit) < limit.max)
+    }
+
+    /// Returns how many places others have under the limit of a create: live children, and those for which places are kept. A
+    /// child that it replaces leaves it its own, and so does another create that replaces the same child.
+    fn places_of_others(&self, attempt: &Attempt, limit: &Limit) -> u32 {
+        let (key, places) = (limit.key.as_str(), self.pending.places());
+        let all = self.children.limited_count(key) + places.kept_count(key);
+        let replaced = attempt.params.name.as_ref().filter(|_| attempt.replaces());
+        let replaced = replaced.and_then(|name| self.children.holder(name));
+        let is_left =
+            |child: &Child| self.children.is_placed_under(child, key) || places.is_kept(key, child.id());
+        all.saturating_sub(u32::from(replaced.is_some_and(is_left)))
+    }
+
+    /// Has a place kept for a create that is about to end the child that holds its name: where there is none it waits for one,
+    /// or is refused, and ends nobody. One that is ending anyway is not ended for it.
+    pub(crate) fn keep_place(
+        &mut self,
+        (call, uid): (Call, u32),
+        attempt: Attempt,
+        holder: ChildId,
+        turn: &mut Turn<'_>,
+    ) -> Option<Attempt> {
+        if self.children.get(holder).is_none_or(Child::is_ending) {
+            return Some(attempt);
+        }
+        let attempt = self.wait_for_place(call, uid, attempt, turn)?;
+        if let Err(error) = self.check_place(uid, &attempt, Some(holder)) {
+            self.answer(call, Err(error), turn);
+            return None;
+        }
+        let kept = self.place_to_keep(&attempt, holder);
+        Some(Attempt { kept, ..attempt })
+    }
+
+    /// Returns which place is to be kept for a create for which a child is stopped.
+    fn place_to_keep(&self, attempt: &Attempt, stopped: ChildId) -> KeptPlace {
+        let (Some(key), Some(stopped)) = (attempt.limit_key(), self.children.get(stopped)) else {
+            return KeptPlace::None;
+        };
+        if self.children.is_placed_under(stopped, key) { KeptPlace::Holders } else { KeptPlace::Reserved }
+    }
+
+    /// A child has ended that had a place under this key, or one that was kept is given back: those who wait for one get it in
+    /// turn, so many of them now, and the others right after what else is there.
     pub(crate) fn offer_places(&mut self, key: &str, turn: &mut Turn<'_>) {
         let mut offers = 0;
-        while let Some(first) = self.pending.next_seeker(key, self.children.limited_count(key)) {
+        while let Some(first) = self.pending.next_seeker(key, |attempt| self.has_place(attempt)) {
             let Some(uid) = self.pending.get(first).map(|pending| pending.uid) else {
                 return;
             };
@@ -71,7 +151,12 @@ impl Broker {
     fn contest_place(&mut self, first: Ticket, turn: &mut Turn<'_>) {
         let name = self.pending.seeker(first).and_then(|attempt| attempt.params.name.clone());
         let mut rivals = self.place_rivals(first, name.as_ref());
-        let has_place = |waiting: &Waiting| self.children.has_place(waiting.attempt.params.limit.as_ref());
+        let lives_on = |broker: &Self| {
+            let holder = name.as_ref().and_then(|name| broker.children.holder(name));
+            holder.filter(|child| !child.is_ending()).map(Child::id)
+        };
+        let before = lives_on(self);
+        let has_place = |waiting: &Waiting| self.has_place(&waiting.attempt);
         let winner = rivals.take_winner_of(&self.config, has_place);
         let winner = winner.or_else(|| Some((0, self.pending.waiting_seeker(first)?)));
         let Some((index, Waiting { call, attempt, .. })) = winner else {
@@ -79,7 +164,8 @@ impl Broker {
         };
         self.take_pending(attempt.arrived);
         self.decide(call, attempt, turn);
-        if !name.is_some_and(|name| self.children.is_held(&name)) {
+        let is_refused = before.is_some() && lives_on(self) == before;
+        if is_refused || !name.is_some_and(|name| self.children.is_held(&name)) {
             return;
         }
         rivals.yield_names(index);
@@ -100,7 +186,7 @@ impl Broker {
     /// which there is a place, because the others end nobody before there is one.
     fn place_rivals(&self, first: Ticket, name: Option<&Name>) -> Rivals {
         let is_held = name.is_some_and(|name| self.children.is_held(name));
-        let is_rival = |attempt: &Attempt| !is_held || self.children.has_place(attempt.params.limit.as_ref());
+        let is_rival = |attempt: &Attempt| !is_held || self.has_place(attempt);
         let wants = |ticket: &Ticket| *ticket == first || self.pending.seeker(*ticket).is_some_and(is_rival);
         let mut seekers = name.map(|name| self.pending.places().of_name(name)).unwrap_or_default();
         seekers.insert(first);

@@ -56,7 +56,7 @@ impl Broker {
                 child.unfollow(id, subscription);
             }
         }
-        self.pending.close(id, &mut self.timers);
+        let kept = self.pending.close(id, &mut self.timers);
         for (child, until) in self.leases.close(id, turn.now.instant, &mut self.timers) {
             self.with_child(child, turn, |child, orders| {
                 // A later broker goes on counting.
@@ -65,6 +65,9 @@ impl Broker {
                 }
                 Next::Nothing
             });
+        }
+        for key in kept {
+            self.offer_places(&key, turn);
         }
     }
 }

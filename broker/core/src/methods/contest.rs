@@ -1,5 +1,7 @@
 //! Creates that wait for the name of a child: what becomes of them when that is replaced, or holds the name no more.
 
+use std::collections::BTreeSet;
+
 use procbroker_protocol::{ChildId, CreateParams};
 
 use crate::attempt::{Claim, Waiting};
@@ -33,6 +35,7 @@ impl Broker {
 
     /// Decides about creates that have waited for one name, in the order of their arrival.
     pub(crate) fn contest(&mut self, waiting: Vec<PendingRequest>, turn: &mut Turn<'_>) {
+        let kept: BTreeSet<_> = waiting.iter().filter_map(PendingRequest::kept_under).collect();
         let waiting = waiting.into_iter().filter_map(PendingRequest::into_create);
         let mut rivals = Rivals::new(&self.config, waiting);
         while let Some((index, Waiting { call, attempt, .. })) = rivals.take_winner(&self.config) {
@@ -45,6 +48,10 @@ impl Broker {
         }
         for Waiting { call, attempt, .. } in rivals {
             self.decide(call, attempt, turn);
+        }
+        // One of them has taken one of these places, at the most.
+        for key in kept {
+            self.offer_places(&key, turn);
         }
     }
 

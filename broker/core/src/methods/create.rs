@@ -11,7 +11,7 @@ use procbroker_protocol::{
 };
 
 use crate::anchor::{self, Anchor};
-use crate::attempt::{Attempt, Claim, Stage, shutting_down};
+use crate::attempt::{Attempt, Claim, KeptPlace, Stage, shutting_down};
 use crate::authorize::{self, Peer, RunAs};
 use crate::broker::Broker;
 use crate::child::{Child, Next, exit_before_start};
@@ -40,8 +40,18 @@ impl Broker {
                 let claim = self.claim_of(connection.peer().uid, &params);
                 let (params, id, outcome) = (Arc::new(params), fresh.child, Outcome::Created);
                 let arrived = self.pending.arrive();
-                let attempt =
-                    Attempt { params, run_as, launch, anchor, id, outcome, claim, arrived, place_by: None };
+                let attempt = Attempt {
+                    params,
+                    run_as,
+                    launch,
+                    anchor,
+                    id,
+                    outcome,
+                    claim,
+                    arrived,
+                    place_by: None,
+                    kept: KeptPlace::None,
+                };
                 self.decide(call, attempt, turn);
             }
             Err(error) => self.answer(call, Err(error), turn),
@@ -117,13 +127,18 @@ impl Broker {
                 let is_void = self.children.is_void(holder);
                 let due = is_void.then(|| turn.now.instant.plus(attempt.params.ready_timeout.0));
                 let joins = attempt.claim.joins();
-                self.wait_for(call, WaitsFor::Name { holder, attempt: Box::new(attempt) }, due);
+                let attempt = Box::new(Attempt { kept: KeptPlace::None, ..attempt });
+                self.wait_for(call, WaitsFor::Name { holder, attempt }, due);
                 // Who comes back to a child that starts, or may start again, has come back in time however long that takes.
                 if joins && !is_void {
                     self.hold(holder, call.connection, turn);
                 }
             }
             Holding::Replace { holder } => {
+                let attempt = Attempt { kept: KeptPlace::None, ..attempt };
+                let Some(attempt) = self.keep_place((call, peer.uid), attempt, holder, turn) else {
+                    return;
+                };
                 let Some(attempt) = self.with_room(call, peer.uid, attempt, turn) else {
                     return;
                 };
@@ -168,14 +183,24 @@ impl Broker {
         let Some(attempt) = self.wait_for_place(call, peer.uid, attempt, turn) else {
             return;
         };
-        if let Err(error) = self.children.check_place(&self.config, peer.uid, &attempt.params) {
+        if let Err(error) = self.check_place(peer.uid, &attempt, None) {
             return self.answer(call, Err(error), turn);
         }
         if let Err(error) = self.check_room_to_wait(call) {
             return self.answer(call, Err(error), turn);
         }
-        let Attempt { params, run_as, launch, anchor, id, outcome, claim: _, arrived: _, place_by: _ } =
-            attempt;
+        let Attempt {
+            params,
+            run_as,
+            launch,
+            anchor,
+            id,
+            outcome,
+            claim: _,
+            arrived: _,
+            place_by: _,
+            kept: _,
+        } = attempt;
         let (name, request) = (params.name.clone(), params.request_id.map(|request| (peer.uid, request)));
         let due = turn.now.instant.plus(params.ready_timeout.0);
         let owner = Owner { uid: peer.uid, gid: peer.gid };

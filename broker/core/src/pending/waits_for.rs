@@ -7,7 +7,7 @@ use procbroker_protocol::request::Until;
 use procbroker_protocol::response::Outcome;
 use procbroker_protocol::{Child as ChildView, ChildId, Exit};
 
-use crate::attempt::{Attempt, Claim, Stage};
+use crate::attempt::{Attempt, Claim, KeptPlace, Stage};
 use crate::effect::After;
 use crate::ids::{SubscriptionId, Ticket};
 use crate::limits::{REQUEST_KEPT_BYTES, WATCHED_KEPT_BYTES};
@@ -140,6 +140,26 @@ impl WaitsFor {
         match self {
             Self::Name { attempt, .. } | Self::Place { attempt, .. } => Some(attempt),
             Self::Start { .. }
+            | Self::Tail { .. }
+            | Self::Destroy { .. }
+            | Self::Restart { .. }
+            | Self::Wait { .. }
+            | Self::Signal(_)
+            | Self::Logs { .. }
+            | Self::Upgrade
+            | Self::Shutdown => None,
+        }
+    }
+
+    /// Returns the key under which one more place is kept for a create, and the child that is stopped for it.
+    pub(super) fn kept_place(&self) -> Option<(&str, ChildId)> {
+        match self {
+            Self::Name { holder, attempt } => match attempt.kept {
+                KeptPlace::Reserved => Some((attempt.limit_key()?, *holder)),
+                KeptPlace::None | KeptPlace::Holders => None,
+            },
+            Self::Place { .. }
+            | Self::Start { .. }
             | Self::Tail { .. }
             | Self::Destroy { .. }
             | Self::Restart { .. }

@@ -207,6 +207,144 @@ fn a_replace_that_waits_for_a_place_ends_nobody_when_another_one_is_refused() {
     goes_on(&mut world, first);
 }
 
+fn under(key: &str, max: u32, params: CreateParams) -> CreateParams {
+    CreateParams { limit: Some(Limit { key: key.to_owned(), max, wait: None }), ..params }
+}
+
+#[test]
+fn a_replace_without_a_place_is_refused_and_ends_nobody() {
+    let (mut world, client) = World::with_client();
+    world.start(client, named("a"));
+    full(&mut world, client);
+    for max in [0, 1] {
+        let call = world.create(client, under("k", max, replace("a")));
+        assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    }
+    let call = world.create(client, patient(replace("a"), 1, 5));
+    world.advance(secs(5));
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn a_replace_beyond_another_bound_is_refused_and_ends_nobody() {
+    let mut world = World::with(|config| config.bounds.max_children_per_user = 1);
+    let (client, alice) = (world.connect(BROKER_UID), world.connect(ALICE));
+    let holder = world.start(alice, named("a"));
+    let own = world.start(client, named("b"));
+    world.take();
+    let call = world.create(client, replace("a"));
+    assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    assert_eq!(world.sent(), []);
+    // The own child of whoever replaces it leaves its place to the next one.
+    for (user, name, run) in [(alice, "a", holder), (client, "b", own)] {
+        let call = world.create(user, replace(name));
+        world.take();
+        world.ends(run);
+        goes_on(&mut world, call);
+    }
+}
+
+#[test]
+fn a_replace_takes_over_the_place_of_what_it_replaces() {
+    let (mut world, client) = World::with_client();
+    let holder = world.start(client, under("k", 1, named("a")));
+    let waiting = world.create(client, patient(unnamed(), 1, 60));
+    let call = world.create(client, under("k", 1, replace("a")));
+    assert_eq!(world.sent(), [Sent::Signal(holder, Signal::TERM, Scope::Group)]);
+    let late = world.create(client, under("k", 1, unnamed()));
+    assert_eq!(world.refused(late), ErrorKind::LimitExceeded);
+    world.take();
+    world.ends(holder);
+    goes_on(&mut world, call);
+    assert!(!world.is_answered(waiting), "it came after the child whose place was taken over");
+}
+
+#[test]
+fn a_place_is_kept_for_a_replace_while_what_it_replaces_stops() {
+    let (mut world, client) = World::with_client();
+    let holder = world.start(client, named("a"));
+    let calls = [(); 2].map(|()| world.create(client, under("k", 1, replace("a"))));
+    let late = world.create(client, under("k", 1, unnamed()));
+    assert_eq!(world.refused(late), ErrorKind::LimitExceeded);
+    let patient = world.create(client, patient(unnamed(), 1, 60));
+    world.take();
+    world.ends(holder);
+    let run = goes_on(&mut world, calls[1]);
+    assert_eq!(world.created(calls[0]).child.id, run.child);
+    world.ends(run);
+    goes_on(&mut world, patient);
+}
+
+#[test]
+fn who_comes_later_and_allows_more_does_not_take_a_place_that_is_kept() {
+    let (mut world, client) = World::with_client();
+    for is_under in [false, true] {
+        let params = named(if is_under { "a" } else { "b" });
+        let name = params.name.clone().unwrap().to_string();
+        let params = if is_under { under("k", 1, params) } else { params };
+        let holder = world.start(client, params);
+        let call = world.create(client, under("k", 1, replace(&name)));
+        let late = world.start(client, under("k", 2, unnamed()));
+        let over = world.create(client, under("k", 2, unnamed()));
+        assert_eq!(world.refused(over), ErrorKind::LimitExceeded);
+        world.take();
+        world.ends(holder);
+        let run = goes_on(&mut world, call);
+        world.ends(late);
+        world.ends(run);
+        world.take();
+    }
+}
+
+#[test]
+fn a_place_that_is_kept_for_a_client_that_leaves_goes_to_who_waits() {
+    let (mut world, client) = World::with_client();
+    let other = world.connect(BROKER_UID);
+    let holder = world.start(client, named("a"));
+    world.create(other, under("k", 1, replace("a")));
+    let call = world.create(client, patient(unnamed(), 1, 60));
+    world.take();
+    world.give(Input::Disconnected { connection: other });
+    goes_on(&mut world, call);
+    world.ends(holder);
+    assert_eq!(world.intents(), []);
+}
+
+#[test]
+fn a_replace_that_has_got_its_turn_keeps_its_place_while_what_it_replaces_stops() {
+    let (mut world, client) = World::with_client();
+    let run = full(&mut world, client);
+    let call = world.create(client, patient(replace("a"), 1, 60));
+    let late = world.create(client, patient(unnamed(), 1, 60));
+    let holder = world.start(client, named("a"));
+    world.take();
+    world.ends(run);
+    assert_eq!(world.sent(), [Sent::Signal(holder, Signal::TERM, Scope::Group)]);
+    world.take();
+    world.ends(holder);
+    let run = goes_on(&mut world, call);
+    assert!(!world.is_answered(late));
+    world.ends(run);
+    goes_on(&mut world, late);
+}
+
+#[test]
+fn who_waits_for_a_place_is_not_told_of_what_nobody_has_replaced() {
+    let mut world = World::with(|config| config.bounds.max_children_per_user = 1);
+    let (client, alice, bob) = (world.connect(BROKER_UID), world.connect(ALICE), world.connect(BOB));
+    let run = full(&mut world, bob);
+    world.start(alice, named("a"));
+    world.start(client, unnamed());
+    world.take();
+    let calls = [(); 2].map(|()| world.create(client, patient(replace("a"), 1, 60)));
+    world.ends(run);
+    for call in calls {
+        assert_eq!(world.refused(call), ErrorKind::LimitExceeded);
+    }
+    assert_eq!(world.sent(), []);
+}
+
 #[test]
 fn the_same_request_that_waits_twice_starts_one_child() {
     let (mut world, client) = World::with_client();

@@ -232,7 +232,7 @@ fn badly(ledger: &Ledger, asked: &Asked, params: &CreateParams, error: &Error) -
         ErrorKind::LimitExceeded => {
             !any(&|track| !track.refused && !track.superseded)
                 && orders::fullness(ledger, asked.peer.uid, params)
-                    .is_some_and(|full| full != orders::KEY || places::has_waited(ledger, asked))
+                    .is_some_and(|full| full != orders::KEY || places::is_refused_in_time(ledger, asked))
         }
         ErrorKind::ParseError
         | ErrorKind::InvalidRequest

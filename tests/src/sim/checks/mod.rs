@@ -21,11 +21,47 @@ pub mod stops;
 pub mod targets;
 pub mod upgrades;
 
-use procbroker_core::{Effect, Progress, Purpose, Record, Report};
+use procbroker_core::{Afterwards, Effect, Progress, Purpose, Record, Report};
+use procbroker_protocol::event::Notification;
+use procbroker_protocol::{ChildId, ExitReason};
 
 use crate::sim::finding::Checked;
 use crate::sim::ledger::Ledger;
+use crate::sim::ledger::track::Start;
 use crate::sim::machine::Machine;
+
+/// The child that an order shows to be ended for another one, if anybody wants it ended.
+fn ended_for_another(ledger: &Ledger, effect: &Effect) -> Option<ChildId> {
+    match effect {
+        Effect::Record { run, record: Record::Progress(progress), .. } => {
+            let reason = match progress {
+                Progress::Unwanted { reason, .. } => Some(*reason),
+                // What had ended by itself has, and does not run again.
+                Progress::Stopping(stopping) if stopping.afterwards == Afterwards::End => {
+                    let is_called_off = stopping.reason == ExitReason::Exited;
+                    Some(if is_called_off { ExitReason::Replaced } else { stopping.reason })
+                }
+                Progress::Restarting { unwanted, .. } => unwanted.as_ref().map(|(reason, _)| *reason),
+                Progress::Cleaning { exit, .. } | Progress::Ended { exit, .. } => Some(exit.reason),
+                Progress::Stopping(_) | Progress::Starting { .. } | Progress::Running { .. } => None,
+            };
+            (reason == Some(ExitReason::Replaced)).then_some(run.child)
+        }
+        // It never was, and nothing has kept it from its start.
+        Effect::Release { run } => {
+            let track = ledger.tracks.get(&run.child).filter(|track| track.run == *run)?;
+            let is_unstarted =
+                track.start == Start::Recorded { written: true } && track.runs.between.is_none();
+            is_unstarted.then_some(run.child)
+        }
+        Effect::Publish { notification: Notification::Event { event, .. }, .. } => {
+            let child = event.child.as_ref()?;
+            let exit = child.exit.as_ref().filter(|exit| exit.reason == ExitReason::Replaced);
+            exit.map(|_| child.id)
+        }
+        _ => None,
+    }
+}
 
 /// Holds one order against the book, and takes it down.
 ///
@@ -49,6 +85,14 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
     {
         ledger.note_replacements();
         ledger.follow_waves();
+    }
+    if let Some(id) = ended_for_another(ledger, effect)
+        && let Some((winner, rivals)) = ledger.whose_turn(id)
+    {
+        if let Some(asked) = ledger.calls.get(&winner) {
+            places::given(ledger, winner, asked)?;
+        }
+        ledger.note_turn(id, winner, rivals);
     }
     match effect {
         Effect::Admit { connection } => orders::admitted(ledger, *connection)?,

@@ -227,6 +227,8 @@ fn one_owner(ledger: &Ledger, run: Run, asked: &Asked, params: &CreateParams) ->
         return Err(Check::OneOwner.broken(format!("the request of {run:?} has {first} as its answer")));
     }
     let full = fullness(ledger, uid, params);
+    // The place of one that has ended another for it was kept.
+    let full = full.filter(|full| *full != KEY || asked.kept_for.is_none());
     Check::Bounds.demand(full.is_none(), || format!("{run:?} is one too many: {full:?}"))
 }
 
@@ -236,33 +238,47 @@ pub const KEY: &str = "children of the key";
 /// Which bound leaves no place for one more child.
 #[must_use]
 pub fn fullness(ledger: &Ledger, uid: u32, params: &CreateParams) -> Option<&'static str> {
+    fullness_without(ledger, uid, params, None)
+}
+
+/// Which bound leaves no place for one that takes that of another child.
+#[must_use]
+pub fn fullness_without(
+    ledger: &Ledger,
+    uid: u32,
+    params: &CreateParams,
+    replaced: Option<&Track>,
+) -> Option<&'static str> {
     let bounds = &ledger.config.bounds;
+    let replaced_child = replaced.map(|track| track.run.child);
     let count = |wanted: &dyn Fn(&&Track) -> bool| {
         // One that never was takes nobody a place.
         let placed = ledger.live_tracks().filter(|track| !track.never_was());
+        let placed = placed.filter(|track| Some(track.run.child) != replaced_child);
         u32::try_from(placed.filter(wanted).count()).unwrap_or(u32::MAX)
     };
-    let key = |track: &Track| track.params.limit.as_ref().map(|limit| limit.key.clone());
     if count(&|_| true) >= ledger.open_to(uid, bounds.max_children) {
         return Some("children in all");
     }
     if count(&|track| track.owner.uid == uid) >= bounds.max_children_per_user {
         return Some("children of the user");
     }
-    if is_too_heavy(ledger, uid, params) {
+    if is_too_heavy(ledger, uid, params, replaced) {
         return Some("bytes of children");
     }
     let limit = params.limit.as_ref()?;
-    (count(&|track| key(track).as_ref() == Some(&limit.key)) >= limit.max).then_some(KEY)
+    (ledger.taken_under(&limit.key) >= limit.max).then_some(KEY)
 }
 
 /// Whether one more child would take more bytes than its user's live children may, or all users' may.
-fn is_too_heavy(ledger: &Ledger, uid: u32, params: &CreateParams) -> bool {
+fn is_too_heavy(ledger: &Ledger, uid: u32, params: &CreateParams, replaced: Option<&Track>) -> bool {
     let Budget { user, all } = ledger.config.bounds.children_bytes();
     let sum = |wanted: &dyn Fn(&&Track) -> bool| {
         ledger.live_tracks().filter(wanted).map(|track| bytes_of(&track.params)).sum::<u64>()
     };
-    let more = bytes_of(params);
+    let given_back =
+        replaced.filter(|track| track.owner.uid == uid).map_or(0, |track| bytes_of(&track.params));
+    let more = bytes_of(params).saturating_sub(given_back);
     let left = if ledger.is_administrator(uid) { 0 } else { all / 10 };
     sum(&|track| track.owner.uid == uid) + more > user || sum(&|_| true) + more > all - left
 }

@@ -43,9 +43,15 @@ pub fn goes_on(ledger: &Ledger, asked: &Asked) -> Checked {
     Check::Progress.demand(fair, || format!("{asked:?} waits for nothing, or for too long"))
 }
 
+/// Whether a create may be told now that there is no place under its limit: not after it has ended another one for it.
+#[must_use]
+pub fn is_refused_in_time(ledger: &Ledger, asked: &Asked) -> bool {
+    asked.kept_for.is_none() && has_waited(ledger, asked)
+}
+
 /// Whether a create may be told that there is no place under its limit, as far as it waits for one.
 #[must_use]
-pub fn has_waited(ledger: &Ledger, asked: &Asked) -> bool {
+fn has_waited(ledger: &Ledger, asked: &Asked) -> bool {
     let until = asked.waits_for_place_until();
     asked.patience().is_none() || until.is_some_and(|until| until <= ledger.now)
 }

@@ -56,6 +56,8 @@ pub struct Asked {
     pub may_have_had_its_turn: bool,
     /// And since when it did first.
     pub sought_since: Option<u64>,
+    /// For a create that replaces, with a limit: the child that it has ended, for whose sake a place is kept for it.
+    pub kept_for: Option<ChildId>,
     /// Whether the name that it has waited for was free once, and it waits for the child of the same request since.
     pub has_joined: bool,
     /// For a create that waits: what it may still do about its name.

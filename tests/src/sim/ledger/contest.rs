@@ -186,6 +186,38 @@ impl Ledger {
         }
     }
 
+    /// A child that would live on is ended for another one, and for none that has come in this turn: of those that wait for
+    /// places and want its name it was the turn. Returns them, and which of them takes its place.
+    #[must_use]
+    pub fn whose_turn(&self, id: ChildId) -> Option<(Call, Vec<Call>)> {
+        let track = self.tracks.get(&id).filter(|track| !track.is_doomed())?;
+        let name = track.params.name.clone()?;
+        let mut rivals = self.in_order();
+        rivals.retain(|call| {
+            let asked = self.calls.get(call);
+            asked.is_some_and(|asked| {
+                asked.seeks && asked.wanted_name() == Some(&name) && !self.is_without_place(asked)
+            })
+        });
+        Some((self.first_to_hold(&rivals)?, rivals))
+    }
+
+    /// Takes down whose turn it was.
+    pub fn note_turn(&mut self, id: ChildId, winner: Call, rivals: Vec<Call>) {
+        self.others_may_have_had_their_turns(winner);
+        self.place_given(winner);
+        for other in rivals {
+            let Some(asked) = self.calls.get_mut(&other) else { continue };
+            asked.seeks = false;
+            if other.number < winner.number && asked.claim == Claim::Own {
+                let replaces = asked.if_exists() == IfExists::Replace;
+                asked.claim = if replaces { Claim::Yielded } else { Claim::Own };
+            }
+        }
+        self.keeps_place(winner, id);
+        self.replaced(id);
+    }
+
     /// The creates that would have got a name before this one, and wait for a place under their limits instead.
     fn tried_before(&self, call: Call, name: &Name) -> Vec<Call> {
         let Some(seeks) = self.calls.get(&call).map(|asked| asked.seeks) else { return Vec::new() };
@@ -197,7 +229,9 @@ impl Ledger {
         let mut tried = Vec::new();
         while let Some(first) = self.first_to_hold(&left).filter(|first| *first != call) {
             left.retain(|other| *other != first);
-            let is_patient = |asked: &Asked| asked.patience().is_some() && self.is_without_place(asked);
+            let is_patient = |asked: &Asked| {
+                asked.patience().is_some() && asked.kept_for.is_none() && self.is_without_place(asked)
+            };
             if self.calls.get(&first).is_some_and(is_patient) {
                 tried.push(first);
             }
@@ -250,7 +284,9 @@ impl Ledger {
             let Some(rival) = self.calls.get(other).filter(|rival| rival.wanted_name() == Some(name)) else {
                 return false;
             };
-            if rival.seeks != asked.seeks || rival.patience().is_some() && self.is_without_place(rival) {
+            let lacks_place =
+                rival.patience().is_some() && rival.kept_for.is_none() && self.is_without_place(rival);
+            if rival.seeks != asked.seeks || lacks_place {
                 return false;
             }
             let key = rival.request_key();

@@ -7,6 +7,7 @@ use procbroker_protocol::create::IfExists;
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ExitReason, ExitStatus, Request};
 
+use crate::sim::checks::orders;
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::asked::{Asked, Claim, Link};
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
@@ -250,6 +251,7 @@ impl Ledger {
             seeks: false,
             may_have_had_its_turn: false,
             sought_since: None,
+            kept_for: None,
             has_joined: false,
             claim: Claim::Own,
             wishes: BTreeMap::new(),
@@ -387,15 +389,29 @@ impl Ledger {
         let uid = asked.peer.uid;
         let has_child = self.tracks.contains_key(&asked.fresh.child)
             || params.request_id.is_some_and(|id| self.first_answer(uid, id).is_some());
-        // One that waits for a place ends nobody before there is one.
-        let is_patient = asked.seeks && self.is_without_place(asked);
-        if asked.if_exists() != IfExists::Replace || is_patient || has_child || self.closing.is_some() {
+        if asked.if_exists() != IfExists::Replace || has_child || self.closing.is_some() {
             return;
         }
         let holder = params.name.as_ref().and_then(|name| self.holder(name));
         let is_meant = |holder: &&Track| self.may_touch(uid, holder.owner) && !holder.never_was();
         let Some(holder) = holder.filter(is_meant) else { return };
         let id = holder.run.child;
+        // One that waits for a place ends nobody before it is its turn for one, and nobody is ended for one without a place.
+        let is_without = self.is_without_place(asked);
+        let lives_on = !holder.is_doomed();
+        let waits = if lives_on { asked.seeks || is_without } else { asked.seeks && is_without };
+        if waits && asked.kept_for != Some(id) {
+            return;
+        }
+        if lives_on {
+            // It is refused before anybody is ended for it.
+            if orders::fullness_without(self, uid, params, Some(holder))
+                .is_some_and(|full| full != orders::KEY)
+            {
+                return;
+            }
+            self.keeps_place(call, id);
+        }
         self.replaced(id);
     }
 }
