@@ -51,7 +51,11 @@ pub(super) struct ChildPlan {
 pub(super) struct Tether {
     /// The broker's end, which is read from.
     pub(super) descriptor: usize,
-    /// That end, below `/proc/self/fd`: opened for writing it is the other one.
+    /// What holds the name of that end: the broker's `/proc/PID/fd`, in a lower descriptor.
+    pub(super) folder: Option<usize>,
+    /// The name of that end there: opened for writing it is the other one.
+    pub(super) name: std::ffi::CString,
+    /// The same end, below `/proc/self/fd`.
     pub(super) path: std::ffi::CString,
 }
 
@@ -227,7 +231,7 @@ fn take_default_oom_score() -> Result<(), Errno> {
 /// descriptors. Only what is below the broker's end of the tether is copied: it is one of the first that are opened.
 fn leave_descriptors(tether: &Tether) -> Result<(), Errno> {
     close_range(tether.descriptor.wrapping_add(1), usize::MAX, libc::CLOSE_RANGE_UNSHARE)?;
-    let mut held = open(&tether.path, libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NONBLOCK)?;
+    let mut held = take_hold(tether)?;
     if held < FIRST_FREE {
         // The broker was started without them. The program gets its own ones there.
         // SAFETY: it takes no memory.
@@ -240,6 +244,17 @@ fn leave_descriptors(tether: &Tether) -> Result<(), Errno> {
         close_range(FIRST_FREE, held.wrapping_sub(1), 0)?;
     }
     close_range(held.wrapping_add(1), usize::MAX, 0)
+}
+
+/// Opens the child's end of the tether.
+///
+/// It is found in the broker's folder, because one of the child's own below `/proc` would have to be made by the kernel, and be
+/// looked for when the child is reaped: that is two thirds of what it takes to reap one. Where the child may not look into the
+/// broker, whose memory forbids that once a child of another user has been in it (see `take_on`), it looks into itself.
+fn take_hold(tether: &Tether) -> Result<usize, Errno> {
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let in_brokers = tether.folder.and_then(|folder| open_in(folder, &tether.name, flags).ok());
+    in_brokers.map_or_else(|| open(&tether.path, flags), Ok)
 }
 
 fn close_range(first: usize, last: usize, flags: libc::c_uint) -> Result<(), Errno> {
@@ -313,8 +328,12 @@ fn open_as(path: &CStr, flags: libc::c_int, target: usize) -> Result<(), Errno> 
 /// Opens a file as the lowest descriptor that is free.
 fn open(path: &CStr, flags: libc::c_int) -> Result<usize, Errno> {
     let here = libc::AT_FDCWD as isize;
-    let arguments =
-        [here.cast_unsigned(), path.as_ptr().expose_provenance(), flags.cast_unsigned() as usize, 0o600];
+    open_in(here.cast_unsigned(), path, flags)
+}
+
+/// The same in a folder.
+fn open_in(folder: usize, path: &CStr, flags: libc::c_int) -> Result<usize, Errno> {
+    let arguments = [folder, path.as_ptr().expose_provenance(), flags.cast_unsigned() as usize, 0o600];
     // SAFETY: the path ends with a NUL.
     unsafe { call(libc::SYS_openat, arguments) }
 }
@@ -425,4 +444,47 @@ fn has_parent(broker: usize) -> bool {
 
 fn at(step: Step) -> impl FnOnce(Errno) -> Refusal {
     move |errno| Refusal { step, errno }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+
+    use nix::fcntl::OFlag;
+    use nix::unistd::pipe2;
+
+    use super::*;
+
+    /// The other end of a pipe, as a child opens it that looks into this folder.
+    fn hold(pipe: &OwnedFd, folder: Option<&File>) -> File {
+        let descriptor = pipe.as_raw_fd().cast_unsigned() as usize;
+        let tether = Tether {
+            descriptor,
+            folder: folder.map(|folder| folder.as_raw_fd().cast_unsigned() as usize),
+            name: CString::new(descriptor.to_string()).unwrap(),
+            path: CString::new(format!("/proc/self/fd/{descriptor}")).unwrap(),
+        };
+        let held = take_hold(&tether).unwrap();
+        // SAFETY: it was opened just now.
+        unsafe { File::from_raw_fd(RawFd::try_from(held).unwrap()) }
+    }
+
+    #[test]
+    fn the_end_of_a_tether_is_found_in_the_brokers_folder_and_without_it() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let folders = [Some("/proc/self/fd".as_ref()), Some(elsewhere.path()), None];
+        for folder in folders.map(|folder| folder.map(|folder| File::open(folder).unwrap())) {
+            let (pipe, own_end) = pipe2(OFlag::O_CLOEXEC).unwrap();
+            drop(own_end);
+            let mut held = hold(&pipe, folder.as_ref());
+            held.write_all(b"x").unwrap();
+            drop(held);
+            let mut written = String::new();
+            File::from(pipe).read_to_string(&mut written).unwrap();
+            assert_eq!(written, "x");
+        }
+    }
 }

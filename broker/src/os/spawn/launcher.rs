@@ -26,7 +26,7 @@ use super::oom_score::{self, OomScore};
 use super::plan::SpawnPlan;
 use super::report::StepReports;
 use super::signals::SignalSet;
-use super::slot::{Departed, Slot, Way};
+use super::slot::{Departed, DescriptorFolder, Slot, Way};
 use super::spec::Bounding;
 use crate::limits::{LAUNCH_EVENTS, SLOTS, SLOTS_AT_START};
 use crate::os::host::nofile::Provision;
@@ -87,6 +87,8 @@ pub struct Launcher<T> {
     /// Whether the broker is spared when memory runs out, which no other user's child inherits.
     pub(super) is_spared: bool,
     epoll: Epoll,
+    /// Where children find their ends of the slots' pipes: opened before those.
+    descriptors: Option<DescriptorFolder>,
     slots: Vec<Slot>,
     reports: Arc<Shared<StepReports>>,
     /// The numbers of the empty ones. The one that was used last comes first: few stacks are ever touched.
@@ -119,12 +121,23 @@ impl<T> Launcher<T> {
             CloneMethod::Clone => SignalSet::CHANGEABLE,
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let descriptors = DescriptorFolder::open();
         let reports = Arc::new(Shared::zeroed()?);
         let (slots, free, loads) = (Vec::new(), Vec::new(), Vec::new());
         let unreaped = Vec::new();
         let is_spared = oom_score::is_spared();
-        let mut launcher =
-            Self { facilities, signals, is_spared, epoll, slots, reports, free, loads, unreaped };
+        let mut launcher = Self {
+            facilities,
+            signals,
+            is_spared,
+            epoll,
+            descriptors,
+            slots,
+            reports,
+            free,
+            loads,
+            unreaped,
+        };
         for _ in 0..count {
             launcher.add_slot()?;
         }
@@ -134,7 +147,7 @@ impl<T> Launcher<T> {
 
     fn add_slot(&mut self) -> io::Result<()> {
         let number = self.slots.len();
-        let slot = Slot::new(number, &self.reports)?;
+        let slot = Slot::new(number, &self.reports, self.descriptors.as_ref())?;
         // Nothing but that it hangs up, each time that it does.
         self.epoll.add(slot.pipe(), EpollEvent::new(EpollFlags::EPOLLET, number as u64))?;
         self.slots.push(slot);
@@ -376,6 +389,8 @@ impl<T> Drop for Launcher<T> {
     fn drop(&mut self) {
         for slot in self.slots.drain(..) {
             if slot.pidfd().is_some() {
+                // It may look for its pipe there, as long as the numbers are its own as well.
+                std::mem::forget(self.descriptors.take());
                 std::mem::forget(slot);
             }
         }

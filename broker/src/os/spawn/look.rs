@@ -171,7 +171,7 @@ pub fn kill(pidfd: &OwnedFd) {
 }
 
 fn new_slot() -> io::Result<Slot> {
-    Slot::new(0, &Arc::new(Shared::zeroed()?))
+    Slot::new(0, &Arc::new(Shared::zeroed()?), None)
 }
 
 /// What a child reads and runs on is never taken from under it.

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2};
 
 use super::child::{ChildPlan, ChildTask, Tether};
@@ -61,13 +62,35 @@ pub(super) struct Departed {
     pub(super) failure: Option<SpawnError>,
 }
 
+/// The broker's own `/proc/PID/fd`, held open: its descriptors by their numbers.
+#[derive(Debug)]
+pub(super) struct DescriptorFolder(OwnedFd);
+
+impl DescriptorFolder {
+    /// Opens it; none where that is not to be had. To be called before the slots are made.
+    pub(super) fn open() -> Option<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = open("/proc/self/fd", flags, Mode::empty()).ok()?;
+        above_streams(folder).ok().map(Self)
+    }
+}
+
 impl Slot {
-    /// Makes an empty one.
-    pub(super) fn new(number: usize, reports: &Arc<Shared<StepReports>>) -> io::Result<Self> {
+    /// Makes an empty one. Its children look for their end of the pipe in this folder, if there is one.
+    pub(super) fn new(
+        number: usize,
+        reports: &Arc<Shared<StepReports>>,
+        descriptors: Option<&DescriptorFolder>,
+    ) -> io::Result<Self> {
         let (read, _write) = pipe2(OFlag::O_CLOEXEC)?;
         let pipe = above_streams(read)?;
-        let path = CString::new(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
-        let tether = Tether { descriptor: pipe.as_raw_fd().cast_unsigned() as usize, path };
+        let descriptor = number_of(&pipe);
+        // A child has a copy of nothing that is above its pipe.
+        let folder = descriptors.map(|DescriptorFolder(folder)| number_of(folder));
+        let folder = folder.filter(|folder| *folder < descriptor);
+        let name = CString::new(descriptor.to_string())?;
+        let path = CString::new(format!("/proc/self/fd/{descriptor}"))?;
+        let tether = Tether { descriptor, folder, name, path };
         let report = ReportTo::of_slot(number, reports);
         Ok(Self { pipe, tether, stack: Stack::new()?, report, occupant: None })
     }
@@ -134,6 +157,10 @@ impl std::fmt::Debug for Occupant {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Occupant").field("pid", &self.pid).finish_non_exhaustive()
     }
+}
+
+fn number_of(descriptor: &OwnedFd) -> usize {
+    descriptor.as_raw_fd().cast_unsigned() as usize
 }
 
 /// Moves a descriptor above the numbers of the standard streams.
