@@ -149,8 +149,13 @@ impl Driver {
             unheard: self.handler.has_unheard(),
             own_work: self.handler.has_backlog() || self.chores.is_any(),
         };
-        if let Some(wake_at) = self.wake_at() {
+        let wake_at = self.wake_at();
+        if let Some(wake_at) = wake_at {
             sources.alarm.set(wake_at);
+        }
+        if !left.own_work && !left.unheard {
+            // What was waited for has come: an idle broker does not wake up for it.
+            sources.alarm.put_off(wake_at);
         }
         if self.precedence.is_slice_over() || left.unheard {
             // What clients have said meanwhile is read before they are asked.

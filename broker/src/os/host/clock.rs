@@ -53,6 +53,9 @@ impl AsRawFd for Timer {
     }
 }
 
+/// An alarm is put off when it would ring earlier than this.
+const EARLY: Duration = Duration::from_millis(10);
+
 impl Alarm {
     /// Makes one that is not set. To be called in the event loop.
     ///
@@ -71,6 +74,29 @@ impl Alarm {
         if self.rings_at.is_some_and(|rings_at| rings_at <= at) {
             return;
         }
+        self.move_to(at);
+    }
+
+    /// Has it ring no earlier than at this moment, or not at all: to be called where there is time for it, because it takes a
+    /// system call where an early ring may never come to matter.
+    pub fn put_off(&mut self, at: Option<Duration>) {
+        if self.rings_at.is_some_and(|rings_at| at.is_none_or(|at| rings_at.saturating_add(EARLY) < at)) {
+            match at {
+                Some(at) => self.move_to(at),
+                None => self.switch_off(),
+            }
+        }
+    }
+
+    fn switch_off(&mut self) {
+        match self.timer.get_ref().0.unset() {
+            Ok(()) => self.rings_at = None,
+            // It rings for nothing, once.
+            Err(errno) => tracing::debug!(%errno, "cannot switch an alarm off"),
+        }
+    }
+
+    fn move_to(&mut self, at: Duration) {
         // Nothing at all would switch it off.
         let moment = TimeSpec::from_duration(at.max(Duration::from_nanos(1)));
         let set =
@@ -100,6 +126,25 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_that_is_put_off_rings_at_the_later_moment_or_not_at_all() {
+        let mut alarm = Alarm::new().unwrap();
+        let start = since_boot();
+        let [soon, later] = [1, 30].map(|milliseconds| start + Duration::from_millis(milliseconds));
+        alarm.set(soon);
+        alarm.put_off(Some(later));
+        // It is no later than that already.
+        alarm.put_off(Some(soon));
+        alarm.rings().await;
+        assert!(since_boot() >= later);
+        alarm.put_off(Some(later));
+        assert_eq!(alarm.rings_at, None, "one that is not set stays so");
+        alarm.set(start + Duration::from_secs(3_600));
+        alarm.put_off(None);
+        assert_eq!(alarm.rings_at, None);
+        assert_eq!(alarm.timer.get_ref().0.get().unwrap(), None);
+    }
 
     #[tokio::test]
     async fn an_alarm_rings_at_its_moment_or_at_an_earlier_one_and_not_before() {
