@@ -36,6 +36,10 @@ const SPENT_KEPT: usize = 64;
 /// When so many have ended at once, perhaps nothing lives any more.
 const MANY_ENDED: usize = 8;
 
+/// As long as something lives somewhere, so many are looked at one by one before it is asked again whether anything does: in a
+/// shutdown the last ones end while the first are being taken in.
+const LOOKED_AT_EACH: usize = 32;
+
 /// A word on a child's socket that is of none of the child's processes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stray {
@@ -223,12 +227,16 @@ impl EffectHandler {
     pub(super) fn reap(&mut self, inputs: &mut VecDeque<Input>) {
         let mut reaped = std::mem::take(&mut self.reaped);
         self.backlog = self.reaper.reap(self.launcher.in_flight(), &mut reaped);
-        // One look for each of a few costs less than one for all that shows nothing.
-        let groups =
-            if reaped.len() < MANY_ENDED { Groups::Unknown } else { self.containment.look_at_groups() };
+        let are_many = reaped.len() >= MANY_ENDED;
+        // One look for each of a few costs less than one for all that shows nothing, as long as others live.
+        let may_be_empty = are_many || self.reaper.watched() == 0;
+        let mut groups = Groups::Unknown;
         let heirs = self.reaper.heirs();
         let mut orphans = false;
-        for one in reaped.drain(..) {
+        for (number, one) in reaped.drain(..).enumerate() {
+            if may_be_empty && groups == Groups::Unknown && number % LOOKED_AT_EACH == 0 {
+                groups = self.containment.look_at_groups();
+            }
             match one {
                 Reaped::Child { run, status, pid } => {
                     self.job.reaped(pid);

@@ -27,7 +27,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::Flock;
+use nix::fcntl::{Flock, OFlag};
 use nix::sys::stat::fstat;
 use thiserror::Error;
 
@@ -39,7 +39,7 @@ pub use left_behind::{PreviousFolder, remove_folder};
 use left_behind::{lock_soon, remove_stale};
 use mount::name_of;
 pub(crate) use mount::read_any as read_any_mounts;
-use tree::{DEPTH_MAX, FOLDER_PREFIX, errno, open_group, remove_tree, subgroups};
+use tree::{DEPTH_MAX, FOLDER_PREFIX, errno, open_group, open_in, remove_tree, subgroups};
 
 use crate::os::host::nofile::Provision;
 use crate::os::process::probation;
@@ -71,6 +71,8 @@ pub struct Cgroups {
     path: PathBuf,
     /// Locked, so that no other broker takes it for one that was left behind.
     folder: Flock<File>,
+    /// Its `cgroup.events`, held open: to find it takes several times as long as to read it.
+    events: Option<File>,
     /// What the path of a child's group begins with in `/proc/PID/cgroup`.
     shown_prefix: String,
     /// Groups that are kept ready.
@@ -185,7 +187,8 @@ impl Cgroups {
         let (shown_prefix, pool) = (format!("{shown}/"), Mutex::new(Pool::default()));
         let spares_max = Provision::SpareGroups.at_hand();
         let (crowded, offer) = (None, Offer::default());
-        let cgroups = Self { path, folder, shown_prefix, spares_max, crowded, offer, pool };
+        let events = open_in(folder.as_fd(), "cgroup.events", OFlag::O_RDONLY).ok().map(File::from);
+        let cgroups = Self { path, folder, events, shown_prefix, spares_max, crowded, offer, pool };
         cgroups.take_stock();
         cgroups.first_group().map_err(|errno| {
             let error = refused("use groups in", &cgroups.path, errno);

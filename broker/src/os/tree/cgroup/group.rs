@@ -98,7 +98,7 @@ impl Cgroups {
     /// Whether it is known that nothing lives in any group of the folder.
     #[must_use]
     pub fn are_all_empty(&self) -> bool {
-        is_known_empty(self.folder.as_fd(), "cgroup.events")
+        self.events.as_ref().is_some_and(is_known_empty)
     }
 
     /// Whether a process that has not ended is in the group or below it. A group stays populated until its last

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use nix::dir::{Dir, Type};
@@ -88,18 +89,17 @@ pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Option<String>
 
 /// Whether this `cgroup.events` says that something lives in its group or below it; zombies do not count.
 pub(super) fn is_populated(directory: BorrowedFd<'_>, events: &str) -> bool {
-    says(directory, events, b"populated 1")
+    open_in(directory, events, OFlag::O_RDONLY).is_ok_and(|events| says(&File::from(events), b"populated 1"))
 }
 
 /// Whether this `cgroup.events` can be read, and says that nothing lives in its group or below it.
-pub(super) fn is_known_empty(directory: BorrowedFd<'_>, events: &str) -> bool {
-    says(directory, events, b"populated 0")
+pub(super) fn is_known_empty(events: &File) -> bool {
+    says(events, b"populated 0")
 }
 
-fn says(directory: BorrowedFd<'_>, events: &str, wanted: &[u8]) -> bool {
-    let Ok(file) = open_in(directory, events, OFlag::O_RDONLY) else { return false };
+fn says(events: &File, wanted: &[u8]) -> bool {
     let mut text = [0; 128];
-    let count = File::from(file).read(&mut text).unwrap_or(0);
+    let count = events.read_at(&mut text, 0).unwrap_or(0);
     let text = text.get(..count).unwrap_or_default();
     text.split(|&byte| byte == b'\n').any(|line| line == wanted)
 }
