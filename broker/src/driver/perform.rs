@@ -261,6 +261,8 @@ impl EffectHandler {
         drop(self.records);
         self.logs.settle(LOGS_PATIENCE);
         self.containment.shut_down(TIDYING_PATIENCE);
+        // Its stacks, some hundreds, go with the process.
+        std::mem::forget(self.launcher);
     }
 }
 
