@@ -298,8 +298,13 @@ impl Driver {
 
     /// Reaps what has ended, and tells the core. The same signal tells of a main command that was stopped.
     fn reap(&mut self) {
-        self.handler.reap(&mut self.inputs);
+        let are_many = self.handler.reap(&mut self.inputs);
         self.settle();
+        if are_many {
+            // What these have left keeps the other threads busy while the next ones are taken in.
+            self.handler.records.hurry();
+            self.handler.let_go();
+        }
         self.handler.job.follow();
     }
 
@@ -372,13 +377,13 @@ impl Driver {
         }
         // No attempt follows that they could wait for.
         self.durable_answers.release_all(&mut self.handler.clients);
+        // The process ends. To free what is known of thousands of children would take as long as to end some of them.
+        std::mem::forget(self.broker);
         self.handler.finish();
     }
 }
 
 fn now() -> Now {
-        // The process ends. To free what is known of thousands of children would take as long as to end some of them.
-        std::mem::forget(self.broker);
     let nanoseconds = u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX);
     Now {
         instant: procbroker_core::Instant::from_nanos(nanoseconds),

@@ -223,8 +223,8 @@ impl EffectHandler {
         self.logs.forget(child);
     }
 
-    /// Reaps a batch of what has ended.
-    pub(super) fn reap(&mut self, inputs: &mut VecDeque<Input>) {
+    /// Reaps a batch of what has ended, and says whether that is much.
+    pub(super) fn reap(&mut self, inputs: &mut VecDeque<Input>) -> bool {
         let mut reaped = std::mem::take(&mut self.reaped);
         self.backlog = self.reaper.reap(self.launcher.in_flight(), &mut reaped);
         let are_many = reaped.len() >= MANY_ENDED;
@@ -252,6 +252,7 @@ impl EffectHandler {
             self.containment.orphan_reaped();
         }
         self.reaped = reaped;
+        are_many
     }
 
     /// Lets go of everything, in the order in which it depends on each other.
@@ -260,9 +261,9 @@ impl EffectHandler {
         drop(self.followers);
         drop(self.records);
         self.logs.settle(LOGS_PATIENCE);
-        self.containment.shut_down(TIDYING_PATIENCE);
         // Its stacks, some hundreds, go with the process.
         std::mem::forget(self.launcher);
+        self.containment.shut_down(TIDYING_PATIENCE);
     }
 }
 

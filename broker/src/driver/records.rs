@@ -110,6 +110,11 @@ impl Records {
         // Nobody waits for it.
         let _ = self.journal.submit(entry);
     }
+    /// Has what waits written now, though nobody waits for it.
+    pub fn hurry(&self) {
+        self.journal.hurry();
+    }
+
 
     /// How far everything was submitted that no attempt to write has covered yet, if there is anything such:
     /// [`FromThread::Attempted`] follows then.

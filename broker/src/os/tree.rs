@@ -62,6 +62,9 @@ use worker::Worker;
 /// Room for so many is kept when nothing is released.
 const RELEASED_KEPT: usize = 64;
 
+/// To let go of so many takes longer than to wake the worker.
+const MANY_RELEASED: usize = 32;
+
 /// Every child's processes. All of its methods are for one thread, the driver's.
 #[derive(Debug)]
 pub struct ProcessTrees {
@@ -126,6 +129,7 @@ impl ProcessTrees {
             is_unsure: PerSearch::default(),
             exit_watch,
             is_untidy: false,
+            has_released: false,
         };
         let (alive, ended) = channel();
         std::thread::Builder::new()
@@ -391,8 +395,11 @@ impl ProcessTrees {
         self.orders.give(WorkerJob::Sweep { deadline });
     }
 
-    /// Lets go of what was released.
+    /// Lets go of what was released. Where that is much, the worker does it, which has the time.
     pub fn let_go(&mut self) {
+        if self.released.len() >= MANY_RELEASED {
+            self.orders.let_go(&mut self.released);
+        }
         self.released.clear();
         self.released.shrink_to(RELEASED_KEPT);
     }

@@ -123,6 +123,11 @@ impl Journal {
         }
     }
 
+    /// Has what waits written now, though nobody waits for it: for when much has come and more is to come.
+    pub fn hurry(&self) {
+        self.queue.hurry();
+    }
+
     /// How far everything was submitted that no attempt to write has covered yet; none if there is nothing such. A
     /// [`Delivery::Attempted`](super::Delivery::Attempted) follows when one that covers it has ended, and only then: what
     /// nobody waits for wakes nobody up.

@@ -139,6 +139,16 @@ impl WriteQueue {
         }
     }
 
+    /// Has what waits written now, though nobody waits for it.
+    pub(super) fn hurry(&self) {
+        let mut state = self.lock();
+        let sleeps = !state.due.is_empty() && state.call();
+        drop(state);
+        if sleeps {
+            self.work.notify_one();
+        }
+    }
+
     /// Whether the thread has nothing to do and sleeps.
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
@@ -320,4 +330,31 @@ pub(super) struct FailedWrite {
     pub(super) number: u64,
     pub(super) submitted: Position,
     pub(super) failure: RecordFailure,
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_core::Safety;
+    use procbroker_protocol::ChildId;
+    use uuid::Uuid;
+
+    use super::super::entry::Change;
+    use super::*;
+
+    #[test]
+    fn what_waits_is_written_at_once_when_it_is_hurried() {
+        let queue = WriteQueue::default();
+        queue.hurry();
+        assert!(!queue.lock().is_urgent, "nothing waits");
+        let child = ChildId::from_uuid(Uuid::from_u128(1));
+        let entry = Entry { child, change: Change::Remove, safety: Safety::Process, receipt: None };
+        queue.submit(entry, Pace::Later);
+        assert!(!queue.lock().is_urgent, "it may wait for more");
+        queue.hurry();
+        assert!(queue.lock().is_urgent);
+        let attempt = queue.next(None).unwrap();
+        assert_eq!(attempt.batch.len(), 1);
+        queue.hurry();
+        assert!(!queue.lock().is_urgent);
+    }
 }

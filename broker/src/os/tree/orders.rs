@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 
 use super::exit_watch::Waker;
 use super::job::{Pending, WorkerJob};
+use super::process_table::ProcessEntry;
 use super::search::Search;
 
 /// The driver's end of the queue. The worker ends when it is dropped.
@@ -28,6 +29,12 @@ impl JobQueue {
     /// Has it make and remove cgroups.
     pub(super) fn tidy(&self) {
         self.give_once(&self.pending.tidy, WorkerJob::Tidy);
+    }
+
+    /// Has it let go of these, as far as it does not have too many already.
+    pub(super) fn let_go(&self, released: &mut Vec<ProcessEntry>) {
+        self.pending.released.put(released);
+        self.give_once(&self.pending.let_go, WorkerJob::LetGo);
     }
 
     fn give_once(&self, pending: &AtomicBool, job: WorkerJob) {

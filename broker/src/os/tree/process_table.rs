@@ -285,7 +285,7 @@ impl ProcessTable {
 }
 
 impl ProcessEntry {
-    fn new(search: Search, group: Option<(Group, Taint)>) -> Self {
+    pub(super) fn new(search: Search, group: Option<(Group, Taint)>) -> Self {
         Self { search, leader: None, group_number: None, life: Life::Alive, group, birthmark: None }
     }
 

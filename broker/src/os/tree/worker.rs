@@ -45,6 +45,7 @@ struct Batch {
     survey: Option<Sender<HashMap<Run, Members>>>,
     sweep: Option<Instant>,
     tidy: bool,
+    let_go: bool,
     settled: Vec<Sender<()>>,
 }
 
@@ -71,6 +72,8 @@ pub(super) struct Worker {
     pub(super) exit_watch: ExitWatch,
     /// Whether tidying was put off for something more urgent.
     pub(super) is_untidy: bool,
+    /// Whether letting go was.
+    pub(super) has_released: bool,
 }
 
 impl Worker {
@@ -98,6 +101,7 @@ impl Worker {
             WorkerJob::Signal(order) => batch.orders.of_mut(search(order.run)).signals.push(order),
             WorkerJob::Sweep { deadline } => batch.sweep = Some(deadline),
             WorkerJob::Tidy => batch.tidy = true,
+            WorkerJob::LetGo => batch.let_go = true,
             WorkerJob::Settle { answer } => batch.settled.push(answer),
         }
     }
@@ -127,6 +131,9 @@ impl Worker {
         if batch.tidy {
             self.tidy();
         }
+        if batch.let_go {
+            self.let_go();
+        }
     }
 
     fn next_job(&self, jobs: &Receiver<WorkerJob>) -> Option<WorkerJob> {
@@ -134,6 +141,7 @@ impl Worker {
         let again = match unsure {
             Some(search) => WorkerJob::Examine(search),
             None if self.is_untidy => WorkerJob::Tidy,
+            None if self.has_released => WorkerJob::LetGo,
             None if self.exit_watch.is_empty() => return jobs.recv().ok(),
             None => return self.next_job_or_exit(jobs),
         };
@@ -173,6 +181,13 @@ impl Worker {
         let is_done =
             self.cgroups.as_ref().is_none_or(|cgroups| cgroups.tidy(|| queued.load(Ordering::SeqCst) > 0));
         self.is_untidy = !is_done;
+    }
+
+    /// Lets go of what was released, until there is something more urgent to do.
+    fn let_go(&mut self) {
+        self.pending.let_go.store(false, Ordering::SeqCst);
+        let Pending { queued, released, .. } = &self.pending;
+        self.has_released = !released.let_go(|| queued.load(Ordering::SeqCst) > 0);
     }
 
     pub(super) fn walker(&mut self) -> Walker<'_> {
