@@ -75,8 +75,7 @@ impl Records {
         let change = match record {
             Record::Intent(intent) => Change::Intent(written(&**intent).map_err(unwritable)?),
             Record::Progress(progress) => {
-                let line = OnDisk { progress, expires };
-                let text = written(&line).map_err(unwritable)?;
+                let text = progress_text(progress, expires).map_err(unwritable)?;
                 Change::Progress(StoredProgress { text, process })
             }
             Record::Answered(answered) => {
@@ -110,11 +109,11 @@ impl Records {
         // Nobody waits for it.
         let _ = self.journal.submit(entry);
     }
+
     /// Has what waits written now, though nobody waits for it.
     pub fn hurry(&self) {
         self.journal.hurry();
     }
-
 
     /// How far everything was submitted that no attempt to write has covered yet, if there is anything such:
     /// [`FromThread::Attempted`] follows then.
@@ -141,9 +140,52 @@ impl Records {
 /// Most records are shorter.
 const TEXT_BYTES: usize = 1 << 10;
 
+/// The written form of how far a child is.
+fn progress_text(
+    progress: &procbroker_core::Progress,
+    expires: Option<Instant>,
+) -> Result<String, serde_json::Error> {
+    match expires {
+        // The text is the same, and is made in half the time.
+        None => written(progress),
+        Some(_) => written(&OnDisk { progress, expires }),
+    }
+}
+
 /// The written form of a record.
 fn written(record: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut text = Vec::with_capacity(TEXT_BYTES);
     serde_json::to_writer(&mut text, record)?;
     String::from_utf8(text).map_err(serde_json::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use procbroker_core::{Departure, Progress, Runs};
+    use procbroker_protocol::create::StopStep;
+    use procbroker_protocol::{ExitReason, Signal, Timestamp};
+
+    use super::*;
+
+    fn any_progress() -> [Progress; 2] {
+        let started_at = Timestamp::from_micros(1);
+        let (runs, departure) = (Runs::default(), Departure::default());
+        let steps = vec![StopStep { signal: Signal::TERM, grace: Duration::from_secs(10) }];
+        [
+            Progress::Running { started_at, runs, departure },
+            Progress::Unwanted { reason: ExitReason::Destroyed, steps },
+        ]
+    }
+
+    #[test]
+    fn the_text_of_one_that_does_not_expire_is_that_of_one_that_may() {
+        for progress in any_progress() {
+            let beside = written(&OnDisk { progress: &progress, expires: None }).unwrap();
+            assert_eq!(progress_text(&progress, None).unwrap(), beside);
+            let expires = Some(Instant::from_nanos(7));
+            let expiring = progress_text(&progress, expires).unwrap();
+            let object: serde_json::Value = serde_json::from_str(&expiring).unwrap();
+            assert!(object.get("expires").is_some_and(|moment| !moment.is_null()), "{expiring}");
+        }
+    }
 }
