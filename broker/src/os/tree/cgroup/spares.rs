@@ -30,8 +30,7 @@ impl Cgroups {
     pub fn take(&self) -> Result<(Group, OwnedFd), Errno> {
         loop {
             let Some((group, directory)) = self.pool().spares.pop() else { return self.make() };
-            // In a folder that was removed nothing is found any more.
-            if fstatat(&directory, "cgroup.procs", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+            if is_in_place(&directory) {
                 return Ok((group, directory));
             }
         }
@@ -116,6 +115,14 @@ impl Cgroups {
             group
         };
         mkdirat(self.folder(), group.name().as_str(), Mode::from_bits_truncate(0o755))?;
-        Ok((group, self.directory(group)?))
+        let directory = self.directory(group)?;
+        // The first look takes the kernel several times as long as those after it, and whoever takes the group waits for theirs.
+        let _it_is = is_in_place(&directory);
+        Ok((group, directory))
     }
+}
+
+/// Whether a group's directory was not removed: nothing is found in one that was.
+fn is_in_place(directory: &OwnedFd) -> bool {
+    fstatat(directory, "cgroup.procs", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
