@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Dict, List, Tuple, Union
 
@@ -53,6 +54,23 @@ def nothing() -> None:
 
 def fail(message: str) -> None:
     raise ValueError(message)
+
+
+async def add_later(a: int, b: int) -> int:
+    import asyncio  # noqa: PLC0415
+
+    await asyncio.sleep(0)
+    return a + b
+
+
+async def fail_later(message: str) -> None:
+    raise ValueError(message)
+
+
+def fail_unpicklably() -> None:
+    error = ValueError("holds a lock")
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    raise error
 
 
 def fail_badly() -> None:

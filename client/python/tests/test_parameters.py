@@ -87,7 +87,7 @@ def test_a_parameter_has_this_form_on_the_wire(options: Dict[str, Any], wire: Di
         (lambda: create_params(["a"], {"rlimits": {"nofile": True}}), TypeError),
         (lambda: create_params(["a"], {"rlimits": 7}), TypeError),
         (lambda: create_params(["a"], {"resources": 7}), TypeError),
-        (lambda: create_params(["a"], {"watchdog": "5s"}), TypeError),
+        (lambda: create_params(["a"], {"watchdog": ["5s"]}), TypeError),
     ],
 )
 def test_what_cannot_be_right_is_refused_before_anything_is_sent(make: Callable[[], Any], kind: Any) -> None:

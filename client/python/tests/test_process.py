@@ -137,11 +137,25 @@ def test_what_it_raises_is_raised_here_with_its_traceback(broker: Broker) -> Non
     assert "ValueError: no paper" in child.logs().text
 
 
+def test_an_async_def_is_run_to_its_end(broker: Broker) -> None:
+    assert broker.process(targets.add_later, (1, 2)).result(PATIENCE) == 3
+    assert broker.process("targets:add_later", kwargs={"a": 3, "b": 4}).result(PATIENCE) == 7
+    with pytest.raises(ValueError, match="no paper"):
+        broker.process(targets.fail_later, ("no paper",)).result(PATIENCE)
+
+
 def test_what_cannot_travel_is_told_as_a_text(broker: Broker) -> None:
     with pytest.raises(ProcessFailed, match=r"fail_badly.* raised Broken: ab") as caught:
         broker.process(targets.fail_badly).result(PATIENCE)
     assert "in fail_badly" in caught.value.traceback
-    assert pickle.loads(pickle.dumps(caught.value)).error == "Broken: ab"
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.error, again.reason, str(again)) == ("Broken: ab", caught.value.reason, str(caught.value))
+    why = r"it cannot be unpickled \(TypeError: .*__init__\(\) missing .*\); .* super\(\).__init__, or has a __reduce__"
+    assert re.fullmatch(why, again.reason)
+    assert f" (the exception itself cannot be brought here: {again.reason})\n" in str(again)
+    with pytest.raises(ProcessFailed, match=r"raised ValueError: holds a lock") as caught:
+        broker.process(targets.fail_unpicklably).result(PATIENCE)
+    assert re.fullmatch(r"it cannot be pickled \(TypeError: .*lock.*\)", caught.value.reason)
     with pytest.raises(ModuleNotFoundError):
         broker.process("no_such_module:function").result(PATIENCE)
     with pytest.raises(AttributeError):

@@ -15,7 +15,18 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple, Union, cast
 import pytest
 from brokers import REPOSITORY, FakeBroker, child
 
-from procbroker import AsyncBroker, Broker, BrokerError, ChildView, CreateOptions, Exit, Status, Step, default_socket
+from procbroker import (
+    AsyncBroker,
+    Broker,
+    BrokerError,
+    ChildView,
+    CreateOptions,
+    Exit,
+    Status,
+    Step,
+    default_socket,
+    lifetime,
+)
 from procbroker.address import _is_ours_alone
 from procbroker.arguments import create_params
 from procbroker.errors import error_from_wire
@@ -217,6 +228,28 @@ def test_steps_of_a_stop(stop: Any, wire: List[Dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [
+        ("90", 90.0),
+        (" 0.5 ", 0.5),
+        ("250ms", 0.25),
+        ("10s", 10.0),
+        ("5m", 300.0),
+        ("1h30m", 5400.0),
+        ("1h 30min", 5400.0),
+        ("1.5 hours", 5400.0),
+        ("2d", 172800.0),
+        ("1month", 2630016.0),
+    ],
+)
+def test_a_duration_is_a_text_as_on_the_wire(duration: str, seconds: float) -> None:
+    sent = create_params(["a"], {"linger": duration, "lifetime": lifetime.ttl(duration), "stop": [("HUP", duration)]})
+    assert sent["linger"] == pytest.approx(seconds)
+    assert sent["lifetime"] == {"ttl": pytest.approx(seconds)}
+    assert sent["stop"][0]["grace"] == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
     ("command", "options", "complaint"),
     [
         ("sleep 60", {}, "no shell"),
@@ -238,14 +271,14 @@ def test_steps_of_a_stop(stop: Any, wire: List[Dict[str, Any]]) -> None:
         (["a"], {"inherit_env": True, "env_clear": True}, "one of them"),
         (["a"], {"stop": "SIGTERM"}, "list of steps"),
         (["a"], {"stop": ("SIGHUP", 10)}, "pair such as"),
-        (["a"], {"stop": [("SIGHUP", "10")]}, "grace"),
+        (["a"], {"stop": [("SIGHUP", [10])]}, "grace"),
         (["a"], {"stop": [("SIGHUP", True)]}, "grace"),
         (["a"], {"stop": [(None, 1)]}, "a signal is"),
         (["a"], {"labels": [("a", "b")]}, "labels"),
         (["a"], {"limit": "render"}, "limit"),
         (["a"], {"lifetime": 60}, "lifetime"),
         (["a"], {"restart": 3}, "restart"),
-        (["a"], {"linger": "1s"}, "linger"),
+        (["a"], {"linger": ["1s"]}, 'linger is a number of seconds, a timedelta or a text such as "10m"'),
     ],
 )
 def test_a_wrong_type_is_a_type_error(command: Any, options: Dict[str, Any], complaint: str) -> None:
@@ -257,6 +290,12 @@ def test_a_wrong_type_is_a_type_error(command: Any, options: Dict[str, Any], com
     ("options", "complaint"),
     [
         ({"linger": -1}, "out of range"),
+        ({"linger": "-1"}, "linger is a duration such as"),
+        ({"linger": "soon"}, "linger is a duration such as .*, not 'soon'"),
+        ({"linger": ""}, "linger is a duration such as"),
+        ({"linger": "5 parsecs"}, "linger is a duration such as"),
+        ({"linger": "1h 10M"}, "has M, which is a month; '1h 10m' is minutes"),
+        ({"stop": [("SIGHUP", "SIGTERM")]}, "the grace of a stop's step is a duration such as"),
         ({"ready_timeout": float("nan")}, "out of range"),
         ({"lifetime": {"ttl": float("inf")}}, "out of range"),
         ({"stdout": subprocess.PIPE}, "follow"),
@@ -283,7 +322,7 @@ WRONG_USES: List[Callable[[Broker], Any]] = [
     lambda broker: broker.get(None),  # type: ignore[arg-type]
     lambda broker: broker.get(4711),  # type: ignore[arg-type]
     lambda broker: broker.signal("one", None),  # type: ignore[arg-type]
-    lambda broker: broker.list(timeout="1s"),  # type: ignore[arg-type]
+    lambda broker: broker.list(timeout=[1]),  # type: ignore[arg-type]
     lambda broker: broker.wait("one", timeout=True, until=None, more=1),  # type: ignore[call-arg, arg-type]
 ]
 

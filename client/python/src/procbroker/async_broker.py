@@ -47,9 +47,9 @@ class AsyncBroker:
     task gives up what it asked for at once; the broker may still carry it out.
 
     Every method raises, beside what it says of itself, :class:`BrokerUnavailable` when nobody listens,
-    :class:`ClientTimeout` when no answer comes within ``timeout`` (in seconds or a timedelta; None for as long as it
-    takes), and the :class:`BrokerError` that the broker answers. A connection that is lost is made again, and the
-    request sent again where it may be carried out twice, as a create may: it is known by its request id.
+    :class:`ClientTimeout` when no answer comes within ``timeout`` (in seconds, a timedelta or a text; None for as
+    long as it takes), and the :class:`BrokerError` that the broker answers. A connection that is lost is made again,
+    and the request sent again where it may be carried out twice, as a create may: it is known by its request id.
     """
 
     def __init__(

@@ -52,9 +52,9 @@ class Broker:
     another one's call, and may be made before a fork: each process uses connections of its own.
 
     Every method raises, beside what it says of itself, :class:`BrokerUnavailable` when nobody listens,
-    :class:`ClientTimeout` when no answer comes within ``timeout`` (in seconds or a timedelta; None for as long as it
-    takes), and the :class:`BrokerError` that the broker answers. A connection that is lost is made again, and the
-    request sent again where it may be carried out twice, as a create may: it is known by its request id.
+    :class:`ClientTimeout` when no answer comes within ``timeout`` (in seconds, a timedelta or a text; None for as
+    long as it takes), and the :class:`BrokerError` that the broker answers. A connection that is lost is made again,
+    and the request sent again where it may be carried out twice, as a create may: it is known by its request id.
     """
 
     def __init__(
@@ -220,7 +220,8 @@ class Broker:
         Parameters
         ----------
         target
-            A function at the top level of a module, or its name, such as ``"app.jobs:render"``.
+            A function at the top level of a module, or its name, such as ``"app.jobs:render"``. An ``async def`` is run
+            by :func:`asyncio.run` there.
         args, kwargs
             What it is called with. They are pickled, at most 16 MiB, and go by a folder that is closed to everybody
             but the user whom the child runs as: below ``/dev/shm``, or what PROCBROKER_HANDOVER names where the

@@ -11,7 +11,8 @@ import os
 import pickle
 import sys
 import traceback
-from typing import List
+from collections.abc import Coroutine
+from typing import Any, List
 
 from . import handover, outset, target
 
@@ -44,6 +45,8 @@ def main(arguments: List[str]) -> int:
             function = target.resolve(name)
             args, kwargs = pickle.loads(call["arguments"])  # noqa: S301 - the folder is this user's, and closed to others
         value = function(*args, **kwargs)
+        if isinstance(value, Coroutine):
+            value = _run(value)
     except outset.Refused:
         # Whoever calls process at the top level of a module hardly asks for its result, and nobody would remove it.
         traceback.print_exc()
@@ -60,6 +63,13 @@ def main(arguments: List[str]) -> int:
         return 1
     handover.put_result(folder, words)
     return 0
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return what an ``async def`` returns, in an event loop of its own."""
+    import asyncio  # noqa: PLC0415 - most functions are none, and need not wait for it
+
+    return asyncio.run(coroutine)
 
 
 class _CannotTravel(Exception):
@@ -85,11 +95,27 @@ def _pickled(what: str, value: object, words: str) -> bytes:
 def _of_error(error: Exception) -> bytes:
     words = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
-        packed = _pickled("raised", error, words)
+        packed = pickle.dumps(("raised", error, words))
+    except Exception as refusal:
+        why = f"it cannot be pickled ({type(refusal).__name__}: {refusal})"
+    else:
+        why = _why_it_does_not_come_back(packed)
+        if not why:
+            return packed
+    return pickle.dumps(("raised", f"{type(error).__name__}: {error}"[:4096], words[-65536:], why[:4096]))
+
+
+def _why_it_does_not_come_back(packed: bytes) -> str:
+    if len(packed) > handover.BYTES_MAX:
+        return f"it has {len(packed)} bytes when pickled, and may have {handover.BYTES_MAX}"
+    try:
         pickle.loads(packed)  # noqa: S301 - not every exception comes back from what it was pickled to
-    except Exception:
-        return _pickled("raised", f"{type(error).__name__}: {error}"[:4096], words[-65536:])
-    return packed
+    except Exception as refusal:
+        return (
+            f"it cannot be unpickled ({type(refusal).__name__}: {refusal}); a class with an __init__ of its own passes "
+            "all arguments on to super().__init__, or has a __reduce__"
+        )
+    return ""
 
 
 if __name__ == "__main__":

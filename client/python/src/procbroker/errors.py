@@ -365,21 +365,24 @@ class ProcessFailed(ProcbrokerError):
     What it returns is pickled, and has at most 16 MiB then.
     """
 
-    def __init__(self, process: str, error: str, traceback: str) -> None:
-        """Take which process, the exception's own words, and its traceback."""
-        _set_args(self, process, error, traceback)
+    def __init__(self, process: str, error: str, traceback: str, reason: str = "") -> None:
+        """Take which process, the exception's own words, its traceback, and why it is not raised itself."""
+        _set_args(self, process, error, traceback, reason)
         #: Which process: its name or id, and its function.
         self.process: str = process
         #: The exception: the name of its class, and its message. Or why what was returned cannot travel.
         self.error: str = error
         #: The exception's traceback, as Python prints it; empty where the function has returned.
         self.traceback: str = traceback
+        #: Why the exception itself is not raised in the place of this one; empty where the function has returned.
+        self.reason: str = reason
 
     def __str__(self) -> str:
-        """Return the exception and its traceback, or why there is no result."""
+        """Return the exception, why it does not come itself, and its traceback; or why there is no result."""
         if not self.traceback:
             return f"{self.process} has returned, but its result cannot be brought here: {self.error}"
-        return f"{self.process} raised {self.error}\n\n{self.traceback}"
+        itself = f" (the exception itself cannot be brought here: {self.reason})" if self.reason else ""
+        return f"{self.process} raised {self.error}{itself}\n\n{self.traceback}"
 
 
 class RemoteTraceback(Exception):

@@ -29,5 +29,5 @@ def pid(number: int) -> OfProcess:
 
 
 def ttl(time: Duration) -> TimeToLive:
-    """Bind it to a time, in seconds or a timedelta, which ``renew`` begins anew."""
+    """Bind it to a time, in seconds, a timedelta or a text such as ``"10m"``, which ``renew`` begins anew."""
     return {"ttl": time}

@@ -140,12 +140,12 @@ def result_of(child: ChildView, keep: bool, last_line: str = "") -> Any:
         ) from error
     if not keep:
         handover.remove(folder)
-    what, value, words = found
+    what, value, words, *why = found
     if what == "returned":
         return value
     if isinstance(value, BaseException):
         raise value from RemoteTraceback(words)
-    raise ProcessFailed(_shown(child), str(value), words)
+    raise ProcessFailed(_shown(child), str(value), words, *why)
 
 
 def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

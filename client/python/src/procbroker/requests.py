@@ -39,7 +39,7 @@ class Default(enum.Enum):
 
 
 _OF_THE_CLIENT: Final = Default.TIMEOUT
-#: How long a call may take: seconds, a timedelta, None for as long as it takes.
+#: How long a call may take: seconds, a timedelta, a text, None for as long as it takes.
 Timeout = Union[Duration, None, Default]
 
 

@@ -8,10 +8,10 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Optional, Tuple, TypedDict, Union
 
-#: A number of seconds, or a timedelta.
-Duration = Union[float, datetime.timedelta]
+#: A number of seconds, a timedelta, or a text such as ``"10m"`` or ``"1h 30m"``.
+Duration = Union[float, datetime.timedelta, str]
 #: From when on: a time with its zone, or an age in seconds, as a timedelta or as a text such as ``"5m"``.
-Since = Union[datetime.datetime, Duration, str]
+Since = Union[datetime.datetime, Duration]
 #: A signal: ``signal.SIGHUP``, ``"SIGHUP"``, ``"HUP"`` or its number.
 Signal = Union[str, int, signal.Signals]
 #: A path in the file system.
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
     #: What is sent to the child's process group.
     signal: Signal
-    #: In seconds, or a timedelta; None is the broker's default, 10 seconds.
+    #: In seconds, a timedelta or a text; None is the broker's default, 10 seconds.
     grace: Optional[Duration] = None
 
 
