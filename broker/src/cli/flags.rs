@@ -30,13 +30,14 @@ const FLAGS: [(&str, &str); 17] = [
 const RESOURCES: &str = "resources.";
 
 /// What messages say of parameters beside their names, and the same of flags.
-const PHRASES: [(&str, &str); 21] = [
+const PHRASES: [(&str, &str); 22] = [
     ("use if_exists reuse or replace, or another name", "use --if-exists reuse or replace, or another name"),
     ("need a name to look for; give one", "need a name to look for; give one with --name"),
     ("give ready: notify with it", "give --ready notify with it"),
     ("it needs the lifetime connection", "it needs --lifetime connection"),
     ("use the lifetime connection or ttl", "use --lifetime connection or --lifetime ttl:DURATION"),
     ("it has no time to live (lifetime ttl)", "it has no time to live (--lifetime ttl:DURATION)"),
+    (", which cwd sets", ", which --cwd sets"),
     ("(ready_timeout)", "(--ready-timeout)"),
     ("(limit.wait)", "(--limit-wait)"),
     ("(restart.policy)", "(--restart)"),

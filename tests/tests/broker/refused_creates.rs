@@ -37,6 +37,24 @@ fn a_program_that_is_not_there() {
 }
 
 #[test]
+fn a_relative_program_that_is_not_there_is_refused_with_the_folder_that_it_was_looked_for_in() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    for (params, folder) in [
+        (json!({"command": ["./no-such-program"]}), "/".to_owned()),
+        (json!({"command": ["bin/none"], "cwd": "/usr"}), "/usr".to_owned()),
+    ] {
+        let refused = client.refused("create", params);
+        let said = format!("it was looked for in the folder {folder:?}, which cwd sets");
+        assert!(refused.message.contains(&said), "{refused:?}");
+    }
+    let said = broker.run(&["create", "--cwd", "/usr", "--", "./no-such-program"]);
+    assert!(said.err.contains("in the folder \"/usr\", which --cwd sets"), "{said:?}");
+    let said = broker.run(&["create", "--cwd", "/none", "--", "./no-such-program"]);
+    assert!(said.err.contains("the folder \"/none\" does not exist"), "{said:?}");
+}
+
+#[test]
 fn a_program_that_cannot_be_executed() {
     let broker = TestBroker::start();
     let plain = broker.path("plain");

@@ -21,23 +21,25 @@ pub(super) struct StartAttempt<'a> {
     command: &'a [String],
     /// What else was asked for.
     order: &'a SpawnOrder,
+    /// Where it is started in the place of a folder that is gone, for people; empty where it is not.
+    or_elsewhere: &'static str,
 }
 
 impl<'a> StartAttempt<'a> {
     /// The main process of a child.
     pub(super) fn main(order: &'a SpawnOrder) -> Self {
-        Self { command: &order.params.command, order }
+        Self { command: &order.params.command, order, or_elsewhere: "" }
     }
 
     /// Describes the attempt to start the cleanup of a child.
     pub(super) fn cleanup(order: &'a SpawnOrder) -> Self {
         let command = order.params.cleanup.as_ref().map_or(&[][..], |cleanup| &cleanup.command);
-        Self { command, order }
+        Self { command, order, or_elsewhere: ", or in / where that is gone" }
     }
 
     /// A command that finds out whether it is ready.
     pub(super) fn probe(command: &'a [String], order: &'a SpawnOrder) -> Self {
-        Self { command, order }
+        Self { command, order, or_elsewhere: "" }
     }
 
     /// Returns the program, quoted.
@@ -68,8 +70,8 @@ impl<'a> StartAttempt<'a> {
     fn advice(self, step: &str, errno: &str) -> String {
         let params = &*self.order.params;
         match step {
-            "exec" => self.about_program(errno).to_owned(),
-            "cwd" => about_folder(params.cwd.as_deref().unwrap_or("/"), errno),
+            "exec" => self.about_program(errno) + &self.where_it_was_looked_for(errno),
+            "cwd" => about_folder(self.folder(), errno),
             "user" => format!("check {} and what the broker may do", user(self.order)),
             "groups" => format!("check {} and what the broker may do", groups(self.order)),
             "rlimits" => about_limits(params, errno),
@@ -79,9 +81,26 @@ impl<'a> StartAttempt<'a> {
         }
     }
 
-    fn about_program(self, errno: &str) -> &'static str {
+    /// A program with a slash in it that is no whole path depends on the folder, which whoever asked may not have thought of.
+    fn where_it_was_looked_for(self, errno: &str) -> String {
+        let depends_on_folder =
+            self.command.first().is_some_and(|program| program.contains('/') && !program.starts_with('/'));
+        match errno {
+            "ENOENT" | "ENOTDIR" | "EACCES" if depends_on_folder => {
+                let (folder, elsewhere) = (quoted(self.folder()), self.or_elsewhere);
+                format!("; it was looked for in the folder {folder}, which cwd sets{elsewhere}")
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn folder(self) -> &'a str {
+        self.order.params.cwd.as_deref().unwrap_or("/")
+    }
+
+    fn about_program(self, errno: &str) -> String {
         let is_path = self.command.first().is_some_and(|program| program.contains('/'));
-        match (errno, self.command) {
+        let said = match (errno, self.command) {
             ("ENOENT" | "ENOTDIR", [line]) if line.trim().contains(char::is_whitespace) => {
                 "program and arguments are separate words, and this is one word with a space in it"
             }
@@ -97,7 +116,8 @@ impl<'a> StartAttempt<'a> {
             ("EACCES", _) => "the child's user may not execute it, or not enter the folder that it is in",
             ("E2BIG", _) => "its arguments and its environment are longer than the kernel takes",
             (_, _) => "check the program, its permissions and the child's PATH",
-        }
+        };
+        said.to_owned()
     }
 }
 
@@ -181,14 +201,23 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
+
+    use procbroker_protocol::create::Cleanup;
 
     use super::*;
 
-    fn why(params: CreateParams, step: &str, errno_name: &str) -> String {
+    fn order(params: CreateParams) -> SpawnOrder {
         let run_as = RunAs::User { uid: 33, gid: 34, groups: vec![34, 35] };
-        let order = SpawnOrder { params: Arc::new(params), run_as, launch: crate::Launch::default() };
-        let (step, errno_name) = (step.to_owned(), errno_name.to_owned());
-        StartAttempt::main(&order).why(&SpawnFailure { errno: 1, errno_name, step }, None)
+        SpawnOrder { params: Arc::new(params), run_as, launch: crate::Launch::default() }
+    }
+
+    fn failure(step: &str, errno_name: &str) -> SpawnFailure {
+        SpawnFailure { errno: 1, errno_name: errno_name.to_owned(), step: step.to_owned() }
+    }
+
+    fn why(params: CreateParams, step: &str, errno_name: &str) -> String {
+        StartAttempt::main(&order(params)).why(&failure(step, errno_name), None)
     }
 
     fn command(words: &[&str]) -> CreateParams {
@@ -280,6 +309,30 @@ mod tests {
         for (words, errno, expected) in cases {
             assert_eq!(why(command(words), "exec", errno), format!("exec failed with {errno} ({expected})"));
         }
+    }
+
+    #[test]
+    fn a_relative_program_that_is_not_there_comes_with_the_folder_that_it_was_looked_for_in() {
+        let in_srv = |program| CreateParams { cwd: Some("/srv".to_owned()), ..command(&[program]) };
+        let not_there = "it is not there, or the interpreter that its first line names is not";
+        let closed = "the child's user may not execute it, or not enter the folder that it is in";
+        let (root, srv) = ["/", "/srv"]
+            .map(|folder| format!("; it was looked for in the folder {folder:?}, which cwd sets"))
+            .into();
+        for (params, errno, expected) in [
+            (command(&["./job.sh"]), "ENOENT", format!("{not_there}{root}")),
+            (in_srv("bin/job"), "ENOTDIR", format!("{not_there}{srv}")),
+            (in_srv("./job.sh"), "EACCES", format!("{closed}{srv}")),
+            (in_srv("/job.sh"), "ENOENT", not_there.to_owned()),
+            (in_srv("/job.sh"), "EACCES", closed.to_owned()),
+            (in_srv("job.sh"), "EACCES", closed.to_owned()),
+        ] {
+            assert_eq!(why(params, "exec", errno), format!("exec failed with {errno} ({expected})"));
+        }
+        let cleanup = Cleanup { command: vec!["./tidy".to_owned()], timeout: Duration::from_secs(1) };
+        let order = order(CreateParams { cleanup: Some(cleanup), ..in_srv("/job") });
+        let said = StartAttempt::cleanup(&order).why(&failure("exec", "ENOENT"), None);
+        assert!(said.ends_with("\"/srv\", which cwd sets, or in / where that is gone)"), "{said}");
     }
 
     #[test]
