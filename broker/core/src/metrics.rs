@@ -72,6 +72,9 @@ pub struct Totals {
     pub create_failures: BTreeMap<Cow<'static, str>, u64>,
     /// Restarts, automatic ones and manual ones.
     pub restarts: u64,
+    /// Children that were given up: they ended by themselves once more than their restart policy starts them again.
+    #[serde(default)]
+    pub restarts_given_up: u64,
     /// Stops that needed SIGKILL.
     pub forced_stops: u64,
     /// Cleanups that are over.
@@ -192,6 +195,9 @@ impl MetricsRecorder {
             EventKind::Cleaning => self.stopped(child.id, now),
             EventKind::Ended => {
                 self.stopped(child.id, now);
+                if child.exit.as_ref().is_some_and(|exit| exit.gave_up) {
+                    increase(&mut self.totals.restarts_given_up);
+                }
                 match &child.cleanup {
                     Some(cleaned) if cleaned.ok => increase(&mut self.totals.cleanups.ok),
                     Some(_) => increase(&mut self.totals.cleanups.failed),
@@ -216,12 +222,21 @@ impl MetricsRecorder {
 
 impl Totals {
     fn add(&mut self, more: Self) {
-        let Self { creates, create_failures, restarts, forced_stops, cleanups, connections_refused } = more;
+        let Self {
+            creates,
+            create_failures,
+            restarts,
+            restarts_given_up,
+            forced_stops,
+            cleanups,
+            connections_refused,
+        } = more;
         for (count, more) in [
             (&mut self.creates.created, creates.created),
             (&mut self.creates.existing, creates.existing),
             (&mut self.creates.replaced, creates.replaced),
             (&mut self.restarts, restarts),
+            (&mut self.restarts_given_up, restarts_given_up),
             (&mut self.forced_stops, forced_stops),
             (&mut self.cleanups.ok, cleanups.ok),
             (&mut self.cleanups.failed, cleanups.failed),

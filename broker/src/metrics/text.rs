@@ -68,6 +68,11 @@ fn text(metrics: &MetricsSnapshot<'_>) -> String {
     text.labelled("kind", totals.create_failures.iter().map(|(kind, count)| (kind.as_ref(), *count)));
     text.counter("restarts_total", "Restarts of children, automatic and manual ones.");
     text.plain(totals.restarts);
+    text.counter(
+        "restarts_given_up_total",
+        "Children that ended too often for their restart policy and were given up.",
+    );
+    text.plain(totals.restarts_given_up);
     text.counter("forced_stops_total", "Stops that needed SIGKILL.");
     text.plain(totals.forced_stops);
     text.histogram(
@@ -185,6 +190,7 @@ mod tests {
                 creates: Creates { created: 4, existing: 5, replaced: 6 },
                 create_failures: [("name_taken".into(), 7)].into(),
                 restarts: 8,
+                restarts_given_up: 21,
                 forced_stops: 9,
                 cleanups: Cleanups { ok: 10, failed: 11 },
                 connections_refused: 12,
@@ -216,6 +222,7 @@ mod tests {
             "creates_total{outcome=\"replaced\"} 6",
             "create_failures_total{kind=\"name_taken\"} 7",
             "restarts_total 8",
+            "restarts_given_up_total 21",
             "forced_stops_total 9",
             "cleanups_total{result=\"ok\"} 10",
             "cleanups_total{result=\"failed\"} 11",
@@ -254,6 +261,6 @@ mod tests {
                 assert!(line.starts_with(family), "{line} is not of {family}");
             }
         }
-        assert_eq!(families.len(), 14, "{families:?}");
+        assert_eq!(families.len(), 15, "{families:?}");
     }
 }

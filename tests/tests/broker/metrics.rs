@@ -56,13 +56,17 @@ fn what_happens_to_children_is_counted_and_fetched() {
     client.ok("destroy", json!({"target": "two", "stop": [{"signal": "TERM", "grace": "10ms"}]}));
     let said = client.create(json!({"command": ["echo", "hello"]}));
     client.ok("wait", json!({"target": said["id"]}));
+    let policy = json!({"policy": "on-failure", "max": 0});
+    let given_up = client.create(json!({"command": ["false"], "restart": policy}));
+    client.ok("wait", json!({"target": given_up["id"]}));
     // Whoever has read its output finds it counted.
     client.ok("logs", json!({"target": said["id"]}));
     let text = fetched(address);
     for (name, value) in [
         ("children{state=\"running\"}", 1.0),
-        ("children{state=\"ended\"}", 2.0),
-        ("creates_total{outcome=\"created\"}", 3.0),
+        ("children{state=\"ended\"}", 3.0),
+        ("restarts_given_up_total", 1.0),
+        ("creates_total{outcome=\"created\"}", 4.0),
         ("creates_total{outcome=\"existing\"}", 1.0),
         ("create_failures_total{kind=\"name_taken\"}", 1.0),
         ("create_failures_total{kind=\"spawn_failed\"}", 1.0),

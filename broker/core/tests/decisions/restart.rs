@@ -82,7 +82,7 @@ fn a_child_that_is_restarted_too_often_within_the_window_gives_up_and_is_cleaned
     let mut run = world.start(client, CreateParams { restart: policy, ..cleaned(unnamed()) });
     run = fail_and_return(&mut world, run, millis(100));
     run = fail_and_return(&mut world, run, millis(200));
-    assert_eq!(world.cleanups(run), 0);
+    assert_eq!((world.cleanups(run), world.counts().totals.restarts_given_up), (0, 0));
     world.exited(run, FAILED, Members::Nothing);
     let shown = world.shown(client, run);
     assert_eq!((shown.state, shown.restarts), (ChildState::Cleaning, 2));
@@ -91,6 +91,22 @@ fn a_child_that_is_restarted_too_often_within_the_window_gives_up_and_is_cleaned
     let attempt = next(run);
     world.recorded(attempt);
     assert_eq!(world.cleanups(run), 1);
+}
+
+#[test]
+fn children_that_are_given_up_are_counted_and_those_that_are_ended_are_not() {
+    let (mut world, client) = World::with_client();
+    let policy = Restart { policy: OnFailure, max: 0, ..Restart::default() };
+    for given_up in 1..=2 {
+        let run = world.start(client, CreateParams { restart: policy, ..unnamed() });
+        world.exited(run, FAILED, Members::Nothing);
+        assert_eq!(world.shown(client, run).state, ChildState::Ended);
+        assert_eq!(world.counts().totals.restarts_given_up, given_up);
+    }
+    let run = world.start(client, unnamed());
+    world.exited(run, FAILED, Members::Nothing);
+    assert_eq!(world.shown(client, run).state, ChildState::Ended);
+    assert_eq!((world.counts().totals.restarts_given_up, world.counts().totals.restarts), (2, 0));
 }
 
 #[test]
