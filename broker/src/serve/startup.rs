@@ -1,6 +1,7 @@
 //! Everything that has to be in place before the first client: settings, locks, sockets, facilities.
 
 mod accounts;
+mod kept_out;
 mod machine;
 mod sockets;
 mod take;

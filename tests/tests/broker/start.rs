@@ -108,6 +108,38 @@ fn the_socket_of_a_broker_that_was_killed_is_replaced() {
 }
 
 #[test]
+fn a_broker_with_another_state_folder_is_warned_of_the_children_of_one_that_was_killed() {
+    let mut killed = TestBroker::start();
+    let child = killed.json().create(willing());
+    killed.signal(Signal::SIGKILL);
+    assert_eq!(killed.ended().signal(), Some(9));
+    let (socket, state) = (killed.socket().to_owned(), killed.state_dir());
+    let other = killed.path("other state");
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o700)).unwrap();
+    let started = |state: &Path| {
+        Setup::new()
+            .choosing_places(socket.clone())
+            .flags(["--socket".as_ref(), socket.as_os_str(), "--state-dir".as_ref(), state.as_os_str()])
+            .start()
+    };
+    let ended = started(&other).stop();
+    let lines = ended.lines_with("is what a broker with the state folder");
+    assert_eq!(lines.len(), 1, "{}", ended.log);
+    for said in
+        ["WARN", &format!("such as process {}", child["pid"]), &format!("--state-dir {}", state.display())]
+    {
+        assert!(lines[0].contains(said), "no {said}: {lines:?}");
+    }
+    // That is the way out.
+    let mut found = started(&state);
+    let children = found.json().ok("list", json!({}));
+    assert_eq!(children["children"][0]["id"], child["id"]);
+    let ended = found.stop();
+    assert!(ended.lines_with("is what a broker with the state folder").is_empty(), "{}", ended.log);
+}
+
+#[test]
 fn a_file_that_is_no_socket_is_not_replaced() {
     let setup = Setup::new();
     fs::create_dir(setup.folder().join("run")).unwrap();

@@ -74,8 +74,21 @@ fn who_allows_others_and_keeps_the_socket_closed_is_warned() {
     };
     assert_eq!(warnings(&["--allow-user", "1"]), 1);
     assert_eq!(warnings(&["--allow-group", "1", "--socket-mode", "644"]), 1);
-    assert_eq!(warnings(&["--allow-group", "1", "--socket-mode", "660"]), 0);
     assert_eq!(warnings(&["--allow-user", "1", "--socket-mode", "602"]), 0);
+    assert_eq!(warnings(&[]), 0);
+}
+
+#[test]
+fn who_allows_others_than_those_of_the_sockets_group_is_warned() {
+    let own = nix::unistd::getegid().to_string();
+    let stranger = STRANGER.to_string();
+    let warnings = |flags: &[&str]| {
+        let ended = Setup::new().flags(["--socket-mode", "660"]).flags(flags.iter().copied()).start().stop();
+        ended.lines_with("WARN").into_iter().filter(|line| line.contains("--allow-")).count()
+    };
+    assert_eq!(warnings(&["--allow-user", &stranger]), 1);
+    assert_eq!(warnings(&["--allow-group", &stranger]), 1);
+    assert_eq!(warnings(&["--allow-group", &own, "--socket-group", &own]), 0);
     assert_eq!(warnings(&[]), 0);
 }
 

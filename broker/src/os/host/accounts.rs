@@ -32,6 +32,12 @@ pub fn user_id(account: &Account) -> Result<u32, AccountsFailure> {
     user(account).map(|user| user.uid)
 }
 
+/// The groups that a user is in; none where the system does not tell.
+#[must_use]
+pub fn groups(account: &Account) -> Option<Vec<u32>> {
+    user(account).ok().map(|user| user.groups)
+}
+
 /// The number of a group.
 ///
 /// # Errors

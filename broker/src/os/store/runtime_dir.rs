@@ -146,7 +146,10 @@ impl RuntimeDir {
         let folder = match wanted {
             RuntimeDirChoice::Given(path) => claim(path, &state)?,
             RuntimeDirChoice::Usual(path) => match claim(path, &state) {
-                Err(RuntimeDirError::Taken { .. }) => {
+                Err(RuntimeDirError::Taken { path: taken, state: other }) => {
+                    if let Some(remark) = left_behind(&taken, &other) {
+                        tracing::warn!("{remark}");
+                    }
                     let mut name = path.clone().into_os_string();
                     name.push(format!("-{:08x}", key.as_fields().0));
                     claim(Path::new(&name), &state)?
@@ -309,6 +312,30 @@ fn claim(path: &Path, state: &OwnFolder) -> Result<OwnFolder, RuntimeDirError> {
             Ok(folder)
         }
     }
+}
+
+/// Says what a broker with another state folder has left in a runtime folder, if it is gone: this one knows nothing of its
+/// children, and finds none of them.
+fn left_behind(path: &Path, state: &Path) -> Option<String> {
+    let folder = OwnFolder::open(path).ok()?;
+    if !try_lock(&folder).ok()? {
+        // That broker lives, at another socket.
+        return None;
+    }
+    // What cannot be told is left out: the record of them is there all the same.
+    let survivor = BootId::current()
+        .ok()
+        .and_then(|boot| Abandoned::read(&folder, boot).ok())
+        .and_then(|left| left.survivor().ok().flatten());
+    let alive = survivor
+        .map_or_else(String::new, |survivor| format!(", such as process {}, which lives", survivor.pid));
+    Some(format!(
+        "{path} is what a broker with the state folder {state} has left that did not end in order; its children are not known \
+         to this broker{alive}, and their cleanups do not run: stop this one, and start it with --state-dir {state} to go on \
+         with them",
+        path = path.display(),
+        state = state.display(),
+    ))
 }
 
 /// Locks a folder for as long as its descriptor, or a copy of that, is open: a broker that lives has it, whatever has become

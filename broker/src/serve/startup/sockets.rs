@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use procbroker_protocol::socket_path::{self, Place};
 
+use super::kept_out;
 use crate::cli::ServeArguments;
+use crate::flagged_accounts::FlaggedAccounts;
 use crate::os::host::listening::Sockets;
 use crate::os::host::socket::{self, SocketFile, SocketOptions};
 use crate::serve::error::ServeError;
@@ -33,7 +35,7 @@ pub(super) fn sockets(
     arguments: &ServeArguments,
     passed: Vec<UnixListener>,
     uid: u32,
-    group: Option<u32>,
+    accounts: &FlaggedAccounts,
 ) -> Result<(Sockets, PathBuf), ServeError> {
     if !passed.is_empty() {
         let (sockets, path) = passed_sockets(arguments, passed);
@@ -50,8 +52,13 @@ pub(super) fn sockets(
             "--allow-user and --allow-group let nobody in while only its owner may write to the socket; \
              open it with --socket-mode 660 and --socket-group, or with --socket-mode 666"
         );
+    } else {
+        let socket_group = accounts.socket_group.unwrap_or_else(|| nix::unistd::getegid().as_raw());
+        for line in kept_out::lines(arguments, accounts, socket_group) {
+            tracing::warn!("{line}");
+        }
     }
-    let options = SocketOptions { place, mode: arguments.socket_mode, group };
+    let options = SocketOptions { place, mode: arguments.socket_mode, group: accounts.socket_group };
     let (listener, file) = socket::listen_at(&options)?;
     let path = file.path().to_path_buf();
     Ok((Sockets::Own { listeners: vec![listener], file, options }, path))

@@ -58,7 +58,7 @@ pub(super) fn from_machine(
         if makes_socket { accounts::with_socket(arguments) } else { accounts::of_those_allowed(arguments) };
     let accounts = account_flags.look_up()?;
     let state = StateDir::open(state)?;
-    let (sockets, socket) = match sockets::sockets(arguments, listeners, uid, accounts.socket_group) {
+    let (sockets, socket) = match sockets::sockets(arguments, listeners, uid, &accounts) {
         Ok(listening) => listening,
         Err(error) => {
             // Whoever has the socket has a state folder of its own.

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::captured_log::captured;
 use crate::os::logs::pipes::PIPES_FOLDER;
 use crate::os::process::variables::CHILD_ID_VARIABLE;
 
@@ -112,6 +113,42 @@ fn a_folder_of_another_broker_is_left_to_it_for_as_long_as_there_is_its_state() 
     fs::remove_dir_all(scratch.state()).unwrap();
     let taken = given().unwrap();
     assert!(!taken.path().join("left").exists(), "what nobody knows any more is gone");
+}
+
+#[test]
+fn what_a_broker_with_another_state_folder_has_left_is_told_of_with_the_way_back_to_it() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.at("state2")).unwrap();
+    let path = scratch.at("s.d");
+    let living = scratch.open("s.d").unwrap();
+    let output = living.subfolder(PIPES_FOLDER).unwrap();
+    let child = Uuid::now_v7();
+    fs::write(output.path().join(format!("{child}.out")), "").unwrap();
+    let opened = || {
+        captured(|| {
+            drop(RuntimeDir::open(&RuntimeDirChoice::Usual(path.clone()), &scratch.at("state2")).unwrap());
+        })
+    };
+    assert_eq!(opened(), "", "its broker lives");
+    drop(living);
+    let way_back = format!("start it with --state-dir {} to go on with them", scratch.state().display());
+    let said = opened();
+    assert!(said.contains("WARN") && said.contains(&way_back) && !said.contains("which lives"), "{said}");
+    let mut survivor = marked(child);
+    let said = opened();
+    survivor.kill().unwrap();
+    let pid = survivor.id();
+    survivor.wait().unwrap();
+    assert!(
+        said.contains(&format!("such as process {pid}, which lives")) && said.contains(&way_back),
+        "{said}"
+    );
+    // That one goes on with it, and leaves nothing to tell of.
+    let found = scratch.open("s.d").unwrap();
+    assert_eq!(found.path(), path);
+    fs::remove_dir_all(output.path()).unwrap();
+    drop(found);
+    assert_eq!(opened(), "");
 }
 
 #[test]
