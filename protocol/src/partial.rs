@@ -224,6 +224,15 @@ impl PartialChildren {
         Self { children: change(self.children), ..self }
     }
 
+    /// Returns the children themselves, where all members of them are known.
+    ///
+    /// # Errors
+    /// Gives these back where they are not.
+    pub fn into_whole(self) -> Result<Vec<Arc<Child>>, Self> {
+        let is_whole = Field::ALL.iter().all(|field| self.fields.contains(*field));
+        if is_whole { Ok(self.children) } else { Err(self) }
+    }
+
     /// The members that are known.
     #[must_use]
     pub fn fields(&self) -> Fields {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use procbroker_client::{Broker, Error as ClientError};
 use procbroker_protocol::json_lines::objects::ResultObject;
-use procbroker_protocol::{Child, ExitStatus, Request, Response, Target};
+use procbroker_protocol::request::WaitParams;
+use procbroker_protocol::{Child, ErrorKind, ExitStatus, Request, Response, Target};
 use tokio::task::JoinSet;
 
 use super::call;
@@ -35,12 +37,31 @@ pub(super) trait Ask {
     /// [`Failure::Usage`] where the arguments contradict each other.
     fn requests(&self) -> Result<Vec<Request>, Failure>;
 
+    /// The labels of the live children that a request is to be made for, each for itself, instead of the requests.
+    ///
+    /// # Errors
+    /// As those of the requests.
+    fn each_with(&self) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        Ok(None)
+    }
+
+    /// Returns the requests for these children, where they are chosen by what they are at the moment.
+    fn requests_for(&self, children: &[Target]) -> Vec<Request> {
+        let _ = children;
+        Vec::new()
+    }
+
     /// The targets to be restarted one after the other, instead of the requests, where that was asked for.
     ///
     /// # Errors
     /// As those of the requests.
     fn in_turn(&self) -> Result<Option<Vec<Target>>, Failure> {
         Ok(None)
+    }
+
+    /// Whether the answer is of several children, where each request is of one.
+    fn is_of_several(&self) -> bool {
+        false
     }
 
     /// Chooses what is shown of the answer, where the broker cannot do so.
@@ -94,9 +115,18 @@ pub(super) enum Verdict {
 
 /// Sends the requests of a verb, and shows the answers as one.
 pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutput, Failure> {
-    let (requests, turns) = (verb.requests()?, verb.in_turn()?);
+    let (requests, turns, labels) = (verb.requests()?, verb.in_turn()?, verb.each_with()?);
     let answers = call::runtime()?.block_on(async {
         let broker = call::connect(socket).await?;
+        let chosen = match labels {
+            Some(labels) => Some(in_turn::each_of(&broker, &Target::Labels(labels)).await?),
+            None => None,
+        };
+        let requests = chosen.as_ref().map_or(requests, |chosen| verb.requests_for(chosen));
+        let awaited = verb.awaited().map(|awaited| match &chosen {
+            Some(chosen) => Awaited { targets: chosen.clone(), ..awaited },
+            None => awaited,
+        });
         let begun = Begun::none_of(if turns.is_some() { 0 } else { requests.len() });
         let work = async {
             match turns {
@@ -107,25 +137,39 @@ pub(super) fn ask(socket: Option<PathBuf>, verb: &dyn Ask) -> Result<CommandOutp
                 None => send(&broker, requests, &begun).await,
             }
         };
-        match verb.awaited().zip(progress::told(verb.print().json)) {
+        let answers = match awaited.zip(progress::told(verb.print().json)) {
             Some((awaited, told)) => progress::beside(&broker, &awaited, told, &begun, work).await,
             None => Ok(work.await),
-        }
+        }?;
+        Ok::<_, Failure>(if chosen.is_some() { of_those_chosen(answers) } else { answers })
     })?;
     let json = verb.print().json;
     conclude(verb, answers, json, || Style::of_standard_output(verb.print()))
+}
+
+/// The answers of requests that were made for the children that there were: one that has ended and is forgotten meanwhile is
+/// no failure, and none of them is an answer too.
+fn of_those_chosen(answers: Vec<Result<Response, ClientError>>) -> Vec<Result<Response, ClientError>> {
+    let is_gone = |answer: &Result<Response, ClientError>| matches!(answer, Err(ClientError::Broker(error)) if error.kind == ErrorKind::NotFound);
+    let mut left: Vec<_> = answers.into_iter().filter(|answer| !is_gone(answer)).collect();
+    if left.is_empty() {
+        left.push(Ok(Response::Children(Vec::new())));
+    }
+    left
 }
 
 /// Sends requests side by side, as many as the broker takes of one connection: what is begun goes on whoever waits for it.
 /// Returns their answers in the order of the requests.
 async fn send(broker: &Broker, requests: Vec<Request>, begun: &Begun) -> Vec<Result<Response, ClientError>> {
     let at_once = if requests.len() <= AT_ONCE_UNASKED { AT_ONCE_UNASKED } else { at_once(broker).await };
+    let start = Instant::now();
     let mut calls = JoinSet::new();
     let mut answers = BTreeMap::new();
     for (place, request) in requests.into_iter().enumerate() {
         if calls.len() >= at_once {
             answers.extend(calls.join_next().await.and_then(Result::ok));
         }
+        let request = less_what_has_passed(request, start.elapsed());
         let (broker, begun) = (broker.clone(), begun.clone());
         calls.spawn(async move {
             begun.one_more();
@@ -136,6 +180,16 @@ async fn send(broker: &Broker, requests: Vec<Request>, begun: &Begun) -> Vec<Res
         answers.extend(call.ok());
     }
     answers.into_values().collect()
+}
+
+/// A request that had to wait for its place has so much less time: what it was given is for all of them together.
+fn less_what_has_passed(request: Request, passed: Duration) -> Request {
+    match request {
+        Request::Wait(WaitParams { timeout: Some(timeout), target, until }) => {
+            Request::Wait(WaitParams { timeout: Some(timeout.saturating_sub(passed)), target, until })
+        }
+        other => other,
+    }
 }
 
 /// How many requests can be under way at a time.
@@ -161,7 +215,7 @@ fn conclude(
             Err(error) => refused.push(Failure::from(error)),
         }
     }
-    let mut report = match together(given)? {
+    let mut report = match together(given, verb.is_of_several())? {
         Some(answer) => show(verb, &verb.choose(answer), style())?,
         None if refused.is_empty() => return Err(Failure::Answer),
         None => CommandOutput::done(String::new()),
@@ -175,9 +229,12 @@ fn conclude(
     Ok(report)
 }
 
-/// One answer of all: the children of several.
-fn together(answers: Vec<Response>) -> Result<Option<Response>, Failure> {
-    let mut answers = answers.into_iter();
+/// One answer of all: the children of several, where there can be several.
+fn together(answers: Vec<Response>, of_several: bool) -> Result<Option<Response>, Failure> {
+    let mut answers = answers.into_iter().map(|answer| match answer {
+        Response::Child(child) if of_several => Response::Children(vec![child]),
+        other => other,
+    });
     let Some(mut first) = answers.next() else { return Ok(None) };
     for answer in answers {
         let (Response::Children(all), Response::Children(more)) = (&mut first, answer) else {

@@ -45,8 +45,8 @@ fn is_gone(answer: &Result<Response, ClientError>) -> bool {
     matches!(answer, Err(ClientError::Broker(error)) if error.kind == ErrorKind::NotFound)
 }
 
-/// The children that a target means, one by one.
-async fn each_of(broker: &Broker, target: &Target) -> Result<Vec<Target>, ClientError> {
+/// The children that a target means now, one by one.
+pub(super) async fn each_of(broker: &Broker, target: &Target) -> Result<Vec<Target>, ClientError> {
     let labels = match target {
         Target::Id(_) | Target::Name(_) => return Ok(vec![target.clone()]),
         Target::Labels(labels) => labels.clone(),

@@ -21,6 +21,7 @@ mod usage;
 mod values;
 mod verbs;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use size::ByteSize;
@@ -34,11 +35,12 @@ use verbs::CommandLine;
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main(entry_points: &EntryPoints) -> ExitCode {
-    match CommandLine::read(std::env::args_os()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match CommandLine::read(words.iter().cloned()) {
         Ok(line) => line.carry_out(entry_points),
         Err(error) => {
-            (entry_points.turn_back)(&usage::message(&error));
-            usage::answer(&error).into()
+            (entry_points.turn_back)(&usage::message(&error, &words));
+            usage::answer(&error, &words).into()
         }
     }
 }

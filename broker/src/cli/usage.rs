@@ -1,8 +1,10 @@
 //! Errors of the command line, in the one-line form of all others.
 
+mod elements;
 mod pointers;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use strsim::osa_distance;
@@ -11,8 +13,8 @@ use super::command_status::CommandStatus;
 use super::output::complain;
 use super::print::escape::escaped;
 
-/// Prints help, a version or what is wrong with the command line, and gives the exit status.
-pub(super) fn answer(error: &clap::Error) -> CommandStatus {
+/// Prints help, a version or what is wrong with the words of a command line, and gives the exit status.
+pub(super) fn answer(error: &clap::Error, words: &[OsString]) -> CommandStatus {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that has seen enough, such as head(1), is no failure.
@@ -24,14 +26,14 @@ pub(super) fn answer(error: &clap::Error) -> CommandStatus {
             CommandStatus::Usage
         }
         _ => {
-            complain(&explanation(error));
+            complain(&explanation(error, words));
             CommandStatus::Usage
         }
     }
 }
 
 /// What is wrong with a command line, and what to do instead.
-fn explanation(error: &clap::Error) -> String {
+fn explanation(error: &clap::Error, words: &[OsString]) -> String {
     if let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand)
         && let Some(pointer) = pointers::of_verb(verb)
     {
@@ -39,6 +41,11 @@ fn explanation(error: &clap::Error) -> String {
     }
     if let Some(line) = other_word(error) {
         return line;
+    }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(misplaced) = elements::misplaced(words, &given(error))
+    {
+        return format!("procbroker: {}\n", escaped(&misplaced));
     }
     let rendered = error.render().to_string();
     pointed_elsewhere(error, &rendered).unwrap_or_else(|| line(&rendered, &given(error)))
@@ -83,9 +90,9 @@ fn pointed_elsewhere(error: &clap::Error, rendered: &str) -> Option<String> {
     Some(format!("procbroker: '{command}' {what} '{}'; {pointer}\n", escaped(&given)))
 }
 
-/// What is wrong with a command line, in one line.
-pub(super) fn message(error: &clap::Error) -> String {
-    let line = explanation(error);
+/// What is wrong with the words of a command line, in one line.
+pub(super) fn message(error: &clap::Error, words: &[OsString]) -> String {
+    let line = explanation(error, words);
     line.trim_end().strip_prefix("procbroker: ").unwrap_or(&line).to_owned()
 }
 
@@ -175,9 +182,9 @@ mod tests {
     use crate::cli::verbs::CommandLine;
 
     fn refusal(arguments: &[&str]) -> String {
-        explanation(
-            &CommandLine::try_parse_from(std::iter::once(&"procbroker").chain(arguments)).unwrap_err(),
-        )
+        let words: Vec<OsString> =
+            std::iter::once(&"procbroker").chain(arguments).map(OsString::from).collect();
+        explanation(&CommandLine::try_parse_from(&words).unwrap_err(), &words)
     }
 
     #[test]
@@ -267,6 +274,61 @@ mod tests {
             (
                 &["list", "--labels", "\x1b[31m"],
                 "unexpected argument '--labels' found; tip: a similar argument exists: '--label'; see 'procbroker list --help'",
+            ),
+        ];
+        for (arguments, expected) in cases {
+            assert_eq!(refusal(arguments), format!("procbroker: {expected}\n"), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_for_want_of_knowing_better_leads_to_what_does_it_here() {
+        let cases: [(&[&str], &str); 13] = [
+            (
+                &["create", "--ttl", "10m", "--", "a"],
+                "'procbroker create' has no flag '--ttl'; '--lifetime ttl:10m' ends it after so long, unless 'procbroker renew' comes before",
+            ),
+            (
+                &["run", "--name", "x", "--", "a"],
+                "'procbroker run' has no flag '--name'; it starts a broker and the server beside it: 'procbroker create' starts a child, with such flags, in a broker that runs",
+            ),
+            (
+                &["run", "-d", "--", "a"],
+                "'procbroker run' has no flag '-d'; it stays in the foreground, for a container to start; 'procbroker create -- COMMAND' starts a child that goes on by itself",
+            ),
+            (
+                &["logs", "--stderr", "a"],
+                "'procbroker logs' has no flag '--stderr'; '--stream stderr' shows its standard error",
+            ),
+            (
+                &["logs", "--stdout", "a"],
+                "'procbroker logs' has no flag '--stdout'; it is shown unless '--stream stderr' says otherwise",
+            ),
+            (
+                &["serve", "--port", "8080"],
+                "'procbroker serve' has no flag '--port'; it listens at a Unix socket, which '--socket PATH' names; '--metrics 9464' serves metrics at a port",
+            ),
+            (&["daemon"], "there is no verb 'daemon'; 'procbroker serve' runs the broker, in the foreground"),
+            (
+                &["up"],
+                "there is no verb 'up'; 'procbroker serve' runs the broker, 'procbroker create -- COMMAND' starts a child",
+            ),
+            (
+                &["info"],
+                "there is no verb 'info'; 'procbroker status' shows the broker, 'procbroker get TARGET' a child",
+            ),
+            (&["add", "x"], "there is no verb 'add'; 'procbroker create -- COMMAND' starts a child"),
+            (
+                &["start", "web"],
+                "there is no verb 'start'; 'procbroker create -- COMMAND' starts a child, 'procbroker serve' the broker; a child that has ended or was stopped is not started again, it is created anew: 'procbroker restart TARGET' is for those that live",
+            ),
+            (
+                &["stats"],
+                "there is no verb 'stats'; 'procbroker top' shows what children use, 'procbroker list --usage' the same once, 'procbroker metrics' what the broker has counted",
+            ),
+            (
+                &["ls", "--format", "x"],
+                "'procbroker list' has no flag '--format'; '--json' tells all of each child, for jq(1), and with '--usage' what it uses",
             ),
         ];
         for (arguments, expected) in cases {

@@ -1,8 +1,10 @@
 //! How single values are read from the command line: pairs, signals with a grace, lifetimes, readiness.
 
 pub(in crate::cli) mod bounds;
+mod durations;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,13 +13,15 @@ use glob::Pattern;
 use procbroker_protocol::create::{
     Account, AddressError, Check, CpuMaxError, Lifetime, Ready, StopStep, default_stop,
 };
-use procbroker_protocol::duration::{self, DurationError};
+use procbroker_protocol::duration::{self as on_wire, DurationError};
 use procbroker_protocol::name::NameError;
+use procbroker_protocol::since::SinceError;
 use procbroker_protocol::{Signal, Target};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::size::ByteSizeError;
+pub(in crate::cli) use durations::{duration, since};
 
 /// Why a value of the command line cannot be read.
 #[derive(Debug, Error)]
@@ -76,7 +80,7 @@ pub(in crate::cli) enum ValueError {
     },
     /// A readiness of another form.
     #[error(
-        "it is spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT; a command is given with --ready-command"
+        "it is spawn, notify, tcp:[ADDRESS:]PORT, unix:PATH or log:TEXT; a command is given with --ready-command"
     )]
     Ready,
     #[error(transparent)]
@@ -105,6 +109,15 @@ pub(in crate::cli) enum ValueError {
     Signal(#[from] procbroker_protocol::signal::SignalError),
     #[error(transparent)]
     Duration(#[from] DurationError),
+    /// A number of months, where minutes were likely meant.
+    #[error("{text:?} has M, which is a month; {minutes:?} is minutes, and 'months' says the other")]
+    Months {
+        text: String,
+        /// The same with minutes.
+        minutes: String,
+    },
+    #[error(transparent)]
+    Since(#[from] SinceError),
 }
 
 /// One of a few words, each with the value that it means and a line of help.
@@ -210,7 +223,7 @@ pub(in crate::cli) fn signal(text: &str) -> Result<Signal, ValueError> {
 /// Takes `SIGNAL` or `SIGNAL:GRACE`.
 pub(in crate::cli) fn stop_step(text: &str) -> Result<StopStep, ValueError> {
     let (signal, grace) = match text.split_once(':') {
-        Some((signal, grace)) => (signal, duration::parse(grace)?),
+        Some((signal, grace)) => (signal, duration(grace)?),
         None => (text, default_grace()),
     };
     Ok(StopStep { signal: signal.trim().parse()?, grace })
@@ -227,17 +240,20 @@ pub(in crate::cli) fn lifetime(text: &str) -> Result<Lifetime, ValueError> {
         None if text == "broker" => Ok(Lifetime::Broker),
         None if text == "connection" => Ok(Lifetime::Connection),
         Some(("pid", pid)) => Ok(Lifetime::Pid(number(pid)?)),
-        Some(("ttl", time)) => Ok(Lifetime::Ttl(duration::parse(time)?)),
-        None if duration::parse(text).is_ok() => Err(ValueError::LifetimeIsTime { text: text.to_owned() }),
+        Some(("ttl", time)) => Ok(Lifetime::Ttl(duration(time)?)),
+        None if on_wire::parse(text).is_ok() => Err(ValueError::LifetimeIsTime { text: text.to_owned() }),
         None | Some(_) => Err(ValueError::Lifetime),
     }
 }
 
-/// Takes `spawn`, `notify`, `tcp:ADDRESS:PORT`, `unix:PATH` or `log:TEXT`.
+/// Takes `spawn`, `notify`, `tcp:[ADDRESS:]PORT`, `unix:PATH` or `log:TEXT`.
 pub(in crate::cli) fn ready(text: &str) -> Result<Ready, ValueError> {
     match text.split_once(':') {
         None if text == "spawn" => Ok(Ready::Spawn),
         None if text == "notify" => Ok(Ready::Notify),
+        Some(("tcp", port)) if port.parse::<u16>().is_ok() => {
+            Ok(Check::tcp(&format!("{}:{port}", Ipv4Addr::LOCALHOST))?.into())
+        }
         Some(("tcp", address)) => Ok(Check::tcp(address)?.into()),
         Some(("unix", path)) if !path.is_empty() => Ok(Check::Unix(path.to_owned()).into()),
         Some(("log", text)) if !text.is_empty() => Ok(Check::Log(text.to_owned()).into()),
@@ -310,7 +326,22 @@ mod tests {
         assert_eq!(ready("tcp:[::1]:80").unwrap(), Check::tcp("[::1]:80").unwrap().into());
         assert_eq!(ready("unix:/run/a:b").unwrap(), Check::Unix("/run/a:b".to_owned()).into());
         assert_eq!(ready("log:it runs: now").unwrap(), Check::Log("it runs: now".to_owned()).into());
-        for text in ["", "soon", "tcp", "tcp:", "tcp:80", "unix:", "log:", "command:true", "spawn:1"] {
+        for text in ["tcp:8080", "tcp:127.0.0.1:8080", "tcp:localhost:8080"] {
+            assert_eq!(ready(text).unwrap(), Check::tcp("127.0.0.1:8080").unwrap().into(), "{text}");
+        }
+        for text in [
+            "",
+            "soon",
+            "tcp",
+            "tcp:",
+            "tcp:0",
+            "tcp:65536",
+            "tcp:web",
+            "unix:",
+            "log:",
+            "command:true",
+            "spawn:1",
+        ] {
             assert!(ready(text).is_err(), "{text}");
         }
     }

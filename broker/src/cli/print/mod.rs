@@ -6,6 +6,7 @@ pub(super) mod escape;
 pub(super) mod sheet;
 mod style;
 pub(super) mod table;
+mod users;
 pub(super) mod width;
 pub(super) mod words;
 

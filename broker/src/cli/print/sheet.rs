@@ -1,9 +1,10 @@
 //! A sheet: everything about one thing, a line for each fact.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use comfy_table::{ColumnConstraint, Row};
-use procbroker_protocol::Timestamp;
+use procbroker_protocol::{Timestamp, duration};
 
 use super::elapsed;
 use super::style::Screen;
@@ -32,7 +33,13 @@ impl SheetRow {
 
     /// A number of bytes: for people in KiB and larger.
     pub(in crate::cli) fn bytes(key: &'static str, bytes: Option<u64>) -> Self {
-        Self { spoken: bytes.map(size), ..Self::maybe(key, bytes) }
+        Self { spoken: bytes.map(self::bytes), ..Self::maybe(key, bytes) }
+    }
+
+    /// A length of time: for people in its units, and for programs in seconds, as on the wire.
+    pub(in crate::cli) fn lasting(key: &'static str, time: Option<Duration>) -> Self {
+        let spoken = time.map(|time| duration::display(time).to_string());
+        Self { spoken, ..Self::maybe(key, time.map(seconds)) }
     }
 
     /// A moment, with how long ago it was when that is asked for.
@@ -43,7 +50,7 @@ impl SheetRow {
 }
 
 /// A number of bytes, in the largest unit of which there is one, with one decimal where it says something.
-fn size(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let Some((unit, shift)) =
         units.iter().zip((10_u32..).step_by(10)).take_while(|(_, shift)| bytes >> shift > 0).last()
@@ -54,6 +61,14 @@ fn size(bytes: u64) -> String {
     // The rest has few bits more than the unit before.
     let tenth = (u128::from(rest) * 10) >> shift;
     if tenth == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenth} {unit}") }
+}
+
+/// A length of time as a number of seconds, with as many decimals as it takes.
+pub(super) fn seconds(time: Duration) -> String {
+    let (whole, nanos) = (time.as_secs(), time.subsec_nanos());
+    let decimals = format!("{nanos:09}");
+    let decimals = decimals.trim_end_matches('0');
+    if decimals.is_empty() { whole.to_string() } else { format!("{whole}.{decimals}") }
 }
 
 /// Lines of key, tab, value: all of them, with `-` for a value that is absent.
@@ -123,12 +138,25 @@ mod tests {
             (u64::MAX, "15.9 EiB"),
         ];
         for (bytes, text) in cases {
-            assert_eq!(size(bytes), text);
+            assert_eq!(self::bytes(bytes), text);
         }
         let facts = [SheetRow::bytes("usage.memory", Some(2048)), SheetRow::bytes("usage.memory_peak", None)];
         assert_eq!(lines(&facts), "usage.memory\t2048\nusage.memory_peak\t-\n");
         let screen = Screen { width: 80, colours: false, now: Timestamp::default() };
         assert_eq!(table(&facts, screen), "usage.memory  2 KiB\n");
+    }
+
+    #[test]
+    fn people_read_times_in_their_units_and_programs_in_seconds() {
+        let cases =
+            [(0, "0"), (1, "0.001"), (250, "0.25"), (1_500, "1.5"), (60_000, "60"), (90_010, "90.01")];
+        for (millis, text) in cases {
+            assert_eq!(seconds(Duration::from_millis(millis)), text);
+        }
+        let facts = [SheetRow::lasting("usage.cpu", Some(Duration::from_millis(61_250)))];
+        assert_eq!(lines(&facts), "usage.cpu\t61.25\n");
+        let screen = Screen { width: 80, colours: false, now: Timestamp::default() };
+        assert_eq!(table(&facts, screen), "usage.cpu  1m 1s 250ms\n");
     }
 
     #[test]

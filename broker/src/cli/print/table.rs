@@ -9,7 +9,9 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::elapsed;
 use super::escape::shown_command_line;
+use super::sheet::{bytes, seconds};
 use super::style::{Screen, painted};
+use super::users::Users;
 use super::width::{cut, packed};
 use super::words::{ABSENT, exit_word, how_ended, how_ended_briefly, or_absent, title};
 
@@ -19,6 +21,9 @@ const GAP: u16 = 2;
 /// The least that is shown of a command in a table, in columns. Where that is too much, each child has lines of its own.
 const COMMAND_WIDTH_MIN: usize = 10;
 
+/// The most that is shown of the name of a user, in columns.
+const USER_WIDTH_MAX: usize = 12;
+
 /// How far the lines below the name of a child stand in.
 const INDENT: &str = "  ";
 
@@ -26,21 +31,39 @@ const INDENT: &str = "  ";
 pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
     let mut out = String::new();
     for child in children {
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            out,
-            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
-            child.id,
-            child.name.as_ref().map_or(ABSENT, |name| name.as_str()),
-            child.state.as_str(),
-            or_absent(child.pid.as_ref()),
-            or_absent(child.started_at.as_ref()),
-            child.restarts,
-            child.exit.as_ref().map_or_else(|| ABSENT.to_owned(), |exit| exit_word(exit.status)),
-            shown_command_line(&child.command, child.shortened),
-        );
+        out.push_str(&line(child));
+        out.push('\n');
     }
     out
+}
+
+/// The same, with the processor time that each has used in seconds, and its memory in bytes.
+pub(in crate::cli) fn lines_with_usage(children: &[Arc<Child>]) -> String {
+    let mut out = String::new();
+    for child in children {
+        let usage = child.usage.as_deref();
+        let cpu = usage.and_then(|usage| usage.cpu).map(seconds);
+        let memory = usage.and_then(|usage| usage.memory);
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{}\t{}\t{}", line(child), or_absent(cpu.as_ref()), or_absent(memory.as_ref()));
+    }
+    out
+}
+
+fn line(child: &Child) -> String {
+    let exit = child.exit.as_ref();
+    format!(
+        "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
+        child.id,
+        child.name.as_ref().map_or(ABSENT, |name| name.as_str()),
+        child.state.as_str(),
+        or_absent(child.pid.as_ref()),
+        or_absent(child.started_at.as_ref()),
+        child.restarts,
+        or_absent(exit.map(|exit| exit_word(exit.status)).as_ref()),
+        shown_command_line(&child.command, child.shortened),
+        exit.map_or(ABSENT, |exit| exit.reason.as_str()),
+    )
 }
 
 /// The children for people: a table with a line for each, or some lines for each where a table is too wide.
@@ -49,14 +72,15 @@ pub(in crate::cli) fn lines(children: &[Arc<Child>]) -> String {
 /// rest stands whole on a line of its own, above what belongs to it: it is there to be given to another verb, and none
 /// takes a part of it. Before that happens to names of a usual length, the reasons of ends are left out.
 pub(in crate::cli) fn table(children: &[Arc<Child>], exits: bool, screen: Screen) -> String {
-    let rows: Vec<Row> = children.iter().map(|child| Row::of(child, exits, screen.now)).collect();
+    let users = Users::of(children);
+    let row = |child: &Arc<Child>| Row::of(child, exits, &users, screen.now);
+    let rows: Vec<Row> = children.iter().map(row).collect();
     let columns = columns(&rows, exits);
     let wanted = NAME.width(&rows).min(NAME_WIDTH_WANTED);
     if let Some(room) = Room::left_by(&rows, &columns, screen).filter(|room| room.names >= wanted) {
         return grid(&rows, &columns, &room, screen);
     }
-    let brief: Vec<Row> =
-        children.iter().map(|child| Row::of(child, exits, screen.now).brief(child)).collect();
+    let brief: Vec<Row> = children.iter().map(|child| row(child).brief(child)).collect();
     match Room::left_by(&brief, &columns, screen) {
         Some(room) if room.names >= wanted.min(NAME_WIDTH_MIN) => grid(&brief, &columns, &room, screen),
         Some(_) | None => rows.iter().map(|row| row.paragraph(screen)).collect(),
@@ -113,8 +137,11 @@ fn columns(rows: &[Row], exits: bool) -> Vec<Column> {
         NAME,
         Column { heading: "STATE", text: |row| Some(row.state.as_str()) },
         Column { heading: "PID", text: |row| row.pid.as_deref() },
+        Column { heading: "USER", text: |row| row.user.as_deref() },
         Column { heading: if exits { "SINCE" } else { "UPTIME" }, text: |row| row.since.as_deref() },
         Column { heading: "RESTARTS", text: |row| row.restarts.as_deref() },
+        Column { heading: "CPU", text: |row| row.cpu.as_deref() },
+        Column { heading: "MEMORY", text: |row| row.memory.as_deref() },
         Column { heading: "EXIT", text: |row| row.exit.as_deref() },
     ];
     all.into_iter().filter(|column| rows.iter().any(|row| (column.text)(row).is_some())).collect()
@@ -160,21 +187,31 @@ struct Row {
     title: String,
     state: ChildState,
     pid: Option<String>,
+    /// Whose it is, where there are those of several users.
+    user: Option<String>,
     /// How long its process has run, or is gone.
     since: Option<String>,
     restarts: Option<String>,
+    /// The processor time that it has used, where that was asked for and can be told.
+    cpu: Option<String>,
+    /// Its memory, likewise.
+    memory: Option<String>,
     exit: Option<String>,
     command: String,
 }
 
 impl Row {
-    fn of(child: &Child, exits: bool, now: Timestamp) -> Self {
+    fn of(child: &Child, exits: bool, users: &Users, now: Timestamp) -> Self {
+        let usage = child.usage.as_deref();
         Self {
             title: title(child),
             state: child.state,
             pid: child.pid.map(|pid| pid.to_string()),
+            user: users.owner(child).map(|user| cut(user, USER_WIDTH_MAX)),
             since: since(child, exits, now),
             restarts: (child.restarts > 0).then(|| child.restarts.to_string()),
+            cpu: usage.and_then(|usage| usage.cpu).map(elapsed::lasting),
+            memory: usage.and_then(|usage| usage.memory).map(bytes),
             exit: child.exit.as_ref().filter(|_| exits).map(|exit| how_ended(exit, child.cleanup.as_ref())),
             command: shown_command_line(&child.command, child.shortened),
         }
@@ -199,7 +236,9 @@ impl Row {
             .since
             .as_ref()
             .map(|since| if self.exit.is_some() { format!("{since} ago") } else { since.clone() });
-        let facts = [pid, restarts, self.exit.clone(), since];
+        let user = self.user.as_ref().map(|user| format!("of {user}"));
+        let cpu = self.cpu.as_ref().map(|cpu| format!("cpu {cpu}"));
+        let facts = [pid, user, restarts, cpu, self.memory.clone(), self.exit.clone(), since];
         let first = (state, self.state.as_str().width());
         let facts = facts
             .into_iter()

@@ -34,7 +34,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static str> {
 }
 
 /// Verbs of other tools that mean something else here, more than one thing, or what another word says here.
-const VERBS: [(&[&str], &str); 16] = [
+const VERBS: [(&[&str], &str); 22] = [
     (
         &["kill"],
         "'procbroker destroy TARGET' stops a child, 'procbroker signal TARGET SIGNAL' sends it a signal",
@@ -43,13 +43,27 @@ const VERBS: [(&[&str], &str); 16] = [
         &["remove", "delete", "del", "terminate"],
         "'procbroker destroy TARGET' stops a child and cleans up after it",
     ),
-    (&["start", "spawn"], "'procbroker create -- COMMAND' starts a child, 'procbroker serve' the broker"),
+    (
+        &["start"],
+        "'procbroker create -- COMMAND' starts a child, 'procbroker serve' the broker; a child that has ended or was stopped \
+         is not started again, it is created anew: 'procbroker restart TARGET' is for those that live",
+    ),
+    (&["spawn"], "'procbroker create -- COMMAND' starts a child, 'procbroker serve' the broker"),
+    (&["add", "new", "launch", "submit"], "'procbroker create -- COMMAND' starts a child"),
+    (&["daemon", "daemonize", "server", "broker"], "'procbroker serve' runs the broker, in the foreground"),
+    (&["up"], "'procbroker serve' runs the broker, 'procbroker create -- COMMAND' starts a child"),
+    (
+        &["down"],
+        "'procbroker shutdown' stops every child and the broker, 'procbroker destroy TARGET' one child",
+    ),
+    (&["info"], "'procbroker status' shows the broker, 'procbroker get TARGET' a child"),
     (&["exec"], "'procbroker create -- COMMAND' starts one more child; nothing can be run inside another"),
     (&["attach"], "'procbroker logs --follow TARGET' shows what a child writes; none of them has a terminal"),
     (&["show"], "'procbroker get TARGET' shows one child, 'procbroker list' all of them"),
     (
         &["stats"],
-        "'procbroker top' shows what children use, 'procbroker metrics' what the broker has counted",
+        "'procbroker top' shows what children use, 'procbroker list --usage' the same once, 'procbroker metrics' what the \
+         broker has counted",
     ),
     (
         &["reload"],
@@ -82,7 +96,47 @@ const VERBS: [(&[&str], &str); 16] = [
 ];
 
 /// Flags of other tools, of which verb they would be, and what to use.
-const FLAGS: [(&str, &[&str], &str); 26] = [
+const FLAGS: [(&str, &[&str], &str); 32] = [
+    (
+        "create",
+        &["--ttl"],
+        "'--lifetime ttl:10m' ends it after so long, unless 'procbroker renew' comes before",
+    ),
+    (
+        "run",
+        &["-d", "--detach", "--daemon", "--background"],
+        "it stays in the foreground, for a container to start; 'procbroker create -- COMMAND' starts a child that goes on by \
+         itself",
+    ),
+    (
+        "run",
+        &[
+            "--name",
+            "-n",
+            "--if-exists",
+            "--label",
+            "-l",
+            "--restart",
+            "--ready",
+            "--cleanup",
+            "--lifetime",
+            "--cwd",
+            "-w",
+            "--env",
+            "-e",
+            "--user",
+            "-u",
+        ],
+        "it starts a broker and the server beside it: 'procbroker create' starts a child, with such flags, in a broker that \
+         runs",
+    ),
+    ("logs", &["--stderr", "-e"], "'--stream stderr' shows its standard error"),
+    ("logs", &["--stdout", "-o"], "it is shown unless '--stream stderr' says otherwise"),
+    (
+        "serve",
+        &["--port", "-p", "--host", "--bind", "-b", "--listen", "-l", "--address"],
+        "it listens at a Unix socket, which '--socket PATH' names; '--metrics 9464' serves metrics at a port",
+    ),
     (
         "create",
         &["--detach", "-d"],
@@ -161,7 +215,11 @@ const FLAGS: [(&str, &[&str], &str); 26] = [
         &["--filter", "-f"],
         "--label, --name and --state choose children; '--json' tells all of each, for jq(1)",
     ),
-    ("list", &["--format", "-o", "--output"], "'--json' tells all of each child, for jq(1)"),
+    (
+        "list",
+        &["--format", "-o", "--output"],
+        "'--json' tells all of each child, for jq(1), and with '--usage' what it uses",
+    ),
     (
         "serve",
         &["-d", "--detach", "--daemon", "--daemonize", "-D", "--background"],
@@ -192,11 +250,10 @@ const WORDS: [(&str, &str, &str); 3] = [
 ];
 
 /// Verbs that take no name, or one only, and what to do with what they were given.
-const VALUES: [(&str, &str); 8] = [
+const VALUES: [(&str, &str); 7] = [
     ("status", "it shows the broker itself: 'procbroker get TARGET' shows a child"),
     ("list", "'--name PATTERN' shows those of such a name, 'procbroker get TARGET' one child"),
     ("get", "it takes one child: 'procbroker list --json' tells of all"),
-    ("wait", "it takes one child: run it for each"),
     ("logs", "it takes one child: run it for each"),
     ("events", "'--label KEY=VALUE' chooses children; 'procbroker wait TARGET' waits for one"),
     ("top", "'/' chooses what it shows, while it is open"),

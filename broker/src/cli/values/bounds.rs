@@ -15,16 +15,21 @@ pub(in crate::cli) fn limit(text: &str) -> Result<Limit, ValueError> {
     Ok(Limit { key: key.to_owned(), max: number(max)?, wait: None })
 }
 
-/// Takes `NAME=VALUE`, where the value is a number or `unlimited`.
+/// The resource limits that count bytes; see getrlimit(2).
+const RLIMITS_IN_BYTES: [&str; 8] = ["as", "core", "data", "fsize", "memlock", "msgqueue", "rss", "stack"];
+
+/// Takes `NAME=VALUE`, where the value is a number, a size where the limit is one of bytes, or `unlimited`.
 pub(in crate::cli) fn rlimit(text: &str) -> Result<(String, Rlimit), ValueError> {
     let (name, value) = split(text, "NAME=VALUE")?;
+    let name = name.to_ascii_lowercase();
     let rlimit = match value {
         "unlimited" | "infinity" => Rlimit::Unlimited,
+        size if RLIMITS_IN_BYTES.contains(&name.as_str()) => Rlimit::Value(size.parse::<ByteSize>()?.bytes()),
         number => Rlimit::Value(
             number.parse().map_err(|_| ValueError::Number { text: number.to_owned(), max: u64::MAX })?,
         ),
     };
-    Ok((name.to_ascii_lowercase(), rlimit))
+    Ok((name, rlimit))
 }
 
 /// One bound of a child's control group.
@@ -75,6 +80,25 @@ fn memory(text: &str) -> Result<Option<ByteSize>, ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_bytes_is_taken_as_a_size() {
+        let value = |text| match rlimit(text).unwrap().1 {
+            Rlimit::Value(value) => value,
+            Rlimit::Unlimited => panic!("{text}"),
+        };
+        for (text, expected) in [
+            ("as=50M", 50 << 20),
+            ("AS=1GiB", 1 << 30),
+            ("core=0", 0),
+            ("stack=65536", 65536),
+            ("nofile=9", 9),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+        assert!(rlimit("as=much").unwrap_err().to_string().contains("16MiB"));
+        assert!(rlimit("nofile=1k").unwrap_err().to_string().contains("is not a number"));
+    }
 
     #[test]
     fn a_limit_is_split_at_its_last_equals_sign() {

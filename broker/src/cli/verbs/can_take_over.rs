@@ -54,7 +54,7 @@ fn check_arguments(arguments: &[OsString], served: Served) -> Result<ServeArgume
     let message = match served(&line) {
         Ok(Some(serve)) => return Ok(serve),
         Ok(None) => "the broker's arguments would not let it serve".to_owned(),
-        Err(error) => format!("it does not take the broker's arguments: {}", usage::message(&error)),
+        Err(error) => format!("it does not take the broker's arguments: {}", usage::message(&error, &line)),
     };
     Err(Failure::TakeOver { message })
 }

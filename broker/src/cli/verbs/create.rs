@@ -28,7 +28,9 @@ use life::LifeArguments;
 use surroundings::SurroundingsArguments;
 
 /// What stands below the flags in help and manual page.
-pub(super) const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = durations!(
+    "
+
 Examples:
   One child of a name, however many workers ask for it at the same time:
     procbroker create --name render-42 --if-exists reuse -- \\
@@ -38,12 +40,16 @@ Examples:
   Keep the id in a script, and clean up after it however it ends:
     id=$(procbroker create --cleanup rm --cleanup -rf --cleanup \"$dir\" \\
         -- ./job \"$dir\")
+  Whether it is new, for a script:
+    procbroker create --name render-42 --if-exists reuse --json \\
+        -- ./render | jq -r .outcome    # created, existing or replaced
   At most four at a time:
     procbroker create --limit render=4 --label pool=render -- ./render
   With the environment of this shell, and not with the broker's:
     procbroker create --inherit-env --env PORT=8080 -- ./server
   With a shell, where one is wanted:
-    procbroker create -- sh -c 'exec ./job >>job.log 2>&1'";
+    procbroker create -- sh -c 'exec ./job >>job.log 2>&1'"
+);
 
 /// The words of `--if-exists`.
 const IF_EXISTS: &[Choice<IfExists>] = &[
@@ -165,13 +171,18 @@ impl Ask for CreateArguments {
 
     fn remark(&self, answer: &Response) -> Option<&'static str> {
         let LifeArguments { lifetime, linger, .. } = &self.life;
-        let is_new = created_of(answer).is_ok_and(|created| match created.outcome {
-            Outcome::Created | Outcome::Replaced => true,
-            Outcome::Existing { .. } => false,
-        });
-        let ends_at_once = is_new && *lifetime == Lifetime::Connection && linger.is_zero();
-        ends_at_once
-            .then_some("it ends with this command's connection; --linger, or --lifetime pid:$$, keeps it")
+        match created_of(answer).ok()?.outcome {
+            Outcome::Created | Outcome::Replaced => {
+                let ends_at_once = *lifetime == Lifetime::Connection && linger.is_zero();
+                ends_at_once.then_some(
+                    "it ends with this command's connection; --linger, or --lifetime pid:$$, keeps it",
+                )
+            }
+            Outcome::Existing { same_spec } => (!same_spec).then_some(
+                "the child that was found was created from another specification, and stays as it is; \
+                 --if-exists replace puts this one in its place",
+            ),
+        }
     }
 }
 
@@ -182,12 +193,11 @@ fn created_of(answer: &Response) -> Result<&Created, Failure> {
 /// What was done, in one line.
 fn sentence(created: &Created) -> String {
     let child = &created.child;
-    let (verb, remark) = match created.outcome {
-        Outcome::Created => ("created", ""),
-        Outcome::Replaced => ("replaced", ""),
-        Outcome::Existing { same_spec: true } => ("found", ""),
-        Outcome::Existing { same_spec: false } => ("found", "; it was created from another specification"),
+    let verb = match created.outcome {
+        Outcome::Created => "created",
+        Outcome::Replaced => "replaced",
+        Outcome::Existing { .. } => "found",
     };
     let id = child.name.as_ref().map_or_else(String::new, |_| format!(" ({})", child.id));
-    format!("{verb} {}{id}: {}{remark}\n", title(child), condition(child))
+    format!("{verb} {}{id}: {}\n", title(child), condition(child))
 }

@@ -14,12 +14,15 @@ use crate::cli::progress::{Awaited, End};
 use crate::cli::values::stop_step;
 
 /// What stands below the flags in help and manual page.
-pub(super) const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = durations!(
+    "
+
 Examples:
   procbroker destroy render-42
   procbroker destroy render-42 render-43 render-44
   procbroker destroy --label pool=render --stop SIGINT:2s
-  procbroker destroy --all --no-wait";
+  procbroker destroy --all --no-wait"
+);
 
 /// The arguments of `destroy`.
 #[derive(Debug, Args)]

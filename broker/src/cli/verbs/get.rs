@@ -110,7 +110,7 @@ fn cleanup(cleaned: Option<&Cleaned>) -> [SheetRow; 3] {
 
 fn usage(usage: Option<&Usage>) -> [SheetRow; 4] {
     [
-        SheetRow::maybe("usage.cpu", usage.and_then(|usage| usage.cpu).map(duration::display)),
+        SheetRow::lasting("usage.cpu", usage.and_then(|usage| usage.cpu)),
         SheetRow::bytes("usage.memory", usage.and_then(|usage| usage.memory)),
         SheetRow::bytes("usage.memory_peak", usage.and_then(|usage| usage.memory_peak)),
         SheetRow::maybe("usage.processes", usage.and_then(|usage| usage.processes)),

@@ -22,11 +22,13 @@ use crate::cli::print::PrintArguments;
 use crate::cli::print::Style;
 use crate::cli::print::escape::escaped_json;
 use crate::cli::reader::{self, Readership, reader_gone};
-use crate::cli::values::{Choice, one_of, target, whole};
+use crate::cli::values::{Choice, one_of, since, target, whole};
 use crate::counted::counted;
 
 /// What stands below the flags in help and manual page.
-pub(super) const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = durations!(
+    "
+
 Examples:
   procbroker logs render-42
   procbroker logs --tail 20 --follow render-42
@@ -34,7 +36,8 @@ Examples:
   procbroker logs --follow --json render-42 | jq -r .text
 
 With --json and --follow, one object a line: the answer, then the
-notifications, the last of them with `ended`.";
+notifications, the last of them with `ended`."
+);
 
 /// The words of `--stream`.
 const STREAMS: &[Choice<LogStream>] = &[
@@ -63,7 +66,7 @@ pub(in crate::cli) struct LogsArguments {
     /// Only what was written since then: a time such as 2026-11-23T14:52:17Z, or an age such as 5m
     ///
     /// An age without a unit is a number of seconds.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
     /// Begin each line with the time at which it was written
     #[arg(long, short)]

@@ -1,6 +1,13 @@
 //! The definition of the command line. Each verb has a file of its own, with its arguments, its request, what it prints
 //! and its examples.
 
+/// What stands below the flags of a verb that takes a duration: what one is, and then this.
+macro_rules! durations {
+    ($rest:literal) => {
+        concat!("Durations:\n  250ms, 10s, 5m, 1h30m, 2d; a number without a unit is seconds.", $rest)
+    };
+}
+
 mod can_take_over;
 mod complete;
 mod completions;
@@ -183,7 +190,8 @@ pub(super) enum Verb {
 pub(super) enum ClientVerb {
     /// Start a child
     ///
-    /// Answers when the child is ready. On a terminal it says what it did; elsewhere it prints the id alone.
+    /// Answers when the child is ready. On a terminal it says what it did; elsewhere it prints the id alone. The child's
+    /// standard input is `/dev/null`: what it is to read it finds in its arguments, its environment or a file.
     #[command(override_usage = "procbroker create [OPTIONS] -- <COMMAND>...", after_long_help = create::EXAMPLES)]
     Create(Box<CreateArguments>),
     /// Stop children, and wait until they and all their descendants are gone and cleaned up
@@ -197,12 +205,12 @@ pub(super) enum ClientVerb {
     /// Show everything about one child
     #[command(visible_alias = "inspect")]
     Get(GetArguments),
-    /// Wait until a child has ended, or is ready
+    /// Wait until children have ended, or are ready
     ///
-    /// The exit status is 0 once the child has ended, whatever its own exit code: that is printed, and with
-    /// `--exit-code` passed on. With `--until ready` it is 1 when the child has ended instead. It is 7 when the time
-    /// is up first.
-    #[command(after_long_help = wait::EXAMPLES)]
+    /// The exit status is 0 once all of them have ended, whatever their own exit codes: these are printed, and with
+    /// `--exit-code` that of one child is passed on. With `--until ready` it is 1 when one has ended instead. It is 7 when
+    /// the time is up first.
+    #[command(override_usage = wait::USAGE, after_long_help = wait::EXAMPLES)]
     Wait(WaitArguments),
     /// Send a signal to children
     #[command(override_usage = signal::USAGE, after_long_help = signal::EXAMPLES)]
@@ -221,6 +229,7 @@ pub(super) enum ClientVerb {
     #[command(after_long_help = metrics::EXAMPLES)]
     Metrics(MetricsArguments),
     /// Stop every child and then the broker, as SIGTERM does, and show what happened to each
+    #[command(after_long_help = shutdown::EXAMPLES)]
     Shutdown(ShutdownArguments),
 }
 
@@ -322,10 +331,13 @@ const OVERVIEW: &str = "\
 Output:
   On a terminal, tables for people. Elsewhere a line for each child, without
   a header, its fields between tabs, `-` for one that is absent:
-    ID NAME STATE PID STARTED_AT RESTARTS EXIT COMMAND
-  EXIT is an exit code, the name of a signal, or `unknown`. `create` prints
-  the id alone, `get` and `status` lines of KEY, tab, VALUE. Control
-  characters of a child's texts are escaped. With --json, the wire objects.
+    ID NAME STATE PID STARTED_AT RESTARTS EXIT COMMAND REASON
+  EXIT is an exit code, the name of a signal, or `unknown`; REASON is why it
+  ended, such as `exited`, `destroyed` or `expired`. `list --usage` has CPU, in
+  seconds, and MEMORY, in bytes, behind them. `create` prints the id alone,
+  `get` and `status` lines of KEY, tab, VALUE. Control characters of a child's
+  texts are escaped. With --json, the wire objects: that of `create` has in
+  `outcome` whether the child is new.
 
 Exit status:
   0  done
@@ -346,6 +358,8 @@ Environment:
 Examples:
   procbroker serve
   procbroker create --name render-42 --if-exists reuse -- python3 render.py 42
+  procbroker create --name render-42 --if-exists reuse --json -- ./render 42 |
+      jq -r .outcome          # created, existing or replaced
   procbroker list
   procbroker destroy render-42";
 

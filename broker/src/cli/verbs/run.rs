@@ -12,7 +12,9 @@ use super::serve::ServeArguments;
 use crate::cli::values::{Choice, one_of, stop_step};
 
 /// What stands below the flags in help and manual page.
-pub(super) const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = durations!(
+    "
+
 Examples:
   Apache in a container, with a graceful stop and its failsafe:
     procbroker run --main-stop SIGWINCH:20s,SIGTERM:12s \\
@@ -26,7 +28,8 @@ A script in front of the server has to exec it. apachectl does not: it keeps
 the server's signals, and its exit status.
 
 Docker and Kubernetes kill what does not stop in time: give them more than
---shutdown-timeout (docker run --stop-timeout, terminationGracePeriodSeconds).";
+--shutdown-timeout (docker run --stop-timeout, terminationGracePeriodSeconds)."
+);
 
 /// The words of `--main-stop-scope`.
 const STOP_SCOPES: &[Choice<Scope>] = &[

@@ -7,17 +7,18 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use procbroker_core::{Bounds, SPAWNS_IN_FLIGHT_MAX, bytes_of_one_user, part_of_one_user};
 use procbroker_protocol::create::Account;
-use procbroker_protocol::duration;
 
 use tracing::level_filters::LevelFilter;
 
 use super::main_arguments::MainArguments;
 use crate::cli::size::{ByteSize, ByteSizeError};
-use crate::cli::values::{account, file_mode, whole};
+use crate::cli::values::{account, duration, file_mode, whole};
 use crate::metrics::http::address;
 
 /// What stands below the flags in help and manual page.
-pub(super) const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = durations!(
+    "
+
 Examples:
   Everything at its default, in the foreground:
     procbroker serve
@@ -30,7 +31,8 @@ Examples:
 Signals:
   SIGTERM, SIGINT, SIGQUIT and SIGHUP stop every child, then the broker. A
   second one of these but SIGHUP, a second later or more, kills at once; cleanups
-  still run, for five seconds. SIGUSR2 asks for an upgrade.";
+  still run, for five seconds. SIGUSR2 asks for an upgrade."
+);
 
 /// The permissions with which others than its owner may connect to a socket: unix(7) asks for that to write.
 pub const WRITE_BY_OTHERS_THAN_THE_OWNER: u32 = 0o022;
@@ -103,7 +105,7 @@ pub struct ServeArguments {
     #[arg(long, value_name = "PATH", requires = "children_log")]
     pub children_log_socket: Option<PathBuf>,
     /// How long an orderly stop may take before every child that is left is killed
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub shutdown_timeout: Duration,
     /// A user, by name or number, who may connect, beside root and the broker's own; may be repeated
     ///
@@ -122,7 +124,7 @@ pub struct ServeArguments {
     /// Exit after so long without a child and without a connection [default: never]
     ///
     /// For a socket that systemd holds and starts the broker for.
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub exit_when_idle: Option<Duration>,
     /// What holds the descendants of a child together
     #[arg(long, value_name = "WAY", value_enum, default_value_t)]
@@ -263,13 +265,13 @@ pub struct BoundArguments {
     #[arg(long, value_name = "SIZE")]
     pub max_kept_bytes_per_user: Option<ByteSize>,
     /// How long a message may stay unfinished before its connection is closed
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub partial_message_timeout: Duration,
     /// Ended children that stay visible to get, wait and list --all; beyond it, the first of the user who has the most goes
     #[arg(long, value_name = "N", default_value_t = Bounds::default().ended_kept, value_parser = whole(0..=u32::MAX))]
     pub ended_max: u32,
     /// How long ended children stay visible
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub ended_for: Duration,
 }
 

@@ -1,5 +1,6 @@
 //! Tables, lines and sheets, with their golden text.
 
+mod columns;
 mod sheets;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use procbroker_protocol::json_lines::objects::ResultObject;
 use procbroker_protocol::response::{Created, Outcome, ShutdownReport};
 use procbroker_protocol::status::{ChildCounts, Facilities, FailedUpgrade, Limits, ProtocolRange};
 use procbroker_protocol::{
-    Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Fields, Owner, Response,
-    Signal, Status, StepTaken, Timestamp,
+    Child, ChildId, ChildState, Cleaned, Containment, Exit, ExitReason, ExitStatus, Field, Fields, Owner,
+    PartialChildren, Response, Signal, Status, StepTaken, Timestamp, Usage,
 };
 use unicode_width::UnicodeWidthStr as _;
 use uuid::Uuid;
@@ -245,9 +246,9 @@ fn a_very_narrow_terminal_still_shows_every_child() {
 #[test]
 fn a_pipe_gets_fields_between_tabs() {
     let expected = concat!(
-        "01930000-0000-7000-8000-000000000001\trender-42\trunning\t4001\t2026-11-23T17:17:55.000000Z\t0\t-\tpython3 render.py --scene 'a long one.blend' 42\n",
-        "01930000-0000-7000-8000-000000000002\t-\tstarting\t4002\t2026-11-23T17:17:55.000000Z\t2\t-\tsleep 60\n",
-        "01930000-0000-7000-8000-000000000003\tjob\tended\t-\t2026-11-23T17:17:55.000000Z\t0\tSIGKILL\t./job\n",
+        "01930000-0000-7000-8000-000000000001\trender-42\trunning\t4001\t2026-11-23T17:17:55.000000Z\t0\t-\tpython3 render.py --scene 'a long one.blend' 42\t-\n",
+        "01930000-0000-7000-8000-000000000002\t-\tstarting\t4002\t2026-11-23T17:17:55.000000Z\t2\t-\tsleep 60\t-\n",
+        "01930000-0000-7000-8000-000000000003\tjob\tended\t-\t2026-11-23T17:17:55.000000Z\t0\tSIGKILL\t./job\tdestroyed\n",
     );
     assert_eq!(shown(LIST, &three(), Style::Plain), expected);
     assert_eq!(shown(LIST_ALL, &three(), Style::Plain), expected);
@@ -318,15 +319,31 @@ fn create_says_what_it_did_and_pipes_get_the_id_alone() {
             created(Outcome::Existing { same_spec: true }, named()),
             format!("found render-42 ({id}): running, pid 4001\n"),
         ),
-        (
-            created(Outcome::Existing { same_spec: false }, named()),
-            format!("found render-42 ({id}): running, pid 4001; it was created from another specification\n"),
-        ),
     ];
     for (response, expected) in cases {
         assert_eq!(shown(CREATE, &response, terminal(80)), expected);
         assert_eq!(shown(CREATE, &response, Style::Plain), format!("{id}\n"));
     }
+}
+
+#[test]
+fn create_warns_of_a_child_from_another_specification_wherever_it_prints_to() {
+    let named = running(1, Some("render-42"), &["true"]);
+    let found = created(Outcome::Existing { same_spec: false }, named);
+    let said = "procbroker: the child that was found was created from another specification, and stays as it is; \
+                --if-exists replace puts this one in its place\n";
+    let id = "01930000-0000-7000-8000-000000000001";
+    for (style, result, remarks) in [
+        (terminal(80), format!("found render-42 ({id}): running, pid 4001\n"), said),
+        (Style::Plain, format!("{id}\n"), said),
+    ] {
+        let report = report(CREATE, &found, style).unwrap();
+        assert_eq!(
+            (report.result, report.remarks.as_str(), report.status),
+            (result, remarks, CommandStatus::Done)
+        );
+    }
+    assert!(shown(CREATE, &found, Style::Json).starts_with("{\"outcome\":\"existing\",\"same_spec\":false,"));
 }
 
 #[test]
@@ -384,6 +401,24 @@ fn waiting_until_a_child_is_ready_fails_when_it_has_ended() {
         assert_eq!((report.status, report.remarks.as_str()), (CommandStatus::Failed, remarks), "{style:?}");
         assert!(!report.result.is_empty(), "{style:?}");
     }
+}
+
+#[test]
+fn waiting_for_several_tells_of_each() {
+    let job = |number, name, code| {
+        ended(running(number, Some(name), &["./job"]), ExitStatus::Code(code), ExitReason::Exited, false)
+    };
+    let both = Response::Children([job(1, "one", 0), job(2, "two", 3)].map(Arc::new).to_vec());
+    let line = &["wait", "one", "two"];
+    let expected = "one: ended, exit code 0 (exited)\ntwo: ended, exit code 3 (exited)\n";
+    assert_eq!(shown(line, &both, terminal(80)), expected);
+    assert_eq!(shown(line, &both, Style::Plain).lines().count(), 2);
+    let ready = report(&["wait", "--label", "a=b", "--until", "ready"], &both, Style::Plain).unwrap();
+    let why = "procbroker: one has ended, so it is not ready; two has ended, so it is not ready\n";
+    assert_eq!((ready.status, ready.remarks.as_str()), (CommandStatus::Failed, why));
+    let none = report(&["wait", "--label", "a=b"], &Response::Children(Vec::new()), terminal(80)).unwrap();
+    let why = "procbroker: no live child has these labels; nothing was waited for\n";
+    assert_eq!((none.status, none.remarks.as_str()), (CommandStatus::Done, why));
 }
 
 #[test]

@@ -12,13 +12,17 @@ use crate::cli::failure::Failure;
 use crate::cli::print::PrintArguments;
 use crate::cli::print::{CommandOutput, Screen, table};
 use crate::cli::progress::{Awaited, End};
+use crate::cli::values::duration;
 use crate::counted;
+
+/// What stands below the flags in help and manual page.
+pub(super) const EXAMPLES: &str = durations!("");
 
 /// The arguments of `shutdown`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShutdownArguments {
     /// How long the whole may take before all that is left is killed, instead of the broker's own setting
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
     print: PrintArguments,

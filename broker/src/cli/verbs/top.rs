@@ -61,6 +61,8 @@ fn check_terminal() -> Result<(), Failure> {
     if io::stdin().is_terminal() && io::stdout().is_terminal() && !is_dumb {
         return Ok(());
     }
-    let message = "top needs a terminal; 'procbroker list' shows the children once".to_owned();
+    let message =
+        "top needs a terminal; 'procbroker list --usage' shows the children once, with what they use"
+            .to_owned();
     Err(Failure::Usage { message })
 }

@@ -132,6 +132,108 @@ fn wait_passes_on_the_exit_status_of_the_child() {
 }
 
 #[test]
+fn wait_waits_for_all_that_are_named() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    for (name, code) in [("one", "0"), ("two", "3")] {
+        client.ok(
+            "create",
+            json!({"name": name, "command": ["sh", "-c", format!("exit {code}")], "no_wait": true}),
+        );
+    }
+    named(&broker, &["alive"]);
+    let said = broker.run(&["wait", "one", "two", "one"]);
+    let ends: Vec<_> = said.out.lines().map(|line| line.split('\t').nth(6).unwrap().to_owned()).collect();
+    assert_eq!(
+        (said.status, ends, said.err.as_str()),
+        (DONE, vec!["0".to_owned(), "3".to_owned()], ""),
+        "{said:?}"
+    );
+    let json = broker.run(&["wait", "--json", "two", "one"]).json();
+    assert_eq!((&json["children"][0]["name"], &json["children"][1]["name"]), (&json!("two"), &json!("one")));
+    assert_eq!(broker.run(&["wait", "--json", "one"]).json()["child"]["name"], "one");
+    // Whoever does not end in time is told of, and so is whoever is not there; the others are shown.
+    let said = broker.run(&["wait", "one", "alive", "nobody", "--timeout", "1ms"]);
+    assert_eq!(
+        (said.status, said.out.lines().count(), said.err.lines().count()),
+        (TIMED_OUT, 1, 2),
+        "{said:?}"
+    );
+    assert!(said.err.contains("alive") && said.err.contains("nobody"), "{said:?}");
+    let json = broker.run(&["wait", "one", "nobody", "--json"]);
+    assert_eq!((json.status, json.json()["children"].as_array().unwrap().len()), (NOT_FOUND, 1), "{json:?}");
+    failed(&broker.run(&["wait", "one", "two", "--exit-code"]), USAGE, "--exit-code passes on");
+}
+
+#[test]
+fn wait_by_labels_waits_for_those_that_live_when_it_is_called() {
+    let broker = TestBroker::start();
+    let mut client = broker.json();
+    let mut create = |name: &str, params| {
+        client.create(with(params, &json!({"name": name, "labels": {"pool": "p"}})));
+    };
+    create("one", willing());
+    create("two", willing());
+    let said = broker.run(&["wait", "--label", "pool=p", "--timeout", "1ms"]);
+    assert_eq!((said.status, said.out.as_str(), said.err.lines().count()), (TIMED_OUT, "", 2), "{said:?}");
+    let mut wait = broker.verb(&["wait", "--label", "pool=p"]);
+    let waiting = std::thread::spawn(move || crate::harness::Said::by(&mut wait));
+    // It has asked who they are once the broker keeps a wait of it.
+    while broker.json().ok("metrics", json!({}))["text"].as_str().unwrap().contains("{what=\"requests\"} 0\n")
+    {
+        std::thread::yield_now();
+    }
+    assert_eq!(broker.run(&["destroy", "one", "two"]).status, DONE);
+    let said = waiting.join().unwrap();
+    assert_eq!((said.status, said.out.lines().count(), said.err.as_str()), (DONE, 2, ""), "{said:?}");
+    let said = broker.run(&["wait", "--label", "pool=p"]);
+    assert_eq!((said.status, said.out.as_str(), said.err.as_str()), (DONE, "", ""), "{said:?}");
+    let said = broker.run(&["wait", "--label", "pool=p", "--json"]);
+    assert_eq!((said.status, said.json()), (DONE, json!({"children": []})), "{said:?}");
+}
+
+#[test]
+fn a_list_tells_what_children_use_and_why_they_ended_in_columns_at_the_end() {
+    let broker = TestBroker::start();
+    named(&broker, &["one", "two"]);
+    assert_eq!(broker.run(&["destroy", "two"]).status, DONE);
+    let columns = |arguments: &[&str]| -> Vec<Vec<String>> {
+        let out = broker.run(arguments).out;
+        out.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    };
+    let all = columns(&["ps", "-a"]);
+    assert_eq!(all.iter().map(|line| line[8].as_str()).collect::<Vec<_>>(), ["-", "destroyed"]);
+    let used = columns(&["list", "--usage", "--name", "one"]);
+    assert_eq!((used.len(), used[0].len()), (1, 11), "{used:?}");
+    assert!(used[0][9].parse::<f64>().is_ok() && used[0][10].parse::<u64>().is_ok(), "{used:?}");
+    let json = broker.run(&["list", "--usage", "--json"]).json();
+    assert!(json["children"][0]["usage"]["memory"].is_u64(), "{json}");
+    let whole = broker.run(&["list", "--json"]).json();
+    let mut without = json["children"][0].clone();
+    without.as_object_mut().unwrap().remove("usage");
+    assert_eq!(without, whole["children"][0]);
+    let cpu = columns(&["get", "one"]).into_iter().find(|line| line[0] == "usage.cpu").unwrap();
+    assert!(cpu[1].parse::<f64>().is_ok(), "{cpu:?}");
+    failed(&broker.run(&["list", "--usage", "--quiet"]), USAGE, "--quiet");
+}
+
+#[test]
+fn create_in_a_pipe_warns_of_a_child_from_another_specification() {
+    let broker = TestBroker::start();
+    let create = |seconds: &str| {
+        broker.run(&["create", "--name", "one", "--if-exists", "reuse", "--", "sleep", seconds])
+    };
+    let first = create("1000");
+    assert_eq!((create("1000").err.as_str(), &create("1000").out), ("", &first.out));
+    let said = create("2000");
+    assert_eq!((said.status, &said.out), (DONE, &first.out), "{said:?}");
+    assert!(
+        said.err.contains("was created from another specification") && said.err.lines().count() == 1,
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_signal_can_be_written_as_kill_takes_it() {
     let broker = TestBroker::start();
     let mut client = broker.json();

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 use procbroker_protocol::create::{Limit, Resources, Rlimit};
-use procbroker_protocol::duration;
 
 use crate::cli::size::ByteSize;
-use crate::cli::values::ValueError;
 use crate::cli::values::bounds::{CgroupBound, limit, resource, rlimit};
+use crate::cli::values::{ValueError, duration};
 
 /// What bounds the child.
 #[derive(Debug, Args)]
@@ -18,9 +17,9 @@ pub(super) struct BoundsArguments {
     #[arg(long, value_name = "KEY=MAX", value_parser = limit)]
     limit: Option<Limit>,
     /// With --limit: how long to wait for a place, in the order of arrival, before that
-    #[arg(long, value_name = "DURATION", requires = "limit", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "limit", value_parser = duration)]
     pub(super) limit_wait: Option<Duration>,
-    /// A resource limit, soft and hard, such as nofile=1024 or core=unlimited; may be repeated
+    /// A resource limit, soft and hard, such as nofile=1024, as=512M or core=unlimited; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = rlimit)]
     pub(super) rlimit: Vec<(String, Rlimit)>,
     /// A bound of its control group, such as `memory_max=512M`; may be repeated

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use procbroker_protocol::create::{Check, Cleanup, Lifetime, Probe, Ready, Restart, RestartPolicy, StopStep};
-use procbroker_protocol::duration;
 
 use super::error::CreateError;
 use crate::cli::print::escape::command_line;
-use crate::cli::values::{Choice, lifetime, one_of, ready, stop_step, whole};
+use crate::cli::values::{Choice, duration, lifetime, one_of, ready, stop_step, whole};
 
 /// The words of `--restart`.
 const RESTART: &[Choice<RestartPolicy>] = &[
@@ -32,10 +31,10 @@ pub(super) struct LifeArguments {
     /// When the broker stops, lower orders of its user are stopped first, and entirely, before the next begins
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole(i32::MIN..=i32::MAX))]
     pub(super) stop_order: i32,
-    /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
+    /// When it counts as running: spawn, notify, tcp:[ADDRESS:]PORT, unix:PATH or log:TEXT
     ///
     /// `spawn`: as soon as its program runs. `notify`: when it sends READY=1 as `sd_notify` does.
-    /// `tcp:127.0.0.1:8080`, `unix:/run/web.sock`: when something accepts connections there (with tcp, another program that
+    /// `tcp:127.0.0.1:8080` or `tcp:8080`, `unix:/run/web.sock`: when something accepts connections there (with tcp, another program that
     /// listens there already counts as well: take a port of its own). `log:TEXT`: when a line of its output contains TEXT.
     /// For a command that finds it out, see --ready-command.
     #[arg(long, value_name = "WHEN", default_value = "spawn", value_parser = ready)]
@@ -48,13 +47,13 @@ pub(super) struct LifeArguments {
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true, conflicts_with = "ready")]
     ready_command: Vec<String>,
     /// The pause before it is found out again whether it runs; it doubles with each, to a second [default: 100ms]
-    #[arg(long, value_name = "DURATION", requires = "readiness", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "readiness", value_parser = duration)]
     ready_interval: Option<Duration>,
     /// How long it may take to become ready; then it is stopped, and the exit status is 7
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) ready_timeout: Duration,
     /// With --ready notify: the time within which it has to send WATCHDOG=1, again and again, or it is stopped
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) watchdog: Option<Duration>,
     /// After which ends it is started again
     #[arg(long, value_name = "POLICY", default_value = "never", value_parser = one_of(RESTART))]
@@ -63,13 +62,13 @@ pub(super) struct LifeArguments {
     #[arg(long, value_name = "N", requires = "restart", default_value_t = Restart::default().max, value_parser = whole(0..=u32::MAX))]
     restart_max: u32,
     /// The time over which restarts are counted
-    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "1m", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "1m", value_parser = duration)]
     restart_window: Duration,
     /// The pause before the first restart; it doubles with each
-    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "100ms", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "100ms", value_parser = duration)]
     restart_backoff: Duration,
     /// The longest pause before a restart
-    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "restart", default_value = "30s", value_parser = duration)]
     restart_backoff_max: Duration,
     /// What its life is bound to: broker, connection, pid:N or ttl:DURATION
     ///
@@ -79,7 +78,7 @@ pub(super) struct LifeArguments {
     #[arg(long, default_value = "broker", value_parser = lifetime)]
     pub(super) lifetime: Lifetime,
     /// With the lifetime `connection`: how long it lives on after the last one closes
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub(super) linger: Duration,
     /// A command that runs once the child and its descendants are gone: one element, repeated for each
     ///
@@ -89,7 +88,7 @@ pub(super) struct LifeArguments {
     #[arg(long, value_name = "ELEMENT", allow_hyphen_values = true)]
     cleanup: Vec<String>,
     /// How long the cleanup command may run before it is killed [default: 30s]
-    #[arg(long, value_name = "DURATION", requires = "cleanup", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", requires = "cleanup", value_parser = duration)]
     cleanup_timeout: Option<Duration>,
 }
 

@@ -71,3 +71,31 @@ fn no_line_of_the_help_is_wider_than_80_columns_in_a_pipe() {
         }
     }
 }
+
+#[test]
+fn a_help_in_which_durations_occur_says_once_what_one_is() {
+    let mut program = CommandLine::command();
+    program.build();
+    for verb in program.get_subcommands_mut().filter(|verb| !verb.is_hide_set()) {
+        let takes_durations = verb.get_arguments().any(|argument| {
+            let names = argument.get_value_names().unwrap_or_default();
+            names.iter().any(|name| name.contains("DURATION") || name.contains("GRACE"))
+        });
+        let help = verb.render_long_help().to_string();
+        let said =
+            help.matches("Durations:\n  250ms, 10s, 5m, 1h30m, 2d; a number without a unit is seconds.");
+        let is_said = takes_durations || verb.get_name() == "logs";
+        assert_eq!(said.count(), usize::from(is_said), "{}: {help}", verb.get_name());
+    }
+}
+
+#[test]
+fn the_help_of_create_says_where_standard_input_is_from_and_how_to_learn_whether_the_child_is_new() {
+    let mut program = CommandLine::command();
+    let help = program.find_subcommand_mut("create").unwrap().render_long_help().to_string();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("The child's standard input is `/dev/null`"), "{help}");
+    for text in [help, program.render_long_help().to_string()] {
+        assert!(text.contains("--json") && text.contains("jq -r .outcome"), "{text}");
+    }
+}

@@ -104,12 +104,31 @@ fn several_targets_are_a_request_each() {
 }
 
 #[test]
-fn a_childs_exit_status_is_known_only_at_its_end() {
-    let Verb::Ask(question) = parse(&["wait", "a", "--exit-code", "--until=ready"]).unwrap().verb else {
+fn a_childs_exit_status_is_known_only_at_its_end_and_is_that_of_one() {
+    for arguments in [&["wait", "a", "--exit-code", "--until=ready"][..], &["wait", "a", "b", "--exit-code"]]
+    {
+        let Verb::Ask(question) = parse(arguments).unwrap().verb else { panic!("no request") };
+        let failure = question.ask().requests().unwrap_err();
+        assert_eq!(failure.status(), CommandStatus::Usage);
+        assert!(failure.to_string().starts_with("--exit-code "), "{failure}");
+    }
+    for arguments in
+        [&["wait", "--label", "a=b", "--exit-code"][..], &["wait"], &["wait", "a", "--label", "a=b"]]
+    {
+        assert!(parse(arguments).is_err(), "{arguments:?}");
+    }
+    let Verb::Ask(question) = parse(&["wait", "a", "b", "a", "--timeout=1s"]).unwrap().verb else {
         panic!("no request")
     };
-    let failure = question.ask().requests().unwrap_err();
-    assert_eq!(failure.status(), CommandStatus::Usage);
+    let params: Vec<String> = question
+        .ask()
+        .requests()
+        .unwrap()
+        .iter()
+        .map(|request| serde_json::to_string(&ParamsObject(request)).unwrap())
+        .collect();
+    let of = |target: &str| format!(r#"{{"target":"{target}","until":"ended","timeout":1}}"#);
+    assert_eq!(params, ["a", "b"].map(of));
 }
 
 #[test]
