@@ -1,5 +1,5 @@
 //! The bounds of the edge's queues and waits, by name. What an administrator may want to set is a flag, and stands in
-//! `procbroker_core::Bounds`; what bounds one thing alone stands beside it.
+//! `procbroker_core::Bounds`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The broker's log: one line for people for each thing that happened.
+//! Writes what the core reports into the broker's log, a line for people for each.
 
 use std::fmt::Display;
 use std::time::Duration;

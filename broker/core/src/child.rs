@@ -1,7 +1,7 @@
 //! One child: where it is in its life, and what each input does to it there.
 //!
-//! Every phase has its data, and what may be done with them, in a file of its own below. Here stands the whole of what
-//! happens, as one table; each row is one method of [`Child`], and each cell one arm of its match (that of `restart` stands in
+//! The data of every phase stand in `phase`, and what a phase with much to do does, in a file of its own below. Here stands the
+//! whole of what happens, as one table; each row is one method of [`Child`], and each cell one arm of its match (that of `restart` stands in
 //! `running_again`). `child/tests.rs` asks each pair. A dash means that
 //! the input comes too late or too early there, and changes nothing.
 //!
@@ -10,13 +10,13 @@
 //! | `recorded`     | Queued, or end | -            | -             | -             | -             | -             | pause, queue, or again | queue, or end | - |
 //! | `start`        | -              | Spawning     | -             | -             | -             | -             | spawn         | spawn the cleanup | -     |
 //! | `spawned`      | -              | -            | Starting, Running, or Stopping | - | -         | -             | Starting, Running, or Stopping | bound its time | - |
-//! | `spawn_failed` | -              | -            | end           | -             | -             | -             | queue, or release | record the outcome, or try again | - |
+//! | `spawn_failed` | -              | -            | queue, or end | -             | -             | -             | queue, or release | record the outcome, or try again | - |
 //! | `notified`     | -              | -            | -             | Running, Stopping, or more time | Running, or Stopping | more time | - | -               | -     |
 //! | `probed`       | -              | -            | -             | Running, or rest | -          | -             | -             | -                 | -     |
-//! | `exited`       | -              | -            | end           | Stopping, or release | Stopping, or release | go on, or release | queue, or release | kill, or record the outcome | - |
+//! | `exited`       | -              | -            | queue, or end | Stopping, or release | Stopping, or release | go on, or release | queue, or release | kill, or record the outcome | - |
 //! | `ran_out_of_memory` | -          | -            | -             | remember it   | remember it   | remember it   | -             | -                 | -     |
 //! | `members_left` | -              | -            | -             | -             | -             | go on, or release | -         | record the outcome| -     |
-//! | `due`          | not ready      | not ready    | not ready, or kill | probe, or not ready | Stopping      | next step, or kill | queue, record again, not ready, or kill | kill, leave, or try again | - |
+//! | `due`          | not ready      | not ready    | not ready, or kill | probe, or not ready | Stopping, or more time | next step, or kill | queue, record again, not ready, or kill | kill, leave, or try again | - |
 //! | `stop`         | remember it    | end          | remember it   | Stopping      | Stopping      | join it       | conclude, or remember it | -      | -     |
 //! | `restart`      | -              | -            | -             | Stopping      | Stopping      | Restarting after it | queue   | -                 | -     |
 //! | `kill_now`     | as `stop`      | as `stop`    | as `stop`     | as `stop`     | as `stop`     | kill at once  | as `stop`     | -                 | -     |

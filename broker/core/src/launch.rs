@@ -1,4 +1,4 @@
-//! What a child's process starts with beside its ids: who its user is to programs, and what its creator was confined by.
+//! What a child's process is given of its user's login, and of what confines its creator.
 
 use std::sync::Arc;
 

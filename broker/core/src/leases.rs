@@ -1,4 +1,4 @@
-//! What the lives of children hang on, apart from the broker's own: the connections that hold each, its time, or another
+//! State: what the lives of children hang on, apart from the broker's own: the connections that hold each, its time, or another
 //! process.
 
 use std::collections::{BTreeMap, BTreeSet};

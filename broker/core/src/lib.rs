@@ -2,12 +2,13 @@
 //!
 //! [`Broker::handle`] takes one [`Input`] at a time (a request, an exit, a clock that has moved on) and appends the
 //! [`Effect`]s that follow from it, each of which the edge answers with another input. There is no clock, no
-//! randomness, no file, no process and no lock in here: times and ids come in with the inputs. Everything that the
+//! randomness, no file, no process and no lock in here, which `broker/core/tests/layers` checks: times and ids come in with
+//! the inputs. Everything that the
 //! broker promises is decided here, can be read here, and is proved on this very code by the simulator.
 //!
 //! # Layers
 //!
-//! No module imports one that stands above it: `tests/layers` reads this table and the imports, and fails on a ring too.
+//! No module imports one that stands above it: `broker/core/tests/layers` reads this table and the imports, and fails on a ring too.
 //! What is above is reached from below by nothing but a method of [`Broker`].
 //!
 //! | layer | modules | what they may touch |
@@ -41,8 +42,12 @@
 //! 6. `Notified` or `Probed` comes in, of a child that is *Starting* (`child::readiness`), or the `Exited` of a command that
 //!    asks it (`child::ready_command`): *Running*, and all the rest of 5.
 //!
-//! A process that does not get to its program (its file system does not answer) is *launching* for as long as nobody wants it to
-//! end. Whatever would stop it kills it after a moment (`child::cut_short`), and it was never started.
+//! A create that has to wait (for a place under its `limit`, or for who holds its name) is kept in `places` or `pending`, and is
+//! decided anew when that changes (`life::places`, `methods::recheck`); it goes with its connection (`methods::connect`).
+//!
+//! A process that does not get to its program (its file system does not answer) keeps its child *Spawning*. Whatever would stop it
+//! kills it after a moment (`child::cut_short`), and it was never started. The edge gives it up after half a minute, as it
+//! would a system call that hangs, and says that its spawn has failed.
 //!
 //! # The walk of a destroy
 //!

@@ -1,4 +1,4 @@
-//! Every bound of the core, by name.
+//! The bounds that several modules share, or that an administrator sets. What bounds one check alone stands beside that.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The main command: what is to be run, how far it is, and how it ended.
+//! The main command of `run`, as configuration and state: what is to be run, how far it is, and how it ended.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What clients ask for, one file a method; and how its children are found, and looked at again.
+//! What clients ask for: a file for each method, and files for connections, for targets, and for creates that wait.
 
 mod connect;
 mod contest;

@@ -1,4 +1,4 @@
-//! Whether there is room for more of what clients make the broker keep, and what to do where there is none.
+//! Whether a user may have more bytes kept, and which bound forbids it if not.
 
 use crate::authorize::is_administrator;
 use crate::config::Config;

@@ -1,4 +1,4 @@
-//! The way to the broker.
+//! Connects a verb to the broker, and gets its answer.
 
 use std::path::PathBuf;
 

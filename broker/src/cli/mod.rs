@@ -1,6 +1,6 @@
-//! The command line: arguments in, one request to the broker, a table or a line out, and an exit status.
+//! The command line: arguments in, requests to the broker, a table or lines out, and an exit status.
 //!
-//! Start-up is kept light, for scripts that run it often: one thread, one connection, one request.
+//! Start-up is kept light, for scripts that run it often: most verbs are one thread, one connection, one request.
 
 mod access;
 mod ask;

@@ -1,4 +1,5 @@
-//! When the driver wakes by itself, and what it does then: what is due, after what was said before it was.
+//! When the driver wakes by itself, and what it does then: it takes in what was said before, kills launches that have hung too long,
+//! and does what is due.
 //!
 //! A broker that did not run (it was stopped, starved, or its machine slept) finds words beside deadlines which they were in time
 //! for. It takes them in first.

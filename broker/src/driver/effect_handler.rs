@@ -1,4 +1,4 @@
-//! What the driver acts with.
+//! Everything with which the driver carries out what the core orders, in one struct.
 
 use std::sync::Arc;
 
@@ -39,9 +39,9 @@ pub struct EffectHandler {
     pub launcher: Launcher<LaunchTag>,
     /// Reaps the processes that have ended, and says how.
     pub reaper: Reaper,
-    /// Watches the processes that their lives hang on.
+    /// Watches the processes that the lives of children hang on.
     pub anchors: AnchorWatch,
-    /// Signals and finds what belongs to them.
+    /// Signals and finds what belongs to children.
     pub containment: ProcessTrees,
     /// The main command that has the broker's terminal, if there is one.
     pub job: ForegroundJob,

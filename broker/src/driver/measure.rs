@@ -1,4 +1,4 @@
-//! What the driver tells those who watch the broker.
+//! Gathers the metrics.
 
 use super::Driver;
 use crate::metrics::{Counters, MetricsSnapshot};

@@ -1,4 +1,4 @@
-//! The way of a child to its end: the stop of a run, what follows on it, and the last that is told.
+//! How a child leaves Running or Stopping: its run is released, and it is run again, cleaned up, or ended.
 
 use std::sync::Arc;
 

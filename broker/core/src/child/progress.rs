@@ -1,4 +1,4 @@
-//! What is written of a child beyond the broker's own life.
+//! How far a child is, as it is put on record, for a later broker to go on from.
 
 use procbroker_protocol::create::Lifetime;
 

@@ -1,4 +1,4 @@
-//! What others may ask of a child, and what it keeps for them.
+//! What others may read of a child, and the few notes that they leave with it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Starting: the intent of a child is on record, then its process is started in its turn, or it never was.
+//! From Recording to Spawning: what becomes of a child while its intent is put on record and its process waits for its turn.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a child's life hangs on: who holds it, when it ends for want of them, and when its time is over.
+//! Transitions: a lease is bound, renewed or ended when connections, times or processes are.
 
 use procbroker_protocol::ChildId;
 use procbroker_protocol::create::Lifetime;

@@ -1,4 +1,4 @@
-//! The start of a child: its intent is on record, then its process is started in its turn, or it never was.
+//! Starts what waits in the spawn queue, tells its child what came of it, and ends those that were never started.
 
 use procbroker_protocol::error::SpawnFailure;
 use procbroker_protocol::{ChildId, Error, ErrorKind, ExitReason, Timestamp};

@@ -1,4 +1,4 @@
-//! The stop of a child, and its end: what it held is given free, and everybody who waits for it is told.
+//! What the processes of children do at their end, and what the end of a child means to those who wait for it or for what it held.
 
 use procbroker_protocol::create::StopStep;
 use procbroker_protocol::{ChildId, ExitReason, ExitStatus};

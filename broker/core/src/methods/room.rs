@@ -1,4 +1,4 @@
-//! Whether there is room for what a request makes the broker keep, before anything of it is done.
+//! Refuses a request at once for which there is no room, before anything of it is done.
 
 use procbroker_protocol::{Error, Request};
 

@@ -126,6 +126,9 @@ fn protocol_and_core_depend_on_nothing_that_is_above_them() {
 fn the_core_has_no_clock_no_file_no_process_and_no_lock() {
     for path in sources(&root().join("broker/core/src")) {
         let text = without_tests(&fs::read_to_string(&path).expect("a source"));
+        for (module, name) in [("std::time", "Instant"), ("std::sync", "Mutex"), ("std::sync", "RwLock")] {
+            assert!(!is_listed(&text, module, name), "{} imports {module}::{name}", path.display());
+        }
         for word in [
             "std::fs",
             "std::io",
@@ -145,6 +148,20 @@ fn the_core_has_no_clock_no_file_no_process_and_no_lock() {
             assert!(!text.contains(word), "{} names {word}", path.display());
         }
     }
+}
+
+/// Whether a source imports a name from a module in braces: by its path it would be found as text.
+fn is_listed(text: &str, module: &str, name: &str) -> bool {
+    let opening = format!("use {module}::{{");
+    let lists = text.split(&opening).skip(1).filter_map(|rest| rest.split('}').next());
+    lists.flat_map(|list| list.split([',', ' ', '\n'])).any(|imported| imported == name)
+}
+
+#[test]
+fn what_is_imported_in_braces_is_seen() {
+    let text = "use std::time::{Duration, Instant};\nuse std::sync::{\n    Arc,\n    Mutex,\n};\n";
+    assert!(is_listed(text, "std::time", "Instant") && is_listed(text, "std::sync", "Mutex"));
+    assert!(!is_listed(text, "std::sync", "RwLock") && !is_listed(text, "std::time", "Inst"));
 }
 
 fn root() -> PathBuf {

@@ -1,4 +1,4 @@
-//! What the thread of the journal tells.
+//! What the thread of the journal tells the driver.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What an earlier broker has left in its log of intents, which the state file does not have: found, and brought into that.
+//! Brings what the state file does not have from an earlier broker's log of intents into it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What waits to be written, as far as it still matters.
+//! Merges changes to one child that are not written yet, so that only what still matters is.
 
 use std::collections::BTreeMap;
 

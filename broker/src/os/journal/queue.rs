@@ -1,4 +1,4 @@
-//! What waits to be written, shared by those who submit it and the thread that writes.
+//! The queue between those who submit changes and the thread that writes them.
 
 use std::fmt;
 use std::path::Path;

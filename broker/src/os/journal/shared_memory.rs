@@ -1,7 +1,7 @@
-//! Keeps SQLite's shared memory as long as it was: it is a file beside the state file, which SQLite has mapped, and who reads
-//! or writes beyond the end of a file there is killed by SIGBUS (mmap(2)), and so the broker, when somebody has cut it.
+//! Gives SQLite's shared memory back the length that it had: touching it beyond its file's end, after somebody has cut that,
+//! would end the broker by SIGBUS (mmap(2)).
 //!
-//! Who cuts it in the very midst of a write is not forestalled: it is looked at before each.
+//! It is looked at before each write. Who cuts it in the very midst of one is not forestalled.
 //!
 //! What is cut is lost all the same, and is nothing that matters: where SQLite finds zeros it makes the index anew from the
 //! log (`walIndexRecover` in its `wal.c`).

@@ -1,4 +1,4 @@
-//! What an earlier broker has left in a log of intents, and what is to be done with it.
+//! Which entries of an earlier broker's log of intents the state file does not have.
 
 use std::io::Read;
 

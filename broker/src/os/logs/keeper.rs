@@ -1,6 +1,6 @@
-//! The log thread: empties the children's pipes into their files, and nothing else depends on it.
+//! The `logs` thread: it moves what children write from their pipes to files. Neither the driver nor any child waits for it.
 //!
-//! It sleeps until a pipe has something to say. What one pipe gets is a turn, one piece at a time, and then it is
+//! It sleeps until a pipe has something to say, or somebody has an order for it. What one pipe gets is a turn, one piece at a time, and then it is
 //! another user's turn: a child that writes more than the disk takes is held back by its own full pipe, and nobody else is.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Which way of making a child is in use.
+//! By which system calls this broker makes children, as a probe at its start has found.
 
 use super::clone::CloneMethod;
 

@@ -1,4 +1,4 @@
-//! The signals of the broker, as far as its children must be kept from them.
+//! Which signals the broker ignores and catches, for its children to have them otherwise.
 #![expect(unsafe_code, reason = "the C library hides the two signals that it uses itself")]
 
 use std::ptr;
