@@ -375,7 +375,7 @@ fn children_that_no_kill_ends_share_what_is_left_with_those_after_them() {
     world.advance(third + secs(1));
     assert!(world.sent().contains(&term(runs[1])));
     // Half of what is left then.
-    world.advance((secs(28) - third) / 2 + Duration::from_millis(1_000));
+    world.advance(secs(28).saturating_sub(third) / 2 + secs(1));
     assert!(world.sent().contains(&term(runs[2])));
     world.ends(runs[1]);
     world.ends(runs[0]);

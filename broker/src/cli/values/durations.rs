@@ -5,7 +5,7 @@ use std::time::Duration;
 use procbroker_protocol::duration as on_wire;
 use procbroker_protocol::since::Since;
 
-use super::ValueError;
+use super::error::ValueError;
 
 /// Takes a number of seconds, or a text such as `1m 30s`; `M`, which the wire takes for months, is refused.
 pub(in crate::cli) fn duration(text: &str) -> Result<Duration, ValueError> {
