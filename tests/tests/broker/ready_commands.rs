@@ -49,7 +49,7 @@ fn a_create_is_answered_when_a_command_has_succeeded_that_runs_as_the_child_does
     let extras = json!({"env": {"COLOUR": "red"}, "rlimits": {"nofile": 77}, "umask": "027"});
     let mut client = broker.json();
     let created = client.send("create", with(asked(&broker, script), &extras));
-    assert_eq!(state(&mut broker.json()), "starting");
+    assert_eq!(state(&mut client), "starting");
     touch(&broker, "go");
     let child = client.answer(created).unwrap()["child"].take();
     assert_eq!(child["state"], "running");
