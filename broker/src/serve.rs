@@ -44,7 +44,6 @@ use crate::os::host::terminal;
 use crate::os::journal;
 use crate::os::process::child_signal::ChildSignal;
 use crate::os::process::probation;
-use crate::os::service::notify::ServiceOwner;
 use crate::recovery::{self, TakenOver};
 use crate::transit::Transit;
 use crate::turns::Turns;
@@ -206,7 +205,8 @@ async fn work(
     let notices = handler.notices.readable().map_err(ServeError::Notices)?;
     // Those that came meanwhile come now: the program before this one would not have them any more.
     let signals = Signals::install(audience).map_err(ServeError::Signals)?;
-    tokio::spawn(ServiceOwner.keep_watchdog_fed());
+    let owner = handler.owner.clone();
+    tokio::spawn(owner.clone().keep_watchdog_fed());
     let program = Arc::clone(&handler.program);
     let beginning = Beginning { instance: config.instance, at: config.started_at };
     let mut driver = Driver::new(config, handler, recovered, events);
@@ -214,7 +214,7 @@ async fn work(
         driver.go_on_counting(counters);
     }
     tracing::info!(sockets = %places.sockets, state = %places.state_dir, "ready");
-    ServiceOwner.ready(&format!("Serving {}", places.sockets));
+    owner.ready(&format!("Serving {}", places.sockets));
     probation::pass();
     // Whoever has gone has ended.
     let _ = serving.send(Serving);
@@ -227,6 +227,8 @@ async fn work(
     let cause = served.until_the_exit(&mut driver, &mut sources, listeners).await;
     drop(acceptor);
     driver.finish();
+    // Whoever waits to tell the driver something has nobody to tell it to.
+    drop(sources);
     // Clients that read have their answers by then; those that do not cannot hold up the exit.
     let _ = tokio::time::timeout(FLUSH_PATIENCE, clients_gone.wait()).await;
     sockets.leave();

@@ -19,7 +19,7 @@ use crate::os::process::anchor_watch::AnchorWatch;
 use crate::os::process::reaper::{Backlog, Reaped, Reaper};
 use crate::os::service::fd_store::FdStore;
 use crate::os::service::notices::{Notices, Rest};
-use crate::os::service::notify::ServiceOwner;
+use crate::os::service::notify::OwnWords;
 use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::spawn::{LaunchOutcome, Launcher, SpawnPlan};
 use crate::os::store::runtime_dir::RuntimeDir;
@@ -72,7 +72,7 @@ pub struct EffectHandler {
     /// Where other threads report to.
     pub threads: mpsc::Sender<FromThread>,
     /// Who owns the broker's service, if anybody does.
-    pub owner: ServiceOwner,
+    pub owner: OwnWords,
     /// Whether the reaper has more than one batch could take.
     pub backlog: Backlog,
     /// Hears what children tell of themselves.

@@ -30,7 +30,7 @@ use crate::os::process::reaper::{Backlog, Reaper};
 use crate::os::process::whereabouts::Whereabouts;
 use crate::os::service::fd_store::{FdStore, StoredQueue};
 use crate::os::service::notices::{self, Notices, Rest};
-use crate::os::service::notify::ServiceOwner;
+use crate::os::service::notify::OwnWords;
 use crate::os::spawn::environment::ChildEnvironment;
 use crate::os::spawn::{Launcher, PathLooks};
 use crate::os::store::runtime_dir::{RuntimeDir, RuntimeDirError};
@@ -158,7 +158,7 @@ impl Machine {
             account_flags: Arc::new(account_flags),
             accounts: None,
             threads,
-            owner: ServiceOwner,
+            owner: OwnWords::new(),
             backlog: Backlog::More,
             notices,
             unheard: Rest::Nothing,
