@@ -244,13 +244,16 @@ impl Broker {
             let result = match pending.waits_for {
                 WaitsFor::Shutdown => Ok(Response::ShutDown(report.clone())),
                 WaitsFor::Name { .. } | WaitsFor::Place { .. } | WaitsFor::Upgrade => Err(shutting_down()),
+                WaitsFor::Logs { .. } => Err(Error::new(
+                    ErrorKind::ShuttingDown,
+                    "the broker exits before it has sent the output of the child; ask the next broker for it",
+                )),
                 WaitsFor::Start { .. }
                 | WaitsFor::Tail { .. }
                 | WaitsFor::Destroy { .. }
                 | WaitsFor::Restart { .. }
                 | WaitsFor::Wait { .. }
-                | WaitsFor::Signal(_)
-                | WaitsFor::Logs { .. } => Err(Error::new(
+                | WaitsFor::Signal(_) => Err(Error::new(
                     ErrorKind::ShuttingDown,
                     "the broker exits at its shutdown deadline, and the child has not ended",
                 )),

@@ -1,5 +1,6 @@
 //! What children write, as clients are shown it: at once, and piece by piece as it comes.
 
+use nix::sys::signal::Signal;
 use procbroker_client::LogChunk;
 use procbroker_client::blocking::Broker;
 use procbroker_client::protocol::Target;
@@ -7,7 +8,7 @@ use procbroker_client::protocol::request::{LogStream, LogsParams};
 use serde_json::{Value, json};
 
 use crate::harness::children::{script, willing, with};
-use crate::harness::{JsonClient, STRANGER, Setup, TestBroker, is_root};
+use crate::harness::{JsonClient, STRANGER, Setup, TestBroker, is_root, result_of};
 
 /// One that repeats each line that is written to `PIPE.go`, until that is `end`.
 const ECHO: &str =
@@ -216,4 +217,26 @@ fn the_output_of_others_is_not_there() {
     assert_eq!(logs(&mut client, json!({"target": child["id"]})).0, "mine\n");
     // Root sees everything; the file itself is root's.
     assert_eq!(logs(&mut broker.json(), json!({"target": child["id"]})).0, "mine\n");
+}
+
+#[test]
+fn output_that_is_on_its_way_at_the_exit_is_sent_or_said_not_to_be() {
+    let mut broker = TestBroker::start();
+    let mut client = broker.json();
+    // More than the buffers of a socket take.
+    let child = ended(&mut client, "head -c 4000000 /dev/zero | tr '\\0' x", &json!({}));
+    let ids: Vec<u64> = (0..8).map(|_| client.send("logs", json!({"target": child["id"]}))).collect();
+    broker.status();
+    broker.signal(Signal::SIGTERM);
+    while let Some(message) = client.message() {
+        assert!(ids.contains(&message["id"].as_u64().expect("an id")), "{message:.200}");
+        match result_of(&message) {
+            Ok(result) => assert_eq!(result["text"].as_str().expect("text").len(), 4_000_000),
+            Err(refused) => {
+                assert_eq!(refused.kind, "shutting_down");
+                assert!(refused.message.contains("before it has sent the output"), "{}", refused.message);
+            }
+        }
+    }
+    broker.ended_in_order();
 }

@@ -226,3 +226,17 @@ fn where_output_is_gone_on_from_is_told_and_goes_with_no_other_beginning() {
         assert!(error.message.contains("position"), "{}", error.message);
     }
 }
+
+#[test]
+fn an_exit_before_the_output_is_sent_is_told_as_what_it_is() {
+    let (mut world, client) = World::with_client();
+    let run = world.start(client, unnamed());
+    world.ends(run);
+    let call = world.call(client, Request::Logs(logs(id(run))));
+    world.term();
+    world.give(Input::Swept { left: 0 });
+    assert!(world.exit().is_some());
+    let error = world.answer(call).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::ShuttingDown);
+    assert!(error.message.contains("before it has sent the output"), "{}", error.message);
+}
