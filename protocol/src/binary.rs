@@ -156,8 +156,9 @@ fn encode_answer_within(cap: usize, id: Option<u64>, result: &Result<Response, E
 
 /// The error in the place of an answer over the cap.
 pub(crate) fn answer_too_long(cap: usize) -> Error {
-    let message =
-        format!("the answer has more than {cap} bytes; ask for less: narrow a list by labels, a log by tail");
+    let message = format!(
+        "the answer has more than {cap} bytes; what was to be done is done all the same; to be told of less, narrow a list by labels, a log by tail"
+    );
     Error::new(ErrorKind::LimitExceeded, message)
 }
 

@@ -124,8 +124,9 @@ fn status_bytes(child: &ChildView) -> usize {
 /// Returns a child of which the long texts are left out, and as much of the command is left as there is room for.
 fn within(child: &ChildView, bytes: usize) -> ChildView {
     let mut child = child.clone();
-    let mut left_out = Vec::new();
-    let room = bytes.saturating_sub(REST_BYTES) / ESCAPED_BYTES_MAX;
+    let mut left_out: Vec<Field> = Vec::new();
+    let rest = bytes.saturating_sub(REST_BYTES);
+    let room = (rest - shorten_steps(&mut child, rest / 2, &mut left_out)) / ESCAPED_BYTES_MAX;
     let words: usize = child.command.iter().map(|word| word.len() + 3).sum();
     let command_room = words.min(room / 2);
     if label_bytes(&child) > (room - command_room) / 2 {
@@ -143,11 +144,26 @@ fn within(child: &ChildView, bytes: usize) -> ChildView {
     child
 }
 
+/// Leaves out the first signals of a child's end that there is no room for, and returns how many bytes the others take.
+fn shorten_steps(child: &mut ChildView, room: usize, left_out: &mut Vec<Field>) -> usize {
+    let Some(exit) = &mut child.exit else {
+        return 0;
+    };
+    let excess = exit.steps.len().saturating_sub(room / STEP_BYTES);
+    if excess > 0 {
+        exit.steps.drain(..excess);
+        left_out.push(Field::Exit);
+    }
+    exit.steps.len() * STEP_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::child::Child;
     use crate::child::tests::intent;
+    use procbroker_protocol::child::StepTaken;
+    use procbroker_protocol::{Exit, ExitReason, ExitStatus, Signal, Timestamp};
 
     fn view() -> ChildView {
         ChildView::clone(Child::new(&intent(1, |_| ())).view())
@@ -185,6 +201,26 @@ mod tests {
         assert_eq!(fitting[0].shortened, expected);
         assert!(!fitting[0].command[0].is_empty(), "something is left of the command");
         assert_eq!(fitting[10_000], short, "what is short stays as it is");
+    }
+
+    #[test]
+    fn an_answer_about_children_that_took_many_signals_to_end_fits_into_a_message() {
+        let mut stubborn = view();
+        stubborn.command = words(&["\u{1}".repeat(COMMAND_SHOWN_BYTES_MAX).as_str()]);
+        stubborn.labels = (0..16).map(|number| (number.to_string(), "\u{1}".repeat(1000))).collect();
+        let at = Timestamp::from_micros(1);
+        let steps = vec![StepTaken { signal: Signal::KILL, at }; 33];
+        let exit = Exit::new(ExitStatus::Code(0), ExitReason::Destroyed, at);
+        stubborn.exit = Some(Exit { steps: steps.clone(), ..exit });
+        for count in [10_000, 40_000] {
+            let fitting = all_fitting(vec![Arc::new(stubborn.clone()); count]);
+            let total: usize = fitting.iter().map(|child| bytes_at_most(child)).sum();
+            assert!(total <= ANSWER_TEXT_BYTES_MAX, "{count}: {total}");
+            let left = &fitting[0].exit.as_ref().unwrap().steps;
+            assert!(steps.ends_with(left));
+            let is_told = fitting[0].shortened.iter().any(|field| field == Field::Exit);
+            assert_eq!(is_told, left.len() < steps.len());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a client is answered: it is encoded as far as the client keeps up, and written.
 
 use std::io;
+use std::sync::Arc;
 
 use procbroker_protocol::{Error, Response};
 
@@ -32,7 +33,7 @@ impl Connection {
     /// Encodes the answers that are there, as long as the client keeps up.
     pub(super) async fn collect_answers(&mut self) {
         while self.may_encode() && !turns::is_over() {
-            let Ok(outgoing) = self.context.outbox.try_recv() else { return self.collect_events() };
+            let Ok(outgoing) = self.context.outbox.try_recv() else { return self.collect_events().await };
             self.encode(outgoing).await;
         }
     }
@@ -64,11 +65,12 @@ impl Connection {
                 Err(_) if effort == Effort::Act => transit.add(*user, bytes),
                 Err(error) => return codec::encode(&id, &Err(error), &mut self.unwritten),
             };
-            let spare = id.clone();
+            let (spare, result) = (id.clone(), Arc::new(result));
+            let shared = Arc::clone(&result);
             let work = move || {
                 // A buffer that grows is copied, and each of its pages cleared, again and again.
                 let mut bytes = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
-                codec::encode(&id, &result, &mut bytes);
+                codec::encode(&id, &shared, &mut bytes);
                 bytes
             };
             match pool.run(*user, work).await {
@@ -76,6 +78,8 @@ impl Connection {
                     buffer::give_back(std::mem::replace(&mut self.unwritten, bytes));
                 }
                 Ok(bytes) => self.unwritten.extend_from_slice(&bytes),
+                // What was done is told of, in the user's own turn where there is no other.
+                Err(_) if effort == Effort::Act => codec::encode(&spare, &result, &mut self.unwritten),
                 Err(error) => codec::encode(&spare, &Err(unavailable(error)), &mut self.unwritten),
             }
             self.count_unwritten();

@@ -199,3 +199,91 @@ async fn a_client_that_reads_its_answer_late_gets_all_of_it_where_nobody_needs_t
     connection.await.unwrap();
     assert!(reading.await.unwrap().unwrap() > LONG_ANSWER);
 }
+
+/// A pool in which no more work of root's is taken, until what is returned with it is dropped.
+async fn full_pool() -> (BlockingPool, std::sync::mpsc::Sender<()>) {
+    let pool = BlockingPool::start().unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(std::sync::Mutex::new(released));
+    let (tell, mut begun) = mpsc::unbounded_channel();
+    loop {
+        let (gate, tell) = (Arc::clone(&released), tell.clone());
+        let job = move || {
+            let _ = tell.send(());
+            let _ = gate.lock().map(|gate| gate.recv());
+        };
+        tokio::select! {
+            biased;
+            refused = pool.run(0, job) => {
+                assert_eq!(refused, Err(crate::blocking_pool::PoolError::Full));
+                // The threads that work for root have begun: none of what waits makes room any more.
+                if begun.recv().await.is_some() && begun.recv().await.is_some() {
+                    break;
+                }
+            }
+            () = std::future::ready(()) => {}
+        }
+    }
+    while pool_takes_more(&pool, &released).await {}
+    (pool, release)
+}
+
+async fn pool_takes_more(
+    pool: &BlockingPool,
+    gate: &Arc<std::sync::Mutex<std::sync::mpsc::Receiver<()>>>,
+) -> bool {
+    let gate = Arc::clone(gate);
+    tokio::select! {
+        biased;
+        _ = pool.run(0, move || drop(gate.lock().map(|gate| gate.recv()))) => false,
+        () = std::future::ready(()) => true,
+    }
+}
+
+#[tokio::test]
+async fn what_was_done_is_answered_however_much_work_of_its_user_waits() {
+    let (pool, release) = full_pool().await;
+    let (own, other) = Client::pair().unwrap();
+    other.set_nonblocking(true).unwrap();
+    for method in ["list", "destroy"] {
+        let target = if method == "list" { "" } else { "\"target\":{\"all\":true}" };
+        let request = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":\"{method}\",\"method\":\"{method}\",\"params\":{{{target}}}}}\n"
+        );
+        (&own).write_all(request.as_bytes()).unwrap();
+    }
+    let (tell, mut facts) = inbox::inbox(8, 0);
+    let (answers, outbox) = mpsc::channel(OUTBOX);
+    let transit = Transit::within(&procbroker_core::Bounds::default());
+    let context = ConnectionContext { pool, ..context((tell, outbox), transit) };
+    let socket = ExposedSocket::new(OwnedFd::from(other), 0, &Disposals::default());
+    let connection = tokio::spawn(serve(socket, context));
+    answers.try_send(Outgoing::Admitted).unwrap();
+    let child = Arc::new(serde_json::from_str(CHILD).unwrap());
+    for _ in 0..2 {
+        let Fact::Input(Input::Called { call, .. }) = facts.recv().await else { panic!("a request") };
+        let children = vec![Arc::clone(&child); crate::limits::CHILDREN_ENCODED_INLINE + 1];
+        let result = Ok(Response::Children(children));
+        answers.try_send(Outgoing::Answer { number: call.number, result, load: None }).unwrap();
+    }
+    drop(answers);
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        (&own).read_to_string(&mut text).unwrap();
+        text
+    });
+    connection.await.unwrap();
+    let text = reader.join().unwrap();
+    let [list, destroy] = ["list", "destroy"].map(|method| {
+        let id = format!("\"id\":\"{method}\"");
+        text.lines().find(|line| line.contains(&id)).unwrap()
+    });
+    assert!(list.contains("overloaded"), "a question is refused: {list}");
+    assert!(destroy.contains("\"children\":[{"), "{destroy:.200}");
+    drop(release);
+}
+
+const CHILD: &str = r#"{"id": "01900000-0000-7000-8000-000000000001", "name": null, "labels": {}, "command": ["true"],
+    "pid": 7, "owner": {"uid": 0, "gid": 0}, "state": "running", "created_at": "2026-11-23T14:52:17Z", "started_at": null,
+    "restarts": 0, "lifetime": "broker", "stop_order": 0, "exit": null, "cleanup": null, "containment": "cgroup",
+    "status_text": null}"#;
