@@ -21,14 +21,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use procbroker_core::{ConnectionId, Input, Login};
-use procbroker_protocol::{Error, ErrorKind, Notification};
+use procbroker_core::{ConnectionId, Input, Login, UnreadEvents};
+use procbroker_protocol::{Error, ErrorKind};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::blocking_pool::BlockingPool;
-use crate::feed::FeedReader;
+use crate::feed::Fed;
 use crate::inbox;
 use crate::limits::{ANSWERS_BEFORE_READING, READ_CHUNK_BYTES};
 use crate::messages::{Fact, Outgoing, Paced};
@@ -82,7 +82,9 @@ struct Connection {
     /// The subscriptions of which more may come.
     subscriptions: BTreeSet<u64>,
     /// Events, once the client has subscribed to any.
-    feed: Option<FeedReader>,
+    feed: Option<mpsc::Receiver<Fed>>,
+    /// The events that it had not read when the broker exits.
+    last_events: Option<Box<UnreadEvents>>,
     /// What children wrote, once the client has asked for any of it.
     paced: Option<mpsc::Receiver<Paced>>,
     /// Encoded, and not yet written.
@@ -168,6 +170,7 @@ impl Connection {
             next_number: 1,
             subscriptions: BTreeSet::new(),
             feed: None,
+            last_events: None,
             paced: None,
             unwritten: Vec::new(),
             partial_until: None,
@@ -179,9 +182,7 @@ impl Connection {
         loop {
             self.lend_buffer();
             while let Some(incoming) = self.next_incoming() {
-                if self.take(incoming).await == Some(Closing::Gone) {
-                    return Closing::Gone;
-                }
+                self.take(incoming).await;
                 turns::pause_if_over().await;
             }
             let held_back = !self.may_read();
@@ -254,9 +255,7 @@ impl Connection {
                 let Some(outgoing) = outgoing else { return self.let_go().await };
                 self.encode(outgoing).await;
             }
-            notification = next_event(&mut self.feed), if writing && self.feed.is_some() => {
-                self.notify(&notification);
-            }
+            fed = next_fed(&mut self.feed), if writing && self.feed.is_some() => self.take_fed(fed).await,
             paced = next_paced(&mut self.paced), if writing && self.paced.is_some() => {
                 self.encode_paced(paced).await;
             }
@@ -310,11 +309,14 @@ fn too_slow() -> Error {
     )
 }
 
-async fn next_event(feed: &mut Option<FeedReader>) -> Notification {
-    match feed {
-        Some(feed) => feed.next().await,
-        None => std::future::pending().await,
+/// What is said about events next; nothing any more once the driver has gone.
+async fn next_fed(feed: &mut Option<mpsc::Receiver<Fed>>) -> Fed {
+    if let Some(feed) = feed
+        && let Some(fed) = feed.recv().await
+    {
+        return fed;
     }
+    std::future::pending().await
 }
 
 async fn next_paced(paced: &mut Option<mpsc::Receiver<Paced>>) -> Option<Paced> {

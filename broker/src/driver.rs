@@ -377,6 +377,9 @@ impl Driver {
         }
         // No attempt follows that they could wait for.
         self.durable_answers.release_all(&mut self.handler.clients);
+        for (connection, unread) in self.broker.unread_events() {
+            self.handler.clients.last_events(connection, unread);
+        }
         // The process ends. To free what is known of thousands of children would take as long as to end some of them.
         std::mem::forget(self.broker);
         self.handler.finish();

@@ -37,9 +37,9 @@ pub const CHILDREN_ENCODED_INLINE: usize = 256;
 /// An answer with a longer text than this is encoded off the driver's thread, for the same reason.
 pub const TEXT_BYTES_ENCODED_INLINE: usize = 256 << 10;
 
-/// Events that wait for a client to read, beyond which it misses some. What a broker of ten thousand children says at
-/// once fits.
-pub const EVENTS_WAITING: usize = 16_384;
+/// What a connection can be told of events before it asks again: those that it has asked for, that there are more, and, at the
+/// exit, all that it has not read.
+pub const FED_WAITING: usize = 4;
 
 /// What an event takes beside the texts of its child while it waits for a client to read, in bytes.
 pub const EVENT_BYTES: u64 = 512;

@@ -4,7 +4,7 @@ use procbroker_core::{Call, ConnectionId, Input, Peer, UpgradeFailure};
 use procbroker_protocol::{Error, Notification, Response};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::feed::FeedReader;
+use crate::feed::Fed;
 use crate::flagged_accounts::FlaggedAccounts;
 use crate::os::journal::Position;
 use crate::transit::Load;
@@ -74,7 +74,7 @@ pub enum Outgoing {
         load: Option<Load>,
     },
     /// Where the events come from that the client has subscribed to.
-    Feed(FeedReader),
+    Feed(mpsc::Receiver<Fed>),
     /// Where what children wrote comes from, at the client's own pace.
     Paced(mpsc::Receiver<Paced>),
 }

@@ -50,7 +50,7 @@ impl Broker {
     /// A broker that has nothing yet, and that nobody is connected to.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let event_log = EventLog::new(EventHistory::beginning(config.instance));
+        let event_log = EventLog::new(EventHistory::beginning(config.instance), config.bounds.events_kept);
         let upgrade = Upgrade::new(config.failed_upgrade.clone());
         let spawn_queue = SpawnQueue::new(config.bounds.max_spawns_in_flight, config.broker_uid);
         Self {
@@ -162,13 +162,8 @@ impl Broker {
     }
 
     /// Keeps and tells that something has happened, to a child or to the broker itself.
-    pub(crate) fn publish_with(
-        &mut self,
-        kind: EventKind,
-        child: Option<Arc<ChildView>>,
-        turn: &mut Turn<'_>,
-    ) {
-        self.event_log.publish(kind, child, (&self.connections, &self.config), turn);
+    pub(crate) fn publish_with(&mut self, kind: EventKind, child: Option<Arc<ChildView>>, turn: &Turn<'_>) {
+        self.event_log.publish(kind, child, &self.config, turn);
     }
 
     /// Returns what was counted since the start, for `metrics`.

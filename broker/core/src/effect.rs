@@ -44,12 +44,18 @@ pub enum Effect {
         /// Whose usage it tells as well, if it does.
         usage: Option<UsageQuery>,
     },
-    /// Send this to a subscriber, unless it reads too slowly: then it is told how many it has missed.
-    Publish {
-        /// Whose subscription it is.
+    /// There are events that a client has subscribed to: ask for them with `EventsWanted` as soon as it has room for some.
+    /// Nothing more is said of them before that.
+    Unread {
+        /// Whose subscriptions they are for.
         connection: ConnectionId,
-        /// What the subscriber is told.
-        notification: Notification,
+    },
+    /// Send these to a client, which has room for them: answers `EventsWanted`.
+    Publish {
+        /// Whose subscriptions they are for.
+        connection: ConnectionId,
+        /// What the client is told, in this order.
+        notifications: Vec<Notification>,
     },
     /// Write to the record. What is written later is never safe before what was written earlier.
     Record {

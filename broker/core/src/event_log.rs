@@ -1,21 +1,30 @@
-//! The events that are kept, numbered, and the subscribers that are told of new ones.
+//! The events: their numbers, those that are kept, and who has yet to read which.
+//!
+//! A subscriber is not sent events; it is told once that there are some, and reads them when its client has room. What happens
+//! so costs the same however many subscribers there are, and what each of them reads is read in the turn of its own user.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod fresh;
+mod kept;
+mod reader;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use procbroker_protocol::event::Notification;
 use procbroker_protocol::{Child as ChildView, ChildId, Event, EventKind};
 use uuid::Uuid;
 
 use crate::authorize;
 use crate::config::Config;
-use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, SubscriptionId};
-use crate::labels::has_labels;
-use crate::limits::{EVENT_KEPT_BYTES, EVENTS_KEPT, REQUEST_KEPT_BYTES};
-use crate::shown::text_bytes;
+use crate::limits::Bounds;
 use crate::turn::Turn;
+use fresh::FreshEvents;
+pub use kept::DroppedEvents;
+use kept::Kept;
+pub use reader::UnreadEvents;
+use reader::{Reader, Rest};
+pub(crate) use reader::{Sight, label_bytes};
 
 /// The events that are kept, as one program of a broker hands them to the next: their numbers go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,74 +33,85 @@ pub struct EventHistory {
     pub instance: Uuid,
     /// The number of the next event.
     pub next: u64,
-    /// The last events, oldest first, without a gap before `next`.
+    /// The events that are kept, oldest first.
     pub kept: Vec<Arc<Event>>,
+    /// What is not kept any more of those about each user's children, and of the broker's own.
+    pub dropped: BTreeMap<Option<u32>, DroppedEvents>,
 }
 
 impl EventHistory {
     /// Returns that of an instance which begins to count.
     pub(crate) fn beginning(instance: Uuid) -> Self {
-        Self { instance, next: 1, kept: Vec::new() }
+        Self { instance, next: 1, kept: Vec::new(), dropped: BTreeMap::new() }
     }
 
     /// Whether the numbers are those of one broker that has counted from one on.
     fn is_sound(&self) -> bool {
-        let first = self.next.checked_sub(self.kept.len() as u64);
-        let numbers = first.into_iter().flat_map(|first| first..self.next);
-        first.is_some_and(|first| first >= 1) && self.kept.iter().map(|event| event.seq).eq(numbers)
+        let numbers = || self.kept.iter().map(|event| event.seq);
+        let counts_up = numbers().zip(numbers().skip(1)).all(|(one, other)| one < other);
+        let dropped = self.dropped.values().map(|dropped| dropped.last);
+        counts_up
+            && self.next >= 1
+            && numbers().chain(dropped).all(|number| number < self.next)
+            && numbers().all(|number| number >= 1)
+    }
+
+    /// Returns up to which number events are missing of which is not said whose they were: all of them, where it is not
+    /// said of each.
+    fn unknown_up_to(&self) -> u64 {
+        let counted: u64 = self.dropped.values().fold(0, |sum, dropped| sum.saturating_add(dropped.count));
+        let first = self.kept.first().map_or(self.next, |event| event.seq);
+        if counted.saturating_add(self.kept.len() as u64) + 1 >= self.next { 0 } else { first - 1 }
     }
 }
 
-/// The last events, and those who want to know of the next.
+/// The events that are kept, and those who want to know of the next.
 #[derive(Debug)]
 pub(crate) struct EventLog {
     /// The instance that began to count.
     instance: Uuid,
     next: u64,
-    /// How many bytes those take that are kept.
-    bytes: usize,
-    kept: VecDeque<Arc<Event>>,
-    /// By user: nobody is asked about an event that is none of theirs.
-    subscribers: BTreeMap<u32, BTreeMap<SubscriptionId, Subscriber>>,
+    kept: Kept,
+    readers: BTreeMap<ConnectionId, Reader>,
+    /// Those of them who have read all, by user. The others were told that there is something, and have not read it.
+    idle: BTreeMap<u32, BTreeSet<ConnectionId>>,
+    fresh: FreshEvents,
     next_subscription: u64,
-}
-
-/// Who is told of events, and of which.
-#[derive(Debug)]
-pub(crate) struct Subscriber {
-    /// The connection that the notifications go to.
-    pub(crate) connection: ConnectionId,
-    /// The labels that a child has to have.
-    pub(crate) labels: BTreeMap<String, String>,
 }
 
 impl EventLog {
     /// Returns one that goes on counting.
-    pub(crate) fn new(history: EventHistory) -> Self {
-        let EventHistory { instance, next, kept } = history;
-        let too_many = kept.len().saturating_sub(EVENTS_KEPT);
-        let kept: VecDeque<Arc<Event>> = kept.into_iter().skip(too_many).collect();
-        let bytes = kept.iter().map(|event| bytes_of(event)).sum();
-        Self { instance, next, bytes, kept, subscribers: BTreeMap::new(), next_subscription: 1 }
+    pub(crate) fn new(history: EventHistory, events_kept: usize) -> Self {
+        let unknown = history.unknown_up_to();
+        let EventHistory { instance, next, kept, dropped } = history;
+        let mut kept = Kept::taken_over(kept, dropped, unknown);
+        kept.drop_beyond(events_kept, u64::MAX);
+        let (readers, idle, fresh) = Default::default();
+        Self { instance, next, kept, readers, idle, fresh, next_subscription: 1 }
     }
 
     /// Goes on where another program was, unless that makes no sense.
-    pub(crate) fn go_on(&mut self, history: EventHistory) {
+    pub(crate) fn go_on(&mut self, history: EventHistory, events_kept: usize) {
         if history.is_sound() {
-            *self = Self::new(history);
+            *self = Self::new(history, events_kept);
         }
     }
 
     /// Returns what another program goes on with.
     pub(crate) fn history(&self) -> EventHistory {
-        let kept = self.kept.iter().cloned().collect();
-        EventHistory { instance: self.instance, next: self.next, kept }
+        let kept = self.kept.from(0).cloned().collect();
+        EventHistory { instance: self.instance, next: self.next, kept, dropped: self.kept.dropped() }
+    }
+
+    /// Returns the events that are kept from a number on, whoever may see them.
+    pub(crate) fn kept_from(&self, number: u64) -> impl Iterator<Item = &Arc<Event>> {
+        self.kept.from(number)
     }
 
     /// Returns the children that were told of, as far as that is kept, and not of their end.
     pub(crate) fn unended(&self) -> BTreeSet<ChildId> {
         let mut unended = BTreeSet::new();
-        for event in &self.kept {
+        for event in self.kept.from(0) {
             match (&event.child, event.kind) {
                 (Some(child), EventKind::Ended) => drop(unended.remove(&child.id)),
                 (Some(child), _) => drop(unended.insert(child.id)),
@@ -118,178 +138,140 @@ impl EventLog {
         self.next
     }
 
-    /// Returns how many of the events from `since` on are not kept any more, and those that are.
-    pub(crate) fn since(&self, since: u64) -> (u64, impl Iterator<Item = &Arc<Event>>) {
-        let first = self.kept.front().map_or(self.next, |event| event.seq);
-        (first.saturating_sub(since), self.kept.iter().filter(move |event| event.seq >= since))
-    }
-
-    /// Has a subscriber told of every event from now on.
-    pub(crate) fn subscribe(&mut self, uid: u32, id: SubscriptionId, subscriber: Subscriber) {
-        self.subscribers.entry(uid).or_default().insert(id, subscriber);
-    }
-
-    /// Drops a subscription whose connection is gone.
-    pub(crate) fn unsubscribe(&mut self, uid: u32, id: SubscriptionId) -> Option<Subscriber> {
-        let own = self.subscribers.get_mut(&uid)?;
-        let subscriber = own.remove(&id);
-        if own.is_empty() {
-            self.subscribers.remove(&uid);
+    /// Has a connection of a user told of every event that it may see from a number on.
+    pub(crate) fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        (uid, sight): (u32, Sight),
+        (id, labels): (SubscriptionId, BTreeMap<String, String>),
+        since: u64,
+        turn: &mut Turn<'_>,
+    ) {
+        let Self { next, kept, readers, idle, fresh, .. } = self;
+        let mut is_new = false;
+        let reader = readers.entry(connection).or_insert_with(|| {
+            is_new = true;
+            Reader::new(uid, sight)
+        });
+        let was_idle = is_new || rouse(idle, uid, connection);
+        if was_idle {
+            reader.skip_to(fresh, kept, *next);
         }
-        subscriber
+        reader.add(id, labels, since, kept);
+        if was_idle {
+            self.settle(connection, turn);
+        }
     }
 
-    /// Keeps that something has happened, to a child or to the broker itself, and tells the subscribers.
+    /// Drops the subscriptions of a connection that is gone, and returns how many bytes they took.
+    pub(crate) fn close(&mut self, connection: ConnectionId) -> u64 {
+        let Some(reader) = self.readers.remove(&connection) else {
+            return 0;
+        };
+        rouse(&mut self.idle, reader.uid, connection);
+        reader.bytes()
+    }
+
+    /// Keeps that something has happened, to a child or to the broker itself.
     pub(crate) fn publish(
         &mut self,
         kind: EventKind,
         child: Option<Arc<ChildView>>,
-        (connections, config): (&Connections, &Config),
-        turn: &mut Turn<'_>,
+        config: &Config,
+        turn: &Turn<'_>,
     ) {
-        let event =
-            self.keep(config.bounds.event_bytes(), |seq| Event { seq, at: turn.now.wall, kind, child });
-        let owner = event.child.as_ref().map(|child| child.owner.uid);
-        let is_concerned =
-            |uid: u32| owner.is_none_or(|owner| owner == uid || authorize::is_administrator(config, uid));
-        let concerned = self.subscribers.iter().filter(|(uid, _)| is_concerned(**uid));
-        for (&id, subscriber) in concerned.flat_map(|(_, own)| own) {
-            subscriber.tell(id, &event, (connections, config), turn);
+        let all_are_idle = self.idle.values().map(BTreeSet::len).sum::<usize>() == self.readers.len();
+        let nobody_reads = self.readers.is_empty() || all_are_idle && self.fresh.count() == 0;
+        let event = Arc::new(Event { seq: self.next, at: turn.now.wall, kind, child });
+        self.next += 1;
+        self.fresh.add(&event);
+        self.kept.push(event);
+        let Bounds { events_kept, .. } = config.bounds;
+        let count = if nobody_reads { events_kept } else { config.bounds.events_kept_for_readers() };
+        self.kept.drop_beyond(count, config.bounds.event_bytes());
+    }
+
+    /// Tells those who have read all that there are events for them.
+    pub(crate) fn announce(&mut self, config: &Config, turn: &mut Turn<'_>) {
+        if self.fresh.count() == 0 {
+            return;
         }
+        let fresh = std::mem::take(&mut self.fresh);
+        let is_concerned = |uid: u32| {
+            let of_own = fresh.count_of(Some(uid)) + fresh.count_of(None);
+            of_own > 0 || authorize::is_administrator(config, uid)
+        };
+        let concerned = self.idle.iter().filter(|(uid, _)| is_concerned(**uid));
+        let concerned: Vec<ConnectionId> = concerned.flat_map(|(_, idle)| idle).copied().collect();
+        for connection in concerned {
+            let Some(reader) = self.readers.get_mut(&connection).filter(|reader| reader.wants(&fresh)) else {
+                continue;
+            };
+            reader.skip_to(&fresh, &self.kept, self.next);
+            if reader.rest(&self.kept, self.next) == Rest::More {
+                rouse(&mut self.idle, reader.uid, connection);
+                turn.order(Effect::Unread { connection });
+            }
+        }
+    }
+
+    /// A connection has room for events: it gets the next ones, and is told if there are more.
+    pub(crate) fn read(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(reader) = self.readers.get_mut(&connection) else {
+            return;
+        };
+        if self.idle.get(&reader.uid).is_some_and(|idle| idle.contains(&connection)) {
+            return;
+        }
+        let notifications = reader.read(&self.kept, self.next);
+        if !notifications.is_empty() {
+            turn.order(Effect::Publish { connection, notifications });
+        }
+        self.settle(connection, turn);
+    }
+
+    /// Tells a connection that there is something to read, or waits until there is.
+    fn settle(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(reader) = self.readers.get(&connection) else {
+            return;
+        };
+        match reader.rest(&self.kept, self.next) {
+            Rest::More => turn.order(Effect::Unread { connection }),
+            Rest::Nothing => drop(self.idle.entry(reader.uid).or_default().insert(connection)),
+        }
+    }
+
+    /// Returns what each connection has not read.
+    pub(crate) fn unread(&self) -> Vec<(ConnectionId, UnreadEvents)> {
+        let (kept, next) = (Arc::new(self.kept.clone()), self.next);
+        let unread = |(connection, reader): (&ConnectionId, &Reader)| {
+            let mut reader = reader.clone();
+            if self.idle.get(&reader.uid).is_some_and(|idle| idle.contains(connection)) {
+                reader.skip_to(&self.fresh, &kept, next);
+            }
+            let has_more = reader.rest(&kept, next) == Rest::More;
+            has_more.then(|| (*connection, UnreadEvents { kept: Arc::clone(&kept), next, reader }))
+        };
+        self.readers.iter().filter_map(unread).collect()
     }
 
     /// Returns how many bytes the events take that are kept.
     pub(crate) fn bytes(&self) -> u64 {
-        u64::try_from(self.bytes).unwrap_or(u64::MAX)
-    }
-
-    /// Keeps an event, and the last ones before it that there is room for.
-    fn keep(&mut self, room: u64, event: impl FnOnce(u64) -> Event) -> Arc<Event> {
-        let event = Arc::new(event(self.next));
-        self.next += 1;
-        self.bytes += bytes_of(&event);
-        self.kept.push_back(Arc::clone(&event));
-        while self.kept.len() > EVENTS_KEPT || self.bytes() > room {
-            let Some(oldest) = self.kept.pop_front() else {
-                break;
-            };
-            self.bytes -= bytes_of(&oldest);
-        }
-        event
+        self.kept.bytes()
     }
 }
 
-/// Returns how many bytes an event takes. What it tells of its child is its own: the next one tells something else.
-fn bytes_of(event: &Event) -> usize {
-    EVENT_KEPT_BYTES + event.child.as_deref().map_or(0, text_bytes)
-}
-
-impl Subscriber {
-    /// Returns how many bytes it takes.
-    pub(crate) fn bytes(&self) -> u64 {
-        REQUEST_KEPT_BYTES + self.label_bytes()
+/// Takes a connection out of those that have read all. Answers whether it was one.
+fn rouse(idle: &mut BTreeMap<u32, BTreeSet<ConnectionId>>, uid: u32, connection: ConnectionId) -> bool {
+    let Some(own) = idle.get_mut(&uid) else {
+        return false;
+    };
+    let was_idle = own.remove(&connection);
+    if own.is_empty() {
+        idle.remove(&uid);
     }
-
-    /// Returns how many bytes it takes beside those of any request.
-    pub(crate) fn label_bytes(&self) -> u64 {
-        let texts: usize = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
-        u64::try_from(texts).unwrap_or(u64::MAX)
-    }
-
-    /// Sends an event, if it is among those asked for and the client may see its child.
-    pub(crate) fn tell(
-        &self,
-        id: SubscriptionId,
-        event: &Arc<Event>,
-        (connections, config): (&Connections, &Config),
-        turn: &mut Turn<'_>,
-    ) {
-        let connection = self.connection;
-        let Some(uid) = connections.get(connection).map(|connection| connection.peer().uid) else {
-            return;
-        };
-        let is_meant = event.child.as_ref().is_none_or(|child| {
-            authorize::may_act_on(config, uid, child.owner.uid) && has_labels(child, &self.labels)
-        });
-        if is_meant {
-            let notification = Notification::Event { subscription: id.0, event: Arc::clone(event) };
-            turn.order(Effect::Publish { connection, notification });
-        }
-    }
+    was_idle
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use procbroker_protocol::Timestamp;
-
-    const ROOM: u64 = 1 << 30;
-
-    fn event(seq: u64) -> Event {
-        Event { seq, at: Timestamp::from_micros(seq), kind: EventKind::ShuttingDown, child: None }
-    }
-
-    #[test]
-    fn events_are_numbered_without_a_gap_from_one_on() {
-        let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
-        let seqs: Vec<u64> = (0..3).map(|_| log.keep(ROOM, event).seq).collect();
-        assert_eq!((seqs, log.next()), (vec![1, 2, 3], 4));
-    }
-
-    #[test]
-    fn no_more_bytes_of_events_are_kept_than_there_is_room_for() {
-        let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
-        let room = 10 * log_bytes();
-        for _ in 0..25 {
-            log.keep(room, event);
-        }
-        assert_eq!((log.kept.len(), log.bytes(), log.since(1).0), (10, room, 15));
-    }
-
-    fn log_bytes() -> u64 {
-        u64::try_from(bytes_of(&event(1))).unwrap()
-    }
-
-    #[test]
-    fn the_oldest_event_goes_first_and_is_counted_as_missed() {
-        let mut log = EventLog::new(EventHistory::beginning(Uuid::nil()));
-        for _ in 0..EVENTS_KEPT + 5 {
-            log.keep(ROOM, event);
-        }
-        let (missed, kept) = log.since(3);
-        assert_eq!((missed, kept.count()), (3, EVENTS_KEPT));
-        let (missed, kept) = log.since(log.next() - 2);
-        assert_eq!((missed, kept.count()), (0, 2));
-    }
-
-    #[test]
-    fn another_program_goes_on_counting_and_has_what_was_kept() {
-        let mut log = EventLog::new(EventHistory::beginning(Uuid::max()));
-        for _ in 0..3 {
-            log.keep(ROOM, event);
-        }
-        let mut next = EventLog::new(EventHistory::beginning(Uuid::nil()));
-        next.go_on(log.history());
-        assert_eq!((next.instance(), next.keep(ROOM, event).seq), (Uuid::max(), 4));
-        assert_eq!(next.since(2).1.map(|event| event.seq).collect::<Vec<_>>(), [2, 3, 4]);
-    }
-
-    #[test]
-    fn a_history_with_a_gap_is_not_gone_on_with() {
-        let mut log = EventLog::new(EventHistory::beginning(Uuid::max()));
-        for _ in 0..3 {
-            log.keep(ROOM, event);
-        }
-        let sound = log.history();
-        let mut gap = sound.clone();
-        gap.kept.remove(1);
-        let mut ahead = sound.clone();
-        ahead.next += 1;
-        let none = EventHistory { next: 0, kept: Vec::new(), ..sound };
-        for history in [gap, ahead, none] {
-            let mut next = EventLog::new(EventHistory::beginning(Uuid::nil()));
-            next.go_on(history);
-            assert_eq!((next.instance(), next.next()), (Uuid::nil(), 1));
-        }
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ fn puts_off(input: &Input) -> bool {
         Input::Connected { .. }
         | Input::ConnectedUnmapped { .. }
         | Input::Disconnected { .. }
+        | Input::EventsWanted { .. }
         | Input::Recorded { .. }
         | Input::Spawned { .. }
         | Input::Probed { .. }
@@ -70,6 +71,9 @@ impl Broker {
         self.go_on_upgrading(&mut turn);
         self.start_next(&mut turn);
         self.watch_idleness(&turn);
+        if !self.state.has_exited() {
+            self.event_log.announce(&self.config, &mut turn);
+        }
     }
 
     /// Takes in a fact that was there before this moment, perhaps for longer than what is due by now is overdue: a word that
@@ -100,6 +104,7 @@ impl Broker {
             Input::ConnectedUnmapped { connection } => Self::connect_unmapped(connection, turn),
             Input::Disconnected { connection } => self.disconnect(connection, turn),
             Input::Called { call, request, fresh } => self.call(call, request, &fresh, turn),
+            Input::EventsWanted { connection } => self.event_log.read(connection, turn),
             Input::Recorded { run, result } => self.recorded(run, result, turn),
             Input::Spawned { run, pid } => self.spawned(run, pid, turn),
             Input::Notified { run, notices } => self.notified(run, &notices, turn),

@@ -41,6 +41,11 @@ pub enum Input {
         /// What the decision needs from outside.
         fresh: Fresh,
     },
+    /// A client has room for events: answers `Unread`.
+    EventsWanted {
+        /// The connection of the client.
+        connection: ConnectionId,
+    },
     /// Answers a `Record` whose receipt is wanted: it is as safe as it was asked to be, or could not be written.
     Recorded {
         /// The process, and by it its child.

@@ -77,6 +77,7 @@
 //! | a cleanup always runs, after all of the child is gone | `child::cleaning` | `os::spawn`, as for a main process | `cleanups` |
 //! | nobody gains privilege | `authorize` (who may call what, and act on whose children), `methods::targets` (whose children a request finds) | the peer's credentials, the spawn, which takes them on, and `os::tree::right`, which asks of each process whether the caller could signal it | `orders`, `children` |
 //! | nobody holds up anybody else | `spawn_queue` (users take turns), `connections`, `pending` and `children::bounds` (bounds) | bounded queues to each client | `standstill`, `queries` |
+//! | a subscriber is told of each event once and in order, or how many it has missed | `event_log` | the connection, which asks for events when its client has room | `events` |
 //! | what hangs on the way to its program holds nobody up | `child::cut_short`, `methods::upgrade` | the launcher; recovery, which holds what it finds there | `stops`, `cleanups` |
 //! | an upgrade loses no process | `methods::upgrade` | the hand-over, which passes on what is held | `upgrades` |
 //!
@@ -139,7 +140,7 @@ pub use effect::{
     After, Asked, Effect, ExitCause, Follow, LastWords, LogExcerpt, Purpose, Receipt, Record, Report, Safety,
     ServiceState, SpawnOrder, UsageQuery,
 };
-pub use event_log::EventHistory;
+pub use event_log::{DroppedEvents, EventHistory, UnreadEvents};
 pub use histogram::{Histogram, Observed};
 pub use ids::{Call, ConnectionId, Incarnation, Pid, Run, SubscriptionId, paired_id};
 pub use input::{

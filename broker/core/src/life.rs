@@ -24,8 +24,8 @@ impl Broker {
         turn: &mut Turn<'_>,
         transition: impl FnOnce(&mut Child, &mut Orders<'_>) -> Next,
     ) {
-        let Self { children, timers, spawn_queue, event_log, metrics, connections, config, state, .. } = self;
-        let lent = Lent { timers, spawn_queue, event_log, metrics, connections, config };
+        let Self { children, timers, spawn_queue, event_log, metrics, config, state, .. } = self;
+        let lent = Lent { timers, spawn_queue, event_log, metrics, config };
         let mut orders = Orders::new(turn.lend(), state.permits(), lent);
         if let Some(next) = children.update(id, |child| transition(child, &mut orders)) {
             self.see_to(id, next, turn);

@@ -102,6 +102,21 @@ pub(crate) const OFFERS_A_TURN_MAX: usize = 64;
 /// Events that are kept for those who ask for them later.
 pub(crate) const EVENTS_KEPT: usize = 10_000;
 
+/// How many of each ten thousand events that are kept are kept while somebody who was told that there are some has not read
+/// them. What a broker of ten thousand children says at once fits.
+const EVENTS_KEPT_FOR_READERS: usize = 16_384;
+
+/// Events that a connection is sent at a time, of all of its subscriptions.
+pub(crate) const EVENTS_A_READ: usize = 64;
+/// See [`EVENTS_A_READ`]: at most so many are looked at for them.
+pub(crate) const EVENTS_LOOKED_AT_A_READ: usize = 512;
+/// See [`EVENTS_A_READ`]: they take about so many bytes, or are one of each subscription.
+pub(crate) const EVENT_BYTES_A_READ: usize = 64 << 10;
+
+/// Events of a turn that are looked at for each subscriber who has read all, to see whether it wants any: more than are told of
+/// one child at once.
+pub(crate) const FRESH_EVENTS_LOOKED_AT: usize = 8;
+
 /// The steps of a stop, at most: each is a signal and a wait, and nobody needs more.
 pub(crate) const STOP_STEPS_MAX: usize = 32;
 
@@ -183,6 +198,8 @@ pub struct Bounds {
     pub ended_kept: u32,
     /// How long they stay visible.
     pub ended_kept_for: Duration,
+    /// Events that are kept for those who ask for them later.
+    pub events_kept: usize,
 }
 
 impl Default for Bounds {
@@ -201,6 +218,7 @@ impl Default for Bounds {
             partial_message_timeout: Duration::from_secs(10),
             ended_kept: ENDED_KEPT,
             ended_kept_for: ENDED_KEPT_FOR,
+            events_kept: EVENTS_KEPT,
         }
     }
 }
@@ -216,6 +234,12 @@ impl Bounds {
     #[must_use]
     pub fn request_bytes(&self) -> Budget {
         self.parts(4)
+    }
+
+    /// How many events are kept while somebody who was told that there are some has not read them.
+    #[must_use]
+    pub fn events_kept_for_readers(&self) -> usize {
+        self.events_kept.saturating_mul(EVENTS_KEPT_FOR_READERS) / 10_000
     }
 
     /// How many bytes the events may take that are kept, whoever may see them.

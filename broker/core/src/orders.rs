@@ -6,7 +6,6 @@ use procbroker_protocol::request::Scope;
 use procbroker_protocol::{Child as ChildView, ChildId, EventKind};
 
 use crate::config::Config;
-use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::event_log::EventLog;
 use crate::metrics::MetricsRecorder;
@@ -44,8 +43,6 @@ pub(crate) struct Lent<'a> {
     pub(crate) event_log: &'a mut EventLog,
     /// Where what happens to it is counted.
     pub(crate) metrics: &'a mut MetricsRecorder,
-    /// Who may be told of its events.
-    pub(crate) connections: &'a Connections,
     /// The settings of the broker.
     pub(crate) config: &'a Config,
 }
@@ -61,11 +58,11 @@ impl<'a> Orders<'a> {
         self.turn.order(effect);
     }
 
-    /// Keeps and counts that something has happened to a child, and tells the subscribers.
+    /// Keeps and counts that something has happened to a child.
     pub(crate) fn publish(&mut self, kind: EventKind, child: Arc<ChildView>) {
-        let Lent { event_log, metrics, connections, config, .. } = &mut self.lent;
+        let Lent { event_log, metrics, config, .. } = &mut self.lent;
         metrics.happened(kind, &child, self.now.instant);
-        event_log.publish(kind, Some(child), (*connections, *config), &mut self.turn);
+        event_log.publish(kind, Some(child), config, &self.turn);
     }
 
     /// Counts that something did not end by itself, and gets SIGKILL.

@@ -76,7 +76,7 @@ impl Connection {
     }
 
     /// Hands a request to the driver, or answers what is none.
-    pub(super) async fn take(&mut self, incoming: Incoming) -> Option<Closing> {
+    pub(super) async fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Request { id, request } => {
                 let number = self.next_number;
@@ -88,33 +88,25 @@ impl Connection {
                     && !is_read_later
                     && let Err(error) = self.context.transit.check(self.context.user)
                 {
-                    codec::encode(&id, &Err(error), &mut self.unwritten);
-                    return None;
+                    return codec::encode(&id, &Err(error), &mut self.unwritten);
                 }
                 self.unanswered.insert(number, Unanswered { id, effort });
                 let call = Call { connection: self.context.id, number };
                 let fresh = match self.fresh(&request).await {
                     Ok(fresh) => fresh,
-                    Err(error) => {
-                        self.encode_answer(number, Err(unavailable(error)), None).await;
-                        return None;
-                    }
+                    Err(error) => return self.encode_answer(number, Err(unavailable(error)), None).await,
                 };
-                let input = Input::Called { call, request, fresh };
-                self.context.facts.send(Fact::Input(input)).await.err().map(|_| Closing::Gone)
+                if self.context.facts.send(Fact::Input(Input::Called { call, request, fresh })).await.is_err()
+                {
+                    // The driver has gone: what it has left for this client is sent, and no more is taken.
+                    self.reading = Reading::Over;
+                }
             }
-            Incoming::Refused { id, error } => {
-                codec::encode(&id, &Err(error), &mut self.unwritten);
-                None
-            }
-            Incoming::Bytes(bytes) => {
-                self.unwritten.extend_from_slice(&bytes);
-                None
-            }
+            Incoming::Refused { id, error } => codec::encode(&id, &Err(error), &mut self.unwritten),
+            Incoming::Bytes(bytes) => self.unwritten.extend_from_slice(&bytes),
             Incoming::Fatal(bytes) => {
                 self.unwritten.extend_from_slice(&bytes);
                 self.reading = Reading::Over;
-                None
             }
         }
     }

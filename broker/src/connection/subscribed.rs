@@ -1,21 +1,33 @@
 //! What a client gets beside its answers: events, and what children write, each at its own pace.
 
+use procbroker_core::Input;
 use procbroker_protocol::{Error, Notification, Response};
+use tokio::sync::mpsc;
 
 use super::Connection;
 use super::codec;
-use crate::feed::FeedReader;
+use crate::feed::Fed;
 use crate::limits::WRITE_BYTES_BEFORE_READING;
-use crate::messages::Paced;
+use crate::messages::{Fact, Paced};
 use crate::turns;
 
 impl Connection {
     /// Sends what is still to come of the client's subscriptions; none when the client has gone.
     pub(super) async fn finish_subscriptions(&mut self) -> Option<()> {
-        let mut feed = self.feed.take();
-        while let Some(notification) = feed.as_mut().and_then(FeedReader::try_next) {
+        if let Some(mut feed) = self.feed.take() {
+            while let Ok(fed) = feed.try_recv() {
+                match fed {
+                    // Nobody answers any more: what is left comes last.
+                    Fed::Unread => {}
+                    fed @ (Fed::Events { .. } | Fed::Last(_)) => self.take_fed(fed).await,
+                }
+                self.make_room().await?;
+            }
+        }
+        for notification in self.last_events.take().into_iter().flatten() {
             self.notify(&notification);
             self.make_room().await?;
+            turns::pause_if_over().await;
         }
         let Some(mut paced) = self.paced.take() else { return Some(()) };
         while let Some(piece) = paced.recv().await {
@@ -36,12 +48,27 @@ impl Connection {
         Some(())
     }
 
-    /// Encodes the events that are there, after the answers: one of those may be to the subscription itself.
-    pub(super) fn collect_events(&mut self) {
+    /// Takes what is said about events, after the answers: one of those may be to the subscription itself.
+    pub(super) async fn collect_events(&mut self) {
         while self.may_encode() && !turns::is_over() {
-            let next = self.feed.as_mut().and_then(FeedReader::try_next);
-            let Some(notification) = next else { return };
-            self.notify(&notification);
+            let Some(Ok(fed)) = self.feed.as_mut().map(mpsc::Receiver::try_recv) else { return };
+            self.take_fed(fed).await;
+        }
+    }
+
+    /// Asks for events, or encodes them. There is room for some.
+    pub(super) async fn take_fed(&mut self, fed: Fed) {
+        match fed {
+            Fed::Unread => {
+                let wanted = Input::EventsWanted { connection: self.context.id };
+                // A driver that has gone has left what is not read.
+                let _ = self.context.facts.send(Fact::Input(wanted)).await;
+            }
+            Fed::Events { notifications, load } => {
+                notifications.iter().for_each(|notification| self.notify(notification));
+                drop(load);
+            }
+            Fed::Last(unread) => self.last_events = Some(unread),
         }
     }
 

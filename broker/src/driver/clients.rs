@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use procbroker_core::{Call, ConnectionId};
+use procbroker_core::{Call, ConnectionId, UnreadEvents};
 use procbroker_protocol::{Error, Notification, Response};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::answer_size::own_bytes;
-use crate::feed::{Feed, feed};
+use crate::feed::{Fed, feed};
 use crate::limits::{ANSWER_BYTES_UNCOUNTED, PACED_WAITING};
 use crate::messages::{Outbox, Outgoing, Paced};
 use crate::transit::Transit;
@@ -24,7 +24,7 @@ struct Client {
     user: u32,
     outbox: Outbox,
     /// Where events go, once there was one for it.
-    feed: Option<Feed>,
+    feed: Option<mpsc::Sender<Fed>>,
     /// Where the output of children goes, once it asked for any.
     paced: Option<mpsc::Sender<Paced>>,
 }
@@ -76,21 +76,33 @@ impl Clients {
         self.send(call.connection, outgoing);
     }
 
-    /// Hands an event to its connection, which counts what does not fit.
-    pub fn publish(&mut self, connection: ConnectionId, notification: Notification) {
+    /// Tells a connection that there are events for it.
+    pub fn unread(&mut self, connection: ConnectionId) {
+        self.feed(connection, Fed::Unread);
+    }
+
+    /// Hands events to a connection that has room for them.
+    pub fn publish(&mut self, connection: ConnectionId, notifications: Vec<Notification>) {
+        let Some(client) = self.open.get(&connection) else { return };
+        let events = Fed::events(notifications, &self.transit, client.user);
+        self.feed(connection, events);
+    }
+
+    /// Leaves to a connection what it has not read, which it sends by itself.
+    pub fn last_events(&mut self, connection: ConnectionId, unread: UnreadEvents) {
+        self.feed(connection, Fed::Last(Box::new(unread)));
+    }
+
+    fn feed(&mut self, connection: ConnectionId, fed: Fed) {
         let Some(client) = self.open.get_mut(&connection) else { return };
         if client.feed.is_none() {
-            let (writer, reader) = feed(self.transit.clone(), client.user);
-            client.feed = Some(writer);
-            self.send(connection, Outgoing::Feed(reader));
+            let (sender, receiver) = feed();
+            client.feed = Some(sender);
+            self.send(connection, Outgoing::Feed(receiver));
         }
-        let subscription = match &notification {
-            Notification::Event { subscription, .. }
-            | Notification::Lagged { subscription, .. }
-            | Notification::Log { subscription, .. } => *subscription,
-        };
         if let Some(feed) = self.open.get(&connection).and_then(|client| client.feed.as_ref()) {
-            feed.publish(subscription, notification);
+            // There is room for all that can be on its way, and a connection that is gone needs nothing.
+            let _ = feed.try_send(fed);
         }
     }
 

@@ -75,7 +75,8 @@ impl EffectHandler {
                 self.measure(call, answer, query);
             }
             Effect::Answer { call, result, after: _, usage: _ } => self.clients.answer(call, result),
-            Effect::Publish { connection, notification } => self.clients.publish(connection, notification),
+            Effect::Unread { connection } => self.clients.unread(connection),
+            Effect::Publish { connection, notifications } => self.clients.publish(connection, notifications),
             Effect::Record { run, record, safety, receipt, expires } => {
                 let process = self.containment.identity(run);
                 let submitted = self.records.submit(run, (&record, expires), safety, receipt, process);

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use procbroker_core::EventHistory;
+use procbroker_core::{DroppedEvents, EventHistory};
 use procbroker_protocol::binary::{ServerMessage, decode_server_message, encode_notification};
 use procbroker_protocol::event::{Event, Notification};
 use procbroker_protocol::frame::{Framed, Frames};
@@ -23,10 +23,13 @@ const HISTORY_BYTES_MAX: usize = 32 << 20;
 const READ_BYTES: usize = 64 << 10;
 
 /// What the file does not say: who counts, and how far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Count {
     instance: Uuid,
     next: u64,
+    /// What is not kept any more, by owner.
+    #[serde(default)]
+    dropped: Vec<(Option<u32>, DroppedEvents)>,
 }
 
 /// Writes events to a file in memory, oldest first.
@@ -47,7 +50,8 @@ pub(super) fn write(history: &EventHistory) -> io::Result<(Count, OwnedFd)> {
     let mut file = File::from(memfd_create(c"procbroker events", MFdFlags::MFD_CLOEXEC)?);
     let all: Vec<u8> = frames.into_iter().rev().flatten().collect();
     file.write_all(&all)?;
-    Ok((Count { instance: history.instance, next: history.next }, file.into()))
+    let dropped = history.dropped.iter().map(|(owner, dropped)| (*owner, *dropped)).collect();
+    Ok((Count { instance: history.instance, next: history.next, dropped }, file.into()))
 }
 
 /// Reads what [`write()`] has written; nothing where that has another form.
@@ -66,7 +70,8 @@ pub(super) fn read(count: Count, file: OwnedFd) -> Option<EventHistory> {
             kept.push(event(framed)?);
         }
     }
-    Some(EventHistory { instance: count.instance, next: count.next, kept })
+    let Count { instance, next, dropped } = count;
+    Some(EventHistory { instance, next, kept, dropped: dropped.into_iter().collect() })
 }
 
 fn event(framed: Framed<'_>) -> Option<Arc<Event>> {
@@ -92,7 +97,13 @@ mod tests {
             let at = Timestamp::from_micros(seq);
             Arc::new(Event { seq, at, kind: EventKind::ShuttingDown, child: None })
         };
-        EventHistory { instance: Uuid::max(), next: count + 1, kept: (1..=count).map(event).collect() }
+        let dropped = [(Some(7), DroppedEvents { count: 2, last: 2 })].into();
+        EventHistory {
+            instance: Uuid::max(),
+            next: count + 3,
+            kept: (3..count + 3).map(event).collect(),
+            dropped,
+        }
     }
 
     #[test]

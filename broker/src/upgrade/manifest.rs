@@ -67,7 +67,7 @@ impl Manifest {
         let places = [&self.socket, &self.state_folder, &self.runtime_folder];
         let with_path = places.into_iter().flatten().map(|(_, descriptor)| *descriptor);
         let kept = self.kept.iter().flatten().copied();
-        let kept = kept.chain(self.events.map(|(_, file)| file));
+        let kept = kept.chain(self.events.as_ref().map(|(_, file)| *file));
         let all = self.listeners.iter().chain(self.processes.values()).chain(&self.outputs);
         let all = all.chain(&self.cgroup_folder).copied();
         all.chain(with_path).chain(kept).chain([self.state_lock]).collect()

@@ -107,7 +107,7 @@ fn beginning() -> Beginning {
 }
 
 fn events() -> EventHistory {
-    EventHistory { instance: Uuid::from_u128(CHILD), next: 1, kept: Vec::new() }
+    EventHistory { instance: Uuid::from_u128(CHILD), next: 1, kept: Vec::new(), dropped: BTreeMap::new() }
 }
 
 fn counters() -> Counters {

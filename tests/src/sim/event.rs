@@ -1,6 +1,6 @@
 //! What can happen in the model world.
 
-use procbroker_core::{Anchor, Input, Notice, Run, Safety};
+use procbroker_core::{Anchor, ConnectionId, Input, Notice, Run, Safety};
 use procbroker_protocol::Signal;
 
 use crate::sim::family::FamilyId;
@@ -28,6 +28,11 @@ pub enum Event {
         place: usize,
         /// How safe.
         safety: Safety,
+    },
+    /// A client has room for events.
+    Reads {
+        /// Its connection.
+        connection: ConnectionId,
     },
     /// An attempt to write has ended for which answers wait.
     Attempted {
@@ -117,6 +122,7 @@ impl Event {
             Self::Input(_)
             | Self::Executed { .. }
             | Self::Written { .. }
+            | Self::Reads { .. }
             | Self::Attempted { .. }
             | Self::Reaped { .. }
             | Self::Replaced
@@ -144,6 +150,7 @@ impl Event {
             Self::Input(_)
             | Self::Executed { .. }
             | Self::Written { .. }
+            | Self::Reads { .. }
             | Self::Attempted { .. }
             | Self::Reaped { .. }
             | Self::Remaining { .. }

@@ -110,6 +110,9 @@ impl Simulation<'_> {
     /// When it has not left things in order.
     pub fn leave(&mut self) -> Result<bool, crate::sim::finding::Finding> {
         checks::lives::leaves(&self.ledger, &self.machine)?;
+        if let Some(broker) = &self.broker {
+            checks::events::last(&mut self.ledger, broker)?;
+        }
         if self.fates.restarts_left == 0 {
             return Ok(false);
         }
@@ -175,6 +178,7 @@ impl Simulation<'_> {
         if history.is_some() {
             checks::events::ends_are_told(&self.ledger, &broker.event_history())?;
         }
+        checks::events::happened(&mut self.ledger, &broker, &effects)?;
         self.broker = Some(broker);
         let result = self.perform(&effects);
         self.fates.recovers = false;

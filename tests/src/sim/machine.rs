@@ -151,6 +151,13 @@ impl Machine {
                 means.agenda.after(delay, Event::Replaced);
             }
             Effect::HandOver => means.tell(50, Input::HandOverFailed { failure: refusal() }),
+            // A client reads at once, or late.
+            Effect::Unread { connection } => {
+                let mut dice = means.dice.aside();
+                let within = dice.choose([0, 0, 2, 2, 300, 20_000]);
+                let delay = dice.within_millis(within);
+                means.agenda.after(delay, Event::Reads { connection: *connection });
+            }
             Effect::Admit { .. }
             | Effect::Refuse { .. }
             | Effect::Answer { .. }

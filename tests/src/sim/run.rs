@@ -182,6 +182,7 @@ impl Simulation<'_> {
                 None
             }
             Event::Written { run, place, safety } => Some(self.machine.written(run, place, safety)),
+            Event::Reads { connection } => return self.tell(Input::EventsWanted { connection }),
             Event::Attempted { ticket, written } => {
                 self.attempted(ticket, written);
                 None
@@ -267,6 +268,7 @@ impl Simulation<'_> {
             Input::Connected { .. }
             | Input::ConnectedUnmapped { .. }
             | Input::Disconnected { .. }
+            | Input::EventsWanted { .. }
             | Input::Called { .. }
             | Input::Signalled { .. }
             | Input::ShutdownAsked { .. }
@@ -377,13 +379,14 @@ impl Simulation<'_> {
         self.ledger.take(now, &input);
         let mut effects = Vec::new();
         broker.handle(self.ledger.clock.at(now), input, &mut effects);
+        self.tally.gaps += checks::events::happened(&mut self.ledger, broker, &effects)?;
         self.is_bounded(&effects)?;
         self.perform(&effects)
     }
 
     /// No turn orders more than follows from what there is: from each child and each request that waits.
     fn is_bounded(&self, effects: &[Effect]) -> Checked {
-        let of_all = |effect: &&Effect| !matches!(effect, Effect::Publish { .. });
+        let of_all = |effect: &&Effect| !matches!(effect, Effect::Publish { .. } | Effect::Unread { .. });
         let orders = effects.iter().filter(of_all).count();
         let Ledger { live, waiting, visible, found, .. } = &self.ledger;
         let most = ORDERS_OF_EACH * (1 + live.len() + waiting.len() + visible.len() + found.len());
@@ -433,6 +436,7 @@ impl Simulation<'_> {
             // A step whose time was over before it started: the driver tells it so at once.
             return self.tell(Input::Due);
         }
+        checks::events::after(&mut self.ledger)?;
         checks::standstill::after(&mut self.ledger, due)
     }
 }
@@ -447,7 +451,7 @@ fn is_outlived(child: &Child) -> bool {
 /// and how the last upgrade has failed.
 fn footprint(broker: &Broker) -> String {
     let held = format!("{broker:?}");
-    let held = without(&held, "kept: [", "], subscribers");
+    let held = without(&held, "kept: Kept", ", readers: ");
     let held = without(&held, "totals: ", ", stopping: ");
     let held = without(&held, "last_failure: ", " }, main: ");
     held.chars().filter(|character| !character.is_ascii_digit()).collect()

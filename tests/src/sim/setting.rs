@@ -183,6 +183,7 @@ fn bounds(dice: &mut Dice) -> Bounds {
         max_command_bytes: 64,
         ended_kept: dice.choose([0, 1, 3, 1_000, 1_000]),
         ended_kept_for: Duration::from_millis(dice.choose([0, 500, 60_000, 3_600_000])),
+        events_kept: dice.aside().choose([3, 12, 10_000, 10_000]),
         ..Bounds::default()
     }
 }

@@ -53,6 +53,8 @@ pub struct Tally {
     pub found_unexecuted: u64,
     /// Times that somebody sets the wall clock.
     pub clocks_set: u64,
+    /// Gaps that subscribers to events were told of.
+    pub gaps: u64,
 }
 
 impl Tally {
@@ -80,6 +82,7 @@ impl Tally {
         self.cut_short += other.cut_short;
         self.found_unexecuted += other.found_unexecuted;
         self.clocks_set += other.clocks_set;
+        self.gaps += other.gaps;
         self.commands += commands;
         self.places += places;
         self.words += words;
@@ -116,6 +119,7 @@ impl Tally {
             self.cut_short,
             self.found_unexecuted,
             self.clocks_set,
+            self.gaps,
         ]
         .into_iter()
         .min()
@@ -138,6 +142,7 @@ impl fmt::Display for Tally {
             cut_short,
             found_unexecuted,
             clocks_set,
+            gaps,
             ..
         } = self;
         write!(
@@ -150,7 +155,7 @@ impl fmt::Display for Tally {
              cleanups, of which {cleanups_interrupted} were found interrupted; {words} words of children and {questions} \
              questions whether they are ready, {commands} commands that find it out, {last_words} failed starts told, {hung} hung children stopped; {places} \
              creates that waited got a place; {cut_short} processes killed on the way to their programs, and \
-             {found_unexecuted} found there; the wall clock is set {clocks_set} times"
+             {found_unexecuted} found there; {gaps} gaps told to slow readers of events; the wall clock is set {clocks_set} times"
         )
     }
 }

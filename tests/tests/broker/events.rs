@@ -140,7 +140,8 @@ fn events_of_others_are_not_told() {
 fn a_reader_that_does_not_read_is_told_how_much_it_missed() {
     const SUBSCRIPTIONS: usize = 16;
     const CHILDREN: usize = 1_000;
-    let broker = TestBroker::start();
+    // Some two thousand events are kept.
+    let broker = Setup::new().flags(["--max-kept-bytes", "12582912"]).start();
     let mut slow = broker.json();
     // Each of them is sent each event, so that there is no room soon.
     for _ in 0..SUBSCRIPTIONS {
@@ -254,4 +255,53 @@ fn the_rust_client_goes_on_after_a_crash() {
     }
     assert_eq!(kinds, [EventKind::Stopping, EventKind::Exited, EventKind::Ended]);
     assert!(restarts <= 1);
+}
+
+#[test]
+fn what_has_not_been_read_at_the_exit_comes_all_the_same() {
+    const CHILDREN: usize = 60;
+    let mut broker = TestBroker::start();
+    let (mut reader, _) = subscribed(&broker, json!({"since": 1}));
+    let mut client = broker.json();
+    let ids: Vec<u64> = (0..CHILDREN).map(|_| client.send("create", willing())).collect();
+    for id in ids {
+        client.answer(id).expect("a child");
+    }
+    broker.signal(Signal::SIGTERM);
+    let mut last = 0;
+    while let Some(event) = reader.message() {
+        let seq = event["params"]["seq"].as_u64().expect("a number");
+        assert_eq!(seq, last + 1);
+        last = seq;
+    }
+    assert_eq!(
+        last,
+        1 + CHILDREN as u64 * 6,
+        "each child is created, started, ready, stopping, exited and ended"
+    );
+    broker.ended_in_order();
+}
+
+#[test]
+fn a_noisy_user_costs_no_other_its_history() {
+    if !is_root() {
+        return;
+    }
+    let stranger = STRANGER.to_string();
+    let flags = ["--socket-mode", "666", "--allow-user", &stranger, "--max-kept-bytes", "4194304"];
+    let broker = Setup::new().flags(flags).start();
+    let quiet = broker.json().create(willing());
+    let mut noisy = JsonClient::as_user(broker.socket(), STRANGER, &[STRANGER]);
+    // There is room for some six hundred events.
+    for _ in 0..300 {
+        let child = noisy.create(json!({"command": ["true"]}));
+        noisy.ok("wait", json!({"target": child["id"]}));
+    }
+    let mut reader = broker.json();
+    reader.ok("events", json!({"since": 1}));
+    let told = next(&mut reader, 4);
+    assert_eq!(kinds(&told), ["created", "started", "ready", "lagged"]);
+    assert!(told[..3].iter().all(|event| event["child"]["id"] == quiet["id"]));
+    noisy.ok("events", json!({"since": 1}));
+    assert_eq!(kinds(&next(&mut noisy, 1)), ["lagged"]);
 }

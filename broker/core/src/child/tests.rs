@@ -16,7 +16,6 @@ use super::{Child, Next, Phase};
 use crate::attempt::{Attempt, Claim, KeptPlace};
 use crate::authorize::RunAs;
 use crate::config::Config;
-use crate::connections::Connections;
 use crate::effect::Effect;
 use crate::event_log::{EventHistory, EventLog};
 use crate::ids::{Pid, Ticket};
@@ -86,7 +85,7 @@ impl Life {
             now: 0,
             timers: Timers::default(),
             spawn_queue: SpawnQueue::new(1, 0),
-            event_log: EventLog::new(EventHistory::beginning(Uuid::nil())),
+            event_log: EventLog::new(EventHistory::beginning(Uuid::nil()), 10),
             metrics: MetricsRecorder::default(),
             config: config(),
             effects: Vec::new(),
@@ -135,8 +134,7 @@ impl Life {
         self.now += 1;
         let Self { child, now, timers, spawn_queue, event_log, metrics, config, effects } = self;
         let now = Now { instant: Instant::from_nanos(*now), wall: Timestamp::from_micros(*now) };
-        let connections = Connections::default();
-        let lent = Lent { timers, spawn_queue, event_log, metrics, connections: &connections, config };
+        let lent = Lent { timers, spawn_queue, event_log, metrics, config };
         let permits = Permits { may_start: true, may_clean_up: true };
         transition(child, &mut Orders::new(Turn::new(now, effects), permits, lent))
     }

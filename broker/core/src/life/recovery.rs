@@ -67,7 +67,7 @@ impl Broker {
     ) -> Self {
         let mut broker = Self::new(config);
         if let Some(history) = history {
-            broker.event_log.go_on(history);
+            broker.event_log.go_on(history, broker.config.bounds.events_kept);
         }
         let turn = &mut Turn::new(now, effects);
         if found.is_empty() && answers.is_empty() {
@@ -114,6 +114,8 @@ impl Broker {
         broker.forget_expired(turn);
         broker.start_next(turn);
         broker.watch_idleness(turn);
+        // Nobody reads yet.
+        broker.event_log.announce(&broker.config, turn);
         broker
     }
 

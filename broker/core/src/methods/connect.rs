@@ -48,10 +48,8 @@ impl Broker {
             return;
         };
         self.metrics.disconnected(id);
+        self.pending.let_go(connection.peer().uid, self.event_log.close(id));
         for (subscription, followed) in connection.subscriptions() {
-            if let Some(subscriber) = self.event_log.unsubscribe(connection.peer().uid, subscription) {
-                self.pending.let_go(connection.peer().uid, subscriber.bytes());
-            }
             if let Some(child) = followed.and_then(|child| self.children.get_mut(child)) {
                 child.unfollow(id, subscription);
             }

@@ -189,18 +189,13 @@ fn others_are_told_of_their_own_children_only() {
     let call = world.create(clients[0], named("a"));
     assert_eq!(world.published(clients[0]), [], "it is not on record yet");
     world.recorded(world.run(call));
-    let told = |world: &World, client| {
-        let is_told =
-            |order: &&Effect| matches!(order, Effect::Publish { connection, .. } if *connection == client);
-        world.orders().iter().filter(is_told).count()
-    };
-    assert_eq!(clients.map(|client| told(&world, client)), [1, 0, 1, 1]);
+    assert_eq!(clients.map(|client| world.published(client).len()), [1, 0, 1, 1]);
     // What is kept is not told to others either.
     world.take();
     world.subscribe(clients[1], Some(1));
     assert_eq!(world.published(clients[1]), []);
     world.term();
-    assert_eq!(clients.map(|client| told(&world, client) > 0), [true; 4]);
+    assert_eq!(clients.map(|client| world.published(client).is_empty()), [false; 4]);
 }
 
 #[test]
@@ -234,15 +229,7 @@ fn subscriptions_of_a_connection_are_bounded_and_end_with_it() {
     world.give(Input::Disconnected { connection: client });
     world.take();
     world.ends(run);
-    let orders = world.take();
-    let publishes: Vec<_> = orders
-        .iter()
-        .filter_map(|order| match order {
-            Effect::Publish { connection, .. } => Some(*connection),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(publishes, [other, other]);
+    assert_eq!((world.published(client), world.kinds(other).len()), (vec![], 2));
 }
 
 #[test]
@@ -270,17 +257,32 @@ fn an_event_of_a_child_is_told_to_its_owner_and_to_administrators_alone() {
     }
     world.take();
     let run = world.start(alice, unnamed());
-    world.take();
     world.ends(run);
+    assert_eq!([alice, bob, administrator].map(|client| world.kinds(client).len()), [5, 0, 5]);
+}
+
+#[test]
+fn a_turn_costs_the_same_however_many_subscribe() {
+    let mut world = World::new();
+    let creator = world.connect(ALICE);
+    let clients: Vec<_> = (0..100).map(|_| world.connect(ALICE)).collect();
+    for client in &clients {
+        for _ in 0..16 {
+            world.subscribe(*client, None);
+        }
+    }
+    let runs: Vec<_> = (0..50).map(|_| world.start(creator, unnamed())).collect();
+    world.take();
+    world.call(creator, destroy(procbroker_protocol::Target::All));
     let orders = world.take();
-    let told: std::collections::BTreeSet<_> = orders
-        .iter()
-        .filter_map(|order| match order {
-            Effect::Publish { connection, .. } => Some(*connection),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(told, [alice, administrator].into());
+    let for_subscribers = |order: &&Effect| matches!(order, Effect::Publish { .. } | Effect::Unread { .. });
+    assert_eq!(orders.iter().filter(for_subscribers).count(), 0, "those who have not read are told nothing");
+    for client in [clients[0], clients[99]] {
+        assert_eq!(world.told(client).len(), 16 * 4 * runs.len());
+    }
+    world.ends(runs[0]);
+    let orders = world.take();
+    assert_eq!(orders.iter().filter(for_subscribers).count(), 2, "those who have read are told once");
 }
 
 #[test]

@@ -224,6 +224,7 @@ impl ServeArguments {
             partial_message_timeout,
             ended_kept: ended_max,
             ended_kept_for: ended_for,
+            events_kept: Bounds::default().events_kept,
         }
     }
 }

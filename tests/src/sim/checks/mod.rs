@@ -22,7 +22,6 @@ pub mod targets;
 pub mod upgrades;
 
 use procbroker_core::{Afterwards, Effect, Progress, Purpose, Record, Report};
-use procbroker_protocol::event::Notification;
 use procbroker_protocol::{ChildId, ExitReason};
 
 use crate::sim::finding::Checked;
@@ -53,11 +52,6 @@ fn ended_for_another(ledger: &Ledger, effect: &Effect) -> Option<ChildId> {
             let is_unstarted =
                 track.start == Start::Recorded { written: true } && track.runs.between.is_none();
             is_unstarted.then_some(run.child)
-        }
-        Effect::Publish { notification: Notification::Event { event, .. }, .. } => {
-            let child = event.child.as_ref()?;
-            let exit = child.exit.as_ref().filter(|exit| exit.reason == ExitReason::Replaced);
-            exit.map(|_| child.id)
         }
         _ => None,
     }
@@ -97,7 +91,12 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
     match effect {
         Effect::Admit { connection } => orders::admitted(ledger, *connection)?,
         Effect::Refuse { connection, error } => orders::refused(ledger, *connection, error)?,
-        Effect::Answer { call, result, after: _, usage: _ } => answers::answer(ledger, *call, result)?,
+        Effect::Answer { call, result, after: _, usage: _ } => {
+            answers::answer(ledger, *call, result)?;
+            if let Ok(response) = result {
+                ledger.subscribed(*call, response);
+            }
+        }
         Effect::Record { run, record: Record::Intent(intent), .. } => orders::intent(ledger, *run, intent)?,
         Effect::Record { run, record: Record::Progress(progress), safety, receipt, expires: _ } => {
             orders::progress(ledger, *run, progress, (*safety, *receipt))?;
@@ -138,7 +137,10 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
             creates::remembered(ledger, answered)?;
         }
         Effect::ForgetAnswers { on_record } => creates::unremembered(ledger, machine, on_record)?,
-        Effect::Publish { connection, notification } => events::published(ledger, *connection, notification)?,
+        Effect::Unread { connection } => events::roused(ledger, *connection)?,
+        Effect::Publish { connection, notifications } => {
+            events::published(ledger, *connection, notifications)?
+        }
         Effect::ReadLog { call, child, .. } => events::log(ledger, *call, *child)?,
         Effect::CheckUpgrade => upgrades::check(ledger)?,
         Effect::HandOver => upgrades::hand_over(ledger, machine)?,

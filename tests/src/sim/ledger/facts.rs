@@ -24,6 +24,7 @@ impl Ledger {
         self.now = now;
         self.farewell = false;
         self.ending_anchor = None;
+        self.readers.asking = None;
         self.notice_unready();
         self.notice_leases();
         match input {
@@ -33,6 +34,10 @@ impl Ledger {
                 self.links.insert(*connection, link);
             }
             Input::Disconnected { connection } => self.disconnected(*connection),
+            Input::EventsWanted { connection } => {
+                self.readers.roused.remove(connection);
+                self.readers.asking = Some(*connection);
+            }
             Input::Called { call, request, fresh } => self.called(*call, request, fresh),
             Input::ShutdownAsked { cause } => match cause {
                 ShutdownCause::Signal { hurries } => self.close(None, *hurries),
@@ -229,6 +234,7 @@ impl Ledger {
             self.open_links -= 1;
         }
         link.open = false;
+        self.unsubscribed(connection);
         self.waiting.retain(|call| call.connection != connection);
         self.lets_go(connection);
         self.notice_leases();

@@ -13,6 +13,7 @@ use procbroker_protocol::{Exit, ExitReason, ExitStatus, Outcome, Signal, Timesta
 use crate::sim::ledger::Ledger;
 use crate::sim::ledger::by_command::Command;
 use crate::sim::ledger::cleaning::{Cleaning, Stage};
+use crate::sim::ledger::readers::Readers;
 use crate::sim::ledger::readiness::{Question, Readiness};
 use crate::sim::ledger::runs::{Between, Runs};
 use crate::sim::ledger::track::{Demand, Start, Track};
@@ -35,7 +36,15 @@ impl Ledger {
         let mut before = std::mem::take(&mut self.tracks);
         let former = std::mem::take(&mut self.former);
         let creations = std::mem::take(&mut self.creations);
-        *self = Self { now, former, creations, ..Self::new(self.config.clone(), self.clock.clone()) };
+        let before_this = std::mem::take(&mut self.readers);
+        // Those of an upgrade are gone on with.
+        let (events, next) = match handed_over_at {
+            Some(_) => (before_this.events, before_this.next),
+            None => Default::default(),
+        };
+        let readers = Readers { events, next, ..Readers::default() };
+        *self =
+            Self { now, former, creations, readers, ..Self::new(self.config.clone(), self.clock.clone()) };
         let mut ended = Vec::new();
         for recovered in found {
             let id = recovered.intent.id;

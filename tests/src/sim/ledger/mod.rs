@@ -14,6 +14,7 @@ pub mod leases;
 pub mod lives;
 pub mod orders;
 pub mod places;
+pub mod readers;
 pub mod readiness;
 pub mod runs;
 pub mod told;
@@ -33,6 +34,7 @@ use crate::sim::ledger::cleaning::Stage;
 use crate::sim::ledger::closing::Closing;
 use crate::sim::ledger::lives::Census;
 use crate::sim::ledger::places::Turns;
+use crate::sim::ledger::readers::Readers;
 use crate::sim::ledger::track::Track;
 use crate::sim::ledger::upgrade::Upgrade;
 use crate::sim::wall_clock::WallClock;
@@ -86,6 +88,8 @@ pub struct Ledger {
     pub idle_since: Option<u64>,
     /// Which event has told that a run of a child is ready: the child, and how often it had been restarted.
     pub ready_events: BTreeMap<(ChildId, u32), u64>,
+    /// What was told of in events, and to whom.
+    pub readers: Readers,
     /// Whether a request was answered in this turn with what only an exiting broker says.
     pub farewell: bool,
     /// Whether the broker has ordered its exit.
@@ -122,6 +126,7 @@ impl Ledger {
             found_at_start: Census::default(),
             idle_since: None,
             ready_events: BTreeMap::new(),
+            readers: Readers::default(),
             farewell: false,
             exited: false,
             handed_over_at: None,

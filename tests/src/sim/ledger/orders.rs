@@ -98,6 +98,7 @@ impl Ledger {
             Effect::Unwatch { anchor } => drop(self.watched.remove(anchor)),
             Effect::Probe { run, .. } => self.change(*run, Track::is_asked_about),
             Effect::Spawn { run, purpose: Purpose::Probe, .. } => self.command_begins(*run),
+            Effect::Unread { connection } => drop(self.readers.roused.insert(*connection)),
             Effect::Publish { .. }
             | Effect::AwaitRun { .. }
             | Effect::ForgetAnswers { .. }

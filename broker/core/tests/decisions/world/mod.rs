@@ -16,7 +16,7 @@ use std::time::Duration;
 use procbroker_core::{
     Accounts, AccountsFailure, After, Anchor, AnchorFound, Broker, Call, Caller, CallerUnknown, Config,
     ConnectionId, Counts, Effect, ExitCause, Fresh, Incarnation, Input, Instant, Members, Now, Peer, Purpose,
-    Receipt, Report, Run, ShutdownCause, SignalOutcome, paired_id,
+    Receipt, Report, Run, ShutdownCause, SignalOutcome, UnreadEvents, paired_id,
 };
 use procbroker_protocol::create::RestartPolicy;
 use procbroker_protocol::{
@@ -251,6 +251,7 @@ impl World {
             | Effect::Refuse { .. }
             | Effect::Answer { .. }
             | Effect::Publish { .. }
+            | Effect::Unread { .. }
             | Effect::ReadLog { .. }
             | Effect::ReadTail { .. }
             | Effect::Probe { .. }
@@ -269,6 +270,11 @@ impl World {
     /// What the broker has counted.
     pub(crate) fn counts(&self) -> Counts {
         self.broker.counts()
+    }
+
+    /// What each connection has not read of the events that it has subscribed to.
+    pub(crate) fn unread(&self) -> Vec<(ConnectionId, UnreadEvents)> {
+        self.broker.unread_events()
     }
 
     pub(crate) fn wall(&self) -> Timestamp {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use procbroker_core::{Call, ConnectionId, Effect};
+use procbroker_core::{Call, ConnectionId, Effect, Input};
 use procbroker_protocol::event::Notification;
 use procbroker_protocol::request::{EventsParams, LogsParams};
 use procbroker_protocol::response::Subscribed;
@@ -48,13 +48,26 @@ impl World {
         self.subscribed(call)
     }
 
-    /// Takes the orders so far, and the notifications to this client among them.
+    /// Takes the orders so far, and has this client read all that there is for it.
     pub(crate) fn published(&mut self, client: ConnectionId) -> Vec<Notification> {
-        let to_client = |effect| match effect {
-            Effect::Publish { connection, notification } if connection == client => Some(notification),
-            _ => None,
-        };
-        self.take().into_iter().filter_map(to_client).collect()
+        let mut all = Vec::new();
+        let mut has_more = true;
+        while has_more {
+            self.give(Input::EventsWanted { connection: client });
+            has_more = false;
+            for order in self.take() {
+                match order {
+                    Effect::Publish { connection, notifications } if connection == client => {
+                        all.extend(notifications);
+                    }
+                    Effect::Unread { connection } if connection == client => has_more = true,
+                    _ => {}
+                }
+            }
+        }
+        let unread = self.unread().into_iter().filter(|(connection, _)| *connection == client);
+        all.extend(unread.flat_map(|(_, unread)| unread));
+        all
     }
 
     /// Takes the orders so far, and the events among them that this client is told of.

@@ -94,6 +94,7 @@ impl World {
                 | Effect::Answer { .. }
                 | Effect::Record { .. }
                 | Effect::Publish { .. }
+                | Effect::Unread { .. }
                 | Effect::ReadLog { .. }
                 | Effect::ReadTail { .. }
                 | Effect::Probe { .. }

@@ -77,6 +77,7 @@ fn every_flag_of_serve_arrives() {
         partial_message_timeout: Duration::from_secs(8),
         ended_kept: 0,
         ended_kept_for: Duration::from_secs(10),
+        events_kept: Bounds::default().events_kept,
     };
     assert_eq!(arguments.bounds(), bounds);
 }
