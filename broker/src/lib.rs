@@ -16,7 +16,7 @@
 //! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
 //! | `blocking` | look-ups of the accounts that requests name ([`os::host::accounts`]), reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
-//! | `asker` | asks `/proc` about processes that may stand still in the midst of execve(2): given up with its question after a moment, and another one made ([`os::process::apart`]) |
+//! | `asker` | asks `/proc` about processes that may stand still in the midst of execve(2): given up with its question after a moment, and another one made (`os::process::apart`) |
 //! | `log` | the broker's own log, to standard error |
 //! | `disposal` | lets go of what a user's children and clients have sent along: one for each such user, while there is something to let go of, and another for a moment each time ([`os::host::disposal`]) |
 //!

@@ -213,7 +213,8 @@ mod tests {
         let exit = Exit::new(ExitStatus::Code(0), ExitReason::Destroyed, at);
         stubborn.exit = Some(Exit { steps: steps.clone(), ..exit });
         for count in [10_000, 40_000] {
-            let fitting = all_fitting(vec![Arc::new(stubborn.clone()); count]);
+            let child = Arc::new(stubborn.clone());
+            let fitting = all_fitting(std::iter::repeat_n(child, count).collect());
             let total: usize = fitting.iter().map(|child| bytes_at_most(child)).sum();
             assert!(total <= ANSWER_TEXT_BYTES_MAX, "{count}: {total}");
             let left = &fitting[0].exit.as_ref().unwrap().steps;

@@ -65,7 +65,9 @@ impl Connection {
                 let _ = self.context.facts.send(Fact::Input(wanted)).await;
             }
             Fed::Events { notifications, load } => {
-                notifications.iter().for_each(|notification| self.notify(notification));
+                for notification in &notifications {
+                    self.notify(notification);
+                }
                 drop(load);
             }
             Fed::Last(unread) => self.last_events = Some(unread),

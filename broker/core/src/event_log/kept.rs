@@ -67,7 +67,9 @@ impl Kept {
             let at_most = DroppedEvents { count: count.max(unknown), last: last.max(unknown) };
             kept.of_mut(owner).dropped = at_most;
         }
-        events.into_iter().for_each(|event| kept.push(event));
+        for event in events {
+            kept.push(event);
+        }
         kept
     }
 

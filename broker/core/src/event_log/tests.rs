@@ -36,10 +36,12 @@ fn told(
     turn(log, &mut Turn::new(now, &mut effects));
     let (mut told, mut unread) = (Vec::new(), Vec::new());
     for effect in effects {
-        match effect {
-            Effect::Publish { notifications, .. } => told.extend(notifications),
-            Effect::Unread { connection } => unread.push(connection),
-            other => panic!("it ordered {other:?}"),
+        if let Effect::Publish { notifications, .. } = effect {
+            told.extend(notifications);
+        } else if let Effect::Unread { connection } = effect {
+            unread.push(connection);
+        } else {
+            panic!("it ordered {effect:?}");
         }
     }
     (told, unread)

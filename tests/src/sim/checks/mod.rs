@@ -139,7 +139,7 @@ pub fn order(ledger: &mut Ledger, machine: &Machine, effect: &Effect) -> Checked
         Effect::ForgetAnswers { on_record } => creates::unremembered(ledger, machine, on_record)?,
         Effect::Unread { connection } => events::roused(ledger, *connection)?,
         Effect::Publish { connection, notifications } => {
-            events::published(ledger, *connection, notifications)?
+            events::published(ledger, *connection, notifications)?;
         }
         Effect::ReadLog { call, child, .. } => events::log(ledger, *call, *child)?,
         Effect::CheckUpgrade => upgrades::check(ledger)?,
