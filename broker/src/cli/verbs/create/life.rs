@@ -31,7 +31,7 @@ pub(super) struct LifeArguments {
     /// When the broker stops, lower orders of its user are stopped first, and entirely, before the next begins
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole(i32::MIN..=i32::MAX))]
     pub(super) stop_order: i32,
-    /// When it counts as running: spawn, notify, tcp:[ADDRESS:]PORT, unix:PATH or log:TEXT
+    /// When it counts as running: spawn, notify, tcp:ADDRESS:PORT, unix:PATH or log:TEXT
     ///
     /// `spawn`: as soon as its program runs. `notify`: when it sends READY=1 as `sd_notify` does.
     /// `tcp:127.0.0.1:8080` or `tcp:8080`, `unix:/run/web.sock`: when something accepts connections there (with tcp, another program that
