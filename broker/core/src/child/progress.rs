@@ -20,7 +20,16 @@ impl Child {
     /// Has it expire then, and a later broker know of it as soon as there is more on record than its intent.
     pub(crate) fn expires_at(&mut self, until: Instant, orders: &mut Orders<'_>) {
         self.common.set_lease(RecordedLease::Until(until));
-        self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        self.record_lease(orders);
+    }
+
+    /// Has it recorded what it hangs on now. That matters for one that is being stopped, too: it may run again by its policy.
+    fn record_lease(&self, orders: &mut Orders<'_>) {
+        if self.is_ending() {
+            self.record_again(orders);
+        } else {
+            self.record_progress(Safety::Process, Receipt::NotWanted, orders);
+        }
     }
 
     /// Has what it hangs on recorded, where a record of its own has not told that.
@@ -46,10 +55,7 @@ impl Child {
             self.params().lifetime == Lifetime::Connection && *self.common.lease() != RecordedLease::None;
         if lingers {
             self.common.set_lease(RecordedLease::None);
-            // What is to come of one that is ending is recorded anyway.
-            if !self.is_ending() {
-                self.record_progress(Safety::Process, Receipt::NotWanted, orders);
-            }
+            self.record_lease(orders);
         }
     }
 

@@ -70,7 +70,7 @@ impl Broker {
     /// time than that.
     pub(crate) fn record_linger(&mut self, id: ChildId, turn: &mut Turn<'_>) {
         self.with_child(id, turn, |child, orders| {
-            if child.params().lifetime == Lifetime::Connection && !child.is_ending() {
+            if child.params().lifetime == Lifetime::Connection {
                 child.record_again(orders);
             }
             Next::Nothing

@@ -220,18 +220,10 @@ impl Recovered {
 
     /// Why it was to be stopped before it was started, if it was.
     fn unwanted(&self) -> Option<ExitReason> {
-        match &self.progress {
-            Some(Progress::Unwanted { reason, .. }) => Some(*reason),
-            None
-            | Some(
-                Progress::Starting { .. }
-                | Progress::Running { .. }
-                | Progress::Restarting { .. }
-                | Progress::Stopping(_)
-                | Progress::Cleaning { .. }
-                | Progress::Ended { .. },
-            ) => None,
-        }
+        let Some(Progress::Unwanted { reason, .. }) = &self.progress else {
+            return None;
+        };
+        Some(*reason)
     }
 
     /// Whether its process was left on the way to its program, and its create was not answered with it, nor is it to be: who asks

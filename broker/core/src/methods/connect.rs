@@ -58,9 +58,7 @@ impl Broker {
         for (child, until) in self.leases.close(id, turn.now.instant, &mut self.timers) {
             self.with_child(child, turn, |child, orders| {
                 // A later broker goes on counting.
-                if !child.is_ending() {
-                    child.expires_at(until, orders);
-                }
+                child.expires_at(until, orders);
                 Next::Nothing
             });
         }

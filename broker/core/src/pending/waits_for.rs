@@ -153,21 +153,12 @@ impl WaitsFor {
 
     /// Returns the key under which one more place is kept for a create, and the child that is stopped for it.
     pub(super) fn kept_place(&self) -> Option<(&str, ChildId)> {
-        match self {
-            Self::Name { holder, attempt } => match attempt.kept {
-                KeptPlace::Reserved => Some((attempt.limit_key()?, *holder)),
-                KeptPlace::None | KeptPlace::Holders => None,
-            },
-            Self::Place { .. }
-            | Self::Start { .. }
-            | Self::Tail { .. }
-            | Self::Destroy { .. }
-            | Self::Restart { .. }
-            | Self::Wait { .. }
-            | Self::Signal(_)
-            | Self::Logs { .. }
-            | Self::Upgrade
-            | Self::Shutdown => None,
+        let Self::Name { holder, attempt } = self else {
+            return None;
+        };
+        match attempt.kept {
+            KeptPlace::Reserved => Some((attempt.limit_key()?, *holder)),
+            KeptPlace::None | KeptPlace::Holders => None,
         }
     }
 
