@@ -79,11 +79,12 @@ impl Child {
     }
 
     pub(super) fn begin(&mut self, stopping: Stopping, event: EventKind, orders: &mut Orders<'_>) {
-        self.ready_command.end(&self.common, orders);
         let mut stopping = Box::new(stopping);
         stopping.show(&mut self.common);
         self.common.publish(event, orders);
         stopping.step(&mut self.common, orders);
+        // After the record that tells why.
+        self.ready_command.end(&self.common, orders);
         self.phase = Phase::Stopping(stopping);
     }
 
