@@ -120,6 +120,8 @@ fn a_follower_goes_on_after_a_crash() {
     assert_eq!(follow.first().text.clone() + &text(follow.next().unwrap()), "before\n");
     broker.recorded();
     broker.crash_and_start_again();
+    // It has opened the pipe again by then: what a child writes that ends before that goes with it.
+    assert_eq!(broker.json().ok("get", json!({"target": "echo"}))["child"]["state"], "running");
     go.say("end");
     assert_eq!(text(follow.next().unwrap()), "end\n");
     assert_eq!(follow.next().unwrap(), None);
