@@ -176,6 +176,21 @@ impl Child {
         }
     }
 
+    /// Whether it is over as soon as it is stopped: nothing of it has to end first.
+    pub(crate) fn ends_when_stopped(&self) -> bool {
+        match &self.phase {
+            Phase::Queued => true,
+            Phase::Restarting(_) => self.is_between_runs(),
+            Phase::Recording { .. }
+            | Phase::Spawning(_)
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping(_)
+            | Phase::Cleaning(_)
+            | Phase::Ended => false,
+        }
+    }
+
     /// Whether there is no process yet, or none at the moment.
     pub(crate) fn is_unspawned(&self) -> bool {
         match self.phase {

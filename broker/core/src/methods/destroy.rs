@@ -26,9 +26,7 @@ impl Broker {
             .collect();
         if params.no_wait || left.is_empty() {
             let mut shown = self.children.views(&children);
-            for id in left {
-                self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
-            }
+            self.destroy_all(left, params, turn);
             // One that waited for its turn to be started is gone at once, and shown as it was.
             for view in &mut shown {
                 if let Some(child) = self.children.get(view.id) {
@@ -45,7 +43,14 @@ impl Broker {
             .map(|child| (child.id, child))
             .collect();
         self.wait_for(call, WaitsFor::Destroy { ended, left: left.clone() }, None);
-        for id in left {
+        self.destroy_all(left, params, turn);
+    }
+
+    /// Stops those that end at once last: what they free goes to others right away, who would stop one of the rest for themselves.
+    fn destroy_all(&mut self, children: BTreeSet<ChildId>, params: &DestroyParams, turn: &mut Turn<'_>) {
+        let ends_at_once = |id: &ChildId| self.children.get(*id).is_some_and(Child::ends_when_stopped);
+        let (at_once, others): (Vec<_>, Vec<_>) = children.into_iter().partition(ends_at_once);
+        for id in others.into_iter().chain(at_once) {
             self.stop_child(id, ExitReason::Destroyed, params.stop.clone(), turn);
         }
     }

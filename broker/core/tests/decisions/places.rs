@@ -1,9 +1,9 @@
 //! Creates that wait for a place under a limit.
 
 use procbroker_core::{Call, ConnectionId, Input, Run};
-use procbroker_protocol::create::Limit;
+use procbroker_protocol::create::{Limit, RestartPolicy};
 use procbroker_protocol::request::Scope;
-use procbroker_protocol::{CreateParams, ErrorKind, Outcome, Signal};
+use procbroker_protocol::{CreateParams, ErrorKind, ExitReason, Outcome, Signal, Target};
 
 use crate::world::*;
 
@@ -384,4 +384,20 @@ fn a_place_that_a_create_of_some_name_fails_to_use_goes_to_who_came_before_its_r
     assert_eq!(world.refused(calls[0]), ErrorKind::LimitExceeded);
     goes_on(&mut world, first);
     assert!(!world.is_answered(calls[1]));
+}
+
+#[test]
+fn what_a_destroy_of_several_frees_ends_none_of_them_for_somebody_else() {
+    let (mut world, client) = World::with_client();
+    let paused = world.start(client, restarted(RestartPolicy::Always, under("k", 1, unnamed())));
+    let holder = world.start(client, named("a"));
+    let replace = world.create(client, patient(replace("a"), 1, 60));
+    fails(&mut world, paused);
+    world.take();
+    let all = world.call(client, destroy(Target::All));
+    world.ends(holder);
+    let reasons: Vec<_> =
+        world.children(all).iter().map(|child| child.exit.as_ref().unwrap().reason).collect();
+    assert_eq!(reasons, [ExitReason::Destroyed; 2]);
+    goes_on(&mut world, replace);
 }
