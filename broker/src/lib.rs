@@ -13,7 +13,7 @@
 //! | `driver` | the event loop: [`listener`], [`connection`], [`driver`], [`follower`] and [`prober`] (which read on `blocking`), [`metrics`], the intent log, the start of processes ([`os::spawn`]), reaping ([`os::process::reaper`]), what children say of themselves ([`os::service::notices`]), signals to one process or group |
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
-//! | `logs` | moves what children write from their pipes to files, within the bounds: [`os::logs`] |
+//! | `logs` | moves what children write from their pipes to files, within the bounds, and lets all other threads go first: [`os::logs`] |
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
 //! | `blocking` | look-ups of the accounts that requests name ([`os::host::accounts`]), reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
 //! | `asker` | asks `/proc` about processes that may stand still in the midst of execve(2): given up with its question after a moment, and another one made (`os::process::apart`) |

@@ -53,6 +53,8 @@ pub use stream::StreamId;
 use transfer::Transfer;
 use wakeup::Wakeup;
 
+use crate::os::process::priority;
+
 /// How much memory the thread may use for its calls, in bytes.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -175,6 +177,8 @@ impl LogHandle {
         let work = move || {
             keeper.take_over(&children, left);
             drop(inherited);
+            // A child that writes without pause costs whoever starts another one no time.
+            priority::let_others_go_first();
             keeper.run();
         };
         let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);

@@ -12,6 +12,7 @@ mod exit_status;
 pub mod identity;
 pub mod mark;
 pub mod pidfd;
+pub mod priority;
 pub mod probation;
 pub mod proc;
 pub mod reaper;

@@ -24,6 +24,7 @@ use procbroker_protocol::ChildId;
 use super::amounts::Amounts;
 use super::error::LogsError;
 use super::stream::StreamId;
+use crate::os::process::priority;
 pub(super) use author::Author;
 pub use destination::{Destination, LineReader};
 use entry::Composer;
@@ -84,7 +85,10 @@ impl Forwarder {
         let passer = Passer::new(Arc::clone(&queue), Arc::clone(amounts), destination);
         let builder = thread::Builder::new().name("children-log".to_owned()).stack_size(STACK_BYTES);
         builder
-            .spawn(move || passer.run())
+            .spawn(move || {
+                priority::let_others_go_first();
+                passer.run();
+            })
             .map_err(|source| LogsError::new("start a thread for", socket, source))?;
         let (authors, gaps) = (HashMap::new(), HashSet::new());
         Ok(Self { queue, amounts: Arc::clone(amounts), authors, gaps })
