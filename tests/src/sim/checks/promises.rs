@@ -34,7 +34,7 @@ pub fn kept(ledger: &mut Ledger, found: &[Recovered], loss: Loss) -> Checked {
             format!("{} is on record as {progress:?}, and clients were told {told:?}", recovered.intent.id)
         })?;
     }
-    one_answer(ledger)
+    one_answer(ledger, found)
 }
 
 /// What requests were answered with that was there already is on record, as long as that is.
@@ -63,11 +63,17 @@ pub fn answers_kept(ledger: &Ledger, found: &[Recovered], answers: &[Answered], 
 }
 
 /// A request starts another child only if it is on record that the one before has failed.
-fn one_answer(ledger: &Ledger) -> Checked {
+fn one_answer(ledger: &Ledger, found: &[Recovered]) -> Checked {
     let mut answered = BTreeSet::new();
+    let failed: BTreeSet<ChildId> = found
+        .iter()
+        .filter(|child| is_on_record_as_failed(child.progress.as_ref()))
+        .map(|child| child.intent.id)
+        .collect();
     // One that was replaced before it was ready may have failed too, and that is not on record.
-    let mut good =
-        ledger.tracks.values().filter(|track| !track.void && !track.refused && !track.is_replaced());
+    let mut good = ledger.tracks.values().filter(|track| {
+        !track.void && !track.refused && !track.is_replaced() && !failed.contains(&track.run.child)
+    });
     let double = good.find(|track| {
         let request = track.params.request_id;
         request.is_some_and(|request| !answered.insert((track.owner.uid, request)))
@@ -82,6 +88,11 @@ fn has_failed(told: &Told, progress: Option<&Progress>) -> bool {
     !told.failed
         || reason(progress) == Some(ExitReason::StartFailed)
         || unready(progress) == Some(Unready::Ever)
+}
+
+/// Whether the create of a child that never was ready has failed, as far as is on record.
+fn is_on_record_as_failed(progress: Option<&Progress>) -> bool {
+    reason(progress) == Some(ExitReason::StartFailed) && unready(progress) == Some(Unready::Ever)
 }
 
 /// One that has said that it is ready does not say so again.
