@@ -22,12 +22,13 @@ impl Connection {
             || self.unwritten.len() < WRITE_BYTES_BEFORE_READING && transit.has_room(*user, 0)
     }
 
-    /// Whether what waits to be written takes room that others need: it is much, or its user has much on its way by many
-    /// connections.
+    /// Whether what waits to be written takes room that others need: other users, where it is much or its user has much on
+    /// its way by many connections; other connections of its user, where it is much of what that has.
     pub(super) fn takes_room(&self) -> bool {
         let ConnectionContext { transit, user, .. } = &self.context;
-        let is_much = self.unwritten.len() >= WRITE_BYTES_BEFORE_READING || transit.check(*user).is_err();
-        is_much && transit.is_crowded()
+        let is_much = self.unwritten.len() >= WRITE_BYTES_BEFORE_READING;
+        let has_much = transit.check(*user).is_err();
+        is_much && has_much || (is_much || has_much) && transit.is_crowded()
     }
 
     /// Encodes the answers that are there, as long as the client keeps up.

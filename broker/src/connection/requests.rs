@@ -84,8 +84,11 @@ impl Connection {
                 let effort = Effort::of(&request);
                 // One for output waits for its room where that is read.
                 let is_read_later = request.method() == Method::Logs;
+                // Who has read all that was said here pays for no other connection of its user.
+                let owes_reading = !self.unwritten.is_empty();
                 if effort == Effort::Question
                     && !is_read_later
+                    && owes_reading
                     && let Err(error) = self.context.transit.check(self.context.user)
                 {
                     return codec::encode(&id, &Err(error), &mut self.unwritten);

@@ -154,13 +154,18 @@ struct Stalled {
 
 /// A connection with a long answer of which its client has read nothing, while so much is on its way to others.
 async fn stalled(to_others: u64) -> Stalled {
+    stalled_beside(7, to_others).await
+}
+
+/// The same, while so much is on its way to one user.
+async fn stalled_beside(user: u32, on_its_way: u64) -> Stalled {
     let (own, other) = Client::pair().unwrap();
     other.set_nonblocking(true).unwrap();
     (&own).write_all(REQUEST).unwrap();
     let (tell, mut facts) = inbox::inbox(8, 0);
     let (answers, outbox) = mpsc::channel(OUTBOX);
     let transit = Transit::new(procbroker_core::Budget { user: 8 << 20, all: 64 << 20 });
-    let others = transit.add(7, to_others);
+    let others = transit.add(user, on_its_way);
     let stalled_patience = Duration::from_millis(1);
     let context = ConnectionContext { stalled_patience, ..context((tell, outbox), transit) };
     let socket = ExposedSocket::new(OwnedFd::from(other), 0, &Disposals::default());
@@ -184,6 +189,37 @@ async fn a_client_that_does_not_read_its_answer_is_let_go_of_when_others_need_th
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).unwrap();
     assert!(bytes.len() < LONG_ANSWER, "the rest has gone with the connection");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_let_go_of_when_its_user_needs_the_room() {
+    let Stalled { client: _client, connection, mut facts, _answers } = stalled_beside(0, 3 << 20).await;
+    connection.await.unwrap();
+    assert!(matches!(facts.recv().await, Fact::Input(Input::Disconnected { .. })));
+}
+
+#[tokio::test]
+async fn whoever_has_read_all_is_heard_however_much_its_users_other_connections_do_not_read() {
+    let (own, other) = Client::pair().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let list = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}\n";
+    (&own).write_all(list).unwrap();
+    let (tell, mut facts) = inbox::inbox(8, 0);
+    let (answers, outbox) = mpsc::channel(OUTBOX);
+    let transit = Transit::new(procbroker_core::Budget { user: 8 << 20, all: 64 << 20 });
+    let _unread = transit.add(0, 8 << 20);
+    let context = context((tell, outbox), transit);
+    let socket = ExposedSocket::new(OwnedFd::from(other), 0, &Disposals::default());
+    let connection = tokio::spawn(serve(socket, context));
+    answers.try_send(Outgoing::Admitted).unwrap();
+    let Fact::Input(Input::Called { call, .. }) = facts.recv().await else { panic!("a request") };
+    let result = Ok(Response::Children(Vec::new()));
+    answers.try_send(Outgoing::Answer { number: call.number, result, load: None }).unwrap();
+    own.shutdown(std::net::Shutdown::Write).unwrap();
+    connection.await.unwrap();
+    let mut text = String::new();
+    (&own).read_to_string(&mut text).unwrap();
+    assert!(text.contains("\"children\":[]"), "{text}");
 }
 
 #[tokio::test]
