@@ -17,6 +17,7 @@ use super::handover::Inherited;
 use super::manifest::{self, InheritedDescriptors};
 use super::program::{c_strings, keep_open, told};
 use super::start::Start;
+use crate::os::host::nofile::raise_nofile;
 use crate::os::process::descriptor::own_by_number;
 use crate::os::process::probation;
 use crate::os::process::variables::{FAILURE_VARIABLE, FORMER_VARIABLE, MANIFEST_VARIABLE, START_VARIABLE};
@@ -41,6 +42,9 @@ impl Predecessor {
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
         let manifest = named_by(MANIFEST_VARIABLE)?;
+        // A script in between may have lowered the limit (`ulimit -n`), and the broker has more descriptors than that already.
+        // Where this is refused, whatever cannot be opened says so.
+        let _raised = raise_nofile();
         let open = |variable| {
             let number = named_by(variable).filter(|number| *number > libc::STDERR_FILENO)?;
             own_by_number(number).ok()

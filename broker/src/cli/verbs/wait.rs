@@ -52,7 +52,7 @@ pub(in crate::cli) struct WaitArguments {
     until: Until,
     /// Exit with the exit status of the one child: its code, or 128 and the number of the signal that ended it
     ///
-    /// An error of this command has its own exit status, which can be the same number: 3 where there is no such child.
+    /// With --until ready, where it has ended before it was ready. An error of this command has its own exit status, which can be the same number: 3 where there is no such child.
     #[arg(long, conflicts_with = "label")]
     exit_code: bool,
     /// How long to wait, for all of them together [default: for ever]
@@ -82,16 +82,11 @@ impl Ask for WaitArguments {
 
     fn requests(&self) -> Result<Vec<Request>, Failure> {
         let named = self.named();
-        let message = match (self.exit_code, self.until) {
-            (true, Until::Ready) => "--exit-code waits for the end of the child; leave out --until ready",
-            (true, Until::Ended) if named.len() > 1 => {
-                "--exit-code passes on the exit status of one child; name that alone"
-            }
-            (true, Until::Ended) | (false, Until::Ready | Until::Ended) => {
-                return Ok(self.requests_for(&named));
-            }
-        };
-        Err(Failure::Usage { message: message.to_owned() })
+        if self.exit_code && named.len() > 1 {
+            let message = "--exit-code passes on the exit status of one child; name that alone";
+            return Err(Failure::Usage { message: message.to_owned() });
+        }
+        Ok(self.requests_for(&named))
     }
 
     fn each_with(&self) -> Result<Option<BTreeMap<String, String>>, Failure> {
@@ -136,7 +131,7 @@ impl Ask for WaitArguments {
     fn verdict(&self, answer: &Response) -> Verdict {
         let children = waited_for(answer).unwrap_or_default();
         match (self.until, children) {
-            (Until::Ended, [child]) if self.exit_code => {
+            (Until::Ready | Until::Ended, [child]) if self.exit_code && child.state == ChildState::Ended => {
                 child.exit.as_ref().map_or(Verdict::Done, |exit| Verdict::Ended(exit.status))
             }
             (Until::Ended, _) => Verdict::Done,

@@ -123,12 +123,18 @@ fn wait_passes_on_the_exit_status_of_the_child() {
         let child =
             client.ok("create", json!({"name": name, "command": ["sh", "-c", command], "no_wait": true}));
         let id = child["child"]["id"].as_str().unwrap();
-        let said = broker.run(&["wait", "--exit-code", id]);
-        assert_eq!((said.status, said.out.lines().count(), said.err.as_str()), (status, 1, ""), "{said:?}");
+        for until in ["ended", "ready"] {
+            let said = broker.run(&["wait", "--exit-code", "--until", until, id]);
+            assert_eq!(
+                (said.status, said.out.lines().count(), said.err.as_str()),
+                (status, 1, ""),
+                "{said:?}"
+            );
+        }
     }
     named(&broker, &["alive"]);
     failed(&broker.run(&["wait", "alive", "--exit-code", "--timeout", "1ms"]), TIMED_OUT, "alive");
-    failed(&broker.run(&["wait", "alive", "--exit-code", "--until", "ready"]), USAGE, "--exit-code");
+    assert_eq!(broker.run(&["wait", "alive", "--exit-code", "--until", "ready"]).status, 0);
 }
 
 #[test]

@@ -97,6 +97,20 @@ fn a_program_that_panics_or_has_no_memory_is_undone_as_well() {
 }
 
 #[test]
+fn a_script_that_lowers_the_limit_of_descriptors_keeps_no_program_from_going_on() {
+    let broker = replaceable().start();
+    let child = broker.json().create(willing());
+    let program = procbroker_in(broker.folder());
+    let good = program.with_extension("good");
+    fs::rename(&program, &good).unwrap();
+    let good = good.display();
+    script(&program, &format!("test \"$1\" = can-take-over || ulimit -S -n 30\nexec {good} \"$@\""));
+    upgrade(&broker);
+    assert_eq!(broker.json().got(&child["id"]), child);
+    assert_eq!(broker.json().create(willing())["state"], "running");
+}
+
+#[test]
 fn the_old_program_goes_on_though_its_file_is_gone_and_is_called_as_before() {
     let broker = replaceable().start();
     let child = broker.json().create(willing());
