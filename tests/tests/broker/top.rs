@@ -14,7 +14,8 @@ use crate::harness::{PATIENCE, Process, Said, TestBroker, await_death, procbroke
 /// A terminal of tmux's, in which a shell runs `top` and says how it has left the terminal.
 struct Screen {
     socket: String,
-    server: Process,
+    /// The server, and the shell in its one pane.
+    processes: Vec<Process>,
 }
 
 impl Screen {
@@ -40,8 +41,10 @@ impl Screen {
         tmux.env("PROCBROKER_SOCKET", broker.socket()).env("SHELL", "/bin/sh").env("LC_ALL", "C.UTF-8");
         let said = Said::by(&mut tmux);
         assert_eq!(said.status, 0, "{said:?}");
-        let server = tmux_says(&socket, &["display-message", "-p", "#{pid}"]).trim().parse().expect("a pid");
-        Self { socket, server: Process::executing(server) }
+        let said = tmux_says(&socket, &["display-message", "-p", "#{pid} #{pane_pid}"]);
+        let processes =
+            said.split_whitespace().map(|pid| Process::executing(pid.parse().expect("a pid"))).collect();
+        Self { socket, processes }
     }
 
     fn tmux(&self, arguments: &[&str]) -> String {
@@ -91,7 +94,10 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         let _ = Command::new("tmux").args(["-S", &self.socket, "kill-server"]).output();
-        await_death(self.server);
+        // What runs in it is told to end, and not waited for by the server.
+        for process in self.processes.drain(..) {
+            await_death(process);
+        }
     }
 }
 

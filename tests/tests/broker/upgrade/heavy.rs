@@ -16,10 +16,25 @@ use procbroker_protocol::version::{PROTOCOL, encode_offer};
 use serde_json::{Value, json};
 
 use super::replaceable;
-use crate::harness::TestBroker;
+use crate::harness::{PATIENCE, TestBroker};
 
 const UPGRADES: usize = 100;
 const CHILDREN: usize = 1_000;
+
+/// A client that waits for as long as a busy machine may take: a broker with so many children is read anew each time.
+fn client(socket: &Path) -> Broker {
+    let builder = procbroker_client::Broker::builder().socket(socket);
+    Broker::with(builder.connect_timeout(PATIENCE)).unwrap()
+}
+
+/// Has everybody stop when it is dropped, by a failure too: nobody waits for those who go on.
+struct UntilDropped<'a>(&'a AtomicBool);
+
+impl Drop for UntilDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Connects without pause: each attempt has to succeed, whatever becomes of the connection then.
 fn connect_all_the_time(socket: &Path, over: &AtomicBool) -> u64 {
@@ -36,7 +51,7 @@ fn connect_all_the_time(socket: &Path, over: &AtomicBool) -> u64 {
 
 /// Asks for the status without pause, and notes how long each answer took.
 fn ask_all_the_time(socket: &Path, over: &AtomicBool) -> Vec<Duration> {
-    let client = Broker::at(socket).unwrap();
+    let client = client(socket);
     let mut times = Vec::new();
     while !over.load(Ordering::Relaxed) {
         let began = Instant::now();
@@ -48,7 +63,7 @@ fn ask_all_the_time(socket: &Path, over: &AtomicBool) -> Vec<Duration> {
 
 /// Creates and destroys without pause: each child starts once, however often its create had to be sent.
 fn create_all_the_time(broker: &TestBroker, worker: usize, over: &AtomicBool) -> usize {
-    let client = Broker::at(broker.socket()).unwrap();
+    let client = client(broker.socket());
     let mut created = 0;
     while !over.load(Ordering::Relaxed) {
         let name = format!("w{worker}-{created}");
@@ -124,7 +139,7 @@ fn quantile(times: &mut [Duration], share: usize) -> Duration {
 #[test]
 fn a_hundred_upgrades_lose_no_child_no_byte_and_no_client() {
     let broker = replaceable().flags(["--shutdown-timeout", "60s"]).start();
-    let client = Broker::at(broker.socket()).unwrap();
+    let client = client(broker.socket());
     let mut creator = broker.json();
     for _ in 0..CHILDREN / 50 {
         let params = json!({"command": ["sleep", "infinity"], "labels": {"kind": "steady"}});
@@ -139,6 +154,7 @@ fn a_hundred_upgrades_lose_no_child_no_byte_and_no_client() {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let (socket, over) = (broker.socket(), &over);
+        let until = UntilDropped(over);
         let connecting = scope.spawn(move || connect_all_the_time(socket, over));
         let asking = scope.spawn(move || ask_all_the_time(socket, over));
         let creating: Vec<_> = (0..2)
@@ -158,7 +174,7 @@ fn a_hundred_upgrades_lose_no_child_no_byte_and_no_client() {
             assert!(instances.insert(done.after.instance), "upgrade {upgrade}: the same instance");
         }
         assert_eq!(pids(&client), before);
-        over.store(true, Ordering::Relaxed);
+        drop(until);
         let connections = connecting.join().unwrap();
         let mut times = asking.join().unwrap();
         let created: usize = creating.into_iter().map(|worker| worker.join().unwrap()).sum();
