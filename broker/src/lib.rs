@@ -14,6 +14,7 @@
 //! | `descendants` | everything that walks processes: [`os::tree`]'s worker, which also makes and removes cgroups |
 //! | `journal` | what the intent log has is brought into SQLite, with fsync where it counts: the worker of [`os::journal`] |
 //! | `logs` | moves what children write from their pipes to files, within the bounds, and lets all other threads go first: [`os::logs`] |
+//! | `stalls` | sees to it that `logs` comes back from each pipe that it touches, by the end of whoever holds that; sleeps as long as `logs` does: [`os::logs`] |
 //! | `children-log` | passes lines of children on to the journal or to syslog, where it was asked to (`--children-log`): [`os::logs`] |
 //! | `blocking` | look-ups of the accounts that requests name ([`os::host::accounts`]), reads of kept output for those who ask, encoding of large answers, what children use, probes that read output, the check of a new program: [`blocking_pool`] |
 //! | `asker` | asks `/proc` about processes that may stand still in the midst of execve(2): given up with its question after a moment, and another one made (`os::process::apart`) |
@@ -57,6 +58,8 @@
 //!
 //! 1. It comes through the FIFO of its stream (`os/logs/pipes.rs`), which the child has as its standard output. The `logs`
 //!    thread (`os/logs/keeper.rs`) waits for all of them, and users take turns (`os/logs/turns.rs`).
+//!    Each time that it touches one is noted (`os/logs/pipe_use.rs`): `os/logs/stalls.rs` has whoever keeps it there for too long
+//!    ended (`os/logs/holders.rs`), and so has a start the one who keeps the broker before from going (`serve/startup/make_way.rs`).
 //! 2. `os/logs/transfer.rs` copies what is there on, and takes it out of the FIFO only once it is written: so none is lost in a
 //!    crash.
 //! 3. `os/logs/store.rs` has it appended to a segment of the stream (`stream.rs`), made with the first byte, notes the time

@@ -38,6 +38,9 @@ impl Driver {
         if self.is_behind() {
             self.catch_up_with_words(facts).await;
         }
+        for tag in self.handler.launcher.overdue(SPAWN_PATIENCE) {
+            self.handler.logs.touch(tag.run.child);
+        }
         if self.handler.launcher.kill_overdue(SPAWN_PATIENCE) > 0 {
             tracing::warn!(
                 "a child did not get to execute its program within {SPAWN_PATIENCE:?} and was killed"

@@ -112,9 +112,13 @@ impl EffectHandler {
             Effect::Signal { run, signal, scope, call } => {
                 inputs.extend(self.containment.signal(run, signal, scope, call));
             }
-            // One that has no program yet has nothing else either, and is not started in another way.
-            Effect::Kill { run } if self.launcher.kill(|tag| tag.run == run) => {}
-            Effect::Kill { run } => self.containment.kill(run),
+            Effect::Kill { run } => {
+                // One that has no program yet has nothing else either, and is not started in another way.
+                if !self.launcher.kill(|tag| tag.run == run) {
+                    self.containment.kill(run);
+                }
+                self.logs.touch(run.child);
+            }
             Effect::Release { run } => {
                 self.fd_store.remove(run);
                 self.containment.release(run);

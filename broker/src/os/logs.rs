@@ -9,10 +9,14 @@ mod error;
 mod excerpt;
 mod folder;
 mod forward;
+mod holders;
 mod keeper;
+mod left_pipes;
 mod order;
 pub mod output;
+mod pipe_use;
 pub mod pipes;
+mod stalls;
 pub mod stamps;
 mod store;
 mod stream;
@@ -26,13 +30,16 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::stat::fstat;
+use nix::unistd::geteuid;
 use procbroker_core::Pid;
 use procbroker_protocol::{ChildId, CreateParams};
 use tokio::sync::oneshot;
@@ -44,8 +51,10 @@ use folder::Folder;
 use forward::{Author, Forwarder, Passing};
 pub use forward::{Destination, LineReader};
 use keeper::{Keeper, WAKEUP, Work};
+pub use left_pipes::release_all;
 use order::{Order, Token, When};
 use output::KeptStream;
+use pipe_use::{PipePlace, PipeUse};
 use pipes::Pipes;
 pub use store::LogBounds;
 use store::OutputStore;
@@ -105,6 +114,7 @@ struct Way {
     epoll: Arc<Epoll>,
     next: AtomicU64,
     amounts: Arc<Amounts>,
+    pipe_use: Arc<PipeUse>,
     /// Lines on their way, where they are passed on.
     passing: Option<Passing>,
     /// Whether there are orders that the thread was not woken for.
@@ -128,6 +138,7 @@ impl Way {
 
 impl Drop for Way {
     fn drop(&mut self) {
+        self.pipe_use.set_haste(true);
         self.order(Order::Stop);
     }
 }
@@ -155,6 +166,8 @@ impl LogHandle {
             Wakeup::new().map(Arc::new).map_err(|errno| refused("make a wake-up for")(errno.into()))?;
         watch(&epoll, Token(WAKEUP), wakeup.as_fd())
             .map_err(|errno| refused("watch the wake-up of")(errno.into()))?;
+        let pipe_use = PipeUse::new().map(Arc::new);
+        let pipe_use = pipe_use.map_err(|errno| refused("make a timer for")(errno.into()))?;
         let (orders, received) = mpsc::channel();
         let amounts = Arc::new(Amounts::default());
         let forwarder = forward.map(|destination| Forwarder::start(destination, &amounts)).transpose()?;
@@ -169,22 +182,34 @@ impl LogHandle {
             work: Work::new(),
             amounts: Arc::clone(&amounts),
             forwarder,
+            pipe_use: Arc::clone(&pipe_use),
         };
         // Those of the new children follow.
         let next = AtomicU64::new(2 * children.len() as u64);
         // Now, as long as all of them are from before.
         let left = pipes.all()?;
+        // Before there is anybody to look after.
+        stalls::start(Arc::clone(&pipe_use), pipes.clone()).map_err(refused("start a thread for"))?;
         let work = move || {
+            keeper.pipe_use.begin();
+            keeper.pipe_use.set_haste(true);
             keeper.take_over(&children, left);
-            drop(inherited);
+            keeper.close_inherited(inherited);
+            keeper.pipe_use.set_haste(false);
             // A child that writes without pause costs whoever starts another one no time.
             priority::let_others_go_first();
             keeper.run();
         };
         let builder = thread::Builder::new().name("logs".to_owned()).stack_size(STACK_BYTES);
-        builder.spawn(work).map_err(refused("start a thread for"))?;
+        builder.spawn(work).map_err(|error| {
+            pipe_use.finish();
+            refused("start a thread for")(error)
+        })?;
         let left = AtomicBool::new(false);
-        Ok(Self { pipes, way: Arc::new(Way { orders, wakeup, epoll, next, amounts, passing, left }) })
+        Ok(Self {
+            pipes,
+            way: Arc::new(Way { orders, wakeup, epoll, next, amounts, pipe_use, passing, left }),
+        })
     }
 
     /// Makes the pipe of a stream, for a child that is about to be started, unless it has one from before.
@@ -258,6 +283,12 @@ impl LogHandle {
         self.pipes.take_mark_away(child);
     }
 
+    /// What a child has left was killed. Whoever opens or closes its pipe, as on the way to a program or to their end, waits for one
+    /// who holds that, and for nothing else: the thread asks the pipe something, and gets an answer when nobody does.
+    pub fn touch(&self, child: ChildId) {
+        self.way.order(Order::Touch { child });
+    }
+
     /// A child's program was not executed: no later broker takes it for one that may have been.
     pub fn never_ran(&self, child: ChildId) {
         for id in StreamId::both(child) {
@@ -285,12 +316,25 @@ impl LogHandle {
     /// holds up nobody.
     pub fn settle(&self, patience: Duration) {
         let (done, settled) = mpsc::channel();
+        self.way.pipe_use.set_haste(true);
         self.way.order(Order::Settle { done });
-        if settled.recv_timeout(patience).is_err() {
+        if self.await_answer(&settled, patience).is_err() {
             tracing::warn!("what children wrote last could not be kept in time");
         }
         if self.way.passing.as_ref().is_some_and(|passing| !passing.settle(patience)) {
             tracing::warn!("what children wrote last could not be passed on in time");
+        }
+    }
+
+    /// Waits at most so long; longer where the thread is to come back from a pipe that somebody holds.
+    fn await_answer<T>(&self, answer: &mpsc::Receiver<T>, patience: Duration) -> Result<T, RecvTimeoutError> {
+        let began = Instant::now();
+        loop {
+            let outcome = answer.recv_timeout(patience);
+            let is_patient = began.elapsed() < stalls::RELEASE_PATIENCE && self.way.pipe_use.step().is_some();
+            if outcome.is_ok() || !is_patient {
+                return outcome;
+            }
         }
     }
 
@@ -300,9 +344,10 @@ impl LogHandle {
     /// When the disk does not answer for so long.
     pub fn pause(&self, patience: Duration) -> Result<Paused, LogsError> {
         let (pipes, given) = mpsc::channel();
+        self.way.pipe_use.set_haste(true);
         self.way.order(Order::Pause { pipes });
         let mut paused = Paused { way: Arc::clone(&self.way), pipes: Vec::new() };
-        paused.pipes = given.recv_timeout(patience).map_err(|_| {
+        paused.pipes = self.await_answer(&given, patience).map_err(|_| {
             let source = io::Error::from(io::ErrorKind::TimedOut);
             LogsError::new("finish what is being written to", "the children's output".into(), source)
         })?;
@@ -329,11 +374,22 @@ impl Paused {
 
 impl Drop for Paused {
     fn drop(&mut self) {
+        self.way.pipe_use.set_haste(false);
         self.way.order(Order::GoOn);
     }
 }
 
 impl Keeper {
+    /// Closes pipes that the program before this one has handed over.
+    fn close_inherited(&self, inherited: Vec<Arc<OwnedFd>>) {
+        for pipe in inherited {
+            let found = fstat(&pipe).ok();
+            let place = found.as_ref().map(PipePlace::told).unwrap_or_default();
+            let user = found.map_or_else(|| geteuid().as_raw(), |found| found.st_uid);
+            self.pipe_use.during(place, user, || drop(pipe));
+        }
+    }
+
     /// Opens the pipes of the children that an earlier broker has left, and finds what it has kept of them.
     fn take_over(&mut self, children: &[Remembered], mut left: Vec<StreamId>) {
         let known: HashMap<ChildId, &Remembered> = children.iter().map(|one| (one.child, one)).collect();
@@ -357,7 +413,9 @@ impl Keeper {
             if let Some(forwarder) = &mut self.forwarder {
                 forwarder.know(id.child, Author::new(*user, Arc::clone(params), *pid));
             }
-            let opened = self.folder.reopen(id).and_then(|pipe| {
+            let place = self.folder.place(id).map(|found| PipePlace::told(&found)).unwrap_or_default();
+            let reopen = || self.folder.reopen(id);
+            let opened = self.pipe_use.during(place, *user, reopen).and_then(|pipe| {
                 pipe.map_or(Ok(None), |pipe| watch(&self.epoll, token, pipe.as_fd()).map(|()| Some(pipe)))
             });
             match opened {

@@ -3,6 +3,7 @@
 mod accounts;
 mod kept_out;
 mod machine;
+mod make_way;
 mod sockets;
 mod take;
 

@@ -1,6 +1,7 @@
 //! Promise 6 at its worst: two thousand connections of other users, while one user works.
 
 mod children;
+mod holding;
 mod lingering;
 mod standing_still;
 

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::limits::LEFT_LOCK_PATIENCE;
 use crate::os::host::own_folder::{self, OwnError};
 use crate::os::process::probation;
-use crate::os::process::proc::ProcessStat;
+use crate::os::process::proc;
 
 /// How often a lock file is opened anew because its holder removed it in that moment.
 const ROUNDS: usize = 16;
@@ -101,7 +101,7 @@ impl Lock {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let (guarded, path) = (guarded.to_owned(), path.to_owned());
-                    return Err(LockError::Held { guarded, flag, path, holder: holder(file) });
+                    return Err(LockError::Held { guarded, flag, path, holder: holder(&file) });
                 }
                 Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
             }
@@ -162,15 +162,23 @@ fn is_want_of_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn holder(mut file: File) -> Option<u32> {
+fn holder(mut file: &File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
-/// Whether the broker that has signed a lock is there; one that has just taken it comes to sign it.
+/// Whether the broker that has signed a lock is there, and is not about to go; one that has just taken it comes to sign it.
 fn lives(holder: Option<u32>) -> bool {
-    holder.and_then(Pid::new).and_then(ProcessStat::read).is_some_and(|process| !process.is_zombie)
+    holder.and_then(Pid::new).is_some_and(|holder| !proc::is_dying(holder))
+}
+
+/// The broker that has signed a lock and is dead or dying, if the lock is held all the same.
+///
+/// What asks has the lock for a moment where it is free. Another broker that asks in that moment waits, as it does for a dead one.
+pub(in crate::os) fn left_by(file: &File) -> Option<Pid> {
+    let signed = holder(file).and_then(Pid::new).filter(|holder| proc::is_dying(*holder))?;
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock)).then_some(signed)
 }
 
 #[cfg(test)]
@@ -234,6 +242,24 @@ mod tests {
             drop(waiting.join().unwrap().unwrap());
         }
         dead.wait().unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_left_by_who_is_dead_while_somebody_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        let number = dead.id();
+        dead.wait().unwrap();
+        let lock = Lock::take(&path, "it", "--it").unwrap();
+        let left = || left_by(&File::open(&path).unwrap());
+        assert_eq!(left(), None, "it is held by who has signed it");
+        fs::write(&path, format!("{number}\n")).unwrap();
+        assert_eq!(left(), Pid::new(number));
+        lock.file.unlock().unwrap();
+        assert_eq!(left(), None, "nobody holds it");
+        fs::write(&path, "nobody\n").unwrap();
+        assert_eq!(left(), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! It sleeps until a pipe has something to say, or somebody has an order for it. What one pipe gets is a turn, one piece at a time, and then it is
 //! another user's turn: a child that writes more than the disk takes is held back by its own full pipe, and nobody else is.
 
+mod waiting;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
@@ -12,19 +14,19 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use procbroker_protocol::ChildId;
-use tokio::sync::oneshot;
 
 use super::amounts::Amounts;
 use super::error::LogsError;
 use super::forward::Forwarder;
-use super::order::{Order, Token, When};
-use super::output::KeptStream;
+use super::order::{Order, Token};
+use super::pipe_use::{PipePlace, PipeUse};
 use super::pipes::Pipes;
 use super::store::OutputStore;
 use super::stream::StreamId;
 use super::transfer::{PIECE_BYTES, Transfer};
 use super::turns::RoundRobin;
 use super::wakeup::Wakeup;
+use waiting::{Patience, Waiting};
 
 /// What the wake-up has in the place of a pipe's number.
 pub(super) const WAKEUP: u64 = u64::MAX;
@@ -53,6 +55,8 @@ pub(super) struct Keeper {
     pub(super) work: Work,
     pub(super) amounts: Arc<Amounts>,
     pub(super) forwarder: Option<Forwarder>,
+    /// Whatever touches a child's pipe is noted here.
+    pub(super) pipe_use: Arc<PipeUse>,
 }
 
 /// What the thread knows of the pipes.
@@ -85,6 +89,7 @@ struct Pipe {
     id: StreamId,
     user: u32,
     descriptor: Arc<OwnedFd>,
+    place: PipePlace,
     /// How many bytes have gone through it.
     moved: u64,
     state: State,
@@ -109,23 +114,6 @@ enum Life {
     Ending,
 }
 
-/// Somebody who is told what is kept.
-#[derive(Debug)]
-struct Waiting {
-    /// When so much has been moved, at the latest.
-    moved: u64,
-    /// Whether an empty pipe is enough.
-    patience: Patience,
-    answer: oneshot::Sender<KeptStream>,
-}
-
-/// What an empty pipe means to somebody who waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
-    UntilItIsEmpty,
-    UntilThereIsMore,
-}
-
 impl Work {
     pub(super) fn new() -> Self {
         Self {
@@ -141,6 +129,15 @@ impl Work {
     }
 }
 
+impl Pipe {
+    /// How many bytes fit into it, as far as that can be told.
+    fn capacity(&self, pipe_use: &PipeUse) -> u64 {
+        let asked =
+            pipe_use.during(self.place, self.user, || fcntl(&self.descriptor, FcntlArg::F_GETPIPE_SZ));
+        asked.ok().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(PIECE_BYTES as u64)
+    }
+}
+
 impl Keeper {
     /// Works until it is told to stop.
     pub(super) fn run(mut self) {
@@ -148,8 +145,14 @@ impl Keeper {
         while self.work.mode != Mode::Stopped {
             let is_idle = self.work.turns.is_empty() || self.work.mode == Mode::Paused;
             let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+            if is_idle {
+                self.pipe_use.rest();
+            }
             // Errors but EINTR are not known to come; then the orders are looked at all the same.
             let count = self.epoll.wait(&mut events, timeout).unwrap_or_default();
+            if is_idle {
+                self.pipe_use.wake();
+            }
             // Before the orders are looked at: what comes too late for that rings again.
             self.wakeup.clear();
             // A pipe is ordered to be kept before it can ring.
@@ -165,6 +168,11 @@ impl Keeper {
                 self.take_turns();
             }
         }
+        let pipes = std::mem::take(&mut self.work.pipes);
+        for pipe in pipes.into_values() {
+            self.let_go(pipe);
+        }
+        self.pipe_use.finish();
     }
 
     /// Gives turns until a pipe had something to say: only that takes its time.
@@ -194,6 +202,7 @@ impl Keeper {
                     forwarder.runs(child, pid);
                 }
             }
+            Order::Touch { child } => self.touch(child),
             Order::End { child } => self.end(child),
             Order::Forget { child } => self.forget(child),
             Order::Show { id, when, answer } => self.show(id, when, answer),
@@ -211,6 +220,8 @@ impl Keeper {
 
     /// Takes in a pipe. It has something to say, perhaps.
     pub(super) fn keep(&mut self, token: Token, id: StreamId, user: u32, pipe: OwnedFd) {
+        // What is open can be examined.
+        let place = PipePlace::of(&pipe).unwrap_or_default();
         let tokens = self.work.children.entry(id.child).or_default();
         // One whose file somebody has removed may still be written to by an earlier run of the child.
         let earlier =
@@ -219,8 +230,17 @@ impl Keeper {
         tokens.push(token);
         let waiting = self.work.quiet.remove(&id).unwrap_or_default();
         let (state, life) = (State::Silent, Life::Open);
-        let pipe = Pipe { id, user, descriptor: Arc::new(pipe), moved, state, life, waiting };
+        let descriptor = Arc::new(pipe);
+        let pipe = Pipe { id, user, descriptor, place, moved, state, life, waiting };
         self.work.pipes.insert(token, pipe);
+    }
+
+    /// Asks a child's pipes something. Whoever holds one keeps this thread, and is ended for it.
+    fn touch(&self, child: ChildId) {
+        let tokens = self.work.children.get(&child).into_iter().flatten();
+        for pipe in tokens.filter_map(|token| self.work.pipes.get(token)) {
+            pipe.capacity(&self.pipe_use);
+        }
     }
 
     /// Nobody can write to a child's pipes any more.
@@ -266,45 +286,6 @@ impl Keeper {
         }
     }
 
-    fn show(&mut self, id: StreamId, when: When, answer: oneshot::Sender<KeptStream>) {
-        let tokens = self.work.children.get(&id.child);
-        let token = tokens
-            .into_iter()
-            .flatten()
-            .copied()
-            .rfind(|token| self.work.pipes.get(token).is_some_and(|pipe| pipe.id == id));
-        let Some((token, pipe)) = token.and_then(|token| Some((token, self.work.pipes.get_mut(&token)?)))
-        else {
-            let kept = self.store.kept(id);
-            match when {
-                // Nothing has come yet, and perhaps the pipe is still to come.
-                When::MoreThan(0) if kept.end() == 0 => {
-                    let waiting = Waiting { moved: 1, patience: Patience::UntilThereIsMore, answer };
-                    self.work.quiet.entry(id).or_default().push(waiting);
-                }
-                // What has been moved went through a pipe that is gone by now, so nothing more comes. Who has gone
-                // needs no answer.
-                When::Now | When::MoreThan(_) => drop(answer.send(kept)),
-            }
-            return;
-        };
-        let waiting = match when {
-            When::Now => {
-                let held = fcntl(&pipe.descriptor, FcntlArg::F_GETPIPE_SZ).ok();
-                let held = held.and_then(|held| u64::try_from(held).ok()).unwrap_or(PIECE_BYTES as u64);
-                let moved = pipe.moved.saturating_add(held);
-                Waiting { moved, patience: Patience::UntilItIsEmpty, answer }
-            }
-            When::MoreThan(moved) => {
-                let moved = moved.saturating_add(1);
-                Waiting { moved, patience: Patience::UntilThereIsMore, answer }
-            }
-        };
-        pipe.waiting.retain(|waiting| !waiting.answer.is_closed());
-        pipe.waiting.push(waiting);
-        self.make_ready(token);
-    }
-
     /// Moves one piece, of whoever comes next, and tells whether that one is empty.
     fn take_turn(&mut self) -> Emptied {
         let mut emptied = Emptied::Yes;
@@ -324,7 +305,8 @@ impl Keeper {
     /// Moves one piece of a pipe, and tells whether it is empty.
     fn move_piece(&mut self, token: Token) -> Emptied {
         let Some(pipe) = self.work.pipes.get_mut(&token) else { return Emptied::Yes };
-        let length = match self.transfer.peek(pipe.descriptor.as_fd()) {
+        let (place, user, descriptor) = (pipe.place, pipe.user, pipe.descriptor.as_fd());
+        let length = match self.pipe_use.during(place, user, || self.transfer.peek(descriptor)) {
             Ok(0) | Err(Errno::EAGAIN) => return Emptied::Yes,
             Ok(length) => length,
             Err(errno) => {
@@ -336,8 +318,11 @@ impl Keeper {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         let (kept, result) = self.store.append(pipe.id, pipe.user, &mut self.transfer, length, now);
         match &mut self.forwarder {
-            None => self.transfer.consume(pipe.descriptor.as_fd(), length),
-            Some(forwarder) => forwarder.pass(pipe.id, Transfer::take(pipe.descriptor.as_fd(), length)),
+            None => self.pipe_use.during(place, user, || self.transfer.consume(descriptor, length)),
+            Some(forwarder) => {
+                let piece = self.pipe_use.during(place, user, || Transfer::take(descriptor, length));
+                forwarder.pass(pipe.id, piece);
+            }
         }
         self.amounts.keep(self.store.room());
         pipe.moved = pipe.moved.saturating_add(length as u64);
@@ -385,23 +370,31 @@ impl Keeper {
 
     /// Closes and removes a pipe; those who wait are told what is kept.
     fn close(&mut self, token: Token) {
-        let Some(pipe) = self.work.pipes.remove(&token) else { return };
-        for waiting in pipe.waiting {
-            let _ = waiting.answer.send(self.store.kept(pipe.id).after(pipe.moved));
+        let Some(mut pipe) = self.work.pipes.remove(&token) else { return };
+        let id = pipe.id;
+        for waiting in pipe.waiting.drain(..) {
+            let _ = waiting.answer.send(self.store.kept(id).after(pipe.moved));
         }
-        self.folder.remove(pipe.id);
+        self.let_go(pipe);
+        self.folder.remove(id);
         if let Some(forwarder) = &mut self.forwarder {
-            forwarder.end(pipe.id);
+            forwarder.end(id);
         }
-        if let Some(tokens) = self.work.children.get_mut(&pipe.id.child) {
+        if let Some(tokens) = self.work.children.get_mut(&id.child) {
             tokens.retain(|other| *other != token);
             if tokens.is_empty() {
-                self.work.children.remove(&pipe.id.child);
+                self.work.children.remove(&id.child);
                 if let Some(forwarder) = &mut self.forwarder {
-                    forwarder.forget(pipe.id.child);
+                    forwarder.forget(id.child);
                 }
             }
         }
+    }
+
+    /// Closes a pipe: it keeps its name until then, so that whoever comes after a crash in between finds it.
+    fn let_go(&self, pipe: Pipe) {
+        let Pipe { descriptor, place, user, .. } = pipe;
+        self.pipe_use.during(place, user, || drop(descriptor));
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) enum Order {
     Starts { child: ChildId },
     /// It has been made, and has this pid if any.
     Runs { child: ChildId, pid: Option<Pid> },
+    /// Something of the child may wait for whoever holds its pipes.
+    Touch { child: ChildId },
     /// Nothing of the child is left that could write: its pipes are emptied, closed and removed.
     End { child: ChildId },
     /// The child is not visible any more: its output goes.

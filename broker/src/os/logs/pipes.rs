@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat};
 use nix::unistd::{fchownat, getegid, geteuid, mkfifoat};
 use procbroker_core::Pid;
 use procbroker_protocol::ChildId;
@@ -22,6 +22,7 @@ use procbroker_protocol::request::LogStream;
 
 use super::error::LogsError;
 use super::folder::Folder;
+use super::pipe_use::PipePlace;
 use super::stream::{self, StreamId};
 use crate::os::host::folder::FolderOrigin;
 use crate::os::process::apart::{self, AskOutcome};
@@ -152,6 +153,17 @@ impl Pipes {
         }
     }
 
+    /// Where the pipe of a stream is, if there is one. It is not opened.
+    pub(super) fn place(&self, id: StreamId) -> Option<FileStat> {
+        fstatat(self.folder.descriptor(), id.to_string().as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()
+    }
+
+    /// The stream whose pipe is there.
+    pub(super) fn at(&self, place: PipePlace) -> Option<StreamId> {
+        let all = self.all().unwrap_or_default();
+        all.into_iter().find(|id| self.place(*id).is_some_and(|found| PipePlace::told(&found) == place))
+    }
+
     /// All streams that have a pipe.
     pub(super) fn all(&self) -> Result<Vec<StreamId>, LogsError> {
         let names = self.folder.names()?;
@@ -228,6 +240,9 @@ mod tests {
         let length = File::from(pipes.reopen(id).unwrap().unwrap()).read(&mut found).unwrap();
         assert_eq!(&found[..length], b"meanwhile");
         assert_eq!(pipes.all().unwrap(), [id]);
+        let place = PipePlace::of(&child).unwrap();
+        assert_eq!(pipes.at(place), Some(id));
+        assert_eq!(pipes.at(PipePlace { inode: place.inode.wrapping_add(1), ..place }), None);
         pipes.remove(id);
         pipes.remove(id);
         assert!(pipes.reopen(id).unwrap().is_none());

@@ -188,3 +188,88 @@ async fn a_child_that_never_ran_leaves_no_pipe() {
     pipe.write_all(b"one").unwrap();
     assert_eq!(scene.text(id(1)).await, "one");
 }
+
+/// A process that holds a pipe within the kernel: it moves bytes there from a socket that nobody writes to.
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn of(path: &std::path::Path) -> Self {
+        const HOLDS: &str = "
+import os, socket, sys, threading
+pipe = os.open(sys.argv[1], os.O_RDWR)
+silent, writer = socket.socketpair()
+thread = threading.Thread(target=os.splice, args=(silent.fileno(), pipe, 1 << 16), daemon=True)
+thread.start()
+def holds():
+    words = open(f'/proc/self/task/{thread.native_id}/syscall').read().split()
+    return words[1:2] + words[3:4] == [hex(silent.fileno()), hex(pipe)]
+while not holds(): os.sched_yield()
+print('holds', flush=True)
+thread.join()
+";
+        let mut command = Command::new("python3");
+        let mut process =
+            command.args(["-c", HOLDS]).arg(path).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(process.stdout.take().unwrap()), &mut line)
+            .unwrap();
+        assert_eq!(line, "holds\n");
+        Self(process)
+    }
+
+    fn await_kill(mut self) {
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(self.0.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn whoever_holds_a_pipe_is_ended_once_the_thread_waits_for_them() {
+    let scene = Scene::new();
+    let user = nix::unistd::geteuid().as_raw();
+    for number in [1, 2] {
+        scene.logs.open(id(number), user, &params()).unwrap();
+    }
+    let path = scene.logs.pipes.path(id(1).child, LogStream::Stdout);
+    for asks in [true, false] {
+        let holder = Holder::of(&path);
+        if asks {
+            assert_eq!(scene.text(id(1)).await, "");
+        } else {
+            scene.logs.touch(id(1).child);
+        }
+        holder.await_kill();
+        assert_eq!(scene.text(id(2)).await, "");
+    }
+    let holder = Holder::of(&path);
+    scene.logs.end(id(1).child);
+    scene.logs.settle(Duration::from_secs(60));
+    holder.await_kill();
+    assert!(!scene.has_pipe(id(1)));
+}
+
+#[test]
+fn whoever_holds_a_pipe_that_was_left_is_ended_and_the_others_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("output");
+    let pipes = Pipes::open(place.clone()).unwrap();
+    drop([1, 2, 3].map(|number| pipes.make(id(number)).unwrap()));
+    let mut writer = Command::new("sleep");
+    let pipe = File::options().read(true).write(true).open(pipes.path(id(3).child, LogStream::Stdout));
+    let mut writer = Holder(writer.arg("infinity").stdout(pipe.unwrap()).spawn().unwrap());
+    let holders = [1, 2].map(|number| Holder::of(&pipes.path(id(number).child, LogStream::Stdout)));
+    let own = Pid::new(std::process::id()).unwrap();
+    release_all(&place, own).unwrap();
+    holders.into_iter().for_each(Holder::await_kill);
+    assert!(writer.0.try_wait().unwrap().is_none());
+    release_all(&folder.path().join("missing"), own).unwrap();
+    let error = release_all(std::path::Path::new("/proc/self"), own).unwrap_err();
+    assert!(error.to_string().contains("/proc/self"), "{error}");
+}

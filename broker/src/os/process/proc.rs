@@ -16,6 +16,9 @@ use super::pidfd;
 /// The kernel's flag of threads of its own (`PF_KTHREAD` in `linux/sched.h`).
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// SIGKILL in a set of signals.
+const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+
 /// Bytes of a file of `/proc` that are read at a time; most are shorter.
 pub(crate) const TEXT_BYTES: usize = 4096;
 
@@ -223,7 +226,7 @@ pub(crate) fn start_ticks(pid: Pid) -> Option<u64> {
 }
 
 /// Whether a thread of this process could go on, and is not let or is at it.
-pub(super) fn is_runnable(thread: i32) -> bool {
+pub(in crate::os) fn is_runnable(thread: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:\tR"))
 }
@@ -239,6 +242,23 @@ pub(crate) fn thread_name(pid: Pid) -> Option<Vec<u8>> {
 pub(crate) fn ignored_signals() -> u64 {
     let set = status_member("self", "SigIgn:");
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a process is gone or will be, whatever keeps it: it was sent SIGKILL, or has given up its memory.
+///
+/// One whose thread waits for something in the kernel that no signal ends (`State: D`) stays, with all that it has open.
+pub(crate) fn is_dying(pid: Pid) -> bool {
+    let Ok(status) = File::open(format!("/proc/{pid}/status")) else { return true };
+    let mut has_memory = false;
+    let mut is_killed = false;
+    let look = |line: &[u8]| {
+        has_memory |= line.starts_with(b"VmSize:");
+        let pending = [&b"SigPnd:"[..], b"ShdPnd:"].iter().find_map(|name| line.strip_prefix(*name));
+        let pending = pending.and_then(|set| u64::from_str_radix(str::from_utf8(set).ok()?.trim(), 16).ok());
+        is_killed |= pending.is_some_and(|set| set & KILLED != 0);
+        ControlFlow::Continue(())
+    };
+    each_line(&status, look).is_err() || is_killed || !has_memory
 }
 
 /// The users of a process (`proc_pid_status(5)`): real, effective, saved, and for files; `None` when it has been reaped.
@@ -359,6 +379,21 @@ mod tests {
         assert_eq!(stat.session.map_or(0, Pid::get), session);
         assert!(!stat.is_zombie);
         assert!(start_ticks(own).unwrap() > 0);
+    }
+
+    #[test]
+    fn who_has_ended_or_is_gone_is_dying_and_who_lives_is_not() {
+        let mut child =
+            std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Pid::new(child.id()).unwrap();
+        assert!(!is_dying(pid));
+        child.kill().unwrap();
+        // It takes the signal, and gives up its memory a moment later.
+        while !is_dying(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(is_dying(pid), "it is gone");
     }
 
     #[test]

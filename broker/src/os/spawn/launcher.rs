@@ -262,6 +262,12 @@ impl<T> Launcher<T> {
         self.loads.iter().flatten().map(|load| load.since + patience).min()
     }
 
+    /// For what those were launched that have been on their way for this long.
+    pub fn overdue(&self, patience: Duration) -> impl Iterator<Item = &T> {
+        let now = Instant::now();
+        self.loads.iter().flatten().filter(move |load| load.since + patience <= now).map(|load| &load.of)
+    }
+
     /// Kills those that have been on their way for this long. Each is asked once.
     pub fn kill_overdue(&mut self, patience: Duration) -> usize {
         let now = Instant::now();

@@ -247,7 +247,7 @@ pub(super) fn check(state: &OwnFolder) -> Result<(), RuntimeDirError> {
 }
 
 /// The folder that an earlier broker has left, if it is there still.
-fn left(state: &OwnFolder) -> Result<Option<OwnFolder>, RuntimeDirError> {
+pub(super) fn left(state: &OwnFolder) -> Result<Option<OwnFolder>, RuntimeDirError> {
     let Some(note) = Note::read(state, NOTE)? else { return Ok(None) };
     let folder = match OwnFolder::open(&note.path) {
         Ok(folder) => folder,

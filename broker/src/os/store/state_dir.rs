@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
+use procbroker_core::Pid;
 use procbroker_protocol::socket_path::{Origin, Place};
 use thiserror::Error;
 
 use super::runtime_dir::{self, NOTE, RuntimeDirError};
 use crate::os::host::folder::{FolderError, make_folder};
-use crate::os::host::lock::{Lock, LockError};
+use crate::os::host::lock::{self, Lock, LockError};
 use crate::os::host::own_folder::{OwnError, OwnFolder};
 
 /// The file that a broker locks.
@@ -30,6 +32,15 @@ pub struct StateDir {
     lock: Lock,
     /// The folders that were missing, it and those above it, the deepest first.
     made: Vec<PathBuf>,
+}
+
+/// A broker that was killed and is not gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DyingBroker {
+    /// Its process.
+    pub pid: Pid,
+    /// Its runtime folder.
+    pub runtime: PathBuf,
 }
 
 /// The folder cannot be used.
@@ -129,6 +140,16 @@ impl StateDir {
         openness(path, Before::Nobody)?;
         check_logs(&folder)?;
         Ok(runtime_dir::check(&folder)?)
+    }
+
+    /// What a broker has left of itself with this folder, if it was killed and is not gone: it stays, with its lock, for as long
+    /// as the kernel keeps one of its threads.
+    #[must_use]
+    pub fn left(place: &Place) -> Option<DyingBroker> {
+        let folder = OwnFolder::open(&std::path::absolute(&place.path).ok()?).ok()?;
+        let pid = lock::left_by(&folder.file(LOCK, OFlag::O_RDONLY).ok()?)?;
+        let runtime = runtime_dir::left(&folder).ok()??.path().to_owned();
+        Some(DyingBroker { pid, runtime })
     }
 
     fn open_with(
@@ -355,6 +376,27 @@ mod tests {
         let opened_before = fs::File::open(folder.path()).unwrap();
         drop(StateDir::passed(folder.path().to_owned(), opened_before.into(), lock.into()));
         assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_a_dying_broker_has_left_is_found_with_its_runtime_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        assert_eq!(StateDir::left(&place(&path)), None, "there is no such folder");
+        let state = StateDir::open(&place(&path)).unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::new(dead.id()).unwrap();
+        dead.wait().unwrap();
+        fs::write(path.join(LOCK), format!("{pid}\n")).unwrap();
+        assert_eq!(StateDir::left(&place(&path)), None, "there is no runtime folder");
+        let runtime = folder.path().join("runtime");
+        let choice = runtime_dir::RuntimeDirChoice::Given(runtime.clone());
+        let opened = runtime_dir::RuntimeDir::open(&choice, &path).unwrap();
+        assert_eq!(StateDir::left(&place(&path)), Some(DyingBroker { pid, runtime }));
+        fs::write(path.join(LOCK), format!("{}\n", std::process::id())).unwrap();
+        assert_eq!(StateDir::left(&place(&path)), None, "that broker lives");
+        drop((opened, state));
+        assert_eq!(StateDir::left(&place(&path)), None, "nobody holds the lock");
     }
 
     #[test]

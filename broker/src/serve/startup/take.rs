@@ -11,6 +11,7 @@ use procbroker_protocol::ChildId;
 use procbroker_protocol::socket_path::Place;
 
 use super::accounts;
+use super::make_way::make_way;
 use super::sockets;
 use crate::cli::ServeArguments;
 use crate::flagged_accounts::{AccountFlags, FlaggedAccounts};
@@ -57,6 +58,7 @@ pub(super) fn from_machine(
     let account_flags =
         if makes_socket { accounts::with_socket(arguments) } else { accounts::of_those_allowed(arguments) };
     let accounts = account_flags.look_up()?;
+    make_way(state);
     let state = StateDir::open(state)?;
     let (sockets, socket) = match sockets::sockets(arguments, listeners, uid, &accounts) {
         Ok(listening) => listening,

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout};
@@ -182,6 +183,17 @@ impl TestBroker {
     pub(crate) fn crash_and_start_again(&mut self) {
         self.crash();
         self.start_again();
+    }
+
+    /// SIGKILL, which something keeps it from dying of, and the next broker, which sees to that it does.
+    pub(crate) fn die_while_the_next_starts(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let Launched { process, stdout, is_ready } = self.setup.launch(&self.owner);
+        let mut before = std::mem::replace(&mut self.process, process);
+        self.stdout = stdout;
+        let ended = await_end(&mut before).expect("the broker before ends");
+        assert_eq!(ended.signal(), Some(9));
+        assert!(is_ready, "the broker did not start again");
     }
 
     /// The next broker gets these flags too.

@@ -143,6 +143,8 @@ fn a_child_killed_before_its_program_is_told_from_one_that_has_it() {
         let mut launcher = Launcher::with_slots(way, 1).unwrap();
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 0, "there is nothing to kill yet");
         assert!(launcher.launch(SpawnPlan::prepare(spec).unwrap(), ()).is_ok());
+        assert_eq!(launcher.overdue(Duration::from_hours(1)).count(), 0);
+        assert_eq!(launcher.overdue(Duration::ZERO).count(), 1);
         assert_eq!(launcher.kill_overdue(Duration::ZERO), 1);
         assert_eq!(next_result(&mut launcher), Err(SpawnError::Killed { signal: libc::SIGKILL }), "{way:?}");
         assert_eq!(children_of_this_thread(), "");
