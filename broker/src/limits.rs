@@ -24,6 +24,9 @@ pub const ANSWERS_WAITING: usize = 64;
 /// Above so many waiting answers a client's requests are not read until it reads.
 pub const ANSWERS_BEFORE_READING: usize = 16;
 
+/// An answer that is no longer is given whatever else is on its way to its user: it says no more than a refusal would.
+pub const SMALL_ANSWER_BYTES: usize = 1 << 10;
+
 /// Above so many bytes that wait to be written a client's requests are not read until it reads.
 pub const WRITE_BYTES_BEFORE_READING: usize = 64 << 10;
 

@@ -9,7 +9,7 @@ use super::unanswered::{Effort, Unanswered};
 use super::{Closing, Connection, ConnectionContext, buffer, codec, subscribed};
 use crate::answer_size::{encoded_bytes, is_large};
 use crate::blocking_pool::unavailable;
-use crate::limits::{ROOM_PATIENCE, WRITE_BYTES_BEFORE_READING};
+use crate::limits::{ROOM_PATIENCE, SMALL_ANSWER_BYTES, WRITE_BYTES_BEFORE_READING};
 use crate::messages::Outgoing;
 use crate::transit::Load;
 use crate::turns;
@@ -86,9 +86,28 @@ impl Connection {
             self.count_unwritten();
             drop(room);
         } else {
-            codec::encode(&id, &result, &mut self.unwritten);
+            self.encode_inline(&id, &result, effort);
         }
         drop(load);
+    }
+
+    /// Encodes what is not large. Where much is on its way to its user, a question is refused unless its answer is on the
+    /// client's side at once: each of thousands of connections may ask one, and read nothing.
+    fn encode_inline(&mut self, id: &codec::RequestId, result: &Result<Response, Error>, effort: Effort) {
+        let has_read_all = self.unwritten.is_empty() && self.socket.is_all_read();
+        let begin = self.unwritten.len();
+        codec::encode(id, result, &mut self.unwritten);
+        let bytes = self.unwritten.len() - begin;
+        let costs_nothing =
+            bytes <= SMALL_ANSWER_BYTES || has_read_all && bytes <= WRITE_BYTES_BEFORE_READING;
+        if effort == Effort::Question
+            && !costs_nothing
+            && let Err(error) = self.context.transit.check(self.context.user)
+        {
+            self.unwritten.truncate(begin);
+            self.unwritten.shrink_to_fit();
+            codec::encode(id, &Err(error), &mut self.unwritten);
+        }
     }
 
     /// Counts what waits to be written.

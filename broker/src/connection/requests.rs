@@ -84,7 +84,7 @@ impl Connection {
                 let effort = Effort::of(&request);
                 // One for output waits for its room where that is read.
                 let is_read_later = request.method() == Method::Logs;
-                // Who has read all that was said here pays for no other connection of its user.
+                // What others of its user do not read is looked at when the answer is there.
                 let owes_reading = !self.unwritten.is_empty();
                 if effort == Effort::Question
                     && !is_read_later

@@ -257,3 +257,28 @@ fn connections_that_have_had_their_answers_cost_little_and_nothing_once_they_are
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn lists_that_a_crowd_of_connections_does_not_read_cost_their_user_no_more_than_its_part() {
+    let broker = Setup::new().start();
+    let mut client = broker.json();
+    let labels: serde_json::Map<String, Value> =
+        (0..60).map(|number| (format!("label-{number}"), json!("x".repeat(200)))).collect();
+    for _ in 0..40 {
+        client.create(with(willing(), &json!({"labels": labels})));
+    }
+    let before = resident(&broker);
+    let mut crowd: Vec<JsonClient> = (0..600).map(|_| broker.json()).collect();
+    for one in &mut crowd {
+        // What is asked later over a connection is answered later, and each waits for nobody.
+        one.send("list", json!({}));
+        one.send("list", json!({}));
+    }
+    // Who has read all that was said is heard beside them.
+    let mut last = broker.json();
+    assert!(last.ok("list", json!({"fields": ["id"]}))["children"].as_array().unwrap().len() == 40);
+    assert!(resident(&broker) < before + ROOM, "{} of {before} MiB", resident(&broker));
+    drop(crowd);
+    assert_eq!(last.ok("list", json!({}))["children"].as_array().unwrap().len(), 40);
+    client.ok("destroy", json!({"target": {"all": true}}));
+}

@@ -178,17 +178,7 @@ impl Child {
 
     /// Whether it is over as soon as it is stopped: nothing of it has to end first.
     pub(crate) fn ends_when_stopped(&self) -> bool {
-        match &self.phase {
-            Phase::Queued => true,
-            Phase::Restarting(_) => self.is_between_runs(),
-            Phase::Recording { .. }
-            | Phase::Spawning(_)
-            | Phase::Starting { .. }
-            | Phase::Running { .. }
-            | Phase::Stopping(_)
-            | Phase::Cleaning(_)
-            | Phase::Ended => false,
-        }
+        matches!(self.phase, Phase::Queued) || self.is_between_runs()
     }
 
     /// Whether there is no process yet, or none at the moment.

@@ -52,7 +52,8 @@ pub(in crate::cli) struct WaitArguments {
     until: Until,
     /// Exit with the exit status of the one child: its code, or 128 and the number of the signal that ended it
     ///
-    /// With --until ready, where it has ended before it was ready. An error of this command has its own exit status, which can be the same number: 3 where there is no such child.
+    /// With --until ready, that of a child which has ended before it was ready. An error of this command has its own exit
+    /// status, which can be the same number: 3 where there is no such child.
     #[arg(long, conflicts_with = "label")]
     exit_code: bool,
     /// How long to wait, for all of them together [default: for ever]

@@ -4,6 +4,7 @@
 //! time that the client has read an answer: to be woken by that costs as much as the answer (epoll(7), `EPOLLOUT`). So it
 //! is watched for room only as long as something waits for that, and by the same descriptor: a client that does not read
 //! takes no more of them than another.
+#![expect(unsafe_code, reason = "nix has no call for SIOCOUTQ")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -76,6 +77,16 @@ impl ClientSocket {
     /// Forgets that the socket was readable: it is empty, and what comes next is a new event.
     pub fn is_empty_now(&self) {
         self.forget(Interest::READABLE);
+    }
+
+    /// Whether the client has read all that was written to it (`SIOCOUTQ`, `unix(7)`): then its socket has room for tens of
+    /// kilobytes. Where the kernel does not say, it has not.
+    #[must_use]
+    pub fn is_all_read(&self) -> bool {
+        let mut unread: libc::c_int = 0;
+        // SAFETY: the kernel writes one number, to where there is one, and the descriptor is open.
+        let asked = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        asked == 0 && unread == 0
     }
 
     /// Writes as much as there is room for.
